@@ -26,8 +26,13 @@ use super::state::{LineState, Older, PartId, PartState, Place, State, StateError
 pub enum Union {
     /// The existing document holds all of ours already.
     Same,
-    /// The document to write in its place.
-    Merged(Vec<u8>),
+    /// What to write in its place.
+    Merged {
+        /// The joined document.
+        document: Vec<u8>,
+        /// Lines in it that the existing one did not have.
+        new_lines: u32,
+    },
 }
 
 /// The existing document cannot be joined: Windrow did not write it, or somebody changed it since.
@@ -65,7 +70,11 @@ pub fn union(existing: &[u8], ours: &[u8]) -> Result<Union, NotOurs> {
     }
     let mut out = Vec::with_capacity(existing.len() + ours.len());
     joined.write(&mut out);
-    Ok(Union::Merged(out))
+    let new_lines = (joined.lines.len() - a.state.lines.len()) as u32;
+    Ok(Union::Merged {
+        document: out,
+        new_lines,
+    })
 }
 
 /// A line's place in the order: event time, reception, part, position.

@@ -40,7 +40,7 @@ fn canonical(document: &[u8]) -> Value {
 fn joined(a: &[u8], b: &[u8]) -> Vec<u8> {
     match union(a, b).unwrap() {
         Union::Same => a.to_vec(),
-        Union::Merged(document) => document,
+        Union::Merged { document, .. } => document,
     }
 }
 
@@ -168,7 +168,7 @@ proptest! {
         let mut a = case.document(0);
         let at = at.index(a.len());
         a[at] = byte;
-        if let Ok(Union::Merged(document)) = union(&a, &case.document(1)) {
+        if let Ok(Union::Merged { document, .. }) = union(&a, &case.document(1)) {
             value(&document);
         }
     }
