@@ -9,3 +9,4 @@ pub mod hold;
 pub mod metrics;
 pub mod output;
 pub mod trace;
+pub mod journal;
