@@ -6,6 +6,7 @@
 
 pub mod clock;
 pub mod hold;
+pub mod config;
 pub mod metrics;
 pub mod output;
 pub mod trace;
