@@ -11,3 +11,4 @@ pub mod metrics;
 pub mod output;
 pub mod trace;
 pub mod journal;
+pub mod output;
