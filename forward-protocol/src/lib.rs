@@ -9,6 +9,7 @@
 #![forbid(unsafe_code)]
 
 pub mod ack;
+pub mod encode;
 pub mod entries;
 pub mod frame;
 pub mod msgpack;
