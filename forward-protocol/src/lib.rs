@@ -12,6 +12,7 @@ pub mod ack;
 pub mod encode;
 pub mod entries;
 pub mod frame;
+pub mod handshake;
 pub mod msgpack;
 
 #[cfg(test)]
