@@ -5,10 +5,11 @@
 //! `pipeline` alone. See `ARCHITECTURE.md` for the life of a record.
 
 pub mod clock;
-pub mod hold;
 pub mod config;
+pub mod hold;
+pub mod input;
+pub mod journal;
 pub mod metrics;
 pub mod output;
+pub mod pipeline;
 pub mod trace;
-pub mod journal;
-pub mod output;

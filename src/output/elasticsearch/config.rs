@@ -127,6 +127,11 @@ pub struct Template {
 
 impl Default for Template {
     fn default() -> Self {
-        Self { name: "windrow".into(), shards: None, replicas: None, ignore_malformed: false }
+        Self {
+            name: "windrow".into(),
+            shards: None,
+            replicas: None,
+            ignore_malformed: false,
+        }
     }
 }
