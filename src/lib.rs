@@ -4,5 +4,8 @@
 //! The modules stand in the order in which data flows: `input < journal < trace < output`, wired by
 //! `pipeline` alone. See `ARCHITECTURE.md` for the life of a record.
 
+pub mod cli;
 pub mod config;
+pub mod exit;
+pub mod logging;
 pub mod metrics;
