@@ -4,6 +4,7 @@
 //! The modules stand in the order in which data flows: `input < journal < trace < output`, wired by
 //! `pipeline` alone. See `ARCHITECTURE.md` for the life of a record.
 
+pub mod admin;
 pub mod cli;
 pub mod config;
 pub mod exit;
