@@ -6,7 +6,13 @@
 
 pub mod admin;
 pub mod cli;
+pub mod clock;
+pub mod hold;
 pub mod config;
 pub mod exit;
 pub mod logging;
 pub mod metrics;
+pub mod output;
+pub mod trace;
+pub mod journal;
+pub mod output;
