@@ -41,6 +41,9 @@ impl Sealed {
 
 impl fmt::Debug for Sealed {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Sealed").field("id", &self.id).field("bytes", &self.json.len()).finish_non_exhaustive()
+        f.debug_struct("Sealed")
+            .field("id", &self.id)
+            .field("bytes", &self.json.len())
+            .finish_non_exhaustive()
     }
 }

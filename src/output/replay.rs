@@ -95,7 +95,11 @@ pub async fn replay(
     mut send: impl AsyncFnMut(&[Entry]) -> Vec<Fate>,
     mut progress: impl FnMut(&Summary),
 ) -> io::Result<Summary> {
-    let alone = OpenOptions::new().create(true).truncate(false).write(true).open(folder.join("replay-lock"))?;
+    let alone = OpenOptions::new()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .open(folder.join("replay-lock"))?;
     if alone.try_lock().is_err() {
         return Err(io::Error::new(
             io::ErrorKind::WouldBlock,
@@ -195,7 +199,9 @@ fn lines(path: &Path) -> io::Result<Lines> {
 fn next_batch(source: &mut Lines) -> io::Result<(Vec<Entry>, Vec<Vec<u8>>, bool)> {
     let (mut batch, mut unreadable, mut bytes) = (Vec::new(), Vec::new(), 0);
     while batch.len() < BATCH_ENTRIES && bytes < BATCH_BYTES {
-        let Some(line) = source.next().transpose()? else { return Ok((batch, unreadable, true)) };
+        let Some(line) = source.next().transpose()? else {
+            return Ok((batch, unreadable, true));
+        };
         if line.is_empty() {
             continue;
         }
@@ -211,7 +217,10 @@ fn next_batch(source: &mut Lines) -> io::Result<(Vec<Entry>, Vec<Vec<u8>>, bool)
 impl Summary {
     fn found(&mut self, entry: &Entry) {
         self.entries += 1;
-        *self.kinds.entry(format!("{}: {}", entry.source, entry.kind)).or_default() += 1;
+        *self
+            .kinds
+            .entry(format!("{}: {}", entry.source, entry.kind))
+            .or_default() += 1;
     }
 
     fn count(&mut self, fate: &Fate) {

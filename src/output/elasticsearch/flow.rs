@@ -94,7 +94,11 @@ impl Flow {
         } else {
             full_jitter(self.base, self.cap, self.failures)
         };
-        if let Problem::Pressure { retry_after: Some(wish), .. } = problem {
+        if let Problem::Pressure {
+            retry_after: Some(wish),
+            ..
+        } = problem
+        {
             pause = pause.max(*wish);
         }
         let until = now + pause;
@@ -148,11 +152,18 @@ mod tests {
     use super::*;
 
     fn flow() -> Flow {
-        Flow::new(&ElasticsearchConfig { max_in_flight: 8, ..Default::default() })
+        Flow::new(&ElasticsearchConfig {
+            max_in_flight: 8,
+            ..Default::default()
+        })
     }
 
     fn pressure(retry_after: Option<Duration>) -> Problem {
-        Problem::Pressure { status: 429, retry_after, reason: String::new() }
+        Problem::Pressure {
+            status: 429,
+            retry_after,
+            reason: String::new(),
+        }
     }
 
     #[test]
@@ -194,7 +205,11 @@ mod tests {
         flow.failed(&pressure(Some(Duration::from_secs(77))), flow.epoch(), now);
         assert_eq!(flow.paused_until(), Some(now + Duration::from_secs(77)));
         flow.failed(&Problem::Denied(String::new()), flow.epoch(), now);
-        assert_eq!(flow.paused_until(), Some(now + Duration::from_secs(77)), "the longer wait counts");
+        assert_eq!(
+            flow.paused_until(),
+            Some(now + Duration::from_secs(77)),
+            "the longer wait counts"
+        );
         flow.revived();
         assert_eq!(flow.paused_until(), None);
     }
