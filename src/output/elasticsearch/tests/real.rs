@@ -188,13 +188,13 @@ async fn real_template_and_search() {
 
     let recent = output.recent(None, 3).await.unwrap();
     let ids = |found: &[Box<RawValue>]| -> Vec<String> {
-        let id = |raw: &Box<RawValue>| {
+        let id = |raw: &RawValue| {
             serde_json::from_str::<Value>(raw.get()).unwrap()["traceId"]
                 .as_str()
                 .unwrap()
                 .to_owned()
         };
-        found.iter().map(id).collect()
+        found.iter().map(|raw| id(raw)).collect()
     };
     assert_eq!(ids(&recent), ["abc4", "abc3", "abc2"]);
     assert_eq!(ids(&output.recent(Some("abc1"), 10).await.unwrap()), ["abc1"]);
