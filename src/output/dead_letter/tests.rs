@@ -200,7 +200,7 @@ proptest! {
 
     #[test]
     fn any_content_survives(bytes in proptest::collection::vec(any::<u8>(), 0..200), text in ".*") {
-        for content in [Content::Raw(bytes.clone().into()), Content::Document(
+        for content in [Content::Raw(bytes.into()), Content::Document(
             serde_json::json!({"text": text}).to_string().into())] {
             let mut line = Vec::new();
             let entry = Entry { reason: text.clone(), ..entry(&text, content) };

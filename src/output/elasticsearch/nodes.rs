@@ -296,7 +296,15 @@ impl Node {
         if let Some(pem) = identity {
             builder = builder.auth(Credentials::Certificate(ClientCertificate::Pem(pem.clone())));
         }
-        let transport = builder.build().map_err(|e| OpenError::Client(e.to_string()))?;
+        let transport = builder.build().map_err(|error| match &config.client_cert {
+            // Nothing else that can be wrong is looked at here.
+            Some(files) => OpenError::File {
+                what: "client certificate or its key",
+                file: files.cert.clone(),
+                reason: error.to_string(),
+            },
+            None => OpenError::Client(error.to_string()),
+        })?;
         Ok(Self {
             url: shown,
             transport,

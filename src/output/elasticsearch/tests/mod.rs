@@ -5,6 +5,7 @@ mod fake;
 mod faults;
 mod midnight;
 mod real;
+mod tls;
 
 use std::collections::{BTreeMap, HashSet};
 use std::sync::{Arc, Mutex};
