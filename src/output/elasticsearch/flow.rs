@@ -22,6 +22,8 @@ pub(crate) struct Flow {
     /// Whole requests that failed one after another.
     failures: u32,
     until: Option<Instant>,
+    /// The last failure was that nobody answered, not that somebody asked for less.
+    absent: bool,
 }
 
 impl Flow {
@@ -37,6 +39,7 @@ impl Flow {
             epoch: 0,
             failures: 0,
             until: None,
+            absent: false,
         }
     }
 
@@ -89,6 +92,10 @@ impl Flow {
             self.failures = self.failures.saturating_add(1);
         }
         self.decrease(epoch);
+        self.absent = matches!(
+            problem,
+            Problem::Unreachable(_) | Problem::Timeout(_) | Problem::Broken(_)
+        );
         let mut pause = if problem.needs_operator() {
             half_jitter(self.slow)
         } else {
@@ -105,9 +112,11 @@ impl Flow {
         self.until = Some(self.until.map_or(until, |old| old.max(until)));
     }
 
-    /// A dead node is back: no reason to wait longer.
+    /// A dead node is back: no reason to wait longer, unless a node that answers asked for a pause.
     pub(crate) fn revived(&mut self) {
-        self.until = None;
+        if self.absent {
+            self.until = None;
+        }
     }
 
     /// When a document that failed `attempts` times is due again.
@@ -210,6 +219,13 @@ mod tests {
             Some(now + Duration::from_secs(77)),
             "the longer wait counts"
         );
+        flow.revived();
+        assert_eq!(
+            flow.paused_until(),
+            Some(now + Duration::from_secs(77)),
+            "it is there, but it asked for a pause"
+        );
+        flow.failed(&Problem::Unreachable(String::new()), flow.epoch(), now);
         flow.revived();
         assert_eq!(flow.paused_until(), None);
     }

@@ -22,7 +22,7 @@ use elasticsearch::http::{Method, Url};
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-use super::config::{Auth, ElasticsearchConfig};
+use super::config::{Auth, ElasticsearchConfig, without_credentials};
 use super::outcome::Problem;
 
 /// A dead node is asked again after this long, then after twice as long, up to [`DEAD_LONGEST`].
@@ -296,7 +296,15 @@ impl Node {
         if let Some(pem) = identity {
             builder = builder.auth(Credentials::Certificate(ClientCertificate::Pem(pem.clone())));
         }
-        let transport = builder.build().map_err(|e| OpenError::Client(e.to_string()))?;
+        let transport = builder.build().map_err(|error| match &config.client_cert {
+            // Nothing else that can be wrong is looked at here.
+            Some(files) => OpenError::File {
+                what: "client certificate or its key",
+                file: files.cert.clone(),
+                reason: error.to_string(),
+            },
+            None => OpenError::Client(error.to_string()),
+        })?;
         Ok(Self {
             url: shown,
             transport,
@@ -410,14 +418,6 @@ fn read(what: &'static str, file: &Path) -> Result<Vec<u8>, OpenError> {
         file: file.into(),
         reason: e.to_string(),
     })
-}
-
-/// `user:password@` must not reach a log.
-fn without_credentials(url: &str) -> String {
-    match (url.find("://"), url.rfind('@')) {
-        (Some(scheme), Some(at)) if at > scheme => format!("{}{}", &url[..scheme + 3], &url[at + 1..]),
-        _ => url.to_owned(),
-    }
 }
 
 fn decoded(percent: &str) -> String {

@@ -76,6 +76,8 @@ pub(crate) struct Inner {
     pub(crate) item_fault: Option<ItemFault>,
     pub(crate) before: Option<Before>,
     pub(crate) longest_body: Option<usize>,
+    /// State of the random delays, in milliseconds up to 3, before each request is carried out; 0 for none.
+    pub(crate) shuffle: u64,
     pub(crate) template: Option<Value>,
     pub(crate) bulks: u64,
     pub(crate) mgets: u64,
@@ -84,6 +86,16 @@ pub(crate) struct Inner {
     /// Items of every bulk that was read, in order.
     pub(crate) sent: Vec<(String, String)>,
     pub(crate) authorization: Option<String>,
+}
+
+impl Inner {
+    /// The next random delay (xorshift64).
+    fn delay(&mut self) -> Option<Duration> {
+        self.shuffle ^= self.shuffle << 13;
+        self.shuffle ^= self.shuffle >> 7;
+        self.shuffle ^= self.shuffle << 17;
+        (self.shuffle != 0).then(|| Duration::from_millis(self.shuffle % 4))
+    }
 }
 
 #[derive(Clone)]
@@ -177,8 +189,8 @@ async fn any(State(fake): State<Fake>, request: Request) -> Response {
     });
     if let Some(Fault::Slow(time)) = fault {
         tokio::time::sleep(time).await;
-    } else {
-        tokio::task::yield_now().await;
+    } else if let Some(delay) = fake.with(Inner::delay) {
+        tokio::time::sleep(delay).await;
     }
     let answer = fake.with(|i| {
         i.under_way -= 1;

@@ -474,7 +474,7 @@ async fn many_requests_are_under_way_but_not_more_than_allowed() {
     let fake = Fake::start().await;
     fake.with(|i| {
         i.bulk_faults
-            .extend(vec![Fault::Slow(Duration::from_millis(20)); 60])
+            .extend(vec![Fault::Slow(Duration::from_millis(20)); 60]);
     });
     let config = ElasticsearchConfig {
         bulk_bytes: 300,
