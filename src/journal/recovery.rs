@@ -1,7 +1,7 @@
 //! Finds out what an earlier life left in the folder.
 //!
-//! Older segments are known by their headers alone; only the newest is read, to find where it ends. What stands
-//! there after the last whole record is one of two things. A *torn tail*: the last commit, cut short by a crash.
+//! Older segments are known by their headers and notes alone; only the newest is read, to find where it ends (and
+//! one whose successor is gone, if its notes do not tell). What stands there after the last whole record is one of two things. A *torn tail*: the last commit, cut short by a crash.
 //! It was never confirmed and is cut off. Or *damage*: bytes that were durable once; then a later record says so
 //! (see [`FIRST_OF_COMMIT`](super::format::FIRST_OF_COMMIT)), what is readable is kept, and the file goes into the
 //! quarantine as it is.
@@ -75,8 +75,10 @@ pub(super) fn recover(
     let instance = settle_instance(&*storage, &dir, &survey)?;
     survey.examine_headless(&*storage, &dir, instance)?;
     let newest = match survey.found.last() {
-        Some(newest) => Newest::scan(&*storage, newest).map_err(about("read", dir.join(&newest.name)))?,
-        None => Newest::default(),
+        Some(newest) => {
+            End::find(&*storage, newest, u64::MAX).map_err(about("read", dir.join(&newest.name)))?
+        }
+        None => End::default(),
     };
 
     let mut recovery = Recovery {
@@ -85,20 +87,25 @@ pub(super) fn recover(
         ..Recovery::default()
     };
     let mut segments = Segments::default();
-    let nexts = survey.found.iter().skip(1).map(|next| (next.continues_lsn, None));
-    let nexts = nexts.chain([(newest.next_lsn, Some(newest.end))]);
-    for (found, (next_lsn, end)) in survey.found.iter().zip(nexts) {
-        let lsns = found.first_lsn..next_lsn.max(found.first_lsn);
-        let mut segment = Segment::new(
-            found.number,
-            found.instance,
-            lsns.clone(),
-            end.unwrap_or(found.size),
-            true,
-        );
+    for (at, found) in survey.found.iter().enumerate() {
         // Notes that cannot be read are notes that were lost.
-        let (released, _) = notes::read(&*storage, found.number, found.instance).unwrap_or_default();
-        for range in released {
+        let noted = notes::read(&*storage, found.number, found.instance).unwrap_or_default();
+        let (next_lsn, end) = match survey.found.get(at + 1) {
+            None => (newest.next_lsn, newest.end),
+            Some(next) if next.number == found.number + 1 => (next.continues_lsn, found.size),
+            // The one after it is gone.
+            Some(next) => match noted.next_lsn {
+                Some(next_lsn) => (next_lsn, found.size),
+                None => {
+                    let end = End::find(&*storage, found, next.continues_lsn);
+                    let end = end.map_err(about("read", dir.join(&found.name)))?;
+                    (end.next_lsn, end.end)
+                }
+            },
+        };
+        let lsns = found.first_lsn..next_lsn.max(found.first_lsn);
+        let mut segment = Segment::new(found.number, found.instance, lsns.clone(), end, true);
+        for range in noted.released {
             for lsn in range.start.max(lsns.start)..range.end.min(lsns.end) {
                 segment.release(lsn);
             }
@@ -187,7 +194,7 @@ pub(super) fn recover(
 
 /// Cuts the torn tail off. A new segment is begun first: its header keeps the lsns from being given again, which
 /// nothing would remember once the tail is gone. If this cannot be done (full disk), the tail stays and is not read.
-fn cut(shared: &Shared, writer: &mut Writer, name: &str, newest: &Newest) {
+fn cut(shared: &Shared, writer: &mut Writer, name: &str, newest: &End) {
     let cut = writer.begin_now().and_then(|()| {
         let mut file = shared.storage.open(name, true)?;
         file.set_len(newest.end)?;
@@ -370,9 +377,9 @@ pub(super) fn read_header(
     Ok(SegmentHeader::decode(&bytes[..read]))
 }
 
-/// The end of the newest segment.
+/// Where a segment ends, found by reading it.
 #[derive(Debug, Default)]
-struct Newest {
+struct End {
     next_lsn: u64,
     end: u64,
     last_us: i64,
@@ -381,8 +388,9 @@ struct Newest {
     damage: Option<Range<u64>>,
 }
 
-impl Newest {
-    fn scan(storage: &dyn Storage, found: &Found) -> io::Result<Self> {
+impl End {
+    /// Only records below this lsn count.
+    fn find(storage: &dyn Storage, found: &Found, below: u64) -> io::Result<Self> {
         let file = storage.open(&found.name, false)?;
         let salt = Salt::new(found.number, found.instance);
         let mut scan = Scan::new(file, salt, SEGMENT_HEADER_BYTES, found.size);
@@ -395,7 +403,7 @@ impl Newest {
         let mut doubtful: Option<Range<u64>> = None;
         let mut expected = found.first_lsn;
         loop {
-            let step = match scan.step(&(expected..u64::MAX), expected) {
+            let step = match scan.step(&(expected..below), expected) {
                 Ok(step) => step,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
                 Err(error) if error.raw_os_error() == Some(rustix::io::Errno::IO.raw_os_error()) => {

@@ -15,7 +15,7 @@ use super::error::AppendError;
 use super::format::{FIRST_OF_COMMIT, RecordHeader, SEGMENT_HEADER_BYTES, Salt, SegmentHeader, segment_name};
 use super::queue::Pending;
 use super::segments::Segment;
-use super::shared::{Shared, State, lock};
+use super::shared::{Retired, Shared, State, lock};
 use super::storage::{StorageFile, is_no_space, write_all_at};
 use super::usage::Blocked;
 use super::{Committed, Receipt, Record};
@@ -327,11 +327,18 @@ impl Writer {
             capacity: prepared.capacity,
         });
         let mut state = lock(&self.shared.state);
-        if let Some(segment) = state.segments.newest_mut() {
+        let State {
+            segments, retired, ..
+        } = &mut *state;
+        if let Some(segment) = segments.newest_mut() {
             segment.sealed = true;
-        }
-        if let Some(before) = before {
-            state.retired.push((before.file, before.end));
+            retired.push(Retired {
+                number: segment.number,
+                instance: segment.instance,
+                next_lsn: segment.next_lsn,
+                end: segment.end,
+                file: before.map(|active| active.file),
+            });
         }
         let lsns = self.next_lsn..self.next_lsn;
         state.segments.push(Segment::new(

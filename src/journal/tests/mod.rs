@@ -1,3 +1,7 @@
 //! Tests of the journal as a whole.
 
 mod api;
+mod damage;
+mod faulty;
+mod model;
+mod rig;
