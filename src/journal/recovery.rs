@@ -36,6 +36,10 @@ const INSTANCE_TEMPORARY: &str = "instance.new";
 /// Segments smaller than this are all headers.
 const MIN_SEGMENT: u64 = 4096;
 
+/// Received times go on so much later than now when the newest ones cannot be read, should the clock have been set
+/// back: a second.
+const LOST_TIME_US: i64 = 1_000_000;
+
 /// What [`Journal::open`](super::Journal::open) found.
 #[derive(Debug, Clone, Default)]
 #[non_exhaustive]
@@ -159,7 +163,11 @@ pub(super) fn recover(
             ready: None,
         }),
     });
-    let last_us = survey.after_us.max(newest.last_us);
+    let mut last_us = survey.after_us.max(newest.last_us);
+    if survey.lost_at_end > 0 || (unknown > 0 && newest.damage.is_some()) {
+        // Nor can anybody tell how late the records were that cannot be read.
+        last_us = last_us.max(now_us()) + LOST_TIME_US;
+    }
     let mut writer = Writer::new(Arc::clone(&shared), sink, &(continues..next_lsn), last_us);
 
     let headless = survey.found.iter().filter(|found| found.headless);
@@ -167,15 +175,14 @@ pub(super) fn recover(
         shared.found_damage(number, &(0..SEGMENT_HEADER_BYTES), "its header is damaged");
         recovery.quarantined.push(number);
     }
-    if let (Some(found), Some(damage)) = (survey.found.last(), &newest.damage) {
-        shared.found_damage(found.number, damage, "the checksum is wrong");
-        if !found.headless {
-            recovery.quarantined.push(found.number);
+    if let Some(found) = survey.found.last() {
+        if let Some(damage) = &newest.damage {
+            shared.found_damage(found.number, damage, "the checksum is wrong");
+            if !found.headless {
+                recovery.quarantined.push(found.number);
+            }
         }
-    } else if let Some(found) = survey.found.last()
-        && newest.torn > 0
-    {
-        cut(&shared, &mut writer, &found.name, &newest);
+        settle_newest(&shared, &mut writer, found, &newest)?;
     }
     survey.remove_leftovers(&*shared.storage);
     recovery.took = started.elapsed();
@@ -192,22 +199,38 @@ pub(super) fn recover(
     Ok((shared, writer, recovery))
 }
 
-/// Cuts the torn tail off. A new segment is begun first: its header keeps the lsns from being given again, which
-/// nothing would remember once the tail is gone. If this cannot be done (full disk), the tail stays and is not read.
-fn cut(shared: &Shared, writer: &mut Writer, name: &str, newest: &End) {
-    let cut = writer.begin_now().and_then(|()| {
-        let mut file = shared.storage.open(name, true)?;
-        file.set_len(newest.end)?;
-        file.sync_all()
-    });
-    match cut {
-        Ok(()) => info!(
-            file = name,
-            bytes = newest.torn,
-            "cut an unconfirmed end off the newest journal segment"
-        ),
-        Err(error) => warn!(file = name, %error, "cannot cut an unconfirmed end off; it is not read"),
+/// Makes the newest segment final. What was read of it may be in memory only, written and not synced by a process
+/// that died: it is synced, for it is going to be processed. A new segment is begun, whose header keeps the lsns
+/// from being given again, whatever becomes of this one. Then the torn tail can be cut off.
+fn settle_newest(shared: &Shared, writer: &mut Writer, found: &Found, newest: &End) -> Result<(), OpenError> {
+    let path = shared.dir.join(&found.name);
+    let file = shared
+        .storage
+        .open(&found.name, true)
+        .map_err(about("open", &path));
+    let mut file = file?;
+    file.sync_data().map_err(about("sync", &path))?;
+    if newest.next_lsn == found.first_lsn && newest.torn == 0 {
+        return Ok(());
     }
+    if let Err(error) = writer.begin_at_open() {
+        // Full, most likely: it is begun as soon as there is space. A torn end is never read.
+        warn!(%error, "cannot begin a new journal segment yet");
+        return Ok(());
+    }
+    if newest.torn > 0 && newest.damage.is_none() {
+        match file.set_len(newest.end).and_then(|()| file.sync_all()) {
+            Ok(()) => info!(
+                file = found.name,
+                bytes = newest.torn,
+                "cut an unconfirmed end off the newest journal segment"
+            ),
+            Err(error) => {
+                warn!(file = found.name, %error, "cannot cut an unconfirmed end off; it is not read");
+            }
+        }
+    }
+    Ok(())
 }
 
 /// A segment file that can be used.

@@ -159,7 +159,7 @@ impl Writer {
         let newest = state.segments.newest();
         let idle = newest.is_some_and(|s| s.next_lsn > s.first_lsn && s.unreleased() == 0);
         drop(state);
-        let room = self.shared.limit_bytes.saturating_sub(used);
+        let mut room = self.shared.limit_bytes.saturating_sub(used);
         let begins = !self.active.as_ref().is_some_and(|active| active.takes(first));
         let needed = if begins {
             first + SEGMENT_HEADER_BYTES
@@ -177,17 +177,20 @@ impl Writer {
             }
             return Progress::Blocked(why);
         }
-        if begins && let Err(error) = self.begin(false) {
-            return Progress::Blocked(self.failed(&error));
+        if begins {
+            if let Err(error) = self.begin(false) {
+                return Progress::Blocked(self.failed(&error));
+            }
+            room -= SEGMENT_HEADER_BYTES;
         }
         let Some(active) = &self.active else {
             return Progress::Idle;
         };
-        let room = room.min(active.room().max(first)).min(MAX_COMMIT.max(first));
+        let most = room.min(active.room().max(first)).min(MAX_COMMIT.max(first));
         let mut bytes = 0;
         let fits = backlog.iter().take_while(|pending| {
             bytes += pending.size();
-            bytes <= room
+            bytes <= most
         });
         let count = fits.count();
         self.commit(backlog, count)
@@ -354,9 +357,9 @@ impl Writer {
         Ok(())
     }
 
-    /// Begins a segment outside of any commit: recovery needs its header before it cuts a torn tail off.
-    pub(super) fn begin_now(&mut self) -> io::Result<()> {
-        self.begin(true)
+    /// Begins a segment before there is anything to write.
+    pub(super) fn begin_at_open(&mut self) -> io::Result<()> {
+        self.begin(false).or_else(|_| self.begin(true))
     }
 }
 

@@ -60,6 +60,7 @@ struct State {
     /// Every operation of this sort fails.
     always: BTreeMap<Sort, Fault>,
     dead: bool,
+    dead_nodes: BTreeSet<u64>,
     capacity: Option<u64>,
     no_allocate: bool,
     log: Vec<Sort>,
@@ -209,6 +210,13 @@ impl Disk {
             Some(fault) => state.always.insert(sort, fault),
             None => state.always.remove(&sort),
         };
+    }
+
+    /// The sectors of a file are dead.
+    pub(super) fn break_reads_of(&self, name: &str) {
+        let mut state = self.state();
+        let node = state.names[name];
+        state.dead_nodes.insert(node);
     }
 
     pub(super) fn operations(&self) -> u64 {
@@ -465,6 +473,10 @@ impl StorageFile for Open {
     fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
         let mut state = self.disk.state();
         state.operation(Sort::Read)?;
+        // The first sector is alive.
+        if offset > 0 && state.dead_nodes.contains(&self.node) {
+            return Err(os(EIO));
+        }
         let node = state.node(self.node);
         let rest = node.now.get(offset as usize..).unwrap_or_default();
         let len = rest.len().min(buffer.len());

@@ -2,6 +2,7 @@
 
 mod api;
 mod damage;
+mod faults;
 mod faulty;
 mod model;
 mod rig;

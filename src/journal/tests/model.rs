@@ -93,7 +93,10 @@ fn run(ops: &[Op]) {
                 drop(rig);
                 rig = reopen(&disk, &mut ledger, seed);
             }
-            Op::Fail(from_now, fault) => disk.fail(from_now, fault),
+            Op::Fail(from_now, fault) => {
+                ledger.device_failed |= fault == Fault::Broken;
+                disk.fail(from_now, fault);
+            }
             Op::Full(full) => disk.set_capacity(full.then(|| disk.used())),
         }
     }
@@ -117,7 +120,7 @@ fn run(ops: &[Op]) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 400, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn nothing_confirmed_is_ever_lost_doubled_damaged_or_out_of_order(ops in prop::collection::vec(op(), 1..80)) {
