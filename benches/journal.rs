@@ -33,7 +33,10 @@ fn main() {
 fn appends(folder: &Path, size: usize, tasks: usize, count: usize) {
     let dir = tempfile::tempdir_in(folder).expect("a folder");
     let (journal, _) = Journal::open(Options::new(dir.path()), Box::new(())).expect("a journal");
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).build().expect("a runtime");
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .build()
+        .expect("a runtime");
     let payload = Bytes::from(vec![0x42; size]);
     let started = Instant::now();
     let before = cpu_by_thread();
@@ -108,10 +111,16 @@ fn read_back(dir: &Path, records: u64) {
 /// CPU time of this process by the names of its threads (Linux).
 fn cpu_by_thread() -> BTreeMap<String, Duration> {
     let mut out = BTreeMap::new();
-    let tasks = std::fs::read_dir("/proc/self/task").into_iter().flatten().flatten();
+    let tasks = std::fs::read_dir("/proc/self/task")
+        .into_iter()
+        .flatten()
+        .flatten();
     for task in tasks {
         let read = |file: &str| std::fs::read_to_string(task.path().join(file)).unwrap_or_default();
-        let nanoseconds = read("schedstat").split(' ').next().and_then(|text| text.parse().ok());
+        let nanoseconds = read("schedstat")
+            .split(' ')
+            .next()
+            .and_then(|text| text.parse().ok());
         *out.entry(read("comm").trim().to_owned()).or_default() +=
             Duration::from_nanos(nanoseconds.unwrap_or(0));
     }

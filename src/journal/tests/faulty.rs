@@ -287,6 +287,26 @@ impl Disk {
         })))
     }
 
+    /// A copy that went through [`Disk::power_cycle`].
+    pub(super) fn copy_with_power_failure(&self, seed: u64) -> Self {
+        let state = self.state();
+        let changes = state.name_changes.iter().map(|change| match change {
+            NameChange::Set(name, node) => NameChange::Set(name.clone(), *node),
+            NameChange::Remove(name) => NameChange::Remove(name.clone()),
+        });
+        let copy = Self(Arc::new(Mutex::new(State {
+            nodes: state.nodes.clone(),
+            durable_names: state.durable_names.clone(),
+            name_changes: changes.collect(),
+            folders: state.folders.clone(),
+            next_node: state.next_node,
+            ..State::default()
+        })));
+        drop(state);
+        copy.power_cycle(seed);
+        copy
+    }
+
     pub(super) fn content(&self, name: &str) -> Option<Vec<u8>> {
         let state = self.state();
         Some(state.nodes[state.names.get(name)?].now.clone())
