@@ -27,6 +27,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+pub use self::outputs::Store;
 pub use self::status::{Readiness, Status};
 use crate::config::{Config, TraceConfig};
 use crate::input::forward::{self, BindError, Bound, Peers};
@@ -78,6 +79,16 @@ pub enum BuildError {
     /// An address cannot be listened on.
     #[error(transparent)]
     Bind(#[from] BindError),
+    /// The admin port cannot be listened on.
+    #[error(
+        "cannot listen on {address} for the admin port: {source} (choose another with --admin, port 0 for any)"
+    )]
+    Admin {
+        /// The address.
+        address: std::net::SocketAddr,
+        /// The system's reason.
+        source: io::Error,
+    },
     /// A thread cannot be started.
     #[error("cannot start a thread: {0}")]
     Thread(io::Error),
