@@ -6,7 +6,15 @@
 
 pub mod admin;
 pub mod cli;
+pub mod clock;
 pub mod config;
 pub mod exit;
+pub mod hold;
+pub mod input;
+pub mod journal;
 pub mod logging;
 pub mod metrics;
+pub mod output;
+pub mod pipeline;
+pub mod serve;
+pub mod trace;
