@@ -16,6 +16,10 @@ pub(crate) trait Document: Send + Sync {
     fn first_ns(&self) -> i64;
     /// One JSON object without a newline.
     fn json(&self) -> &Bytes;
+    /// So many of its lines turned out to be stored already, all when `None`. For the counters only.
+    fn repeated(&self, _lines: Option<u32>) {}
+    /// So many of its lines are new in the document that they were joined with.
+    fn joined(&self, _new_lines: u32) {}
 }
 
 /// Room for the action line of a document besides its id.

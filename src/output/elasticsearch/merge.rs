@@ -14,7 +14,7 @@ use super::cluster::{Cluster, Outcome, Rejection, decide};
 use super::index::Indices;
 use super::outcome::Problem;
 use super::read::{self, Found};
-use super::rules::{NotOurs, Union};
+use crate::trace::Union;
 use super::stats::Stats;
 
 /// Documents and bytes of ours in one read; what is read may be longer, see [`read::mget`].
@@ -101,8 +101,12 @@ async fn merge_chunk<D: Document>(
                 json: document.json().clone().into(),
             }),
             Found::Here { version, source } => match (cluster.rules.union)(&source, document.json()) {
-                Ok(Union::Same) => outcomes[at] = Outcome::Done,
-                Ok(Union::Merged(json)) => {
+                Ok(Union::Same) => {
+                    document.repeated(None);
+                    outcomes[at] = Outcome::Done;
+                }
+                Ok(Union::Merged { document: json, new_lines }) => {
+                    document.joined(new_lines);
                     writes.push(Write {
                         at,
                         index,
@@ -111,7 +115,7 @@ async fn merge_chunk<D: Document>(
                         json,
                     });
                 }
-                Err(NotOurs) => outcomes[at] = Outcome::Rejected(not_ours(index)),
+                Err(why) => outcomes[at] = Outcome::Rejected(not_ours(index, &why)),
             },
         }
     }
@@ -196,12 +200,12 @@ async fn write_back(
     Ok(())
 }
 
-fn not_ours(index: &str) -> Rejection {
+fn not_ours(index: &str, why: &crate::trace::NotOurs) -> Rejection {
     Rejection {
         status: 409,
         kind: "not_a_windrow_document".into(),
         reason: format!(
-            "{index} holds a document with this id that Windrow did not write; it was left as it is"
+            "{index} holds a document with this id; it was left as it is: {why}"
         ),
     }
 }

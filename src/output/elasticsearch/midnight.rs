@@ -36,8 +36,8 @@ use super::cluster::{Cluster, Outcome, Rejection, decide};
 use super::index::Day;
 use super::outcome::Problem;
 use super::read::{self, Found};
-use super::rules::{NotOurs, Union};
 use super::stats::Stats;
+use crate::trace::Union;
 
 /// Documents looked up at once. Nearly none has a sibling, so no source is read.
 const CHUNK_DOCUMENTS: usize = 1000;
@@ -171,9 +171,9 @@ async fn join<D: Document>(cluster: &Cluster, pair: &Pair, document: &D) -> Resu
         };
         match (cluster.rules.union)(&old, &new) {
             // A document of someone else's with our id: not ours to join.
-            Err(NotOurs) => return Ok(Outcome::Done),
+            Err(_) => return Ok(Outcome::Done),
             Ok(Union::Same) => {}
-            Ok(Union::Merged(json)) => {
+            Ok(Union::Merged { document: json, .. }) => {
                 let mut body = BytesMut::with_capacity(json.len() + id.len() + 128);
                 bulk::put_replace(&mut body, earlier, id, into, &json);
                 match one(cluster, body).await? {

@@ -45,7 +45,7 @@ use tokio_util::sync::CancellationToken;
 pub use cluster::Rejection;
 pub use config::{Auth, ClientCert, ElasticsearchConfig, Template};
 pub use nodes::OpenError;
-pub use rules::{NotOurs, Rules, Union};
+pub use rules::Rules;
 pub use stats::{Cause, Health, State, Stats};
 
 use super::dead_letter::DeadLetter;

@@ -56,6 +56,13 @@ impl Document for Item {
     fn json(&self) -> &Bytes {
         &self.sealed.json
     }
+    fn repeated(&self, lines: Option<u32>) {
+        self.sealed.note_repeated(lines.unwrap_or(self.sealed.lines));
+    }
+    fn joined(&self, new_lines: u32) {
+        self.sealed
+            .note_repeated(self.sealed.lines.saturating_sub(new_lines));
+    }
 }
 
 /// Documents that wait to be sent again.
@@ -526,7 +533,7 @@ impl Parts {
                 );
                 Stats::add(&self.cluster.stats.dead_letters, rejected.len());
                 for (at, _) in rejected {
-                    items[at].sealed.confirm(self.output);
+                    items[at].sealed.confirm_dead(self.output);
                 }
             }
             Err(error) => {

@@ -17,7 +17,10 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use super::*;
+use crate::hold::Held;
 use crate::output::dead_letter::{self, DeadLetter};
+use crate::output::{Charge, Parts as SealedParts};
+use crate::trace::{NotOurs, Union};
 
 /// 2026-11-21T09:20:00Z
 const NOON: i64 = 20_778 * 86_400_000_000_000 + 33_600_000_000_000;
@@ -31,6 +34,7 @@ const LONG: Duration = Duration::from_secs(60);
 
 /// A merge rule of the tests' own: a document holds parts by name, the union holds all of both.
 fn union(existing: &[u8], ours: &[u8]) -> Result<Union, NotOurs> {
+    let not_ours = || NotOurs { which: "existing", why: "it has no parts".into() };
     let (mut existing, ours): (Value, Value) = (
         serde_json::from_slice(existing).unwrap(),
         serde_json::from_slice(ours).unwrap(),
@@ -38,15 +42,16 @@ fn union(existing: &[u8], ours: &[u8]) -> Result<Union, NotOurs> {
     let parts = existing
         .get_mut("parts")
         .and_then(Value::as_object_mut)
-        .ok_or(NotOurs)?;
+        .ok_or_else(not_ours)?;
     let before = parts.len();
-    for (id, part) in ours["parts"].as_object().ok_or(NotOurs)? {
+    for (id, part) in ours["parts"].as_object().ok_or_else(not_ours)? {
         parts.insert(id.clone(), part.clone());
     }
-    if parts.len() == before {
+    let new_lines = (parts.len() - before) as u32;
+    if new_lines == 0 {
         Ok(Union::Same)
     } else {
-        Ok(Union::Merged(existing.to_string().into_bytes()))
+        Ok(Union::Merged { document: existing.to_string().into_bytes(), new_lines })
     }
 }
 
@@ -111,7 +116,7 @@ impl Running {
         let stop = CancellationToken::new();
         let run = output
             .clone()
-            .run(OutputId(3), receiver, dead_letter.clone(), stop.clone());
+            .run(OutputId(0), receiver, dead_letter.clone(), stop.clone());
         let task = tokio::spawn(run);
         let confirmed = Confirmed::default();
         Self {
@@ -129,18 +134,19 @@ impl Running {
     fn sealed(&self, id: &str, part: &str, first_ns: i64, json: &Value, is_trace: bool) -> Arc<Sealed> {
         let name = format!("{id}/{part}");
         let confirmed = self.confirmed.clone();
-        Arc::new(Sealed {
+        let release = move |_| *confirmed.0.lock().unwrap().entry(name.clone()).or_default() += 1;
+        let parts = SealedParts {
             id: id.into(),
             is_trace,
             first_ns,
             last_ns: first_ns,
             lines: 1,
             json: json.to_string().into(),
-            hook: Box::new(move |output| {
-                assert_eq!(output, OutputId(3));
-                *confirmed.0.lock().unwrap().entry(name.clone()).or_default() += 1;
-            }),
-        })
+            holds: vec![Held::new(1, 1, Arc::new(release))],
+            charge: Charge::new(0, &Arc::default()),
+            account: Arc::default(),
+        };
+        Sealed::new(parts, 1)
     }
 
     fn part(&self, id: &str, part: &str, first_ns: i64) -> Arc<Sealed> {
