@@ -4,15 +4,68 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use clap::{Args, Parser};
+use clap::{Args, Parser, Subcommand};
+use proto_tests::client_cases::{self, ClientOptions, ServerTls};
 use proto_tests::{Action, Expectations, Hooks, Options, Report, Security, Sink, Target, Tls};
 
 /// Holds a Forward server (or, with `serve-cases`, a client) to the conformance cases of the protocol.
 #[derive(Parser)]
-#[command(version, args_conflicts_with_subcommands = true)]
+#[command(
+    version,
+    args_conflicts_with_subcommands = true,
+    subcommand_negates_reqs = true
+)]
 struct Cli {
+    #[command(subcommand)]
+    command: Option<Command>,
     #[command(flatten)]
     server: ServerArgs,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Holds a client library to the client cases: a scripted server that an adapter program is pointed at.
+    ServeCases(ClientArgs),
+}
+
+#[derive(Args)]
+struct ClientArgs {
+    /// Adapter program, run by `sh -c` once for each connection setup of a case (contract: README.md).
+    #[arg(long, value_name = "CMD", required_unless_present = "list")]
+    client: Option<String>,
+    /// Certificate chain of the scripted server, PEM, for the name server.example.
+    #[arg(long, requires = "tls_key", requires = "ca")]
+    tls_cert: Option<PathBuf>,
+    /// Key of the scripted server, PEM.
+    #[arg(long)]
+    tls_key: Option<PathBuf>,
+    /// Authority that the client is told to trust, PEM.
+    #[arg(long)]
+    ca: Option<PathBuf>,
+    /// Client certificate chain, PEM, signed by --ca; then the server demands it.
+    #[arg(long, requires = "client_key")]
+    client_cert: Option<PathBuf>,
+    /// Client key, PEM.
+    #[arg(long)]
+    client_key: Option<PathBuf>,
+    /// Only these cases: numbers, ranges and name globs, separated by commas.
+    #[arg(long, default_value = "")]
+    filter: String,
+    /// How many cases run at once.
+    #[arg(long, default_value_t = 4)]
+    parallel: usize,
+    /// Seconds to wait for something that must come.
+    #[arg(long, default_value_t = 10)]
+    patience: u64,
+    /// TOML file with the failures that are expected of this client, each with its reason.
+    #[arg(long)]
+    expectations: Option<PathBuf>,
+    /// Write the report as JSON to this file.
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
+    /// List the cases and exit.
+    #[arg(long)]
+    list: bool,
 }
 
 #[derive(Args)]
@@ -106,7 +159,11 @@ struct ServerArgs {
 #[tokio::main]
 async fn main() -> ExitCode {
     let cli = Cli::parse();
-    match server(cli.server).await {
+    let result = match cli.command {
+        Some(Command::ServeCases(args)) => client(args).await,
+        None => server(cli.server).await,
+    };
+    match result {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
         Err(e) => {
@@ -140,6 +197,33 @@ async fn server(args: ServerArgs) -> Result<bool, String> {
     let target = target(args)?;
     let report = proto_tests::run_expecting(&target, &options, &expectations).await;
     finish(&report, json)
+}
+
+async fn client(args: ClientArgs) -> Result<bool, String> {
+    if args.list {
+        for case in client_cases::all() {
+            println!(
+                "{:>3}  {:<24} {}  [{}]",
+                case.number, case.name, case.text, case.source
+            );
+        }
+        return Ok(true);
+    }
+    let expectations = read_expectations(args.expectations.as_ref())?;
+    let mut options = ClientOptions::new(args.client.unwrap_or_default());
+    options.filter = args.filter;
+    options.parallel = args.parallel;
+    options.patience = Duration::from_secs(args.patience);
+    if let (Some(chain), Some(key), Some(ca)) = (args.tls_cert, args.tls_key, args.ca) {
+        options.tls = Some(ServerTls {
+            chain,
+            key,
+            ca,
+            client: args.client_cert.zip(args.client_key),
+        });
+    }
+    let report = client_cases::run(&options, &expectations).await;
+    finish(&report, args.json)
 }
 
 fn target(args: ServerArgs) -> Result<Target, String> {

@@ -163,9 +163,8 @@ impl Peer {
 
     /// Expects the next value to be the ack of `chunk` (a whole msgpack value): same type, same bytes.
     pub(crate) async fn expect_ack(&mut self, chunk: &[u8]) -> Verdict {
-        let wanted = match read(chunk) {
-            Read::Whole(value, _) => value,
-            _ => return Err(Fault::fail("a chunk id that is one msgpack value", hex(chunk))),
+        let Read::Whole(wanted, _) = read(chunk) else {
+            return Err(Fault::fail("a chunk id that is one msgpack value", hex(chunk)));
         };
         let expected = format!("{{\"ack\": {}}}", hex(chunk));
         let value = self.value(&expected).await?;
