@@ -1,0 +1,2 @@
+//! The promises of Windrow, each tried on the real program from outside: real loggers, a real Elasticsearch,
+//! real crashes.
