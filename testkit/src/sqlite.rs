@@ -2,17 +2,14 @@
 
 use std::path::Path;
 
-use rusqlite::types::ValueRef;
 use rusqlite::{Connection, OpenFlags};
-use serde_json::Value;
 
 use crate::check::Stored;
 
-/// All documents of a database file: of each row of each table the first column that holds a JSON object with
-/// a `windrow` object in it. No such file yet: no documents.
+/// All documents of a database file. No such file yet: no documents.
 ///
 /// # Panics
-/// When the file is no database or cannot be read.
+/// When the file is no such store, or a document is not JSON.
 #[track_caller]
 pub fn documents(file: &Path) -> Vec<Stored> {
     if !file.is_file() {
@@ -23,37 +20,20 @@ pub fn documents(file: &Path) -> Vec<Stored> {
     store
         .busy_timeout(std::time::Duration::from_secs(20))
         .expect("a timeout");
-    let names = "SELECT name FROM sqlite_schema WHERE type = 'table' AND name NOT LIKE 'sqlite_%'";
-    let tables: Vec<String> = store
-        .prepare(names)
-        .and_then(|mut query| query.query_map([], |row| row.get(0))?.collect())
-        .expect("the schema can be read");
-    tables.iter().flat_map(|table| rows(&store, table)).collect()
-}
-
-fn rows(store: &Connection, table: &str) -> Vec<Stored> {
     let mut query = store
-        .prepare(&format!("SELECT * FROM \"{table}\""))
-        .expect("a table");
-    let columns = query.column_count();
-    let mut rows = query.query([]).expect("a readable table");
-    let mut found = Vec::new();
-    while let Some(row) = rows.next().expect("a readable row") {
-        let column = |index| match row.get_ref(index) {
-            Ok(ValueRef::Text(bytes) | ValueRef::Blob(bytes)) => bytes,
-            _ => &[][..],
-        };
-        let source = (0..columns)
-            .filter_map(|index| serde_json::from_slice::<Value>(column(index)).ok())
-            .find(|value| value["windrow"].is_object());
-        if let Some(source) = source {
-            let id = String::from_utf8_lossy(column(0)).into_owned();
-            found.push(Stored {
-                index: String::new(),
-                id,
-                source,
-            });
+        .prepare("SELECT id, document FROM documents")
+        .expect("the table of documents");
+    let rows = query
+        .query_map([], |row| Ok((row.get(0)?, row.get::<_, String>(1)?)))
+        .expect("readable rows");
+    rows.map(|row| {
+        let (id, text) = row.expect("a readable row");
+        let source = serde_json::from_str(&text).unwrap_or_else(|error| panic!("not JSON ({error}): {text}"));
+        Stored {
+            index: String::new(),
+            id,
+            source,
         }
-    }
-    found
+    })
+    .collect()
 }
