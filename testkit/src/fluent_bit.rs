@@ -1,6 +1,7 @@
 //! A real Fluent Bit, where the machine has one: on PATH or named by `FLUENT_BIT`. No package registry has it,
 //! so a test without it is skipped visibly, never failed.
 
+use std::io::Write;
 use std::path::PathBuf;
 use std::process::Command;
 
@@ -30,17 +31,25 @@ pub fn find() -> Result<FluentBit, Missing> {
 }
 
 impl FluentBit {
-    /// Runs it with a configuration in the classic format; `@FOLDER@` in it stands for its own scratch folder.
+    /// Runs it with a configuration in the classic format and the given files in its own scratch folder, for which
+    /// `@FOLDER@` stands in the configuration.
     ///
     /// # Panics
     /// When it cannot start.
-    pub fn start(&self, configuration: &str) -> Running {
+    pub fn start_with(&self, configuration: &str, files: &[(&str, &str)]) -> Running {
         let folder = tempfile::tempdir().expect("a temporary folder");
-        let file = folder.path().join("fluent-bit.conf");
-        let text = configuration.replace("@FOLDER@", &folder.path().display().to_string());
-        std::fs::write(&file, text).expect("a writable folder");
+        let main = (
+            "fluent-bit.conf",
+            &*configuration.replace("@FOLDER@", &folder.path().display().to_string()),
+        );
+        for (name, content) in [main].iter().chain(files) {
+            std::fs::write(folder.path().join(name), content).expect("a writable folder");
+        }
         let mut command = Command::new(&self.binary);
-        command.arg("-c").arg(&file).current_dir(folder.path());
+        command
+            .arg("-c")
+            .arg(folder.path().join("fluent-bit.conf"))
+            .current_dir(folder.path());
         Running {
             process: Process::start("fluent-bit", &mut command),
             folder,
@@ -59,6 +68,19 @@ impl Running {
     /// Its scratch folder, for files to tail.
     pub fn folder(&self) -> &std::path::Path {
         self.folder.path()
+    }
+
+    /// Appends to one of its files.
+    ///
+    /// # Panics
+    /// When that fails.
+    pub fn append(&self, name: &str, content: &str) {
+        let file = std::fs::OpenOptions::new()
+            .append(true)
+            .create(true)
+            .open(self.folder.path().join(name));
+        file.and_then(|mut file| file.write_all(content.as_bytes()))
+            .expect("a writable folder");
     }
 
     /// The process.

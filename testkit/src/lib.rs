@@ -6,6 +6,7 @@
 
 pub mod capture;
 pub mod check;
+pub mod client;
 pub mod elasticsearch;
 pub mod env;
 pub mod fluent_bit;

@@ -443,3 +443,54 @@ fn java_sends() {
         java.send(capture.address(), "app", records);
     }));
 }
+
+#[test]
+fn fluent_bit_sends_what_is_appended_to_a_file() {
+    let fluent_bit = need!(windrow_testkit::fluent_bit::find());
+    let capture = Capture::start();
+    let configuration = format!(
+        "[SERVICE]\n    Flush 0.2\n[INPUT]\n    Name tail\n    Path @FOLDER@/app.log\n    Tag app\n    Refresh_Interval 1\n    \
+         Read_from_Head On\n[OUTPUT]\n    Name forward\n    Match *\n    Host 127.0.0.1\n    Port {}\n    \
+         Require_ack_response true\n",
+        capture.address().port()
+    );
+    let running = fluent_bit.start_with(&configuration, &[("app.log", "first\n")]);
+    let lines = |wanted: &[&str]| {
+        windrow_testkit::wait::until("the lines", Duration::from_secs(20), || {
+            let found: Vec<String> = capture
+                .messages()
+                .iter()
+                .flat_map(entries)
+                .map(|entry| field(&entry[1], "log").unwrap().as_str().unwrap().to_owned())
+                .collect();
+            if found == wanted {
+                Ok(())
+            } else {
+                Err(format!("{found:?}\n{}", running.log()))
+            }
+        });
+    };
+    lines(&["first"]);
+    running.append("app.log", "second\n");
+    lines(&["first", "second"]);
+}
+
+#[test]
+fn a_story_is_told_by_hand() {
+    use windrow_testkit::client::Client;
+    let capture = Capture::start();
+    let mut client = Client::connect(capture.address());
+    client.send(
+        "app",
+        "one",
+        &[(5, 6, json!({"a": [1, -2, 0.5, null, true], "b": {"c": "d"}}))],
+    );
+    let messages = capture.messages();
+    assert_eq!(messages[0][2]["chunk"].as_str(), Some("one"));
+    let entry = &messages[0][1][0];
+    assert_eq!(entry[0], rmpv::Value::Ext(0, vec![0, 0, 0, 5, 0, 0, 0, 6]));
+    assert_eq!(
+        entry[1].to_string(),
+        r#"{"a": [1, -2, 0.5, nil, true], "b": {"c": "d"}}"#
+    );
+}
