@@ -11,7 +11,7 @@
 pub mod sqlite;
 pub mod stdout;
 
-use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
@@ -46,7 +46,25 @@ pub struct Sealed {
     /// One bit per output that has not confirmed it yet.
     waiting: AtomicU8,
     holds: Mutex<Vec<Hold>>,
+    account: Arc<Account>,
+    /// Lines that an output had already, and whether one gave the document up.
+    repeated: AtomicU32,
+    dead: AtomicU8,
     _charge: Arc<Charge>,
+}
+
+/// Where the lines of sealed documents ended. Lines that are received are, at every quiet moment, delivered, repeated,
+/// dead, or open.
+#[derive(Debug, Default)]
+pub struct Account {
+    /// In documents that have been handed to the outputs and not been confirmed by all of them.
+    pub in_flight: AtomicU64,
+    /// In documents that are stored.
+    pub delivered: AtomicU64,
+    /// Stored already when they came again.
+    pub duplicate: AtomicU64,
+    /// In the dead letter.
+    pub dead: AtomicU64,
 }
 
 /// What the pipeline knows of a document when it hands it over.
@@ -68,6 +86,8 @@ pub struct Parts {
     pub holds: Vec<Hold>,
     /// The memory of the buffer that it lies in.
     pub charge: Arc<Charge>,
+    /// Where its lines are counted.
+    pub account: Arc<Account>,
 }
 
 impl Sealed {
@@ -82,8 +102,8 @@ impl Sealed {
             json,
             holds,
             charge,
+            account,
         } = parts;
-        let waiting = AtomicU8::new(u8::MAX >> (8 - outputs.clamp(1, 8)));
         Arc::new(Self {
             id,
             is_trace,
@@ -91,8 +111,11 @@ impl Sealed {
             last_ns,
             lines,
             json,
-            waiting,
+            waiting: AtomicU8::new(u8::MAX >> (8 - outputs.clamp(1, 8))),
             holds: Mutex::new(holds),
+            account,
+            repeated: AtomicU32::new(0),
+            dead: AtomicU8::new(0),
             _charge: charge,
         })
     }
@@ -100,12 +123,40 @@ impl Sealed {
     /// This output has it, durably. Confirming twice is harmless.
     pub fn confirm(&self, output: OutputId) {
         let bit = 1u8 << (output.0 & 7);
-        if self.waiting.fetch_and(!bit, Ordering::AcqRel) == bit {
+        // The bit is taken before the question, so that of several outputs exactly one is the last.
+        let before = self.waiting.fetch_and(!bit, Ordering::AcqRel);
+        if before == bit {
+            self.settle();
             let holds = std::mem::take(&mut *self.holds.lock().unwrap_or_else(PoisonError::into_inner));
             for hold in holds {
                 hold.confirm();
             }
         }
+    }
+
+    /// As [`Sealed::confirm`], and so many of its lines were stored before.
+    pub fn confirm_repeated(&self, output: OutputId, lines: u32) {
+        self.repeated.fetch_max(lines.min(self.lines), Ordering::AcqRel);
+        self.confirm(output);
+    }
+
+    /// This output can never store it; it is in the dead letter, durably.
+    pub fn confirm_dead(&self, output: OutputId) {
+        self.dead.store(1, Ordering::Release);
+        self.confirm(output);
+    }
+
+    fn settle(&self) {
+        let lines = u64::from(self.lines);
+        let repeated = u64::from(self.repeated.load(Ordering::Acquire));
+        let add = |counter: &AtomicU64, n: u64| counter.fetch_add(n, Ordering::Relaxed);
+        if self.dead.load(Ordering::Acquire) == 1 {
+            add(&self.account.dead, lines);
+        } else {
+            add(&self.account.delivered, lines - repeated);
+            add(&self.account.duplicate, repeated);
+        }
+        self.account.in_flight.fetch_sub(lines, Ordering::Relaxed);
     }
 }
 

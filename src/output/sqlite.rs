@@ -4,8 +4,9 @@
 //! mode with full synchronisation, so that a committed document may be confirmed. Reading (`/logs`) uses a
 //! connection of its own and never blocks the writer. The rule for two documents of one trace is `trace::union`.
 
+use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use rusqlite::{Connection, OpenFlags, OptionalExtension, params};
@@ -63,8 +64,6 @@ pub struct Written {
     pub merged: u64,
     /// Documents of which everything was there already.
     pub unchanged: u64,
-    /// Lines that were there already.
-    pub duplicate_lines: u64,
     /// Lines of the round's documents.
     pub lines: u64,
     /// JSON bytes.
@@ -130,7 +129,8 @@ impl Writer {
     }
 
     /// Writes documents in one transaction; on success all of them are durable. Those that cannot be joined with a
-    /// foreign row of the same id are given to `reject`.
+    /// foreign row of the same id are given to `reject`; those of which lines were there already to `repeat`, with the
+    /// number of these lines.
     ///
     /// # Errors
     ///
@@ -139,6 +139,7 @@ impl Writer {
         &mut self,
         documents: impl IntoIterator<Item = &'a Sealed>,
         reject: &mut Reject<'_>,
+        repeat: &mut dyn FnMut(&Sealed, u32),
     ) -> Result<Written, StoreError> {
         let path = &self.options.path;
         let mut done = Written::default();
@@ -165,14 +166,14 @@ impl Writer {
                     }
                     if !document.is_trace {
                         done.unchanged += 1;
-                        done.duplicate_lines += u64::from(document.lines);
+                        repeat(document, document.lines);
                         continue;
                     }
                     let existing: String = find.query_row([&*document.id], |row| row.get(0))?;
                     match union(existing.as_bytes(), &document.json) {
                         Ok(Union::Same) => {
                             done.unchanged += 1;
-                            done.duplicate_lines += u64::from(document.lines);
+                            repeat(document, document.lines);
                         }
                         Ok(Union::Merged {
                             document: merged,
@@ -181,7 +182,7 @@ impl Writer {
                             let merged = String::from_utf8_lossy(&merged);
                             replace.execute(params![&*document.id, merged, document.first_ns])?;
                             done.merged += 1;
-                            done.duplicate_lines += u64::from(document.lines.saturating_sub(new_lines));
+                            repeat(document, document.lines.saturating_sub(new_lines));
                         }
                         Err(error) => foreign.push((document, error)),
                     }
@@ -262,9 +263,18 @@ pub fn run(
             batch.extend(more);
         }
         let began = SystemTime::now();
+        let mut dead: HashSet<*const Sealed> = HashSet::new();
+        let mut repeated: HashMap<*const Sealed, u32> = HashMap::new();
         loop {
             let documents = batch.iter().map(|document| &**document);
-            match writer.write(documents, &mut |document, why| observer.rejected(document, why)) {
+            let mut reject = |document: &Sealed, why: &NotOurs| {
+                observer.rejected(document, why);
+                dead.insert(std::ptr::from_ref(document));
+            };
+            let mut repeat = |document: &Sealed, lines| {
+                repeated.insert(std::ptr::from_ref(document), lines);
+            };
+            match writer.write(documents, &mut reject, &mut repeat) {
                 Ok(done) => {
                     observer.written(&done, began.elapsed().unwrap_or_default());
                     break;
@@ -279,7 +289,12 @@ pub fn run(
             }
         }
         for document in &batch {
-            document.confirm(id);
+            let at = Arc::as_ptr(document);
+            if dead.contains(&at) {
+                document.confirm_dead(id);
+            } else {
+                document.confirm_repeated(id, repeated.get(&at).copied().unwrap_or(0));
+            }
         }
         if retained
             .elapsed()

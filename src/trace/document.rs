@@ -6,7 +6,8 @@
 
 use super::fields::{Fields, Names};
 use super::json::{self, write_escaped, write_string};
-use super::state::{LineState, PartId, PartState, Place, Reason, Writer};
+use super::part::PartId;
+use super::state::{LineState, PartState, Place, Reason, Writer};
 use super::time::write_rfc3339;
 
 /// One record of a trace that is being sealed.

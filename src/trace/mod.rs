@@ -9,6 +9,7 @@
 mod document;
 mod fields;
 mod json;
+mod part;
 mod state;
 mod table;
 mod time;
@@ -19,12 +20,12 @@ mod tests;
 
 pub use self::document::{Extent, Gathered, Line, PartInfo, Renderer};
 pub use self::fields::Names;
-pub use self::state::{PartId, Reason};
+pub use self::part::PartId;
+pub use self::state::Reason;
 pub use self::table::{Added, Closed, Incoming, Limits, Table, Trace};
 pub use self::time::day_of;
-pub use self::union::{NotOurs, Union, union};
+pub use self::union::{NotOurs, Union, part_ids, union};
 pub(crate) use self::{
     fields::as_text,
-    json::{Head, head, key, skip},
-    time::SECOND_NS,
+    json::{Head, head, write_value},
 };

@@ -15,6 +15,8 @@
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
+use super::part::PartId;
+
 /// The name of the field that holds the trace id, unless a document says otherwise.
 pub(crate) const DEFAULT_KEY: &str = "traceId";
 /// The name of the field that holds the joined text, unless a document says otherwise.
@@ -26,10 +28,6 @@ const HAS_TEXT_NAME: u8 = 2;
 const HAS_TEXT: u8 = 4;
 /// Event times are written in the largest unit that keeps them exact, so that whole seconds cost little.
 const UNITS: [i64; 4] = [1_000_000_000, 1_000_000, 1_000, 1];
-
-/// The identity of the records of one trace in one chunk: stable over resends, restarts and instances.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct PartId(pub [u8; 12]);
 
 /// Why a trace was sealed. The order is that of how much the reason says: a join keeps the greater one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

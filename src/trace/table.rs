@@ -12,7 +12,8 @@ use std::sync::Arc;
 use lru::LruCache;
 
 use super::document::{Gathered, Line, PartInfo};
-use super::state::{PartId, Reason};
+use super::part::PartId;
+use super::state::Reason;
 
 /// Bytes that a trace costs beyond its records: list node, hash slot, key, vectors.
 const TRACE_OVERHEAD: usize = 320;

@@ -19,7 +19,8 @@ use serde_json::value::RawValue;
 
 use super::document::{About, begin, write_about};
 use super::json::{write_escaped, write_string};
-use super::state::{LineState, Older, PartId, PartState, Place, State, StateError};
+use super::part::PartId;
+use super::state::{LineState, Older, PartState, Place, State, StateError};
 
 /// What the union of an existing document with ours is.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -75,6 +76,20 @@ pub fn union(existing: &[u8], ours: &[u8]) -> Result<Union, NotOurs> {
         document: out,
         new_lines,
     })
+}
+
+/// The ids of the parts in a document, for people who look for them; none when it is not a trace's document.
+pub fn part_ids(document: &[u8]) -> Vec<String> {
+    Document::parse(document)
+        .map(|document| {
+            document
+                .state
+                .parts
+                .iter()
+                .map(|part| part.id.to_string())
+                .collect()
+        })
+        .unwrap_or_default()
 }
 
 /// A line's place in the order: event time, reception, part, position.
