@@ -494,3 +494,9 @@ fn a_story_is_told_by_hand() {
         r#"{"a": [1, -2, 0.5, nil, true], "b": {"c": "d"}}"#
     );
 }
+
+#[test]
+fn opensearch_starts_and_keeps_the_same_rules() {
+    let node = need!(elasticsearch::Node::start(elasticsearch::Kind::OPENSEARCH));
+    store_rules(&node.client(), "real");
+}

@@ -78,3 +78,24 @@ fn modes_repeats_and_reconnects() {
         );
     }
 }
+
+#[test]
+fn opensearch_too() {
+    use windrow_testkit::elasticsearch::{Kind, Node};
+    let node = need!(Node::start(Kind::OPENSEARCH));
+    let client = node.client();
+    let mut server = windrow().elasticsearch(&node.url(), "open").start();
+    let load = Load {
+        traces: 2000,
+        repeat: 2,
+        spread: true,
+        ..Load::new(server.forward(), "o")
+    };
+    let report = load.clone().run();
+    check::eventually(&report.ledger, SOON, || client.documents("open-*")).assert_clean();
+    // The same chunks after a kill: documents that exist are joined, not doubled.
+    server.crash();
+    let report = load.run();
+    check::eventually(&report.ledger, SOON, || client.documents("open-*")).assert_clean();
+    assert_eq!(client.count("open-*"), 2000, "and nothing else");
+}

@@ -9,8 +9,10 @@ mod first_scene;
 mod fluent_bit;
 mod load_elasticsearch;
 mod load_sqlite;
+mod midnight;
 mod no_trace_id;
 mod sealing;
+mod several;
 mod shutdown;
 mod startup;
 
