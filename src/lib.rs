@@ -6,6 +6,9 @@
 
 pub mod clock;
 pub mod hold;
+pub mod config;
 pub mod metrics;
 pub mod output;
 pub mod trace;
+pub mod journal;
+pub mod output;

@@ -8,6 +8,9 @@
 //!
 //! Knows nothing of the Forward protocol or of how a trace is gathered.
 
+pub mod dead_letter;
+pub mod elasticsearch;
+pub mod replay;
 pub mod sqlite;
 pub mod stdout;
 
