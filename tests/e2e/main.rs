@@ -5,12 +5,14 @@
 
 mod admin;
 mod crash;
+mod dead_letter;
 mod first_scene;
 mod fluent_bit;
 mod load_elasticsearch;
 mod load_sqlite;
 mod midnight;
 mod no_trace_id;
+mod outage;
 mod sealing;
 mod several;
 mod shutdown;
