@@ -4,7 +4,7 @@
 
 use std::fmt::Write;
 
-use super::table::{KEYS, Key};
+use super::table::KEYS;
 
 const INTRODUCTION: &str = "\
 # Configuration
@@ -46,7 +46,7 @@ pub fn reference_markdown() -> String {
         for alias in key.aliases {
             push(&mut names, format_args!("<br>`{alias}`"));
         }
-        let default = match default_toml(key) {
+        let default = match key.default_toml() {
             Some(default) => format!("`{default}`"),
             None => "-".into(),
         };
@@ -93,14 +93,10 @@ pub fn reference_toml() -> String {
                 key.aliases.iter().fold(String::new(), |all, a| all + ", " + a)
             ),
         );
-        let value = default_toml(key).unwrap_or_else(|| "\"\"".into());
+        let value = key.default_toml().unwrap_or_else(|| "\"\"".into());
         push(&mut out, format_args!("#{name} = {value}\n"));
     }
     out
-}
-
-fn default_toml(key: &Key) -> Option<String> {
-    key.default.raw().map(|raw| raw.to_toml())
 }
 
 fn cell(text: &str) -> String {

@@ -56,6 +56,12 @@ impl Default {
 }
 
 impl Key {
+    /// The default as TOML writes it, if there is one.
+    #[must_use]
+    pub fn default_toml(&self) -> Option<String> {
+        self.default.raw().map(|raw| raw.to_toml())
+    }
+
     /// Environment variable: the flag in capitals after `WINDROW_`, or the path where there is no flag.
     #[must_use]
     pub fn environment(&self) -> String {

@@ -103,11 +103,9 @@ pub(super) fn inspect_on(storage: &dyn Storage, dir: &Path) -> Result<Report, Op
         .next()
         .map(|header| header.instance);
     for (at, &(number, size)) in sizes.iter().enumerate() {
-        let ends_at = headers
-            .iter()
-            .skip(at + 1)
-            .flatten()
-            .next()
+        let next = headers.get(at + 1).and_then(|next| next.as_ref().ok());
+        let ends_at = next
+            .filter(|next| next.number == number + 1)
             .map(|next| next.continues_lsn);
         let header = headers.get(at).and_then(|header| header.as_ref().ok());
         let mut segment = SegmentReport {
@@ -160,7 +158,7 @@ struct Walk<'a> {
     number: u64,
     size: u64,
     instance: u64,
-    /// The next segment continues here; none for the newest.
+    /// The next segment continues here, if that one is there.
     ends_at: Option<u64>,
 }
 
@@ -169,13 +167,15 @@ impl Walk<'_> {
         let file = self.storage.open(&segment_name(self.number), false)?;
         let salt = Salt::new(self.number, self.instance);
         let mut scan = Scan::new(file, salt, SEGMENT_HEADER_BYTES.min(self.size), self.size);
-        let (ranges, bad) = notes::read(self.storage, self.number, self.instance)?;
-        let ranges = joined(ranges);
-        out.bad_notes = bad as u64;
-        let end = self.ends_at.unwrap_or(u64::MAX);
+        let noted = notes::read(self.storage, self.number, self.instance)?;
+        let ranges = joined(noted.released);
+        out.bad_notes = noted.bad;
+        let ends_at = self.ends_at.or(noted.next_lsn);
+        let end = ends_at.unwrap_or(u64::MAX);
         let mut expected = first_lsn.unwrap_or(0);
         // Of the newest segment: wrong bytes that are a torn tail unless a later commit follows.
         let mut doubtful = 0;
+        let mut doubtful_missing = 0;
         let mut uncertain = Vec::new();
         let count = |out: &mut SegmentReport, (lsn, received_us, bytes): (u64, i64, u64)| {
             out.records += 1;
@@ -191,26 +191,27 @@ impl Walk<'_> {
             match scan.step(&(expected..end), 0)? {
                 Step::Record { header, .. } => {
                     if first_lsn.is_some() || out.records > 0 {
-                        out.missing_records += header.lsn - expected;
+                        doubtful_missing += header.lsn - expected;
                     }
                     expected = header.lsn + 1;
-                    if doubtful > 0 && header.flags & FIRST_OF_COMMIT == 0 {
+                    if doubtful > 0 && ends_at.is_none() && header.flags & FIRST_OF_COMMIT == 0 {
                         uncertain.push((header.lsn, header.received_us, header.total()));
                         continue;
                     }
                     out.damaged_bytes += std::mem::take(&mut doubtful);
+                    out.missing_records += std::mem::take(&mut doubtful_missing);
                     uncertain.drain(..).for_each(|record| count(out, record));
                     count(out, (header.lsn, header.received_us, header.total()));
                 }
-                Step::Damage { bytes } if self.ends_at.is_some() => {
-                    out.damaged_bytes += bytes.end - bytes.start;
-                }
                 Step::Damage { bytes } => doubtful += bytes.end - bytes.start,
                 Step::End => {
-                    out.missing_records += self.ends_at.map_or(0, |end| end - expected);
+                    out.missing_records += ends_at.map_or(0, |end| end - expected);
                     break;
                 }
             }
+        }
+        if ends_at.is_some() {
+            out.damaged_bytes += std::mem::take(&mut doubtful);
         }
         out.torn_bytes = doubtful + uncertain.iter().map(|(_, _, bytes)| bytes).sum::<u64>();
         Ok(())

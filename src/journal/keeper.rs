@@ -12,7 +12,7 @@ use tracing::{debug, info, warn};
 
 use super::format::{SEGMENT_HEADER_BYTES, notes_name, segment_name};
 use super::notes::Notes;
-use super::shared::{Shared, State, lock};
+use super::shared::{Retired, Shared, State, lock};
 use super::storage::{QUARANTINE, Storage, StorageFile, is_no_space};
 
 /// Releases gather this long before they are noted.
@@ -106,11 +106,8 @@ impl Keeper {
         let retired = std::mem::take(&mut state.retired);
         let released = std::mem::take(&mut state.to_note);
         drop(state);
-        for (mut file, end) in retired {
-            // Where this fails, a few allocated bytes stay until the segment goes.
-            let _ = file
-                .len()
-                .and_then(|len| if len > end { file.set_len(end) } else { Ok(()) });
+        for segment in retired {
+            self.retire(segment);
         }
         self.note(released);
         let mut again = self.remove_dead();
@@ -119,6 +116,26 @@ impl Keeper {
             self.shared.kick_writer();
         }
         again
+    }
+
+    fn retire(&mut self, segment: Retired) {
+        let Retired {
+            number,
+            instance,
+            next_lsn,
+            end,
+            file,
+        } = segment;
+        if let Some(mut file) = file
+            && file.len().is_ok_and(|len| len > end)
+        {
+            // Where this fails, a few allocated bytes stay until the segment goes.
+            let _ = file.set_len(end);
+        }
+        if let Err(error) = self.notes.seal(&*self.shared.storage, number, instance, next_lsn) {
+            debug!(segment = number, %error, "the end of a segment was not noted: it may be looked for at a restart");
+            self.notes.forget(number);
+        }
     }
 
     fn note(&mut self, mut lsns: Vec<u64>) {

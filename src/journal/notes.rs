@@ -7,6 +7,9 @@
 //! ```text
 //! entry    first lsn 8 | count 4 | crc 4 (over segment number, instance, first lsn, count)
 //! ```
+//!
+//! An entry with the count 0 says where a sealed segment ends: its records have smaller lsns. The next segment's
+//! header says the same, but that one may be gone first.
 
 use std::collections::HashMap;
 use std::io::{self, IoSlice};
@@ -32,12 +35,30 @@ impl Notes {
         instance: u64,
         lsns: &[u64],
     ) -> io::Result<()> {
-        let entries = encode(&Salt::new(number, instance), lsns);
+        self.write(storage, number, &encode(&Salt::new(number, instance), lsns))
+    }
+
+    /// The segment has its last record; all have smaller lsns than this.
+    pub(super) fn seal(
+        &mut self,
+        storage: &dyn Storage,
+        number: u64,
+        instance: u64,
+        next_lsn: u64,
+    ) -> io::Result<()> {
+        self.write(
+            storage,
+            number,
+            &entry(&Salt::new(number, instance), &(next_lsn..next_lsn)),
+        )
+    }
+
+    fn write(&mut self, storage: &dyn Storage, number: u64, entries: &[u8]) -> io::Result<()> {
         let (file, len) = match self.files.entry(number) {
             std::collections::hash_map::Entry::Occupied(entry) => entry.into_mut(),
             std::collections::hash_map::Entry::Vacant(entry) => entry.insert(open(storage, number)?),
         };
-        write_all_at(&mut **file, &mut [IoSlice::new(&entries)], *len)?;
+        write_all_at(&mut **file, &mut [IoSlice::new(entries)], *len)?;
         *len += entries.len() as u64;
         Ok(())
     }
@@ -60,18 +81,18 @@ fn open(storage: &dyn Storage, number: u64) -> io::Result<(Box<dyn StorageFile>,
 }
 
 fn encode(salt: &Salt, lsns: &[u64]) -> Vec<u8> {
-    let mut out = Vec::new();
-    for range in ranges(lsns) {
-        let mut entry = [0; ENTRY];
-        entry[..8].copy_from_slice(&range.start.to_le_bytes());
-        // A segment never has so many records.
-        let count = u32::try_from(range.end - range.start).unwrap_or(u32::MAX);
-        entry[8..12].copy_from_slice(&count.to_le_bytes());
-        let crc = salt.crc(&entry[..12]);
-        entry[12..].copy_from_slice(&crc.to_le_bytes());
-        out.extend_from_slice(&entry);
-    }
-    out
+    ranges(lsns).flat_map(|range| entry(salt, &range)).collect()
+}
+
+fn entry(salt: &Salt, lsns: &Range<u64>) -> [u8; ENTRY] {
+    let mut entry = [0; ENTRY];
+    entry[..8].copy_from_slice(&lsns.start.to_le_bytes());
+    // A segment never has so many records.
+    let count = u32::try_from(lsns.end - lsns.start).unwrap_or(u32::MAX);
+    entry[8..12].copy_from_slice(&count.to_le_bytes());
+    let crc = salt.crc(&entry[..12]);
+    entry[12..].copy_from_slice(&crc.to_le_bytes());
+    entry
 }
 
 /// Ascending numbers as ranges.
@@ -80,29 +101,35 @@ fn ranges(lsns: &[u64]) -> impl Iterator<Item = Range<u64>> {
         .filter_map(|run| Some(*run.first()?..*run.last()? + 1))
 }
 
-/// The released lsns that the notes of a segment tell, with the number of entries that were not readable.
-pub(super) fn read(
-    storage: &dyn Storage,
-    number: u64,
-    instance: u64,
-) -> io::Result<(Vec<Range<u64>>, usize)> {
+/// What the notes of a segment tell.
+#[derive(Debug, Default)]
+pub(super) struct Noted {
+    pub(super) released: Vec<Range<u64>>,
+    /// All its records have smaller lsns than this; nothing if that was not noted.
+    pub(super) next_lsn: Option<u64>,
+    /// Entries that were not readable.
+    pub(super) bad: u64,
+}
+
+/// Reads the notes of a segment, if there are any.
+pub(super) fn read(storage: &dyn Storage, number: u64, instance: u64) -> io::Result<Noted> {
     let file = match storage.open(&notes_name(number), false) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok((Vec::new(), 0)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Noted::default()),
         other => other?,
     };
     let mut bytes = vec![0; usize::try_from(file.len()?).unwrap_or(0)];
     let read = read_full_at(&*file, &mut bytes, 0)?;
     bytes.truncate(read);
     let salt = Salt::new(number, instance);
-    let mut out = Vec::new();
-    let mut bad = 0;
+    let mut out = Noted::default();
     for entry in bytes.chunks(ENTRY) {
         match decode(&salt, entry) {
-            Some(range) => out.push(range),
-            None => bad += 1,
+            Some(range) if range.is_empty() => out.next_lsn = Some(range.start),
+            Some(range) => out.released.push(range),
+            None => out.bad += 1,
         }
     }
-    Ok((out, bad))
+    Ok(out)
 }
 
 fn decode(salt: &Salt, entry: &[u8]) -> Option<Range<u64>> {

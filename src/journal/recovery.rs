@@ -1,7 +1,7 @@
 //! Finds out what an earlier life left in the folder.
 //!
-//! Older segments are known by their headers alone; only the newest is read, to find where it ends. What stands
-//! there after the last whole record is one of two things. A *torn tail*: the last commit, cut short by a crash.
+//! Older segments are known by their headers and notes alone; only the newest is read, to find where it ends (and
+//! one whose successor is gone, if its notes do not tell). What stands there after the last whole record is one of two things. A *torn tail*: the last commit, cut short by a crash.
 //! It was never confirmed and is cut off. Or *damage*: bytes that were durable once; then a later record says so
 //! (see [`FIRST_OF_COMMIT`](super::format::FIRST_OF_COMMIT)), what is readable is kept, and the file goes into the
 //! quarantine as it is.
@@ -35,6 +35,10 @@ const INSTANCE_FILE: &str = "instance";
 const INSTANCE_TEMPORARY: &str = "instance.new";
 /// Segments smaller than this are all headers.
 const MIN_SEGMENT: u64 = 4096;
+
+/// Received times go on so much later than now when the newest ones cannot be read, should the clock have been set
+/// back: a second.
+const LOST_TIME_US: i64 = 1_000_000;
 
 /// What [`Journal::open`](super::Journal::open) found.
 #[derive(Debug, Clone, Default)]
@@ -75,8 +79,10 @@ pub(super) fn recover(
     let instance = settle_instance(&*storage, &dir, &survey)?;
     survey.examine_headless(&*storage, &dir, instance)?;
     let newest = match survey.found.last() {
-        Some(newest) => Newest::scan(&*storage, newest).map_err(about("read", dir.join(&newest.name)))?,
-        None => Newest::default(),
+        Some(newest) => {
+            End::find(&*storage, newest, u64::MAX).map_err(about("read", dir.join(&newest.name)))?
+        }
+        None => End::default(),
     };
 
     let mut recovery = Recovery {
@@ -85,20 +91,25 @@ pub(super) fn recover(
         ..Recovery::default()
     };
     let mut segments = Segments::default();
-    let nexts = survey.found.iter().skip(1).map(|next| (next.continues_lsn, None));
-    let nexts = nexts.chain([(newest.next_lsn, Some(newest.end))]);
-    for (found, (next_lsn, end)) in survey.found.iter().zip(nexts) {
-        let lsns = found.first_lsn..next_lsn.max(found.first_lsn);
-        let mut segment = Segment::new(
-            found.number,
-            found.instance,
-            lsns.clone(),
-            end.unwrap_or(found.size),
-            true,
-        );
+    for (at, found) in survey.found.iter().enumerate() {
         // Notes that cannot be read are notes that were lost.
-        let (released, _) = notes::read(&*storage, found.number, found.instance).unwrap_or_default();
-        for range in released {
+        let noted = notes::read(&*storage, found.number, found.instance).unwrap_or_default();
+        let (next_lsn, end) = match survey.found.get(at + 1) {
+            None => (newest.next_lsn, newest.end),
+            Some(next) if next.number == found.number + 1 => (next.continues_lsn, found.size),
+            // The one after it is gone.
+            Some(next) => match noted.next_lsn {
+                Some(next_lsn) => (next_lsn, found.size),
+                None => {
+                    let end = End::find(&*storage, found, next.continues_lsn);
+                    let end = end.map_err(about("read", dir.join(&found.name)))?;
+                    (end.next_lsn, end.end)
+                }
+            },
+        };
+        let lsns = found.first_lsn..next_lsn.max(found.first_lsn);
+        let mut segment = Segment::new(found.number, found.instance, lsns.clone(), end, true);
+        for range in noted.released {
             for lsn in range.start.max(lsns.start)..range.end.min(lsns.end) {
                 segment.release(lsn);
             }
@@ -152,7 +163,11 @@ pub(super) fn recover(
             ready: None,
         }),
     });
-    let last_us = survey.after_us.max(newest.last_us);
+    let mut last_us = survey.after_us.max(newest.last_us);
+    if survey.lost_at_end > 0 || (unknown > 0 && newest.damage.is_some()) {
+        // Nor can anybody tell how late the records were that cannot be read.
+        last_us = last_us.max(now_us()) + LOST_TIME_US;
+    }
     let mut writer = Writer::new(Arc::clone(&shared), sink, &(continues..next_lsn), last_us);
 
     let headless = survey.found.iter().filter(|found| found.headless);
@@ -160,15 +175,14 @@ pub(super) fn recover(
         shared.found_damage(number, &(0..SEGMENT_HEADER_BYTES), "its header is damaged");
         recovery.quarantined.push(number);
     }
-    if let (Some(found), Some(damage)) = (survey.found.last(), &newest.damage) {
-        shared.found_damage(found.number, damage, "the checksum is wrong");
-        if !found.headless {
-            recovery.quarantined.push(found.number);
+    if let Some(found) = survey.found.last() {
+        if let Some(damage) = &newest.damage {
+            shared.found_damage(found.number, damage, "the checksum is wrong");
+            if !found.headless {
+                recovery.quarantined.push(found.number);
+            }
         }
-    } else if let Some(found) = survey.found.last()
-        && newest.torn > 0
-    {
-        cut(&shared, &mut writer, &found.name, &newest);
+        settle_newest(&shared, &mut writer, found, &newest)?;
     }
     survey.remove_leftovers(&*shared.storage);
     recovery.took = started.elapsed();
@@ -185,22 +199,38 @@ pub(super) fn recover(
     Ok((shared, writer, recovery))
 }
 
-/// Cuts the torn tail off. A new segment is begun first: its header keeps the lsns from being given again, which
-/// nothing would remember once the tail is gone. If this cannot be done (full disk), the tail stays and is not read.
-fn cut(shared: &Shared, writer: &mut Writer, name: &str, newest: &Newest) {
-    let cut = writer.begin_now().and_then(|()| {
-        let mut file = shared.storage.open(name, true)?;
-        file.set_len(newest.end)?;
-        file.sync_all()
-    });
-    match cut {
-        Ok(()) => info!(
-            file = name,
-            bytes = newest.torn,
-            "cut an unconfirmed end off the newest journal segment"
-        ),
-        Err(error) => warn!(file = name, %error, "cannot cut an unconfirmed end off; it is not read"),
+/// Makes the newest segment final. What was read of it may be in memory only, written and not synced by a process
+/// that died: it is synced, for it is going to be processed. A new segment is begun, whose header keeps the lsns
+/// from being given again, whatever becomes of this one. Then the torn tail can be cut off.
+fn settle_newest(shared: &Shared, writer: &mut Writer, found: &Found, newest: &End) -> Result<(), OpenError> {
+    let path = shared.dir.join(&found.name);
+    let file = shared
+        .storage
+        .open(&found.name, true)
+        .map_err(about("open", &path));
+    let mut file = file?;
+    file.sync_data().map_err(about("sync", &path))?;
+    if newest.next_lsn == found.first_lsn && newest.torn == 0 {
+        return Ok(());
     }
+    if let Err(error) = writer.begin_at_open() {
+        // Full, most likely: it is begun as soon as there is space. A torn end is never read.
+        warn!(%error, "cannot begin a new journal segment yet");
+        return Ok(());
+    }
+    if newest.torn > 0 && newest.damage.is_none() {
+        match file.set_len(newest.end).and_then(|()| file.sync_all()) {
+            Ok(()) => info!(
+                file = found.name,
+                bytes = newest.torn,
+                "cut an unconfirmed end off the newest journal segment"
+            ),
+            Err(error) => {
+                warn!(file = found.name, %error, "cannot cut an unconfirmed end off; it is not read");
+            }
+        }
+    }
+    Ok(())
 }
 
 /// A segment file that can be used.
@@ -370,9 +400,9 @@ pub(super) fn read_header(
     Ok(SegmentHeader::decode(&bytes[..read]))
 }
 
-/// The end of the newest segment.
+/// Where a segment ends, found by reading it.
 #[derive(Debug, Default)]
-struct Newest {
+struct End {
     next_lsn: u64,
     end: u64,
     last_us: i64,
@@ -381,8 +411,9 @@ struct Newest {
     damage: Option<Range<u64>>,
 }
 
-impl Newest {
-    fn scan(storage: &dyn Storage, found: &Found) -> io::Result<Self> {
+impl End {
+    /// Only records below this lsn count.
+    fn find(storage: &dyn Storage, found: &Found, below: u64) -> io::Result<Self> {
         let file = storage.open(&found.name, false)?;
         let salt = Salt::new(found.number, found.instance);
         let mut scan = Scan::new(file, salt, SEGMENT_HEADER_BYTES, found.size);
@@ -395,7 +426,7 @@ impl Newest {
         let mut doubtful: Option<Range<u64>> = None;
         let mut expected = found.first_lsn;
         loop {
-            let step = match scan.step(&(expected..u64::MAX), expected) {
+            let step = match scan.step(&(expected..below), expected) {
                 Ok(step) => step,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
                 Err(error) if error.raw_os_error() == Some(rustix::io::Errno::IO.raw_os_error()) => {

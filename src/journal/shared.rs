@@ -46,9 +46,20 @@ pub(super) struct State {
     pub(super) blocked: Option<Blocked>,
     /// The keeper found no room for the next segment: the writer stops before the present one is full.
     pub(super) no_space_ahead: bool,
-    /// Files that are sealed: the keeper cuts off what was allocated and not used.
-    pub(super) retired: Vec<(Box<dyn StorageFile>, u64)>,
+    /// Segments that were sealed since the keeper last looked.
+    pub(super) retired: Vec<Retired>,
     pub(super) counts: Counts,
+}
+
+/// A sealed segment: the keeper cuts off what was allocated and not used, and notes where it ends.
+pub(super) struct Retired {
+    pub(super) number: u64,
+    pub(super) instance: u64,
+    pub(super) next_lsn: u64,
+    /// Durable bytes.
+    pub(super) end: u64,
+    /// Unless it is closed already.
+    pub(super) file: Option<Box<dyn StorageFile>>,
 }
 
 /// Numbers since the journal was opened.

@@ -15,7 +15,7 @@ use super::error::AppendError;
 use super::format::{FIRST_OF_COMMIT, RecordHeader, SEGMENT_HEADER_BYTES, Salt, SegmentHeader, segment_name};
 use super::queue::Pending;
 use super::segments::Segment;
-use super::shared::{Shared, State, lock};
+use super::shared::{Retired, Shared, State, lock};
 use super::storage::{StorageFile, is_no_space, write_all_at};
 use super::usage::Blocked;
 use super::{Committed, Receipt, Record};
@@ -159,7 +159,7 @@ impl Writer {
         let newest = state.segments.newest();
         let idle = newest.is_some_and(|s| s.next_lsn > s.first_lsn && s.unreleased() == 0);
         drop(state);
-        let room = self.shared.limit_bytes.saturating_sub(used);
+        let mut room = self.shared.limit_bytes.saturating_sub(used);
         let begins = !self.active.as_ref().is_some_and(|active| active.takes(first));
         let needed = if begins {
             first + SEGMENT_HEADER_BYTES
@@ -177,17 +177,20 @@ impl Writer {
             }
             return Progress::Blocked(why);
         }
-        if begins && let Err(error) = self.begin(false) {
-            return Progress::Blocked(self.failed(&error));
+        if begins {
+            if let Err(error) = self.begin(false) {
+                return Progress::Blocked(self.failed(&error));
+            }
+            room -= SEGMENT_HEADER_BYTES;
         }
         let Some(active) = &self.active else {
             return Progress::Idle;
         };
-        let room = room.min(active.room().max(first)).min(MAX_COMMIT.max(first));
+        let most = room.min(active.room().max(first)).min(MAX_COMMIT.max(first));
         let mut bytes = 0;
         let fits = backlog.iter().take_while(|pending| {
             bytes += pending.size();
-            bytes <= room
+            bytes <= most
         });
         let count = fits.count();
         self.commit(backlog, count)
@@ -327,11 +330,18 @@ impl Writer {
             capacity: prepared.capacity,
         });
         let mut state = lock(&self.shared.state);
-        if let Some(segment) = state.segments.newest_mut() {
+        let State {
+            segments, retired, ..
+        } = &mut *state;
+        if let Some(segment) = segments.newest_mut() {
             segment.sealed = true;
-        }
-        if let Some(before) = before {
-            state.retired.push((before.file, before.end));
+            retired.push(Retired {
+                number: segment.number,
+                instance: segment.instance,
+                next_lsn: segment.next_lsn,
+                end: segment.end,
+                file: before.map(|active| active.file),
+            });
         }
         let lsns = self.next_lsn..self.next_lsn;
         state.segments.push(Segment::new(
@@ -347,9 +357,9 @@ impl Writer {
         Ok(())
     }
 
-    /// Begins a segment outside of any commit: recovery needs its header before it cuts a torn tail off.
-    pub(super) fn begin_now(&mut self) -> io::Result<()> {
-        self.begin(true)
+    /// Begins a segment before there is anything to write.
+    pub(super) fn begin_at_open(&mut self) -> io::Result<()> {
+        self.begin(false).or_else(|_| self.begin(true))
     }
 }
 

@@ -90,8 +90,12 @@ impl DeadLetter {
     pub fn open(folder: impl Into<PathBuf>, file_bytes: u64, limit_bytes: u64) -> io::Result<Self> {
         let folder = folder.into();
         fs::create_dir_all(&folder)?;
-        let opened =
-            Self { folder, file_bytes: file_bytes.max(1), limit_bytes, inner: Mutex::default() };
+        let opened = Self {
+            folder,
+            file_bytes: file_bytes.max(1),
+            limit_bytes,
+            inner: Mutex::default(),
+        };
         {
             let _alone = opened.lock_folder()?;
             for path in files(&opened.folder, ENDING)? {
@@ -179,10 +183,16 @@ impl DeadLetter {
             Some(active) => active,
             None => self.begin(inner)?,
         };
-        let written = active.file.write_all(lines).and_then(|()| active.file.sync_data());
+        let written = active
+            .file
+            .write_all(lines)
+            .and_then(|()| active.file.sync_data());
         if let Err(error) = written {
             // After a failed sync the file's state is not known: it is cut back and never written again.
-            let cut = active.file.set_len(active.length).and_then(|()| active.file.sync_all());
+            let cut = active
+                .file
+                .set_len(active.length)
+                .and_then(|()| active.file.sync_all());
             if let Err(cut) = cut {
                 tracing::warn!(file = %active.path.display(), %cut, "the dead-letter file could not be cut back");
             }
@@ -207,7 +217,11 @@ impl DeadLetter {
         let path = self.folder.join(format!("{:03}.{ENDING}", inner.number));
         let file = OpenOptions::new().append(true).create_new(true).open(&path)?;
         sync_folder(&self.folder)?;
-        Ok(Active { file, path, length: 0 })
+        Ok(Active {
+            file,
+            path,
+            length: 0,
+        })
     }
 
     /// Brings `known` up to date with the folder.
@@ -222,7 +236,10 @@ impl DeadLetter {
                 };
                 let known = match inner.known.get(&path) {
                     Some(known) if known.bytes == bytes => *known,
-                    _ => Known { bytes, entries: count_lines(&path)? },
+                    _ => Known {
+                        bytes,
+                        entries: count_lines(&path)?,
+                    },
                 };
                 seen.insert(path, known);
             }
@@ -248,7 +265,11 @@ impl Inner {
 
 /// Takes the lock of the folder until the file is dropped.
 pub(super) fn lock_folder(folder: &Path) -> io::Result<File> {
-    let file = OpenOptions::new().create(true).truncate(false).write(true).open(folder.join("lock"))?;
+    let file = OpenOptions::new()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .open(folder.join("lock"))?;
     file.lock()?;
     Ok(file)
 }

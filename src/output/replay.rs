@@ -9,7 +9,8 @@
 //!    taken file just goes.
 //!
 //! A crash between sending and renaming sends entries again: each write is idempotent, so that is harmless. A crash
-//! between renaming and removing leaves both files: the next replay sends the older one again, harmless too.
+//! between renaming and removing leaves both files: the next replay sends the taken one again, and its new rest replaces
+//! the older one, all of which was among what it sent.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
@@ -17,6 +18,9 @@ use std::io::{self, BufRead as _, BufReader, BufWriter, Write as _};
 use std::path::{Path, PathBuf};
 
 use super::dead_letter::{ENDING, Entry, TAKEN, files, lock_folder, sync_folder};
+
+/// Ending of a rest that is being written.
+const UNFINISHED: &str = "tmp";
 
 /// Entries and bytes sent at once.
 const BATCH_ENTRIES: usize = 500;
@@ -95,17 +99,25 @@ pub async fn replay(
     mut send: impl AsyncFnMut(&[Entry]) -> Vec<Fate>,
     mut progress: impl FnMut(&Summary),
 ) -> io::Result<Summary> {
-    let alone = OpenOptions::new().create(true).truncate(false).write(true).open(folder.join("replay-lock"))?;
+    let alone = OpenOptions::new()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .open(folder.join("replay-lock"))?;
     if alone.try_lock().is_err() {
         return Err(io::Error::new(
             io::ErrorKind::WouldBlock,
             format!("another replay is at work on {}", folder.display()),
         ));
     }
+    // Left by a replay that died: what they hold is in a taken file still, or was not left over.
+    for unfinished in files(folder, UNFINISHED)? {
+        fs::remove_file(unfinished)?;
+    }
     let mut summary = Summary::default();
     let mut stopped = false;
     for taken in take(folder)? {
-        let kept = taken.with_extension("tmp");
+        let kept = taken.with_extension(UNFINISHED);
         let mut keep = BufWriter::new(File::create(&kept)?);
         let mut left_over = false;
         let mut source = lines(&taken)?;
@@ -195,7 +207,9 @@ fn lines(path: &Path) -> io::Result<Lines> {
 fn next_batch(source: &mut Lines) -> io::Result<(Vec<Entry>, Vec<Vec<u8>>, bool)> {
     let (mut batch, mut unreadable, mut bytes) = (Vec::new(), Vec::new(), 0);
     while batch.len() < BATCH_ENTRIES && bytes < BATCH_BYTES {
-        let Some(line) = source.next().transpose()? else { return Ok((batch, unreadable, true)) };
+        let Some(line) = source.next().transpose()? else {
+            return Ok((batch, unreadable, true));
+        };
         if line.is_empty() {
             continue;
         }
@@ -211,7 +225,10 @@ fn next_batch(source: &mut Lines) -> io::Result<(Vec<Entry>, Vec<Vec<u8>>, bool)
 impl Summary {
     fn found(&mut self, entry: &Entry) {
         self.entries += 1;
-        *self.kinds.entry(format!("{}: {}", entry.source, entry.kind)).or_default() += 1;
+        *self
+            .kinds
+            .entry(format!("{}: {}", entry.source, entry.kind))
+            .or_default() += 1;
     }
 
     fn count(&mut self, fate: &Fate) {

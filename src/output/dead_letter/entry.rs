@@ -50,9 +50,9 @@ impl Entry {
     pub(in crate::output) fn write_line(&self, out: &mut Vec<u8>) {
         // What is not one line of JSON would make the file unreadable: it is kept as bytes.
         let document = match &self.content {
-            Content::Document(json) if !json.contains(&b'\n') => {
-                std::str::from_utf8(json).ok().and_then(|text| serde_json::from_str::<&RawValue>(text).ok())
-            }
+            Content::Document(json) if !json.contains(&b'\n') => std::str::from_utf8(json)
+                .ok()
+                .and_then(|text| serde_json::from_str::<&RawValue>(text).ok()),
             _ => None,
         };
         let raw = match (&self.content, document) {

@@ -16,6 +16,10 @@ pub(crate) trait Document: Send + Sync {
     fn first_ns(&self) -> i64;
     /// One JSON object without a newline.
     fn json(&self) -> &Bytes;
+    /// So many of its lines turned out to be stored already, all when `None`. For the counters only.
+    fn repeated(&self, _lines: Option<u32>) {}
+    /// So many of its lines are new in the document that they were joined with.
+    fn joined(&self, _new_lines: u32) {}
 }
 
 /// Room for the action line of a document besides its id.
@@ -149,7 +153,10 @@ pub(crate) fn parse(answer: &[u8], expected: usize) -> Result<Answer, String> {
     let wire: Wire = serde_json::from_slice(answer)
         .map_err(|e| format!("unreadable bulk answer of {} bytes: {e}", answer.len()))?;
     if wire.items.len() != expected {
-        return Err(format!("bulk answer has {} items, {expected} were sent", wire.items.len()));
+        return Err(format!(
+            "bulk answer has {} items, {expected} were sent",
+            wire.items.len()
+        ));
     }
     let items = wire.items.into_iter().map(|action| {
         let WireItem { status, error } = action.item;
@@ -227,7 +234,10 @@ mod tests {
     #[test]
     fn compare_and_set_actions() {
         let mut body = BytesMut::new();
-        let version = Version { seq_no: 7, primary_term: 2 };
+        let version = Version {
+            seq_no: 7,
+            primary_term: 2,
+        };
         put_create(&mut body, "i", "1", b"{}");
         put_replace(&mut body, "i", "2", version, b"{\"a\":1}");
         put_delete(&mut body, "i", "3", version);
@@ -249,7 +259,11 @@ mod tests {
         assert_eq!(
             parse(mixed, 2),
             Ok(Answer::Items(vec![
-                ItemResult { status: 201, kind: String::new(), reason: String::new() },
+                ItemResult {
+                    status: 201,
+                    kind: String::new(),
+                    reason: String::new()
+                },
                 ItemResult {
                     status: 400,
                     kind: "document_parsing_exception".into(),
@@ -257,7 +271,13 @@ mod tests {
                 },
             ]))
         );
-        for (bad, expected) in [(&mixed[..], 3), (&mixed[..40], 2), (&ok[..40], 1), (b"<html>", 1), (b"", 1)] {
+        for (bad, expected) in [
+            (&mixed[..], 3),
+            (&mixed[..40], 2),
+            (&ok[..40], 1),
+            (b"<html>", 1),
+            (b"", 1),
+        ] {
             assert!(parse(bad, expected).is_err(), "{}", String::from_utf8_lossy(bad));
         }
     }

@@ -69,7 +69,11 @@ pub(crate) struct Cluster {
 }
 
 impl Cluster {
-    pub(crate) fn open(config: &ElasticsearchConfig, rules: Rules, stats: Arc<Stats>) -> Result<Self, OpenError> {
+    pub(crate) fn open(
+        config: &ElasticsearchConfig,
+        rules: Rules,
+        stats: Arc<Stats>,
+    ) -> Result<Self, OpenError> {
         Ok(Self {
             nodes: Nodes::open(config)?,
             indices: Indices::parse(&config.index).map_err(OpenError::Index)?,
@@ -104,10 +108,15 @@ impl Cluster {
                 });
             }
         }
-        let near = |document: &D| document.is_trace() && index::near_boundary(document.first_ns(), self.trace_life);
+        let near =
+            |document: &D| document.is_trace() && index::near_boundary(document.first_ns(), self.trace_life);
         let joins = documents.iter().any(near);
         if exist.is_empty() && !joins {
-            return if outcomes.is_empty() { Written::All } else { Written::Each(outcomes, None) };
+            return if outcomes.is_empty() {
+                Written::All
+            } else {
+                Written::Each(outcomes, None)
+            };
         }
         if outcomes.is_empty() {
             outcomes.resize(documents.len(), Outcome::Done);
@@ -120,11 +129,18 @@ impl Cluster {
             problem = merge::merge(self, documents, exist, &mut outcomes).await.err();
         }
         if joins && problem.is_none() {
-            let written = (0..documents.len()).filter(|&at| outcomes[at] == Outcome::Done && near(&documents[at]));
-            problem = midnight::settle(self, documents, written.collect(), &mut outcomes).await.err();
+            let written =
+                (0..documents.len()).filter(|&at| outcomes[at] == Outcome::Done && near(&documents[at]));
+            problem = midnight::settle(self, documents, written.collect(), &mut outcomes)
+                .await
+                .err();
         } else if joins {
             // Not looked at: they must not pass for done.
-            for (outcome, _) in outcomes.iter_mut().zip(documents).filter(|(_, document)| near(document)) {
+            for (outcome, _) in outcomes
+                .iter_mut()
+                .zip(documents)
+                .filter(|(_, document)| near(document))
+            {
                 if *outcome == Outcome::Done {
                     *outcome = Outcome::Again;
                 }
@@ -139,7 +155,11 @@ impl Cluster {
         let length = body.len();
         Stats::add(&self.stats.bytes, length);
         let gzip = self.gzip_level > 0;
-        let body = if gzip { compress(body, self.gzip_level).await? } else { body };
+        let body = if gzip {
+            compress(body, self.gzip_level).await?
+        } else {
+            body
+        };
         let request = Request {
             method: Method::Post,
             path: "/_bulk".into(),
@@ -150,7 +170,9 @@ impl Cluster {
             longest_answer: u64::MAX,
         };
         let answer = match self.nodes.send(&request).await {
-            Ok(reply) => reply.success().and_then(|body| bulk::parse(&body, expected).map_err(Problem::Broken)),
+            Ok(reply) => reply
+                .success()
+                .and_then(|body| bulk::parse(&body, expected).map_err(Problem::Broken)),
             Err(NoReply::Problem(problem)) => Err(problem),
             Err(NoReply::TooLong(bytes)) => Err(Problem::Broken(format!("answer of {bytes} bytes"))),
         };
@@ -164,7 +186,12 @@ impl Cluster {
         };
         Stats::add(counter, 1);
         if let Err(problem) = &answer {
-            tracing::debug!(kind = problem.label(), bytes = length, reason = problem.reason(), "bulk request failed");
+            tracing::debug!(
+                kind = problem.label(),
+                bytes = length,
+                reason = problem.reason(),
+                "bulk request failed"
+            );
         }
         answer
     }

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 /// Everything the output needs to know; [`Default`] gives the documented defaults.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct ElasticsearchConfig {
     /// Base addresses of the nodes, for instance `https://es1:9200`; a path prefix is kept, `user:password@` is
     /// taken as basic authentication. Default: `http://127.0.0.1:9200`.
@@ -46,6 +46,28 @@ pub struct ElasticsearchConfig {
     /// Pause before trying again what only an operator can mend (read-only index, refused credentials,
     /// cluster out of shards). Default: 30 s.
     pub slow_retry: Duration,
+}
+
+/// Without credentials, wherever they stand.
+impl fmt::Debug for ElasticsearchConfig {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let urls: Vec<String> = self.urls.iter().map(|url| without_credentials(url)).collect();
+        f.debug_struct("ElasticsearchConfig")
+            .field("urls", &urls)
+            .field("index", &self.index)
+            .field("auth", &self.auth)
+            .field("bulk_bytes", &self.bulk_bytes)
+            .field("max_in_flight", &self.max_in_flight)
+            .finish_non_exhaustive()
+    }
+}
+
+/// An address as it may be shown: `user:password@` left out.
+pub(crate) fn without_credentials(url: &str) -> String {
+    match (url.find("://"), url.rfind('@')) {
+        (Some(scheme), Some(at)) if at > scheme => format!("{}{}", &url[..scheme + 3], &url[at + 1..]),
+        _ => url.to_owned(),
+    }
 }
 
 impl Default for ElasticsearchConfig {
@@ -127,6 +149,11 @@ pub struct Template {
 
 impl Default for Template {
     fn default() -> Self {
-        Self { name: "windrow".into(), shards: None, replicas: None, ignore_malformed: false }
+        Self {
+            name: "windrow".into(),
+            shards: None,
+            replicas: None,
+            ignore_malformed: false,
+        }
     }
 }

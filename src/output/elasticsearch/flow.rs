@@ -22,6 +22,8 @@ pub(crate) struct Flow {
     /// Whole requests that failed one after another.
     failures: u32,
     until: Option<Instant>,
+    /// The last failure was that nobody answered, not that somebody asked for less.
+    absent: bool,
 }
 
 impl Flow {
@@ -37,6 +39,7 @@ impl Flow {
             epoch: 0,
             failures: 0,
             until: None,
+            absent: false,
         }
     }
 
@@ -89,21 +92,31 @@ impl Flow {
             self.failures = self.failures.saturating_add(1);
         }
         self.decrease(epoch);
+        self.absent = matches!(
+            problem,
+            Problem::Unreachable(_) | Problem::Timeout(_) | Problem::Broken(_)
+        );
         let mut pause = if problem.needs_operator() {
             half_jitter(self.slow)
         } else {
             full_jitter(self.base, self.cap, self.failures)
         };
-        if let Problem::Pressure { retry_after: Some(wish), .. } = problem {
+        if let Problem::Pressure {
+            retry_after: Some(wish),
+            ..
+        } = problem
+        {
             pause = pause.max(*wish);
         }
         let until = now + pause;
         self.until = Some(self.until.map_or(until, |old| old.max(until)));
     }
 
-    /// A dead node is back: no reason to wait longer.
+    /// A dead node is back: no reason to wait longer, unless a node that answers asked for a pause.
     pub(crate) fn revived(&mut self) {
-        self.until = None;
+        if self.absent {
+            self.until = None;
+        }
     }
 
     /// When a document that failed `attempts` times is due again.
@@ -148,11 +161,18 @@ mod tests {
     use super::*;
 
     fn flow() -> Flow {
-        Flow::new(&ElasticsearchConfig { max_in_flight: 8, ..Default::default() })
+        Flow::new(&ElasticsearchConfig {
+            max_in_flight: 8,
+            ..Default::default()
+        })
     }
 
     fn pressure(retry_after: Option<Duration>) -> Problem {
-        Problem::Pressure { status: 429, retry_after, reason: String::new() }
+        Problem::Pressure {
+            status: 429,
+            retry_after,
+            reason: String::new(),
+        }
     }
 
     #[test]
@@ -194,7 +214,18 @@ mod tests {
         flow.failed(&pressure(Some(Duration::from_secs(77))), flow.epoch(), now);
         assert_eq!(flow.paused_until(), Some(now + Duration::from_secs(77)));
         flow.failed(&Problem::Denied(String::new()), flow.epoch(), now);
-        assert_eq!(flow.paused_until(), Some(now + Duration::from_secs(77)), "the longer wait counts");
+        assert_eq!(
+            flow.paused_until(),
+            Some(now + Duration::from_secs(77)),
+            "the longer wait counts"
+        );
+        flow.revived();
+        assert_eq!(
+            flow.paused_until(),
+            Some(now + Duration::from_secs(77)),
+            "it is there, but it asked for a pause"
+        );
+        flow.failed(&Problem::Unreachable(String::new()), flow.epoch(), now);
         flow.revived();
         assert_eq!(flow.paused_until(), None);
     }

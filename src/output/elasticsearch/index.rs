@@ -48,7 +48,10 @@ impl Indices {
             }
         }
         check_name(&name).map_err(|why| format!("index {pattern:?} gives the name {name:?}, which {why}"))?;
-        Ok(Self { pattern: pattern.to_owned(), days: Mutex::default() })
+        Ok(Self {
+            pattern: pattern.to_owned(),
+            days: Mutex::default(),
+        })
     }
 
     /// Number of the UTC day of a time.
@@ -67,8 +70,13 @@ impl Indices {
         }
         // The pattern was tried in `parse`, and every i64 of nanoseconds is a legal time (years 1677 to 2262).
         let index = format(&self.pattern, day * 86_400).unwrap_or_else(|_| self.pattern.clone());
-        let create_head = format!(r#"{{"create":{{"_index":"{index}","_id":""#).into_bytes().into_boxed_slice();
-        let made = Arc::new(Day { index: index.into_boxed_str(), create_head });
+        let create_head = format!(r#"{{"create":{{"_index":"{index}","_id":""#)
+            .into_bytes()
+            .into_boxed_slice();
+        let made = Arc::new(Day {
+            index: index.into_boxed_str(),
+            create_head,
+        });
         days.insert(day, made.clone());
         made
     }
@@ -83,7 +91,10 @@ impl Indices {
         match (self.pattern.find('%'), self.pattern.rfind('%')) {
             (Some(first), Some(last)) => {
                 // A field is `%`, flags or colons, and one letter.
-                let tail = self.pattern[last..].char_indices().skip(1).find(|(_, c)| c.is_ascii_alphabetic());
+                let tail = self.pattern[last..]
+                    .char_indices()
+                    .skip(1)
+                    .find(|(_, c)| c.is_ascii_alphabetic());
                 let tail = tail.map_or("", |(at, _)| &self.pattern[last + at + 1..]);
                 format!("{}*{tail}", &self.pattern[..first])
             }
@@ -94,13 +105,17 @@ impl Indices {
     /// Index of the day before, when the time lies within `life` after the start of its day and the name differs.
     pub(crate) fn before(&self, first_ns: i64, life: Duration) -> Option<Arc<Day>> {
         let into = first_ns.rem_euclid(DAY_NS);
-        (into <= nanos(life)).then(|| Self::day_of(first_ns)).and_then(|day| self.neighbour(day, day - 1))
+        (into <= nanos(life))
+            .then(|| Self::day_of(first_ns))
+            .and_then(|day| self.neighbour(day, day - 1))
     }
 
     /// Index of the day after, when the time lies within `life` before the end of its day and the name differs.
     pub(crate) fn after(&self, first_ns: i64, life: Duration) -> Option<Arc<Day>> {
         let left = DAY_NS - first_ns.rem_euclid(DAY_NS);
-        (left <= nanos(life)).then(|| Self::day_of(first_ns)).and_then(|day| self.neighbour(day, day + 1))
+        (left <= nanos(life))
+            .then(|| Self::day_of(first_ns))
+            .and_then(|day| self.neighbour(day, day + 1))
     }
 
     fn neighbour(&self, day: i64, other: i64) -> Option<Arc<Day>> {
@@ -120,7 +135,9 @@ fn nanos(life: Duration) -> i64 {
 }
 
 fn format(pattern: &str, second: i64) -> Result<String, String> {
-    let time = Timestamp::from_second(second).map_err(|e| e.to_string())?.to_zoned(TimeZone::UTC);
+    let time = Timestamp::from_second(second)
+        .map_err(|e| e.to_string())?
+        .to_zoned(TimeZone::UTC);
     strtime::format(pattern, &time).map_err(|e| format!("index {pattern:?} is not a strftime pattern: {e}"))
 }
 
@@ -197,10 +214,19 @@ mod tests {
         let life = Duration::from_secs(600);
         let second = 1_000_000_000;
         let name = |day: Option<Arc<Day>>| day.map(|d| d.index.to_string());
-        assert_eq!(name(indices.before(NOV_21, life)).as_deref(), Some("requests-2026-11-20"));
-        assert_eq!(name(indices.before(NOV_21 + 600 * second, life)).as_deref(), Some("requests-2026-11-20"));
+        assert_eq!(
+            name(indices.before(NOV_21, life)).as_deref(),
+            Some("requests-2026-11-20")
+        );
+        assert_eq!(
+            name(indices.before(NOV_21 + 600 * second, life)).as_deref(),
+            Some("requests-2026-11-20")
+        );
         assert_eq!(name(indices.before(NOV_21 + 601 * second, life)), None);
-        assert_eq!(name(indices.after(NOV_21 - 600 * second, life)).as_deref(), Some("requests-2026-11-21"));
+        assert_eq!(
+            name(indices.after(NOV_21 - 600 * second, life)).as_deref(),
+            Some("requests-2026-11-21")
+        );
         assert_eq!(name(indices.after(NOV_21 - 601 * second, life)), None);
         assert_eq!(name(indices.after(NOV_21, life)), None);
         for offset in [-700, -601, -600, -1, 0, 1, 600, 601, 700] {
@@ -210,6 +236,9 @@ mod tests {
         }
         let monthly = Indices::parse("requests-%Y-%m").unwrap();
         assert_eq!(name(monthly.before(NOV_21, life)), None);
-        assert_eq!(name(monthly.before(NOV_21 + 10 * DAY_NS, life)).as_deref(), Some("requests-2026-11"));
+        assert_eq!(
+            name(monthly.before(NOV_21 + 10 * DAY_NS, life)).as_deref(),
+            Some("requests-2026-11")
+        );
     }
 }

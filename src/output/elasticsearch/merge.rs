@@ -14,8 +14,8 @@ use super::cluster::{Cluster, Outcome, Rejection, decide};
 use super::index::Indices;
 use super::outcome::Problem;
 use super::read::{self, Found};
-use super::rules::{NotOurs, Union};
 use super::stats::Stats;
+use crate::trace::Union;
 
 /// Documents and bytes of ours in one read; what is read may be longer, see [`read::mget`].
 const CHUNK_DOCUMENTS: usize = 256;
@@ -41,8 +41,12 @@ pub(crate) async fn merge<D: Document>(
         }
         if round > 0 {
             // Others are at the same documents: let them finish, each after another time.
-            tokio::time::sleep(super::flow::full_jitter(Duration::from_millis(10), Duration::from_millis(200), round))
-                .await;
+            tokio::time::sleep(super::flow::full_jitter(
+                Duration::from_millis(10),
+                Duration::from_millis(200),
+                round,
+            ))
+            .await;
         }
         let mut conflicts = Vec::new();
         let mut rest = &pending[..];
@@ -69,8 +73,15 @@ async fn merge_chunk<D: Document>(
     outcomes: &mut [Outcome],
     conflicts: &mut Vec<usize>,
 ) -> Result<(), Problem> {
-    let days: Vec<_> = chunk.iter().map(|&at| cluster.indices.day(Indices::day_of(documents[at].first_ns()))).collect();
-    let wanted: Vec<_> = chunk.iter().zip(&days).map(|(&at, day)| (&*day.index, documents[at].id())).collect();
+    let days: Vec<_> = chunk
+        .iter()
+        .map(|&at| cluster.indices.day(Indices::day_of(documents[at].first_ns())))
+        .collect();
+    let wanted: Vec<_> = chunk
+        .iter()
+        .zip(&days)
+        .map(|(&at, day)| (&*day.index, documents[at].id()))
+        .collect();
     let found = read::mget(cluster, &wanted, true).await?;
 
     let mut writes = Vec::new();
@@ -82,13 +93,32 @@ async fn merge_chunk<D: Document>(
                 outcomes[at] = Outcome::Again;
             }
             // Someone deleted it meanwhile.
-            Found::Missing => writes.push(Write { at, index, id, version: None, json: document.json().clone().into() }),
+            Found::Missing => writes.push(Write {
+                at,
+                index,
+                id,
+                version: None,
+                json: document.json().clone().into(),
+            }),
             Found::Here { version, source } => match (cluster.rules.union)(&source, document.json()) {
-                Ok(Union::Same) => outcomes[at] = Outcome::Done,
-                Ok(Union::Merged(json)) => {
-                    writes.push(Write { at, index, id, version: Some(version), json });
+                Ok(Union::Same) => {
+                    document.repeated(None);
+                    outcomes[at] = Outcome::Done;
                 }
-                Err(NotOurs) => outcomes[at] = Outcome::Rejected(not_ours(index)),
+                Ok(Union::Merged {
+                    document: json,
+                    new_lines,
+                }) => {
+                    document.joined(new_lines);
+                    writes.push(Write {
+                        at,
+                        index,
+                        id,
+                        version: Some(version),
+                        json,
+                    });
+                }
+                Err(why) => outcomes[at] = Outcome::Rejected(not_ours(index, &why)),
             },
         }
     }
@@ -136,7 +166,10 @@ async fn write_back(
                 outcomes[one.at] = Outcome::Rejected(Rejection {
                     status: 413,
                     kind: "merged_document_too_large".into(),
-                    reason: format!("the union with the existing document has {} bytes: {reason}", one.json.len()),
+                    reason: format!(
+                        "the union with the existing document has {} bytes: {reason}",
+                        one.json.len()
+                    ),
                 });
                 return Ok(());
             }
@@ -170,10 +203,10 @@ async fn write_back(
     Ok(())
 }
 
-fn not_ours(index: &str) -> Rejection {
+fn not_ours(index: &str, why: &crate::trace::NotOurs) -> Rejection {
     Rejection {
         status: 409,
         kind: "not_a_windrow_document".into(),
-        reason: format!("{index} holds a document with this id that Windrow did not write; it was left as it is"),
+        reason: format!("{index} holds a document with this id; it was left as it is: {why}"),
     }
 }

@@ -36,8 +36,8 @@ use super::cluster::{Cluster, Outcome, Rejection, decide};
 use super::index::Day;
 use super::outcome::Problem;
 use super::read::{self, Found};
-use super::rules::{NotOurs, Union};
 use super::stats::Stats;
+use crate::trace::Union;
 
 /// Documents looked up at once. Nearly none has a sibling, so no source is read.
 const CHUNK_DOCUMENTS: usize = 1000;
@@ -60,10 +60,20 @@ pub(crate) async fn settle<D: Document>(
         let first_ns = documents[at].first_ns();
         let own = cluster.indices.of(first_ns);
         if let Some(before) = cluster.indices.before(first_ns, cluster.trace_life) {
-            pairs.push(Pair { at, other: before.clone(), earlier: before, later: own.clone() });
+            pairs.push(Pair {
+                at,
+                other: before.clone(),
+                earlier: before,
+                later: own.clone(),
+            });
         }
         if let Some(after) = cluster.indices.after(first_ns, cluster.trace_life) {
-            pairs.push(Pair { at, other: after.clone(), earlier: own, later: after });
+            pairs.push(Pair {
+                at,
+                other: after.clone(),
+                earlier: own,
+                later: after,
+            });
         }
         // Until its neighbours have been looked at, it does not count as done.
         outcomes[at] = Outcome::Again;
@@ -72,7 +82,10 @@ pub(crate) async fn settle<D: Document>(
     let mut results = vec![Outcome::Done; pairs.len()];
     let mut problem = None;
     'all: for (start, chunk) in pairs.chunks(CHUNK_DOCUMENTS).enumerate() {
-        let wanted: Vec<_> = chunk.iter().map(|pair| (&*pair.other.index, documents[pair.at].id())).collect();
+        let wanted: Vec<_> = chunk
+            .iter()
+            .map(|pair| (&*pair.other.index, documents[pair.at].id()))
+            .collect();
         let found = match read::mget(cluster, &wanted, false).await {
             Ok(found) => found,
             Err(failed) => {
@@ -124,14 +137,26 @@ async fn join<D: Document>(cluster: &Cluster, pair: &Pair, document: &D) -> Resu
     let (earlier, later) = (&*pair.earlier.index, &*pair.later.index);
     for round in 0..ROUNDS {
         if round > 0 {
-            tokio::time::sleep(super::flow::full_jitter(Duration::from_millis(10), Duration::from_millis(200), round))
-                .await;
+            tokio::time::sleep(super::flow::full_jitter(
+                Duration::from_millis(10),
+                Duration::from_millis(200),
+                round,
+            ))
+            .await;
         }
-        let mut found = read::mget(cluster, &[(earlier, id), (later, id)], true).await?.into_iter();
+        let mut found = read::mget(cluster, &[(earlier, id), (later, id)], true)
+            .await?
+            .into_iter();
         let (into, from, old, new) = match (found.next(), found.next()) {
             (
-                Some(Found::Here { version: into, source: old }),
-                Some(Found::Here { version: from, source: new }),
+                Some(Found::Here {
+                    version: into,
+                    source: old,
+                }),
+                Some(Found::Here {
+                    version: from,
+                    source: new,
+                }),
             ) => (into, from, old, new),
             // One is left. Usually another writer joined them; whether it holds ours is looked at, not believed.
             (Some(Found::Here { source, .. }), Some(Found::Missing))
@@ -146,9 +171,9 @@ async fn join<D: Document>(cluster: &Cluster, pair: &Pair, document: &D) -> Resu
         };
         match (cluster.rules.union)(&old, &new) {
             // A document of someone else's with our id: not ours to join.
-            Err(NotOurs) => return Ok(Outcome::Done),
+            Err(_) => return Ok(Outcome::Done),
             Ok(Union::Same) => {}
-            Ok(Union::Merged(json)) => {
+            Ok(Union::Merged { document: json, .. }) => {
                 let mut body = BytesMut::with_capacity(json.len() + id.len() + 128);
                 bulk::put_replace(&mut body, earlier, id, into, &json);
                 match one(cluster, body).await? {
@@ -158,7 +183,9 @@ async fn join<D: Document>(cluster: &Cluster, pair: &Pair, document: &D) -> Resu
                         return Ok(Outcome::Rejected(Rejection {
                             status,
                             kind,
-                            reason: format!("the union of the documents in {earlier} and {later} is refused, both stay: {reason}"),
+                            reason: format!(
+                                "the union of the documents in {earlier} and {later} is refused, both stay: {reason}"
+                            ),
                         }));
                     }
                     Some(other) => return Ok(other),
@@ -185,7 +212,9 @@ async fn one(cluster: &Cluster, body: BytesMut) -> Result<Option<Outcome>, Probl
         Answer::AllDone => Ok(Some(Outcome::Done)),
         Answer::Items(items) => match items.into_iter().next() {
             // A delete that finds nothing: another one was faster. (404 without an error; a missing index has one.)
-            Some(ItemResult { status: 404, kind, .. }) if kind.is_empty() => Ok(Some(Outcome::Done)),
+            Some(ItemResult {
+                status: 404, kind, ..
+            }) if kind.is_empty() => Ok(Some(Outcome::Done)),
             Some(item) => Ok(decide(item)),
             None => Ok(Some(Outcome::Again)),
         },

@@ -45,7 +45,7 @@ use tokio_util::sync::CancellationToken;
 pub use cluster::Rejection;
 pub use config::{Auth, ClientCert, ElasticsearchConfig, Template};
 pub use nodes::OpenError;
-pub use rules::{NotOurs, Rules, Union};
+pub use rules::Rules;
 pub use stats::{Cause, Health, State, Stats};
 
 use super::dead_letter::DeadLetter;
@@ -68,7 +68,11 @@ impl Elasticsearch {
     /// A setting cannot be used; the message says which and why.
     pub fn open(config: ElasticsearchConfig, rules: Rules) -> Result<Self, OpenError> {
         let cluster = Arc::new(Cluster::open(&config, rules, Arc::default())?);
-        Ok(Self { cluster, config: Arc::new(config), health: Arc::default() })
+        Ok(Self {
+            cluster,
+            config: Arc::new(config),
+            health: Arc::default(),
+        })
     }
 
     /// Writes documents and confirms each when it is durable, in Elasticsearch or in the dead letter. Ends when the
@@ -81,8 +85,15 @@ impl Elasticsearch {
         dead_letter: Arc<DeadLetter>,
         stop: CancellationToken,
     ) {
-        let parts = Parts { cluster: self.cluster, dead_letter, health: self.health, output };
-        Writer::new(parts, (*self.config).clone()).run(documents, stop).await;
+        let parts = Parts {
+            cluster: self.cluster,
+            dead_letter,
+            health: self.health,
+            output,
+        };
+        Writer::new(parts, (*self.config).clone())
+            .run(documents, stop)
+            .await;
     }
 
     /// The newest documents by `@timestamp`, of one trace or of all, as they are stored. A document is found about

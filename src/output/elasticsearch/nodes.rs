@@ -22,7 +22,7 @@ use elasticsearch::http::{Method, Url};
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-use super::config::{Auth, ElasticsearchConfig};
+use super::config::{Auth, ElasticsearchConfig, without_credentials};
 use super::outcome::Problem;
 
 /// A dead node is asked again after this long, then after twice as long, up to [`DEAD_LONGEST`].
@@ -150,7 +150,11 @@ impl Nodes {
         if config.urls.is_empty() {
             return Err(OpenError::NoUrl);
         }
-        let roots = config.ca_file.as_deref().map(|file| read("CA file", file)).transpose()?;
+        let roots = config
+            .ca_file
+            .as_deref()
+            .map(|file| read("CA file", file))
+            .transpose()?;
         let identity = match &config.client_cert {
             None => None,
             Some(files) => {
@@ -160,7 +164,10 @@ impl Nodes {
                 Some(pem)
             }
         };
-        let nodes = config.urls.iter().map(|url| Node::open(url, config, roots.as_ref(), identity.as_ref()));
+        let nodes = config
+            .urls
+            .iter()
+            .map(|url| Node::open(url, config, roots.as_ref(), identity.as_ref()));
         Ok(Self {
             nodes: nodes.collect::<Result<_, _>>()?,
             next: AtomicUsize::new(0),
@@ -185,7 +192,9 @@ impl Nodes {
                 other => {
                     // 502 to 504 come from a node that is starting or stopping, or from a proxy in front of one.
                     match &other {
-                        Ok(Reply { status: 502..=504, .. }) => node.failed(),
+                        Ok(Reply {
+                            status: 502..=504, ..
+                        }) => node.failed(),
                         _ => node.answered(),
                     }
                     return other;
@@ -208,7 +217,9 @@ impl Nodes {
         let start = self.next.fetch_add(1, Relaxed) % self.nodes.len();
         let ring = || self.nodes[start..].iter().chain(&self.nodes[..start]);
         let healthy = ring().find(|node| node.dead().is_none());
-        healthy.or_else(|| ring().min_by_key(|node| node.dead().map(|d| d.until))).unwrap_or(&self.nodes[start])
+        healthy
+            .or_else(|| ring().min_by_key(|node| node.dead().map(|d| d.until)))
+            .unwrap_or(&self.nodes[start])
     }
 
     /// Asks dead nodes whether they are back, for ever.
@@ -238,19 +249,28 @@ impl Node {
         roots: Option<&Vec<u8>>,
         identity: Option<&Vec<u8>>,
     ) -> Result<Self, OpenError> {
-        let mut url = Url::parse(text)
-            .map_err(|e| OpenError::Url { url: without_credentials(text), reason: e.to_string() })?;
+        let mut url = Url::parse(text).map_err(|e| OpenError::Url {
+            url: without_credentials(text),
+            reason: e.to_string(),
+        })?;
         let auth = match (&config.auth, url.password()) {
-            (Auth::None, Some(password)) => {
-                Auth::Basic { user: decoded(url.username()), password: decoded(password) }
-            }
+            (Auth::None, Some(password)) => Auth::Basic {
+                user: decoded(url.username()),
+                password: decoded(password),
+            },
             (auth, _) => auth.clone(),
         };
-        let cannot = |()| OpenError::Url { url: without_credentials(text), reason: "it cannot have a host".into() };
+        let cannot = |()| OpenError::Url {
+            url: without_credentials(text),
+            reason: "it cannot have a host".into(),
+        };
         url.set_username("").map_err(cannot)?;
         url.set_password(None).map_err(cannot)?;
         if !matches!(url.scheme(), "http" | "https") {
-            return Err(OpenError::Url { url: url.to_string(), reason: "it must begin with http:// or https://".into() });
+            return Err(OpenError::Url {
+                url: url.to_string(),
+                reason: "it must begin with http:// or https://".into(),
+            });
         }
         let shown = url.to_string();
         let mut headers = HeaderMap::new();
@@ -276,20 +296,39 @@ impl Node {
         if let Some(pem) = identity {
             builder = builder.auth(Credentials::Certificate(ClientCertificate::Pem(pem.clone())));
         }
-        let transport = builder.build().map_err(|e| OpenError::Client(e.to_string()))?;
-        Ok(Self { url: shown, transport, dead: Mutex::new(None) })
+        let transport = builder.build().map_err(|error| match &config.client_cert {
+            // Nothing else that can be wrong is looked at here.
+            Some(files) => OpenError::File {
+                what: "client certificate or its key",
+                file: files.cert.clone(),
+                reason: error.to_string(),
+            },
+            None => OpenError::Client(error.to_string()),
+        })?;
+        Ok(Self {
+            url: shown,
+            transport,
+            dead: Mutex::new(None),
+        })
     }
 
     async fn send(&self, request: &Request, timeout: Duration) -> Result<Reply, NoReply> {
         let mut headers = HeaderMap::new();
-        let media = if request.lines { "application/x-ndjson" } else { "application/json" };
+        let media = if request.lines {
+            "application/x-ndjson"
+        } else {
+            "application/json"
+        };
         headers.insert(CONTENT_TYPE, HeaderValue::from_static(media));
         if request.gzip {
             headers.insert(CONTENT_ENCODING, HeaderValue::from_static("gzip"));
         }
         let body = (!request.body.is_empty()).then(|| request.body.clone());
         let query = (!request.query.is_empty()).then_some(request.query);
-        let sent = self.transport.send(request.method, &request.path, headers, query, body, Some(timeout)).await;
+        let sent = self
+            .transport
+            .send(request.method, &request.path, headers, query, body, Some(timeout))
+            .await;
         let response = sent.map_err(|error| NoReply::Problem(self.problem(&error)))?;
         let status = response.status_code().as_u16();
         let retry_after = response
@@ -297,7 +336,10 @@ impl Node {
             .get(RETRY_AFTER)
             .and_then(|value| value.to_str().ok()?.trim().parse().ok())
             .map(|seconds| Duration::from_secs(seconds).min(RETRY_AFTER_LONGEST));
-        if let Some(length) = response.content_length().filter(|length| *length > request.longest_answer) {
+        if let Some(length) = response
+            .content_length()
+            .filter(|length| *length > request.longest_answer)
+        {
             return Err(NoReply::TooLong(length));
         }
         let body = response.bytes().await.map_err(|error| {
@@ -306,7 +348,11 @@ impl Node {
                 other => other,
             })
         })?;
-        Ok(Reply { status, retry_after, body })
+        Ok(Reply {
+            status,
+            retry_after,
+            body,
+        })
     }
 
     fn problem(&self, error: &elasticsearch::Error) -> Problem {
@@ -331,7 +377,10 @@ impl Node {
             tracing::debug!(node = %self.url, "node taken out of the rotation");
         }
         let pause = DEAD_FIRST.saturating_mul(1 << times.min(8)).min(DEAD_LONGEST);
-        *dead = Some(Dead { until: Instant::now() + pause, times });
+        *dead = Some(Dead {
+            until: Instant::now() + pause,
+            times,
+        });
     }
 
     fn answered(&self) {
@@ -344,7 +393,9 @@ impl Node {
 
 impl fmt::Debug for Nodes {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_list().entries(self.nodes.iter().map(|node| &node.url)).finish()
+        f.debug_list()
+            .entries(self.nodes.iter().map(|node| &node.url))
+            .finish()
     }
 }
 
@@ -362,15 +413,11 @@ fn authorization(auth: &Auth) -> Result<Option<HeaderValue>, OpenError> {
 }
 
 fn read(what: &'static str, file: &Path) -> Result<Vec<u8>, OpenError> {
-    std::fs::read(file).map_err(|e| OpenError::File { what, file: file.into(), reason: e.to_string() })
-}
-
-/// `user:password@` must not reach a log.
-fn without_credentials(url: &str) -> String {
-    match (url.find("://"), url.rfind('@')) {
-        (Some(scheme), Some(at)) if at > scheme => format!("{}{}", &url[..scheme + 3], &url[at + 1..]),
-        _ => url.to_owned(),
-    }
+    std::fs::read(file).map_err(|e| OpenError::File {
+        what,
+        file: file.into(),
+        reason: e.to_string(),
+    })
 }
 
 fn decoded(percent: &str) -> String {

@@ -36,7 +36,11 @@ impl Problem {
     pub(crate) fn of_status(status: u16, retry_after: Option<Duration>, body: &[u8]) -> Self {
         let reason = format!("status {status}: {}", excerpt(body));
         match status {
-            408 | 425 | 429 | 500..=599 => Self::Pressure { status, retry_after, reason },
+            408 | 425 | 429 | 500..=599 => Self::Pressure {
+                status,
+                retry_after,
+                reason,
+            },
             413 => Self::TooLarge(reason),
             400 => Self::Malformed(reason),
             401 | 403 => Self::Denied(reason),
@@ -114,14 +118,18 @@ pub(crate) fn item(status: u16, kind: &str, reason: &str) -> Verdict {
 
 /// A 400 that says nothing about the document.
 fn in_the_way(kind: &str, reason: &str) -> bool {
-    const KINDS: [&str; 4] =
-        ["index_closed_exception", "invalid_index_name_exception", "cluster_block_exception", "invalid_alias_name_exception"];
+    const KINDS: [&str; 4] = [
+        "index_closed_exception",
+        "invalid_index_name_exception",
+        "cluster_block_exception",
+        "invalid_alias_name_exception",
+    ];
     const TEXTS: [&str; 7] = [
-        "shards open",            // "this cluster currently has [1000]/[1000] maximum normal shards open"
-        "no write index",         // the name is an alias without a write index
-        "data stream",            // the name is a data stream: merges are not possible
-        "pipeline with id",       // the default pipeline is missing
-        "auto-create",            // action.auto_create_index forbids it
+        "shards open",      // "this cluster currently has [1000]/[1000] maximum normal shards open"
+        "no write index",   // the name is an alias without a write index
+        "data stream",      // the name is a data stream: merges are not possible
+        "pipeline with id", // the default pipeline is missing
+        "auto-create",      // action.auto_create_index forbids it
         "auto creation",
         "require_alias",
     ];
@@ -133,8 +141,15 @@ fn in_the_way(kind: &str, reason: &str) -> bool {
 pub(crate) fn excerpt(body: &[u8]) -> String {
     const LONGEST: usize = 300;
     let text = String::from_utf8_lossy(&body[..body.len().min(LONGEST)]);
-    let line: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
-    if line.trim().is_empty() { "no text".into() } else { line.trim().into() }
+    let line: String = text
+        .chars()
+        .map(|c| if c.is_control() { ' ' } else { c })
+        .collect();
+    if line.trim().is_empty() {
+        "no text".into()
+    } else {
+        line.trim().into()
+    }
 }
 
 #[cfg(test)]
@@ -149,10 +164,25 @@ mod tests {
             (409, "version_conflict_engine_exception", "", Verdict::Conflict),
             (429, "es_rejected_execution_exception", "", Verdict::Retry),
             (429, "circuit_breaking_exception", "", Verdict::Retry),
-            (429, "cluster_block_exception", "index [x] blocked by: [TOO_MANY_REQUESTS/12/disk usage]", Verdict::Blocked),
-            (403, "cluster_block_exception", "index [x] blocked by: [FORBIDDEN/8/index write (api)]", Verdict::Blocked),
+            (
+                429,
+                "cluster_block_exception",
+                "index [x] blocked by: [TOO_MANY_REQUESTS/12/disk usage]",
+                Verdict::Blocked,
+            ),
+            (
+                403,
+                "cluster_block_exception",
+                "index [x] blocked by: [FORBIDDEN/8/index write (api)]",
+                Verdict::Blocked,
+            ),
             (403, "security_exception", "", Verdict::Blocked),
-            (404, "index_not_found_exception", "no such index", Verdict::Blocked),
+            (
+                404,
+                "index_not_found_exception",
+                "no such index",
+                Verdict::Blocked,
+            ),
             (503, "unavailable_shards_exception", "", Verdict::Retry),
             (500, "", "", Verdict::Retry),
             (502, "", "", Verdict::Retry),
@@ -163,12 +193,32 @@ mod tests {
                 "this action would add [2] shards, but this cluster currently has [1000]/[1000] maximum normal shards open;",
                 Verdict::Blocked,
             ),
-            (400, "illegal_argument_exception", "pipeline with id [x] does not exist", Verdict::Blocked),
+            (
+                400,
+                "illegal_argument_exception",
+                "pipeline with id [x] does not exist",
+                Verdict::Blocked,
+            ),
             (400, "index_closed_exception", "closed", Verdict::Blocked),
-            (400, "mapper_parsing_exception", "failed to parse field [status] of type [long]", Verdict::Poison),
-            (400, "document_parsing_exception", "[1:20] failed to parse", Verdict::Poison),
+            (
+                400,
+                "mapper_parsing_exception",
+                "failed to parse field [status] of type [long]",
+                Verdict::Poison,
+            ),
+            (
+                400,
+                "document_parsing_exception",
+                "[1:20] failed to parse",
+                Verdict::Poison,
+            ),
             (400, "strict_dynamic_mapping_exception", "", Verdict::Poison),
-            (400, "illegal_argument_exception", "Limit of total fields [1000] has been exceeded", Verdict::Poison),
+            (
+                400,
+                "illegal_argument_exception",
+                "Limit of total fields [1000] has been exceeded",
+                Verdict::Poison,
+            ),
             (413, "", "", Verdict::Poison),
         ];
         for (status, kind, reason, verdict) in rows {
@@ -191,7 +241,11 @@ mod tests {
             (302, "unexpected", true),
         ] {
             let problem = Problem::of_status(status, None, b"{\"error\":\n\"x\"}");
-            assert_eq!((problem.label(), problem.needs_operator()), (label, operator), "{status}");
+            assert_eq!(
+                (problem.label(), problem.needs_operator()),
+                (label, operator),
+                "{status}"
+            );
             assert!(problem.reason().contains(&status.to_string()));
             assert!(!problem.reason().contains('\n'));
         }

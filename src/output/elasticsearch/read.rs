@@ -34,7 +34,11 @@ pub(crate) enum Found {
 ///
 /// # Errors
 /// The request failed as a whole.
-pub(crate) async fn mget(cluster: &Cluster, wanted: &[(&str, &str)], sources: bool) -> Result<Vec<Found>, Problem> {
+pub(crate) async fn mget(
+    cluster: &Cluster,
+    wanted: &[(&str, &str)],
+    sources: bool,
+) -> Result<Vec<Found>, Problem> {
     let mut found = Vec::with_capacity(wanted.len());
     let mut rest = vec![wanted];
     while let Some(part) = rest.pop() {
@@ -63,7 +67,8 @@ pub(crate) async fn mget(cluster: &Cluster, wanted: &[(&str, &str)], sources: bo
 }
 
 fn body(wanted: &[(&str, &str)]) -> Bytes {
-    let mut body = BytesMut::with_capacity(wanted.iter().map(|(index, id)| index.len() + id.len() + 32).sum());
+    let mut body =
+        BytesMut::with_capacity(wanted.iter().map(|(index, id)| index.len() + id.len() + 32).sum());
     body.extend_from_slice(b"{\"docs\":[");
     for (n, (index, id)) in wanted.iter().enumerate() {
         if n > 0 {
@@ -83,12 +88,25 @@ fn parse(answer: &Bytes, expected: usize) -> Result<Vec<Found>, String> {
     let wire: Wire<'_> = serde_json::from_slice(answer)
         .map_err(|e| format!("unreadable _mget answer of {} bytes: {e}", answer.len()))?;
     if wire.docs.len() != expected {
-        return Err(format!("_mget answer has {} documents, {expected} were asked for", wire.docs.len()));
+        return Err(format!(
+            "_mget answer has {} documents, {expected} were asked for",
+            wire.docs.len()
+        ));
     }
     let one = |doc: WireDoc<'_>| match doc {
-        WireDoc { error: Some(error), .. } if error.kind == "index_not_found_exception" => Found::Missing,
-        WireDoc { error: Some(error), .. } => Found::Failed(format!("{}: {}", error.kind, error.reason)),
-        WireDoc { found: true, seq_no: Some(seq_no), primary_term: Some(primary_term), source, .. } => Found::Here {
+        WireDoc {
+            error: Some(error), ..
+        } if error.kind == "index_not_found_exception" => Found::Missing,
+        WireDoc {
+            error: Some(error), ..
+        } => Found::Failed(format!("{}: {}", error.kind, error.reason)),
+        WireDoc {
+            found: true,
+            seq_no: Some(seq_no),
+            primary_term: Some(primary_term),
+            source,
+            ..
+        } => Found::Here {
             version: Version { seq_no, primary_term },
             source: source.map_or_else(Bytes::new, |raw| answer.slice_ref(raw.get().as_bytes())),
         },

@@ -40,13 +40,20 @@ impl Elasticsearch {
     /// (an undecodable chunk, say) is [`Fate::NotMine`].
     pub async fn replay(&self, entries: &[Entry]) -> Vec<Fate> {
         let mut fates: Vec<Fate> = entries.iter().map(|_| Fate::NotMine).collect();
-        let mut pending: Vec<usize> = (0..entries.len()).filter(|&at| document(&entries[at]).is_some()).collect();
+        let mut pending: Vec<usize> = (0..entries.len())
+            .filter(|&at| document(&entries[at]).is_some())
+            .collect();
         for n in 0..TRIES {
             if pending.is_empty() {
                 break;
             }
             if n > 0 {
-                sleep(super::flow::full_jitter(self.config.backoff_base, Duration::from_secs(5), n)).await;
+                sleep(super::flow::full_jitter(
+                    self.config.backoff_base,
+                    Duration::from_secs(5),
+                    n,
+                ))
+                .await;
             }
             let documents: Vec<Replayed> = pending.iter().filter_map(|&at| document(&entries[at])).collect();
             let outcomes = match self.cluster.write(&documents).await {
@@ -90,7 +97,11 @@ impl Elasticsearch {
 }
 
 fn failed(status: u16, kind: &str, reason: &str) -> Fate {
-    Fate::Failed { status: Some(status), kind: kind.into(), reason: reason.into() }
+    Fate::Failed {
+        status: Some(status),
+        kind: kind.into(),
+        reason: reason.into(),
+    }
 }
 
 fn document(entry: &Entry) -> Option<Replayed> {

@@ -1,17 +1,7 @@
-//! The merge rule as a parameter: this output moves documents, it does not know what is in them.
+//! The functions of the trace module that this output needs, as parameters: it moves documents, it does not know what
+//! is in them, and its tests can bring a rule of their own.
 
-/// What the union of two documents of one trace is.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Union {
-    /// The existing document holds all of ours.
-    Same,
-    /// The new document that holds both.
-    Merged(Vec<u8>),
-}
-
-/// One of the two documents was not written by Windrow; it must not be touched.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct NotOurs;
+use crate::trace::{NotOurs, Union};
 
 /// The functions of the trace module that this output needs.
 #[derive(Debug, Clone, Copy)]

@@ -48,7 +48,8 @@ impl Stats {
     }
 
     pub(crate) fn latency(&self, took: Duration) {
-        self.latency_us.fetch_add(u64::try_from(took.as_micros()).unwrap_or(u64::MAX), Relaxed);
+        self.latency_us
+            .fetch_add(u64::try_from(took.as_micros()).unwrap_or(u64::MAX), Relaxed);
     }
 }
 
@@ -90,13 +91,19 @@ impl Health {
     pub fn state(&self) -> State {
         match self.lock().values().next() {
             None => State::Ok,
-            Some((reason, since)) => State::Waiting { reason: reason.clone(), since: *since },
+            Some((reason, since)) => State::Waiting {
+                reason: reason.clone(),
+                since: *since,
+            },
         }
     }
 
     /// All reasons, the most important first.
     pub fn reasons(&self) -> Vec<(Cause, String, SystemTime)> {
-        self.lock().iter().map(|(cause, (reason, since))| (*cause, reason.clone(), *since)).collect()
+        self.lock()
+            .iter()
+            .map(|(cause, (reason, since))| (*cause, reason.clone(), *since))
+            .collect()
     }
 
     /// Notes a reason; said in the log when it is new or of another kind than before.

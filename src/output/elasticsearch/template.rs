@@ -76,7 +76,11 @@ pub(crate) fn body(template: &Template, index_pattern: &str) -> Value {
 /// Tries to install the template once.
 pub(crate) async fn install(cluster: &Cluster, template: &Template) -> Installed {
     let text = body(template, &cluster.indices.wildcard()).to_string();
-    let request = Request::json(Method::Put, format!("/_index_template/{}", template.name), Bytes::from(text));
+    let request = Request::json(
+        Method::Put,
+        format!("/_index_template/{}", template.name),
+        Bytes::from(text),
+    );
     match cluster.ask(&request).await.and_then(|reply| reply.success()) {
         Ok(_) => Installed::Yes,
         // Wrong credentials are waited for, a missing privilege is not: writing may be all that is allowed.
@@ -110,7 +114,10 @@ pub(crate) async fn install_at_last(
                 break;
             }
             Installed::Later(reason) => {
-                health.set(Cause::Template, format!("the index template cannot be installed yet: {reason}"));
+                health.set(
+                    Cause::Template,
+                    format!("the index template cannot be installed yet: {reason}"),
+                );
                 let pause = super::flow::full_jitter(base, cap, n);
                 tokio::select! {
                     () = tokio::time::sleep(pause) => {}

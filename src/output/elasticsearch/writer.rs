@@ -56,6 +56,13 @@ impl Document for Item {
     fn json(&self) -> &Bytes {
         &self.sealed.json
     }
+    fn repeated(&self, lines: Option<u32>) {
+        self.sealed.note_repeated(lines.unwrap_or(self.sealed.lines));
+    }
+    fn joined(&self, new_lines: u32) {
+        self.sealed
+            .note_repeated(self.sealed.lines.saturating_sub(new_lines));
+    }
 }
 
 /// Documents that wait to be sent again.
@@ -130,7 +137,11 @@ impl Writer {
 
     /// Runs until the channel is closed and everything is confirmed, or until `stop`: then what is not confirmed
     /// stays unconfirmed, and requests under way are abandoned.
-    pub(crate) async fn run(mut self, mut documents: mpsc::Receiver<Vec<Arc<Sealed>>>, stop: CancellationToken) {
+    pub(crate) async fn run(
+        mut self,
+        mut documents: mpsc::Receiver<Vec<Arc<Sealed>>>,
+        stop: CancellationToken,
+    ) {
         let parts = self.parts.clone();
         let (base, cap) = (self.config.backoff_base, self.config.backoff_cap);
         let wanted = self.config.template.clone();
@@ -141,7 +152,10 @@ impl Writer {
             }
         });
         let mut installed = false;
-        let room = self.config.bulk_bytes.saturating_mul(self.config.max_in_flight.max(1) + 2);
+        let room = self
+            .config
+            .bulk_bytes
+            .saturating_mul(self.config.max_in_flight.max(1) + 2);
         loop {
             let wake = if installed { self.dispatch() } else { None };
             self.publish();
@@ -165,7 +179,11 @@ impl Writer {
 
     fn take(&mut self, sealed: Vec<Arc<Sealed>>) {
         for sealed in sealed {
-            let item = Item { sealed, attempts: 0, blocked: false };
+            let item = Item {
+                sealed,
+                attempts: 0,
+                blocked: false,
+            };
             let bytes = bulk::cost(&item);
             self.fresh_bytes += bytes;
             self.outstanding += bytes;
@@ -183,7 +201,9 @@ impl Writer {
             if let Some(until) = self.flow.paused_until().filter(|until| *until > now) {
                 return Some(until);
             }
-            let Some((items, broken)) = self.next_batch(now) else { break };
+            let Some((items, broken)) = self.next_batch(now) else {
+                break;
+            };
             self.send(items, broken);
         }
         if self.flights.len() >= self.flow.limit() {
@@ -195,7 +215,11 @@ impl Writer {
 
     /// The next batch that is due, older troubles first.
     fn next_batch(&mut self, now: Instant) -> Option<(Vec<Item>, u32)> {
-        if let Some(at) = self.waiting.iter().position(|waiting| waiting.exact.is_some() && waiting.due <= now) {
+        if let Some(at) = self
+            .waiting
+            .iter()
+            .position(|waiting| waiting.exact.is_some() && waiting.due <= now)
+        {
             let waiting = self.waiting.remove(at);
             return Some((waiting.items, waiting.exact.unwrap_or(0)));
         }
@@ -220,15 +244,25 @@ impl Writer {
                 break;
             }
         }
-        let old_enough = self.fresh_since.is_some_and(|since| since + self.config.bulk_delay <= now);
+        let old_enough = self
+            .fresh_since
+            .is_some_and(|since| since + self.config.bulk_delay <= now);
         if !self.fresh.is_empty() && (self.fresh_bytes >= self.bulk_bytes || old_enough || self.closed) {
-            let fits = prefix(self.fresh.iter(), self.bulk_bytes.saturating_sub(bytes), items.is_empty());
+            let fits = prefix(
+                self.fresh.iter(),
+                self.bulk_bytes.saturating_sub(bytes),
+                items.is_empty(),
+            );
             items.reserve(fits);
             for item in self.fresh.drain(..fits) {
                 self.fresh_bytes -= bulk::cost(&item);
                 items.push(item);
             }
-            self.fresh_since = (!self.fresh.is_empty()).then_some(if fits > 0 { now } else { self.fresh_since.unwrap_or(now) });
+            self.fresh_since = (!self.fresh.is_empty()).then_some(if fits > 0 {
+                now
+            } else {
+                self.fresh_since.unwrap_or(now)
+            });
         }
         (!items.is_empty()).then_some((items, 0))
     }
@@ -241,7 +275,14 @@ impl Writer {
         }
         let items = Arc::new(items);
         let task = self.tasks.spawn(carry_out(self.parts.clone(), items.clone()));
-        self.flights.insert(task.id(), Flight { items, epoch: self.flow.epoch(), broken });
+        self.flights.insert(
+            task.id(),
+            Flight {
+                items,
+                epoch: self.flow.epoch(),
+                broken,
+            },
+        );
     }
 
     fn landed(&mut self, done: Result<(Id, Landed), JoinError>) {
@@ -251,13 +292,25 @@ impl Writer {
             Err(error) => {
                 // A defect of ours. The documents are not lost: they go round again, slowly.
                 tracing::error!(%error, "a task of the Elasticsearch output failed");
-                self.parts.health.set(Cause::Cluster, format!("a task of the output failed: {error}"));
-                let all = self.flights.get(&error.id()).map_or(0, |flight| flight.items.len());
-                let nothing = Landed { problem: None, whole: false, again: Vec::new(), blocked: (0..all).collect() };
+                self.parts
+                    .health
+                    .set(Cause::Cluster, format!("a task of the output failed: {error}"));
+                let all = self
+                    .flights
+                    .get(&error.id())
+                    .map_or(0, |flight| flight.items.len());
+                let nothing = Landed {
+                    problem: None,
+                    whole: false,
+                    again: Vec::new(),
+                    blocked: (0..all).collect(),
+                };
                 (error.id(), nothing)
             }
         };
-        let Some(Flight { items, epoch, broken }) = self.flights.remove(&id) else { return };
+        let Some(Flight { items, epoch, broken }) = self.flights.remove(&id) else {
+            return;
+        };
         let stays = |at: &[usize]| at.iter().map(|&at| bulk::cost(&items[at])).sum::<usize>();
 
         match &landed.problem {
@@ -295,11 +348,23 @@ impl Writer {
     fn queue(&mut self, from: &[Item], at: &[usize], blocked: bool, now: Instant) {
         let items: Vec<Item> = at
             .iter()
-            .map(|&at| Item { attempts: from[at].attempts.saturating_add(1), blocked, ..from[at].clone() })
+            .map(|&at| Item {
+                attempts: from[at].attempts.saturating_add(1),
+                blocked,
+                ..from[at].clone()
+            })
             .collect();
         if let Some(most) = items.iter().map(|item| item.attempts).max() {
-            let due = if blocked { self.flow.due_slowly(now) } else { self.flow.due(most, now) };
-            self.waiting.push(Waiting { items, due, exact: None });
+            let due = if blocked {
+                self.flow.due_slowly(now)
+            } else {
+                self.flow.due(most, now)
+            };
+            self.waiting.push(Waiting {
+                items,
+                due,
+                exact: None,
+            });
         }
     }
 
@@ -310,7 +375,11 @@ impl Writer {
             item.attempts = item.attempts.saturating_add(1);
         }
         let bytes: usize = items.iter().map(bulk::cost).sum();
-        let broken = if matches!(problem, Problem::Broken(_)) { broken + 1 } else { 0 };
+        let broken = if matches!(problem, Problem::Broken(_)) {
+            broken + 1
+        } else {
+            0
+        };
         let halve = match problem {
             Problem::TooLarge(_) => {
                 self.bulk_bytes = self.bulk_bytes.min((bytes / 2).max(SMALLEST_BULK));
@@ -323,11 +392,28 @@ impl Writer {
         };
         if halve && items.len() > 1 {
             let second = items.split_off(items.len() / 2);
-            tracing::debug!(documents = items.len() + second.len(), bytes, kind = problem.label(), "batch halved");
-            self.waiting.push(Waiting { items, due: now, exact: Some(0) });
-            self.waiting.push(Waiting { items: second, due: now, exact: Some(0) });
+            tracing::debug!(
+                documents = items.len() + second.len(),
+                bytes,
+                kind = problem.label(),
+                "batch halved"
+            );
+            self.waiting.push(Waiting {
+                items,
+                due: now,
+                exact: Some(0),
+            });
+            self.waiting.push(Waiting {
+                items: second,
+                due: now,
+                exact: Some(0),
+            });
         } else {
-            self.waiting.push(Waiting { items, due: now, exact: Some(broken) });
+            self.waiting.push(Waiting {
+                items,
+                due: now,
+                exact: Some(broken),
+            });
         }
     }
 
@@ -358,7 +444,12 @@ async fn sleep_until(at: Option<Instant>) {
 
 /// Writes a batch and settles each document: confirmed, in the dead letter, or to be sent again.
 async fn carry_out(parts: Arc<Parts>, items: Arc<Vec<Item>>) -> Landed {
-    let nothing = Landed { problem: None, whole: false, again: Vec::new(), blocked: Vec::new() };
+    let nothing = Landed {
+        problem: None,
+        whole: false,
+        again: Vec::new(),
+        blocked: Vec::new(),
+    };
     let (outcomes, problem) = match parts.cluster.write(&items[..]).await {
         Written::All => {
             for item in items.iter() {
@@ -369,12 +460,27 @@ async fn carry_out(parts: Arc<Parts>, items: Arc<Vec<Item>>) -> Landed {
         // No document can be made shorter: alone it can never be written.
         Written::Failed(Problem::TooLarge(reason)) if items.len() == 1 => {
             let kind = "document_too_large".into();
-            (vec![Outcome::Rejected(Rejection { status: 413, kind, reason })], None)
+            (
+                vec![Outcome::Rejected(Rejection {
+                    status: 413,
+                    kind,
+                    reason,
+                })],
+                None,
+            )
         }
         // Neither a mistake of this document's content (that is an item's 400) nor of all documents: an operator
         // must look. It waits alone and holds up nothing else.
-        Written::Failed(Problem::Malformed(reason)) if items.len() == 1 => (vec![Outcome::Blocked(reason)], None),
-        Written::Failed(problem) => return Landed { problem: Some(problem), whole: true, ..nothing },
+        Written::Failed(Problem::Malformed(reason)) if items.len() == 1 => {
+            (vec![Outcome::Blocked(reason)], None)
+        }
+        Written::Failed(problem) => {
+            return Landed {
+                problem: Some(problem),
+                whole: true,
+                ..nothing
+            };
+        }
         Written::Each(outcomes, problem) => (outcomes, problem),
     };
     let mut landed = Landed { problem, ..nothing };
@@ -405,8 +511,16 @@ impl Parts {
 
     /// Writes documents to the dead letter, and confirms them when they are durable there. While it takes nothing
     /// they go round again: nothing is dropped, and a mapping that is mended meanwhile takes them.
-    async fn bury(&self, items: &Arc<Vec<Item>>, rejected: Vec<(usize, Rejection)>, blocked: &mut Vec<usize>) {
-        let entries = rejected.iter().map(|(at, rejection)| self.entry(&items[*at], rejection)).collect::<Vec<_>>();
+    async fn bury(
+        &self,
+        items: &Arc<Vec<Item>>,
+        rejected: Vec<(usize, Rejection)>,
+        blocked: &mut Vec<usize>,
+    ) {
+        let entries = rejected
+            .iter()
+            .map(|(at, rejection)| self.entry(&items[*at], rejection))
+            .collect::<Vec<_>>();
         let dead_letter = self.dead_letter.clone();
         let put = tokio::task::spawn_blocking(move || dead_letter.put_all(&entries)).await;
         match put.map_err(std::io::Error::other).flatten() {
@@ -419,11 +533,14 @@ impl Parts {
                 );
                 Stats::add(&self.cluster.stats.dead_letters, rejected.len());
                 for (at, _) in rejected {
-                    items[at].sealed.confirm(self.output);
+                    items[at].sealed.confirm_dead(self.output);
                 }
             }
             Err(error) => {
-                self.health.set(Cause::DeadLetter, format!("the dead letter takes nothing: {error}"));
+                self.health.set(
+                    Cause::DeadLetter,
+                    format!("the dead letter takes nothing: {error}"),
+                );
                 blocked.extend(rejected.iter().map(|(at, _)| *at));
             }
         }
@@ -447,4 +564,3 @@ impl Parts {
         }
     }
 }
-

@@ -49,7 +49,11 @@ impl Store {
     pub(crate) fn put(&mut self, index: &str, id: &str, source: Value) {
         self.next_seq_no += 1;
         let version = self.get(index, id).map_or(1, |doc| doc.version + 1);
-        let doc = Doc { source, seq_no: self.next_seq_no, version };
+        let doc = Doc {
+            source,
+            seq_no: self.next_seq_no,
+            version,
+        };
         self.docs.insert((index.into(), id.into()), doc);
     }
     pub(crate) fn get(&self, index: &str, id: &str) -> Option<&Doc> {
@@ -72,6 +76,8 @@ pub(crate) struct Inner {
     pub(crate) item_fault: Option<ItemFault>,
     pub(crate) before: Option<Before>,
     pub(crate) longest_body: Option<usize>,
+    /// State of the random delays, in milliseconds up to 3, before each request is carried out; 0 for none.
+    pub(crate) shuffle: u64,
     pub(crate) template: Option<Value>,
     pub(crate) bulks: u64,
     pub(crate) mgets: u64,
@@ -80,6 +86,16 @@ pub(crate) struct Inner {
     /// Items of every bulk that was read, in order.
     pub(crate) sent: Vec<(String, String)>,
     pub(crate) authorization: Option<String>,
+}
+
+impl Inner {
+    /// The next random delay (xorshift64).
+    fn delay(&mut self) -> Option<Duration> {
+        self.shuffle ^= self.shuffle << 13;
+        self.shuffle ^= self.shuffle >> 7;
+        self.shuffle ^= self.shuffle << 17;
+        (self.shuffle != 0).then(|| Duration::from_millis(self.shuffle % 4))
+    }
 }
 
 #[derive(Clone)]
@@ -96,8 +112,14 @@ impl Fake {
     pub(crate) async fn start_at(port: u16) -> Self {
         let listener = tokio::net::TcpListener::bind(("127.0.0.1", port)).await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
-        let fake = Self { url, inner: Arc::default() };
-        let app = Router::new().fallback(any).layer(DefaultBodyLimit::disable()).with_state(fake.clone());
+        let fake = Self {
+            url,
+            inner: Arc::default(),
+        };
+        let app = Router::new()
+            .fallback(any)
+            .layer(DefaultBodyLimit::disable())
+            .with_state(fake.clone());
         tokio::spawn(async move { axum::serve(listener, app).await.unwrap() });
         fake
     }
@@ -107,7 +129,13 @@ impl Fake {
     }
 
     pub(crate) fn documents(&self) -> BTreeMap<(String, String), Value> {
-        self.with(|i| i.store.docs.iter().map(|(k, d)| (k.clone(), d.source.clone())).collect())
+        self.with(|i| {
+            i.store
+                .docs
+                .iter()
+                .map(|(k, d)| (k.clone(), d.source.clone()))
+                .collect()
+        })
     }
 }
 
@@ -117,7 +145,10 @@ async fn any(State(fake): State<Fake>, request: Request) -> Response {
     let gzip = head.headers.get("content-encoding").is_some_and(|v| v == "gzip");
     let body = axum::body::to_bytes(body, usize::MAX).await.unwrap();
     let fault = fake.with(|i| {
-        i.authorization = head.headers.get("authorization").map(|v| v.to_str().unwrap().to_owned());
+        i.authorization = head
+            .headers
+            .get("authorization")
+            .map(|v| v.to_str().unwrap().to_owned());
         if let Some(status) = i.down {
             return Some(Fault::Refuse(status));
         }
@@ -142,7 +173,12 @@ async fn any(State(fake): State<Fake>, request: Request) -> Response {
             return (StatusCode::from_u16(status).unwrap(), answer.to_string()).into_response();
         }
         Some(Fault::RetryAfter(seconds)) => {
-            return (StatusCode::TOO_MANY_REQUESTS, [("retry-after", seconds.to_string())], "{}").into_response();
+            return (
+                StatusCode::TOO_MANY_REQUESTS,
+                [("retry-after", seconds.to_string())],
+                "{}",
+            )
+                .into_response();
         }
         Some(Fault::Break) => return broken(Bytes::new()),
         _ => {}
@@ -153,8 +189,8 @@ async fn any(State(fake): State<Fake>, request: Request) -> Response {
     });
     if let Some(Fault::Slow(time)) = fault {
         tokio::time::sleep(time).await;
-    } else {
-        tokio::task::yield_now().await;
+    } else if let Some(delay) = fake.with(Inner::delay) {
+        tokio::time::sleep(delay).await;
     }
     let answer = fake.with(|i| {
         i.under_way -= 1;
@@ -189,7 +225,9 @@ fn unpacked(body: &[u8], gzip: bool) -> Vec<u8> {
     use std::io::Read as _;
     let mut out = Vec::new();
     if gzip {
-        flate2::bufread::MultiGzDecoder::new(body).read_to_end(&mut out).unwrap();
+        flate2::bufread::MultiGzDecoder::new(body)
+            .read_to_end(&mut out)
+            .unwrap();
     } else {
         out.extend_from_slice(body);
     }
@@ -205,10 +243,18 @@ fn bulk(i: &mut Inner, body: &[u8]) -> Value {
         let action: Value = serde_json::from_slice(line).unwrap();
         let (name, meta) = action.as_object().unwrap().iter().next().unwrap();
         let (index, id) = (meta["_index"].as_str().unwrap(), meta["_id"].as_str().unwrap());
-        let source = (name != "delete").then(|| serde_json::from_slice::<Value>(lines.next().unwrap()).unwrap());
-        let seen = i.sent.iter().filter(|(sent, its)| sent == name && its == id).count() as u64;
+        let source =
+            (name != "delete").then(|| serde_json::from_slice::<Value>(lines.next().unwrap()).unwrap());
+        let seen = i
+            .sent
+            .iter()
+            .filter(|(sent, its)| sent == name && its == id)
+            .count() as u64;
         i.sent.push((name.clone(), id.to_owned()));
-        let refused = i.item_fault.as_mut().and_then(|fault| fault(name, index, id, seen));
+        let refused = i
+            .item_fault
+            .as_mut()
+            .and_then(|fault| fault(name, index, id, seen));
         let (status, kind) = refused.unwrap_or_else(|| apply(&mut i.store, name, meta, index, id, source));
         let mut item = json!({"status": status});
         if status >= 300 && kind != "not_found" {

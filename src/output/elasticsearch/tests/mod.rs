@@ -5,6 +5,7 @@ mod fake;
 mod faults;
 mod midnight;
 mod real;
+mod tls;
 
 use std::collections::{BTreeMap, HashSet};
 use std::sync::{Arc, Mutex};
@@ -16,7 +17,10 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use super::*;
+use crate::hold::Held;
 use crate::output::dead_letter::{self, DeadLetter};
+use crate::output::{Charge, Parts as SealedParts};
+use crate::trace::{NotOurs, Union};
 
 /// 2026-11-21T09:20:00Z
 const NOON: i64 = 20_778 * 86_400_000_000_000 + 33_600_000_000_000;
@@ -30,19 +34,38 @@ const LONG: Duration = Duration::from_secs(60);
 
 /// A merge rule of the tests' own: a document holds parts by name, the union holds all of both.
 fn union(existing: &[u8], ours: &[u8]) -> Result<Union, NotOurs> {
-    let (mut existing, ours): (Value, Value) =
-        (serde_json::from_slice(existing).unwrap(), serde_json::from_slice(ours).unwrap());
-    let parts = existing.get_mut("parts").and_then(Value::as_object_mut).ok_or(NotOurs)?;
+    let not_ours = || NotOurs {
+        which: "existing",
+        why: "it has no parts".into(),
+    };
+    let (mut existing, ours): (Value, Value) = (
+        serde_json::from_slice(existing).unwrap(),
+        serde_json::from_slice(ours).unwrap(),
+    );
+    let parts = existing
+        .get_mut("parts")
+        .and_then(Value::as_object_mut)
+        .ok_or_else(not_ours)?;
     let before = parts.len();
-    for (id, part) in ours["parts"].as_object().ok_or(NotOurs)? {
+    for (id, part) in ours["parts"].as_object().ok_or_else(not_ours)? {
         parts.insert(id.clone(), part.clone());
     }
-    if parts.len() == before { Ok(Union::Same) } else { Ok(Union::Merged(existing.to_string().into_bytes())) }
+    let new_lines = (parts.len() - before) as u32;
+    if new_lines == 0 {
+        Ok(Union::Same)
+    } else {
+        Ok(Union::Merged {
+            document: existing.to_string().into_bytes(),
+            new_lines,
+        })
+    }
 }
 
 fn part_ids(json: &[u8]) -> Vec<String> {
     let document: Value = serde_json::from_slice(json).unwrap();
-    document["parts"].as_object().map_or(Vec::new(), |parts| parts.keys().cloned().collect())
+    document["parts"]
+        .as_object()
+        .map_or(Vec::new(), |parts| parts.keys().cloned().collect())
 }
 
 const RULES: Rules = Rules { union, part_ids };
@@ -91,37 +114,55 @@ impl Running {
 
     fn start_with(config: ElasticsearchConfig, dead_letter_limit: u64) -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let dead_letter =
-            Arc::new(DeadLetter::open(folder.path().join("dead-letter"), 1 << 20, dead_letter_limit).unwrap());
+        let dead_letter = Arc::new(
+            DeadLetter::open(folder.path().join("dead-letter"), 1 << 20, dead_letter_limit).unwrap(),
+        );
         let output = Elasticsearch::open(config, RULES).unwrap();
         let (sender, receiver) = mpsc::channel(4);
         let stop = CancellationToken::new();
-        let run = output.clone().run(OutputId(3), receiver, dead_letter.clone(), stop.clone());
+        let run = output
+            .clone()
+            .run(OutputId(0), receiver, dead_letter.clone(), stop.clone());
         let task = tokio::spawn(run);
         let confirmed = Confirmed::default();
-        Self { output, sender: Some(sender), task, stop, confirmed, dead_letter, _folder: folder }
+        Self {
+            output,
+            sender: Some(sender),
+            task,
+            stop,
+            confirmed,
+            dead_letter,
+            _folder: folder,
+        }
     }
 
     /// A document of one part; it is confirmed under the name `id/part`.
     fn sealed(&self, id: &str, part: &str, first_ns: i64, json: &Value, is_trace: bool) -> Arc<Sealed> {
         let name = format!("{id}/{part}");
         let confirmed = self.confirmed.clone();
-        Arc::new(Sealed {
+        let release = move |_| *confirmed.0.lock().unwrap().entry(name.clone()).or_default() += 1;
+        let parts = SealedParts {
             id: id.into(),
             is_trace,
             first_ns,
             last_ns: first_ns,
             lines: 1,
             json: json.to_string().into(),
-            hook: Box::new(move |output| {
-                assert_eq!(output, OutputId(3));
-                *confirmed.0.lock().unwrap().entry(name.clone()).or_default() += 1;
-            }),
-        })
+            holds: vec![Held::new(1, 1, Arc::new(release))],
+            charge: Charge::new(0, &Arc::default()),
+            account: Arc::default(),
+        };
+        Sealed::new(parts, 1)
     }
 
     fn part(&self, id: &str, part: &str, first_ns: i64) -> Arc<Sealed> {
-        self.sealed(id, part, first_ns, &json!({"traceId": id, "parts": {part: first_ns}}), true)
+        self.sealed(
+            id,
+            part,
+            first_ns,
+            &json!({"traceId": id, "parts": {part: first_ns}}),
+            true,
+        )
     }
 
     async fn give(&self, documents: Vec<Arc<Sealed>>) {
@@ -132,9 +173,15 @@ impl Running {
     /// Closes the channel, waits until all is confirmed, each document once.
     async fn finish(mut self) -> (BTreeMap<String, u32>, Arc<Stats>) {
         self.sender = None;
-        tokio::time::timeout(LONG, &mut self.task).await.expect("the output ends").unwrap();
+        tokio::time::timeout(LONG, &mut self.task)
+            .await
+            .expect("the output ends")
+            .unwrap();
         let confirmed = self.confirmed.0.lock().unwrap().clone();
-        assert!(confirmed.values().all(|&times| times == 1), "each document is confirmed once: {confirmed:?}");
+        assert!(
+            confirmed.values().all(|&times| times == 1),
+            "each document is confirmed once: {confirmed:?}"
+        );
         (confirmed, self.output.stats().clone())
     }
 }
@@ -150,7 +197,12 @@ async fn until(what: &str, mut holds: impl FnMut() -> bool) {
 }
 
 fn part_names(document: &Value) -> HashSet<&str> {
-    document["parts"].as_object().unwrap().keys().map(String::as_str).collect()
+    document["parts"]
+        .as_object()
+        .unwrap()
+        .keys()
+        .map(String::as_str)
+        .collect()
 }
 
 fn key(index: &str, id: &str) -> (String, String) {
