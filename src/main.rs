@@ -17,19 +17,26 @@ fn main() -> ExitCode {
         Err(code) => return code.into(),
     };
     let (command, settings) = cli.into_parts();
-    let loaded = || settings.load(&ProcessEnvironment);
     let code = match command {
         Command::Check(check) if check.reference => cli::reference(&mut out),
-        Command::Check(_) => cli::check(loaded(), &mut out, &mut err),
-        Command::Health(health) => match loaded() {
+        Command::Check(_) => cli::check(settings.load(&ProcessEnvironment), &mut out, &mut err),
+        Command::Health(health) => match settings.load(&ProcessEnvironment) {
             Ok(loaded) => cli::health(&health, &loaded.config, &mut out, &mut err),
             Err(mistakes) => cli::report(&mistakes, &mut err),
         },
-        Command::Serve(_) => match loaded() {
+        Command::Serve(_) => match settings.load(&ProcessEnvironment) {
             Ok(loaded) => match logging::init(&loaded.config.log) {
-                Ok(_) => {
+                Ok(logging) => {
                     logging::announce(&loaded);
-                    serve::serve(loaded.config)
+                    let reload = move || match settings.load(&ProcessEnvironment) {
+                        Ok(fresh) => {
+                            if let Err(error) = logging.set_level(&fresh.config.log.level) {
+                                tracing::error!(%error, "the log level stays as it is");
+                            }
+                        }
+                        Err(mistakes) => tracing::error!("the configuration was not read again:\n{mistakes}"),
+                    };
+                    serve::serve(loaded.config, Box::new(reload))
                 }
                 Err(error) => {
                     writeln!(err, "windrow: cannot log: {error}").ok();
