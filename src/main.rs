@@ -24,6 +24,11 @@ fn main() -> ExitCode {
             Ok(loaded) => cli::health(&health, &loaded.config, &mut out, &mut err),
             Err(mistakes) => cli::report(&mistakes, &mut err),
         },
+        Command::Replay(replay) => match settings.load(&ProcessEnvironment) {
+            Ok(loaded) => cli::replay(&replay, &loaded.config, &mut out, &mut err),
+            Err(mistakes) => cli::report(&mistakes, &mut err),
+        },
+        Command::Journal(cli::Journal::Inspect { dir }) => cli::inspect(&dir, &mut out, &mut err),
         Command::Serve(_) => match settings.load(&ProcessEnvironment) {
             Ok(loaded) => match logging::init(&loaded.config.log) {
                 Ok(logging) => {

@@ -27,7 +27,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-pub use self::outputs::Store;
+pub use self::outputs::{Store, open_elasticsearch};
 pub use self::status::{Readiness, Status};
 use crate::config::{Config, TraceConfig};
 use crate::input::forward::{self, BindError, Bound, Peers, Security, Tls, TlsError};
