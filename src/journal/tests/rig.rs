@@ -203,11 +203,15 @@ impl Rig {
             }
         }
         let back: BTreeSet<u64> = records.iter().map(|record| record.lsn).collect();
-        let gone = |known: &Known| known.released || (known.adopted && ledger.device_failed);
+        if ledger.device_failed {
+            ledger
+                .confirmed
+                .retain(|lsn, known| !known.adopted || back.contains(lsn));
+        }
         let missing = ledger
             .confirmed
             .iter()
-            .filter(|(_, known)| !gone(known))
+            .filter(|(_, known)| !known.released)
             .map(|(lsn, _)| lsn);
         let missing: Vec<u64> = missing
             .filter(|lsn| !back.contains(lsn) && !damaged.contains(lsn))
