@@ -72,7 +72,7 @@ impl Chunk {
 pub(crate) fn seal(batch: Batch, mode: Mode, request_ack: bool, random: &mut Random) -> Vec<Chunk> {
     match mode {
         Mode::Message => seal_each(batch, request_ack, random),
-        Mode::Forward | Mode::Packed | Mode::PackedGzip => vec![seal_whole(batch, mode, request_ack, random)],
+        _ => vec![seal_whole(batch, mode, request_ack, random)],
     }
 }
 

@@ -73,12 +73,12 @@ pub(crate) struct Full {
 }
 
 /// What a push did.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Pushed {
     /// The worker has to look: something became due earlier than it knows.
     pub(crate) wake: bool,
-    /// Events dropped to make room.
-    pub(crate) dropped: u64,
+    /// Tags of the events dropped to make room, one each.
+    pub(crate) dropped: Vec<Arc<str>>,
 }
 
 #[derive(Debug)]
@@ -148,12 +148,12 @@ impl Queue {
         make_room: bool,
     ) -> Result<Pushed, (Full, Option<Waiter>)> {
         let cost = entry.len() + OVERHEAD;
-        let mut dropped = 0;
+        let mut dropped = Vec::new();
         while !self.fits(cost) {
-            if !(make_room && self.drop_oldest()) {
-                return Err((Full { events: self.events(), bytes: self.bytes() }, waiter));
+            match make_room.then(|| self.drop_oldest()).flatten() {
+                Some(tag) => dropped.push(tag),
+                None => return Err((Full { events: self.events(), bytes: self.bytes() }, waiter)),
             }
-            dropped += 1;
         }
         let mut wake = false;
         let number = match self.open_batch(tag, entry.len()) {
@@ -225,14 +225,11 @@ impl Queue {
         number
     }
 
-    /// Drops the first event of the oldest batch that waits. False: nothing waits.
-    fn drop_oldest(&mut self) -> bool {
-        let Some(index) = self.batches.iter().position(Option::is_some) else {
-            return false;
-        };
-        let Some(Some(batch)) = self.batches.get_mut(index) else {
-            return false;
-        };
+    /// Drops the first event of the oldest batch that waits and returns its tag. `None`: nothing waits.
+    fn drop_oldest(&mut self) -> Option<Arc<str>> {
+        let index = self.batches.iter().position(Option::is_some)?;
+        let batch = self.batches.get_mut(index)?.as_mut()?;
+        let tag = Arc::clone(&batch.tag);
         let before = batch.cost();
         let event = batch.dropped;
         batch.dropped += 1;
@@ -245,7 +242,7 @@ impl Queue {
         if batch.events() == 0 {
             self.remove(index);
         }
-        true
+        Some(tag)
     }
 
     fn remove(&mut self, index: usize) -> Option<Batch> {

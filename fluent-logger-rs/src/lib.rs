@@ -1,0 +1,28 @@
+//! A logger for the Fluent Forward protocol: to Windrow, Fluent Bit, Fluentd or the OpenTelemetry Collector.
+//!
+//! Events are queued without blocking, gathered into chunks and sent over one connection with several chunks in
+//! flight; each chunk stays in memory until the server acknowledged it, and is sent again, unchanged, over the
+//! next connection until it did.
+#![forbid(unsafe_code)]
+
+mod answers;
+mod builder;
+mod chunk;
+mod connect;
+mod delivery;
+mod error;
+mod event;
+mod logger;
+mod options;
+mod queue;
+mod random;
+mod record;
+mod shared;
+mod wire;
+mod worker;
+
+pub use builder::Builder;
+pub use error::{BuildError, ConnectionError, FlushError, Rejected, SendError};
+pub use event::{DecodeError, Event, Outcome, Report, Stats};
+pub use logger::{Logger, Sending};
+pub use options::{Balance, Mode, OnFull};
