@@ -8,4 +8,10 @@
 //! Fluentd 1.19 and the common loggers really send.
 #![forbid(unsafe_code)]
 
+pub mod ack;
+pub mod entries;
+pub mod frame;
 pub mod msgpack;
+
+#[cfg(test)]
+mod vectors;

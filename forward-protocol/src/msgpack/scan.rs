@@ -92,8 +92,8 @@ impl Scanner {
         self.at = at;
         self.pending = pending;
         self.streak = streak;
-        outcome?;
-        // Every value that is still to come has at least one byte.
+        // Every value that is still to come has at least one byte, so this number never falls: looking at it first
+        // gives the same error however the bytes were split.
         let needed = (at as u64).saturating_add(pending);
         if needed > self.limit as u64 {
             return Err(Error::TooLong {
@@ -101,6 +101,7 @@ impl Scanner {
                 limit: self.limit,
             });
         }
+        outcome?;
         Ok((pending == 0 && at <= buf.len()).then_some(at))
     }
 
@@ -145,7 +146,7 @@ pub(crate) fn extent(buf: &[u8], start: usize) -> Result<(usize, u32), Error> {
 
 /// Walks the value again with a stack, for the rare value with many containers.
 #[cold]
-fn check_depth(buf: &[u8], start: usize, limit: u32) -> Result<(), Error> {
+pub(crate) fn check_depth(buf: &[u8], start: usize, limit: u32) -> Result<(), Error> {
     let mut open: Vec<u64> = Vec::new();
     let mut at = start;
     loop {
