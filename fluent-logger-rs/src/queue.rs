@@ -149,6 +149,10 @@ impl Queue {
     ) -> Result<Pushed, (Full, Option<Waiter>)> {
         let cost = entry.len() + OVERHEAD;
         let mut dropped = Vec::new();
+        // What is in flight never goes: if that leaves no room, dropping the rest would be in vain.
+        let make_room = make_room
+            && self.held_events < self.limits.events
+            && self.held_bytes.saturating_add(cost) <= self.limits.bytes;
         while !self.fits(cost) {
             match make_room.then(|| self.drop_oldest()).flatten() {
                 Some(tag) => dropped.push(tag),
