@@ -33,7 +33,10 @@ pub(crate) struct Answers {
 impl Answers {
     /// `rest` is what was read already and belongs to the answers.
     pub(crate) fn new(rest: Vec<u8>) -> Self {
-        Self { bytes: rest, scanner: Scanner::new(0, LIMIT, DEPTH) }
+        Self {
+            bytes: rest,
+            scanner: Scanner::new(0, LIMIT, DEPTH),
+        }
     }
 
     pub(crate) fn feed(&mut self, bytes: &[u8]) {
@@ -42,7 +45,11 @@ impl Answers {
 
     /// The next whole answer; `None` when bytes are missing.
     pub(crate) fn next(&mut self) -> Result<Option<Answer>, String> {
-        let Some(end) = self.scanner.scan(&self.bytes).map_err(|error| error.to_string())? else {
+        let Some(end) = self
+            .scanner
+            .scan(&self.bytes)
+            .map_err(|error| error.to_string())?
+        else {
             return Ok(None);
         };
         let answer = read(self.bytes.get(..end).unwrap_or_default());
@@ -64,7 +71,10 @@ fn read(bytes: &[u8]) -> Answer {
 fn read_ack(mut reader: Reader<'_>, pairs: u32) -> Option<Answer> {
     for _ in 0..pairs {
         let key = reader.raw(DEPTH).ok()?;
-        let is_ack = matches!(Reader::new(key).value(), Ok(Value::Str(b"ack") | Value::Bin(b"ack")));
+        let is_ack = matches!(
+            Reader::new(key).value(),
+            Ok(Value::Str(b"ack") | Value::Bin(b"ack"))
+        );
         let value = reader.raw(DEPTH).ok()?;
         if is_ack {
             let id = Reader::new(value).str_or_bin().ok()?;
@@ -115,7 +125,10 @@ mod tests {
         assert_eq!(all(&[b"\x80"]), [Answer::Refusal]);
         assert_eq!(all(&[b"\x81\xa3ack\x01"]), [Answer::Refusal]);
         assert_eq!(all(&[b"\x92\xa4HELO\x80"]), [Answer::Helo]);
-        assert_eq!(all(&[b"\xc0\x00\x91\xc3"]), [Answer::Other, Answer::Other, Answer::Other]);
+        assert_eq!(
+            all(&[b"\xc0\x00\x91\xc3"]),
+            [Answer::Other, Answer::Other, Answer::Other]
+        );
     }
 
     #[test]

@@ -1,26 +1,24 @@
 //! The builder: every option with its unit, range and default.
 //!
-//! Owns the checking of options; everything behind it can rely on them.
+//! Owns the options as the user gives them; `check` makes them legal, so that everything behind can rely on them.
+
+mod check;
 
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
 use crate::connect::Connector;
-use crate::delivery::Policy;
 use crate::error::{BuildError, ConnectionError};
 use crate::event::Report;
 use crate::logger::Logger;
-use crate::options::{Address, Balance, DEFAULT_PORT, Mode, OnFull, Options, Security};
-use crate::queue::Limits;
+use crate::options::{Balance, Mode, OnFull, Security};
 use crate::random::Random;
 use crate::shared::Shared;
 use crate::worker::Worker;
 
 const KIB: usize = 1024;
 const MIB: usize = 1024 * KIB;
-/// The longest time that an option takes; keeps sums of moments far from overflow.
-const LONGEST: Duration = Duration::from_secs(30 * 24 * 3600);
 
 type DeliveryCallback = Arc<dyn Fn(Report) + Send + Sync>;
 type ErrorCallback = Arc<dyn Fn(&ConnectionError) + Send + Sync>;
@@ -64,6 +62,8 @@ pub struct Builder {
     reconnect_jitter: f64,
     own_thread: bool,
     security: Security,
+    #[cfg(feature = "tls")]
+    tls: crate::tls::TlsOptions,
     callbacks: Callbacks,
 }
 
@@ -96,6 +96,8 @@ impl Default for Builder {
             reconnect_jitter: 0.1,
             own_thread: false,
             security: Security::default(),
+            #[cfg(feature = "tls")]
+            tls: crate::tls::TlsOptions::default(),
             callbacks: Callbacks::default(),
         }
     }
@@ -269,6 +271,67 @@ impl Builder {
         self
     }
 
+    /// The key that the server shares with its clients (`shared_key` of Fluent Bit and Fluentd). With it the
+    /// client expects the handshake of the Forward Protocol Specification v1 and sends nothing before it has
+    /// succeeded; the key itself is never sent. At most 4096 bytes; may be empty. Default: no handshake.
+    ///
+    /// The handshake proves that both sides know the key; it encrypts nothing. Use `tls://` for that.
+    pub fn shared_key(mut self, key: impl Into<String>) -> Self {
+        self.security.shared_key = Some(key.into());
+        self
+    }
+
+    /// User and password for servers that ask for them besides the shared key, at most 1024 bytes each.
+    /// Default: none.
+    pub fn user(mut self, name: impl Into<String>, password: impl Into<String>) -> Self {
+        self.security.username = name.into();
+        self.security.password = password.into();
+        self
+    }
+
+    /// The name by which this client presents itself in the handshake, at most 255 bytes. Fluentd refuses a
+    /// client that has its own name. Default: the host's name, else `fluent-logger-rs`.
+    pub fn self_hostname(mut self, name: impl Into<String>) -> Self {
+        self.security.hostname = name.into();
+        self
+    }
+
+    /// Trusts the certificate authorities in this PEM file, and no others. Read by [`build`](Self::build). May be
+    /// called several times. Default: the authorities that the operating system trusts.
+    #[cfg(feature = "tls")]
+    pub fn tls_ca_file(mut self, path: impl Into<std::path::PathBuf>) -> Self {
+        self.tls.ca_files.push(path.into());
+        self
+    }
+
+    /// The client certificate (chain) and its private key, PEM files, for servers that ask for one (mTLS). Read
+    /// by [`build`](Self::build). Default: none.
+    #[cfg(feature = "tls")]
+    pub fn tls_client_cert(
+        mut self,
+        cert: impl Into<std::path::PathBuf>,
+        key: impl Into<std::path::PathBuf>,
+    ) -> Self {
+        self.tls.client = Some((cert.into(), key.into()));
+        self
+    }
+
+    /// The name that the server's certificate must have, and that is sent as SNI. Default: the host of the
+    /// address.
+    #[cfg(feature = "tls")]
+    pub fn tls_server_name(mut self, name: impl Into<String>) -> Self {
+        self.tls.server_name = Some(name.into());
+        self
+    }
+
+    /// Accepts any certificate of any server. The connection is encrypted, but nobody knows to whom it leads:
+    /// for tests only. Default: `false`.
+    #[cfg(feature = "tls")]
+    pub fn tls_insecure_skip_verify(mut self, skip: bool) -> Self {
+        self.tls.insecure = skip;
+        self
+    }
+
     /// Runs the logger on a thread of its own even where a tokio runtime is present. Default: `false`.
     pub fn own_thread(mut self, own_thread: bool) -> Self {
         self.own_thread = own_thread;
@@ -284,7 +347,10 @@ impl Builder {
 
     /// Called when a connection cannot be made or breaks. It runs in the logger's task: it must be quick, and a
     /// panic in it is caught and counted. Do not log the error through this logger.
-    pub fn on_connection_error(mut self, callback: impl Fn(&ConnectionError) + Send + Sync + 'static) -> Self {
+    pub fn on_connection_error(
+        mut self,
+        callback: impl Fn(&ConnectionError) + Send + Sync + 'static,
+    ) -> Self {
         self.callbacks.connection_error = Some(Arc::new(callback));
         self
     }
@@ -306,7 +372,9 @@ impl Builder {
         let connector = Connector::new(Arc::new(options.clone()));
         let shared = Arc::new(Shared::new(options));
         let worker = Worker::new(Arc::clone(&shared), self.callbacks, connector, random);
-        let ambient = tokio::runtime::Handle::try_current().ok().filter(|_| !self.own_thread && !waits);
+        let ambient = tokio::runtime::Handle::try_current()
+            .ok()
+            .filter(|_| !self.own_thread && !waits);
         match ambient {
             // The handle is not needed: the worker ends by itself.
             Some(runtime) => drop(runtime.spawn(worker.run())),
@@ -314,86 +382,6 @@ impl Builder {
         }
         Ok(Logger::new(shared))
     }
-
-    fn check(&self) -> Result<Options, BuildError> {
-        let mut addresses = self.addresses.iter().map(|text| Address::parse(text)).collect::<Result<Vec<_>, _>>()?;
-        if addresses.is_empty() {
-            addresses.push(Address::Tcp { host: "127.0.0.1".to_owned(), port: DEFAULT_PORT });
-        }
-        let hour = Duration::from_secs(3600);
-        let ms = Duration::from_millis(1);
-        within("flush_interval", self.flush_interval, Duration::ZERO, hour, "0 to 1 hour")?;
-        for (name, value) in [
-            ("retry_wait", self.retry_wait),
-            ("connect_timeout", self.connect_timeout),
-            ("handshake_timeout", self.handshake_timeout),
-            ("write_timeout", self.write_timeout),
-            ("ack_timeout", self.ack_timeout),
-        ] {
-            within(name, value, ms, hour, "1 ms to 1 hour")?;
-        }
-        within("max_retry_wait", self.max_retry_wait, self.retry_wait, hour, "retry_wait to 1 hour")?;
-        within("drop_timeout", self.drop_timeout, Duration::ZERO, LONGEST, "0 to 30 days")?;
-        if let Some(interval) = self.reconnect_interval {
-            within("async_reconnect_interval", interval, ms * 10, LONGEST, "10 ms to 30 days")?;
-        }
-        if let OnFull::Wait(limit) = self.on_full {
-            within("on_full(Wait)", limit, Duration::ZERO, hour, "0 to 1 hour")?;
-        }
-        within("reconnect_jitter", self.reconnect_jitter, 0.0, 1.0, "0.0 to 1.0")?;
-        within("chunk_limit_bytes", self.chunk_bytes, KIB, 64 * MIB, "1 KiB to 64 MiB")?;
-        within("chunk_limit_events", self.chunk_events, 1, 1_000_000, "1 to 1,000,000")?;
-        within("record_limit", self.record_limit, 64, 64 * MIB, "64 bytes to 64 MiB")?;
-        within("buffer_limit", self.buffer_events, 1, 100_000_000, "1 to 100,000,000")?;
-        within("buffer_limit_bytes", self.buffer_bytes as u64, 1024, 16 << 30, "1 KiB to 16 GiB")?;
-        let in_flight = self.in_flight.unwrap_or(if self.mode == Mode::Message { 256 } else { 8 });
-        within("in_flight", in_flight, 1, 65_536, "1 to 65,536")?;
-        Ok(Options {
-            policy: Policy {
-                request_ack: self.request_ack,
-                in_flight,
-                retry_wait: self.retry_wait,
-                max_retry_wait: self.max_retry_wait,
-                max_retry: self.max_retry,
-                ack_timeout: self.ack_timeout,
-                write_timeout: self.write_timeout,
-                reconnect_interval: self.reconnect_interval,
-                reconnect_jitter: self.reconnect_jitter,
-                endpoints: addresses.len(),
-                failover: self.balance == Balance::Failover,
-            },
-            addresses,
-            tag_prefix: self.tag_prefix.clone(),
-            mode: self.mode,
-            sub_second: self.sub_second_precision,
-            record_limit: self.record_limit,
-            on_full: self.on_full,
-            limits: Limits {
-                events: self.buffer_events,
-                bytes: self.buffer_bytes,
-                batch_events: self.chunk_events.min(self.buffer_events / 4).max(1),
-                batch_bytes: self.chunk_bytes.min(self.buffer_bytes / 4),
-                linger: self.flush_interval,
-            },
-            connect_timeout: self.connect_timeout,
-            handshake_timeout: self.handshake_timeout,
-            drop_timeout: self.drop_timeout,
-            security: self.security.clone(),
-        })
-    }
-}
-
-fn within<T: PartialOrd + fmt::Debug>(
-    option: &'static str,
-    value: T,
-    from: T,
-    to: T,
-    allowed: &'static str,
-) -> Result<(), BuildError> {
-    if value >= from && value <= to {
-        return Ok(());
-    }
-    Err(BuildError::OutOfRange { option, value: format!("{value:?}"), allowed })
 }
 
 fn start_thread(worker: Worker) -> Result<(), BuildError> {
@@ -418,6 +406,9 @@ fn start_thread(worker: Worker) -> Result<(), BuildError> {
 impl fmt::Debug for Builder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         // Without the security part: keys and passwords stay out of logs.
-        f.debug_struct("Builder").field("addresses", &self.addresses).field("mode", &self.mode).finish_non_exhaustive()
+        f.debug_struct("Builder")
+            .field("addresses", &self.addresses)
+            .field("mode", &self.mode)
+            .finish_non_exhaustive()
     }
 }

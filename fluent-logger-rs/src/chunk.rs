@@ -110,7 +110,12 @@ fn seal_whole(batch: Batch, mode: Mode, request_ack: bool, random: &mut Random) 
         attempts: 0,
         written_at: None,
         was_written: false,
-        entries: Entries { apart, range, ends, headless: false },
+        entries: Entries {
+            apart,
+            range,
+            ends,
+            headless: false,
+        },
     }
 }
 

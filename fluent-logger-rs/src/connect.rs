@@ -38,7 +38,12 @@ fn probe(socket: &SockRef<'_>) -> Probe {
     match socket.peek(&mut byte) {
         Ok(0) => Probe::Dead,
         Ok(_) => Probe::Readable,
-        Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => {
+        Err(error)
+            if matches!(
+                error.kind(),
+                io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted
+            ) =>
+        {
             Probe::Quiet
         }
         Err(_) => Probe::Dead,
@@ -55,6 +60,13 @@ impl Stream for TcpStream {
 impl Stream for tokio::net::UnixStream {
     fn probe(&self) -> Probe {
         probe(&SockRef::from(self))
+    }
+}
+
+#[cfg(feature = "tls")]
+impl Stream for tokio_rustls::client::TlsStream<TcpStream> {
+    fn probe(&self) -> Probe {
+        self.get_ref().0.probe()
     }
 }
 
@@ -89,19 +101,38 @@ impl Connector {
         let stream = tokio::time::timeout(limit, self.open(address, turn))
             .await
             .map_err(|_| ConnectionError::ConnectTimeout(limit))??;
-        Ok(Connection { stream, rest: Vec::new(), keep: true, address: address.to_string() })
+        Ok(Connection {
+            stream,
+            rest: Vec::new(),
+            keep: true,
+            address: address.to_string(),
+        })
     }
 
     async fn open(&self, address: &Address, turn: usize) -> Result<Box<dyn Stream>, ConnectionError> {
         match address {
             Address::Tcp { host, port } => Ok(Box::new(self.tcp(host, *port, turn).await?)),
+            #[cfg(feature = "tls")]
+            Address::Tls { host, port } => {
+                let stream = self.tcp(host, *port, turn).await?;
+                let Some(tls) = &self.options.tls else {
+                    let missing = io::Error::new(io::ErrorKind::InvalidInput, "no TLS configuration");
+                    return Err(ConnectionError::Tls(missing));
+                };
+                Ok(Box::new(
+                    tls.handshake(host, stream).await.map_err(ConnectionError::Tls)?,
+                ))
+            }
+            #[cfg(not(feature = "tls"))]
             Address::Tls { .. } => {
                 let missing = io::Error::new(io::ErrorKind::Unsupported, "built without the feature `tls`");
                 Err(ConnectionError::Tls(missing))
             }
             #[cfg(unix)]
             Address::Unix(path) => {
-                let stream = tokio::net::UnixStream::connect(path).await.map_err(ConnectionError::Connect)?;
+                let stream = tokio::net::UnixStream::connect(path)
+                    .await
+                    .map_err(ConnectionError::Connect)?;
                 Ok(Box::new(stream))
             }
             #[cfg(not(unix))]
@@ -115,7 +146,9 @@ impl Connector {
     /// Tries the addresses behind a name one after the other; each gets a fair share of the time.
     async fn tcp(&self, host: &str, port: u16, turn: usize) -> Result<TcpStream, ConnectionError> {
         let started = Instant::now();
-        let found = tokio::net::lookup_host((host, port)).await.map_err(ConnectionError::Resolve)?;
+        let found = tokio::net::lookup_host((host, port))
+            .await
+            .map_err(ConnectionError::Resolve)?;
         // Resolvers shuffle; sorted, the turns of this client go through all of them.
         let mut found: Vec<SocketAddr> = found.collect();
         found.sort_unstable();
@@ -131,7 +164,8 @@ impl Connector {
         for address in found {
             let time = self.options.connect_timeout.saturating_sub(started.elapsed()) / left.max(1);
             left -= 1;
-            match tokio::time::timeout(time.max(Duration::from_millis(1)), TcpStream::connect(address)).await {
+            match tokio::time::timeout(time.max(Duration::from_millis(1)), TcpStream::connect(address)).await
+            {
                 Ok(Ok(stream)) => {
                     // Chunks are written whole; waiting for more to fill a segment only delays their acks.
                     let _ = stream.set_nodelay(true);

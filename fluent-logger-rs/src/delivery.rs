@@ -60,7 +60,7 @@ pub(crate) enum Failure {
 #[derive(Debug)]
 pub(crate) enum Acked {
     /// The chunk is delivered.
-    Delivered(Chunk),
+    Delivered(Box<Chunk>),
     /// It was for nothing in flight, while something is: drop the connection.
     Mismatch,
     /// Nothing is in flight: it does no harm.
@@ -107,7 +107,11 @@ pub(crate) struct Delivery {
 impl Delivery {
     pub(crate) fn new(policy: Policy, mut random: Random) -> Self {
         let turn = usize::try_from(random.next() >> 40).unwrap_or(0);
-        let endpoint = if policy.failover { 0 } else { turn % policy.endpoints.max(1) };
+        let endpoint = if policy.failover {
+            0
+        } else {
+            turn % policy.endpoints.max(1)
+        };
         Self {
             policy,
             random,
@@ -182,7 +186,10 @@ impl Delivery {
                 match not_before {
                     Some(moment) if *moment > now => Step::Sleep(Some(*moment)),
                     _ => {
-                        let step = Step::Connect { endpoint: self.endpoint, turn: self.turn / self.policy.endpoints.max(1) };
+                        let step = Step::Connect {
+                            endpoint: self.endpoint,
+                            turn: self.turn / self.policy.endpoints.max(1),
+                        };
                         self.state = State::Connecting;
                         step
                     }
@@ -204,7 +211,10 @@ impl Delivery {
         let write = self.offset > 0 || (!draining && self.sent < self.window());
         let busy = write || self.unflushed;
         let write_timeout = self.policy.write_timeout;
-        let State::Open { expires, progress, .. } = &mut self.state else {
+        let State::Open {
+            expires, progress, ..
+        } = &mut self.state
+        else {
             return Step::Sleep(None);
         };
         *progress = busy.then(|| progress.unwrap_or(now));
@@ -213,21 +223,32 @@ impl Delivery {
             return Step::Drop(Failure::WriteTimeout);
         }
         let age = expires.filter(|expires| *expires > now);
-        Step::Exchange { write, until: [acks_due, stalled, age].into_iter().flatten().min() }
+        Step::Exchange {
+            write,
+            until: [acks_due, stalled, age].into_iter().flatten().min(),
+        }
     }
 
     /// No new chunk may go over this connection: it is too old, or had its one chunk.
     fn draining(&self, now: Instant) -> bool {
         match &self.state {
-            State::Open { expires, single, useful, .. } => {
-                expires.is_some_and(|expires| expires <= now) || (*single && *useful)
-            }
+            State::Open {
+                expires,
+                single,
+                useful,
+                ..
+            } => expires.is_some_and(|expires| expires <= now) || (*single && *useful),
             _ => false,
         }
     }
 
     fn acks_due(&self) -> Option<Instant> {
-        let written = self.chunks.iter().take(self.sent).filter_map(|chunk| chunk.written_at).min()?;
+        let written = self
+            .chunks
+            .iter()
+            .take(self.sent)
+            .filter_map(|chunk| chunk.written_at)
+            .min()?;
         Some(written + self.policy.ack_timeout)
     }
 
@@ -246,7 +267,11 @@ impl Delivery {
     /// The bytes to be written next, in as many slices as fit.
     pub(crate) fn to_write<'a>(&'a self, now: Instant, slices: &mut [IoSlice<'a>]) -> usize {
         // A chunk begun is always finished.
-        let last = if self.draining(now) { self.sent + usize::from(self.offset > 0) } else { self.window() };
+        let last = if self.draining(now) {
+            self.sent + usize::from(self.offset > 0)
+        } else {
+            self.window()
+        };
         let mut used = 0;
         let waiting = self.chunks.iter().take(last).skip(self.sent);
         for ((index, chunk), slice) in waiting.enumerate().zip(slices.iter_mut()) {
@@ -271,9 +296,17 @@ impl Delivery {
     pub(crate) fn connected(&mut self, now: Instant, keep: bool) {
         let expires = self.policy.reconnect_interval.map(|interval| {
             let jitter = self.policy.reconnect_jitter;
-            now + self.random.between(interval.mul_f64(1.0 - jitter), interval.mul_f64(1.0 + jitter))
+            now + self
+                .random
+                .between(interval.mul_f64(1.0 - jitter), interval.mul_f64(1.0 + jitter))
         });
-        self.state = State::Open { since: now, expires, single: !keep, useful: false, progress: None };
+        self.state = State::Open {
+            since: now,
+            expires,
+            single: !keep,
+            useful: false,
+            progress: None,
+        };
         self.turn = self.turn.wrapping_add(1);
     }
 
@@ -342,12 +375,16 @@ impl Delivery {
         self.failed_in_round += 1;
         if self.failed_in_round < self.policy.endpoints {
             // The other addresses first.
-            self.state = State::Away { not_before: Some(now) };
+            self.state = State::Away {
+                not_before: Some(now),
+            };
         } else {
             self.failed_in_round = 0;
             self.failed_rounds = self.failed_rounds.saturating_add(1);
             let pause = self.pause();
-            self.state = State::Away { not_before: Some(now + pause) };
+            self.state = State::Away {
+                not_before: Some(now + pause),
+            };
         }
         let Some(max) = self.policy.max_retry else {
             return Vec::new();
@@ -363,7 +400,10 @@ impl Delivery {
     /// `retry_wait` doubled with each failed round, capped, and then between half and all of it.
     fn pause(&mut self) -> Duration {
         let doublings = self.failed_rounds.saturating_sub(1).min(32);
-        let full = self.policy.retry_wait.saturating_mul(1u32.checked_shl(doublings).unwrap_or(u32::MAX));
+        let full = self
+            .policy
+            .retry_wait
+            .saturating_mul(1u32.checked_shl(doublings).unwrap_or(u32::MAX));
         let full = full.min(self.policy.max_retry_wait);
         self.random.between(full / 2, full)
     }
@@ -415,16 +455,24 @@ impl Delivery {
 
     /// The server acknowledged `id`.
     pub(crate) fn acked(&mut self, id: &[u8]) -> Acked {
-        let place = self.chunks.iter().take(self.sent).position(|chunk| chunk.id == id);
+        let place = self
+            .chunks
+            .iter()
+            .take(self.sent)
+            .position(|chunk| chunk.id == id);
         let Some(chunk) = place.and_then(|place| self.chunks.remove(place)) else {
-            return if self.in_flight() > 0 { Acked::Mismatch } else { Acked::Unasked };
+            return if self.in_flight() > 0 {
+                Acked::Mismatch
+            } else {
+                Acked::Unasked
+            };
         };
         self.sent -= 1;
         if let State::Open { useful, .. } = &mut self.state {
             *useful = true;
         }
         self.succeeded();
-        Acked::Delivered(chunk)
+        Acked::Delivered(Box::new(chunk))
     }
 
     /// Everything that is not settled, in order: the logger ends.

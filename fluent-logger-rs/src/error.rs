@@ -51,7 +51,10 @@ impl fmt::Display for Rejected {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Full { events, bytes } => {
-                write!(f, "the buffer is full: {events} events, {bytes} bytes not yet delivered")
+                write!(
+                    f,
+                    "the buffer is full: {events} events, {bytes} bytes not yet delivered"
+                )
             }
             Self::Closed => write!(f, "the logger is closed"),
             Self::TooLarge { bytes, limit } => {
@@ -174,7 +177,11 @@ impl fmt::Display for BuildError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::BadAddress { address, reason } => write!(f, "address {address:?}: {reason}"),
-            Self::OutOfRange { option, value, allowed } => {
+            Self::OutOfRange {
+                option,
+                value,
+                allowed,
+            } => {
                 write!(f, "{option} is {value}; allowed is {allowed}")
             }
             Self::Conflict { reason } => write!(f, "{reason}"),
@@ -240,12 +247,18 @@ impl fmt::Display for ConnectionError {
             Self::Tls(error) => write!(f, "TLS: {error}"),
             Self::Handshake(reason) => write!(f, "handshake: {reason}"),
             Self::HandshakeTimeout(limit) => {
-                write!(f, "no handshake within {limit:?}: does the server require a shared key at all?")
+                write!(
+                    f,
+                    "no handshake within {limit:?}: does the server require a shared key at all?"
+                )
             }
             Self::SharedKeyRequired => write!(f, "the server requires a shared key and none is set"),
             Self::Io(error) => write!(f, "{error}"),
             Self::ClosedByServer { unacknowledged } => {
-                write!(f, "the server closed the connection, {unacknowledged} chunks unacknowledged")
+                write!(
+                    f,
+                    "the server closed the connection, {unacknowledged} chunks unacknowledged"
+                )
             }
             Self::AckTimeout(limit) => write!(f, "no acknowledgement within {limit:?}"),
             Self::WriteTimeout(limit) => write!(f, "the server took no bytes for {limit:?}"),

@@ -70,7 +70,11 @@ impl Event {
     pub(crate) fn of_chunk(chunk: &Chunk) -> impl Iterator<Item = Self> {
         let tag = Arc::clone(&chunk.tag);
         let may_have_arrived = chunk.was_written;
-        chunk.entries().into_iter().map(move |entry| Self { tag: Arc::clone(&tag), entry, may_have_arrived })
+        chunk.entries().into_iter().map(move |entry| Self {
+            tag: Arc::clone(&tag),
+            entry,
+            may_have_arrived,
+        })
     }
 
     pub(crate) fn of_batch(batch: &Batch) -> Vec<Self> {
@@ -80,7 +84,11 @@ impl Event {
             let end = *end as usize;
             let entry = batch.entries.get(start..end).unwrap_or_default().to_vec();
             start = end;
-            Self { tag: Arc::clone(&batch.tag), entry, may_have_arrived: false }
+            Self {
+                tag: Arc::clone(&batch.tag),
+                entry,
+                may_have_arrived: false,
+            }
         })
         .collect()
     }

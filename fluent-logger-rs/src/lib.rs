@@ -18,6 +18,8 @@ mod queue;
 mod random;
 mod record;
 mod shared;
+#[cfg(feature = "tls")]
+mod tls;
 mod wire;
 mod worker;
 

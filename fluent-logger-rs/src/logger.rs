@@ -55,7 +55,9 @@ impl Logger {
     }
 
     pub(crate) fn new(shared: Arc<Shared>) -> Self {
-        Self { handle: Arc::new(Handle { shared }) }
+        Self {
+            handle: Arc::new(Handle { shared }),
+        }
     }
 
     fn shared(&self) -> &Arc<Shared> {
@@ -79,7 +81,12 @@ impl Logger {
     ///
     /// # Errors
     /// As [`log`](Self::log).
-    pub fn log_at<T: Serialize + ?Sized>(&self, time: SystemTime, tag: &str, record: &T) -> Result<(), Rejected> {
+    pub fn log_at<T: Serialize + ?Sized>(
+        &self,
+        time: SystemTime,
+        tag: &str,
+        record: &T,
+    ) -> Result<(), Rejected> {
         let shared = self.shared();
         let options = &shared.options;
         let result = with_tag(&options.tag_prefix, tag, |tag| {
@@ -119,18 +126,19 @@ impl Logger {
         let may_wait = matches!(options.on_full, OnFull::Wait(_));
         let (waiter, receiver) = oneshot::channel();
         let mut delayed = None;
-        let result = with_tag(&options.tag_prefix, tag, |tag| {
-            record::with_entry(time, options.sub_second, record, options.record_limit, |entry| {
-                match shared.try_push(tag, entry, Some(waiter)) {
-                    Err((Rejected::Full { .. }, Some(waiter))) if may_wait => {
-                        delayed = Some((tag.to_owned(), entry.to_vec(), waiter));
-                        Ok(())
+        let result =
+            with_tag(&options.tag_prefix, tag, |tag| {
+                record::with_entry(time, options.sub_second, record, options.record_limit, |entry| {
+                    match shared.try_push(tag, entry, Some(waiter)) {
+                        Err((Rejected::Full { .. }, Some(waiter))) if may_wait => {
+                            delayed = Some((tag.to_owned(), entry.to_vec(), waiter));
+                            Ok(())
+                        }
+                        Err((rejected, _)) => Err(rejected),
+                        Ok(()) => Ok(()),
                     }
-                    Err((rejected, _)) => Err(rejected),
-                    Ok(()) => Ok(()),
-                }
-            })
-        });
+                })
+            });
         let future: Pin<Box<dyn Future<Output = _> + Send>> = match (self.count(result), delayed) {
             (Err(rejected), _) => return Sending(State::Refused(Some(rejected))),
             (Ok(()), None) => return Sending(State::Queued(receiver)),
@@ -159,7 +167,11 @@ impl Logger {
             }
             let (done, receiver) = oneshot::channel();
             let mark = inner.queue.flush();
-            inner.flushes.push(Flush { mark, lost_before: self.shared().lost(), done });
+            inner.flushes.push(Flush {
+                mark,
+                lost_before: self.shared().lost(),
+                done,
+            });
             receiver
         };
         self.shared().wake.notify_one();
@@ -171,7 +183,9 @@ impl Logger {
     /// means that everything was. Needs no tokio. Of several concurrent calls the first gets the events.
     pub async fn close(&self, timeout: Duration) -> Vec<Event> {
         let now = Instant::now();
-        let deadline = now.checked_add(timeout).unwrap_or(now + Duration::from_secs(30 * 24 * 3600));
+        let deadline = now
+            .checked_add(timeout)
+            .unwrap_or(now + Duration::from_secs(30 * 24 * 3600));
         let (done, receiver) = oneshot::channel();
         if let Some(leftover) = self.shared().begin_close(deadline, Some(done)) {
             return leftover;
@@ -242,7 +256,11 @@ impl fmt::Debug for Logger {
 }
 
 /// The tag with its prefix; allocates only if there is a prefix.
-fn with_tag<R>(prefix: &str, tag: &str, then: impl FnOnce(&str) -> Result<R, Rejected>) -> Result<R, Rejected> {
+fn with_tag<R>(
+    prefix: &str,
+    tag: &str,
+    then: impl FnOnce(&str) -> Result<R, Rejected>,
+) -> Result<R, Rejected> {
     let bytes = prefix.len() + usize::from(!prefix.is_empty()) + tag.len();
     if bytes > MAX_TAG {
         return Err(Rejected::TagTooLong { bytes });
@@ -312,9 +330,9 @@ impl Future for Sending {
                 let rejected = rejected.take().unwrap_or(Rejected::Closed);
                 Poll::Ready(Err(SendError::Rejected(rejected)))
             }
-            State::Queued(receiver) => {
-                Pin::new(receiver).poll(context).map(|result| result.unwrap_or(Err(SendError::Closed)))
-            }
+            State::Queued(receiver) => Pin::new(receiver)
+                .poll(context)
+                .map(|result| result.unwrap_or(Err(SendError::Closed))),
             State::Waiting(future) => future.as_mut().poll(context),
         }
     }
@@ -322,7 +340,9 @@ impl Future for Sending {
 
 impl fmt::Debug for Sending {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Sending").field("rejected", &self.rejected()).finish_non_exhaustive()
+        f.debug_struct("Sending")
+            .field("rejected", &self.rejected())
+            .finish_non_exhaustive()
     }
 }
 

@@ -69,8 +69,14 @@ pub(crate) enum Address {
 
 impl Address {
     pub(crate) fn parse(text: &str) -> Result<Self, BuildError> {
-        let bad = |reason| BuildError::BadAddress { address: text.to_owned(), reason };
-        if let Some(path) = text.strip_prefix("unix://").or_else(|| text.strip_prefix("unix:")) {
+        let bad = |reason| BuildError::BadAddress {
+            address: text.to_owned(),
+            reason,
+        };
+        if let Some(path) = text
+            .strip_prefix("unix://")
+            .or_else(|| text.strip_prefix("unix:"))
+        {
             if path.is_empty() {
                 return Err(bad("the path of the socket is missing"));
             }
@@ -88,12 +94,17 @@ impl Address {
         if tls && cfg!(not(feature = "tls")) {
             return Err(bad("TLS needs the feature `tls` of fluent-logger-rs"));
         }
-        let (host, port) = split_port(rest).ok_or_else(|| bad("the port must be a number from 1 to 65535"))?;
+        let (host, port) =
+            split_port(rest).ok_or_else(|| bad("the port must be a number from 1 to 65535"))?;
         if host.is_empty() {
             return Err(bad("the host is missing"));
         }
         let host = host.to_owned();
-        Ok(if tls { Self::Tls { host, port } } else { Self::Tcp { host, port } })
+        Ok(if tls {
+            Self::Tls { host, port }
+        } else {
+            Self::Tcp { host, port }
+        })
     }
 }
 
@@ -148,6 +159,8 @@ pub(crate) struct Options {
     pub(crate) handshake_timeout: Duration,
     pub(crate) drop_timeout: Duration,
     pub(crate) security: Security,
+    #[cfg(feature = "tls")]
+    pub(crate) tls: Option<crate::tls::Tls>,
 }
 
 #[cfg(test)]

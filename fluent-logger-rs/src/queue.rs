@@ -56,7 +56,10 @@ impl Batch {
 
     /// Where the wanted entries start.
     pub(crate) fn start(&self) -> usize {
-        self.dropped.checked_sub(1).and_then(|last| self.ends.get(last)).map_or(0, |end| *end as usize)
+        self.dropped
+            .checked_sub(1)
+            .and_then(|last| self.ends.get(last))
+            .map_or(0, |end| *end as usize)
     }
 
     /// What it counts against the byte bound.
@@ -156,7 +159,15 @@ impl Queue {
         while !self.fits(cost) {
             match make_room.then(|| self.drop_oldest()).flatten() {
                 Some(tag) => dropped.push(tag),
-                None => return Err((Full { events: self.events(), bytes: self.bytes() }, waiter)),
+                None => {
+                    return Err((
+                        Full {
+                            events: self.events(),
+                            bytes: self.bytes(),
+                        },
+                        waiter,
+                    ));
+                }
             }
         }
         let mut wake = false;
@@ -172,7 +183,9 @@ impl Queue {
         if let Some(Some(batch)) = self.batches.get_mut(index) {
             batch.entries.extend_from_slice(entry);
             // `batch_bytes` is at most 1 GiB by construction.
-            batch.ends.push(u32::try_from(batch.entries.len()).unwrap_or(u32::MAX));
+            batch
+                .ends
+                .push(u32::try_from(batch.entries.len()).unwrap_or(u32::MAX));
             if let Some(waiter) = waiter {
                 batch.waiters.push((batch.ends.len() - 1, waiter));
                 wake |= !batch.urgent;
@@ -189,7 +202,10 @@ impl Queue {
         self.bytes += cost;
         // Under pressure nothing lingers: what waits for company would only use up the buffer.
         let pressed = self.events() == self.limits.events / 2 + 1;
-        Ok(Pushed { wake: wake || pressed, dropped })
+        Ok(Pushed {
+            wake: wake || pressed,
+            dropped,
+        })
     }
 
     /// The batch of `tag` if it can take `len` bytes more.
@@ -239,7 +255,11 @@ impl Queue {
         batch.dropped += 1;
         self.bytes -= before - batch.cost();
         self.events -= 1;
-        while batch.waiters.first().is_some_and(|(waits_for, _)| *waits_for <= event) {
+        while batch
+            .waiters
+            .first()
+            .is_some_and(|(waits_for, _)| *waits_for <= event)
+        {
             // The receiver may be gone; then nobody wants to know.
             let _ = batch.waiters.remove(0).1.send(Err(SendError::Dropped));
         }
@@ -294,11 +314,10 @@ impl Queue {
     /// Takes the oldest due batch, if what is held stays below half of the bounds with it: the other half
     /// must stay droppable and free for newcomers. A batch is always taken when nothing is held.
     pub(crate) fn take(&mut self, now: Instant) -> Option<Batch> {
-        let index = self
-            .batches
-            .iter()
-            .enumerate()
-            .position(|(index, batch)| batch.as_ref().is_some_and(|batch| self.is_due(index, batch, now)))?;
+        let index =
+            self.batches.iter().enumerate().position(|(index, batch)| {
+                batch.as_ref().is_some_and(|batch| self.is_due(index, batch, now))
+            })?;
         let batch = self.batches.get(index)?.as_ref()?;
         let room = (self.held_events + batch.events()) * 2 <= self.limits.events
             && (self.held_bytes + batch.cost()) * 2 <= self.limits.bytes;

@@ -25,7 +25,11 @@ impl Random {
         getrandom::fill(&mut pool)?;
         let mut seed = [0; 8];
         getrandom::fill(&mut seed)?;
-        Ok(Self { pool, used: 0, state: u64::from_ne_bytes(seed) | 1 })
+        Ok(Self {
+            pool,
+            used: 0,
+            state: u64::from_ne_bytes(seed) | 1,
+        })
     }
 
     /// Base64 of 16 random bytes.

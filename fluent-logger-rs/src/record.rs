@@ -59,9 +59,16 @@ fn encode_entry<T: Serialize + ?Sized>(
     write_time(out, time, sub_second);
     let start = out.len();
     let mut serializer = rmp_serde::Serializer::new(&mut *out).with_struct_map();
-    record.serialize(&mut serializer).map_err(|error| Rejected::Unserializable { reason: error.to_string() })?;
+    record
+        .serialize(&mut serializer)
+        .map_err(|error| Rejected::Unserializable {
+            reason: error.to_string(),
+        })?;
     if out.len() > limit {
-        return Err(Rejected::TooLarge { bytes: out.len(), limit });
+        return Err(Rejected::TooLarge {
+            bytes: out.len(),
+            limit,
+        });
     }
     check(out.get(start..).unwrap_or_default())
 }
@@ -97,7 +104,9 @@ fn check(record: &[u8]) -> Result<(), Rejected> {
         return Err(Rejected::NotAMap);
     }
     while !reader.is_empty() {
-        let value = reader.value().map_err(|error| Rejected::Unserializable { reason: error.to_string() })?;
+        let value = reader.value().map_err(|error| Rejected::Unserializable {
+            reason: error.to_string(),
+        })?;
         if let Some((left, is_map)) = depth.checked_sub(1).and_then(|top| open.get_mut(top)) {
             if *is_map && *left % 2 == 0 && !matches!(value, Value::Str(_)) {
                 return Err(Rejected::KeyNotText);
@@ -110,10 +119,16 @@ fn check(record: &[u8]) -> Result<(), Rejected> {
             _ => None,
         };
         if let Some(opened) = opened {
-            *open.get_mut(depth).ok_or(Rejected::TooDeep { limit: MAX_DEPTH })? = opened;
+            *open
+                .get_mut(depth)
+                .ok_or(Rejected::TooDeep { limit: MAX_DEPTH })? = opened;
             depth += 1;
         }
-        while depth.checked_sub(1).and_then(|top| open.get(top)).is_some_and(|(left, _)| *left == 0) {
+        while depth
+            .checked_sub(1)
+            .and_then(|top| open.get(top))
+            .is_some_and(|(left, _)| *left == 0)
+        {
             depth -= 1;
         }
     }

@@ -154,7 +154,13 @@ impl Shared {
                 }
                 Ok(wake)
             }
-            Err((full, waiter)) => Err((Rejected::Full { events: full.events, bytes: full.bytes }, waiter)),
+            Err((full, waiter)) => Err((
+                Rejected::Full {
+                    events: full.events,
+                    bytes: full.bytes,
+                },
+                waiter,
+            )),
         }
     }
 
@@ -191,7 +197,9 @@ impl Shared {
                 }
                 Err((rejected, back)) => {
                     waiter = back;
-                    let Some(left) = limit.checked_sub(started.elapsed()).filter(|left| !left.is_zero())
+                    let Some(left) = limit
+                        .checked_sub(started.elapsed())
+                        .filter(|left| !left.is_zero())
                     else {
                         return Err(rejected);
                     };
@@ -227,7 +235,10 @@ impl Shared {
         if inner.gone {
             return Some(std::mem::take(&mut inner.leftover));
         }
-        let close = inner.close.get_or_insert_with(|| Close { deadline, done: Vec::new() });
+        let close = inner.close.get_or_insert_with(|| Close {
+            deadline,
+            done: Vec::new(),
+        });
         // An explicit close decides over the one that a dropped handle began.
         close.deadline = deadline;
         close.done.extend(done);

@@ -24,7 +24,13 @@ pub(crate) struct Single {
 }
 
 /// A batch as one message of the given mode (Message mode has [`single`]).
-pub(crate) fn message(mode: Mode, tag: &str, entries: &[u8], events: usize, chunk: Option<&ChunkId>) -> Message {
+pub(crate) fn message(
+    mode: Mode,
+    tag: &str,
+    entries: &[u8],
+    events: usize,
+    chunk: Option<&ChunkId>,
+) -> Message {
     let mut out = Vec::with_capacity(entries.len() + tag.len() + 96);
     let compressed = compress(mode, entries);
     let has_options = chunk.is_some() || compressed.is_some();
@@ -47,7 +53,10 @@ pub(crate) fn message(mode: Mode, tag: &str, entries: &[u8], events: usize, chun
         }
     };
     if has_options {
-        write_map_len(&mut out, 1 + u32::from(chunk.is_some()) + u32::from(compressed.is_some()));
+        write_map_len(
+            &mut out,
+            1 + u32::from(chunk.is_some()) + u32::from(compressed.is_some()),
+        );
         if let Some(chunk) = chunk {
             write_str(&mut out, b"chunk");
             write_str(&mut out, chunk);
@@ -59,7 +68,10 @@ pub(crate) fn message(mode: Mode, tag: &str, entries: &[u8], events: usize, chun
             write_str(&mut out, b"gzip");
         }
     }
-    Message { bytes: out, entries: range }
+    Message {
+        bytes: out,
+        entries: range,
+    }
 }
 
 /// One event as a message of Message mode; `entry` is `[time, record]`.

@@ -60,9 +60,21 @@ enum Happened {
 }
 
 impl Worker {
-    pub(crate) fn new(shared: Arc<Shared>, callbacks: Callbacks, connector: Connector, random: Random) -> Self {
+    pub(crate) fn new(
+        shared: Arc<Shared>,
+        callbacks: Callbacks,
+        connector: Connector,
+        random: Random,
+    ) -> Self {
         let delivery = Delivery::new(shared.options.policy.clone(), random);
-        Self { shared, callbacks, connector, delivery, line: None, resent: 0 }
+        Self {
+            shared,
+            callbacks,
+            connector,
+            delivery,
+            line: None,
+            resent: 0,
+        }
     }
 
     pub(crate) async fn run(mut self) {
@@ -87,7 +99,11 @@ impl Worker {
             match self.delivery.step(now, round.due == Due::Now) {
                 Step::Sleep(moment) => {
                     // Without a connection what becomes due wakes only if nothing else is waited for.
-                    let until = if moment.is_some() { earliest(moment, round.deadline) } else { until };
+                    let until = if moment.is_some() {
+                        earliest(moment, round.deadline)
+                    } else {
+                        until
+                    };
                     wait(&self.shared, until).await;
                 }
                 Step::Connect { endpoint, turn } => self.connect(endpoint, turn).await,
@@ -101,7 +117,7 @@ impl Worker {
                         Failure::AckTimeout => ConnectionError::AckTimeout(options.ack_timeout),
                         Failure::WriteTimeout => ConnectionError::WriteTimeout(options.write_timeout),
                     };
-                    self.lose(error);
+                    self.lose(&error);
                 }
             }
         }
@@ -130,20 +146,34 @@ impl Worker {
         }
         let due = if batches.is_empty() && self.delivery.is_open() && !self.delivery.wants_more(now) {
             // The window is full: an ack will wake us, not the queue.
-            if inner.queue.due(now) == Due::Never { Due::Never } else { Due::Now }
+            if inner.queue.due(now) == Due::Never {
+                Due::Never
+            } else {
+                Due::Now
+            }
         } else {
             inner.queue.due(now)
         };
-        let oldest = [inner.queue.oldest(), self.delivery.oldest(), batches.iter().map(|batch| batch.first).min()];
+        let oldest = [
+            inner.queue.oldest(),
+            self.delivery.oldest(),
+            batches.iter().map(|batch| batch.first).min(),
+        ];
         let oldest = oldest.into_iter().flatten().min().unwrap_or(u64::MAX);
-        let (done, waiting) = std::mem::take(&mut inner.flushes).into_iter().partition(|flush| flush.mark <= oldest);
+        let (done, waiting) = std::mem::take(&mut inner.flushes)
+            .into_iter()
+            .partition(|flush| flush.mark <= oldest);
         inner.flushes = waiting;
         drop(inner);
 
         let done: Vec<crate::shared::Flush> = done;
         for flush in done {
             let events = shared.lost() - flush.lost_before;
-            let result = if events == 0 { Ok(()) } else { Err(FlushError::Lost { events }) };
+            let result = if events == 0 {
+                Ok(())
+            } else {
+                Err(FlushError::Lost { events })
+            };
             let _ = flush.done.send(result);
         }
         for (tag, events) in dropped {
@@ -152,7 +182,12 @@ impl Worker {
         }
         let policy = &shared.options.policy;
         for batch in batches {
-            let chunks = chunk::seal(batch, shared.options.mode, policy.request_ack, self.delivery.random());
+            let chunks = chunk::seal(
+                batch,
+                shared.options.mode,
+                policy.request_ack,
+                self.delivery.random(),
+            );
             for chunk in chunks {
                 self.delivery.push(chunk);
             }
@@ -216,7 +251,11 @@ impl Worker {
         let mut inbox = [0; READ];
         let happened = {
             let mut slices = [IoSlice::new(&[]); SLICES];
-            let used = if write { self.delivery.to_write(now, &mut slices) } else { 0 };
+            let used = if write {
+                self.delivery.to_write(now, &mut slices)
+            } else {
+                0
+            };
             let slices = slices.get(..used).unwrap_or_default();
             let flush = self.delivery.unflushed();
             let stream = &mut line.connection.stream;
@@ -257,7 +296,7 @@ impl Worker {
                 self.read_answers();
             }
             Happened::Read(Err(error)) | Happened::Wrote(Err(error)) | Happened::Flushed(Err(error)) => {
-                self.lose(ConnectionError::Io(error));
+                self.lose(&ConnectionError::Io(error));
             }
         }
     }
@@ -267,16 +306,16 @@ impl Worker {
             let answer = match line.answers.next() {
                 Ok(Some(answer)) => answer,
                 Ok(None) => return,
-                Err(reason) => return self.lose(ConnectionError::Protocol(reason)),
+                Err(reason) => return self.lose(&ConnectionError::Protocol(reason)),
             };
             match answer {
                 Answer::Ack(id) => match self.delivery.acked(&id) {
-                    Acked::Delivered(chunk) => self.delivered(chunk, Outcome::Acknowledged),
-                    Acked::Mismatch => self.lose(ConnectionError::AckMismatch),
+                    Acked::Delivered(chunk) => self.delivered(*chunk, Outcome::Acknowledged),
+                    Acked::Mismatch => self.lose(&ConnectionError::AckMismatch),
                     Acked::Unasked => {}
                 },
-                Answer::Refusal if self.delivery.in_flight() > 0 => self.lose(ConnectionError::AckMismatch),
-                Answer::Helo => self.lose(ConnectionError::SharedKeyRequired),
+                Answer::Refusal if self.delivery.in_flight() > 0 => self.lose(&ConnectionError::AckMismatch),
+                Answer::Helo => self.lose(&ConnectionError::SharedKeyRequired),
                 Answer::Refusal | Answer::Other => {}
             }
         }
@@ -285,11 +324,11 @@ impl Worker {
     /// The server closed the connection.
     fn ended(&mut self) {
         let unacknowledged = self.delivery.unacknowledged();
-        self.lose(ConnectionError::ClosedByServer { unacknowledged });
+        self.lose(&ConnectionError::ClosedByServer { unacknowledged });
     }
 
     /// The connection is of no use any more; what was not acknowledged goes over the next one.
-    fn lose(&mut self, error: ConnectionError) {
+    fn lose(&mut self, error: &ConnectionError) {
         let now = Instant::now();
         self.line = None;
         let counters = &self.shared.counters;
@@ -299,7 +338,7 @@ impl Worker {
             && self.delivery.was_healthy(now);
         if !quiet {
             counters.connection_losses.fetch_add(1, Relaxed);
-            self.say(&error);
+            self.say(error);
         }
         let given_up = self.delivery.lost(now);
         self.note_resent();
@@ -308,7 +347,10 @@ impl Worker {
 
     fn note_resent(&mut self) {
         let resent = self.delivery.resent();
-        self.shared.counters.resent_chunks.fetch_add(resent - self.resent, Relaxed);
+        self.shared
+            .counters
+            .resent_chunks
+            .fetch_add(resent - self.resent, Relaxed);
         self.resent = resent;
     }
 
@@ -327,7 +369,8 @@ impl Worker {
             let mut inbox = [0; READ];
             loop {
                 let mut buffer = ReadBuf::new(&mut inbox);
-                std::future::poll_fn(|context| Pin::new(&mut *stream).poll_read(context, &mut buffer)).await?;
+                std::future::poll_fn(|context| Pin::new(&mut *stream).poll_read(context, &mut buffer))
+                    .await?;
                 if buffer.filled().is_empty() {
                     return Ok::<(), io::Error>(());
                 }
@@ -350,13 +393,20 @@ impl Worker {
     fn give_up(&self, chunks: Vec<Chunk>) {
         for chunk in chunks {
             let attempts = chunk.attempts;
-            self.shared.counters.given_up.fetch_add(chunk.events as u64, Relaxed);
+            self.shared
+                .counters
+                .given_up
+                .fetch_add(chunk.events as u64, Relaxed);
             self.settle(chunk.events, chunk.cost);
             let lost = Event::of_chunk(&chunk).collect();
             for waiter in chunk.waiters {
                 let _ = waiter.send(Err(SendError::GaveUp { attempts }));
             }
-            self.report(Report::new(chunk.tag, chunk.events, Outcome::GaveUp { attempts, lost }));
+            self.report(Report::new(
+                chunk.tag,
+                chunk.events,
+                Outcome::GaveUp { attempts, lost },
+            ));
         }
     }
 
@@ -366,7 +416,9 @@ impl Worker {
     }
 
     fn report(&self, report: Report) {
-        let Some(callback) = &self.callbacks.delivery else { return };
+        let Some(callback) = &self.callbacks.delivery else {
+            return;
+        };
         self.guarded(|| callback(report));
     }
 

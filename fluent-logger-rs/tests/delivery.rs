@@ -31,9 +31,16 @@ async fn every_mode_arrives_in_order_with_and_without_acks() {
             let expected: Vec<_> = (0..100).map(|number| json!({ "n": number })).collect();
             assert_eq!(events(&messages), expected, "{mode:?} {acks}");
             assert!(messages.iter().all(|(_, message)| message.tag == "app.web"));
-            assert!(messages.iter().all(|(_, message)| message.chunk.is_some() == acks));
+            assert!(
+                messages
+                    .iter()
+                    .all(|(_, message)| message.chunk.is_some() == acks)
+            );
             let stats = logger.stats();
-            assert_eq!((stats.accepted, stats.delivered, stats.buffered_events), (100, 100, 0));
+            assert_eq!(
+                (stats.accepted, stats.delivered, stats.buffered_events),
+                (100, 100, 0)
+            );
         }
     }
 }
@@ -41,7 +48,10 @@ async fn every_mode_arrives_in_order_with_and_without_acks() {
 #[tokio::test]
 async fn send_resolves_when_acknowledged() {
     let server = Server::faithful();
-    let logger = builder(&server).flush_interval(Duration::from_secs(3600)).build().unwrap();
+    let logger = builder(&server)
+        .flush_interval(Duration::from_secs(3600))
+        .build()
+        .unwrap();
     for number in 0..20 {
         logger.send("t", &json!({ "n": number })).await.unwrap();
         assert_eq!(events(&server.messages()).len(), number + 1);

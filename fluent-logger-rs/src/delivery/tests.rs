@@ -29,7 +29,11 @@ struct Rig {
 }
 
 fn rig(policy: Policy) -> Rig {
-    Rig { delivery: Delivery::new(policy, Random::new().unwrap()), start: Instant::now(), made: 0 }
+    Rig {
+        delivery: Delivery::new(policy, Random::new().unwrap()),
+        start: Instant::now(),
+        made: 0,
+    }
 }
 
 impl Rig {
@@ -39,10 +43,19 @@ impl Rig {
 
     /// Seals a batch of one event and gives it to the delivery.
     fn push(&mut self) {
-        let limits =
-            Limits { events: 100, bytes: 100_000, batch_events: 100, batch_bytes: 100_000, linger: Duration::ZERO };
+        let limits = Limits {
+            events: 100,
+            bytes: 100_000,
+            batch_events: 100,
+            batch_bytes: 100_000,
+            linger: Duration::ZERO,
+        };
         let mut queue = Queue::new(limits);
-        let entry = [&[0x92, 0x01, 0x81, 0xa1, b'n'], &[u8::try_from(self.made).unwrap()][..]].concat();
+        let entry = [
+            &[0x92, 0x01, 0x81, 0xa1, b'n'],
+            &[u8::try_from(self.made).unwrap()][..],
+        ]
+        .concat();
         self.made += 1;
         queue.push(self.start, "t", &entry, None, false).unwrap();
         let batch = queue.take(self.start).unwrap();
@@ -92,7 +105,10 @@ fn resends_the_same_bytes_in_order_after_a_loss() {
     rig.connect(0);
     let first = rig.write(0);
     assert_eq!(rig.delivery.in_flight(), 3, "the window is three chunks");
-    assert!(matches!(rig.delivery.acked(&ids[1]), Acked::Delivered(_)), "acks may come out of order");
+    assert!(
+        matches!(rig.delivery.acked(&ids[1]), Acked::Delivered(_)),
+        "acks may come out of order"
+    );
     let second = rig.write(1);
     assert!(!second.is_empty());
     rig.delivery.lost(rig.at(2));
@@ -101,7 +117,11 @@ fn resends_the_same_bytes_in_order_after_a_loss() {
     let again = rig.write(3);
     let length = first.len() / 3;
     assert_eq!(again[..length], first[..length], "chunk 0 unchanged");
-    assert_eq!(again[length..2 * length], first[2 * length..], "chunk 2 unchanged");
+    assert_eq!(
+        again[length..2 * length],
+        first[2 * length..],
+        "chunk 2 unchanged"
+    );
     assert_eq!(again[2 * length..], second[..length], "chunk 3 unchanged");
     assert_eq!(rig.delivery.resent(), 3);
 }
@@ -115,7 +135,9 @@ fn a_chunk_begun_starts_anew_on_the_next_connection() {
     rig.delivery.wrote(rig.at(0), 7);
     assert_eq!(rig.slice(0), whole[7..]);
     rig.delivery.lost(rig.at(1));
-    let Step::Sleep(Some(until)) = rig.delivery.step(rig.at(1), false) else { panic!("a pause") };
+    let Step::Sleep(Some(until)) = rig.delivery.step(rig.at(1), false) else {
+        panic!("a pause")
+    };
     rig.delivery.step(until, false);
     rig.delivery.connected(until, true);
     assert_eq!(rig.slice(1000), whole);
@@ -152,11 +174,18 @@ fn ack_timeout_counts_from_the_last_byte() {
     rig.connect(0);
     rig.delivery.wrote(rig.at(1000), 3);
     rig.write(4000);
-    let Step::Exchange { write: false, until: Some(until) } = rig.delivery.step(rig.at(4000), false) else {
+    let Step::Exchange {
+        write: false,
+        until: Some(until),
+    } = rig.delivery.step(rig.at(4000), false)
+    else {
         panic!("waits for the ack");
     };
     assert_eq!(until, rig.at(14_000));
-    assert_eq!(rig.delivery.step(rig.at(14_000), false), Step::Drop(Failure::AckTimeout));
+    assert_eq!(
+        rig.delivery.step(rig.at(14_000), false),
+        Step::Drop(Failure::AckTimeout)
+    );
 }
 
 #[test]
@@ -165,16 +194,26 @@ fn write_timeout_counts_from_the_last_progress() {
     rig.connect(0);
     // A long silence before there was anything to write does not count.
     rig.push();
-    let Step::Exchange { write: true, until: Some(until) } = rig.delivery.step(rig.at(60_000), false) else {
+    let Step::Exchange {
+        write: true,
+        until: Some(until),
+    } = rig.delivery.step(rig.at(60_000), false)
+    else {
         panic!("writes");
     };
     assert_eq!(until, rig.at(65_000));
     rig.delivery.wrote(rig.at(63_000), 1);
     assert_eq!(
         rig.delivery.step(rig.at(65_000), false),
-        Step::Exchange { write: true, until: Some(rig.at(68_000)) }
+        Step::Exchange {
+            write: true,
+            until: Some(rig.at(68_000))
+        }
     );
-    assert_eq!(rig.delivery.step(rig.at(68_000), false), Step::Drop(Failure::WriteTimeout));
+    assert_eq!(
+        rig.delivery.step(rig.at(68_000), false),
+        Step::Drop(Failure::WriteTimeout)
+    );
 }
 
 #[test]
@@ -185,7 +224,9 @@ fn pauses_double_up_to_the_cap_and_end_with_success() {
     for full in [100u64, 200, 400, 800, 1000, 1000, 1000] {
         assert!(matches!(rig.delivery.step(now, false), Step::Connect { .. }));
         rig.delivery.connect_failed(now);
-        let Step::Sleep(Some(until)) = rig.delivery.step(now, false) else { panic!("a pause") };
+        let Step::Sleep(Some(until)) = rig.delivery.step(now, false) else {
+            panic!("a pause")
+        };
         let pause = until - now;
         let full = Duration::from_millis(full);
         assert!(pause >= full / 2 && pause <= full, "{pause:?} of {full:?}");
@@ -202,7 +243,9 @@ fn pauses_double_up_to_the_cap_and_end_with_success() {
     rig.delivery.lost(now);
     assert!(matches!(rig.delivery.step(now, false), Step::Connect { .. }));
     rig.delivery.connect_failed(now);
-    let Step::Sleep(Some(until)) = rig.delivery.step(now, false) else { panic!("a pause") };
+    let Step::Sleep(Some(until)) = rig.delivery.step(now, false) else {
+        panic!("a pause")
+    };
     assert!(until - now <= Duration::from_millis(100));
 }
 
@@ -212,29 +255,47 @@ fn closing_cuts_a_pause_short() {
     rig.push();
     rig.delivery.step(rig.at(0), false);
     rig.delivery.connect_failed(rig.at(0));
-    assert!(matches!(rig.delivery.step(rig.at(1), false), Step::Sleep(Some(_))));
+    assert!(matches!(
+        rig.delivery.step(rig.at(1), false),
+        Step::Sleep(Some(_))
+    ));
     rig.delivery.hurry();
-    assert!(matches!(rig.delivery.step(rig.at(1), false), Step::Connect { .. }));
+    assert!(matches!(
+        rig.delivery.step(rig.at(1), false),
+        Step::Connect { .. }
+    ));
 }
 
 #[test]
 fn all_addresses_are_tried_before_a_pause() {
-    let mut rig = rig(Policy { endpoints: 3, ..policy() });
+    let mut rig = rig(Policy {
+        endpoints: 3,
+        ..policy()
+    });
     rig.push();
     let mut tried = HashSet::new();
     for _ in 0..3 {
-        let Step::Connect { endpoint, .. } = rig.delivery.step(rig.at(0), false) else { panic!("no pause yet") };
+        let Step::Connect { endpoint, .. } = rig.delivery.step(rig.at(0), false) else {
+            panic!("no pause yet")
+        };
         tried.insert(endpoint);
         rig.delivery.connect_failed(rig.at(0));
     }
     assert_eq!(tried.len(), 3);
-    assert!(matches!(rig.delivery.step(rig.at(0), false), Step::Sleep(Some(_))));
+    assert!(matches!(
+        rig.delivery.step(rig.at(0), false),
+        Step::Sleep(Some(_))
+    ));
 }
 
 #[test]
 fn round_robin_takes_turns_at_each_reconnect() {
     let interval = Some(Duration::from_secs(1));
-    let mut rig = rig(Policy { endpoints: 3, reconnect_interval: interval, ..policy() });
+    let mut rig = rig(Policy {
+        endpoints: 3,
+        reconnect_interval: interval,
+        ..policy()
+    });
     let mut used = Vec::new();
     for round in 0..6u64 {
         let ms = round * 1000;
@@ -250,7 +311,12 @@ fn round_robin_takes_turns_at_each_reconnect() {
 #[test]
 fn failover_leaves_the_first_address_only_when_it_fails_and_returns_to_it() {
     let interval = Some(Duration::from_secs(1));
-    let mut rig = rig(Policy { endpoints: 2, failover: true, reconnect_interval: interval, ..policy() });
+    let mut rig = rig(Policy {
+        endpoints: 2,
+        failover: true,
+        reconnect_interval: interval,
+        ..policy()
+    });
     assert_eq!(rig.connect(0), 0);
     rig.delivery.closed();
     assert_eq!(rig.connect(1), 0);
@@ -264,7 +330,10 @@ fn failover_leaves_the_first_address_only_when_it_fails_and_returns_to_it() {
 #[test]
 fn an_old_connection_awaits_its_acks_and_gets_no_new_chunks() {
     let interval = Some(Duration::from_secs(1));
-    let mut rig = rig(Policy { reconnect_interval: interval, ..policy() });
+    let mut rig = rig(Policy {
+        reconnect_interval: interval,
+        ..policy()
+    });
     rig.push();
     rig.push();
     rig.connect(0);
@@ -275,7 +344,10 @@ fn an_old_connection_awaits_its_acks_and_gets_no_new_chunks() {
     assert!(matches!(wait, Step::Exchange { write: false, .. }), "{wait:?}");
     assert!(!rig.delivery.wants_more(rig.at(1500)));
     rig.delivery.acked(&ids[0]);
-    assert!(matches!(rig.delivery.step(rig.at(1500), true), Step::Exchange { write: false, .. }));
+    assert!(matches!(
+        rig.delivery.step(rig.at(1500), true),
+        Step::Exchange { write: false, .. }
+    ));
     rig.delivery.acked(&ids[1]);
     assert_eq!(rig.delivery.step(rig.at(1500), true), Step::Close);
     rig.delivery.closed();
@@ -287,17 +359,27 @@ fn an_old_connection_awaits_its_acks_and_gets_no_new_chunks() {
 #[test]
 fn an_old_connection_still_finishes_the_chunk_it_has_begun() {
     let interval = Some(Duration::from_secs(1));
-    let mut rig = rig(Policy { reconnect_interval: interval, ..policy() });
+    let mut rig = rig(Policy {
+        reconnect_interval: interval,
+        ..policy()
+    });
     rig.push();
     rig.push();
     rig.connect(0);
     let whole = rig.slice(0);
     rig.delivery.wrote(rig.at(0), 5);
     let rest = rig.slice(1500);
-    assert_eq!(rest, whole[5..whole.len() / 2], "the begun chunk and nothing behind it");
+    assert_eq!(
+        rest,
+        whole[5..whole.len() / 2],
+        "the begun chunk and nothing behind it"
+    );
     rig.delivery.wrote(rig.at(1500), rest.len());
     rig.delivery.flushed(rig.at(1500));
-    assert!(matches!(rig.delivery.step(rig.at(1500), false), Step::Exchange { write: false, .. }));
+    assert!(matches!(
+        rig.delivery.step(rig.at(1500), false),
+        Step::Exchange { write: false, .. }
+    ));
 }
 
 #[test]
@@ -305,14 +387,23 @@ fn reconnects_vary_by_their_jitter() {
     let interval = Duration::from_secs(100);
     let mut seen = HashSet::new();
     for _ in 0..50 {
-        let mut rig =
-            rig(Policy { reconnect_interval: Some(interval), reconnect_jitter: 0.1, ..policy() });
+        let mut rig = rig(Policy {
+            reconnect_interval: Some(interval),
+            reconnect_jitter: 0.1,
+            ..policy()
+        });
         rig.connect(0);
-        let Step::Exchange { until: Some(until), .. } = rig.delivery.step(rig.at(0), false) else {
+        let Step::Exchange {
+            until: Some(until), ..
+        } = rig.delivery.step(rig.at(0), false)
+        else {
             panic!("has an age");
         };
         let age = until - rig.at(0);
-        assert!(age >= interval.mul_f64(0.899) && age <= interval.mul_f64(1.101), "{age:?}");
+        assert!(
+            age >= interval.mul_f64(0.899) && age <= interval.mul_f64(1.101),
+            "{age:?}"
+        );
         seen.insert(age);
     }
     assert!(seen.len() > 40);
@@ -325,7 +416,10 @@ fn without_keepalive_each_chunk_has_its_connection() {
         rig.push();
     }
     for round in 0..3 {
-        assert!(matches!(rig.delivery.step(rig.at(round), true), Step::Connect { .. }));
+        assert!(matches!(
+            rig.delivery.step(rig.at(round), true),
+            Step::Connect { .. }
+        ));
         rig.delivery.connected(rig.at(round), false);
         rig.write(round);
         assert_eq!(rig.delivery.in_flight(), 1);
@@ -339,7 +433,10 @@ fn without_keepalive_each_chunk_has_its_connection() {
 
 #[test]
 fn without_acks_a_chunk_is_done_when_it_is_flushed() {
-    let mut rig = rig(Policy { request_ack: false, ..policy() });
+    let mut rig = rig(Policy {
+        request_ack: false,
+        ..policy()
+    });
     rig.push();
     rig.connect(0);
     let length = rig.slice(0).len();
@@ -351,7 +448,10 @@ fn without_acks_a_chunk_is_done_when_it_is_flushed() {
 
 #[test]
 fn chunks_are_given_up_after_max_retry_and_only_then() {
-    let mut rig = rig(Policy { max_retry: Some(2), ..policy() });
+    let mut rig = rig(Policy {
+        max_retry: Some(2),
+        ..policy()
+    });
     rig.push();
     let mut now = rig.at(0);
     for attempt in 1..=3 {
@@ -371,7 +471,10 @@ fn chunks_are_given_up_after_max_retry_and_only_then() {
 #[test]
 fn a_server_that_closes_at_once_is_not_hammered() {
     for request_ack in [true, false] {
-        let mut rig = rig(Policy { request_ack, ..policy() });
+        let mut rig = rig(Policy {
+            request_ack,
+            ..policy()
+        });
         rig.push();
         rig.connect(0);
         rig.delivery.lost(rig.at(1));
@@ -384,8 +487,15 @@ fn an_idle_connection_closed_by_the_server_costs_no_pause() {
     let mut rig = rig(policy());
     rig.connect(0);
     rig.delivery.lost(rig.at(60_000));
-    assert!(matches!(rig.delivery.step(rig.at(60_000), true), Step::Connect { .. }));
-    assert_eq!(rig.delivery.step(rig.at(60_000), true), Step::Sleep(None), "one attempt at a time");
+    assert!(matches!(
+        rig.delivery.step(rig.at(60_000), true),
+        Step::Connect { .. }
+    ));
+    assert_eq!(
+        rig.delivery.step(rig.at(60_000), true),
+        Step::Sleep(None),
+        "one attempt at a time"
+    );
 }
 
 #[test]

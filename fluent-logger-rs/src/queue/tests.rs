@@ -3,11 +3,19 @@
 use super::*;
 
 fn limits() -> Limits {
-    Limits { events: 10, bytes: 10_000, batch_events: 3, batch_bytes: 1000, linger: Duration::from_millis(100) }
+    Limits {
+        events: 10,
+        bytes: 10_000,
+        batch_events: 3,
+        batch_bytes: 1000,
+        linger: Duration::from_millis(100),
+    }
 }
 
 fn push(queue: &mut Queue, now: Instant, tag: &str, byte: u8) -> Result<Pushed, Full> {
-    queue.push(now, tag, &[byte; 10], None, false).map_err(|(full, _)| full)
+    queue
+        .push(now, tag, &[byte; 10], None, false)
+        .map_err(|(full, _)| full)
 }
 
 fn bytes(batch: &Batch) -> Vec<u8> {
@@ -24,12 +32,19 @@ fn bytes(batch: &Batch) -> Vec<u8> {
 #[test]
 fn gathers_per_tag_and_keeps_the_order() {
     let now = Instant::now();
-    let mut queue = Queue::new(limits());
+    let mut queue = Queue::new(Limits {
+        events: 20,
+        ..limits()
+    });
     for (tag, byte) in [("a", 1), ("b", 2), ("a", 3), ("b", 4), ("a", 5), ("a", 6)] {
         push(&mut queue, now, tag, byte).unwrap();
     }
     let taken = queue.take(now).unwrap();
-    assert_eq!((&*taken.tag, bytes(&taken)), ("a", vec![1, 3, 5]), "a full batch is due at once");
+    assert_eq!(
+        (&*taken.tag, bytes(&taken)),
+        ("a", vec![1, 3, 5]),
+        "a full batch is due at once"
+    );
     assert!(queue.take(now).is_none(), "the others wait for company");
     queue.settle(taken.events(), taken.cost());
     let later = now + Duration::from_millis(100);
@@ -44,9 +59,15 @@ fn gathers_per_tag_and_keeps_the_order() {
 fn wakes_the_worker_only_when_something_changes_for_it() {
     let now = Instant::now();
     let mut queue = Queue::new(limits());
-    let wakes: Vec<bool> =
-        ["a", "a", "b", "a", "a"].iter().map(|tag| push(&mut queue, now, tag, 0).unwrap().wake).collect();
-    assert_eq!(wakes, [true, false, true, true, true], "new, more, new, full, new");
+    let wakes: Vec<bool> = ["a", "a", "b", "a", "a"]
+        .iter()
+        .map(|tag| push(&mut queue, now, tag, 0).unwrap().wake)
+        .collect();
+    assert_eq!(
+        wakes,
+        [true, false, true, true, true],
+        "new, more, new, full, new"
+    );
 }
 
 #[test]
@@ -79,7 +100,11 @@ fn refuses_beyond_the_bound_in_events_until_something_is_settled() {
     }
     assert_eq!(push(&mut queue, now, "a", 0).unwrap_err().events, 10);
     let taken = queue.take(now).unwrap();
-    assert_eq!(push(&mut queue, now, "a", 0).unwrap_err().events, 10, "taken is still held");
+    assert_eq!(
+        push(&mut queue, now, "a", 0).unwrap_err().events,
+        10,
+        "taken is still held"
+    );
     queue.settle(taken.events(), taken.cost());
     for _ in 0..3 {
         push(&mut queue, now, "a", 0).unwrap();
@@ -90,7 +115,10 @@ fn refuses_beyond_the_bound_in_events_until_something_is_settled() {
 #[test]
 fn refuses_beyond_the_bound_in_bytes() {
     let now = Instant::now();
-    let mut queue = Queue::new(Limits { bytes: 60, ..limits() });
+    let mut queue = Queue::new(Limits {
+        bytes: 60,
+        ..limits()
+    });
     for _ in 0..3 {
         push(&mut queue, now, "a", 0).unwrap();
     }
@@ -101,7 +129,10 @@ fn refuses_beyond_the_bound_in_bytes() {
 #[test]
 fn a_batch_never_exceeds_its_bytes_unless_one_event_does() {
     let now = Instant::now();
-    let mut queue = Queue::new(Limits { batch_bytes: 25, ..limits() });
+    let mut queue = Queue::new(Limits {
+        batch_bytes: 25,
+        ..limits()
+    });
     for byte in 0..5 {
         push(&mut queue, now, "a", byte).unwrap();
     }
@@ -172,7 +203,11 @@ fn a_record_that_can_never_fit_drops_nothing_for_ever() {
 #[test]
 fn many_tags_many_batches_and_holes_do_not_confuse_it() {
     let now = Instant::now();
-    let mut queue = Queue::new(Limits { events: 100_000, bytes: 100_000_000, ..limits() });
+    let mut queue = Queue::new(Limits {
+        events: 100_000,
+        bytes: 100_000_000,
+        ..limits()
+    });
     let mut taken = 0;
     for round in 0..20_000u32 {
         push(&mut queue, now, &format!("t{}", round % 97), 1).unwrap();

@@ -80,8 +80,12 @@ impl Server {
         let streams = Arc::new(Mutex::new(Vec::new()));
         let script = Arc::new(script);
         let acceptor = {
-            let (seen, stop, connections, streams) =
-                (Arc::clone(&seen), Arc::clone(&stop), Arc::clone(&connections), Arc::clone(&streams));
+            let (seen, stop, connections, streams) = (
+                Arc::clone(&seen),
+                Arc::clone(&stop),
+                Arc::clone(&connections),
+                Arc::clone(&streams),
+            );
             std::thread::spawn(move || {
                 for stream in listener.incoming() {
                     if stop.load(Ordering::SeqCst) {
@@ -92,7 +96,13 @@ impl Server {
                     let number = connections.fetch_add(1, Ordering::SeqCst);
                     let (seen, stop, script) = (Arc::clone(&seen), Arc::clone(&stop), Arc::clone(&script));
                     std::thread::spawn(move || {
-                        let mut peer = Peer { number, stream, buffer: Vec::new(), seen, stop };
+                        let mut peer = Peer {
+                            number,
+                            stream,
+                            buffer: Vec::new(),
+                            seen,
+                            stop,
+                        };
                         script(&mut peer);
                         // The clone in `streams` would keep it open.
                         let _ = peer.stream.shutdown(std::net::Shutdown::Both);
@@ -100,7 +110,14 @@ impl Server {
                 }
             })
         };
-        Self { address, seen, stop, connections, streams, acceptor: Some(acceptor) }
+        Self {
+            address,
+            seen,
+            stop,
+            connections,
+            streams,
+            acceptor: Some(acceptor),
+        }
     }
 
     pub fn connections(&self) -> usize {
@@ -118,13 +135,17 @@ impl Server {
         let (seen, news) = &*self.seen;
         let mut seen = seen.lock().unwrap();
         while !condition(&seen.messages) {
-            let left = PATIENCE.checked_sub(started.elapsed()).unwrap_or_else(|| panic!("no {what}"));
+            let left = PATIENCE
+                .checked_sub(started.elapsed())
+                .unwrap_or_else(|| panic!("no {what}"));
             seen = news.wait_timeout(seen, left).unwrap().0;
         }
     }
 
     pub fn wait_for_events(&self, count: usize) {
-        self.wait_for(&format!("{count} events"), |messages| events(messages).len() >= count);
+        self.wait_for(&format!("{count} events"), |messages| {
+            events(messages).len() >= count
+        });
     }
 
     /// Ends all connections abruptly and stops listening.
@@ -153,7 +174,10 @@ impl Drop for Server {
 
 /// The records of messages, in order.
 pub fn events(messages: &[(usize, Message)]) -> Vec<serde_json::Value> {
-    messages.iter().flat_map(|(_, message)| message.events.iter().map(|(_, record)| record.clone())).collect()
+    messages
+        .iter()
+        .flat_map(|(_, message)| message.events.iter().map(|(_, record)| record.clone()))
+        .collect()
 }
 
 /// Reads and acknowledges everything.
@@ -256,7 +280,14 @@ fn parse(raw: Vec<u8>) -> Message {
             events.push(entry(&mut reader));
         }
     }
-    Message { raw, tag, chunk, compressed, size, events }
+    Message {
+        raw,
+        tag,
+        chunk,
+        compressed,
+        size,
+        events,
+    }
 }
 
 fn entry(reader: &mut Reader<'_>) -> (Vec<u8>, serde_json::Value) {
@@ -273,7 +304,9 @@ fn time_and_record(reader: &mut Reader<'_>) -> (Vec<u8>, serde_json::Value) {
 #[cfg(feature = "gzip")]
 fn inflate(packed: &[u8]) -> Vec<u8> {
     let mut out = Vec::new();
-    flate2::read::MultiGzDecoder::new(packed).read_to_end(&mut out).unwrap();
+    flate2::read::MultiGzDecoder::new(packed)
+        .read_to_end(&mut out)
+        .unwrap();
     out
 }
 
