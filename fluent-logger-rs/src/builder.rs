@@ -11,6 +11,7 @@ use std::time::Duration;
 use crate::connect::Connector;
 use crate::error::{BuildError, ConnectionError};
 use crate::event::Report;
+use crate::inside::Inside;
 use crate::logger::Logger;
 use crate::options::{Balance, Mode, OnFull, Security};
 use crate::random::Random;
@@ -377,7 +378,7 @@ impl Builder {
             .filter(|_| !self.own_thread && !waits);
         match ambient {
             // The handle is not needed: the worker ends by itself.
-            Some(runtime) => drop(runtime.spawn(worker.run())),
+            Some(runtime) => drop(runtime.spawn(Inside::new(worker.run()))),
             None => start_thread(worker)?,
         }
         Ok(Logger::new(shared))
@@ -395,7 +396,7 @@ fn start_thread(worker: Worker) -> Result<(), BuildError> {
     std::thread::Builder::new()
         .name("fluent-logger".to_owned())
         .spawn(move || {
-            runtime.block_on(worker.run());
+            runtime.block_on(Inside::new(worker.run()));
             // A name resolution that hangs must not hold the thread.
             runtime.shutdown_background();
         })

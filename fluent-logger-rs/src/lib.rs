@@ -12,6 +12,9 @@ mod connect;
 mod delivery;
 mod error;
 mod event;
+mod inside;
+#[cfg(feature = "log")]
+mod log_facade;
 mod logger;
 mod options;
 mod queue;
@@ -20,11 +23,17 @@ mod record;
 mod shared;
 #[cfg(feature = "tls")]
 mod tls;
+#[cfg(feature = "tracing")]
+mod tracing_layer;
 mod wire;
 mod worker;
 
 pub use builder::Builder;
 pub use error::{BuildError, ConnectionError, FlushError, Rejected, SendError};
 pub use event::{DecodeError, Event, Outcome, Report, Stats};
+#[cfg(feature = "log")]
+pub use log_facade::FluentLog;
 pub use logger::{Logger, Sending};
 pub use options::{Balance, Mode, OnFull};
+#[cfg(feature = "tracing")]
+pub use tracing_layer::FluentLayer;

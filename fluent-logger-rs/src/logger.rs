@@ -97,6 +97,35 @@ impl Logger {
         self.count(result)
     }
 
+    /// Queues an event whose record `write` writes as MessagePack. Refusals are counted and otherwise silent:
+    /// there is nobody to tell.
+    #[cfg(any(feature = "log", feature = "tracing"))]
+    pub(crate) fn log_written(&self, tag: &str, write: impl FnOnce(&mut Vec<u8>)) {
+        let shared = self.shared();
+        let options = &shared.options;
+        let write = |out: &mut Vec<u8>| {
+            write(out);
+            Ok(())
+        };
+        let result = with_tag(&options.tag_prefix, tag, |tag| {
+            record::with_written(
+                SystemTime::now(),
+                options.sub_second,
+                options.record_limit,
+                write,
+                |entry| shared.push(tag, entry, None),
+            )
+        });
+        let _ = self.count(result);
+    }
+
+    /// Sends what is queued without lingering, and without waiting for it.
+    #[cfg(feature = "log")]
+    pub(crate) fn flush_soon(&self) {
+        self.shared().lock().queue.flush();
+        self.shared().wake.notify_one();
+    }
+
     fn count<T>(&self, result: Result<T, Rejected>) -> Result<T, Rejected> {
         if result.is_err() {
             self.shared().counters.rejected.fetch_add(1, Relaxed);

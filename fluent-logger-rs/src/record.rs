@@ -39,38 +39,43 @@ pub(crate) fn with_entry<T: Serialize + ?Sized, R>(
     limit: usize,
     then: impl FnOnce(&[u8]) -> Result<R, Rejected>,
 ) -> Result<R, Rejected> {
+    let write = |out: &mut Vec<u8>| {
+        let start = out.len();
+        let mut serializer = rmp_serde::Serializer::new(&mut *out).with_struct_map();
+        record
+            .serialize(&mut serializer)
+            .map_err(|error| Rejected::Unserializable {
+                reason: error.to_string(),
+            })?;
+        check(out.get(start..).unwrap_or_default())
+    };
+    with_written(time, sub_second, limit, write, then)
+}
+
+/// As [`with_entry`], for a record that `write` writes as MessagePack: a map with text keys.
+pub(crate) fn with_written<R>(
+    time: SystemTime,
+    sub_second: bool,
+    limit: usize,
+    write: impl FnOnce(&mut Vec<u8>) -> Result<(), Rejected>,
+    then: impl FnOnce(&[u8]) -> Result<R, Rejected>,
+) -> Result<R, Rejected> {
     let mut buffer = SCRATCH.take();
     buffer.clear();
-    let result = encode_entry(&mut buffer, time, sub_second, record, limit).and_then(|()| then(&buffer));
+    buffer.push(0x92);
+    write_time(&mut buffer, time, sub_second);
+    let result = write(&mut buffer).and_then(|()| {
+        let bytes = buffer.len();
+        if bytes > limit {
+            Err(Rejected::TooLarge { bytes, limit })
+        } else {
+            then(&buffer)
+        }
+    });
     if buffer.capacity() <= KEEP_BYTES {
         SCRATCH.set(buffer);
     }
     result
-}
-
-fn encode_entry<T: Serialize + ?Sized>(
-    out: &mut Vec<u8>,
-    time: SystemTime,
-    sub_second: bool,
-    record: &T,
-    limit: usize,
-) -> Result<(), Rejected> {
-    out.push(0x92);
-    write_time(out, time, sub_second);
-    let start = out.len();
-    let mut serializer = rmp_serde::Serializer::new(&mut *out).with_struct_map();
-    record
-        .serialize(&mut serializer)
-        .map_err(|error| Rejected::Unserializable {
-            reason: error.to_string(),
-        })?;
-    if out.len() > limit {
-        return Err(Rejected::TooLarge {
-            bytes: out.len(),
-            limit,
-        });
-    }
-    check(out.get(start..).unwrap_or_default())
 }
 
 /// Writes an event time. Moments that an EventTime cannot hold (before 1970, after 2106-02-07) are written as
