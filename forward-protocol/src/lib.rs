@@ -9,8 +9,10 @@
 #![forbid(unsafe_code)]
 
 pub mod ack;
+pub mod encode;
 pub mod entries;
 pub mod frame;
+pub mod handshake;
 pub mod msgpack;
 
 #[cfg(test)]
