@@ -7,13 +7,12 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::time::Instant;
 
+use forward_protocol::encode::ChunkId;
+
 use crate::options::Mode;
 use crate::queue::{Batch, Waiter};
 use crate::random::Random;
 use crate::wire;
-
-/// Base64 of 16 random bytes, as the Forward Protocol Specification v1 recommends (section "Option").
-pub(crate) type ChunkId = [u8; 24];
 
 #[derive(Debug)]
 pub(crate) struct Chunk {

@@ -14,6 +14,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 
 use crate::error::ConnectionError;
+use crate::handshake;
 use crate::options::{Address, Options};
 
 /// A connection, whatever it runs over.
@@ -101,12 +102,20 @@ impl Connector {
         let stream = tokio::time::timeout(limit, self.open(address, turn))
             .await
             .map_err(|_| ConnectionError::ConnectTimeout(limit))??;
-        Ok(Connection {
+        let mut connection = Connection {
             stream,
             rest: Vec::new(),
             keep: true,
             address: address.to_string(),
-        })
+        };
+        if let Some(key) = &self.options.security.shared_key {
+            let limit = self.options.handshake_timeout;
+            let security = &self.options.security;
+            tokio::time::timeout(limit, handshake::perform(&mut connection, key, security))
+                .await
+                .map_err(|_| ConnectionError::HandshakeTimeout(limit))??;
+        }
+        Ok(connection)
     }
 
     async fn open(&self, address: &Address, turn: usize) -> Result<Box<dyn Stream>, ConnectionError> {

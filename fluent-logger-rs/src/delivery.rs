@@ -459,7 +459,7 @@ impl Delivery {
             .chunks
             .iter()
             .take(self.sent)
-            .position(|chunk| chunk.id == id);
+            .position(|chunk| chunk.id.as_bytes() == id);
         let Some(chunk) = place.and_then(|place| self.chunks.remove(place)) else {
             return if self.in_flight() > 0 {
                 Acked::Mismatch

@@ -5,13 +5,13 @@
 //! next connection until it did.
 #![forbid(unsafe_code)]
 
-mod answers;
 mod builder;
 mod chunk;
 mod connect;
 mod delivery;
 mod error;
 mod event;
+mod handshake;
 mod inside;
 #[cfg(feature = "log")]
 mod log_facade;

@@ -4,10 +4,7 @@
 
 use std::time::Duration;
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
-
-use crate::chunk::ChunkId;
+use forward_protocol::encode::ChunkId;
 
 /// Bytes fetched from the operating system at a time: 32 chunk ids.
 const POOL: usize = 512;
@@ -32,16 +29,13 @@ impl Random {
         })
     }
 
-    /// Base64 of 16 random bytes.
+    /// A fresh id.
     pub(crate) fn chunk_id(&mut self) -> ChunkId {
-        let bytes: [u8; 16] = self.take();
-        let mut id = [b'A'; 24];
-        // 16 bytes are 24 characters of Base64, always.
-        let _ = STANDARD.encode_slice(bytes, &mut id);
-        id
+        ChunkId::from_random(self.take())
     }
 
-    fn take<const N: usize>(&mut self) -> [u8; N] {
+    /// Random bytes from the operating system.
+    pub(crate) fn take<const N: usize>(&mut self) -> [u8; N] {
         if self.used + N > POOL {
             // It worked at the start, and Linux, macOS and Windows do not fail later. If one did: the
             // generator below still gives ids that differ from each other.
@@ -96,12 +90,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn chunk_ids_are_base64_of_sixteen_bytes_and_differ() {
+    fn chunk_ids_have_24_characters_and_differ() {
         let mut random = Random::new().unwrap();
         let mut seen = HashSet::new();
         for _ in 0..100_000 {
             let id = random.chunk_id();
-            assert_eq!(STANDARD.decode(id).unwrap().len(), 16);
+            assert_eq!(id.as_bytes().len(), 24);
             assert!(seen.insert(id));
         }
     }

@@ -1,13 +1,13 @@
-//! The messages of the Forward protocol's modes, as a client writes them.
+//! The messages of the Forward protocol's modes, as this client writes them.
 //!
-//! Shapes and option keys: Forward Protocol Specification v1. The option map is left out when it would say
-//! nothing; `size` is the number of events.
+//! Owns the choice of the writer for each mode; the shapes are those of [`forward_protocol::encode`], but for
+//! Message mode, where the event is encoded already.
 
 use std::ops::Range;
 
-use forward_protocol::msgpack::{write_array_len, write_bin, write_map_len, write_str, write_u64};
+use forward_protocol::encode::{ChunkId, EntryStream, write_forward, write_packed};
+use forward_protocol::msgpack::{write_array_len, write_map_len, write_str};
 
-use crate::chunk::ChunkId;
 use crate::options::Mode;
 
 /// A whole message and where its entries stand in it.
@@ -32,46 +32,45 @@ pub(crate) fn message(
     chunk: Option<&ChunkId>,
 ) -> Message {
     let mut out = Vec::with_capacity(entries.len() + tag.len() + 96);
-    let compressed = compress(mode, entries);
-    let has_options = chunk.is_some() || compressed.is_some();
-    write_array_len(&mut out, if has_options { 3 } else { 2 });
-    write_str(&mut out, tag.as_bytes());
-    let range = match (mode, &compressed) {
-        (Mode::Message | Mode::Forward, _) => {
-            write_array_len(&mut out, u32::try_from(events).unwrap_or(u32::MAX));
-            let start = out.len();
-            out.extend_from_slice(entries);
-            Some(start..out.len())
-        }
-        (_, Some(packed)) => {
-            write_bin(&mut out, packed);
-            None
-        }
-        (_, None) => {
-            write_bin(&mut out, entries);
-            Some(out.len() - entries.len()..out.len())
-        }
+    let count = u32::try_from(events).unwrap_or(u32::MAX);
+    if write_gzip(
+        &mut out,
+        mode,
+        tag,
+        EntryStream {
+            bytes: entries,
+            count,
+        },
+        chunk,
+    ) {
+        return Message {
+            bytes: out,
+            entries: None,
+        };
+    }
+    let stream = EntryStream {
+        bytes: entries,
+        count,
     };
-    if has_options {
-        write_map_len(
-            &mut out,
-            1 + u32::from(chunk.is_some()) + u32::from(compressed.is_some()),
-        );
-        if let Some(chunk) = chunk {
-            write_str(&mut out, b"chunk");
-            write_str(&mut out, chunk);
-        }
-        write_str(&mut out, b"size");
-        write_u64(&mut out, u64::try_from(events).unwrap_or(u64::MAX));
-        if compressed.is_some() {
-            write_str(&mut out, b"compressed");
-            write_str(&mut out, b"gzip");
-        }
+    // The entries end where the option map begins, which has the same bytes whatever stands before it.
+    let options = options_len(count, chunk);
+    match mode {
+        Mode::Message | Mode::Forward => write_forward(&mut out, tag.as_bytes(), stream, chunk),
+        _ => write_packed(&mut out, tag.as_bytes(), stream, chunk),
     }
+    let end = out.len() - options;
     Message {
+        entries: Some(end - entries.len()..end),
         bytes: out,
-        entries: range,
     }
+}
+
+/// Length of the option map behind uncompressed entries: what an empty message has behind its empty payload.
+fn options_len(count: u32, chunk: Option<&ChunkId>) -> usize {
+    let mut empty = Vec::with_capacity(64);
+    write_packed(&mut empty, b"", EntryStream { bytes: b"", count }, chunk);
+    // Array header, empty tag, empty binary.
+    empty.len() - 4
 }
 
 /// One event as a message of Message mode; `entry` is `[time, record]`.
@@ -86,27 +85,39 @@ pub(crate) fn single(tag: &str, entry: &[u8], chunk: Option<&ChunkId>) -> Single
     if let Some(chunk) = chunk {
         write_map_len(&mut out, 1);
         write_str(&mut out, b"chunk");
-        write_str(&mut out, chunk);
+        write_str(&mut out, chunk.as_bytes());
     }
     Single { bytes: out, range }
 }
 
+/// False if the message is not to be compressed, or cannot be.
 #[cfg(feature = "gzip")]
-fn compress(mode: Mode, entries: &[u8]) -> Option<Vec<u8>> {
-    use std::io::Write as _;
+fn write_gzip(
+    out: &mut Vec<u8>,
+    mode: Mode,
+    tag: &str,
+    entries: EntryStream<'_>,
+    chunk: Option<&ChunkId>,
+) -> bool {
+    use forward_protocol::encode::{compress, write_compressed};
+    use forward_protocol::entries::Compression::Gzip;
     if mode != Mode::PackedGzip {
-        return None;
+        return false;
     }
-    let out = Vec::with_capacity(entries.len() / 4 + 64);
-    let mut encoder = flate2::write::GzEncoder::new(out, flate2::Compression::fast());
-    // Writing to memory does not fail; if it did, the entries go uncompressed.
-    encoder.write_all(entries).ok()?;
-    encoder.finish().ok()
+    let Ok(packed) = compress(Gzip, entries.bytes, GZIP_LEVEL) else {
+        return false;
+    };
+    write_compressed(out, tag.as_bytes(), Gzip, &packed, entries.count, chunk);
+    true
 }
 
+/// Logs repeat themselves: the fastest level already takes most of it out.
+#[cfg(feature = "gzip")]
+const GZIP_LEVEL: u32 = 1;
+
 #[cfg(not(feature = "gzip"))]
-fn compress(_: Mode, _: &[u8]) -> Option<Vec<u8>> {
-    None
+fn write_gzip(_: &mut Vec<u8>, _: Mode, _: &str, _: EntryStream<'_>, _: Option<&ChunkId>) -> bool {
+    false
 }
 
 #[cfg(test)]

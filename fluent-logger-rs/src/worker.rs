@@ -13,9 +13,9 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
+use forward_protocol::ack::{AckReader, Reply};
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
 
-use crate::answers::{Answer, Answers};
 use crate::builder::Callbacks;
 use crate::chunk::{self, Chunk};
 use crate::connect::{Connection, Connector, Probe};
@@ -47,7 +47,7 @@ pub(crate) struct Worker {
 /// The present connection.
 struct Line {
     connection: Connection,
-    answers: Answers,
+    answers: AckReader,
 }
 
 /// What ended a wait.
@@ -219,7 +219,8 @@ impl Worker {
                 counters.connected.store(true, Relaxed);
                 self.shared.lock().address = Some(connection.address.clone());
                 self.delivery.connected(now, connection.keep);
-                let answers = Answers::new(std::mem::take(&mut connection.rest));
+                let mut answers = AckReader::new();
+                answers.feed(&std::mem::take(&mut connection.rest));
                 self.line = Some(Line { connection, answers });
                 self.read_answers();
             }
@@ -303,20 +304,21 @@ impl Worker {
 
     fn read_answers(&mut self) {
         while let Some(line) = self.line.as_mut() {
-            let answer = match line.answers.next() {
-                Ok(Some(answer)) => answer,
+            let reply = match line.answers.reply() {
+                Ok(Some(reply)) => reply,
                 Ok(None) => return,
-                Err(reason) => return self.lose(&ConnectionError::Protocol(reason)),
+                Err(error) => return self.lose(&ConnectionError::Protocol(error.to_string())),
             };
-            match answer {
-                Answer::Ack(id) => match self.delivery.acked(&id) {
+            match reply {
+                Reply::Ack(id) => match self.delivery.acked(&id) {
                     Acked::Delivered(chunk) => self.delivered(*chunk, Outcome::Acknowledged),
                     Acked::Mismatch => self.lose(&ConnectionError::AckMismatch),
                     Acked::Unasked => {}
                 },
-                Answer::Refusal if self.delivery.in_flight() > 0 => self.lose(&ConnectionError::AckMismatch),
-                Answer::Helo => self.lose(&ConnectionError::SharedKeyRequired),
-                Answer::Refusal | Answer::Other => {}
+                Reply::Nack if self.delivery.in_flight() > 0 => self.lose(&ConnectionError::AckMismatch),
+                Reply::Helo => self.lose(&ConnectionError::SharedKeyRequired),
+                // Of no concern: the read side is drained, and that is all.
+                _ => {}
             }
         }
     }

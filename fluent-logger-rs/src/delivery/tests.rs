@@ -90,7 +90,7 @@ impl Rig {
         slices[..used].iter().flat_map(|slice| slice.to_vec()).collect()
     }
 
-    fn ids(&self) -> Vec<crate::chunk::ChunkId> {
+    fn ids(&self) -> Vec<forward_protocol::encode::ChunkId> {
         self.delivery.chunks.iter().map(|chunk| chunk.id).collect()
     }
 }
@@ -106,7 +106,7 @@ fn resends_the_same_bytes_in_order_after_a_loss() {
     let first = rig.write(0);
     assert_eq!(rig.delivery.in_flight(), 3, "the window is three chunks");
     assert!(
-        matches!(rig.delivery.acked(&ids[1]), Acked::Delivered(_)),
+        matches!(rig.delivery.acked(ids[1].as_bytes()), Acked::Delivered(_)),
         "acks may come out of order"
     );
     let second = rig.write(1);
@@ -152,8 +152,8 @@ fn acks_for_other_things() {
     rig.write(0);
     assert!(matches!(rig.delivery.acked(b"what"), Acked::Mismatch));
     let id = rig.ids()[0];
-    assert!(matches!(rig.delivery.acked(&id), Acked::Delivered(_)));
-    assert!(matches!(rig.delivery.acked(&id), Acked::Unasked));
+    assert!(matches!(rig.delivery.acked(id.as_bytes()), Acked::Delivered(_)));
+    assert!(matches!(rig.delivery.acked(id.as_bytes()), Acked::Unasked));
 }
 
 #[test]
@@ -162,9 +162,9 @@ fn an_ack_for_a_chunk_that_was_not_written_is_none() {
     rig.push();
     rig.connect(0);
     let id = rig.ids()[0];
-    assert!(matches!(rig.delivery.acked(&id), Acked::Unasked));
+    assert!(matches!(rig.delivery.acked(id.as_bytes()), Acked::Unasked));
     rig.delivery.wrote(rig.at(0), 3);
-    assert!(matches!(rig.delivery.acked(&id), Acked::Mismatch));
+    assert!(matches!(rig.delivery.acked(id.as_bytes()), Acked::Mismatch));
 }
 
 #[test]
@@ -237,7 +237,7 @@ fn pauses_double_up_to_the_cap_and_end_with_success() {
     let id = rig.ids()[0];
     let length = rig.slice(0).len();
     rig.delivery.wrote(now, length);
-    assert!(matches!(rig.delivery.acked(&id), Acked::Delivered(_)));
+    assert!(matches!(rig.delivery.acked(id.as_bytes()), Acked::Delivered(_)));
     rig.push();
     // After a good connection the next attempt is immediate, and the pause after it is short again.
     rig.delivery.lost(now);
@@ -343,12 +343,12 @@ fn an_old_connection_awaits_its_acks_and_gets_no_new_chunks() {
     let wait = rig.delivery.step(rig.at(1500), true);
     assert!(matches!(wait, Step::Exchange { write: false, .. }), "{wait:?}");
     assert!(!rig.delivery.wants_more(rig.at(1500)));
-    rig.delivery.acked(&ids[0]);
+    rig.delivery.acked(ids[0].as_bytes());
     assert!(matches!(
         rig.delivery.step(rig.at(1500), true),
         Step::Exchange { write: false, .. }
     ));
-    rig.delivery.acked(&ids[1]);
+    rig.delivery.acked(ids[1].as_bytes());
     assert_eq!(rig.delivery.step(rig.at(1500), true), Step::Close);
     rig.delivery.closed();
     assert_eq!(rig.delivery.resent(), 0);
@@ -424,7 +424,7 @@ fn without_keepalive_each_chunk_has_its_connection() {
         rig.write(round);
         assert_eq!(rig.delivery.in_flight(), 1);
         let id = rig.ids()[0];
-        assert!(matches!(rig.delivery.acked(&id), Acked::Delivered(_)));
+        assert!(matches!(rig.delivery.acked(id.as_bytes()), Acked::Delivered(_)));
         assert_eq!(rig.delivery.step(rig.at(round), true), Step::Close);
         rig.delivery.closed();
     }

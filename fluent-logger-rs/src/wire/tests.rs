@@ -3,7 +3,10 @@
 use super::*;
 
 const ENTRY: &[u8] = b"\x92\xd7\x00\x65\x53\xf1\x00\x07\x5b\xcd\x15\x81\xa3log\xa2hi";
-const ID: &ChunkId = b"wjuG8UNGMPQTCSrJs/JvPA==";
+/// Of "wjuG8UNGMPQTCSrJs/JvPA==".
+const RANDOM: [u8; 16] = [
+    0xc2, 0x3b, 0x86, 0xf1, 0x43, 0x46, 0x30, 0xf4, 0x13, 0x09, 0x2a, 0xc9, 0xb3, 0xf2, 0x6f, 0x3c,
+];
 
 fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
@@ -21,7 +24,7 @@ fn message_mode_without_options_is_the_vector_v2() {
 
 #[test]
 fn message_mode_with_a_chunk_id() {
-    let message = single("t.a", ENTRY, Some(ID));
+    let message = single("t.a", ENTRY, Some(&ChunkId::from_random(RANDOM)));
     let expected = [
         &b"\x94\xa3t.a"[..],
         &ENTRY[1..],
@@ -35,7 +38,13 @@ fn message_mode_with_a_chunk_id() {
 fn forward_mode() {
     let plain = message(Mode::Forward, "t.a", &[ENTRY, ENTRY].concat(), 2, None);
     assert_eq!(plain.bytes, [&b"\x92\xa3t.a\x92"[..], ENTRY, ENTRY].concat());
-    let acked = message(Mode::Forward, "t.a", ENTRY, 1, Some(ID));
+    let acked = message(
+        Mode::Forward,
+        "t.a",
+        ENTRY,
+        1,
+        Some(&ChunkId::from_random(RANDOM)),
+    );
     let options = b"\x82\xa5chunk\xb8wjuG8UNGMPQTCSrJs/JvPA==\xa4size\x01";
     assert_eq!(acked.bytes, [&b"\x93\xa3t.a\x91"[..], ENTRY, options].concat());
     assert_eq!(&acked.bytes[acked.entries.unwrap()], ENTRY);
@@ -47,7 +56,13 @@ fn packed_mode() {
     assert_eq!(plain.bytes, [&b"\x92\xa3t.a\xc4\x13"[..], ENTRY].concat());
     assert_eq!(&plain.bytes[plain.entries.unwrap()], ENTRY);
     let many = ENTRY.repeat(20_000);
-    let acked = message(Mode::Packed, "t.a", &many, 20_000, Some(ID));
+    let acked = message(
+        Mode::Packed,
+        "t.a",
+        &many,
+        20_000,
+        Some(&ChunkId::from_random(RANDOM)),
+    );
     let options = b"\x82\xa5chunk\xb8wjuG8UNGMPQTCSrJs/JvPA==\xa4size\xcd\x4e\x20";
     assert_eq!(
         acked.bytes,
@@ -59,7 +74,13 @@ fn packed_mode() {
 #[test]
 fn gzip_mode() {
     use std::io::Read as _;
-    let sealed = message(Mode::PackedGzip, "t.a", &ENTRY.repeat(100), 100, Some(ID));
+    let sealed = message(
+        Mode::PackedGzip,
+        "t.a",
+        &ENTRY.repeat(100),
+        100,
+        Some(&ChunkId::from_random(RANDOM)),
+    );
     assert!(sealed.entries.is_none());
     let mut reader = forward_protocol::msgpack::Reader::new(&sealed.bytes);
     assert_eq!(reader.array_len().unwrap(), 3);

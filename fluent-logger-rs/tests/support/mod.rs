@@ -2,7 +2,7 @@
 //!
 //! Owns listening, reading whole messages and remembering what came. Acks only when the script says so.
 
-#![allow(dead_code, reason = "each test file uses another part of it")]
+#![allow(dead_code, unreachable_pub, reason = "each test file uses another part of it")]
 
 use std::collections::HashMap;
 use std::io::{ErrorKind, Read, Write};
@@ -40,6 +40,7 @@ pub struct Server {
     seen: Arc<(Mutex<Seen>, Condvar)>,
     stop: Arc<AtomicBool>,
     connections: Arc<AtomicUsize>,
+    closed: Arc<AtomicUsize>,
     streams: Arc<Mutex<Vec<TcpStream>>>,
     acceptor: Option<JoinHandle<()>>,
 }
@@ -77,9 +78,11 @@ impl Server {
         let seen = Arc::new((Mutex::new(Seen::default()), Condvar::new()));
         let stop = Arc::new(AtomicBool::new(false));
         let connections = Arc::new(AtomicUsize::new(0));
-        let streams = Arc::new(Mutex::new(Vec::new()));
+        let closed = Arc::new(AtomicUsize::new(0));
+        let streams = Arc::new(Mutex::new(Vec::<TcpStream>::new()));
         let script = Arc::new(script);
         let acceptor = {
+            let closed = Arc::clone(&closed);
             let (seen, stop, connections, streams) = (
                 Arc::clone(&seen),
                 Arc::clone(&stop),
@@ -95,6 +98,7 @@ impl Server {
                     streams.lock().unwrap().push(stream.try_clone().unwrap());
                     let number = connections.fetch_add(1, Ordering::SeqCst);
                     let (seen, stop, script) = (Arc::clone(&seen), Arc::clone(&stop), Arc::clone(&script));
+                    let closed = Arc::clone(&closed);
                     std::thread::spawn(move || {
                         let mut peer = Peer {
                             number,
@@ -106,6 +110,7 @@ impl Server {
                         script(&mut peer);
                         // The clone in `streams` would keep it open.
                         let _ = peer.stream.shutdown(std::net::Shutdown::Both);
+                        closed.fetch_add(1, Ordering::SeqCst);
                     });
                 }
             })
@@ -115,6 +120,7 @@ impl Server {
             seen,
             stop,
             connections,
+            closed,
             streams,
             acceptor: Some(acceptor),
         }
@@ -122,6 +128,15 @@ impl Server {
 
     pub fn connections(&self) -> usize {
         self.connections.load(Ordering::SeqCst)
+    }
+
+    /// Waits until this many connections were closed by their scripts.
+    pub fn wait_for_closed(&self, count: usize) {
+        let started = Instant::now();
+        while self.closed.load(Ordering::SeqCst) < count {
+            assert!(started.elapsed() < PATIENCE, "not {count} closed");
+            std::thread::sleep(Duration::from_millis(1));
+        }
     }
 
     /// Every message, in order of arrival, with the number of its connection.
@@ -230,6 +245,15 @@ impl Peer {
 
     pub fn stream(&mut self) -> &mut TcpStream {
         &mut self.stream
+    }
+
+    /// Whether the client still holds the connection; reads nothing.
+    pub fn alive(&self) -> bool {
+        self.stream.set_nonblocking(true).unwrap();
+        let alive = !matches!(self.stream.take_error(), Ok(Some(_)))
+            && self.stream.peek(&mut [0]).is_ok_and(|count| count > 0);
+        self.stream.set_nonblocking(false).unwrap();
+        alive
     }
 
     pub fn stopped(&self) -> bool {
