@@ -94,7 +94,6 @@ enum Refusal {
 struct Client {
     logger: Logger,
     tag: String,
-    blocks: bool,
     open: Open,
 }
 
@@ -109,7 +108,6 @@ impl Client {
         Ok(Self {
             logger,
             tag: options["tag"].as_str().unwrap_or("t").to_owned(),
-            blocks: options["overflow"].as_str() == Some("block"),
             open: Arc::default(),
         })
     }
@@ -118,6 +116,14 @@ impl Client {
         let id = command["id"].as_u64().unwrap_or(0);
         let tag = command["tag"].as_str().unwrap_or(&self.tag);
         let record = Record(&command["record"]);
+        if let Some(bytes) = not_serde(&command["record"]) {
+            // What serde cannot say goes as MessagePack; nobody waits for the delivery of these in the cases.
+            match self.logger.log_encoded(time_of(&command["time"]), tag, &bytes) {
+                Ok(()) => say(&json!({ "event": "sent", "id": id, "took_ms": 0.0 })),
+                Err(error) => say(&json!({ "event": "rejected", "id": id, "error": error.to_string() })),
+            }
+            return;
+        }
         let (result, took) = self.hand_over(id, tag, time_of(&command["time"]), &record);
         let took = took.as_secs_f64() * 1000.0;
         match result {
@@ -134,12 +140,6 @@ impl Client {
         time: SystemTime,
         record: &(impl Serialize + Sync),
     ) -> (Result<(), String>, Duration) {
-        if self.blocks {
-            // `send` never blocks, `log` does; what becomes of the event is told by `flush` and `close` then.
-            let started = Instant::now();
-            let result = tokio::task::block_in_place(|| self.logger.log_at(time, tag, record));
-            return (result.map_err(|error| error.to_string()), started.elapsed());
-        }
         let key = key_of(tag, record);
         self.open
             .lock()
@@ -148,12 +148,15 @@ impl Client {
             .or_default()
             .push(id);
         let started = Instant::now();
-        let sending = self.logger.send_at(time, tag, record);
+        let sending = tokio::task::block_in_place(|| self.logger.log_tracked(time, tag, record));
         let took = started.elapsed();
-        if let Some(rejected) = sending.rejected() {
-            forget(&self.open, &key, id);
-            return (Err(rejected.to_string()), took);
-        }
+        let sending = match sending {
+            Ok(sending) => sending,
+            Err(rejected) => {
+                forget(&self.open, &key, id);
+                return (Err(rejected.to_string()), took);
+            }
+        };
         let open = Arc::clone(&self.open);
         tokio::spawn(async move {
             match sending.await {
@@ -261,7 +264,7 @@ fn configure(options: &Value) -> Result<Builder, Refusal> {
     let number = |name: &str| options[name].as_u64();
     let size = |name: &str| number(name).and_then(|value| usize::try_from(value).ok());
     let time = |name: &str| number(name).map(Duration::from_millis);
-    let mut builder = Logger::builder().own_thread(text("overflow") == Some("block"));
+    let mut builder = Logger::builder();
     let tls = options["tls"].is_object();
     for endpoint in options["endpoints"]
         .as_array()
@@ -414,6 +417,29 @@ fn special(map: &Map<String, Value>) -> Option<Special> {
     })
 }
 
+/// The record as MessagePack, if a text on its first level is not UTF-8: such a text is no Rust string.
+fn not_serde(record: &Value) -> Option<Vec<u8>> {
+    use forward_protocol::msgpack::{write_map_len, write_str};
+    let map = record.as_object()?;
+    let raw = |value: &Value| match special(value.as_object()?)? {
+        Special::Text(bytes) if std::str::from_utf8(&bytes).is_err() => Some(bytes),
+        _ => None,
+    };
+    if !map.values().any(|value| raw(value).is_some()) {
+        return None;
+    }
+    let mut out = Vec::new();
+    write_map_len(&mut out, u32::try_from(map.len()).ok()?);
+    for (key, value) in map {
+        write_str(&mut out, key.as_bytes());
+        match raw(value) {
+            Some(bytes) => write_str(&mut out, &bytes),
+            None => out.extend(rmp_serde::to_vec_named(&Record(value)).ok()?),
+        }
+    }
+    Some(out)
+}
+
 fn from_hex(text: &str) -> Option<Vec<u8>> {
     text.as_bytes()
         .chunks(2)
@@ -425,7 +451,7 @@ impl Serialize for Special {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         match self {
             Self::Bytes(bytes) => serializer.serialize_bytes(bytes),
-            // Rust text is UTF-8: what is not cannot be a `str` here, and goes as binary.
+            // `not_serde` takes those on the first level.
             Self::Text(bytes) => match std::str::from_utf8(bytes) {
                 Ok(text) => serializer.serialize_str(text),
                 Err(_) => serializer.serialize_bytes(bytes),

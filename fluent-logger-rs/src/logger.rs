@@ -18,6 +18,7 @@ use crate::builder::Builder;
 use crate::error::{FlushError, Rejected, SendError};
 use crate::event::{Event, Stats};
 use crate::options::OnFull;
+use crate::queue::Waiter;
 use crate::record;
 use crate::shared::{Flush, Shared};
 
@@ -97,6 +98,50 @@ impl Logger {
         self.count(result)
     }
 
+    /// As [`log_at`](Self::log_at), and gives a future that resolves when the event is delivered. Unlike with
+    /// [`send`](Self::send) the event lingers for company, and with [`OnFull::Wait`] the call waits for room: for
+    /// applications that hand over many events and learn later how each fared.
+    ///
+    /// # Errors
+    /// As [`log`](Self::log); the future gives [`SendError`].
+    pub fn log_tracked<T: Serialize + ?Sized>(
+        &self,
+        time: SystemTime,
+        tag: &str,
+        record: &T,
+    ) -> Result<Sending, Rejected> {
+        let shared = self.shared();
+        let options = &shared.options;
+        let (waiter, receiver) = Waiter::new(false);
+        let result = with_tag(&options.tag_prefix, tag, |tag| {
+            record::with_entry(time, options.sub_second, record, options.record_limit, |entry| {
+                shared.push(tag, entry, Some(waiter))
+            })
+        });
+        self.count(result).map(|()| Sending(State::Queued(receiver)))
+    }
+
+    /// As [`log_at`](Self::log_at), for a record that is MessagePack already: one map with text keys. Its strings
+    /// need not be UTF-8; they are sent as they are.
+    ///
+    /// # Errors
+    /// As [`log`](Self::log); [`Rejected::Unserializable`] if it is not exactly one MessagePack value.
+    pub fn log_encoded(&self, time: SystemTime, tag: &str, record: &[u8]) -> Result<(), Rejected> {
+        let shared = self.shared();
+        let options = &shared.options;
+        let write = |out: &mut Vec<u8>| {
+            record::check(record)?;
+            out.extend_from_slice(record);
+            Ok(())
+        };
+        let result = with_tag(&options.tag_prefix, tag, |tag| {
+            record::with_written(time, options.sub_second, options.record_limit, write, |entry| {
+                shared.push(tag, entry, None)
+            })
+        });
+        self.count(result)
+    }
+
     /// Queues an event whose record `write` writes as MessagePack. Refusals are counted and otherwise silent:
     /// there is nobody to tell.
     #[cfg(any(feature = "log", feature = "tracing"))]
@@ -153,7 +198,7 @@ impl Logger {
         let shared = self.shared();
         let options = &shared.options;
         let may_wait = matches!(options.on_full, OnFull::Wait(_));
-        let (waiter, receiver) = oneshot::channel();
+        let (waiter, receiver) = Waiter::new(true);
         let mut delayed = None;
         let result =
             with_tag(&options.tag_prefix, tag, |tag| {
@@ -307,12 +352,7 @@ fn with_tag<R>(
     then(&full)
 }
 
-async fn push_when_room(
-    shared: &Shared,
-    tag: &str,
-    entry: &[u8],
-    waiter: oneshot::Sender<Result<(), SendError>>,
-) -> Result<(), SendError> {
+async fn push_when_room(shared: &Shared, tag: &str, entry: &[u8], waiter: Waiter) -> Result<(), SendError> {
     let mut waiter = Some(waiter);
     loop {
         let mut room = pin!(shared.room.notified());

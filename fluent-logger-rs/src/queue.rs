@@ -15,7 +15,24 @@ use tokio::sync::oneshot;
 use crate::error::SendError;
 
 /// Tells one `send` how its event fared.
-pub(crate) type Waiter = oneshot::Sender<Result<(), SendError>>;
+#[derive(Debug)]
+pub(crate) struct Waiter {
+    done: oneshot::Sender<Result<(), SendError>>,
+    /// The event shall not linger for company.
+    urgent: bool,
+}
+
+impl Waiter {
+    pub(crate) fn new(urgent: bool) -> (Self, oneshot::Receiver<Result<(), SendError>>) {
+        let (done, receiver) = oneshot::channel();
+        (Self { done, urgent }, receiver)
+    }
+
+    pub(crate) fn tell(self, result: Result<(), SendError>) {
+        // Whoever asked may be gone; then nobody wants to know.
+        let _ = self.done.send(result);
+    }
+}
 
 /// Bytes that an event costs besides its own: its place in the table of ends and its share of the rest.
 pub(crate) const OVERHEAD: usize = 8;
@@ -43,7 +60,7 @@ pub(crate) struct Batch {
     /// Events at the front that were dropped; they are still in `entries`, which a batch bounds.
     pub(crate) dropped: usize,
     /// (event, who waits for it), in order.
-    pub(crate) waiters: Vec<(usize, Waiter)>,
+    pub(crate) waiters: VecDeque<(usize, Waiter)>,
     due: Instant,
     urgent: bool,
 }
@@ -187,9 +204,9 @@ impl Queue {
                 .ends
                 .push(u32::try_from(batch.entries.len()).unwrap_or(u32::MAX));
             if let Some(waiter) = waiter {
-                batch.waiters.push((batch.ends.len() - 1, waiter));
-                wake |= !batch.urgent;
-                batch.urgent = true;
+                wake |= waiter.urgent && !batch.urgent;
+                batch.urgent |= waiter.urgent;
+                batch.waiters.push_back((batch.ends.len() - 1, waiter));
             }
             if batch.ends.len() >= limits.0 || batch.entries.len() >= limits.1 {
                 self.open.remove(tag);
@@ -236,7 +253,7 @@ impl Queue {
             entries: Vec::new(),
             ends: Vec::new(),
             dropped: 0,
-            waiters: Vec::new(),
+            waiters: VecDeque::new(),
             due: now.checked_add(self.limits.linger).unwrap_or(now),
             urgent: false,
         }));
@@ -257,11 +274,12 @@ impl Queue {
         self.events -= 1;
         while batch
             .waiters
-            .first()
+            .front()
             .is_some_and(|(waits_for, _)| *waits_for <= event)
         {
-            // The receiver may be gone; then nobody wants to know.
-            let _ = batch.waiters.remove(0).1.send(Err(SendError::Dropped));
+            if let Some((_, waiter)) = batch.waiters.pop_front() {
+                waiter.tell(Err(SendError::Dropped));
+            }
         }
         if batch.events() == 0 {
             self.remove(index);

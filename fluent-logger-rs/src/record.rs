@@ -100,7 +100,7 @@ fn floor_seconds(before: Duration) -> i64 {
 
 /// Walks one encoded record: it must be a map, the keys of all maps must be strings, and containers must not
 /// nest deeper than [`MAX_DEPTH`]. Iterative, so that no record can overflow the stack here.
-fn check(record: &[u8]) -> Result<(), Rejected> {
+pub(crate) fn check(record: &[u8]) -> Result<(), Rejected> {
     // Per open container: values still to come, and whether it is a map (then at even counts a key is next).
     let mut open = [(0u64, false); MAX_DEPTH];
     let mut depth = 0usize;
@@ -136,6 +136,16 @@ fn check(record: &[u8]) -> Result<(), Rejected> {
         {
             depth -= 1;
         }
+        if depth == 0 && !reader.is_empty() {
+            return Err(Rejected::Unserializable {
+                reason: "bytes behind the record".to_owned(),
+            });
+        }
+    }
+    if depth > 0 {
+        return Err(Rejected::Unserializable {
+            reason: "the record ends early".to_owned(),
+        });
     }
     Ok(())
 }

@@ -263,6 +263,12 @@ impl Worker {
             let mut woken = pin!(self.shared.wake.notified());
             let mut timer = pin!(until.map(|until| tokio::time::sleep_until(until.into())));
             std::future::poll_fn(|context| {
+                // First, so that what has left counts as written even if the peer closes right behind it.
+                if flush {
+                    if let Poll::Ready(result) = Pin::new(&mut *stream).poll_flush(context) {
+                        return Poll::Ready(Happened::Flushed(result));
+                    }
+                }
                 let mut buffer = ReadBuf::new(&mut inbox);
                 if let Poll::Ready(result) = Pin::new(&mut *stream).poll_read(context, &mut buffer) {
                     return Poll::Ready(Happened::Read(result.map(|()| buffer.filled().len())));
@@ -270,11 +276,6 @@ impl Worker {
                 if !slices.is_empty() {
                     if let Poll::Ready(result) = Pin::new(&mut *stream).poll_write_vectored(context, slices) {
                         return Poll::Ready(Happened::Wrote(result));
-                    }
-                }
-                if flush {
-                    if let Poll::Ready(result) = Pin::new(&mut *stream).poll_flush(context) {
-                        return Poll::Ready(Happened::Flushed(result));
                     }
                 }
                 poll_pause(context, woken.as_mut(), timer.as_mut())
@@ -387,7 +388,7 @@ impl Worker {
         counters.delivered_events.fetch_add(chunk.events as u64, Relaxed);
         self.settle(chunk.events, chunk.cost);
         for waiter in chunk.waiters {
-            let _ = waiter.send(Ok(()));
+            waiter.tell(Ok(()));
         }
         self.report(Report::new(chunk.tag, chunk.events, outcome));
     }
@@ -402,7 +403,7 @@ impl Worker {
             self.settle(chunk.events, chunk.cost);
             let lost = Event::of_chunk(&chunk).collect();
             for waiter in chunk.waiters {
-                let _ = waiter.send(Err(SendError::GaveUp { attempts }));
+                waiter.tell(Err(SendError::GaveUp { attempts }));
             }
             self.report(Report::new(
                 chunk.tag,
@@ -472,7 +473,7 @@ impl Drop for Worker {
             let _ = flush.done.send(Err(FlushError::Closed));
         }
         for waiter in waiters {
-            let _ = waiter.send(Err(SendError::Closed));
+            waiter.tell(Err(SendError::Closed));
         }
         self.shared.counters.connected.store(false, Relaxed);
         self.shared.announce_room();

@@ -86,7 +86,7 @@ fn due_says_when() {
 fn somebody_who_waits_makes_a_batch_urgent() {
     let now = Instant::now();
     let mut queue = Queue::new(limits());
-    let (waiter, _receiver) = oneshot::channel();
+    let (waiter, _receiver) = Waiter::new(true);
     assert!(queue.push(now, "a", &[0; 10], Some(waiter), false).unwrap().wake);
     assert_eq!(queue.due(now), Due::Now);
 }
@@ -150,7 +150,7 @@ fn a_batch_never_exceeds_its_bytes_unless_one_event_does() {
 fn drops_the_oldest_and_says_which() {
     let now = Instant::now();
     let mut queue = Queue::new(limits());
-    let (waiter, mut receiver) = oneshot::channel();
+    let (waiter, mut receiver) = Waiter::new(true);
     queue.push(now, "old", &[0; 10], Some(waiter), true).unwrap();
     for byte in 1..10 {
         queue.push(now, "a", &[byte; 10], None, true).unwrap();

@@ -173,3 +173,27 @@ fn a_record_may_log_while_it_is_serialised() {
     let entry = encode(at(1, 0), false, &Nested).unwrap();
     assert_eq!(entry, b"\x92\x01\x81\xa5outer\x01");
 }
+
+#[test]
+fn encoded_records_are_exactly_one_map() {
+    assert_eq!(check(b"\x81\xa1a\x01"), Ok(()));
+    assert_eq!(check(b"\x80"), Ok(()));
+    assert_eq!(check(b"\x81\xa1a\xa2\xff\xfe"), Ok(()), "text that is not UTF-8");
+    assert!(matches!(
+        check(b"\x81\xa1a\x01\x02"),
+        Err(Rejected::Unserializable { .. })
+    ));
+    assert!(matches!(
+        check(b"\x82\xa1a\x01"),
+        Err(Rejected::Unserializable { .. })
+    ));
+    assert!(matches!(
+        check(b"\x81\xa1a\xa5bc"),
+        Err(Rejected::Unserializable { .. })
+    ));
+    assert!(matches!(
+        check(b"\x81\xa1a\xc1"),
+        Err(Rejected::Unserializable { .. })
+    ));
+    assert_eq!(check(b""), Err(Rejected::NotAMap));
+}
