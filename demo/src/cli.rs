@@ -1,0 +1,303 @@
+//! The command line: flags, their environment variables and defaults, and the start of the chosen part.
+//!
+//! Long flags may also be written with one dash (`-target URL`), as programs in Go take them.
+
+use std::{
+    ffi::OsString,
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+    path::PathBuf,
+    process::ExitCode,
+    time::Duration,
+};
+
+use clap::{Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
+
+use crate::{Error, client, server, service, signal};
+
+/// The demo application of Windrow: a server and a client, three services, and their sidecars.
+#[derive(Debug, Parser)]
+#[command(name = "demo", version)]
+pub struct Cli {
+    /// The part to run.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// The parts.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// HTTP server that writes two JSON lines per request of /hello to a log file
+    Server(ServerArgs),
+    /// Sends requests, each with a trace id of its own
+    Client(ClientArgs),
+    /// One of the services user (port 3000), product (3002) and order (3003, calls the other two)
+    Service(ServiceArgs),
+}
+
+/// Flags of `demo server`.
+#[derive(Args, Debug)]
+pub struct ServerArgs {
+    /// Port to listen on; 0 takes a free one
+    #[arg(long, env = "SERVER_PORT", default_value_t = 8080)]
+    port: u16,
+    /// Address to listen on
+    #[arg(long, env = "SERVER_HOST", default_value_t = IpAddr::V4(Ipv4Addr::UNSPECIFIED))]
+    host: IpAddr,
+    /// File for the JSON log lines
+    #[arg(long, env = "SERVER_LOG_PATH", default_value = "/var/log/app/app.log")]
+    log_path: PathBuf,
+    /// How long requests in flight may take after SIGTERM
+    #[arg(long, env = "SERVER_SHUTDOWN_TIMEOUT", default_value = "10s", value_parser = duration)]
+    shutdown_timeout: Duration,
+}
+
+/// Flags of `demo client`.
+#[derive(Args, Debug)]
+pub struct ClientArgs {
+    /// Address to send the requests to
+    #[arg(
+        long,
+        env = "CLIENT_TARGET_URL",
+        default_value = "http://localhost:8080/hello"
+    )]
+    target: String,
+    /// Number of requests; 0 goes on until stopped
+    #[arg(long, env = "CLIENT_COUNT", default_value_t = 20)]
+    count: u64,
+    /// Requests under way at once
+    #[arg(long, env = "CLIENT_CONCURRENCY", default_value_t = 3, value_parser = at_least_one)]
+    concurrency: usize,
+    /// Time from the start of one request to the start of the next
+    #[arg(long, env = "CLIENT_INTERVAL", default_value = "300ms", value_parser = duration)]
+    interval: Duration,
+    /// Time that one attempt may take
+    #[arg(long, env = "CLIENT_TIMEOUT", default_value = "3s", value_parser = duration)]
+    timeout: Duration,
+    /// Further attempts after a network error, 429 or 5xx
+    #[arg(long, env = "CLIENT_MAX_RETRIES", default_value_t = 3)]
+    retries: u32,
+}
+
+/// Flags of `demo service`.
+#[derive(Args, Debug)]
+pub struct ServiceArgs {
+    /// Its name: user, product, order, or any other together with --port
+    #[arg(env = "SERVICE_NAME")]
+    name: String,
+    /// Port to listen on; 0 takes a free one [default: 3000, 3002 or 3003 by the name]
+    #[arg(long, env = "SERVICE_PORT")]
+    port: Option<u16>,
+    /// Address to listen on
+    #[arg(long, env = "SERVICE_HOST", default_value_t = IpAddr::V4(Ipv4Addr::UNSPECIFIED))]
+    host: IpAddr,
+    /// File for the JSON log lines
+    #[arg(long, env = "SERVICE_LOG_PATH", default_value = "/var/log/app/app.log")]
+    log_path: PathBuf,
+    /// Services that each request calls with its trace id [default for order: user and product on this machine]
+    #[arg(long, env = "SERVICE_CALLS", value_delimiter = ',', num_args = 0..)]
+    calls: Option<Vec<String>>,
+    /// How long requests in flight may take after SIGTERM
+    #[arg(long, env = "SERVICE_SHUTDOWN_TIMEOUT", default_value = "10s", value_parser = duration)]
+    shutdown_timeout: Duration,
+}
+
+/// Reads the command line; prints help or what is wrong and exits, as clap does.
+pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Cli {
+    try_parse(arguments).unwrap_or_else(|error| error.exit())
+}
+
+fn try_parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Cli, clap::Error> {
+    let command = Cli::command();
+    let matches = command
+        .clone()
+        .try_get_matches_from(go_style(&command, arguments))?;
+    Cli::from_arg_matches(&matches)
+}
+
+/// Runs the chosen part until its end or a stop signal.
+///
+/// # Errors
+/// Whatever ends the part before its time.
+pub async fn run(cli: Cli) -> Result<ExitCode, Error> {
+    let stop = signal::stop_token().map_err(Error::io("signal handlers cannot be installed"))?;
+    match cli.command {
+        Command::Server(args) => {
+            let options = server::Options {
+                listen: SocketAddr::new(args.host, args.port),
+                log_path: args.log_path,
+                shutdown_timeout: args.shutdown_timeout,
+            };
+            let server = server::Server::bind(&options).await?;
+            announce("server", server.local_addr(), &options.log_path);
+            server.run(stop).await?;
+            println!("server stopped, log flushed");
+        }
+        Command::Client(args) => {
+            let options = client::Options {
+                target: args.target,
+                count: args.count,
+                concurrency: args.concurrency,
+                interval: args.interval,
+                timeout: args.timeout,
+                retries: args.retries,
+                backoff: Duration::from_millis(100),
+            };
+            let summary = client::run(&options, &stop, print_outcome).await?;
+            println!("{summary}");
+            if summary.succeeded < summary.requests {
+                return Ok(ExitCode::FAILURE);
+            }
+        }
+        Command::Service(args) => {
+            let Some(port) = args.port.or_else(|| service::default_port(&args.name)) else {
+                Cli::command()
+                    .error(
+                        clap::error::ErrorKind::MissingRequiredArgument,
+                        format!(
+                            "the service {:?} has no port of its own: give --port or SERVICE_PORT",
+                            args.name
+                        ),
+                    )
+                    .exit()
+            };
+            let options = service::Options {
+                calls: args.calls.unwrap_or_else(|| service::default_calls(&args.name)),
+                name: args.name,
+                listen: SocketAddr::new(args.host, port),
+                log_path: args.log_path,
+                shutdown_timeout: args.shutdown_timeout,
+            };
+            let service = service::Service::bind(&options).await?;
+            announce(&options.name, service.local_addr(), &options.log_path);
+            service.run(stop).await?;
+            println!("{} stopped, log flushed", options.name);
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// One line on standard output once requests are taken, with the port that was really opened.
+fn announce(name: &str, address: std::io::Result<SocketAddr>, log: &std::path::Path) {
+    match address {
+        Ok(address) => println!("{name} listening on http://{address}, log file {}", log.display()),
+        Err(error) => eprintln!("demo: the address of {name} is not known: {error}"),
+    }
+}
+
+fn print_outcome(outcome: &client::Outcome) {
+    let tries = if outcome.attempts > 1 {
+        format!(", attempt {}", outcome.attempts)
+    } else {
+        String::new()
+    };
+    let millis = outcome.took.as_secs_f64() * 1e3;
+    match &outcome.result {
+        Ok(status) => println!("{} {status} in {millis:.1} ms{tries}", outcome.trace_id),
+        Err(error) => println!("{} failed after {millis:.1} ms{tries}: {error}", outcome.trace_id),
+    }
+}
+
+/// `10s`, `300ms`, `1m30s`.
+fn duration(text: &str) -> Result<Duration, String> {
+    let signed: jiff::SignedDuration = text
+        .parse()
+        .map_err(|_| "give a number with its unit, as 300ms, 10s or 1m30s")?;
+    Duration::try_from(signed).map_err(|_| "must not be negative".to_owned())
+}
+
+fn at_least_one(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(number) if number > 0 => Ok(number),
+        _ => Err("must be a whole number from 1 up".to_owned()),
+    }
+}
+
+/// Turns `-target` into `--target` for the long flags of the chosen part; everything else stays as it is.
+fn go_style(
+    command: &clap::Command,
+    arguments: impl IntoIterator<Item = OsString>,
+) -> impl Iterator<Item = OsString> {
+    let mut flags: Vec<String> = Vec::new();
+    let mut ended = false;
+    arguments.into_iter().map(move |argument| {
+        let Some(text) = argument.to_str() else {
+            return argument;
+        };
+        if flags.is_empty()
+            && let Some(chosen) = command.find_subcommand(text)
+        {
+            flags = chosen
+                .get_arguments()
+                .filter_map(|arg| arg.get_long().map(str::to_owned))
+                .collect();
+        }
+        ended |= text == "--";
+        let name = text
+            .strip_prefix('-')
+            .map(|rest| rest.split('=').next().unwrap_or(rest));
+        match name {
+            Some(name) if !ended && flags.iter().any(|flag| flag == name) => format!("-{text}").into(),
+            _ => argument,
+        }
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn client(arguments: &[&str]) -> Result<ClientArgs, clap::Error> {
+        let all = ["demo", "client"].iter().chain(arguments).map(OsString::from);
+        match try_parse(all)?.command {
+            Command::Client(args) => Ok(args),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn the_definitions_are_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn defaults_of_the_scene() {
+        let args = client(&[]).unwrap();
+        assert_eq!(args.target, "http://localhost:8080/hello");
+        assert_eq!((args.count, args.concurrency, args.retries), (20, 3, 3));
+        assert_eq!(
+            (args.interval, args.timeout),
+            (Duration::from_millis(300), Duration::from_secs(3))
+        );
+    }
+
+    #[test]
+    fn one_dash_and_two_dashes_and_equals_signs_mean_the_same() {
+        for arguments in [
+            ["-target", "http://x/hello", "-count", "7"].as_slice(),
+            &["--target", "http://x/hello", "--count", "7"],
+            &["-target=http://x/hello", "--count=7"],
+        ] {
+            let args = client(arguments).unwrap();
+            assert_eq!(
+                (args.target.as_str(), args.count),
+                ("http://x/hello", 7),
+                "{arguments:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn what_is_wrong_is_refused() {
+        assert!(client(&["-concurrency", "0"]).is_err());
+        assert!(client(&["-interval", "300"]).is_err());
+        assert!(client(&["-interval", "-3s"]).is_err());
+        assert!(client(&["-tarket", "x"]).is_err());
+    }
+
+    #[test]
+    fn durations() {
+        assert_eq!(duration("1m30s"), Ok(Duration::from_secs(90)));
+        assert_eq!(duration("250ms"), Ok(Duration::from_millis(250)));
+        assert!(duration("soon").is_err());
+    }
+}
