@@ -12,7 +12,7 @@ use std::{
 
 use clap::{Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 
-use crate::{Error, client, server, service, signal};
+use crate::{Error, client, server, service, sidecar, signal};
 
 /// The demo application of Windrow: a server and a client, three services, and their sidecars.
 #[derive(Debug, Parser)]
@@ -32,6 +32,54 @@ pub enum Command {
     Client(ClientArgs),
     /// One of the services user (port 3000), product (3002) and order (3003, calls the other two)
     Service(ServiceArgs),
+    /// Serves the metrics of the application beside it with the labels service_name and environment
+    SidecarMetrics(SidecarMetricsArgs),
+}
+
+/// Flags that both sidecars share.
+#[derive(Args, Debug)]
+pub struct IdentityArgs {
+    /// Value of service_name
+    #[arg(long, env = "SERVICE_NAME")]
+    service_name: String,
+    /// Value of environment
+    #[arg(long, env = "ENVIRONMENT", default_value = "development")]
+    environment: String,
+}
+
+/// Flags of `demo sidecar-metrics`.
+#[derive(Args, Debug)]
+pub struct SidecarMetricsArgs {
+    /// The application's metrics page
+    #[arg(
+        long,
+        env = "APP_METRICS_URL",
+        default_value = "http://localhost:8080/metrics"
+    )]
+    app_metrics_url: String,
+    #[command(flatten)]
+    identity: IdentityArgs,
+    /// Port to serve the metrics on; 0 takes a free one
+    #[arg(long, env = "METRICS_PORT", default_value_t = 9100)]
+    port: u16,
+    /// Address to serve the metrics on
+    #[arg(long, env = "METRICS_HOST", default_value_t = IpAddr::V4(Ipv4Addr::UNSPECIFIED))]
+    host: IpAddr,
+    /// Time from one scrape to the next
+    #[arg(long, env = "SCRAPE_INTERVAL", default_value = "5s", value_parser = duration)]
+    interval: Duration,
+    /// Time that a scrape may take; at most the interval
+    #[arg(long, env = "SCRAPE_TIMEOUT", default_value = "3s", value_parser = duration)]
+    timeout: Duration,
+}
+
+impl From<IdentityArgs> for sidecar::Identity {
+    fn from(args: IdentityArgs) -> Self {
+        Self {
+            service_name: args.service_name,
+            environment: args.environment,
+        }
+    }
 }
 
 /// Flags of `demo server`.
@@ -171,6 +219,23 @@ pub async fn run(cli: Cli) -> Result<ExitCode, Error> {
             announce(&options.name, service.local_addr(), &options.log_path);
             service.run(stop).await?;
             println!("{} stopped, log flushed", options.name);
+        }
+        Command::SidecarMetrics(args) => {
+            let options = sidecar::metrics::Options {
+                app_metrics_url: args.app_metrics_url,
+                listen: SocketAddr::new(args.host, args.port),
+                identity: args.identity.into(),
+                interval: args.interval,
+                timeout: args.timeout,
+            };
+            let sidecar = sidecar::metrics::MetricsSidecar::bind(&options).await?;
+            if let Ok(address) = sidecar.local_addr() {
+                println!(
+                    "metrics of {} served on http://{address}/metrics",
+                    options.app_metrics_url
+                );
+            }
+            sidecar.run(stop).await?;
         }
     }
     Ok(ExitCode::SUCCESS)
