@@ -6,6 +6,10 @@ use demo::cli;
 
 fn main() -> ExitCode {
     let cli = cli::parse(std::env::args_os());
+    tracing_subscriber::fmt()
+        .with_target(false)
+        .with_writer(std::io::stderr)
+        .init();
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {

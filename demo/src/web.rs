@@ -105,7 +105,7 @@ impl Telemetry {
         if let Err(error) = self.log.write(level, &trace.0, message, fields)
             && self.log_failures.inc().is_multiple_of(1000)
         {
-            eprintln!("demo: log lines cannot be written (said once in 1000 times): {error}");
+            tracing::error!("log lines cannot be written (said once in 1000 times): {error}");
         }
     }
 

@@ -170,8 +170,8 @@ async fn scrape_for_ever(scraper: Scraper, shared: Arc<Shared>, interval: Durati
         if was_up != Some(result.is_ok()) {
             was_up = Some(result.is_ok());
             match &result {
-                Ok(_) => println!("{} is up", scraper.url),
-                Err(error) => println!("{} is down: {error}", scraper.url),
+                Ok(_) => tracing::info!("{} is up", scraper.url),
+                Err(error) => tracing::warn!("{} is down: {error}", scraper.url),
             }
         }
         let scrape = Scrape {
