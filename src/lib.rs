@@ -3,3 +3,9 @@
 //!
 //! The modules stand in the order in which data flows: `input < journal < trace < output`, wired by
 //! `pipeline` alone. See `ARCHITECTURE.md` for the life of a record.
+
+pub mod clock;
+pub mod hold;
+pub mod metrics;
+pub mod output;
+pub mod trace;

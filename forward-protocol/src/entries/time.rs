@@ -1,0 +1,168 @@
+//! Event times: every form that senders use, as nanoseconds since 1970.
+
+use super::iter::Defect;
+use crate::msgpack::{Kind, Value};
+
+/// When an event happened, as its sender says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Time {
+    /// Nanoseconds since 1970-01-01T00:00:00Z.
+    At(i64),
+    /// Nothing was said: nil or 0 seconds. Fluentd takes the time of receipt then.
+    Absent,
+    /// A time that cannot be: nanoseconds of 1 000 000 000 and more, NaN, or outside the years 1677 to 2262.
+    Invalid,
+}
+
+impl Time {
+    /// The time in nanoseconds since 1970, or `received_ns` when nothing usable was said.
+    pub fn or_received(self, received_ns: i64) -> i64 {
+        match self {
+            Self::At(ns) => ns,
+            Self::Absent | Self::Invalid => received_ns,
+        }
+    }
+}
+
+/// What an entry's time says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Stamp {
+    Time(Time),
+    GroupStart,
+    GroupEnd,
+}
+
+/// An EventTime (extension type 0, Forward Protocol Specification v1). The seconds are unsigned.
+#[inline]
+pub(super) fn event_time(seconds: u32, nanoseconds: u32) -> Stamp {
+    if nanoseconds == 0 && seconds >= 0xffff_fffe {
+        return if seconds == 0xffff_ffff {
+            Stamp::GroupStart
+        } else {
+            Stamp::GroupEnd
+        };
+    }
+    if nanoseconds >= NS {
+        return Stamp::Time(Time::Invalid);
+    }
+    if seconds == 0 {
+        return Stamp::Time(Time::Absent);
+    }
+    Stamp::Time(Time::At(
+        i64::from(seconds) * i64::from(NS) + i64::from(nanoseconds),
+    ))
+}
+
+/// Reads the time of any form at byte `at`.
+pub(super) fn read(buf: &[u8], at: usize) -> Result<(Stamp, usize), Defect> {
+    let (value, next) = Value::read(buf, at)?;
+    let time = match value {
+        Value::Nil => Time::Absent,
+        Value::U64(n) => integer(n),
+        Value::I64(n) => n.checked_mul(i64::from(NS)).map_or(Time::Invalid, Time::At),
+        Value::F32(x) => float(f64::from(x)),
+        Value::F64(x) => float(x),
+        Value::Ext(0, data) => {
+            let words = data
+                .split_first_chunk()
+                .and_then(|(high, low)| Some((high, low.try_into().ok()?)));
+            let Some((high, low)) = words else {
+                return Err(Defect::TimeExtension {
+                    kind: 0,
+                    len: data.len(),
+                });
+            };
+            return Ok((
+                event_time(u32::from_be_bytes(*high), u32::from_be_bytes(low)),
+                next,
+            ));
+        }
+        Value::Ext(-1, data) => timestamp(data)?,
+        Value::Ext(kind, data) => {
+            return Err(Defect::TimeExtension {
+                kind,
+                len: data.len(),
+            });
+        }
+        Value::Bool(_) | Value::Str(_) | Value::Bin(_) | Value::Array(_) | Value::Map(_) => {
+            return Err(Defect::TimeType(
+                buf.get(at).map_or(Kind::Illegal, |first| Kind::of(*first)),
+            ));
+        }
+    };
+    Ok((Stamp::Time(time), next))
+}
+
+const NS: u32 = 1_000_000_000;
+
+/// Integers are seconds by the specification. The npm package fluent-logger sends `Date.now()`, milliseconds, when told
+/// so; such numbers as seconds lie thousands of years ahead, so the size tells the unit: from 10^11 on
+/// milliseconds (1973), from 10^14 microseconds, from 10^17 nanoseconds.
+fn integer(n: u64) -> Time {
+    let Ok(n) = i64::try_from(n) else {
+        return Time::Invalid;
+    };
+    let ns = match n {
+        0 => return Time::Absent,
+        1..=99_999_999_999 => n.checked_mul(1_000_000_000),
+        100_000_000_000..=99_999_999_999_999 => n.checked_mul(1_000_000),
+        100_000_000_000_000..=99_999_999_999_999_999 => n.checked_mul(1_000),
+        _ => Some(n),
+    };
+    ns.map_or(Time::Invalid, Time::At)
+}
+
+/// Floats follow the rule of the integers, with a fraction.
+fn float(x: f64) -> Time {
+    let scale = match x {
+        0.0 => return Time::Absent,
+        x if x < 1e11 => 1e9,
+        x if x < 1e14 => 1e6,
+        x if x < 1e17 => 1e3,
+        _ => 1.0,
+    };
+    let ns = x * scale;
+    // False for NaN.
+    if ns.abs() < i64::MAX as f64 {
+        Time::At(ns as i64)
+    } else {
+        Time::Invalid
+    }
+}
+
+/// MessagePack's own timestamp (extension type -1), as its specification describes it.
+fn timestamp(data: &[u8]) -> Result<Time, Defect> {
+    let bad = Defect::TimeExtension {
+        kind: -1,
+        len: data.len(),
+    };
+    let (seconds, nanoseconds) = match data.len() {
+        4 => (
+            i64::from(u32::from_be_bytes(data.try_into().map_err(|_| bad)?)),
+            0,
+        ),
+        8 => {
+            let word = u64::from_be_bytes(data.try_into().map_err(|_| bad)?);
+            ((word & 0x3_ffff_ffff) as i64, (word >> 34) as u32)
+        }
+        12 => {
+            let (high, low) = data.split_first_chunk().ok_or(bad)?;
+            (
+                i64::from_be_bytes(low.try_into().map_err(|_| bad)?),
+                u32::from_be_bytes(*high),
+            )
+        }
+        _ => return Err(bad),
+    };
+    if nanoseconds >= NS {
+        return Ok(Time::Invalid);
+    }
+    let ns = seconds
+        .checked_mul(i64::from(NS))
+        .and_then(|ns| ns.checked_add(i64::from(nanoseconds)));
+    Ok(if seconds == 0 {
+        Time::Absent
+    } else {
+        ns.map_or(Time::Invalid, Time::At)
+    })
+}

@@ -1,0 +1,253 @@
+//! Finding the end of a value: one loop over first bytes, driven by a table.
+//!
+//! The state of the loop is two numbers: where the next value begins and how many values must still come. A
+//! container adds its children to the second number, so nesting needs no stack. Depth is only looked at when more
+//! containers were met than may lie inside each other; few records have that many.
+
+use super::Error;
+
+/// Returns where the value that begins at `at` ends. `buf` must hold all of it.
+///
+/// # Errors
+/// [`Error::Incomplete`] when `buf` ends first (whatever count or length a header declares),
+/// [`Error::Malformed`] for `0xc1`, [`Error::TooDeep`] when more than `max_depth` non-empty containers lie inside
+/// each other.
+#[inline]
+pub fn skip(buf: &[u8], at: usize, max_depth: u32) -> Result<usize, Error> {
+    let (end, opened) = extent(buf, at)?;
+    if opened > max_depth {
+        check_depth(buf, at, max_depth)?;
+    }
+    Ok(end)
+}
+
+/// Finds the end of one value in a buffer that grows, without reading any byte twice.
+///
+/// A string, binary or extension is passed over by its length, so its bytes need not be looked at when they come.
+#[derive(Clone, Debug)]
+pub struct Scanner {
+    /// Where the next value begins; may lie beyond the bytes that are there.
+    at: usize,
+    /// How many values must still come; 0 means the value is complete.
+    pending: u64,
+    /// How many container headers came without anything else between them: a lower bound of the depth.
+    streak: u32,
+    max_streak: u32,
+    /// The most bytes that the value may have, counted from the buffer's start.
+    limit: usize,
+}
+
+impl Scanner {
+    /// A scanner for the value at byte `at` of a buffer. The value must end at or before byte `limit`. Only depth
+    /// that comes as one chain of more than `max_chain` container headers is refused here: deeper values than a
+    /// reader likes still have an end.
+    pub fn new(at: usize, limit: usize, max_chain: u32) -> Self {
+        Self {
+            at,
+            pending: 1,
+            streak: 0,
+            max_streak: max_chain,
+            limit,
+        }
+    }
+
+    /// Goes on scanning. `buf` holds the bytes of the earlier calls and whatever came since. `Ok(Some(end))` when
+    /// the value is complete, `Ok(None)` when bytes are missing.
+    ///
+    /// # Errors
+    /// [`Error::Malformed`], [`Error::TooDeep`], and [`Error::TooLong`] as soon as headers declare more bytes than
+    /// the limit allows, before those bytes have come. After an error the scanner must not be used again.
+    #[inline]
+    pub fn scan(&mut self, buf: &[u8]) -> Result<Option<usize>, Error> {
+        let mut at = self.at;
+        let mut pending = self.pending;
+        let mut streak = self.streak;
+        let mut outcome = Ok(());
+        while pending > 0 {
+            let Some(&first) = buf.get(at) else { break };
+            let step = TABLE[usize::from(first)];
+            let mut size = usize::from(step & 0xff);
+            let mut children = u64::from(step >> 8);
+            if size == 0 {
+                match wide(buf, at, first) {
+                    Ok((s, c)) => (size, children) = (s, c),
+                    Err(Error::Incomplete { .. }) => break,
+                    Err(error) => {
+                        outcome = Err(error);
+                        break;
+                    }
+                }
+            }
+            at = at.saturating_add(size);
+            pending = pending - 1 + children;
+            streak = if children == 0 { 0 } else { streak + 1 };
+            if streak > self.max_streak {
+                outcome = Err(Error::TooDeep {
+                    at: at - size,
+                    limit: self.max_streak,
+                });
+                break;
+            }
+        }
+        self.at = at;
+        self.pending = pending;
+        self.streak = streak;
+        // Every value that is still to come has at least one byte, so this number never falls: looking at it first
+        // gives the same error however the bytes were split.
+        let needed = (at as u64).saturating_add(pending);
+        if needed > self.limit as u64 {
+            return Err(Error::TooLong {
+                needed,
+                limit: self.limit,
+            });
+        }
+        outcome?;
+        Ok((pending == 0 && at <= buf.len()).then_some(at))
+    }
+
+    /// The least length that the buffer must have before [`Scanner::scan`] can find the end.
+    pub fn needed(&self) -> usize {
+        self.at
+            .saturating_add(usize::try_from(self.pending).unwrap_or(usize::MAX))
+    }
+}
+
+/// Returns the end of the value at `at` and how many non-empty containers it has.
+#[inline]
+pub(crate) fn extent(buf: &[u8], start: usize) -> Result<(usize, u32), Error> {
+    let mut at = start;
+    let mut last = start;
+    let mut pending: u64 = 1;
+    let mut opened: u32 = 0;
+    while pending > 0 {
+        let Some(&first) = buf.get(at) else {
+            return Err(Error::Incomplete { at: last });
+        };
+        last = at;
+        let step = TABLE[usize::from(first)];
+        let size = usize::from(step & 0xff);
+        if size != 0 {
+            let children = u64::from(step >> 8);
+            at += size;
+            pending = pending - 1 + children;
+            opened = opened.saturating_add(u32::from(children != 0));
+        } else {
+            let (size, children) = wide(buf, at, first)?;
+            at = at.saturating_add(size);
+            pending = pending - 1 + children;
+            opened = opened.saturating_add(u32::from(children != 0));
+        }
+    }
+    if at > buf.len() {
+        return Err(Error::Incomplete { at: last });
+    }
+    Ok((at, opened))
+}
+
+/// Walks the value again with a stack, for the rare value with many containers.
+#[cold]
+pub(crate) fn check_depth(buf: &[u8], start: usize, limit: u32) -> Result<(), Error> {
+    let mut open: Vec<u64> = Vec::new();
+    let mut at = start;
+    loop {
+        let Some(&first) = buf.get(at) else {
+            return Err(Error::Incomplete { at });
+        };
+        let (size, children) = head(buf, at, first)?;
+        if children > 0 {
+            if open.len() >= limit as usize {
+                return Err(Error::TooDeep { at, limit });
+            }
+            open.push(children);
+        } else {
+            while let Some(left) = open.last_mut() {
+                *left -= 1;
+                if *left > 0 {
+                    break;
+                }
+                open.pop();
+            }
+        }
+        at = at.saturating_add(size);
+        if open.is_empty() {
+            return Ok(());
+        }
+    }
+}
+
+/// Bytes up to the next value, and number of children, of the value that begins at `at` with the byte `first`.
+#[inline]
+pub(crate) fn head(buf: &[u8], at: usize, first: u8) -> Result<(usize, u64), Error> {
+    let step = TABLE[usize::from(first)];
+    if step & 0xff != 0 {
+        Ok((usize::from(step & 0xff), u64::from(step >> 8)))
+    } else {
+        wide(buf, at, first)
+    }
+}
+
+/// The same for values whose first byte is followed by a length or a count.
+#[inline]
+fn wide(buf: &[u8], at: usize, first: u8) -> Result<(usize, u64), Error> {
+    let short = Error::Incomplete { at };
+    let n8 = || buf.get(at + 1).map(|n| usize::from(*n)).ok_or(short);
+    let n16 = || read_u16(buf, at + 1).map(usize::from).ok_or(short);
+    let n32 = || read_u32(buf, at + 1).ok_or(short);
+    match first {
+        0xd9 | 0xc4 => Ok((2 + n8()?, 0)),
+        0xda | 0xc5 => Ok((3 + n16()?, 0)),
+        0xdb | 0xc6 => Ok(((n32()? as usize).saturating_add(5), 0)),
+        0xde => Ok((3, 2 * n16()? as u64)),
+        0xdf => Ok((5, 2 * u64::from(n32()?))),
+        0xdc => Ok((3, n16()? as u64)),
+        0xdd => Ok((5, u64::from(n32()?))),
+        0xc7 => Ok((3 + n8()?, 0)),
+        0xc8 => Ok((4 + n16()?, 0)),
+        0xc9 => Ok(((n32()? as usize).saturating_add(6), 0)),
+        _ => Err(Error::Malformed { at }),
+    }
+}
+
+#[inline]
+pub(crate) fn read_u16(buf: &[u8], at: usize) -> Option<u16> {
+    buf.get(at..)?.first_chunk().map(|b| u16::from_be_bytes(*b))
+}
+
+#[inline]
+pub(crate) fn read_u32(buf: &[u8], at: usize) -> Option<u32> {
+    buf.get(at..)?.first_chunk().map(|b| u32::from_be_bytes(*b))
+}
+
+#[inline]
+pub(crate) fn read_u64(buf: &[u8], at: usize) -> Option<u64> {
+    buf.get(at..)?.first_chunk().map(|b| u64::from_be_bytes(*b))
+}
+
+/// For each first byte: in the low byte how many bytes lead to the next value (0: see [`wide`]), in the high byte
+/// the number of children.
+static TABLE: [u16; 256] = table();
+
+const fn table() -> [u16; 256] {
+    let mut table = [1u16; 256];
+    let mut byte = 0x80;
+    while byte <= 0xdf {
+        let low = (byte & 0x0f) as u16;
+        table[byte] = match byte {
+            0x80..=0x8f => 1 | ((2 * low) << 8),
+            0x90..=0x9f => 1 | (low << 8),
+            0xa0..=0xbf => 1 + (byte & 0x1f) as u16,
+            0xc0 | 0xc2 | 0xc3 => 1,
+            0xcc | 0xd0 => 2,
+            0xcd | 0xd1 | 0xd4 => 3,
+            0xd5 => 4,
+            0xca | 0xce | 0xd2 => 5,
+            0xd6 => 6,
+            0xcb | 0xcf | 0xd3 => 9,
+            0xd7 => 10,
+            0xd8 => 18,
+            _ => 0,
+        };
+        byte += 1;
+    }
+    table
+}

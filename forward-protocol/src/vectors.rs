@@ -1,0 +1,43 @@
+//! Test only: bytes that real clients put on the wire, as literal hex. Tag `t.a`, time 1700000000.123456789, record
+//! `{"log":"hi"}`, unless the name says otherwise. Taken from the encoders of Fluent Bit 5.1.1, Fluentd 1.19,
+//! fluent-logger-golang 1.10 and Docker 18.
+
+/// Decodes hex.
+pub(crate) fn hex(text: &str) -> Vec<u8> {
+    let digits: Vec<u8> = text.bytes().filter(|b| !b.is_ascii_whitespace()).collect();
+    assert_eq!(digits.len() % 2, 0, "odd hex");
+    digits
+        .chunks(2)
+        .map(|pair| u8::from_str_radix(std::str::from_utf8(pair).unwrap(), 16).unwrap())
+        .collect()
+}
+
+pub(crate) const MESSAGE_INT: &str = "93a3742e61ce6553f10081a36c6f67a26869";
+pub(crate) const MESSAGE_FIXEXT8: &str = "93a3742e61d7006553f100075bcd1581a36c6f67a26869";
+pub(crate) const MESSAGE_EXT8: &str = "93a3742e61c708006553f100075bcd1581a36c6f67a26869";
+pub(crate) const BIT_DEFAULT: &str = "92a3742e61919292d7006553f100075bcd158081a36c6f67a26869";
+pub(crate) const BIT_SEND_OPTIONS: &str = "93a3742e61919292d7006553f100075bcd158081a36c6f67a26869df00000002a473697a6501ad666c75656e745f7369676e616c00";
+pub(crate) const BIT_ACK: &str = "93a3742e61919292d7006553f100075bcd158081a36c6f67a26869df00000003a56368756e6bb8776a754738554e474d5051544353724a732f4a7650413d3da473697a6501ad666c75656e745f7369676e616c00";
+pub(crate) const BIT_ACK_REPLY: &str = "81a361636bb8776a754738554e474d5051544353724a732f4a7650413d3d";
+pub(crate) const BIT_V1_ACK: &str = "93a3742e619192d7006553f100075bcd1581a36c6f67a26869df00000003a56368756e6bb84d412f79376667655963533567535071506c4a3943413d3da473697a6501ad666c75656e745f7369676e616c00";
+pub(crate) const GROUPED: &str = "93a776315f6c6f6773939292d700ffffffff0000000083a6736368656d61a46f746c70ab7265736f757263655f696400a873636f70655f69640081a87265736f75726365809292d7006553f100075bcd158081a36c6f67a268699292d700fffffffe000000008080df00000002a473697a6503ad666c75656e745f7369676e616c00";
+pub(crate) const FLUENTD_PACKED: &str = "93a3742e61db0000001392d7006553f100075bcd1581a36c6f67a2686983a473697a6501aa636f6d70726573736564a474657874a56368756e6bb97038386e676d7854515643382f6e6832776c4b4b65513d3d0a";
+pub(crate) const FLUENTD_ACK_REPLY: &str = "81a361636bb97038386e676d7854515643382f6e6832776c4b4b65513d3d0a";
+pub(crate) const LEGACY_HEARTBEAT: &str = "92a090";
+pub(crate) const GO_EMPTY_OPTIONS: &str = "94a3742e61ce6553f10081a36c6f67a2686980";
+pub(crate) const DOCKER_NIL_OPTIONS: &str = "94a3742e61ce6553f10081a36c6f67a26869c0";
+pub(crate) const GZIP_TWO_MEMBERS: &str = "93a3742e61c44d1f8b08000000000002039b749d2135f823037bf459d1c6c539f9e98b3232017fa3bbf8130000001f8b08000000000002039b749d2135f823230310342ecec94f5f54990f001fcd86db1300000082aa636f6d70726573736564a4677a6970a473697a6502";
+pub(crate) const BIT_MAP32: &str = "92a3742e61919292d7006553f100075bcd15df00000000df00000001a36c6f67a26869";
+pub(crate) const BIT_MAP32_ACK: &str = "93a3742e61919292d7006553f100075bcd15df00000000df00000001a36c6f67a26869df00000003a56368756e6bb8782f6c75784c654a46593175313451362f7269504e513d3da473697a6501ad666c75656e745f7369676e616c00";
+pub(crate) const BIT_DYNAMIC_TAG: &str = "94a564796e2e78d7006553f100075bcd15df00000001a36c6f67a26869df00000003a56368756e6bb8782f6c75784c654a46593175313451362f7269504e513d3dad666c75656e745f7369676e616c00a86d6574616461746181a16ba176";
+pub(crate) const BIT_INT_TIME: &str =
+    "93a3742e619192ce6553f100df00000001a36c6f67a26869df00000002a473697a6501ad666c75656e745f7369676e616c00";
+
+/// The time of the vectors with nanoseconds.
+pub(crate) const NANOS: i64 = 1_700_000_000_123_456_789;
+/// The time of the vectors with whole seconds.
+pub(crate) const SECONDS: i64 = 1_700_000_000_000_000_000;
+/// `{"log":"hi"}`.
+pub(crate) const RECORD: &[u8] = b"\x81\xa3log\xa2hi";
+/// The same with a map32 header, as Fluent Bit's encoder writes it.
+pub(crate) const RECORD_MAP32: &[u8] = b"\xdf\0\0\0\x01\xa3log\xa2hi";
