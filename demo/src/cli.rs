@@ -11,8 +11,13 @@ use std::{
 };
 
 use clap::{Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
+use tokio_util::sync::CancellationToken;
 
-use crate::{Error, client, server, service, sidecar, signal};
+use crate::{
+    Error, client, server, service, showcase,
+    sidecar::{self, logs},
+    signal, web,
+};
 
 /// The demo application of Windrow: a server and a client, three services, and their sidecars.
 #[derive(Debug, Parser)]
@@ -34,6 +39,69 @@ pub enum Command {
     Service(ServiceArgs),
     /// Serves the metrics of the application beside it with the labels service_name and environment
     SidecarMetrics(SidecarMetricsArgs),
+    /// Follows a JSON log file and forwards its lines with service_name and environment added
+    SidecarLogs(SidecarLogsArgs),
+    /// Runs all of it with a Windrow program: the same as `windrow demo`
+    Showcase(ShowcaseArgs),
+    /// Asks an HTTP health page; exit code 0 when it answers with a success: for images without a shell
+    Health(HealthArgs),
+}
+
+/// Flags of `demo sidecar-logs`.
+#[derive(Args, Debug)]
+pub struct SidecarLogsArgs {
+    /// The log file to follow
+    #[arg(long, env = "LOG_PATH", default_value = "/var/log/app/app.log")]
+    log_path: PathBuf,
+    /// File that keeps the position over restarts
+    #[arg(long, env = "STATE_PATH", default_value = "/var/lib/sidecar/position.json")]
+    state_path: PathBuf,
+    /// Address of Windrow or any Forward server, host:port
+    #[arg(long, env = "WINDROW_ADDR", default_value = "127.0.0.1:24224")]
+    windrow_addr: String,
+    #[command(flatten)]
+    identity: IdentityArgs,
+    /// Tag of the chunks [default: app.SERVICE_NAME]
+    #[arg(long, env = "FORWARD_TAG")]
+    tag: Option<String>,
+    /// Replace the connection after this time, for an even load behind a balancer
+    #[arg(long, env = "RECONNECT_INTERVAL", value_parser = duration)]
+    reconnect_interval: Option<Duration>,
+    /// Time between two looks at the file
+    #[arg(long, env = "POLL_INTERVAL", default_value = "200ms", value_parser = duration)]
+    poll: Duration,
+    /// How long a rotated file is still watched after its last growth
+    #[arg(long, env = "ROTATE_WAIT", default_value = "30s", value_parser = duration)]
+    rotate_wait: Duration,
+    /// How long to go on delivering after SIGTERM
+    #[arg(long, env = "STOP_GRACE", default_value = "5s", value_parser = duration)]
+    stop_grace: Duration,
+    /// Port for /health and /metrics of the sidecar itself; 0 takes a free one [default: none]
+    #[arg(long, env = "SIDECAR_PORT")]
+    port: Option<u16>,
+    /// Address for /health and /metrics
+    #[arg(long, env = "SIDECAR_HOST", default_value_t = IpAddr::V4(Ipv4Addr::UNSPECIFIED))]
+    host: IpAddr,
+}
+
+/// Flags of `demo showcase`.
+#[derive(Args, Debug)]
+pub struct ShowcaseArgs {
+    /// The Windrow program
+    #[arg(long, value_name = "FILE", default_value = "windrow")]
+    windrow: PathBuf,
+    #[command(flatten)]
+    options: showcase::Options,
+}
+
+/// Flags of `demo health`.
+#[derive(Args, Debug)]
+pub struct HealthArgs {
+    /// Address of the page
+    url: String,
+    /// How long to wait for the answer
+    #[arg(long, default_value = "3s", value_parser = duration)]
+    timeout: Duration,
 }
 
 /// Flags that both sidecars share.
@@ -237,8 +305,75 @@ pub async fn run(cli: Cli) -> Result<ExitCode, Error> {
             }
             sidecar.run(stop).await?;
         }
+        Command::SidecarLogs(args) => run_log_sidecar(args, stop).await?,
+        Command::Showcase(args) => {
+            let report = showcase::run(&args.windrow, &args.options, &stop).await?;
+            if !report.is_kept() {
+                return Ok(ExitCode::FAILURE);
+            }
+        }
+        Command::Health(args) => return health(&args).await,
     }
     Ok(ExitCode::SUCCESS)
+}
+
+async fn run_log_sidecar(args: SidecarLogsArgs, stop: CancellationToken) -> Result<(), Error> {
+    let identity: sidecar::Identity = args.identity.into();
+    let options = logs::Options {
+        tag: args
+            .tag
+            .unwrap_or_else(|| format!("app.{}", identity.service_name)),
+        log_path: args.log_path,
+        state_path: args.state_path,
+        identity,
+        poll: args.poll,
+        rotate_wait: args.rotate_wait,
+        chunk_bytes: logs::CHUNK_BYTES,
+        stop_grace: args.stop_grace,
+        backoff: logs::BACKOFF,
+    };
+    println!(
+        "forwarding {} to {}",
+        options.log_path.display(),
+        args.windrow_addr
+    );
+    let delivery = logs::forward::ForwardDelivery::new(args.windrow_addr, args.reconnect_interval);
+    let sidecar = logs::LogSidecar::open(options, delivery)?;
+    let pages = match args.port {
+        Some(port) => {
+            let listener = web::bind(SocketAddr::new(args.host, port), "SIDECAR_PORT").await?;
+            if let Ok(address) = listener.local_addr() {
+                println!("health and metrics on http://{address}");
+            }
+            let router = logs::status::router(sidecar.status());
+            let grace = Duration::from_secs(1);
+            Some(tokio::spawn(web::serve_router(
+                listener,
+                router,
+                stop.clone(),
+                grace,
+                || 0,
+            )))
+        }
+        None => None,
+    };
+    sidecar.run(stop).await;
+    if let Some(pages) = pages {
+        pages.abort();
+    }
+    Ok(())
+}
+
+async fn health(args: &HealthArgs) -> Result<ExitCode, Error> {
+    let url = client::parse_url("the health page", &args.url)?;
+    let answer = client::direct_client(args.timeout)?.get(url).send().await;
+    match answer.and_then(reqwest::Response::error_for_status) {
+        Ok(_) => Ok(ExitCode::SUCCESS),
+        Err(error) => {
+            println!("not healthy: {}", client::chain(&error));
+            Ok(ExitCode::FAILURE)
+        }
+    }
 }
 
 /// One line on standard output once requests are taken, with the port that was really opened.

@@ -12,6 +12,7 @@ pub mod error;
 pub mod id;
 pub mod server;
 pub mod service;
+pub mod showcase;
 pub mod sidecar;
 pub mod signal;
 pub mod web;

@@ -5,6 +5,7 @@
 //! killed at any moment sends the same chunk again, the same bytes under the same id: nothing is missing, and the server
 //! knows what it has already. How a chunk travels is the business of [`Delivery`].
 
+pub mod forward;
 pub mod record;
 pub mod state;
 pub mod status;
@@ -53,6 +54,12 @@ pub struct Options {
 
 /// The longest wait between two tries of a delivery.
 pub const MAX_BACKOFF: Duration = Duration::from_secs(10);
+
+/// A usual size of a chunk: large enough to be cheap, small enough to be prompt.
+pub const CHUNK_BYTES: usize = 512 << 10;
+
+/// A usual first wait after a failure.
+pub const BACKOFF: Duration = Duration::from_millis(250);
 
 /// Lines under way. Made again after a crash it is the same: id, tag and events.
 #[derive(Clone, Debug, PartialEq)]
@@ -114,6 +121,8 @@ impl<D: Delivery> LogSidecar<D> {
         } = self;
         let mut stopping = None;
         loop {
+            // Asked before the look: what was written before the signal is seen by a look after it.
+            let stopped = stop.is_cancelled();
             let prepared;
             (worker, prepared) = blocking(worker, Worker::prepare).await;
             status.behind(worker.tail.behind());
@@ -141,7 +150,7 @@ impl<D: Delivery> LogSidecar<D> {
                         }
                     }
                 }
-                Ok(None) if stop.is_cancelled() => break,
+                Ok(None) if stopped => break,
                 Ok(None) => pause(options.poll, &stop).await,
                 Err(error) => {
                     status.failed(&format!("the log or the state file cannot be used: {error}"));

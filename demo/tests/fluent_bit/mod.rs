@@ -19,7 +19,7 @@ pub(crate) fn folder() -> PathBuf {
 /// The program, or a visible line why the test does less.
 pub(crate) fn fluent_bit(what: &str) -> Option<PathBuf> {
     let path = env::var_os("PATH").unwrap_or_default();
-    let found = match env::var_os("FLUENT_BIT") {
+    let found = match env::var_os("FLUENT_BIT").filter(|named| !named.is_empty()) {
         Some(named) => Some(PathBuf::from(named)),
         None => env::split_paths(&path)
             .map(|folder| folder.join("fluent-bit"))
