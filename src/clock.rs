@@ -10,7 +10,9 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 pub fn unix_us() -> i64 {
     static START: OnceLock<(i64, Instant)> = OnceLock::new();
     let (wall, monotonic) = START.get_or_init(|| {
-        let wall = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_micros() as i64);
+        let wall = SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .map_or(0, |since| since.as_micros() as i64);
         (wall, Instant::now())
     });
     wall.saturating_add(monotonic.elapsed().as_micros() as i64)

@@ -9,8 +9,12 @@
 #![forbid(unsafe_code)]
 
 pub mod ack;
+pub mod encode;
 pub mod entries;
 pub mod frame;
+pub mod handshake;
+#[cfg(feature = "json")]
+pub mod json;
 pub mod msgpack;
 
 #[cfg(test)]

@@ -113,6 +113,14 @@ labels! {
         Depth = "depth",
         /// The JSON text is no message.
         Json = "json",
+        /// Metrics or traces instead of logs, or a signal that nobody knows.
+        Signal = "signal",
+        /// More came out of a compressed payload than the limit allows.
+        DecompressedSize = "decompressed_size",
+        /// Its trace is at its limit of bytes.
+        TraceBytes = "trace_bytes",
+        /// What is in the journal is no message any more.
+        Stored = "stored",
     }
 
     /// Why a connection was closed without an ack.

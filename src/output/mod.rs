@@ -8,6 +8,9 @@
 //!
 //! Knows nothing of the Forward protocol or of how a trace is gathered.
 
+pub mod dead_letter;
+pub mod elasticsearch;
+pub mod replay;
 pub mod sqlite;
 pub mod stdout;
 
@@ -134,10 +137,9 @@ impl Sealed {
         }
     }
 
-    /// As [`Sealed::confirm`], and so many of its lines were stored before.
-    pub fn confirm_repeated(&self, output: OutputId, lines: u32) {
-        self.repeated.fetch_max(lines.min(self.lines), Ordering::AcqRel);
-        self.confirm(output);
+    /// So many of its lines were stored before. For the counters; to be said before it is confirmed.
+    pub fn note_repeated(&self, lines: u32) {
+        self.repeated.store(lines.min(self.lines), Ordering::Release);
     }
 
     /// This output can never store it; it is in the dead letter, durably.

@@ -293,7 +293,8 @@ pub fn run(
             if dead.contains(&at) {
                 document.confirm_dead(id);
             } else {
-                document.confirm_repeated(id, repeated.get(&at).copied().unwrap_or(0));
+                document.note_repeated(repeated.get(&at).copied().unwrap_or(0));
+                document.confirm(id);
             }
         }
         if retained

@@ -1,12 +1,16 @@
 //! Acknowledgements: `{"ack": <chunk id>}`, written by the server and read by the client.
 //!
 //! Owns the form of the answer and how answers are matched to what was sent. When to acknowledge is the server's
-//! business.
+//! business, when to give up waiting the client's.
 
-use bytes::BufMut;
+mod client;
 
 #[cfg(test)]
 mod tests;
+
+pub use client::{AckMatcher, AckReader, BadReply, Reply};
+
+use bytes::BufMut;
 
 /// Writes the ack of a chunk. `chunk` is the id exactly as it was sent, with its MessagePack header, as
 /// [`crate::frame::Frame::chunk`] gives it: clients compare type and bytes.

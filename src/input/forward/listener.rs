@@ -1,0 +1,251 @@
+//! Listeners: binding early, accepting, counting connections.
+//!
+//! Owns the sockets that listen and the limit on connections. Each accepted connection is a task of its own.
+
+use std::collections::HashMap;
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
+use tokio::net::{TcpListener, UnixListener};
+
+use super::Context;
+use super::connection::{serve, shown};
+use crate::config::Listen;
+use crate::metrics::{Metrics, Refused};
+
+/// Pause after a failed accept (for example: too many open files), so that the loop does not spin.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// A listener that is bound and not served yet.
+#[derive(Debug)]
+pub struct Bound {
+    socket: Socket,
+    /// What to show: the address with the port that was chosen.
+    pub address: String,
+}
+
+#[derive(Debug)]
+enum Socket {
+    Tcp(TcpListener),
+    Unix(UnixListener, PathBuf),
+}
+
+/// An address cannot be listened on.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot listen on {address}: {source}{}", hint(source))]
+pub struct BindError {
+    /// The address as it was configured.
+    pub address: String,
+    /// The system's reason.
+    pub source: io::Error,
+}
+
+fn hint(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::AddrInUse => " (is another Windrow or Fluent Bit running? choose another --listen)",
+        io::ErrorKind::PermissionDenied => " (ports below 1024 and foreign folders need permission)",
+        io::ErrorKind::AddrNotAvailable => " (this machine does not have that address)",
+        _ => "",
+    }
+}
+
+/// Binds one address. A unix socket that an earlier process left behind is taken over.
+///
+/// # Errors
+///
+/// [`BindError`] with what to do about it.
+pub async fn bind(listen: &Listen, unix_mode: u32) -> Result<Bound, BindError> {
+    let failed = |source| BindError {
+        address: listen.to_string(),
+        source,
+    };
+    match listen {
+        Listen::Tcp(address) => {
+            let listener = TcpListener::bind(address).await.map_err(failed)?;
+            let address = listener.local_addr().map_err(failed)?.to_string();
+            Ok(Bound {
+                socket: Socket::Tcp(listener),
+                address,
+            })
+        }
+        Listen::Unix(path) => {
+            remove_stale(path).await.map_err(failed)?;
+            let listener = UnixListener::bind(path).map_err(failed)?;
+            let mode = std::os::unix::fs::PermissionsExt::from_mode(unix_mode);
+            std::fs::set_permissions(path, mode).map_err(failed)?;
+            Ok(Bound {
+                socket: Socket::Unix(listener, path.clone()),
+                address: listen.to_string(),
+            })
+        }
+    }
+}
+
+/// A socket file that nobody listens on is in the way of the next start.
+async fn remove_stale(path: &std::path::Path) -> io::Result<()> {
+    use std::os::unix::fs::FileTypeExt;
+    match std::fs::symlink_metadata(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(error),
+        Ok(found) if !found.file_type().is_socket() => Err(io::Error::new(
+            io::ErrorKind::AlreadyExists,
+            "there is a file of that name that is no socket",
+        )),
+        Ok(_) => match tokio::net::UnixStream::connect(path).await {
+            Ok(_) => Err(io::ErrorKind::AddrInUse.into()),
+            Err(_) => std::fs::remove_file(path),
+        },
+    }
+}
+
+impl Bound {
+    /// Accepts connections until Windrow stops.
+    pub async fn serve(self, context: Arc<Context>, peers: Arc<Peers>) {
+        match self.socket {
+            Socket::Tcp(listener) => {
+                while let Some(accepted) = accept(&context, listener.accept()).await {
+                    let Some((stream, peer)) = accepted else { continue };
+                    // Acks are small and waited for.
+                    stream.set_nodelay(true).ok();
+                    start(&context, &peers, stream, Some(peer)).await;
+                }
+            }
+            Socket::Unix(listener, path) => {
+                while let Some(accepted) = accept(&context, listener.accept()).await {
+                    let Some((stream, _)) = accepted else { continue };
+                    start(&context, &peers, stream, None).await;
+                }
+                std::fs::remove_file(path).ok();
+            }
+        }
+    }
+}
+
+/// `None` when Windrow stops; `Some(None)` when the accept failed.
+async fn accept<T>(context: &Context, accepting: impl Future<Output = io::Result<T>>) -> Option<Option<T>> {
+    tokio::select! {
+        () = context.stop.cancelled() => None,
+        accepted = accepting => match accepted {
+            Ok(accepted) => Some(Some(accepted)),
+            Err(error) => {
+                tracing::warn!(%error, "cannot accept a connection");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+                Some(None)
+            }
+        },
+    }
+}
+
+async fn start<S>(context: &Arc<Context>, peers: &Arc<Peers>, mut stream: S, peer: Option<SocketAddr>)
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let address = peer.map(|peer| peer.ip());
+    let Some(place) = Peers::enter(peers, address, &context.metrics) else {
+        stream.shutdown().await.ok();
+        return;
+    };
+    let context = Arc::clone(context);
+    context.tasks.clone().spawn(async move {
+        let end = serve(&mut stream, &context).await;
+        end.count(&context.metrics);
+        let peer = shown(address);
+        if end.is_fault() {
+            tracing::warn!(peer, reason = %end, "connection ended");
+        } else {
+            tracing::debug!(peer, reason = %end, "connection ended");
+        }
+        stream.shutdown().await.ok();
+        drop(place);
+    });
+}
+
+/// The connections of the moment, in all and by address.
+#[derive(Debug)]
+pub struct Peers {
+    most: u64,
+    most_per_address: u64,
+    now: Mutex<Present>,
+}
+
+#[derive(Debug, Default)]
+struct Present {
+    all: u64,
+    by_address: HashMap<IpAddr, u64>,
+}
+
+/// A connection's place; given back when dropped.
+struct Place {
+    peers: Arc<Peers>,
+    address: Option<IpAddr>,
+    metrics: Arc<Metrics>,
+}
+
+impl Peers {
+    /// Nobody yet. `most_per_address` counts connections from one IP address.
+    pub fn new(most: u64, most_per_address: Option<u64>) -> Arc<Self> {
+        Arc::new(Self {
+            most,
+            most_per_address: most_per_address.unwrap_or(most),
+            now: Mutex::default(),
+        })
+    }
+
+    fn enter(this: &Arc<Self>, address: Option<IpAddr>, metrics: &Arc<Metrics>) -> Option<Place> {
+        let mut now = this.now.lock().unwrap_or_else(PoisonError::into_inner);
+        let refused = if now.all >= this.most {
+            Some((Refused::Total, this.most))
+        } else if let Some(address) = address
+            && now
+                .by_address
+                .get(&address)
+                .is_some_and(|count| *count >= this.most_per_address)
+        {
+            Some((Refused::Address, this.most_per_address))
+        } else {
+            None
+        };
+        if let Some((why, limit)) = refused {
+            drop(now);
+            metrics.input_connections_refused[why].inc();
+            tracing::debug!(
+                peer = shown(address),
+                limit,
+                reason = why.as_str(),
+                "connection refused"
+            );
+            return None;
+        }
+        now.all += 1;
+        if let Some(address) = address {
+            *now.by_address.entry(address).or_default() += 1;
+        }
+        metrics.input_connections.inc();
+        metrics.input_connections_total.inc();
+        Some(Place {
+            peers: Arc::clone(this),
+            address,
+            metrics: Arc::clone(metrics),
+        })
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let mut now = self.peers.now.lock().unwrap_or_else(PoisonError::into_inner);
+        now.all = now.all.saturating_sub(1);
+        if let Some(address) = self.address
+            && let Some(count) = now.by_address.get_mut(&address)
+        {
+            *count -= 1;
+            if *count == 0 {
+                now.by_address.remove(&address);
+            }
+        }
+        self.metrics.input_connections.dec();
+    }
+}
