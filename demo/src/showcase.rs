@@ -28,7 +28,7 @@ use self::{
 use crate::{
     Error,
     client::{self, Outcome},
-    id,
+    id, signal,
 };
 
 /// Flags of `windrow demo`.
@@ -63,6 +63,21 @@ pub struct Report {
     pub documents: usize,
     /// What is not as promised, one line each.
     pub faults: Vec<String>,
+}
+
+/// [`run`] for a program without an asynchronous runtime; SIGTERM and SIGINT end it in good order.
+///
+/// # Errors
+/// As [`run`], and when the runtime cannot be started.
+pub fn run_to_end(windrow: &Path, options: &Options) -> Result<Report, Error> {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .map_err(Error::io("the asynchronous runtime cannot be started"))?;
+    runtime.block_on(async {
+        let stop = signal::stop_token().map_err(Error::io("signal handlers cannot be installed"))?;
+        run(windrow, options, &stop).await
+    })
 }
 
 /// Runs the showcase with the given Windrow program and prints it on standard output.

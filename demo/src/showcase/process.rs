@@ -43,9 +43,16 @@ impl Windrow {
             ],
             None => vec!["--output".into(), "sqlite".into()],
         };
-        let started = spawn(program, folder, &output, "127.0.0.1:0", "127.0.0.1:0").await?;
+        // It is started in another folder; a bare name is looked for on the PATH.
+        let program = match program.parent() {
+            Some(parent) if !parent.as_os_str().is_empty() => {
+                std::path::absolute(program).map_err(Error::io("the current folder"))?
+            }
+            _ => program.to_owned(),
+        };
+        let started = spawn(&program, folder, &output, "127.0.0.1:0", "127.0.0.1:0").await?;
         Ok(Self {
-            program: program.to_owned(),
+            program,
             folder: folder.to_owned(),
             output,
             forward: started.forward,
