@@ -73,6 +73,8 @@ pub enum Command {
     Health(Health),
     /// Send the documents of the dead letter to Elasticsearch again.
     Replay(Replay),
+    /// Show it all on this machine: services, sidecars, requests, a kill in the middle; each request one document.
+    Demo(demo::showcase::Options),
     /// Look into the journal of a data folder.
     #[command(subcommand)]
     Journal(Journal),
@@ -160,7 +162,7 @@ impl Cli {
             Command::Check(check) => &mut check.settings,
             Command::Health(health) => &mut health.settings,
             Command::Replay(replay) => &mut replay.settings,
-            Command::Journal(_) => &mut none,
+            Command::Demo(_) | Command::Journal(_) => &mut none,
         });
         (command, self.settings.overridden_by(inner))
     }

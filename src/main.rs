@@ -28,6 +28,7 @@ fn main() -> ExitCode {
             Ok(loaded) => cli::replay(&replay, &loaded.config, &mut out, &mut err),
             Err(mistakes) => cli::report(&mistakes, &mut err),
         },
+        Command::Demo(options) => show(&options),
         Command::Journal(cli::Journal::Inspect { dir }) => cli::inspect(&dir, &mut out, &mut err),
         Command::Serve(_) => match settings.load(&ProcessEnvironment) {
             Ok(loaded) => match logging::init(&loaded.config.log) {
@@ -52,4 +53,19 @@ fn main() -> ExitCode {
         },
     };
     code.into()
+}
+
+/// `windrow demo`: the showcase starts this program again as the server.
+fn show(options: &demo::showcase::Options) -> u8 {
+    let shown = std::env::current_exe()
+        .map_err(|error| error.to_string())
+        .and_then(|windrow| demo::showcase::run_to_end(&windrow, options).map_err(|error| error.to_string()));
+    match shown {
+        Ok(report) if report.faults.is_empty() => exit::OK,
+        Ok(_) => exit::FAILURE,
+        Err(error) => {
+            writeln!(std::io::stderr(), "windrow demo: {error}").ok();
+            exit::FAILURE
+        }
+    }
 }
