@@ -115,7 +115,7 @@ fn twenty_kills_lose_nothing_confirmed() {
         child.wait().unwrap();
     }
     let (journal, recovery) = Journal::open(options(dir.path()), Box::new(Nothing)).unwrap();
-    assert_eq!(recovery.quarantined, []);
+    assert!(recovery.quarantined.is_empty());
     let mut reader = journal.reader(0);
     while let Some(record) = reader.next().unwrap() {
         found.insert(record.lsn, crc32fast::hash(&record.payload));

@@ -217,7 +217,7 @@ impl Rig {
             .filter(|lsn| !back.contains(lsn) && !damaged.contains(lsn))
             .copied()
             .collect();
-        assert_eq!(missing, [], "confirmed records are missing");
+        assert!(missing.is_empty(), "confirmed records are missing: {missing:?}");
     }
 
     /// The process ends without closing anything.
