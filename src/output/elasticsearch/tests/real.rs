@@ -298,27 +298,15 @@ async fn measure() {
     let config = ElasticsearchConfig { urls: vec![url], ..Default::default() };
     let running = Running::start(config);
     let json = json!({"traceId": "t", "message": "x".repeat(1200), "parts": {}});
-    let template = running.sealed("t", "p", NOON, &json, true);
     let cpu = || -> f64 {
         let stat = std::fs::read_to_string("/proc/self/stat").unwrap();
         let fields: Vec<f64> = stat.split(' ').filter_map(|f| f.parse().ok()).collect();
         (fields[11] + fields[12]) / 100.0
     };
-    let hook = |_: OutputId| {};
     let batches: Vec<Vec<Arc<Sealed>>> = (0..400)
         .map(|n| {
             (0..1000)
-                .map(|m| {
-                    Arc::new(Sealed {
-                        id: format!("4bf92f3577b34da6a3ce929d0e{n:03}{m:03}").into(),
-                        is_trace: true,
-                        first_ns: NOON,
-                        last_ns: NOON,
-                        lines: 5,
-                        json: template.json.clone(),
-                        hook: Box::new(hook),
-                    })
-                })
+                .map(|m| running.sealed(&format!("4bf92f3577b34da6a3ce929d0e{n:03}{m:03}"), "p", NOON, &json, true))
                 .collect()
         })
         .collect();
