@@ -82,7 +82,10 @@ impl Cluster {
             stats,
             trace_life: config.trace_life,
             merging: Semaphore::new(MERGES),
-            bodies: Bodies { spare: Mutex::default(), longest: config.bulk_bytes.saturating_mul(2) },
+            bodies: Bodies {
+                spare: Mutex::default(),
+                longest: config.bulk_bytes.saturating_mul(2),
+            },
             gzip_level: config.gzip_level.min(9),
         })
     }
@@ -222,7 +225,11 @@ impl Bodies {
     const MOST: usize = 2;
 
     fn take(&self) -> BytesMut {
-        self.spare.lock().unwrap_or_else(PoisonError::into_inner).pop().unwrap_or_default()
+        self.spare
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .pop()
+            .unwrap_or_default()
     }
 
     fn put(&self, body: Bytes) {

@@ -14,8 +14,8 @@ use super::cluster::{Cluster, Outcome, Rejection, decide};
 use super::index::Indices;
 use super::outcome::Problem;
 use super::read::{self, Found};
-use crate::trace::Union;
 use super::stats::Stats;
+use crate::trace::Union;
 
 /// Documents and bytes of ours in one read; what is read may be longer, see [`read::mget`].
 const CHUNK_DOCUMENTS: usize = 256;
@@ -105,7 +105,10 @@ async fn merge_chunk<D: Document>(
                     document.repeated(None);
                     outcomes[at] = Outcome::Done;
                 }
-                Ok(Union::Merged { document: json, new_lines }) => {
+                Ok(Union::Merged {
+                    document: json,
+                    new_lines,
+                }) => {
                     document.joined(new_lines);
                     writes.push(Write {
                         at,
@@ -204,8 +207,6 @@ fn not_ours(index: &str, why: &crate::trace::NotOurs) -> Rejection {
     Rejection {
         status: 409,
         kind: "not_a_windrow_document".into(),
-        reason: format!(
-            "{index} holds a document with this id; it was left as it is: {why}"
-        ),
+        reason: format!("{index} holds a document with this id; it was left as it is: {why}"),
     }
 }

@@ -34,7 +34,10 @@ const LONG: Duration = Duration::from_secs(60);
 
 /// A merge rule of the tests' own: a document holds parts by name, the union holds all of both.
 fn union(existing: &[u8], ours: &[u8]) -> Result<Union, NotOurs> {
-    let not_ours = || NotOurs { which: "existing", why: "it has no parts".into() };
+    let not_ours = || NotOurs {
+        which: "existing",
+        why: "it has no parts".into(),
+    };
     let (mut existing, ours): (Value, Value) = (
         serde_json::from_slice(existing).unwrap(),
         serde_json::from_slice(ours).unwrap(),
@@ -51,7 +54,10 @@ fn union(existing: &[u8], ours: &[u8]) -> Result<Union, NotOurs> {
     if new_lines == 0 {
         Ok(Union::Same)
     } else {
-        Ok(Union::Merged { document: existing.to_string().into_bytes(), new_lines })
+        Ok(Union::Merged {
+            document: existing.to_string().into_bytes(),
+            new_lines,
+        })
     }
 }
 

@@ -289,37 +289,3 @@ async fn real_read_only_index_waits_and_goes_on() {
     assert_eq!(documents(&config).await.len(), 2);
     remove(&config).await;
 }
-
-/// CPU of the output alone; a measurement, not a check: `WINDROW_TEST_SINK=http://... cargo test measure -- --ignored --nocapture`.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "measures, needs a sink"]
-async fn measure() {
-    let url = std::env::var("WINDROW_TEST_SINK").unwrap();
-    let config = ElasticsearchConfig { urls: vec![url], ..Default::default() };
-    let running = Running::start(config);
-    let json = json!({"traceId": "t", "message": "x".repeat(1200), "parts": {}});
-    let cpu = || -> f64 {
-        let stat = std::fs::read_to_string("/proc/self/stat").unwrap();
-        let fields: Vec<f64> = stat.split(' ').filter_map(|f| f.parse().ok()).collect();
-        (fields[11] + fields[12]) / 100.0
-    };
-    let batches: Vec<Vec<Arc<Sealed>>> = (0..400)
-        .map(|n| {
-            (0..1000)
-                .map(|m| running.sealed(&format!("4bf92f3577b34da6a3ce929d0e{n:03}{m:03}"), "p", NOON, &json, true))
-                .collect()
-        })
-        .collect();
-    let (started, before) = (std::time::Instant::now(), cpu());
-    for batch in batches {
-        running.give(batch).await;
-    }
-    let (_, stats) = running.finish().await;
-    println!(
-        "{} documents in {:?}, {:.3} us CPU a document, {} requests",
-        stats.documents.load(Relaxed),
-        started.elapsed(),
-        (cpu() - before) * 1e6 / 400_000.0,
-        stats.requests_ok.load(Relaxed)
-    );
-}
