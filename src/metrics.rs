@@ -20,6 +20,7 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::registry::Registry;
 
 mod labels;
+mod reference;
 #[cfg(test)]
 mod tests;
 
@@ -305,6 +306,12 @@ impl Metrics {
             tracing::error!("metrics could not be written as text");
         }
         to_prometheus_text(&text)
+    }
+
+    /// The page `docs/metrics.md`: every metric with its kind, its labels and what it tells.
+    #[must_use]
+    pub fn reference_markdown() -> String {
+        reference::markdown(&Self::new(Output::ALL))
     }
 
     /// Time since the start.

@@ -4,7 +4,7 @@
 
 use std::collections::{BTreeSet, HashMap};
 use std::fmt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use super::Config;
 use super::draft::{self, Draft};
@@ -81,8 +81,20 @@ pub struct Loaded {
     pub settings: Vec<Setting>,
 }
 
+impl Loaded {
+    /// Keys whose value is another one than in `old`, wherever it comes from; for a reload.
+    #[must_use]
+    pub fn changed_since(&self, old: &Self) -> Vec<&'static str> {
+        let pairs = self.settings.iter().zip(&old.settings);
+        pairs
+            .filter(|(new, old)| new.raw != old.raw)
+            .map(|(new, _)| new.key)
+            .collect()
+    }
+}
+
 /// One key with the value that won.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq)]
 pub struct Setting {
     /// Path in the file.
     pub key: &'static str,
@@ -90,6 +102,20 @@ pub struct Setting {
     pub value: Option<String>,
     /// Where it came from.
     pub source: Source,
+    /// The value itself, secrets too.
+    raw: Option<Raw>,
+}
+
+impl fmt::Debug for Setting {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "{} = {} ({})",
+            self.key,
+            self.value.as_deref().unwrap_or("(not set)"),
+            self.source
+        )
+    }
 }
 
 /// File that is read from the working folder when none was asked for.
@@ -113,6 +139,7 @@ pub fn load(sources: Sources<'_>) -> Result<Loaded, Mistakes> {
                 key: key.path,
                 value: None,
                 source: Source::Default,
+                raw: None,
             })
             .collect(),
         mistakes: Vec::new(),
@@ -175,12 +202,12 @@ impl Loader {
             Ok(bytes) => bytes,
             Err(error) if !must && error.kind() == std::io::ErrorKind::NotFound => return None,
             Err(error) => {
-                self.whole_file(&path, format!("{}: cannot be read ({error})", path.display()));
+                self.whole_file(format!("{}: cannot be read ({error})", path.display()));
                 return None;
             }
         };
         let Ok(text) = String::from_utf8(text) else {
-            self.whole_file(&path, format!("{}: not UTF-8 text", path.display()));
+            self.whole_file(format!("{}: not UTF-8 text", path.display()));
             return None;
         };
         let (entries, mut mistakes) = file::read(&path, &text, env);
@@ -198,7 +225,7 @@ impl Loader {
         Some(path)
     }
 
-    fn whole_file(&mut self, _path: &Path, what: String) {
+    fn whole_file(&mut self, what: String) {
         self.mistakes.push(Mistake {
             source: None,
             key: String::new(),
@@ -258,6 +285,7 @@ impl Loader {
                 if let Some(setting) = self.settings.iter_mut().find(|setting| setting.key == key.path) {
                     setting.value = Some(shown(key, raw));
                     setting.source = source;
+                    setting.raw = Some(raw.clone());
                 }
             }
             Err(what) => self.mistake(key, Some(raw), source, what),

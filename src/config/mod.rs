@@ -234,6 +234,14 @@ pub struct LogConfig {
     pub level: String,
 }
 
+impl TraceConfig {
+    /// Longest time between the first and the last line of one sealed part: at most 12 hours.
+    #[must_use]
+    pub fn longest_life(&self) -> Duration {
+        self.max_age + self.linger
+    }
+}
+
 impl Default for Config {
     /// Every key at its default, as [`KEYS`] has it.
     fn default() -> Self {

@@ -171,7 +171,7 @@ pub static KEYS: &[Key] = keys! {
         "Wait for stragglers after the completion record.";
     "trace.idle_timeout" --"idle-timeout", Default::Text("30s"), Kind::Duration(ms(10), DAY, |d| &mut d.config.trace.idle_timeout),
         "A trace without a new line for so long is written. What comes later is merged into its document.";
-    "trace.max_age" , Default::Text("10m"), Kind::Duration(ms(10), secs(12 * 3600), |d| &mut d.config.trace.max_age),
+    "trace.max_age" , Default::Text("10m"), Kind::Duration(ms(10), secs(11 * 3600), |d| &mut d.config.trace.max_age),
         "A trace so old is written whatever still comes.";
     "trace.max_traces" --"max-traces", Default::Int(1_000_000), Kind::Count(1, 1_000_000_000, |d| &mut d.config.trace.max_traces),
         "Open traces at once; beyond, the one that was silent longest is written.";
@@ -233,7 +233,7 @@ pub static KEYS: &[Key] = keys! {
         "Beyond this size the oldest documents are removed; 0 for no limit.";
 
     "dead_letter.limit" , Default::Text("1GiB"), Kind::Size(MIB, 1024 * TIB, |d| &mut d.config.dead_letter.limit),
-        "Largest size of the dead letter in data_dir.";
+        "Largest size of the dead letter in data_dir. At the limit rejected documents wait until `windrow replay` or an operator makes room; none is dropped.";
 
     "admin.listen" --"admin", Default::Text("127.0.0.1:2020"), Kind::Address(|d| &mut d.config.admin.listen),
         "Address of health, metrics, status page and recent documents; \"none\" for no such port. It shows log content: loopback unless told otherwise.";

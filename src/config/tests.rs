@@ -377,6 +377,18 @@ token = \"hush-token\"
 }
 
 #[test]
+fn a_reload_names_what_changed() {
+    let old = load_from("[trace]\nlinger = \"2s\"\n[admin]\ntoken = \"a\"\n", &[], &[]).unwrap();
+    let same = load_from("[admin]\ntoken = \"a\"\n", &[("WINDROW_LINGER", "2s")], &[]).unwrap();
+    assert_eq!(same.changed_since(&old), [""; 0]);
+    let new = load_from("[log]\nlevel = \"debug\"\n[admin]\ntoken = \"b\"\n", &[], &[]).unwrap();
+    assert_eq!(
+        new.changed_since(&old),
+        ["trace.linger", "admin.token", "log.level"]
+    );
+}
+
+#[test]
 fn keys_that_belong_together_are_checked_together() {
     let pem = file("not looked into here");
     let path = pem.path().to_str().unwrap();

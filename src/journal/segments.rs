@@ -269,7 +269,7 @@ mod tests {
             segments.iter().next().and_then(Segment::first_unreleased),
             Some(3)
         );
-        assert_eq!(segments.dead(), []);
+        assert!(segments.dead().is_empty());
         assert_eq!(segments.release(3), Released::LastOfSegment);
         assert_eq!(segments.dead(), [1]);
         assert_eq!(segments.release(4), Released::Now);

@@ -108,3 +108,19 @@ fn names_follow_the_rules_and_are_written_once() {
     // A counter ends in `_total` exactly once: the registry adds it.
     assert!(!text.contains("_total_total"), "{text}");
 }
+
+#[test]
+fn the_reference_page_is_current() {
+    let (path, made) = (
+        concat!(env!("CARGO_MANIFEST_DIR"), "/docs/metrics.md"),
+        Metrics::reference_markdown(),
+    );
+    if std::env::var_os("WINDROW_BLESS").is_some() {
+        std::fs::write(path, &made).unwrap();
+    }
+    let there = std::fs::read_to_string(path).unwrap_or_default();
+    assert!(
+        there == made,
+        "docs/metrics.md is not current; write it with WINDROW_BLESS=1 cargo test metrics"
+    );
+}

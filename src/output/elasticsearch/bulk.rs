@@ -30,12 +30,13 @@ pub(crate) fn cost<D: Document>(document: &D) -> usize {
     document.json().len() + document.id().len() + ACTION_BYTES
 }
 
-/// The body that creates all of `documents`, each in the index of its day.
+/// The body that creates all of `documents`, each in the index of its day; written into `body`, which is empty.
 pub(crate) fn creates<'a, D: Document + 'a>(
     indices: &Indices,
     documents: impl Iterator<Item = &'a D> + Clone,
+    mut body: BytesMut,
 ) -> Bytes {
-    let mut body = BytesMut::with_capacity(documents.clone().map(cost).sum());
+    body.reserve(documents.clone().map(cost).sum());
     let mut day = None;
     let mut head = None;
     for document in documents {
@@ -220,7 +221,7 @@ mod tests {
             Doc("b\"\\\n\u{1}é", day - 1, Bytes::from_static(b"{}")),
             Doc("c", day, Bytes::from_static(b"{}")),
         ];
-        let body = creates(&indices, documents.iter());
+        let body = creates(&indices, documents.iter(), BytesMut::new());
         let expected = concat!(
             "{\"create\":{\"_index\":\"r-1970-01-01\",\"_id\":\"a\"}}\n{\"x\":1}\n",
             "{\"create\":{\"_index\":\"r-1970-01-01\",\"_id\":\"b\\\"\\\\\\u000a\\u0001é\"}}\n{}\n",

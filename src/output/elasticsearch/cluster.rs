@@ -2,10 +2,10 @@
 //! back with an outcome. Owns no schedule: what must be tried again is the caller's business.
 
 use std::io::Write as _;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use elasticsearch::http::Method;
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
@@ -65,6 +65,7 @@ pub(crate) struct Cluster {
     pub(crate) stats: Arc<Stats>,
     pub(crate) trace_life: Duration,
     merging: Semaphore,
+    bodies: Bodies,
     gzip_level: u32,
 }
 
@@ -81,14 +82,21 @@ impl Cluster {
             stats,
             trace_life: config.trace_life,
             merging: Semaphore::new(MERGES),
+            bodies: Bodies {
+                spare: Mutex::default(),
+                longest: config.bulk_bytes.saturating_mul(2),
+            },
             gzip_level: config.gzip_level.min(9),
         })
     }
 
     /// Writes `documents`. Safe to repeat with any part of them, whatever came of an earlier try.
     pub(crate) async fn write<D: Document>(&self, documents: &[D]) -> Written {
-        let body = bulk::creates(&self.indices, documents.iter());
-        let answer = match self.bulk(body, documents.len()).await {
+        let spare = self.bodies.take();
+        let body = bulk::creates(&self.indices, documents.iter(), spare);
+        let sent = self.bulk(body.clone(), documents.len()).await;
+        self.bodies.put(body);
+        let answer = match sent {
             Err(problem) => return Written::Failed(problem),
             Ok(answer) => answer,
         };
@@ -202,6 +210,39 @@ impl Cluster {
             NoReply::Problem(problem) => problem,
             NoReply::TooLong(bytes) => Problem::Broken(format!("answer of {bytes} bytes")),
         })
+    }
+}
+
+/// Bodies that were sent, for the next ones: fresh memory for 8 MiB costs as much as filling it.
+#[derive(Debug)]
+struct Bodies {
+    spare: Mutex<Vec<BytesMut>>,
+    longest: usize,
+}
+
+impl Bodies {
+    /// Kept at most; more requests than this are under way only while Elasticsearch is the slower side.
+    const MOST: usize = 2;
+
+    fn take(&self) -> BytesMut {
+        self.spare
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .pop()
+            .unwrap_or_default()
+    }
+
+    fn put(&self, body: Bytes) {
+        // Somebody who still holds it keeps it.
+        if let Ok(mut body) = body.try_into_mut()
+            && body.capacity() <= self.longest
+        {
+            body.clear();
+            let mut spare = self.spare.lock().unwrap_or_else(PoisonError::into_inner);
+            if spare.len() < Self::MOST {
+                spare.push(body);
+            }
+        }
     }
 }
 

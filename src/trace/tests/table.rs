@@ -21,7 +21,7 @@ fn limits() -> Limits {
 struct Fixture {
     table: Table<u64>,
     holds: u64,
-    tag: std::sync::Arc<str>,
+    tag: Arc<str>,
 }
 
 impl Fixture {

@@ -113,7 +113,7 @@ async fn real_documents_merges_and_dead_letters() {
     assert_eq!(dead_letter.usage().entries, 1);
     let entry = std::fs::read_to_string(dead_letter.folder().join("001.ndjson")).unwrap();
     assert!(
-        entry.contains("document_parsing_exception") && entry.contains("[status]"),
+        entry.contains("_parsing_exception") && entry.contains("[status]"),
         "{entry}"
     );
     let (_, stats) = running.finish().await;

@@ -1,0 +1,389 @@
+//! What waits to be sent: events gathered into one batch per tag, bounded in events and in bytes.
+//!
+//! Owns the bounds, the gathering, the choice of what is due and of what is dropped. It is a plain value: no
+//! locks, no clock, no sockets; [`crate::shared`] puts it behind a lock and [`crate::worker`] empties it.
+//!
+//! The bounds cover everything that the logger holds: what waits here and what was taken for sending and is
+//! not yet settled (`held`).
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::sync::oneshot;
+
+use crate::error::SendError;
+
+/// Tells one `send` how its event fared.
+#[derive(Debug)]
+pub(crate) struct Waiter {
+    done: oneshot::Sender<Result<(), SendError>>,
+    /// The event shall not linger for company.
+    urgent: bool,
+}
+
+impl Waiter {
+    pub(crate) fn new(urgent: bool) -> (Self, oneshot::Receiver<Result<(), SendError>>) {
+        let (done, receiver) = oneshot::channel();
+        (Self { done, urgent }, receiver)
+    }
+
+    pub(crate) fn tell(self, result: Result<(), SendError>) {
+        // Whoever asked may be gone; then nobody wants to know.
+        let _ = self.done.send(result);
+    }
+}
+
+/// Bytes that an event costs besides its own: its place in the table of ends and its share of the rest.
+pub(crate) const OVERHEAD: usize = 8;
+
+/// The bounds, legal by construction (see `options.rs`).
+#[derive(Debug, Clone)]
+pub(crate) struct Limits {
+    pub(crate) events: usize,
+    pub(crate) bytes: usize,
+    pub(crate) batch_events: usize,
+    pub(crate) batch_bytes: usize,
+    pub(crate) linger: Duration,
+}
+
+/// Events of one tag, in the order in which they came.
+#[derive(Debug)]
+pub(crate) struct Batch {
+    /// Number of its first event, counted over the life of the logger.
+    pub(crate) first: u64,
+    pub(crate) tag: Arc<str>,
+    /// Entries, one after the other.
+    pub(crate) entries: Vec<u8>,
+    /// Where each entry ends in `entries`.
+    pub(crate) ends: Vec<u32>,
+    /// Events at the front that were dropped; they are still in `entries`, which a batch bounds.
+    pub(crate) dropped: usize,
+    /// (event, who waits for it), in order.
+    pub(crate) waiters: VecDeque<(usize, Waiter)>,
+    due: Instant,
+    urgent: bool,
+}
+
+impl Batch {
+    /// Events that are still wanted.
+    pub(crate) fn events(&self) -> usize {
+        self.ends.len() - self.dropped
+    }
+
+    /// Where the wanted entries start.
+    pub(crate) fn start(&self) -> usize {
+        self.dropped
+            .checked_sub(1)
+            .and_then(|last| self.ends.get(last))
+            .map_or(0, |end| *end as usize)
+    }
+
+    /// What it counts against the byte bound.
+    pub(crate) fn cost(&self) -> usize {
+        self.entries.len() - self.start() + self.events() * OVERHEAD
+    }
+}
+
+/// Why an event was not taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Full {
+    pub(crate) events: usize,
+    pub(crate) bytes: usize,
+}
+
+/// What a push did.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Pushed {
+    /// The worker has to look: something became due earlier than it knows.
+    pub(crate) wake: bool,
+    /// Tags of the events dropped to make room, one each.
+    pub(crate) dropped: Vec<Arc<str>>,
+}
+
+#[derive(Debug)]
+pub(crate) struct Queue {
+    limits: Limits,
+    /// Batches by age; taken ones leave a hole until they reach the front.
+    batches: VecDeque<Option<Batch>>,
+    /// How many batches left the front so far: the number of `batches[0]`.
+    base: u64,
+    /// The batch of each tag that still takes events, by number.
+    open: HashMap<Arc<str>, u64>,
+    /// The batch used last: most callers log to one tag.
+    recent: Option<(Arc<str>, u64)>,
+    events: usize,
+    bytes: usize,
+    held_events: usize,
+    held_bytes: usize,
+    next: u64,
+    /// Batches that begin before this event are due at once.
+    flushed_to: u64,
+}
+
+impl Queue {
+    pub(crate) fn new(limits: Limits) -> Self {
+        Self {
+            limits,
+            batches: VecDeque::new(),
+            base: 0,
+            open: HashMap::new(),
+            recent: None,
+            events: 0,
+            bytes: 0,
+            held_events: 0,
+            held_bytes: 0,
+            next: 0,
+            flushed_to: 0,
+        }
+    }
+
+    /// Events that wait or are taken and not settled.
+    pub(crate) fn events(&self) -> usize {
+        self.events + self.held_events
+    }
+
+    /// Their bytes.
+    pub(crate) fn bytes(&self) -> usize {
+        self.bytes + self.held_bytes
+    }
+
+    /// Number that the next event gets.
+    pub(crate) fn next_event(&self) -> u64 {
+        self.next
+    }
+
+    fn fits(&self, cost: usize) -> bool {
+        self.events() < self.limits.events && self.bytes().saturating_add(cost) <= self.limits.bytes
+    }
+
+    /// Adds an event to the batch of its tag. With `make_room`, older events go until it fits; what is in
+    /// flight never goes.
+    pub(crate) fn push(
+        &mut self,
+        now: Instant,
+        tag: &str,
+        entry: &[u8],
+        waiter: Option<Waiter>,
+        make_room: bool,
+    ) -> Result<Pushed, (Full, Option<Waiter>)> {
+        let cost = entry.len() + OVERHEAD;
+        let mut dropped = Vec::new();
+        // What is in flight never goes: if that leaves no room, dropping the rest would be in vain.
+        let make_room = make_room
+            && self.held_events < self.limits.events
+            && self.held_bytes.saturating_add(cost) <= self.limits.bytes;
+        while !self.fits(cost) {
+            match make_room.then(|| self.drop_oldest()).flatten() {
+                Some(tag) => dropped.push(tag),
+                None => {
+                    return Err((
+                        Full {
+                            events: self.events(),
+                            bytes: self.bytes(),
+                        },
+                        waiter,
+                    ));
+                }
+            }
+        }
+        let mut wake = false;
+        let number = match self.open_batch(tag, entry.len()) {
+            Some(number) => number,
+            None => {
+                wake = true;
+                self.start_batch(now, tag)
+            }
+        };
+        let limits = (self.limits.batch_events, self.limits.batch_bytes);
+        let index = usize::try_from(number - self.base).unwrap_or(usize::MAX);
+        if let Some(Some(batch)) = self.batches.get_mut(index) {
+            batch.entries.extend_from_slice(entry);
+            // `batch_bytes` is at most 1 GiB by construction.
+            batch
+                .ends
+                .push(u32::try_from(batch.entries.len()).unwrap_or(u32::MAX));
+            if let Some(waiter) = waiter {
+                wake |= waiter.urgent && !batch.urgent;
+                batch.urgent |= waiter.urgent;
+                batch.waiters.push_back((batch.ends.len() - 1, waiter));
+            }
+            if batch.ends.len() >= limits.0 || batch.entries.len() >= limits.1 {
+                self.open.remove(tag);
+                self.recent = None;
+                wake = true;
+            }
+        }
+        self.next += 1;
+        self.events += 1;
+        self.bytes += cost;
+        // Under pressure nothing lingers: what waits for company would only use up the buffer.
+        let pressed = self.events() == self.limits.events / 2 + 1;
+        Ok(Pushed {
+            wake: wake || pressed,
+            dropped,
+        })
+    }
+
+    /// The batch of `tag` if it can take `len` bytes more.
+    fn open_batch(&mut self, tag: &str, len: usize) -> Option<u64> {
+        let number = match &self.recent {
+            Some((recent, number)) if **recent == *tag => *number,
+            _ => *self.open.get(tag)?,
+        };
+        let index = usize::try_from(number.checked_sub(self.base)?).ok()?;
+        let batch = self.batches.get(index)?.as_ref()?;
+        if batch.entries.len() + len > self.limits.batch_bytes {
+            self.open.remove(tag);
+            self.recent = None;
+            return None;
+        }
+        if self.recent.as_ref().is_none_or(|(_, recent)| *recent != number) {
+            self.recent = Some((Arc::clone(&batch.tag), number));
+        }
+        Some(number)
+    }
+
+    fn start_batch(&mut self, now: Instant, tag: &str) -> u64 {
+        let number = self.base + self.batches.len() as u64;
+        let tag: Arc<str> = Arc::from(tag);
+        self.batches.push_back(Some(Batch {
+            first: self.next,
+            tag: Arc::clone(&tag),
+            entries: Vec::new(),
+            ends: Vec::new(),
+            dropped: 0,
+            waiters: VecDeque::new(),
+            due: now.checked_add(self.limits.linger).unwrap_or(now),
+            urgent: false,
+        }));
+        self.open.insert(Arc::clone(&tag), number);
+        self.recent = Some((tag, number));
+        number
+    }
+
+    /// Drops the first event of the oldest batch that waits and returns its tag. `None`: nothing waits.
+    fn drop_oldest(&mut self) -> Option<Arc<str>> {
+        let index = self.batches.iter().position(Option::is_some)?;
+        let batch = self.batches.get_mut(index)?.as_mut()?;
+        let tag = Arc::clone(&batch.tag);
+        let before = batch.cost();
+        let event = batch.dropped;
+        batch.dropped += 1;
+        self.bytes -= before - batch.cost();
+        self.events -= 1;
+        while batch
+            .waiters
+            .front()
+            .is_some_and(|(waits_for, _)| *waits_for <= event)
+        {
+            if let Some((_, waiter)) = batch.waiters.pop_front() {
+                waiter.tell(Err(SendError::Dropped));
+            }
+        }
+        if batch.events() == 0 {
+            self.remove(index);
+        }
+        Some(tag)
+    }
+
+    fn remove(&mut self, index: usize) -> Option<Batch> {
+        let batch = self.batches.get_mut(index)?.take()?;
+        let number = self.base + index as u64;
+        if self.open.get(&batch.tag) == Some(&number) {
+            self.open.remove(&batch.tag);
+        }
+        if self.recent.as_ref().is_some_and(|(_, recent)| *recent == number) {
+            self.recent = None;
+        }
+        while matches!(self.batches.front(), Some(None)) {
+            self.batches.pop_front();
+            self.base += 1;
+        }
+        Some(batch)
+    }
+
+    fn is_full_batch(&self, index: usize, batch: &Batch) -> bool {
+        self.open.get(&batch.tag) != Some(&(self.base + index as u64))
+    }
+
+    fn is_due(&self, index: usize, batch: &Batch, now: Instant) -> bool {
+        batch.urgent
+            || batch.due <= now
+            || batch.first < self.flushed_to
+            || self.events() * 2 > self.limits.events
+            || self.bytes() * 2 > self.limits.bytes
+            || self.is_full_batch(index, batch)
+    }
+
+    /// Whether a batch is due now; if none is, when the first will be.
+    pub(crate) fn due(&self, now: Instant) -> Due {
+        let mut first: Option<Instant> = None;
+        for (index, batch) in self.batches.iter().enumerate() {
+            let Some(batch) = batch else { continue };
+            if self.is_due(index, batch, now) {
+                return Due::Now;
+            }
+            first = Some(first.map_or(batch.due, |first| first.min(batch.due)));
+        }
+        first.map_or(Due::Never, Due::At)
+    }
+
+    /// Takes the oldest due batch, if what is held stays below half of the bounds with it: the other half
+    /// must stay droppable and free for newcomers. A batch is always taken when nothing is held.
+    pub(crate) fn take(&mut self, now: Instant) -> Option<Batch> {
+        let index =
+            self.batches.iter().enumerate().position(|(index, batch)| {
+                batch.as_ref().is_some_and(|batch| self.is_due(index, batch, now))
+            })?;
+        let batch = self.batches.get(index)?.as_ref()?;
+        let room = (self.held_events + batch.events()) * 2 <= self.limits.events
+            && (self.held_bytes + batch.cost()) * 2 <= self.limits.bytes;
+        if self.held_events > 0 && !room {
+            return None;
+        }
+        let batch = self.remove(index)?;
+        self.events -= batch.events();
+        self.bytes -= batch.cost();
+        self.held_events += batch.events();
+        self.held_bytes += batch.cost();
+        Some(batch)
+    }
+
+    /// Takes whatever is left, oldest first: the logger closes.
+    pub(crate) fn take_rest(&mut self) -> Option<Batch> {
+        let index = self.batches.iter().position(Option::is_some)?;
+        let batch = self.remove(index)?;
+        self.events -= batch.events();
+        self.bytes -= batch.cost();
+        Some(batch)
+    }
+
+    /// What was taken is settled: delivered, given up or returned.
+    pub(crate) fn settle(&mut self, events: usize, cost: usize) {
+        self.held_events = self.held_events.saturating_sub(events);
+        self.held_bytes = self.held_bytes.saturating_sub(cost);
+    }
+
+    /// Makes all that waits due at once; returns the number of the first event that is not concerned.
+    pub(crate) fn flush(&mut self) -> u64 {
+        self.flushed_to = self.next;
+        self.next
+    }
+
+    /// Number of the oldest event that waits.
+    pub(crate) fn oldest(&self) -> Option<u64> {
+        self.batches.iter().flatten().next().map(|batch| batch.first)
+    }
+}
+
+/// When the worker has something to take.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Due {
+    Now,
+    At(Instant),
+    Never,
+}
+
+#[cfg(test)]
+mod tests;
