@@ -4,6 +4,8 @@
 //! none the test says so and passes, since this package alone does not build it. `WINDROW_CONFORMANCE=require` makes
 //! that a failure.
 
+#![expect(clippy::unwrap_used, reason = "a test: what is not there ends it")]
+
 use std::io::Write as _;
 use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
