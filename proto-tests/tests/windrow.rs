@@ -208,7 +208,7 @@ async fn windrow_with_users() {
         ("WINDROW_USER", "alice:pass,bob:word".to_owned()),
     ];
     holds("shared key and users", &settings, |t| {
-        t.security = Some(keyed(&["alice:pass", "bob:word"]))
+        t.security = Some(keyed(&["alice:pass", "bob:word"]));
     })
     .await;
 }
