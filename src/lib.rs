@@ -3,3 +3,18 @@
 //!
 //! The modules stand in the order in which data flows: `input < journal < trace < output`, wired by
 //! `pipeline` alone. See `ARCHITECTURE.md` for the life of a record.
+
+pub mod admin;
+pub mod cli;
+pub mod clock;
+pub mod config;
+pub mod exit;
+pub mod hold;
+pub mod input;
+pub mod journal;
+pub mod logging;
+pub mod metrics;
+pub mod output;
+pub mod pipeline;
+pub mod serve;
+pub mod trace;

@@ -1,3 +1,71 @@
 //! The `windrow` program: a table of contents. Everything else is in the library.
 
-fn main() {}
+use std::io::Write;
+use std::process::ExitCode;
+
+use windrow::cli::{self, Cli, Command};
+use windrow::config::ProcessEnvironment;
+use windrow::{exit, logging, serve};
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+fn main() -> ExitCode {
+    let (mut out, mut err) = (std::io::stdout(), std::io::stderr());
+    let cli = match Cli::read(std::env::args_os(), &mut out, &mut err) {
+        Ok(cli) => cli,
+        Err(code) => return code.into(),
+    };
+    let (command, settings) = cli.into_parts();
+    let code = match command {
+        Command::Check(check) if check.reference => cli::reference(&mut out),
+        Command::Check(_) => cli::check(settings.load(&ProcessEnvironment), &mut out, &mut err),
+        Command::Health(health) => match settings.load(&ProcessEnvironment) {
+            Ok(loaded) => cli::health(&health, &loaded.config, &mut out, &mut err),
+            Err(mistakes) => cli::report(&mistakes, &mut err),
+        },
+        Command::Replay(replay) => match settings.load(&ProcessEnvironment) {
+            Ok(loaded) => cli::replay(&replay, &loaded.config, &mut out, &mut err),
+            Err(mistakes) => cli::report(&mistakes, &mut err),
+        },
+        Command::Demo(options) => show(&options),
+        Command::Journal(cli::Journal::Inspect { dir }) => cli::inspect(&dir, &mut out, &mut err),
+        Command::Serve(_) => match settings.load(&ProcessEnvironment) {
+            Ok(loaded) => match logging::init(&loaded.config.log) {
+                Ok(logging) => {
+                    logging::announce(&loaded);
+                    let reload = move || match settings.load(&ProcessEnvironment) {
+                        Ok(fresh) => {
+                            if let Err(error) = logging.set_level(&fresh.config.log.level) {
+                                tracing::error!(%error, "the log level stays as it is");
+                            }
+                        }
+                        Err(mistakes) => tracing::error!("the configuration was not read again:\n{mistakes}"),
+                    };
+                    serve::serve(loaded.config, Box::new(reload))
+                }
+                Err(error) => {
+                    writeln!(err, "windrow: cannot log: {error}").ok();
+                    exit::FAILURE
+                }
+            },
+            Err(mistakes) => cli::report(&mistakes, &mut err),
+        },
+    };
+    code.into()
+}
+
+/// `windrow demo`: the showcase starts this program again as the server.
+fn show(options: &demo::showcase::Options) -> u8 {
+    let shown = std::env::current_exe()
+        .map_err(|error| error.to_string())
+        .and_then(|windrow| demo::showcase::run_to_end(&windrow, options).map_err(|error| error.to_string()));
+    match shown {
+        Ok(report) if report.is_kept() => exit::OK,
+        Ok(_) => exit::FAILURE,
+        Err(error) => {
+            writeln!(std::io::stderr(), "windrow demo: {error}").ok();
+            exit::FAILURE
+        }
+    }
+}

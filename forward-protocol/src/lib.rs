@@ -13,6 +13,8 @@ pub mod encode;
 pub mod entries;
 pub mod frame;
 pub mod handshake;
+#[cfg(feature = "json")]
+pub mod json;
 pub mod msgpack;
 
 #[cfg(test)]

@@ -24,6 +24,8 @@ mod msgpack;
 mod peer;
 mod report;
 mod run;
+#[cfg(test)]
+mod self_test;
 mod sink;
 mod target;
 mod tls;

@@ -291,6 +291,9 @@ struct Cursor<'a> {
 
 impl Cursor<'_> {
     fn take(&mut self, n: usize) -> Result<Vec<u8>, Option<String>> {
+        if n > 1 << 30 {
+            return Err(Some(format!("{n} bytes in one value")));
+        }
         let end = self.at.checked_add(n).ok_or(None)?;
         let bytes = self.input.get(self.at..end).ok_or(None)?.to_vec();
         self.at = end;

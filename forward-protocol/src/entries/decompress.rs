@@ -98,9 +98,6 @@ impl std::fmt::Debug for Decompressor {
     }
 }
 
-/// How many bytes are made room for at a time.
-const STEP: usize = 64 << 10;
-
 /// Deflate cannot make more than 1032 bytes out of one (a run of 258 bytes takes at least 2 bits).
 const DEFLATE_RATIO: usize = 1032;
 
@@ -189,6 +186,10 @@ impl Decompressor {
 }
 
 /// Where decoded bytes go, and how many more may come.
+#[cfg_attr(
+    not(any(feature = "gzip", feature = "zstd")),
+    expect(dead_code, reason = "without any format nothing is decoded")
+)]
 struct Output {
     bytes: Vec<u8>,
     /// False: only count.
@@ -203,6 +204,8 @@ struct Output {
 impl Output {
     /// Makes room for more: at least one byte, so that too much output is noticed as such.
     fn make_room(&mut self) {
+        /// How many bytes are made room for at a time.
+        const STEP: usize = 64 << 10;
         if !self.keep {
             self.bytes.clear();
         }

@@ -128,6 +128,7 @@ fn a_dynamic_tag_of_fluent_bit_brings_metadata_in_the_options() {
     );
 }
 
+#[cfg(feature = "gzip")]
 #[test]
 fn both_gzip_members_are_read() {
     let bytes = hex(vectors::GZIP_TWO_MEMBERS);

@@ -263,7 +263,7 @@ async fn fragmented(c: Ctx) -> Verdict {
     }
     welcomed(&c, &mut peer, &helo, SALT).await?;
     let (mut peer, helo, ping) = greeted(&c, SALT).await?;
-    peer.trickle(&ping.bytes()).await?;
+    peer.pieces(ping.bytes().chunks(10)).await?;
     welcomed(&c, &mut peer, &helo, SALT).await
 }
 

@@ -1,0 +1,74 @@
+//! What can go wrong in the demo programs, told so that the reader knows what to do. No logic.
+
+use std::{io, net::SocketAddr, path::PathBuf, time::Duration};
+
+/// An error that ends one of the demo programs.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// Another program listens on the address.
+    #[error(
+        "{address} is in use by another program: stop it, or choose another port with --port or {variable}"
+    )]
+    PortInUse {
+        /// Where we wanted to listen.
+        address: SocketAddr,
+        /// The environment variable that chooses the port.
+        variable: &'static str,
+    },
+    /// The address cannot be listened on for another reason.
+    #[error("cannot listen on {address}: {source}")]
+    Bind {
+        /// Where we wanted to listen.
+        address: SocketAddr,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The log file cannot be opened or created.
+    #[error(
+        "cannot write the log file {path}: {source}; make its folder writable for this user, or choose another \
+         file with --log-path"
+    )]
+    LogFile {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// Requests were still running when the time for a graceful stop was over.
+    #[error(
+        "{in_flight} request(s) still running {grace:?} after the stop signal: their lines may be missing"
+    )]
+    StopTimeout {
+        /// How long we waited.
+        grace: Duration,
+        /// How many requests had not ended.
+        in_flight: i64,
+    },
+    /// The HTTP client cannot be built.
+    #[error("the HTTP client cannot be built: {0}")]
+    HttpClient(#[source] reqwest::Error),
+    /// A URL from the command line or the environment is none.
+    #[error("{option} must be an http:// or https:// address, but is {value:?}")]
+    BadUrl {
+        /// The flag.
+        option: &'static str,
+        /// What was given.
+        value: String,
+    },
+    /// Anything of the operating system, with the thing it was about.
+    #[error("{what}: {source}")]
+    Io {
+        /// What we were doing.
+        what: String,
+        /// What the system said.
+        source: io::Error,
+    },
+}
+
+impl Error {
+    /// Builds [`Error::Io`]; for `map_err`.
+    pub fn io(what: impl Into<String>) -> impl FnOnce(io::Error) -> Self {
+        let what = what.into();
+        move |source| Self::Io { what, source }
+    }
+}

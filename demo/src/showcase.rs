@@ -1,0 +1,357 @@
+//! `windrow demo`: all scenes on one machine, without Docker and without Elasticsearch.
+//!
+//! It starts Windrow as a process of its own (to be able to kill it), the server and the three services with their
+//! sidecars, sends requests, kills Windrow with -9 half-way, and looks until each request is one document with all its
+//! lines. It knows Windrow by its command line and its HTTP pages only.
+
+mod apps;
+mod board;
+mod documents;
+mod process;
+
+use std::{
+    io::IsTerminal as _,
+    path::{Path, PathBuf},
+    time::{Duration, Instant},
+};
+
+use clap::Args;
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+use self::{
+    apps::{App, Apps},
+    board::{Board, Row},
+    documents::Source,
+    process::Windrow,
+};
+use crate::{
+    Error,
+    client::{self, Outcome},
+    id, signal,
+};
+
+/// Flags of `windrow demo`.
+#[derive(Args, Clone, Debug)]
+pub struct Options {
+    /// Number of requests, half to the server, half to the order service
+    #[arg(long, default_value_t = 40, value_parser = clap::value_parser!(u64).range(2..=10_000))]
+    pub requests: u64,
+    /// Leave everything running and the folder in place until Ctrl-C
+    #[arg(long)]
+    pub keep: bool,
+    /// Write to this Elasticsearch instead of the embedded SQLite
+    #[arg(long, value_name = "URL")]
+    pub elasticsearch_url: Option<String>,
+    /// The Fluent Bit program; without one `demo sidecar-logs` carries the lines [default: the one on the PATH]
+    #[arg(long, env = "FLUENT_BIT", value_name = "FILE")]
+    pub fluent_bit: Option<PathBuf>,
+    /// Carry the lines with `demo sidecar-logs` also when there is a Fluent Bit
+    #[arg(long)]
+    pub no_fluent_bit: bool,
+    /// One line per event instead of a live table [default: when the output is no terminal]
+    #[arg(long)]
+    pub plain: bool,
+}
+
+/// What the showcase found.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct Report {
+    /// Requests that were answered.
+    pub answered: usize,
+    /// Requests that are one document with all their lines.
+    pub documents: usize,
+    /// What is not as promised, one line each.
+    pub faults: Vec<String>,
+}
+
+/// [`run`] for a program without an asynchronous runtime; SIGTERM and SIGINT end it in good order.
+///
+/// # Errors
+/// As [`run`], and when the runtime cannot be started.
+pub fn run_to_end(windrow: &Path, options: &Options) -> Result<Report, Error> {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .map_err(Error::io("the asynchronous runtime cannot be started"))?;
+    runtime.block_on(async {
+        let stop = signal::stop_token().map_err(Error::io("signal handlers cannot be installed"))?;
+        run(windrow, options, &stop).await
+    })
+}
+
+/// Runs the showcase with the given Windrow program and prints it on standard output.
+///
+/// # Errors
+/// When something cannot be started. That a promise was not kept is in the report, not an error.
+pub async fn run(windrow: &Path, options: &Options, stop: &CancellationToken) -> Result<Report, Error> {
+    let folder = std::env::temp_dir().join(format!("windrow-demo-{}", &id::trace_id()[..8]));
+    std::fs::create_dir_all(&folder).map_err(Error::io(format!("cannot create {}", folder.display())))?;
+    let report = Box::pin(show(windrow, options, stop, &folder)).await;
+    if options.keep {
+        println!("the folder stays: {}", folder.display());
+    } else if let Err(error) = std::fs::remove_dir_all(&folder) {
+        println!("{} cannot be removed: {error}", folder.display());
+    }
+    report
+}
+
+async fn show(
+    program: &Path,
+    options: &Options,
+    stop: &CancellationToken,
+    folder: &Path,
+) -> Result<Report, Error> {
+    let mut board = Board::new(std::io::stdout().is_terminal() && !options.plain);
+    let mut windrow = Windrow::start(program, folder, options.elasticsearch_url.as_deref()).await?;
+    board.note(&format!(
+        "Windrow takes Forward on {} and shows itself on {}",
+        windrow.forward(),
+        windrow.admin()
+    ));
+    let fluent_bit = if options.no_fluent_bit {
+        None
+    } else {
+        process::find_fluent_bit(options.fluent_bit.as_deref())
+    };
+    let apps = Apps::start(folder, windrow.forward(), fluent_bit.as_deref()).await?;
+    board.note(&match &fluent_bit {
+        Some(program) => format!("log lines are carried by Fluent Bit, {}", program.display()),
+        None => "log lines are carried by `demo sidecar-logs` (no fluent-bit was found or wanted)".to_owned(),
+    });
+    for app in [&apps.server, &apps.user, &apps.product, &apps.order] {
+        board.note(&format!("{:<8} {}", app.name, app.url));
+    }
+    let source = match &options.elasticsearch_url {
+        Some(url) => Source::elasticsearch(url)?,
+        None => Source::windrow(windrow.admin())?,
+    };
+    let watched = drive(options, stop, &apps, &mut windrow, &source, &mut board).await?;
+    let report = verify(&source, &board).await;
+    board.finish();
+    summarise(&report, &watched, &board, &windrow, &apps);
+    if options.keep && !stop.is_cancelled() {
+        println!("\nEverything goes on running; Ctrl-C ends it.");
+        stop.cancelled().await;
+    }
+    apps.stop().await;
+    windrow.stop().await;
+    Ok(report)
+}
+
+/// What happened to Windrow on the way.
+struct Watched {
+    killed_after: usize,
+    away: Duration,
+    answered_while_away: usize,
+    example: Option<serde_json::Value>,
+    elapsed: Duration,
+}
+
+async fn drive(
+    options: &Options,
+    stop: &CancellationToken,
+    apps: &Apps,
+    windrow: &mut Windrow,
+    source: &Source,
+    board: &mut Board,
+) -> Result<Watched, Error> {
+    let started = Instant::now();
+    let total = usize::try_from(options.requests).unwrap_or(usize::MAX);
+    let (events, mut answers) = mpsc::channel(total.max(1));
+    let to_order = options.requests / 2;
+    for (app, path, count) in [
+        (&apps.server, "hello", options.requests - to_order),
+        (&apps.order, "", to_order),
+    ] {
+        spawn_client(app, path, count, stop.clone(), events.clone());
+    }
+    drop(events);
+    let mut watched = Watched {
+        killed_after: 0,
+        away: Duration::ZERO,
+        answered_while_away: 0,
+        example: None,
+        elapsed: Duration::ZERO,
+    };
+    let mut back_at: Option<Instant> = None;
+    let mut all_answered: Option<Instant> = None;
+    let mut look = tokio::time::interval(LOOK_INTERVAL);
+    look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            answer = answers.recv(), if all_answered.is_none() => match answer {
+                Some((app, outcome)) => {
+                    board.answered(row(app, &outcome));
+                    watched.answered_while_away += usize::from(back_at.is_some());
+                }
+                None => all_answered = Some(Instant::now()),
+            },
+            _ = look.tick() => {
+                if back_at.is_none() {
+                    match source.look(&board.open()).await {
+                        Ok(found) => for (trace, documents) in found {
+                            if watched.example.is_none() && board.is_order(&trace) {
+                                watched.example = documents.first().cloned();
+                            }
+                            board.gathered(&trace, &documents);
+                        },
+                        Err(error) => board.trouble(&error),
+                    }
+                }
+                board.draw();
+            }
+        }
+        if watched.killed_after == 0 && board.rows().len() >= total.div_ceil(2) {
+            windrow.kill().await;
+            watched.killed_after = board.rows().len();
+            back_at = Some(Instant::now() + AWAY);
+            board.note(&format!(
+                "kill -9 of Windrow after {} requests; the applications go on",
+                watched.killed_after
+            ));
+        }
+        if let Some(at) = back_at.filter(|at| Instant::now() >= *at) {
+            windrow.start_again().await?;
+            back_at = None;
+            watched.away = AWAY + at.elapsed();
+            board.note(&format!(
+                "Windrow is back after {:.1} s",
+                watched.away.as_secs_f64()
+            ));
+        }
+        let complete = board.open().is_empty() && back_at.is_none();
+        let waited = all_answered.is_some_and(|since| since.elapsed() >= PATIENCE);
+        if stop.is_cancelled() || (all_answered.is_some() && complete) || waited {
+            watched.elapsed = started.elapsed();
+            return Ok(watched);
+        }
+    }
+}
+
+fn spawn_client(
+    app: &App,
+    path: &str,
+    count: u64,
+    stop: CancellationToken,
+    events: mpsc::Sender<(&'static str, Outcome)>,
+) {
+    let name = app.name;
+    let options = client::Options {
+        target: format!("{}/{path}", app.url),
+        count,
+        concurrency: 3,
+        interval: REQUEST_INTERVAL,
+        timeout: Duration::from_secs(10),
+        retries: 0,
+        backoff: Duration::from_millis(100),
+    };
+    tokio::spawn(async move {
+        // The channel holds all outcomes; the address is our own, so there is no error to tell.
+        let _ = client::run(&options, &stop, |outcome| {
+            let _ = events.try_send((name, outcome.clone()));
+        })
+        .await;
+    });
+}
+
+fn row(app: &'static str, outcome: &Outcome) -> Row {
+    let expected = match app {
+        "server" => vec!["handler finished", "request completed"],
+        _ => vec![
+            "user: handler finished",
+            "request completed",
+            "product: handler finished",
+            "request completed",
+            "order: handler finished",
+            "request completed",
+        ],
+    };
+    let result = match &outcome.result {
+        Ok(status) => status.to_string(),
+        Err(error) => error.clone(),
+    };
+    Row::new(outcome.trace_id.clone(), app, result, outcome.is_ok(), expected)
+}
+
+/// Looks once more at every request, also at those that were complete: nothing twice, nothing lost again.
+async fn verify(source: &Source, board: &Board) -> Report {
+    tokio::time::sleep(SETTLE).await;
+    let mut report = Report {
+        answered: board.rows().len(),
+        ..Report::default()
+    };
+    let traces: Vec<&str> = board.rows().iter().map(|row| row.trace.as_str()).collect();
+    let found = match source.look(&traces).await {
+        Ok(found) => found,
+        Err(error) => {
+            report
+                .faults
+                .push(format!("the documents cannot be read: {error}"));
+            return report;
+        }
+    };
+    for row in board.rows() {
+        let documents = found.get(&row.trace).map_or(&[][..], Vec::as_slice);
+        match row.fault(documents) {
+            None => report.documents += 1,
+            Some(fault) => report.faults.push(fault),
+        }
+    }
+    report
+}
+
+fn summarise(report: &Report, watched: &Watched, board: &Board, windrow: &Windrow, apps: &Apps) {
+    if let Some(example) = &watched.example {
+        println!(
+            "\nOne order, three services, one document:\n{}",
+            documents::pretty(example)
+        );
+    }
+    println!(
+        "\n{} requests, {} lines in {} log files -> {} documents in {:.1} s. Windrow was killed with -9 after {} requests and \
+         was away for {:.1} s; {} requests were answered meanwhile.",
+        report.answered,
+        board.rows().iter().map(Row::expected).sum::<usize>(),
+        4,
+        report.documents,
+        watched.elapsed.as_secs_f64(),
+        watched.killed_after,
+        watched.away.as_secs_f64(),
+        watched.answered_while_away,
+    );
+    if report.is_kept() {
+        println!("Nothing is missing, nothing is there twice.");
+    } else {
+        for fault in report.faults.iter().take(20) {
+            println!("FAULT: {fault}");
+        }
+    }
+    println!("\nWindrow          {}", windrow.admin());
+    println!("its documents    {}/logs?limit=5", windrow.admin());
+    println!("its metrics      {}/metrics", windrow.admin());
+    for (app, url) in apps.metrics() {
+        println!("{:<16} {url}", format!("{app} metrics"));
+    }
+}
+
+impl Report {
+    /// Every request was answered well and is one document with all its lines.
+    #[must_use]
+    pub fn is_kept(&self) -> bool {
+        self.answered > 0 && self.faults.is_empty() && self.documents == self.answered
+    }
+}
+
+/// The time between two looks for documents, and between two drawings of the table.
+const LOOK_INTERVAL: Duration = Duration::from_millis(200);
+const REQUEST_INTERVAL: Duration = Duration::from_millis(120);
+/// How long Windrow stays dead.
+const AWAY: Duration = Duration::from_millis(1500);
+/// How long to wait for the last documents: longer than any pause of Fluent Bit and than Windrow's idle timeout.
+const PATIENCE: Duration = Duration::from_secs(90);
+/// A chunk sent twice would have become a second document by then.
+const SETTLE: Duration = Duration::from_millis(1500);
+
+#[cfg(test)]
+mod tests;

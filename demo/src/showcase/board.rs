@@ -1,0 +1,224 @@
+//! What the showcase shows on the terminal: a table that is drawn anew in place, or one line per event. It decides nothing
+//! but what a complete document is.
+
+use std::{
+    io::{self, Write as _},
+    time::{Duration, Instant},
+};
+
+use serde_json::Value;
+
+use super::documents;
+
+/// One request.
+#[derive(Clone, Debug)]
+pub(super) struct Row {
+    pub(super) trace: String,
+    app: &'static str,
+    result: String,
+    succeeded: bool,
+    expected: Vec<&'static str>,
+    answered: Instant,
+    lines: usize,
+    complete_after: Option<Duration>,
+}
+
+impl Row {
+    pub(super) fn new(
+        trace: String,
+        app: &'static str,
+        result: String,
+        succeeded: bool,
+        mut expected: Vec<&'static str>,
+    ) -> Self {
+        expected.sort_unstable();
+        Self {
+            trace,
+            app,
+            result,
+            succeeded,
+            expected,
+            answered: Instant::now(),
+            lines: 0,
+            complete_after: None,
+        }
+    }
+
+    /// How many lines its document must have.
+    pub(super) fn expected(&self) -> usize {
+        self.expected.len()
+    }
+
+    /// What is wrong with the documents of this request; none when there is one with exactly the right lines.
+    pub(super) fn fault(&self, documents: &[Value]) -> Option<String> {
+        let request = format!("{} request {}", self.app, self.trace);
+        if !self.succeeded {
+            return Some(format!("{request} was answered with {}", self.result));
+        }
+        let [document] = documents else {
+            return Some(format!("{request} is {} documents", documents.len()));
+        };
+        let mut lines = documents::lines(document);
+        lines.sort_unstable();
+        (lines != self.expected).then(|| {
+            format!(
+                "{request} has {} lines instead of {}: {lines:?}",
+                lines.len(),
+                self.expected.len()
+            )
+        })
+    }
+}
+
+/// The table and the notes above it.
+#[derive(Debug)]
+pub(super) struct Board {
+    live: bool,
+    started: Instant,
+    rows: Vec<Row>,
+    trouble: Option<String>,
+    drawn: usize,
+}
+
+impl Board {
+    pub(super) fn new(live: bool) -> Self {
+        Self {
+            live,
+            started: Instant::now(),
+            rows: Vec::new(),
+            trouble: None,
+            drawn: 0,
+        }
+    }
+
+    pub(super) fn rows(&self) -> &[Row] {
+        &self.rows
+    }
+
+    /// The trace ids of answered requests that are not yet complete.
+    pub(super) fn open(&self) -> Vec<&str> {
+        self.rows
+            .iter()
+            .filter(|row| row.succeeded && row.complete_after.is_none())
+            .map(|row| row.trace.as_str())
+            .collect()
+    }
+
+    pub(super) fn is_order(&self, trace: &str) -> bool {
+        self.rows
+            .iter()
+            .any(|row| row.trace == trace && row.app == "order" && row.complete_after.is_none())
+    }
+
+    /// Something that stays on the screen.
+    pub(super) fn note(&mut self, text: &str) {
+        self.erase();
+        say(&format!(
+            "[{:5.1} s] {text}\n",
+            self.started.elapsed().as_secs_f64()
+        ));
+        self.draw();
+    }
+
+    /// A request has its answer.
+    pub(super) fn answered(&mut self, row: Row) {
+        self.rows.push(row);
+    }
+
+    /// Documents of a request were seen.
+    pub(super) fn gathered(&mut self, trace: &str, documents: &[Value]) {
+        self.trouble = None;
+        let Some(row) = self.rows.iter_mut().find(|row| row.trace == trace) else {
+            return;
+        };
+        row.lines = documents
+            .iter()
+            .map(|document| documents::lines(document).len())
+            .sum();
+        if row.complete_after.is_none() && row.fault(documents).is_none() {
+            let after = row.answered.elapsed();
+            row.complete_after = Some(after);
+            if !self.live {
+                let text = format!(
+                    "{}  {:<6} {}  {} lines -> 1 document after {:.1} s",
+                    row.trace,
+                    row.app,
+                    row.result,
+                    row.lines,
+                    after.as_secs_f64()
+                );
+                self.note(&text);
+            }
+        }
+    }
+
+    /// The documents cannot be read at the moment.
+    pub(super) fn trouble(&mut self, error: &str) {
+        if self.trouble.as_deref() != Some(error) {
+            self.trouble = Some(error.to_owned());
+            if !self.live {
+                self.note(&format!("the documents cannot be read: {error}"));
+            }
+        }
+    }
+
+    /// Draws the table in place.
+    pub(super) fn draw(&mut self) {
+        if !self.live {
+            return;
+        }
+        self.erase();
+        let complete = self
+            .rows
+            .iter()
+            .filter(|row| row.complete_after.is_some())
+            .count();
+        let mut text = format!(
+            "\n  {} requests answered, {complete} are one document{}\n",
+            self.rows.len(),
+            self.trouble
+                .as_ref()
+                .map(|_| "  (Windrow is away)")
+                .unwrap_or_default()
+        );
+        text.push_str("  trace                             to      answer  lines  document\n");
+        for row in self.rows.iter().rev().take(SHOWN) {
+            let document = row.complete_after.map_or_else(
+                || "...".to_owned(),
+                |after| format!("1 after {:.1} s", after.as_secs_f64()),
+            );
+            text.push_str(&format!(
+                "  {:<32}  {:<6}  {:<6}  {:>2}/{:<2}  {document}\n",
+                row.trace,
+                row.app,
+                row.result.chars().take(6).collect::<String>(),
+                row.lines,
+                row.expected()
+            ));
+        }
+        self.drawn = text.lines().count();
+        say(&text);
+    }
+
+    /// The table stays as it is; what follows goes below it.
+    pub(super) fn finish(&mut self) {
+        self.draw();
+        self.drawn = 0;
+    }
+
+    fn erase(&mut self) {
+        if self.drawn > 0 {
+            say(&format!("\x1b[{}A\x1b[J", self.drawn));
+            self.drawn = 0;
+        }
+    }
+}
+
+/// A reader who has gone away does not end the showcase.
+fn say(text: &str) {
+    let mut out = io::stdout().lock();
+    let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
+}
+
+/// Rows of the table; it must fit a small terminal.
+const SHOWN: usize = 12;

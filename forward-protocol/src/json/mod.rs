@@ -1,0 +1,133 @@
+//! The JSON carrier: the same messages as JSON texts on a TCP connection, as fluent-logger-golang with
+//! `MarshalAsJSON` and people with `nc` send them.
+//!
+//! Which carrier a connection speaks is decided once, by its very first byte ([`is_json`]): `{` and `[` are small
+//! integers in MessagePack, which no Forward client sends first. [`JsonCarrier`] turns each complete text into the equal
+//! message in MessagePack, so everything behind it knows one format. A connection with a shared key cannot speak JSON.
+//!
+//! Of a key that comes twice in an object the last counts, as in Fluentd. Texts may be nested 127 deep. Integers beyond
+//! 64 bits become floats. Comments, which Fluentd's parser lets through, are refused.
+
+mod convert;
+mod split;
+
+#[cfg(test)]
+mod tests;
+
+use bytes::BufMut;
+
+use crate::msgpack::Value;
+use convert::write_value;
+use split::Splitter;
+
+/// Whether a connection that begins with this byte speaks JSON.
+pub fn is_json(first: u8) -> bool {
+    matches!(first, b'{' | b'[')
+}
+
+/// Turns the JSON texts of one connection into MessagePack messages.
+#[derive(Clone, Debug)]
+pub struct JsonCarrier {
+    splitter: Splitter,
+    limit: usize,
+}
+
+/// What was taken from the buffer.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Converted {
+    /// How many bytes from the buffer's start were turned into messages. Give the next [`JsonCarrier::convert`] a
+    /// buffer that begins here.
+    pub consumed: usize,
+    /// What makes it impossible to go on. The messages before it are good. Close the connection.
+    pub violation: Option<JsonViolation>,
+}
+
+/// The peer sent what is no JSON, or too much of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum JsonViolation {
+    /// The bytes are no JSON text.
+    #[error(
+        "the peer sent what is no JSON: the text that begins at byte {at} is broken at its line {line}, column {column}"
+    )]
+    Malformed {
+        /// Where the text begins.
+        at: usize,
+        /// Line in the text, from 1.
+        line: usize,
+        /// Column in that line, from 1.
+        column: usize,
+    },
+    /// The text is longer than the limit.
+    #[error("the JSON text that begins at byte {at} has more than {limit} bytes")]
+    TooLarge {
+        /// Where the text begins.
+        at: usize,
+        /// The limit.
+        limit: usize,
+    },
+}
+
+impl JsonCarrier {
+    /// For a new connection; `limit` is the longest text in bytes, usually [`crate::frame::Limits::message`].
+    pub fn new(limit: usize) -> Self {
+        Self {
+            splitter: Splitter::default(),
+            limit,
+        }
+    }
+
+    /// Appends every complete text at the front of `buf` to `out`, as a MessagePack message for [`crate::frame::Framer`].
+    /// No byte is looked at twice while a text is incomplete.
+    pub fn convert(&mut self, buf: &[u8], out: &mut Vec<u8>) -> Converted {
+        let mut converted = Converted::default();
+        loop {
+            let at = converted.consumed;
+            let rest = buf.get(at..).unwrap_or_default();
+            let Some(end) = self.splitter.end(rest) else {
+                if rest.len() > self.limit {
+                    converted.violation = Some(JsonViolation::TooLarge {
+                        at,
+                        limit: self.limit,
+                    });
+                }
+                return converted;
+            };
+            if end > self.limit {
+                converted.violation = Some(JsonViolation::TooLarge {
+                    at,
+                    limit: self.limit,
+                });
+                return converted;
+            }
+            let text = rest.get(..end).unwrap_or_default();
+            if !text.trim_ascii().is_empty() {
+                match serde_json::from_slice(text) {
+                    Ok(value) => write_value(out, &value),
+                    Err(error) => {
+                        let (line, column) = (error.line(), error.column());
+                        converted.violation = Some(JsonViolation::Malformed { at, line, column });
+                        return converted;
+                    }
+                }
+            }
+            converted.consumed += end;
+        }
+    }
+}
+
+/// Writes the ack of a chunk for a JSON connection: `{"ack":"…"}`. `chunk` is the id with its MessagePack header, as
+/// [`crate::frame::Frame::chunk`] gives it.
+pub fn write_json_ack(out: &mut impl BufMut, chunk: &[u8]) {
+    let id = match Value::read(chunk, 0) {
+        Ok((Value::Str(text) | Value::Bin(text), _)) => String::from_utf8_lossy(text).into_owned().into(),
+        Ok((Value::U64(n), _)) => n.into(),
+        Ok((Value::I64(n), _)) => n.into(),
+        Ok((Value::F64(x), _)) => x.into(),
+        Ok((Value::Bool(b), _)) => b.into(),
+        _ => serde_json::Value::Null,
+    };
+    out.put_slice(b"{\"ack\":");
+    out.put_slice(id.to_string().as_bytes());
+    out.put_slice(b"}");
+}

@@ -1,0 +1,119 @@
+//! Who may see log content.
+//!
+//! With a token: whoever shows it. Without one: whoever reaches the port, which is loopback unless told otherwise.
+//! A browser on this machine reaches it too, on behalf of any web page that has its own name resolve to 127.0.0.1
+//! (DNS rebinding). Such a request carries that page's name as `Host`, so without a token only names are answered
+//! that no stranger can own.
+
+use std::net::IpAddr;
+
+use axum::extract::{Request, State};
+use axum::http::{HeaderMap, StatusCode, Uri, header};
+use axum::middleware::Next;
+use axum::response::Response;
+use sha2::{Digest, Sha256};
+use subtle::ConstantTimeEq;
+
+use super::{Shared, problem};
+use crate::config::AdminConfig;
+
+/// Ends of names that only a local network can give out (RFC 6761, RFC 6762, ICANN's `internal`, Kubernetes).
+const LOCAL_ENDS: [&str; 5] = [".localhost", ".local", ".internal", ".svc", ".home.arpa"];
+
+pub(super) struct Guard {
+    /// Digests are compared, so that not even the length of the token shows in the time it takes.
+    token: Option<[u8; 32]>,
+    hosts: Vec<String>,
+}
+
+impl Guard {
+    pub(super) fn new(config: &AdminConfig) -> Self {
+        let token = config
+            .token
+            .as_ref()
+            .map(|token| Sha256::digest(token.expose()).into());
+        Self {
+            token,
+            hosts: config.hosts.clone(),
+        }
+    }
+
+    fn may(&self, uri: &Uri, headers: &HeaderMap) -> Result<(), (StatusCode, String, &'static str)> {
+        if let Some(token) = &self.token {
+            let bearer = headers
+                .get(header::AUTHORIZATION)
+                .and_then(|value| bearer(value.as_bytes()));
+            let shown = bearer
+                .map(<[u8]>::to_vec)
+                .or_else(|| parameter(uri, "token").map(String::into_bytes));
+            let allowed = "\"Authorization: Bearer TOKEN\" or ?token=TOKEN";
+            return match shown {
+                Some(shown) if bool::from(Sha256::digest(&shown).ct_eq(token)) => Ok(()),
+                Some(_) => Err((StatusCode::UNAUTHORIZED, "wrong token".into(), allowed)),
+                None => Err((
+                    StatusCode::UNAUTHORIZED,
+                    "a token is needed (admin.token)".into(),
+                    allowed,
+                )),
+            };
+        }
+        // A request without Host does not come from a browser.
+        let Some(host) = uri.host().or_else(|| headers.get(header::HOST)?.to_str().ok()) else {
+            return Ok(());
+        };
+        if self.is_ours(host) {
+            return Ok(());
+        }
+        let what = format!(
+            "this server does not go by the name {host:?}; add it to admin.hosts, or set admin.token"
+        );
+        Err((
+            StatusCode::FORBIDDEN,
+            what,
+            "IP addresses, localhost, names without a dot, admin.hosts",
+        ))
+    }
+
+    fn is_ours(&self, host: &str) -> bool {
+        let name = match host.strip_prefix('[') {
+            Some(rest) => rest.split(']').next().unwrap_or(rest),
+            None => host.split(':').next().unwrap_or(host),
+        };
+        let name = name.trim_end_matches('.').to_ascii_lowercase();
+        let is_local = !name.contains('.') || LOCAL_ENDS.iter().any(|end| name.ends_with(end));
+        name.parse::<IpAddr>().is_ok()
+            || is_local
+            || self.hosts.iter().any(|known| known == "*" || *known == name)
+    }
+}
+
+/// Lets a request through, or answers it.
+pub(super) async fn check(State(shared): State<Shared>, request: Request, next: Next) -> Response {
+    match shared.guard.may(request.uri(), request.headers()) {
+        Ok(()) => next.run(request).await,
+        Err((status, what, allowed)) => {
+            let mut response = problem(status, &what, allowed);
+            if status == StatusCode::UNAUTHORIZED {
+                let challenge = axum::http::HeaderValue::from_static("Bearer realm=\"windrow\"");
+                response.headers_mut().insert(header::WWW_AUTHENTICATE, challenge);
+            }
+            response
+        }
+    }
+}
+
+/// The token of `Bearer TOKEN`; the scheme in any case (RFC 9110, 11.1).
+fn bearer(value: &[u8]) -> Option<&[u8]> {
+    let (scheme, token) = value.split_at_checked(7)?;
+    scheme
+        .eq_ignore_ascii_case(b"bearer ")
+        .then(|| token.trim_ascii())
+}
+
+/// The first parameter of this name, decoded.
+pub(super) fn parameter(uri: &Uri, name: &str) -> Option<String> {
+    let query = uri.query()?;
+    url::form_urlencoded::parse(query.as_bytes())
+        .find(|(key, _)| key == name)
+        .map(|(_, value)| value.into_owned())
+}

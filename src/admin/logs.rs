@@ -1,0 +1,115 @@
+//! `/logs`: the newest documents, as one JSON array.
+//!
+//! Parameters: `traceId` (also `trace_id`, `trace.id`), `limit`, `token`. An unknown one is an error, since a
+//! misspelt filter would show everything as if it had matched.
+
+use std::time::Duration;
+
+use axum::extract::State;
+use axum::http::{StatusCode, Uri, header};
+use axum::response::{IntoResponse, Response};
+use serde_json::value::RawValue;
+
+use super::{Shared, problem};
+
+const DEFAULT_LIMIT: usize = 100;
+const MOST: usize = 1000;
+const ALLOWED: &str = "traceId=ID, limit=1..1000 (default 100), token=TOKEN";
+/// A search that takes longer helps nobody.
+const SEARCH_TIMEOUT: Duration = Duration::from_secs(30);
+/// Bytes of one answer; the documents beyond are left out, and a header says so.
+const MOST_BYTES: usize = 64 << 20;
+/// Header of an answer that had to be cut: how many documents were left out.
+const LEFT_OUT: &str = "windrow-left-out";
+
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Query {
+    pub(super) trace_id: Option<String>,
+    pub(super) limit: usize,
+}
+
+/// Answers with the newest documents first.
+pub(super) async fn logs(State(shared): State<Shared>, uri: Uri) -> Response {
+    let query = match parse(uri.query().unwrap_or_default()) {
+        Ok(query) => query,
+        Err(what) => return problem(StatusCode::BAD_REQUEST, &what, ALLOWED),
+    };
+    match find(&shared, &query).await {
+        Ok(documents) => {
+            let (body, left_out) = array(&documents, MOST_BYTES);
+            let mut response = ([(header::CONTENT_TYPE, "application/json")], body).into_response();
+            if left_out > 0 {
+                response.headers_mut().insert(LEFT_OUT, left_out.into());
+            }
+            response
+        }
+        Err((status, what)) => problem(status, &what, ""),
+    }
+}
+
+/// Asks the store, a few searches at a time and each not for ever.
+pub(super) async fn find(shared: &Shared, query: &Query) -> Result<Vec<Box<RawValue>>, (StatusCode, String)> {
+    let Some(store) = &shared.state.store else {
+        let what = "no output keeps documents; add --output sqlite or --output elasticsearch";
+        return Err((StatusCode::NOT_IMPLEMENTED, what.into()));
+    };
+    let search = async {
+        // The semaphore is never closed.
+        let _permit = shared.searches.acquire().await;
+        store.recent(query.trace_id.as_deref(), query.limit).await
+    };
+    match tokio::time::timeout(SEARCH_TIMEOUT, search).await {
+        Ok(Ok(documents)) => Ok(documents),
+        Ok(Err(what)) => Err((StatusCode::SERVICE_UNAVAILABLE, what)),
+        Err(_elapsed) => {
+            let what = format!("no answer from the store within {} s", SEARCH_TIMEOUT.as_secs());
+            Err((StatusCode::GATEWAY_TIMEOUT, what))
+        }
+    }
+}
+
+pub(super) fn parse(query: &str) -> Result<Query, String> {
+    let mut parsed = Query {
+        trace_id: None,
+        limit: DEFAULT_LIMIT,
+    };
+    for (name, value) in url::form_urlencoded::parse(query.as_bytes()) {
+        match &*name {
+            "traceId" | "trace_id" | "trace.id" => {
+                if value.is_empty() {
+                    return Err(format!("{name} is empty"));
+                }
+                parsed.trace_id = Some(value.into_owned());
+            }
+            "limit" => {
+                let limit = value.parse().ok().filter(|limit| (1..=MOST).contains(limit));
+                parsed.limit =
+                    limit.ok_or_else(|| format!("limit={value} is not a whole number from 1 to {MOST}"))?;
+            }
+            "token" => {}
+            _ => return Err(format!("unknown parameter {name:?}")),
+        }
+    }
+    Ok(parsed)
+}
+
+/// One JSON array of as many documents as fit, and how many did not.
+pub(super) fn array(documents: &[Box<RawValue>], most_bytes: usize) -> (Vec<u8>, usize) {
+    let mut fit = 0;
+    let mut length = 0;
+    for document in documents {
+        length += document.get().len() + 2;
+        if length > most_bytes {
+            break;
+        }
+        fit += 1;
+    }
+    let mut body = Vec::with_capacity(length.min(most_bytes) + 4);
+    body.push(b'[');
+    for (n, document) in documents.iter().take(fit).enumerate() {
+        body.extend_from_slice(if n == 0 { b"\n" } else { b",\n" });
+        body.extend_from_slice(document.get().as_bytes());
+    }
+    body.extend_from_slice(b"\n]\n");
+    (body, documents.len() - fit)
+}

@@ -1,0 +1,208 @@
+//! The admin port: health, readiness, metrics, recent documents and a status page, over HTTP/1.1.
+//!
+//! Owns the paths, who may see what, and the bounds against slow clients. Everything it shows comes from
+//! [`AdminState`]; it changes nothing, and only `GET` and `HEAD` are answered.
+//!
+//! What shows log content (`/`, `/logs`) is guarded (module `guard`); health and metrics are open, since probes and
+//! scrapers carry no secrets. An answer that is an error is JSON: `{"error":"…","allowed":"…"}`.
+
+use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+
+use axum::extract::State;
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::middleware::{self, Next};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use axum::{Json, Router, extract::Request};
+use serde::Serialize;
+use serde_json::json;
+use serde_json::value::RawValue;
+use tokio::sync::Semaphore;
+
+use crate::config::AdminConfig;
+use crate::metrics::{self, Metrics, Output};
+
+mod guard;
+mod http;
+mod logs;
+mod page;
+#[cfg(test)]
+mod tests;
+
+pub use http::serve;
+
+/// Every path, for whoever asks for another one.
+const PATHS: &str = "/, /health, /ready, /metrics, /logs, /api/v1/health, /api/v1/uptime, /api/v1/logs, /api/v1/metrics/prometheus";
+
+/// Where recent documents are found: the configured output that keeps them.
+pub trait Store: Send + Sync + 'static {
+    /// The newest documents first, those of one trace or all, at most `limit`.
+    ///
+    /// An implementation bounds its answer: beyond 64 MiB it leaves out the rest. The error is a sentence for the reader.
+    fn recent<'a>(&'a self, trace_id: Option<&'a str>, limit: usize) -> Recent<'a>;
+}
+
+/// The answer of a [`Store`], some time later.
+pub type Recent<'a> = Pin<Box<dyn Future<Output = Result<Vec<Box<RawValue>>, String>> + Send + 'a>>;
+
+/// Whether the server can do its work.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct Readiness {
+    /// Why not; empty means ready.
+    pub reasons: Vec<String>,
+    /// What an operator should look at, though it hinders nothing: a dead letter that is not empty.
+    pub notes: Vec<String>,
+    /// Only a restart helps: `/health` fails too, so that a supervisor restarts it.
+    pub fatal: Option<String>,
+}
+
+impl Readiness {
+    /// Whether nothing hinders.
+    #[must_use]
+    pub fn is_ready(&self) -> bool {
+        self.reasons.is_empty() && self.fatal.is_none()
+    }
+}
+
+/// What the admin port shows.
+#[derive(Clone)]
+pub struct AdminState {
+    /// The numbers.
+    pub metrics: Arc<Metrics>,
+    /// Asked for each `/ready`, `/health` and status page. It must not block.
+    pub readiness: Arc<dyn Fn() -> Readiness + Send + Sync>,
+    /// Where recent documents are; `None` when no output keeps them.
+    pub store: Option<Arc<dyn Store>>,
+    /// Outputs that the status page shows.
+    pub outputs: Vec<Output>,
+}
+
+impl fmt::Debug for AdminState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("AdminState")
+            .field("outputs", &self.outputs)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Everything a handler needs.
+#[derive(Clone)]
+struct Shared {
+    state: AdminState,
+    guard: Arc<guard::Guard>,
+    /// Searches at once: each may hold a large answer.
+    searches: Arc<Semaphore>,
+}
+
+/// The paths of the admin port. [`serve`] puts them on a socket.
+pub fn router(state: AdminState, config: &AdminConfig) -> Router {
+    let guard = Arc::new(guard::Guard::new(config));
+    let shared = Shared {
+        state,
+        guard,
+        searches: Arc::new(Semaphore::new(SEARCHES)),
+    };
+    let guarded = Router::new()
+        .route("/", get(page::page))
+        .route("/logs", get(logs::logs))
+        .route("/api/v1/logs", get(logs::logs))
+        .route_layer(middleware::from_fn_with_state(shared.clone(), guard::check));
+    Router::new()
+        .route("/health", get(health))
+        .route("/api/v1/health", get(health))
+        .route("/ready", get(ready))
+        .route("/metrics", get(prometheus))
+        .route("/api/v1/metrics/prometheus", get(prometheus))
+        .route("/api/v1/uptime", get(uptime))
+        .merge(guarded)
+        .fallback(unknown_path)
+        .method_not_allowed_fallback(wrong_method)
+        .layer(middleware::from_fn(headers))
+        .with_state(shared)
+}
+
+async fn health(State(shared): State<Shared>) -> Response {
+    match (shared.state.readiness)().fatal {
+        None => "ok\n".into_response(),
+        Some(reason) => (StatusCode::SERVICE_UNAVAILABLE, format!("{reason}\n")).into_response(),
+    }
+}
+
+async fn ready(State(shared): State<Shared>) -> Response {
+    let readiness = (shared.state.readiness)();
+    let is_ready = readiness.is_ready();
+    shared.state.metrics.ready.set(i64::from(is_ready));
+    let status = if is_ready {
+        StatusCode::OK
+    } else {
+        StatusCode::SERVICE_UNAVAILABLE
+    };
+    let reasons: Vec<_> = readiness.fatal.into_iter().chain(readiness.reasons).collect();
+    (
+        status,
+        Json(json!({ "ready": is_ready, "reasons": reasons, "notes": readiness.notes })),
+    )
+        .into_response()
+}
+
+async fn prometheus(State(shared): State<Shared>) -> Response {
+    let metrics = &shared.state.metrics;
+    metrics
+        .ready
+        .set(i64::from((shared.state.readiness)().is_ready()));
+    ([(header::CONTENT_TYPE, metrics::CONTENT_TYPE)], metrics.encode()).into_response()
+}
+
+/// The fields of Fluent Bit's `/api/v1/uptime`.
+async fn uptime(State(shared): State<Shared>) -> Response {
+    let uptime = shared.state.metrics.uptime();
+    let text = crate::config::format_duration(std::time::Duration::from_secs(uptime.as_secs()));
+    Json(json!({ "uptime_sec": uptime.as_secs(), "uptime_hr": format!("Windrow has been running: {text}") }))
+        .into_response()
+}
+
+async fn unknown_path(request: Request) -> Response {
+    let what = format!("no such path: {}", request.uri().path());
+    problem(StatusCode::NOT_FOUND, &what, PATHS)
+}
+
+async fn wrong_method(request: Request) -> Response {
+    problem(
+        StatusCode::METHOD_NOT_ALLOWED,
+        &format!("{} is not answered here", request.method()),
+        "GET, HEAD",
+    )
+}
+
+/// Answers are about now, are what they say they are, and bring nothing else into a page.
+async fn headers(request: Request, next: Next) -> Response {
+    let mut response = next.run(request).await;
+    let headers = response.headers_mut();
+    for (name, value) in [
+        (header::CACHE_CONTROL, "no-store"),
+        (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
+        (header::REFERRER_POLICY, "no-referrer"),
+        (
+            header::CONTENT_SECURITY_POLICY,
+            "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'",
+        ),
+    ] {
+        headers.insert(name, HeaderValue::from_static(value));
+    }
+    response
+}
+
+/// An answer that says what is wrong and what is allowed.
+fn problem(status: StatusCode, what: &str, allowed: &str) -> Response {
+    let body = if allowed.is_empty() {
+        json!({ "error": what })
+    } else {
+        json!({ "error": what, "allowed": allowed })
+    };
+    (status, Json(body)).into_response()
+}
+
+const SEARCHES: usize = 4;

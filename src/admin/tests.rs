@@ -1,0 +1,507 @@
+//! Tests of the admin port: answers, who may see what, and slow clients on real sockets.
+
+use std::sync::Mutex;
+use std::time::Duration;
+
+use axum::body::{Body, to_bytes};
+use axum::http::{HeaderMap, Method};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio_util::sync::CancellationToken;
+use tower::ServiceExt;
+
+use super::*;
+use crate::config::{Config, Secret};
+
+/// Answers with what it was given, and remembers what it was asked.
+#[derive(Default)]
+struct Shelf {
+    documents: Vec<String>,
+    failure: Option<String>,
+    asked: Mutex<Vec<(Option<String>, usize)>>,
+}
+
+impl Store for Shelf {
+    fn recent<'a>(&'a self, trace_id: Option<&'a str>, limit: usize) -> Recent<'a> {
+        self.asked
+            .lock()
+            .unwrap()
+            .push((trace_id.map(str::to_owned), limit));
+        let raw = |text: &String| RawValue::from_string(text.clone()).unwrap();
+        let answer = match &self.failure {
+            Some(what) => Err(what.clone()),
+            None => Ok(self.documents.iter().take(limit).map(raw).collect()),
+        };
+        Box::pin(std::future::ready(answer))
+    }
+}
+
+struct Fixture {
+    metrics: Arc<Metrics>,
+    readiness: Arc<Mutex<Readiness>>,
+    shelf: Arc<Shelf>,
+    config: AdminConfig,
+}
+
+impl Fixture {
+    fn new() -> Self {
+        Self::with(Shelf::default())
+    }
+
+    fn with(shelf: Shelf) -> Self {
+        Self {
+            metrics: Arc::new(Metrics::new(&[Output::Sqlite])),
+            readiness: Arc::default(),
+            shelf: Arc::new(shelf),
+            config: Config::default().admin,
+        }
+    }
+
+    fn router(&self) -> Router {
+        let readiness = Arc::clone(&self.readiness);
+        let state = AdminState {
+            metrics: Arc::clone(&self.metrics),
+            readiness: Arc::new(move || readiness.lock().unwrap().clone()),
+            store: Some(Arc::clone(&self.shelf) as Arc<dyn Store>),
+            outputs: vec![Output::Sqlite],
+        };
+        router(state, &self.config)
+    }
+
+    async fn get(&self, path: &str) -> (StatusCode, String) {
+        let (status, _, body) = self.ask(Method::GET, path, &[("host", "127.0.0.1:2020")]).await;
+        (status, body)
+    }
+
+    async fn ask(
+        &self,
+        method: Method,
+        path: &str,
+        headers: &[(&str, &str)],
+    ) -> (StatusCode, HeaderMap, String) {
+        let mut request = Request::builder().method(method).uri(path);
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        let response = self
+            .router()
+            .oneshot(request.body(Body::empty()).unwrap())
+            .await
+            .unwrap();
+        let (parts, body) = response.into_parts();
+        let body = to_bytes(body, usize::MAX).await.unwrap();
+        (
+            parts.status,
+            parts.headers,
+            String::from_utf8(body.to_vec()).unwrap(),
+        )
+    }
+}
+
+fn value(body: &str) -> serde_json::Value {
+    serde_json::from_str(body).unwrap()
+}
+
+#[tokio::test]
+async fn health_and_ready_tell_different_things() {
+    let fixture = Fixture::new();
+    assert_eq!(fixture.get("/health").await, (StatusCode::OK, "ok\n".into()));
+    assert_eq!(
+        fixture.get("/api/v1/health").await,
+        (StatusCode::OK, "ok\n".into())
+    );
+    fixture
+        .readiness
+        .lock()
+        .unwrap()
+        .notes
+        .push("the dead letter holds 3 documents".into());
+    let (status, body) = fixture.get("/ready").await;
+    assert_eq!(status, StatusCode::OK);
+    let notes = json!(["the dead letter holds 3 documents"]);
+    assert_eq!(
+        value(&body),
+        json!({ "ready": true, "reasons": [], "notes": notes })
+    );
+
+    fixture
+        .readiness
+        .lock()
+        .unwrap()
+        .reasons
+        .push("elasticsearch: connection refused".into());
+    let (status, body) = fixture.get("/ready").await;
+    assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE);
+    assert_eq!(
+        value(&body)["reasons"],
+        json!(["elasticsearch: connection refused"])
+    );
+    assert_eq!(fixture.metrics.ready.get(), 0);
+    assert_eq!(fixture.get("/health").await.0, StatusCode::OK);
+
+    fixture.readiness.lock().unwrap().fatal = Some("the journal could not be synced".into());
+    let (status, body) = fixture.get("/health").await;
+    assert_eq!(
+        (status, body.as_str()),
+        (
+            StatusCode::SERVICE_UNAVAILABLE,
+            "the journal could not be synced\n"
+        )
+    );
+    assert_eq!(
+        value(&fixture.get("/ready").await.1)["reasons"][0],
+        "the journal could not be synced"
+    );
+}
+
+#[tokio::test]
+async fn metrics_at_both_paths() {
+    let fixture = Fixture::new();
+    fixture.metrics.input_records.inc_by(5);
+    for path in ["/metrics", "/api/v1/metrics/prometheus"] {
+        let (status, headers, body) = fixture.ask(Method::GET, path, &[]).await;
+        assert_eq!(status, StatusCode::OK);
+        assert_eq!(
+            headers[header::CONTENT_TYPE],
+            "text/plain; version=0.0.4; charset=utf-8"
+        );
+        assert!(
+            body.contains("\nwindrow_input_records_total 5\n") && body.contains("\nwindrow_ready 1\n"),
+            "{body}"
+        );
+    }
+    assert!(value(&fixture.get("/api/v1/uptime").await.1)["uptime_sec"].is_u64());
+}
+
+#[tokio::test]
+async fn logs_are_an_array_of_what_the_store_has() {
+    let documents = vec![
+        r#"{"traceId":"b","n":1e400}"#.to_owned(),
+        r#"{"traceId":"a"}"#.to_owned(),
+    ];
+    let fixture = Fixture::with(Shelf {
+        documents: documents.clone(),
+        ..Shelf::default()
+    });
+    let (status, headers, body) = fixture.ask(Method::GET, "/logs", &[]).await;
+    assert_eq!(status, StatusCode::OK);
+    assert_eq!(headers[header::CONTENT_TYPE], "application/json");
+    assert_eq!(headers[header::CACHE_CONTROL], "no-store");
+    // The documents are the very bytes of the store, whatever numbers they hold.
+    assert_eq!(body, format!("[\n{},\n{}\n]\n", documents[0], documents[1]));
+    let (_, body) = fixture.get("/api/v1/logs?traceId=a%20b%26c&limit=1").await;
+    assert_eq!(body, format!("[\n{}\n]\n", documents[0]));
+    fixture.get("/logs?trace_id=x").await;
+    let asked = fixture.shelf.asked.lock().unwrap().clone();
+    assert_eq!(
+        asked,
+        [(None, 100), (Some("a b&c".into()), 1), (Some("x".into()), 100)]
+    );
+}
+
+#[tokio::test]
+async fn an_empty_store_is_an_empty_array() {
+    assert_eq!(value(&Fixture::new().get("/logs").await.1), json!([]));
+}
+
+#[tokio::test]
+async fn bad_questions_are_answered_with_what_is_allowed() {
+    let fixture = Fixture::new();
+    for (path, what) in [
+        ("/logs?limit=0", "limit=0 is not a whole number from 1 to 1000"),
+        ("/logs?limit=1001", "limit=1001"),
+        ("/logs?limit=x", "limit=x"),
+        ("/logs?traceid=a", "unknown parameter \"traceid\""),
+        ("/logs?traceId=", "traceId is empty"),
+    ] {
+        let (status, body) = fixture.get(path).await;
+        assert_eq!(status, StatusCode::BAD_REQUEST, "{path}");
+        let body = value(&body);
+        assert!(body["error"].as_str().unwrap().contains(what), "{body}");
+        assert!(
+            body["allowed"].as_str().unwrap().contains("limit=1..1000"),
+            "{body}"
+        );
+    }
+    assert!(fixture.shelf.asked.lock().unwrap().is_empty());
+    let (status, body) = fixture.get("/log").await;
+    assert_eq!(status, StatusCode::NOT_FOUND);
+    assert!(value(&body)["allowed"].as_str().unwrap().contains("/logs"));
+    let (status, headers, body) = fixture.ask(Method::POST, "/metrics", &[]).await;
+    assert_eq!(status, StatusCode::METHOD_NOT_ALLOWED);
+    assert!(
+        headers.contains_key(header::ALLOW) && value(&body)["allowed"] == "GET, HEAD",
+        "{body}"
+    );
+}
+
+#[tokio::test]
+async fn a_store_that_fails_or_is_not_there_says_so() {
+    let fixture = Fixture::with(Shelf {
+        failure: Some("elasticsearch is away".into()),
+        ..Shelf::default()
+    });
+    let (status, body) = fixture.get("/logs").await;
+    assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE);
+    assert_eq!(value(&body)["error"], "elasticsearch is away");
+    let (status, page) = fixture.get("/").await;
+    assert!(
+        status == StatusCode::OK && page.contains("elasticsearch is away"),
+        "{page}"
+    );
+
+    let state = AdminState {
+        metrics: Arc::clone(&fixture.metrics),
+        readiness: Arc::new(Readiness::default),
+        store: None,
+        outputs: vec![Output::Stdout],
+    };
+    let request = Request::builder().uri("/logs").body(Body::empty()).unwrap();
+    let response = router(state, &fixture.config).oneshot(request).await.unwrap();
+    assert_eq!(response.status(), StatusCode::NOT_IMPLEMENTED);
+}
+
+#[tokio::test]
+async fn with_a_token_log_content_needs_it_and_probes_do_not() {
+    let mut fixture = Fixture::new();
+    fixture.config.token = Some(Secret::new("s3cret+/"));
+    for path in ["/", "/logs", "/api/v1/logs"] {
+        let (status, headers, body) = fixture.ask(Method::GET, path, &[]).await;
+        assert_eq!(status, StatusCode::UNAUTHORIZED, "{path}");
+        assert_eq!(headers[header::WWW_AUTHENTICATE], "Bearer realm=\"windrow\"");
+        assert!(
+            value(&body)["allowed"].as_str().unwrap().contains("Bearer TOKEN"),
+            "{body}"
+        );
+        for authorization in ["Bearer s3cret+/", "bearer s3cret+/"] {
+            let shown = [("authorization", authorization), ("host", "windrow.example.org")];
+            assert_eq!(
+                fixture.ask(Method::GET, path, &shown).await.0,
+                StatusCode::OK,
+                "{path}"
+            );
+        }
+        for authorization in ["Bearer s3cret", "Bearer ", "Basic s3cret+/", "s3cret+/"] {
+            let (status, ..) = fixture
+                .ask(Method::GET, path, &[("authorization", authorization)])
+                .await;
+            assert_eq!(status, StatusCode::UNAUTHORIZED, "{path} {authorization}");
+        }
+        assert_eq!(
+            fixture.get(&format!("{path}?token=s3cret%2B%2F")).await.0,
+            StatusCode::OK,
+            "{path}"
+        );
+        assert_eq!(
+            fixture.get(&format!("{path}?token=other")).await.0,
+            StatusCode::UNAUTHORIZED,
+            "{path}"
+        );
+    }
+    for path in ["/health", "/ready", "/metrics", "/api/v1/uptime"] {
+        assert_eq!(fixture.get(path).await.0, StatusCode::OK, "{path}");
+    }
+}
+
+#[tokio::test]
+async fn without_a_token_foreign_names_see_no_log_content() {
+    let mut fixture = Fixture::new();
+    let ask =
+        async |fixture: &Fixture, host: &str| fixture.ask(Method::GET, "/logs", &[("host", host)]).await.0;
+    for host in [
+        "127.0.0.1:2020",
+        "[::1]:2020",
+        "localhost:2020",
+        "windrow:2020",
+        "10.1.2.3",
+        "w.ns.svc",
+        "w.ns.svc.cluster.local:1",
+    ] {
+        assert_eq!(ask(&fixture, host).await, StatusCode::OK, "{host}");
+    }
+    for host in [
+        "evil.example",
+        "evil.example:2020",
+        "127.0.0.1.evil.example",
+        "localhost.evil.example",
+    ] {
+        assert_eq!(ask(&fixture, host).await, StatusCode::FORBIDDEN, "{host}");
+    }
+    assert_eq!(
+        fixture
+            .ask(Method::GET, "/metrics", &[("host", "evil.example")])
+            .await
+            .0,
+        StatusCode::OK
+    );
+    fixture.config.hosts = vec!["logs.example.org".into()];
+    assert_eq!(ask(&fixture, "Logs.Example.org:2020").await, StatusCode::OK);
+    assert_eq!(ask(&fixture, "evil.example").await, StatusCode::FORBIDDEN);
+    fixture.config.hosts = vec!["*".into()];
+    assert_eq!(ask(&fixture, "evil.example").await, StatusCode::OK);
+}
+
+#[tokio::test]
+async fn the_page_escapes_what_comes_from_outside() {
+    let documents = vec![
+        r#"{"@timestamp":"2026-11-21T09:20:00.123Z","traceId":"<b>&\"x","message":"<script>alert(1)</script>","log":"no"}"#.into(),
+        r#"{"@timestamp":7,"other":"<i>"}"#.into(),
+    ];
+    let fixture = Fixture::with(Shelf {
+        documents,
+        ..Shelf::default()
+    });
+    fixture
+        .readiness
+        .lock()
+        .unwrap()
+        .reasons
+        .push("<u>away</u>".into());
+    let (status, headers, page) = fixture.ask(Method::GET, "/", &[]).await;
+    assert_eq!(status, StatusCode::OK);
+    assert_eq!(headers[header::CONTENT_TYPE], "text/html; charset=utf-8");
+    assert!(
+        headers[header::CONTENT_SECURITY_POLICY]
+            .to_str()
+            .unwrap()
+            .starts_with("default-src 'none'")
+    );
+    for bad in ["<script", "<b>&", "<i>", "<u>"] {
+        assert!(!page.contains(bad), "{bad} in {page}");
+    }
+    for good in [
+        "2026-11-21T09:20:00.123Z",
+        "&lt;script&gt;",
+        "traceId=%3Cb%3E%26%22x",
+        "Not ready: &lt;u&gt;away",
+        "sqlite",
+    ] {
+        assert!(page.contains(good), "no {good} in {page}");
+    }
+    assert_eq!(
+        page.matches("<table>").count(),
+        page.matches("</table>").count(),
+        "{page}"
+    );
+}
+
+#[test]
+fn an_answer_has_a_bound() {
+    let documents: Vec<_> = (0..5)
+        .map(|_| RawValue::from_string("\"12345678\"".into()).unwrap())
+        .collect();
+    let (body, left_out) = logs::array(&documents, 30);
+    assert_eq!(
+        (body.as_slice(), left_out),
+        (&b"[\n\"12345678\",\n\"12345678\"\n]\n"[..], 3)
+    );
+}
+
+async fn served(
+    router: Router,
+) -> (
+    std::net::SocketAddr,
+    CancellationToken,
+    tokio::task::JoinHandle<()>,
+) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let stop = CancellationToken::new();
+    (address, stop.clone(), tokio::spawn(serve(listener, router, stop)))
+}
+
+#[tokio::test]
+async fn a_socket_is_served_and_stops_with_answers_complete() {
+    let fixture = Fixture::new();
+    let (address, stop, server) = served(fixture.router()).await;
+    let mut stream = TcpStream::connect(address).await.unwrap();
+    // Two requests on one connection.
+    stream
+        .write_all(b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n")
+        .await
+        .unwrap();
+    let mut answer = Vec::new();
+    while !answer.ends_with(b"\r\n\r\nok\n") {
+        assert_ne!(
+            stream.read_buf(&mut answer).await.unwrap(),
+            0,
+            "{}",
+            String::from_utf8_lossy(&answer)
+        );
+    }
+    stream
+        .write_all(b"HEAD /metrics HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+        .await
+        .unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.unwrap();
+    assert!(
+        answer.starts_with("HTTP/1.1 200 OK\r\n") && answer.ends_with("\r\n\r\n"),
+        "{answer}"
+    );
+
+    // An idle connection does not hold up the stop.
+    let mut idle = TcpStream::connect(address).await.unwrap();
+    idle.write_all(b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n")
+        .await
+        .unwrap();
+    idle.read_u8().await.unwrap();
+    stop.cancel();
+    tokio::time::timeout(Duration::from_secs(10), server)
+        .await
+        .expect("it stops")
+        .unwrap();
+    assert!(TcpStream::connect(address).await.is_err());
+}
+
+/// One end for the server with the given patience, and the other.
+async fn impatient(
+    router: Router,
+    header: Duration,
+    stall: Duration,
+) -> (TcpStream, tokio::task::JoinHandle<()>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+    let (server, _) = listener.accept().await.unwrap();
+    (
+        client,
+        tokio::spawn(http::connection(
+            server,
+            router,
+            CancellationToken::new(),
+            header,
+            stall,
+        )),
+    )
+}
+
+#[tokio::test]
+async fn half_a_header_does_not_hold_a_connection() {
+    let (long, short) = (Duration::from_secs(600), Duration::from_millis(50));
+    let (mut client, served) = impatient(Fixture::new().router(), short, long).await;
+    client.write_all(b"GET /health HTT").await.unwrap();
+    tokio::time::timeout(Duration::from_secs(10), served)
+        .await
+        .expect("it is closed")
+        .unwrap();
+}
+
+#[tokio::test]
+async fn an_answer_that_is_not_taken_does_not_hold_a_connection() {
+    let documents = vec![format!("\"{}\"", "x".repeat(1 << 20)); 40];
+    let fixture = Fixture::with(Shelf {
+        documents,
+        ..Shelf::default()
+    });
+    let (long, short) = (Duration::from_secs(600), Duration::from_millis(50));
+    let (mut client, served) = impatient(fixture.router(), long, short).await;
+    client
+        .write_all(b"GET /logs HTTP/1.1\r\nHost: x\r\n\r\n")
+        .await
+        .unwrap();
+    // More than any socket buffer holds, and nobody reads.
+    tokio::time::timeout(Duration::from_secs(10), served)
+        .await
+        .expect("it is closed")
+        .unwrap();
+}

@@ -1,0 +1,310 @@
+//! The configuration while it is being put together, and the rules between keys that make it whole.
+//!
+//! Single keys are checked by their kind. Here stand the rules that need several.
+
+use std::path::PathBuf;
+
+use super::mistake::Mistake;
+use super::types::{Auth, ClientCert, LogFormat, Secret, Tls};
+use super::units::format_size;
+use super::{
+    AdminConfig, Config, DeadLetterConfig, ElasticsearchConfig, Forward, JournalConfig, LogConfig,
+    OutputKind, SqliteConfig, TraceConfig,
+};
+
+/// A [`Config`] in the making, and the values that become parts of it only together.
+#[derive(Debug)]
+pub struct Draft {
+    pub(super) config: Config,
+    pub(super) data_dir: Option<PathBuf>,
+    pub(super) self_hostname: Option<String>,
+    pub(super) tls_cert: Option<PathBuf>,
+    pub(super) tls_key: Option<PathBuf>,
+    pub(super) tls_client_ca: Option<PathBuf>,
+    pub(super) username: Option<String>,
+    pub(super) password: Option<Secret>,
+    pub(super) api_key: Option<Secret>,
+    pub(super) bearer_token: Option<Secret>,
+    pub(super) client_cert: Option<PathBuf>,
+    pub(super) client_key: Option<PathBuf>,
+    pub(super) gzip_level: u64,
+    pub(super) sqlite_path: Option<PathBuf>,
+}
+
+/// What the rules between keys found.
+#[derive(Debug, Default)]
+pub(super) struct Findings {
+    pub(super) mistakes: Vec<Mistake>,
+    pub(super) warnings: Vec<String>,
+}
+
+impl Draft {
+    /// Checks the rules between keys and makes the whole. The [`Config`] is legal if there are no mistakes.
+    pub(super) fn finish(self) -> (Config, Findings) {
+        let mut findings = Findings::default();
+        let mut config = self.config;
+        config.data_dir = self.data_dir.unwrap_or_default();
+        config.journal.dir = config.data_dir.join("journal");
+        config.dead_letter.dir = config.data_dir.join("dead-letter");
+        config.sqlite.path = self
+            .sqlite_path
+            .unwrap_or_else(|| config.data_dir.join("windrow.db"));
+
+        config.forward.self_hostname = self.self_hostname.unwrap_or_else(default_hostname);
+        let length = config.forward.self_hostname.len();
+        if length > 255 {
+            findings.between(
+                "forward.self_hostname",
+                format!("it has {length} bytes; allowed: 1 to 255"),
+            );
+        }
+
+        config.forward.tls = match (self.tls_cert, self.tls_key) {
+            (Some(cert), Some(key)) => Some(Tls {
+                cert,
+                key,
+                client_ca: self.tls_client_ca,
+            }),
+            (Some(_), None) => findings.instead("forward.tls_cert", "it needs forward.tls_key (--tls-key)"),
+            (None, Some(_)) => findings.instead("forward.tls_key", "it needs forward.tls_cert (--tls-cert)"),
+            (None, None) if self.tls_client_ca.is_some() => findings.instead(
+                "forward.tls_client_ca",
+                "it needs forward.tls_cert and forward.tls_key (--tls-cert, --tls-key)",
+            ),
+            (None, None) => None,
+        };
+        for network in &config.forward.networks {
+            for name in &network.users {
+                if !config.forward.users.iter().any(|user| user.name == *name) {
+                    let what = format!(
+                        "network {} names user {name:?}, who is not in forward.users",
+                        network.cidr
+                    );
+                    findings.between("forward.networks", what);
+                }
+            }
+        }
+
+        let elasticsearch = &mut config.elasticsearch;
+        elasticsearch.gzip_level = u32::try_from(self.gzip_level).unwrap_or(9);
+        elasticsearch.auth = match (self.username, self.password, self.api_key, self.bearer_token) {
+            (None, None, None, None) => Auth::None,
+            (Some(user), Some(password), None, None) => Auth::Basic { user, password },
+            (None, None, Some(key), None) => Auth::ApiKey(key),
+            (None, None, None, Some(token)) => Auth::Bearer(token),
+            (Some(_), None, None, None) => {
+                findings.instead("elasticsearch.username", "it needs elasticsearch.password")
+            }
+            (None, Some(_), None, None) => {
+                findings.instead("elasticsearch.password", "it needs elasticsearch.username")
+            }
+            _ => findings.instead(
+                "elasticsearch",
+                "only one of username with password, api_key and bearer_token can be set",
+            ),
+        };
+        elasticsearch.client_cert = match (self.client_cert, self.client_key) {
+            (Some(cert), Some(key)) => Some(ClientCert { cert, key }),
+            (Some(_), None) => {
+                findings.instead("elasticsearch.client_cert", "it needs elasticsearch.client_key")
+            }
+            (None, Some(_)) => {
+                findings.instead("elasticsearch.client_key", "it needs elasticsearch.client_cert")
+            }
+            (None, None) => None,
+        };
+        if elasticsearch.insecure {
+            findings.warn("elasticsearch.insecure: any certificate is accepted, so anyone on the way can read and change documents");
+        }
+
+        if config.trace.max_age < config.trace.linger {
+            findings.between("trace.max_age", "it must not be shorter than trace.linger");
+        }
+
+        // A part of a bound that is larger than the bound could never be served: it would wait for ever.
+        let quarter = config.journal.limit / 4;
+        if config.journal.segment_bytes > quarter {
+            config.journal.segment_bytes = quarter;
+        }
+        findings.at_most(
+            "forward.max_message",
+            &mut config.forward.max_message,
+            "journal.limit",
+            quarter,
+        );
+        let quarter = config.memory_limit / 4;
+        findings.at_most(
+            "forward.max_message",
+            &mut config.forward.max_message,
+            "memory_limit",
+            quarter,
+        );
+        findings.at_most(
+            "trace.max_trace_bytes",
+            &mut config.trace.max_trace_bytes,
+            "memory_limit",
+            quarter,
+        );
+        (config, findings)
+    }
+
+    /// No key set. Only the table of keys turns this into something of use.
+    pub(super) fn blank() -> Self {
+        Self {
+            config: blank_config(),
+            data_dir: None,
+            self_hostname: None,
+            tls_cert: None,
+            tls_key: None,
+            tls_client_ca: None,
+            username: None,
+            password: None,
+            api_key: None,
+            bearer_token: None,
+            client_cert: None,
+            client_key: None,
+            gzip_level: 0,
+            sqlite_path: None,
+        }
+    }
+}
+
+impl Findings {
+    /// Notes a mistake.
+    fn between(&mut self, key: &str, what: impl Into<String>) {
+        let (key, what) = (key.to_owned(), what.into());
+        self.mistakes.push(Mistake {
+            source: None,
+            key,
+            value: None,
+            what,
+            allowed: None,
+        });
+    }
+
+    /// Notes a mistake and stands for the value that cannot be made.
+    fn instead<T: Default>(&mut self, key: &str, what: &str) -> T {
+        self.between(key, what);
+        T::default()
+    }
+
+    fn warn(&mut self, what: impl Into<String>) {
+        self.warnings.push(what.into());
+    }
+
+    fn at_most(&mut self, key: &str, value: &mut u64, bound: &str, most: u64) {
+        if *value > most {
+            let (was, most_text) = (format_size(*value), format_size(most));
+            self.warn(format!(
+                "{key}: {was} is more than a quarter of {bound}; {most_text} is used"
+            ));
+            *value = most;
+        }
+    }
+}
+
+/// Unlike the machine's own name, which a client on the same machine has too.
+fn default_hostname() -> String {
+    let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    let name = name.trim();
+    let name = if name.is_empty() { "server" } else { name };
+    format!("windrow-{name}")
+}
+
+fn blank_config() -> Config {
+    use std::time::Duration;
+    Config {
+        data_dir: PathBuf::new(),
+        outputs: Vec::new(),
+        memory_limit: 0,
+        shutdown_grace: Duration::ZERO,
+        flush_on_exit: false,
+        duplicate_window: 0,
+        forward: Forward {
+            listen: Vec::new(),
+            unix_mode: 0,
+            udp_heartbeat: false,
+            shared_key: None,
+            users: Vec::new(),
+            networks: Vec::new(),
+            self_hostname: String::new(),
+            tls: None,
+            max_message: 0,
+            max_decompressed: 0,
+            max_connections: 0,
+            max_connections_per_address: None,
+            handshake_timeout: Duration::ZERO,
+            progress_timeout: Duration::ZERO,
+            ack_timeout: Duration::ZERO,
+            idle_timeout: None,
+            max_connection_age: None,
+            max_connection_age_jitter: 0,
+            tag_prefix: String::new(),
+        },
+        journal: JournalConfig {
+            dir: PathBuf::new(),
+            segment_bytes: 0,
+            limit: 0,
+        },
+        trace: TraceConfig {
+            keys: Vec::new(),
+            text: Vec::new(),
+            complete: Vec::new(),
+            linger: Duration::ZERO,
+            idle_timeout: Duration::ZERO,
+            max_age: Duration::ZERO,
+            max_traces: 0,
+            max_trace_bytes: 0,
+            shards: None,
+        },
+        elasticsearch: ElasticsearchConfig {
+            urls: Vec::new(),
+            index: String::new(),
+            auth: Auth::None,
+            ca_file: None,
+            client_cert: None,
+            insecure: false,
+            system_proxy: false,
+            request_timeout: Duration::ZERO,
+            bulk_bytes: 0,
+            bulk_delay: Duration::ZERO,
+            max_in_flight: 0,
+            gzip_level: 0,
+            template: false,
+            template_name: String::new(),
+            template_shards: None,
+            template_replicas: None,
+            ignore_malformed: false,
+            retry_max_wait: Duration::ZERO,
+        },
+        sqlite: SqliteConfig {
+            path: PathBuf::new(),
+            retention_age: None,
+            retention_size: None,
+        },
+        dead_letter: DeadLetterConfig {
+            dir: PathBuf::new(),
+            limit: 0,
+        },
+        admin: AdminConfig {
+            listen: None,
+            token: None,
+            hosts: Vec::new(),
+        },
+        log: LogConfig {
+            format: LogFormat::Auto,
+            level: String::new(),
+        },
+    }
+}
+
+/// Warnings that look at what was set by hand.
+pub(super) fn unused(config: &Config, set_by_hand: &[&str], warnings: &mut Vec<String>) {
+    if !config.outputs.contains(&OutputKind::Elasticsearch)
+        && let Some(key) = set_by_hand.iter().find(|key| key.starts_with("elasticsearch."))
+    {
+        warnings.push(format!(
+            "{key} is set, but documents do not go to Elasticsearch; add --output elasticsearch"
+        ));
+    }
+}

@@ -1,0 +1,232 @@
+//! The configuration file: TOML with the line of each value, and `${VAR}` in its strings.
+//!
+//! Owns the syntax of the file. What a value means is decided elsewhere.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use toml::Spanned;
+use toml::de::{DeTable, DeValue};
+
+use super::kind::Raw;
+use super::load::{Environment, did_you_mean};
+use super::mistake::{Mistake, Source};
+use super::table::{KEYS, Key};
+
+/// One value of the file.
+pub(super) struct Entry {
+    pub(super) key: &'static Key,
+    pub(super) line: usize,
+    /// As written, before `${VAR}` was replaced.
+    pub(super) raw: Raw,
+}
+
+/// Reads the text of a file. Returns what could be read together with every mistake.
+pub(super) fn read(path: &Path, text: &str, env: &dyn Environment) -> (Vec<Entry>, Vec<Mistake>) {
+    let (table, errors) = DeTable::parse_recoverable(text);
+    let mut reader = Reader {
+        path,
+        text,
+        env,
+        entries: Vec::new(),
+        mistakes: Vec::new(),
+    };
+    reader.table("", table.get_ref());
+    // The parser goes on after an error with a value that nobody wrote: what it made of such a line says nothing.
+    let broken: Vec<usize> = errors
+        .iter()
+        .map(|error| error.span().map_or(1, |span| reader.line(span.start)))
+        .collect();
+    reader.entries.retain(|entry| !broken.contains(&entry.line));
+    reader
+        .mistakes
+        .retain(|m| !matches!(&m.source, Some(Source::File { line, .. }) if broken.contains(line)));
+    for (error, line) in errors.iter().zip(broken) {
+        reader.mistake(
+            line,
+            "",
+            None,
+            error.message().lines().collect::<Vec<_>>().join(", "),
+            None,
+        );
+    }
+    (reader.entries, reader.mistakes)
+}
+
+struct Reader<'a> {
+    path: &'a Path,
+    text: &'a str,
+    env: &'a dyn Environment,
+    entries: Vec<Entry>,
+    mistakes: Vec<Mistake>,
+}
+
+impl Reader<'_> {
+    fn table(&mut self, prefix: &str, table: &DeTable<'_>) {
+        for (name, value) in table {
+            let path = if prefix.is_empty() {
+                name.get_ref().to_string()
+            } else {
+                format!("{prefix}.{}", name.get_ref())
+            };
+            let line = self.line(name.span().start);
+            if let Some(key) = KEYS.iter().find(|key| key.path == path) {
+                match self.raw(value.get_ref()) {
+                    Ok(raw) => self.entries.push(Entry { key, line, raw }),
+                    Err(what) => self.mistake(line, &path, None, what, None),
+                }
+            } else if let (true, DeValue::Table(inner)) = (is_section(&path), value.get_ref()) {
+                self.table(&path, inner);
+            } else if is_section(&path) {
+                self.mistake(
+                    line,
+                    &path,
+                    None,
+                    "this is the name of a section",
+                    Some(format!("[{path}]")),
+                );
+            } else {
+                self.unknown(line, &path, value);
+            }
+        }
+    }
+
+    fn unknown(&mut self, line: usize, path: &str, value: &Spanned<DeValue<'_>>) {
+        let last = path.rsplit('.').next().unwrap_or(path);
+        // A right name in the wrong section is the likelier slip.
+        let elsewhere = KEYS
+            .iter()
+            .find(|key| key.path.rsplit('.').next() == Some(last))
+            .map(|key| key.path);
+        let (what, hint) = if value.get_ref().is_table() {
+            ("unknown section", did_you_mean(path, sections()))
+        } else {
+            let hint = match elsewhere {
+                Some(other) => format!(", did you mean {other:?}?"),
+                None => did_you_mean(path, KEYS.iter().map(|key| key.path)),
+            };
+            ("unknown key", hint)
+        };
+        self.mistake(line, path, None, format!("{what}{hint}"), None);
+    }
+
+    fn raw(&self, value: &DeValue<'_>) -> Result<Raw, String> {
+        Ok(match value {
+            DeValue::String(text) => Raw::Text(interpolate(text, self.env)?),
+            DeValue::Integer(n) => {
+                let n = i64::from_str_radix(n.as_str(), n.radix())
+                    .map_err(|_| "too large a number".to_owned())?;
+                Raw::Int(n)
+            }
+            DeValue::Boolean(b) => Raw::Bool(*b),
+            DeValue::Array(list) => Raw::List(
+                list.iter()
+                    .map(|value| self.raw(value.get_ref()))
+                    .collect::<Result<_, _>>()?,
+            ),
+            DeValue::Table(table) => {
+                let pairs = table
+                    .iter()
+                    .map(|(k, v)| Ok((k.get_ref().to_string(), self.raw(v.get_ref())?)));
+                Raw::Table(pairs.collect::<Result<BTreeMap<_, _>, String>>()?)
+            }
+            DeValue::Float(_) => Raw::Other("a number with a fraction"),
+            DeValue::Datetime(_) => Raw::Other("a date"),
+        })
+    }
+
+    fn mistake(
+        &mut self,
+        line: usize,
+        key: &str,
+        value: Option<String>,
+        what: impl Into<String>,
+        allowed: Option<String>,
+    ) {
+        let source = Some(Source::File {
+            path: self.path.to_owned(),
+            line,
+        });
+        self.mistakes.push(Mistake {
+            source,
+            key: key.to_owned(),
+            value,
+            what: what.into(),
+            allowed,
+        });
+    }
+
+    fn line(&self, offset: usize) -> usize {
+        1 + self
+            .text
+            .bytes()
+            .take(offset)
+            .filter(|byte| *byte == b'\n')
+            .count()
+    }
+}
+
+/// Reads one TOML value from a flag or an environment variable.
+pub(super) fn value(text: &str, env: &dyn Environment) -> Result<Raw, String> {
+    let document = format!("v = {text}");
+    let table = DeTable::parse(&document).map_err(|error| format!("not TOML ({})", error.message()))?;
+    let reader = Reader {
+        path: Path::new(""),
+        text: "",
+        env,
+        entries: Vec::new(),
+        mistakes: Vec::new(),
+    };
+    match table.get_ref().get("v") {
+        Some(value) => reader.raw(value.get_ref()),
+        None => Err("not one TOML value".into()),
+    }
+}
+
+/// `${VAR}`, `${VAR:-default}` where VAR may be unset or empty, `$${` for a literal `${`.
+fn interpolate(text: &str, env: &dyn Environment) -> Result<String, String> {
+    let mut out = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some(at) = rest.find("${") {
+        let (before, after) = rest.split_at(at);
+        if let Some(before) = before.strip_suffix('$') {
+            out.push_str(before);
+            out.push_str("${");
+            rest = &after[2..];
+            continue;
+        }
+        out.push_str(before);
+        let Some(end) = after.find('}') else {
+            return Err("${ without } (write $${ for a literal ${)".into());
+        };
+        let inside = &after[2..end];
+        let (name, default) = inside
+            .split_once(":-")
+            .map_or((inside, None), |(name, default)| (name, Some(default)));
+        if name.is_empty() || !name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_') {
+            return Err(format!(
+                "{name:?} in ${{…}} is no name of an environment variable"
+            ));
+        }
+        match (env.get(name).filter(|value| !value.is_empty()), default) {
+            (Some(value), _) => out.push_str(&value),
+            (None, Some(default)) => out.push_str(default),
+            (None, None) => {
+                return Err(format!(
+                    "environment variable {name} is not set (${{{name}:-default}} gives a default)"
+                ));
+            }
+        }
+        rest = &after[end + 1..];
+    }
+    out.push_str(rest);
+    Ok(out)
+}
+
+fn sections() -> impl Iterator<Item = &'static str> {
+    KEYS.iter().filter_map(|key| Some(key.path.rsplit_once('.')?.0))
+}
+
+fn is_section(path: &str) -> bool {
+    sections().any(|section| section == path)
+}

@@ -1,0 +1,377 @@
+//! Brings the layers together: default, file, environment, flags, each over the one before.
+//!
+//! Every layer is read in full, also where a later one wins, so that one run shows all mistakes.
+
+use std::collections::{BTreeSet, HashMap};
+use std::fmt;
+use std::path::PathBuf;
+
+use super::Config;
+use super::draft::{self, Draft};
+use super::file;
+use super::kind::{Kind, Raw};
+use super::mistake::{Mistake, Mistakes, Source};
+use super::table::{KEYS, Key};
+
+/// The environment, as far as the configuration looks at it. A test hands in a map.
+pub trait Environment {
+    /// The value of a variable, if it is set and is text.
+    fn get(&self, name: &str) -> Option<String>;
+    /// Every name.
+    fn names(&self) -> Vec<String>;
+}
+
+/// The environment of this process.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct ProcessEnvironment;
+
+impl Environment for ProcessEnvironment {
+    fn get(&self, name: &str) -> Option<String> {
+        std::env::var(name).ok()
+    }
+
+    fn names(&self) -> Vec<String> {
+        std::env::vars_os()
+            .filter_map(|(name, _)| name.into_string().ok())
+            .collect()
+    }
+}
+
+impl<S: std::hash::BuildHasher> Environment for HashMap<String, String, S> {
+    fn get(&self, name: &str) -> Option<String> {
+        Self::get(self, name).cloned()
+    }
+
+    fn names(&self) -> Vec<String> {
+        self.keys().cloned().collect()
+    }
+}
+
+/// Values of flags, by the path of their key. A repeated flag has several.
+pub type Flags = HashMap<&'static str, Vec<String>>;
+
+/// Where to read from.
+pub struct Sources<'a> {
+    /// The file that was asked for. `None`: `WINDROW_CONFIG`, else `windrow.toml` in the working folder if it is there.
+    pub file: Option<PathBuf>,
+    /// Flags that were given.
+    pub flags: Flags,
+    /// The environment.
+    pub env: &'a dyn Environment,
+}
+
+impl fmt::Debug for Sources<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Sources")
+            .field("file", &self.file)
+            .finish_non_exhaustive()
+    }
+}
+
+/// What [`load`] found.
+#[derive(Debug)]
+pub struct Loaded {
+    /// The configuration.
+    pub config: Config,
+    /// The file that was read.
+    pub file: Option<PathBuf>,
+    /// What is odd but allowed; to be logged.
+    pub warnings: Vec<String>,
+    /// Every key with its value and where that came from, in the order of the documentation.
+    pub settings: Vec<Setting>,
+}
+
+impl Loaded {
+    /// Keys whose value is another one than in `old`, wherever it comes from; for a reload.
+    #[must_use]
+    pub fn changed_since(&self, old: &Self) -> Vec<&'static str> {
+        let pairs = self.settings.iter().zip(&old.settings);
+        pairs
+            .filter(|(new, old)| new.raw != old.raw)
+            .map(|(new, _)| new.key)
+            .collect()
+    }
+}
+
+/// One key with the value that won.
+#[derive(Clone, PartialEq)]
+pub struct Setting {
+    /// Path in the file.
+    pub key: &'static str,
+    /// As TOML; hidden for a secret; `None` when it is not set.
+    pub value: Option<String>,
+    /// Where it came from.
+    pub source: Source,
+    /// The value itself, secrets too.
+    raw: Option<Raw>,
+}
+
+impl fmt::Debug for Setting {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "{} = {} ({})",
+            self.key,
+            self.value.as_deref().unwrap_or("(not set)"),
+            self.source
+        )
+    }
+}
+
+/// File that is read from the working folder when none was asked for.
+pub(super) const DEFAULT_FILE: &str = "windrow.toml";
+/// Environment variable that names the file.
+pub(super) const FILE_VARIABLE: &str = "WINDROW_CONFIG";
+
+/// Names that begin like ours but belong to other programs of this project.
+const OTHER_VARIABLES: [&str; 1] = ["WINDROW_ADDR"];
+
+/// Reads every layer.
+///
+/// # Errors
+/// Every mistake of every layer.
+pub fn load(sources: Sources<'_>) -> Result<Loaded, Mistakes> {
+    let mut loader = Loader {
+        draft: Draft::blank(),
+        settings: KEYS
+            .iter()
+            .map(|key| Setting {
+                key: key.path,
+                value: None,
+                source: Source::Default,
+                raw: None,
+            })
+            .collect(),
+        mistakes: Vec::new(),
+        warnings: Vec::new(),
+    };
+    for key in KEYS {
+        if let Some(raw) = key.default.raw() {
+            loader.apply(key, &raw, Source::Default);
+        }
+    }
+    let file = loader.file(sources.file, sources.env);
+    loader.environment(sources.env);
+    loader.flags(&sources.flags, sources.env);
+
+    let Loader {
+        draft,
+        settings,
+        mut mistakes,
+        mut warnings,
+    } = loader;
+    let (config, mut findings) = draft.finish();
+    mistakes.append(&mut findings.mistakes);
+    if !mistakes.is_empty() {
+        return Err(Mistakes(mistakes));
+    }
+    warnings.append(&mut findings.warnings);
+    let by_hand: Vec<_> = settings
+        .iter()
+        .filter(|s| s.source != Source::Default)
+        .map(|s| s.key)
+        .collect();
+    draft::unused(&config, &by_hand, &mut warnings);
+    Ok(Loaded {
+        config,
+        file,
+        warnings,
+        settings,
+    })
+}
+
+struct Loader {
+    draft: Draft,
+    settings: Vec<Setting>,
+    mistakes: Vec<Mistake>,
+    warnings: Vec<String>,
+}
+
+impl Loader {
+    fn file(&mut self, asked: Option<PathBuf>, env: &dyn Environment) -> Option<PathBuf> {
+        let variable = || {
+            env.get(FILE_VARIABLE)
+                .filter(|value| !value.is_empty())
+                .map(PathBuf::from)
+        };
+        let (path, must) = match asked.or_else(variable) {
+            Some(path) => (path, true),
+            None => (PathBuf::from(DEFAULT_FILE), false),
+        };
+        let text = match std::fs::read(&path) {
+            Ok(bytes) => bytes,
+            Err(error) if !must && error.kind() == std::io::ErrorKind::NotFound => return None,
+            Err(error) => {
+                self.whole_file(format!("{}: cannot be read ({error})", path.display()));
+                return None;
+            }
+        };
+        let Ok(text) = String::from_utf8(text) else {
+            self.whole_file(format!("{}: not UTF-8 text", path.display()));
+            return None;
+        };
+        let (entries, mut mistakes) = file::read(&path, &text, env);
+        self.mistakes.append(&mut mistakes);
+        for entry in entries {
+            self.apply(
+                entry.key,
+                &entry.raw,
+                Source::File {
+                    path: path.clone(),
+                    line: entry.line,
+                },
+            );
+        }
+        Some(path)
+    }
+
+    fn whole_file(&mut self, what: String) {
+        self.mistakes.push(Mistake {
+            source: None,
+            key: String::new(),
+            value: None,
+            what,
+            allowed: None,
+        });
+    }
+
+    fn environment(&mut self, env: &dyn Environment) {
+        let mut known: BTreeSet<String> = OTHER_VARIABLES.iter().map(|name| (*name).to_owned()).collect();
+        known.insert(FILE_VARIABLE.into());
+        for key in KEYS {
+            let own = key.environment();
+            let names = std::iter::once(own.as_str()).chain(key.aliases.iter().copied());
+            // An empty variable counts as none: compose files often set what the user left out.
+            let found = names
+                .filter_map(|name| Some((name, env.get(name).filter(|value| !value.is_empty())?)))
+                .next();
+            if let Some((name, value)) = found {
+                self.text(key, &[value], Source::Environment(name.to_owned()), env);
+            }
+            known.insert(own);
+        }
+        let mut unknown: Vec<_> = env
+            .names()
+            .into_iter()
+            .filter(|name| name.starts_with("WINDROW_") && !known.contains(name))
+            .collect();
+        unknown.sort();
+        for name in unknown {
+            let hint = did_you_mean(&name, known.iter().map(String::as_str));
+            self.warnings
+                .push(format!("environment {name}: unknown{hint}; it is ignored"));
+        }
+    }
+
+    fn flags(&mut self, flags: &Flags, env: &dyn Environment) {
+        for key in KEYS {
+            if let (Some(flag), Some(values)) = (key.flag, flags.get(key.path)) {
+                self.text(key, values, Source::Flag(format!("--{flag}")), env);
+            }
+        }
+    }
+
+    /// A value from a layer that has only text.
+    fn text(&mut self, key: &'static Key, values: &[String], source: Source, env: &dyn Environment) {
+        match from_text(&key.kind, values, &source, env) {
+            Ok(raw) => self.apply(key, &raw, source),
+            Err(what) => self.mistake(key, Some(&Raw::Text(values.join(","))), source, what),
+        }
+    }
+
+    fn apply(&mut self, key: &'static Key, raw: &Raw, source: Source) {
+        match key.kind.apply(raw, &mut self.draft) {
+            Ok(()) => {
+                if let Some(setting) = self.settings.iter_mut().find(|setting| setting.key == key.path) {
+                    setting.value = Some(shown(key, raw));
+                    setting.source = source;
+                    setting.raw = Some(raw.clone());
+                }
+            }
+            Err(what) => self.mistake(key, Some(raw), source, what),
+        }
+    }
+
+    fn mistake(&mut self, key: &Key, raw: Option<&Raw>, source: Source, what: String) {
+        self.mistakes.push(Mistake {
+            source: Some(source),
+            key: key.path.into(),
+            value: raw.map(|raw| shown(key, raw)),
+            what,
+            allowed: Some(key.kind.allowed()),
+        });
+    }
+}
+
+/// Text of a flag or a variable, in the form that the file would have.
+fn from_text(kind: &Kind, values: &[String], source: &Source, env: &dyn Environment) -> Result<Raw, String> {
+    if !kind.is_list() {
+        return Ok(Raw::Text(values.last().cloned().unwrap_or_default()));
+    }
+    let mut list = Vec::new();
+    for value in values {
+        // `[::1]:24224` begins like a TOML array, but does not end like one.
+        let array = value.trim_start().starts_with('[') && value.trim_end().ends_with(']');
+        if array || matches!(kind, Kind::Networks(_) | Kind::Rules(_)) {
+            match file::value(value, env)? {
+                Raw::List(more) => list.extend(more),
+                one => list.push(one),
+            }
+        } else if kind.splits_at_commas() || matches!(source, Source::Environment(_)) {
+            list.extend(
+                value
+                    .split(',')
+                    .map(str::trim)
+                    .filter(|s| !s.is_empty())
+                    .map(|s| Raw::Text(s.into())),
+            );
+        } else {
+            list.push(Raw::Text(value.clone()));
+        }
+    }
+    Ok(Raw::List(list))
+}
+
+fn shown(key: &Key, raw: &Raw) -> String {
+    if key.kind.is_secret() {
+        return "(hidden)".into();
+    }
+    let text = raw.to_toml();
+    if matches!(key.kind, Kind::Urls(_)) {
+        hide_passwords(&text)
+    } else {
+        text
+    }
+}
+
+/// `http://user:password@host` becomes `http://user:(hidden)@host`.
+fn hide_passwords(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some(at) = rest.find("://") {
+        let (before, after) = rest.split_at(at + 3);
+        out.push_str(before);
+        let end = after.find(['/', '"', ',']).unwrap_or(after.len());
+        let (authority, tail) = after.split_at(end);
+        match authority.rsplit_once('@') {
+            Some((login, host)) => {
+                let user = login.split_once(':').map_or(login, |(user, _)| user);
+                out.push_str(&format!("{user}:(hidden)@{host}"));
+            }
+            None => out.push_str(authority),
+        }
+        rest = tail;
+    }
+    out.push_str(rest);
+    out
+}
+
+/// `, did you mean "x"?` when one of the known names is near; empty otherwise.
+pub(super) fn did_you_mean<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) -> String {
+    let near = known
+        .into_iter()
+        .map(|other| (strsim::jaro_winkler(name, other), other))
+        .filter(|(score, _)| *score > 0.8)
+        .max_by(|(a, _), (b, _)| a.total_cmp(b));
+    near.map_or_else(String::new, |(_, other)| format!(", did you mean {other:?}?"))
+}

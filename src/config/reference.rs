@@ -1,0 +1,123 @@
+//! The documentation of the keys, made from their table: a page and an annotated file.
+//!
+//! The tests compare both with what is checked in, so they cannot grow apart.
+
+use std::fmt::Write;
+
+use super::table::KEYS;
+
+const INTRODUCTION: &str = "\
+# Configuration
+
+<!-- Made from the table of keys in src/config/table.rs; a test compares. WINDROW_BLESS=1 cargo test config writes it. -->
+
+Every key can stand in a file (TOML), in the environment, and the common ones on the command line. A flag wins over the
+environment, the environment over the file, the file over the default. `windrow check` shows the result with the source of each value, or
+every mistake at once.
+
+* The file is `--config FILE`, else `WINDROW_CONFIG`, else `windrow.toml` in the working folder if there is one.
+  The annotated [windrow.toml](../windrow.toml) has every key.
+* `${VAR}` and `${VAR:-default}` in a string of the file are replaced from the environment; `$${` is a literal `${`.
+* Durations: `500ms`, `30s`, `1h30m`, `7d` (`ns us ms s m h d`). Sizes: `64MiB`, `10GB` (`KiB MiB GiB TiB`, `kB MB GB TB`, `B`).
+* A list in the environment is separated by commas, or is written as a TOML array. A flag with a list can be repeated.
+* An unknown key in the file is a mistake, an unknown `WINDROW_` variable is a warning. An empty variable counts as not set.
+";
+
+/// `docs/configuration.md`.
+#[must_use]
+pub fn reference_markdown() -> String {
+    let mut out = String::from(INTRODUCTION);
+    let mut section = None;
+    for key in KEYS {
+        let here = key.path.rsplit_once('.').map(|(section, _)| section);
+        if section != Some(here) {
+            let title = here.map_or_else(|| "General".to_owned(), |name| format!("`[{name}]`"));
+            push(
+                &mut out,
+                format_args!("\n## {title}\n\n| key | default | meaning |\n|---|---|---|\n"),
+            );
+            section = Some(here);
+        }
+        let mut names = format!("`{}`", key.path);
+        if let Some(flag) = key.flag {
+            push(&mut names, format_args!("<br>`--{flag}`"));
+        }
+        push(&mut names, format_args!("<br>`{}`", key.environment()));
+        for alias in key.aliases {
+            push(&mut names, format_args!("<br>`{alias}`"));
+        }
+        let default = match key.default_toml() {
+            Some(default) => format!("`{default}`"),
+            None => "-".into(),
+        };
+        let (doc, allowed) = (cell(key.doc), cell(&key.kind.allowed()));
+        push(
+            &mut out,
+            format_args!("| {names} | {default} | {doc} Allowed: {allowed}. |\n"),
+        );
+    }
+    out
+}
+
+/// `windrow.toml`: every key with its default, switched off by a `#` without a space after it.
+#[must_use]
+pub fn reference_toml() -> String {
+    let mut out = String::from(
+        "# The reference configuration of Windrow: every key with its default.\n\
+         # Remove the \"#\" before a key to set it. `windrow check --config windrow.toml` says what is wrong with a file.\n\
+         # Every key can also come from the environment, the common ones from flags; both win over this file.\n\
+         # In strings ${VAR} and ${VAR:-default} are taken from the environment.\n\
+         # Made from the table of keys in src/config/table.rs; a test compares.\n",
+    );
+    let mut section = None;
+    for key in KEYS {
+        let (here, name) = key
+            .path
+            .rsplit_once('.')
+            .map_or((None, key.path), |(section, name)| (Some(section), name));
+        if section != Some(here) {
+            if let Some(here) = here {
+                push(&mut out, format_args!("\n[{here}]\n"));
+            }
+            section = Some(here);
+        }
+        out.push('\n');
+        wrap(&mut out, key.doc);
+        wrap(&mut out, &format!("Allowed: {}.", key.kind.allowed()));
+        let flag = key.flag.map_or_else(String::new, |flag| format!("--{flag}, "));
+        wrap(
+            &mut out,
+            &format!(
+                "Also: {flag}{}{}",
+                key.environment(),
+                key.aliases.iter().fold(String::new(), |all, a| all + ", " + a)
+            ),
+        );
+        let value = key.default_toml().unwrap_or_else(|| "\"\"".into());
+        push(&mut out, format_args!("#{name} = {value}\n"));
+    }
+    out
+}
+
+fn cell(text: &str) -> String {
+    text.replace('|', "\\|").replace('<', "&lt;")
+}
+
+/// Comment lines of up to 110 characters.
+fn wrap(out: &mut String, text: &str) {
+    let mut line = String::from("#");
+    for word in text.split(' ') {
+        if line.len() + 1 + word.len() > 110 {
+            push(out, format_args!("{line}\n"));
+            line = String::from("#");
+        }
+        line.push(' ');
+        line.push_str(word);
+    }
+    push(out, format_args!("{line}\n"));
+}
+
+fn push(out: &mut String, text: std::fmt::Arguments<'_>) {
+    // Writing into a `String` cannot fail.
+    let _ = out.write_fmt(text);
+}

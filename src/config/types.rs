@@ -1,0 +1,266 @@
+//! Small types that configuration values become, each legal by construction.
+//!
+//! They know how to be read from text and, where it matters, how to be hidden. They do nothing.
+
+use std::fmt;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::path::PathBuf;
+use std::str::FromStr;
+
+use memchr::memmem::Finder;
+
+/// A string that neither `Debug` nor the resolved configuration shows.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Secret(String);
+
+impl Secret {
+    /// Wraps a secret.
+    #[must_use]
+    pub fn new(secret: impl Into<String>) -> Self {
+        Self(secret.into())
+    }
+
+    /// The secret itself, for the one place that needs it.
+    #[must_use]
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Secret(…)")
+    }
+}
+
+/// Where to listen.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Listen {
+    /// TCP, and UDP for heartbeats. Port 0 lets the system choose.
+    Tcp(SocketAddr),
+    /// A unix socket.
+    Unix(PathBuf),
+}
+
+impl FromStr for Listen {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text.strip_prefix("unix:") {
+            Some("") => Err("no path after \"unix:\"".into()),
+            Some(path) => Ok(Self::Unix(path.into())),
+            None => parse_address(text).map(Self::Tcp),
+        }
+    }
+}
+
+impl fmt::Display for Listen {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tcp(address) => write!(f, "{address}"),
+            Self::Unix(path) => write!(f, "unix:{}", path.display()),
+        }
+    }
+}
+
+/// `IP:PORT`, `[IP]:PORT`, `localhost:PORT`, or `:PORT` for every IPv4 address.
+pub(super) fn parse_address(text: &str) -> Result<SocketAddr, String> {
+    if let Ok(address) = text.parse() {
+        return Ok(address);
+    }
+    let (host, port) = text.rsplit_once(':').ok_or_else(|| "no port".to_owned())?;
+    let ip = match host {
+        "" | "*" => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+        "localhost" => IpAddr::V4(Ipv4Addr::LOCALHOST),
+        _ => host
+            .trim_start_matches('[')
+            .trim_end_matches(']')
+            .parse()
+            .map_err(|_| format!("{host:?} is no IP address (names are not looked up here)"))?,
+    };
+    let port = port
+        .parse()
+        .map_err(|_| format!("{port:?} is no port (0 to 65535)"))?;
+    Ok(SocketAddr::new(ip, port))
+}
+
+/// Certificate and key of a TLS server.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Tls {
+    /// PEM file with the certificate and its chain.
+    pub cert: PathBuf,
+    /// PEM file with the private key.
+    pub key: PathBuf,
+    /// PEM file with the authorities that client certificates must come from; `None`: clients need none.
+    pub client_ca: Option<PathBuf>,
+}
+
+/// Files of a client certificate.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ClientCert {
+    /// PEM file with the certificate and its chain.
+    pub cert: PathBuf,
+    /// PEM file with the private key.
+    pub key: PathBuf,
+}
+
+/// How to log in at Elasticsearch.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum Auth {
+    /// Not at all.
+    #[default]
+    None,
+    /// User name and password.
+    Basic {
+        /// User name.
+        user: String,
+        /// Password.
+        password: Secret,
+    },
+    /// API key: base64 of `id:key`.
+    ApiKey(Secret),
+    /// Bearer token.
+    Bearer(Secret),
+}
+
+/// A user of the Forward handshake.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct User {
+    /// Name, not empty.
+    pub name: String,
+    /// Password.
+    pub password: Secret,
+}
+
+impl FromStr for User {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text.split_once(':') {
+            None => Err("no colon between name and password".into()),
+            Some(("", _)) => Err("the name is empty".into()),
+            Some((name, password)) => Ok(Self {
+                name: name.into(),
+                password: Secret::new(password),
+            }),
+        }
+    }
+}
+
+/// Rules for clients of one network.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Network {
+    /// Which addresses.
+    pub cidr: Cidr,
+    /// Their shared key; `None`: that of all.
+    pub shared_key: Option<Secret>,
+    /// Names of the users that may come from there; empty: all.
+    pub users: Vec<String>,
+}
+
+/// A block of addresses, such as `10.0.0.0/8`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Cidr {
+    ip: IpAddr,
+    bits: u8,
+}
+
+impl Cidr {
+    /// Whether the address lies in the block. An IPv4 address in IPv6 clothes counts as IPv4.
+    #[must_use]
+    pub fn contains(&self, address: IpAddr) -> bool {
+        match (self.ip, address.to_canonical()) {
+            (IpAddr::V4(ip), IpAddr::V4(other)) => {
+                let mask = u32::MAX.checked_shl(32 - u32::from(self.bits)).unwrap_or(0);
+                u32::from(ip) & mask == u32::from(other) & mask
+            }
+            (IpAddr::V6(ip), IpAddr::V6(other)) => {
+                let mask = u128::MAX.checked_shl(128 - u32::from(self.bits)).unwrap_or(0);
+                u128::from(ip) & mask == u128::from(other) & mask
+            }
+            (IpAddr::V4(_), IpAddr::V6(_)) | (IpAddr::V6(_), IpAddr::V4(_)) => false,
+        }
+    }
+}
+
+impl FromStr for Cidr {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (ip, bits) = text
+            .split_once('/')
+            .map_or((text, None), |(ip, bits)| (ip, Some(bits)));
+        let ip: IpAddr = ip.parse().map_err(|_| format!("{ip:?} is no IP address"))?;
+        let most: u8 = if ip.is_ipv4() { 32 } else { 128 };
+        let bits = match bits {
+            None => most,
+            Some(bits) => {
+                let bits: u8 = bits
+                    .parse()
+                    .map_err(|_| format!("{bits:?} is no number of bits"))?;
+                if bits > most {
+                    return Err(format!("{bits} bits, but the address has {most}"));
+                }
+                bits
+            }
+        };
+        // 0.0.0.0/0 and ::/0 are both "everyone", but each only of its kind.
+        let (v4, v6) = (Ipv4Addr::UNSPECIFIED, Ipv6Addr::UNSPECIFIED);
+        let ip = if bits == 0 {
+            if ip.is_ipv4() { v4.into() } else { v6.into() }
+        } else {
+            ip
+        };
+        Ok(Self { ip, bits })
+    }
+}
+
+impl fmt::Display for Cidr {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.ip, self.bits)
+    }
+}
+
+/// What makes a record complete its trace.
+#[derive(Debug, Clone)]
+pub struct Rule {
+    /// Name of the field; `None`: the text of the record, whichever of the text fields holds it.
+    pub field: Option<Box<str>>,
+    /// What its value must satisfy.
+    pub test: Test,
+}
+
+/// A test of a field's text.
+#[derive(Debug, Clone)]
+pub enum Test {
+    /// It has this inside.
+    Contains(Box<Finder<'static>>),
+    /// It is exactly this.
+    Equals(Box<str>),
+    /// The regular expression finds something in it.
+    Matches(regex::bytes::Regex),
+}
+
+impl Test {
+    /// Whether a string that is exactly `text` passes. A number is given as it is written in JSON.
+    #[must_use]
+    pub fn passes(&self, text: &[u8]) -> bool {
+        match self {
+            Self::Contains(finder) => finder.find(text).is_some(),
+            Self::Equals(exactly) => exactly.as_bytes() == text,
+            Self::Matches(regex) => regex.is_match(text),
+        }
+    }
+}
+
+/// How log lines of the server are written.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum LogFormat {
+    /// Text on a terminal, JSON otherwise.
+    #[default]
+    Auto,
+    /// For people.
+    Text,
+    /// One JSON object a line.
+    Json,
+}

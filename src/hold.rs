@@ -1,0 +1,90 @@
+//! Who still needs a journal record: it is released when everything that came from it has been confirmed.
+//!
+//! Owns the count of one record. A hold that is dropped without a word is never given back, on purpose: what was lost
+//! on the way (a panic, a stop) stays in the journal and is gathered again after the next start.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+/// Told when a record is no longer needed; given the record's sequence number.
+pub type Release = Arc<dyn Fn(u64) + Send + Sync>;
+
+/// One journal record on its way through gathering and delivery.
+pub struct Held {
+    lsn: u64,
+    segment: u64,
+    open: AtomicU32,
+    release: Release,
+}
+
+/// A part's claim on its journal record. Not `Clone`: each claim is given back once, by [`Hold::confirm`].
+#[derive(Debug)]
+pub struct Hold(Arc<Held>);
+
+impl Held {
+    /// Begins to count, with one hold for whoever deals out the record's content.
+    pub fn new(lsn: u64, segment: u64, release: Release) -> Hold {
+        Hold(Arc::new(Self {
+            lsn,
+            segment,
+            open: AtomicU32::new(1),
+            release,
+        }))
+    }
+}
+
+impl std::fmt::Debug for Held {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Held")
+            .field("lsn", &self.lsn)
+            .field("open", &self.open)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Hold {
+    /// One more claim on the same record.
+    pub fn another(&self) -> Self {
+        self.0.open.fetch_add(1, Ordering::Relaxed);
+        Self(Arc::clone(&self.0))
+    }
+
+    /// The journal segment that the record stands in.
+    pub fn segment(&self) -> u64 {
+        self.0.segment
+    }
+
+    /// Gives the claim back: what it stood for is stored by every output.
+    pub fn confirm(self) {
+        // Release and acquire, so that all that happened before any confirmation is seen by the one who releases.
+        if self.0.open.fetch_sub(1, Ordering::AcqRel) == 1 {
+            (self.0.release)(self.0.lsn);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+
+    use super::*;
+
+    #[test]
+    fn a_record_is_released_when_the_last_claim_is_given_back() {
+        let released = Arc::new(Mutex::new(Vec::new()));
+        let to = Arc::clone(&released);
+        let first = Held::new(7, 1, Arc::new(move |lsn| to.lock().unwrap().push(lsn)));
+        let second = first.another();
+        first.confirm();
+        assert!(released.lock().unwrap().is_empty());
+        second.confirm();
+        assert_eq!(*released.lock().unwrap(), [7]);
+    }
+
+    #[test]
+    fn a_claim_that_is_lost_keeps_the_record() {
+        let first = Held::new(7, 1, Arc::new(|_| panic!("released")));
+        drop(first.another());
+        first.confirm();
+    }
+}

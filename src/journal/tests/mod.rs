@@ -1,0 +1,9 @@
+//! Tests of the journal as a whole.
+
+mod api;
+mod damage;
+mod faults;
+mod faulty;
+mod kill;
+mod model;
+mod rig;

@@ -1,0 +1,213 @@
+//! Any order of appends, releases, crashes, faults and restarts, against the ledger.
+
+use proptest::prelude::*;
+
+use super::super::writer::Progress;
+use super::faulty::{Disk, Fault, Sort};
+use super::rig::{Ledger, Rig};
+
+#[derive(Debug, Clone)]
+enum Op {
+    /// This many records of this size.
+    Send(usize, usize),
+    Commit,
+    /// Of the confirmed records, from this part on so many.
+    Release(usize, usize),
+    Tick,
+    ReadAll,
+    /// The process dies.
+    Kill,
+    /// The power fails, with this chance.
+    Crash(u64),
+    /// So many operations from now something fails.
+    Fail(u64, Fault),
+    /// The disk is full, or not any more.
+    Full(bool),
+}
+
+fn op() -> impl Strategy<Value = Op> {
+    let fault = prop_oneof![
+        Just(Fault::Broken),
+        Just(Fault::Full),
+        Just(Fault::Short),
+        Just(Fault::Crash)
+    ];
+    prop_oneof![
+        6 => (1..12_usize, prop_oneof![0..200_usize, 2000..9000_usize]).prop_map(|(n, size)| Op::Send(n, size)),
+        6 => Just(Op::Commit),
+        4 => (0..100_usize, 1..40_usize).prop_map(|(from, n)| Op::Release(from, n)),
+        4 => Just(Op::Tick),
+        1 => Just(Op::ReadAll),
+        1 => Just(Op::Kill),
+        2 => any::<u64>().prop_map(Op::Crash),
+        2 => (1..12_u64, fault).prop_map(|(at, fault)| Op::Fail(at, fault)),
+        1 => any::<bool>().prop_map(Op::Full),
+    ]
+}
+
+/// Opens, with faults in the way: what fails while the fault lasts must work after it.
+fn reopen(disk: &Disk, ledger: &mut Ledger, seed: u64) -> Rig {
+    for attempt in 0.. {
+        match Rig::open(disk) {
+            Ok(rig) if !disk.is_dead() => {
+                rig.check(ledger);
+                return rig;
+            }
+            Ok(_) | Err(_) if attempt < 3 => disk.power_cycle(seed.wrapping_add(attempt)),
+            Ok(_) => panic!("dead without a reason"),
+            Err(error) => panic!("{error}"),
+        }
+    }
+    unreachable!()
+}
+
+fn run(ops: &[Op]) {
+    let disk = Disk::default();
+    let mut ledger = Ledger::default();
+    let mut rig = Rig::open(&disk).unwrap();
+    for (at, op) in ops.iter().enumerate() {
+        match *op {
+            Op::Send(count, size) => (0..count).for_each(|_| rig.send(&mut ledger, size)),
+            Op::Commit => drop(rig.step(&mut ledger)),
+            Op::Release(from, count) => {
+                let lsns = ledger.lsns();
+                let skip = lsns.len() * from / 100;
+                lsns.into_iter()
+                    .skip(skip)
+                    .take(count)
+                    .for_each(|lsn| rig.release(&mut ledger, lsn));
+            }
+            Op::Tick => drop(rig.keeper.tick()),
+            Op::ReadAll if disk.is_dead() => {}
+            Op::ReadAll => rig.check(&mut ledger),
+            Op::Kill => {
+                // In the middle of an operation, if a fault says so. The system keeps what was written.
+                disk.process_dies();
+                drop(rig);
+                rig = reopen(&disk, &mut ledger, at as u64);
+            }
+            Op::Crash(seed) => {
+                disk.power_cycle(seed);
+                drop(rig);
+                rig = reopen(&disk, &mut ledger, seed);
+            }
+            Op::Fail(from_now, fault) => {
+                ledger.device_failed |= fault == Fault::Broken;
+                disk.fail(from_now, fault);
+            }
+            Op::Full(full) => disk.set_capacity(full.then(|| disk.used())),
+        }
+    }
+    // All is well again: everything that waits is written, all of it can be read, released and removed.
+    disk.set_capacity(None);
+    disk.power_cycle(ops.len() as u64);
+    drop(rig);
+    let mut rig = reopen(&disk, &mut ledger, 0);
+    (0..5).for_each(|_| rig.send(&mut ledger, 100));
+    rig.keeper.tick();
+    assert_eq!(rig.step(&mut ledger), Progress::Committed);
+    rig.check(&mut ledger);
+    for lsn in ledger.lsns() {
+        rig.release(&mut ledger, lsn);
+    }
+    rig.keeper.tick();
+    assert_eq!(
+        (rig.shared.usage().segments, rig.shared.usage().unreleased_records),
+        (1, 0)
+    );
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn nothing_confirmed_is_ever_lost_doubled_damaged_or_out_of_order(ops in prop::collection::vec(op(), 1..80)) {
+        run(&ops);
+    }
+}
+
+/// A script that reaches every kind of operation: rolls, releases, notes, removals.
+fn script(rig: &mut Rig, ledger: &mut Ledger) {
+    for round in 0..6 {
+        for size in [10, 900, 3000, 0, 5000] {
+            rig.send(ledger, size);
+        }
+        rig.run(ledger);
+        rig.keeper.tick();
+        let lsns = ledger.lsns();
+        lsns.into_iter()
+            .take(round * 4)
+            .for_each(|lsn| rig.release(ledger, lsn));
+        rig.keeper.tick();
+    }
+}
+
+fn operations_of_script() -> u64 {
+    let disk = Disk::default();
+    script(&mut Rig::open(&disk).unwrap(), &mut Ledger::default());
+    let log = disk.log();
+    for sort in [
+        Sort::Write,
+        Sort::Sync,
+        Sort::SyncFolder,
+        Sort::Create,
+        Sort::Allocate,
+        Sort::SetLen,
+        Sort::Remove,
+    ] {
+        assert!(log.contains(&sort), "the script never does {sort:?}");
+    }
+    disk.operations()
+}
+
+#[test]
+fn a_crash_at_any_operation_loses_nothing_confirmed() {
+    for at in 1..=operations_of_script() {
+        for seed in 0..6 {
+            let disk = Disk::default();
+            let mut ledger = Ledger::default();
+            disk.fail(at, Fault::Crash);
+            if let Ok(mut rig) = Rig::open(&disk) {
+                script(&mut rig, &mut ledger);
+            }
+            assert!(disk.is_dead());
+            // And once more while it recovers.
+            disk.power_cycle(seed + at * 31);
+            disk.fail(1 + seed, Fault::Crash);
+            drop(Rig::open(&disk));
+            disk.power_cycle(seed);
+            let mut rig = Rig::open(&disk).unwrap();
+            rig.check(&mut ledger);
+            script(&mut rig, &mut ledger);
+            rig.check(&mut ledger);
+        }
+    }
+}
+
+#[test]
+fn an_error_at_any_operation_confirms_nothing_that_is_not_durable() {
+    for fault in [Fault::Broken, Fault::Full, Fault::Short] {
+        for at in 1..=operations_of_script() {
+            let disk = Disk::default();
+            let mut ledger = Ledger::default();
+            let mut rig = Rig::open(&disk).unwrap();
+            disk.fail(at, fault);
+            script(&mut rig, &mut ledger);
+            rig.keeper.tick();
+            // The fault has passed; the journal goes on by itself, in this life.
+            rig.run(&mut ledger);
+            // More than once, in case that one of these was the very operation that failed.
+            for _ in 0..3 {
+                rig.keeper.tick();
+                rig.send(&mut ledger, 10);
+                rig.run(&mut ledger);
+            }
+            assert_eq!(rig.shared.usage().blocked, None, "{fault:?} at {at}");
+            assert!(rig.backlog.is_empty());
+            rig.check(&mut ledger);
+            let disk = rig.kill();
+            disk.power_cycle(at);
+            Rig::open(&disk).unwrap().check(&mut ledger);
+        }
+    }
+}

@@ -1,0 +1,467 @@
+//! The one that writes: groups what waits, writes it with one call, syncs once, tells everyone.
+//!
+//! It owns the file in use. [`Writer::step`] does one commit and knows no threads, so that tests can drive it
+//! one step at a time; [`Writer::run`] is the thread around it.
+
+use std::collections::VecDeque;
+use std::io::{self, IoSlice};
+use std::ops::Range;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tracing::{error, info, warn};
+
+use super::error::AppendError;
+use super::format::{FIRST_OF_COMMIT, RecordHeader, SEGMENT_HEADER_BYTES, Salt, SegmentHeader, segment_name};
+use super::queue::{Pending, Queue};
+use super::segments::Segment;
+use super::shared::{Retired, Shared, State, lock};
+use super::storage::{StorageFile, is_no_space, write_all_at};
+use super::usage::Blocked;
+use super::{Committed, Receipt, Record};
+
+/// The most bytes of one commit: a bound for the time that the first of a group waits for the rest of it.
+const MAX_COMMIT: u64 = 32 << 20;
+/// Payloads up to this size are copied behind their headers: cheaper than one more slice for the kernel.
+const INLINE: usize = 2048;
+/// A blocked writer looks again after this time even if nobody tells it to.
+const RETRY: Duration = Duration::from_millis(500);
+/// After an error nothing is tried for this time, whoever asks: each try costs a file.
+const PAUSE: Duration = Duration::from_millis(50);
+
+pub(super) struct Writer {
+    shared: Arc<Shared>,
+    sink: Box<dyn Committed>,
+    active: Option<Active>,
+    /// The next record gets this lsn.
+    next_lsn: u64,
+    /// What the next segment says it continues at; see `SegmentHeader::continues_lsn`.
+    continues_lsn: u64,
+    /// The newest received time that was given.
+    last_us: i64,
+    encoded: Encoded,
+}
+
+/// The file in use.
+struct Active {
+    number: u64,
+    file: Box<dyn StorageFile>,
+    salt: Salt,
+    /// Durable bytes; the next write goes here.
+    end: u64,
+    /// Records go into the next segment from here on.
+    capacity: u64,
+}
+
+/// What a step did.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Progress {
+    /// Nothing to do.
+    Idle,
+    /// Some of the backlog is durable and answered.
+    Committed,
+    /// The disk failed: some of the backlog is answered with an error.
+    Failed(Blocked),
+    /// Nothing can be written now; the backlog is as it was.
+    Blocked(Blocked),
+}
+
+impl Writer {
+    pub(super) fn new(
+        shared: Arc<Shared>,
+        sink: Box<dyn Committed>,
+        lsns: &Range<u64>,
+        last_us: i64,
+    ) -> Self {
+        Self {
+            shared,
+            sink,
+            active: None,
+            continues_lsn: lsns.start,
+            next_lsn: lsns.end,
+            last_us,
+            encoded: Encoded::default(),
+        }
+    }
+
+    /// The thread: until the queue is closed and empty.
+    pub(super) fn run(mut self) {
+        let _guard = WhenGone {
+            shared: Arc::clone(&self.shared),
+        };
+        let mut backlog = VecDeque::new();
+        let mut blocked: Option<Blocked> = None;
+        loop {
+            let closing = self.next_work(&mut backlog, blocked.as_ref());
+            let now_blocked = loop {
+                match self.step(&mut backlog) {
+                    Progress::Idle => break None,
+                    Progress::Committed => {}
+                    Progress::Failed(why) | Progress::Blocked(why) => break Some(why),
+                }
+            };
+            if now_blocked != blocked {
+                say(now_blocked.as_ref());
+                lock(&self.shared.state).blocked.clone_from(&now_blocked);
+                blocked = now_blocked;
+            }
+            if blocked.is_some() {
+                // The one who sent it has gone, and sends it again: these must not pile up.
+                backlog.retain(|pending| !pending.is_abandoned());
+            }
+            lock(&self.shared.queue).held_by_writer = backlog.len();
+            if closing {
+                backlog
+                    .into_iter()
+                    .for_each(|pending| pending.answer(Err(AppendError::Closed)));
+                break;
+            }
+        }
+        if let Some(Active { mut file, end, .. }) = self.active.take() {
+            // Only gives back what was allocated ahead.
+            let _ = file.set_len(end);
+        }
+    }
+
+    /// Waits until there is something to do and takes all of it. True when the queue is closed.
+    fn next_work(&self, backlog: &mut VecDeque<Pending>, blocked: Option<&Blocked>) -> bool {
+        let mut queue = lock(&self.shared.queue);
+        let wait = |queue, time, until: fn(&Queue) -> bool| {
+            let waited = self
+                .shared
+                .queue_changed
+                .wait_timeout_while(queue, time, |queue| !until(queue));
+            waited.map_or_else(|poisoned| poisoned.into_inner().0, |(queue, _)| queue)
+        };
+        // New appends do not wake a blocked writer; the keeper does, or time.
+        match blocked {
+            None => {}
+            Some(Blocked::Limit) => queue = wait(queue, RETRY, |queue| queue.kick || queue.closed),
+            Some(Blocked::NoSpace) => {
+                queue = wait(queue, PAUSE, |queue| queue.closed);
+                queue = wait(queue, RETRY, |queue| queue.kick || queue.closed);
+            }
+            Some(Blocked::Failing(_)) => queue = wait(queue, PAUSE, |queue| queue.closed),
+        }
+        while backlog.is_empty() && queue.items.is_empty() && !queue.closed {
+            queue.writer_idle = true;
+            let waited = self.shared.queue_changed.wait(queue);
+            queue = waited.unwrap_or_else(std::sync::PoisonError::into_inner);
+        }
+        queue.writer_idle = false;
+        queue.kick = false;
+        if backlog.is_empty() {
+            std::mem::swap(backlog, &mut queue.items);
+        } else {
+            backlog.append(&mut queue.items);
+        }
+        queue.held_by_writer = backlog.len();
+        queue.closed
+    }
+
+    /// Commits one group from the front of the backlog.
+    pub(super) fn step(&mut self, backlog: &mut VecDeque<Pending>) -> Progress {
+        while backlog.front().is_some_and(Pending::is_abandoned) {
+            backlog.pop_front();
+        }
+        let Some(first) = backlog.front().map(Pending::size) else {
+            return Progress::Idle;
+        };
+        let state = lock(&self.shared.state);
+        let used = state.segments.bytes();
+        let no_space = state.no_space_ahead;
+        // Everything in the newest segment is released: a new one would free it.
+        let newest = state.segments.newest();
+        let idle = newest.is_some_and(|s| s.next_lsn > s.first_lsn && s.unreleased() == 0);
+        drop(state);
+        let mut room = self.shared.limit_bytes.saturating_sub(used);
+        let begins = !self.active.as_ref().is_some_and(|active| active.takes(first));
+        let needed = if begins {
+            first + SEGMENT_HEADER_BYTES
+        } else {
+            first
+        };
+        if needed > room || no_space {
+            let why = if needed > room {
+                Blocked::Limit
+            } else {
+                Blocked::NoSpace
+            };
+            if idle && let Err(error) = self.begin(true) {
+                return Progress::Blocked(self.failed(&error));
+            }
+            return Progress::Blocked(why);
+        }
+        if begins {
+            if let Err(error) = self.begin(false) {
+                return Progress::Blocked(self.failed(&error));
+            }
+            room -= SEGMENT_HEADER_BYTES;
+        }
+        let Some(active) = &self.active else {
+            return Progress::Idle;
+        };
+        let most = room.min(active.room().max(first)).min(MAX_COMMIT.max(first));
+        let mut bytes = 0;
+        let fits = backlog.iter().take_while(|pending| {
+            bytes += pending.size();
+            bytes <= most
+        });
+        let count = fits.count();
+        self.commit(backlog, count)
+    }
+
+    /// Writes, syncs and answers the first `count` of the backlog.
+    fn commit(&mut self, backlog: &mut VecDeque<Pending>, count: usize) -> Progress {
+        let Some(active) = &mut self.active else {
+            return Progress::Idle;
+        };
+        let now = (self.shared.now_us)();
+        let mut last_us = self.last_us;
+        self.encoded.clear();
+        for (at, pending) in backlog.iter().take(count).enumerate() {
+            last_us = now.max(last_us + 1);
+            let header = RecordHeader {
+                kind: pending.kind,
+                flags: if at == 0 { FIRST_OF_COMMIT } else { 0 },
+                len: pending.len_field(),
+                lsn: self.next_lsn + at as u64,
+                received_us: last_us,
+                payload_crc: crc32fast::hash(&pending.payload),
+            };
+            self.encoded
+                .push(&header.encode(&active.salt), &pending.payload, at, last_us);
+        }
+        let started = Instant::now();
+        let written = self.encoded.write(&mut *active.file, backlog, active.end);
+        if let Err(error) = written.and_then(|()| active.file.sync_data()) {
+            return self.give_up_file(&error, backlog, count);
+        }
+        let sync_time = started.elapsed();
+
+        let bytes = self.encoded.bytes;
+        active.end += bytes;
+        let (segment, end, first_lsn) = (active.number, active.end, self.next_lsn);
+        self.next_lsn += count as u64;
+        self.continues_lsn = self.next_lsn;
+        self.last_us = last_us;
+        let mut state = lock(&self.shared.state);
+        let State { segments, counts, .. } = &mut *state;
+        segments.committed(self.next_lsn, end);
+        counts.records += count as u64;
+        counts.record_bytes += bytes;
+        counts.syncs += 1;
+        counts.sync_time += sync_time;
+        drop(state);
+
+        let mut records = Vec::with_capacity(count);
+        let mut answers = Vec::with_capacity(count);
+        let numbered = (first_lsn..).zip(&self.encoded.stamps);
+        for (pending, (lsn, &received_us)) in backlog.drain(..count).zip(numbered) {
+            let (kind, payload, reply) = pending.into_parts();
+            records.push(Record {
+                lsn,
+                segment,
+                received_us,
+                kind,
+                payload,
+                released: false,
+            });
+            answers.push((
+                reply,
+                Receipt {
+                    lsn,
+                    segment,
+                    received_us,
+                },
+            ));
+        }
+        self.sink.committed(records);
+        for (reply, receipt) in answers {
+            reply.answer(Ok(receipt));
+        }
+        Progress::Committed
+    }
+
+    /// A write or a sync failed: the file ends at its last synced byte and is never synced again.
+    fn give_up_file(&mut self, error: &io::Error, backlog: &mut VecDeque<Pending>, count: usize) -> Progress {
+        if let Some(Active { mut file, end, .. }) = self.active.take() {
+            // Gives the space back. If it does not work: the header of the next segment says where this one ends.
+            let _ = file.set_len(end);
+        }
+        let why = self.failed(error);
+        if let Blocked::Failing(text) = &why {
+            for pending in backlog.drain(..count) {
+                pending.answer(Err(AppendError::Disk(Arc::clone(text))));
+            }
+            return Progress::Failed(why);
+        }
+        // Lack of space passes: the records wait and go into a new segment.
+        lock(&self.shared.state).no_space_ahead = true;
+        self.shared.wake_keeper();
+        Progress::Blocked(why)
+    }
+
+    fn failed(&self, error: &io::Error) -> Blocked {
+        if is_no_space(error) {
+            return Blocked::NoSpace;
+        }
+        lock(&self.shared.state).counts.disk_errors += 1;
+        Blocked::Failing(error.to_string().into())
+    }
+
+    /// Begins the next segment. `in_need`: with as little space as can be, to free the present one.
+    fn begin(&mut self, in_need: bool) -> io::Result<()> {
+        let mut prepared = self.shared.take_prepared(in_need)?;
+        let header = SegmentHeader {
+            number: prepared.number,
+            first_lsn: self.next_lsn,
+            continues_lsn: self.continues_lsn,
+            instance: self.shared.instance,
+            after_us: self.last_us,
+        };
+        // Durable before any record, so that a file without a sound header has never held a record.
+        let written = write_all_at(&mut *prepared.file, &mut [IoSlice::new(&header.encode())], 0);
+        if let Err(error) = written.and_then(|()| prepared.file.sync_data()) {
+            drop(prepared.file);
+            let _ = self.shared.storage.remove(&segment_name(prepared.number));
+            return Err(error);
+        }
+        let before = self.active.replace(Active {
+            number: prepared.number,
+            file: prepared.file,
+            salt: Salt::new(prepared.number, self.shared.instance),
+            end: SEGMENT_HEADER_BYTES,
+            capacity: prepared.capacity,
+        });
+        let mut state = lock(&self.shared.state);
+        let State {
+            segments, retired, ..
+        } = &mut *state;
+        if let Some(segment) = segments.newest_mut() {
+            segment.sealed = true;
+            retired.push(Retired {
+                number: segment.number,
+                instance: segment.instance,
+                next_lsn: segment.next_lsn,
+                end: segment.end,
+                file: before.map(|active| active.file),
+            });
+        }
+        let lsns = self.next_lsn..self.next_lsn;
+        state.segments.push(Segment::new(
+            prepared.number,
+            self.shared.instance,
+            lsns,
+            SEGMENT_HEADER_BYTES,
+            false,
+        ));
+        drop(state);
+        self.continues_lsn = self.next_lsn;
+        self.shared.wake_keeper();
+        Ok(())
+    }
+
+    /// Begins a segment before there is anything to write.
+    pub(super) fn begin_at_open(&mut self) -> io::Result<()> {
+        self.begin(false).or_else(|_| self.begin(true))
+    }
+}
+
+impl Active {
+    fn room(&self) -> u64 {
+        self.capacity.saturating_sub(self.end)
+    }
+
+    /// A record that is larger than a segment goes alone into one.
+    fn takes(&self, size: u64) -> bool {
+        size <= self.room() || self.end == SEGMENT_HEADER_BYTES
+    }
+}
+
+/// One commit as bytes: headers and small payloads in one buffer, large payloads where they are.
+#[derive(Default)]
+struct Encoded {
+    buffer: Vec<u8>,
+    parts: Vec<Part>,
+    /// Received times, one per record.
+    stamps: Vec<i64>,
+    bytes: u64,
+}
+
+enum Part {
+    /// Of the buffer.
+    Buffer(Range<usize>),
+    /// The payload of this record.
+    Payload(usize),
+}
+
+impl Encoded {
+    fn clear(&mut self) {
+        self.buffer.clear();
+        self.parts.clear();
+        self.stamps.clear();
+        self.bytes = 0;
+    }
+
+    fn push(&mut self, header: &[u8], payload: &[u8], record: usize, stamp: i64) {
+        let start = self.buffer.len();
+        self.buffer.extend_from_slice(header);
+        let inline = payload.len() <= INLINE;
+        if inline {
+            self.buffer.extend_from_slice(payload);
+        }
+        match self.parts.last_mut() {
+            Some(Part::Buffer(range)) => range.end = self.buffer.len(),
+            _ => self.parts.push(Part::Buffer(start..self.buffer.len())),
+        }
+        if !inline {
+            self.parts.push(Part::Payload(record));
+        }
+        self.stamps.push(stamp);
+        self.bytes += (header.len() + payload.len()) as u64;
+    }
+
+    fn write(&self, file: &mut dyn StorageFile, records: &VecDeque<Pending>, at: u64) -> io::Result<()> {
+        let slices = self.parts.iter().filter_map(|part| match part {
+            Part::Buffer(range) => self.buffer.get(range.clone()),
+            Part::Payload(record) => records.get(*record).map(|pending| &pending.payload[..]),
+        });
+        let mut slices: Vec<IoSlice<'_>> = slices.map(IoSlice::new).collect();
+        write_all_at(file, &mut slices, at)
+    }
+}
+
+/// Ends the waiting of all appends, however the writer thread ends.
+struct WhenGone {
+    shared: Arc<Shared>,
+}
+
+impl Drop for WhenGone {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            error!("the journal's writer thread panicked: nothing is accepted any more, restart Windrow");
+            let text = "the journal's writer thread panicked; restart Windrow".into();
+            lock(&self.shared.state).blocked = Some(Blocked::Failing(text));
+        }
+        let mut queue = lock(&self.shared.queue);
+        queue.closed = true;
+        let left = std::mem::take(&mut queue.items);
+        drop(queue);
+        left.into_iter()
+            .for_each(|pending| pending.answer(Err(AppendError::Closed)));
+    }
+}
+
+fn say(blocked: Option<&Blocked>) {
+    match blocked {
+        None => info!("the journal takes records again"),
+        Some(Blocked::Failing(text)) => {
+            error!(
+                error = &**text,
+                "the journal's disk fails: nothing is acknowledged until it works again"
+            );
+        }
+        Some(why) => warn!("{why}: records wait, nothing more is acknowledged until there is room"),
+    }
+}

@@ -1,0 +1,529 @@
+//! The numbers of this process, for Prometheus and for the status page.
+//!
+//! Owns one struct, [`Metrics`], that is made once and handed to every stage as `Arc<Metrics>`. Every field is a
+//! ready handle (an atomic behind an `Arc`): counting is one atomic add, and nothing is looked up by name or
+//! label on the way of the data. Labels are enums, so a series exists, at zero, from the start, and no peer can
+//! make new ones.
+//!
+//! It does not serve the numbers (that is `admin`) and does not decide when something counts (each stage does).
+//! Gauges that mirror a state which lives elsewhere are set when somebody asks, by [`Metrics::on_scrape`].
+//!
+//! Names: prefix `windrow_`; counters end in `_total`, sizes in `_bytes`, times in `_seconds`.
+
+use std::fmt;
+use std::ops::Index;
+use std::sync::atomic::AtomicU64;
+use std::sync::{Mutex, PoisonError};
+use std::time::Instant;
+
+use prometheus_client::metrics::family::Family;
+use prometheus_client::registry::Registry;
+
+mod labels;
+mod reference;
+#[cfg(test)]
+mod tests;
+
+pub use labels::{
+    DeadLetterSource, DecodeError, Direction, DocumentResult, Dropped, FlushReason, Handshake, Label, Mode,
+    Output, OutputError, Poison, Refused, Violation,
+};
+
+/// A number that only grows.
+pub type Counter = prometheus_client::metrics::counter::Counter<u64, AtomicU64>;
+/// A number that goes up and down.
+pub type Gauge = prometheus_client::metrics::gauge::Gauge;
+/// A gauge with a fraction, for seconds.
+pub type GaugeF64 = prometheus_client::metrics::gauge::Gauge<f64, AtomicU64>;
+/// How often a value fell into which range.
+pub type Histogram = prometheus_client::metrics::histogram::Histogram;
+
+type Labels = Vec<(&'static str, &'static str)>;
+type Refresh = Box<dyn Fn(&Metrics) + Send + Sync>;
+
+/// Content type of what [`Metrics::encode`] returns.
+pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
+
+/// One metric for each value of a label: `metrics.input_messages[Mode::Forward].inc()`.
+pub struct PerLabel<L, M> {
+    each: Vec<M>,
+    label: std::marker::PhantomData<fn(L)>,
+}
+
+/// All metrics of this process. See the module for how they are used.
+pub struct Metrics {
+    // Intake.
+    /// Records decoded, repeated chunks included.
+    pub input_records: Counter,
+    /// Bytes read from sockets, before decompression.
+    pub input_bytes: Counter,
+    /// Messages, by carrier mode.
+    pub input_messages: PerLabel<Mode, Counter>,
+    /// Connections that are open.
+    pub input_connections: Gauge,
+    /// Connections accepted since the start.
+    pub input_connections_total: Counter,
+    /// Connections closed at once for a limit.
+    pub input_connections_refused: PerLabel<Refused, Counter>,
+    /// Connections that the server closed after an ack because they were older than the configured age.
+    pub input_connections_aged: Counter,
+    /// Acks sent.
+    pub input_chunks_acked: Counter,
+    /// Chunks that had come before (equal tag, id and payload): acked again, not processed again.
+    pub input_chunks_duplicate: Counter,
+    /// Records in such chunks.
+    pub records_duplicate: Counter,
+    /// Oddities that spoil nothing else, by reason.
+    pub input_decode_errors: PerLabel<DecodeError, Counter>,
+    /// Well-formed input that can never be accepted: dead-lettered and acked.
+    pub input_poison: PerLabel<Poison, Counter>,
+    /// Connections closed because framing was lost or a limit was broken; nothing was acked.
+    pub input_violations: PerLabel<Violation, Counter>,
+    /// Records whose time was no valid time; they got the time of arrival.
+    pub input_time_invalid: Counter,
+    /// Handshakes, by result.
+    pub handshakes: PerLabel<Handshake, Counter>,
+    /// UDP heartbeats answered.
+    pub heartbeats: Counter,
+
+    // Gathering.
+    /// Traces that wait for more lines.
+    pub traces_open: Gauge,
+    /// Bytes that they hold.
+    pub traces_open_bytes: Gauge,
+    /// Sealed parts, by what sealed them.
+    pub traces_flushed: PerLabel<FlushReason, Counter>,
+    /// Traces sealed early for lack of room (a part of `traces_flushed`).
+    pub traces_evicted: Counter,
+    /// Records that came after their trace had been sealed; they are merged into its document.
+    pub records_late: Counter,
+    /// Records taken from the journal and not yet confirmed by every output.
+    pub records_open: Gauge,
+    /// Records in parts that every output confirmed.
+    pub records_delivered: Counter,
+    /// Records that went to the dead letter.
+    pub records_dead_letter: Counter,
+
+    // Outputs.
+    outputs: [OutputMetrics; Output::ALL.len()],
+    /// Records that an output could not place; each is in the dead letter.
+    pub output_dropped_records: PerLabel<Dropped, Counter>,
+
+    // Journal.
+    /// Bytes of all segment files.
+    pub journal_bytes: Gauge,
+    /// The configured limit.
+    pub journal_limit_bytes: Gauge,
+    /// Segment files.
+    pub journal_segments: Gauge,
+    /// Bytes written since the start.
+    pub journal_written_bytes: Counter,
+    /// How long a sync to disk took.
+    pub journal_fsync_seconds: Histogram,
+    /// 1 while appends wait: the journal is at its limit or the disk is full.
+    pub journal_blocked: Gauge,
+    /// Damaged segments put aside.
+    pub journal_quarantined: Counter,
+
+    // Dead letter.
+    /// Documents written to the dead letter, by who rejected them.
+    pub dead_letter_documents: PerLabel<DeadLetterSource, Counter>,
+    /// Bytes of the dead letter files.
+    pub dead_letter_bytes: Gauge,
+
+    // The process.
+    /// Records received, less delivered, duplicate, dead-lettered and open ones: 0 at every quiet moment.
+    pub audit_difference: Gauge,
+    /// Bytes accounted to the memory budget.
+    pub memory_used_bytes: Gauge,
+    /// The configured budget.
+    pub memory_limit_bytes: Gauge,
+    /// 1 when `/ready` says so.
+    pub ready: Gauge,
+    /// Configuration reloads that were applied.
+    pub reloads: Counter,
+    uptime_seconds: GaugeF64,
+    resident_bytes: Gauge,
+
+    started: Instant,
+    registry: Registry,
+    refresh: Mutex<Vec<Refresh>>,
+}
+
+/// The metrics of one output.
+pub struct OutputMetrics {
+    /// Documents, by what became of them.
+    pub documents: PerLabel<DocumentResult, Counter>,
+    /// Lines in confirmed documents.
+    pub proc_records: Counter,
+    /// Requests (or transactions) sent again.
+    pub retries: Counter,
+    /// Lines in what was sent again.
+    pub retried_records: Counter,
+    /// Failed requests or items, by reason. A failure that is tried again counts here too.
+    pub errors: PerLabel<OutputError, Counter>,
+    /// Bytes given to the output, before compression and after.
+    pub bytes: PerLabel<Direction, Counter>,
+    /// From handing a batch to the output until its answer.
+    pub latency_seconds: Histogram,
+    /// Requests that are on their way.
+    pub in_flight: Gauge,
+}
+
+impl Metrics {
+    /// All metrics at zero. Series with an `output` label appear for the given outputs only; the handles of the
+    /// others exist and count into nothing that is shown.
+    #[must_use]
+    pub fn new(outputs: &[Output]) -> Self {
+        let mut r = Registrar {
+            registry: Registry::with_prefix("windrow"),
+        };
+        let outputs = r.outputs(outputs);
+        r.build_info();
+        Self {
+            input_records: r.counter("input_records", "Records decoded, repeated chunks included"),
+            input_bytes: r.counter("input_bytes", "Bytes read from sockets"),
+            input_messages: r.per_label("input_messages", "Messages by carrier mode"),
+            input_connections: r.gauge("input_connections", "Open connections"),
+            // The registry adds `_total` to a counter: the gauge above keeps the bare name.
+            input_connections_total: r.counter("input_connections", "Connections accepted"),
+            input_connections_refused: r.per_label(
+                "input_connections_refused",
+                "Connections closed at once for a limit",
+            ),
+            input_connections_aged: r.counter(
+                "input_connections_aged",
+                "Connections closed after an ack because of their age",
+            ),
+            input_chunks_acked: r.counter("input_chunks_acked", "Acks sent"),
+            input_chunks_duplicate: r.counter("input_chunks_duplicate", "Chunks that had come before"),
+            records_duplicate: r.counter("records_duplicate", "Records in chunks that had come before"),
+            input_decode_errors: r.per_label(
+                "input_decode_errors",
+                "Oddities in the input that spoil nothing else",
+            ),
+            input_poison: r.per_label(
+                "input_poison",
+                "Input that can never be accepted: dead-lettered and acked",
+            ),
+            input_violations: r.per_label(
+                "input_violations",
+                "Connections closed without an ack for bad input",
+            ),
+            input_time_invalid: r.counter("input_time_invalid", "Records that got the time of their arrival"),
+            handshakes: r.per_label("handshakes", "Handshakes by result"),
+            heartbeats: r.counter("heartbeats", "UDP heartbeats answered"),
+
+            traces_open: r.gauge("traces_open", "Traces that wait for more lines"),
+            traces_open_bytes: r.gauge("traces_open_bytes", "Bytes held by open traces"),
+            traces_flushed: r.per_label("traces_flushed", "Sealed parts by what sealed them"),
+            traces_evicted: r.counter("traces_evicted", "Traces sealed early for lack of room"),
+            records_late: r.counter("records_late", "Records that came after their trace was sealed"),
+            records_open: r.gauge("records_open", "Records not yet confirmed by every output"),
+            records_delivered: r.counter(
+                "records_delivered",
+                "Records in parts that every output confirmed",
+            ),
+            records_dead_letter: r.counter("records_dead_letter", "Records that went to the dead letter"),
+
+            outputs,
+            output_dropped_records: r.per_label(
+                "output_dropped_records",
+                "Records that an output could not place; all are in the dead letter",
+            ),
+
+            journal_bytes: r.gauge("journal_bytes", "Bytes of all segment files"),
+            journal_limit_bytes: r.gauge("journal_limit_bytes", "Configured limit of the journal"),
+            journal_segments: r.gauge("journal_segments", "Segment files"),
+            journal_written_bytes: r.counter("journal_written_bytes", "Bytes written to the journal"),
+            journal_fsync_seconds: r.histogram(
+                "journal_fsync_seconds",
+                "Time of one sync to disk",
+                &FSYNC_BUCKETS,
+            ),
+            journal_blocked: r.gauge("journal_blocked", "1 while appends wait for room on disk"),
+            journal_quarantined: r.counter("journal_quarantined", "Damaged segments put aside"),
+
+            dead_letter_documents: r
+                .per_label("dead_letter_documents", "Documents written to the dead letter"),
+            dead_letter_bytes: r.gauge("dead_letter_bytes", "Bytes of the dead letter files"),
+
+            audit_difference: r.gauge(
+                "audit_difference",
+                "Received less delivered, duplicate, dead-lettered and open records",
+            ),
+            memory_used_bytes: r.gauge("memory_used_bytes", "Bytes accounted to the memory budget"),
+            memory_limit_bytes: r.gauge("memory_limit_bytes", "Configured memory budget"),
+            ready: r.gauge("ready", "1 when ready"),
+            reloads: r.counter("reloads", "Configuration reloads that were applied"),
+            uptime_seconds: r.register("uptime_seconds", "Seconds since the start", GaugeF64::default()),
+            resident_bytes: r.gauge("process_resident_memory_bytes", "Resident memory of the process"),
+
+            started: Instant::now(),
+            registry: r.registry,
+            refresh: Mutex::new(Vec::new()),
+        }
+    }
+
+    /// The metrics of one output.
+    #[must_use]
+    pub fn output(&self, output: Output) -> &OutputMetrics {
+        let [elasticsearch, sqlite, stdout] = &self.outputs;
+        match output {
+            Output::Elasticsearch => elasticsearch,
+            Output::Sqlite => sqlite,
+            Output::Stdout => stdout,
+        }
+    }
+
+    /// Has `refresh` called before each [`encode`](Self::encode), to set gauges from a state that lives
+    /// elsewhere. It must not block.
+    pub fn on_scrape(&self, refresh: impl Fn(&Self) + Send + Sync + 'static) {
+        self.refresh
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .push(Box::new(refresh));
+    }
+
+    /// Sets the mirrored gauges now.
+    pub fn refresh(&self) {
+        self.uptime_seconds.set(self.uptime().as_secs_f64());
+        if let Some(bytes) = resident_bytes() {
+            self.resident_bytes.set(bytes);
+        }
+        for refresh in self.refresh.lock().unwrap_or_else(PoisonError::into_inner).iter() {
+            refresh(self);
+        }
+    }
+
+    /// All metrics in the Prometheus text format, version 0.0.4, which every scraper reads.
+    #[must_use]
+    pub fn encode(&self) -> String {
+        self.refresh();
+        let mut text = String::with_capacity(16 * 1024);
+        // Writing into a `String` cannot fail, and no collector of ours returns an error.
+        if let Err(fmt::Error) = prometheus_client::encoding::text::encode(&mut text, &self.registry) {
+            tracing::error!("metrics could not be written as text");
+        }
+        to_prometheus_text(&text)
+    }
+
+    /// The page `docs/metrics.md`: every metric with its kind, its labels and what it tells.
+    #[must_use]
+    pub fn reference_markdown() -> String {
+        reference::markdown(&Self::new(Output::ALL))
+    }
+
+    /// Time since the start.
+    #[must_use]
+    pub fn uptime(&self) -> std::time::Duration {
+        self.started.elapsed()
+    }
+}
+
+impl fmt::Debug for Metrics {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Metrics")
+            .field("started", &self.started)
+            .finish_non_exhaustive()
+    }
+}
+
+impl<L: Label, M> Index<L> for PerLabel<L, M> {
+    type Output = M;
+
+    fn index(&self, label: L) -> &M {
+        &self.each[label.index()]
+    }
+}
+
+impl<L: Label, M> PerLabel<L, M> {
+    /// Every value of the label with its metric.
+    pub fn iter(&self) -> impl Iterator<Item = (L, &M)> {
+        L::ALL.iter().copied().zip(&self.each)
+    }
+}
+
+impl<L: Label> PerLabel<L, Counter> {
+    /// The sum over all values of the label.
+    #[must_use]
+    pub fn sum(&self) -> u64 {
+        self.each.iter().map(Counter::get).sum()
+    }
+}
+
+impl<L, M> fmt::Debug for PerLabel<L, M> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PerLabel")
+            .field("len", &self.each.len())
+            .finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for OutputMetrics {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("OutputMetrics").finish_non_exhaustive()
+    }
+}
+
+/// Makes metrics and registers them in one step, so that none is forgotten.
+struct Registrar {
+    registry: Registry,
+}
+
+impl Registrar {
+    fn register<M: prometheus_client::registry::Metric + Clone>(
+        &mut self,
+        name: &str,
+        help: &str,
+        metric: M,
+    ) -> M {
+        self.registry.register(name, help, metric.clone());
+        metric
+    }
+
+    fn counter(&mut self, name: &str, help: &str) -> Counter {
+        self.register(name, help, Counter::default())
+    }
+
+    fn gauge(&mut self, name: &str, help: &str) -> Gauge {
+        self.register(name, help, Gauge::default())
+    }
+
+    fn histogram(&mut self, name: &str, help: &str, buckets: &'static [f64]) -> Histogram {
+        self.register(name, help, Histogram::new(buckets.iter().copied()))
+    }
+
+    fn per_label<L: Label>(&mut self, name: &str, help: &str) -> PerLabel<L, Counter> {
+        let family = self.register(name, help, Family::<Labels, Counter>::default());
+        PerLabel::of(&family, |label: L| vec![(L::NAME, label.as_str())])
+    }
+
+    fn build_info(&mut self) {
+        let family = self.register(
+            "build_info",
+            "1, with the version of the program",
+            Family::<Labels, Gauge>::default(),
+        );
+        family
+            .get_or_create(&vec![("version", env!("CARGO_PKG_VERSION"))])
+            .set(1);
+    }
+
+    fn outputs(&mut self, shown: &[Output]) -> [OutputMetrics; Output::ALL.len()] {
+        let documents = self.family("output_documents", "Documents by what became of them");
+        let proc_records = self.family("output_proc_records", "Lines in confirmed documents");
+        let retries = self.family("output_retries", "Requests sent again");
+        let retried_records = self.family("output_retried_records", "Lines in what was sent again");
+        let errors = self.family(
+            "output_errors",
+            "Failed requests or items; what is tried again counts too",
+        );
+        let bytes = self.family(
+            "output_bytes",
+            "Bytes given to the output, before compression and as sent",
+        );
+        let latency = self.register(
+            "output_latency_seconds",
+            "From handing over a batch until its answer",
+            Family::<Labels, Histogram, fn() -> Histogram>::new_with_constructor(|| {
+                Histogram::new(LATENCY_BUCKETS)
+            }),
+        );
+        let in_flight = self.register(
+            "output_in_flight",
+            "Requests on their way",
+            Family::<Labels, Gauge>::default(),
+        );
+        // What is not shown gets families of its own, which no registry knows.
+        let hidden = Family::<Labels, Counter>::default();
+        [Output::Elasticsearch, Output::Sqlite, Output::Stdout].map(|output| {
+            let shown = shown.contains(&output);
+            let pick = |family: &Family<Labels, Counter>| if shown { family.clone() } else { hidden.clone() };
+            let of =
+                |family: &Family<Labels, Counter>| pick(family).get_or_create_owned(&output_label(output));
+            OutputMetrics {
+                documents: PerLabel::of(&pick(&documents), with_output(output)),
+                proc_records: of(&proc_records),
+                retries: of(&retries),
+                retried_records: of(&retried_records),
+                errors: PerLabel::of(&pick(&errors), with_output(output)),
+                bytes: PerLabel::of(&pick(&bytes), with_output(output)),
+                latency_seconds: if shown {
+                    latency.get_or_create_owned(&output_label(output))
+                } else {
+                    Histogram::new(LATENCY_BUCKETS)
+                },
+                in_flight: if shown {
+                    in_flight.get_or_create_owned(&output_label(output))
+                } else {
+                    Gauge::default()
+                },
+            }
+        })
+    }
+
+    fn family(&mut self, name: &str, help: &str) -> Family<Labels, Counter> {
+        self.register(name, help, Family::default())
+    }
+}
+
+impl<L: Label> PerLabel<L, Counter> {
+    fn of(family: &Family<Labels, Counter>, labels: impl Fn(L) -> Labels) -> Self {
+        let each = L::ALL
+            .iter()
+            .map(|label| family.get_or_create_owned(&labels(*label)))
+            .collect();
+        Self {
+            each,
+            label: std::marker::PhantomData,
+        }
+    }
+}
+
+fn output_label(output: Output) -> Labels {
+    vec![(Output::NAME, output.as_str())]
+}
+
+fn with_output<L: Label>(output: Output) -> impl Fn(L) -> Labels {
+    move |label| vec![(Output::NAME, output.as_str()), (L::NAME, label.as_str())]
+}
+
+/// The library writes OpenMetrics, where a counter's family has no `_total` and would clash with a gauge of the
+/// same name. The older text format names a counter by its full name, and ends without a mark.
+fn to_prometheus_text(open_metrics: &str) -> String {
+    let mut text = String::with_capacity(open_metrics.len() + 1024);
+    let mut help = None;
+    for line in open_metrics.lines() {
+        if let Some(rest) = line.strip_prefix("# HELP ") {
+            help = rest.split_once(' ');
+        } else if let Some((name, kind)) = line.strip_prefix("# TYPE ").and_then(|rest| rest.split_once(' '))
+        {
+            let total = if kind == "counter" { "_total" } else { "" };
+            if let Some((_, help)) = help.take() {
+                text.extend(["# HELP ", name, total, " ", help, "\n"]);
+            }
+            text.extend(["# TYPE ", name, total, " ", kind, "\n"]);
+        } else if !line.starts_with('#') {
+            text.extend([line, "\n"]);
+        }
+    }
+    text
+}
+
+/// Resident memory as Linux tells it; `None` elsewhere.
+fn resident_bytes() -> Option<i64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
+    let kib: i64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
+    kib.checked_mul(1024)
+}
+
+/// 0.1 ms to 3 s: from a memory-backed disk to one that is in trouble.
+const FSYNC_BUCKETS: [f64; 12] = [
+    0.0001, 0.0003, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.3, 1.0, 3.0,
+];
+/// 1 ms to 60 s: from a local database to a cluster under load.
+const LATENCY_BUCKETS: [f64; 12] = [
+    0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 5.0, 10.0, 30.0, 60.0,
+];

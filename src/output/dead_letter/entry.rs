@@ -1,0 +1,158 @@
+//! One entry of the dead letter and its line.
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
+use bytes::Bytes;
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+
+/// What could not be accepted, and why.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Entry {
+    /// When it was given up.
+    pub time: Timestamp,
+    /// Which part of Windrow gave it up: `elasticsearch`, `intake`, ...
+    pub source: String,
+    /// HTTP status, where there is one.
+    pub status: Option<u16>,
+    /// Short name of the reason, for instance Elasticsearch's `error.type`.
+    pub kind: String,
+    /// The reason in words.
+    pub reason: String,
+    /// The index it was meant for.
+    pub index: Option<String>,
+    /// The document's id.
+    pub id: Option<String>,
+    /// Whether it is the document of a trace.
+    pub is_trace: Option<bool>,
+    /// First event time, Unix nanoseconds.
+    pub first_ns: Option<i64>,
+    /// Log lines in it.
+    pub lines: Option<u32>,
+    /// Ids of the parts in it.
+    pub parts: Vec<String>,
+    /// The thing itself.
+    pub content: Content,
+}
+
+/// What an entry holds.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Content {
+    /// A JSON object, kept as it is.
+    Document(Bytes),
+    /// Any bytes.
+    Raw(Bytes),
+}
+
+impl Entry {
+    /// Adds the entry's line, with its newline.
+    pub(in crate::output) fn write_line(&self, out: &mut Vec<u8>) {
+        // What is not one line of JSON would make the file unreadable: it is kept as bytes.
+        let document = match &self.content {
+            Content::Document(json) if !json.contains(&b'\n') => std::str::from_utf8(json)
+                .ok()
+                .and_then(|text| serde_json::from_str::<&RawValue>(text).ok()),
+            _ => None,
+        };
+        let raw = match (&self.content, document) {
+            (_, Some(_)) => None,
+            (Content::Document(bytes) | Content::Raw(bytes), None) => Some(BASE64.encode(bytes)),
+        };
+        let line = Line {
+            time: self.time,
+            source: &self.source,
+            status: self.status,
+            kind: &self.kind,
+            reason: &self.reason,
+            index: self.index.as_deref(),
+            id: self.id.as_deref(),
+            trace: self.is_trace,
+            first_ns: self.first_ns,
+            lines: self.lines,
+            parts: &self.parts,
+            document,
+            raw,
+        };
+        // Strings, numbers and valid raw JSON only, into memory: it cannot fail.
+        if let Ok(text) = serde_json::to_string(&line) {
+            out.extend_from_slice(text.as_bytes());
+            out.push(b'\n');
+        }
+    }
+
+    /// Reads a line.
+    ///
+    /// # Errors
+    /// A sentence that says what is wrong with it.
+    pub fn parse(line: &[u8]) -> Result<Self, String> {
+        let read: ReadLine<'_> = serde_json::from_slice(line).map_err(|e| e.to_string())?;
+        let content = match (read.document, read.raw) {
+            (Some(document), _) => Content::Document(Bytes::copy_from_slice(document.get().as_bytes())),
+            (None, Some(raw)) => Content::Raw(BASE64.decode(raw).map_err(|e| e.to_string())?.into()),
+            (None, None) => return Err("neither \"document\" nor \"raw\"".into()),
+        };
+        Ok(Self {
+            time: read.time,
+            source: read.source,
+            status: read.status,
+            kind: read.kind,
+            reason: read.reason,
+            index: read.index,
+            id: read.id,
+            is_trace: read.trace,
+            first_ns: read.first_ns,
+            lines: read.lines,
+            parts: read.parts,
+            content,
+        })
+    }
+}
+
+#[derive(Serialize)]
+struct Line<'a> {
+    time: Timestamp,
+    source: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    status: Option<u16>,
+    #[serde(rename = "type")]
+    kind: &'a str,
+    reason: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    index: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    id: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    trace: Option<bool>,
+    #[serde(rename = "firstNs", skip_serializing_if = "Option::is_none")]
+    first_ns: Option<i64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    lines: Option<u32>,
+    #[serde(skip_serializing_if = "<[String]>::is_empty")]
+    parts: &'a [String],
+    #[serde(skip_serializing_if = "Option::is_none")]
+    document: Option<&'a RawValue>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    raw: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct ReadLine<'a> {
+    time: Timestamp,
+    source: String,
+    status: Option<u16>,
+    #[serde(rename = "type")]
+    kind: String,
+    reason: String,
+    index: Option<String>,
+    id: Option<String>,
+    trace: Option<bool>,
+    #[serde(rename = "firstNs")]
+    first_ns: Option<i64>,
+    lines: Option<u32>,
+    #[serde(default)]
+    parts: Vec<String>,
+    #[serde(borrow)]
+    document: Option<&'a RawValue>,
+    raw: Option<String>,
+}

@@ -1,0 +1,212 @@
+//! Tests of the dead letter: what is put is there, whatever came before or between.
+
+use std::fs::OpenOptions;
+use std::io::Write as _;
+
+use bytes::Bytes;
+use proptest::prelude::*;
+
+use super::*;
+
+fn entry(id: &str, content: Content) -> Entry {
+    Entry {
+        time: "2026-11-21T09:20:00.5Z".parse().unwrap(),
+        source: "elasticsearch".into(),
+        status: Some(400),
+        kind: "document_parsing_exception".into(),
+        reason: "failed to parse \"x\"\nsecond line".into(),
+        index: Some("requests-2026-11-21".into()),
+        id: Some(id.into()),
+        is_trace: Some(true),
+        first_ns: Some(-5),
+        lines: Some(2),
+        parts: vec!["p1".into(), "p2".into()],
+        content,
+    }
+}
+
+fn document(id: &str) -> Entry {
+    entry(
+        id,
+        Content::Document(Bytes::from_static(b"{\"a\": 1.10, \"a\":2}")),
+    )
+}
+
+fn read_all(folder: &Path) -> Vec<Entry> {
+    let text: Vec<u8> = files(folder, ENDING)
+        .unwrap()
+        .iter()
+        .flat_map(|path| fs::read(path).unwrap())
+        .collect();
+    text.split(|&b| b == b'\n')
+        .filter(|line| !line.is_empty())
+        .map(|line| Entry::parse(line).unwrap())
+        .collect()
+}
+
+#[test]
+fn an_entry_comes_back_as_it_was() {
+    let folder = tempfile::tempdir().unwrap();
+    let dead = DeadLetter::open(folder.path(), FILE_BYTES, LIMIT_BYTES).unwrap();
+    let bare = Entry {
+        status: None,
+        index: None,
+        id: None,
+        is_trace: None,
+        first_ns: None,
+        lines: None,
+        parts: vec![],
+        ..entry("raw", Content::Raw(Bytes::from_static(b"\x00\xff\n")))
+    };
+    let entries = [document("a \"b\" \u{1}"), bare, document("c")];
+    dead.put(&entries[0]).unwrap();
+    dead.put_all(&entries[1..]).unwrap();
+    dead.put_all(&[]).unwrap();
+    assert_eq!(read_all(folder.path()), entries);
+    let usage = dead.usage();
+    assert_eq!((usage.entries, usage.files, usage.full), (3, 1, false));
+    assert_eq!(
+        usage.bytes,
+        fs::metadata(folder.path().join("001.ndjson")).unwrap().len()
+    );
+}
+
+#[test]
+fn a_document_that_is_not_one_line_of_json_is_kept_as_bytes() {
+    let folder = tempfile::tempdir().unwrap();
+    let dead = DeadLetter::open(folder.path(), FILE_BYTES, LIMIT_BYTES).unwrap();
+    for wrong in [&b"{\"a\":"[..], b"{\n}", b"\xff", b""] {
+        dead.put(&entry("x", Content::Document(Bytes::copy_from_slice(wrong))))
+            .unwrap();
+    }
+    let contents: Vec<Content> = read_all(folder.path())
+        .into_iter()
+        .map(|entry| entry.content)
+        .collect();
+    let raw = |bytes: &'static [u8]| Content::Raw(Bytes::from_static(bytes));
+    assert_eq!(contents, [raw(b"{\"a\":"), raw(b"{\n}"), raw(b"\xff"), raw(b"")]);
+}
+
+#[test]
+fn files_are_rotated_by_size_and_numbered_on_after_a_restart() {
+    let folder = tempfile::tempdir().unwrap();
+    for _ in 0..2 {
+        let dead = DeadLetter::open(folder.path(), 500, LIMIT_BYTES).unwrap();
+        for n in 0..6 {
+            dead.put(&document(&format!("t{n}"))).unwrap();
+        }
+    }
+    let files = files(folder.path(), ENDING).unwrap();
+    assert!(files.len() >= 4, "{files:?}");
+    assert!(
+        files
+            .iter()
+            .all(|file| fs::metadata(file).unwrap().len() < 500 + 400)
+    );
+    assert_eq!(read_all(folder.path()).len(), 12);
+    let dead = DeadLetter::open(folder.path(), 500, LIMIT_BYTES).unwrap();
+    assert_eq!(dead.usage().entries, 12);
+}
+
+#[test]
+fn at_the_bound_a_put_fails_until_there_is_room_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let dead = DeadLetter::open(folder.path(), FILE_BYTES, 1000).unwrap();
+    let mut put = 0;
+    let error = loop {
+        match dead.put(&document("x")) {
+            Ok(()) => put += 1,
+            Err(error) => break error,
+        }
+    };
+    assert_eq!(error.kind(), io::ErrorKind::StorageFull);
+    assert!(
+        error.to_string().contains("1000") && error.to_string().contains("windrow replay"),
+        "{error}"
+    );
+    let usage = dead.usage();
+    assert!(usage.full && usage.bytes <= 1000);
+    assert_eq!(read_all(folder.path()).len(), put);
+    // An operator takes the files away while it runs.
+    fs::remove_file(folder.path().join("001.ndjson")).unwrap();
+    dead.put(&document("y")).unwrap();
+    assert!(!dead.usage().full);
+    assert_eq!(read_all(folder.path()), [document("y")]);
+}
+
+#[test]
+fn a_file_that_was_taken_away_is_not_written_any_more() {
+    let folder = tempfile::tempdir().unwrap();
+    let dead = DeadLetter::open(folder.path(), FILE_BYTES, LIMIT_BYTES).unwrap();
+    dead.put(&document("a")).unwrap();
+    fs::rename(folder.path().join("001.ndjson"), folder.path().join("001.replay")).unwrap();
+    dead.put(&document("b")).unwrap();
+    assert_eq!(read_all(folder.path()), [document("b")]);
+    assert!(folder.path().join("002.ndjson").try_exists().unwrap());
+    assert_eq!(dead.usage().entries, 2, "taken, but not gone");
+}
+
+#[test]
+fn two_processes_share_the_folder() {
+    let folder = tempfile::tempdir().unwrap();
+    let handles: Vec<_> = (0..4)
+        .map(|w| {
+            let dead = DeadLetter::open(folder.path(), 2000, LIMIT_BYTES).unwrap();
+            std::thread::spawn(move || {
+                for n in 0..25 {
+                    dead.put(&document(&format!("w{w}n{n}"))).unwrap();
+                }
+            })
+        })
+        .collect();
+    for handle in handles {
+        handle.join().unwrap();
+    }
+    let mut ids: Vec<_> = read_all(folder.path())
+        .into_iter()
+        .map(|entry| entry.id.unwrap())
+        .collect();
+    ids.sort();
+    ids.dedup();
+    assert_eq!(ids.len(), 100);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(48))]
+
+    /// A crash in the middle of a put leaves a prefix of its line; what was put before stays, what comes after is whole.
+    #[test]
+    fn a_torn_last_line_is_cut_off(cut in 0_usize..2000, before in 0_usize..4) {
+        let folder = tempfile::tempdir().unwrap();
+        {
+            let dead = DeadLetter::open(folder.path(), FILE_BYTES, LIMIT_BYTES).unwrap();
+            dead.put(&document("first")).unwrap();
+            for n in 0..before {
+                dead.put(&document(&format!("t{n}"))).unwrap();
+            }
+        }
+        let mut line = Vec::new();
+        document("torn").write_line(&mut line);
+        let whole = line.len() - 1;
+        let mut file = OpenOptions::new().append(true).open(folder.path().join("001.ndjson")).unwrap();
+        file.write_all(&line[..cut.min(whole)]).unwrap();
+        let dead = DeadLetter::open(folder.path(), FILE_BYTES, LIMIT_BYTES).unwrap();
+        prop_assert_eq!(dead.usage().entries as usize, before + 1);
+        dead.put(&document("after")).unwrap();
+        let ids: Vec<_> = read_all(folder.path()).into_iter().map(|entry| entry.id.unwrap()).collect();
+        prop_assert_eq!(ids.len(), before + 2);
+        prop_assert_eq!(ids.last().map(String::as_str), Some("after"));
+    }
+
+    #[test]
+    fn any_content_survives(bytes in proptest::collection::vec(any::<u8>(), 0..200), text in ".*") {
+        for content in [Content::Raw(bytes.into()), Content::Document(
+            serde_json::json!({"text": text}).to_string().into())] {
+            let mut line = Vec::new();
+            let entry = Entry { reason: text.clone(), ..entry(&text, content) };
+            entry.write_line(&mut line);
+            prop_assert_eq!(line.iter().filter(|&&b| b == b'\n').count(), 1);
+            prop_assert_eq!(Entry::parse(&line[..line.len() - 1]).unwrap(), entry);
+        }
+    }
+}

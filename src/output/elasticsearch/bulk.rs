@@ -1,0 +1,285 @@
+//! Bodies and answers of `_bulk`: NDJSON built in one pass, answers read without walking the items when all went well.
+//! Owns the format; sends nothing.
+
+use bytes::{BufMut, Bytes, BytesMut};
+use serde::Deserialize;
+
+use super::index::Indices;
+
+/// What the output needs to know of a document. Implemented by what is gathered and by what is replayed.
+pub(crate) trait Document: Send + Sync {
+    /// `_id`: at most 512 bytes.
+    fn id(&self) -> &str;
+    /// Whether the document is merged with an existing one.
+    fn is_trace(&self) -> bool;
+    /// First event time, Unix nanoseconds.
+    fn first_ns(&self) -> i64;
+    /// One JSON object without a newline.
+    fn json(&self) -> &Bytes;
+    /// So many of its lines turned out to be stored already, all when `None`. For the counters only.
+    fn repeated(&self, _lines: Option<u32>) {}
+    /// So many of its lines are new in the document that they were joined with.
+    fn joined(&self, _new_lines: u32) {}
+}
+
+/// Room for the action line of a document besides its id.
+const ACTION_BYTES: usize = 72;
+
+/// Bytes that a document takes in a bulk body, nearly.
+pub(crate) fn cost<D: Document>(document: &D) -> usize {
+    document.json().len() + document.id().len() + ACTION_BYTES
+}
+
+/// The body that creates all of `documents`, each in the index of its day; written into `body`, which is empty.
+pub(crate) fn creates<'a, D: Document + 'a>(
+    indices: &Indices,
+    documents: impl Iterator<Item = &'a D> + Clone,
+    mut body: BytesMut,
+) -> Bytes {
+    body.reserve(documents.clone().map(cost).sum());
+    let mut day = None;
+    let mut head = None;
+    for document in documents {
+        let its = Indices::day_of(document.first_ns());
+        let known = match &head {
+            Some(known) if day == Some(its) => known,
+            _ => {
+                day = Some(its);
+                head.insert(indices.day(its))
+            }
+        };
+        body.extend_from_slice(&known.create_head);
+        put_id(&mut body, document.id());
+        body.extend_from_slice(b"\"}}\n");
+        body.extend_from_slice(document.json());
+        body.put_u8(b'\n');
+    }
+    body.freeze()
+}
+
+/// Version of a document as Elasticsearch numbers it for compare-and-set.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Version {
+    /// `_seq_no`
+    pub(crate) seq_no: u64,
+    /// `_primary_term`
+    pub(crate) primary_term: u64,
+}
+
+/// Adds an action that creates a document.
+pub(crate) fn put_create(body: &mut BytesMut, index: &str, id: &str, json: &[u8]) {
+    put_action(body, "create", index, id, None);
+    body.extend_from_slice(json);
+    body.put_u8(b'\n');
+}
+
+/// Adds an action that replaces exactly the version that was read.
+pub(crate) fn put_replace(body: &mut BytesMut, index: &str, id: &str, version: Version, json: &[u8]) {
+    put_action(body, "index", index, id, Some(version));
+    body.extend_from_slice(json);
+    body.put_u8(b'\n');
+}
+
+/// Adds an action that deletes exactly the version that was read.
+pub(crate) fn put_delete(body: &mut BytesMut, index: &str, id: &str, version: Version) {
+    put_action(body, "delete", index, id, Some(version));
+}
+
+fn put_action(body: &mut BytesMut, action: &str, index: &str, id: &str, version: Option<Version>) {
+    body.extend_from_slice(b"{\"");
+    body.extend_from_slice(action.as_bytes());
+    body.extend_from_slice(b"\":{\"_index\":\"");
+    body.extend_from_slice(index.as_bytes());
+    body.extend_from_slice(b"\",\"_id\":\"");
+    put_id(body, id);
+    body.put_u8(b'"');
+    if let Some(Version { seq_no, primary_term }) = version {
+        let mut number = itoa::Buffer::new();
+        body.extend_from_slice(b",\"if_seq_no\":");
+        body.extend_from_slice(number.format(seq_no).as_bytes());
+        body.extend_from_slice(b",\"if_primary_term\":");
+        body.extend_from_slice(number.format(primary_term).as_bytes());
+    }
+    body.extend_from_slice(b"}}\n");
+}
+
+/// The inside of a JSON string. Ids are nearly always plain.
+pub(crate) fn put_id(body: &mut BytesMut, id: &str) {
+    if id.bytes().all(|b| b >= 0x20 && b != b'"' && b != b'\\') {
+        body.extend_from_slice(id.as_bytes());
+        return;
+    }
+    for c in id.chars() {
+        match c {
+            '"' => body.extend_from_slice(b"\\\""),
+            '\\' => body.extend_from_slice(b"\\\\"),
+            c if c < ' ' => body.extend_from_slice(format!("\\u{:04x}", u32::from(c)).as_bytes()),
+            c => body.extend_from_slice(c.encode_utf8(&mut [0; 4]).as_bytes()),
+        }
+    }
+}
+
+/// Asked of every bulk: the least that tells each item's fate. `status` keeps answer and document aligned.
+pub(crate) const FILTER: &str = "errors,took,items.*.status,items.*.error.type,items.*.error.reason";
+
+/// A bulk answer.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Answer {
+    /// Every item was written.
+    AllDone,
+    /// One result for each item, in order.
+    Items(Vec<ItemResult>),
+}
+
+/// Result of one item.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct ItemResult {
+    /// HTTP status of the item.
+    pub(crate) status: u16,
+    /// `error.type`, or empty.
+    pub(crate) kind: String,
+    /// `error.reason`, or empty.
+    pub(crate) reason: String,
+}
+
+/// Reads a bulk answer to a request of `expected` items.
+///
+/// # Errors
+/// A sentence, when the answer is not one: its items' fates are unknown.
+pub(crate) fn parse(answer: &[u8], expected: usize) -> Result<Answer, String> {
+    let start = &answer[..answer.len().min(64)];
+    if answer.ends_with(b"}") && start.windows(15).any(|w| w == b"\"errors\":false,") {
+        return Ok(Answer::AllDone);
+    }
+    let wire: Wire = serde_json::from_slice(answer)
+        .map_err(|e| format!("unreadable bulk answer of {} bytes: {e}", answer.len()))?;
+    if wire.items.len() != expected {
+        return Err(format!(
+            "bulk answer has {} items, {expected} were sent",
+            wire.items.len()
+        ));
+    }
+    let items = wire.items.into_iter().map(|action| {
+        let WireItem { status, error } = action.item;
+        let WireError { kind, reason } = error.unwrap_or_default();
+        ItemResult { status, kind, reason }
+    });
+    Ok(Answer::Items(items.collect()))
+}
+
+#[derive(Deserialize)]
+struct Wire {
+    items: Vec<WireAction>,
+}
+
+#[derive(Deserialize)]
+struct WireAction {
+    #[serde(alias = "create", alias = "index", alias = "update", alias = "delete")]
+    item: WireItem,
+}
+
+#[derive(Deserialize)]
+struct WireItem {
+    status: u16,
+    error: Option<WireError>,
+}
+
+#[derive(Deserialize, Default)]
+struct WireError {
+    #[serde(rename = "type", default)]
+    kind: String,
+    #[serde(default)]
+    reason: String,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct Doc(&'static str, i64, Bytes);
+    impl Document for Doc {
+        fn id(&self) -> &str {
+            self.0
+        }
+        fn is_trace(&self) -> bool {
+            true
+        }
+        fn first_ns(&self) -> i64 {
+            self.1
+        }
+        fn json(&self) -> &Bytes {
+            &self.2
+        }
+    }
+
+    #[test]
+    fn a_body_names_each_document_and_ends_in_a_newline() {
+        let indices = Indices::parse("r-%Y-%m-%d").unwrap();
+        let day = 86_400_000_000_000;
+        let documents = [
+            Doc("a", 0, Bytes::from_static(b"{\"x\":1}")),
+            Doc("b\"\\\n\u{1}é", day - 1, Bytes::from_static(b"{}")),
+            Doc("c", day, Bytes::from_static(b"{}")),
+        ];
+        let body = creates(&indices, documents.iter(), BytesMut::new());
+        let expected = concat!(
+            "{\"create\":{\"_index\":\"r-1970-01-01\",\"_id\":\"a\"}}\n{\"x\":1}\n",
+            "{\"create\":{\"_index\":\"r-1970-01-01\",\"_id\":\"b\\\"\\\\\\u000a\\u0001é\"}}\n{}\n",
+            "{\"create\":{\"_index\":\"r-1970-01-02\",\"_id\":\"c\"}}\n{}\n",
+        );
+        assert_eq!(std::str::from_utf8(&body).unwrap(), expected);
+        let line: serde_json::Value = serde_json::from_str(expected.lines().nth(2).unwrap()).unwrap();
+        assert_eq!(line["create"]["_id"], "b\"\\\n\u{1}é");
+    }
+
+    #[test]
+    fn compare_and_set_actions() {
+        let mut body = BytesMut::new();
+        let version = Version {
+            seq_no: 7,
+            primary_term: 2,
+        };
+        put_create(&mut body, "i", "1", b"{}");
+        put_replace(&mut body, "i", "2", version, b"{\"a\":1}");
+        put_delete(&mut body, "i", "3", version);
+        assert_eq!(
+            std::str::from_utf8(&body).unwrap(),
+            "{\"create\":{\"_index\":\"i\",\"_id\":\"1\"}}\n{}\n\
+             {\"index\":{\"_index\":\"i\",\"_id\":\"2\",\"if_seq_no\":7,\"if_primary_term\":2}}\n{\"a\":1}\n\
+             {\"delete\":{\"_index\":\"i\",\"_id\":\"3\",\"if_seq_no\":7,\"if_primary_term\":2}}\n"
+        );
+    }
+
+    #[test]
+    fn answers() {
+        let ok = br#"{"errors":false,"took":3,"items":[{"create":{"status":201}}]}"#;
+        assert_eq!(parse(ok, 1), Ok(Answer::AllDone));
+        let took_first = br#"{"took":3,"errors":false,"items":[{"create":{"status":201}}]}"#;
+        assert_eq!(parse(took_first, 1), Ok(Answer::AllDone));
+        let mixed = br#"{"errors":true,"took":3,"items":[{"create":{"status":201}},{"index":{"status":400,"error":{"type":"document_parsing_exception","reason":"\"errors\":false,"}}}]}"#;
+        assert_eq!(
+            parse(mixed, 2),
+            Ok(Answer::Items(vec![
+                ItemResult {
+                    status: 201,
+                    kind: String::new(),
+                    reason: String::new()
+                },
+                ItemResult {
+                    status: 400,
+                    kind: "document_parsing_exception".into(),
+                    reason: "\"errors\":false,".into()
+                },
+            ]))
+        );
+        for (bad, expected) in [
+            (&mixed[..], 3),
+            (&mixed[..40], 2),
+            (&ok[..40], 1),
+            (b"<html>", 1),
+            (b"", 1),
+        ] {
+            assert!(parse(bad, expected).is_err(), "{}", String::from_utf8_lossy(bad));
+        }
+    }
+}

@@ -1,0 +1,244 @@
+//! Index names: the configured pattern, the day of a document, the neighbours of that day.
+//! Owns the cache of names; does not talk to Elasticsearch.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use jiff::Timestamp;
+use jiff::fmt::strtime;
+use jiff::tz::TimeZone;
+
+/// Nanoseconds of a day (UTC days have no leap seconds in Unix time).
+const DAY_NS: i64 = 86_400_000_000_000;
+
+/// Names kept at most; loads of old records touch many days, but not all at once.
+const CACHED_DAYS: usize = 512;
+
+/// One day's index: its name and the ready first half of a bulk action line for it.
+#[derive(Debug)]
+pub(crate) struct Day {
+    /// Index name.
+    pub(crate) index: Box<str>,
+    /// `{"create":{"_index":"…","_id":"`
+    pub(crate) create_head: Box<[u8]>,
+}
+
+/// The configured index pattern.
+#[derive(Debug)]
+pub(crate) struct Indices {
+    pattern: String,
+    days: Mutex<HashMap<i64, Arc<Day>>>,
+}
+
+impl Indices {
+    /// Checks the pattern: strftime fields known, the same name all day, a legal index name.
+    ///
+    /// # Errors
+    /// A sentence for the operator.
+    pub(crate) fn parse(pattern: &str) -> Result<Self, String> {
+        let name = format(pattern, 0)?;
+        // Two days of different length of month, week and year, so that every field shows its two ends.
+        for start in [0, 19_787 * 86_400, 20_453 * 86_400] {
+            let (first, last) = (format(pattern, start)?, format(pattern, start + 86_399)?);
+            if first != last {
+                return Err(format!(
+                    "index {pattern:?} changes within a day ({first} and {last}); use fields of a day or longer, for instance %Y-%m-%d"
+                ));
+            }
+        }
+        check_name(&name).map_err(|why| format!("index {pattern:?} gives the name {name:?}, which {why}"))?;
+        Ok(Self {
+            pattern: pattern.to_owned(),
+            days: Mutex::default(),
+        })
+    }
+
+    /// Number of the UTC day of a time.
+    pub(crate) fn day_of(first_ns: i64) -> i64 {
+        first_ns.div_euclid(DAY_NS)
+    }
+
+    /// The index of a day.
+    pub(crate) fn day(&self, day: i64) -> Arc<Day> {
+        let mut days = self.days.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(known) = days.get(&day) {
+            return known.clone();
+        }
+        if days.len() >= CACHED_DAYS {
+            days.clear();
+        }
+        // The pattern was tried in `parse`, and every i64 of nanoseconds is a legal time (years 1677 to 2262).
+        let index = format(&self.pattern, day * 86_400).unwrap_or_else(|_| self.pattern.clone());
+        let create_head = format!(r#"{{"create":{{"_index":"{index}","_id":""#)
+            .into_bytes()
+            .into_boxed_slice();
+        let made = Arc::new(Day {
+            index: index.into_boxed_str(),
+            create_head,
+        });
+        days.insert(day, made.clone());
+        made
+    }
+
+    /// The index of a document.
+    pub(crate) fn of(&self, first_ns: i64) -> Arc<Day> {
+        self.day(Self::day_of(first_ns))
+    }
+
+    /// The pattern with `*` in place of its date, for searches and for the template.
+    pub(crate) fn wildcard(&self) -> String {
+        match (self.pattern.find('%'), self.pattern.rfind('%')) {
+            (Some(first), Some(last)) => {
+                // A field is `%`, flags or colons, and one letter.
+                let tail = self.pattern[last..]
+                    .char_indices()
+                    .skip(1)
+                    .find(|(_, c)| c.is_ascii_alphabetic());
+                let tail = tail.map_or("", |(at, _)| &self.pattern[last + at + 1..]);
+                format!("{}*{tail}", &self.pattern[..first])
+            }
+            _ => self.pattern.clone(),
+        }
+    }
+
+    /// Index of the day before, when the time lies within `life` after the start of its day and the name differs.
+    pub(crate) fn before(&self, first_ns: i64, life: Duration) -> Option<Arc<Day>> {
+        let into = first_ns.rem_euclid(DAY_NS);
+        (into <= nanos(life))
+            .then(|| Self::day_of(first_ns))
+            .and_then(|day| self.neighbour(day, day - 1))
+    }
+
+    /// Index of the day after, when the time lies within `life` before the end of its day and the name differs.
+    pub(crate) fn after(&self, first_ns: i64, life: Duration) -> Option<Arc<Day>> {
+        let left = DAY_NS - first_ns.rem_euclid(DAY_NS);
+        (left <= nanos(life))
+            .then(|| Self::day_of(first_ns))
+            .and_then(|day| self.neighbour(day, day + 1))
+    }
+
+    fn neighbour(&self, day: i64, other: i64) -> Option<Arc<Day>> {
+        let (own, other) = (self.day(day), self.day(other));
+        (own.index != other.index).then_some(other)
+    }
+}
+
+/// Whether a time is so near a boundary of its day that a neighbouring index must be looked at. Cheap: for every document.
+pub(crate) fn near_boundary(first_ns: i64, life: Duration) -> bool {
+    let (into, life) = (first_ns.rem_euclid(DAY_NS), nanos(life));
+    into <= life || DAY_NS - into <= life
+}
+
+fn nanos(life: Duration) -> i64 {
+    i64::try_from(life.as_nanos()).map_or(DAY_NS / 2, |life| life.min(DAY_NS / 2))
+}
+
+fn format(pattern: &str, second: i64) -> Result<String, String> {
+    let time = Timestamp::from_second(second)
+        .map_err(|e| e.to_string())?
+        .to_zoned(TimeZone::UTC);
+    strtime::format(pattern, &time).map_err(|e| format!("index {pattern:?} is not a strftime pattern: {e}"))
+}
+
+/// Elasticsearch's rules for index names (Create index API, "Index names must meet the following criteria").
+fn check_name(name: &str) -> Result<(), &'static str> {
+    if name.is_empty() || name == "." || name == ".." {
+        return Err("is empty or a dot");
+    }
+    if name.len() > 255 {
+        return Err("is longer than 255 bytes");
+    }
+    if name.starts_with(['-', '_', '+']) {
+        return Err("starts with one of - _ +");
+    }
+    if name.chars().any(char::is_uppercase) {
+        return Err("has capital letters, Elasticsearch allows none");
+    }
+    if name.contains(|c: char| r#"\/*?"<>|,#:"#.contains(c) || c.is_whitespace() || c.is_control()) {
+        return Err("has one of the characters \\ / * ? \" < > | , # : or a space");
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NOV_21: i64 = 20_778 * DAY_NS; // 2026-11-21T00:00:00Z
+
+    #[test]
+    fn the_day_is_the_utc_day_of_the_first_event() {
+        let indices = Indices::parse("requests-%Y-%m-%d").unwrap();
+        assert_eq!(&*indices.of(NOV_21).index, "requests-2026-11-21");
+        assert_eq!(&*indices.of(NOV_21 - 1).index, "requests-2026-11-20");
+        assert_eq!(&*indices.of(-1).index, "requests-1969-12-31");
+        assert_eq!(&*indices.of(i64::MAX).index, "requests-2262-04-11");
+        assert_eq!(&*indices.of(i64::MIN).index, "requests-1677-09-21");
+        assert_eq!(
+            &*indices.of(NOV_21).create_head,
+            br#"{"create":{"_index":"requests-2026-11-21","_id":""#.as_slice()
+        );
+    }
+
+    #[test]
+    fn the_wildcard_covers_all_days() {
+        for (pattern, wildcard) in [
+            ("requests-%Y-%m-%d", "requests-*"),
+            ("requests-%Y.%m.%d-eu", "requests-*-eu"),
+            ("logs-%F", "logs-*"),
+            ("all", "all"),
+        ] {
+            assert_eq!(Indices::parse(pattern).unwrap().wildcard(), wildcard);
+        }
+    }
+
+    #[test]
+    fn wrong_patterns_are_explained() {
+        for (pattern, word) in [
+            ("requests-%H", "within a day"),
+            ("Requests-%Y", "capital"),
+            ("requests %Y", "space"),
+            ("_requests", "starts with"),
+            ("requests-%!", "strftime"),
+            ("", "empty"),
+        ] {
+            let error = Indices::parse(pattern).unwrap_err();
+            assert!(error.contains(word), "{pattern}: {error}");
+        }
+    }
+
+    #[test]
+    fn neighbours_only_near_the_boundary_and_only_with_another_name() {
+        let indices = Indices::parse("requests-%Y-%m-%d").unwrap();
+        let life = Duration::from_secs(600);
+        let second = 1_000_000_000;
+        let name = |day: Option<Arc<Day>>| day.map(|d| d.index.to_string());
+        assert_eq!(
+            name(indices.before(NOV_21, life)).as_deref(),
+            Some("requests-2026-11-20")
+        );
+        assert_eq!(
+            name(indices.before(NOV_21 + 600 * second, life)).as_deref(),
+            Some("requests-2026-11-20")
+        );
+        assert_eq!(name(indices.before(NOV_21 + 601 * second, life)), None);
+        assert_eq!(
+            name(indices.after(NOV_21 - 600 * second, life)).as_deref(),
+            Some("requests-2026-11-21")
+        );
+        assert_eq!(name(indices.after(NOV_21 - 601 * second, life)), None);
+        assert_eq!(name(indices.after(NOV_21, life)), None);
+        for offset in [-700, -601, -600, -1, 0, 1, 600, 601, 700] {
+            let at = NOV_21 + offset * second;
+            let any = indices.before(at, life).is_some() || indices.after(at, life).is_some();
+            assert_eq!(near_boundary(at, life), any, "{offset}");
+        }
+        let monthly = Indices::parse("requests-%Y-%m").unwrap();
+        assert_eq!(name(monthly.before(NOV_21, life)), None);
+        assert_eq!(
+            name(monthly.before(NOV_21 + 10 * DAY_NS, life)).as_deref(),
+            Some("requests-2026-11")
+        );
+    }
+}

@@ -1,0 +1,222 @@
+//! One trace on both sides of midnight. Owns the rule that joins two documents of one trace in the indices of two
+//! neighbouring days.
+//!
+//! A document's index is the UTC day of its first event. Parts of one trace that are gathered apart (by several
+//! instances, or because one came late) can have first events on both sides of a day's boundary, and then two
+//! documents with the same id exist, which Elasticsearch cannot see: `_id` is unique in one index only.
+//!
+//! **Rule.** Whoever has written a document whose first event lies within the longest life of a trace of a day's
+//! boundary reads the neighbouring index *after* its write was answered, with a realtime read. If both documents
+//! exist, the earlier index wins: the union goes there (compare-and-set on the version read), and when that is
+//! answered the later document is deleted (compare-and-set on the version whose content went into the union).
+//! A document is confirmed to the journal only when this is over.
+//!
+//! **Why one document remains.** Writer A writes E (earlier index) and then reads F (later index); writer B writes F
+//! and then reads E. Reads and writes of one document are linearised by its primary shard. If A did not see F, A's
+//! read of F came before B's write of F; then B's read of E came after B's write of F, after A's read of F, after
+//! A's write of E: B sees E. So at least one of the two sees both, and it joins them. If both see both, both try the
+//! same: compare-and-set lets one write at a time into E, a repeated union changes nothing, and a delete of F that
+//! came second finds nothing, which is success. More parts change nothing: each writer of F looks for E after
+//! its own write, so the last writer of F finds E or E was written after it looked, and then E's writer finds F.
+//!
+//! **Why nothing is lost.** F is deleted only at the version whose content is in E durably. A part that was merged
+//! into F meanwhile changed its version: the delete conflicts and both are read again. A merge into F that finds F
+//! deleted creates it again, and looks for E after that. A writer that dies in between has not
+//! confirmed; its part is replayed from the journal, conflicts or creates, and comes here again.
+//!
+//! The rule reaches one day to each side: a trace's longest life is bounded by 12 hours.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::BytesMut;
+
+use super::bulk::{self, Answer, Document, ItemResult};
+use super::cluster::{Cluster, Outcome, Rejection, decide};
+use super::index::Day;
+use super::outcome::Problem;
+use super::read::{self, Found};
+use super::stats::Stats;
+use crate::trace::Union;
+
+/// Documents looked up at once. Nearly none has a sibling, so no source is read.
+const CHUNK_DOCUMENTS: usize = 1000;
+
+/// Rounds of compare-and-set before a document goes back to the queue.
+const ROUNDS: u32 = 8;
+
+/// Looks for siblings of the written `documents[at]` and joins them; outcomes of what could not be settled are set back.
+///
+/// # Errors
+/// A request failed as a whole; documents that were not reached have the outcome [`Outcome::Again`].
+pub(crate) async fn settle<D: Document>(
+    cluster: &Cluster,
+    documents: &[D],
+    written: Vec<usize>,
+    outcomes: &mut [Outcome],
+) -> Result<(), Problem> {
+    let mut pairs = Vec::new();
+    for at in written {
+        let first_ns = documents[at].first_ns();
+        let own = cluster.indices.of(first_ns);
+        if let Some(before) = cluster.indices.before(first_ns, cluster.trace_life) {
+            pairs.push(Pair {
+                at,
+                other: before.clone(),
+                earlier: before,
+                later: own.clone(),
+            });
+        }
+        if let Some(after) = cluster.indices.after(first_ns, cluster.trace_life) {
+            pairs.push(Pair {
+                at,
+                other: after.clone(),
+                earlier: own,
+                later: after,
+            });
+        }
+        // Until its neighbours have been looked at, it does not count as done.
+        outcomes[at] = Outcome::Again;
+    }
+    let looked_at: Vec<usize> = pairs.iter().map(|pair| pair.at).collect();
+    let mut results = vec![Outcome::Done; pairs.len()];
+    let mut problem = None;
+    'all: for (start, chunk) in pairs.chunks(CHUNK_DOCUMENTS).enumerate() {
+        let wanted: Vec<_> = chunk
+            .iter()
+            .map(|pair| (&*pair.other.index, documents[pair.at].id()))
+            .collect();
+        let found = match read::mget(cluster, &wanted, false).await {
+            Ok(found) => found,
+            Err(failed) => {
+                results[start * CHUNK_DOCUMENTS..].fill(Outcome::Again);
+                problem = Some(failed);
+                break;
+            }
+        };
+        for (n, (pair, found)) in chunk.iter().zip(found).enumerate() {
+            let n = start * CHUNK_DOCUMENTS + n;
+            results[n] = match found {
+                Found::Missing => Outcome::Done,
+                Found::Failed(_) => Outcome::Again,
+                Found::Here { .. } => match join(cluster, pair, &documents[pair.at]).await {
+                    Ok(outcome) => outcome,
+                    Err(failed) => {
+                        results[n..].fill(Outcome::Again);
+                        problem = Some(failed);
+                        break 'all;
+                    }
+                },
+            };
+        }
+    }
+    // With both neighbours looked at, the worse result counts.
+    for &at in &looked_at {
+        outcomes[at] = Outcome::Done;
+    }
+    for (at, result) in looked_at.into_iter().zip(results) {
+        if result != Outcome::Done {
+            outcomes[at] = result;
+        }
+    }
+    problem.map_or(Ok(()), Err)
+}
+
+/// Two places where one trace may have documents.
+struct Pair {
+    at: usize,
+    /// The one where it was not written.
+    other: Arc<Day>,
+    earlier: Arc<Day>,
+    later: Arc<Day>,
+}
+
+/// Joins the two documents of `document`'s trace, if there still are two.
+async fn join<D: Document>(cluster: &Cluster, pair: &Pair, document: &D) -> Result<Outcome, Problem> {
+    let id = document.id();
+    let (earlier, later) = (&*pair.earlier.index, &*pair.later.index);
+    for round in 0..ROUNDS {
+        if round > 0 {
+            tokio::time::sleep(super::flow::full_jitter(
+                Duration::from_millis(10),
+                Duration::from_millis(200),
+                round,
+            ))
+            .await;
+        }
+        let mut found = read::mget(cluster, &[(earlier, id), (later, id)], true)
+            .await?
+            .into_iter();
+        let (into, from, old, new) = match (found.next(), found.next()) {
+            (
+                Some(Found::Here {
+                    version: into,
+                    source: old,
+                }),
+                Some(Found::Here {
+                    version: from,
+                    source: new,
+                }),
+            ) => (into, from, old, new),
+            // One is left. Usually another writer joined them; whether it holds ours is looked at, not believed.
+            (Some(Found::Here { source, .. }), Some(Found::Missing))
+            | (Some(Found::Missing), Some(Found::Here { source, .. })) => {
+                return Ok(match (cluster.rules.union)(&source, document.json()) {
+                    Ok(Union::Same) => Outcome::Done,
+                    _ => Outcome::Again,
+                });
+            }
+            // Both are gone (someone deleted ours), or a shard is away: create it again, look again.
+            _ => return Ok(Outcome::Again),
+        };
+        match (cluster.rules.union)(&old, &new) {
+            // A document of someone else's with our id: not ours to join.
+            Err(_) => return Ok(Outcome::Done),
+            Ok(Union::Same) => {}
+            Ok(Union::Merged { document: json, .. }) => {
+                let mut body = BytesMut::with_capacity(json.len() + id.len() + 128);
+                bulk::put_replace(&mut body, earlier, id, into, &json);
+                match one(cluster, body).await? {
+                    None => continue,
+                    Some(Outcome::Done) => {}
+                    Some(Outcome::Rejected(Rejection { status, kind, reason })) => {
+                        return Ok(Outcome::Rejected(Rejection {
+                            status,
+                            kind,
+                            reason: format!(
+                                "the union of the documents in {earlier} and {later} is refused, both stay: {reason}"
+                            ),
+                        }));
+                    }
+                    Some(other) => return Ok(other),
+                }
+            }
+        }
+        let mut body = BytesMut::with_capacity(id.len() + 128);
+        bulk::put_delete(&mut body, later, id, from);
+        match one(cluster, body).await? {
+            None => {}
+            Some(Outcome::Done) => {
+                Stats::add(&cluster.stats.day_joins, 1);
+                return Ok(Outcome::Done);
+            }
+            Some(other) => return Ok(other),
+        }
+    }
+    Ok(Outcome::Again)
+}
+
+/// Carries out one action; `None` for a conflict.
+async fn one(cluster: &Cluster, body: BytesMut) -> Result<Option<Outcome>, Problem> {
+    match cluster.bulk(body.freeze(), 1).await? {
+        Answer::AllDone => Ok(Some(Outcome::Done)),
+        Answer::Items(items) => match items.into_iter().next() {
+            // A delete that finds nothing: another one was faster. (404 without an error; a missing index has one.)
+            Some(ItemResult {
+                status: 404, kind, ..
+            }) if kind.is_empty() => Ok(Some(Outcome::Done)),
+            Some(item) => Ok(decide(item)),
+            None => Ok(Some(Outcome::Again)),
+        },
+    }
+}

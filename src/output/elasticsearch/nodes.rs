@@ -1,0 +1,468 @@
+//! The nodes of the cluster and one request to one of them. Owns connections, credentials, TLS and which nodes are
+//! dead; knows nothing of what is asked. The `elasticsearch` crate is used for its transport alone: one for each
+//! node, since its own pools do not notice dead nodes.
+
+use std::error::Error as _;
+use std::fmt;
+use std::path::Path;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
+use bytes::Bytes;
+use elasticsearch::auth::{ClientCertificate, Credentials};
+use elasticsearch::cert::{Certificate, CertificateValidation};
+use elasticsearch::http::headers::{
+    ACCEPT_ENCODING, AUTHORIZATION, CONTENT_ENCODING, CONTENT_TYPE, HeaderMap, HeaderValue, RETRY_AFTER,
+};
+use elasticsearch::http::transport::{SingleNodeConnectionPool, Transport, TransportBuilder};
+use elasticsearch::http::{Method, Url};
+use tokio::sync::Notify;
+use tokio::time::Instant;
+
+use super::config::{Auth, ElasticsearchConfig, without_credentials};
+use super::outcome::Problem;
+
+/// A dead node is asked again after this long, then after twice as long, up to [`DEAD_LONGEST`].
+const DEAD_FIRST: Duration = Duration::from_secs(1);
+const DEAD_LONGEST: Duration = Duration::from_secs(10);
+
+/// Wait for an answer to the question whether a node is back.
+const PROBE_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Longest `Retry-After` that is obeyed.
+const RETRY_AFTER_LONGEST: Duration = Duration::from_secs(600);
+
+/// The configuration cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// An address is wrong.
+    #[error("Elasticsearch address {url:?}: {reason}")]
+    Url {
+        /// The address, without credentials.
+        url: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// No address is given.
+    #[error("no Elasticsearch address is configured")]
+    NoUrl,
+    /// A certificate or key file is wrong.
+    #[error("{what} {}: {reason}", file.display())]
+    File {
+        /// What the file is for.
+        what: &'static str,
+        /// The file.
+        file: std::path::PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// The index pattern is wrong.
+    #[error("{0}")]
+    Index(String),
+    /// Credentials are wrong.
+    #[error("Elasticsearch credentials: {0}")]
+    Credentials(String),
+    /// The HTTP client cannot be built.
+    #[error("Elasticsearch client: {0}")]
+    Client(String),
+}
+
+/// One request.
+#[derive(Clone)]
+pub(crate) struct Request {
+    pub(crate) method: Method,
+    pub(crate) path: String,
+    pub(crate) query: &'static [(&'static str, &'static str)],
+    pub(crate) body: Bytes,
+    /// Lines of JSON instead of one object.
+    pub(crate) lines: bool,
+    /// The body is compressed.
+    pub(crate) gzip: bool,
+    /// An answer longer than this is not read.
+    pub(crate) longest_answer: u64,
+}
+
+impl Request {
+    pub(crate) fn json(method: Method, path: impl Into<String>, body: impl Into<Bytes>) -> Self {
+        Self {
+            method,
+            path: path.into(),
+            query: &[],
+            body: body.into(),
+            lines: false,
+            gzip: false,
+            longest_answer: u64::MAX,
+        }
+    }
+}
+
+/// The answer to a request, of whatever status.
+pub(crate) struct Reply {
+    pub(crate) status: u16,
+    pub(crate) retry_after: Option<Duration>,
+    pub(crate) body: Bytes,
+}
+
+impl Reply {
+    /// The body of a success; anything else as a problem.
+    pub(crate) fn success(self) -> Result<Bytes, Problem> {
+        match self.status {
+            200..=299 => Ok(self.body),
+            status => Err(Problem::of_status(status, self.retry_after, &self.body)),
+        }
+    }
+}
+
+/// Why there is no answer.
+pub(crate) enum NoReply {
+    /// Nothing was sent, or it is not known what became of it.
+    Problem(Problem),
+    /// The answer is longer than wanted: bytes.
+    TooLong(u64),
+}
+
+/// All nodes.
+pub(crate) struct Nodes {
+    nodes: Vec<Node>,
+    next: AtomicUsize,
+    timeout: Duration,
+    /// Told when a dead node is back.
+    pub(crate) revived: Notify,
+}
+
+struct Node {
+    url: String,
+    transport: Transport,
+    dead: Mutex<Option<Dead>>,
+}
+
+#[derive(Clone, Copy)]
+struct Dead {
+    until: Instant,
+    times: u32,
+}
+
+impl Nodes {
+    pub(crate) fn open(config: &ElasticsearchConfig) -> Result<Self, OpenError> {
+        if config.urls.is_empty() {
+            return Err(OpenError::NoUrl);
+        }
+        let roots = config
+            .ca_file
+            .as_deref()
+            .map(|file| read("CA file", file))
+            .transpose()?;
+        let identity = match &config.client_cert {
+            None => None,
+            Some(files) => {
+                let mut pem = read("client key", &files.key)?;
+                pem.push(b'\n');
+                pem.extend(read("client certificate", &files.cert)?);
+                Some(pem)
+            }
+        };
+        let nodes = config
+            .urls
+            .iter()
+            .map(|url| Node::open(url, config, roots.as_ref(), identity.as_ref()));
+        Ok(Self {
+            nodes: nodes.collect::<Result<_, _>>()?,
+            next: AtomicUsize::new(0),
+            timeout: config.request_timeout,
+            revived: Notify::new(),
+        })
+    }
+
+    /// Asks one of the healthy nodes; goes on to the next one as long as nothing was sent.
+    pub(crate) async fn send(&self, request: &Request) -> Result<Reply, NoReply> {
+        let mut last = Problem::Unreachable("no node".into());
+        for _ in 0..self.nodes.len() {
+            let node = self.choose();
+            match node.send(request, self.timeout).await {
+                Err(NoReply::Problem(problem)) => {
+                    node.failed();
+                    if !matches!(problem, Problem::Unreachable(_)) {
+                        return Err(NoReply::Problem(problem));
+                    }
+                    last = problem;
+                }
+                other => {
+                    // 502 to 504 come from a node that is starting or stopping, or from a proxy in front of one.
+                    match &other {
+                        Ok(Reply {
+                            status: 502..=504, ..
+                        }) => node.failed(),
+                        _ => node.answered(),
+                    }
+                    return other;
+                }
+            }
+            if self.alive() == 0 {
+                break;
+            }
+        }
+        Err(NoReply::Problem(last))
+    }
+
+    /// Number of nodes that are not known to be dead.
+    pub(crate) fn alive(&self) -> usize {
+        self.nodes.iter().filter(|node| node.dead().is_none()).count()
+    }
+
+    /// Round robin over the healthy nodes; when there are none, the one whose time is up first.
+    fn choose(&self) -> &Node {
+        let start = self.next.fetch_add(1, Relaxed) % self.nodes.len();
+        let ring = || self.nodes[start..].iter().chain(&self.nodes[..start]);
+        let healthy = ring().find(|node| node.dead().is_none());
+        healthy
+            .or_else(|| ring().min_by_key(|node| node.dead().map(|d| d.until)))
+            .unwrap_or(&self.nodes[start])
+    }
+
+    /// Asks dead nodes whether they are back, for ever.
+    pub(crate) async fn probe(&self) {
+        loop {
+            tokio::time::sleep(DEAD_FIRST / 2).await;
+            for node in &self.nodes {
+                if node.dead().is_some_and(|dead| dead.until <= Instant::now()) {
+                    let request = Request::json(Method::Get, "/", Bytes::new());
+                    match node.send(&request, PROBE_TIMEOUT).await {
+                        Ok(Reply { status, .. }) if status < 500 && status != 429 => {
+                            node.answered();
+                            self.revived.notify_one();
+                        }
+                        _ => node.failed(),
+                    }
+                }
+            }
+        }
+    }
+}
+
+impl Node {
+    fn open(
+        text: &str,
+        config: &ElasticsearchConfig,
+        roots: Option<&Vec<u8>>,
+        identity: Option<&Vec<u8>>,
+    ) -> Result<Self, OpenError> {
+        let mut url = Url::parse(text).map_err(|e| OpenError::Url {
+            url: without_credentials(text),
+            reason: e.to_string(),
+        })?;
+        let auth = match (&config.auth, url.password()) {
+            (Auth::None, Some(password)) => Auth::Basic {
+                user: decoded(url.username()),
+                password: decoded(password),
+            },
+            (auth, _) => auth.clone(),
+        };
+        let cannot = |()| OpenError::Url {
+            url: without_credentials(text),
+            reason: "it cannot have a host".into(),
+        };
+        url.set_username("").map_err(cannot)?;
+        url.set_password(None).map_err(cannot)?;
+        if !matches!(url.scheme(), "http" | "https") {
+            return Err(OpenError::Url {
+                url: url.to_string(),
+                reason: "it must begin with http:// or https://".into(),
+            });
+        }
+        let shown = url.to_string();
+        let mut headers = HeaderMap::new();
+        // Answers are short or read at once on a near network: compressing them costs both sides more than it saves.
+        headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
+        if let Some(value) = authorization(&auth)? {
+            headers.insert(AUTHORIZATION, value);
+        }
+        let mut builder = TransportBuilder::new(SingleNodeConnectionPool::new(url)).headers(headers);
+        if !config.system_proxy {
+            builder = builder.disable_proxy();
+        }
+        if config.insecure {
+            builder = builder.cert_validation(CertificateValidation::None);
+        } else if let (Some(file), Some(pem)) = (&config.ca_file, roots) {
+            let chain = Certificate::from_pem(pem).map_err(|e| OpenError::File {
+                what: "CA file",
+                file: file.clone(),
+                reason: e.to_string(),
+            })?;
+            builder = builder.cert_validation(CertificateValidation::Full(chain));
+        }
+        if let Some(pem) = identity {
+            builder = builder.auth(Credentials::Certificate(ClientCertificate::Pem(pem.clone())));
+        }
+        let transport = builder.build().map_err(|error| match &config.client_cert {
+            // Nothing else that can be wrong is looked at here.
+            Some(files) => OpenError::File {
+                what: "client certificate or its key",
+                file: files.cert.clone(),
+                reason: error.to_string(),
+            },
+            None => OpenError::Client(error.to_string()),
+        })?;
+        Ok(Self {
+            url: shown,
+            transport,
+            dead: Mutex::new(None),
+        })
+    }
+
+    async fn send(&self, request: &Request, timeout: Duration) -> Result<Reply, NoReply> {
+        let mut headers = HeaderMap::new();
+        let media = if request.lines {
+            "application/x-ndjson"
+        } else {
+            "application/json"
+        };
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static(media));
+        if request.gzip {
+            headers.insert(CONTENT_ENCODING, HeaderValue::from_static("gzip"));
+        }
+        let body = (!request.body.is_empty()).then(|| request.body.clone());
+        let query = (!request.query.is_empty()).then_some(request.query);
+        let sent = self
+            .transport
+            .send(request.method, &request.path, headers, query, body, Some(timeout))
+            .await;
+        let response = sent.map_err(|error| NoReply::Problem(self.problem(&error)))?;
+        let status = response.status_code().as_u16();
+        let retry_after = response
+            .headers()
+            .get(RETRY_AFTER)
+            .and_then(|value| value.to_str().ok()?.trim().parse().ok())
+            .map(|seconds| Duration::from_secs(seconds).min(RETRY_AFTER_LONGEST));
+        if let Some(length) = response
+            .content_length()
+            .filter(|length| *length > request.longest_answer)
+        {
+            return Err(NoReply::TooLong(length));
+        }
+        let body = response.bytes().await.map_err(|error| {
+            NoReply::Problem(match self.problem(&error) {
+                Problem::Unreachable(reason) => Problem::Broken(reason),
+                other => other,
+            })
+        })?;
+        Ok(Reply {
+            status,
+            retry_after,
+            body,
+        })
+    }
+
+    fn problem(&self, error: &elasticsearch::Error) -> Problem {
+        let reason = format!("{}: {}", self.url, chain_of(error));
+        if error.is_timeout() {
+            Problem::Timeout(reason)
+        } else if not_connected(error) {
+            Problem::Unreachable(reason)
+        } else {
+            Problem::Broken(reason)
+        }
+    }
+
+    fn dead(&self) -> Option<Dead> {
+        *self.dead.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn failed(&self) {
+        let mut dead = self.dead.lock().unwrap_or_else(PoisonError::into_inner);
+        let times = dead.map_or(0, |d| d.times.saturating_add(1));
+        if times == 0 {
+            tracing::debug!(node = %self.url, "node taken out of the rotation");
+        }
+        let pause = DEAD_FIRST.saturating_mul(1 << times.min(8)).min(DEAD_LONGEST);
+        *dead = Some(Dead {
+            until: Instant::now() + pause,
+            times,
+        });
+    }
+
+    fn answered(&self) {
+        let was = self.dead.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if was.is_some() {
+            tracing::debug!(node = %self.url, "node is back");
+        }
+    }
+}
+
+impl fmt::Debug for Nodes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_list()
+            .entries(self.nodes.iter().map(|node| &node.url))
+            .finish()
+    }
+}
+
+fn authorization(auth: &Auth) -> Result<Option<HeaderValue>, OpenError> {
+    let text = match auth {
+        Auth::None => return Ok(None),
+        Auth::Basic { user, password } => format!("Basic {}", BASE64.encode(format!("{user}:{password}"))),
+        Auth::ApiKey(key) => format!("ApiKey {key}"),
+        Auth::Bearer(token) => format!("Bearer {token}"),
+    };
+    let mut value = HeaderValue::from_str(&text)
+        .map_err(|_| OpenError::Credentials("they hold a character that no HTTP header can carry".into()))?;
+    value.set_sensitive(true);
+    Ok(Some(value))
+}
+
+fn read(what: &'static str, file: &Path) -> Result<Vec<u8>, OpenError> {
+    std::fs::read(file).map_err(|e| OpenError::File {
+        what,
+        file: file.into(),
+        reason: e.to_string(),
+    })
+}
+
+fn decoded(percent: &str) -> String {
+    let mut out = Vec::with_capacity(percent.len());
+    let mut rest = percent.as_bytes();
+    while let Some((first, tail)) = rest.split_first() {
+        let byte = (*first == b'%')
+            .then(|| tail.get(..2).and_then(|hex| std::str::from_utf8(hex).ok()))
+            .flatten()
+            .and_then(|hex| u8::from_str_radix(hex, 16).ok());
+        out.push(byte.unwrap_or(*first));
+        rest = if byte.is_some() { &tail[2..] } else { tail };
+    }
+    String::from_utf8_lossy(&out).into_owned()
+}
+
+/// The causes of an error in one line; the outer ones of the HTTP client say nearly nothing.
+fn chain_of(error: &elasticsearch::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(inner) = cause {
+        let more = inner.to_string();
+        if !text.contains(&more) {
+            text.push_str(": ");
+            text.push_str(&more);
+        }
+        cause = inner.source();
+    }
+    text
+}
+
+/// Whether the failure came before anything was sent. The crate does not say, hyper-util's error does by its text.
+/// A wrong guess costs a retry, nothing else: every request of ours may be repeated.
+fn not_connected(error: &elasticsearch::Error) -> bool {
+    let mut cause = error.source();
+    while let Some(inner) = cause {
+        if inner.to_string() == "client error (Connect)" {
+            return true;
+        }
+        if let Some(io) = inner.downcast_ref::<std::io::Error>()
+            && io.kind() == std::io::ErrorKind::ConnectionRefused
+        {
+            return true;
+        }
+        cause = inner.source();
+    }
+    false
+}

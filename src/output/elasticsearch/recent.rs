@@ -1,0 +1,63 @@
+//! Search for the newest documents, for `/logs`. Owns the query; documents come back as they are stored.
+
+use elasticsearch::http::Method;
+use serde::Deserialize;
+use serde_json::json;
+use serde_json::value::RawValue;
+
+use super::cluster::Cluster;
+use super::nodes::Request;
+
+/// Most documents of one search: Elasticsearch's `index.max_result_window`.
+const MOST: usize = 10_000;
+
+/// Answer bytes that are read at most.
+const LONGEST_ANSWER: u64 = 64 << 20;
+
+/// The newest documents by `@timestamp`, of one trace or of all. A document is found at the index's next refresh
+/// (1 s by default) after it was written.
+///
+/// # Errors
+/// A sentence for the reader: Elasticsearch is away, refuses, or its answer cannot be read.
+pub(crate) async fn recent(
+    cluster: &Cluster,
+    trace_id: Option<&str>,
+    limit: usize,
+) -> Result<Vec<Box<RawValue>>, String> {
+    let query = match trace_id {
+        None => json!({"match_all": {}}),
+        // `_id` is exact whatever the mapping; a trace id over 512 bytes is hashed there and found by its field.
+        Some(id) if id.len() <= 512 => json!({"ids": {"values": [id]}}),
+        Some(id) => json!({"bool": {"should": [{"term": {"traceId": id}}, {"term": {"trace_id": id}}]}}),
+    };
+    let body = json!({
+        "size": limit.min(MOST),
+        "query": query,
+        "sort": [{"@timestamp": {"order": "desc", "unmapped_type": "date"}}],
+        "track_total_hits": false,
+    });
+    let path = format!("/{}/_search", cluster.indices.wildcard());
+    let mut request = Request::json(Method::Post, path, body.to_string());
+    request.query = &[("ignore_unavailable", "true"), ("allow_no_indices", "true")];
+    request.longest_answer = LONGEST_ANSWER;
+    let answer = cluster.ask(&request).await.and_then(|reply| reply.success());
+    let answer = answer.map_err(|problem| problem.reason().to_owned())?;
+    let wire: Wire = serde_json::from_slice(&answer).map_err(|e| format!("unreadable search answer: {e}"))?;
+    Ok(wire.hits.hits.into_iter().map(|hit| hit.source).collect())
+}
+
+#[derive(Deserialize)]
+struct Wire {
+    hits: WireHits,
+}
+
+#[derive(Deserialize)]
+struct WireHits {
+    hits: Vec<WireHit>,
+}
+
+#[derive(Deserialize)]
+struct WireHit {
+    #[serde(rename = "_source")]
+    source: Box<RawValue>,
+}

@@ -1,0 +1,195 @@
+//! Delivery: sealed documents go to every configured output, and their journal records are released once all of them
+//! have confirmed.
+//!
+//! * `sqlite`: the embedded store, one row per trace;
+//! * `stdout`: one JSON document per line;
+//! * `elasticsearch`: bulk writes, with `create` first and a union on conflict;
+//! * `dead_letter`: what can never be accepted, with its reason.
+//!
+//! Knows nothing of the Forward protocol or of how a trace is gathered.
+
+pub mod dead_letter;
+pub mod elasticsearch;
+pub mod replay;
+pub mod sqlite;
+pub mod stdout;
+
+use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use bytes::Bytes;
+
+use crate::hold::Hold;
+
+/// Elasticsearch refuses document ids of more bytes than this.
+pub const MAX_ID_BYTES: usize = 512;
+
+/// Which output: its place among the configured ones, at most eight.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct OutputId(pub u8);
+
+/// The documents that go to an output at a time.
+pub type Batch = Vec<Arc<Sealed>>;
+
+/// A document on its way to the outputs.
+#[derive(Debug)]
+pub struct Sealed {
+    /// The trace id, or for a record without one its part's id and its number; at most [`MAX_ID_BYTES`] long.
+    pub id: Box<str>,
+    /// Whether it is a trace, which may have to be joined with what is stored. Otherwise "exists already" is success.
+    pub is_trace: bool,
+    /// First event time, Unix ns: decides the index.
+    pub first_ns: i64,
+    /// Last event time, Unix ns.
+    pub last_ns: i64,
+    /// Records in it.
+    pub lines: u32,
+    /// The complete document: one JSON object without a newline.
+    pub json: Bytes,
+    /// One bit per output that has not confirmed it yet.
+    waiting: AtomicU8,
+    holds: Mutex<Vec<Hold>>,
+    account: Arc<Account>,
+    /// Lines that an output had already, and whether one gave the document up.
+    repeated: AtomicU32,
+    dead: AtomicU8,
+    _charge: Arc<Charge>,
+}
+
+/// Where the lines of sealed documents ended. Lines that are received are, at every quiet moment, delivered, repeated,
+/// dead, or open.
+#[derive(Debug, Default)]
+pub struct Account {
+    /// In documents that have been handed to the outputs and not been confirmed by all of them.
+    pub in_flight: AtomicU64,
+    /// In documents that are stored.
+    pub delivered: AtomicU64,
+    /// Stored already when they came again.
+    pub duplicate: AtomicU64,
+    /// In the dead letter.
+    pub dead: AtomicU64,
+}
+
+/// What the pipeline knows of a document when it hands it over.
+#[derive(Debug)]
+pub struct Parts {
+    /// See [`Sealed::id`].
+    pub id: Box<str>,
+    /// See [`Sealed::is_trace`].
+    pub is_trace: bool,
+    /// See [`Sealed::first_ns`].
+    pub first_ns: i64,
+    /// See [`Sealed::last_ns`].
+    pub last_ns: i64,
+    /// See [`Sealed::lines`].
+    pub lines: u32,
+    /// See [`Sealed::json`].
+    pub json: Bytes,
+    /// Claims on the journal records that it was made of.
+    pub holds: Vec<Hold>,
+    /// The memory of the buffer that it lies in.
+    pub charge: Arc<Charge>,
+    /// Where its lines are counted.
+    pub account: Arc<Account>,
+}
+
+impl Sealed {
+    /// A document that `outputs` outputs (1 to 8) have to confirm.
+    pub fn new(parts: Parts, outputs: u8) -> Arc<Self> {
+        let Parts {
+            id,
+            is_trace,
+            first_ns,
+            last_ns,
+            lines,
+            json,
+            holds,
+            charge,
+            account,
+        } = parts;
+        Arc::new(Self {
+            id,
+            is_trace,
+            first_ns,
+            last_ns,
+            lines,
+            json,
+            waiting: AtomicU8::new(u8::MAX >> (8 - outputs.clamp(1, 8))),
+            holds: Mutex::new(holds),
+            account,
+            repeated: AtomicU32::new(0),
+            dead: AtomicU8::new(0),
+            _charge: charge,
+        })
+    }
+
+    /// This output has it, durably. Confirming twice is harmless.
+    pub fn confirm(&self, output: OutputId) {
+        let bit = 1u8 << (output.0 & 7);
+        // The bit is taken before the question, so that of several outputs exactly one is the last.
+        let before = self.waiting.fetch_and(!bit, Ordering::AcqRel);
+        if before == bit {
+            self.settle();
+            let holds = std::mem::take(&mut *self.holds.lock().unwrap_or_else(PoisonError::into_inner));
+            for hold in holds {
+                hold.confirm();
+            }
+        }
+    }
+
+    /// So many of its lines were stored before. For the counters; to be said before it is confirmed.
+    pub fn note_repeated(&self, lines: u32) {
+        self.repeated.store(lines.min(self.lines), Ordering::Release);
+    }
+
+    /// This output can never store it; it is in the dead letter, durably.
+    pub fn confirm_dead(&self, output: OutputId) {
+        self.dead.store(1, Ordering::Release);
+        self.confirm(output);
+    }
+
+    fn settle(&self) {
+        let lines = u64::from(self.lines);
+        let repeated = u64::from(self.repeated.load(Ordering::Acquire));
+        let add = |counter: &AtomicU64, n: u64| counter.fetch_add(n, Ordering::Relaxed);
+        if self.dead.load(Ordering::Acquire) == 1 {
+            add(&self.account.dead, lines);
+        } else {
+            add(&self.account.delivered, lines - repeated);
+            add(&self.account.duplicate, repeated);
+        }
+        self.account.in_flight.fetch_sub(lines, Ordering::Relaxed);
+    }
+}
+
+/// Bytes that count against a shared sum for as long as this lives.
+#[derive(Debug)]
+pub struct Charge {
+    bytes: usize,
+    sum: Arc<AtomicUsize>,
+}
+
+impl Charge {
+    /// Adds `bytes` to `sum` until it is dropped.
+    pub fn new(bytes: usize, sum: &Arc<AtomicUsize>) -> Arc<Self> {
+        sum.fetch_add(bytes, Ordering::Relaxed);
+        Arc::new(Self {
+            bytes,
+            sum: Arc::clone(sum),
+        })
+    }
+}
+
+impl Drop for Charge {
+    fn drop(&mut self) {
+        self.sum.fetch_sub(self.bytes, Ordering::Relaxed);
+    }
+}
+
+/// The `_id` of a trace: its id, or a hash of it when that is longer than [`MAX_ID_BYTES`].
+pub fn document_id(trace_id: &[u8]) -> Box<str> {
+    match String::from_utf8_lossy(trace_id) {
+        id if id.len() <= MAX_ID_BYTES => id.into(),
+        id => format!("xxh3-{:032x}", xxhash_rust::xxh3::xxh3_128(id.as_bytes())).into(),
+    }
+}

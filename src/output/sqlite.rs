@@ -1,0 +1,374 @@
+//! The embedded store: SQLite in the data folder, one row per trace, so that a single binary is useful at once.
+//!
+//! Owns the file `windrow.db`, its schema and its retention. Writing: one transaction per group of batches, WAL
+//! mode with full synchronisation, so that a committed document may be confirmed. Reading (`/logs`) uses a
+//! connection of its own and never blocks the writer. The rule for two documents of one trace is `trace::union`.
+
+use std::collections::{HashMap, HashSet};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use rusqlite::{Connection, OpenFlags, OptionalExtension, params};
+use tokio::sync::mpsc;
+
+use super::{Batch, OutputId, Sealed};
+use crate::trace::{NotOurs, Union, union};
+
+const SCHEMA_VERSION: i64 = 1;
+/// Documents of one transaction at the most; what waits beyond it goes into the next.
+const MAX_TRANSACTION: usize = 10_000;
+/// Rows that one round of retention looks at, so that it never holds up writing for long.
+const RETENTION_STEP: usize = 2_000;
+
+/// Where the store is and how long it keeps documents.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// The file; made if it is not there.
+    pub path: PathBuf,
+    /// Documents written longer ago than this are deleted; `None` keeps them.
+    pub max_age: Option<Duration>,
+    /// Past this size of the file the oldest documents are deleted; `None` has no bound.
+    pub max_bytes: Option<u64>,
+}
+
+/// The store cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// SQLite says no.
+    #[error("{path}: {source}")]
+    Sqlite {
+        /// The file.
+        path: PathBuf,
+        /// Its reason.
+        source: rusqlite::Error,
+    },
+    /// Made by a later Windrow.
+    #[error(
+        "{path} has format {found}, this Windrow knows up to {SCHEMA_VERSION}: use the newer Windrow, or another data folder"
+    )]
+    Newer {
+        /// The file.
+        path: PathBuf,
+        /// Its format.
+        found: i64,
+    },
+}
+
+/// What a round of writing did.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Written {
+    /// New rows.
+    pub created: u64,
+    /// Rows that were joined with what was there.
+    pub merged: u64,
+    /// Documents of which everything was there already.
+    pub unchanged: u64,
+    /// Lines of the round's documents.
+    pub lines: u64,
+    /// JSON bytes.
+    pub bytes: u64,
+}
+
+/// The writing side.
+#[derive(Debug)]
+pub struct Writer {
+    connection: Connection,
+    options: Options,
+}
+
+/// Told of each document that can never be stored, with the reason; returns once it is safe elsewhere.
+pub type Reject<'a> = dyn FnMut(&Sealed, &NotOurs) + 'a;
+
+impl Writer {
+    /// Opens or makes the store.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError`] when the file cannot be opened or made, or is of a newer format.
+    pub fn open(options: Options) -> Result<Self, StoreError> {
+        let path = options.path.clone();
+        let open = || -> rusqlite::Result<(Connection, i64)> {
+            let connection = Connection::open(&path)?;
+            connection.busy_timeout(Duration::from_secs(10))?;
+            connection.pragma_update(None, "journal_mode", "wal")?;
+            // Full: a commit is on disk when it returns, which is what a confirmation promises.
+            connection.pragma_update(None, "synchronous", "full")?;
+            connection.pragma_update(None, "wal_autocheckpoint", 4_000)?;
+            connection.pragma_update(None, "cache_size", -8_000)?;
+            let version: i64 = connection.pragma_query_value(None, "user_version", |row| row.get(0))?;
+            if version == 0 {
+                connection.execute_batch(
+                    "BEGIN;
+                     CREATE TABLE IF NOT EXISTS documents (
+                       written INTEGER NOT NULL, -- Unix seconds
+                       first INTEGER NOT NULL,   -- first event time, Unix ns
+                       id TEXT NOT NULL,
+                       document TEXT NOT NULL
+                     );
+                     CREATE UNIQUE INDEX IF NOT EXISTS documents_id ON documents (id);
+                     CREATE INDEX IF NOT EXISTS documents_first ON documents (first);
+                     PRAGMA user_version = 1;
+                     COMMIT;",
+                )?;
+            }
+            connection.set_prepared_statement_cache_capacity(16);
+            Ok((connection, version))
+        };
+        let (connection, found) = open().map_err(|source| StoreError::Sqlite {
+            path: options.path.clone(),
+            source,
+        })?;
+        if found > SCHEMA_VERSION {
+            return Err(StoreError::Newer {
+                path: options.path,
+                found,
+            });
+        }
+        Ok(Self { connection, options })
+    }
+
+    /// Writes documents in one transaction; on success all of them are durable. Those that cannot be joined with a
+    /// foreign row of the same id are given to `reject`; those of which lines were there already to `repeat`, with the
+    /// number of these lines.
+    ///
+    /// # Errors
+    ///
+    /// The reason of SQLite; then nothing of this call is stored, and it may be called again with the same documents.
+    pub fn write<'a>(
+        &mut self,
+        documents: impl IntoIterator<Item = &'a Sealed>,
+        reject: &mut Reject<'_>,
+        repeat: &mut dyn FnMut(&Sealed, u32),
+    ) -> Result<Written, StoreError> {
+        let path = &self.options.path;
+        let mut done = Written::default();
+        let mut foreign = Vec::new();
+        let write = || -> rusqlite::Result<()> {
+            let transaction = self.connection.transaction()?;
+            let now = unix_seconds();
+            {
+                let mut create = transaction.prepare_cached(
+                    "INSERT INTO documents (written, first, id, document) VALUES (?1, ?2, ?3, ?4) ON CONFLICT (id) DO NOTHING",
+                )?;
+                let mut find = transaction.prepare_cached("SELECT document FROM documents WHERE id = ?1")?;
+                let mut replace = transaction.prepare_cached(
+                    "UPDATE documents SET document = ?2, first = min(first, ?3) WHERE id = ?1",
+                )?;
+                for document in documents {
+                    // Rendered as JSON text, so it is UTF-8 throughout.
+                    let json = String::from_utf8_lossy(&document.json);
+                    done.lines += u64::from(document.lines);
+                    done.bytes += json.len() as u64;
+                    if create.execute(params![now, document.first_ns, &*document.id, json])? == 1 {
+                        done.created += 1;
+                        continue;
+                    }
+                    if !document.is_trace {
+                        done.unchanged += 1;
+                        repeat(document, document.lines);
+                        continue;
+                    }
+                    let existing: String = find.query_row([&*document.id], |row| row.get(0))?;
+                    match union(existing.as_bytes(), &document.json) {
+                        Ok(Union::Same) => {
+                            done.unchanged += 1;
+                            repeat(document, document.lines);
+                        }
+                        Ok(Union::Merged {
+                            document: merged,
+                            new_lines,
+                        }) => {
+                            let merged = String::from_utf8_lossy(&merged);
+                            replace.execute(params![&*document.id, merged, document.first_ns])?;
+                            done.merged += 1;
+                            repeat(document, document.lines.saturating_sub(new_lines));
+                        }
+                        Err(error) => foreign.push((document, error)),
+                    }
+                }
+            }
+            transaction.commit()
+        };
+        write().map_err(|source| StoreError::Sqlite {
+            path: path.clone(),
+            source,
+        })?;
+        for (document, error) in &foreign {
+            reject(document, error);
+        }
+        Ok(done)
+    }
+
+    /// Deletes a limited number of documents that are too old or too many. Gives whether there may be more to do.
+    ///
+    /// # Errors
+    ///
+    /// The reason of SQLite.
+    pub fn retain(&mut self) -> Result<bool, StoreError> {
+        let path = self.options.path.clone();
+        let retain = || -> rusqlite::Result<bool> {
+            let mut deleted = 0;
+            if let Some(age) = self.options.max_age {
+                // Rows are numbered as they are written, so the oldest stand first.
+                deleted += self.connection.execute(
+                    "DELETE FROM documents WHERE rowid IN (SELECT rowid FROM documents ORDER BY rowid LIMIT ?1) AND written < ?2",
+                    params![RETENTION_STEP as i64, unix_seconds().saturating_sub_unsigned(age.as_secs())],
+                )?;
+            }
+            if let Some(limit) = self.options.max_bytes {
+                let used: u64 = self.connection.query_row(
+                    "SELECT (page_count - freelist_count) * page_size FROM pragma_page_count, pragma_freelist_count, pragma_page_size",
+                    [],
+                    |row| row.get::<_, i64>(0).map(|bytes| bytes.unsigned_abs()),
+                )?;
+                if used > limit {
+                    deleted += self.connection.execute(
+                        "DELETE FROM documents WHERE rowid IN (SELECT rowid FROM documents ORDER BY rowid LIMIT ?1)",
+                        [RETENTION_STEP as i64],
+                    )?;
+                }
+            }
+            Ok(deleted >= RETENTION_STEP)
+        };
+        retain().map_err(|source| StoreError::Sqlite { path, source })
+    }
+}
+
+/// What a running store tells: after each transaction, and when one fails (it is tried again).
+pub trait Observer: Send {
+    /// A transaction is on disk.
+    fn written(&mut self, done: &Written, took: Duration);
+    /// A transaction failed and will be tried again after a pause.
+    fn failed(&mut self, error: &StoreError);
+    /// A document can never be stored; returns once it is safe elsewhere.
+    fn rejected(&mut self, document: &Sealed, why: &NotOurs);
+}
+
+/// Writes batches until the channel closes. Runs on its own thread. A failing transaction is tried again for ever: the
+/// journal is the bound.
+pub fn run(
+    mut writer: Writer,
+    id: OutputId,
+    mut batches: mpsc::Receiver<Batch>,
+    mut observer: impl Observer,
+    stop: &dyn Fn() -> bool,
+) {
+    let mut retained = SystemTime::UNIX_EPOCH;
+    while let Some(first) = batches.blocking_recv() {
+        let mut batch = first;
+        while batch.len() < MAX_TRANSACTION
+            && let Ok(more) = batches.try_recv()
+        {
+            batch.extend(more);
+        }
+        let began = SystemTime::now();
+        let mut dead: HashSet<*const Sealed> = HashSet::new();
+        let mut repeated: HashMap<*const Sealed, u32> = HashMap::new();
+        loop {
+            let documents = batch.iter().map(|document| &**document);
+            let mut reject = |document: &Sealed, why: &NotOurs| {
+                observer.rejected(document, why);
+                dead.insert(std::ptr::from_ref(document));
+            };
+            let mut repeat = |document: &Sealed, lines| {
+                repeated.insert(std::ptr::from_ref(document), lines);
+            };
+            match writer.write(documents, &mut reject, &mut repeat) {
+                Ok(done) => {
+                    observer.written(&done, began.elapsed().unwrap_or_default());
+                    break;
+                }
+                Err(error) => {
+                    observer.failed(&error);
+                    if stop() {
+                        return;
+                    }
+                    std::thread::sleep(Duration::from_millis(500));
+                }
+            }
+        }
+        for document in &batch {
+            let at = Arc::as_ptr(document);
+            if dead.contains(&at) {
+                document.confirm_dead(id);
+            } else {
+                document.note_repeated(repeated.get(&at).copied().unwrap_or(0));
+                document.confirm(id);
+            }
+        }
+        if retained
+            .elapsed()
+            .is_ok_and(|since| since > Duration::from_secs(10))
+        {
+            match writer.retain() {
+                Ok(true) => {}
+                Ok(false) => retained = SystemTime::now(),
+                Err(error) => observer.failed(&error),
+            }
+        }
+    }
+}
+
+/// The reading side, for `/logs`.
+#[derive(Debug)]
+pub struct Reader {
+    path: PathBuf,
+    connection: Mutex<Connection>,
+}
+
+impl Reader {
+    /// Opens the store for reading; the writer has made it.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::Sqlite`] when the file cannot be opened.
+    pub fn open(path: &Path) -> Result<Self, StoreError> {
+        let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        let open = || -> rusqlite::Result<Connection> {
+            let connection = Connection::open_with_flags(path, flags)?;
+            connection.busy_timeout(Duration::from_secs(5))?;
+            Ok(connection)
+        };
+        let connection = open().map_err(|source| StoreError::Sqlite {
+            path: path.to_owned(),
+            source,
+        })?;
+        Ok(Self {
+            path: path.to_owned(),
+            connection: Mutex::new(connection),
+        })
+    }
+
+    /// The document with this id, or the newest ones by first event time.
+    ///
+    /// # Errors
+    ///
+    /// The reason of SQLite.
+    pub fn recent(&self, id: Option<&str>, limit: usize) -> Result<Vec<String>, StoreError> {
+        let connection = self.connection.lock().unwrap_or_else(PoisonError::into_inner);
+        let read = || -> rusqlite::Result<Vec<String>> {
+            if let Some(id) = id {
+                let one = connection
+                    .prepare_cached("SELECT document FROM documents WHERE id = ?1")?
+                    .query_row([id], |row| row.get(0))
+                    .optional()?;
+                return Ok(one.into_iter().collect());
+            }
+            connection
+                .prepare_cached("SELECT document FROM documents ORDER BY first DESC, rowid DESC LIMIT ?1")?
+                .query_map([limit as i64], |row| row.get(0))?
+                .collect()
+        };
+        read().map_err(|source| StoreError::Sqlite {
+            path: self.path.clone(),
+            source,
+        })
+    }
+}
+
+fn unix_seconds() -> i64 {
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(0, |since| since.as_secs() as i64)
+}

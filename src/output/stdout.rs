@@ -1,0 +1,38 @@
+//! Standard output: one JSON document per line, for pipes and for looking.
+//!
+//! Owns its thread's writing. A document is confirmed once the write (and flush) succeeded; a closed pipe is reported
+//! and nothing more is confirmed, so that the journal keeps what could not be written.
+
+use std::io::{self, Write};
+
+use tokio::sync::mpsc;
+
+use super::{Batch, OutputId};
+
+/// Writes batches until the channel closes. Runs on its own thread.
+///
+/// # Errors
+///
+/// The error of `to`, for example a closed pipe. What was not written is not confirmed.
+pub fn run(
+    mut to: impl Write,
+    id: OutputId,
+    mut batches: mpsc::Receiver<Batch>,
+    mut written: impl FnMut(&Batch),
+) -> io::Result<()> {
+    let mut text = Vec::new();
+    while let Some(batch) = batches.blocking_recv() {
+        text.clear();
+        for document in &batch {
+            text.extend_from_slice(&document.json);
+            text.push(b'\n');
+        }
+        to.write_all(&text)?;
+        to.flush()?;
+        for document in &batch {
+            document.confirm(id);
+        }
+        written(&batch);
+    }
+    Ok(())
+}

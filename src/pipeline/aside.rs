@@ -1,0 +1,154 @@
+//! What gathering sets aside: received bytes that can never become part of a document, with the reason.
+//!
+//! Owns the entries until they are in the dead letter, which is before the journal record that they came from is
+//! released. While the dead letter is full or failing, gathering waits: nothing is dropped.
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use bytes::Bytes;
+use forward_protocol::entries::{Damage, Defect, Oversize};
+use forward_protocol::frame::{Refusal, Refused};
+
+use crate::metrics::{DeadLetterSource, Metrics, Poison};
+use crate::output::Account;
+use crate::output::dead_letter::{Content, DeadLetter, Entry};
+
+/// Entries are written when there are this many, or at the end of a journal record.
+const GROUP: usize = 1000;
+
+/// Why something is set aside.
+pub(crate) enum Why<'a> {
+    Message(&'a Refused<'a>),
+    Entry(Defect),
+    Damage(Damage),
+    Oversize(Oversize),
+    Signal,
+    NoRoom { trace: &'a [u8] },
+}
+
+pub(crate) struct Aside {
+    dead_letter: Arc<DeadLetter>,
+    metrics: Arc<Metrics>,
+    account: Arc<Account>,
+    stop: Arc<AtomicBool>,
+    waiting: Vec<Entry>,
+}
+
+impl Aside {
+    pub(crate) fn new(
+        dead_letter: Arc<DeadLetter>,
+        metrics: Arc<Metrics>,
+        account: Arc<Account>,
+        stop: Arc<AtomicBool>,
+    ) -> Self {
+        Self {
+            dead_letter,
+            metrics,
+            account,
+            stop,
+            waiting: Vec::new(),
+        }
+    }
+
+    /// Sets `bytes` aside; it is in the dead letter after the next [`Aside::flush`].
+    pub(crate) fn put(&mut self, why: Why<'_>, bytes: &[u8], tag: Option<&[u8]>, received_us: i64) {
+        self.metrics.input_poison[why.class()].inc();
+        self.waiting.push(Entry {
+            time: jiff::Timestamp::from_microsecond(received_us).unwrap_or_default(),
+            source: DeadLetterSource::Intake.as_str().into(),
+            status: None,
+            kind: why.class().as_str().into(),
+            reason: why.to_string(),
+            index: None,
+            id: match &why {
+                Why::NoRoom { trace } => Some(String::from_utf8_lossy(trace).into_owned()),
+                _ => tag.map(|tag| format!("tag {}", String::from_utf8_lossy(tag))),
+            },
+            is_trace: None,
+            first_ns: None,
+            lines: Some(1),
+            parts: Vec::new(),
+            content: Content::Raw(Bytes::copy_from_slice(bytes)),
+        });
+        if self.waiting.len() >= GROUP {
+            self.flush();
+        }
+    }
+
+    /// Puts what waits into the dead letter; durable when it returns `true`. Waits for room as long as it takes, and
+    /// gives up with `false` only when Windrow stops: the journal record must not be released then.
+    pub(crate) fn flush(&mut self) -> bool {
+        let mut said = false;
+        while !self.waiting.is_empty() {
+            match self.dead_letter.put_all(&self.waiting) {
+                Ok(()) => {
+                    let count = self.waiting.len() as u64;
+                    self.account.dead.fetch_add(count, Ordering::Relaxed);
+                    self.metrics.dead_letter_documents[DeadLetterSource::Intake].inc_by(count);
+                    tracing::warn!(
+                        count,
+                        reason = %self.waiting.first().map(|entry| entry.reason.as_str()).unwrap_or_default(),
+                        "set aside in the dead letter what can never become part of a document"
+                    );
+                    self.waiting.clear();
+                }
+                Err(error) => {
+                    if self.stop.load(Ordering::Relaxed) {
+                        return false;
+                    }
+                    if !std::mem::replace(&mut said, true) {
+                        tracing::error!(%error, "the dead letter takes nothing; gathering waits until it does");
+                    }
+                    std::thread::sleep(Duration::from_millis(200));
+                }
+            }
+        }
+        true
+    }
+}
+
+impl Why<'_> {
+    fn class(&self) -> Poison {
+        use forward_protocol::frame::Poison as Message;
+        match self {
+            Self::Message(refused) => match refused.reason {
+                Refusal::Poison(Message::TagType(_) | Message::TagTooLong { .. }) => Poison::Tag,
+                Refusal::Poison(Message::Signal) => Poison::Signal,
+                Refusal::Poison(_) => Poison::Element,
+                Refusal::Truncated | Refusal::Damaged(_) => Poison::Stored,
+            },
+            Self::Entry(Defect::Record(_)) => Poison::Record,
+            Self::Entry(Defect::Truncated) => Poison::PackedEnd,
+            Self::Entry(Defect::TooDeep { .. }) => Poison::Depth,
+            Self::Entry(_) => Poison::Entry,
+            Self::Damage(_) => Poison::Compression,
+            Self::Oversize(_) => Poison::DecompressedSize,
+            Self::Signal => Poison::Signal,
+            Self::NoRoom { .. } => Poison::TraceBytes,
+        }
+    }
+}
+
+impl fmt::Display for Why<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Message(refused) => write!(f, "{}", refused.reason),
+            Self::Entry(defect) => write!(f, "bad entry: {defect}"),
+            Self::Damage(damage) => write!(f, "{damage}; the entries before the damage were kept"),
+            Self::Oversize(oversize) => write!(f, "{oversize}"),
+            Self::Signal => {
+                f.write_str("metrics or traces (fluent_signal 1 or 2), which Windrow does not gather")
+            }
+            Self::NoRoom { trace } => {
+                write!(
+                    f,
+                    "trace {} is at max_trace_bytes; its first lines are in the document",
+                    String::from_utf8_lossy(trace)
+                )
+            }
+        }
+    }
+}

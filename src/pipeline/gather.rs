@@ -1,0 +1,649 @@
+//! Gathering: takes journal records from the feed, finds the records of each trace in them, and hands sealed documents
+//! to the outputs. One thread; live records and those of an earlier life go the same way.
+//!
+//! Owns the trace table, the window of known chunks, and the buffer that documents are rendered into. Does not know
+//! what outputs do with them.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use bytes::Bytes;
+use forward_protocol::entries::{Decompressor, Entries, Entry, Key, Pair, Visitor};
+use forward_protocol::frame::{Limits as FrameLimits, Message, Payload, messages};
+use tokio::sync::mpsc;
+
+use super::aside::{Aside, Why};
+use super::feed::{Next, Outlet};
+use super::window::Window;
+use crate::clock::unix_us;
+use crate::config::Rule;
+use crate::hold::{Held, Hold, Release};
+use crate::journal::{Journal, Record};
+use crate::metrics::{FlushReason, Metrics};
+use crate::output::{Account, Batch, Charge, Parts, Sealed, document_id};
+use crate::trace::{
+    Added, Closed, Head, Incoming, Names, PartId, PartInfo, Reason, Renderer, Table, as_text, head,
+    write_value,
+};
+
+/// Documents are handed on when they take this many bytes, or when nothing more is there to be gathered.
+const BATCH_BYTES: usize = 512 << 10;
+/// How often sealing is looked at when no records come.
+const TICK: Duration = Duration::from_millis(50);
+/// Tags that are remembered so that all records of one tag share it.
+const MAX_TAGS: usize = 10_000;
+
+/// What gathering needs to know.
+pub(crate) struct Settings {
+    pub(crate) names: Names,
+    pub(crate) complete: Vec<Rule>,
+    pub(crate) table: crate::trace::Limits,
+    pub(crate) frame: FrameLimits,
+    /// The most that a compressed chunk may become.
+    pub(crate) decompressed: usize,
+    /// Chunk ids that are remembered to tell repeated ones.
+    pub(crate) window: usize,
+    /// Put before every tag.
+    pub(crate) tag_prefix: String,
+    /// Bytes of documents that may wait for outputs.
+    pub(crate) output_budget: usize,
+    /// Write what is open at the end.
+    pub(crate) flush_on_exit: bool,
+}
+
+/// Numbers that others read while gathering runs.
+#[derive(Debug, Default)]
+pub(crate) struct Gauges {
+    pub(crate) open_traces: AtomicUsize,
+    pub(crate) open_bytes: AtomicUsize,
+    pub(crate) open_lines: AtomicU64,
+    /// Nothing was left to be gathered when this was last set.
+    pub(crate) idle: AtomicBool,
+}
+
+pub(crate) struct Gatherer {
+    settings: Settings,
+    journal: Journal,
+    table: Table<Hold>,
+    window: Window,
+    renderer: Renderer,
+    outputs: Vec<mpsc::Sender<Batch>>,
+    output_bytes: Arc<AtomicUsize>,
+    account: Arc<Account>,
+    metrics: Arc<Metrics>,
+    aside: Aside,
+    gauges: Arc<Gauges>,
+    release: Release,
+    stop: Arc<AtomicBool>,
+    decompressor: Decompressor,
+    tags: std::collections::HashMap<Box<[u8]>, Arc<str>, foldhash::fast::RandomState>,
+    text: Vec<u8>,
+    ready: Vec<Rendered>,
+    parts: Vec<PartInfo>,
+}
+
+/// A document in the buffer.
+struct Rendered {
+    id: Box<str>,
+    is_trace: bool,
+    first: i64,
+    last: i64,
+    lines: u32,
+    end: usize,
+    holds: Vec<Hold>,
+}
+
+/// What gathering is connected to.
+pub(crate) struct Wiring {
+    pub(crate) journal: Journal,
+    pub(crate) outputs: Vec<mpsc::Sender<Batch>>,
+    pub(crate) output_bytes: Arc<AtomicUsize>,
+    pub(crate) account: Arc<Account>,
+    pub(crate) metrics: Arc<Metrics>,
+    pub(crate) aside: Aside,
+    pub(crate) gauges: Arc<Gauges>,
+    pub(crate) stop: Arc<AtomicBool>,
+}
+
+/// What one walk over a record finds.
+#[derive(Default)]
+struct Found<'a> {
+    /// The trace id, and how preferred the name is that it stands under.
+    key: Option<(usize, &'a [u8])>,
+    completes: bool,
+}
+
+/// Where a message's records come from.
+#[derive(Clone, Copy)]
+struct Origin<'a> {
+    part: PartId,
+    received: i64,
+    tag: &'a Arc<str>,
+    hold: &'a Hold,
+}
+
+impl Gatherer {
+    pub(crate) fn new(settings: Settings, wiring: Wiring) -> Self {
+        let Wiring {
+            journal,
+            outputs,
+            output_bytes,
+            account,
+            metrics,
+            aside,
+            gauges,
+            stop,
+        } = wiring;
+        let releasing = journal.clone();
+        Self {
+            table: Table::new(settings.table.clone()),
+            window: Window::new(settings.window),
+            settings,
+            journal,
+            renderer: Renderer::default(),
+            outputs,
+            output_bytes,
+            account,
+            metrics,
+            aside,
+            gauges,
+            release: Arc::new(move |lsn| releasing.release(lsn)),
+            stop,
+            decompressor: Decompressor::new(),
+            tags: std::collections::HashMap::default(),
+            text: Vec::with_capacity(BATCH_BYTES + (64 << 10)),
+            ready: Vec::new(),
+            parts: Vec::new(),
+        }
+    }
+
+    /// Runs until the feed is closed. Open traces stay in the journal, unless they are to be written at the end.
+    pub(crate) fn run(mut self, mut outlet: Outlet) {
+        let mut look_at_journal = 0;
+        loop {
+            let busy = match outlet.next(if self.ready.is_empty() {
+                TICK
+            } else {
+                Duration::ZERO
+            }) {
+                Next::Record(record) => {
+                    self.gauges.idle.store(false, Ordering::Relaxed);
+                    self.take(&record);
+                    true
+                }
+                Next::Nothing => false,
+                Next::Closed => break,
+            };
+            let now = unix_us();
+            self.seal_due(now);
+            if now >= look_at_journal {
+                look_at_journal = now + 200_000;
+                self.make_room_in_journal(now);
+            }
+            if self.text.len() >= BATCH_BYTES || !busy {
+                self.hand_over();
+            }
+            self.publish(!busy);
+        }
+        if self.settings.flush_on_exit {
+            while let Some(closed) = self.table.close_any(Reason::Shutdown) {
+                self.render(closed, unix_us());
+                if self.text.len() >= BATCH_BYTES {
+                    self.hand_over();
+                }
+            }
+        }
+        self.hand_over();
+        self.publish(true);
+    }
+
+    /// One journal record: a run of complete messages as they came.
+    fn take(&mut self, record: &Record) {
+        let hold = Held::new(record.lsn, record.segment, Arc::clone(&self.release));
+        let anonymous = PartId::of_position(self.journal.instance(), record.lsn);
+        let mut position = 0;
+        let limits = self.settings.frame;
+        for message in messages(&record.payload, limits) {
+            match message {
+                Ok(message) => self.message(&message, record, anonymous, &mut position, &hold),
+                Err(refused) if !record.released => {
+                    self.metrics.input_records.inc();
+                    self.aside.put(
+                        Why::Message(&refused),
+                        refused.bytes,
+                        refused.tag,
+                        record.received_us,
+                    );
+                    position += 1;
+                }
+                Err(_) => position += 1,
+            }
+        }
+        if self.aside.flush() {
+            hold.confirm();
+        }
+    }
+
+    fn message(
+        &mut self,
+        message: &Message<'_>,
+        record: &Record,
+        anonymous: PartId,
+        position: &mut u32,
+        hold: &Hold,
+    ) {
+        let known = message
+            .options
+            .chunk
+            .map(|chunk| PartId::of_chunk(message.tag, chunk, message.body));
+        let fresh = known.is_none_or(|(hash, _)| self.window.insert(hash));
+        let body;
+        let depth = self.settings.frame.depth;
+        let entries = match message.payload(depth) {
+            Payload::Entries(entries) => entries,
+            Payload::Compressed { compression, bytes } => {
+                match self
+                    .decompressor
+                    .decompress(compression, bytes, self.settings.decompressed)
+                {
+                    Ok(done) => {
+                        body = done.bytes;
+                        if let Some(damage) = done.damage
+                            && fresh
+                            && !record.released
+                        {
+                            self.metrics.input_records.inc();
+                            self.aside.put(
+                                Why::Damage(damage),
+                                message.bytes,
+                                Some(message.tag),
+                                record.received_us,
+                            );
+                        }
+                        Entries::new(&body, depth)
+                    }
+                    Err(oversize) => {
+                        // Intake measured it before; only a limit that was lowered since comes here.
+                        self.metrics.input_records.inc();
+                        self.aside.put(
+                            Why::Oversize(oversize),
+                            message.bytes,
+                            Some(message.tag),
+                            record.received_us,
+                        );
+                        return;
+                    }
+                }
+            }
+            Payload::Opaque(_) => {
+                if fresh && !record.released {
+                    self.metrics.input_records.inc();
+                    self.aside
+                        .put(Why::Signal, message.bytes, Some(message.tag), record.received_us);
+                }
+                return;
+            }
+        };
+        if record.released || !fresh {
+            // Records of a message without a chunk id are numbered through the whole run.
+            let count = entries.count() as u32;
+            if known.is_none() {
+                *position += count;
+            }
+            if !record.released {
+                self.metrics.input_records.inc_by(u64::from(count));
+                self.metrics.input_chunks_duplicate.inc();
+                self.account
+                    .duplicate
+                    .fetch_add(u64::from(count), Ordering::Relaxed);
+            }
+            return;
+        }
+        let tag = self.tag(message.tag);
+        let mut own = 0;
+        let (part, position) = match known {
+            Some((_, part)) => (part, &mut own),
+            None => (anonymous, position),
+        };
+        let origin = Origin {
+            part,
+            received: record.received_us,
+            tag: &tag,
+            hold,
+        };
+        self.entries(entries, origin, position);
+    }
+
+    fn entries(&mut self, mut entries: Entries<'_>, origin: Origin<'_>, position: &mut u32) {
+        let now = unix_us();
+        let (mut records, mut invalid) = (0u64, 0u64);
+        let mut scratch = Vec::new();
+        loop {
+            let mut look = Look {
+                names: &self.settings.names,
+                complete: &self.settings.complete,
+                found: Found::default(),
+            };
+            let next = entries.next_with(&mut look);
+            let found = look.found;
+            let Some(next) = next else { break };
+            records += 1;
+            let number = *position;
+            *position += 1;
+            match next {
+                Ok(entry) => {
+                    let time = entry.time.or_received(origin.received.saturating_mul(1000));
+                    invalid += u64::from(entry.time == forward_protocol::entries::Time::Invalid);
+                    let metadata = metadata(&entry, &mut scratch);
+                    self.record(&entry, &found, metadata, time, number, origin, now);
+                }
+                Err(bad) => self.aside.put(
+                    Why::Entry(bad.defect),
+                    bad.bytes,
+                    Some(origin.tag.as_bytes()),
+                    origin.received,
+                ),
+            }
+        }
+        self.metrics.input_records.inc_by(records);
+        if invalid > 0 {
+            self.metrics.input_time_invalid.inc_by(invalid);
+        }
+    }
+
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "one call, on the hot path; a struct would only be taken apart again"
+    )]
+    #[inline]
+    fn record(
+        &mut self,
+        entry: &Entry<'_>,
+        found: &Found<'_>,
+        metadata: &[u8],
+        time: i64,
+        position: u32,
+        origin: Origin<'_>,
+        now: i64,
+    ) {
+        let Some((_, key)) = found.key else {
+            self.single(entry, metadata, time, position, origin);
+            return;
+        };
+        let incoming = Incoming {
+            key,
+            time,
+            part: origin.part,
+            received: origin.received,
+            position,
+            record: entry.record,
+            metadata,
+            tag: origin.tag,
+            completes: found.completes,
+        };
+        if self.table.add(now, &incoming, || origin.hold.another()) == Added::NoRoom {
+            self.aside.put(
+                Why::NoRoom { trace: key },
+                entry.record,
+                Some(origin.tag.as_bytes()),
+                origin.received,
+            );
+        }
+    }
+
+    /// A record without a trace id is a document of its own, at once.
+    fn single(&mut self, entry: &Entry<'_>, metadata: &[u8], time: i64, position: u32, origin: Origin<'_>) {
+        let names = &self.settings.names;
+        let extent = self
+            .renderer
+            .single(&mut self.text, names, time, origin.tag, entry.record, metadata);
+        self.metrics.traces_flushed[FlushReason::NoTrace].inc();
+        self.ready.push(Rendered {
+            id: origin.part.document_id(position),
+            is_trace: false,
+            first: extent.first,
+            last: extent.last,
+            lines: 1,
+            end: self.text.len(),
+            holds: vec![origin.hold.another()],
+        });
+        if self.text.len() >= BATCH_BYTES {
+            self.hand_over();
+        }
+    }
+
+    fn seal_due(&mut self, now: i64) {
+        while let Some(closed) = self.table.next_closed(now) {
+            self.render(closed, now);
+            if self.text.len() >= BATCH_BYTES {
+                self.hand_over();
+            }
+        }
+    }
+
+    fn render(&mut self, closed: Closed<Hold>, now: i64) {
+        let Closed { key, trace, reason } = closed;
+        let (gathered, twice) = trace.gathered(&key, reason, now, &mut self.parts);
+        let extent = self
+            .renderer
+            .trace(&mut self.text, &self.settings.names, gathered);
+        if twice > 0 {
+            self.account
+                .duplicate
+                .fetch_add(u64::from(twice), Ordering::Relaxed);
+        }
+        self.metrics.traces_flushed[flush_reason(reason)].inc();
+        self.ready.push(Rendered {
+            id: document_id(&key),
+            is_trace: true,
+            first: extent.first,
+            last: extent.last,
+            lines: extent.lines,
+            end: self.text.len(),
+            holds: trace.into_holds().collect(),
+        });
+    }
+
+    /// Past the soft limit the traces that keep the oldest segment are sealed early; they are joined later with what is
+    /// still to come.
+    fn make_room_in_journal(&mut self, now: i64) {
+        let usage = self.journal.usage();
+        if !usage.past_soft_limit() {
+            return;
+        }
+        let Some(oldest) = usage.oldest_segment.map(|segment| segment.number) else {
+            return;
+        };
+        let closed = self.table.close_holding(|hold| hold.segment() <= oldest);
+        if !closed.is_empty() {
+            tracing::debug!(
+                traces = closed.len(),
+                segment = oldest,
+                "sealing traces early to free the oldest journal segment"
+            );
+        }
+        for trace in closed {
+            self.render(trace, now);
+            if self.text.len() >= BATCH_BYTES {
+                self.hand_over();
+            }
+        }
+    }
+
+    /// Gives what is rendered to every output; waits while they have enough.
+    fn hand_over(&mut self) {
+        if self.ready.is_empty() {
+            return;
+        }
+        while self.output_bytes.load(Ordering::Relaxed) > self.settings.output_budget {
+            if self.stop.load(Ordering::Relaxed) {
+                // What is not handed over stays in the journal.
+                self.ready.clear();
+                self.text.clear();
+                return;
+            }
+            self.publish(false);
+            std::thread::sleep(Duration::from_millis(2));
+        }
+        let text = std::mem::replace(&mut self.text, Vec::with_capacity(BATCH_BYTES + (64 << 10)));
+        let charge = Charge::new(text.capacity() + self.ready.len() * 256, &self.output_bytes);
+        let text = Bytes::from(text);
+        let outputs = self.outputs.len() as u8;
+        let mut from = 0;
+        let mut lines = 0;
+        let batch: Batch = self
+            .ready
+            .drain(..)
+            .map(|rendered| {
+                let Rendered {
+                    id,
+                    is_trace,
+                    first,
+                    last,
+                    lines: n,
+                    end,
+                    holds,
+                } = rendered;
+                let json = text.slice(from..end);
+                from = end;
+                lines += u64::from(n);
+                let charge = Arc::clone(&charge);
+                let account = Arc::clone(&self.account);
+                let parts = Parts {
+                    id,
+                    is_trace,
+                    first_ns: first,
+                    last_ns: last,
+                    lines: n,
+                    json,
+                    holds,
+                    charge,
+                    account,
+                };
+                Sealed::new(parts, outputs)
+            })
+            .collect();
+        self.account.in_flight.fetch_add(lines, Ordering::Relaxed);
+        let Some((last, others)) = self.outputs.split_last() else {
+            return;
+        };
+        for output in others {
+            // A closed output is one that stops; the journal keeps what it did not confirm.
+            output.blocking_send(batch.clone()).ok();
+        }
+        last.blocking_send(batch).ok();
+    }
+
+    fn publish(&self, idle: bool) {
+        self.gauges.open_traces.store(self.table.len(), Ordering::Relaxed);
+        self.gauges
+            .open_bytes
+            .store(self.table.bytes(), Ordering::Relaxed);
+        self.gauges
+            .open_lines
+            .store(self.table.lines(), Ordering::Relaxed);
+        self.gauges.idle.store(idle, Ordering::Relaxed);
+    }
+
+    fn tag(&mut self, bytes: &[u8]) -> Arc<str> {
+        if let Some(tag) = self.tags.get(bytes) {
+            return Arc::clone(tag);
+        }
+        if self.tags.len() >= MAX_TAGS {
+            self.tags.clear();
+        }
+        let tag: Arc<str> = format!("{}{}", self.settings.tag_prefix, String::from_utf8_lossy(bytes)).into();
+        self.tags.insert(bytes.into(), Arc::clone(&tag));
+        tag
+    }
+}
+
+fn flush_reason(reason: Reason) -> FlushReason {
+    match reason {
+        Reason::Completed => FlushReason::Completed,
+        Reason::Idle => FlushReason::Idle,
+        Reason::MaxAge => FlushReason::MaxAge,
+        Reason::Evicted => FlushReason::Memory,
+        Reason::Shutdown => FlushReason::Shutdown,
+    }
+}
+
+/// Looks at the pairs of a record for the trace id and for completion, while the record is walked.
+struct Look<'s, 'a> {
+    names: &'s Names,
+    complete: &'s [Rule],
+    found: Found<'a>,
+}
+
+impl<'a> Visitor<'a> for Look<'_, 'a> {
+    #[inline]
+    fn record(&mut self) {
+        self.found = Found::default();
+    }
+
+    #[inline]
+    fn pair(&mut self, pair: Pair<'a>) {
+        let Key::Text(name) = pair.key else { return };
+        if let Some(rank) = self.names.keys.iter().position(|key| key.as_bytes() == name)
+            && self.found.key.is_none_or(|(best, _)| rank < best)
+            && let Some((value, _)) = head(pair.value, 0)
+            && let Some(id) = as_text(value).filter(|id| !id.is_empty())
+        {
+            self.found.key = Some((rank, id));
+        }
+        if !self.found.completes {
+            self.found.completes = self.complete.iter().any(|rule| {
+                let concerned = match &rule.field {
+                    Some(field) => field.as_bytes() == name,
+                    None => self.names.text.iter().any(|text| text.as_bytes() == name),
+                };
+                concerned && passes(rule, pair.value)
+            });
+        }
+    }
+}
+
+fn passes(rule: &Rule, value: &[u8]) -> bool {
+    let Some((head, _)) = head(value, 0) else {
+        return false;
+    };
+    match as_text(head) {
+        Some(text) => rule.test.passes(text),
+        None => {
+            let mut text = Vec::new();
+            write_value(&mut text, value, 0);
+            rule.test.passes(&text)
+        }
+    }
+}
+
+/// The metadata of an entry, with those of its group under `group`.
+fn metadata<'a>(entry: &Entry<'a>, scratch: &'a mut Vec<u8>) -> &'a [u8] {
+    let own = entry.metadata.unwrap_or_default();
+    let Some(group) = entry.group else { return own };
+    use forward_protocol::msgpack::{write_map_len, write_str};
+    scratch.clear();
+    let pairs = match head(own, 0) {
+        Some((Head::Map(n), next)) => Some((n, next)),
+        _ => None,
+    };
+    write_map_len(scratch, pairs.map_or(0, |(n, _)| n) + 1);
+    if let Some((_, next)) = pairs {
+        scratch.extend_from_slice(&own[next..]);
+    }
+    write_str(scratch, b"group");
+    let put = |out: &mut Vec<u8>, map: &[u8]| {
+        if map.is_empty() {
+            write_map_len(out, 0)
+        } else {
+            out.extend_from_slice(map)
+        }
+    };
+    write_map_len(scratch, 2);
+    write_str(scratch, b"metadata");
+    put(scratch, group.metadata);
+    write_str(scratch, b"attributes");
+    put(scratch, group.attributes);
+    scratch
+}

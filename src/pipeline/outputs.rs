@@ -1,0 +1,274 @@
+//! The configured outputs, opened and started.
+//!
+//! Owns the threads and tasks that write, and how long their ends are waited for. What an output does is its own file.
+
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::sync::mpsc;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use super::BuildError;
+use crate::config::{self, Config, OutputKind};
+use crate::metrics::{DeadLetterSource, Direction, DocumentResult, Metrics, OutputError};
+use crate::output::dead_letter::{Content, DeadLetter, Entry};
+use crate::output::elasticsearch::{self, Elasticsearch, Rules};
+use crate::output::{Batch, OutputId, Sealed, sqlite, stdout};
+use crate::trace::{self, NotOurs};
+
+/// Batches that wait in front of an output. Their bytes are bounded by the gatherer.
+const QUEUE: usize = 256;
+
+#[derive(Debug)]
+enum Opened {
+    Sqlite(sqlite::Writer),
+    Stdout,
+    Elasticsearch(Elasticsearch),
+}
+
+/// The outputs of one server, in the order of their ids.
+#[derive(Debug)]
+pub(super) struct Outputs {
+    opened: Vec<Opened>,
+    store: Option<Store>,
+}
+
+/// Where `/logs` reads.
+#[derive(Clone, Debug)]
+pub enum Store {
+    /// The embedded store.
+    Sqlite(Arc<sqlite::Reader>),
+    /// Elasticsearch.
+    Elasticsearch(Elasticsearch),
+}
+
+/// What was started.
+pub(super) struct Running {
+    threads: Vec<std::thread::JoinHandle<()>>,
+    tasks: tokio_util::task::TaskTracker,
+}
+
+impl Outputs {
+    pub(super) fn open(config: &Config) -> Result<Self, BuildError> {
+        let mut opened = Vec::new();
+        let mut store = None;
+        for kind in &config.outputs {
+            match kind {
+                OutputKind::Sqlite => {
+                    let path = config.sqlite.path.clone();
+                    let options = sqlite::Options {
+                        path: path.clone(),
+                        max_age: config.sqlite.retention_age,
+                        max_bytes: config.sqlite.retention_size,
+                    };
+                    opened.push(Opened::Sqlite(sqlite::Writer::open(options)?));
+                    // The embedded store answers fastest, so it is preferred whatever the order.
+                    store = Some(Store::Sqlite(Arc::new(sqlite::Reader::open(&path)?)));
+                }
+                OutputKind::Stdout => opened.push(Opened::Stdout),
+                OutputKind::Elasticsearch => {
+                    let output = open_elasticsearch(config)?;
+                    store = store.or_else(|| Some(Store::Elasticsearch(output.clone())));
+                    opened.push(Opened::Elasticsearch(output));
+                }
+            }
+        }
+        Ok(Self { opened, store })
+    }
+
+    pub(super) fn store(&self) -> Option<Store> {
+        self.store.clone()
+    }
+
+    pub(super) fn elasticsearch(&self) -> Option<Elasticsearch> {
+        self.opened.iter().find_map(|opened| match opened {
+            Opened::Elasticsearch(output) => Some(output.clone()),
+            _ => None,
+        })
+    }
+
+    pub(super) fn start(
+        self,
+        metrics: &Arc<Metrics>,
+        dead_letter: &Arc<DeadLetter>,
+        give_up: &Arc<AtomicBool>,
+        abandon: &CancellationToken,
+    ) -> io::Result<(Vec<mpsc::Sender<Batch>>, Running)> {
+        let mut senders = Vec::new();
+        let mut running = Running {
+            threads: Vec::new(),
+            tasks: tokio_util::task::TaskTracker::new(),
+        };
+        for (id, opened) in (0..).zip(self.opened) {
+            let (sender, receiver) = mpsc::channel(QUEUE);
+            let id = OutputId(id);
+            match opened {
+                Opened::Sqlite(writer) => {
+                    let observer = SqliteObserver {
+                        metrics: Arc::clone(metrics),
+                        dead_letter: Arc::clone(dead_letter),
+                        give_up: Arc::clone(give_up),
+                    };
+                    let give_up = Arc::clone(give_up);
+                    let run = move || {
+                        sqlite::run(writer, id, receiver, observer, &|| {
+                            give_up.load(Ordering::Relaxed)
+                        });
+                    };
+                    running
+                        .threads
+                        .push(std::thread::Builder::new().name("sqlite".into()).spawn(run)?);
+                }
+                Opened::Stdout => {
+                    let metrics = Arc::clone(metrics);
+                    let run = move || {
+                        let out = metrics.output(OutputKind::Stdout);
+                        let count = |batch: &Batch| {
+                            out.documents[DocumentResult::Created].inc_by(batch.len() as u64);
+                            out.proc_records
+                                .inc_by(batch.iter().map(|sealed| u64::from(sealed.lines)).sum());
+                        };
+                        if let Err(error) = stdout::run(io::stdout(), id, receiver, count) {
+                            tracing::error!(%error, "standard output is gone; documents stay in the journal");
+                        }
+                    };
+                    running
+                        .threads
+                        .push(std::thread::Builder::new().name("stdout".into()).spawn(run)?);
+                }
+                Opened::Elasticsearch(output) => {
+                    let dead_letter = Arc::clone(dead_letter);
+                    running
+                        .tasks
+                        .spawn(output.run(id, receiver, dead_letter, abandon.clone()));
+                }
+            }
+            senders.push(sender);
+        }
+        running.tasks.close();
+        Ok((senders, running))
+    }
+}
+
+impl Running {
+    /// Whether all have ended by then.
+    pub(super) async fn finish_by(&self, deadline: Instant) -> bool {
+        loop {
+            if self.tasks.is_empty() && self.threads.iter().all(std::thread::JoinHandle::is_finished) {
+                return true;
+            }
+            if Instant::now() >= deadline {
+                return false;
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+}
+
+/// Counts what the embedded store does, and puts aside what it cannot join.
+struct SqliteObserver {
+    metrics: Arc<Metrics>,
+    dead_letter: Arc<DeadLetter>,
+    give_up: Arc<AtomicBool>,
+}
+
+impl sqlite::Observer for SqliteObserver {
+    fn written(&mut self, done: &sqlite::Written, took: Duration) {
+        let out = self.metrics.output(OutputKind::Sqlite);
+        out.documents[DocumentResult::Created].inc_by(done.created);
+        out.documents[DocumentResult::Merged].inc_by(done.merged);
+        out.documents[DocumentResult::Unchanged].inc_by(done.unchanged);
+        out.proc_records.inc_by(done.lines);
+        out.bytes[Direction::Sent].inc_by(done.bytes);
+        out.latency_seconds.observe(took.as_secs_f64());
+    }
+
+    fn failed(&mut self, error: &sqlite::StoreError) {
+        let out = self.metrics.output(OutputKind::Sqlite);
+        out.errors[OutputError::Server].inc();
+        out.retries.inc();
+        tracing::error!(%error, "the embedded store does not take documents; trying again");
+    }
+
+    fn rejected(&mut self, document: &Sealed, why: &NotOurs) {
+        let entry = Entry {
+            time: jiff::Timestamp::now(),
+            source: DeadLetterSource::Sqlite.as_str().into(),
+            status: None,
+            kind: "not_ours".into(),
+            reason: why.to_string(),
+            index: None,
+            id: Some(document.id.to_string()),
+            is_trace: Some(document.is_trace),
+            first_ns: Some(document.first_ns),
+            lines: Some(document.lines),
+            parts: trace::part_ids(&document.json),
+            content: Content::Document(Bytes::clone(&document.json)),
+        };
+        while let Err(error) = self.dead_letter.put(&entry) {
+            if self.give_up.load(Ordering::Relaxed) {
+                return;
+            }
+            tracing::error!(%error, "the dead letter takes nothing; the embedded store waits until it does");
+            std::thread::sleep(Duration::from_millis(500));
+        }
+        self.metrics.dead_letter_documents[DeadLetterSource::Sqlite].inc();
+        self.metrics.output(OutputKind::Sqlite).documents[DocumentResult::Rejected].inc();
+    }
+}
+
+/// The Elasticsearch output as it is configured; nothing is sent yet.
+///
+/// # Errors
+///
+/// A setting that cannot be used.
+pub fn open_elasticsearch(config: &Config) -> Result<Elasticsearch, elasticsearch::OpenError> {
+    let rules = Rules {
+        union: trace::union,
+        part_ids: trace::part_ids,
+    };
+    Elasticsearch::open(elasticsearch_config(config), rules)
+}
+
+fn elasticsearch_config(config: &Config) -> elasticsearch::ElasticsearchConfig {
+    let from = &config.elasticsearch;
+    let defaults = elasticsearch::ElasticsearchConfig::default();
+    elasticsearch::ElasticsearchConfig {
+        urls: from.urls.clone(),
+        index: from.index.clone(),
+        auth: match &from.auth {
+            config::Auth::None => elasticsearch::Auth::None,
+            config::Auth::Basic { user, password } => elasticsearch::Auth::Basic {
+                user: user.clone(),
+                password: password.expose().into(),
+            },
+            config::Auth::ApiKey(key) => elasticsearch::Auth::ApiKey(key.expose().into()),
+            config::Auth::Bearer(token) => elasticsearch::Auth::Bearer(token.expose().into()),
+        },
+        ca_file: from.ca_file.clone(),
+        client_cert: from.client_cert.as_ref().map(|files| elasticsearch::ClientCert {
+            cert: files.cert.clone(),
+            key: files.key.clone(),
+        }),
+        insecure: from.insecure,
+        system_proxy: from.system_proxy,
+        request_timeout: from.request_timeout,
+        bulk_bytes: usize::try_from(from.bulk_bytes).unwrap_or(usize::MAX),
+        bulk_delay: from.bulk_delay,
+        max_in_flight: usize::try_from(from.max_in_flight).unwrap_or(usize::MAX),
+        gzip_level: from.gzip_level,
+        template: from.template.then(|| elasticsearch::Template {
+            name: from.template_name.clone(),
+            shards: from.template_shards.and_then(|n| u32::try_from(n).ok()),
+            replicas: from.template_replicas.and_then(|n| u32::try_from(n).ok()),
+            ignore_malformed: from.ignore_malformed,
+        }),
+        trace_life: config.trace.max_age + config.trace.idle_timeout + config.trace.linger,
+        backoff_cap: from.retry_max_wait,
+        ..defaults
+    }
+}

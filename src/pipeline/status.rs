@@ -1,0 +1,175 @@
+//! What the running server says of itself: readiness with reasons, gauges that mirror the stages, stored documents.
+//!
+//! Owns nothing that runs; it looks at the stages when it is asked. The admin port shows it.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+
+use super::feed::Feed;
+use super::gather::Gauges;
+use super::outputs::Store;
+use crate::journal::Journal;
+use crate::metrics::{Counter, DeadLetterSource, Direction, DocumentResult, Metrics, Output, OutputError};
+use crate::output::Account;
+use crate::output::dead_letter::DeadLetter;
+use crate::output::elasticsearch::Elasticsearch;
+
+/// Whether the server can do its work.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Readiness {
+    /// Why not; empty when it can.
+    pub reasons: Vec<String>,
+    /// What someone should look at although work goes on.
+    pub notes: Vec<String>,
+}
+
+/// Where the numbers come from.
+#[derive(Clone, Debug)]
+pub(super) struct Sources {
+    pub(super) journal: Journal,
+    pub(super) feed: Arc<Feed>,
+    pub(super) gauges: Arc<Gauges>,
+    pub(super) account: Arc<Account>,
+    pub(super) output_bytes: Arc<AtomicUsize>,
+    pub(super) dead_letter: Arc<DeadLetter>,
+    pub(super) elasticsearch: Option<Elasticsearch>,
+    pub(super) store: Option<Store>,
+    pub(super) memory_limit: u64,
+}
+
+/// A view on a running server. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Status(Sources);
+
+impl Status {
+    pub(super) fn new(sources: Sources) -> Self {
+        Self(sources)
+    }
+
+    /// Whether chunks are accepted and documents get on.
+    pub fn readiness(&self) -> Readiness {
+        let mut readiness = Readiness::default();
+        let usage = self.0.journal.usage();
+        if let Some(blocked) = usage.blocked {
+            readiness.reasons.push(format!(
+                "intake is stopped: {blocked} ({} of {} bytes of journal in use)",
+                usage.bytes, usage.limit_bytes
+            ));
+        }
+        if let Some(elasticsearch) = &self.0.elasticsearch {
+            for (_, reason, _) in elasticsearch.health().reasons() {
+                readiness.reasons.push(format!("elasticsearch: {reason}"));
+            }
+        }
+        let dead = self.0.dead_letter.usage();
+        if dead.full {
+            readiness.reasons.push(format!(
+                "the dead letter is full ({} of {} bytes in {}): run `windrow replay`, or move its files away",
+                dead.bytes,
+                dead.limit,
+                self.0.dead_letter.folder().display()
+            ));
+        } else if dead.entries > 0 {
+            readiness.notes.push(format!(
+                "the dead letter holds {} entries in {}: look at their reasons, then run `windrow replay`",
+                dead.entries,
+                self.0.dead_letter.folder().display()
+            ));
+        }
+        if self.0.feed.waiting().1 {
+            readiness
+                .notes
+                .push("gathering is behind: chunks wait in the journal".into());
+        }
+        if usage.quarantined_segments > 0 {
+            readiness.notes.push(format!(
+                "{} damaged journal segments are in quarantine, {} records were lost",
+                usage.quarantined_segments, usage.lost_records
+            ));
+        }
+        readiness
+    }
+
+    /// The configured store for `/logs`, if one can be read.
+    pub fn store(&self) -> Option<Store> {
+        self.0.store.clone()
+    }
+
+    /// Makes the gauges of `metrics` show the stages whenever they are read.
+    pub(super) fn mirror_in(&self, metrics: &Metrics) {
+        let status = self.clone();
+        metrics.on_scrape(move |metrics| status.mirror(metrics));
+    }
+
+    fn mirror(&self, metrics: &Metrics) {
+        let Sources {
+            journal,
+            feed,
+            gauges,
+            account,
+            output_bytes,
+            dead_letter,
+            ..
+        } = &self.0;
+        let gauge = |value: u64| i64::try_from(value).unwrap_or(i64::MAX);
+        let load = |value: &AtomicUsize| value.load(Ordering::Relaxed) as u64;
+        let usage = journal.usage();
+        metrics.journal_bytes.set(gauge(usage.bytes));
+        metrics.journal_limit_bytes.set(gauge(usage.limit_bytes));
+        metrics.journal_segments.set(gauge(usage.segments as u64));
+        metrics.journal_blocked.set(i64::from(usage.blocked.is_some()));
+        set(&metrics.journal_quarantined, usage.quarantined_segments);
+        set(&metrics.journal_written_bytes, usage.record_bytes);
+        metrics.dead_letter_bytes.set(gauge(dead_letter.usage().bytes));
+
+        if let Some(elasticsearch) = &self.0.elasticsearch {
+            mirror_elasticsearch(elasticsearch, metrics);
+        }
+        metrics.traces_open.set(gauge(load(&gauges.open_traces)));
+        metrics.traces_open_bytes.set(gauge(load(&gauges.open_bytes)));
+        let (waiting, _) = feed.waiting();
+        metrics.memory_used_bytes.set(gauge(
+            waiting as u64 + load(&gauges.open_bytes) + load(output_bytes),
+        ));
+        metrics.memory_limit_bytes.set(gauge(self.0.memory_limit));
+
+        let count = |counter: &AtomicU64| counter.load(Ordering::Acquire);
+        let (delivered, duplicate, dead) = (
+            count(&account.delivered),
+            count(&account.duplicate),
+            count(&account.dead),
+        );
+        let open = count(&gauges.open_lines) + count(&account.in_flight);
+        set(&metrics.records_delivered, delivered);
+        set(&metrics.records_duplicate, duplicate);
+        set(&metrics.records_dead_letter, dead);
+        metrics.records_open.set(gauge(open));
+        let received = metrics.input_records.get();
+        metrics
+            .audit_difference
+            .set(gauge(received) - gauge(delivered + duplicate + dead + open));
+        metrics.ready.set(i64::from(self.readiness().reasons.is_empty()));
+    }
+}
+
+fn set(counter: &Counter, value: u64) {
+    counter.inner().store(value, Ordering::Relaxed);
+}
+
+fn mirror_elasticsearch(elasticsearch: &Elasticsearch, metrics: &Metrics) {
+    let stats = elasticsearch.stats();
+    let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+    let out = metrics.output(Output::Elasticsearch);
+    let (merges, dead) = (count(&stats.merges), count(&stats.dead_letters));
+    set(&out.documents[DocumentResult::Created], count(&stats.documents).saturating_sub(merges));
+    set(&out.documents[DocumentResult::Merged], merges);
+    set(&out.documents[DocumentResult::Rejected], dead);
+    set(&metrics.dead_letter_documents[DeadLetterSource::Elasticsearch], dead);
+    set(&out.proc_records, count(&stats.lines));
+    set(&out.retries, count(&stats.retries));
+    set(&out.errors[OutputError::Throttled], count(&stats.requests_throttled));
+    set(&out.errors[OutputError::Server], count(&stats.requests_failed));
+    set(&out.errors[OutputError::Conflict], count(&stats.conflicts));
+    set(&out.bytes[Direction::Plain], count(&stats.bytes));
+    out.in_flight.set(i64::try_from(count(&stats.in_flight)).unwrap_or(i64::MAX));
+}

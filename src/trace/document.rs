@@ -1,0 +1,351 @@
+//! A sealed trace as one JSON document, rendered once from the received bytes.
+//!
+//! Owns the shape of the document (`ARCHITECTURE.md`, "The document"): its own fields first, the joined text, the
+//! newest value of every other field, and the `windrow` object at the end. `union` writes the same shape from two
+//! documents. Does not decide when a trace is sealed.
+
+use super::fields::{Fields, Names};
+use super::json::{self, write_escaped, write_string};
+use super::part::PartId;
+use super::state::{LineState, PartState, Place, Reason, Writer};
+use super::time::write_rfc3339;
+
+/// One record of a trace that is being sealed.
+#[derive(Clone, Copy, Debug)]
+pub struct Line<'a> {
+    /// Event time, Unix ns.
+    pub time: i64,
+    /// Number of its part in `Gathered::parts`.
+    pub part: u32,
+    /// Number of the record in the chunk that it came with.
+    pub position: u32,
+    /// The record: a MessagePack map.
+    pub record: &'a [u8],
+    /// Its metadata: a MessagePack map, or empty.
+    pub metadata: &'a [u8],
+}
+
+/// One part of a trace that is being sealed.
+#[derive(Clone, Copy, Debug)]
+pub struct PartInfo {
+    /// Its identity.
+    pub id: PartId,
+    /// When it was received, Unix µs.
+    pub received: i64,
+    /// Records of this trace in it, with those that found no room.
+    pub total: u32,
+}
+
+/// Everything of a trace at the moment of sealing.
+#[derive(Debug)]
+pub struct Gathered<'a> {
+    /// The trace id.
+    pub key: &'a [u8],
+    /// The parts, in the order in which they were received.
+    pub parts: &'a [PartInfo],
+    /// The lines, in any order.
+    pub lines: Vec<Line<'a>>,
+    /// The tags under which they came, sorted, each once.
+    pub tags: Vec<&'a str>,
+    /// Why it is sealed.
+    pub reason: Reason,
+    /// When, Unix µs.
+    pub sealed_at: i64,
+}
+
+/// What the outputs need to know of a rendered document besides its text.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Extent {
+    /// First event time, Unix ns.
+    pub first: i64,
+    /// Last event time, Unix ns.
+    pub last: i64,
+    /// Records in it.
+    pub lines: u32,
+}
+
+/// Renders documents; holds scratch space that is used again.
+#[derive(Debug, Default)]
+pub struct Renderer {
+    state: Vec<u8>,
+    text_lengths: Vec<Option<u32>>,
+}
+
+/// The `windrow` object, apart from its state and metadata.
+pub(crate) struct About<'a, T> {
+    pub(crate) reason: Reason,
+    pub(crate) first: i64,
+    pub(crate) last: i64,
+    pub(crate) lines: usize,
+    pub(crate) tags: &'a [T],
+    pub(crate) parts: usize,
+    pub(crate) late: u64,
+    pub(crate) truncated: u64,
+}
+
+impl Renderer {
+    /// Appends the document of a whole trace to `out`, without a newline.
+    ///
+    /// # Panics
+    ///
+    /// Never; a trace without lines gives a document without lines.
+    pub fn trace(&mut self, out: &mut Vec<u8>, names: &Names, mut trace: Gathered<'_>) -> Extent {
+        sort(&mut trace.lines, trace.parts);
+        let first = trace.lines.first().map_or(0, |line| line.time);
+        let last = trace.lines.last().map_or(0, |line| line.time);
+        let count = trace.lines.len();
+
+        let mut fields = Fields::default();
+        let mut metadata = Fields::default();
+        let mut texts = Vec::with_capacity(count);
+        let mut text_rank = usize::MAX;
+        for (number, line) in trace.lines.iter().enumerate() {
+            let text = fields.add_record(names, line.record, number as u32, true);
+            if let Some((rank, _)) = text {
+                text_rank = text_rank.min(rank);
+            }
+            texts.push(text.map(|(_, bytes)| bytes));
+            if !line.metadata.is_empty() {
+                metadata.add_map(line.metadata, number as u32);
+            }
+        }
+        let text_name = names.text.get(text_rank).map(String::as_str);
+
+        begin(out, first, names.key(), trace.key);
+        self.text_lengths.clear();
+        if let Some(name) = text_name {
+            out.push(b',');
+            write_string(out, name.as_bytes());
+            out.extend_from_slice(b":\"");
+            let mut some = false;
+            for text in &texts {
+                self.text_lengths.push(text.map(|text| {
+                    if some {
+                        out.extend_from_slice(b"\\n");
+                    }
+                    some = true;
+                    write_escaped(out, text) as u32
+                }));
+            }
+            out.push(b'"');
+        } else {
+            self.text_lengths.resize(count, None);
+        }
+        for field in &fields.list {
+            out.push(b',');
+            write_string(out, &field.name);
+            out.push(b':');
+            json::write_value(out, field.map, field.value);
+        }
+
+        let is_late = |line: &&Line<'_>| {
+            trace
+                .parts
+                .get(line.part as usize)
+                .is_some_and(|part| part.received > trace.sealed_at)
+        };
+        // A gatherer seals after it has received; only a clock that was set back makes a line late here.
+        let some_late = trace.parts.iter().any(|part| part.received > trace.sealed_at);
+        let late = if some_late {
+            trace.lines.iter().filter(is_late).count() as u64
+        } else {
+            0
+        };
+        let kept = count as u64;
+        let total: u64 = trace.parts.iter().map(|part| u64::from(part.total)).sum();
+        let about = About {
+            reason: trace.reason,
+            first,
+            last,
+            lines: count,
+            tags: &trace.tags,
+            parts: trace.parts.len(),
+            late,
+            truncated: total.saturating_sub(kept),
+        };
+        write_about(out, &about);
+        if !metadata.list.is_empty() {
+            out.extend_from_slice(b",\"metadata\":{");
+            for (number, field) in metadata.list.iter().enumerate() {
+                if number > 0 {
+                    out.push(b',');
+                }
+                write_string(out, &field.name);
+                out.push(b':');
+                json::write_value(out, field.map, field.value);
+            }
+            out.push(b'}');
+        }
+        out.extend_from_slice(b",\"state\":\"");
+        self.write_state(out, names, text_name, &trace, &fields, &metadata);
+        out.extend_from_slice(b"\"}}");
+        Extent {
+            first,
+            last,
+            lines: count as u32,
+        }
+    }
+
+    fn write_state(
+        &mut self,
+        out: &mut Vec<u8>,
+        names: &Names,
+        text_name: Option<&str>,
+        trace: &Gathered<'_>,
+        fields: &Fields<'_>,
+        metadata: &Fields<'_>,
+    ) {
+        let mut writer = Writer::begin(
+            &mut self.state,
+            names.key(),
+            text_name,
+            trace.reason,
+            trace.sealed_at,
+            trace.parts.len(),
+        );
+        for part in trace.parts {
+            writer.part(&PartState {
+                id: part.id,
+                received: part.received,
+                total: part.total,
+            });
+        }
+        writer.lines(trace.lines.iter().map(|line| line.time));
+        let mut expected = Expected::new(trace.parts.len());
+        for (line, text) in trace.lines.iter().zip(&self.text_lengths) {
+            let state = LineState {
+                time: line.time,
+                part: line.part,
+                position: line.position,
+                text: *text,
+            };
+            writer.line(&state, expected.next(line.part, line.position));
+        }
+        let newest = (trace.lines.len() as u32).saturating_sub(1);
+        let older = |fields: &Fields<'_>| fields.list.iter().filter(|field| field.line != newest).count();
+        writer.older(older(fields) + older(metadata));
+        for (place, fields) in [(Place::Field, fields), (Place::Metadata, metadata)] {
+            for field in fields.list.iter().filter(|field| field.line != newest) {
+                writer.older_field(place, &field.name, field.line);
+            }
+        }
+        writer.finish(out);
+    }
+
+    /// Appends the document of one record without a trace id to `out`, without a newline.
+    pub fn single(
+        &mut self,
+        out: &mut Vec<u8>,
+        names: &Names,
+        time: i64,
+        tag: &str,
+        record: &[u8],
+        metadata: &[u8],
+    ) -> Extent {
+        let mut fields = Fields::default();
+        fields.add_record(names, record, 0, false);
+        out.extend_from_slice(b"{\"@timestamp\":\"");
+        write_rfc3339(out, time);
+        out.push(b'"');
+        for field in &fields.list {
+            out.push(b',');
+            write_string(out, &field.name);
+            out.push(b':');
+            json::write_value(out, field.map, field.value);
+        }
+        out.extend_from_slice(b",\"windrow\":{\"tags\":[");
+        write_string(out, tag.as_bytes());
+        out.push(b']');
+        if !metadata.is_empty() {
+            out.extend_from_slice(b",\"metadata\":");
+            json::write_value(out, metadata, 0);
+        }
+        out.extend_from_slice(b"}}");
+        Extent {
+            first: time,
+            last: time,
+            lines: 1,
+        }
+    }
+}
+
+/// The position that is expected next in each part; most traces have one or two.
+enum Expected {
+    One(u32),
+    Many(Vec<u32>),
+}
+
+impl Expected {
+    fn new(parts: usize) -> Self {
+        if parts <= 1 {
+            Self::One(0)
+        } else {
+            Self::Many(vec![0; parts])
+        }
+    }
+
+    fn next(&mut self, part: u32, position: u32) -> u32 {
+        let slot = match self {
+            Self::One(slot) => Some(slot),
+            Self::Many(slots) => slots.get_mut(part as usize),
+        };
+        slot.map_or(0, |slot| std::mem::replace(slot, position.wrapping_add(1)))
+    }
+}
+
+/// Event time, then reception, then part id and position: a total order that does not depend on who gathered.
+fn sort(lines: &mut [Line<'_>], parts: &[PartInfo]) {
+    let key = |line: &Line<'_>| {
+        let part = parts.get(line.part as usize);
+        (
+            line.time,
+            part.map(|part| (part.received, part.id)),
+            line.position,
+        )
+    };
+    // Nearly always they are in order already.
+    if !lines.is_sorted_by_key(key) {
+        lines.sort_by_key(key);
+    }
+}
+
+/// `{"@timestamp":"…","traceId":"…"`
+pub(crate) fn begin(out: &mut Vec<u8>, first: i64, key_name: &str, key: &[u8]) {
+    out.extend_from_slice(b"{\"@timestamp\":\"");
+    write_rfc3339(out, first);
+    out.extend_from_slice(b"\",");
+    write_string(out, key_name.as_bytes());
+    out.push(b':');
+    write_string(out, key);
+}
+
+/// `,"windrow":{"reason":"…",…`, left open for metadata and state.
+pub(crate) fn write_about<T: AsRef<str>>(out: &mut Vec<u8>, about: &About<'_, T>) {
+    let number = |out: &mut Vec<u8>, name: &[u8], value: u64| {
+        out.extend_from_slice(name);
+        out.extend_from_slice(itoa::Buffer::new().format(value).as_bytes());
+    };
+    out.extend_from_slice(b",\"windrow\":{\"reason\":\"");
+    out.extend_from_slice(about.reason.as_str().as_bytes());
+    out.push(b'"');
+    number(out, b",\"lines\":", about.lines as u64);
+    out.extend_from_slice(b",\"last\":\"");
+    write_rfc3339(out, about.last);
+    number(
+        out,
+        b"\",\"durationMs\":",
+        (about.last.saturating_sub(about.first) / 1_000_000) as u64,
+    );
+    out.extend_from_slice(b",\"tags\":[");
+    for (i, tag) in about.tags.iter().enumerate() {
+        if i > 0 {
+            out.push(b',');
+        }
+        write_string(out, tag.as_ref().as_bytes());
+    }
+    number(out, b"],\"parts\":", about.parts as u64);
+    number(out, b",\"late\":", about.late);
+    if about.truncated > 0 {
+        number(out, b",\"truncated\":", about.truncated);
+    }
+}

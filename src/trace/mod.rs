@@ -1,0 +1,31 @@
+//! Gathering: the records of one trace become one document.
+//!
+//! * `table`: the open traces of a shard, and when they are sealed;
+//! * `document`: a sealed trace as JSON, rendered once from the received bytes (`fields`, `json`, `time`, `state`);
+//! * `union`: two documents of one trace made one; the rule by which every trace ends in exactly one document.
+//!
+//! No I/O, no clock, no threads: time is an argument. Knows nothing of the Forward protocol, the journal or outputs.
+
+mod document;
+mod fields;
+mod json;
+mod part;
+mod state;
+mod table;
+mod time;
+mod union;
+
+#[cfg(test)]
+mod tests;
+
+pub use self::document::{Extent, Gathered, Line, PartInfo, Renderer};
+pub use self::fields::Names;
+pub use self::part::PartId;
+pub use self::state::Reason;
+pub use self::table::{Added, Closed, Incoming, Limits, Table, Trace};
+pub use self::time::day_of;
+pub use self::union::{NotOurs, Union, part_ids, union};
+pub(crate) use self::{
+    fields::as_text,
+    json::{Head, head, write_value},
+};

@@ -1,0 +1,85 @@
+//! The identity of a part.
+//!
+//! Owns how it is derived. What is the same chunk: equal tag, chunk id and payload bytes. Where it came from does not
+//! count, since resends come over other connections, from other addresses and to other instances; a chunk id alone is
+//! never trusted, since two clients may count 1, 2, 3.
+
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use xxhash_rust::xxh3::{Xxh3Default, xxh3_128};
+
+/// The identity of the records of one trace in one chunk: stable over resends, restarts and instances.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct PartId(pub [u8; 12]);
+
+impl PartId {
+    /// The hash of a chunk that has an id, and the part id that it gives.
+    pub fn of_chunk(tag: &[u8], chunk: &[u8], payload: &[u8]) -> (u128, Self) {
+        let mut hasher = Xxh3Default::new();
+        hasher.update(&(tag.len() as u64).to_le_bytes());
+        hasher.update(tag);
+        hasher.update(&(chunk.len() as u64).to_le_bytes());
+        hasher.update(chunk);
+        hasher.update(payload);
+        let hash = hasher.digest128();
+        (hash, Self::shortened(hash))
+    }
+
+    /// The part id of what came without a chunk id: it exists only in this instance's journal, at this place.
+    pub fn of_position(instance: u64, lsn: u64) -> Self {
+        let mut bytes = [0u8; 16];
+        bytes[..8].copy_from_slice(&instance.to_le_bytes());
+        bytes[8..].copy_from_slice(&lsn.to_le_bytes());
+        Self::shortened(xxh3_128(&bytes))
+    }
+
+    /// The `_id` of the document of a record without a trace id: the part and the record's number in it.
+    pub fn document_id(&self, number: u32) -> Box<str> {
+        let mut text = String::with_capacity(24);
+        URL_SAFE_NO_PAD.encode_string(self.0, &mut text);
+        text.push('-');
+        text.push_str(itoa::Buffer::new().format(number));
+        text.into()
+    }
+
+    fn shortened(hash: u128) -> Self {
+        let mut id = [0u8; 12];
+        id.copy_from_slice(&hash.to_be_bytes()[..12]);
+        Self(id)
+    }
+}
+
+impl std::fmt::Display for PartId {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&URL_SAFE_NO_PAD.encode(self.0))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_the_same_chunk() {
+        let id = |tag: &str, chunk: &str, payload: &str| {
+            PartId::of_chunk(tag.as_bytes(), chunk.as_bytes(), payload.as_bytes()).1
+        };
+        assert_eq!(id("t", "1", "x"), id("t", "1", "x"));
+        for other in [
+            id("u", "1", "x"),
+            id("t", "2", "x"),
+            id("t", "1", "y"),
+            id("t1", "", "x"),
+        ] {
+            assert_ne!(id("t", "1", "x"), other);
+        }
+        assert_ne!(PartId::of_position(1, 2), PartId::of_position(2, 1));
+    }
+
+    #[test]
+    fn ids_of_records_are_short_and_differ() {
+        let part = PartId([255; 12]);
+        assert_eq!(&*part.document_id(0), "________________-0");
+        assert_eq!(&*part.document_id(4_294_967_295), "________________-4294967295");
+    }
+}

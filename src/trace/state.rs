@@ -1,0 +1,524 @@
+//! What a document must remember so that it can be joined with another one of the same trace: its parts, each
+//! line's time, part and length, and where a field's value is older than the last record.
+//!
+//! Owns the compact text form (`windrow.state`: base64url of varints). Knows nothing of JSON or MessagePack.
+//!
+//! ```text
+//! version 1 | flags | [key name] | [text name] | reason | sealed at (µs)
+//! parts:  n, then per part: id (12 bytes) | received (µs, delta) | lines in the part as it was received
+//! lines:  n, unit of time, then per line, in order: time (delta) | part | position (delta) | text length + 1, or 0
+//! older:  n, then per field whose value is not the last line's: kind | name | line
+//! ```
+//!
+//! Every number is a LEB128 varint; signed ones are zigzag coded. One line costs about 6 to 9 bytes.
+
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+
+use super::part::PartId;
+
+/// The name of the field that holds the trace id, unless a document says otherwise.
+pub(crate) const DEFAULT_KEY: &str = "traceId";
+/// The name of the field that holds the joined text, unless a document says otherwise.
+pub(crate) const DEFAULT_TEXT: &str = "message";
+
+const VERSION: u8 = 1;
+const HAS_KEY_NAME: u8 = 1;
+const HAS_TEXT_NAME: u8 = 2;
+const HAS_TEXT: u8 = 4;
+/// Event times are written in the largest unit that keeps them exact, so that whole seconds cost little.
+const UNITS: [i64; 4] = [1_000_000_000, 1_000_000, 1_000, 1];
+
+/// Why a trace was sealed. The order is that of how much the reason says: a join keeps the greater one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[repr(u8)]
+pub enum Reason {
+    /// Windrow stopped and was told to write what is open.
+    Shutdown = 0,
+    /// There was no room for it: too many traces or bytes, or its journal segment had to go.
+    Evicted = 1,
+    /// It was open for longer than `max_age`.
+    MaxAge = 2,
+    /// No record came for `idle_timeout`.
+    Idle = 3,
+    /// A completion record arrived.
+    Completed = 4,
+}
+
+impl Reason {
+    /// All reasons, in their order.
+    pub const ALL: [Self; 5] = [
+        Self::Shutdown,
+        Self::Evicted,
+        Self::MaxAge,
+        Self::Idle,
+        Self::Completed,
+    ];
+
+    /// The word in the document and in the metrics.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Shutdown => "shutdown",
+            Self::Evicted => "evicted",
+            Self::MaxAge => "max_age",
+            Self::Idle => "idle",
+            Self::Completed => "completed",
+        }
+    }
+}
+
+/// One part, as far as a document knows it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct PartState {
+    pub(crate) id: PartId,
+    /// When it was received, Unix µs. Of several receptions the latest counts (see `union`).
+    pub(crate) received: i64,
+    /// Records of the trace in this part; more than there are lines of it when the trace was cut at its limit.
+    pub(crate) total: u32,
+}
+
+/// One line (one record), as far as a document knows it. `part` counts into the document's parts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct LineState {
+    pub(crate) time: i64,
+    pub(crate) part: u32,
+    /// Number of the record in its part's chunk.
+    pub(crate) position: u32,
+    /// Bytes of its text, unescaped UTF-8; `None` for a record without text.
+    pub(crate) text: Option<u32>,
+}
+
+/// Where a field lives in the document.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) enum Place {
+    Field = 0,
+    Metadata = 1,
+}
+
+/// A field whose value comes from an earlier line than the last.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Older {
+    pub(crate) place: Place,
+    pub(crate) name: String,
+    pub(crate) line: u32,
+}
+
+/// All of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct State {
+    pub(crate) key_name: String,
+    /// `None` when no line has text.
+    pub(crate) text_name: Option<String>,
+    pub(crate) reason: Reason,
+    pub(crate) sealed_at: i64,
+    pub(crate) parts: Vec<PartState>,
+    pub(crate) lines: Vec<LineState>,
+    pub(crate) older: Vec<Older>,
+}
+
+/// The text is not a state that this version can read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum StateError {
+    /// Not base64url.
+    #[error("windrow.state is not base64url")]
+    Base64,
+    /// Written by a newer Windrow.
+    #[error("windrow.state has version {0}, this Windrow reads version 1")]
+    Version(u8),
+    /// Cut short or changed.
+    #[error("windrow.state is damaged at byte {0}")]
+    Damaged(usize),
+}
+
+/// Writes a state piece by piece, so that the hot path needs no `State` value.
+pub(crate) struct Writer<'a> {
+    out: &'a mut Vec<u8>,
+    unit: i64,
+    last_received: i64,
+    last_time: i64,
+}
+
+impl<'a> Writer<'a> {
+    /// Begins in `out`, which is a scratch buffer: its content is replaced.
+    pub(crate) fn begin(
+        out: &'a mut Vec<u8>,
+        key_name: &str,
+        text_name: Option<&str>,
+        reason: Reason,
+        sealed_at: i64,
+        parts: usize,
+    ) -> Self {
+        out.clear();
+        let mut flags = 0;
+        if key_name != DEFAULT_KEY {
+            flags |= HAS_KEY_NAME;
+        }
+        if let Some(name) = text_name {
+            flags |= HAS_TEXT;
+            if name != DEFAULT_TEXT {
+                flags |= HAS_TEXT_NAME;
+            }
+        }
+        out.extend_from_slice(&[VERSION, flags]);
+        if flags & HAS_KEY_NAME != 0 {
+            put_text(out, key_name);
+        }
+        if let Some(name) = text_name.filter(|_| flags & HAS_TEXT_NAME != 0) {
+            put_text(out, name);
+        }
+        out.push(reason as u8);
+        put(out, zigzag(sealed_at));
+        put(out, parts as u64);
+        Self {
+            out,
+            unit: 1,
+            last_received: 0,
+            last_time: 0,
+        }
+    }
+
+    pub(crate) fn part(&mut self, part: &PartState) {
+        self.out.extend_from_slice(&part.id.0);
+        put(self.out, zigzag(part.received.wrapping_sub(self.last_received)));
+        self.last_received = part.received;
+        put(self.out, u64::from(part.total));
+    }
+
+    /// Begins the lines; `times` are all of them, to choose the unit.
+    pub(crate) fn lines(&mut self, times: impl ExactSizeIterator<Item = i64>) {
+        put(self.out, times.len() as u64);
+        let mut at = 0;
+        for time in times {
+            while time % UNITS[at] != 0 {
+                at += 1;
+            }
+        }
+        self.unit = UNITS[at];
+        self.out.push(at as u8);
+    }
+
+    /// `expected` is the position that follows the last line of the same part.
+    pub(crate) fn line(&mut self, line: &LineState, expected: u32) {
+        let time = line.time / self.unit;
+        put(self.out, zigzag(time.wrapping_sub(self.last_time)));
+        self.last_time = time;
+        put(self.out, u64::from(line.part));
+        put(self.out, zigzag(i64::from(line.position) - i64::from(expected)));
+        put(self.out, line.text.map_or(0, |length| u64::from(length) + 1));
+    }
+
+    pub(crate) fn older(&mut self, count: usize) {
+        put(self.out, count as u64);
+    }
+
+    pub(crate) fn older_field(&mut self, place: Place, name: &[u8], line: u32) {
+        self.out.push(place as u8);
+        put(self.out, name.len() as u64);
+        self.out.extend_from_slice(name);
+        put(self.out, u64::from(line));
+    }
+
+    /// Appends the text form to `json`.
+    pub(crate) fn finish(self, json: &mut Vec<u8>) {
+        let from = json.len();
+        json.resize(from + self.out.len().div_ceil(3) * 4, 0);
+        let written = URL_SAFE_NO_PAD
+            .encode_slice(&*self.out, &mut json[from..])
+            .unwrap_or(0);
+        json.truncate(from + written);
+    }
+}
+
+impl State {
+    /// Appends the text form of the whole state to `json`.
+    pub(crate) fn write(&self, json: &mut Vec<u8>) {
+        let mut scratch = Vec::new();
+        let mut writer = Writer::begin(
+            &mut scratch,
+            &self.key_name,
+            self.text_name.as_deref(),
+            self.reason,
+            self.sealed_at,
+            self.parts.len(),
+        );
+        for part in &self.parts {
+            writer.part(part);
+        }
+        writer.lines(self.lines.iter().map(|line| line.time));
+        let mut expected = vec![0u32; self.parts.len()];
+        for line in &self.lines {
+            if let Some(next) = expected.get_mut(line.part as usize) {
+                writer.line(line, *next);
+                *next = line.position.wrapping_add(1);
+            }
+        }
+        writer.older(self.older.len());
+        for field in &self.older {
+            writer.older_field(field.place, field.name.as_bytes(), field.line);
+        }
+        writer.finish(json);
+    }
+
+    /// Reads the text form.
+    pub(crate) fn read(text: &str) -> Result<Self, StateError> {
+        let bytes = URL_SAFE_NO_PAD.decode(text).map_err(|_| StateError::Base64)?;
+        let mut from = Cursor { bytes: &bytes, at: 0 };
+        match from.byte()? {
+            VERSION => {}
+            other => return Err(StateError::Version(other)),
+        }
+        let flags = from.byte()?;
+        let key_name = if flags & HAS_KEY_NAME != 0 {
+            from.text()?
+        } else {
+            DEFAULT_KEY.to_owned()
+        };
+        let text_name = match (flags & HAS_TEXT != 0, flags & HAS_TEXT_NAME != 0) {
+            (false, _) => None,
+            (true, true) => Some(from.text()?),
+            (true, false) => Some(DEFAULT_TEXT.to_owned()),
+        };
+        let reason = from.byte()?;
+        let reason = *Reason::ALL
+            .get(usize::from(reason))
+            .ok_or(StateError::Damaged(from.at))?;
+        let sealed_at = unzigzag(from.varint()?);
+        let count = from.count(14)?;
+        let mut parts = Vec::with_capacity(count);
+        let mut received = 0i64;
+        for _ in 0..count {
+            let id = PartId(from.array()?);
+            received = received.wrapping_add(unzigzag(from.varint()?));
+            parts.push(PartState {
+                id,
+                received,
+                total: from.small()?,
+            });
+        }
+        let count = from.count(4)?;
+        let unit = *UNITS
+            .get(usize::from(from.byte()?))
+            .ok_or(StateError::Damaged(from.at))?;
+        let mut lines = Vec::with_capacity(count);
+        let mut expected = vec![0u32; parts.len()];
+        let mut time = 0i64;
+        for _ in 0..count {
+            time = time.wrapping_add(unzigzag(from.varint()?));
+            let part = from.small()?;
+            let next = expected
+                .get_mut(part as usize)
+                .ok_or(StateError::Damaged(from.at))?;
+            let position = i64::from(*next).wrapping_add(unzigzag(from.varint()?));
+            let position = u32::try_from(position).map_err(|_| StateError::Damaged(from.at))?;
+            *next = position.wrapping_add(1);
+            let text = from.small()?.checked_sub(1);
+            let time = time.checked_mul(unit).ok_or(StateError::Damaged(from.at))?;
+            lines.push(LineState {
+                time,
+                part,
+                position,
+                text,
+            });
+        }
+        let count = from.count(3)?;
+        let mut older = Vec::with_capacity(count);
+        for _ in 0..count {
+            let place = match from.byte()? {
+                0 => Place::Field,
+                1 => Place::Metadata,
+                _ => return Err(StateError::Damaged(from.at)),
+            };
+            let name = from.text()?;
+            let line = from.small()?;
+            if line as usize >= lines.len() {
+                return Err(StateError::Damaged(from.at));
+            }
+            older.push(Older { place, name, line });
+        }
+        if from.at != bytes.len() {
+            return Err(StateError::Damaged(from.at));
+        }
+        Ok(Self {
+            key_name,
+            text_name,
+            reason,
+            sealed_at,
+            parts,
+            lines,
+            older,
+        })
+    }
+}
+
+struct Cursor<'a> {
+    bytes: &'a [u8],
+    at: usize,
+}
+
+impl Cursor<'_> {
+    fn byte(&mut self) -> Result<u8, StateError> {
+        let byte = *self.bytes.get(self.at).ok_or(StateError::Damaged(self.at))?;
+        self.at += 1;
+        Ok(byte)
+    }
+
+    fn varint(&mut self) -> Result<u64, StateError> {
+        let mut value = 0u64;
+        for shift in (0..64).step_by(7) {
+            let byte = self.byte()?;
+            value |= u64::from(byte & 0x7f) << shift;
+            if byte < 0x80 {
+                return Ok(value);
+            }
+        }
+        Err(StateError::Damaged(self.at))
+    }
+
+    fn small(&mut self) -> Result<u32, StateError> {
+        u32::try_from(self.varint()?).map_err(|_| StateError::Damaged(self.at))
+    }
+
+    /// A count of things of at least `least` bytes each: never more than the rest can hold, so that a damaged
+    /// count reserves nothing.
+    fn count(&mut self, least: usize) -> Result<usize, StateError> {
+        let count = self.varint()?;
+        let room = (self.bytes.len() - self.at) / least;
+        usize::try_from(count)
+            .ok()
+            .filter(|&count| count <= room)
+            .ok_or(StateError::Damaged(self.at))
+    }
+
+    fn array<const N: usize>(&mut self) -> Result<[u8; N], StateError> {
+        let piece = self
+            .bytes
+            .get(self.at..self.at + N)
+            .ok_or(StateError::Damaged(self.at))?;
+        self.at += N;
+        piece.try_into().map_err(|_| StateError::Damaged(self.at))
+    }
+
+    fn text(&mut self) -> Result<String, StateError> {
+        let length = self.count(1)?;
+        let piece = self
+            .bytes
+            .get(self.at..self.at + length)
+            .ok_or(StateError::Damaged(self.at))?;
+        self.at += length;
+        String::from_utf8(piece.to_vec()).map_err(|_| StateError::Damaged(self.at))
+    }
+}
+
+fn put(out: &mut Vec<u8>, mut value: u64) {
+    while value >= 0x80 {
+        out.push(value as u8 | 0x80);
+        value >>= 7;
+    }
+    out.push(value as u8);
+}
+
+fn put_text(out: &mut Vec<u8>, text: &str) {
+    put(out, text.len() as u64);
+    out.extend_from_slice(text.as_bytes());
+}
+
+fn zigzag(value: i64) -> u64 {
+    ((value << 1) ^ (value >> 63)) as u64
+}
+
+fn unzigzag(value: u64) -> i64 {
+    (value >> 1) as i64 ^ -((value & 1) as i64)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn states() -> impl Strategy<Value = State> {
+        let parts = prop::collection::vec((any::<[u8; 12]>(), any::<i64>(), any::<u32>()), 1..4);
+        (
+            parts,
+            any::<bool>(),
+            0..5usize,
+            any::<i64>(),
+            prop::option::of("[a-z]{0,9}"),
+        )
+            .prop_flat_map(|(parts, key, reason, sealed_at, text_name)| {
+                let n = parts.len() as u32;
+                let line = (
+                    any::<i64>(),
+                    0..n,
+                    any::<u32>(),
+                    prop::option::of(0..u32::MAX - 1),
+                );
+                prop::collection::vec(line, 0..20).prop_map(move |lines| State {
+                    key_name: if key {
+                        DEFAULT_KEY.into()
+                    } else {
+                        "trace.id".into()
+                    },
+                    text_name: text_name.clone(),
+                    reason: Reason::ALL[reason],
+                    sealed_at,
+                    parts: parts
+                        .iter()
+                        .map(|&(id, received, total)| PartState {
+                            id: PartId(id),
+                            received,
+                            total,
+                        })
+                        .collect(),
+                    older: lines
+                        .iter()
+                        .enumerate()
+                        .filter(|(i, _)| i % 3 == 1)
+                        .map(|(i, _)| Older {
+                            place: if i % 2 == 0 { Place::Field } else { Place::Metadata },
+                            name: format!("field {i}"),
+                            line: i as u32,
+                        })
+                        .collect(),
+                    lines: lines
+                        .into_iter()
+                        .map(|(time, part, position, text)| LineState {
+                            time,
+                            part,
+                            position,
+                            text,
+                        })
+                        .collect(),
+                })
+            })
+    }
+
+    proptest! {
+        #[test]
+        fn reads_what_it_wrote(state in states()) {
+            let mut text = Vec::new();
+            state.write(&mut text);
+            prop_assert_eq!(State::read(std::str::from_utf8(&text).unwrap()).unwrap(), state);
+        }
+
+        #[test]
+        fn damage_is_an_error_or_another_state_but_never_a_panic(state in states(), at in any::<prop::sample::Index>(), byte in any::<u8>()) {
+            let mut text = Vec::new();
+            state.write(&mut text);
+            let mut bytes = URL_SAFE_NO_PAD.decode(&text).unwrap();
+            let at = at.index(bytes.len());
+            bytes[at] = byte;
+            State::read(&URL_SAFE_NO_PAD.encode(&bytes)).ok();
+            prop_assert!(State::read(&URL_SAFE_NO_PAD.encode(&bytes[..at])).is_err());
+        }
+    }
+
+    #[test]
+    fn a_newer_version_is_said_to_be_one() {
+        assert_eq!(
+            State::read(&URL_SAFE_NO_PAD.encode([9, 0])),
+            Err(StateError::Version(9))
+        );
+        assert_eq!(State::read("!"), Err(StateError::Base64));
+    }
+}

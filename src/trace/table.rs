@@ -1,0 +1,421 @@
+//! The open traces of one shard, and when they are sealed.
+//!
+//! Owns the order of use, the limits and the bookkeeping of bytes. Time is an argument; there is no I/O and no
+//! thread. `H` is whatever must be held until a part is written (the journal's hold on the chunk).
+//!
+//! There is one idle timeout, so the order of last use is the order of expiry, and a least-recently-used list is all
+//! that is needed: no timer per trace.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use lru::LruCache;
+
+use super::document::{Gathered, Line, PartInfo};
+use super::part::PartId;
+use super::state::Reason;
+
+/// Bytes that a trace costs beyond its records: list node, hash slot, key, vectors.
+const TRACE_OVERHEAD: usize = 320;
+/// Bytes before each record in a trace's buffer.
+const HEADER: usize = 24;
+
+/// When traces are sealed. All times in µs.
+#[derive(Clone, Debug)]
+pub struct Limits {
+    /// How long a completed trace waits for stragglers from other connections.
+    pub linger: i64,
+    /// How long after its last record an incomplete trace is sealed.
+    pub idle_timeout: i64,
+    /// How long a trace may take records at the most.
+    pub max_age: i64,
+    /// Open traces in this shard.
+    pub max_traces: usize,
+    /// Bytes of all open traces of this shard.
+    pub max_bytes: usize,
+    /// Bytes of one trace's records; what is beyond goes to the dead letter.
+    pub max_trace_bytes: usize,
+}
+
+/// A record on its way into the table.
+#[derive(Clone, Copy, Debug)]
+pub struct Incoming<'a> {
+    /// The trace id, not empty.
+    pub key: &'a [u8],
+    /// Event time, Unix ns.
+    pub time: i64,
+    /// The part that it belongs to.
+    pub part: PartId,
+    /// When the part was received, Unix µs.
+    pub received: i64,
+    /// Its number in the chunk.
+    pub position: u32,
+    /// The record, a MessagePack map.
+    pub record: &'a [u8],
+    /// Its metadata, a MessagePack map, or empty.
+    pub metadata: &'a [u8],
+    /// The tag that it came under.
+    pub tag: &'a Arc<str>,
+    /// Whether it says that its trace is complete.
+    pub completes: bool,
+}
+
+/// What became of a record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[must_use = "a record that found no room must go to the dead letter"]
+pub enum Added {
+    /// It is in its trace.
+    Kept,
+    /// Its trace is at `max_trace_bytes`.
+    NoRoom,
+}
+
+/// A part of an open trace.
+#[derive(Debug)]
+struct Part<H> {
+    info: PartInfo,
+    hold: H,
+}
+
+/// An open trace.
+#[derive(Debug)]
+pub struct Trace<H> {
+    parts: Vec<Part<H>>,
+    /// Records, each behind its header: time, part, position, lengths of record and metadata.
+    buffer: Vec<u8>,
+    tags: Vec<Arc<str>>,
+    opened: i64,
+    last_seen: i64,
+    /// Number of records in `buffer`.
+    lines: u32,
+    /// It stands in the queue of those that are due.
+    queued: bool,
+}
+
+/// A trace that has left the table.
+#[derive(Debug)]
+pub struct Closed<H> {
+    /// Its id.
+    pub key: Arc<[u8]>,
+    /// Its content.
+    pub trace: Trace<H>,
+    /// Why it left.
+    pub reason: Reason,
+}
+
+/// The open traces of one shard.
+#[derive(Debug)]
+pub struct Table<H> {
+    limits: Limits,
+    open: LruCache<Arc<[u8]>, Trace<H>, foldhash::quality::RandomState>,
+    /// Complete or too old, in the order in which they are due: the linger is the same for all.
+    due: VecDeque<(i64, Reason, Arc<[u8]>)>,
+    bytes: usize,
+    lines: u64,
+}
+
+impl<H> Table<H> {
+    /// An empty table.
+    pub fn new(limits: Limits) -> Self {
+        let open = LruCache::unbounded_with_hasher(foldhash::quality::RandomState::default());
+        Self {
+            limits,
+            open,
+            due: VecDeque::new(),
+            bytes: 0,
+            lines: 0,
+        }
+    }
+
+    /// Open traces.
+    pub fn len(&self) -> usize {
+        self.open.len()
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.open.is_empty()
+    }
+
+    /// Bytes of all open traces, with what they cost beyond their records.
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// Records in all open traces.
+    pub fn lines(&self) -> u64 {
+        self.lines
+    }
+
+    /// Puts a record into its trace, opening it if need be. `hold` is called when the record begins a part.
+    pub fn add(&mut self, now: i64, incoming: &Incoming<'_>, hold: impl FnOnce() -> H) -> Added {
+        let size = HEADER + incoming.record.len() + incoming.metadata.len();
+        if let Some(trace) = self.open.get_mut(incoming.key) {
+            let before = trace.cost();
+            let added = trace.add(now, incoming, hold, self.limits.max_trace_bytes, size);
+            let cost = trace.cost();
+            self.lines += u64::from(added == Added::Kept);
+            let age = now.saturating_sub(trace.opened);
+            let due = match (trace.queued, incoming.completes, age >= self.limits.max_age) {
+                (false, true, _) => Some((now.saturating_add(self.limits.linger), Reason::Completed)),
+                (false, false, true) => Some((now, Reason::MaxAge)),
+                _ => None,
+            };
+            trace.queued |= due.is_some();
+            self.bytes = self.bytes + cost - before;
+            if let Some((due, reason)) = due {
+                self.queue(due, reason, incoming.key);
+            }
+            return added;
+        }
+        let mut trace = Trace::new(now, size);
+        let added = trace.add(now, incoming, hold, self.limits.max_trace_bytes, size);
+        trace.queued = incoming.completes;
+        self.lines += u64::from(added == Added::Kept);
+        self.bytes += trace.cost();
+        let key: Arc<[u8]> = Arc::from(incoming.key);
+        if incoming.completes {
+            let due = now.saturating_add(self.limits.linger);
+            self.due.push_back((due, Reason::Completed, Arc::clone(&key)));
+        }
+        self.open.push(key, trace);
+        added
+    }
+
+    #[inline(never)]
+    fn queue(&mut self, due: i64, reason: Reason, key: &[u8]) {
+        let entry = (due, reason, Arc::from(key));
+        if reason == Reason::Completed {
+            self.due.push_back(entry);
+        } else {
+            self.due.push_front(entry);
+        }
+    }
+
+    /// The next trace that must be sealed by now: complete or too old, idle, or in the way of newer ones.
+    /// Call it until it gives `None`, after each chunk and at each tick.
+    pub fn next_closed(&mut self, now: i64) -> Option<Closed<H>> {
+        while let Some((due, reason, _)) = self.due.front()
+            && *due <= now
+        {
+            let reason = *reason;
+            let Some((_, _, key)) = self.due.pop_front() else {
+                break;
+            };
+            // One that was sealed for want of room in the meantime is not there any more; one that was opened again
+            // under the same id is not marked, and waits for its own turn.
+            if self.open.peek(&key).is_some_and(|trace| trace.queued) {
+                return self.close(&key, reason);
+            }
+        }
+        let (key, oldest) = self.open.peek_lru()?;
+        let reason = if now.saturating_sub(oldest.last_seen) >= self.limits.idle_timeout && !oldest.queued {
+            Reason::Idle
+        } else if self.open.len() > self.limits.max_traces || self.bytes > self.limits.max_bytes {
+            Reason::Evicted
+        } else {
+            return None;
+        };
+        let key = Arc::clone(key);
+        self.close(&key, reason)
+    }
+
+    /// Closes the trace that was used least recently, whatever its age.
+    pub fn close_any(&mut self, reason: Reason) -> Option<Closed<H>> {
+        let (key, _) = self.open.peek_lru()?;
+        let key = Arc::clone(key);
+        self.close(&key, reason)
+    }
+
+    /// Closes all traces of which `pinned` says so of one of their holds.
+    pub fn close_holding(&mut self, mut pinned: impl FnMut(&H) -> bool) -> Vec<Closed<H>> {
+        let keys: Vec<Arc<[u8]>> = self
+            .open
+            .iter()
+            .filter(|(_, trace)| trace.parts.iter().any(|part| pinned(&part.hold)))
+            .map(|(key, _)| Arc::clone(key))
+            .collect();
+        keys.iter()
+            .filter_map(|key| self.close(key, Reason::Evicted))
+            .collect()
+    }
+
+    fn close(&mut self, key: &[u8], reason: Reason) -> Option<Closed<H>> {
+        let (key, trace) = self.open.pop_entry(key)?;
+        self.bytes -= trace.cost();
+        self.lines -= u64::from(trace.lines);
+        Some(Closed { key, trace, reason })
+    }
+}
+
+impl<H> Trace<H> {
+    fn new(now: i64, first: usize) -> Self {
+        // Room for a few records of the size of the first, so that a usual trace grows once or not at all.
+        let buffer = Vec::with_capacity((first * 2).min(4096).max(first));
+        Self {
+            parts: Vec::with_capacity(1),
+            buffer,
+            tags: Vec::new(),
+            opened: now,
+            last_seen: now,
+            lines: 0,
+            queued: false,
+        }
+    }
+
+    fn cost(&self) -> usize {
+        TRACE_OVERHEAD + self.buffer.capacity() + self.parts.capacity() * size_of::<Part<H>>()
+    }
+
+    fn add(
+        &mut self,
+        now: i64,
+        incoming: &Incoming<'_>,
+        hold: impl FnOnce() -> H,
+        max_bytes: usize,
+        size: usize,
+    ) -> Added {
+        self.last_seen = now;
+        // The records of a part follow each other, so only the last part can be this record's.
+        if self.parts.last().is_none_or(|part| part.info.id != incoming.part) {
+            let info = PartInfo {
+                id: incoming.part,
+                received: incoming.received,
+                total: 0,
+            };
+            self.parts.push(Part { info, hold: hold() });
+            if !self
+                .tags
+                .iter()
+                .any(|tag| Arc::ptr_eq(tag, incoming.tag) || tag == incoming.tag)
+            {
+                self.tags.push(Arc::clone(incoming.tag));
+            }
+        }
+        if let Some(part) = self.parts.last_mut() {
+            part.info.total += 1;
+        }
+        if self.lines > 0 && self.buffer.len() + size > max_bytes {
+            return Added::NoRoom;
+        }
+        let part = self.parts.len() as u32 - 1;
+        let (record, metadata) = (incoming.record.len() as u32, incoming.metadata.len() as u32);
+        let mut header = [0u8; HEADER];
+        header[0..8].copy_from_slice(&incoming.time.to_le_bytes());
+        header[8..12].copy_from_slice(&part.to_le_bytes());
+        header[12..16].copy_from_slice(&incoming.position.to_le_bytes());
+        header[16..20].copy_from_slice(&record.to_le_bytes());
+        header[20..24].copy_from_slice(&metadata.to_le_bytes());
+        if self.buffer.capacity() - self.buffer.len() < size {
+            // Half again instead of twice: open traces are most of the memory.
+            self.buffer.reserve_exact(size.max(self.buffer.len() / 2));
+        }
+        self.buffer.extend_from_slice(&header);
+        self.buffer.extend_from_slice(incoming.record);
+        self.buffer.extend_from_slice(incoming.metadata);
+        self.lines += 1;
+        Added::Kept
+    }
+
+    /// Records in it.
+    pub fn lines(&self) -> u32 {
+        self.lines
+    }
+
+    /// The holds of its parts; what it was made of is gone then.
+    pub fn into_holds(self) -> impl Iterator<Item = H> {
+        self.parts.into_iter().map(|part| part.hold)
+    }
+
+    /// Its content for rendering, and how many of its records are left out because they stand in it twice (a chunk
+    /// that came again after the window in which repeated chunks are told).
+    pub fn gathered<'a>(
+        &'a self,
+        key: &'a [u8],
+        reason: Reason,
+        sealed_at: i64,
+        parts: &'a mut Vec<PartInfo>,
+    ) -> (Gathered<'a>, u32) {
+        parts.clear();
+        parts.extend(self.parts.iter().map(|part| part.info));
+        let mut lines = Vec::with_capacity(self.lines as usize);
+        lines.extend(self.iter());
+        let twice = merge_equal_parts(parts, &mut lines);
+        let mut tags: Vec<&str> = self.tags.iter().map(|tag| &**tag).collect();
+        tags.sort_unstable();
+        (
+            Gathered {
+                key,
+                parts,
+                lines,
+                tags,
+                reason,
+                sealed_at,
+            },
+            twice,
+        )
+    }
+
+    fn iter(&self) -> impl Iterator<Item = Line<'_>> {
+        let mut rest = self.buffer.as_slice();
+        std::iter::from_fn(move || {
+            let (header, body) = rest.split_first_chunk::<HEADER>()?;
+            let word = |at: usize| {
+                header[at..at + 4]
+                    .try_into()
+                    .map(u32::from_le_bytes)
+                    .unwrap_or_default()
+            };
+            let time = header[..8].try_into().map(i64::from_le_bytes).unwrap_or_default();
+            let (record, body) = body.split_at_checked(word(16) as usize)?;
+            let (metadata, after) = body.split_at_checked(word(20) as usize)?;
+            rest = after;
+            Some(Line {
+                time,
+                part: word(8),
+                position: word(12),
+                record,
+                metadata,
+            })
+        })
+    }
+}
+
+/// Makes parts of the same id one. Gives how many lines went because they were there twice.
+fn merge_equal_parts(parts: &mut Vec<PartInfo>, lines: &mut Vec<Line<'_>>) -> u32 {
+    let few = parts.len() <= 8;
+    let unique = if few {
+        parts
+            .iter()
+            .enumerate()
+            .all(|(i, part)| parts[..i].iter().all(|other| other.id != part.id))
+    } else {
+        let mut ids: Vec<PartId> = parts.iter().map(|part| part.id).collect();
+        ids.sort_unstable();
+        ids.windows(2).all(|pair| pair[0] != pair[1])
+    };
+    if unique {
+        return 0;
+    }
+    let mut number = std::collections::HashMap::new();
+    let mut merged: Vec<PartInfo> = Vec::with_capacity(parts.len());
+    let mut to = Vec::with_capacity(parts.len());
+    for part in parts.iter() {
+        let at = *number.entry(part.id).or_insert_with(|| {
+            merged.push(*part);
+            merged.len() - 1
+        });
+        // The same reception rule as in `union`: of one part received twice the later reception counts.
+        merged[at].received = merged[at].received.max(part.received);
+        merged[at].total = merged[at].total.max(part.total);
+        to.push(at as u32);
+    }
+    let before = lines.len();
+    let mut seen = std::collections::HashSet::new();
+    lines.retain_mut(|line| {
+        line.part = to.get(line.part as usize).copied().unwrap_or(line.part);
+        seen.insert((line.part, line.position))
+    });
+    *parts = merged;
+    (before - lines.len()) as u32
+}

@@ -1,0 +1,171 @@
+//! When traces are sealed: completion and linger, idleness, age, room; and that nothing is lost on the way.
+
+use serde_json::json;
+
+use super::super::{Added, Closed, Incoming, Limits, Table};
+use super::*;
+
+const SECOND: i64 = 1_000_000;
+
+fn limits() -> Limits {
+    Limits {
+        linger: SECOND,
+        idle_timeout: 30 * SECOND,
+        max_age: 600 * SECOND,
+        max_traces: 1000,
+        max_bytes: 1 << 30,
+        max_trace_bytes: 1 << 20,
+    }
+}
+
+struct Fixture {
+    table: Table<u64>,
+    holds: u64,
+    tag: Arc<str>,
+}
+
+impl Fixture {
+    fn new(limits: Limits) -> Self {
+        Self {
+            table: Table::new(limits),
+            holds: 0,
+            tag: tag("app"),
+        }
+    }
+
+    fn add(&mut self, now: i64, key: &str, part: u8, completes: bool) -> Added {
+        let record = record(&json!({"traceId": key, "message": "x".repeat(100)}));
+        let incoming = Incoming {
+            key: key.as_bytes(),
+            time: now,
+            part: PartId([part; 12]),
+            received: now,
+            position: now as u32,
+            record: &record,
+            metadata: b"",
+            tag: &self.tag,
+            completes,
+        };
+        let holds = &mut self.holds;
+        self.table.add(now, &incoming, || {
+            *holds += 1;
+            *holds
+        })
+    }
+
+    fn closed(&mut self, now: i64) -> Vec<(String, Reason, u32)> {
+        let mut all = Vec::new();
+        while let Some(Closed { key, trace, reason }) = self.table.next_closed(now) {
+            all.push((String::from_utf8(key.to_vec()).unwrap(), reason, trace.lines()));
+            assert!(trace.into_holds().count() > 0);
+        }
+        all
+    }
+}
+
+#[test]
+fn a_complete_trace_waits_for_stragglers() {
+    let mut f = Fixture::new(limits());
+    assert_eq!(f.add(0, "a", 1, false), Added::Kept);
+    assert_eq!(f.add(10, "a", 1, true), Added::Kept);
+    assert_eq!(f.closed(SECOND), []);
+    assert_eq!(f.add(SECOND, "a", 2, false), Added::Kept);
+    assert_eq!(f.closed(SECOND + 10), [("a".into(), Reason::Completed, 3)]);
+    assert_eq!(
+        (f.table.len(), f.table.bytes(), f.table.lines(), f.holds),
+        (0, 0, 0, 2)
+    );
+}
+
+#[test]
+fn an_idle_trace_is_sealed_and_a_busy_one_is_not() {
+    let mut f = Fixture::new(limits());
+    for (now, key) in [(0, "a"), (1, "b"), (20 * SECOND, "a")] {
+        assert_eq!(f.add(now, key, 1, false), Added::Kept);
+    }
+    assert_eq!(f.closed(30 * SECOND), []);
+    assert_eq!(f.closed(30 * SECOND + 1), [("b".into(), Reason::Idle, 1)]);
+    assert_eq!(f.closed(50 * SECOND), [("a".into(), Reason::Idle, 2)]);
+}
+
+#[test]
+fn a_trace_that_never_rests_is_sealed_by_age() {
+    let mut f = Fixture::new(limits());
+    let mut sealed = Vec::new();
+    for second in 0..=600 {
+        assert_eq!(f.add(second * SECOND, "a", 1, false), Added::Kept);
+        sealed.extend(f.closed(second * SECOND));
+    }
+    assert_eq!(sealed, [("a".into(), Reason::MaxAge, 601)]);
+}
+
+#[test]
+fn the_least_recently_used_gives_way() {
+    let mut f = Fixture::new(Limits {
+        max_traces: 2,
+        ..limits()
+    });
+    for (now, key) in [(0, "a"), (1, "b"), (2, "a"), (3, "c")] {
+        assert_eq!(f.add(now, key, 1, false), Added::Kept);
+    }
+    assert_eq!(f.closed(3), [("b".into(), Reason::Evicted, 1)]);
+    let mut f = Fixture::new(Limits {
+        max_bytes: 10_000,
+        ..limits()
+    });
+    for i in 0..100 {
+        assert_eq!(f.add(i, &i.to_string(), 1, false), Added::Kept);
+        f.closed(i);
+        assert!(f.table.bytes() <= 10_000);
+    }
+    assert!(f.table.len() > 5);
+}
+
+#[test]
+fn a_trace_beyond_its_bytes_keeps_its_first_lines() {
+    let mut f = Fixture::new(Limits {
+        max_trace_bytes: 500,
+        ..limits()
+    });
+    let added: Vec<_> = (0..6).map(|now| f.add(now, "a", 1, false)).collect();
+    assert_eq!(&added[..3], [Added::Kept; 3]);
+    assert_eq!(&added[3..], [Added::NoRoom; 3]);
+    let Closed { key, trace, reason } = f.table.close_any(Reason::Shutdown).unwrap();
+    let mut parts = Vec::new();
+    let (gathered, twice) = trace.gathered(&key, reason, 9, &mut parts);
+    assert_eq!((gathered.lines.len(), gathered.parts[0].total, twice), (3, 6, 0));
+}
+
+#[test]
+fn a_chunk_that_came_twice_is_in_it_once() {
+    let mut f = Fixture::new(limits());
+    for (now, part) in [(5, 1), (6, 2), (5, 1)] {
+        assert_eq!(f.add(now, "a", part, false), Added::Kept);
+    }
+    let Closed { key, trace, reason } = f.table.close_any(Reason::Idle).unwrap();
+    let mut parts = Vec::new();
+    let (gathered, twice) = trace.gathered(&key, reason, 9, &mut parts);
+    assert_eq!((gathered.lines.len(), gathered.parts.len(), twice), (2, 2, 1));
+    assert_eq!(
+        trace.into_holds().count(),
+        3,
+        "the hold of the second reception is given back too"
+    );
+}
+
+#[test]
+fn traces_that_pin_something_can_be_closed_at_once() {
+    let mut f = Fixture::new(limits());
+    for (now, key, part) in [(0, "a", 1), (1, "b", 2), (2, "a", 3), (3, "c", 4)] {
+        assert_eq!(f.add(now, key, part, false), Added::Kept);
+    }
+    let mut closed: Vec<_> = f
+        .table
+        .close_holding(|hold| *hold <= 2)
+        .into_iter()
+        .map(|closed| closed.trace.lines())
+        .collect();
+    closed.sort_unstable();
+    assert_eq!(closed, [1, 2]);
+    assert_eq!(f.table.len(), 1);
+}

@@ -1,0 +1,267 @@
+//! The union is a join: for any parts, however they are spread over documents, however often a part was received
+//! and in whichever order documents are joined, the result is the document that one gatherer of all would write.
+
+use proptest::prelude::*;
+use serde_json::{Value, json};
+
+use super::super::state::State;
+use super::super::{NotOurs, Union, union};
+use super::*;
+
+/// A document in a form that can be compared: names without order, the state taken apart and its parts by id.
+fn canonical(document: &[u8]) -> Value {
+    let mut document = value(document);
+    let state = State::read(document["windrow"]["state"].as_str().unwrap()).unwrap();
+    let id = |part: u32| format!("{:?}", state.parts[part as usize].id);
+    let mut parts: Vec<_> = state.parts.iter().map(|part| format!("{part:?}")).collect();
+    parts.sort();
+    let lines: Vec<_> = state
+        .lines
+        .iter()
+        .map(|line| {
+            format!(
+                "{} {} {} {:?}",
+                line.time,
+                id(line.part),
+                line.position,
+                line.text
+            )
+        })
+        .collect();
+    let mut older: Vec<_> = state.older.iter().map(|older| format!("{older:?}")).collect();
+    older.sort();
+    document["windrow"]["state"] = json!({
+        "parts": parts, "lines": lines, "older": older, "reason": state.reason.as_str(), "sealed": state.sealed_at,
+        "key": state.key_name, "text": state.text_name,
+    });
+    document
+}
+
+fn joined(a: &[u8], b: &[u8]) -> Vec<u8> {
+    match union(a, b).unwrap() {
+        Union::Same => a.to_vec(),
+        Union::Merged { document, .. } => document,
+    }
+}
+
+fn records() -> impl Strategy<Value = Vec<(i64, Vec<u8>, Vec<u8>)>> {
+    let text = prop_oneof![Just(None), "[a-c\n\"é]{0,6}".prop_map(Some)];
+    let text_name = prop_oneof![Just("message"), Just("log"), Just("msg")];
+    let fields = prop::collection::btree_map("[f-i]", 0..1000u32, 0..4);
+    let metadata = prop::collection::btree_map("[m-n]", 0..1000u32, 0..2);
+    prop::collection::vec((0..4i64, text_name, text, fields, metadata), 1..5).prop_map(|records| {
+        records
+            .into_iter()
+            .map(|(time, name, text, fields, metadata)| {
+                let mut map = json!(fields);
+                map["traceId"] = json!("t");
+                if let Some(text) = text {
+                    map[name] = json!(text);
+                }
+                let metadata = if metadata.is_empty() {
+                    Vec::new()
+                } else {
+                    record(&json!(metadata))
+                };
+                (time * 1_000_000_000, record(&map), metadata)
+            })
+            .collect()
+    })
+}
+
+/// Up to five parts; for each document: which parts it saw, when it received each, why and when it was sealed.
+#[derive(Clone, Debug)]
+struct Case {
+    parts: Vec<TestPart>,
+    documents: Vec<(Vec<(usize, i64)>, usize, i64)>,
+}
+
+fn cases(documents: usize) -> impl Strategy<Value = Case> {
+    prop::collection::vec(records(), 1..5).prop_flat_map(move |records| {
+        let n = records.len();
+        let tags = ["app", "web", "db", "cache"];
+        let parts: Vec<TestPart> = records
+            .into_iter()
+            .enumerate()
+            .map(|(i, records)| TestPart {
+                id: [i as u8 + 1; 12],
+                received: 0,
+                tag: tags[i % 4],
+                records,
+            })
+            .collect();
+        let seen =
+            prop::collection::btree_map(0..n, 1..6i64, 1..=n).prop_map(|map| map.into_iter().collect());
+        prop::collection::vec((seen, 0..5usize, 0..9i64), documents).prop_map(move |documents| Case {
+            parts: parts.clone(),
+            documents,
+        })
+    })
+}
+
+impl Case {
+    fn document(&self, number: usize) -> Vec<u8> {
+        let (seen, reason, sealed_at) = &self.documents[number];
+        let parts: Vec<TestPart> = seen
+            .iter()
+            .map(|&(part, received)| TestPart {
+                received,
+                ..self.parts[part].clone()
+            })
+            .collect();
+        render("t", &parts, Reason::ALL[*reason], *sealed_at)
+    }
+
+    /// What one gatherer of everything would have written.
+    fn whole(&self) -> Vec<u8> {
+        let mut latest = std::collections::BTreeMap::new();
+        for (part, received) in self.documents.iter().flat_map(|(seen, _, _)| seen) {
+            let at = latest.entry(*part).or_insert(*received);
+            *at = (*at).max(*received);
+        }
+        let parts: Vec<TestPart> = latest
+            .into_iter()
+            .map(|(part, received)| TestPart {
+                received,
+                ..self.parts[part].clone()
+            })
+            .collect();
+        let reason = self
+            .documents
+            .iter()
+            .map(|(_, reason, _)| Reason::ALL[*reason])
+            .max()
+            .unwrap();
+        let sealed_at = self
+            .documents
+            .iter()
+            .map(|(_, _, sealed_at)| *sealed_at)
+            .min()
+            .unwrap();
+        render("t", &parts, reason, sealed_at)
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(400))]
+
+    #[test]
+    fn equals_what_one_gatherer_of_all_would_write(case in cases(3)) {
+        let documents: Vec<_> = (0..3).map(|i| case.document(i)).collect();
+        let all = joined(&joined(&documents[0], &documents[1]), &documents[2]);
+        prop_assert_eq!(canonical(&all), canonical(&case.whole()));
+    }
+
+    #[test]
+    fn is_commutative_associative_and_idempotent(case in cases(3)) {
+        let [a, b, c] = [0, 1, 2].map(|i| case.document(i));
+        let ab = joined(&a, &b);
+        prop_assert_eq!(canonical(&ab), canonical(&joined(&b, &a)));
+        prop_assert_eq!(canonical(&joined(&ab, &c)), canonical(&joined(&a, &joined(&b, &c))));
+        prop_assert_eq!(union(&ab, &a).unwrap(), Union::Same);
+        prop_assert_eq!(union(&ab, &b).unwrap(), Union::Same);
+        prop_assert_eq!(union(&ab, &ab).unwrap(), Union::Same);
+    }
+
+    #[test]
+    fn a_changed_document_is_an_error_or_a_document_but_never_a_panic(case in cases(2), at in any::<prop::sample::Index>(), byte in any::<u8>()) {
+        let mut a = case.document(0);
+        let at = at.index(a.len());
+        a[at] = byte;
+        if let Ok(Union::Merged { document, .. }) = union(&a, &case.document(1)) {
+            value(&document);
+        }
+    }
+}
+
+#[test]
+fn late_lines_are_counted() {
+    let part = |id: u8, received, time| TestPart {
+        id: [id; 12],
+        received,
+        tag: "app",
+        records: vec![(
+            time,
+            record(&json!({"traceId":"t","message":format!("line {id}")})),
+            Vec::new(),
+        )],
+    };
+    let first = render("t", &[part(1, 10, 1)], Reason::Completed, 20);
+    let late = render("t", &[part(2, 30, 2)], Reason::Idle, 60);
+    let document = value(&joined(&first, &late));
+    assert_eq!(document["message"], "line 1\nline 2");
+    assert_eq!(document["windrow"]["late"], 1);
+    assert_eq!(document["windrow"]["reason"], "completed");
+    assert_eq!(document["windrow"]["parts"], 2);
+}
+
+#[test]
+fn a_cut_part_is_made_whole_by_one_who_kept_it() {
+    let lines: Vec<_> = (0..3)
+        .map(|i| {
+            (
+                i64::from(i),
+                record(&json!({"traceId":"t","message":format!("line {i}")})),
+                Vec::new(),
+            )
+        })
+        .collect();
+    let whole = TestPart {
+        id: [1; 12],
+        received: 10,
+        tag: "app",
+        records: lines,
+    };
+    let full = render("t", std::slice::from_ref(&whole), Reason::Idle, 20);
+    let info = PartInfo {
+        id: PartId([1; 12]),
+        received: 10,
+        total: 3,
+    };
+    let line = Line {
+        time: 0,
+        part: 0,
+        position: 0,
+        record: &whole.records[0].1,
+        metadata: b"",
+    };
+    let cut = Gathered {
+        key: b"t",
+        parts: &[info],
+        lines: vec![line],
+        tags: vec!["app"],
+        reason: Reason::Idle,
+        sealed_at: 20,
+    };
+    let mut out = Vec::new();
+    Renderer::default().trace(&mut out, &Names::default(), cut);
+    assert_eq!(value(&out)["windrow"]["truncated"], 2);
+    let document = value(&joined(&out, &full));
+    assert_eq!(document["message"], "line 0\nline 1\nline 2");
+    assert!(document["windrow"].get("truncated").is_none());
+}
+
+#[test]
+fn what_windrow_did_not_write_is_left_alone() {
+    let ours = render(
+        "t",
+        &[TestPart {
+            id: [1; 12],
+            received: 1,
+            tag: "a",
+            records: vec![(1, record(&json!({"traceId":"t"})), vec![])],
+        }],
+        Reason::Idle,
+        2,
+    );
+    let which = |existing: &[u8]| union(existing, &ours).unwrap_err().which;
+    assert_eq!(which(b"{\"traceId\":\"t\"}"), "existing");
+    assert_eq!(which(b"[]"), "existing");
+    assert_eq!(
+        which(b"{\"traceId\":\"t\",\"windrow\":{\"state\":\"AQ\"}}"),
+        "existing"
+    );
+    let other = String::from_utf8(ours.clone()).unwrap().replace("\"t\"", "\"u\"");
+    let NotOurs { why, .. } = union(other.as_bytes(), &ours).unwrap_err();
+    assert!(why.contains("\"u\""), "{why}");
+}

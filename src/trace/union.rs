@@ -1,0 +1,451 @@
+//! The union of two documents of one trace: every path by which a trace could become two documents ends here.
+//!
+//! Owns the rule, and nothing else: it is pure, and all outputs use it. It is a join (commutative, associative,
+//! idempotent; `tests/union.rs` beside this file holds it to that), so that it does not matter who writes first, how
+//! often an answer is lost or how a restart regroups the records:
+//!
+//! * parts: the set union by id; of one part received twice the later reception counts. (The later one, because then a
+//!   field's winner under the joined order is always the winner of one of the two documents; with the earlier one it
+//!   could be a value that neither document kept.)
+//! * lines: the set union by part and position, ordered by event time, reception of the part, part id, position.
+//! * fields: of two values the one whose line comes later in that order.
+//! * reason: the one that says most; sealed at: the earlier; tags: the set union; the rest follows from these.
+
+use std::collections::{BTreeMap, HashMap};
+use std::fmt;
+
+use serde::de::{Deserializer as _, MapAccess, Visitor};
+use serde_json::value::RawValue;
+
+use super::document::{About, begin, write_about};
+use super::json::{write_escaped, write_string};
+use super::part::PartId;
+use super::state::{LineState, Older, PartState, Place, State, StateError};
+
+/// What the union of an existing document with ours is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Union {
+    /// The existing document holds all of ours already.
+    Same,
+    /// What to write in its place.
+    Merged {
+        /// The joined document.
+        document: Vec<u8>,
+        /// Lines in it that the existing one did not have.
+        new_lines: u32,
+    },
+}
+
+/// The existing document cannot be joined: Windrow did not write it, or somebody changed it since.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{which} document cannot be joined: {why}")]
+pub struct NotOurs {
+    /// `existing` or `own`.
+    pub which: &'static str,
+    /// What is wrong with it.
+    pub why: String,
+}
+
+/// Joins two documents of one trace, JSON texts as `document` and this function write them.
+///
+/// # Errors
+///
+/// [`NotOurs`] when one of them has no readable `windrow.state`, its text does not have the lengths noted there, or
+/// the two belong to different traces.
+pub fn union(existing: &[u8], ours: &[u8]) -> Result<Union, NotOurs> {
+    let a = Document::parse(existing).map_err(|why| NotOurs {
+        which: "existing",
+        why,
+    })?;
+    let b = Document::parse(ours).map_err(|why| NotOurs { which: "own", why })?;
+    if a.key != b.key {
+        let why = format!("it is of trace {:?}, not of {:?}", a.key, b.key);
+        return Err(NotOurs {
+            which: "existing",
+            why,
+        });
+    }
+    let joined = join(&a, &b);
+    if joined.has_nothing_that_lacks_in(&a) {
+        return Ok(Union::Same);
+    }
+    let mut out = Vec::with_capacity(existing.len() + ours.len());
+    joined.write(&mut out);
+    let new_lines = (joined.lines.len() - a.state.lines.len()) as u32;
+    Ok(Union::Merged {
+        document: out,
+        new_lines,
+    })
+}
+
+/// The ids of the parts in a document, for people who look for them; none when it is not a trace's document.
+pub fn part_ids(document: &[u8]) -> Vec<String> {
+    Document::parse(document)
+        .map(|document| {
+            document
+                .state
+                .parts
+                .iter()
+                .map(|part| part.id.to_string())
+                .collect()
+        })
+        .unwrap_or_default()
+}
+
+/// A line's place in the order: event time, reception, part, position.
+type Order = (i64, i64, PartId, u32);
+
+/// A document taken apart.
+struct Document<'a> {
+    key_name: String,
+    key: String,
+    state: State,
+    text: Option<String>,
+    fields: Vec<(Place, String, &'a RawValue)>,
+    tags: Vec<String>,
+}
+
+/// A join of two, ready to be written.
+struct Joined<'a> {
+    key_name: &'a str,
+    key: &'a str,
+    text_name: Option<&'a str>,
+    parts: BTreeMap<PartId, PartState>,
+    lines: BTreeMap<Order, Option<&'a str>>,
+    fields: Vec<(Place, &'a str, Order, &'a RawValue)>,
+    tags: Vec<&'a str>,
+    state: (super::Reason, i64),
+}
+
+impl<'a> Document<'a> {
+    fn parse(json: &'a [u8]) -> Result<Self, String> {
+        let mut key = None;
+        let mut texts: HashMap<String, String> = HashMap::new();
+        let pairs = Pairs::parse(json).map_err(|error| format!("not a JSON object: {error}"))?;
+        let about = pairs.get("windrow").ok_or("it has no \"windrow\" object")?;
+        let about = Pairs::parse(about.get().as_bytes()).map_err(|error| format!("\"windrow\": {error}"))?;
+        let text_of = |raw: &RawValue| serde_json::from_str::<String>(raw.get()).ok();
+        let state = about
+            .get("state")
+            .and_then(text_of)
+            .ok_or("it has no \"windrow.state\"")?;
+        let state = State::read(&state).map_err(|error: StateError| error.to_string())?;
+        let tags = about
+            .get("tags")
+            .map_or(Ok(Vec::new()), |raw| serde_json::from_str(raw.get()));
+        let tags: Vec<String> = tags.map_err(|error| format!("\"windrow.tags\": {error}"))?;
+
+        let mut fields = Vec::with_capacity(pairs.0.len());
+        for (name, raw) in &pairs.0 {
+            if *name == state.key_name {
+                key = text_of(raw);
+            } else if state.text_name.as_ref() == Some(name) {
+                texts.insert(
+                    name.clone(),
+                    text_of(raw).ok_or("its joined text is not a string")?,
+                );
+            } else if name != "@timestamp" && name != "windrow" {
+                fields.push((Place::Field, name.clone(), *raw));
+            }
+        }
+        if let Some(metadata) = about.get("metadata") {
+            let pairs = Pairs::parse(metadata.get().as_bytes())
+                .map_err(|error| format!("\"windrow.metadata\": {error}"))?;
+            fields.extend(
+                pairs
+                    .0
+                    .into_iter()
+                    .map(|(name, raw)| (Place::Metadata, name, raw)),
+            );
+        }
+        let text = state
+            .text_name
+            .as_ref()
+            .map(|name| texts.remove(name).ok_or("its joined text is missing"));
+        let document = Self {
+            key: key.ok_or_else(|| format!("it has no {:?}", state.key_name))?,
+            key_name: state.key_name.clone(),
+            text: text.transpose()?,
+            state,
+            fields,
+            tags,
+        };
+        if document.state.lines.is_empty() {
+            return Err("it has no lines".into());
+        }
+        document
+            .line_texts()
+            .ok_or("its joined text does not have the lengths that windrow.state notes")?;
+        Ok(document)
+    }
+
+    /// Each line's own text, cut out of the joined one.
+    fn line_texts(&self) -> Option<Vec<Option<&str>>> {
+        let joined = self.text.as_deref().unwrap_or("");
+        let mut at = 0;
+        let mut some = false;
+        let mut texts = Vec::with_capacity(self.state.lines.len());
+        for line in &self.state.lines {
+            let Some(length) = line.text else {
+                texts.push(None);
+                continue;
+            };
+            if some {
+                if joined.as_bytes().get(at) != Some(&b'\n') {
+                    return None;
+                }
+                at += 1;
+            }
+            some = true;
+            let end = at.checked_add(length as usize)?;
+            texts.push(Some(joined.get(at..end)?));
+            at = end;
+        }
+        (at == joined.len()).then_some(texts)
+    }
+
+    fn line_part(&self, line: &LineState) -> Option<&PartState> {
+        self.state.parts.get(line.part as usize)
+    }
+
+    /// The line that a field's value comes from.
+    fn origin(&self, older: &HashMap<(Place, &str), u32>, place: Place, name: &str) -> Option<&LineState> {
+        match older.get(&(place, name)) {
+            Some(line) => self.state.lines.get(*line as usize),
+            None => self.state.lines.last(),
+        }
+    }
+
+    fn older(&self) -> HashMap<(Place, &str), u32> {
+        self.state
+            .older
+            .iter()
+            .map(|older| ((older.place, older.name.as_str()), older.line))
+            .collect()
+    }
+}
+
+fn join<'a>(a: &'a Document<'a>, b: &'a Document<'a>) -> Joined<'a> {
+    let mut parts: BTreeMap<PartId, PartState> = BTreeMap::new();
+    for part in a.state.parts.iter().chain(&b.state.parts) {
+        parts
+            .entry(part.id)
+            .and_modify(|known| {
+                known.received = known.received.max(part.received);
+                known.total = known.total.max(part.total);
+            })
+            .or_insert(*part);
+    }
+    let order = |document: &Document<'_>, line: &LineState| -> Option<Order> {
+        let id = document.line_part(line)?.id;
+        Some((line.time, parts.get(&id)?.received, id, line.position))
+    };
+    let mut lines: BTreeMap<Order, Option<&'a str>> = BTreeMap::new();
+    let mut fields: Vec<(Place, &'a str, Order, &'a RawValue)> = Vec::new();
+    let mut known: HashMap<(Place, &'a str), usize> = HashMap::new();
+    for document in [a, b] {
+        for (line, text) in document
+            .state
+            .lines
+            .iter()
+            .zip(document.line_texts().unwrap_or_default())
+        {
+            if let Some(order) = order(document, line) {
+                lines.entry(order).or_insert(text);
+            }
+        }
+        let older = document.older();
+        for (place, name, raw) in &document.fields {
+            let Some(order) = document
+                .origin(&older, *place, name)
+                .and_then(|line| order(document, line))
+            else {
+                continue;
+            };
+            match known.get(&(*place, name.as_str())) {
+                None => {
+                    known.insert((*place, name), fields.len());
+                    fields.push((*place, name, order, raw));
+                }
+                Some(&at) if fields[at].2 < order => fields[at] = (*place, name, order, raw),
+                Some(_) => {}
+            }
+        }
+    }
+    let mut tags: Vec<&str> = a.tags.iter().chain(&b.tags).map(String::as_str).collect();
+    tags.sort_unstable();
+    tags.dedup();
+    Joined {
+        key_name: &a.key_name,
+        key: &a.key,
+        text_name: preferred(a.state.text_name.as_deref(), b.state.text_name.as_deref()),
+        parts,
+        lines,
+        fields,
+        tags,
+        state: (
+            a.state.reason.max(b.state.reason),
+            a.state.sealed_at.min(b.state.sealed_at),
+        ),
+    }
+}
+
+/// Of two names of the text the one that a record with both would have used; unknown ones come last, by alphabet.
+fn preferred<'a>(a: Option<&'a str>, b: Option<&'a str>) -> Option<&'a str> {
+    let rank = |name: &str| {
+        ["message", "log", "msg"]
+            .iter()
+            .position(|known| *known == name)
+            .unwrap_or(usize::MAX)
+    };
+    match (a, b) {
+        (Some(a), Some(b)) => Some(if (rank(b), b) < (rank(a), a) { b } else { a }),
+        (a, b) => a.or(b),
+    }
+}
+
+impl Joined<'_> {
+    fn has_nothing_that_lacks_in(&self, a: &Document<'_>) -> bool {
+        self.lines.len() == a.state.lines.len()
+            && self.parts.len() == a.state.parts.len()
+            && a.state
+                .parts
+                .iter()
+                .all(|part| self.parts.get(&part.id) == Some(part))
+            && self.state == (a.state.reason, a.state.sealed_at)
+            && self.tags.len() == a.tags.len()
+    }
+
+    fn write(&self, out: &mut Vec<u8>) {
+        let (reason, sealed_at) = self.state;
+        let mut parts: Vec<PartState> = self.parts.values().copied().collect();
+        parts.sort_unstable_by_key(|part| (part.received, part.id));
+        let number: HashMap<PartId, u32> = parts.iter().zip(0..).map(|(part, i)| (part.id, i)).collect();
+        let line_number: HashMap<Order, u32> =
+            self.lines.keys().zip(0..).map(|(order, i)| (*order, i)).collect();
+        let first = self.lines.first_key_value().map_or(0, |(order, _)| order.0);
+        let last = self.lines.last_key_value().map_or(0, |(order, _)| order.0);
+
+        begin(out, first, self.key_name, self.key.as_bytes());
+        if let Some(name) = self.text_name {
+            out.push(b',');
+            write_string(out, name.as_bytes());
+            out.extend_from_slice(b":\"");
+            for (i, text) in self.lines.values().flatten().enumerate() {
+                if i > 0 {
+                    out.extend_from_slice(b"\\n");
+                }
+                write_escaped(out, text.as_bytes());
+            }
+            out.push(b'"');
+        }
+        let of = |place: Place| self.fields.iter().filter(move |field| field.0 == place);
+        for (_, name, _, raw) in of(Place::Field) {
+            out.push(b',');
+            write_string(out, name.as_bytes());
+            out.push(b':');
+            write_raw(out, raw);
+        }
+        let total: u64 = parts.iter().map(|part| u64::from(part.total)).sum();
+        let late = self.lines.keys().filter(|order| order.1 > sealed_at).count() as u64;
+        let about = About {
+            reason,
+            first,
+            last,
+            lines: self.lines.len(),
+            tags: &self.tags,
+            parts: parts.len(),
+            late,
+            truncated: total.saturating_sub(self.lines.len() as u64),
+        };
+        write_about(out, &about);
+        let mut metadata = of(Place::Metadata).peekable();
+        if metadata.peek().is_some() {
+            out.extend_from_slice(b",\"metadata\":{");
+            for (i, (_, name, _, raw)) in metadata.enumerate() {
+                if i > 0 {
+                    out.push(b',');
+                }
+                write_string(out, name.as_bytes());
+                out.push(b':');
+                write_raw(out, raw);
+            }
+            out.push(b'}');
+        }
+        let newest = (self.lines.len() as u32).saturating_sub(1);
+        let older = self.fields.iter().filter_map(|(place, name, order, _)| {
+            let line = *line_number.get(order)?;
+            (line != newest).then(|| Older {
+                place: *place,
+                name: (*name).to_owned(),
+                line,
+            })
+        });
+        let state = State {
+            key_name: self.key_name.to_owned(),
+            text_name: self.text_name.map(str::to_owned),
+            reason,
+            sealed_at,
+            lines: self
+                .lines
+                .iter()
+                .filter_map(|(&(time, _, id, position), text)| {
+                    let part = *number.get(&id)?;
+                    Some(LineState {
+                        time,
+                        part,
+                        position,
+                        text: text.map(|text| text.len() as u32),
+                    })
+                })
+                .collect(),
+            parts,
+            older: older.collect(),
+        };
+        out.extend_from_slice(b",\"state\":\"");
+        state.write(out);
+        out.extend_from_slice(b"\"}}");
+    }
+}
+
+/// A value as it stands, on one line: a store may give back a document that somebody wrote with line breaks.
+fn write_raw(out: &mut Vec<u8>, raw: &RawValue) {
+    out.extend(raw.get().bytes().filter(|byte| !matches!(byte, b'\n' | b'\r')));
+}
+
+/// The pairs of a JSON object in their order, values untouched.
+struct Pairs<'a>(Vec<(String, &'a RawValue)>);
+
+impl<'a> Pairs<'a> {
+    fn parse(json: &'a [u8]) -> Result<Self, serde_json::Error> {
+        let mut from = serde_json::Deserializer::from_slice(json);
+        let pairs = from.deserialize_map(PairsVisitor)?;
+        from.end()?;
+        Ok(pairs)
+    }
+
+    fn get(&self, name: &str) -> Option<&'a RawValue> {
+        self.0
+            .iter()
+            .find(|(known, _)| known == name)
+            .map(|(_, raw)| *raw)
+    }
+}
+
+struct PairsVisitor;
+
+impl<'de> Visitor<'de> for PairsVisitor {
+    type Value = Pairs<'de>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a JSON object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+        let mut pairs = Vec::new();
+        while let Some(pair) = map.next_entry()? {
+            pairs.push(pair);
+        }
+        Ok(Pairs(pairs))
+    }
+}

@@ -1,0 +1,47 @@
+//! Official Forward loggers of other languages, installed from their registries into the user's cache and fed
+//! with records: what an application would do with them, nothing of ours in between.
+
+mod go;
+mod java;
+mod node;
+mod python;
+
+use std::io::Write;
+use std::process::{Command, Stdio};
+
+use serde_json::Value;
+
+pub use go::Go;
+pub use java::Java;
+pub use node::{Node, Package};
+pub use python::Python;
+
+/// Runs a sending program to its end with the records as one JSON array on its standard input.
+///
+/// # Panics
+/// When it fails.
+#[track_caller]
+fn feed(command: &mut Command, records: &[Value]) {
+    let name = command.get_program().to_string_lossy().into_owned();
+    let mut child = command
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap_or_else(|error| panic!("cannot run {name}: {error}"));
+    let text = Value::from(records.to_vec()).to_string();
+    child
+        .stdin
+        .take()
+        .expect("piped")
+        .write_all(text.as_bytes())
+        .expect("the program reads its input");
+    let output = child.wait_with_output().expect("the program ends");
+    assert!(
+        output.status.success(),
+        "{name} failed ({}): {}{}",
+        output.status,
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr)
+    );
+}

@@ -1,0 +1,146 @@
+//! The sink's documents, with Elasticsearch's optimistic concurrency: sequence numbers and versions.
+
+use std::collections::BTreeMap;
+
+use serde_json::{Value, json};
+
+use crate::check::Stored;
+
+/// All documents by index and id.
+#[derive(Debug, Default)]
+pub(super) struct Store {
+    documents: BTreeMap<(String, String), Document>,
+    next_seq_no: u64,
+}
+
+#[derive(Debug)]
+struct Document {
+    source: Vec<u8>,
+    seq_no: u64,
+    version: u64,
+}
+
+/// One write of a bulk request.
+pub(super) struct Write<'a> {
+    pub(super) op: &'a str,
+    pub(super) index: &'a str,
+    pub(super) id: &'a str,
+    pub(super) if_seq_no: Option<u64>,
+    pub(super) source: &'a [u8],
+}
+
+/// What became of it.
+pub(super) enum Written {
+    Created(Value),
+    Updated(Value),
+    Deleted(Value),
+    Conflict(Value),
+    Malformed(Value),
+}
+
+impl Store {
+    pub(super) fn write(&mut self, write: &Write<'_>) -> Written {
+        let Write {
+            op,
+            index,
+            id,
+            if_seq_no,
+            source,
+        } = *write;
+        let key = (index.to_owned(), id.to_owned());
+        let known = self
+            .documents
+            .get(&key)
+            .map(|document| (document.seq_no, document.version));
+        let exists = op == "create" && known.is_some();
+        if exists || if_seq_no.is_some_and(|wanted| known.map(|(seq_no, _)| seq_no) != Some(wanted)) {
+            let reason = if exists {
+                format!(
+                    "[{id}]: version conflict, document already exists (current version [{:?}])",
+                    known.map(|k| k.1)
+                )
+            } else {
+                format!("[{id}]: version conflict, required seqNo [{if_seq_no:?}], current {known:?}")
+            };
+            return Written::Conflict(failure(write, 409, "version_conflict_engine_exception", &reason));
+        }
+        let delete = op == "delete";
+        if !delete && !serde_json::from_slice::<Value>(source).is_ok_and(|value| value.is_object()) {
+            return Written::Malformed(failure(
+                write,
+                400,
+                "document_parsing_exception",
+                "failed to parse",
+            ));
+        }
+        let seq_no = self.next_seq_no;
+        self.next_seq_no += 1;
+        let version = known.map_or(1, |(_, version)| version + 1);
+        let (result, status) = match (delete, known.is_some()) {
+            (true, true) => ("deleted", 200),
+            (true, false) => ("not_found", 404),
+            (false, true) => ("updated", 200),
+            (false, false) => ("created", 201),
+        };
+        let answer = json!({op: {"_index": index, "_id": id, "_version": version, "result": result, "status": status,
+            "_shards": {"total": 1, "successful": 1, "failed": 0}, "_seq_no": seq_no, "_primary_term": 1}});
+        if delete {
+            self.documents.remove(&key);
+            return Written::Deleted(answer);
+        }
+        self.documents.insert(
+            key,
+            Document {
+                source: source.to_vec(),
+                seq_no,
+                version,
+            },
+        );
+        if known.is_some() {
+            Written::Updated(answer)
+        } else {
+            Written::Created(answer)
+        }
+    }
+
+    /// One document as `GET` and `_mget` show it.
+    pub(super) fn look_up(&self, index: &str, id: &str) -> Value {
+        match self.documents.get(&(index.to_owned(), id.to_owned())) {
+            Some(document) => json!({"_index": index, "_id": id, "_version": document.version, "found": true,
+                "_seq_no": document.seq_no, "_primary_term": 1, "_source": parse(&document.source)}),
+            None if self.documents.keys().any(|key| key.0 == index) => {
+                json!({"_index": index, "_id": id, "found": false})
+            }
+            None => json!({"_index": index, "_id": id, "error": {"type": "index_not_found_exception",
+                "reason": format!("no such index [{index}]"), "index": index}}),
+        }
+    }
+
+    pub(super) fn delete(&mut self, index: &str, id: &str) -> bool {
+        self.documents
+            .remove(&(index.to_owned(), id.to_owned()))
+            .is_some()
+    }
+
+    pub(super) fn documents(&self, prefix: &str) -> Vec<Stored> {
+        self.documents
+            .iter()
+            .filter(|((index, _), _)| index.starts_with(prefix))
+            .map(|((index, id), document)| Stored {
+                index: index.clone(),
+                id: id.clone(),
+                source: parse(&document.source),
+            })
+            .collect()
+    }
+}
+
+/// An item that failed.
+pub(super) fn failure(write: &Write<'_>, status: u16, kind: &str, reason: &str) -> Value {
+    json!({write.op: {"_index": write.index, "_id": write.id, "status": status,
+        "error": {"type": kind, "reason": reason}}})
+}
+
+fn parse(source: &[u8]) -> Value {
+    serde_json::from_slice(source).unwrap_or(Value::Null)
+}

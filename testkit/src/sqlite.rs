@@ -1,0 +1,39 @@
+//! Reads the embedded store from outside, as a user with `sqlite3` would.
+
+use std::path::Path;
+
+use rusqlite::{Connection, OpenFlags};
+
+use crate::check::Stored;
+
+/// All documents of a database file. No such file yet: no documents.
+///
+/// # Panics
+/// When the file is no such store, or a document is not JSON.
+#[track_caller]
+pub fn documents(file: &Path) -> Vec<Stored> {
+    if !file.is_file() {
+        return Vec::new();
+    }
+    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let store = Connection::open_with_flags(file, flags).expect("the database opens");
+    store
+        .busy_timeout(std::time::Duration::from_secs(20))
+        .expect("a timeout");
+    let mut query = store
+        .prepare("SELECT id, document FROM documents")
+        .expect("the table of documents");
+    let rows = query
+        .query_map([], |row| Ok((row.get(0)?, row.get::<_, String>(1)?)))
+        .expect("readable rows");
+    rows.map(|row| {
+        let (id, text) = row.expect("a readable row");
+        let source = serde_json::from_str(&text).unwrap_or_else(|error| panic!("not JSON ({error}): {text}"));
+        Stored {
+            index: String::new(),
+            id,
+            source,
+        }
+    })
+    .collect()
+}

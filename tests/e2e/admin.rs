@@ -1,0 +1,93 @@
+//! The admin port: health, readiness, metrics and recent documents, under their own names and under those that
+//! Fluent Bit's users know.
+
+use windrow_testkit::load::Load;
+use windrow_testkit::server::samples;
+use windrow_testkit::wait;
+
+use crate::{SOON, assert_stored, windrow};
+
+#[test]
+fn health_ready_and_their_twins() {
+    let server = windrow().sqlite().start();
+    server.wait_ready();
+    for path in ["/health", "/api/v1/health", "/ready", "/"] {
+        assert_eq!(server.get(path).status, 200, "{path}");
+    }
+    assert_eq!(server.get("/no-such-page").status, 404);
+}
+
+#[test]
+fn metrics_count_what_was_sent() {
+    let server = windrow().sqlite().start();
+    let report = Load {
+        traces: 600,
+        chunk_records: 100,
+        repeat: 2,
+        ..Load::new(server.forward(), "m-")
+    }
+    .run();
+    assert_stored(&server, &report);
+    wait::until("the counters", SOON, || {
+        let wrong: Vec<String> = [
+            ("windrow_input_chunks_acked_total", 60.0),
+            ("windrow_input_chunks_duplicate_total", 30.0),
+            ("windrow_traces_open", 0.0),
+            ("windrow_traces_flushed_total", 600.0),
+            ("windrow_output_errors_total", 0.0),
+            ("windrow_records_duplicate_total", 3000.0),
+            ("windrow_records_delivered_total", 3000.0),
+            ("windrow_records_open", 0.0),
+            ("windrow_records_dead_letter_total", 0.0),
+            ("windrow_audit_difference", 0.0),
+            ("windrow_input_records_total", 6000.0),
+        ]
+        .into_iter()
+        .map(|(name, wanted)| (name, wanted, server.metric(name)))
+        .filter(|(_, wanted, have)| (wanted - have).abs() > 0.5)
+        .map(|(name, wanted, have)| format!("{name} is {have}, not {wanted}"))
+        .collect();
+        if wrong.is_empty() {
+            Ok(())
+        } else {
+            Err(wrong.join("; "))
+        }
+    });
+    assert!(server.metric("windrow_input_bytes_total") > 0.0);
+    let answer = server.get("/metrics");
+    assert!(
+        answer.content_type.starts_with("text/plain")
+            || answer.content_type.starts_with("application/openmetrics-text")
+    );
+    let twin = samples(&server.get("/api/v1/metrics/prometheus").text);
+    let names: Vec<String> = samples(&answer.text).into_keys().collect();
+    assert_eq!(twin.into_keys().collect::<Vec<_>>(), names);
+    assert!(names.iter().all(|name| name.starts_with("windrow_")), "{names:?}");
+}
+
+#[test]
+fn logs_are_listed_newest_first() {
+    let server = windrow().sqlite().start();
+    let report = Load {
+        traces: 120,
+        open: 10,
+        ..Load::new(server.forward(), "l-")
+    }
+    .run();
+    assert_stored(&server, &report);
+    let found = server.logs("limit=25");
+    assert_eq!(found.len(), 25);
+    let times: Vec<&str> = found
+        .iter()
+        .map(|document| document["@timestamp"].as_str().unwrap())
+        .collect();
+    assert!(times.is_sorted_by(|a, b| a >= b), "{times:?}");
+    let load = report.ledger.load();
+    let one = server.logs(&format!("traceId={}", load.trace_id(7)));
+    assert_eq!(one.len(), 1);
+    assert_eq!(one[0]["traceId"], load.trace_id(7).as_str());
+    assert!(server.logs("traceId=none").is_empty());
+    let twin = server.get("/api/v1/logs?limit=25");
+    assert_eq!(twin.text, server.get("/logs?limit=25").text);
+    assert_eq!(server.get("/logs?limit=many").status, 400);
+}

@@ -1,0 +1,108 @@
+//! When a trace is written: on completion, after its idle time, at its greatest age; and where a line goes that
+//! comes after.
+
+use serde_json::{Value, json};
+use windrow_testkit::client::Client;
+use windrow_testkit::server::Server;
+use windrow_testkit::wait;
+
+use crate::{SOON, windrow};
+
+const T: u32 = 1_790_000_000;
+
+/// Waits for the one document of a trace to have this text.
+#[track_caller]
+fn document(server: &Server, trace: &str, text: &str) -> Value {
+    wait::until(&format!("{trace}: {text:?}"), SOON, || {
+        let mut found = server.logs(&format!("traceId={trace}"));
+        match found.len() {
+            1 if found[0]["message"] == text => Ok(found.remove(0)),
+            _ => Err(format!("{found:?}")),
+        }
+    })
+}
+
+#[test]
+fn a_trace_that_never_completes_is_written_after_its_idle_time() {
+    let server = windrow().sqlite().arg("--idle-timeout", "1s").start();
+    let mut client = Client::connect(server.forward());
+    client.send(
+        "app",
+        "c1",
+        &[
+            (T, 0, json!({"traceId": "quiet", "message": "one", "step": 1})),
+            (T, 1, json!({"traceId": "quiet", "message": "two", "step": 2})),
+        ],
+    );
+    let found = document(&server, "quiet", "one\ntwo");
+    assert_eq!(found["windrow"]["reason"], "idle", "{found}");
+    assert_eq!(found["step"], 2);
+}
+
+#[test]
+fn a_line_after_completion_ends_in_the_same_document() {
+    let server = windrow().sqlite().arg("--idle-timeout", "1s").start();
+    let mut client = Client::connect(server.forward());
+    let line = |text: &str, status: u32| json!({"traceId": "late", "message": text, "status": status});
+    client.send(
+        "app",
+        "c1",
+        &[
+            (T, 10, line("begins", 102)),
+            (T, 30, line("request completed", 200)),
+        ],
+    );
+    document(&server, "late", "begins\nrequest completed");
+    // Event time decides the place of a late line, and whether its fields are the latest.
+    client.send("app", "c2", &[(T, 20, line("goes on", 103))]);
+    let found = document(&server, "late", "begins\ngoes on\nrequest completed");
+    assert_eq!(found["status"], 200);
+    client.send("app", "c3", &[(T, 40, line("afterwards", 500))]);
+    let found = document(&server, "late", "begins\ngoes on\nrequest completed\nafterwards");
+    assert_eq!(found["status"], 500);
+    assert_eq!(found["windrow"]["lines"], 4);
+    assert_eq!(found["@timestamp"], "2026-09-21T14:13:20.000Z");
+}
+
+#[test]
+fn a_straggler_within_the_linger_is_no_second_write() {
+    let server = windrow().arg("--output", "sqlite").arg("--linger", "2s").start();
+    let mut client = Client::connect(server.forward());
+    let mut other = Client::connect(server.forward());
+    client.send(
+        "app",
+        "c1",
+        &[(
+            T,
+            2,
+            json!({"traceId": "straggle", "message": "request completed"}),
+        )],
+    );
+    other.send(
+        "app",
+        "c2",
+        &[(T, 1, json!({"traceId": "straggle", "message": "before"}))],
+    );
+    let found = document(&server, "straggle", "before\nrequest completed");
+    assert_eq!(found["windrow"]["reason"], "completed");
+    assert_eq!(found["windrow"]["late"], 0, "{found}");
+}
+
+#[test]
+fn a_full_table_writes_the_oldest_and_drops_none() {
+    let mut server = windrow()
+        .sqlite()
+        .arg("--idle-timeout", "1h")
+        .arg("--max-traces", "50")
+        .start();
+    let load = windrow_testkit::load::Load {
+        traces: 500,
+        open: 500,
+        chunk_records: 100,
+        ..windrow_testkit::load::Load::new(server.forward(), "evicted-")
+    };
+    let report = load.run();
+    crate::assert_stored(&server, &report);
+    assert!(server.terminate(SOON).success());
+    assert_eq!(server.stored().len(), 500);
+}

@@ -1,0 +1,93 @@
+//! Several Windrows behind one address: each sees a part of every trace, Elasticsearch holds one document.
+
+use std::time::Duration;
+
+use windrow_testkit::check;
+use windrow_testkit::elasticsearch;
+use windrow_testkit::load::Load;
+use windrow_testkit::need;
+use windrow_testkit::sink::{Faults, Sink};
+
+use crate::{SOON, windrow};
+
+#[test]
+fn three_of_them_one_killed() {
+    let node = need!(elasticsearch::shared());
+    let client = node.client();
+    let mut servers: Vec<_> = (0..3)
+        .map(|_| windrow().elasticsearch(&node.url(), "several").start())
+        .collect();
+    let running = Load {
+        addresses: servers.iter().map(|server| server.forward()).collect(),
+        traces: 6000,
+        open: 300,
+        connections: 3,
+        chunk_records: 100,
+        spread: true,
+        rate: 8000,
+        ack_timeout: Duration::from_secs(10),
+        ..Load::new(servers[0].forward(), "v")
+    }
+    .start();
+    for kill in 1..=3 {
+        running.wait_acknowledged(kill * 7000);
+        servers[1].crash();
+    }
+    let report = running.finish();
+    check::eventually(&report.ledger, 2 * SOON, || client.documents("several-*")).assert_clean();
+    for server in &mut servers {
+        assert!(server.terminate(SOON).success());
+    }
+    check::compare(&report.ledger, &client.documents("several-*")).assert_clean();
+    assert_eq!(client.count("several-*"), 6000, "and nothing else");
+}
+
+/// All of them write the same documents at the same time, and answers get lost.
+#[test]
+fn they_meet_at_every_document() {
+    let sink = Sink::with(Faults {
+        lose_answer_every: 4,
+        item_429_every: 30,
+        ..Faults::default()
+    });
+    let servers: Vec<_> = (0..3)
+        .map(|_| windrow().elasticsearch(&sink.url(), "meet").start())
+        .collect();
+    let load = Load {
+        addresses: servers.iter().map(|server| server.forward()).collect(),
+        traces: 3000,
+        connections: 3,
+        spread: true,
+        ..Load::new(servers[0].forward(), "w")
+    };
+    let report = load.run();
+    check::eventually(&report.ledger, 2 * SOON, || sink.documents("meet-")).assert_clean();
+    assert!(sink.counts().conflicts > 0, "they never met, so nothing is shown");
+}
+
+/// A client that resends to another instance after losing an ack: the same chunk on both, every line once.
+#[test]
+fn the_same_chunks_on_two_of_them() {
+    let sink = Sink::start();
+    let servers: Vec<_> = (0..2)
+        .map(|_| windrow().elasticsearch(&sink.url(), "same").start())
+        .collect();
+    let mut reports = Vec::new();
+    for server in &servers {
+        for trace_ids in [true, false] {
+            let prefix = if trace_ids { "traced-" } else { "plain-" };
+            reports.push(
+                Load {
+                    traces: 500,
+                    trace_ids,
+                    ..Load::new(server.forward(), prefix)
+                }
+                .run(),
+            );
+        }
+    }
+    for report in reports {
+        check::eventually(&report.ledger, SOON, || sink.documents("same-")).assert_clean();
+    }
+    assert_eq!(sink.documents("same-").len(), 500 + 2500, "and nothing else");
+}
