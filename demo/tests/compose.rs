@@ -26,9 +26,15 @@ fn every_service_is_bounded_checked_and_stops_in_its_time() {
     for (name, service) in services(&compose()) {
         let check = &service["healthcheck"];
         let one_shot = service["restart"] == "no";
-        assert!(check["test"].is_array() || (one_shot && check["disable"] == true), "{name}: {check}");
+        assert!(
+            check["test"].is_array() || (one_shot && check["disable"] == true),
+            "{name}: {check}"
+        );
         assert!(service["stop_grace_period"].is_string(), "{name}");
-        assert!(service["deploy"]["resources"]["limits"]["memory"].is_string(), "{name}");
+        assert!(
+            service["deploy"]["resources"]["limits"]["memory"].is_string(),
+            "{name}"
+        );
         assert!(one_shot || service["restart"] == "unless-stopped", "{name}");
     }
 }
@@ -43,8 +49,13 @@ fn images_have_fixed_versions() {
     assert!(!dockerfile.contains(":latest"));
     for (name, service) in services(&compose()) {
         let image = service["image"].as_str().unwrap();
-        let (_, default) = image.split_once(":-").unwrap_or_else(|| panic!("{name}: {image} has no default version"));
-        assert!(default.starts_with(|first: char| first.is_ascii_digit()), "{name}: {image}");
+        let (_, default) = image
+            .split_once(":-")
+            .unwrap_or_else(|| panic!("{name}: {image} has no default version"));
+        assert!(
+            default.starts_with(|first: char| first.is_ascii_digit()),
+            "{name}: {image}"
+        );
     }
 }
 
@@ -60,7 +71,10 @@ fn what_is_referred_to_is_there() {
             assert!(known.contains(needed), "{name} needs {needed}");
             assert_eq!(how["condition"], "service_healthy", "{name} needs {needed}");
             let profiles = &compose["services"][needed]["profiles"];
-            assert!(profiles.is_null() || *profiles == service["profiles"], "{name} needs {needed} of another profile");
+            assert!(
+                profiles.is_null() || *profiles == service["profiles"],
+                "{name} needs {needed} of another profile"
+            );
         }
         for volume in service["volumes"].as_array().into_iter().flatten() {
             let volume = volume.as_str().unwrap().split(':').next().unwrap().to_owned();
@@ -68,7 +82,10 @@ fn what_is_referred_to_is_there() {
             used.insert(volume);
         }
         if let Some(target) = service["build"]["target"].as_str() {
-            assert!(dockerfile.contains(&format!(" AS {target}\n")), "{name}: {target}");
+            assert!(
+                dockerfile.contains(&format!(" AS {target}\n")),
+                "{name}: {target}"
+            );
         }
     }
     assert_eq!(used.iter().collect::<BTreeSet<_>>(), volumes);
@@ -86,7 +103,12 @@ fn the_example_settings_are_the_defaults() {
         .collect();
     let mut found = BTreeSet::new();
     for piece in compose.split("${").skip(1) {
-        let (name, default) = piece.split('}').next().unwrap().split_once(":-").expect("a default");
+        let (name, default) = piece
+            .split('}')
+            .next()
+            .unwrap()
+            .split_once(":-")
+            .expect("a default");
         found.insert((name.to_owned(), default.to_owned()));
     }
     assert_eq!(found, example);
@@ -97,14 +119,34 @@ fn the_example_settings_are_the_defaults() {
 fn the_demo_understands_its_commands() {
     for (name, service) in services(&compose()) {
         let image = service["image"].as_str().unwrap();
-        let Some(command) = service["command"].as_array().filter(|_| image.starts_with("windrow-demo")) else { continue };
+        let Some(command) = service["command"]
+            .as_array()
+            .filter(|_| image.starts_with("windrow-demo"))
+        else {
+            continue;
+        };
         let mut arguments: Vec<&str> = command.iter().map(|word| word.as_str().unwrap()).collect();
         arguments.push("--help");
-        let help = std::process::Command::new(env!("CARGO_BIN_EXE_demo")).args(&arguments).output().unwrap();
+        let help = std::process::Command::new(env!("CARGO_BIN_EXE_demo"))
+            .args(&arguments)
+            .output()
+            .unwrap();
         let text = String::from_utf8(help.stdout).unwrap();
-        assert!(help.status.success(), "{name}: {arguments:?}: {}", String::from_utf8_lossy(&help.stderr));
-        for variable in service["environment"].as_object().into_iter().flatten().map(|(variable, _)| variable) {
-            assert!(text.contains(&format!("[env: {variable}=")), "{name}: {variable} is no variable of {arguments:?}");
+        assert!(
+            help.status.success(),
+            "{name}: {arguments:?}: {}",
+            String::from_utf8_lossy(&help.stderr)
+        );
+        for variable in service["environment"]
+            .as_object()
+            .into_iter()
+            .flatten()
+            .map(|(variable, _)| variable)
+        {
+            assert!(
+                text.contains(&format!("[env: {variable}=")),
+                "{name}: {variable} is no variable of {arguments:?}"
+            );
         }
     }
 }

@@ -31,14 +31,24 @@ impl Service {
         let port = free_port();
         let log = folder.join("app.log");
         let calls = calls.join(",");
-        let mut variables = vec![("SERVICE_NAME", name), ("SERVICE_LOG_PATH", log.to_str().unwrap())];
+        let mut variables = vec![
+            ("SERVICE_NAME", name),
+            ("SERVICE_LOG_PATH", log.to_str().unwrap()),
+        ];
         if !calls.is_empty() {
             variables.push(("SERVICE_CALLS", &calls));
         }
         let arguments = ["service", "--host", "127.0.0.1", "--port", &port.to_string()];
         let process = Process::start(Path::new(DEMO), &arguments, &variables, &folder.join("out"));
         let sidecar = start_sidecar(&folder, name, forward);
-        let service = Self { folder, name, port, process, sidecar, forward: forward.to_owned() };
+        let service = Self {
+            folder,
+            name,
+            port,
+            process,
+            sidecar,
+            forward: forward.to_owned(),
+        };
         wait_until_up(&format!("{}health", service.url()));
         service
     }
@@ -68,14 +78,27 @@ impl Service {
             let length = fs::metadata(self.log()).unwrap().len();
             let state: serde_json::Value =
                 serde_json::from_slice(&fs::read(&state).unwrap_or_default()).unwrap_or_default();
-            let delivered = state["files"].as_array().into_iter().flatten().last().map(|file| file["delivered"].as_u64());
+            let delivered = state["files"]
+                .as_array()
+                .into_iter()
+                .flatten()
+                .last()
+                .map(|file| file["delivered"].as_u64());
             if delivered == Some(Some(length)) {
                 break;
             }
-            assert!(Instant::now() < deadline, "the sidecar is behind: {state}, log of {length} bytes");
+            assert!(
+                Instant::now() < deadline,
+                "the sidecar is behind: {state}, log of {length} bytes"
+            );
             std::thread::sleep(Duration::from_millis(20));
         }
-        File::options().write(true).open(self.log()).unwrap().set_len(0).unwrap();
+        File::options()
+            .write(true)
+            .open(self.log())
+            .unwrap()
+            .set_len(0)
+            .unwrap();
     }
 }
 
@@ -89,17 +112,29 @@ fn start_sidecar(folder: &Path, name: &str, forward: &str) -> Process {
         ("WINDROW_ADDR", forward),
         ("POLL_INTERVAL", "20ms"),
     ];
-    Process::start(Path::new(DEMO), &["sidecar-logs"], &variables, &folder.join("sidecar.out"))
+    Process::start(
+        Path::new(DEMO),
+        &["sidecar-logs"],
+        &variables,
+        &folder.join("sidecar.out"),
+    )
 }
 
 #[test]
 fn orders_are_one_document_through_rotation_truncation_and_kills() {
-    let Some(program) = real::windrow("scene 3") else { return };
+    let Some(program) = real::windrow("scene 3") else {
+        return;
+    };
     let root = tempfile::tempdir().unwrap();
     let mut windrow = Windrow::start(&program, &root.path().join("windrow"), &["--output", "sqlite"]);
     let user = Service::start(root.path(), "user", &[], &windrow.forward);
     let product = Service::start(root.path(), "product", &[], &windrow.forward);
-    let mut order = Service::start(root.path(), "order", &[&user.url(), &product.url()], &windrow.forward);
+    let mut order = Service::start(
+        root.path(),
+        "order",
+        &[&user.url(), &product.url()],
+        &windrow.forward,
+    );
     let mut traces = Vec::new();
     let mut send = |count: usize| {
         for _ in 0..count {
@@ -121,21 +156,36 @@ fn orders_are_one_document_through_rotation_truncation_and_kills() {
     let documents = windrow.wait_for(&traces, 6);
     for document in &documents {
         assert_eq!(document["environment"], "test");
-        assert!(document["service_name"].is_string() && document["level"] == "info", "{document}");
+        assert!(
+            document["service_name"].is_string() && document["level"] == "info",
+            "{document}"
+        );
         let text = document["message"].as_str().unwrap();
         for service in ["user", "product", "order"] {
-            assert_eq!(text.matches(&format!("{service}: handler finished")).count(), 1, "{text}");
+            assert_eq!(
+                text.matches(&format!("{service}: handler finished")).count(),
+                1,
+                "{text}"
+            );
         }
     }
     // The page without a trace id: the newest first.
     let newest: Vec<serde_json::Value> =
         serde_json::from_str(&get(&format!("{}/logs?limit=5", windrow.admin)).unwrap()).unwrap();
     assert_eq!(newest.iter().map(count_lines).collect::<Vec<_>>(), [6; 5]);
-    let times: Vec<&str> = newest.iter().map(|document| document["@timestamp"].as_str().unwrap()).collect();
+    let times: Vec<&str> = newest
+        .iter()
+        .map(|document| document["@timestamp"].as_str().unwrap())
+        .collect();
     assert!(times.is_sorted_by(|one, two| one >= two), "{times:?}");
     for mut service in [user, product, order] {
         assert_eq!(service.process.terminate(), Some(0), "{}", service.name);
-        assert_eq!(service.sidecar.terminate(), Some(0), "sidecar of {}", service.name);
+        assert_eq!(
+            service.sidecar.terminate(),
+            Some(0),
+            "sidecar of {}",
+            service.name
+        );
     }
 }
 
@@ -146,9 +196,17 @@ fn metrics_carry_both_labels_and_a_killed_service_is_down() {
     let app_metrics = format!("http://127.0.0.1:{port}/metrics");
     let log = folder.path().join("app.log");
     let start = || {
-        let variables = [("SERVICE_NAME", "user"), ("SERVICE_LOG_PATH", log.to_str().unwrap())];
+        let variables = [
+            ("SERVICE_NAME", "user"),
+            ("SERVICE_LOG_PATH", log.to_str().unwrap()),
+        ];
         let arguments = ["service", "--host", "127.0.0.1", "--port", &port.to_string()];
-        Process::start(Path::new(DEMO), &arguments, &variables, &folder.path().join("out"))
+        Process::start(
+            Path::new(DEMO),
+            &arguments,
+            &variables,
+            &folder.path().join("out"),
+        )
     };
     let mut service = start();
     let own_port = free_port().to_string();
@@ -160,13 +218,20 @@ fn metrics_carry_both_labels_and_a_killed_service_is_down() {
         ("METRICS_HOST", "127.0.0.1"),
         ("SCRAPE_INTERVAL", "50ms"),
     ];
-    let _sidecar =
-        Process::start(Path::new(DEMO), &["sidecar-metrics"], &variables, &folder.path().join("sidecar.out"));
+    let _sidecar = Process::start(
+        Path::new(DEMO),
+        &["sidecar-metrics"],
+        &variables,
+        &folder.path().join("sidecar.out"),
+    );
     let page = format!("http://127.0.0.1:{own_port}/metrics");
     let labels = "service_name=\"user\",environment=\"test\"";
     wait_until_up(&app_metrics);
     get(&format!("http://127.0.0.1:{port}/")).unwrap();
-    wait_for_line(&page, &format!("http_requests_total{{{labels},method=\"GET\",path=\"/\"}} 1"));
+    wait_for_line(
+        &page,
+        &format!("http_requests_total{{{labels},method=\"GET\",path=\"/\"}} 1"),
+    );
     wait_for_line(&page, &format!("up{{{labels}}} 1"));
     service.kill();
     let down = wait_for_line(&page, &format!("up{{{labels}}} 0"));

@@ -7,7 +7,9 @@ mod real;
 use std::process::Command;
 
 fn run(more: &[&str]) {
-    let Some(windrow) = real::windrow("showcase") else { return };
+    let Some(windrow) = real::windrow("showcase") else {
+        return;
+    };
     let done = Command::new(env!("CARGO_BIN_EXE_demo"))
         .args(["showcase", "--requests", "12", "--windrow"])
         .arg(windrow)
@@ -15,10 +17,20 @@ fn run(more: &[&str]) {
         .output()
         .unwrap();
     let text = String::from_utf8_lossy(&done.stdout);
-    assert!(done.status.success(), "{text}\n{}", String::from_utf8_lossy(&done.stderr));
+    assert!(
+        done.status.success(),
+        "{text}\n{}",
+        String::from_utf8_lossy(&done.stderr)
+    );
     assert!(text.contains("kill -9 of Windrow"), "{text}");
-    assert!(text.contains("12 requests, 48 lines in 4 log files -> 12 documents"), "{text}");
-    assert!(text.contains("Nothing is missing, nothing is there twice."), "{text}");
+    assert!(
+        text.contains("12 requests, 48 lines in 4 log files -> 12 documents"),
+        "{text}"
+    );
+    assert!(
+        text.contains("Nothing is missing, nothing is there twice."),
+        "{text}"
+    );
 }
 
 #[test]

@@ -24,13 +24,20 @@ pub(crate) fn windrow(what: &str) -> Option<PathBuf> {
         None => Some(beside).filter(|file| file.is_file()),
     };
     if found.is_none() {
-        let _ = writeln!(std::io::stderr(), "SKIPPED: {what}: build windrow first, or set WINDROW_BIN");
+        let _ = writeln!(
+            std::io::stderr(),
+            "SKIPPED: {what}: build windrow first, or set WINDROW_BIN"
+        );
     }
     found
 }
 
 pub(crate) fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+    TcpListener::bind("127.0.0.1:0")
+        .unwrap()
+        .local_addr()
+        .unwrap()
+        .port()
 }
 
 /// A child that dies with the test.
@@ -104,9 +111,19 @@ impl Windrow {
 
     pub(crate) fn start_again(&mut self) {
         fs::create_dir_all(&self.folder).unwrap();
-        let log = File::options().create(true).append(true).open(self.folder.join("windrow.log")).unwrap();
+        let log = File::options()
+            .create(true)
+            .append(true)
+            .open(self.folder.join("windrow.log"))
+            .unwrap();
         let mut child = Command::new(&self.program)
-            .args(["serve", "--listen", &self.forward, "--admin", self.admin.trim_start_matches("http://")])
+            .args([
+                "serve",
+                "--listen",
+                &self.forward,
+                "--admin",
+                self.admin.trim_start_matches("http://"),
+            ])
             .args(["--data-dir".as_ref(), self.folder.join("data").as_os_str()])
             .args(&self.more)
             .current_dir(&self.folder)
@@ -118,7 +135,9 @@ impl Windrow {
         let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
         let mut address = |prefix: &str| {
             let line = lines.next().expect("windrow ended before it listened").unwrap();
-            line.strip_prefix(prefix).unwrap_or_else(|| panic!("{line}")).to_owned()
+            line.strip_prefix(prefix)
+                .unwrap_or_else(|| panic!("{line}"))
+                .to_owned()
         };
         self.forward = address("forward listening on ");
         self.admin = address("admin listening on ");
@@ -170,7 +189,9 @@ impl Drop for Windrow {
 }
 
 pub(crate) fn count_lines(document: &Value) -> usize {
-    document["message"].as_str().map_or(0, |text| text.split('\n').count())
+    document["message"]
+        .as_str()
+        .map_or(0, |text| text.split('\n').count())
 }
 
 /// GET with a fresh connection, on a thread of its own so that it can be used from any test.
@@ -179,14 +200,25 @@ pub(crate) fn get(url: &str) -> Option<String> {
 }
 
 pub(crate) fn get_with_trace(url: &str, trace: Option<&str>) -> Option<String> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap();
     runtime.block_on(async {
         let client = demo::client::direct_client(Duration::from_secs(20)).unwrap();
         let mut request = client.get(url);
         if let Some(trace) = trace {
             request = request.header("X-Trace-Id", trace);
         }
-        request.send().await.ok()?.error_for_status().ok()?.text().await.ok()
+        request
+            .send()
+            .await
+            .ok()?
+            .error_for_status()
+            .ok()?
+            .text()
+            .await
+            .ok()
     })
 }
 
