@@ -16,12 +16,16 @@ use crate::exit;
 
 mod check;
 mod health;
+mod inspect;
+mod replay;
 mod settings;
 #[cfg(test)]
 mod tests;
 
 pub use check::{check, reference};
 pub use health::health;
+pub use inspect::run as inspect;
+pub use replay::run as replay;
 pub use settings::Settings;
 
 const EXAMPLES: &str = "\
@@ -67,6 +71,33 @@ pub enum Command {
     Check(Check),
     /// Ask a running server on its admin port whether it is well; for container checks.
     Health(Health),
+    /// Send the documents of the dead letter to Elasticsearch again.
+    Replay(Replay),
+    /// Show it all on this machine: services, sidecars, requests, a kill in the middle; each request one document.
+    Demo(demo::showcase::Options),
+    /// Look into the journal of a data folder.
+    #[command(subcommand)]
+    Journal(Journal),
+}
+
+/// Options of `replay`.
+#[derive(Debug, Args)]
+pub struct Replay {
+    /// Show what would be sent, and send nothing.
+    #[arg(long)]
+    pub dry_run: bool,
+    #[command(flatten)]
+    settings: Settings,
+}
+
+/// Commands of `journal`.
+#[derive(Debug, Subcommand)]
+pub enum Journal {
+    /// Show segments, records and damage. Changes nothing; a server may be running.
+    Inspect {
+        /// The data folder, or the journal folder in it.
+        dir: std::path::PathBuf,
+    },
 }
 
 /// Options of `serve`.
@@ -125,10 +156,13 @@ impl Cli {
     #[must_use]
     pub fn into_parts(self) -> (Command, Settings) {
         let mut command = self.command.unwrap_or_else(|| Command::Serve(Serve::default()));
+        let mut none = Settings::default();
         let inner = std::mem::take(match &mut command {
             Command::Serve(serve) => &mut serve.settings,
             Command::Check(check) => &mut check.settings,
             Command::Health(health) => &mut health.settings,
+            Command::Replay(replay) => &mut replay.settings,
+            Command::Demo(_) | Command::Journal(_) => &mut none,
         });
         (command, self.settings.overridden_by(inner))
     }

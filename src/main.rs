@@ -17,19 +17,32 @@ fn main() -> ExitCode {
         Err(code) => return code.into(),
     };
     let (command, settings) = cli.into_parts();
-    let loaded = || settings.load(&ProcessEnvironment);
     let code = match command {
         Command::Check(check) if check.reference => cli::reference(&mut out),
-        Command::Check(_) => cli::check(loaded(), &mut out, &mut err),
-        Command::Health(health) => match loaded() {
+        Command::Check(_) => cli::check(settings.load(&ProcessEnvironment), &mut out, &mut err),
+        Command::Health(health) => match settings.load(&ProcessEnvironment) {
             Ok(loaded) => cli::health(&health, &loaded.config, &mut out, &mut err),
             Err(mistakes) => cli::report(&mistakes, &mut err),
         },
-        Command::Serve(_) => match loaded() {
+        Command::Replay(replay) => match settings.load(&ProcessEnvironment) {
+            Ok(loaded) => cli::replay(&replay, &loaded.config, &mut out, &mut err),
+            Err(mistakes) => cli::report(&mistakes, &mut err),
+        },
+        Command::Demo(options) => show(&options),
+        Command::Journal(cli::Journal::Inspect { dir }) => cli::inspect(&dir, &mut out, &mut err),
+        Command::Serve(_) => match settings.load(&ProcessEnvironment) {
             Ok(loaded) => match logging::init(&loaded.config.log) {
-                Ok(_) => {
+                Ok(logging) => {
                     logging::announce(&loaded);
-                    serve::serve(loaded.config)
+                    let reload = move || match settings.load(&ProcessEnvironment) {
+                        Ok(fresh) => {
+                            if let Err(error) = logging.set_level(&fresh.config.log.level) {
+                                tracing::error!(%error, "the log level stays as it is");
+                            }
+                        }
+                        Err(mistakes) => tracing::error!("the configuration was not read again:\n{mistakes}"),
+                    };
+                    serve::serve(loaded.config, Box::new(reload))
                 }
                 Err(error) => {
                     writeln!(err, "windrow: cannot log: {error}").ok();
@@ -40,4 +53,19 @@ fn main() -> ExitCode {
         },
     };
     code.into()
+}
+
+/// `windrow demo`: the showcase starts this program again as the server.
+fn show(options: &demo::showcase::Options) -> u8 {
+    let shown = std::env::current_exe()
+        .map_err(|error| error.to_string())
+        .and_then(|windrow| demo::showcase::run_to_end(&windrow, options).map_err(|error| error.to_string()));
+    match shown {
+        Ok(report) if report.faults.is_empty() => exit::OK,
+        Ok(_) => exit::FAILURE,
+        Err(error) => {
+            writeln!(std::io::stderr(), "windrow demo: {error}").ok();
+            exit::FAILURE
+        }
+    }
 }

@@ -13,12 +13,17 @@ use tokio_util::sync::CancellationToken;
 use crate::admin::{self, AdminState};
 use crate::config::{Config, OutputKind};
 use crate::exit;
+use crate::input::forward::Tls;
 use crate::metrics::Metrics;
 use crate::output::document_id;
 use crate::pipeline::{BuildError, Pipeline, Store};
 
+/// What a SIGHUP reads again: the level of the log. Certificates are read again as well.
+pub type Reload = Box<dyn Fn() + Send>;
+
 /// Serves until a signal. Gives the exit code; a failure has been logged.
-pub fn serve(config: Config) -> u8 {
+pub fn serve(config: Config, reload: Reload) -> u8 {
+    raise_file_limit(config.forward.max_connections);
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
@@ -26,7 +31,7 @@ pub fn serve(config: Config) -> u8 {
             return exit::FAILURE;
         }
     };
-    match runtime.block_on(run(config)) {
+    match runtime.block_on(run(config, reload)) {
         Ok(()) => exit::OK,
         Err(error) => {
             tracing::error!("{error}");
@@ -35,12 +40,13 @@ pub fn serve(config: Config) -> u8 {
     }
 }
 
-async fn run(config: Config) -> Result<(), BuildError> {
+async fn run(config: Config, reload: Reload) -> Result<(), BuildError> {
     let metrics = Arc::new(Metrics::new(&config.outputs));
     let stop = CancellationToken::new();
     watch_signals(stop.clone());
 
     let pipeline = Pipeline::build(config.clone(), Arc::clone(&metrics)).await?;
+    watch_reload(reload, pipeline.tls(), Arc::clone(&metrics));
     let status = pipeline.status();
     let mut said = String::new();
     for address in pipeline.addresses() {
@@ -146,6 +152,51 @@ fn watch_signals(stop: CancellationToken) {
         tracing::warn!("second signal: ending at once; what was not written is in the journal");
         std::process::exit(i32::from(exit::SECOND_SIGNAL));
     });
+}
+
+/// SIGHUP: certificates and log level are read again. What cannot be read leaves the old one in use.
+fn watch_reload(reload: Reload, tls: Option<Arc<Tls>>, metrics: Arc<Metrics>) {
+    tokio::spawn(async move {
+        let Ok(mut hangup) = signal(SignalKind::hangup()) else {
+            return;
+        };
+        while hangup.recv().await.is_some() {
+            reload();
+            match tls.as_ref().map(|tls| tls.reload()) {
+                Some(Err(error)) => {
+                    tracing::error!(%error, "the certificates were not read again; the old ones stay in use")
+                }
+                Some(Ok(())) => tracing::info!("certificates and log level read again"),
+                None => tracing::info!("log level read again"),
+            }
+            metrics.reloads.inc();
+        }
+    });
+}
+
+/// Each connection is a file; the usual soft limit of 1024 is far below what the machine allows.
+fn raise_file_limit(connections: u64) {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let limit = getrlimit(Resource::Nofile);
+    if setrlimit(
+        Resource::Nofile,
+        Rlimit {
+            current: limit.maximum,
+            maximum: limit.maximum,
+        },
+    )
+    .is_err()
+    {
+        tracing::debug!("the limit on open files cannot be raised");
+    }
+    let now = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
+    if now < connections.saturating_add(64) {
+        tracing::warn!(
+            open_files = now,
+            max_connections = connections,
+            "the system allows fewer open files than connections are configured; raise `ulimit -n`"
+        );
+    }
 }
 
 /// The configured store as the admin port reads it.

@@ -244,6 +244,10 @@ impl Kind {
             }
             Self::Filter(place) => {
                 let text = not_empty(raw)?;
+                // tracing-subscriber 0.3.23 panics on filters that are not ASCII.
+                if !text.is_ascii() {
+                    return Err("not a filter (targets and levels are ASCII)".into());
+                }
                 EnvFilter::try_new(text).map_err(|error| format!("not a filter ({error})"))?;
                 *place(draft) = text.to_owned();
             }

@@ -243,7 +243,7 @@ impl Journal {
     }
 
     /// Writes what waits, stops the threads, unlocks the folder. Appends that cannot be written now (limit, full
-    /// disk) and later ones end with [`AppendError::Closed`]; readers go on.
+    /// disk) and later ones end with [`AppendError::Closed`]; readers go on. Blocks for as long as the disk needs.
     pub fn close(self) {
         self.threads.stop();
     }

@@ -1,7 +1,8 @@
 //! What the handles, the writer, the keeper and the readers share.
 //!
-//! Three locks, never held together: the queue (taken by each append), the state (taken once per commit, release
-//! and read), and the segment that is prepared ahead.
+//! Locks: the queue (taken by each append), the state (taken once per commit, release and read), the keeper's signals,
+//! and the segment that is prepared ahead. None is held while another is taken, but for one case: whoever prepares a
+//! segment may look at the state.
 
 use std::ops::Range;
 use std::path::PathBuf;

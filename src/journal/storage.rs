@@ -5,7 +5,7 @@
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, IoSlice};
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::FallocateFlags;
@@ -141,13 +141,15 @@ impl Storage for Disk {
     }
 
     fn create(&self, name: &str) -> io::Result<Box<dyn StorageFile>> {
-        let file = OpenOptions::new()
+        let mut options = OpenOptions::new();
+        // Logs are nobody else's business.
+        options
             .read(true)
             .write(true)
             .create(true)
             .truncate(true)
-            .open(self.path(name))?;
-        Ok(Box::new(file))
+            .mode(0o600);
+        Ok(Box::new(options.open(self.path(name))?))
     }
 
     fn open(&self, name: &str, write: bool) -> io::Result<Box<dyn StorageFile>> {

@@ -13,7 +13,7 @@ use tracing::{error, info, warn};
 
 use super::error::AppendError;
 use super::format::{FIRST_OF_COMMIT, RecordHeader, SEGMENT_HEADER_BYTES, Salt, SegmentHeader, segment_name};
-use super::queue::Pending;
+use super::queue::{Pending, Queue};
 use super::segments::Segment;
 use super::shared::{Retired, Shared, State, lock};
 use super::storage::{StorageFile, is_no_space, write_all_at};
@@ -26,6 +26,8 @@ const MAX_COMMIT: u64 = 32 << 20;
 const INLINE: usize = 2048;
 /// A blocked writer looks again after this time even if nobody tells it to.
 const RETRY: Duration = Duration::from_millis(500);
+/// After an error nothing is tried for this time, whoever asks: each try costs a file.
+const PAUSE: Duration = Duration::from_millis(50);
 
 pub(super) struct Writer {
     shared: Arc<Shared>,
@@ -90,7 +92,7 @@ impl Writer {
         let mut backlog = VecDeque::new();
         let mut blocked: Option<Blocked> = None;
         loop {
-            let closing = self.next_work(&mut backlog, blocked.is_some());
+            let closing = self.next_work(&mut backlog, blocked.as_ref());
             let now_blocked = loop {
                 match self.step(&mut backlog) {
                     Progress::Idle => break None,
@@ -102,6 +104,10 @@ impl Writer {
                 say(now_blocked.as_ref());
                 lock(&self.shared.state).blocked.clone_from(&now_blocked);
                 blocked = now_blocked;
+            }
+            if blocked.is_some() {
+                // The one who sent it has gone, and sends it again: these must not pile up.
+                backlog.retain(|pending| !pending.is_abandoned());
             }
             lock(&self.shared.queue).held_by_writer = backlog.len();
             if closing {
@@ -118,15 +124,24 @@ impl Writer {
     }
 
     /// Waits until there is something to do and takes all of it. True when the queue is closed.
-    fn next_work(&self, backlog: &mut VecDeque<Pending>, blocked: bool) -> bool {
+    fn next_work(&self, backlog: &mut VecDeque<Pending>, blocked: Option<&Blocked>) -> bool {
         let mut queue = lock(&self.shared.queue);
-        if blocked && !queue.closed && !queue.kick {
-            // New appends do not wake a blocked writer; the keeper does, or time.
+        let wait = |queue, time, until: fn(&Queue) -> bool| {
             let waited = self
                 .shared
                 .queue_changed
-                .wait_timeout_while(queue, RETRY, |q| !q.kick && !q.closed);
-            queue = waited.map_or_else(|poisoned| poisoned.into_inner().0, |(queue, _)| queue);
+                .wait_timeout_while(queue, time, |queue| !until(queue));
+            waited.map_or_else(|poisoned| poisoned.into_inner().0, |(queue, _)| queue)
+        };
+        // New appends do not wake a blocked writer; the keeper does, or time.
+        match blocked {
+            None => {}
+            Some(Blocked::Limit) => queue = wait(queue, RETRY, |queue| queue.kick || queue.closed),
+            Some(Blocked::NoSpace) => {
+                queue = wait(queue, PAUSE, |queue| queue.closed);
+                queue = wait(queue, RETRY, |queue| queue.kick || queue.closed);
+            }
+            Some(Blocked::Failing(_)) => queue = wait(queue, PAUSE, |queue| queue.closed),
         }
         while backlog.is_empty() && queue.items.is_empty() && !queue.closed {
             queue.writer_idle = true;
@@ -270,19 +285,9 @@ impl Writer {
 
     /// A write or a sync failed: the file ends at its last synced byte and is never synced again.
     fn give_up_file(&mut self, error: &io::Error, backlog: &mut VecDeque<Pending>, count: usize) -> Progress {
-        if let Some(Active {
-            number,
-            mut file,
-            end,
-            ..
-        }) = self.active.take()
-        {
+        if let Some(Active { mut file, end, .. }) = self.active.take() {
             // Gives the space back. If it does not work: the header of the next segment says where this one ends.
             let _ = file.set_len(end);
-            drop(file);
-            if let Some(segment) = lock(&self.shared.state).segments.by_number_mut(number) {
-                segment.sealed = true;
-            }
         }
         let why = self.failed(error);
         if let Blocked::Failing(text) = &why {

@@ -1,6 +1,6 @@
 //! The embedded store: SQLite in the data folder, one row per trace, so that a single binary is useful at once.
 //!
-//! Owns the file `windrow.sqlite`, its schema and its retention. Writing: one transaction per group of batches, WAL
+//! Owns the file `windrow.db`, its schema and its retention. Writing: one transaction per group of batches, WAL
 //! mode with full synchronisation, so that a committed document may be confirmed. Reading (`/logs`) uses a
 //! connection of its own and never blocks the writer. The rule for two documents of one trace is `trace::union`.
 

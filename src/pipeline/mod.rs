@@ -27,10 +27,10 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-pub use self::outputs::Store;
+pub use self::outputs::{Store, open_elasticsearch};
 pub use self::status::{Readiness, Status};
 use crate::config::{Config, TraceConfig};
-use crate::input::forward::{self, BindError, Bound, Peers};
+use crate::input::forward::{self, BindError, Bound, Peers, Security, Tls, TlsError};
 use crate::journal::{self, Journal};
 use crate::metrics::Metrics;
 use crate::output::dead_letter::{self, DeadLetter};
@@ -76,6 +76,9 @@ pub enum BuildError {
     /// A setting of the Elasticsearch output cannot be used.
     #[error(transparent)]
     Elasticsearch(#[from] elasticsearch::OpenError),
+    /// A certificate file cannot be used.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
     /// An address cannot be listened on.
     #[error(transparent)]
     Bind(#[from] BindError),
@@ -104,6 +107,7 @@ pub struct Pipeline {
     feed: Arc<Feed>,
     dead_letter: Arc<DeadLetter>,
     outputs: Outputs,
+    tls: Option<Arc<Tls>>,
     listeners: Vec<Bound>,
     account: Arc<Account>,
     gauges: Arc<Gauges>,
@@ -137,9 +141,17 @@ impl Pipeline {
                 }
             })?;
         let outputs = Outputs::open(&config)?;
+        let tls = config
+            .forward
+            .tls
+            .clone()
+            .map(Tls::open)
+            .transpose()?
+            .map(Arc::new);
         let mut listeners = Vec::new();
         for listen in &config.forward.listen {
-            listeners.push(forward::bind(listen, config.forward.unix_mode).await?);
+            listeners
+                .push(forward::bind(listen, config.forward.unix_mode, config.forward.udp_heartbeat).await?);
         }
         Ok(Self {
             config,
@@ -149,6 +161,7 @@ impl Pipeline {
             feed,
             dead_letter: Arc::new(dead_letter),
             outputs,
+            tls,
             listeners,
             account: Arc::default(),
             gauges: Arc::default(),
@@ -159,6 +172,11 @@ impl Pipeline {
     /// The Forward addresses, with the ports that were chosen.
     pub fn addresses(&self) -> impl Iterator<Item = &str> {
         self.listeners.iter().map(|bound| bound.address.as_str())
+    }
+
+    /// The certificates, to be read again when someone says so.
+    pub fn tls(&self) -> Option<Arc<Tls>> {
+        self.tls.clone()
     }
 
     /// What the journal held when it was opened.
@@ -196,6 +214,7 @@ impl Pipeline {
             feed,
             dead_letter,
             outputs,
+            tls,
             listeners,
             account,
             gauges,
@@ -232,6 +251,9 @@ impl Pipeline {
             metrics,
             limits: frame_limits(&config),
             max_decompressed: size(config.forward.max_decompressed),
+            security: Security::of(&config),
+            tls,
+            handshake_timeout: config.forward.handshake_timeout,
             progress_timeout: config.forward.progress_timeout,
             ack_timeout: config.forward.ack_timeout,
             idle_timeout: config.forward.idle_timeout,

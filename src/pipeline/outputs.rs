@@ -71,11 +71,7 @@ impl Outputs {
                 }
                 OutputKind::Stdout => opened.push(Opened::Stdout),
                 OutputKind::Elasticsearch => {
-                    let rules = Rules {
-                        union: trace::union,
-                        part_ids: trace::part_ids,
-                    };
-                    let output = Elasticsearch::open(elasticsearch_config(config), rules)?;
+                    let output = open_elasticsearch(config)?;
                     store = store.or_else(|| Some(Store::Elasticsearch(output.clone())));
                     opened.push(Opened::Elasticsearch(output));
                 }
@@ -223,6 +219,19 @@ impl sqlite::Observer for SqliteObserver {
         self.metrics.dead_letter_documents[DeadLetterSource::Sqlite].inc();
         self.metrics.output(OutputKind::Sqlite).documents[DocumentResult::Rejected].inc();
     }
+}
+
+/// The Elasticsearch output as it is configured; nothing is sent yet.
+///
+/// # Errors
+///
+/// A setting that cannot be used.
+pub fn open_elasticsearch(config: &Config) -> Result<Elasticsearch, elasticsearch::OpenError> {
+    let rules = Rules {
+        union: trace::union,
+        part_ids: trace::part_ids,
+    };
+    Elasticsearch::open(elasticsearch_config(config), rules)
 }
 
 fn elasticsearch_config(config: &Config) -> elasticsearch::ElasticsearchConfig {

@@ -4,7 +4,6 @@
 
 #![allow(dead_code, unreachable_pub, reason = "each test file uses another part of it")]
 
-use std::collections::HashMap;
 use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -31,8 +30,6 @@ pub struct Message {
 #[derive(Debug, Default)]
 struct Seen {
     messages: Vec<(usize, Message)>,
-    /// What counts as stored: every event of a message, once per chunk id.
-    stored: HashMap<Vec<u8>, Message>,
 }
 
 pub struct Server {
@@ -126,6 +123,11 @@ impl Server {
         }
     }
 
+    /// What came, also after the server is gone.
+    pub fn history(&self) -> History {
+        History(Arc::clone(&self.seen))
+    }
+
     pub fn connections(&self) -> usize {
         self.connections.load(Ordering::SeqCst)
     }
@@ -184,6 +186,24 @@ impl Server {
 impl Drop for Server {
     fn drop(&mut self) {
         self.stop_now();
+    }
+}
+
+/// The messages of a server, living or dead.
+pub struct History(Arc<(Mutex<Seen>, Condvar)>);
+
+impl History {
+    pub fn messages(&self) -> Vec<(usize, Message)> {
+        self.0.0.lock().unwrap().messages.clone()
+    }
+}
+
+/// Waits for something that must come.
+pub fn until(what: &str, condition: impl Fn() -> bool) {
+    let started = Instant::now();
+    while !condition() {
+        assert!(started.elapsed() < PATIENCE, "no {what}");
+        std::thread::sleep(Duration::from_millis(1));
     }
 }
 

@@ -81,7 +81,7 @@ async fn not_forward(c: Ctx) -> Verdict {
     let hello = unhex("1603010200010001fc0303");
     let http = b"GET / HTTP/1.1\r\nHost: example\r\nUser-Agent: probe\r\n\r\n".to_vec();
     for (name, bytes) in [
-        ("c1", vec![0xc1]),
+        ("c1", vec![0xc1; 16]),
         ("HTTP", http),
         ("ClientHello", [hello, vec![0x55; 500]].concat()),
     ] {

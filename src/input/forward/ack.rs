@@ -1,8 +1,10 @@
 //! The acknowledgement. It is built from a journal receipt and from nothing else, so that an ack without durability
 //! cannot be written.
 
-use crate::journal::Receipt;
 use forward_protocol::ack::write_ack;
+use forward_protocol::json::write_json_ack;
+
+use crate::journal::Receipt;
 
 /// Acks ready to be sent, in the order of their messages.
 #[derive(Debug)]
@@ -14,15 +16,20 @@ pub(super) struct Acks {
 impl Acks {
     /// The acks of the messages of one journal record; `chunks` are their ids exactly as they were sent. All of them go
     /// out in one write: Fluent Bit and Fluentd cannot read an ack that comes in two pieces.
-    pub(super) fn new<'a>(receipt: Receipt, chunks: impl Iterator<Item = &'a [u8]>) -> Self {
-        // The receipt is used up: one record, one round of acks.
-        let Receipt { .. } = receipt;
+    /// A client that writes JSON reads JSON.
+    pub(super) fn new<'a>(receipt: Receipt, json: bool, chunks: impl Iterator<Item = &'a [u8]>) -> Self {
+        // Used up here: one record, one round of acks.
+        drop(receipt);
         let mut acks = Self {
             bytes: Vec::new(),
             count: 0,
         };
         for chunk in chunks {
-            write_ack(&mut acks.bytes, chunk);
+            if json {
+                write_json_ack(&mut acks.bytes, chunk);
+            } else {
+                write_ack(&mut acks.bytes, chunk);
+            }
             acks.count += 1;
         }
         acks

@@ -12,13 +12,15 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use forward_protocol::entries::Decompressor;
 use forward_protocol::frame::{Framer, Outcome, Payload, Run, Violation};
+use forward_protocol::json::{JsonCarrier, JsonViolation, is_json};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::time::{Instant, timeout, timeout_at};
 
 use super::ack::Acks;
+use super::security::Failure;
 use super::{Context, FORWARD_MESSAGES};
 use crate::journal::AppendError;
-use crate::metrics::{self, DecodeError, Mode};
+use crate::metrics::{self, DecodeError, Handshake, Mode};
 
 /// The first read of a connection; grows with what the client sends.
 const SMALL: usize = 8 << 10;
@@ -50,6 +52,20 @@ pub(super) enum End {
     /// The client broke the protocol.
     #[error("{0}")]
     Violation(#[from] Violation),
+    /// The client writes JSON that is none.
+    #[error("{0}")]
+    Json(JsonViolation),
+    /// The client did not prove itself.
+    #[error("{0}")]
+    Handshake(Failure),
+    /// The handshake took too long.
+    #[error("no handshake within {0:?}: this server asks for a shared key, which the client may not know")]
+    HandshakeTimeout(Duration),
+    /// The TLS handshake failed.
+    #[error(
+        "TLS handshake: {0} (does the client have TLS switched on, and trust this server's certificate?)"
+    )]
+    Tls(io::Error),
     /// A compressed payload is too large; a retry cannot help.
     #[error("{0}; raise forward.max_decompressed to accept it")]
     Oversize(#[from] forward_protocol::entries::Oversize),
@@ -68,13 +84,33 @@ pub(super) enum End {
 }
 
 /// Serves a connection to its end.
-pub(super) async fn serve<S: AsyncRead + AsyncWrite + Unpin>(stream: &mut S, context: &Arc<Context>) -> End {
+pub(super) async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
+    stream: &mut S,
+    peer: Option<IpAddr>,
+    context: &Arc<Context>,
+) -> End {
+    let mut buffer = BytesMut::with_capacity(SMALL);
+    if let Some(security) = &context.security {
+        let patience = context.handshake_timeout;
+        match timeout(patience, security.handshake(stream, peer, &mut buffer)).await {
+            Ok(Ok(())) => {
+                context.metrics.handshakes[Handshake::Ok].inc();
+            }
+            Ok(Err(failure)) => return End::Handshake(failure),
+            Err(_) => return End::HandshakeTimeout(patience),
+        }
+    }
     let mut connection = Connection {
         stream,
         context,
         framer: Framer::new(context.limits),
         decompressor: Decompressor::new(),
-        buffer: BytesMut::with_capacity(SMALL),
+        carrier: if context.security.is_some() {
+            Carrier::MessagePack
+        } else {
+            Carrier::Unknown
+        },
+        buffer,
         closes_at: context
             .max_connection_age
             .map(|age| Instant::now() + with_jitter(age, context)),
@@ -86,11 +122,24 @@ pub(super) async fn serve<S: AsyncRead + AsyncWrite + Unpin>(stream: &mut S, con
     }
 }
 
+/// What the client writes, decided by its first byte, once for the connection.
+enum Carrier {
+    Unknown,
+    MessagePack,
+    /// JSON, which is made MessagePack before anything else, so that there is one form in the journal.
+    Json {
+        carrier: JsonCarrier,
+        text: BytesMut,
+    },
+}
+
 struct Connection<'a, S> {
     stream: &'a mut S,
     context: &'a Arc<Context>,
     framer: Framer,
     decompressor: Decompressor,
+    carrier: Carrier,
+    /// Messages as MessagePack that are not through yet.
     buffer: BytesMut,
     closes_at: Option<Instant>,
     /// The client asks for acks: it can be sent away behind one without loss.
@@ -100,6 +149,7 @@ struct Connection<'a, S> {
 impl<S: AsyncRead + AsyncWrite + Unpin> Connection<'_, S> {
     async fn run(&mut self) -> Result<std::convert::Infallible, End> {
         loop {
+            let broken = self.convert();
             let run = self.framer.scan(&self.buffer);
             if run.end > 0 {
                 self.take(&run).await?;
@@ -107,21 +157,57 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<'_, S> {
             if let Some(violation) = run.violation {
                 return Err(End::Violation(violation));
             }
-            let between = self.buffer.is_empty();
-            if between && self.context.stop.is_cancelled() {
+            if let Some(violation) = broken {
+                return Err(End::Json(violation));
+            }
+            let begun = self.begun();
+            if begun == 0 && self.context.stop.is_cancelled() {
                 return Err(End::Stopping);
             }
-            if between && self.acked && self.closes_at.is_some_and(|at| Instant::now() >= at) {
+            if begun == 0 && self.acked && self.closes_at.is_some_and(|at| Instant::now() >= at) {
                 return Err(End::Aged);
             }
             self.make_room(run.needed);
-            if self.read(between).await? == 0 {
-                return Err(if self.buffer.is_empty() {
+            if self.read(begun == 0).await? == 0 {
+                return Err(if begun == 0 {
                     End::Closed
                 } else {
-                    End::Truncated(self.buffer.len())
+                    End::Truncated(begun)
                 });
             }
+        }
+    }
+
+    /// Decides what the client speaks, and makes MessagePack of JSON.
+    fn convert(&mut self) -> Option<JsonViolation> {
+        if matches!(self.carrier, Carrier::Unknown)
+            && let Some(first) = self.buffer.first()
+        {
+            self.carrier = if is_json(*first) {
+                let carrier = JsonCarrier::new(self.context.limits.message);
+                Carrier::Json {
+                    carrier,
+                    text: std::mem::take(&mut self.buffer),
+                }
+            } else {
+                Carrier::MessagePack
+            };
+        }
+        let Carrier::Json { carrier, text } = &mut self.carrier else {
+            return None;
+        };
+        let mut messages = Vec::new();
+        let converted = carrier.convert(text, &mut messages);
+        bytes::Buf::advance(text, converted.consumed);
+        self.buffer.extend_from_slice(&messages);
+        converted.violation
+    }
+
+    /// Bytes of a message that has begun and is not complete.
+    fn begun(&self) -> usize {
+        match &self.carrier {
+            Carrier::Json { text, .. } => text.len() + self.buffer.len(),
+            _ => self.buffer.len(),
         }
     }
 
@@ -149,7 +235,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<'_, S> {
                 self.decompressor
                     .check_size(compression, bytes, self.context.max_decompressed)?;
             }
-            metrics.input_messages[mode].inc();
+            let json = matches!(self.carrier, Carrier::Json { .. });
+            metrics.input_messages[if json { Mode::Json } else { mode }].inc();
         }
         if run.is_idle() {
             let _heartbeats = self.buffer.split_to(run.end);
@@ -162,7 +249,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<'_, S> {
             .journal
             .append(FORWARD_MESSAGES, bytes.clone())
             .await?;
-        let acks = Acks::new(receipt, run.frames.iter().filter_map(|frame| frame.chunk(&bytes)));
+        let json = matches!(self.carrier, Carrier::Json { .. });
+        let acks = Acks::new(
+            receipt,
+            json,
+            run.frames.iter().filter_map(|frame| frame.chunk(&bytes)),
+        );
         drop(bytes);
         if acks.count() > 0 {
             self.acked = true;
@@ -188,18 +280,25 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<'_, S> {
 
     /// Room for the rest of the message that has begun, and for more at a time the more a client sends.
     fn make_room(&mut self, needed: usize) {
-        let spare = self.buffer.capacity() - self.buffer.len();
+        let buffer = match &mut self.carrier {
+            Carrier::Json { text, .. } => text,
+            _ => &mut self.buffer,
+        };
+        let spare = buffer.capacity() - buffer.len();
         // A claimed length reserves nothing by itself: at most what has come already, and one read.
-        let want = needed.min(self.buffer.len().max(LARGE)).max(SMALL);
+        let want = needed.min(buffer.len().max(LARGE)).max(SMALL);
         if spare < want {
-            self.buffer.reserve(want);
+            buffer.reserve(want);
         }
     }
 
     async fn read(&mut self, between: bool) -> Result<usize, End> {
         let context = self.context;
         let stop = &context.stop;
-        let read = self.stream.read_buf(&mut self.buffer);
+        let read = self.stream.read_buf(match &mut self.carrier {
+            Carrier::Json { text, .. } => text,
+            _ => &mut self.buffer,
+        });
         if between {
             let deadline = match (context.idle_timeout, self.closes_at.filter(|_| self.acked)) {
                 (None, None) => None,
@@ -239,9 +338,11 @@ impl End {
     /// Whether it is worth a line in the log above debug.
     pub(super) fn is_fault(&self) -> bool {
         match self {
-            Self::Closed | Self::Aged | Self::Stopping | Self::Idle(_) => false,
+            Self::Closed | Self::Aged | Self::Stopping | Self::Idle(_) | Self::Handshake(Failure::Closed) => {
+                false
+            }
             // A load balancer's probe, or a client that was killed.
-            Self::Io(error) => !matches!(
+            Self::Io(error) | Self::Tls(error) | Self::Handshake(Failure::Io(error)) => !matches!(
                 error.kind(),
                 io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe | io::ErrorKind::UnexpectedEof
             ),
@@ -268,6 +369,23 @@ impl End {
                 _ => Class::Msgpack,
             },
             Self::Oversize(_) => Class::DecompressedSize,
+            Self::Json(_) => Class::Json,
+            Self::Handshake(failure) => {
+                metrics.handshakes[failure.class()].inc();
+                return;
+            }
+            Self::HandshakeTimeout(_) => {
+                metrics.handshakes[Handshake::Timeout].inc();
+                return;
+            }
+            Self::Tls(_) => {
+                metrics.handshakes[Handshake::Tls].inc();
+                return;
+            }
+            Self::Aged => {
+                metrics.input_connections_aged.inc();
+                return;
+            }
             Self::Stalled(_) => Class::Stalled,
             Self::AcksNotRead(_) => Class::AcksNotRead,
             _ => return,

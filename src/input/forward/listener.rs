@@ -10,10 +10,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
-use tokio::net::{TcpListener, UnixListener};
+use tokio::net::{TcpListener, TcpStream, UdpSocket, UnixListener};
+use tokio::time::timeout;
 
-use super::Context;
-use super::connection::{serve, shown};
+use super::connection::{End, serve, shown};
+use super::{Context, heartbeat};
 use crate::config::Listen;
 use crate::metrics::{Metrics, Refused};
 
@@ -30,7 +31,7 @@ pub struct Bound {
 
 #[derive(Debug)]
 enum Socket {
-    Tcp(TcpListener),
+    Tcp(TcpListener, Option<UdpSocket>),
     Unix(UnixListener, PathBuf),
 }
 
@@ -58,7 +59,7 @@ fn hint(error: &io::Error) -> &'static str {
 /// # Errors
 ///
 /// [`BindError`] with what to do about it.
-pub async fn bind(listen: &Listen, unix_mode: u32) -> Result<Bound, BindError> {
+pub async fn bind(listen: &Listen, unix_mode: u32, udp_heartbeat: bool) -> Result<Bound, BindError> {
     let failed = |source| BindError {
         address: listen.to_string(),
         source,
@@ -66,10 +67,19 @@ pub async fn bind(listen: &Listen, unix_mode: u32) -> Result<Bound, BindError> {
     match listen {
         Listen::Tcp(address) => {
             let listener = TcpListener::bind(address).await.map_err(failed)?;
-            let address = listener.local_addr().map_err(failed)?.to_string();
+            let address = listener.local_addr().map_err(failed)?;
+            let udp = match UdpSocket::bind(address).await {
+                _ if !udp_heartbeat => None,
+                Ok(socket) => Some(socket),
+                Err(error) => {
+                    // Few clients need it; those that do say so themselves.
+                    tracing::warn!(%address, %error, "UDP heartbeats are not answered: the port is taken");
+                    None
+                }
+            };
             Ok(Bound {
-                socket: Socket::Tcp(listener),
-                address,
+                socket: Socket::Tcp(listener, udp),
+                address: address.to_string(),
             })
         }
         Listen::Unix(path) => {
@@ -106,18 +116,40 @@ impl Bound {
     /// Accepts connections until Windrow stops.
     pub async fn serve(self, context: Arc<Context>, peers: Arc<Peers>) {
         match self.socket {
-            Socket::Tcp(listener) => {
+            Socket::Tcp(listener, udp) => {
+                if let Some(udp) = udp {
+                    let context = Arc::clone(&context);
+                    context
+                        .tasks
+                        .clone()
+                        .spawn(async move { heartbeat::answer(udp, &context).await });
+                }
                 while let Some(accepted) = accept(&context, listener.accept()).await {
                     let Some((stream, peer)) = accepted else { continue };
-                    // Acks are small and waited for.
+                    // Acks are small and waited for; a peer that is gone without a word is noticed in time.
                     stream.set_nodelay(true).ok();
-                    start(&context, &peers, stream, Some(peer)).await;
+                    rustix::net::sockopt::set_socket_keepalive(&stream, true).ok();
+                    let Some(place) = Peers::enter(&peers, Some(peer.ip()), &context.metrics) else {
+                        continue;
+                    };
+                    let context = Arc::clone(&context);
+                    context.tasks.clone().spawn(async move {
+                        tcp(stream, peer, &context).await;
+                        drop(place);
+                    });
                 }
             }
             Socket::Unix(listener, path) => {
                 while let Some(accepted) = accept(&context, listener.accept()).await {
                     let Some((stream, _)) = accepted else { continue };
-                    start(&context, &peers, stream, None).await;
+                    let Some(place) = Peers::enter(&peers, None, &context.metrics) else {
+                        continue;
+                    };
+                    let context = Arc::clone(&context);
+                    context.tasks.clone().spawn(async move {
+                        converse(stream, None, &context).await;
+                        drop(place);
+                    });
                 }
                 std::fs::remove_file(path).ok();
             }
@@ -140,28 +172,40 @@ async fn accept<T>(context: &Context, accepting: impl Future<Output = io::Result
     }
 }
 
-async fn start<S>(context: &Arc<Context>, peers: &Arc<Peers>, mut stream: S, peer: Option<SocketAddr>)
-where
-    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-{
-    let address = peer.map(|peer| peer.ip());
-    let Some(place) = Peers::enter(peers, address, &context.metrics) else {
-        stream.shutdown().await.ok();
+async fn tcp(stream: TcpStream, peer: SocketAddr, context: &Arc<Context>) {
+    let Some(tls) = &context.tls else {
+        converse(stream, Some(peer.ip()), context).await;
         return;
     };
-    let context = Arc::clone(context);
-    context.tasks.clone().spawn(async move {
-        let end = serve(&mut stream, &context).await;
-        end.count(&context.metrics);
-        let peer = shown(address);
-        if end.is_fault() {
-            tracing::warn!(peer, reason = %end, "connection ended");
-        } else {
-            tracing::debug!(peer, reason = %end, "connection ended");
+    let end = match timeout(context.handshake_timeout, tls.accept(stream)).await {
+        Ok(Ok(stream)) => {
+            converse(stream, Some(peer.ip()), context).await;
+            return;
         }
-        stream.shutdown().await.ok();
-        drop(place);
-    });
+        Ok(Err(error)) => End::Tls(error),
+        Err(_) => End::HandshakeTimeout(context.handshake_timeout),
+    };
+    say(&end, Some(peer.ip()), context);
+}
+
+async fn converse<S: AsyncRead + AsyncWrite + Unpin>(
+    mut stream: S,
+    peer: Option<IpAddr>,
+    context: &Arc<Context>,
+) {
+    let end = serve(&mut stream, peer, context).await;
+    say(&end, peer, context);
+    stream.shutdown().await.ok();
+}
+
+fn say(end: &End, peer: Option<IpAddr>, context: &Context) {
+    end.count(&context.metrics);
+    let peer = shown(peer);
+    if end.is_fault() {
+        tracing::warn!(peer, reason = %end, "connection ended");
+    } else {
+        tracing::debug!(peer, reason = %end, "connection ended");
+    }
 }
 
 /// The connections of the moment, in all and by address.

@@ -1,6 +1,8 @@
 //! The Forward protocol: listeners, connections, acks.
 //!
 //! * `listener`: accepts, counts and limits connections;
+//! * `tls`, `security`: who may send;
+//! * `heartbeat`: UDP;
 //! * `connection`: reads messages, waits for the journal, acknowledges;
 //! * `ack`: the acknowledgement, which can only be built from a journal receipt.
 //!
@@ -8,7 +10,10 @@
 
 mod ack;
 mod connection;
+mod heartbeat;
 mod listener;
+mod security;
+mod tls;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,6 +26,8 @@ use crate::journal::Journal;
 use crate::metrics::Metrics;
 
 pub use self::listener::{BindError, Bound, Peers, bind};
+pub use self::security::Security;
+pub use self::tls::{Tls, TlsError};
 
 /// What kind of journal record intake writes: a run of complete Forward messages, as they came.
 pub const FORWARD_MESSAGES: u8 = 1;
@@ -36,6 +43,12 @@ pub struct Context {
     pub limits: Limits,
     /// The most bytes that a compressed payload may become.
     pub max_decompressed: usize,
+    /// Who may send; `None`: everybody.
+    pub security: Option<Security>,
+    /// TLS on the TCP listeners.
+    pub tls: Option<Arc<Tls>>,
+    /// How long a client may take for the TLS and the Forward handshake, each.
+    pub handshake_timeout: Duration,
     /// How long a client may take to send the rest of a message that it has begun.
     pub progress_timeout: Duration,
     /// How long a client may take to read an ack.

@@ -429,3 +429,82 @@ fn inspect_of_a_real_folder() {
         "{text}"
     );
 }
+
+#[test]
+fn those_who_go_away_while_the_journal_is_blocked_do_not_pile_up() {
+    let dir = tempfile::tempdir().unwrap();
+    let (journal, _) = Journal::open(small(dir.path()), Box::new(())).unwrap();
+    let payload = Bytes::from(vec![7; 4000]);
+    let appends: Vec<_> = (0..100).map(|_| journal.append(0, payload.clone())).collect();
+    until("the limit is reached", || {
+        journal.usage().blocked == Some(Blocked::Limit)
+    });
+    assert!(journal.usage().waiting > 10);
+    drop(appends);
+    until("they are forgotten", || journal.usage().waiting == 0);
+    assert_eq!(
+        Bytes::try_into_mut(payload)
+            .map_err(|_| "still held")
+            .map(|bytes| bytes.len()),
+        Ok(4000)
+    );
+}
+
+/// On a real small disk, for instance `mount -t tmpfs -o size=8m tmpfs DIR` (or a loop mount of ext4):
+/// `WINDROW_SMALL_DISK=DIR cargo test --lib journal -- --ignored`.
+#[test]
+#[ignore = "needs a file system of 8 to 64 MiB, named by WINDROW_SMALL_DISK"]
+fn a_really_full_disk_blocks_and_goes_on_by_itself() {
+    let disk = std::path::PathBuf::from(std::env::var("WINDROW_SMALL_DISK").unwrap());
+    let dir = tempfile::tempdir_in(&disk).unwrap();
+    let options = Options {
+        segment_bytes: 2 << 20,
+        ..Options::new(dir.path())
+    };
+    let (journal, _) = Journal::open(options.clone(), Box::new(())).unwrap();
+    let payload = Bytes::from(vec![7; 100_000]);
+    let appends: Vec<_> = (0..2000).map(|_| journal.append(0, payload.clone())).collect();
+    until("the disk is full", || {
+        journal.usage().blocked == Some(Blocked::NoSpace)
+    });
+    // Somebody else takes the rest, and more than that is needed before it goes on.
+    let other = disk.join("other");
+    let mut size = 1 << 20;
+    while size > 1000 {
+        let mut all = std::fs::read(&other).unwrap_or_default();
+        all.resize(all.len() + size, 1);
+        if std::fs::write(&other, &all).is_err() {
+            all.truncate(all.len() - size);
+            let _ = std::fs::write(&other, &all);
+            size /= 2;
+        }
+    }
+    let stuck = journal.usage();
+    println!(
+        "{} records, {} bytes on the full disk",
+        stuck.records, stuck.bytes
+    );
+    // Delivering makes room, although the disk is full to the brim.
+    let mut reader = journal.reader(0);
+    let mut read = 0;
+    until("all goes through", || {
+        while let Some(record) = reader.next().unwrap() {
+            assert_eq!(record.payload, payload);
+            journal.release(record.lsn);
+            read += 1;
+        }
+        read == 2000
+    });
+    for append in appends {
+        drop(append.wait().unwrap());
+    }
+    until("it is not blocked", || journal.usage().blocked.is_none());
+    assert_eq!(
+        (journal.usage().disk_errors, journal.usage().lost_records),
+        (0, 0)
+    );
+    journal.close();
+    std::fs::remove_file(&other).unwrap();
+    let (_, recovery) = Journal::open(options, Box::new(())).unwrap();
+    assert_eq!((recovery.unreleased_records, recovery.next_lsn), (0, 2001));
+}

@@ -353,6 +353,29 @@ fn a_removed_segment_can_be_read_to_its_end() {
 }
 
 #[test]
+fn a_segment_that_is_being_removed_is_not_missed() {
+    let disk = Disk::default();
+    let (mut rig, mut ledger) = rig(&disk);
+    for _ in 0..6 {
+        rig.send(&mut ledger, 1200);
+        rig.run(&mut ledger);
+    }
+    let first: Vec<u64> = rig
+        .read_all()
+        .iter()
+        .filter(|record| record.segment == 1)
+        .map(|record| record.lsn)
+        .collect();
+    for &lsn in &first {
+        rig.release(&mut ledger, lsn);
+    }
+    // As it is for a moment: the file is gone, the keeper has not said so yet.
+    disk.remove(&segment_name(1)).unwrap();
+    assert_eq!(rig.read_all().len(), 6 - first.len());
+    rig.check(&mut ledger);
+}
+
+#[test]
 fn quarantine_without_links_moves_the_file_in_the_end() {
     let disk = Disk::default();
     let (mut rig, mut ledger) = rig(&disk);

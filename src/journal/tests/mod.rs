@@ -4,5 +4,6 @@ mod api;
 mod damage;
 mod faults;
 mod faulty;
+mod kill;
 mod model;
 mod rig;

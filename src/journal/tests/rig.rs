@@ -1,11 +1,11 @@
 //! The journal's parts without their threads, one step at a time, beside a ledger of what was confirmed.
 
+use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::future::Future;
 use std::path::PathBuf;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, Ordering};
 use std::task::{Context, Poll, Waker};
 
 use bytes::Bytes;
@@ -31,8 +31,8 @@ pub(super) fn options() -> Options {
 
 /// A clock that goes backwards now and then.
 fn clock() -> i64 {
-    static CALLS: AtomicI64 = AtomicI64::new(0);
-    let calls = CALLS.fetch_add(1, Ordering::Relaxed);
+    thread_local!(static CALLS: Cell<i64> = const { Cell::new(0) });
+    let calls = CALLS.replace(CALLS.get() + 1);
     1_000_000 + calls - (calls % 7) * 20
 }
 
@@ -203,11 +203,15 @@ impl Rig {
             }
         }
         let back: BTreeSet<u64> = records.iter().map(|record| record.lsn).collect();
-        let gone = |known: &Known| known.released || (known.adopted && ledger.device_failed);
+        if ledger.device_failed {
+            ledger
+                .confirmed
+                .retain(|lsn, known| !known.adopted || back.contains(lsn));
+        }
         let missing = ledger
             .confirmed
             .iter()
-            .filter(|(_, known)| !gone(known))
+            .filter(|(_, known)| !known.released)
             .map(|(lsn, _)| lsn);
         let missing: Vec<u64> = missing
             .filter(|lsn| !back.contains(lsn) && !damaged.contains(lsn))

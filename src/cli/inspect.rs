@@ -1,0 +1,28 @@
+//! `windrow journal inspect DIR`: what is in a journal, without changing it.
+
+use std::io::Write;
+use std::path::Path;
+
+use crate::exit;
+use crate::journal;
+
+/// Runs the command. Gives the exit code: 1 when the journal is damaged or cannot be read.
+pub fn run(dir: &Path, out: &mut dyn Write, err: &mut dyn Write) -> u8 {
+    // The data folder is what people know; the journal is one folder below.
+    let below = dir.join("journal");
+    let dir = if below.is_dir() { &below } else { dir };
+    match journal::inspect(dir) {
+        Ok(report) => {
+            writeln!(out, "{report}").ok();
+            if report.is_damaged() {
+                exit::FAILURE
+            } else {
+                exit::OK
+            }
+        }
+        Err(error) => {
+            writeln!(err, "windrow journal inspect: {error}").ok();
+            exit::FAILURE
+        }
+    }
+}

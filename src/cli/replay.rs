@@ -1,0 +1,110 @@
+//! `windrow replay`: sends the documents of the dead letter to Elasticsearch again, after what was wrong is mended.
+//!
+//! Owns what is shown of it. A server may be running on the same data folder meanwhile. What is refused again stays,
+//! with its new reason.
+
+use std::io::{IsTerminal, Write};
+
+use indicatif::{ProgressBar, ProgressStyle};
+
+use super::Replay;
+use crate::config::{Config, OutputKind};
+use crate::exit;
+use crate::output::elasticsearch::Elasticsearch;
+use crate::output::replay::{Summary, dry_run, replay};
+use crate::pipeline::open_elasticsearch;
+
+/// Runs the command. Gives the exit code: 0 when nothing that could be sent is left, 1 otherwise.
+pub fn run(command: &Replay, config: &Config, out: &mut dyn Write, err: &mut dyn Write) -> u8 {
+    let folder = &config.dead_letter.dir;
+    let result = if command.dry_run {
+        dry_run(folder).map(|summary| {
+            show_found(&summary, out);
+            exit::OK
+        })
+    } else if !config.outputs.contains(&OutputKind::Elasticsearch) {
+        writeln!(
+            err,
+            "windrow replay: sends to Elasticsearch; give --output elasticsearch and its --elasticsearch-url"
+        )
+        .ok();
+        return exit::USAGE;
+    } else {
+        match open_elasticsearch(config) {
+            Ok(output) => send(config, &output).map(|summary| {
+                show_found(&summary, out);
+                show_sent(&summary, out);
+                if summary.failed + summary.later > 0 {
+                    exit::FAILURE
+                } else {
+                    exit::OK
+                }
+            }),
+            Err(error) => Err(std::io::Error::other(error)),
+        }
+    };
+    result.unwrap_or_else(|error| {
+        writeln!(err, "windrow replay: {}: {error}", folder.display()).ok();
+        exit::FAILURE
+    })
+}
+
+fn send(config: &Config, output: &Elasticsearch) -> std::io::Result<Summary> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    let bar = if std::io::stderr().is_terminal() {
+        let total = dry_run(&config.dead_letter.dir)?.entries;
+        let style = ProgressStyle::with_template("{bar:40} {pos}/{len} entries, {msg}, {elapsed}");
+        ProgressBar::new(total).with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()))
+    } else {
+        ProgressBar::hidden()
+    };
+    let summary = runtime.block_on(replay(
+        &config.dead_letter.dir,
+        async |entries| output.replay(entries).await,
+        |so_far| {
+            bar.set_position(so_far.entries);
+            bar.set_message(format!(
+                "{} written, {} refused again",
+                so_far.written, so_far.failed
+            ));
+        },
+    ));
+    bar.finish_and_clear();
+    summary
+}
+
+fn show_found(summary: &Summary, out: &mut dyn Write) {
+    writeln!(out, "{} entries in the dead letter", summary.entries).ok();
+    for (kind, count) in &summary.kinds {
+        writeln!(out, "  {count:>8}  {kind}").ok();
+    }
+    if summary.unreadable > 0 {
+        writeln!(
+            out,
+            "  {:>8}  lines that cannot be read; they stay",
+            summary.unreadable
+        )
+        .ok();
+    }
+}
+
+fn show_sent(summary: &Summary, out: &mut dyn Write) {
+    let Summary {
+        written,
+        failed,
+        later,
+        not_mine,
+        first_reason,
+        ..
+    } = summary;
+    writeln!(
+        out,
+        "{written} written, {failed} refused again, {later} not tried, {not_mine} not for Elasticsearch"
+    )
+    .ok();
+    if let Some(reason) = first_reason {
+        writeln!(out, "first reason: {reason}").ok();
+    }
+}

@@ -1,0 +1,155 @@
+//! The handshake with clients that must know a key, before their first event is read.
+//!
+//! Owns which key and users belong to which address, and the randomness. The messages themselves are
+//! `forward_protocol::handshake`. After a failure the connection is closed in every case: Fluent Bit would otherwise
+//! send events on it.
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use bytes::{Buf, BytesMut};
+use forward_protocol::handshake::server::{AwaitPing, Hello, Refusal, Step, User};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+
+use crate::config::{Config, Network};
+use crate::metrics::Handshake;
+
+/// A wrong key or password is answered after this time, so that guessing is slow.
+const PENALTY: Duration = Duration::from_millis(200);
+
+/// Who may send.
+#[derive(Debug)]
+pub struct Security {
+    hostname: String,
+    shared_key: Option<Vec<u8>>,
+    users: Vec<(String, Vec<u8>)>,
+    networks: Vec<Network>,
+}
+
+/// Why no connection came about.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Failure {
+    /// The client was told so.
+    #[error(
+        "handshake refused: {0} (the client's shared_key, username or password differs from this server's, or it has none)"
+    )]
+    Refused(#[from] Refusal),
+    /// The client went away.
+    #[error("the client closed the connection before it had said PING")]
+    Closed,
+    /// The socket failed.
+    #[error("{0}")]
+    Io(#[from] std::io::Error),
+    /// The system gave no random bytes.
+    #[error("no random bytes from the system: {0}")]
+    Random(#[from] getrandom::Error),
+}
+
+impl Failure {
+    pub(super) fn class(&self) -> Handshake {
+        match self {
+            Self::Refused(Refusal::SharedKey) => Handshake::SharedKey,
+            Self::Refused(Refusal::User) => Handshake::User,
+            Self::Refused(Refusal::Denied) => Handshake::Network,
+            Self::Refused(_) => Handshake::Ping,
+            Self::Closed | Self::Io(_) | Self::Random(_) => Handshake::Closed,
+        }
+    }
+}
+
+impl Security {
+    /// `None` when nobody is asked for anything.
+    pub fn of(config: &Config) -> Option<Self> {
+        let from = &config.forward;
+        if from.shared_key.is_none() && from.users.is_empty() && from.networks.is_empty() {
+            return None;
+        }
+        let secret = |secret: &crate::config::Secret| secret.expose().as_bytes().to_vec();
+        Some(Self {
+            hostname: from.self_hostname.clone(),
+            shared_key: from.shared_key.as_ref().map(secret),
+            users: from
+                .users
+                .iter()
+                .map(|user| (user.name.clone(), secret(&user.password)))
+                .collect(),
+            networks: from.networks.clone(),
+        })
+    }
+
+    /// The key for an address; `None` when it may not connect. The first network that matches decides.
+    fn key_for(&self, peer: Option<IpAddr>) -> Option<(Vec<u8>, Option<&[String]>)> {
+        let own = |network: &Network| {
+            network
+                .shared_key
+                .as_ref()
+                .map(|key| key.expose().as_bytes().to_vec())
+        };
+        // A unix socket has the permissions of its file.
+        let Some(peer) = peer.filter(|_| !self.networks.is_empty()) else {
+            return Some((self.shared_key.clone().unwrap_or_default(), None));
+        };
+        let network = self.networks.iter().find(|network| network.cidr.contains(peer))?;
+        let key = own(network)
+            .or_else(|| self.shared_key.clone())
+            .unwrap_or_default();
+        Some((key, (!network.users.is_empty()).then_some(&network.users)))
+    }
+
+    /// Greets, and waits until the client has proved itself. What it sent behind its PING stays in `buffer`.
+    pub(super) async fn handshake<S: AsyncRead + AsyncWrite + Unpin>(
+        &self,
+        stream: &mut S,
+        peer: Option<IpAddr>,
+        buffer: &mut BytesMut,
+    ) -> Result<(), Failure> {
+        let (mut nonce, mut auth) = ([0u8; 16], [0u8; 16]);
+        getrandom::fill(&mut nonce)?;
+        getrandom::fill(&mut auth)?;
+        let auth = (!self.users.is_empty()).then_some(auth);
+        let mut greeting = Vec::new();
+        let hello = Hello {
+            hostname: &self.hostname,
+            nonce,
+            auth,
+            keepalive: true,
+        };
+        let mut waiting = AwaitPing::begin(&hello, &mut greeting);
+        stream.write_all(&greeting).await?;
+        let key = self.key_for(peer);
+        loop {
+            if stream.read_buf(buffer).await? == 0 {
+                return Err(Failure::Closed);
+            }
+            let step = match &key {
+                None => waiting.refuse(Refusal::Denied),
+                Some((key, names)) => {
+                    let allowed = |name: &String| names.is_none_or(|names| names.contains(name));
+                    let users: Vec<User<'_>> = self
+                        .users
+                        .iter()
+                        .filter(|(name, _)| allowed(name))
+                        .map(|(name, password)| User {
+                            name: name.as_bytes(),
+                            password,
+                        })
+                        .collect();
+                    waiting.receive(buffer, key, &users)
+                }
+            };
+            match step {
+                Step::More(again) => waiting = again,
+                Step::Established { reply, consumed, .. } => {
+                    buffer.advance(consumed);
+                    stream.write_all(&reply).await?;
+                    return Ok(());
+                }
+                Step::Refused { reply, reason } => {
+                    tokio::time::sleep(PENALTY).await;
+                    stream.write_all(&reply).await?;
+                    return Err(reason.into());
+                }
+            }
+        }
+    }
+}
