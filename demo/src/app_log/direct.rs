@@ -11,7 +11,7 @@ use crate::{Error, sidecar::Identity};
 /// Where the records go, and who sends them.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// `host:port` of the server.
+    /// `host:port` of the server; of several, with commas between, each connection takes the next.
     pub address: String,
     /// The tag of the records.
     pub tag: String,
@@ -35,8 +35,9 @@ impl DirectLog {
     /// # Errors
     /// [`Error::Logger`] when the options make no sense.
     pub fn start(options: Options) -> Result<Self, Error> {
-        let logger = Logger::builder()
-            .address(options.address)
+        let servers = options.address.split(',').map(str::trim);
+        let logger = servers
+            .fold(Logger::builder(), |builder, server| builder.address(server))
             .request_ack(true)
             .async_reconnect_interval(options.reconnect_interval)
             .on_connection_error(|error| tracing::warn!("logging: {error}"))
