@@ -111,7 +111,12 @@ impl Client {
             page = self.must("POST", "_search/scroll", Some(&next));
         }
         // Scrolls that were read to their end are gone already in some versions.
-        self.request("DELETE", "_search/scroll", Some(&json!({"scroll_id": [page["_scroll_id"]]}))).ok();
+        self.request(
+            "DELETE",
+            "_search/scroll",
+            Some(&json!({"scroll_id": [page["_scroll_id"]]})),
+        )
+        .ok();
         all
     }
 
