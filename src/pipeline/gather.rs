@@ -29,6 +29,12 @@ use crate::trace::{Added, Closed, Incoming, Names, PartId, PartInfo, Reason, Ren
 const BATCH_BYTES: usize = 512 << 10;
 /// How often sealing is looked at when no records come.
 const TICK: Duration = Duration::from_millis(50);
+/// Bad entries of a message that go to the dead letter one by one. If there are more, the message goes there as a whole:
+/// a small payload can be made to hold millions of them, and the dead letter must not grow faster than what is received.
+const BAD_ENTRIES: u32 = 16;
+/// After so many bad entries the rest of a message is not looked at any more: it is no message, and it is in the dead
+/// letter as a whole.
+const HOPELESS: u32 = 10_000;
 /// Tags that are remembered so that all records of one tag share it.
 const MAX_TAGS: usize = 10_000;
 
@@ -302,12 +308,13 @@ impl Gatherer {
             tag: &tag,
             hold,
         };
-        self.entries(entries, origin, position);
+        self.entries(entries, message.bytes, origin, position);
     }
 
-    fn entries(&mut self, mut entries: Entries<'_>, origin: Origin<'_>, position: &mut u32) {
+    fn entries(&mut self, mut entries: Entries<'_>, message: &[u8], origin: Origin<'_>, position: &mut u32) {
         let now = unix_us();
-        let (mut records, mut invalid) = (0u64, 0u64);
+        let (mut records, mut invalid, mut bad_ones) = (0u64, 0u64, 0u32);
+        let mut defect = None;
         let mut scratch = Vec::new();
         loop {
             let mut look = Look {
@@ -328,13 +335,29 @@ impl Gatherer {
                     let metadata = metadata(&entry, &mut scratch);
                     self.record(&entry, &found, metadata, time, number, origin, now);
                 }
-                Err(bad) => self.aside.put(
-                    Why::Entry(bad.defect),
-                    bad.bytes,
-                    Some(origin.tag.as_bytes()),
-                    origin.received,
-                ),
+                Err(bad) => {
+                    bad_ones += 1;
+                    if bad_ones <= BAD_ENTRIES {
+                        let tag = Some(origin.tag.as_bytes());
+                        self.aside
+                            .put(Why::Entry(bad.defect), bad.bytes, tag, origin.received);
+                    }
+                    defect = Some(bad.defect);
+                    if bad_ones >= HOPELESS {
+                        break;
+                    }
+                }
             }
+        }
+        if let Some(defect) = defect.filter(|_| bad_ones > BAD_ENTRIES) {
+            let tag = Some(origin.tag.as_bytes());
+            self.aside.put_all(
+                Why::Entries(defect),
+                message,
+                tag,
+                origin.received,
+                bad_ones - BAD_ENTRIES,
+            );
         }
         self.metrics.input_records.inc_by(records);
         if invalid > 0 {
