@@ -38,7 +38,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
         ) {
             Ok(()) => {}
             Err(Rejected::Full { events, .. }) => {
-                eprintln!("{events} events wait already, this one is not taken")
+                eprintln!("{events} events wait already, this one is not taken");
             }
             Err(refused) => return Err(refused.into()),
         }
