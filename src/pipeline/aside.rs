@@ -20,6 +20,7 @@ use crate::output::dead_letter::{Content, DeadLetter, Entry};
 const GROUP: usize = 1000;
 
 /// Why something is set aside.
+#[derive(Clone, Copy)]
 pub(crate) enum Why<'a> {
     Message(&'a Refused<'a>),
     Entry(Defect),
