@@ -140,10 +140,13 @@ pub(crate) fn decompression(data: &[u8]) {
     let first = decompressor.decompress(compression, bytes, LIMIT);
     if let Ok(plain) = &first {
         assert!(plain.bytes.len() <= LIMIT);
-        let exact = plain.bytes.len();
-        assert_eq!(decompressor.check_size(compression, bytes, exact), Ok(()));
-    } else {
-        assert!(decompressor.check_size(compression, bytes, LIMIT).is_err());
+        // How much comes out before a defect depends on the room for it, so only whole payloads are measured exactly.
+        if plain.damage.is_none() {
+            assert_eq!(
+                decompressor.check_size(compression, bytes, plain.bytes.len()),
+                Ok(())
+            );
+        }
     }
     assert_eq!(
         decompressor.decompress(compression, bytes, LIMIT),
