@@ -330,6 +330,18 @@ impl Server {
     }
 }
 
+impl Drop for Server {
+    /// A failed test shows what its server said last.
+    fn drop(&mut self) {
+        if let Some(process) = self.process.as_mut().filter(|_| std::thread::panicking()) {
+            let state = process
+                .poll()
+                .map_or_else(|| "still ran".to_owned(), |status| format!("had ended: {status}"));
+            eprintln!("the server {state}\n{}", process.last_words(40));
+        }
+    }
+}
+
 /// The samples of Prometheus text.
 ///
 /// # Panics

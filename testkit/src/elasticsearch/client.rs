@@ -1,9 +1,12 @@
 //! What the checks ask an Elasticsearch (or the fake one) for.
 
+use std::time::Duration;
+
 use serde_json::{Value, json};
 
 use crate::check::Stored;
 use crate::http::{self, Answer};
+use crate::wait;
 
 /// Blocking requests to one node; a node that does not answer, or refuses, ends the test.
 #[derive(Debug, Clone)]
@@ -34,21 +37,17 @@ impl Client {
         }
     }
 
+    /// The answer to a request that must succeed. 503 is waited out: shards of a new index take a moment.
     #[track_caller]
     fn must(&self, method: &str, path: &str, body: Option<&Value>) -> Value {
-        let mut answer = self
-            .request(method, path, body)
-            .unwrap_or_else(|error| panic!("{error}"));
-        // The shards of an index that was made this moment cannot be searched yet.
-        for _ in 0..100 {
-            if answer.status != 503 {
-                break;
-            }
-            std::thread::sleep(std::time::Duration::from_millis(100));
-            answer = self
-                .request(method, path, body)
-                .unwrap_or_else(|error| panic!("{error}"));
-        }
+        let answer = wait::until(
+            &format!("{method} {path}"),
+            Duration::from_secs(30),
+            || match self.request(method, path, body)? {
+                answer if answer.status == 503 => Err(answer.text),
+                answer => Ok(answer),
+            },
+        );
         assert!(
             answer.status < 300,
             "{method} {path}: {} {}",
