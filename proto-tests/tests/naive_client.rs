@@ -1,7 +1,5 @@
 //! The client cases must find a client that does nearly everything wrong.
 
-#![expect(clippy::unwrap_used, reason = "a test: what is not there ends it")]
-
 use std::time::Duration;
 
 use proto_tests::client_cases::{ClientOptions, run};
