@@ -58,7 +58,7 @@ impl Client {
         } else {
             None
         };
-        match what.or((!options["tls"].is_null()).then_some("TLS")) {
+        match what.or_else(|| (!options["tls"].is_null()).then_some("TLS")) {
             Some(what) => say(&json!({ "event": "unsupported", "what": what })),
             None => say(&json!({ "event": "opened" })),
         }
