@@ -13,7 +13,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use proto_tests::{Action, Options, Security, Target, Tls};
+use proto_tests::{Action, Expectations, Options, Security, Target, Tls};
 
 fn program() -> Option<PathBuf> {
     if let Some(path) = std::env::var_os("WINDROW_BIN") {
@@ -175,7 +175,8 @@ async fn holds(name: &str, settings: &[(&'static str, String)], shape: impl FnOn
         many_connections: 2000,
         ..Options::default()
     };
-    let report = proto_tests::run(&target, &options).await;
+    let expectations = Expectations::parse(include_str!("../expectations/windrow.toml")).unwrap();
+    let report = proto_tests::run_expecting(&target, &options, &expectations).await;
     println!("{name}\n{}", report.text());
     assert!(report.is_good(), "{name}: {}\n{}", report.text(), windrow.tail());
 }

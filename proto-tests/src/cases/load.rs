@@ -14,7 +14,7 @@ use crate::target::Action;
 cases! {
     99 "gzip-bomb" [Alone] "FD SizeLimitError; FB-rtest"
         "gzip of 10 MB that inflates to 10 GB: stops at the limit, bounded memory and time, no ack" => bomb;
-    100 "many-small-bombs" [Alone] "CPU"
+    100 "many-small-bombs" [Last] "CPU"
         "200 small messages that inflate to 1 MiB each: others are served meanwhile and after" => small_bombs;
     106 "many-connections" [Alone] "limits" "10,000 idle connections and 100 active: the active ones are served" => many_connections;
     107 "slow-sender" [ProgressTimeout] "slowloris"
