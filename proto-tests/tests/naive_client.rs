@@ -1,9 +1,5 @@
 //! The client cases must find a client that does nearly everything wrong.
 
-<<<<<<< HEAD
-
-=======
->>>>>>> conformance
 use std::time::Duration;
 
 use proto_tests::client_cases::{ClientOptions, run};
