@@ -52,6 +52,8 @@ pub(crate) fn check(holds: bool, expected: impl Into<String>, seen: impl std::fm
 pub(crate) enum Need {
     /// To run by itself: it disturbs others or is disturbed by them. Always met.
     Alone,
+    /// To run by itself after all others: it leaves work behind. Always met.
+    Last,
     /// A listener without handshake.
     Open,
     /// A listener with a shared key.
@@ -79,7 +81,7 @@ impl Need {
     pub(crate) fn missing(self, target: &Target, options: &Options) -> Option<&'static str> {
         let security = target.security.as_ref();
         let (met, reason) = match self {
-            Self::Alone => (true, ""),
+            Self::Alone | Self::Last => (true, ""),
             Self::Open => (security.is_none(), "needs a listener without a shared key"),
             Self::Key => (
                 security.is_some(),

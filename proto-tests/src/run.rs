@@ -7,7 +7,7 @@ use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
-use crate::case::{Case, Ctx, Fault, Options};
+use crate::case::{Case, Ctx, Fault, Need, Options};
 use crate::report::{Expectations, Finding, Outcome, Report};
 use crate::target::Target;
 
@@ -52,6 +52,12 @@ pub async fn run_expecting(target: &Target, options: &Options, expectations: &Ex
         });
     }
     findings.extend(together.join_all().await);
+    // Those that restart the server come late: the process that is watched is gone then.
+    let rank = |case: &Case| {
+        let hook = case.needs.iter().any(|need| matches!(need, Need::Hook(_)));
+        (case.needs.contains(&Need::Last), hook)
+    };
+    by_themselves.sort_by_key(rank);
     for case in by_themselves {
         findings.push(run_one(case, target.clone(), options.clone()).await);
     }

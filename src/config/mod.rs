@@ -98,7 +98,7 @@ pub struct Forward {
     pub max_connections_per_address: Option<u64>,
     /// Longest TLS and Forward handshake.
     pub handshake_timeout: Duration,
-    /// Longest time without a byte inside a message.
+    /// Longest time for the next KiB inside a message.
     pub progress_timeout: Duration,
     /// Longest time for a peer to take an ack.
     pub ack_timeout: Duration,

@@ -144,7 +144,7 @@ pub static KEYS: &[Key] = keys! {
     "forward.handshake_timeout" , Default::Text("10s"), Kind::Duration(ms(100), HOUR, |d| &mut d.config.forward.handshake_timeout),
         "Longest time for the TLS and Forward handshakes.";
     "forward.progress_timeout" , Default::Text("60s"), Kind::Duration(ms(100), HOUR, |d| &mut d.config.forward.progress_timeout),
-        "A connection that is silent inside a message for so long is closed.";
+        "A connection that sends less than 1 KiB inside a message in so long is closed.";
     "forward.ack_timeout" , Default::Text("30s"), Kind::Duration(ms(100), HOUR, |d| &mut d.config.forward.ack_timeout),
         "A connection whose peer does not take an ack for so long is closed.";
     "forward.idle_timeout" , Default::Text("0s"), Kind::DurationOrNever(secs(1), DAY, |d| &mut d.config.forward.idle_timeout),

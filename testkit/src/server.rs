@@ -306,7 +306,7 @@ impl Server {
     /// All documents in the embedded store.
     #[track_caller]
     pub fn stored(&self) -> Vec<Stored> {
-        sqlite::documents(&self.data.join("windrow.sqlite"))
+        sqlite::documents(&self.data.join("windrow.db"))
     }
 
     /// All samples of `/metrics`: name with labels as written, value.
@@ -327,6 +327,18 @@ impl Server {
             .iter()
             .filter(|(sample, _)| *sample == name || sample.starts_with(&labelled))
             .fold(0.0, |sum, (_, value)| sum + value)
+    }
+}
+
+impl Drop for Server {
+    /// A failed test shows what its server said last.
+    fn drop(&mut self) {
+        if let Some(process) = self.process.as_mut().filter(|_| std::thread::panicking()) {
+            let state = process
+                .poll()
+                .map_or_else(|| "still ran".to_owned(), |status| format!("had ended: {status}"));
+            eprintln!("the server {state}\n{}", process.last_words(40));
+        }
     }
 }
 

@@ -25,7 +25,7 @@ fn the_journal_fills_and_sockets_wait() {
         open: 300,
         chunk_records: 100,
         ack_timeout: Duration::from_secs(300),
-        give_up: Duration::from_secs(300),
+        give_up: SOON,
         ..Load::new(server.forward(), "full-")
     }
     .start();

@@ -138,7 +138,8 @@ impl Decompressor {
     /// the payload already proves it, as it does for gzip below a thousandth of the limit.
     ///
     /// # Errors
-    /// [`Oversize`]. Damage is not reported here.
+    /// [`Oversize`]. Damage is not reported here; of a damaged payload [`Decompressor::decompress`] may salvage some
+    /// more or less than was counted here.
     pub fn check_size(
         &mut self,
         compression: Compression,

@@ -30,7 +30,7 @@ macro_rules! cases {
                     name: $name,
                     source: $source,
                     text: $text,
-                    alone: NEEDS.contains(&Alone),
+                    alone: NEEDS.contains(&Alone) || NEEDS.contains(&Last),
                     needs: NEEDS,
                     run: |ctx| Box::pin($run(ctx)),
                 }

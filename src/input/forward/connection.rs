@@ -26,6 +26,8 @@ use crate::metrics::{self, DecodeError, Handshake, Mode};
 const SMALL: usize = 8 << 10;
 /// No read is made for less than this once a client sends much.
 const LARGE: usize = 256 << 10;
+/// What counts as progress inside a message, per progress timeout: a byte now and then does not.
+const PROGRESS: usize = 1 << 10;
 /// Runs below this size are copied, so that a small message does not keep a large buffer alive.
 const COPY: usize = 16 << 10;
 
@@ -69,8 +71,8 @@ pub(super) enum End {
     /// A compressed payload is too large; a retry cannot help.
     #[error("{0}; raise forward.max_decompressed to accept it")]
     Oversize(#[from] forward_protocol::entries::Oversize),
-    /// The client stopped in the middle of a message.
-    #[error("no byte came for {0:?} in the middle of a message")]
+    /// The client stopped, or nearly so, in the middle of a message.
+    #[error("less than 1 KiB came in {0:?} in the middle of a message")]
     Stalled(Duration),
     /// The client does not read its acks.
     #[error("the client did not read its acks for {0:?}")]
@@ -111,6 +113,7 @@ pub(super) async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
             Carrier::Unknown
         },
         buffer,
+        progress: None,
         closes_at: context
             .max_connection_age
             .map(|age| Instant::now() + with_jitter(age, context)),
@@ -142,6 +145,8 @@ struct Connection<'a, S> {
     /// Messages as MessagePack that are not through yet.
     buffer: BytesMut,
     closes_at: Option<Instant>,
+    /// Inside a message: by when so many bytes more must have come.
+    progress: Option<(Instant, usize)>,
     /// The client asks for acks: it can be sent away behind one without loss.
     acked: bool,
 }
@@ -300,6 +305,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<'_, S> {
             _ => &mut self.buffer,
         });
         if between {
+            self.progress = None;
             let deadline = match (context.idle_timeout, self.closes_at.filter(|_| self.acked)) {
                 (None, None) => None,
                 (idle, age) => {
@@ -319,8 +325,19 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<'_, S> {
                 () = stop.cancelled() => Err(End::Stopping),
             }
         } else {
-            match timeout(context.progress_timeout, read).await {
-                Ok(read) => Ok(read?),
+            let now = Instant::now();
+            let (by, missing) = *self
+                .progress
+                .get_or_insert((now + context.progress_timeout, PROGRESS));
+            match timeout_at(by, read).await {
+                Ok(read) => {
+                    let read = read?;
+                    self.progress = match missing.checked_sub(read) {
+                        Some(missing @ 1..) => Some((by, missing)),
+                        _ => Some((Instant::now() + context.progress_timeout, PROGRESS)),
+                    };
+                    Ok(read)
+                }
                 Err(_) => Err(End::Stalled(context.progress_timeout)),
             }
         }
