@@ -142,6 +142,7 @@ impl Outputs {
                 }
                 Opened::Elasticsearch(output) => {
                     let dead_letter = Arc::clone(dead_letter);
+                    output.report_to(Arc::clone(metrics));
                     running
                         .tasks
                         .spawn(output.run(id, receiver, dead_letter, abandon.clone()));

@@ -26,13 +26,24 @@ const MERGES: usize = 2;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Outcome {
     /// Elasticsearch has it durably.
-    Done,
+    Done(Done),
     /// Not now; again after a backoff.
     Again,
     /// Not now; an operator must mend something.
     Blocked(String),
     /// Never.
     Rejected(Rejection),
+}
+
+/// How a document came to be there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Done {
+    /// It is new.
+    Created,
+    /// It existed and got what it lacked.
+    Merged,
+    /// It existed and held everything already.
+    Unchanged,
 }
 
 /// Why a document can never be written.
@@ -105,14 +116,14 @@ impl Cluster {
         if let Answer::Items(items) = answer {
             outcomes.reserve_exact(items.len());
             for (at, item) in items.into_iter().enumerate() {
-                outcomes.push(match decide(item) {
+                outcomes.push(match decide(item, &self.stats) {
                     Some(outcome) => outcome,
                     None if documents[at].is_trace() => {
                         exist.push(at);
                         Outcome::Again
                     }
                     // The document is the only one of its id that there can ever be: an earlier try of ours wrote it.
-                    None => Outcome::Done,
+                    None => Outcome::Done(Done::Unchanged),
                 });
             }
         }
@@ -127,7 +138,7 @@ impl Cluster {
             };
         }
         if outcomes.is_empty() {
-            outcomes.resize(documents.len(), Outcome::Done);
+            outcomes.resize(documents.len(), Outcome::Done(Done::Created));
         }
         Stats::add(&self.stats.conflicts, exist.len());
         // Closed never: the semaphore lives as long as the cluster.
@@ -137,8 +148,8 @@ impl Cluster {
             problem = merge::merge(self, documents, exist, &mut outcomes).await.err();
         }
         if joins && problem.is_none() {
-            let written =
-                (0..documents.len()).filter(|&at| outcomes[at] == Outcome::Done && near(&documents[at]));
+            let written = (0..documents.len())
+                .filter(|&at| matches!(outcomes[at], Outcome::Done(_)) && near(&documents[at]));
             problem = midnight::settle(self, documents, written.collect(), &mut outcomes)
                 .await
                 .err();
@@ -149,7 +160,7 @@ impl Cluster {
                 .zip(documents)
                 .filter(|(_, document)| near(document))
             {
-                if *outcome == Outcome::Done {
+                if let Outcome::Done(_) = outcome {
                     *outcome = Outcome::Again;
                 }
             }
@@ -161,13 +172,13 @@ impl Cluster {
     pub(crate) async fn bulk(&self, body: Bytes, expected: usize) -> Result<Answer, Problem> {
         let started = Instant::now();
         let length = body.len();
-        Stats::add(&self.stats.bytes, length);
         let gzip = self.gzip_level > 0;
         let body = if gzip {
             compress(body, self.gzip_level).await?
         } else {
             body
         };
+        self.stats.sending(length, body.len());
         let request = Request {
             method: Method::Post,
             path: "/_bulk".into(),
@@ -184,22 +195,13 @@ impl Cluster {
             Err(NoReply::Problem(problem)) => Err(problem),
             Err(NoReply::TooLong(bytes)) => Err(Problem::Broken(format!("answer of {bytes} bytes"))),
         };
-        let counter = match &answer {
-            Ok(_) => {
-                self.stats.latency(started.elapsed());
-                &self.stats.requests_ok
+        match &answer {
+            Ok(_) => self.stats.answered(started.elapsed()),
+            Err(problem) => {
+                self.stats.failed(problem);
+                let (kind, reason) = (problem.label(), problem.reason());
+                tracing::debug!(kind, bytes = length, reason, "bulk request failed");
             }
-            Err(Problem::Pressure { status: 429, .. }) => &self.stats.requests_throttled,
-            Err(_) => &self.stats.requests_failed,
-        };
-        Stats::add(counter, 1);
-        if let Err(problem) = &answer {
-            tracing::debug!(
-                kind = problem.label(),
-                bytes = length,
-                reason = problem.reason(),
-                "bulk request failed"
-            );
         }
         answer
     }
@@ -247,10 +249,14 @@ impl Bodies {
 }
 
 /// The outcome of an item, or `None` for a conflict.
-pub(crate) fn decide(item: ItemResult) -> Option<Outcome> {
+pub(crate) fn decide(item: ItemResult, stats: &Stats) -> Option<Outcome> {
     let ItemResult { status, kind, reason } = item;
-    Some(match outcome::item(status, &kind, &reason) {
-        Verdict::Done => Outcome::Done,
+    let verdict = outcome::item(status, &kind, &reason);
+    if verdict != Verdict::Done {
+        stats.item_failed(status, &kind);
+    }
+    Some(match verdict {
+        Verdict::Done => Outcome::Done(Done::Created),
         Verdict::Conflict => return None,
         Verdict::Retry => Outcome::Again,
         Verdict::Blocked => Outcome::Blocked(format!("status {status} {kind}: {reason}")),

@@ -10,7 +10,7 @@ use std::time::Duration;
 use bytes::BytesMut;
 
 use super::bulk::{self, Answer, Document, Version};
-use super::cluster::{Cluster, Outcome, Rejection, decide};
+use super::cluster::{Cluster, Done, Outcome, Rejection, decide};
 use super::index::Indices;
 use super::outcome::Problem;
 use super::read::{self, Found};
@@ -103,7 +103,7 @@ async fn merge_chunk<D: Document>(
             Found::Here { version, source } => match (cluster.rules.union)(&source, document.json()) {
                 Ok(Union::Same) => {
                     document.repeated(None);
-                    outcomes[at] = Outcome::Done;
+                    outcomes[at] = Outcome::Done(Done::Unchanged);
                 }
                 Ok(Union::Merged {
                     document: json,
@@ -187,17 +187,16 @@ async fn write_back(
     };
     for write in writes {
         let outcome = match items.as_mut().and_then(Iterator::next) {
-            None => Some(Outcome::Done),
-            Some(item) => decide(item),
+            None => Some(Outcome::Done(Done::Created)),
+            Some(item) => decide(item, &cluster.stats),
         };
         match outcome {
             None => conflicts.push(write.at),
-            Some(outcome) => {
-                if outcome == Outcome::Done && write.version.is_some() {
-                    Stats::add(&cluster.stats.merges, 1);
-                }
-                outcomes[write.at] = outcome;
+            Some(Outcome::Done(_)) if write.version.is_some() => {
+                Stats::add(&cluster.stats.merges, 1);
+                outcomes[write.at] = Outcome::Done(Done::Merged);
             }
+            Some(outcome) => outcomes[write.at] = outcome,
         }
     }
     Ok(())

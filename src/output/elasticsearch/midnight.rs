@@ -32,7 +32,7 @@ use std::time::Duration;
 use bytes::BytesMut;
 
 use super::bulk::{self, Answer, Document, ItemResult};
-use super::cluster::{Cluster, Outcome, Rejection, decide};
+use super::cluster::{Cluster, Done, Outcome, Rejection, decide};
 use super::index::Day;
 use super::outcome::Problem;
 use super::read::{self, Found};
@@ -41,6 +41,9 @@ use crate::trace::Union;
 
 /// Documents looked up at once. Nearly none has a sibling, so no source is read.
 const CHUNK_DOCUMENTS: usize = 1000;
+
+/// Nothing is left to do for a pair. How the document itself came to be there is known from its own write.
+const SETTLED: Outcome = Outcome::Done(Done::Unchanged);
 
 /// Rounds of compare-and-set before a document goes back to the queue.
 const ROUNDS: u32 = 8;
@@ -56,7 +59,8 @@ pub(crate) async fn settle<D: Document>(
     outcomes: &mut [Outcome],
 ) -> Result<(), Problem> {
     let mut pairs = Vec::new();
-    for at in written {
+    let mut before_looking = Vec::with_capacity(written.len());
+    for &at in &written {
         let first_ns = documents[at].first_ns();
         let own = cluster.indices.of(first_ns);
         if let Some(before) = cluster.indices.before(first_ns, cluster.trace_life) {
@@ -76,10 +80,10 @@ pub(crate) async fn settle<D: Document>(
             });
         }
         // Until its neighbours have been looked at, it does not count as done.
-        outcomes[at] = Outcome::Again;
+        before_looking.push(std::mem::replace(&mut outcomes[at], Outcome::Again));
     }
     let looked_at: Vec<usize> = pairs.iter().map(|pair| pair.at).collect();
-    let mut results = vec![Outcome::Done; pairs.len()];
+    let mut results = vec![SETTLED; pairs.len()];
     let mut problem = None;
     'all: for (start, chunk) in pairs.chunks(CHUNK_DOCUMENTS).enumerate() {
         let wanted: Vec<_> = chunk
@@ -97,7 +101,7 @@ pub(crate) async fn settle<D: Document>(
         for (n, (pair, found)) in chunk.iter().zip(found).enumerate() {
             let n = start * CHUNK_DOCUMENTS + n;
             results[n] = match found {
-                Found::Missing => Outcome::Done,
+                Found::Missing => SETTLED,
                 Found::Failed(_) => Outcome::Again,
                 Found::Here { .. } => match join(cluster, pair, &documents[pair.at]).await {
                     Ok(outcome) => outcome,
@@ -111,11 +115,11 @@ pub(crate) async fn settle<D: Document>(
         }
     }
     // With both neighbours looked at, the worse result counts.
-    for &at in &looked_at {
-        outcomes[at] = Outcome::Done;
+    for (at, outcome) in written.into_iter().zip(before_looking) {
+        outcomes[at] = outcome;
     }
     for (at, result) in looked_at.into_iter().zip(results) {
-        if result != Outcome::Done {
+        if result != SETTLED {
             outcomes[at] = result;
         }
     }
@@ -162,7 +166,7 @@ async fn join<D: Document>(cluster: &Cluster, pair: &Pair, document: &D) -> Resu
             (Some(Found::Here { source, .. }), Some(Found::Missing))
             | (Some(Found::Missing), Some(Found::Here { source, .. })) => {
                 return Ok(match (cluster.rules.union)(&source, document.json()) {
-                    Ok(Union::Same) => Outcome::Done,
+                    Ok(Union::Same) => SETTLED,
                     _ => Outcome::Again,
                 });
             }
@@ -171,14 +175,14 @@ async fn join<D: Document>(cluster: &Cluster, pair: &Pair, document: &D) -> Resu
         };
         match (cluster.rules.union)(&old, &new) {
             // A document of someone else's with our id: not ours to join.
-            Err(_) => return Ok(Outcome::Done),
+            Err(_) => return Ok(SETTLED),
             Ok(Union::Same) => {}
             Ok(Union::Merged { document: json, .. }) => {
                 let mut body = BytesMut::with_capacity(json.len() + id.len() + 128);
                 bulk::put_replace(&mut body, earlier, id, into, &json);
                 match one(cluster, body).await? {
                     None => continue,
-                    Some(Outcome::Done) => {}
+                    Some(Outcome::Done(_)) => {}
                     Some(Outcome::Rejected(Rejection { status, kind, reason })) => {
                         return Ok(Outcome::Rejected(Rejection {
                             status,
@@ -196,9 +200,9 @@ async fn join<D: Document>(cluster: &Cluster, pair: &Pair, document: &D) -> Resu
         bulk::put_delete(&mut body, later, id, from);
         match one(cluster, body).await? {
             None => {}
-            Some(Outcome::Done) => {
+            Some(Outcome::Done(_)) => {
                 Stats::add(&cluster.stats.day_joins, 1);
-                return Ok(Outcome::Done);
+                return Ok(SETTLED);
             }
             Some(other) => return Ok(other),
         }
@@ -209,13 +213,13 @@ async fn join<D: Document>(cluster: &Cluster, pair: &Pair, document: &D) -> Resu
 /// Carries out one action; `None` for a conflict.
 async fn one(cluster: &Cluster, body: BytesMut) -> Result<Option<Outcome>, Problem> {
     match cluster.bulk(body.freeze(), 1).await? {
-        Answer::AllDone => Ok(Some(Outcome::Done)),
+        Answer::AllDone => Ok(Some(SETTLED)),
         Answer::Items(items) => match items.into_iter().next() {
             // A delete that finds nothing: another one was faster. (404 without an error; a missing index has one.)
             Some(ItemResult {
                 status: 404, kind, ..
-            }) if kind.is_empty() => Ok(Some(Outcome::Done)),
-            Some(item) => Ok(decide(item)),
+            }) if kind.is_empty() => Ok(Some(SETTLED)),
+            Some(item) => Ok(decide(item, &cluster.stats)),
             None => Ok(Some(Outcome::Again)),
         },
     }

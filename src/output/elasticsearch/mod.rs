@@ -50,6 +50,7 @@ pub use stats::{Cause, Health, State, Stats};
 
 use super::dead_letter::DeadLetter;
 use super::{OutputId, Sealed};
+use crate::metrics::Metrics;
 use cluster::Cluster;
 use writer::{Parts, Writer};
 
@@ -108,6 +109,11 @@ impl Elasticsearch {
     /// Whether the output gets on, for `/ready`.
     pub fn health(&self) -> &Arc<Health> {
         &self.health
+    }
+
+    /// From now on the output counts in `metrics` too, under the label `output="elasticsearch"`.
+    pub fn report_to(&self, metrics: Arc<Metrics>) {
+        self.cluster.stats.report_to(metrics);
     }
 
     /// Counters.

@@ -5,7 +5,7 @@ use tokio::time::{Duration, sleep};
 
 use super::Elasticsearch;
 use super::bulk::Document;
-use super::cluster::{Outcome, Written};
+use super::cluster::{Done, Outcome, Written};
 use super::outcome::Problem;
 use crate::output::dead_letter::{Content, Entry};
 use crate::output::replay::Fate;
@@ -57,7 +57,7 @@ impl Elasticsearch {
             }
             let documents: Vec<Replayed> = pending.iter().filter_map(|&at| document(&entries[at])).collect();
             let outcomes = match self.cluster.write(&documents).await {
-                Written::All => vec![Outcome::Done; documents.len()],
+                Written::All => vec![Outcome::Done(Done::Created); documents.len()],
                 Written::Each(outcomes, _) => outcomes,
                 Written::Failed(problem) => {
                     let alone = documents.len() == 1;
@@ -81,7 +81,7 @@ impl Elasticsearch {
             let mut again = Vec::new();
             for (&at, outcome) in pending.iter().zip(outcomes) {
                 fates[at] = match outcome {
-                    Outcome::Done => Fate::Written,
+                    Outcome::Done(_) => Fate::Written,
                     Outcome::Again => {
                         again.push(at);
                         Fate::Later("Elasticsearch asks to come again later".into())

@@ -6,7 +6,6 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
-use std::sync::atomic::Ordering::Relaxed;
 
 use bytes::Bytes;
 use tokio::sync::mpsc;
@@ -15,11 +14,11 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::bulk::{self, Document};
-use super::cluster::{Cluster, Outcome, Rejection, Written};
+use super::cluster::{Cluster, Done, Outcome, Rejection, Written};
 use super::config::ElasticsearchConfig;
 use super::flow::Flow;
 use super::outcome::Problem;
-use super::stats::{Cause, Health, Stats};
+use super::stats::{Cause, Health};
 use super::template;
 use crate::output::dead_letter::{Content, DeadLetter, Entry};
 use crate::output::{OutputId, Sealed};
@@ -268,10 +267,10 @@ impl Writer {
     }
 
     fn send(&mut self, items: Vec<Item>, broken: u32) {
-        let again = items.iter().filter(|item| item.attempts > 0).count();
-        if again > 0 {
-            Stats::add(&self.parts.cluster.stats.retries, 1);
-            Stats::add(&self.parts.cluster.stats.retried_documents, again);
+        let again = || items.iter().filter(|item| item.attempts > 0);
+        if again().next().is_some() {
+            let lines = again().map(|item| u64::from(item.sealed.lines)).sum();
+            self.parts.cluster.stats.retried(again().count() as u64, lines);
         }
         let items = Arc::new(items);
         let task = self.tasks.spawn(carry_out(self.parts.clone(), items.clone()));
@@ -418,10 +417,11 @@ impl Writer {
     }
 
     fn publish(&self) {
-        let stats = &self.parts.cluster.stats;
-        stats.in_flight.store(self.flights.len() as u64, Relaxed);
-        stats.limit.store(self.flow.limit() as u64, Relaxed);
-        stats.outstanding_bytes.store(self.outstanding as u64, Relaxed);
+        let (under_way, limit) = (self.flights.len(), self.flow.limit());
+        self.parts
+            .cluster
+            .stats
+            .under_way(under_way, limit, self.outstanding);
     }
 }
 
@@ -452,9 +452,7 @@ async fn carry_out(parts: Arc<Parts>, items: Arc<Vec<Item>>) -> Landed {
     };
     let (outcomes, problem) = match parts.cluster.write(&items[..]).await {
         Written::All => {
-            for item in items.iter() {
-                parts.confirm(item);
-            }
+            parts.confirm(Done::Created, items.iter());
             return nothing;
         }
         // No document can be made shorter: alone it can never be written.
@@ -487,7 +485,7 @@ async fn carry_out(parts: Arc<Parts>, items: Arc<Vec<Item>>) -> Landed {
     let mut rejected = Vec::new();
     for (at, outcome) in outcomes.into_iter().enumerate() {
         match outcome {
-            Outcome::Done => parts.confirm(&items[at]),
+            Outcome::Done(done) => parts.confirm(done, std::iter::once(&items[at])),
             Outcome::Again => landed.again.push(at),
             Outcome::Blocked(reason) => {
                 parts.health.set(Cause::Blocked, reason);
@@ -503,10 +501,14 @@ async fn carry_out(parts: Arc<Parts>, items: Arc<Vec<Item>>) -> Landed {
 }
 
 impl Parts {
-    fn confirm(&self, item: &Item) {
-        Stats::add(&self.cluster.stats.documents, 1);
-        Stats::add(&self.cluster.stats.lines, item.sealed.lines as usize);
-        item.sealed.confirm(self.output);
+    fn confirm<'a>(&self, done: Done, items: impl Iterator<Item = &'a Item>) {
+        let (mut documents, mut lines) = (0, 0);
+        for item in items {
+            documents += 1;
+            lines += u64::from(item.sealed.lines);
+            item.sealed.confirm(self.output);
+        }
+        self.cluster.stats.confirmed(done, documents, lines);
     }
 
     /// Writes documents to the dead letter, and confirms them when they are durable there. While it takes nothing
@@ -531,9 +533,10 @@ impl Parts {
                     documents = rejected.len(), status = first.status, kind = %first.kind,
                     "Elasticsearch will never accept these documents as they are; they are in the dead letter"
                 );
-                Stats::add(&self.cluster.stats.dead_letters, rejected.len());
-                for (at, _) in rejected {
-                    items[at].sealed.confirm_dead(self.output);
+                for (at, rejection) in rejected {
+                    let sealed = &items[at].sealed;
+                    self.cluster.stats.buried(&rejection, u64::from(sealed.lines));
+                    sealed.confirm_dead(self.output);
                 }
             }
             Err(error) => {

@@ -202,6 +202,51 @@ async fn poison_goes_to_the_dead_letter_with_its_reason_and_spoils_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_happens_is_counted_for_the_admin_side() {
+    use crate::metrics::{DeadLetterSource, DocumentResult as Result, Metrics, Output, OutputError};
+    let fake = Fake::start().await;
+    fake.with(|i| {
+        i.store
+            .put(TODAY, "merged", json!({"traceId": "merged", "parts": {"x": 1}}));
+        i.store
+            .put(TODAY, "same", json!({"traceId": "same", "parts": {"p": 1}}));
+        i.bulk_faults.push_back(Fault::Refuse(429));
+        i.item_fault = Some(Box::new(|_, _, id, _| {
+            (id == "bad").then_some((400, "document_parsing_exception"))
+        }));
+    });
+    let running = Running::start(quick(&fake.url));
+    let metrics = Arc::new(Metrics::new(Output::ALL));
+    running.output.report_to(Arc::clone(&metrics));
+    let ids = ["new", "new too", "merged", "same", "bad"];
+    running
+        .give(ids.into_iter().map(|id| running.part(id, "p", NOON)).collect())
+        .await;
+    running.finish().await;
+    let output = metrics.output(Output::Elasticsearch);
+    let of = |result: Result| output.documents[result].get();
+    let results = [
+        Result::Created,
+        Result::Merged,
+        Result::Unchanged,
+        Result::Rejected,
+    ]
+    .map(of);
+    assert_eq!(results, [2, 1, 1, 1]);
+    assert_eq!(output.proc_records.get(), 4);
+    assert_eq!((output.retries.get(), output.retried_records.get()), (1, 5));
+    assert_eq!(output.errors[OutputError::Throttled].get(), 1);
+    assert_eq!(output.errors[OutputError::Conflict].get(), 2);
+    assert_eq!(output.errors[OutputError::Rejected].get(), 1);
+    assert_eq!(
+        metrics.dead_letter_documents[DeadLetterSource::Elasticsearch].get(),
+        1
+    );
+    assert_eq!(metrics.output_dropped_records.sum(), 1);
+    assert_eq!(output.in_flight.get(), 0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_full_dead_letter_holds_the_document_back() {
     let fake = Fake::start().await;
     fake.with(|i| {

@@ -1,5 +1,4 @@
-//! Tests of the output against a fake cluster with faults and, when `WINDROW_TEST_ELASTICSEARCH` names one, against
-//! a real Elasticsearch.
+//! Tests of the output against a fake cluster with faults, and against a real Elasticsearch.
 
 mod fake;
 mod faults;

@@ -1,15 +1,18 @@
-//! The same against a real Elasticsearch: `WINDROW_TEST_ELASTICSEARCH=http://127.0.0.1:9200 cargo test real`.
+//! The same against a real Elasticsearch: one that the test command starts itself, or the one (or the OpenSearch) that
+//! `WINDROW_TEST_ELASTICSEARCH` names, for instance `http://127.0.0.1:9200`.
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
+use windrow_testkit::{elasticsearch as testkit, env::Missing, need};
+
 use super::*;
 
-/// Address of the node and an index pattern of the test's own; `None`, said aloud, when there is no node.
-fn node(name: &str) -> Option<ElasticsearchConfig> {
+/// Address of the node, and an index pattern of the test's own.
+fn node(name: &str) -> Result<ElasticsearchConfig, Missing> {
     static NEXT: AtomicU64 = AtomicU64::new(0);
-    let Ok(url) = std::env::var("WINDROW_TEST_ELASTICSEARCH") else {
-        eprintln!("SKIPPED: WINDROW_TEST_ELASTICSEARCH names no Elasticsearch");
-        return None;
+    let url = match std::env::var("WINDROW_TEST_ELASTICSEARCH") {
+        Ok(url) => url,
+        Err(_) => testkit::shared()?.url(),
     };
     let own = format!("{name}-{}-{}", std::process::id(), NEXT.fetch_add(1, Relaxed));
     let template = Template {
@@ -18,7 +21,7 @@ fn node(name: &str) -> Option<ElasticsearchConfig> {
         replicas: Some(0),
         ..Default::default()
     };
-    Some(ElasticsearchConfig {
+    Ok(ElasticsearchConfig {
         index: format!("{own}-%Y-%m-%d"),
         template: Some(template),
         ..quick(&url)
@@ -80,7 +83,7 @@ async fn remove(config: &ElasticsearchConfig) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn real_documents_merges_and_dead_letters() {
-    let Some(config) = node("merge") else { return };
+    let config = need!(node("merge"));
     let today = index(&config, "2026-11-21");
     let running = Running::start(config.clone());
     running
@@ -129,7 +132,7 @@ async fn real_documents_merges_and_dead_letters() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn real_template_and_search() {
     use elasticsearch::http::Method::{Get, Post};
-    let Some(config) = node("template") else { return };
+    let config = need!(node("template"));
     let today = index(&config, "2026-11-21");
     let running = Running::start(config.clone());
     let document = |id: &str, second: i64| {
@@ -209,7 +212,7 @@ async fn real_template_and_search() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn real_midnight_with_several_writers() {
-    let Some(config) = node("midnight") else { return };
+    let config = need!(node("midnight"));
     let yesterday = index(&config, "2026-11-20");
     let writers: Vec<_> = (0..3)
         .map(|_| {
@@ -251,7 +254,7 @@ async fn real_midnight_with_several_writers() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn real_read_only_index_waits_and_goes_on() {
     use elasticsearch::http::Method::Put;
-    let Some(config) = node("blocked") else { return };
+    let config = need!(node("blocked"));
     let today = index(&config, "2026-11-21");
     let running = Running::start(config.clone());
     running.give(vec![running.part("a", "p", NOON)]).await;
