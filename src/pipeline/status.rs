@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use super::feed::Feed;
 use super::gather::Gauges;
 use super::outputs::Store;
-use crate::journal::Journal;
+use crate::journal::{Journal, SYNC_BUCKETS};
 use crate::metrics::Metrics;
 use crate::output::Account;
 use crate::output::dead_letter::DeadLetter;
@@ -123,6 +123,9 @@ impl Status {
         };
         set(&metrics.journal_quarantined, usage.quarantined_segments);
         set(&metrics.journal_written_bytes, usage.record_bytes);
+        metrics
+            .journal_fsync_seconds
+            .set(&SYNC_BUCKETS, &usage.sync_buckets, usage.sync_time);
         metrics.dead_letter_bytes.set(gauge(dead_letter.usage().bytes));
 
         metrics.traces_open.set(gauge(load(&gauges.open_traces)));
