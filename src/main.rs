@@ -61,7 +61,7 @@ fn show(options: &demo::showcase::Options) -> u8 {
         .map_err(|error| error.to_string())
         .and_then(|windrow| demo::showcase::run_to_end(&windrow, options).map_err(|error| error.to_string()));
     match shown {
-        Ok(report) if report.faults.is_empty() => exit::OK,
+        Ok(report) if report.is_kept() => exit::OK,
         Ok(_) => exit::FAILURE,
         Err(error) => {
             writeln!(std::io::stderr(), "windrow demo: {error}").ok();

@@ -306,7 +306,7 @@ impl Server {
     /// All documents in the embedded store.
     #[track_caller]
     pub fn stored(&self) -> Vec<Stored> {
-        sqlite::documents(&self.data.join("windrow.sqlite"))
+        sqlite::documents(&self.data.join("windrow.db"))
     }
 
     /// All samples of `/metrics`: name with labels as written, value.

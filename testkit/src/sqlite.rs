@@ -6,17 +6,15 @@ use rusqlite::{Connection, OpenFlags};
 
 use crate::check::Stored;
 
-/// All documents of a database file. No such file yet: no documents.
+/// All documents of a database file.
 ///
 /// # Panics
-/// When the file is no such store, or a document is not JSON.
+/// When there is no such file, it is no such store, or a document is not JSON.
 #[track_caller]
 pub fn documents(file: &Path) -> Vec<Stored> {
-    if !file.is_file() {
-        return Vec::new();
-    }
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-    let store = Connection::open_with_flags(file, flags).expect("the database opens");
+    let store = Connection::open_with_flags(file, flags);
+    let store = store.unwrap_or_else(|error| panic!("{}: {error}", file.display()));
     store
         .busy_timeout(std::time::Duration::from_secs(20))
         .expect("a timeout");

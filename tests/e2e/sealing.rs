@@ -61,7 +61,7 @@ fn a_line_after_completion_ends_in_the_same_document() {
     let found = document(&server, "late", "begins\ngoes on\nrequest completed\nafterwards");
     assert_eq!(found["status"], 500);
     assert_eq!(found["windrow"]["lines"], 4);
-    assert_eq!(found["@timestamp"], "2026-09-21T14:13:20.000Z");
+    assert_eq!(found["@timestamp"], "2026-09-21T14:13:20.000000010Z");
 }
 
 #[test]
