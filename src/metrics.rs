@@ -20,6 +20,7 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::registry::Registry;
 
 mod labels;
+mod mirror;
 mod reference;
 #[cfg(test)]
 mod tests;
@@ -28,6 +29,8 @@ pub use labels::{
     DeadLetterSource, DecodeError, Direction, DocumentResult, Dropped, FlushReason, Handshake, Label, Mode,
     Output, OutputError, Poison, Refused, Violation,
 };
+
+pub use mirror::MirroredHistogram;
 
 /// A number that only grows.
 pub type Counter = prometheus_client::metrics::counter::Counter<u64, AtomicU64>;
@@ -119,7 +122,7 @@ pub struct Metrics {
     /// Bytes written since the start.
     pub journal_written_bytes: Counter,
     /// How long a sync to disk took.
-    pub journal_fsync_seconds: Histogram,
+    pub journal_fsync_seconds: MirroredHistogram,
     /// 1 while appends wait: the journal is at its limit or the disk is full.
     pub journal_blocked: Gauge,
     /// Damaged segments put aside.
@@ -236,10 +239,10 @@ impl Metrics {
             journal_limit_bytes: r.gauge("journal_limit_bytes", "Configured limit of the journal"),
             journal_segments: r.gauge("journal_segments", "Segment files"),
             journal_written_bytes: r.counter("journal_written_bytes", "Bytes written to the journal"),
-            journal_fsync_seconds: r.histogram(
+            journal_fsync_seconds: r.register(
                 "journal_fsync_seconds",
                 "Time of one sync to disk",
-                &FSYNC_BUCKETS,
+                MirroredHistogram::default(),
             ),
             journal_blocked: r.gauge("journal_blocked", "1 while appends wait for room on disk"),
             journal_quarantined: r.counter("journal_quarantined", "Damaged segments put aside"),
@@ -390,10 +393,6 @@ impl Registrar {
         self.register(name, help, Gauge::default())
     }
 
-    fn histogram(&mut self, name: &str, help: &str, buckets: &'static [f64]) -> Histogram {
-        self.register(name, help, Histogram::new(buckets.iter().copied()))
-    }
-
     fn per_label<L: Label>(&mut self, name: &str, help: &str) -> PerLabel<L, Counter> {
         let family = self.register(name, help, Family::<Labels, Counter>::default());
         PerLabel::of(&family, |label: L| vec![(L::NAME, label.as_str())])
@@ -519,10 +518,6 @@ fn resident_bytes() -> Option<i64> {
     kib.checked_mul(1024)
 }
 
-/// 0.1 ms to 3 s: from a memory-backed disk to one that is in trouble.
-const FSYNC_BUCKETS: [f64; 12] = [
-    0.0001, 0.0003, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.3, 1.0, 3.0,
-];
 /// 1 ms to 60 s: from a local database to a cluster under load.
 const LATENCY_BUCKETS: [f64; 12] = [
     0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 5.0, 10.0, 30.0, 60.0,

@@ -222,6 +222,11 @@ impl Loader {
                 },
             );
         }
+        // As one reads the file: what was not known, not legal and not TOML was found in different steps.
+        self.mistakes.sort_by_key(|mistake| match &mistake.source {
+            Some(Source::File { line, .. }) => *line,
+            _ => 0,
+        });
         Some(path)
     }
 

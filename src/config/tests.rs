@@ -224,6 +224,13 @@ x = 1
         assert!(found, "no {place}…{what} in\n{}", list.join("\n"));
     }
     assert_eq!(list.len(), expected.len(), "{}", list.join("\n"));
+    // The file's come first, in its order; then the environment's, then the flags'.
+    let place = |n: usize| list.iter().position(|line| line.contains(expected[n].1));
+    assert!(
+        (1..expected.len()).all(|n| place(n - 1) <= place(n)),
+        "{}",
+        list.join("\n")
+    );
 }
 
 #[test]

@@ -59,7 +59,7 @@ pub use inspect::{Report, SegmentReport, inspect};
 pub use queue::Append;
 pub use reader::Reader;
 pub use recovery::Recovery;
-pub use usage::{Blocked, OldestSegment, Usage};
+pub use usage::{Blocked, OldestSegment, SYNC_BUCKETS, Usage};
 
 use keeper::Keeper;
 use lock::Lock;

@@ -16,7 +16,7 @@ use super::keeper::{Ahead, Signals};
 use super::queue::{Pending, Queue};
 use super::segments::{Released, Segments};
 use super::storage::{QUARANTINE, Storage, StorageFile};
-use super::usage::Blocked;
+use super::usage::{Blocked, SYNC_BUCKETS};
 
 /// A panic elsewhere does not make the data wrong: every change under these locks is whole.
 pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -70,6 +70,7 @@ pub(super) struct Counts {
     pub(super) record_bytes: u64,
     pub(super) syncs: u64,
     pub(super) sync_time: Duration,
+    pub(super) sync_buckets: [u64; SYNC_BUCKETS.len() + 1],
     pub(super) disk_errors: u64,
     pub(super) quarantined: u64,
     pub(super) lost_records: u64,

@@ -5,6 +5,22 @@ use std::time::Duration;
 
 use super::shared::{Shared, lock};
 
+/// Upper bounds of [`Usage::sync_buckets`]: from a disk in memory to one that is in trouble.
+pub const SYNC_BUCKETS: [Duration; 12] = [
+    Duration::from_micros(100),
+    Duration::from_micros(300),
+    Duration::from_millis(1),
+    Duration::from_millis(2),
+    Duration::from_millis(5),
+    Duration::from_millis(10),
+    Duration::from_millis(20),
+    Duration::from_millis(50),
+    Duration::from_millis(100),
+    Duration::from_millis(300),
+    Duration::from_secs(1),
+    Duration::from_secs(3),
+];
+
 /// How things stand at one moment. Counters count from the opening of the journal.
 #[derive(Debug, Clone, Default)]
 #[non_exhaustive]
@@ -33,6 +49,8 @@ pub struct Usage {
     pub syncs: u64,
     /// Time that these took.
     pub sync_time: Duration,
+    /// How many of them took at most [`SYNC_BUCKETS`] each, and more than the bucket before; the last: longer.
+    pub sync_buckets: [u64; SYNC_BUCKETS.len() + 1],
     /// Failed writes, syncs and creations of segments, other than for lack of space.
     pub disk_errors: u64,
     /// Segments in which damage was found.
@@ -108,6 +126,7 @@ impl Shared {
             record_bytes: state.counts.record_bytes,
             syncs: state.counts.syncs,
             sync_time: state.counts.sync_time,
+            sync_buckets: state.counts.sync_buckets,
             disk_errors: state.counts.disk_errors,
             quarantined_segments: state.counts.quarantined,
             lost_records: state.counts.lost_records,

@@ -17,7 +17,7 @@ use super::queue::{Pending, Queue};
 use super::segments::Segment;
 use super::shared::{Retired, Shared, State, lock};
 use super::storage::{StorageFile, is_no_space, write_all_at};
-use super::usage::Blocked;
+use super::usage::{Blocked, SYNC_BUCKETS};
 use super::{Committed, Receipt, Record};
 
 /// The most bytes of one commit: a bound for the time that the first of a group waits for the rest of it.
@@ -276,6 +276,7 @@ impl Writer {
         counts.record_bytes += bytes;
         counts.syncs += 1;
         counts.sync_time += sync_time;
+        counts.sync_buckets[SYNC_BUCKETS.partition_point(|most| *most < sync_time)] += 1;
         self.sink.committed(records);
         drop(state);
 

@@ -124,3 +124,22 @@ fn the_reference_page_is_current() {
         "docs/metrics.md is not current; write it with WINDROW_BLESS=1 cargo test metrics"
     );
 }
+
+#[test]
+fn a_mirrored_histogram_shows_what_was_counted_elsewhere() {
+    let metrics = Metrics::new(&[]);
+    let bounds = [1, 20].map(std::time::Duration::from_millis);
+    metrics
+        .journal_fsync_seconds
+        .set(&bounds, &[4, 2, 1], std::time::Duration::from_millis(1500));
+    let text = metrics.encode();
+    for line in [
+        "windrow_journal_fsync_seconds_sum 1.5",
+        "windrow_journal_fsync_seconds_count 7",
+        "windrow_journal_fsync_seconds_bucket{le=\"0.001\"} 4",
+        "windrow_journal_fsync_seconds_bucket{le=\"0.02\"} 6",
+        "windrow_journal_fsync_seconds_bucket{le=\"+Inf\"} 7",
+    ] {
+        assert!(text.lines().any(|l| l == line), "no line {line:?} in:\n{text}");
+    }
+}

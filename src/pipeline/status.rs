@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use super::feed::Feed;
 use super::gather::Gauges;
 use super::outputs::Store;
-use crate::journal::Journal;
+use crate::journal::{Journal, SYNC_BUCKETS};
 use crate::metrics::{Counter, DeadLetterSource, Direction, DocumentResult, Metrics, Output, OutputError};
 use crate::output::Account;
 use crate::output::dead_letter::DeadLetter;
@@ -120,6 +120,9 @@ impl Status {
         metrics.journal_blocked.set(i64::from(usage.blocked.is_some()));
         set(&metrics.journal_quarantined, usage.quarantined_segments);
         set(&metrics.journal_written_bytes, usage.record_bytes);
+        metrics
+            .journal_fsync_seconds
+            .set(&SYNC_BUCKETS, &usage.sync_buckets, usage.sync_time);
         metrics.dead_letter_bytes.set(gauge(dead_letter.usage().bytes));
 
         if let Some(elasticsearch) = &self.0.elasticsearch {

@@ -158,6 +158,7 @@ fn many_appenders_at_once_get_one_receipt_each_and_the_sink_sees_the_order_of_th
         "appends that wait together share a sync: {}",
         usage.syncs
     );
+    assert_eq!(usage.sync_buckets.iter().sum::<u64>(), usage.syncs);
     assert_eq!(
         (usage.records, usage.unreleased_records, usage.waiting),
         (2000, 2000, 0)
