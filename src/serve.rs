@@ -2,7 +2,8 @@
 //!
 //! Owns signals and what is printed at the start. Exit codes are in `exit`.
 
-use std::io::{IsTerminal, Write};
+use std::io::Write;
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use serde_json::value::RawValue;
@@ -43,22 +44,24 @@ pub fn serve(config: Config, reload: Reload) -> u8 {
 async fn run(config: Config, reload: Reload) -> Result<(), BuildError> {
     let metrics = Arc::new(Metrics::new(&config.outputs));
     let stop = CancellationToken::new();
+    // The admin port answers until everything is drained.
+    let admin_stop = CancellationToken::new();
     watch_signals(stop.clone());
 
     let pipeline = Pipeline::build(config.clone(), Arc::clone(&metrics)).await?;
     watch_reload(reload, pipeline.tls(), Arc::clone(&metrics));
     let status = pipeline.status();
     let mut said = String::new();
+    let mut admin_address = None;
     for address in pipeline.addresses() {
         said += &format!("forward listening on {address}\n");
     }
     if let Some(address) = config.admin.listen {
         let failed = |source| BuildError::Admin { address, source };
         let listener = TcpListener::bind(address).await.map_err(failed)?;
-        said += &format!(
-            "admin listening on http://{}\n",
-            listener.local_addr().map_err(failed)?
-        );
+        let bound = listener.local_addr().map_err(failed)?;
+        said += &format!("admin listening on http://{bound}\n");
+        admin_address = Some(bound);
         let readiness = status.clone();
         let state = AdminState {
             metrics,
@@ -78,7 +81,7 @@ async fn run(config: Config, reload: Reload) -> Result<(), BuildError> {
         tokio::spawn(admin::serve(
             listener,
             admin::router(state, &config.admin),
-            stop.clone(),
+            admin_stop.clone(),
         ));
     }
     let recovery = pipeline.recovery();
@@ -91,44 +94,45 @@ async fn run(config: Config, reload: Reload) -> Result<(), BuildError> {
             "continuing where the journal ends"
         );
     }
-    announce(&config, &pipeline, &said);
+    announce(&config, &pipeline, &said, admin_address);
     pipeline.run(stop).await?;
+    admin_stop.cancel();
     tracing::info!("stopped");
     Ok(())
 }
 
 /// Where to connect, on standard output for programs and people; on standard error when documents go to the former.
-fn announce(config: &Config, pipeline: &Pipeline, said: &str) {
+fn announce(config: &Config, pipeline: &Pipeline, said: &str, admin: Option<SocketAddr>) {
     let mut text = said.to_owned();
     if config.outputs.contains(&OutputKind::Stdout) {
         std::io::stderr().write_all(text.as_bytes()).ok();
         return;
     }
     let mut out = std::io::stdout();
-    if out.is_terminal() {
-        text += &first_steps(config, pipeline);
-    }
+    text += &first_steps(config, pipeline, admin);
     out.write_all(text.as_bytes()).and_then(|()| out.flush()).ok();
 }
 
 /// How a newcomer sends a first record and sees it.
-fn first_steps(config: &Config, pipeline: &Pipeline) -> String {
-    let port = pipeline
-        .addresses()
-        .find_map(|address| address.rsplit_once(':'))
-        .map_or("24224", |(_, port)| port);
-    let admin = config
-        .admin
-        .listen
-        .map(|address| address.to_string())
-        .unwrap_or_default();
-    format!(
-        "\nSend a first record (JSON over TCP is understood as well as MessagePack):\n\n  \
-         echo '[\"app\", 0, {{\"traceId\":\"abc\",\"message\":\"request completed\",\"status\":200}}]' > /dev/tcp/127.0.0.1/{port}\n\n\
-         and look at it a second later:\n\n  curl 'http://{admin}/logs?traceId=abc'\n\n\
-         Fluent Bit: [OUTPUT] Name forward, Host …, Port {port}, Require_ack_response true. Documents are kept in {}.\n\n",
+fn first_steps(config: &Config, pipeline: &Pipeline, admin: Option<SocketAddr>) -> String {
+    let tcp = pipeline.addresses().find_map(|address| address.rsplit_once(':'));
+    let port = tcp.map_or("24224", |(_, port)| port);
+    let mut text = String::new();
+    if config.forward.tls.is_none() && config.forward.shared_key.is_none() {
+        text += &format!(
+            "\nSend a first record, from bash:\n\n  \
+             echo '[\"app\", 0, {{\"traceId\":\"abc\",\"message\":\"request completed\",\"status\":200}}]' > /dev/tcp/127.0.0.1/{port}\n"
+        );
+    }
+    if let Some(admin) = admin {
+        text += &format!("\nSee it two seconds later:\n\n  curl 'http://{admin}/logs?traceId=abc'\n");
+    }
+    text += &format!(
+        "\nFluent Bit: [OUTPUT] Name forward, Host <this host>, Port {port}, Require_ack_response true, Retry_Limit no_limits\n\
+         Journal and documents: {}\n\n",
         config.data_dir.display()
-    )
+    );
+    text
 }
 
 /// The first SIGTERM or SIGINT stops, a second one ends at once: the journal keeps what was not written.
