@@ -23,7 +23,7 @@ pub struct Hold(Arc<Held>);
 
 impl Held {
     /// Begins to count, with one hold for whoever deals out the record's content.
-    pub fn new(lsn: u64, segment: u64, release: Release) -> Hold {
+    pub fn begin(lsn: u64, segment: u64, release: Release) -> Hold {
         Hold(Arc::new(Self {
             lsn,
             segment,
@@ -73,7 +73,7 @@ mod tests {
     fn a_record_is_released_when_the_last_claim_is_given_back() {
         let released = Arc::new(Mutex::new(Vec::new()));
         let to = Arc::clone(&released);
-        let first = Held::new(7, 1, Arc::new(move |lsn| to.lock().unwrap().push(lsn)));
+        let first = Held::begin(7, 1, Arc::new(move |lsn| to.lock().unwrap().push(lsn)));
         let second = first.another();
         first.confirm();
         assert!(released.lock().unwrap().is_empty());
@@ -83,7 +83,7 @@ mod tests {
 
     #[test]
     fn a_claim_that_is_lost_keeps_the_record() {
-        let first = Held::new(7, 1, Arc::new(|_| panic!("released")));
+        let first = Held::begin(7, 1, Arc::new(|_| panic!("released")));
         drop(first.another());
         first.confirm();
     }

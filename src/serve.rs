@@ -164,7 +164,7 @@ fn watch_reload(reload: Reload, tls: Option<Arc<Tls>>, metrics: Arc<Metrics>) {
             reload();
             match tls.as_ref().map(|tls| tls.reload()) {
                 Some(Err(error)) => {
-                    tracing::error!(%error, "the certificates were not read again; the old ones stay in use")
+                    tracing::error!(%error, "the certificates were not read again; the old ones stay in use");
                 }
                 Some(Ok(())) => tracing::info!("certificates and log level read again"),
                 None => tracing::info!("log level read again"),

@@ -1,4 +1,4 @@
-//! The application's log: one JSON object per line.
+//! The application's log: one JSON object per line of a file, or records straight to a Forward server.
 //!
 //! Each line reaches the kernel in one write before the call returns, so there is nothing to flush when the
 //! process is killed. The file is opened anew when the one at the path has been renamed or removed (log rotation by
@@ -10,15 +10,76 @@ use std::{
     os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
     sync::Mutex,
+    time::Duration,
 };
 
 use serde_json::{Map, Value};
 
 use crate::Error;
 
+mod direct;
+
+pub use direct::{DirectLog, Options as DirectOptions};
+
 /// The log of one application.
 #[derive(Debug)]
-pub struct AppLog {
+pub enum AppLog {
+    /// Lines of a file, for a sidecar or an agent to carry on.
+    File(FileLog),
+    /// Records to a Forward server.
+    Direct(DirectLog),
+}
+
+impl AppLog {
+    /// A log file; see [`FileLog::open`].
+    ///
+    /// # Errors
+    /// [`Error::LogFile`].
+    pub fn open(path: &Path) -> Result<Self, Error> {
+        FileLog::open(path).map(Self::File)
+    }
+
+    /// Writes one line: the time, `level`, `traceId`, `message` and then the given fields.
+    ///
+    /// # Errors
+    /// When the line could not be written or queued.
+    pub fn write(
+        &self,
+        level: &str,
+        trace_id: &str,
+        message: &str,
+        fields: &[(&str, Value)],
+    ) -> io::Result<()> {
+        let mut record = Map::new();
+        record.insert("level".to_owned(), level.into());
+        record.insert("traceId".to_owned(), trace_id.into());
+        record.insert("message".to_owned(), message.into());
+        for (name, value) in fields {
+            record.insert((*name).to_owned(), value.clone());
+        }
+        match self {
+            Self::File(file) => file.write(record),
+            Self::Direct(direct) => direct.write(record),
+        }
+    }
+
+    /// The end: a file is made durable; records under way are delivered, for at most `grace`.
+    ///
+    /// # Errors
+    /// When the disk refuses, or when records were not delivered: how many.
+    pub async fn finish(&self, grace: Duration) -> Result<(), Error> {
+        match self {
+            Self::File(file) => file
+                .sync()
+                .map_err(Error::io("the log file cannot be made durable")),
+            Self::Direct(direct) => direct.finish(grace).await,
+        }
+    }
+}
+
+/// A log file.
+#[derive(Debug)]
+pub struct FileLog {
     path: PathBuf,
     open: Mutex<Open>,
 }
@@ -32,7 +93,7 @@ struct Open {
     torn: bool,
 }
 
-impl AppLog {
+impl FileLog {
     /// Opens the file for appending; creates it and its folder when they are not there.
     ///
     /// # Errors
@@ -52,35 +113,17 @@ impl AppLog {
         })
     }
 
-    /// Writes one line: `time`, `level`, `traceId`, `message` and then the given fields.
-    ///
-    /// # Errors
-    /// When the line could not be written, wholly or in part.
-    pub fn write(
-        &self,
-        level: &str,
-        trace_id: &str,
-        message: &str,
-        fields: &[(&str, Value)],
-    ) -> io::Result<()> {
-        let mut record = Map::new();
-        record.insert("time".to_owned(), format!("{:.6}", jiff::Timestamp::now()).into());
-        record.insert("level".to_owned(), level.into());
-        record.insert("traceId".to_owned(), trace_id.into());
-        record.insert("message".to_owned(), message.into());
-        for (name, value) in fields {
-            record.insert((*name).to_owned(), value.clone());
-        }
-        let mut line = serde_json::to_vec(&record)?;
+    fn write(&self, record: Map<String, Value>) -> io::Result<()> {
+        let mut line = Map::new();
+        line.insert("time".to_owned(), format!("{:.6}", jiff::Timestamp::now()).into());
+        line.extend(record);
+        let mut line = serde_json::to_vec(&line)?;
         line.push(b'\n');
         self.write_line(&line)
     }
 
     /// Makes what was written durable.
-    ///
-    /// # Errors
-    /// When the disk refuses.
-    pub fn sync(&self) -> io::Result<()> {
+    fn sync(&self) -> io::Result<()> {
         self.lock().file.sync_data()
     }
 

@@ -14,7 +14,7 @@ use clap::{Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    Error, client, server, service, showcase,
+    Error, app_log, client, server, service, showcase,
     sidecar::{self, logs},
     signal, web,
 };
@@ -212,6 +212,18 @@ pub struct ServiceArgs {
     /// Services that each request calls with its trace id [default for order: user and product on this machine]
     #[arg(long, env = "SERVICE_CALLS", value_delimiter = ',', num_args = 0..)]
     calls: Option<Vec<String>>,
+    /// Log to Windrow directly instead of to a file: asynchronous, acknowledged, reconnecting
+    #[arg(long, env = "SERVICE_DIRECT")]
+    direct: bool,
+    /// With --direct: address of Windrow or any Forward server, host:port
+    #[arg(long, env = "WINDROW_ADDR", default_value = "127.0.0.1:24224")]
+    windrow_addr: String,
+    /// With --direct: replace the connection after this time, for an even load behind a balancer
+    #[arg(long, env = "RECONNECT_INTERVAL", default_value = "10s", value_parser = duration)]
+    reconnect_interval: Duration,
+    /// With --direct: value of environment on each record
+    #[arg(long, env = "ENVIRONMENT", default_value = "development")]
+    environment: String,
     /// How long requests in flight may take after SIGTERM
     #[arg(long, env = "SERVICE_SHUTDOWN_TIMEOUT", default_value = "10s", value_parser = duration)]
     shutdown_timeout: Duration,
@@ -244,7 +256,11 @@ pub async fn run(cli: Cli) -> Result<ExitCode, Error> {
                 shutdown_timeout: args.shutdown_timeout,
             };
             let server = server::Server::bind(&options).await?;
-            announce("server", server.local_addr(), &options.log_path);
+            announce(
+                "server",
+                server.local_addr(),
+                &format!("log file {}", options.log_path.display()),
+            );
             server.run(stop).await?;
             println!("server stopped, log flushed");
         }
@@ -276,15 +292,16 @@ pub async fn run(cli: Cli) -> Result<ExitCode, Error> {
                     )
                     .exit()
             };
+            let (log, where_to) = service_log(&args);
             let options = service::Options {
                 calls: args.calls.unwrap_or_else(|| service::default_calls(&args.name)),
                 name: args.name,
                 listen: SocketAddr::new(args.host, port),
-                log_path: args.log_path,
+                log,
                 shutdown_timeout: args.shutdown_timeout,
             };
             let service = service::Service::bind(&options).await?;
-            announce(&options.name, service.local_addr(), &options.log_path);
+            announce(&options.name, service.local_addr(), &where_to);
             service.run(stop).await?;
             println!("{} stopped, log flushed", options.name);
         }
@@ -315,6 +332,29 @@ pub async fn run(cli: Cli) -> Result<ExitCode, Error> {
         Command::Health(args) => return health(&args).await,
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Where the service logs to, also in words.
+fn service_log(args: &ServiceArgs) -> (service::Log, String) {
+    if !args.direct {
+        return (
+            service::Log::File(args.log_path.clone()),
+            format!("log file {}", args.log_path.display()),
+        );
+    }
+    let options = app_log::DirectOptions {
+        address: args.windrow_addr.clone(),
+        tag: format!("app.{}", args.name),
+        identity: sidecar::Identity {
+            service_name: args.name.clone(),
+            environment: args.environment.clone(),
+        },
+        reconnect_interval: args.reconnect_interval,
+    };
+    (
+        service::Log::Direct(options),
+        format!("logging to {}", args.windrow_addr),
+    )
 }
 
 async fn run_log_sidecar(args: SidecarLogsArgs, stop: CancellationToken) -> Result<(), Error> {
@@ -377,9 +417,9 @@ async fn health(args: &HealthArgs) -> Result<ExitCode, Error> {
 }
 
 /// One line on standard output once requests are taken, with the port that was really opened.
-fn announce(name: &str, address: std::io::Result<SocketAddr>, log: &std::path::Path) {
+fn announce(name: &str, address: std::io::Result<SocketAddr>, log: &str) {
     match address {
-        Ok(address) => println!("{name} listening on http://{address}, log file {}", log.display()),
+        Ok(address) => println!("{name} listening on http://{address}, {log}"),
         Err(error) => eprintln!("demo: the address of {name} is not known: {error}"),
     }
 }

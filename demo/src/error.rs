@@ -55,6 +55,17 @@ pub enum Error {
         /// What was given.
         value: String,
     },
+    /// The logger cannot be started.
+    #[error("the logger cannot be started: {0}; see --windrow-addr")]
+    Logger(String),
+    /// Records were still under way at the end.
+    #[error("{count} log record(s) could not be delivered within {grace:?}: they are lost")]
+    Undelivered {
+        /// How many.
+        count: usize,
+        /// How long we tried.
+        grace: Duration,
+    },
     /// Anything of the operating system, with the thing it was about.
     #[error("{what}: {source}")]
     Io {

@@ -1,5 +1,6 @@
 //! `demo service`: one of the three services. `GET /` greets, and calls the services it depends on with the same trace
-//! id. It writes a JSON log file and serves metrics; of sidecars, environments and Windrow it knows nothing.
+//! id. It writes a JSON log file and serves metrics; of sidecars, environments and Windrow it knows nothing, unless it is
+//! told to log to a Forward server directly.
 
 use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
@@ -11,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     Error,
-    app_log::AppLog,
+    app_log::{AppLog, DirectLog, DirectOptions},
     client,
     web::{self, TRACE_HEADER, Telemetry, TraceId},
 };
@@ -23,12 +24,21 @@ pub struct Options {
     pub name: String,
     /// Where to listen; port 0 takes a free one.
     pub listen: SocketAddr,
-    /// The JSON log file.
-    pub log_path: PathBuf,
+    /// Where its log lines go.
+    pub log: Log,
     /// The services that every request calls, one after the other.
     pub calls: Vec<String>,
     /// How long requests in flight may take after the stop signal.
     pub shutdown_timeout: Duration,
+}
+
+/// Where a service logs to.
+#[derive(Clone, Debug)]
+pub enum Log {
+    /// A JSON log file.
+    File(PathBuf),
+    /// Straight to a Forward server.
+    Direct(DirectOptions),
 }
 
 /// The port on which a service of this name listens by default: user 3000, product 3002, order 3003.
@@ -90,7 +100,11 @@ impl Service {
             calls,
             client: client::direct_client(CALL_TIMEOUT)?,
         };
-        let telemetry = Arc::new(Telemetry::new(AppLog::open(&options.log_path)?));
+        let log = match &options.log {
+            Log::File(path) => AppLog::open(path)?,
+            Log::Direct(direct) => AppLog::Direct(DirectLog::start(direct.clone())?),
+        };
+        let telemetry = Arc::new(Telemetry::new(log));
         let listener = web::bind(options.listen, "SERVICE_PORT").await?;
         Ok(Self {
             listener,
@@ -183,14 +197,14 @@ mod tests {
         let options = Options {
             name: name.to_owned(),
             listen: ([127, 0, 0, 1], 0).into(),
-            log_path: folder.join(format!("{name}.log")),
+            log: Log::File(folder.join(format!("{name}.log"))),
             calls,
             shutdown_timeout: Duration::from_secs(30),
         };
         let service = Service::bind(&options).await.unwrap();
         let url = format!("http://{}/", service.local_addr().unwrap());
         tokio::spawn(service.run(CancellationToken::new()));
-        (url, options.log_path)
+        (url, folder.join(format!("{name}.log")))
     }
 
     fn lines(path: &Path) -> Vec<Value> {

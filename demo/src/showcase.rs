@@ -345,7 +345,8 @@ impl Report {
 
 /// The time between two looks for documents, and between two drawings of the table.
 const LOOK_INTERVAL: Duration = Duration::from_millis(200);
-const REQUEST_INTERVAL: Duration = Duration::from_millis(120);
+/// Between two requests of one client: slow enough to watch, and for documents to appear before the kill.
+const REQUEST_INTERVAL: Duration = Duration::from_millis(250);
 /// How long Windrow stays dead.
 const AWAY: Duration = Duration::from_millis(1500);
 /// How long to wait for the last documents: longer than any pause of Fluent Bit and than Windrow's idle timeout.

@@ -139,10 +139,11 @@ pub async fn bind(address: SocketAddr, variable: &'static str) -> Result<TcpList
         })
 }
 
-/// Serves until `stop`, then lets the requests in flight end, for at most `grace`, and makes the log durable.
+/// Serves until `stop`, then lets the requests in flight end, for at most `grace`, and finishes the log.
 ///
 /// # Errors
-/// [`Error::StopTimeout`] when requests did not end in time; [`Error::Io`] when the log cannot be made durable.
+/// [`Error::StopTimeout`] when requests did not end in time; whatever keeps the log from
+/// being finished.
 pub async fn serve(
     listener: TcpListener,
     router: Router,
@@ -151,10 +152,7 @@ pub async fn serve(
     grace: Duration,
 ) -> Result<(), Error> {
     let served = serve_router(listener, router, stop, grace, || telemetry.in_flight()).await;
-    telemetry
-        .log
-        .sync()
-        .map_err(Error::io("the log file cannot be made durable"))?;
+    telemetry.log.finish(grace).await?;
     served
 }
 

@@ -259,6 +259,9 @@ fn time_of(value: &Value) -> SystemTime {
         .unwrap_or(UNIX_EPOCH)
 }
 
+/// A setter of the builder.
+type Set<T> = fn(Builder, T) -> Builder;
+
 fn configure(options: &Value) -> Result<Builder, Refusal> {
     let text = |name: &str| options[name].as_str();
     let number = |name: &str| options[name].as_u64();
@@ -301,7 +304,7 @@ fn configure(options: &Value) -> Result<Builder, Refusal> {
     if let Some(name) = text("self_hostname") {
         builder = builder.self_hostname(name);
     }
-    let times: [(&str, fn(Builder, Duration) -> Builder); 7] = [
+    let times: [(&str, Set<Duration>); 7] = [
         ("connect_timeout_ms", Builder::connect_timeout),
         ("handshake_timeout_ms", Builder::handshake_timeout),
         ("write_timeout_ms", Builder::write_timeout),
@@ -315,7 +318,7 @@ fn configure(options: &Value) -> Result<Builder, Refusal> {
             builder = set(builder, value);
         }
     }
-    let sizes: [(&str, fn(Builder, usize) -> Builder); 6] = [
+    let sizes: [(&str, Set<usize>); 6] = [
         ("max_batch_bytes", Builder::chunk_limit_bytes),
         ("max_batch_events", Builder::chunk_limit_events),
         ("max_event_bytes", Builder::record_limit),

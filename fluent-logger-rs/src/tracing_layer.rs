@@ -219,7 +219,7 @@ where
             map.text("level", metadata.level().as_str());
             map.text(
                 "target",
-                fields.log_target.as_deref().unwrap_or(metadata.target()),
+                fields.log_target.as_deref().unwrap_or_else(|| metadata.target()),
             );
             if let Some((file, line)) = metadata.file().zip(metadata.line()).filter(|_| self.location) {
                 map.text("file", file);

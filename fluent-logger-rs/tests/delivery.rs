@@ -1,4 +1,5 @@
 //! Delivery over real sockets against a scripted server.
+#![allow(clippy::unwrap_used, reason = "a test")]
 
 mod support;
 

@@ -1,4 +1,5 @@
 //! Servers that come, go and come back: what was promised is kept.
+#![allow(clippy::unwrap_used, reason = "a test")]
 
 mod support;
 

@@ -1,5 +1,6 @@
 //! The `tracing` layer: what becomes of events and spans.
 #![cfg(feature = "tracing")]
+#![allow(clippy::unwrap_used, reason = "a test")]
 
 mod support;
 

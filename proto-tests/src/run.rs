@@ -7,7 +7,7 @@ use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
-use crate::case::{Case, Ctx, Fault, Options};
+use crate::case::{Case, Ctx, Fault, Need, Options};
 use crate::report::{Expectations, Finding, Outcome, Report};
 use crate::target::Target;
 
@@ -52,6 +52,8 @@ pub async fn run_expecting(target: &Target, options: &Options, expectations: &Ex
         });
     }
     findings.extend(together.join_all().await);
+    // Those that restart the server come last: the process that is watched is gone then.
+    by_themselves.sort_by_key(|c| c.needs.iter().any(|need| matches!(need, Need::Hook(_))));
     for case in by_themselves {
         findings.push(run_one(case, target.clone(), options.clone()).await);
     }

@@ -3,7 +3,7 @@
 //!
 //! [`Keeper::tick`] does all that is due once and knows no threads; [`Keeper::run`] is the thread around it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
@@ -48,6 +48,8 @@ pub(super) struct Prepared {
 pub(super) struct Keeper {
     shared: Arc<Shared>,
     notes: Notes,
+    /// Segments that could not be removed, each said once.
+    stuck: BTreeSet<u64>,
 }
 
 impl Keeper {
@@ -55,6 +57,7 @@ impl Keeper {
         Self {
             shared,
             notes: Notes::default(),
+            stuck: BTreeSet::new(),
         }
     }
 
@@ -175,16 +178,19 @@ impl Keeper {
                 .is_some_and(|segment| segment.keep_file);
             let name = segment_name(number);
             let gone = match keep {
-                true => shared.storage.rename(&name, &format!("{QUARANTINE}/{name}")),
+                true => set_aside(&*shared.storage, &name),
                 false => shared.storage.remove(&name),
             };
             match gone {
                 Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                    warn!(segment = number, %error, "cannot remove a journal segment that is done with");
+                    if self.stuck.insert(number) {
+                        warn!(segment = number, %error, "cannot remove a journal segment that is done with; trying on");
+                    }
                     again = true;
                 }
                 _ => {
                     self.notes.forget(number);
+                    self.stuck.remove(&number);
                     // Without its segment it means nothing; what stays is removed by recovery.
                     let _ = shared.storage.remove(&notes_name(number));
                     lock(&shared.state).segments.remove(number);
@@ -264,6 +270,12 @@ fn prepare(shared: &Shared, next_number: &mut u64, in_need: bool) -> io::Result<
             other => return other,
         }
     }
+}
+
+/// Moves a damaged file into the quarantine.
+fn set_aside(storage: &dyn Storage, name: &str) -> io::Result<()> {
+    storage.create_folder(QUARANTINE)?;
+    storage.rename(name, &format!("{QUARANTINE}/{name}"))
 }
 
 fn make(storage: &dyn Storage, next_number: &mut u64, capacity: u64) -> io::Result<Prepared> {

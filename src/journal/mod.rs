@@ -137,8 +137,11 @@ impl Receipt {
 
 /// Gets each record once it is durable.
 pub trait Committed: Send + 'static {
-    /// Called on the writer thread, in lsn order, after the sync and before the receipts are handed out. A
-    /// [`Reader`] can already see these records then. It must be quick: all appends wait for it.
+    /// Called on the writer thread, in lsn order, after the sync and before the receipts are handed out. A [`Reader`]
+    /// sees these records from the moment on that this returns, not before: a record that a reader gave is one that
+    /// came by here, and one that came by here is never missed by a reader that is asked afterwards.
+    ///
+    /// It must be quick (all appends wait for it), and it must not call the journal or a reader: they wait for it too.
     fn committed(&mut self, records: Vec<Record>);
 }
 

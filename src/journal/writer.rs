@@ -245,15 +245,6 @@ impl Writer {
         self.next_lsn += count as u64;
         self.continues_lsn = self.next_lsn;
         self.last_us = last_us;
-        let mut state = lock(&self.shared.state);
-        let State { segments, counts, .. } = &mut *state;
-        segments.committed(self.next_lsn, end);
-        counts.records += count as u64;
-        counts.record_bytes += bytes;
-        counts.syncs += 1;
-        counts.sync_time += sync_time;
-        drop(state);
-
         let mut records = Vec::with_capacity(count);
         let mut answers = Vec::with_capacity(count);
         let numbered = (first_lsn..).zip(&self.encoded.stamps);
@@ -276,7 +267,18 @@ impl Writer {
                 },
             ));
         }
+        // Readers see the records from the moment on that the sink has them, neither sooner nor later: so whoever takes
+        // records from both can tell which of them it had.
+        let mut state = lock(&self.shared.state);
+        let State { segments, counts, .. } = &mut *state;
+        segments.committed(self.next_lsn, end);
+        counts.records += count as u64;
+        counts.record_bytes += bytes;
+        counts.syncs += 1;
+        counts.sync_time += sync_time;
         self.sink.committed(records);
+        drop(state);
+
         for (reply, receipt) in answers {
             reply.answer(Ok(receipt));
         }

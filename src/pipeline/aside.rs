@@ -20,13 +20,18 @@ use crate::output::dead_letter::{Content, DeadLetter, Entry};
 const GROUP: usize = 1000;
 
 /// Why something is set aside.
+#[derive(Clone, Copy)]
 pub(crate) enum Why<'a> {
     Message(&'a Refused<'a>),
     Entry(Defect),
+    /// More entries of one message than are kept one by one.
+    Entries(Defect),
     Damage(Damage),
     Oversize(Oversize),
     Signal,
-    NoRoom { trace: &'a [u8] },
+    NoRoom {
+        trace: &'a [u8],
+    },
 }
 
 pub(crate) struct Aside {
@@ -53,9 +58,21 @@ impl Aside {
         }
     }
 
-    /// Sets `bytes` aside; it is in the dead letter after the next [`Aside::flush`].
+    /// Sets `bytes`, which stand for one record, aside; they are in the dead letter after the next [`Aside::flush`].
     pub(crate) fn put(&mut self, why: Why<'_>, bytes: &[u8], tag: Option<&[u8]>, received_us: i64) {
-        self.metrics.input_poison[why.class()].inc();
+        self.put_all(why, bytes, tag, received_us, 1);
+    }
+
+    /// As [`Aside::put`], for so many records.
+    pub(crate) fn put_all(
+        &mut self,
+        why: Why<'_>,
+        bytes: &[u8],
+        tag: Option<&[u8]>,
+        received_us: i64,
+        records: u32,
+    ) {
+        self.metrics.input_poison[why.class()].inc_by(u64::from(records));
         self.waiting.push(Entry {
             time: jiff::Timestamp::from_microsecond(received_us).unwrap_or_default(),
             source: DeadLetterSource::Intake.as_str().into(),
@@ -69,7 +86,7 @@ impl Aside {
             },
             is_trace: None,
             first_ns: None,
-            lines: Some(1),
+            lines: Some(records),
             parts: Vec::new(),
             content: Content::Raw(Bytes::copy_from_slice(bytes)),
         });
@@ -85,11 +102,17 @@ impl Aside {
         while !self.waiting.is_empty() {
             match self.dead_letter.put_all(&self.waiting) {
                 Ok(()) => {
-                    let count = self.waiting.len() as u64;
-                    self.account.dead.fetch_add(count, Ordering::Relaxed);
-                    self.metrics.dead_letter_documents[DeadLetterSource::Intake].inc_by(count);
+                    let records: u64 = self
+                        .waiting
+                        .iter()
+                        .map(|entry| u64::from(entry.lines.unwrap_or(0)))
+                        .sum();
+                    self.account.dead.fetch_add(records, Ordering::Relaxed);
+                    let entries = self.waiting.len() as u64;
+                    self.metrics.dead_letter_documents[DeadLetterSource::Intake].inc_by(entries);
                     tracing::warn!(
-                        count,
+                        entries,
+                        records,
                         reason = %self.waiting.first().map(|entry| entry.reason.as_str()).unwrap_or_default(),
                         "set aside in the dead letter what can never become part of a document"
                     );
@@ -120,10 +143,10 @@ impl Why<'_> {
                 Refusal::Poison(_) => Poison::Element,
                 Refusal::Truncated | Refusal::Damaged(_) => Poison::Stored,
             },
-            Self::Entry(Defect::Record(_)) => Poison::Record,
+            Self::Entry(Defect::Record(_)) | Self::Entries(Defect::Record(_)) => Poison::Record,
             Self::Entry(Defect::Truncated) => Poison::PackedEnd,
             Self::Entry(Defect::TooDeep { .. }) => Poison::Depth,
-            Self::Entry(_) => Poison::Entry,
+            Self::Entry(_) | Self::Entries(_) => Poison::Entry,
             Self::Damage(_) => Poison::Compression,
             Self::Oversize(_) => Poison::DecompressedSize,
             Self::Signal => Poison::Signal,
@@ -137,6 +160,12 @@ impl fmt::Display for Why<'_> {
         match self {
             Self::Message(refused) => write!(f, "{}", refused.reason),
             Self::Entry(defect) => write!(f, "bad entry: {defect}"),
+            Self::Entries(defect) => {
+                write!(
+                    f,
+                    "the whole message, for its many bad entries (good ones were kept): {defect}"
+                )
+            }
             Self::Damage(damage) => write!(f, "{damage}; the entries before the damage were kept"),
             Self::Oversize(oversize) => write!(f, "{oversize}"),
             Self::Signal => {

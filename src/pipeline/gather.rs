@@ -9,12 +9,13 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
-use forward_protocol::entries::{Decompressor, Entries, Entry, Key, Pair, Visitor};
+use forward_protocol::entries::{Decompressor, Entries, Entry};
 use forward_protocol::frame::{Limits as FrameLimits, Message, Payload, messages};
 use tokio::sync::mpsc;
 
 use super::aside::{Aside, Why};
 use super::feed::{Next, Outlet};
+use super::look::{Found, Look, metadata};
 use super::window::Window;
 use crate::clock::unix_us;
 use crate::config::Rule;
@@ -22,15 +23,18 @@ use crate::hold::{Held, Hold, Release};
 use crate::journal::{Journal, Record};
 use crate::metrics::{FlushReason, Metrics};
 use crate::output::{Account, Batch, Charge, Parts, Sealed, document_id};
-use crate::trace::{
-    Added, Closed, Head, Incoming, Names, PartId, PartInfo, Reason, Renderer, Table, as_text, head,
-    write_value,
-};
+use crate::trace::{Added, Closed, Incoming, Names, PartId, PartInfo, Reason, Renderer, Table};
 
 /// Documents are handed on when they take this many bytes, or when nothing more is there to be gathered.
 const BATCH_BYTES: usize = 512 << 10;
 /// How often sealing is looked at when no records come.
 const TICK: Duration = Duration::from_millis(50);
+/// Bad entries of a message that go to the dead letter one by one. If there are more, the message goes there as a whole:
+/// a small payload can be made to hold millions of them, and the dead letter must not grow faster than what is received.
+const BAD_ENTRIES: u32 = 16;
+/// After so many bad entries the rest of a message is not looked at any more: it is no message, and it is in the dead
+/// letter as a whole.
+const HOPELESS: u32 = 10_000;
 /// Tags that are remembered so that all records of one tag share it.
 const MAX_TAGS: usize = 10_000;
 
@@ -104,14 +108,6 @@ pub(crate) struct Wiring {
     pub(crate) aside: Aside,
     pub(crate) gauges: Arc<Gauges>,
     pub(crate) stop: Arc<AtomicBool>,
-}
-
-/// What one walk over a record finds.
-#[derive(Default)]
-struct Found<'a> {
-    /// The trace id, and how preferred the name is that it stands under.
-    key: Option<(usize, &'a [u8])>,
-    completes: bool,
 }
 
 /// Where a message's records come from.
@@ -200,7 +196,7 @@ impl Gatherer {
 
     /// One journal record: a run of complete messages as they came.
     fn take(&mut self, record: &Record) {
-        let hold = Held::new(record.lsn, record.segment, Arc::clone(&self.release));
+        let hold = Held::begin(record.lsn, record.segment, Arc::clone(&self.release));
         let anonymous = PartId::of_position(self.journal.instance(), record.lsn);
         let mut position = 0;
         let limits = self.settings.frame;
@@ -312,12 +308,13 @@ impl Gatherer {
             tag: &tag,
             hold,
         };
-        self.entries(entries, origin, position);
+        self.entries(entries, message.bytes, origin, position);
     }
 
-    fn entries(&mut self, mut entries: Entries<'_>, origin: Origin<'_>, position: &mut u32) {
+    fn entries(&mut self, mut entries: Entries<'_>, message: &[u8], origin: Origin<'_>, position: &mut u32) {
         let now = unix_us();
-        let (mut records, mut invalid) = (0u64, 0u64);
+        let (mut records, mut invalid, mut bad_ones) = (0u64, 0u64, 0u32);
+        let mut defect = None;
         let mut scratch = Vec::new();
         loop {
             let mut look = Look {
@@ -338,13 +335,29 @@ impl Gatherer {
                     let metadata = metadata(&entry, &mut scratch);
                     self.record(&entry, &found, metadata, time, number, origin, now);
                 }
-                Err(bad) => self.aside.put(
-                    Why::Entry(bad.defect),
-                    bad.bytes,
-                    Some(origin.tag.as_bytes()),
-                    origin.received,
-                ),
+                Err(bad) => {
+                    bad_ones += 1;
+                    if bad_ones <= BAD_ENTRIES {
+                        let tag = Some(origin.tag.as_bytes());
+                        self.aside
+                            .put(Why::Entry(bad.defect), bad.bytes, tag, origin.received);
+                    }
+                    defect = Some(bad.defect);
+                    if bad_ones >= HOPELESS {
+                        break;
+                    }
+                }
             }
+        }
+        if let Some(defect) = defect.filter(|_| bad_ones > BAD_ENTRIES) {
+            let tag = Some(origin.tag.as_bytes());
+            self.aside.put_all(
+                Why::Entries(defect),
+                message,
+                tag,
+                origin.received,
+                bad_ones - BAD_ENTRIES,
+            );
         }
         self.metrics.input_records.inc_by(records);
         if invalid > 0 {
@@ -567,83 +580,4 @@ fn flush_reason(reason: Reason) -> FlushReason {
         Reason::Evicted => FlushReason::Memory,
         Reason::Shutdown => FlushReason::Shutdown,
     }
-}
-
-/// Looks at the pairs of a record for the trace id and for completion, while the record is walked.
-struct Look<'s, 'a> {
-    names: &'s Names,
-    complete: &'s [Rule],
-    found: Found<'a>,
-}
-
-impl<'a> Visitor<'a> for Look<'_, 'a> {
-    #[inline]
-    fn record(&mut self) {
-        self.found = Found::default();
-    }
-
-    #[inline]
-    fn pair(&mut self, pair: Pair<'a>) {
-        let Key::Text(name) = pair.key else { return };
-        if let Some(rank) = self.names.keys.iter().position(|key| key.as_bytes() == name)
-            && self.found.key.is_none_or(|(best, _)| rank < best)
-            && let Some((value, _)) = head(pair.value, 0)
-            && let Some(id) = as_text(value).filter(|id| !id.is_empty())
-        {
-            self.found.key = Some((rank, id));
-        }
-        if !self.found.completes {
-            self.found.completes = self.complete.iter().any(|rule| {
-                let concerned = match &rule.field {
-                    Some(field) => field.as_bytes() == name,
-                    None => self.names.text.iter().any(|text| text.as_bytes() == name),
-                };
-                concerned && passes(rule, pair.value)
-            });
-        }
-    }
-}
-
-fn passes(rule: &Rule, value: &[u8]) -> bool {
-    let Some((head, _)) = head(value, 0) else {
-        return false;
-    };
-    match as_text(head) {
-        Some(text) => rule.test.passes(text),
-        None => {
-            let mut text = Vec::new();
-            write_value(&mut text, value, 0);
-            rule.test.passes(&text)
-        }
-    }
-}
-
-/// The metadata of an entry, with those of its group under `group`.
-fn metadata<'a>(entry: &Entry<'a>, scratch: &'a mut Vec<u8>) -> &'a [u8] {
-    let own = entry.metadata.unwrap_or_default();
-    let Some(group) = entry.group else { return own };
-    use forward_protocol::msgpack::{write_map_len, write_str};
-    scratch.clear();
-    let pairs = match head(own, 0) {
-        Some((Head::Map(n), next)) => Some((n, next)),
-        _ => None,
-    };
-    write_map_len(scratch, pairs.map_or(0, |(n, _)| n) + 1);
-    if let Some((_, next)) = pairs {
-        scratch.extend_from_slice(&own[next..]);
-    }
-    write_str(scratch, b"group");
-    let put = |out: &mut Vec<u8>, map: &[u8]| {
-        if map.is_empty() {
-            write_map_len(out, 0)
-        } else {
-            out.extend_from_slice(map)
-        }
-    };
-    write_map_len(scratch, 2);
-    write_str(scratch, b"metadata");
-    put(scratch, group.metadata);
-    write_str(scratch, b"attributes");
-    put(scratch, group.attributes);
-    scratch
 }

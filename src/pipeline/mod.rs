@@ -12,6 +12,7 @@
 mod aside;
 mod feed;
 mod gather;
+mod look;
 mod outputs;
 mod status;
 mod window;

@@ -161,15 +161,25 @@ fn mirror_elasticsearch(elasticsearch: &Elasticsearch, metrics: &Metrics) {
     let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
     let out = metrics.output(Output::Elasticsearch);
     let (merges, dead) = (count(&stats.merges), count(&stats.dead_letters));
-    set(&out.documents[DocumentResult::Created], count(&stats.documents).saturating_sub(merges));
+    set(
+        &out.documents[DocumentResult::Created],
+        count(&stats.documents).saturating_sub(merges),
+    );
     set(&out.documents[DocumentResult::Merged], merges);
     set(&out.documents[DocumentResult::Rejected], dead);
-    set(&metrics.dead_letter_documents[DeadLetterSource::Elasticsearch], dead);
+    set(
+        &metrics.dead_letter_documents[DeadLetterSource::Elasticsearch],
+        dead,
+    );
     set(&out.proc_records, count(&stats.lines));
     set(&out.retries, count(&stats.retries));
-    set(&out.errors[OutputError::Throttled], count(&stats.requests_throttled));
+    set(
+        &out.errors[OutputError::Throttled],
+        count(&stats.requests_throttled),
+    );
     set(&out.errors[OutputError::Server], count(&stats.requests_failed));
     set(&out.errors[OutputError::Conflict], count(&stats.conflicts));
     set(&out.bytes[Direction::Plain], count(&stats.bytes));
-    out.in_flight.set(i64::try_from(count(&stats.in_flight)).unwrap_or(i64::MAX));
+    out.in_flight
+        .set(i64::try_from(count(&stats.in_flight)).unwrap_or(i64::MAX));
 }

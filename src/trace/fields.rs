@@ -130,7 +130,7 @@ impl<'a> Fields<'a> {
             at = end;
             if gathered {
                 if &*name == names.key().as_bytes() {
-                    if !as_text(head).is_some_and(|id| !id.is_empty()) {
+                    if as_text(head).is_none_or(<[u8]>::is_empty) {
                         self.put(renamed(&name), slot, line, record, value);
                     }
                     continue;

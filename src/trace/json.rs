@@ -156,10 +156,10 @@ fn write_nested(out: &mut Vec<u8>, buf: &[u8], at: usize, depth: u32) -> usize {
         Head::Unsigned(n) => out.extend_from_slice(itoa::Buffer::new().format(n).as_bytes()),
         Head::Signed(n) => out.extend_from_slice(itoa::Buffer::new().format(n).as_bytes()),
         Head::Single(n) if n.is_finite() => {
-            out.extend_from_slice(ryu::Buffer::new().format_finite(n).as_bytes())
+            out.extend_from_slice(ryu::Buffer::new().format_finite(n).as_bytes());
         }
         Head::Double(n) if n.is_finite() => {
-            out.extend_from_slice(ryu::Buffer::new().format_finite(n).as_bytes())
+            out.extend_from_slice(ryu::Buffer::new().format_finite(n).as_bytes());
         }
         Head::Single(_) | Head::Double(_) => out.extend_from_slice(b"null"),
         Head::Str(text) => write_string(out, text),

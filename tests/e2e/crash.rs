@@ -65,13 +65,18 @@ fn with_a_sink_that_refuses_delays_and_forgets() {
         delay: Duration::from_millis(15),
         ..Faults::default()
     });
-    let mut server = windrow().elasticsearch(&sink.url(), "f").start();
+    // Small requests, so that each life of the server sends some and meets the faults.
+    let mut server = windrow()
+        .elasticsearch(&sink.url(), "f")
+        .env("WINDROW_ELASTICSEARCH_BULK_DELAY", "20ms")
+        .start();
     let running = load(&server, "f", 30_000).start();
     kill_along(&mut server, &running, 20);
     let report = running.finish();
+    let (resent, faults) = (report.resent, sink.counts().faults);
     assert!(
-        report.resent > 0 && sink.counts().faults > 0,
-        "nothing went wrong, so nothing is shown"
+        resent > 0 && faults > 0,
+        "nothing went wrong, so nothing is shown: {resent} resent, {faults} faults"
     );
     check::eventually(&report.ledger, 2 * SOON, || sink.documents("f-")).assert_clean();
     assert!(server.terminate(SOON).success());

@@ -108,8 +108,13 @@ impl Apps {
         for task in self.sidecars {
             task.await.ok();
         }
-        for fluent_bit in self.fluent_bits {
-            fluent_bit.stop().await;
+        let stopping: Vec<_> = self
+            .fluent_bits
+            .into_iter()
+            .map(|fluent_bit| tokio::spawn(fluent_bit.stop()))
+            .collect();
+        for stopped in stopping {
+            stopped.await.ok();
         }
     }
 }
@@ -147,7 +152,7 @@ async fn start_service(
     let options = service::Options {
         name: name.to_owned(),
         listen: ANY_PORT,
-        log_path: log.clone(),
+        log: service::Log::File(log.clone()),
         calls,
         shutdown_timeout: STOP_TIMEOUT,
     };

@@ -2,7 +2,12 @@
 //!
 //! Owns listening, reading whole messages and remembering what came. Acks only when the script says so.
 
-#![allow(dead_code, unreachable_pub, reason = "each test file uses another part of it")]
+#![allow(
+    dead_code,
+    unreachable_pub,
+    clippy::unwrap_used,
+    reason = "a part of tests, of which each uses another part of it"
+)]
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};

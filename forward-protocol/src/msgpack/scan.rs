@@ -65,19 +65,20 @@ impl Scanner {
         let mut outcome = Ok(());
         while pending > 0 {
             let Some(&first) = buf.get(at) else { break };
-            let step = TABLE[usize::from(first)];
-            let mut size = usize::from(step & 0xff);
-            let mut children = u64::from(step >> 8);
-            if size == 0 {
-                match wide(buf, at, first) {
-                    Ok((s, c)) => (size, children) = (s, c),
-                    Err(Error::Incomplete { .. }) => break,
-                    Err(error) => {
-                        outcome = Err(error);
-                        break;
-                    }
-                }
+            if let Some(size) = short_str(buf, at, first) {
+                at += size;
+                pending -= 1;
+                streak = 0;
+                continue;
             }
+            let (size, children) = match head(buf, at, first) {
+                Ok(step) => step,
+                Err(Error::Incomplete { .. }) => break,
+                Err(error) => {
+                    outcome = Err(error);
+                    break;
+                }
+            };
             at = at.saturating_add(size);
             pending = pending - 1 + children;
             streak = if children == 0 { 0 } else { streak + 1 };
@@ -116,32 +117,40 @@ impl Scanner {
 #[inline]
 pub(crate) fn extent(buf: &[u8], start: usize) -> Result<(usize, u32), Error> {
     let mut at = start;
-    let mut last = start;
     let mut pending: u64 = 1;
     let mut opened: u32 = 0;
     while pending > 0 {
         let Some(&first) = buf.get(at) else {
-            return Err(Error::Incomplete { at: last });
+            return Err(Error::Incomplete { at: start });
         };
-        last = at;
-        let step = TABLE[usize::from(first)];
-        let size = usize::from(step & 0xff);
-        if size != 0 {
-            let children = u64::from(step >> 8);
+        if let Some(size) = short_str(buf, at, first) {
             at += size;
-            pending = pending - 1 + children;
-            opened = opened.saturating_add(u32::from(children != 0));
-        } else {
-            let (size, children) = wide(buf, at, first)?;
-            at = at.saturating_add(size);
-            pending = pending - 1 + children;
-            opened = opened.saturating_add(u32::from(children != 0));
+            pending -= 1;
+            continue;
         }
+        let (size, children) = head(buf, at, first)?;
+        at = at.saturating_add(size);
+        pending = pending - 1 + children;
+        opened = opened.saturating_add(u32::from(children != 0));
     }
     if at > buf.len() {
-        return Err(Error::Incomplete { at: last });
+        return Err(Error::Incomplete { at: start });
     }
     Ok((at, opened))
+}
+
+/// The size of a string of up to 255 bytes, and `None` for everything else. Most values are such strings, and taking
+/// their length from the bytes themselves is quicker than going through the table: each step of a walk waits for the
+/// size of the one before.
+#[inline(always)]
+fn short_str(buf: &[u8], at: usize, first: u8) -> Option<usize> {
+    if first & 0xe0 == 0xa0 {
+        return Some(1 + usize::from(first & 0x1f));
+    }
+    if first == 0xd9 {
+        return buf.get(at + 1).map(|len| 2 + usize::from(*len));
+    }
+    None
 }
 
 /// Walks the value again with a stack, for the rare value with many containers.

@@ -91,8 +91,8 @@ async fn helo_form(c: Ctx) -> Verdict {
         format!("{options:?}"),
     )?;
     check(
-        options.get("auth").is_none() || typed("auth"),
-        "auth as bin",
+        helo.auth.is_empty() || typed("auth"),
+        "auth as bin, where there is one",
         format!("{options:?}"),
     )?;
     check(

@@ -15,7 +15,7 @@ cases! {
     99 "gzip-bomb" [Alone] "FD SizeLimitError; FB-rtest"
         "gzip of 10 MB that inflates to 10 GB: stops at the limit, bounded memory and time, no ack" => bomb;
     100 "many-small-bombs" [Alone] "CPU"
-        "200 small messages that inflate to 1 MiB each: others are served meanwhile" => small_bombs;
+        "200 small messages that inflate to 1 MiB each: others are served meanwhile and after" => small_bombs;
     106 "many-connections" [Alone] "limits" "10,000 idle connections and 100 active: the active ones are served" => many_connections;
     107 "slow-sender" [ProgressTimeout] "slowloris"
         "1 byte a second in a 1 MiB message: closed by the progress timeout; events before it kept" => slow_sender;
@@ -86,7 +86,14 @@ async fn small_bombs(c: Ctx) -> Verdict {
         closed || !bytes.is_empty(),
         "acks, or the connection closed",
         "neither",
-    )
+    )?;
+    // What was made of the bombs must not stand in the way of what others send after them.
+    let other = c.sub("other");
+    let mut peer = c.connect().await?;
+    peer.send(&message(&c, c.time(0), other.rec("after the bombs"), None))
+        .await?;
+    c.alive(&mut peer).await?;
+    other.expect_texts(&["after the bombs"]).await
 }
 
 async fn many_connections(c: Ctx) -> Verdict {

@@ -149,14 +149,14 @@ where
     let message = first.message().await?;
     let kept = spoil(first, &message).await?;
     let (mut conn, again) = match kept {
-        // A client may also repeat it on the connection that it kept.
+        // A client may also repeat it on the connection that it kept, or close that one and open another.
         Some(mut kept) => tokio::select! {
             conn = server.accept(b.patience()) => {
                 let mut conn = conn?;
                 let again = conn.message().await?;
                 (conn, again)
             }
-            again = kept.message_within(b.patience()) => (kept, again?),
+            Ok(again) = kept.message_within(b.patience()) => (kept, again),
         },
         None => {
             let mut conn = server.accept(b.patience()).await?;

@@ -83,35 +83,23 @@ impl Conn {
     pub(super) async fn value(&mut self, within: Duration) -> Result<Option<(Value, Raw)>, Fault> {
         let deadline = Instant::now() + within;
         let mut part = vec![0; 256 * 1024];
-        let mut known = 0;
         loop {
-            // A large message is tried again only when it has doubled.
-            if self.buffer.len() >= known * 2 || self.buffer.len() < known + 4096 {
-                match read(&self.buffer) {
-                    Read::Whole(value, n) => return Ok(Some((value, self.buffer.drain(..n).collect()))),
-                    Read::Broken(why) => {
-                        return Err(Fault::fail(
-                            "msgpack from the client",
-                            format!("{why}: {}", hex(&self.buffer)),
-                        ));
-                    }
-                    Read::Partial => known = self.buffer.len(),
+            match read(&self.buffer) {
+                Read::Whole(value, n) => return Ok(Some((value, self.buffer.drain(..n).collect()))),
+                Read::Broken(why) => {
+                    let seen = format!("{why}: {}", hex(&self.buffer));
+                    return Err(Fault::fail("msgpack from the client", seen));
                 }
+                Read::Partial => {}
             }
             let left = deadline.saturating_duration_since(Instant::now());
             match timeout(left, self.io.read(&mut part)).await {
-                Ok(Ok(0) | Err(_)) => match read(&self.buffer) {
-                    Read::Whole(value, n) => return Ok(Some((value, self.buffer.drain(..n).collect()))),
-                    _ => return Ok(None),
-                },
+                Ok(Ok(0) | Err(_)) => return Ok(None),
                 Ok(Ok(n)) => self.buffer.extend_from_slice(&part[..n]),
-                Err(_) => match read(&self.buffer) {
-                    Read::Whole(value, n) => return Ok(Some((value, self.buffer.drain(..n).collect()))),
-                    _ => {
-                        let seen = format!("nothing whole in {within:?}, bytes {:?}", hex(&self.buffer));
-                        return Err(Fault::fail("a message from the client", seen));
-                    }
-                },
+                Err(_) => {
+                    let seen = format!("nothing whole in {within:?}, bytes {:?}", hex(&self.buffer));
+                    return Err(Fault::fail("a message from the client", seen));
+                }
             }
         }
     }

@@ -1,5 +1,7 @@
 //! The journal through its public face, on the real file system.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, sync_channel};
 use std::time::{Duration, Instant};
 
@@ -507,4 +509,44 @@ fn a_really_full_disk_blocks_and_goes_on_by_itself() {
     std::fs::remove_file(&other).unwrap();
     let (_, recovery) = Journal::open(options, Box::new(())).unwrap();
     assert_eq!((recovery.unreleased_records, recovery.next_lsn), (0, 2001));
+}
+
+#[test]
+fn a_reader_sees_a_record_exactly_from_when_the_sink_has_it() {
+    struct Newest(Arc<AtomicU64>);
+    impl Committed for Newest {
+        fn committed(&mut self, records: Vec<Record>) {
+            std::thread::yield_now();
+            self.0.store(records.last().unwrap().lsn, Ordering::SeqCst);
+        }
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let newest = Arc::new(AtomicU64::new(0));
+    let (journal, _) =
+        Journal::open(Options::new(dir.path()), Box::new(Newest(Arc::clone(&newest)))).unwrap();
+    let writer = {
+        let journal = journal.clone();
+        std::thread::spawn(move || {
+            for _ in 0..500 {
+                drop(journal.append(0, Bytes::new()).wait().unwrap());
+            }
+        })
+    };
+    let mut reader = journal.reader(1);
+    let mut read = 0;
+    until("all are read", || {
+        let told = newest.load(Ordering::SeqCst);
+        match reader.next().unwrap() {
+            Some(record) => {
+                read = record.lsn;
+                assert!(
+                    read <= newest.load(Ordering::SeqCst),
+                    "seen before the sink had it"
+                );
+            }
+            None => assert!(read >= told, "{told} was not seen after the sink had it"),
+        }
+        read == 500
+    });
+    writer.join().unwrap();
 }

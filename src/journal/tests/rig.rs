@@ -206,7 +206,7 @@ impl Rig {
         if ledger.device_failed {
             ledger
                 .confirmed
-                .retain(|lsn, known| !known.adopted || back.contains(lsn));
+                .retain(|lsn, known| !known.adopted || known.released || back.contains(lsn));
         }
         let missing = ledger
             .confirmed

@@ -70,10 +70,13 @@ fn records() -> impl Strategy<Value = Vec<(i64, Vec<u8>, Vec<u8>)>> {
 }
 
 /// Up to five parts; for each document: which parts it saw, when it received each, why and when it was sealed.
+/// Parts with their times of reception, the reason and the time of sealing.
+type Seen = (Vec<(usize, i64)>, usize, i64);
+
 #[derive(Clone, Debug)]
 struct Case {
     parts: Vec<TestPart>,
-    documents: Vec<(Vec<(usize, i64)>, usize, i64)>,
+    documents: Vec<Seen>,
 }
 
 fn cases(documents: usize) -> impl Strategy<Value = Case> {

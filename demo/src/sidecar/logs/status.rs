@@ -109,7 +109,7 @@ impl Status {
     }
 }
 
-/// `/health` (503 when nothing could be delivered for [`PATIENCE`]) and `/metrics`.
+/// `/health` (503 when nothing could be delivered for a while) and `/metrics`.
 pub fn router(status: Arc<Status>) -> Router {
     Router::new()
         .route("/health", get(health))

@@ -148,7 +148,7 @@ impl Running {
             last_ns: first_ns,
             lines: 1,
             json: json.to_string().into(),
-            holds: vec![Held::new(1, 1, Arc::new(release))],
+            holds: vec![Held::begin(1, 1, Arc::new(release))],
             charge: Charge::new(0, &Arc::default()),
             account: Arc::default(),
         };

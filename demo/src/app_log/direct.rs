@@ -1,0 +1,73 @@
+//! Logging straight to a Forward server, over fluent-logger-rs: asynchronous, acknowledged, reconnecting now and then so
+//! that several servers behind one address get an even load. The application never waits for the network.
+
+use std::{io, time::Duration};
+
+use fluent_logger::Logger;
+use serde_json::{Map, Value};
+
+use crate::{Error, sidecar::Identity};
+
+/// Where the records go, and who sends them.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// `host:port` of the server; of several, with commas between, each connection takes the next.
+    pub address: String,
+    /// The tag of the records.
+    pub tag: String,
+    /// No sidecar adds it here, so the application does.
+    pub identity: Identity,
+    /// The age at which the connection is replaced.
+    pub reconnect_interval: Duration,
+}
+
+/// The log of an application that sends its records itself.
+#[derive(Debug)]
+pub struct DirectLog {
+    logger: Logger,
+    tag: String,
+    identity: Identity,
+}
+
+impl DirectLog {
+    /// Starts the logger; it connects in the background and goes on trying.
+    ///
+    /// # Errors
+    /// [`Error::Logger`] when the options make no sense.
+    pub fn start(options: Options) -> Result<Self, Error> {
+        let servers = options.address.split(',').map(str::trim);
+        let logger = servers
+            .fold(Logger::builder(), |builder, server| builder.address(server))
+            .request_ack(true)
+            .async_reconnect_interval(options.reconnect_interval)
+            .on_connection_error(|error| tracing::warn!("logging: {error}"))
+            .build()
+            .map_err(|error| Error::Logger(error.to_string()))?;
+        Ok(Self {
+            logger,
+            tag: options.tag,
+            identity: options.identity,
+        })
+    }
+
+    pub(super) fn write(&self, mut record: Map<String, Value>) -> io::Result<()> {
+        record.insert(
+            "service_name".to_owned(),
+            self.identity.service_name.as_str().into(),
+        );
+        record.insert(
+            "environment".to_owned(),
+            self.identity.environment.as_str().into(),
+        );
+        self.logger
+            .log(&self.tag, &record)
+            .map_err(|rejected| io::Error::other(rejected.to_string()))
+    }
+
+    pub(super) async fn finish(&self, grace: Duration) -> Result<(), Error> {
+        match self.logger.close(grace).await.len() {
+            0 => Ok(()),
+            count => Err(Error::Undelivered { count, grace }),
+        }
+    }
+}

@@ -1,0 +1,330 @@
+//! Runs the whole suite against a real `windrow serve`, in the variants that it knows.
+//!
+//! The program is taken from `WINDROW_BIN`, or from the target folder that this test was built into; where there is
+//! none the test says so and passes, since this package alone does not build it. `WINDROW_CONFORMANCE=require` makes
+//! that a failure.
+
+#![expect(clippy::unwrap_used, reason = "a test: what is not there ends it")]
+
+use std::io::Write as _;
+use std::net::{TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use proto_tests::{Action, Options, Security, Target, Tls};
+
+fn program() -> Option<PathBuf> {
+    if let Some(path) = std::env::var_os("WINDROW_BIN") {
+        return Some(path.into());
+    }
+    let here = std::env::current_exe().ok()?;
+    let beside = here.parent()?.parent()?.join("windrow");
+    if beside.is_file() {
+        return Some(beside);
+    }
+    assert!(
+        std::env::var("WINDROW_CONFORMANCE").as_deref() != Ok("require"),
+        "no program at {}; build it first or set WINDROW_BIN",
+        beside.display()
+    );
+    eprintln!(
+        "skipped: no windrow at {}; build it first or set WINDROW_BIN",
+        beside.display()
+    );
+    None
+}
+
+/// A running server that can be killed and started again on the same data and addresses.
+struct Windrow {
+    program: PathBuf,
+    folder: tempfile::TempDir,
+    settings: Vec<(&'static str, String)>,
+    forward: String,
+    admin: String,
+    child: Mutex<Option<Child>>,
+}
+
+impl Windrow {
+    fn start(program: PathBuf, settings: &[(&'static str, String)]) -> Arc<Self> {
+        let (forward, admin) = (free_address(), free_address());
+        let folder = tempfile::tempdir().unwrap();
+        let windrow = Self {
+            program,
+            folder,
+            settings: settings.to_vec(),
+            forward,
+            admin,
+            child: Mutex::new(None),
+        };
+        windrow.up().unwrap();
+        Arc::new(windrow)
+    }
+
+    fn up(&self) -> std::io::Result<()> {
+        let log = std::fs::OpenOptions::new()
+            .create(true)
+            .append(true)
+            .open(self.log())?;
+        let child = Command::new(&self.program)
+            .args([
+                "serve",
+                "--listen",
+                &self.forward,
+                "--admin",
+                &self.admin,
+                "--output",
+                "sqlite",
+            ])
+            .arg("--data-dir")
+            .arg(self.folder.path().join("data"))
+            // A document is there when its trace is over; the events of the suite are years old.
+            .env("WINDROW_IDLE_TIMEOUT", "1s")
+            .env("WINDROW_LINGER", "200ms")
+            .env("WINDROW_SQLITE_RETENTION_AGE", "0s")
+            .envs(self.settings.iter().cloned())
+            .stdout(Stdio::from(log.try_clone()?))
+            .stderr(Stdio::from(log))
+            .spawn()?;
+        *self.child.lock().unwrap() = Some(child);
+        let deadline = Instant::now() + Duration::from_secs(30);
+        while TcpStream::connect(&self.forward).is_err() || TcpStream::connect(&self.admin).is_err() {
+            if Instant::now() > deadline {
+                return Err(std::io::Error::other(format!(
+                    "it does not listen\n{}",
+                    self.tail()
+                )));
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        Ok(())
+    }
+
+    fn down(&self, signal: &str) -> std::io::Result<()> {
+        let Some(mut child) = self.child.lock().unwrap().take() else {
+            return Ok(());
+        };
+        Command::new("kill")
+            .args([signal, &child.id().to_string()])
+            .status()?;
+        child.wait()?;
+        Ok(())
+    }
+
+    fn pid(&self) -> Option<u32> {
+        self.child.lock().unwrap().as_ref().map(Child::id)
+    }
+
+    fn log(&self) -> PathBuf {
+        self.folder.path().join("windrow.log")
+    }
+
+    /// The end of its log.
+    fn tail(&self) -> String {
+        let text = std::fs::read_to_string(self.log()).unwrap_or_default();
+        let lines: Vec<&str> = text.lines().collect();
+        lines[lines.len().saturating_sub(30)..].join("\n")
+    }
+}
+
+impl Drop for Windrow {
+    fn drop(&mut self) {
+        let _ = self.down("-KILL");
+    }
+}
+
+fn free_address() -> String {
+    TcpListener::bind("127.0.0.1:0")
+        .unwrap()
+        .local_addr()
+        .unwrap()
+        .to_string()
+}
+
+/// Runs all cases on a server with these settings; `shape` says what the suite has to know of them.
+async fn holds(name: &str, settings: &[(&'static str, String)], shape: impl FnOnce(&mut Target)) {
+    let Some(program) = program() else { return };
+    let mut settings = settings.to_vec();
+    settings.push(("WINDROW_FORWARD_PROGRESS_TIMEOUT", "3s".into()));
+    settings.push(("WINDROW_FORWARD_HANDSHAKE_TIMEOUT", "3s".into()));
+    settings.push(("WINDROW_FORWARD_MAX_MESSAGE", "16MiB".into()));
+    settings.push(("WINDROW_FORWARD_MAX_DECOMPRESSED", "64MiB".into()));
+    let windrow = Windrow::start(program, &settings);
+    let mut target = Target::new(&windrow.forward);
+    target.sink = format!("windrow-logs=http://{}", windrow.admin).parse().unwrap();
+    target.udp = Some(windrow.forward.clone());
+    target.pid = windrow.pid();
+    target.declared.dedupe = true;
+    target.declared.message_bytes = Some(16 << 20);
+    target.declared.decompressed_bytes = Some(64 << 20);
+    target.declared.progress_timeout = Some(Duration::from_secs(3));
+    target.declared.handshake_timeout = Some(Duration::from_secs(3));
+    for (action, signal) in [(Action::KillRestart, "-KILL"), (Action::StopRestart, "-TERM")] {
+        let windrow = windrow.clone();
+        target.hooks.set(
+            action,
+            Arc::new(move || windrow.down(signal).and_then(|()| windrow.up())),
+        );
+    }
+    shape(&mut target);
+    let options = Options {
+        filter: std::env::var("WINDROW_CONFORMANCE_FILTER").unwrap_or_default(),
+        patience: Duration::from_secs(10),
+        sink_patience: Duration::from_secs(30),
+        many_connections: 2000,
+        ..Options::default()
+    };
+    let report = proto_tests::run(&target, &options).await;
+    println!("{name}\n{}", report.text());
+    assert!(report.is_good(), "{name}: {}\n{}", report.text(), windrow.tail());
+}
+
+fn keyed(users: &[&str]) -> Security {
+    let user = |text: &&str| text.split_once(':').map(|(n, p)| (n.to_owned(), p.to_owned()));
+    let users = users.iter().filter_map(user).collect();
+    Security {
+        shared_key: "secret".into(),
+        users,
+        network_key: None,
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn windrow_plain() {
+    holds("plain", &[], |_| {}).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn windrow_with_a_key() {
+    let settings = [("WINDROW_SHARED_KEY", "secret".to_owned())];
+    holds("shared key", &settings, |t| t.security = Some(keyed(&[]))).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn windrow_with_users() {
+    let settings = [
+        ("WINDROW_SHARED_KEY", "secret".to_owned()),
+        ("WINDROW_USER", "alice:pass,bob:word".to_owned()),
+    ];
+    holds("shared key and users", &settings, |t| {
+        t.security = Some(keyed(&["alice:pass", "bob:word"]));
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn windrow_with_tls() {
+    let Some(certs) = Certificates::make() else { return };
+    let settings = certs.settings(false);
+    holds("TLS", &settings, |t| t.tls = Some(certs.tls(false))).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn windrow_with_client_certificates_and_a_key() {
+    let Some(certs) = Certificates::make() else { return };
+    let mut settings = certs.settings(true);
+    settings.push(("WINDROW_SHARED_KEY", "secret".to_owned()));
+    holds("TLS with client certificates, and shared key", &settings, |t| {
+        t.tls = Some(certs.tls(true));
+        t.security = Some(keyed(&[]));
+    })
+    .await;
+}
+
+/// An authority, a server and a client certificate in a folder, made by the `openssl` program.
+struct Certificates(tempfile::TempDir);
+
+impl Certificates {
+    fn make() -> Option<Self> {
+        let folder = tempfile::tempdir().unwrap();
+        let at = folder.path();
+        let run = |args: &[&str]| Command::new("openssl").args(args).current_dir(at).output();
+        if run(&["version"]).is_err() {
+            eprintln!("skipped: no openssl program to make certificates with");
+            return None;
+        }
+        let must = |args: &[&str]| {
+            let output = run(args).unwrap();
+            assert!(
+                output.status.success(),
+                "openssl {args:?}: {}",
+                String::from_utf8_lossy(&output.stderr)
+            );
+        };
+        let new = [
+            "req",
+            "-newkey",
+            "ec",
+            "-pkeyopt",
+            "ec_paramgen_curve:P-256",
+            "-nodes",
+        ];
+        let ca = [
+            "-x509",
+            "-days",
+            "30",
+            "-subj",
+            "/CN=conformance",
+            "-keyout",
+            "ca.key",
+            "-out",
+            "ca.pem",
+        ];
+        must(&[&new[..], &ca[..]].concat());
+        for name in ["server", "client"] {
+            let (key, request, pem) = (
+                format!("{name}.key"),
+                format!("{name}.csr"),
+                format!("{name}.pem"),
+            );
+            let subject = format!("/CN={name}.example");
+            must(&[&new[..], &["-subj", &subject, "-keyout", &key, "-out", &request]].concat());
+            let mut file = std::fs::File::create(at.join(format!("{name}.ext"))).unwrap();
+            writeln!(file, "subjectAltName=DNS:{name}.example").unwrap();
+            let extensions = format!("{name}.ext");
+            must(&[
+                "x509",
+                "-req",
+                "-in",
+                &request,
+                "-CA",
+                "ca.pem",
+                "-CAkey",
+                "ca.key",
+                "-CAcreateserial",
+                "-days",
+                "30",
+                "-extfile",
+                &extensions,
+                "-out",
+                &pem,
+            ]);
+        }
+        Some(Self(folder))
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        Path::new(self.0.path()).join(name)
+    }
+
+    fn settings(&self, client: bool) -> Vec<(&'static str, String)> {
+        let text = |name| self.path(name).display().to_string();
+        let mut settings = vec![
+            ("WINDROW_TLS_CERT", text("server.pem")),
+            ("WINDROW_TLS_KEY", text("server.key")),
+        ];
+        if client {
+            settings.push(("WINDROW_TLS_CLIENT_CA", text("ca.pem")));
+        }
+        settings
+    }
+
+    fn tls(&self, client: bool) -> Tls {
+        Tls {
+            ca: Some(self.path("ca.pem")),
+            client: client.then(|| (self.path("client.pem"), self.path("client.key"))),
+            server_name: Some("server.example".into()),
+        }
+    }
+}
