@@ -77,6 +77,7 @@ fn logs_are_listed_newest_first() {
     assert_stored(&server, &report);
     let found = server.logs("limit=25");
     assert_eq!(found.len(), 25);
+    // Times have three digits of fraction or nine, so they are compared as times.
     let times: Vec<jiff::Timestamp> = found
         .iter()
         .map(|document| document["@timestamp"].as_str().unwrap().parse().unwrap())
