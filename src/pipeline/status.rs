@@ -9,7 +9,7 @@ use super::feed::Feed;
 use super::gather::Gauges;
 use super::outputs::Store;
 use crate::journal::{Journal, SYNC_BUCKETS};
-use crate::metrics::{Counter, DeadLetterSource, Direction, DocumentResult, Metrics, Output, OutputError};
+use crate::metrics::{Counter, Metrics};
 use crate::output::Account;
 use crate::output::dead_letter::DeadLetter;
 use crate::output::elasticsearch::Elasticsearch;
@@ -125,9 +125,6 @@ impl Status {
             .set(&SYNC_BUCKETS, &usage.sync_buckets, usage.sync_time);
         metrics.dead_letter_bytes.set(gauge(dead_letter.usage().bytes));
 
-        if let Some(elasticsearch) = &self.0.elasticsearch {
-            mirror_elasticsearch(elasticsearch, metrics);
-        }
         metrics.traces_open.set(gauge(load(&gauges.open_traces)));
         metrics.traces_open_bytes.set(gauge(load(&gauges.open_bytes)));
         let (waiting, _) = feed.waiting();
@@ -157,32 +154,4 @@ impl Status {
 
 fn set(counter: &Counter, value: u64) {
     counter.inner().store(value, Ordering::Relaxed);
-}
-
-fn mirror_elasticsearch(elasticsearch: &Elasticsearch, metrics: &Metrics) {
-    let stats = elasticsearch.stats();
-    let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
-    let out = metrics.output(Output::Elasticsearch);
-    let (merges, dead) = (count(&stats.merges), count(&stats.dead_letters));
-    set(
-        &out.documents[DocumentResult::Created],
-        count(&stats.documents).saturating_sub(merges),
-    );
-    set(&out.documents[DocumentResult::Merged], merges);
-    set(&out.documents[DocumentResult::Rejected], dead);
-    set(
-        &metrics.dead_letter_documents[DeadLetterSource::Elasticsearch],
-        dead,
-    );
-    set(&out.proc_records, count(&stats.lines));
-    set(&out.retries, count(&stats.retries));
-    set(
-        &out.errors[OutputError::Throttled],
-        count(&stats.requests_throttled),
-    );
-    set(&out.errors[OutputError::Server], count(&stats.requests_failed));
-    set(&out.errors[OutputError::Conflict], count(&stats.conflicts));
-    set(&out.bytes[Direction::Plain], count(&stats.bytes));
-    out.in_flight
-        .set(i64::try_from(count(&stats.in_flight)).unwrap_or(i64::MAX));
 }
