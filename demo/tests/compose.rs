@@ -12,9 +12,26 @@ fn read(name: &str) -> String {
 
 /// The file with its anchors merged.
 fn compose() -> Value {
-    let mut document: serde_yaml_ng::Value = serde_yaml_ng::from_str(&read("docker-compose.yml")).unwrap();
-    document.apply_merge().unwrap();
-    serde_json::to_value(document).unwrap()
+    let document: Value = serde_yaml_ng::from_str(&read("docker-compose.yml")).unwrap();
+    merged(document)
+}
+
+/// Takes up `<<`, also where what is taken up has one itself.
+fn merged(value: Value) -> Value {
+    match value {
+        Value::Object(map) => {
+            let mut map: serde_json::Map<String, Value> =
+                map.into_iter().map(|(key, value)| (key, merged(value))).collect();
+            if let Some(Value::Object(base)) = map.shift_remove("<<") {
+                for (key, value) in base {
+                    map.entry(key).or_insert(value);
+                }
+            }
+            Value::Object(map)
+        }
+        Value::Array(items) => items.into_iter().map(merged).collect(),
+        other => other,
+    }
 }
 
 fn services(compose: &Value) -> impl Iterator<Item = (&String, &Value)> {
@@ -131,7 +148,9 @@ fn the_demo_understands_its_commands() {
             .args(&arguments)
             .output()
             .unwrap();
+        // The help is wrapped.
         let text = String::from_utf8(help.stdout).unwrap();
+        let text = text.split_whitespace().collect::<Vec<_>>().join(" ");
         assert!(
             help.status.success(),
             "{name}: {arguments:?}: {}",
