@@ -418,6 +418,13 @@ async fn gives_up_after_max_retry_and_hands_the_events_over() {
         logger.send("t", &json!({ "n": 1 })).await,
         Err(SendError::GaveUp { attempts: 4 })
     );
+    // The callback may be told a moment after the caller.
+    let told = async {
+        while lost.lock().unwrap().is_empty() {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, told).await.unwrap();
     assert_eq!(
         lost.lock().unwrap()[0].deserialize::<Value>().unwrap(),
         json!({ "n": 1 })
