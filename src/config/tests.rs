@@ -207,15 +207,15 @@ x = 1
         (":10: ", "element 2: \"example.org\" is no IP address"),
         (":12: ", "tracee: unknown section, did you mean \"trace\"?"),
         (
-            "environment WINDROW_JOURNAL_LIMIT: ",
-            "unknown unit \"G\" (write GiB for 1024, GB for 1000); allowed: a size from 4MiB",
-        ),
-        (
             "environment WINDROW_OUTPUT: ",
             "unknown output \"elastic\", did you mean \"elasticsearch\"?",
         ),
-        ("flag --admin: ", "\"99999\" is no port (0 to 65535)"),
+        (
+            "environment WINDROW_JOURNAL_LIMIT: ",
+            "unknown unit \"G\" (write GiB for 1024, GB for 1000); allowed: a size from 4MiB",
+        ),
         ("flag --idle-timeout: ", "unknown unit \"parsecs\""),
+        ("flag --admin: ", "\"99999\" is no port (0 to 65535)"),
     ];
     for (place, what) in expected {
         let found = list
@@ -224,7 +224,7 @@ x = 1
         assert!(found, "no {place}…{what} in\n{}", list.join("\n"));
     }
     assert_eq!(list.len(), expected.len(), "{}", list.join("\n"));
-    // The file's come first, in its order; then the environment's, then the flags'.
+    // The file's come first, in its order; then the environment's, then the flags', in the table's.
     let place = |n: usize| list.iter().position(|line| line.contains(expected[n].1));
     assert!(
         (1..expected.len()).all(|n| place(n - 1) <= place(n)),

@@ -24,7 +24,7 @@ struct Counts {
 impl MirroredHistogram {
     /// Shows these counts from now on: `counts` has one more than `bounds`, for what is beyond the last.
     pub fn set(&self, bounds: &[Duration], counts: &[u64], sum: Duration) {
-        let bounds = bounds.iter().map(Duration::as_secs_f64).chain([f64::MAX]);
+        let bounds = bounds.iter().map(Duration::as_secs_f64).chain([f64::INFINITY]);
         let buckets = bounds.zip(counts.iter().copied()).collect();
         *self.counts.lock().unwrap_or_else(PoisonError::into_inner) = Counts { buckets, sum };
     }
@@ -34,8 +34,8 @@ impl EncodeMetric for MirroredHistogram {
     fn encode(&self, mut encoder: MetricEncoder<'_>) -> std::fmt::Result {
         let counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
         let total = counts.buckets.iter().map(|(_, count)| count).sum();
-        // The library writes the bound `f64::MAX` as `+Inf`, which every histogram must have.
-        let none = [(f64::MAX, 0)];
+        // The library writes the bound `f64::INFINITY` as `+Inf`, which every histogram must have.
+        let none = [(f64::INFINITY, 0)];
         let buckets = if counts.buckets.is_empty() {
             &none[..]
         } else {
