@@ -255,7 +255,6 @@ fn blank_config() -> Config {
             max_age: Duration::ZERO,
             max_traces: 0,
             max_trace_bytes: 0,
-            shards: None,
         },
         elasticsearch: ElasticsearchConfig {
             urls: Vec::new(),

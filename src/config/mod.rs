@@ -144,8 +144,6 @@ pub struct TraceConfig {
     pub max_traces: u64,
     /// Bytes of one trace; further lines go to the dead letter.
     pub max_trace_bytes: u64,
-    /// Gathering threads; `None`: one for each processor.
-    pub shards: Option<u64>,
 }
 
 /// The Elasticsearch output.

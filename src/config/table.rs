@@ -177,8 +177,6 @@ pub static KEYS: &[Key] = keys! {
         "Open traces at once; beyond, the one that was silent longest is written.";
     "trace.max_trace_bytes" , Default::Text("16MiB"), Kind::Size(KIB, GIB, |d| &mut d.config.trace.max_trace_bytes),
         "Size of one trace. Further lines go to the dead letter, and the document says how many. At most a quarter of memory_limit.";
-    "trace.shards" , Default::Int(0), Kind::CountOrNone(1, 256, |d| &mut d.config.trace.shards),
-        "Gathering threads; 0 for one for each processor.";
 
     "elasticsearch.url" --"elasticsearch-url" also "ELASTICSEARCH_URL" also "ELASTICSEARCH_HOSTS", Default::List(&["http://127.0.0.1:9200"]), Kind::Urls(|d| &mut d.config.elasticsearch.urls),
         "Nodes of Elasticsearch (7.17 or newer) or OpenSearch. user:password@ before the host is taken as username and password.";
