@@ -53,6 +53,8 @@ pub struct Sealed {
     /// Lines that an output had already, and whether one gave the document up.
     repeated: AtomicU32,
     dead: AtomicU8,
+    /// Whether it was joined with a document that was there already.
+    joined: AtomicU8,
     _charge: Arc<Charge>,
 }
 
@@ -66,6 +68,8 @@ pub struct Account {
     pub delivered: AtomicU64,
     /// Stored already when they came again.
     pub duplicate: AtomicU64,
+    /// Among the delivered: added to a document that was there already.
+    pub late: AtomicU64,
     /// In the dead letter.
     pub dead: AtomicU64,
 }
@@ -119,6 +123,7 @@ impl Sealed {
             account,
             repeated: AtomicU32::new(0),
             dead: AtomicU8::new(0),
+            joined: AtomicU8::new(0),
             _charge: charge,
         })
     }
@@ -142,6 +147,13 @@ impl Sealed {
         self.repeated.store(lines.min(self.lines), Ordering::Release);
     }
 
+    /// It was joined with a document that was there already, to which so many of its lines are new. For the counters
+    /// only; to be said before it is confirmed.
+    pub fn note_joined(&self, new_lines: u32) {
+        self.joined.store(1, Ordering::Release);
+        self.note_repeated(self.lines.saturating_sub(new_lines));
+    }
+
     /// This output can never store it; it is in the dead letter, durably.
     pub fn confirm_dead(&self, output: OutputId) {
         self.dead.store(1, Ordering::Release);
@@ -157,6 +169,9 @@ impl Sealed {
         } else {
             add(&self.account.delivered, lines - repeated);
             add(&self.account.duplicate, repeated);
+            if self.joined.load(Ordering::Acquire) == 1 {
+                add(&self.account.late, lines - repeated);
+            }
         }
         self.account.in_flight.fetch_sub(lines, Ordering::Relaxed);
     }

@@ -129,8 +129,8 @@ impl Writer {
     }
 
     /// Writes documents in one transaction; on success all of them are durable. Those that cannot be joined with a
-    /// foreign row of the same id are given to `reject`; those of which lines were there already to `repeat`, with the
-    /// number of these lines.
+    /// foreign row of the same id are given to `reject`; those that met a row of theirs to `joined`, with the number of
+    /// lines that are new in it.
     ///
     /// # Errors
     ///
@@ -139,7 +139,7 @@ impl Writer {
         &mut self,
         documents: impl IntoIterator<Item = &'a Sealed>,
         reject: &mut Reject<'_>,
-        repeat: &mut dyn FnMut(&Sealed, u32),
+        joined: &mut dyn FnMut(&Sealed, u32),
     ) -> Result<Written, StoreError> {
         let path = &self.options.path;
         let mut done = Written::default();
@@ -166,14 +166,14 @@ impl Writer {
                     }
                     if !document.is_trace {
                         done.unchanged += 1;
-                        repeat(document, document.lines);
+                        joined(document, 0);
                         continue;
                     }
                     let existing: String = find.query_row([&*document.id], |row| row.get(0))?;
                     match union(existing.as_bytes(), &document.json) {
                         Ok(Union::Same) => {
                             done.unchanged += 1;
-                            repeat(document, document.lines);
+                            joined(document, 0);
                         }
                         Ok(Union::Merged {
                             document: merged,
@@ -182,7 +182,7 @@ impl Writer {
                             let merged = String::from_utf8_lossy(&merged);
                             replace.execute(params![&*document.id, merged, document.first_ns])?;
                             done.merged += 1;
-                            repeat(document, document.lines.saturating_sub(new_lines));
+                            joined(document, new_lines);
                         }
                         Err(error) => foreign.push((document, error)),
                     }
@@ -264,17 +264,17 @@ pub fn run(
         }
         let began = SystemTime::now();
         let mut dead: HashSet<*const Sealed> = HashSet::new();
-        let mut repeated: HashMap<*const Sealed, u32> = HashMap::new();
+        let mut met: HashMap<*const Sealed, u32> = HashMap::new();
         loop {
             let documents = batch.iter().map(|document| &**document);
             let mut reject = |document: &Sealed, why: &NotOurs| {
                 observer.rejected(document, why);
                 dead.insert(std::ptr::from_ref(document));
             };
-            let mut repeat = |document: &Sealed, lines| {
-                repeated.insert(std::ptr::from_ref(document), lines);
+            let mut joined = |document: &Sealed, new_lines| {
+                met.insert(std::ptr::from_ref(document), new_lines);
             };
-            match writer.write(documents, &mut reject, &mut repeat) {
+            match writer.write(documents, &mut reject, &mut joined) {
                 Ok(done) => {
                     observer.written(&done, began.elapsed().unwrap_or_default());
                     break;
@@ -293,7 +293,9 @@ pub fn run(
             if dead.contains(&at) {
                 document.confirm_dead(id);
             } else {
-                document.note_repeated(repeated.get(&at).copied().unwrap_or(0));
+                if let Some(new_lines) = met.get(&at) {
+                    document.note_joined(*new_lines);
+                }
                 document.confirm(id);
             }
         }

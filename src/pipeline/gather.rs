@@ -184,7 +184,7 @@ impl Gatherer {
         }
         if self.settings.flush_on_exit {
             while let Some(closed) = self.table.close_any(Reason::Shutdown) {
-                self.render(closed, unix_us());
+                self.render(closed, unix_us(), FlushReason::Shutdown);
                 if self.text.len() >= BATCH_BYTES {
                     self.hand_over();
                 }
@@ -428,14 +428,25 @@ impl Gatherer {
 
     fn seal_due(&mut self, now: i64) {
         while let Some(closed) = self.table.next_closed(now) {
-            self.render(closed, now);
+            let flushed = match closed.reason {
+                Reason::Completed => FlushReason::Completed,
+                Reason::Idle => FlushReason::Idle,
+                Reason::MaxAge => FlushReason::MaxAge,
+                Reason::Shutdown => FlushReason::Shutdown,
+                // It has gone already, so one below the limit means that the number of traces was the reason.
+                Reason::Evicted if self.table.len() >= self.settings.table.max_traces => {
+                    FlushReason::MaxTraces
+                }
+                Reason::Evicted => FlushReason::Memory,
+            };
+            self.render(closed, now, flushed);
             if self.text.len() >= BATCH_BYTES {
                 self.hand_over();
             }
         }
     }
 
-    fn render(&mut self, closed: Closed<Hold>, now: i64) {
+    fn render(&mut self, closed: Closed<Hold>, now: i64, flushed: FlushReason) {
         let Closed { key, trace, reason } = closed;
         let (gathered, twice) = trace.gathered(&key, reason, now, &mut self.parts);
         let extent = self
@@ -446,7 +457,10 @@ impl Gatherer {
                 .duplicate
                 .fetch_add(u64::from(twice), Ordering::Relaxed);
         }
-        self.metrics.traces_flushed[flush_reason(reason)].inc();
+        self.metrics.traces_flushed[flushed].inc();
+        if reason == Reason::Evicted {
+            self.metrics.traces_evicted.inc();
+        }
         self.ready.push(Rendered {
             id: document_id(&key),
             is_trace: true,
@@ -477,7 +491,7 @@ impl Gatherer {
             );
         }
         for trace in closed {
-            self.render(trace, now);
+            self.render(trace, now, FlushReason::Journal);
             if self.text.len() >= BATCH_BYTES {
                 self.hand_over();
             }
@@ -569,15 +583,5 @@ impl Gatherer {
         let tag: Arc<str> = format!("{}{}", self.settings.tag_prefix, String::from_utf8_lossy(bytes)).into();
         self.tags.insert(bytes.into(), Arc::clone(&tag));
         tag
-    }
-}
-
-fn flush_reason(reason: Reason) -> FlushReason {
-    match reason {
-        Reason::Completed => FlushReason::Completed,
-        Reason::Idle => FlushReason::Idle,
-        Reason::MaxAge => FlushReason::MaxAge,
-        Reason::Evicted => FlushReason::Memory,
-        Reason::Shutdown => FlushReason::Shutdown,
     }
 }

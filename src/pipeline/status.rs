@@ -140,6 +140,7 @@ impl Status {
             count(&account.dead),
         );
         let open = count(&gauges.open_lines) + count(&account.in_flight);
+        set(&metrics.records_late, count(&account.late));
         set(&metrics.records_delivered, delivered);
         set(&metrics.records_duplicate, duplicate);
         set(&metrics.records_dead_letter, dead);

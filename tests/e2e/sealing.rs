@@ -61,6 +61,14 @@ fn a_line_after_completion_ends_in_the_same_document() {
     let found = document(&server, "late", "begins\ngoes on\nrequest completed\nafterwards");
     assert_eq!(found["status"], 500);
     assert_eq!(found["windrow"]["lines"], 4);
+    assert_eq!(found["windrow"]["late"], 2);
+    // Counted when the store has confirmed, which is a moment after the document can be seen.
+    windrow_testkit::wait::until("two late records to be counted", SOON, || {
+        match server.metric("windrow_records_late_total") {
+            2.0 => Ok(()),
+            other => Err(format!("{other}")),
+        }
+    });
     assert_eq!(found["@timestamp"], "2026-09-21T14:13:20.000000010Z");
 }
 
@@ -103,6 +111,7 @@ fn a_full_table_writes_the_oldest_and_drops_none() {
     };
     let report = load.run();
     crate::assert_stored(&server, &report);
+    assert!(server.metric("windrow_traces_evicted_total") >= 450.0);
     assert!(server.terminate(SOON).success());
     assert_eq!(server.stored().len(), 500);
 }

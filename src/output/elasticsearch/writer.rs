@@ -59,8 +59,7 @@ impl Document for Item {
         self.sealed.note_repeated(lines.unwrap_or(self.sealed.lines));
     }
     fn joined(&self, new_lines: u32) {
-        self.sealed
-            .note_repeated(self.sealed.lines.saturating_sub(new_lines));
+        self.sealed.note_joined(new_lines);
     }
 }
 
