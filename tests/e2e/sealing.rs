@@ -63,7 +63,7 @@ fn a_line_after_completion_ends_in_the_same_document() {
     assert_eq!(found["windrow"]["lines"], 4);
     assert_eq!(found["windrow"]["late"], 2);
     // Counted when the store has confirmed, which is a moment after the document can be seen.
-    windrow_testkit::wait::until("two late records to be counted", SOON, || {
+    wait::until("two late records to be counted", SOON, || {
         match server.metric("windrow_records_late_total") {
             2.0 => Ok(()),
             other => Err(format!("{other}")),
