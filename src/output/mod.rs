@@ -53,6 +53,8 @@ pub struct Sealed {
     /// Lines that an output had already, and whether one gave the document up.
     repeated: AtomicU32,
     dead: AtomicU8,
+    /// Whether an unanswered write may have stored it.
+    unsettled: AtomicU8,
     /// Whether it was joined with a document that was there already.
     joined: AtomicU8,
     _charge: Arc<Charge>,
@@ -123,6 +125,7 @@ impl Sealed {
             account,
             repeated: AtomicU32::new(0),
             dead: AtomicU8::new(0),
+            unsettled: AtomicU8::new(0),
             joined: AtomicU8::new(0),
             _charge: charge,
         })
@@ -142,16 +145,25 @@ impl Sealed {
         }
     }
 
-    /// So many of its lines were stored before. For the counters; to be said before it is confirmed.
-    pub fn note_repeated(&self, lines: u32) {
-        self.repeated.store(lines.min(self.lines), Ordering::Release);
+    /// A write of it was sent, and its answer did not come: it may be stored. For the counters.
+    pub fn note_unsettled(&self) {
+        self.unsettled.store(1, Ordering::Release);
+    }
+
+    /// All of it was stored before: its lines are repeated, unless a write of ours is the likely reason. For the
+    /// counters; to be said before it is confirmed.
+    pub fn note_unchanged(&self) {
+        if self.unsettled.load(Ordering::Acquire) == 0 {
+            self.repeated.store(self.lines, Ordering::Release);
+        }
     }
 
     /// It was joined with a document that was there already, to which so many of its lines are new. For the counters
     /// only; to be said before it is confirmed.
     pub fn note_joined(&self, new_lines: u32) {
         self.joined.store(1, Ordering::Release);
-        self.note_repeated(self.lines.saturating_sub(new_lines));
+        self.repeated
+            .store(self.lines.saturating_sub(new_lines), Ordering::Release);
     }
 
     /// This output can never store it; it is in the dead letter, durably.

@@ -10,12 +10,20 @@ use windrow_testkit::sink::{Faults, Sink};
 
 use crate::{SOON, windrow};
 
+/// A trace's completion record comes to one of them; the others have to wait for this.
+const IDLE: &str = "2s";
+
 #[test]
 fn three_of_them_one_killed() {
     let node = need!(elasticsearch::shared());
     let client = node.client();
     let mut servers: Vec<_> = (0..3)
-        .map(|_| windrow().elasticsearch(&node.url(), "several").start())
+        .map(|_| {
+            windrow()
+                .elasticsearch(&node.url(), "several")
+                .arg("--idle-timeout", IDLE)
+                .start()
+        })
         .collect();
     let running = Load {
         addresses: servers.iter().map(|server| server.forward()).collect(),
@@ -51,7 +59,12 @@ fn they_meet_at_every_document() {
         ..Faults::default()
     });
     let servers: Vec<_> = (0..3)
-        .map(|_| windrow().elasticsearch(&sink.url(), "meet").start())
+        .map(|_| {
+            windrow()
+                .elasticsearch(&sink.url(), "meet")
+                .arg("--idle-timeout", IDLE)
+                .start()
+        })
         .collect();
     let load = Load {
         addresses: servers.iter().map(|server| server.forward()).collect(),

@@ -16,8 +16,10 @@ pub(crate) trait Document: Send + Sync {
     fn first_ns(&self) -> i64;
     /// One JSON object without a newline.
     fn json(&self) -> &Bytes;
-    /// So many of its lines turned out to be stored already, all when `None`. For the counters only.
-    fn repeated(&self, _lines: Option<u32>) {}
+    /// A write of it may have been carried out and is not confirmed. For the counters only, as the next two.
+    fn unsettled(&self) {}
+    /// All of it was stored already.
+    fn unchanged(&self) {}
     /// So many of its lines are new in the document that they were joined with.
     fn joined(&self, _new_lines: u32) {}
 }

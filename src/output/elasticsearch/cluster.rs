@@ -27,12 +27,24 @@ const MERGES: usize = 2;
 pub(crate) enum Outcome {
     /// Elasticsearch has it durably.
     Done(Done),
-    /// Not now; again after a backoff.
-    Again,
+    /// Not now.
+    Again(Again),
     /// Not now; an operator must mend something.
     Blocked(String),
     /// Never.
     Rejected(Rejection),
+}
+
+/// Why a document is not written yet, which decides when it is sent again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Again {
+    /// The cluster took the request and turned this document away: it needs a rest, a longer one each time.
+    TurnedAway,
+    /// A request failed as a whole, with this document or before it. How long the cluster is left alone is the flow's
+    /// business; the document adds nothing to that.
+    NotReached,
+    /// Other writers are at the same document: soon, at another moment than they.
+    Contended,
 }
 
 /// How a document came to be there.
@@ -108,7 +120,12 @@ impl Cluster {
         let sent = self.bulk(body.clone(), documents.len()).await;
         self.bodies.put(body);
         let answer = match sent {
-            Err(problem) => return Written::Failed(problem),
+            Err(problem) => {
+                if problem.may_be_done() {
+                    documents.iter().for_each(Document::unsettled);
+                }
+                return Written::Failed(problem);
+            }
             Ok(answer) => answer,
         };
         let mut outcomes = Vec::new();
@@ -120,10 +137,13 @@ impl Cluster {
                     Some(outcome) => outcome,
                     None if documents[at].is_trace() => {
                         exist.push(at);
-                        Outcome::Again
+                        Outcome::Again(Again::NotReached)
                     }
-                    // The document is the only one of its id that there can ever be: an earlier try of ours wrote it.
-                    None => Outcome::Done(Done::Unchanged),
+                    // The document is the only one of its id that there can ever be: it was written before.
+                    None => {
+                        documents[at].unchanged();
+                        Outcome::Done(Done::Unchanged)
+                    }
                 });
             }
         }
@@ -155,13 +175,14 @@ impl Cluster {
                 .err();
         } else if joins {
             // Not looked at: they must not pass for done.
-            for (outcome, _) in outcomes
+            for (outcome, document) in outcomes
                 .iter_mut()
                 .zip(documents)
                 .filter(|(_, document)| near(document))
             {
                 if let Outcome::Done(_) = outcome {
-                    *outcome = Outcome::Again;
+                    document.unsettled();
+                    *outcome = Outcome::Again(Again::NotReached);
                 }
             }
         }
@@ -258,7 +279,7 @@ pub(crate) fn decide(item: ItemResult, stats: &Stats) -> Option<Outcome> {
     Some(match verdict {
         Verdict::Done => Outcome::Done(Done::Created),
         Verdict::Conflict => return None,
-        Verdict::Retry => Outcome::Again,
+        Verdict::Retry => Outcome::Again(Again::TurnedAway),
         Verdict::Blocked => Outcome::Blocked(format!("status {status} {kind}: {reason}")),
         Verdict::Poison => Outcome::Rejected(Rejection { status, kind, reason }),
     })

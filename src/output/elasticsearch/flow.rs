@@ -5,8 +5,12 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::cluster::Again;
 use super::config::ElasticsearchConfig;
 use super::outcome::Problem;
+
+/// Pause before a document that other writers keep changing is tried again; they are done with it sooner than this.
+const CONTENDED: Duration = Duration::from_millis(200);
 
 /// One controller for each cluster.
 #[derive(Debug)]
@@ -82,6 +86,13 @@ impl Flow {
         self.decrease(epoch);
     }
 
+    /// The first request of a batch was answered, whatever became of the ones that followed: the cluster is there, and
+    /// a failure now is the first one again. Otherwise, when every batch meets one failure on its way, the pauses
+    /// grow without end although every batch gets on.
+    pub(crate) fn answered(&mut self) {
+        self.failures = 0;
+    }
+
     /// A request failed as a whole.
     pub(crate) fn failed(&mut self, problem: &Problem, epoch: u64, now: Instant) {
         if matches!(problem, Problem::TooLarge(_)) {
@@ -119,9 +130,14 @@ impl Flow {
         }
     }
 
-    /// When a document that failed `attempts` times is due again.
-    pub(crate) fn due(&self, attempts: u32, now: Instant) -> Instant {
-        now + full_jitter(self.base, self.cap, attempts)
+    /// When a document that was turned away so many times is due again.
+    pub(crate) fn due(&self, again: Again, turned_away: u32, now: Instant) -> Instant {
+        match again {
+            Again::TurnedAway => now + full_jitter(self.base, self.cap, turned_away),
+            // As soon as anything may be sent: see `paused_until`.
+            Again::NotReached => now,
+            Again::Contended => now + half_jitter(CONTENDED),
+        }
     }
 
     /// When a document that waits for an operator is due again.
@@ -228,6 +244,29 @@ mod tests {
         flow.failed(&Problem::Unreachable(String::new()), flow.epoch(), now);
         flow.revived();
         assert_eq!(flow.paused_until(), None);
+    }
+
+    #[test]
+    fn only_what_was_turned_away_waits_longer_each_time() {
+        let (flow, now) = (flow(), Instant::now());
+        for times in 0..40 {
+            assert_eq!(flow.due(Again::NotReached, times, now), now);
+            assert!(flow.due(Again::Contended, times, now) <= now + CONTENDED);
+            assert!(flow.due(Again::TurnedAway, times, now) <= now + Duration::from_secs(30));
+        }
+        let longest = (0..100).map(|_| flow.due(Again::TurnedAway, 20, now)).max();
+        assert!(longest.unwrap() > now + Duration::from_secs(5));
+    }
+
+    #[test]
+    fn a_batch_that_gets_on_ends_a_row_of_failures() {
+        let mut flow = flow();
+        let now = Instant::now();
+        for _ in 0..40 {
+            flow.answered();
+            flow.failed(&Problem::Broken(String::new()), flow.epoch(), now);
+            assert_eq!(flow.failures(), 1);
+        }
     }
 
     #[test]

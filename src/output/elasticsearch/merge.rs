@@ -10,7 +10,7 @@ use std::time::Duration;
 use bytes::BytesMut;
 
 use super::bulk::{self, Answer, Document, Version};
-use super::cluster::{Cluster, Done, Outcome, Rejection, decide};
+use super::cluster::{Again, Cluster, Done, Outcome, Rejection, decide};
 use super::index::Indices;
 use super::outcome::Problem;
 use super::read::{self, Found};
@@ -27,7 +27,7 @@ const ROUNDS: u32 = 6;
 /// Merges `documents[at]` for each `at` of `pending`; their outcomes are set.
 ///
 /// # Errors
-/// A request failed as a whole; documents that were not reached keep the outcome [`Outcome::Again`].
+/// A request failed as a whole; documents that were not reached have the outcome [`Again::NotReached`].
 pub(crate) async fn merge<D: Document>(
     cluster: &Cluster,
     documents: &[D],
@@ -60,6 +60,9 @@ pub(crate) async fn merge<D: Document>(
             rest = more;
             merge_chunk(cluster, documents, chunk, outcomes, &mut conflicts).await?;
         }
+        for &at in &conflicts {
+            outcomes[at] = Outcome::Again(Again::Contended);
+        }
         pending = conflicts;
     }
     Ok(())
@@ -90,7 +93,7 @@ async fn merge_chunk<D: Document>(
         match found {
             Found::Failed(reason) => {
                 tracing::debug!(%reason, "an existing document could not be read");
-                outcomes[at] = Outcome::Again;
+                outcomes[at] = Outcome::Again(Again::TurnedAway);
             }
             // Someone deleted it meanwhile.
             Found::Missing => writes.push(Write {
@@ -102,7 +105,7 @@ async fn merge_chunk<D: Document>(
             }),
             Found::Here { version, source } => match (cluster.rules.union)(&source, document.json()) {
                 Ok(Union::Same) => {
-                    document.repeated(None);
+                    document.unchanged();
                     outcomes[at] = Outcome::Done(Done::Unchanged);
                 }
                 Ok(Union::Merged {
@@ -132,7 +135,7 @@ async fn merge_chunk<D: Document>(
         });
         let (some, more) = writes.split_at(fits.count().max(1));
         writes = more;
-        write_back(cluster, some, outcomes, conflicts).await?;
+        write_back(cluster, documents, some, outcomes, conflicts).await?;
     }
     Ok(())
 }
@@ -147,8 +150,9 @@ struct Write<'a> {
     json: Vec<u8>,
 }
 
-async fn write_back(
+async fn write_back<D: Document>(
     cluster: &Cluster,
+    documents: &[D],
     writes: &[Write<'_>],
     outcomes: &mut [Outcome],
     conflicts: &mut Vec<usize>,
@@ -175,11 +179,17 @@ async fn write_back(
             }
             many => {
                 let (first, second) = many.split_at(many.len() / 2);
-                Box::pin(write_back(cluster, first, outcomes, conflicts)).await?;
-                return Box::pin(write_back(cluster, second, outcomes, conflicts)).await;
+                Box::pin(write_back(cluster, documents, first, outcomes, conflicts)).await?;
+                return Box::pin(write_back(cluster, documents, second, outcomes, conflicts)).await;
             }
         },
-        other => other?,
+        Err(problem) => {
+            if problem.may_be_done() {
+                writes.iter().for_each(|write| documents[write.at].unsettled());
+            }
+            return Err(problem);
+        }
+        Ok(answer) => answer,
     };
     let mut items = match answer {
         Answer::AllDone => None,

@@ -32,7 +32,7 @@ use std::time::Duration;
 use bytes::BytesMut;
 
 use super::bulk::{self, Answer, Document, ItemResult};
-use super::cluster::{Cluster, Done, Outcome, Rejection, decide};
+use super::cluster::{Again, Cluster, Done, Outcome, Rejection, decide};
 use super::index::Day;
 use super::outcome::Problem;
 use super::read::{self, Found};
@@ -51,7 +51,7 @@ const ROUNDS: u32 = 8;
 /// Looks for siblings of the written `documents[at]` and joins them; outcomes of what could not be settled are set back.
 ///
 /// # Errors
-/// A request failed as a whole; documents that were not reached have the outcome [`Outcome::Again`].
+/// A request failed as a whole; documents that were not reached have the outcome [`Again::NotReached`].
 pub(crate) async fn settle<D: Document>(
     cluster: &Cluster,
     documents: &[D],
@@ -80,7 +80,10 @@ pub(crate) async fn settle<D: Document>(
             });
         }
         // Until its neighbours have been looked at, it does not count as done.
-        before_looking.push(std::mem::replace(&mut outcomes[at], Outcome::Again));
+        before_looking.push(std::mem::replace(
+            &mut outcomes[at],
+            Outcome::Again(Again::NotReached),
+        ));
     }
     let looked_at: Vec<usize> = pairs.iter().map(|pair| pair.at).collect();
     let mut results = vec![SETTLED; pairs.len()];
@@ -93,7 +96,7 @@ pub(crate) async fn settle<D: Document>(
         let found = match read::mget(cluster, &wanted, false).await {
             Ok(found) => found,
             Err(failed) => {
-                results[start * CHUNK_DOCUMENTS..].fill(Outcome::Again);
+                results[start * CHUNK_DOCUMENTS..].fill(Outcome::Again(Again::NotReached));
                 problem = Some(failed);
                 break;
             }
@@ -102,11 +105,11 @@ pub(crate) async fn settle<D: Document>(
             let n = start * CHUNK_DOCUMENTS + n;
             results[n] = match found {
                 Found::Missing => SETTLED,
-                Found::Failed(_) => Outcome::Again,
+                Found::Failed(_) => Outcome::Again(Again::TurnedAway),
                 Found::Here { .. } => match join(cluster, pair, &documents[pair.at]).await {
                     Ok(outcome) => outcome,
                     Err(failed) => {
-                        results[n..].fill(Outcome::Again);
+                        results[n..].fill(Outcome::Again(Again::NotReached));
                         problem = Some(failed);
                         break 'all;
                     }
@@ -120,6 +123,8 @@ pub(crate) async fn settle<D: Document>(
     }
     for (at, result) in looked_at.into_iter().zip(results) {
         if result != SETTLED {
+            // It is written, and will be found so when it comes again.
+            documents[at].unsettled();
             outcomes[at] = result;
         }
     }
@@ -167,11 +172,13 @@ async fn join<D: Document>(cluster: &Cluster, pair: &Pair, document: &D) -> Resu
             | (Some(Found::Missing), Some(Found::Here { source, .. })) => {
                 return Ok(match (cluster.rules.union)(&source, document.json()) {
                     Ok(Union::Same) => SETTLED,
-                    _ => Outcome::Again,
+                    _ => Outcome::Again(Again::Contended),
                 });
             }
-            // Both are gone (someone deleted ours), or a shard is away: create it again, look again.
-            _ => return Ok(Outcome::Again),
+            // Both are gone (someone deleted ours): create it again, look again.
+            (Some(Found::Missing), Some(Found::Missing)) => return Ok(Outcome::Again(Again::Contended)),
+            // A shard is away.
+            _ => return Ok(Outcome::Again(Again::TurnedAway)),
         };
         match (cluster.rules.union)(&old, &new) {
             // A document of someone else's with our id: not ours to join.
@@ -207,7 +214,7 @@ async fn join<D: Document>(cluster: &Cluster, pair: &Pair, document: &D) -> Resu
             Some(other) => return Ok(other),
         }
     }
-    Ok(Outcome::Again)
+    Ok(Outcome::Again(Again::Contended))
 }
 
 /// Carries out one action; `None` for a conflict.
@@ -220,7 +227,7 @@ async fn one(cluster: &Cluster, body: BytesMut) -> Result<Option<Outcome>, Probl
                 status: 404, kind, ..
             }) if kind.is_empty() => Ok(Some(SETTLED)),
             Some(item) => Ok(decide(item, &cluster.stats)),
-            None => Ok(Some(Outcome::Again)),
+            None => Ok(Some(Outcome::Again(Again::TurnedAway))),
         },
     }
 }

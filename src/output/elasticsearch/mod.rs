@@ -11,11 +11,14 @@
 //! | `merge` | union with what exists, compare-and-set |
 //! | `midnight` | one trace in the indices of two days |
 //! | `flow` | how fast |
-//! | `writer` | batches, retries, confirmation |
+//! | `writer` | how many batches under way, and when |
+//! | `queue` | what waits, in batches |
+//! | `batch` | one batch: confirmed, in the dead letter, or again |
 //! | `template`, `recent` | index template, search |
 //!
 //! Nothing is asked of Elasticsearch but `_bulk`, `_mget`, `_search` and one template: no scripts, no pipelines.
 
+mod batch;
 mod bulk;
 mod cluster;
 mod config;
@@ -25,6 +28,7 @@ mod merge;
 mod midnight;
 mod nodes;
 mod outcome;
+mod queue;
 mod read;
 mod recent;
 mod replayed;
@@ -51,8 +55,9 @@ pub use stats::{Cause, Health, State, Stats};
 use super::dead_letter::DeadLetter;
 use super::{OutputId, Sealed};
 use crate::metrics::Metrics;
+use batch::Parts;
 use cluster::Cluster;
-use writer::{Parts, Writer};
+use writer::Writer;
 
 /// The output: cheap to clone, shared by the writer, the search and the replay.
 #[derive(Debug, Clone)]

@@ -77,6 +77,15 @@ impl Problem {
         }
     }
 
+    /// Whether the request may have been carried out all the same, in whole or in part.
+    pub(crate) fn may_be_done(&self) -> bool {
+        match self {
+            Self::Pressure { status, .. } => *status >= 500,
+            Self::Timeout(_) | Self::Broken(_) | Self::Malformed(_) => true,
+            Self::Unreachable(_) | Self::TooLarge(_) | Self::Denied(_) | Self::Unexpected(_) => false,
+        }
+    }
+
     /// Whether only an operator can mend it: tried again slowly. A malformed body is not among these: it is halved
     /// until the document that is in the way stands alone.
     pub(crate) fn needs_operator(&self) -> bool {

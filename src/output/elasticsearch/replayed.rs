@@ -82,7 +82,7 @@ impl Elasticsearch {
             for (&at, outcome) in pending.iter().zip(outcomes) {
                 fates[at] = match outcome {
                     Outcome::Done(_) => Fate::Written,
-                    Outcome::Again => {
+                    Outcome::Again(_) => {
                         again.push(at);
                         Fate::Later("Elasticsearch asks to come again later".into())
                     }

@@ -13,7 +13,7 @@ use axum::response::{IntoResponse as _, Response};
 use serde_json::{Value, json};
 
 /// What to do with the next request of a kind.
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 pub(crate) enum Fault {
     /// Answer with this status and do nothing.
     Refuse(u16),

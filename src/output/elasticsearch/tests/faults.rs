@@ -1,7 +1,5 @@
 //! The outcome tables, driven through the whole output against a cluster with faults.
 
-use std::sync::atomic::Ordering::Relaxed;
-
 use super::fake::{Fake, Fault};
 use super::*;
 

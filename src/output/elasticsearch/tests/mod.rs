@@ -1,5 +1,6 @@
 //! Tests of the output against a fake cluster with faults, and against a real Elasticsearch.
 
+mod counts;
 mod fake;
 mod faults;
 mod midnight;
@@ -7,6 +8,7 @@ mod real;
 mod tls;
 
 use std::collections::{BTreeMap, HashSet};
+use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -18,7 +20,7 @@ use tokio_util::sync::CancellationToken;
 use super::*;
 use crate::hold::Held;
 use crate::output::dead_letter::{self, DeadLetter};
-use crate::output::{Charge, Parts as SealedParts};
+use crate::output::{Account, Charge, Parts as SealedParts};
 use crate::trace::{NotOurs, Union};
 
 /// 2026-11-21T09:20:00Z
@@ -103,6 +105,7 @@ struct Running {
     stop: CancellationToken,
     confirmed: Confirmed,
     dead_letter: Arc<DeadLetter>,
+    account: Arc<Account>,
     _folder: tempfile::TempDir,
 }
 
@@ -131,6 +134,7 @@ impl Running {
             stop,
             confirmed,
             dead_letter,
+            account: Arc::default(),
             _folder: folder,
         }
     }
@@ -149,8 +153,9 @@ impl Running {
             json: json.to_string().into(),
             holds: vec![Held::begin(1, 1, Arc::new(release))],
             charge: Charge::new(0, &Arc::default()),
-            account: Arc::default(),
+            account: Arc::clone(&self.account),
         };
+        self.account.in_flight.fetch_add(1, Relaxed);
         Sealed::new(parts, 1)
     }
 

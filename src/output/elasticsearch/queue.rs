@@ -1,0 +1,238 @@
+//! What waits to be sent: new documents, and those that must be sent again. Owns batches and their order; knows the
+//! time only as an argument and sends nothing.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::batch::Item;
+use super::bulk;
+use super::cluster::Again;
+use super::flow::Flow;
+use super::outcome::Problem;
+use crate::output::Sealed;
+
+/// A batch whose connection broke this many times without an answer is halved: some proxies and servers close the
+/// connection instead of answering 413. Not below this many bytes.
+const BROKEN_BEFORE_HALVING: u32 = 3;
+const SMALLEST_HALF: usize = 64 << 10;
+
+/// After a 413 batches are not made longer than half of what was refused, down to this.
+const SMALLEST_BULK: usize = 64 << 10;
+
+/// Documents that wait to be sent again.
+struct Waiting {
+    items: Vec<Item>,
+    due: Instant,
+    /// `Some`: this batch is sent as it is; so often its connection broke.
+    exact: Option<u32>,
+}
+
+pub(super) struct Queue {
+    fresh: VecDeque<Item>,
+    fresh_bytes: usize,
+    /// When the oldest of `fresh` came.
+    fresh_since: Option<Instant>,
+    waiting: Vec<Waiting>,
+    /// Of one batch; less after a 413.
+    bulk_bytes: usize,
+    bulk_delay: Duration,
+}
+
+impl Queue {
+    pub(super) fn new(bulk_bytes: usize, bulk_delay: Duration) -> Self {
+        Self {
+            fresh: VecDeque::new(),
+            fresh_bytes: 0,
+            fresh_since: None,
+            waiting: Vec::new(),
+            bulk_bytes: bulk_bytes.max(1),
+            bulk_delay,
+        }
+    }
+
+    /// Takes new documents; says how many bytes they are.
+    pub(super) fn take(&mut self, sealed: Vec<Arc<Sealed>>) -> usize {
+        let mut taken = 0;
+        for sealed in sealed {
+            let item = Item::new(sealed);
+            taken += bulk::cost(&item);
+            self.fresh.push_back(item);
+        }
+        self.fresh_bytes += taken;
+        if self.fresh_since.is_none() && !self.fresh.is_empty() {
+            self.fresh_since = Some(Instant::now());
+        }
+        taken
+    }
+
+    /// When the next batch is due, as far as the documents go.
+    pub(super) fn due(&self) -> Option<Instant> {
+        let fresh = self.fresh_since.map(|since| since + self.bulk_delay);
+        self.waiting.iter().map(|waiting| waiting.due).chain(fresh).min()
+    }
+
+    /// The next batch that is due, older troubles first, and how often its connection broke. `last`: nothing more
+    /// comes, so nothing new needs to wait for company.
+    pub(super) fn next(&mut self, now: Instant, last: bool) -> Option<(Vec<Item>, u32)> {
+        if let Some(at) = self
+            .waiting
+            .iter()
+            .position(|waiting| waiting.exact.is_some() && waiting.due <= now)
+        {
+            let waiting = self.waiting.remove(at);
+            return Some((waiting.items, waiting.exact.unwrap_or(0)));
+        }
+        let mut items = Vec::new();
+        let mut bytes = 0;
+        let mut at = 0;
+        while at < self.waiting.len() && bytes < self.bulk_bytes {
+            if self.waiting[at].due > now {
+                at += 1;
+                continue;
+            }
+            let all = &mut self.waiting[at].items;
+            let fits = prefix(all.iter(), self.bulk_bytes - bytes, items.is_empty());
+            if fits == 0 {
+                break;
+            }
+            bytes += all[..fits].iter().map(bulk::cost).sum::<usize>();
+            items.extend(all.drain(..fits));
+            if all.is_empty() {
+                self.waiting.remove(at);
+            } else {
+                break;
+            }
+        }
+        let old_enough = self
+            .fresh_since
+            .is_some_and(|since| since + self.bulk_delay <= now);
+        if !self.fresh.is_empty() && (self.fresh_bytes >= self.bulk_bytes || old_enough || last) {
+            let fits = prefix(
+                self.fresh.iter(),
+                self.bulk_bytes.saturating_sub(bytes),
+                items.is_empty(),
+            );
+            items.reserve(fits);
+            for item in self.fresh.drain(..fits) {
+                self.fresh_bytes -= bulk::cost(&item);
+                items.push(item);
+            }
+            self.fresh_since = (!self.fresh.is_empty()).then_some(if fits > 0 {
+                now
+            } else {
+                self.fresh_since.unwrap_or(now)
+            });
+        }
+        (!items.is_empty()).then_some((items, 0))
+    }
+
+    /// Documents of an answered batch that are not written yet.
+    pub(super) fn again(&mut self, from: &[Item], again: &[(usize, Again)], flow: &Flow, now: Instant) {
+        // Together only what waits equally long: one that was turned away often must not keep the others.
+        let mut groups: BTreeMap<(Again, u32), Vec<Item>> = BTreeMap::new();
+        for &(at, why) in again {
+            let mut item = from[at].clone();
+            item.sent = true;
+            item.blocked = false;
+            let times = if why == Again::TurnedAway {
+                item.turned_away = item.turned_away.saturating_add(1);
+                item.turned_away
+            } else {
+                0
+            };
+            groups.entry((why, times)).or_default().push(item);
+        }
+        for ((why, times), items) in groups {
+            self.waiting.push(Waiting {
+                items,
+                due: flow.due(why, times, now),
+                exact: None,
+            });
+        }
+    }
+
+    /// Documents that wait for an operator.
+    pub(super) fn blocked(&mut self, from: &[Item], blocked: &[usize], flow: &Flow, now: Instant) {
+        if blocked.is_empty() {
+            return;
+        }
+        let items = blocked.iter().map(|&at| Item {
+            sent: true,
+            blocked: true,
+            ..from[at].clone()
+        });
+        self.waiting.push(Waiting {
+            items: items.collect(),
+            due: flow.due_slowly(now),
+            exact: None,
+        });
+    }
+
+    /// A batch of which nothing is known goes again as it is, or in halves when its length may be what is wrong.
+    pub(super) fn again_whole(
+        &mut self,
+        items: Arc<Vec<Item>>,
+        problem: &Problem,
+        broken: u32,
+        now: Instant,
+    ) {
+        let mut items = Arc::unwrap_or_clone(items);
+        for item in &mut items {
+            item.sent = true;
+        }
+        let bytes: usize = items.iter().map(bulk::cost).sum();
+        let broken = if matches!(problem, Problem::Broken(_)) {
+            broken + 1
+        } else {
+            0
+        };
+        let halve = match problem {
+            Problem::TooLarge(_) => {
+                self.bulk_bytes = self.bulk_bytes.min((bytes / 2).max(SMALLEST_BULK));
+                true
+            }
+            // Something in the batch may be what the server does not understand; halving finds it.
+            Problem::Malformed(_) => true,
+            Problem::Broken(_) => broken >= BROKEN_BEFORE_HALVING && bytes / 2 >= SMALLEST_HALF,
+            _ => false,
+        };
+        if halve && items.len() > 1 {
+            let second = items.split_off(items.len() / 2);
+            tracing::debug!(
+                documents = items.len() + second.len(),
+                bytes,
+                kind = problem.label(),
+                "batch halved"
+            );
+            self.waiting.push(Waiting {
+                items,
+                due: now,
+                exact: Some(0),
+            });
+            self.waiting.push(Waiting {
+                items: second,
+                due: now,
+                exact: Some(0),
+            });
+        } else {
+            self.waiting.push(Waiting {
+                items,
+                due: now,
+                exact: Some(broken),
+            });
+        }
+    }
+}
+
+/// How many of `items` fit into `room` bytes; one at least when nothing is in the batch yet.
+fn prefix<'a>(items: impl Iterator<Item = &'a Item>, room: usize, empty: bool) -> usize {
+    let mut bytes = 0;
+    let fits = items.take_while(|item| {
+        bytes += bulk::cost(*item);
+        bytes <= room
+    });
+    fits.count().max(usize::from(empty))
+}
