@@ -67,16 +67,16 @@ impl Chunk {
     }
 }
 
-/// Makes the messages of a batch: one, or in Message mode one per event.
+/// Makes the messages of a batch: one, or in Message mode one per event. A caller's chunk is always one message.
 pub(crate) fn seal(batch: Batch, mode: Mode, request_ack: bool, random: &mut Random) -> Vec<Chunk> {
     match mode {
-        Mode::Message => seal_each(batch, request_ack, random),
+        Mode::Message if batch.id.is_none() => seal_each(batch, request_ack, random),
         _ => vec![seal_whole(batch, mode, request_ack, random)],
     }
 }
 
 fn seal_whole(batch: Batch, mode: Mode, request_ack: bool, random: &mut Random) -> Chunk {
-    let id = random.chunk_id();
+    let id = batch.id.unwrap_or_else(|| random.chunk_id());
     let start = batch.start();
     let events = batch.events();
     let cost = batch.cost();

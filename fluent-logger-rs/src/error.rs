@@ -5,6 +5,8 @@
 use std::fmt;
 use std::time::Duration;
 
+use crate::queue::Full;
+
 /// Why a record was not taken. The record was not queued and will not be sent; every refusal is counted in
 /// [`Stats::rejected`](crate::Stats::rejected).
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -45,6 +47,20 @@ pub enum Rejected {
         /// Its size in bytes, prefix included.
         bytes: usize,
     },
+    /// What was given to [`send_chunk`](crate::Logger::send_chunk) is no chunk.
+    NoChunk {
+        /// What is wrong with it.
+        reason: &'static str,
+    },
+}
+
+impl From<Full> for Rejected {
+    fn from(full: Full) -> Self {
+        Self::Full {
+            events: full.events,
+            bytes: full.bytes,
+        }
+    }
 }
 
 impl fmt::Display for Rejected {
@@ -65,6 +81,7 @@ impl fmt::Display for Rejected {
             Self::TooDeep { limit } => write!(f, "the record nests deeper than {limit} containers"),
             Self::Unserializable { reason } => write!(f, "the record cannot be serialised: {reason}"),
             Self::TagTooLong { bytes } => write!(f, "the tag has {bytes} bytes, more than 65531"),
+            Self::NoChunk { reason } => write!(f, "no chunk: {reason}"),
         }
     }
 }

@@ -2,6 +2,8 @@
 //!
 //! Owns the public calls; each encodes in the caller, copies into the queue under a short lock and returns.
 
+mod own_chunk;
+
 use std::fmt;
 use std::future::Future;
 use std::pin::{Pin, pin};

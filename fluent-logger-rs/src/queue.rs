@@ -10,6 +10,7 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use forward_protocol::encode::ChunkId;
 use tokio::sync::oneshot;
 
 use crate::error::SendError;
@@ -61,6 +62,8 @@ pub(crate) struct Batch {
     pub(crate) dropped: usize,
     /// (event, who waits for it), in order.
     pub(crate) waiters: VecDeque<(usize, Waiter)>,
+    /// It is a chunk of the caller's, with the caller's id: nothing is added to it and nothing dropped from it.
+    pub(crate) id: Option<ChunkId>,
     due: Instant,
     urgent: bool,
 }
@@ -82,6 +85,23 @@ impl Batch {
     /// What it counts against the byte bound.
     pub(crate) fn cost(&self) -> usize {
         self.entries.len() - self.start() + self.events() * OVERHEAD
+    }
+}
+
+/// Events of a caller's own chunk, encoded.
+#[derive(Debug)]
+pub(crate) struct Parcel {
+    pub(crate) id: ChunkId,
+    pub(crate) tag: String,
+    pub(crate) entries: Vec<u8>,
+    pub(crate) ends: Vec<u32>,
+    pub(crate) waiter: Waiter,
+}
+
+impl Parcel {
+    /// What it counts against the byte bound.
+    pub(crate) fn cost(&self) -> usize {
+        self.entries.len() + self.ends.len() * OVERHEAD
     }
 }
 
@@ -116,6 +136,9 @@ pub(crate) struct Queue {
     bytes: usize,
     held_events: usize,
     held_bytes: usize,
+    /// Of what waits: callers' chunks, which are never dropped.
+    fixed_events: usize,
+    fixed_bytes: usize,
     next: u64,
     /// Batches that begin before this event are due at once.
     flushed_to: u64,
@@ -133,6 +156,8 @@ impl Queue {
             bytes: 0,
             held_events: 0,
             held_bytes: 0,
+            fixed_events: 0,
+            fixed_bytes: 0,
             next: 0,
             flushed_to: 0,
         }
@@ -169,10 +194,11 @@ impl Queue {
     ) -> Result<Pushed, (Full, Option<Waiter>)> {
         let cost = entry.len() + OVERHEAD;
         let mut dropped = Vec::new();
-        // What is in flight never goes: if that leaves no room, dropping the rest would be in vain.
+        // What is in flight never goes, nor does a caller's chunk: if that leaves no room, dropping the rest
+        // would be in vain.
         let make_room = make_room
-            && self.held_events < self.limits.events
-            && self.held_bytes.saturating_add(cost) <= self.limits.bytes;
+            && self.held_events + self.fixed_events < self.limits.events
+            && self.held_bytes + self.fixed_bytes + cost <= self.limits.bytes;
         while !self.fits(cost) {
             match make_room.then(|| self.drop_oldest()).flatten() {
                 Some(tag) => dropped.push(tag),
@@ -225,6 +251,38 @@ impl Queue {
         })
     }
 
+    /// Adds a caller's chunk, due at once: all of it, or nothing. What came before it under its tag stays before
+    /// it. It drops nothing to make room.
+    pub(crate) fn push_parcel(&mut self, now: Instant, parcel: Parcel) -> Result<(), (Full, Box<Parcel>)> {
+        let (events, cost) = (parcel.ends.len(), parcel.cost());
+        if self.events() + events > self.limits.events || self.bytes() + cost > self.limits.bytes {
+            let full = Full {
+                events: self.events(),
+                bytes: self.bytes(),
+            };
+            return Err((full, Box::new(parcel)));
+        }
+        self.open.remove(&*parcel.tag);
+        self.recent = None;
+        self.batches.push_back(Some(Batch {
+            first: self.next,
+            tag: Arc::from(parcel.tag),
+            entries: parcel.entries,
+            ends: parcel.ends,
+            dropped: 0,
+            waiters: VecDeque::from([(0, parcel.waiter)]),
+            id: Some(parcel.id),
+            due: now,
+            urgent: true,
+        }));
+        self.next += events as u64;
+        self.events += events;
+        self.bytes += cost;
+        self.fixed_events += events;
+        self.fixed_bytes += cost;
+        Ok(())
+    }
+
     /// The batch of `tag` if it can take `len` bytes more.
     fn open_batch(&mut self, tag: &str, len: usize) -> Option<u64> {
         let number = match &self.recent {
@@ -254,6 +312,7 @@ impl Queue {
             ends: Vec::new(),
             dropped: 0,
             waiters: VecDeque::new(),
+            id: None,
             due: now.checked_add(self.limits.linger).unwrap_or(now),
             urgent: false,
         }));
@@ -262,9 +321,12 @@ impl Queue {
         number
     }
 
-    /// Drops the first event of the oldest batch that waits and returns its tag. `None`: nothing waits.
+    /// Drops the first event of the oldest batch that waits and returns its tag. `None`: nothing waits that may go.
     fn drop_oldest(&mut self) -> Option<Arc<str>> {
-        let index = self.batches.iter().position(Option::is_some)?;
+        let index = self
+            .batches
+            .iter()
+            .position(|batch| batch.as_ref().is_some_and(|batch| batch.id.is_none()))?;
         let batch = self.batches.get_mut(index)?.as_mut()?;
         let tag = Arc::clone(&batch.tag);
         let before = batch.cost();
@@ -295,6 +357,10 @@ impl Queue {
         }
         if self.recent.as_ref().is_some_and(|(_, recent)| *recent == number) {
             self.recent = None;
+        }
+        if batch.id.is_some() {
+            self.fixed_events -= batch.events();
+            self.fixed_bytes -= batch.cost();
         }
         while matches!(self.batches.front(), Some(None)) {
             self.batches.pop_front();

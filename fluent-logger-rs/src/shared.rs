@@ -12,7 +12,7 @@ use tokio::sync::{Notify, oneshot};
 use crate::error::{FlushError, Rejected};
 use crate::event::Event;
 use crate::options::{OnFull, Options};
-use crate::queue::{Queue, Waiter};
+use crate::queue::{Parcel, Queue, Waiter};
 
 /// A `flush` that waits.
 pub(crate) struct Flush {
@@ -133,6 +133,19 @@ impl Shared {
         self.finish_push(pushed)
     }
 
+    /// Queues a caller's chunk or refuses it, never blocks; a refusal for want of room gives it back.
+    pub(crate) fn try_push_parcel(&self, parcel: Parcel) -> Result<(), (Rejected, Option<Box<Parcel>>)> {
+        let mut inner = self.lock();
+        if inner.closed {
+            return Err((Rejected::Closed, None));
+        }
+        let pushed = inner.queue.push_parcel(Instant::now(), parcel);
+        drop(inner);
+        pushed.map_err(|(full, parcel)| (full.into(), Some(parcel)))?;
+        self.wake.notify_one();
+        Ok(())
+    }
+
     fn push_locked(
         &self,
         inner: &mut Inner,
@@ -154,13 +167,7 @@ impl Shared {
                 }
                 Ok(wake)
             }
-            Err((full, waiter)) => Err((
-                Rejected::Full {
-                    events: full.events,
-                    bytes: full.bytes,
-                },
-                waiter,
-            )),
+            Err((full, waiter)) => Err((full.into(), waiter)),
         }
     }
 

@@ -16,30 +16,45 @@ use crate::msgpack::{
 #[cfg(test)]
 mod tests;
 
-/// The id of a chunk for which an ack is wanted: Base64 of 16 random bytes, 24 characters, as the specification asks.
-/// Sending the chunk again must use the same id: servers recognise a repeated chunk by it.
+/// The id of a chunk for which an ack is wanted: Base64 of 16 random bytes, 24 characters, as the specification asks,
+/// or a text of the caller's. Sending the chunk again must use the same id: servers recognise a repeated chunk by it.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
-pub struct ChunkId([u8; 24]);
+pub struct ChunkId {
+    /// Zeros behind the text.
+    text: [u8; Self::LONGEST],
+    len: u8,
+}
 
 impl ChunkId {
+    /// The longest id of a caller's own, in bytes: enough for the hexadecimal digits of a 256-bit hash.
+    pub const LONGEST: usize = 64;
+
     /// The id for 16 random bytes.
     pub fn from_random(random: [u8; 16]) -> Self {
-        let mut text = [0; 24];
+        let mut text = [0; Self::LONGEST];
         // 16 bytes always fill 24 characters exactly.
         let written = STANDARD.encode_slice(random, &mut text);
         debug_assert_eq!(written.ok(), Some(24));
-        Self(text)
+        Self { text, len: 24 }
+    }
+
+    /// An id of the caller's own. `None` if it is empty or longer than [`LONGEST`](Self::LONGEST).
+    pub fn from_text(own: &str) -> Option<Self> {
+        let len = u8::try_from(own.len()).ok().filter(|len| *len > 0)?;
+        let mut text = [0; Self::LONGEST];
+        text.get_mut(..own.len())?.copy_from_slice(own.as_bytes());
+        Some(Self { text, len })
     }
 
     /// The characters of the id.
     pub fn as_bytes(&self) -> &[u8] {
-        &self.0
+        self.text.get(..usize::from(self.len)).unwrap_or_default()
     }
 }
 
 impl std::fmt::Display for ChunkId {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(std::str::from_utf8(&self.0).unwrap_or_default())
+        f.write_str(std::str::from_utf8(self.as_bytes()).unwrap_or_default())
     }
 }
 
@@ -195,8 +210,8 @@ fn write_options(
 }
 
 fn write_chunk(out: &mut impl BufMut, chunk: Option<&ChunkId>) {
-    if let Some(ChunkId(id)) = chunk {
+    if let Some(id) = chunk {
         write_str(out, b"chunk");
-        write_str(out, id);
+        write_str(out, id.as_bytes());
     }
 }

@@ -108,6 +108,20 @@ fn chunk_ids_differ_and_have_no_newline() {
     );
 }
 
+#[test]
+fn a_chunk_id_may_be_a_text_of_the_callers() {
+    for text in ["1", "é", &"f".repeat(64)] {
+        assert_eq!(ChunkId::from_text(text).unwrap().to_string(), text);
+    }
+    for text in ["", &"f".repeat(65), &"f".repeat(256), &"f".repeat(257)] {
+        assert_eq!(ChunkId::from_text(text), None);
+    }
+    let mut message = Vec::new();
+    let entries = EntryStream { bytes: b"", count: 0 };
+    write_packed(&mut message, b"t", entries, ChunkId::from_text("c1").as_ref());
+    assert_eq!(message, b"\x93\xa1t\xc4\x00\x82\xa5chunk\xa2c1\xa4size\x00");
+}
+
 #[cfg(all(feature = "gzip", feature = "zstd"))]
 proptest! {
     #[test]
