@@ -1,5 +1,7 @@
 //! A real Fluent Bit in a folder of its own, for tests: started, watched, killed. It decides nothing.
 
+#![allow(dead_code, reason = "each test uses a part of it")]
+
 use std::{
     env,
     fs::{self, File},
@@ -43,13 +45,18 @@ pub(crate) struct Place {
 }
 
 impl Place {
+    /// For a listener on a free port.
     pub(crate) fn new() -> Self {
+        Self::towards(free_port())
+    }
+
+    /// For a listener on this port.
+    pub(crate) fn towards(port: u16) -> Self {
         let temporary = tempfile::tempdir().unwrap();
         let root = temporary.path().to_owned();
         copy(&folder(), &root.join("fluent-bit"));
         fs::create_dir_all(root.join("var/log/containers")).unwrap();
         fs::create_dir_all(root.join("state")).unwrap();
-        let port = free_port();
         let path = |name: &str| root.join(name).to_str().unwrap().to_owned();
         let variables = vec![
             ("LOG_PATH", path("app.log")),
@@ -72,6 +79,16 @@ impl Place {
             variables,
             port,
         }
+    }
+
+    /// The same with another value of a variable.
+    pub(crate) fn with(mut self, name: &str, value: &str) -> Self {
+        for variable in &mut self.variables {
+            if variable.0 == name {
+                variable.1 = value.to_owned();
+            }
+        }
+        self
     }
 
     pub(crate) fn path(&self, name: &str) -> PathBuf {
@@ -161,6 +178,19 @@ impl Running {
                 sender.map(Self::text).unwrap_or_default()
             );
             std::thread::sleep(Duration::from_millis(50));
+        }
+    }
+}
+
+impl Running {
+    /// SIGTERM, and the end.
+    pub(crate) fn terminate(&mut self) {
+        let pid = rustix::process::Pid::from_child(&self.child);
+        rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
+        let deadline = Instant::now() + Duration::from_secs(60);
+        while self.child.try_wait().unwrap().is_none() {
+            assert!(Instant::now() < deadline, "it does not stop\n{}", self.text());
+            std::thread::sleep(Duration::from_millis(10));
         }
     }
 }

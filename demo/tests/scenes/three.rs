@@ -1,17 +1,13 @@
 //! Scene 3 with real processes: three services with logging and metrics sidecars and a real Windrow, while log files are
 //! rotated and truncated and while sidecars and Windrow are killed.
 
-#![expect(clippy::unwrap_used, reason = "a test")]
-
-mod real;
-
 use std::{
     fs::{self, File},
     path::{Path, PathBuf},
     time::{Duration, Instant},
 };
 
-use real::{Process, Windrow, count_lines, free_port, get, get_with_trace, wait_until_up};
+use crate::real::{self, Process, Windrow, count_lines, free_port, get, get_with_trace, wait_until_up};
 
 const DEMO: &str = env!("CARGO_BIN_EXE_demo");
 
