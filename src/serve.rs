@@ -70,7 +70,7 @@ async fn run(config: Config, reload: Reload) -> Result<(), BuildError> {
                 admin::Readiness {
                     reasons: now.reasons,
                     notes: now.notes,
-                    fatal: None,
+                    fatal: now.fatal,
                 }
             }),
             store: status

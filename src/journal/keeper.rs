@@ -8,7 +8,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tracing::{debug, info, warn};
+use tracing::{debug, error, info, warn};
 
 use super::format::{SEGMENT_HEADER_BYTES, notes_name, segment_name};
 use super::notes::Notes;
@@ -21,6 +21,18 @@ const NOTES_DELAY: Duration = Duration::from_millis(200);
 const RETRY: Duration = Duration::from_millis(250);
 /// The smallest segment that is begun when the disk is nearly full (or the configured size, if smaller).
 const SMALLEST: u64 = 1 << 20;
+
+/// Says it when the keeper panics: from then on no segment is removed.
+struct WhenGone(Arc<Shared>);
+
+impl Drop for WhenGone {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            error!("the journal's keeper thread panicked: no space is given back any more, restart Windrow");
+            lock(&self.0.state).ended = Some("keeper");
+        }
+    }
+}
 
 /// Why the keeper wakes.
 #[derive(Default)]
@@ -63,6 +75,7 @@ impl Keeper {
 
     /// The thread: until it is told to stop; then it writes the last notes.
     pub(super) fn run(mut self) {
+        let _guard = WhenGone(Arc::clone(&self.shared));
         let mut again = true;
         loop {
             let stop = self.wait(again);

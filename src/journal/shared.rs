@@ -7,7 +7,7 @@
 use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tracing::{error, warn};
 
@@ -45,6 +45,10 @@ pub(super) struct State {
     pub(super) to_note: Vec<u64>,
     /// Why the writer does not write, said by the writer.
     pub(super) blocked: Option<Blocked>,
+    /// Since when the disk has failed without a success in between.
+    pub(super) failing_since: Option<Instant>,
+    /// One of the journal's threads has panicked, this one.
+    pub(super) ended: Option<&'static str>,
     /// The keeper found no room for the next segment: the writer stops before the present one is full.
     pub(super) no_space_ahead: bool,
     /// Segments that were sealed since the keeper last looked.

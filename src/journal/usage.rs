@@ -41,6 +41,10 @@ pub struct Usage {
     pub waiting: usize,
     /// Why appends wait for more than a sync, if they do.
     pub blocked: Option<Blocked>,
+    /// For how long it has been [`Blocked::Failing`].
+    pub failing: Option<Duration>,
+    /// One of the journal's threads has panicked: only a new start of the program helps.
+    pub ended: Option<&'static str>,
     /// Records made durable.
     pub records: u64,
     /// Bytes made durable, with record headers.
@@ -122,6 +126,8 @@ impl Shared {
             next_lsn: segments.newest().map_or(1, |segment| segment.next_lsn),
             waiting,
             blocked: state.blocked.clone(),
+            failing: state.failing_since.map(|since| since.elapsed()),
+            ended: state.ended,
             records: state.counts.records,
             record_bytes: state.counts.record_bytes,
             syncs: state.counts.syncs,

@@ -102,7 +102,13 @@ impl Writer {
             };
             if now_blocked != blocked {
                 say(now_blocked.as_ref());
-                lock(&self.shared.state).blocked.clone_from(&now_blocked);
+                let mut state = lock(&self.shared.state);
+                state.blocked.clone_from(&now_blocked);
+                state.failing_since = match &now_blocked {
+                    Some(Blocked::Failing(_)) => state.failing_since.or_else(|| Some(Instant::now())),
+                    _ => None,
+                };
+                drop(state);
                 blocked = now_blocked;
             }
             if blocked.is_some() {
@@ -445,7 +451,9 @@ impl Drop for WhenGone {
         if std::thread::panicking() {
             error!("the journal's writer thread panicked: nothing is accepted any more, restart Windrow");
             let text = "the journal's writer thread panicked; restart Windrow".into();
-            lock(&self.shared.state).blocked = Some(Blocked::Failing(text));
+            let mut state = lock(&self.shared.state);
+            state.blocked = Some(Blocked::Failing(text));
+            state.ended = Some("writer");
         }
         let mut queue = lock(&self.shared.queue);
         queue.closed = true;

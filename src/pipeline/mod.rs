@@ -15,6 +15,7 @@ mod gather;
 mod look;
 mod outputs;
 mod status;
+mod vital;
 mod window;
 
 use std::path::{Path, PathBuf};
@@ -42,6 +43,7 @@ use self::aside::Aside;
 use self::feed::{Feed, Intake, Outlet};
 use self::gather::{Gatherer, Gauges, Settings, Wiring};
 use self::outputs::Outputs;
+use self::vital::Vital;
 
 /// Shares of the memory limit: records that wait for gathering, open traces, documents that wait for outputs. The rest
 /// is for receive buffers and what the allocator keeps.
@@ -113,6 +115,7 @@ pub struct Pipeline {
     account: Arc<Account>,
     gauges: Arc<Gauges>,
     output_bytes: Arc<AtomicUsize>,
+    vital: Vital,
 }
 
 impl Pipeline {
@@ -167,6 +170,7 @@ impl Pipeline {
             account: Arc::default(),
             gauges: Arc::default(),
             output_bytes: Arc::default(),
+            vital: Vital::default(),
         })
     }
 
@@ -197,6 +201,7 @@ impl Pipeline {
             elasticsearch: self.outputs.elasticsearch(),
             store: self.outputs.store(),
             memory_limit: self.config.memory_limit,
+            vital: self.vital.clone(),
         });
         status.mirror_in(&self.metrics);
         status
@@ -220,12 +225,13 @@ impl Pipeline {
             account,
             gauges,
             output_bytes,
+            vital,
             ..
         } = self;
         let give_up = Arc::new(AtomicBool::new(false));
         let abandon = CancellationToken::new();
         let (senders, outputs) = outputs
-            .start(&metrics, &dead_letter, &give_up, &abandon)
+            .start(&metrics, &dead_letter, &give_up, &abandon, &vital)
             .map_err(BuildError::Thread)?;
 
         let settings = settings(&config);
@@ -241,9 +247,13 @@ impl Pipeline {
         };
         let outlet = Outlet::new(Arc::clone(&feed), journal.clone());
         let gatherer = Gatherer::new(settings, wiring);
+        let guard = vital.guard("gathering");
         let gathering = std::thread::Builder::new()
             .name("gather".into())
-            .spawn(move || gatherer.run(outlet))
+            .spawn(move || {
+                gatherer.run(outlet);
+                guard.done();
+            })
             .map_err(BuildError::Thread)?;
 
         let tasks = TaskTracker::new();

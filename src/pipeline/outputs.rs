@@ -13,6 +13,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::BuildError;
+use super::vital::Vital;
 use crate::config::{self, Config, OutputKind};
 use crate::metrics::{DeadLetterSource, Direction, DocumentResult, Metrics, OutputError};
 use crate::output::dead_letter::{Content, DeadLetter, Entry};
@@ -97,6 +98,7 @@ impl Outputs {
         dead_letter: &Arc<DeadLetter>,
         give_up: &Arc<AtomicBool>,
         abandon: &CancellationToken,
+        vital: &Vital,
     ) -> io::Result<(Vec<mpsc::Sender<Batch>>, Running)> {
         let mut senders = Vec::new();
         let mut running = Running {
@@ -114,10 +116,12 @@ impl Outputs {
                         give_up: Arc::clone(give_up),
                     };
                     let give_up = Arc::clone(give_up);
+                    let guard = vital.guard("the embedded store");
                     let run = move || {
                         sqlite::run(writer, id, receiver, observer, &|| {
                             give_up.load(Ordering::Relaxed)
                         });
+                        guard.done();
                     };
                     running
                         .threads
@@ -125,6 +129,7 @@ impl Outputs {
                 }
                 Opened::Stdout => {
                     let metrics = Arc::clone(metrics);
+                    let guard = vital.guard("standard output");
                     let run = move || {
                         let out = metrics.output(OutputKind::Stdout);
                         let count = |batch: &Batch| {
@@ -132,8 +137,12 @@ impl Outputs {
                             out.proc_records
                                 .inc_by(batch.iter().map(|sealed| u64::from(sealed.lines)).sum());
                         };
-                        if let Err(error) = stdout::run(io::stdout(), id, receiver, count) {
-                            tracing::error!(%error, "standard output is gone; documents stay in the journal");
+                        match stdout::run(io::stdout(), id, receiver, count) {
+                            Ok(()) => guard.done(),
+                            Err(error) => {
+                                tracing::error!(%error, "standard output is gone; documents stay in the journal");
+                                guard.lost("nobody reads it any more");
+                            }
                         }
                     };
                     running
@@ -143,9 +152,12 @@ impl Outputs {
                 Opened::Elasticsearch(output) => {
                     let dead_letter = Arc::clone(dead_letter);
                     output.report_to(Arc::clone(metrics));
-                    running
-                        .tasks
-                        .spawn(output.run(id, receiver, dead_letter, abandon.clone()));
+                    let guard = vital.guard("the Elasticsearch output");
+                    let abandon = abandon.clone();
+                    running.tasks.spawn(async move {
+                        output.run(id, receiver, dead_letter, abandon).await;
+                        guard.done();
+                    });
                 }
             }
             senders.push(sender);

@@ -4,11 +4,13 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::time::Duration;
 
 use super::feed::Feed;
 use super::gather::Gauges;
 use super::outputs::Store;
-use crate::journal::{Journal, SYNC_BUCKETS};
+use super::vital::Vital;
+use crate::journal::{Journal, SYNC_BUCKETS, Usage};
 use crate::metrics::{Counter, Metrics};
 use crate::output::Account;
 use crate::output::dead_letter::DeadLetter;
@@ -21,7 +23,12 @@ pub struct Readiness {
     pub reasons: Vec<String>,
     /// What someone should look at although work goes on.
     pub notes: Vec<String>,
+    /// Why nothing but a new start of the program helps, if that is so.
+    pub fatal: Option<String>,
 }
+
+/// A disk that has failed for so long is opened anew only by a new start: the handles may be of a mount that is gone.
+const FAILED_FOR_GOOD: Duration = Duration::from_secs(60);
 
 /// Where the numbers come from.
 #[derive(Clone, Debug)]
@@ -35,6 +42,7 @@ pub(super) struct Sources {
     pub(super) elasticsearch: Option<Elasticsearch>,
     pub(super) store: Option<Store>,
     pub(super) memory_limit: u64,
+    pub(super) vital: Vital,
 }
 
 /// A view on a running server. Cheap to clone.
@@ -50,7 +58,8 @@ impl Status {
     pub fn readiness(&self) -> Readiness {
         let mut readiness = Readiness::default();
         let usage = self.0.journal.usage();
-        if let Some(blocked) = usage.blocked {
+        readiness.fatal = fatal(&usage, self.0.vital.lost());
+        if let Some(blocked) = &usage.blocked {
             readiness.reasons.push(format!(
                 "intake is stopped: {blocked} ({} of {} bytes of journal in use)",
                 usage.bytes, usage.limit_bytes
@@ -149,10 +158,69 @@ impl Status {
         metrics
             .audit_difference
             .set(gauge(received) - gauge(delivered + duplicate + dead + open));
-        metrics.ready.set(i64::from(self.readiness().reasons.is_empty()));
+        let readiness = self.readiness();
+        let ready = readiness.reasons.is_empty() && readiness.fatal.is_none();
+        metrics.ready.set(i64::from(ready));
     }
+}
+
+/// Why only a new start helps, if that is so. What others have to mend (Elasticsearch away, a full disk) is none of it.
+fn fatal(journal: &Usage, lost: Option<&str>) -> Option<String> {
+    if let Some(thread) = journal.ended {
+        return Some(format!(
+            "the journal's {thread} thread has panicked: nothing more is acknowledged until Windrow is started again"
+        ));
+    }
+    if let (Some(blocked), Some(time)) = (&journal.blocked, journal.failing)
+        && time >= FAILED_FOR_GOOD
+    {
+        return Some(format!(
+            "the journal is not written for {} s, {blocked}: look at the disk and start Windrow again; \
+             what was acknowledged is on it",
+            time.as_secs()
+        ));
+    }
+    lost.map(str::to_owned)
 }
 
 fn set(counter: &Counter, value: u64) {
     counter.inner().store(value, Ordering::Relaxed);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::journal::Blocked;
+
+    #[test]
+    fn a_disk_that_fails_for_good_is_fatal_and_a_full_one_is_not() {
+        let mut usage = Usage::default();
+        assert_eq!(fatal(&usage, None), None);
+        usage.blocked = Some(Blocked::NoSpace);
+        assert_eq!(fatal(&usage, None), None);
+        usage.blocked = Some(Blocked::Failing("Input/output error".into()));
+        usage.failing = Some(FAILED_FOR_GOOD / 2);
+        assert_eq!(fatal(&usage, None), None, "it is tried again");
+        usage.failing = Some(FAILED_FOR_GOOD);
+        let said = fatal(&usage, None).unwrap();
+        assert!(
+            said.contains("60 s") && said.contains("Input/output error"),
+            "{said}"
+        );
+    }
+
+    #[test]
+    fn what_has_ended_is_fatal() {
+        let said = fatal(&Usage::default(), Some("gathering has ended"));
+        assert_eq!(said.as_deref(), Some("gathering has ended"));
+        let usage = Usage {
+            ended: Some("writer"),
+            ..Usage::default()
+        };
+        let said = fatal(&usage, Some("gathering has ended")).unwrap();
+        assert!(
+            said.contains("journal's writer thread"),
+            "the cause comes first: {said}"
+        );
+    }
 }

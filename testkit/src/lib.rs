@@ -7,6 +7,7 @@
 pub mod capture;
 pub mod check;
 pub mod client;
+pub mod disk;
 pub mod elasticsearch;
 pub mod env;
 pub mod fluent_bit;

@@ -2,6 +2,7 @@
 //! ports, and what it shows on its admin port.
 
 use std::collections::BTreeMap;
+use std::ffi::OsStr;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus};
@@ -12,6 +13,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::check::Stored;
+use crate::disk::SmallDisk;
 use crate::http::{self, Answer};
 use crate::process::Process;
 use crate::{ports, sqlite, wait};
@@ -26,6 +28,8 @@ pub struct Setup {
     arguments: Vec<String>,
     environment: Vec<(String, String)>,
     data: Option<PathBuf>,
+    /// What stands before the binary on the command line.
+    before: Vec<String>,
 }
 
 impl Setup {
@@ -36,6 +40,7 @@ impl Setup {
             arguments: Vec::new(),
             environment: Vec::new(),
             data: None,
+            before: Vec::new(),
         }
     }
 
@@ -67,6 +72,13 @@ impl Setup {
         self
     }
 
+    /// With its data on this disk, which only the server sees.
+    #[must_use]
+    pub fn on(mut self, disk: &SmallDisk) -> Self {
+        self.before = disk.enter().to_vec();
+        self.data(disk.inside().join("data"))
+    }
+
     /// SQLite as the output, sealing soon.
     #[must_use]
     pub fn sqlite(self) -> Self {
@@ -83,7 +95,13 @@ impl Setup {
     }
 
     fn command(&self) -> Command {
-        let mut command = Command::new(&self.binary);
+        let mut words = self
+            .before
+            .iter()
+            .map(OsStr::new)
+            .chain([self.binary.as_os_str()]);
+        let mut command = Command::new(words.next().unwrap_or_default());
+        command.args(words);
         for (name, _) in std::env::vars_os() {
             let text = name.to_string_lossy();
             if text.starts_with("WINDROW_") || text.starts_with("ELASTICSEARCH_") {

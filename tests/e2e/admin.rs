@@ -1,9 +1,12 @@
 //! The admin port: health, readiness, metrics and recent documents, under their own names and under those that
 //! Fluent Bit's users know.
 
+use std::net::SocketAddr;
+
+use windrow_testkit::client::Client;
 use windrow_testkit::load::Load;
 use windrow_testkit::server::samples;
-use windrow_testkit::wait;
+use windrow_testkit::{http, ports, wait};
 
 use crate::{SOON, assert_stored, windrow};
 
@@ -15,6 +18,52 @@ fn health_ready_and_their_twins() {
         assert_eq!(server.get(path).status, 200, "{path}");
     }
     assert_eq!(server.get("/no-such-page").status, 404);
+}
+
+/// A thread that cannot go on: only a new start helps, and a supervisor has to learn it.
+#[test]
+fn documents_that_nobody_reads_any_more_make_it_unhealthy() {
+    struct Ends(std::process::Child);
+    impl Drop for Ends {
+        fn drop(&mut self) {
+            self.0.kill().ok();
+            self.0.wait().ok();
+        }
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let [forward, admin] =
+        [ports::free(), ports::free()].map(|port| SocketAddr::from(([127, 0, 0, 1], port)));
+    let mut child = std::process::Command::new(env!("CARGO_BIN_EXE_windrow"))
+        .args([
+            "--output",
+            "stdout",
+            "--linger",
+            "10ms",
+            "--listen",
+            &forward.to_string(),
+        ])
+        .args(["--admin", &admin.to_string(), "--data-dir"])
+        .arg(folder.path())
+        .stdin(std::process::Stdio::null())
+        .stdout(std::process::Stdio::piped())
+        .stderr(std::process::Stdio::null())
+        .spawn()
+        .unwrap();
+    drop(child.stdout.take());
+    let _ends = Ends(child);
+    let health = || http::get(&format!("http://{admin}/health"));
+    wait::until_true("it to be alive", SOON, || {
+        health().is_ok_and(|answer| answer.status == 200)
+    });
+    let line = serde_json::json!({"traceId": "a", "message": "request completed"});
+    Client::connect(forward).send("app", "c1", &[(1_790_000_000, 0, line)]);
+    wait::until("/health to fail", SOON, || match health() {
+        Ok(answer) if answer.status == 503 && answer.text.contains("standard output") => Ok(()),
+        other => Err(format!("{other:?}")),
+    });
+    let ready = http::get(&format!("http://{admin}/ready")).unwrap();
+    assert_eq!(ready.status, 503);
+    assert!(ready.text.contains("standard output"), "{}", ready.text);
 }
 
 #[test]

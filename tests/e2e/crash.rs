@@ -42,8 +42,8 @@ fn kill_along(server: &mut Server, running: &Running, times: u64) {
 #[test]
 fn with_the_embedded_store() {
     let mut server = windrow().sqlite().start();
-    let running = load(&server, "s", 12_000).start();
-    kill_along(&mut server, &running, 8);
+    let running = load(&server, "s", 20_000).start();
+    kill_along(&mut server, &running, 20);
     let report = running.finish();
     assert!(report.resent > 0, "no kill was noticed, so nothing is shown");
     assert_stored(&server, &report);
@@ -90,10 +90,10 @@ fn with_a_real_elasticsearch() {
     let mut server = windrow().elasticsearch(&node.url(), "killed").start();
     let running = Load {
         mode: Mode::Gzip,
-        ..load(&server, "k", 12_000)
+        ..load(&server, "k", 20_000)
     }
     .start();
-    kill_along(&mut server, &running, 6);
+    kill_along(&mut server, &running, 20);
     let report = running.finish();
     check::eventually(&report.ledger, 2 * SOON, || client.documents("killed-*")).assert_clean();
     assert!(server.terminate(SOON).success());

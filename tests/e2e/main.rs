@@ -6,10 +6,12 @@
 mod admin;
 mod crash;
 mod dead_letter;
+mod disk;
 mod first_scene;
 mod fluent_bit;
 mod load_elasticsearch;
 mod load_sqlite;
+mod memory;
 mod midnight;
 mod no_trace_id;
 mod outage;

@@ -364,6 +364,7 @@ fn a_sink_that_panics_stops_the_journal_and_leaves_nobody_waiting() {
         matches!(journal.append(0, Bytes::new()).wait(), Err(AppendError::Closed))
     });
     assert!(matches!(journal.usage().blocked, Some(Blocked::Failing(_))));
+    assert_eq!(journal.usage().ended, Some("writer"));
     journal.close();
     // It was durable: the next life has it.
     let (_, recovery) = Journal::open(small(dir.path()), Box::new(())).unwrap();
@@ -453,12 +454,17 @@ fn those_who_go_away_while_the_journal_is_blocked_do_not_pile_up() {
     );
 }
 
-/// On a real small disk, for instance `mount -t tmpfs -o size=8m tmpfs DIR` (or a loop mount of ext4):
-/// `WINDROW_SMALL_DISK=DIR cargo test --lib journal -- --ignored`.
+/// On a tmpfs of its own, or on the small file system (8 to 64 MiB) that `WINDROW_SMALL_DISK` names, say an ext4.
 #[test]
-#[ignore = "needs a file system of 8 to 64 MiB, named by WINDROW_SMALL_DISK"]
 fn a_really_full_disk_blocks_and_goes_on_by_itself() {
-    let disk = std::path::PathBuf::from(std::env::var("WINDROW_SMALL_DISK").unwrap());
+    let mounted;
+    let disk = match std::env::var_os("WINDROW_SMALL_DISK") {
+        Some(folder) => std::path::PathBuf::from(folder),
+        None => {
+            mounted = windrow_testkit::need!(windrow_testkit::disk::SmallDisk::mount(16 << 20));
+            mounted.outside()
+        }
+    };
     let dir = tempfile::tempdir_in(&disk).unwrap();
     let options = Options {
         segment_bytes: 2 << 20,

@@ -1,0 +1,67 @@
+//! More open traces than fit into memory: the limit holds, and nothing is dropped. Most traces are written early for lack
+//! of room, and joined when their last line comes.
+
+use windrow_testkit::check;
+use windrow_testkit::load::Load;
+
+use crate::{SOON, windrow};
+
+const LIMIT: u64 = 64 << 20;
+
+/// The program itself, the buffers of connections, the store's cache, and what an allocator keeps.
+const BASE: u64 = 64 << 20;
+
+/// `WINDROW_TEST_OPEN_TRACES=2000000` is the long form, a few minutes.
+#[test]
+fn open_traces_beyond_the_memory_limit() {
+    let traces = std::env::var("WINDROW_TEST_OPEN_TRACES")
+        .map_or(200_000, |text| text.parse().expect("a number of traces"));
+    let mut server = windrow()
+        .sqlite()
+        .arg("--memory-limit", format!("{LIMIT}"))
+        .arg("--max-traces", "10000000")
+        .arg("--idle-timeout", "1h")
+        .start();
+    // All first lines before any second one: this many traces are open at once.
+    let report = Load {
+        traces,
+        open: traces,
+        lines: 2,
+        chunk_records: 1000,
+        filler: 20,
+        per_second: 1_000_000,
+        give_up: 10 * SOON,
+        ack_timeout: 10 * SOON,
+        ..Load::new(server.forward(), "m")
+    }
+    .run();
+    let evicted = server.metric("windrow_traces_evicted_total");
+    assert!(evicted > 0.0, "all fit, so nothing is shown");
+    // Counting is quick, looking at every document is not: once, at the end.
+    windrow_testkit::wait::until("all traces to be complete", 10 * SOON, || {
+        let [open, delivered, difference] = [
+            "windrow_records_open",
+            "windrow_records_delivered_total",
+            "windrow_audit_difference",
+        ]
+        .map(|name| server.metric(name));
+        #[expect(clippy::cast_precision_loss, reason = "far less than 2^52 records")]
+        let all = 2.0 * traces as f64;
+        if open < 0.5 && (delivered - all).abs() < 0.5 && difference.abs() < 0.5 {
+            Ok(())
+        } else {
+            Err(format!(
+                "{open} open, {delivered} of {all} delivered, difference {difference}"
+            ))
+        }
+    });
+    check::compare(&report.ledger, &server.stored()).assert_clean();
+    assert!(server.metric("windrow_records_dead_letter_total") < 0.5);
+    let peak = server.process().peak_resident_bytes().unwrap();
+    println!(
+        "{traces} traces, {evicted} written early, {} MiB at most",
+        peak >> 20
+    );
+    assert!(peak < LIMIT + BASE, "{} MiB were resident", peak >> 20);
+    assert!(server.terminate(SOON).success());
+}
