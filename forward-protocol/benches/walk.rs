@@ -58,7 +58,7 @@ fn stream(metadata: bool) -> Vec<u8> {
 struct TraceId<'a>(Option<&'a [u8]>);
 
 impl<'a> Visitor<'a> for TraceId<'a> {
-    fn record(&mut self) {
+    fn record(&mut self, _pairs: u32) {
         self.0 = None;
     }
 

@@ -20,6 +20,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use bytes::Bytes;
 
 use crate::hold::Hold;
+use crate::trace::Holds;
 
 /// Elasticsearch refuses document ids of more bytes than this.
 pub const MAX_ID_BYTES: usize = 512;
@@ -48,7 +49,7 @@ pub struct Sealed {
     pub json: Bytes,
     /// One bit per output that has not confirmed it yet.
     waiting: AtomicU8,
-    holds: Mutex<Vec<Hold>>,
+    holds: Mutex<Holds<Hold>>,
     account: Arc<Account>,
     /// Lines that an output had already, and whether one gave the document up.
     repeated: AtomicU32,
@@ -92,7 +93,7 @@ pub struct Parts {
     /// See [`Sealed::json`].
     pub json: Bytes,
     /// Claims on the journal records that it was made of.
-    pub holds: Vec<Hold>,
+    pub holds: Holds<Hold>,
     /// The memory of the buffer that it lies in.
     pub charge: Arc<Charge>,
     /// Where its lines are counted.

@@ -15,7 +15,7 @@ use tokio::sync::mpsc;
 
 use super::aside::{Aside, Why};
 use super::feed::{Next, Outlet};
-use super::look::{Found, Look, metadata};
+use super::look::{Found, Look, look_again, metadata, watched};
 use super::window::Window;
 use crate::clock::unix_us;
 use crate::config::Rule;
@@ -23,7 +23,9 @@ use crate::hold::{Held, Hold, Release};
 use crate::journal::{Journal, Record};
 use crate::metrics::{FlushReason, Metrics};
 use crate::output::{Account, Batch, Charge, Parts, Sealed, document_id};
-use crate::trace::{Added, Closed, Incoming, Names, PartId, PartInfo, Reason, Renderer, Table};
+use crate::trace::{
+    Added, Closed, Holds, Incoming, Names, PartId, Reason, Renderer, Scratch, ShapeId, Shapes, Single, Table,
+};
 
 /// Documents are handed on when they take this many bytes, or when nothing more is there to be gathered.
 const BATCH_BYTES: usize = 512 << 10;
@@ -71,6 +73,7 @@ pub(crate) struct Gatherer {
     journal: Journal,
     table: Table<Hold>,
     window: Window,
+    shapes: Shapes,
     renderer: Renderer,
     outputs: Vec<mpsc::Sender<Batch>>,
     output_bytes: Arc<AtomicUsize>,
@@ -84,7 +87,7 @@ pub(crate) struct Gatherer {
     tags: std::collections::HashMap<Box<[u8]>, Arc<str>, foldhash::fast::RandomState>,
     text: Vec<u8>,
     ready: Vec<Rendered>,
-    parts: Vec<PartInfo>,
+    scratch: Scratch,
 }
 
 /// A document in the buffer.
@@ -95,7 +98,7 @@ struct Rendered {
     last: i64,
     lines: u32,
     end: usize,
-    holds: Vec<Hold>,
+    holds: Holds<Hold>,
 }
 
 /// What gathering is connected to.
@@ -135,6 +138,10 @@ impl Gatherer {
         Self {
             table: Table::new(settings.table.clone()),
             window: Window::new(settings.window),
+            shapes: Shapes::new(
+                settings.names.clone(),
+                watched(&settings.names, &settings.complete),
+            ),
             settings,
             journal,
             renderer: Renderer::default(),
@@ -150,7 +157,7 @@ impl Gatherer {
             tags: std::collections::HashMap::default(),
             text: Vec::with_capacity(BATCH_BYTES + (64 << 10)),
             ready: Vec::new(),
-            parts: Vec::new(),
+            scratch: Scratch::default(),
         }
     }
 
@@ -317,14 +324,11 @@ impl Gatherer {
         let mut defect = None;
         let mut scratch = Vec::new();
         loop {
-            let mut look = Look {
-                names: &self.settings.names,
-                complete: &self.settings.complete,
-                found: Found::default(),
+            let mut look = Look::new(&self.shapes, &self.settings.complete);
+            let Some(next) = entries.next_with(&mut look) else {
+                break;
             };
-            let next = entries.next_with(&mut look);
-            let found = look.found;
-            let Some(next) = next else { break };
+            let found = look.found();
             records += 1;
             let number = *position;
             *position += 1;
@@ -333,6 +337,9 @@ impl Gatherer {
                     let time = entry.time.or_received(origin.received.saturating_mul(1000));
                     invalid += u64::from(entry.time == forward_protocol::entries::Time::Invalid);
                     let metadata = metadata(&entry, &mut scratch);
+                    let Settings { names, complete, .. } = &self.settings;
+                    let found =
+                        found.unwrap_or_else(|| look_again(&mut self.shapes, names, complete, entry.record));
                     self.record(&entry, &found, metadata, time, number, origin, now);
                 }
                 Err(bad) => {
@@ -380,8 +387,8 @@ impl Gatherer {
         origin: Origin<'_>,
         now: i64,
     ) {
-        let Some((_, key)) = found.key else {
-            self.single(entry, metadata, time, position, origin);
+        let Some(key) = found.key else {
+            self.single(entry, found.shape, metadata, time, position, origin);
             return;
         };
         let incoming = Incoming {
@@ -394,6 +401,8 @@ impl Gatherer {
             metadata,
             tag: origin.tag,
             completes: found.completes,
+            shape: found.shape,
+            text: found.text_in(entry.record),
         };
         if self.table.add(now, &incoming, || origin.hold.another()) == Added::NoRoom {
             self.aside.put(
@@ -406,11 +415,24 @@ impl Gatherer {
     }
 
     /// A record without a trace id is a document of its own, at once.
-    fn single(&mut self, entry: &Entry<'_>, metadata: &[u8], time: i64, position: u32, origin: Origin<'_>) {
+    fn single(
+        &mut self,
+        entry: &Entry<'_>,
+        shape: Option<ShapeId>,
+        metadata: &[u8],
+        time: i64,
+        position: u32,
+        origin: Origin<'_>,
+    ) {
         let names = &self.settings.names;
-        let extent = self
-            .renderer
-            .single(&mut self.text, names, time, origin.tag, entry.record, metadata);
+        let single = Single {
+            shape: shape.and_then(|id| self.shapes.get(id)),
+            time,
+            tag: origin.tag,
+            record: entry.record,
+            metadata,
+        };
+        let extent = self.renderer.single(&mut self.text, names, &single);
         self.metrics.traces_flushed[FlushReason::NoTrace].inc();
         self.ready.push(Rendered {
             id: origin.part.document_id(position),
@@ -419,7 +441,7 @@ impl Gatherer {
             last: extent.last,
             lines: 1,
             end: self.text.len(),
-            holds: vec![origin.hold.another()],
+            holds: std::iter::once(origin.hold.another()).collect(),
         });
         if self.text.len() >= BATCH_BYTES {
             self.hand_over();
@@ -447,11 +469,14 @@ impl Gatherer {
     }
 
     fn render(&mut self, closed: Closed<Hold>, now: i64, flushed: FlushReason) {
-        let Closed { key, trace, reason } = closed;
-        let (gathered, twice) = trace.gathered(&key, reason, now, &mut self.parts);
-        let extent = self
-            .renderer
-            .trace(&mut self.text, &self.settings.names, gathered);
+        let Closed {
+            key,
+            mut trace,
+            reason,
+        } = closed;
+        let (mut gathered, twice) = trace.gathered(reason, now, &mut self.scratch);
+        let (out, names) = (&mut self.text, &self.settings.names);
+        let extent = self.renderer.trace(out, names, &self.shapes, &mut gathered);
         if twice > 0 {
             self.account
                 .duplicate
@@ -468,7 +493,7 @@ impl Gatherer {
             last: extent.last,
             lines: extent.lines,
             end: self.text.len(),
-            holds: trace.into_holds().collect(),
+            holds: trace.into_holds(),
         });
     }
 

@@ -2,53 +2,164 @@
 //!
 //! Owns the order of preference of the id's names, and how an entry's metadata and its group's become one map.
 
-use forward_protocol::entries::{Entry, Key, Pair, Visitor};
+use forward_protocol::entries::{Entry, Key, MapPairs, Pair, Visitor};
 use forward_protocol::msgpack::{write_map_len, write_str};
 
 use crate::config::Rule;
-use crate::trace::{Head, Names, as_text, head, write_value};
+use crate::trace::{Head, Names, Role, Shape, ShapeId, Shapes, Span, as_text, head, write_value};
 
 /// What one walk over a record finds.
-#[derive(Default)]
+#[derive(Clone, Copy, Default)]
 pub(super) struct Found<'a> {
-    /// The trace id, and how preferred the name is that it stands under.
-    pub(super) key: Option<(usize, &'a [u8])>,
+    /// The trace id.
+    pub(super) key: Option<&'a [u8]>,
     pub(super) completes: bool,
+    /// The shape of the record.
+    pub(super) shape: Option<ShapeId>,
+    /// Its text, when it has a shape.
+    text: Option<&'a [u8]>,
 }
 
-/// Looks at the pairs of a record for the trace id and for completion, while the record is walked.
+impl Found<'_> {
+    /// Where the text lies in the record that it was found in.
+    pub(super) fn text_in(&self, record: &[u8]) -> Option<Span> {
+        let text = self.text?;
+        let at = (text.as_ptr() as usize).checked_sub(record.as_ptr() as usize)?;
+        Some(Span::new(at, text.len()))
+    }
+}
+
+/// Looks at a record while it is walked, in the hope that it has the shape that the last one with as many fields had.
 pub(super) struct Look<'s, 'a> {
-    pub(super) names: &'s Names,
-    pub(super) complete: &'s [Rule],
-    pub(super) found: Found<'a>,
+    shapes: &'s Shapes,
+    complete: &'s [Rule],
+    shape: Option<(ShapeId, &'s Shape)>,
+    slot: usize,
+    found: Found<'a>,
+}
+
+impl<'s, 'a> Look<'s, 'a> {
+    pub(super) fn new(shapes: &'s Shapes, complete: &'s [Rule]) -> Self {
+        Self {
+            shapes,
+            complete,
+            shape: None,
+            slot: 0,
+            found: Found::default(),
+        }
+    }
+
+    /// What was found in the record that was walked last, if it has the shape.
+    #[inline]
+    pub(super) fn found(&self) -> Option<Found<'a>> {
+        let (id, shape) = self.shape?;
+        (self.slot == shape.slots().len()).then_some(Found {
+            shape: Some(id),
+            ..self.found
+        })
+    }
+
+    /// Looks at a whole record as one of this shape.
+    fn whole(shapes: &'s Shapes, complete: &'s [Rule], id: ShapeId, record: &'a [u8]) -> Option<Found<'a>> {
+        let mut look = Self::new(shapes, complete);
+        look.shape = shapes.get(id).map(|shape| (id, shape));
+        for pair in MapPairs::new(record) {
+            look.pair(pair);
+        }
+        look.found()
+    }
 }
 
 impl<'a> Visitor<'a> for Look<'_, 'a> {
     #[inline]
-    fn record(&mut self) {
+    fn record(&mut self, pairs: u32) {
         self.found = Found::default();
+        self.slot = 0;
+        let shapes = self.shapes;
+        self.shape = shapes
+            .guess(pairs)
+            .and_then(|id| shapes.get(id).map(|shape| (id, shape)));
     }
 
     #[inline]
     fn pair(&mut self, pair: Pair<'a>) {
-        let Key::Text(name) = pair.key else { return };
-        if let Some(rank) = self.names.keys.iter().position(|key| key.as_bytes() == name)
-            && self.found.key.is_none_or(|(best, _)| rank < best)
+        let Some((_, shape)) = self.shape else { return };
+        let slot = match (shape.slots().get(self.slot), pair.key) {
+            (Some(slot), Key::Text(name)) if slot.is_named(name) => slot,
+            _ => {
+                self.shape = None;
+                return;
+            }
+        };
+        self.slot += 1;
+        if slot.role() != Role::Plain {
+            let Some((Head::Str(text), _)) = head(pair.value, 0) else {
+                self.shape = None;
+                return;
+            };
+            match slot.role() {
+                Role::Id { .. } if text.is_empty() => self.shape = None,
+                Role::Id { .. } => self.found.key = Some(text),
+                Role::Joined => self.found.text = Some(text),
+                Role::Text | Role::Plain => {}
+            }
+        }
+        if slot.is_watched() && !self.found.completes {
+            let is_text = matches!(slot.role(), Role::Joined | Role::Text);
+            self.found.completes = completes(self.complete, is_text, slot.name(), pair.value);
+        }
+    }
+}
+
+/// The names of fields that completion depends on.
+pub(super) fn watched(names: &Names, complete: &[Rule]) -> Vec<String> {
+    let concerned = |rule: &Rule| match &rule.field {
+        Some(field) => vec![field.to_string()],
+        None => names.text.clone(),
+    };
+    complete.iter().flat_map(concerned).collect()
+}
+
+/// Looks at a record whose shape was not guessed: learns it, or looks without one.
+#[inline(never)]
+pub(super) fn look_again<'a>(
+    shapes: &mut Shapes,
+    names: &Names,
+    complete: &[Rule],
+    record: &'a [u8],
+) -> Found<'a> {
+    if let Some(id) = shapes.find(record)
+        && let Some(found) = Look::whole(shapes, complete, id, record)
+    {
+        return found;
+    }
+    let mut found = Found::default();
+    let mut best = usize::MAX;
+    for pair in MapPairs::new(record) {
+        let Key::Text(name) = pair.key else { continue };
+        if let Some(rank) = names.keys.iter().position(|key| key.as_bytes() == name)
+            && rank < best
             && let Some((value, _)) = head(pair.value, 0)
             && let Some(id) = as_text(value).filter(|id| !id.is_empty())
         {
-            self.found.key = Some((rank, id));
+            found.key = Some(id);
+            best = rank;
         }
-        if !self.found.completes {
-            self.found.completes = self.complete.iter().any(|rule| {
-                let concerned = match &rule.field {
-                    Some(field) => field.as_bytes() == name,
-                    None => self.names.text.iter().any(|text| text.as_bytes() == name),
-                };
-                concerned && passes(rule, pair.value)
-            });
-        }
+        let is_text = names.text.iter().any(|text| text.as_bytes() == name);
+        found.completes = found.completes || completes(complete, is_text, name, pair.value);
     }
+    found
+}
+
+/// Whether one of the rules that concern this field passes. `is_text`: its name is one that may hold the text.
+fn completes(complete: &[Rule], is_text: bool, name: &[u8], value: &[u8]) -> bool {
+    complete.iter().any(|rule| {
+        let concerned = match &rule.field {
+            Some(field) => field.as_bytes() == name,
+            None => is_text,
+        };
+        concerned && passes(rule, value)
+    })
 }
 
 fn passes(rule: &Rule, value: &[u8]) -> bool {

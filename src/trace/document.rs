@@ -4,26 +4,15 @@
 //! newest value of every other field, and the `windrow` object at the end. `union` writes the same shape from two
 //! documents. Does not decide when a trace is sealed.
 
+use std::sync::Arc;
+
 use super::fields::{Fields, Names};
-use super::json::{self, write_escaped, write_string};
+use super::json::{self, Head, write_escaped, write_string};
+use super::lines::Line;
 use super::part::PartId;
+use super::shape::{Role, Shape, ShapeId, Shapes};
 use super::state::{LineState, PartState, Place, Reason, Writer};
 use super::time::write_rfc3339;
-
-/// One record of a trace that is being sealed.
-#[derive(Clone, Copy, Debug)]
-pub struct Line<'a> {
-    /// Event time, Unix ns.
-    pub time: i64,
-    /// Number of its part in `Gathered::parts`.
-    pub part: u32,
-    /// Number of the record in the chunk that it came with.
-    pub position: u32,
-    /// The record: a MessagePack map.
-    pub record: &'a [u8],
-    /// Its metadata: a MessagePack map, or empty.
-    pub metadata: &'a [u8],
-}
 
 /// One part of a trace that is being sealed.
 #[derive(Clone, Copy, Debug)]
@@ -43,14 +32,31 @@ pub struct Gathered<'a> {
     pub key: &'a [u8],
     /// The parts, in the order in which they were received.
     pub parts: &'a [PartInfo],
+    /// Where the lines lie.
+    pub buffer: &'a [u8],
     /// The lines, in any order.
-    pub lines: Vec<Line<'a>>,
+    pub lines: &'a mut [Line],
     /// The tags under which they came, sorted, each once.
-    pub tags: Vec<&'a str>,
+    pub tags: &'a [Arc<str>],
     /// Why it is sealed.
     pub reason: Reason,
     /// When, Unix µs.
     pub sealed_at: i64,
+}
+
+/// A record without a trace id.
+#[derive(Clone, Copy, Debug)]
+pub struct Single<'a> {
+    /// The shape that it is of, if one is known.
+    pub shape: Option<&'a Shape>,
+    /// Event time, Unix ns.
+    pub time: i64,
+    /// The tag under which it came.
+    pub tag: &'a str,
+    /// The record: a MessagePack map.
+    pub record: &'a [u8],
+    /// Its metadata: a MessagePack map, or empty.
+    pub metadata: &'a [u8],
 }
 
 /// What the outputs need to know of a rendered document besides its text.
@@ -84,61 +90,66 @@ pub(crate) struct About<'a, T> {
 }
 
 impl Renderer {
-    /// Appends the document of a whole trace to `out`, without a newline.
-    ///
-    /// # Panics
-    ///
-    /// Never; a trace without lines gives a document without lines.
-    pub fn trace(&mut self, out: &mut Vec<u8>, names: &Names, mut trace: Gathered<'_>) -> Extent {
-        sort(&mut trace.lines, trace.parts);
+    /// Appends the document of a whole trace to `out`, without a newline. `shapes` is where the lines' shapes are from.
+    pub fn trace(
+        &mut self,
+        out: &mut Vec<u8>,
+        names: &Names,
+        shapes: &Shapes,
+        trace: &mut Gathered<'_>,
+    ) -> Extent {
+        sort(trace.lines, trace.parts);
+        let trace = &*trace;
         let first = trace.lines.first().map_or(0, |line| line.time);
         let last = trace.lines.last().map_or(0, |line| line.time);
         let count = trace.lines.len();
+        begin(out, first, names.key(), trace.key);
 
+        let shape = Self::only_shape(trace).and_then(|id| shapes.get(id));
         let mut fields = Fields::default();
         let mut metadata = Fields::default();
-        let mut texts = Vec::with_capacity(count);
-        let mut text_rank = usize::MAX;
-        for (number, line) in trace.lines.iter().enumerate() {
-            let text = fields.add_record(names, line.record, number as u32, true);
-            if let Some((rank, _)) = text {
-                text_rank = text_rank.min(rank);
+        let text_name = if let Some(shape) = shape {
+            let name = shape.text_rank().and_then(|rank| names.text.get(rank));
+            let text = |line: &Line| line.text.map(|text| text.of(trace.buffer));
+            self.texts(out, name, trace.lines.iter().map(text));
+            if let Some(line) = trace.lines.last() {
+                write_fields(out, shape, line.record.of(trace.buffer));
             }
-            texts.push(text.map(|(_, bytes)| bytes));
-            if !line.metadata.is_empty() {
-                metadata.add_map(line.metadata, number as u32);
-            }
-        }
-        let text_name = names.text.get(text_rank).map(String::as_str);
-
-        begin(out, first, names.key(), trace.key);
-        self.text_lengths.clear();
-        if let Some(name) = text_name {
-            out.push(b',');
-            write_string(out, name.as_bytes());
-            out.extend_from_slice(b":\"");
-            let mut some = false;
-            for text in &texts {
-                self.text_lengths.push(text.map(|text| {
-                    if some {
-                        out.extend_from_slice(b"\\n");
-                    }
-                    some = true;
-                    write_escaped(out, text) as u32
-                }));
-            }
-            out.push(b'"');
+            name
         } else {
-            self.text_lengths.resize(count, None);
-        }
-        for field in &fields.list {
-            out.push(b',');
-            write_string(out, &field.name);
-            out.push(b':');
-            json::write_value(out, field.map, field.value);
-        }
+            let mut texts = Vec::with_capacity(count);
+            let mut best = usize::MAX;
+            for (number, line) in trace.lines.iter().enumerate() {
+                let record = line.record.of(trace.buffer);
+                let text = if record.is_empty() {
+                    let rank = line
+                        .shape
+                        .and_then(|id| shapes.get(id))
+                        .and_then(Shape::text_rank);
+                    rank.zip(line.text.map(|text| text.of(trace.buffer)))
+                } else {
+                    fields.add_record(names, record, number as u32, true)
+                };
+                if let Some((rank, _)) = text {
+                    best = best.min(rank);
+                }
+                texts.push(text.map(|(_, bytes)| bytes));
+                if !line.metadata.is_empty() {
+                    metadata.add_map(line.metadata.of(trace.buffer), number as u32);
+                }
+            }
+            let name = names.text.get(best);
+            self.texts(out, name, texts.iter().copied());
+            for field in &fields.list {
+                out.push(b',');
+                write_string(out, &field.name);
+                out.push(b':');
+                json::write_value(out, field.map, field.value);
+            }
+            name
+        };
 
-        let is_late = |line: &&Line<'_>| {
+        let is_late = |line: &&Line| {
             trace
                 .parts
                 .get(line.part as usize)
@@ -158,7 +169,7 @@ impl Renderer {
             first,
             last,
             lines: count,
-            tags: &trace.tags,
+            tags: trace.tags,
             parts: trace.parts.len(),
             late,
             truncated: total.saturating_sub(kept),
@@ -177,13 +188,56 @@ impl Renderer {
             out.push(b'}');
         }
         out.extend_from_slice(b",\"state\":\"");
-        self.write_state(out, names, text_name, &trace, &fields, &metadata);
+        self.write_state(
+            out,
+            names,
+            text_name.map(String::as_str),
+            trace,
+            &fields,
+            &metadata,
+        );
         out.extend_from_slice(b"\"}}");
         Extent {
             first,
             last,
             lines: count as u32,
         }
+    }
+
+    /// The shape that all lines have, when the last of them has everything that the fields need.
+    fn only_shape(trace: &Gathered<'_>) -> Option<ShapeId> {
+        let (last, others) = trace.lines.split_last()?;
+        let stripped = |line: &Line| line.record.is_empty() && line.shape == last.shape;
+        (!last.record.is_empty() && last.metadata.is_empty() && others.iter().all(stripped))
+            .then_some(last.shape)?
+    }
+
+    /// Appends the joined text under `name`, if there is one, and remembers the length of each line's.
+    fn texts<'a>(
+        &mut self,
+        out: &mut Vec<u8>,
+        name: Option<&String>,
+        texts: impl Iterator<Item = Option<&'a [u8]>>,
+    ) {
+        self.text_lengths.clear();
+        let Some(name) = name else {
+            self.text_lengths.extend(texts.map(|_| None));
+            return;
+        };
+        out.push(b',');
+        write_string(out, name.as_bytes());
+        out.extend_from_slice(b":\"");
+        let mut some = false;
+        self.text_lengths.extend(texts.map(|text| {
+            text.map(|text| {
+                if some {
+                    out.extend_from_slice(b"\\n");
+                }
+                some = true;
+                write_escaped(out, text) as u32
+            })
+        }));
+        out.push(b'"');
     }
 
     fn write_state(
@@ -233,25 +287,28 @@ impl Renderer {
     }
 
     /// Appends the document of one record without a trace id to `out`, without a newline.
-    pub fn single(
-        &mut self,
-        out: &mut Vec<u8>,
-        names: &Names,
-        time: i64,
-        tag: &str,
-        record: &[u8],
-        metadata: &[u8],
-    ) -> Extent {
-        let mut fields = Fields::default();
-        fields.add_record(names, record, 0, false);
+    pub fn single(&mut self, out: &mut Vec<u8>, names: &Names, single: &Single<'_>) -> Extent {
+        let Single {
+            shape,
+            time,
+            tag,
+            record,
+            metadata,
+        } = *single;
         out.extend_from_slice(b"{\"@timestamp\":\"");
         write_rfc3339(out, time);
         out.push(b'"');
-        for field in &fields.list {
-            out.push(b',');
-            write_string(out, &field.name);
-            out.push(b':');
-            json::write_value(out, field.map, field.value);
+        if let Some(shape) = shape {
+            write_all_fields(out, shape, record);
+        } else {
+            let mut fields = Fields::default();
+            fields.add_record(names, record, 0, false);
+            for field in &fields.list {
+                out.push(b',');
+                write_string(out, &field.name);
+                out.push(b':');
+                json::write_value(out, field.map, field.value);
+            }
         }
         out.extend_from_slice(b",\"windrow\":{\"tags\":[");
         write_string(out, tag.as_bytes());
@@ -266,6 +323,41 @@ impl Renderer {
             last: time,
             lines: 1,
         }
+    }
+}
+
+/// The fields of a record of this shape, but for those that the document has in another place.
+fn write_fields(out: &mut Vec<u8>, shape: &Shape, record: &[u8]) {
+    let Some((Head::Map(_), mut at)) = json::head(record, 0) else {
+        return;
+    };
+    for slot in shape.slots() {
+        let Some((_, value)) = json::head(record, at) else {
+            return;
+        };
+        at = if matches!(slot.role(), Role::Joined | Role::Id { own: true }) {
+            match json::head(record, value) {
+                Some((_, next)) => next,
+                None => return,
+            }
+        } else {
+            out.extend_from_slice(slot.json());
+            json::write_value(out, record, value)
+        };
+    }
+}
+
+/// All fields of a record of this shape.
+fn write_all_fields(out: &mut Vec<u8>, shape: &Shape, record: &[u8]) {
+    let Some((Head::Map(_), mut at)) = json::head(record, 0) else {
+        return;
+    };
+    for slot in shape.slots() {
+        let Some((_, value)) = json::head(record, at) else {
+            return;
+        };
+        out.extend_from_slice(slot.json());
+        at = json::write_value(out, record, value);
     }
 }
 
@@ -294,8 +386,8 @@ impl Expected {
 }
 
 /// Event time, then reception, then part id and position: a total order that does not depend on who gathered.
-fn sort(lines: &mut [Line<'_>], parts: &[PartInfo]) {
-    let key = |line: &Line<'_>| {
+fn sort(lines: &mut [Line], parts: &[PartInfo]) {
+    let key = |line: &Line| {
         let part = parts.get(line.part as usize);
         (
             line.time,

@@ -174,12 +174,9 @@ impl<'a> Fields<'a> {
 
     #[inline(never)]
     fn put_elsewhere(&mut self, name: Cow<'a, [u8]>, line: u32, map: &'a [u8], value: usize) {
-        let name = if is_reserved(&name) {
-            renamed(&name)
-        } else if std::str::from_utf8(&name).is_err() {
-            Cow::Owned(String::from_utf8_lossy(&name).into_owned().into_bytes())
-        } else {
-            name
+        let name = match document_name(&name) {
+            Cow::Owned(other) => Cow::Owned(other),
+            Cow::Borrowed(_) => name,
         };
         if let Some(field) = self.list.iter_mut().find(|field| field.name == name) {
             (field.line, field.map, field.value) = (line, map, value);
@@ -191,6 +188,17 @@ impl<'a> Fields<'a> {
                 value,
             });
         }
+    }
+}
+
+/// The name that a field of a record has in a document: valid UTF-8, and none that the document needs itself.
+pub(super) fn document_name(name: &[u8]) -> Cow<'_, [u8]> {
+    if is_reserved(name) {
+        renamed(name)
+    } else if std::str::from_utf8(name).is_err() {
+        Cow::Owned(String::from_utf8_lossy(name).into_owned().into_bytes())
+    } else {
+        Cow::Borrowed(name)
     }
 }
 

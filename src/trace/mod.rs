@@ -9,7 +9,9 @@
 mod document;
 mod fields;
 mod json;
+mod lines;
 mod part;
+mod shape;
 mod state;
 mod table;
 mod time;
@@ -18,11 +20,13 @@ mod union;
 #[cfg(test)]
 mod tests;
 
-pub use self::document::{Extent, Gathered, Line, PartInfo, Renderer};
+pub use self::document::{Extent, Gathered, PartInfo, Renderer, Single};
 pub use self::fields::Names;
+pub use self::lines::{Line, Span};
 pub use self::part::PartId;
+pub use self::shape::{Role, Shape, ShapeId, Shapes};
 pub use self::state::Reason;
-pub use self::table::{Added, Closed, Incoming, Limits, Table, Trace};
+pub use self::table::{Added, Closed, Holds, Incoming, Limits, Scratch, Table, Trace};
 pub use self::time::day_of;
 pub use self::union::{NotOurs, Union, part_ids, union};
 pub(crate) use self::{

@@ -10,15 +10,16 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use lru::LruCache;
+use smallvec::SmallVec;
 
-use super::document::{Gathered, Line, PartInfo};
+use super::document::{Gathered, PartInfo};
+use super::lines::{HEADER, Line, Lines, NewLine, Span};
 use super::part::PartId;
+use super::shape::ShapeId;
 use super::state::Reason;
 
-/// Bytes that a trace costs beyond its records: list node, hash slot, key, vectors.
-const TRACE_OVERHEAD: usize = 320;
-/// Bytes before each record in a trace's buffer.
-const HEADER: usize = 24;
+/// Bytes that a trace costs beyond its records: list node, hash slot, key, and what the allocator rounds up.
+const TRACE_OVERHEAD: usize = 448;
 
 /// When traces are sealed. All times in µs.
 #[derive(Clone, Debug)]
@@ -58,6 +59,10 @@ pub struct Incoming<'a> {
     pub tag: &'a Arc<str>,
     /// Whether it says that its trace is complete.
     pub completes: bool,
+    /// Its shape, when it is known, and its values are what the shape asks for.
+    pub shape: Option<ShapeId>,
+    /// With a shape: where its text lies in the record.
+    pub text: Option<Span>,
 }
 
 /// What became of a record.
@@ -70,27 +75,23 @@ pub enum Added {
     NoRoom,
 }
 
-/// A part of an open trace.
-#[derive(Debug)]
-struct Part<H> {
-    info: PartInfo,
-    hold: H,
-}
-
 /// An open trace.
 #[derive(Debug)]
 pub struct Trace<H> {
-    parts: Vec<Part<H>>,
-    /// Records, each behind its header: time, part, position, lengths of record and metadata.
-    buffer: Vec<u8>,
-    tags: Vec<Arc<str>>,
+    key: Arc<[u8]>,
+    parts: SmallVec<[PartInfo; 2]>,
+    /// One for each part.
+    holds: Holds<H>,
+    lines: Lines,
+    tags: SmallVec<[Arc<str>; 1]>,
     opened: i64,
     last_seen: i64,
-    /// Number of records in `buffer`.
-    lines: u32,
     /// It stands in the queue of those that are due.
     queued: bool,
 }
+
+/// What must be held until a trace is written: one for each of its parts, of which there are mostly few.
+pub type Holds<H> = SmallVec<[H; 2]>;
 
 /// A trace that has left the table.
 #[derive(Debug)]
@@ -164,32 +165,27 @@ impl<H> Table<H> {
             trace.queued |= due.is_some();
             self.bytes = self.bytes + cost - before;
             if let Some((due, reason)) = due {
-                self.queue(due, reason, incoming.key);
+                let entry = (due, reason, Arc::clone(&trace.key));
+                if reason == Reason::Completed {
+                    self.due.push_back(entry);
+                } else {
+                    self.due.push_front(entry);
+                }
             }
             return added;
         }
-        let mut trace = Trace::new(now, size);
+        let key: Arc<[u8]> = Arc::from(incoming.key);
+        let mut trace = Trace::new(now, size, Arc::clone(&key));
         let added = trace.add(now, incoming, hold, self.limits.max_trace_bytes, size);
         trace.queued = incoming.completes;
         self.lines += u64::from(added == Added::Kept);
         self.bytes += trace.cost();
-        let key: Arc<[u8]> = Arc::from(incoming.key);
         if incoming.completes {
             let due = now.saturating_add(self.limits.linger);
             self.due.push_back((due, Reason::Completed, Arc::clone(&key)));
         }
         self.open.push(key, trace);
         added
-    }
-
-    #[inline(never)]
-    fn queue(&mut self, due: i64, reason: Reason, key: &[u8]) {
-        let entry = (due, reason, Arc::from(key));
-        if reason == Reason::Completed {
-            self.due.push_back(entry);
-        } else {
-            self.due.push_front(entry);
-        }
     }
 
     /// The next trace that must be sealed by now: complete or too old, idle, or in the way of newer ones.
@@ -232,7 +228,7 @@ impl<H> Table<H> {
         let keys: Vec<Arc<[u8]>> = self
             .open
             .iter()
-            .filter(|(_, trace)| trace.parts.iter().any(|part| pinned(&part.hold)))
+            .filter(|(_, trace)| trace.holds.iter().any(&mut pinned))
             .map(|(key, _)| Arc::clone(key))
             .collect();
         keys.iter()
@@ -243,28 +239,32 @@ impl<H> Table<H> {
     fn close(&mut self, key: &[u8], reason: Reason) -> Option<Closed<H>> {
         let (key, trace) = self.open.pop_entry(key)?;
         self.bytes -= trace.cost();
-        self.lines -= u64::from(trace.lines);
+        self.lines -= u64::from(trace.lines());
         Some(Closed { key, trace, reason })
     }
 }
 
 impl<H> Trace<H> {
-    fn new(now: i64, first: usize) -> Self {
-        // Room for a few records of the size of the first, so that a usual trace grows once or not at all.
-        let buffer = Vec::with_capacity((first * 2).min(4096).max(first));
+    fn new(now: i64, first: usize, key: Arc<[u8]>) -> Self {
         Self {
-            parts: Vec::with_capacity(1),
-            buffer,
-            tags: Vec::new(),
+            key,
+            parts: SmallVec::new(),
+            holds: SmallVec::new(),
+            lines: Lines::new(first),
+            tags: SmallVec::new(),
             opened: now,
             last_seen: now,
-            lines: 0,
             queued: false,
         }
     }
 
     fn cost(&self) -> usize {
-        TRACE_OVERHEAD + self.buffer.capacity() + self.parts.capacity() * size_of::<Part<H>>()
+        let spilled = if self.parts.spilled() {
+            self.parts.capacity() * (size_of::<PartInfo>() + size_of::<H>())
+        } else {
+            0
+        };
+        TRACE_OVERHEAD + self.lines.capacity() + spilled
     }
 
     fn add(
@@ -277,13 +277,13 @@ impl<H> Trace<H> {
     ) -> Added {
         self.last_seen = now;
         // The records of a part follow each other, so only the last part can be this record's.
-        if self.parts.last().is_none_or(|part| part.info.id != incoming.part) {
-            let info = PartInfo {
+        if self.parts.last().is_none_or(|part| part.id != incoming.part) {
+            self.parts.push(PartInfo {
                 id: incoming.part,
                 received: incoming.received,
                 total: 0,
-            };
-            self.parts.push(Part { info, hold: hold() });
+            });
+            self.holds.push(hold());
             if !self
                 .tags
                 .iter()
@@ -293,96 +293,72 @@ impl<H> Trace<H> {
             }
         }
         if let Some(part) = self.parts.last_mut() {
-            part.info.total += 1;
+            part.total += 1;
         }
-        if self.lines > 0 && self.buffer.len() + size > max_bytes {
+        if self.lines.len() > 0 && self.lines.received() + size > max_bytes {
             return Added::NoRoom;
         }
-        let part = self.parts.len() as u32 - 1;
-        let (record, metadata) = (incoming.record.len() as u32, incoming.metadata.len() as u32);
-        let mut header = [0u8; HEADER];
-        header[0..8].copy_from_slice(&incoming.time.to_le_bytes());
-        header[8..12].copy_from_slice(&part.to_le_bytes());
-        header[12..16].copy_from_slice(&incoming.position.to_le_bytes());
-        header[16..20].copy_from_slice(&record.to_le_bytes());
-        header[20..24].copy_from_slice(&metadata.to_le_bytes());
-        if self.buffer.capacity() - self.buffer.len() < size {
-            // Half again instead of twice: open traces are most of the memory.
-            self.buffer.reserve_exact(size.max(self.buffer.len() / 2));
-        }
-        self.buffer.extend_from_slice(&header);
-        self.buffer.extend_from_slice(incoming.record);
-        self.buffer.extend_from_slice(incoming.metadata);
-        self.lines += 1;
+        self.lines.push(&NewLine {
+            time: incoming.time,
+            part: self.parts.len() as u32 - 1,
+            position: incoming.position,
+            shape: incoming.shape,
+            record: incoming.record,
+            metadata: incoming.metadata,
+            text: incoming.text,
+        });
         Added::Kept
     }
 
     /// Records in it.
     pub fn lines(&self) -> u32 {
-        self.lines
+        self.lines.len()
     }
 
     /// The holds of its parts; what it was made of is gone then.
-    pub fn into_holds(self) -> impl Iterator<Item = H> {
-        self.parts.into_iter().map(|part| part.hold)
+    pub fn into_holds(self) -> Holds<H> {
+        self.holds
     }
 
     /// Its content for rendering, and how many of its records are left out because they stand in it twice (a chunk
     /// that came again after the window in which repeated chunks are told).
     pub fn gathered<'a>(
-        &'a self,
-        key: &'a [u8],
+        &'a mut self,
         reason: Reason,
         sealed_at: i64,
-        parts: &'a mut Vec<PartInfo>,
+        scratch: &'a mut Scratch,
     ) -> (Gathered<'a>, u32) {
+        let Scratch { parts, lines } = scratch;
         parts.clear();
-        parts.extend(self.parts.iter().map(|part| part.info));
-        let mut lines = Vec::with_capacity(self.lines as usize);
-        lines.extend(self.iter());
-        let twice = merge_equal_parts(parts, &mut lines);
-        let mut tags: Vec<&str> = self.tags.iter().map(|tag| &**tag).collect();
-        tags.sort_unstable();
+        parts.extend_from_slice(&self.parts);
+        lines.clear();
+        lines.extend(self.lines.iter());
+        let twice = merge_equal_parts(parts, lines);
+        self.tags.sort_unstable();
         (
             Gathered {
-                key,
+                key: &self.key,
                 parts,
+                buffer: self.lines.buffer(),
                 lines,
-                tags,
+                tags: &self.tags,
                 reason,
                 sealed_at,
             },
             twice,
         )
     }
+}
 
-    fn iter(&self) -> impl Iterator<Item = Line<'_>> {
-        let mut rest = self.buffer.as_slice();
-        std::iter::from_fn(move || {
-            let (header, body) = rest.split_first_chunk::<HEADER>()?;
-            let word = |at: usize| {
-                header[at..at + 4]
-                    .try_into()
-                    .map(u32::from_le_bytes)
-                    .unwrap_or_default()
-            };
-            let time = header[..8].try_into().map(i64::from_le_bytes).unwrap_or_default();
-            let (record, body) = body.split_at_checked(word(16) as usize)?;
-            let (metadata, after) = body.split_at_checked(word(20) as usize)?;
-            rest = after;
-            Some(Line {
-                time,
-                part: word(8),
-                position: word(12),
-                record,
-                metadata,
-            })
-        })
-    }
+/// Space for [`Trace::gathered`] that is used again.
+#[derive(Debug, Default)]
+pub struct Scratch {
+    parts: Vec<PartInfo>,
+    lines: Vec<Line>,
 }
 
 /// Makes parts of the same id one. Gives how many lines went because they were there twice.
-fn merge_equal_parts(parts: &mut Vec<PartInfo>, lines: &mut Vec<Line<'_>>) -> u32 {
+fn merge_equal_parts(parts: &mut Vec<PartInfo>, lines: &mut Vec<Line>) -> u32 {
     let few = parts.len() <= 8;
     let unique = if few {
         parts

@@ -96,8 +96,8 @@ impl From<Error> for Defect {
 /// Looks at the records of [`Entries::next_with`] while they are walked.
 pub trait Visitor<'a> {
     /// A record begins. What was seen before belongs to another one, which may have turned out bad: what was gathered
-    /// counts only when `next_with` returns an entry.
-    fn record(&mut self);
+    /// counts only when `next_with` returns an entry. `pairs` is how many pairs it declares.
+    fn record(&mut self, pairs: u32);
     /// The next pair of the record.
     fn pair(&mut self, pair: Pair<'a>);
 }
@@ -142,10 +142,11 @@ impl<'a> Entries<'a> {
     #[inline]
     pub fn next_with(&mut self, visitor: &mut impl Visitor<'a>) -> Option<Result<Entry<'a>, BadEntry<'a>>> {
         self.advance(|buf, at| {
-            visitor.record();
             let (Value::Map(pairs), mut at) = Value::read(buf, at)? else {
+                visitor.record(0);
                 return extent(buf, at);
             };
+            visitor.record(pairs);
             let mut opened = 1;
             for _ in 0..pairs {
                 let (pair, next) = pair_at(buf, at, &mut opened)?;

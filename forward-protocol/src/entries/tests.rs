@@ -232,7 +232,7 @@ fn pairs_are_visited_with_keys_of_every_type() {
 struct Keys<'a>(Vec<Key<'a>>);
 
 impl<'a> Visitor<'a> for Keys<'a> {
-    fn record(&mut self) {
+    fn record(&mut self, _pairs: u32) {
         self.0.clear();
     }
 

@@ -2,6 +2,7 @@
 
 use serde_json::json;
 
+use super::super::Single;
 use super::*;
 
 const S: i64 = 1_000_000_000;
@@ -155,10 +156,13 @@ fn a_record_without_a_trace_is_a_document_of_its_own() {
     let extent = Renderer::default().single(
         &mut out,
         &Names::default(),
-        1_500_000_000 * S,
-        "app.x",
-        &bytes,
-        b"",
+        &Single {
+            shape: None,
+            time: 1_500_000_000 * S,
+            tag: "app.x",
+            record: &bytes,
+            metadata: b"",
+        },
     );
     assert_eq!((extent.first, extent.lines), (1_500_000_000 * S, 1));
     assert_eq!(

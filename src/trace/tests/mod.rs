@@ -1,6 +1,7 @@
 //! Tests of gathering: what the document of a trace is, when a trace is sealed, and that the union is a join.
 
 mod document;
+mod paths;
 mod table;
 mod union;
 
@@ -8,7 +9,7 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
-use super::{Gathered, Line, Names, PartId, PartInfo, Reason, Renderer};
+use super::{Gathered, Line, Names, PartId, PartInfo, Reason, Renderer, Shapes, Span};
 
 /// A record as MessagePack.
 pub(super) fn record(json: &Value) -> Vec<u8> {
@@ -38,31 +39,40 @@ pub(super) fn render(key: &str, parts: &[TestPart], reason: Reason, sealed_at: i
             total: part.records.len() as u32,
         })
         .collect();
-    let lines = parts.iter().zip(0..).flat_map(|(part, number)| {
-        part.records
-            .iter()
-            .zip(0..)
-            .map(move |((time, record, metadata), position)| Line {
+    let mut buffer = Vec::new();
+    let mut lines = Vec::new();
+    for (number, part) in parts.iter().enumerate() {
+        for (position, (time, record, metadata)) in part.records.iter().enumerate() {
+            let mut put = |bytes: &[u8]| {
+                buffer.extend_from_slice(bytes);
+                Span::new(buffer.len() - bytes.len(), bytes.len())
+            };
+            lines.push(Line {
                 time: *time,
-                part: number,
-                position,
-                record,
-                metadata,
-            })
-    });
-    let mut tags: Vec<&str> = parts.iter().map(|part| part.tag).collect();
+                part: number as u32,
+                position: position as u32,
+                shape: None,
+                record: put(record),
+                metadata: put(metadata),
+                text: None,
+            });
+        }
+    }
+    let mut tags: Vec<_> = parts.iter().map(|part| tag(part.tag)).collect();
     tags.sort_unstable();
     tags.dedup();
-    let trace = Gathered {
+    let mut trace = Gathered {
         key: key.as_bytes(),
         parts: &infos,
-        lines: lines.collect(),
-        tags,
+        buffer: &buffer,
+        lines: &mut lines,
+        tags: &tags,
         reason,
         sealed_at,
     };
     let mut out = Vec::new();
-    Renderer::default().trace(&mut out, &Names::default(), trace);
+    let shapes = Shapes::new(Names::default(), Vec::new());
+    Renderer::default().trace(&mut out, &Names::default(), &shapes, &mut trace);
     out
 }
 

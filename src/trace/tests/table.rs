@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use super::super::{Added, Closed, Incoming, Limits, Table};
+use super::super::{Added, Closed, Incoming, Limits, Scratch, Table};
 use super::*;
 
 const SECOND: i64 = 1_000_000;
@@ -45,6 +45,8 @@ impl Fixture {
             metadata: b"",
             tag: &self.tag,
             completes,
+            shape: None,
+            text: None,
         };
         let holds = &mut self.holds;
         self.table.add(now, &incoming, || {
@@ -57,7 +59,7 @@ impl Fixture {
         let mut all = Vec::new();
         while let Some(Closed { key, trace, reason }) = self.table.next_closed(now) {
             all.push((String::from_utf8(key.to_vec()).unwrap(), reason, trace.lines()));
-            assert!(trace.into_holds().count() > 0);
+            assert!(!trace.into_holds().is_empty());
         }
         all
     }
@@ -130,9 +132,11 @@ fn a_trace_beyond_its_bytes_keeps_its_first_lines() {
     let added: Vec<_> = (0..6).map(|now| f.add(now, "a", 1, false)).collect();
     assert_eq!(&added[..3], [Added::Kept; 3]);
     assert_eq!(&added[3..], [Added::NoRoom; 3]);
-    let Closed { key, trace, reason } = f.table.close_any(Reason::Shutdown).unwrap();
-    let mut parts = Vec::new();
-    let (gathered, twice) = trace.gathered(&key, reason, 9, &mut parts);
+    let Closed {
+        mut trace, reason, ..
+    } = f.table.close_any(Reason::Shutdown).unwrap();
+    let mut scratch = Scratch::default();
+    let (gathered, twice) = trace.gathered(reason, 9, &mut scratch);
     assert_eq!((gathered.lines.len(), gathered.parts[0].total, twice), (3, 6, 0));
 }
 
@@ -142,12 +146,14 @@ fn a_chunk_that_came_twice_is_in_it_once() {
     for (now, part) in [(5, 1), (6, 2), (5, 1)] {
         assert_eq!(f.add(now, "a", part, false), Added::Kept);
     }
-    let Closed { key, trace, reason } = f.table.close_any(Reason::Idle).unwrap();
-    let mut parts = Vec::new();
-    let (gathered, twice) = trace.gathered(&key, reason, 9, &mut parts);
+    let Closed {
+        mut trace, reason, ..
+    } = f.table.close_any(Reason::Idle).unwrap();
+    let mut scratch = Scratch::default();
+    let (gathered, twice) = trace.gathered(reason, 9, &mut scratch);
     assert_eq!((gathered.lines.len(), gathered.parts.len(), twice), (2, 2, 1));
     assert_eq!(
-        trace.into_holds().count(),
+        trace.into_holds().len(),
         3,
         "the hold of the second reception is given back too"
     );

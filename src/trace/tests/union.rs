@@ -9,7 +9,7 @@ use super::super::{NotOurs, Union, union};
 use super::*;
 
 /// A document in a form that can be compared: names without order, the state taken apart and its parts by id.
-fn canonical(document: &[u8]) -> Value {
+pub(super) fn canonical(document: &[u8]) -> Value {
     let mut document = value(document);
     let state = State::read(document["windrow"]["state"].as_str().unwrap()).unwrap();
     let id = |part: u32| format!("{:?}", state.parts[part as usize].id);
@@ -225,19 +225,23 @@ fn a_cut_part_is_made_whole_by_one_who_kept_it() {
         time: 0,
         part: 0,
         position: 0,
-        record: &whole.records[0].1,
-        metadata: b"",
+        shape: None,
+        record: Span::new(0, whole.records[0].1.len()),
+        metadata: Span::default(),
+        text: None,
     };
-    let cut = Gathered {
+    let mut cut = Gathered {
         key: b"t",
         parts: &[info],
-        lines: vec![line],
-        tags: vec!["app"],
+        buffer: &whole.records[0].1,
+        lines: &mut [line],
+        tags: &[tag("app")],
         reason: Reason::Idle,
         sealed_at: 20,
     };
     let mut out = Vec::new();
-    Renderer::default().trace(&mut out, &Names::default(), cut);
+    let shapes = Shapes::new(Names::default(), Vec::new());
+    Renderer::default().trace(&mut out, &Names::default(), &shapes, &mut cut);
     assert_eq!(value(&out)["windrow"]["truncated"], 2);
     let document = value(&joined(&out, &full));
     assert_eq!(document["message"], "line 0\nline 1\nline 2");

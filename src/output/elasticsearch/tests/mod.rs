@@ -151,7 +151,7 @@ impl Running {
             last_ns: first_ns,
             lines: 1,
             json: json.to_string().into(),
-            holds: vec![Held::begin(1, 1, Arc::new(release))],
+            holds: std::iter::once(Held::begin(1, 1, Arc::new(release))).collect(),
             charge: Charge::new(0, &Arc::default()),
             account: Arc::clone(&self.account),
         };

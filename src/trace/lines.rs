@@ -1,0 +1,251 @@
+//! The lines of an open trace: one buffer, in the order in which they came.
+//!
+//! Owns what of a record is kept. Of the records of one shape only the newest is needed for the fields of the document:
+//! when the next one comes, all that stays of the one before is its text. What that saves is most of the memory of open
+//! traces, and of the work at sealing. Records without a shape, and those with metadata, are kept whole.
+
+use super::shape::ShapeId;
+
+/// Bytes before each line in the buffer.
+pub(super) const HEADER: usize = 36;
+/// The length of a text that is not there.
+const NO_TEXT: u32 = u32::MAX;
+
+/// A piece of the buffer of a trace.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Span {
+    at: u32,
+    len: u32,
+}
+
+impl Span {
+    /// The piece from `at` on, `len` bytes long. Buffers are smaller than 4 GiB: they hold at most
+    /// `max_trace_bytes` and one message more.
+    pub fn new(at: usize, len: usize) -> Self {
+        Self {
+            at: at as u32,
+            len: len as u32,
+        }
+    }
+
+    /// What lies there; nothing when the buffer is another one.
+    #[inline]
+    pub fn of(self, buffer: &[u8]) -> &[u8] {
+        let at = self.at as usize;
+        buffer.get(at..at + self.len as usize).unwrap_or_default()
+    }
+
+    /// Whether it is no bytes long.
+    #[inline]
+    pub fn is_empty(self) -> bool {
+        self.len == 0
+    }
+}
+
+/// One line of a trace that is being sealed.
+#[derive(Clone, Copy, Debug)]
+pub struct Line {
+    /// Event time, Unix ns.
+    pub time: i64,
+    /// Number of its part in `Gathered::parts`.
+    pub part: u32,
+    /// Number of the record in the chunk that it came with.
+    pub position: u32,
+    /// The shape of the record, when it has one.
+    pub shape: Option<ShapeId>,
+    /// The record, a MessagePack map. Nothing when a newer one of its shape is there: then the text is all of it.
+    pub record: Span,
+    /// Its metadata: a MessagePack map, or nothing.
+    pub metadata: Span,
+    /// Its text, where the shape says that it has one.
+    pub text: Option<Span>,
+}
+
+/// A record on its way into the buffer.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct NewLine<'a> {
+    pub(super) time: i64,
+    pub(super) part: u32,
+    pub(super) position: u32,
+    pub(super) shape: Option<ShapeId>,
+    pub(super) record: &'a [u8],
+    pub(super) metadata: &'a [u8],
+    /// Where the text lies in the record.
+    pub(super) text: Option<Span>,
+}
+
+/// The lines.
+#[derive(Debug)]
+pub(super) struct Lines {
+    /// Each line behind its header.
+    buffer: Vec<u8>,
+    /// Where the header of the last line stands.
+    last: usize,
+    count: u32,
+    /// Bytes of all records as they came.
+    received: usize,
+}
+
+impl Lines {
+    /// No line yet; `first` is the size of the first.
+    pub(super) fn new(first: usize) -> Self {
+        // Room for a few records of the size of the first, so that a usual trace grows once or not at all.
+        Self {
+            buffer: Vec::with_capacity((first * 2).min(4096).max(first)),
+            last: 0,
+            count: 0,
+            received: 0,
+        }
+    }
+
+    pub(super) fn len(&self) -> u32 {
+        self.count
+    }
+
+    /// Bytes of all records as they came, with their headers.
+    pub(super) fn received(&self) -> usize {
+        self.received
+    }
+
+    /// Bytes that it takes.
+    pub(super) fn capacity(&self) -> usize {
+        self.buffer.capacity()
+    }
+
+    pub(super) fn buffer(&self) -> &[u8] {
+        &self.buffer
+    }
+
+    pub(super) fn push(&mut self, line: &NewLine<'_>) {
+        self.count += 1;
+        self.received += HEADER + line.record.len() + line.metadata.len();
+        if line.shape.is_some() {
+            self.strip_last(line);
+        }
+        let size = HEADER + line.record.len() + line.metadata.len();
+        if self.buffer.capacity() - self.buffer.len() < size {
+            // Half again instead of twice: open traces are most of the memory.
+            self.buffer.reserve_exact(size.max(self.buffer.len() / 2));
+        }
+        self.last = self.buffer.len();
+        let text = line.text.unwrap_or(Span { at: 0, len: NO_TEXT });
+        let head = Head {
+            time: line.time,
+            part: line.part,
+            position: line.position,
+            shape: ShapeId::to_u32(line.shape),
+            record: line.record.len() as u32,
+            metadata: line.metadata.len() as u32,
+            text,
+        };
+        self.buffer.extend_from_slice(&head.encode());
+        self.buffer.extend_from_slice(line.record);
+        self.buffer.extend_from_slice(line.metadata);
+    }
+
+    /// Takes all but its text from the last line, if `next` overrides everything else of it.
+    #[inline]
+    fn strip_last(&mut self, next: &NewLine<'_>) {
+        let Some(bytes) = self.buffer.get(self.last..).and_then(|last| last.first_chunk()) else {
+            return;
+        };
+        let mut head = Head::decode(bytes);
+        // Newer without a doubt: which of two parts counts as the earlier may change while the trace is open.
+        let newer = head.time < next.time
+            || (head.time == next.time && head.part == next.part && head.position < next.position);
+        if head.shape != ShapeId::to_u32(next.shape) || head.metadata != 0 || !newer {
+            return;
+        }
+        let body = self.last + HEADER;
+        let mut end = body;
+        if head.text.len != NO_TEXT {
+            let from = body + head.text.at as usize;
+            let to = from + head.text.len as usize;
+            if to > self.buffer.len() {
+                return;
+            }
+            self.buffer.copy_within(from..to, body);
+            end += head.text.len as usize;
+        }
+        self.buffer.truncate(end);
+        head.record = 0;
+        head.text.at = 0;
+        if let Some(place) = self.buffer.get_mut(self.last..body) {
+            place.copy_from_slice(&head.encode());
+        }
+    }
+
+    /// The lines in the order in which they came.
+    pub(super) fn iter(&self) -> impl Iterator<Item = Line> {
+        let mut at = 0;
+        std::iter::from_fn(move || {
+            let head = Head::decode(self.buffer.get(at..)?.first_chunk()?);
+            let body = at + HEADER;
+            let text = (head.text.len != NO_TEXT)
+                .then(|| Span::new(body + head.text.at as usize, head.text.len as usize));
+            let record = Span::new(body, head.record as usize);
+            // Without the record the text is what is left of it.
+            let kept = match (head.record, text) {
+                (0, Some(text)) => text.len as usize,
+                (length, _) => length as usize,
+            };
+            let metadata = Span::new(body + kept, head.metadata as usize);
+            at = body + kept + head.metadata as usize;
+            Some(Line {
+                time: head.time,
+                part: head.part,
+                position: head.position,
+                shape: ShapeId::from_u32(head.shape),
+                record,
+                metadata,
+                text,
+            })
+        })
+    }
+}
+
+/// What stands before a line.
+struct Head {
+    time: i64,
+    part: u32,
+    position: u32,
+    shape: u32,
+    /// Length of the record; 0 when only its text is left (a record is never empty).
+    record: u32,
+    metadata: u32,
+    /// Where the text begins behind the header, and its length.
+    text: Span,
+}
+
+impl Head {
+    #[inline]
+    fn encode(&self) -> [u8; HEADER] {
+        let mut bytes = [0u8; HEADER];
+        bytes[0..8].copy_from_slice(&self.time.to_le_bytes());
+        bytes[8..12].copy_from_slice(&self.part.to_le_bytes());
+        bytes[12..16].copy_from_slice(&self.position.to_le_bytes());
+        bytes[16..20].copy_from_slice(&self.shape.to_le_bytes());
+        bytes[20..24].copy_from_slice(&self.record.to_le_bytes());
+        bytes[24..28].copy_from_slice(&self.metadata.to_le_bytes());
+        bytes[28..32].copy_from_slice(&self.text.at.to_le_bytes());
+        bytes[32..36].copy_from_slice(&self.text.len.to_le_bytes());
+        bytes
+    }
+
+    #[inline]
+    fn decode(bytes: &[u8; HEADER]) -> Self {
+        let word = |at: usize| u32::from_le_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]]);
+        Self {
+            time: (u64::from(word(0)) | u64::from(word(4)) << 32) as i64,
+            part: word(8),
+            position: word(12),
+            shape: word(16),
+            record: word(20),
+            metadata: word(24),
+            text: Span {
+                at: word(28),
+                len: word(32),
+            },
+        }
+    }
+}

@@ -1,0 +1,375 @@
+//! Shapes: what can be known of a record from the names of its fields alone, worked out once for all records that have
+//! the same names in the same order. Applications log few shapes, each of them millions of times.
+//!
+//! Owns the registry of shapes and the role of each field in one. Whether a record has a shape is decided by comparing
+//! every name, never by a hash. A record without a known shape goes the general way (`fields`), to the same document.
+
+use std::collections::HashMap;
+
+use xxhash_rust::xxh3::xxh3_64;
+
+use super::fields::{Names, document_name};
+use super::json::{Head, head, write_string};
+
+/// Fields of a shape at the most.
+const MAX_FIELDS: u32 = 128;
+/// Bytes of all names of a shape at the most.
+const MAX_NAME_BYTES: usize = 4096;
+/// Shapes that are known at the most.
+const MAX_SHAPES: usize = 4096;
+/// Places where the hash of a shape that was seen once is remembered; a power of two.
+const SEEN: usize = 4096;
+/// Guesses, by the number of fields; a power of two.
+const GUESSES: usize = 64;
+
+/// The number of a shape; valid for the registry that gave it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct ShapeId(u32);
+
+impl ShapeId {
+    /// As a number, for [`Self::from_u32`].
+    pub(crate) fn to_u32(this: Option<Self>) -> u32 {
+        this.map_or(u32::MAX, |id| id.0)
+    }
+
+    /// Back from [`Self::to_u32`].
+    pub(crate) fn from_u32(number: u32) -> Option<Self> {
+        (number != u32::MAX).then_some(Self(number))
+    }
+}
+
+/// What a field is for a document. For all but [`Role::Plain`] the value has to be a string, or the record is not one
+/// of this shape.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// A field of the document.
+    Plain,
+    /// A field of the document, under a name that may hold text.
+    Text,
+    /// The trace id; must not be empty. A field of the document when it stands under another name than the document's.
+    Id {
+        /// Whether it is left out of the fields.
+        own: bool,
+    },
+    /// The text that is joined; left out of the fields.
+    Joined,
+}
+
+/// One field of a shape.
+#[derive(Debug)]
+pub struct Slot {
+    name: Box<[u8]>,
+    /// `,"name":`
+    json: Box<[u8]>,
+    role: Role,
+    watched: bool,
+}
+
+impl Slot {
+    /// Its name, as it stands in the records.
+    #[inline]
+    pub fn name(&self) -> &[u8] {
+        &self.name
+    }
+
+    /// Whether its name is this one.
+    #[inline]
+    pub fn is_named(&self, name: &[u8]) -> bool {
+        is_equal(&self.name, name)
+    }
+
+    /// What it is for a document.
+    #[inline]
+    pub fn role(&self) -> Role {
+        self.role
+    }
+
+    /// Whether its value has to be looked at besides: see [`Shapes::new`].
+    #[inline]
+    pub fn is_watched(&self) -> bool {
+        self.watched
+    }
+
+    /// What stands before its value in a document: a comma, the name, a colon.
+    #[inline]
+    pub(crate) fn json(&self) -> &[u8] {
+        &self.json
+    }
+}
+
+/// Whether two names are equal. Names are short: this is quicker than a call of `memcmp` for each.
+#[inline]
+fn is_equal(a: &[u8], b: &[u8]) -> bool {
+    if a.len() != b.len() {
+        return false;
+    }
+    match (a.first_chunk::<8>(), b.first_chunk::<8>()) {
+        (Some(c), Some(d)) if a.len() <= 16 => c == d && a.last_chunk::<8>() == b.last_chunk::<8>(),
+        (Some(_), Some(_)) => a == b,
+        _ => match (a.first_chunk::<4>(), b.first_chunk::<4>()) {
+            (Some(c), Some(d)) => c == d && a.last_chunk::<4>() == b.last_chunk::<4>(),
+            _ => a.iter().zip(b).all(|(c, d)| c == d),
+        },
+    }
+}
+
+/// The fields of all records of one shape.
+#[derive(Debug)]
+pub struct Shape {
+    slots: Box<[Slot]>,
+    has_id: bool,
+    /// How preferred the name of the joined text is.
+    text_rank: Option<usize>,
+}
+
+impl Shape {
+    /// Its fields, in order.
+    #[inline]
+    pub fn slots(&self) -> &[Slot] {
+        &self.slots
+    }
+
+    /// Whether its records have a trace id.
+    #[inline]
+    pub fn has_id(&self) -> bool {
+        self.has_id
+    }
+
+    /// How preferred the name of its text is; `None` when it has none.
+    #[inline]
+    pub(crate) fn text_rank(&self) -> Option<usize> {
+        self.text_rank
+    }
+
+    fn new(names: &Names, watched: &[String], fields: &[&[u8]]) -> Option<Self> {
+        let best = |of: &[String]| {
+            let ranked = fields.iter().enumerate().filter_map(|(slot, field)| {
+                let rank = of.iter().position(|name| name.as_bytes() == *field)?;
+                Some((rank, slot))
+            });
+            ranked.min()
+        };
+        let id = best(&names.keys);
+        let text = best(&names.text);
+        let mut slots = Vec::with_capacity(fields.len());
+        for (number, field) in fields.iter().enumerate() {
+            let among = |of: &[String]| of.iter().any(|name| name.as_bytes() == *field);
+            let role = match (id, text) {
+                (Some((_, slot)), _) if slot == number => Role::Id {
+                    own: names.key().as_bytes() == *field,
+                },
+                (_, Some((_, slot))) if slot == number => Role::Joined,
+                _ if among(&names.text) => Role::Text,
+                _ => Role::Plain,
+            };
+            // A field for both is nobody's usual configuration: the general way knows what to do.
+            if among(&names.keys) && among(&names.text) {
+                return None;
+            }
+            let mut json = vec![b','];
+            write_string(&mut json, &document_name(field));
+            json.push(b':');
+            slots.push(Slot {
+                name: (*field).into(),
+                json: json.into(),
+                role,
+                watched: watched.iter().any(|name| name.as_bytes() == *field),
+            });
+        }
+        // Two names that become one in the document, or one that stands twice: the last of them wins, which the
+        // general way does.
+        let mut all: Vec<&[u8]> = slots.iter().map(Slot::json).collect();
+        all.sort_unstable();
+        if all.windows(2).any(|pair| pair[0] == pair[1]) {
+            return None;
+        }
+        Some(Self {
+            slots: slots.into(),
+            has_id: id.is_some(),
+            text_rank: text.map(|(rank, _)| rank),
+        })
+    }
+}
+
+/// The known shapes.
+#[derive(Debug)]
+pub struct Shapes {
+    names: Names,
+    watched: Vec<String>,
+    list: Vec<Shape>,
+    /// By length-prefixed names; `None` for names that make no shape.
+    known: HashMap<Box<[u8]>, Option<ShapeId>, foldhash::quality::RandomState>,
+    guesses: [Option<ShapeId>; GUESSES],
+    /// Hashes of names that were seen once: records whose names never come again are not worth learning.
+    seen: Box<[u64]>,
+    encoded: Vec<u8>,
+}
+
+impl Shapes {
+    /// No shape is known. Fields of the names `watched` are marked as such.
+    pub fn new(names: Names, watched: Vec<String>) -> Self {
+        Self {
+            names,
+            watched,
+            list: Vec::new(),
+            known: HashMap::default(),
+            guesses: [None; GUESSES],
+            seen: vec![0; SEEN].into(),
+            encoded: Vec::new(),
+        }
+    }
+
+    /// The shape of this number.
+    #[inline]
+    pub fn get(&self, id: ShapeId) -> Option<&Shape> {
+        self.list.get(id.0 as usize)
+    }
+
+    /// The shape that the last record with so many fields had.
+    #[inline]
+    pub fn guess(&self, fields: u32) -> Option<ShapeId> {
+        self.guesses[fields as usize % GUESSES]
+    }
+
+    /// The shape of a record of which the guess was wrong; learned when its names have come before. The caller still
+    /// has to look at the values.
+    #[inline(never)]
+    pub fn find(&mut self, record: &[u8]) -> Option<ShapeId> {
+        let (Head::Map(fields), mut at) = head(record, 0)? else {
+            return None;
+        };
+        if fields > MAX_FIELDS {
+            return None;
+        }
+        self.encoded.clear();
+        for _ in 0..fields {
+            let (Head::Str(name), value) = head(record, at)? else {
+                return None;
+            };
+            self.encoded.extend_from_slice(&(name.len() as u32).to_le_bytes());
+            self.encoded.extend_from_slice(name);
+            if self.encoded.len() > MAX_NAME_BYTES {
+                return None;
+            }
+            at = super::json::skip(record, value)?;
+        }
+        let found = match self.known.get(&*self.encoded) {
+            Some(found) => *found,
+            None => self.learn(),
+        };
+        if found.is_some() {
+            self.guesses[fields as usize % GUESSES] = found;
+        }
+        found
+    }
+
+    fn learn(&mut self) -> Option<ShapeId> {
+        if self.known.len() >= MAX_SHAPES {
+            return None;
+        }
+        let hash = xxh3_64(&self.encoded) | 1;
+        let place = self.seen.get_mut(hash as usize / 2 % SEEN)?;
+        if std::mem::replace(place, hash) != hash {
+            return None;
+        }
+        let mut fields = Vec::new();
+        let mut rest = self.encoded.as_slice();
+        while let Some((length, more)) = rest.split_first_chunk::<4>() {
+            let (name, more) = more.split_at_checked(u32::from_le_bytes(*length) as usize)?;
+            fields.push(name);
+            rest = more;
+        }
+        let id = Shape::new(&self.names, &self.watched, &fields).map(|shape| {
+            self.list.push(shape);
+            ShapeId(self.list.len() as u32 - 1)
+        });
+        self.known.insert(self.encoded.as_slice().into(), id);
+        id
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::super::tests::record;
+    use super::*;
+
+    fn shapes() -> Shapes {
+        Shapes::new(Names::default(), vec!["message".into()])
+    }
+
+    #[test]
+    fn a_shape_is_learned_when_its_names_come_again() {
+        let mut shapes = shapes();
+        let one = record(&json!({"traceId": "a", "message": "x", "status": 1}));
+        assert_eq!(shapes.find(&one), None);
+        let id = shapes.find(&one).unwrap();
+        assert_eq!(shapes.guess(3), Some(id));
+        let shape = shapes.get(id).unwrap();
+        let roles: Vec<_> = shape.slots().iter().map(Slot::role).collect();
+        assert_eq!(roles, [Role::Id { own: true }, Role::Joined, Role::Plain]);
+        let watched: Vec<_> = shape.slots().iter().map(Slot::is_watched).collect();
+        assert_eq!(watched, [false, true, false]);
+        assert_eq!(shape.slots()[2].json(), b",\"status\":");
+        let other = record(&json!({"traceId": "a", "status": 1, "message": "x"}));
+        assert_eq!(shapes.find(&other), None, "the order belongs to the shape");
+        assert_ne!(shapes.find(&other), Some(id));
+    }
+
+    #[test]
+    fn names_give_way_as_everywhere() {
+        let mut shapes = shapes();
+        let one = record(&json!({"trace_id": "a", "log": "x", "msg": "y", "_id": 1, "a\"b": 2}));
+        shapes.find(&one);
+        let shape = shapes.find(&one).and_then(|id| shapes.get(id)).unwrap();
+        let slots: Vec<_> = shape
+            .slots()
+            .iter()
+            .map(|slot| (slot.role(), std::str::from_utf8(slot.json()).unwrap()))
+            .collect();
+        assert_eq!(
+            slots,
+            [
+                (Role::Id { own: false }, r#","trace_id":"#),
+                (Role::Joined, r#","log":"#),
+                (Role::Text, r#","msg":"#),
+                (Role::Plain, r#","_id_":"#),
+                (Role::Plain, r#","a\"b":"#),
+            ]
+        );
+    }
+
+    #[test]
+    fn names_are_equal_when_their_bytes_are() {
+        let text: Vec<u8> = (0..40).collect();
+        for length in 0..text.len() {
+            let name = &text[..length];
+            let same: Vec<u8> = (0..length as u8).collect();
+            assert!(is_equal(name, &same));
+            assert!(!is_equal(name, &text[..length + 1]));
+            for at in 0..length {
+                let mut other = name.to_vec();
+                other[at] ^= 1;
+                assert!(!is_equal(name, &other), "{length} bytes, the difference at {at}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_irregular_has_no_shape() {
+        let mut shapes = shapes();
+        for one in [
+            &b"\x82\xa1a\x01\xa1a\x02"[..], // a name twice
+            b"\x82\xa3_id\x01\xa4_id_\x02", // two names that become one
+            b"\x81\x01\x02",                // a name that is no string
+            b"\x81\xc4\x01a\x02",           // binary
+            b"\x91\x01",                    // no map
+            b"\x82\xa1a\x01",               // cut short
+        ] {
+            for _ in 0..3 {
+                assert_eq!(shapes.find(one), None, "{one:x?}");
+            }
+        }
+    }
+}
