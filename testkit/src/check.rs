@@ -274,7 +274,7 @@ fn fields(load: &Load, trace: u64, line: u32) -> Vec<(&'static str, Value)> {
         ),
         ("path", json!("/api/v1/orders")),
         ("status", json!(if last { 200 } else { 102 })),
-        ("latencyMs", json!(f64::from(line) * 1.5)),
+        ("latencyMs", json!(f64::from(line) * 1.5 + 0.25)),
         ("level", json!("info")),
         ("service_name", json!("order-service")),
         ("context", json!({"line": -i64::from(line), "list": [last, null]})),

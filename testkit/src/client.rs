@@ -113,3 +113,27 @@ fn value(json: &serde_json::Value) -> Value {
         ),
     }
 }
+
+/// A MessagePack value as JSON, of the kinds that JSON has.
+///
+/// # Panics
+/// When it holds another kind: bytes, an extension, a number that is none, a key that is no text.
+pub fn json(value: &Value) -> serde_json::Value {
+    let text = |text: &Value| text.as_str().expect("UTF-8 text").to_owned();
+    match value {
+        Value::Nil => serde_json::Value::Null,
+        Value::Boolean(bool) => (*bool).into(),
+        Value::Integer(number) => match (number.as_u64(), number.as_i64()) {
+            (Some(number), _) => number.into(),
+            (None, number) => number.expect("an integer of 64 bits").into(),
+        },
+        Value::F32(_) | Value::F64(_) => value.as_f64().expect("a float").into(),
+        Value::String(_) => text(value).into(),
+        Value::Array(items) => items.iter().map(json).collect(),
+        Value::Map(fields) => fields
+            .iter()
+            .map(|(name, field)| (text(name), json(field)))
+            .collect(),
+        Value::Binary(_) | Value::Ext(..) => panic!("JSON has no {value}"),
+    }
+}

@@ -5,6 +5,7 @@
 
 use std::fmt;
 use std::fs::File;
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -92,6 +93,34 @@ pub fn cache(kind: &str) -> PathBuf {
     std::fs::create_dir_all(&folder)
         .unwrap_or_else(|error| panic!("cannot create the cache folder {}: {error}", folder.display()));
     folder
+}
+
+/// [`cache`] for what is built from `source`: another source, another folder.
+pub fn cache_of(kind: &str, source: &str) -> PathBuf {
+    cache(&format!("{kind}-{:016x}", fingerprint(source)))
+}
+
+fn fingerprint(source: &str) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    source.hash(&mut hasher);
+    hasher.finish()
+}
+
+/// Puts a script into a cache folder, under a name of its own for each content: tests of another checkout may run
+/// another one there at the same time.
+///
+/// # Panics
+/// When it cannot be written.
+pub fn script(folder: &Path, name: &str, extension: &str, source: &str) -> PathBuf {
+    let file = folder.join(format!("{name}-{:016x}.{extension}", fingerprint(source)));
+    let failed = |error| panic!("cannot write {}: {error}", file.display());
+    if !file.is_file() {
+        // Never half there: another process may be about to run it.
+        let part = folder.join(format!("{name}-{}.part", std::process::id()));
+        std::fs::write(&part, source).unwrap_or_else(failed);
+        std::fs::rename(&part, &file).unwrap_or_else(failed);
+    }
+    file
 }
 
 /// Runs `make` in `folder` once for all runs on this machine: another process that does the same is waited for,

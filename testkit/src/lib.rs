@@ -5,6 +5,7 @@
 //! on `forward-protocol`. For tests only; functions panic with a reason where a test would have to fail anyway.
 
 pub mod capture;
+pub mod certificates;
 pub mod check;
 pub mod client;
 pub mod disk;

@@ -10,7 +10,7 @@ use windrow_testkit::capture::Capture;
 use windrow_testkit::check::{Stored, compare};
 use windrow_testkit::elasticsearch::{self, Client};
 use windrow_testkit::load::{Entries, Ids, Ledger, Load, Mode, Time};
-use windrow_testkit::loggers::{Go, Java, Node, Package, Python};
+use windrow_testkit::loggers::{Go, Java, Node, Package, Python, Sender};
 use windrow_testkit::sink::{Faults, Sink};
 use windrow_testkit::{http, need};
 
@@ -178,7 +178,7 @@ fn ideal(ledger: &Ledger) -> Vec<Stored> {
                 id: load.trace_id(trace),
                 source: json!({"@timestamp": format!("{time:.3}"), "traceId": load.trace_id(trace),
                     "message": text.join("\n"), "method": if trace % 3 == 0 { "POST" } else { "GET" },
-                    "path": "/api/v1/orders", "status": 200, "latencyMs": f64::from(last) * 1.5, "level": "info",
+                    "path": "/api/v1/orders", "status": 200, "latencyMs": f64::from(last) * 1.5 + 0.25, "level": "info",
                     "service_name": "order-service", "opened_by": "first line",
                     "context": {"line": -i64::from(last), "list": [true, null]},
                     "windrow": {"lines": load.lines}}),
@@ -405,7 +405,8 @@ fn python_sends() {
     let python = need!(Python::set_up());
     let capture = Capture::start();
     assert_arrived(&through(&capture, |records| {
-        python.send(capture.address(), "app", true, records);
+        let options = json!({"nanosecond_precision": true});
+        python.send(Sender::Sender, capture.address(), "app", &options, records);
     }));
 }
 
@@ -419,7 +420,7 @@ fn node_sends_in_every_mode() {
             }
             let capture = Capture::start();
             let arrived = through(&capture, |records| {
-                node.send(package, capture.address(), "app", mode, records);
+                node.send(package, capture.address(), "app", &package.acked(mode), records);
             });
             assert_arrived(&arrived);
         }
@@ -431,7 +432,8 @@ fn go_sends() {
     let go = need!(Go::set_up());
     let capture = Capture::start();
     assert_arrived(&through(&capture, |records| {
-        go.send(capture.address(), "app", false, records);
+        let options = json!({"request_ack": true, "sub_second_precision": true});
+        go.send(capture.address(), "app", &options, None, records);
     }));
 }
 
@@ -440,7 +442,12 @@ fn java_sends() {
     let java = need!(Java::set_up());
     let capture = Capture::start();
     assert_arrived(&through(&capture, |records| {
-        java.send(capture.address(), "app", records);
+        java.send(
+            capture.address(),
+            "app",
+            &json!({"ackResponseMode": true}),
+            records,
+        );
     }));
 }
 

@@ -3,7 +3,7 @@
 
 use serde_json::{Value, json};
 use windrow_testkit::check::Stored;
-use windrow_testkit::loggers::{Go, Java, Node, Package, Python};
+use windrow_testkit::loggers::{Go, Java, Node, Package, Python, Sender};
 use windrow_testkit::server::Server;
 use windrow_testkit::{elasticsearch, need, wait};
 
@@ -58,7 +58,7 @@ fn shown(server: &Server, trace: &str) -> Vec<Value> {
 fn the_python_logger_and_the_embedded_store() {
     let python = need!(Python::set_up());
     let server = windrow().sqlite().start();
-    python.send(server.forward(), "app", false, &lines("abc"));
+    python.send(Sender::Sender, server.forward(), "app", &json!({}), &lines("abc"));
     let mut found = shown(&server, "abc");
     assert_eq!(found.len(), 1, "{found:?}");
     assert_is_the_scene("abc", found.remove(0));
@@ -70,7 +70,13 @@ fn the_python_logger_and_a_real_elasticsearch() {
     let node = need!(elasticsearch::shared());
     let client = node.client();
     let mut server = windrow().elasticsearch(&node.url(), "scene").start();
-    python.send(server.forward(), "app", true, &lines("abc"));
+    python.send(
+        Sender::Sender,
+        server.forward(),
+        "app",
+        &json!({"nanosecond_precision": true}),
+        &lines("abc"),
+    );
     let mut found: Vec<Stored> = wait::until("the document", SOON, || {
         let found = client.term("scene-*", "traceId.keyword", "abc");
         if found.is_empty() {
@@ -112,7 +118,13 @@ fn the_node_loggers() {
         (Package::FluentOrg, "CompressedPackedForward"),
     ] {
         let trace = format!("{package:?}-{mode}");
-        node.send(package, server.forward(), "app", mode, &lines(&trace));
+        node.send(
+            package,
+            server.forward(),
+            "app",
+            &package.acked(mode),
+            &lines(&trace),
+        );
         let mut found = shown(&server, &trace);
         assert_eq!(found.len(), 1, "{found:?}");
         assert_is_the_scene(&trace, found.remove(0));
@@ -125,17 +137,11 @@ fn the_go_logger() {
     let server = windrow().sqlite().start();
     for asynchronous in [false, true] {
         let trace = format!("go-{asynchronous}");
-        let mut lines = lines(&trace);
-        for line in &mut lines {
-            // encoding/json has floats only; a whole one is still the same number in the document.
-            line.as_object_mut()
-                .unwrap()
-                .retain(|name, _| name != "status" && name != "latencyMs");
-        }
-        go.send(server.forward(), "app", asynchronous, &lines);
-        let found = shown(&server, &trace);
+        let options = json!({"request_ack": true, "sub_second_precision": true, "async": asynchronous});
+        go.send(server.forward(), "app", &options, None, &lines(&trace));
+        let mut found = shown(&server, &trace);
         assert_eq!(found.len(), 1, "{found:?}");
-        assert_eq!(found[0]["message"], "handler finished\nrequest completed");
+        assert_is_the_scene(&trace, found.remove(0));
     }
 }
 
@@ -143,7 +149,12 @@ fn the_go_logger() {
 fn the_java_logger() {
     let java = need!(Java::set_up());
     let server = windrow().sqlite().start();
-    java.send(server.forward(), "app", &lines("java"));
+    java.send(
+        server.forward(),
+        "app",
+        &json!({"ackResponseMode": true}),
+        &lines("java"),
+    );
     let mut found = shown(&server, "java");
     assert_eq!(found.len(), 1, "{found:?}");
     assert_is_the_scene("java", found.remove(0));

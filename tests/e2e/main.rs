@@ -4,11 +4,11 @@
 #![expect(clippy::unwrap_used, reason = "tests")]
 
 mod admin;
+mod clients;
 mod crash;
 mod dead_letter;
 mod disk;
 mod first_scene;
-mod fluent_bit;
 mod load_elasticsearch;
 mod load_sqlite;
 mod memory;

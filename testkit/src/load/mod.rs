@@ -17,6 +17,7 @@ use std::time::{Duration, Instant};
 
 use drive::Outcome;
 pub use ledger::{Ledger, Mark};
+use serde_json::Value;
 pub use wire::{Chunk, event_time, trace_number};
 
 /// How records are put into messages.
@@ -189,6 +190,14 @@ impl Load {
     /// Number of records.
     pub fn records(&self) -> u64 {
         self.traces * u64::from(self.lines)
+    }
+
+    /// The records in order of their times as JSON, each with `_time` in Unix seconds, for a logger of another
+    /// language to send; and a ledger by which all of them must be stored.
+    pub fn by_logger(self) -> (Vec<Value>, Ledger) {
+        let ledger = Ledger::new(Arc::new(self));
+        let records = ledger.records_in_order();
+        (records, ledger)
     }
 
     /// Sends everything and waits for the end.

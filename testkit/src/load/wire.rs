@@ -206,7 +206,7 @@ fn record(out: &mut Vec<u8>, load: &Load, trace: u64, line: u32) {
     string(out, "status");
     enc::write_uint(out, if last { 200 } else { 102 }).expect("memory takes it");
     string(out, "latencyMs");
-    enc::write_f64(out, f64::from(line) * 1.5).expect("memory takes it");
+    enc::write_f64(out, latency(line)).expect("memory takes it");
     string(out, "level");
     string(out, "info");
     string(out, "service_name");
@@ -223,6 +223,26 @@ fn record(out: &mut Vec<u8>, load: &Load, trace: u64, line: u32) {
         string(out, "opened_by");
         string(out, "first line");
     }
+}
+
+/// Never a whole number: languages with one type for all numbers would send it as an integer.
+fn latency(line: u32) -> f64 {
+    f64::from(line) * 1.5 + 0.25
+}
+
+/// A line as JSON, with its time in Unix seconds as `_time`: the bytes of [`record`], read by another hand.
+pub(super) fn json(load: &Load, trace: u64, line: u32) -> serde_json::Value {
+    let mut bytes = Vec::new();
+    record(&mut bytes, load, trace, line);
+    let value = rmpv::decode::read_value(&mut &bytes[..]).expect("it was just written");
+    let mut value = crate::client::json(&value);
+    let (seconds, nanos) = when(load, load.sequence(trace, line));
+    value["_time"] = if nanos == 0 {
+        seconds.into()
+    } else {
+        (f64::from(seconds) + f64::from(nanos) / 1e9).into()
+    };
+    value
 }
 
 /// The number of a trace from its id, when it is one of the load's.

@@ -6,7 +6,7 @@ use std::process::Command;
 
 use serde_json::Value;
 
-use super::feed;
+use super::{arguments, feed};
 use crate::env::{self, Missing};
 
 const VERSION: &str = "2.7.3";
@@ -25,7 +25,10 @@ impl Java {
     /// When Java or Maven is missing, or Maven cannot get the packages.
     pub fn set_up() -> Result<Self, Missing> {
         let java = env::program("java")?;
-        let folder = env::cache(&format!("fluency-{VERSION}"));
+        let folder = env::cache_of(
+            &format!("fluency-{VERSION}"),
+            include_str!("../../loggers/fluency/Send.java"),
+        );
         let list = folder.join("classpath");
         env::once(&folder, || {
             let pom = Path::new(env!("CARGO_MANIFEST_DIR")).join("loggers/fluency/pom.xml");
@@ -52,18 +55,16 @@ impl Java {
         Ok(Self { java, class_path })
     }
 
-    /// Sends records with acks.
+    /// Sends records with properties of `FluencyBuilderForFluentd`, and `ca`, the PEM text of an authority to trust. A
+    /// record's own `_time` (Unix seconds) becomes the event time: an `EventTime` when it has a fraction.
     ///
     /// # Panics
     /// When the logger reports an error, or does not get rid of its buffer.
     #[track_caller]
-    pub fn send(&self, to: SocketAddr, tag: &str, records: &[Value]) {
-        feed(
-            Command::new(&self.java)
-                .args(["-cp", &self.class_path, "Send"])
-                .args([to.ip().to_string(), to.port().to_string(), tag.to_owned()]),
-            records,
-        );
+    pub fn send(&self, to: SocketAddr, tag: &str, options: &Value, records: &[Value]) {
+        let mut command = Command::new(&self.java);
+        command.args(["-cp", &self.class_path, "Send"]);
+        feed(command.args(arguments(to, tag, options)), records);
     }
 }
 

@@ -1,5 +1,8 @@
 //! Official Forward loggers of other languages, installed from their registries into the user's cache and fed
 //! with records: what an application would do with them, nothing of ours in between.
+//!
+//! Each is set up with its own options by their own names, as JSON; one that it does not know is an error where the
+//! library lets the script find out.
 
 mod go;
 mod java;
@@ -7,6 +10,7 @@ mod node;
 mod python;
 
 use std::io::Write;
+use std::net::SocketAddr;
 use std::process::{Command, Stdio};
 
 use serde_json::Value;
@@ -14,7 +18,17 @@ use serde_json::Value;
 pub use go::Go;
 pub use java::Java;
 pub use node::{Node, Package};
-pub use python::Python;
+pub use python::{Python, Sender};
+
+/// What every script is called with: `HOST PORT TAG OPTIONS`.
+fn arguments(to: SocketAddr, tag: &str, options: &Value) -> [String; 4] {
+    [
+        to.ip().to_string(),
+        to.port().to_string(),
+        tag.to_owned(),
+        options.to_string(),
+    ]
+}
 
 /// Runs a sending program to its end with the records as one JSON array on its standard input.
 ///

@@ -4,9 +4,9 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::Command;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
-use super::feed;
+use super::{arguments, feed};
 use crate::env::{self, Missing};
 
 const FLUENT_LOGGER: &str = "fluent-logger@3.4.1";
@@ -21,11 +21,26 @@ pub enum Package {
     FluentOrg,
 }
 
+impl Package {
+    /// Its options for acks in an event mode: `Message`, `Forward` (only `@fluent-org/logger` has it), `PackedForward`
+    /// or `CompressedPackedForward`.
+    pub fn acked(self, mode: &str) -> Value {
+        match self {
+            Self::FluentLogger => {
+                json!({"eventMode": mode, "requireAckResponse": true, "ackResponseTimeout": 20_000})
+            }
+            // Its default of half a second is short for a busy machine.
+            Self::FluentOrg => json!({"eventMode": mode, "ack": {"ackTimeout": 20_000}}),
+        }
+    }
+}
+
 /// A node with both packages.
 #[derive(Debug)]
 pub struct Node {
     node: PathBuf,
-    folder: PathBuf,
+    fluent_logger: PathBuf,
+    fluent_org: PathBuf,
 }
 
 impl Node {
@@ -49,33 +64,31 @@ impl Node {
             ];
             env::run(Command::new(&npm).args(install).arg(&folder)).map(drop)
         })?;
-        env::write_same(
-            &folder.join("fluent-logger.js"),
-            include_str!("../../loggers/fluent-logger.js"),
-        );
-        env::write_same(
-            &folder.join("fluent-org.js"),
-            include_str!("../../loggers/fluent-org.js"),
-        );
-        Ok(Self { node, folder })
+        let script = |name, source| env::script(&folder, name, "js", source);
+        let fluent_logger = script("fluent-logger", include_str!("../../loggers/fluent-logger.js"));
+        let fluent_org = script("fluent-org", include_str!("../../loggers/fluent-org.js"));
+        Ok(Self {
+            node,
+            fluent_logger,
+            fluent_org,
+        })
     }
 
-    /// Sends records with acks in an event mode: `Message`, `Forward`, `PackedForward` or
-    /// `CompressedPackedForward`. A record's own `_time` (Unix milliseconds) becomes the event time.
+    /// Sends records with options of `createFluentSender` or `FluentClient`. A record's own `_time` (Unix seconds)
+    /// becomes the event time: an `EventTime` when it has a fraction, the seconds when not.
     ///
     /// # Panics
     /// When the logger reports an error, a missing ack too.
     #[track_caller]
-    pub fn send(&self, package: Package, to: SocketAddr, tag: &str, mode: &str, records: &[Value]) {
+    pub fn send(&self, package: Package, to: SocketAddr, tag: &str, options: &Value, records: &[Value]) {
         let script = match package {
-            Package::FluentLogger => "fluent-logger.js",
-            Package::FluentOrg => "fluent-org.js",
+            Package::FluentLogger => &self.fluent_logger,
+            Package::FluentOrg => &self.fluent_org,
         };
         feed(
             Command::new(&self.node)
-                .arg(self.folder.join(script))
-                .args([&to.ip().to_string(), &to.port().to_string(), tag, mode])
-                .current_dir(&self.folder),
+                .arg(script)
+                .args(arguments(to, tag, options)),
             records,
         );
     }

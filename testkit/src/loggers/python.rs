@@ -6,10 +6,34 @@ use std::process::Command;
 
 use serde_json::Value;
 
-use super::feed;
+use super::{arguments, feed};
 use crate::env::{self, Missing};
 
 const VERSION: &str = "0.11.1";
+
+/// Which of the library's classes sends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Sender {
+    /// `fluent.sender.FluentSender`.
+    Sender,
+    /// `fluent.asyncsender.FluentSender`.
+    AsyncSender,
+    /// `fluent.handler.FluentHandler` of Python's `logging`.
+    Handler,
+    /// `fluent.asynchandler.FluentHandler`.
+    AsyncHandler,
+}
+
+impl Sender {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Sender => "sender",
+            Self::AsyncSender => "asyncsender",
+            Self::Handler => "handler",
+            Self::AsyncHandler => "asynchandler",
+        }
+    }
+}
 
 /// A Python with the logger.
 #[derive(Debug)]
@@ -37,25 +61,21 @@ impl Python {
             env::run(Command::new(&interpreter).args(["-m", "pip", "install", "-q", &package]))?;
             Ok(())
         })?;
-        let script = folder.join("send.py");
-        env::write_same(&script, include_str!("../../loggers/send.py"));
+        let script = env::script(&folder, "send", "py", include_str!("../../loggers/send.py"));
         Ok(Self { interpreter, script })
     }
 
-    /// Sends records with `FluentSender(tag)`; `nanoseconds` as its option of that name. A record's own `_time`
-    /// (Unix seconds) becomes the event time.
+    /// Sends records with options of `FluentSender`. A record's own `_time` (Unix seconds) becomes the event time.
     ///
     /// # Panics
     /// When the sender reports an error.
     #[track_caller]
-    pub fn send(&self, to: SocketAddr, tag: &str, nanoseconds: bool, records: &[Value]) {
+    pub fn send(&self, sender: Sender, to: SocketAddr, tag: &str, options: &Value, records: &[Value]) {
         feed(
-            Command::new(&self.interpreter).arg(&self.script).args([
-                to.ip().to_string(),
-                to.port().to_string(),
-                tag.to_owned(),
-                nanoseconds.to_string(),
-            ]),
+            Command::new(&self.interpreter)
+                .arg(&self.script)
+                .args(arguments(to, tag, options))
+                .arg(sender.name()),
             records,
         );
     }

@@ -1,5 +1,9 @@
 //! A real Fluent Bit tails a file and forwards it: with its default version 2 entries, with acks, compressed, with
-//! whole seconds, with a tag of each record's own.
+//! whole seconds, with a tag of each record's own, over several workers, without keepalive, with a key, a user and TLS.
+//!
+//! Its forward output cannot compress with zstd (5.1.1 takes `gzip` and `text` and refuses to start with anything else);
+//! zstd is tried by the conformance suite. `Fluentd_Compat` changes metrics and traces only; here it shows that logs
+//! stay what they were. Where there is no binary, all of this is skipped visibly.
 
 use std::fmt::Write as _;
 
@@ -7,6 +11,7 @@ use windrow_testkit::fluent_bit::{self, Running};
 use windrow_testkit::server::Server;
 use windrow_testkit::{need, wait};
 
+use super::{Guard, KEY, USER, assert_nothing_else, shown};
 use crate::{SOON, windrow};
 
 const TRACES: usize = 200;
@@ -38,7 +43,7 @@ fn configuration(server: &Server, options: &str) -> String {
     Parsers_File @FOLDER@/parsers.conf
 [INPUT]
     Name tail
-    Path @FOLDER@/app.log
+    Path @FOLDER@/*.log
     Tag app.orders
     Parser lines
     Read_from_Head On
@@ -155,10 +160,132 @@ fn every_shape_of_its_output() {
             "recycled-",
             "    Require_ack_response true\n    net.keepalive_max_recycle 1\n",
         ),
+        (
+            "reconnecting-",
+            "    Require_ack_response true\n    net.keepalive off\n",
+        ),
+        (
+            "compat-",
+            "    Require_ack_response true\n    Fluentd_Compat true\n",
+        ),
     ] {
         tail(&server, &fluent_bit, prefix, options);
     }
-    assert_eq!(server.stored().len(), 11 * TRACES, "and nothing else");
+    assert_nothing_else(&server, 13);
+}
+
+/// Each line of a trace is in a file, a tag and so a chunk of its own; four workers send the chunks in any order.
+#[test]
+fn four_workers() {
+    let fluent_bit = need!(fluent_bit::find());
+    let server = windrow().sqlite().start();
+    let options = "    Require_ack_response true\n    Workers 4\n";
+    let configuration = configuration(&server, options).replace("Tag app.orders", "Tag app.*");
+    let text = log_file("workers-");
+    let lines: Vec<&str> = text.lines().collect();
+    let files: Vec<(String, String)> = lines
+        .chunks(TRACES)
+        .enumerate()
+        .map(|(line, of_line)| (format!("{line}.log"), of_line.join("\n") + "\n"))
+        .collect();
+    let mut all = vec![("parsers.conf", PARSERS)];
+    all.extend(files.iter().map(|(name, text)| (name.as_str(), text.as_str())));
+    let running = fluent_bit.start_with(&configuration, &all);
+    wait_for(&server, &running, "workers-");
+    assert_nothing_else(&server, 1);
+}
+
+#[test]
+fn over_a_unix_socket() {
+    let fluent_bit = need!(fluent_bit::find());
+    let folder = tempfile::tempdir().unwrap();
+    let socket = folder.path().join("windrow.sock");
+    let server = windrow()
+        .sqlite()
+        .arg("--listen", format!("unix:{}", socket.display()))
+        .start();
+    let path = format!("    Unix_Path {}\n", socket.display());
+    tail(&server, &fluent_bit, "unix-", &path);
+    let acked = path + "    Require_ack_response true\n";
+    tail(&server, &fluent_bit, "unix-acked-", &acked);
+    assert_nothing_else(&server, 2);
+    assert!(
+        server.metric("windrow_input_connections_total") >= 2.0,
+        "they came over the socket"
+    );
+}
+
+/// With what a server asks for, in three forms: default, acks, and compressed over a connection for each chunk.
+#[track_caller]
+fn behind(guard: Guard) {
+    let fluent_bit = need!(fluent_bit::find());
+    let guarded = guard.start();
+    let (certificates, server) = (&guarded.certificates, &guarded.server);
+    let mut options = String::new();
+    if matches!(guard, Guard::Key | Guard::KeyAndUser | Guard::TlsKeyAndUser) {
+        writeln!(options, "    Shared_Key {KEY}\n    Self_Hostname client.example").unwrap();
+    }
+    if matches!(guard, Guard::KeyAndUser | Guard::TlsKeyAndUser) {
+        writeln!(options, "    Username {}\n    Password {}", USER.0, USER.1).unwrap();
+    }
+    if matches!(
+        guard,
+        Guard::Tls | Guard::TlsKeyAndUser | Guard::ClientCertificate
+    ) {
+        let authority = shown(&certificates.authority());
+        writeln!(
+            options,
+            "    tls on\n    tls.verify on\n    tls.vhost server.example\n    tls.verify_hostname on\n    tls.ca_file {authority}"
+        )
+        .unwrap();
+    }
+    if guard == Guard::ClientCertificate {
+        let (cert, key) = certificates.client();
+        writeln!(
+            options,
+            "    tls.crt_file {}\n    tls.key_file {}",
+            shown(&cert),
+            shown(&key)
+        )
+        .unwrap();
+    }
+    let forms = [
+        ("default-", ""),
+        ("acks-", "    Require_ack_response true\n"),
+        (
+            "gzip-",
+            "    Require_ack_response true\n    Compress gzip\n    net.keepalive off\n",
+        ),
+    ];
+    for (prefix, more) in forms {
+        tail(server, &fluent_bit, prefix, &format!("{options}{more}"));
+    }
+    assert_nothing_else(server, forms.len());
+}
+
+#[test]
+fn with_a_shared_key() {
+    behind(Guard::Key);
+}
+
+#[test]
+fn with_a_shared_key_and_a_user() {
+    behind(Guard::KeyAndUser);
+}
+
+#[test]
+fn over_tls() {
+    behind(Guard::Tls);
+}
+
+#[test]
+fn over_tls_with_a_shared_key_and_a_user() {
+    behind(Guard::TlsKeyAndUser);
+}
+
+#[test]
+fn over_tls_with_a_client_certificate() {
+    behind(Guard::ClientCertificate);
 }
 
 /// The agent's chunk is resent after the crash, and the file's later half comes from the same agent.
