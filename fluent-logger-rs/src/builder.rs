@@ -9,13 +9,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::connect::Connector;
-use crate::error::{BuildError, ConnectionError};
+use crate::error::{BuildError, ConnectionError, SpoolError};
 use crate::event::Report;
 use crate::inside::Inside;
 use crate::logger::Logger;
 use crate::options::{Balance, Mode, OnFull, Security};
 use crate::random::Random;
 use crate::shared::Shared;
+#[cfg(feature = "spool")]
+use crate::spool::Opened;
 use crate::worker::Worker;
 
 const KIB: usize = 1024;
@@ -23,12 +25,14 @@ const MIB: usize = 1024 * KIB;
 
 type DeliveryCallback = Arc<dyn Fn(Report) + Send + Sync>;
 type ErrorCallback = Arc<dyn Fn(&ConnectionError) + Send + Sync>;
+type SpoolCallback = Arc<dyn Fn(&SpoolError) + Send + Sync>;
 
 /// What the user wants to be told.
 #[derive(Clone, Default)]
 pub(crate) struct Callbacks {
     pub(crate) delivery: Option<DeliveryCallback>,
     pub(crate) connection_error: Option<ErrorCallback>,
+    pub(crate) spool_error: Option<SpoolCallback>,
 }
 
 /// Collects options; [`build`](Builder::build) checks them all at once and starts the logger.
@@ -65,6 +69,10 @@ pub struct Builder {
     security: Security,
     #[cfg(feature = "tls")]
     tls: crate::tls::TlsOptions,
+    #[cfg(feature = "spool")]
+    spool: Option<std::path::PathBuf>,
+    #[cfg(feature = "spool")]
+    spool_fsync: crate::Fsync,
     callbacks: Callbacks,
 }
 
@@ -99,6 +107,10 @@ impl Default for Builder {
             security: Security::default(),
             #[cfg(feature = "tls")]
             tls: crate::tls::TlsOptions::default(),
+            #[cfg(feature = "spool")]
+            spool: None,
+            #[cfg(feature = "spool")]
+            spool_fsync: crate::Fsync::default(),
             callbacks: Callbacks::default(),
         }
     }
@@ -356,8 +368,42 @@ impl Builder {
         self
     }
 
+    /// Writes each chunk to a file in this folder before it is sent, and removes it when it is acknowledged. A logger
+    /// that is built with the same folder later, after a crash say, first sends what is left: the same bytes with
+    /// the same chunk ids. The folder is created if need be, and locked: one logger at a time. Default: no spool.
+    ///
+    /// An event is in memory only from `log` until its batch is written, that is for
+    /// [`flush_interval`](Self::flush_interval) and the time that the disk takes; [`Logger::sync`] waits for that.
+    /// Callers never wait for the disk. What is in the spool counts in [`buffer_limit`](Self::buffer_limit) and
+    /// [`buffer_limit_bytes`](Self::buffer_limit_bytes), which bound it; what an earlier process left is taken over
+    /// whole even if it is more, and then nothing new is taken before there is room. If the disk refuses a chunk, it is
+    /// sent from memory and [`on_spool_error`](Self::on_spool_error) is told.
+    ///
+    /// Needs [`request_ack`](Self::request_ack) and a mode other than [`Mode::Message`]; excludes
+    /// [`OnFull::DropOldest`] and [`max_retry`](Self::max_retry).
+    #[cfg(feature = "spool")]
+    pub fn spool(mut self, folder: impl Into<std::path::PathBuf>) -> Self {
+        self.spool = Some(folder.into());
+        self
+    }
+
+    /// When a spooled chunk is durable. Default: [`Fsync::Always`](crate::Fsync::Always).
+    #[cfg(feature = "spool")]
+    pub fn spool_fsync(mut self, fsync: crate::Fsync) -> Self {
+        self.spool_fsync = fsync;
+        self
+    }
+
+    /// Called when a chunk cannot be spooled or removed, and for each damaged file that is found at the start. It runs
+    /// in the logger's task: it must be quick, and a panic in it is caught and counted.
+    #[cfg(feature = "spool")]
+    pub fn on_spool_error(mut self, callback: impl Fn(&SpoolError) + Send + Sync + 'static) -> Self {
+        self.callbacks.spool_error = Some(Arc::new(callback));
+        self
+    }
+
     /// Checks the options and starts the logger. Never touches the network: a server that is away is found out
-    /// later and waited for.
+    /// later and waited for. Reads TLS files and the spool.
     ///
     /// The logger's one task runs on the tokio runtime from which this is called; without one, and with
     /// [`own_thread`](Self::own_thread) or [`OnFull::Wait`], on a thread of its own. When a runtime on which it
@@ -371,8 +417,18 @@ impl Builder {
         let random = Random::new().map_err(|error| BuildError::Random(error.to_string()))?;
         let waits = matches!(options.on_full, OnFull::Wait(_));
         let connector = Connector::new(Arc::new(options.clone()));
+        #[cfg(feature = "spool")]
+        let opened = match &options.spool {
+            Some((folder, fsync)) => Some(Opened::open(folder, *fsync)?),
+            None => None,
+        };
         let shared = Arc::new(Shared::new(options));
-        let worker = Worker::new(Arc::clone(&shared), self.callbacks, connector, random);
+        #[cfg_attr(not(feature = "spool"), expect(unused_mut, reason = "for the spool"))]
+        let mut worker = Worker::new(Arc::clone(&shared), self.callbacks, connector, random);
+        #[cfg(feature = "spool")]
+        if let Some(opened) = opened {
+            worker.take_over(opened)?;
+        }
         let ambient = tokio::runtime::Handle::try_current()
             .ok()
             .filter(|_| !self.own_thread && !waits);

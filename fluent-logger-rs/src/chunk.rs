@@ -31,6 +31,8 @@ pub(crate) struct Chunk {
     pub(crate) written_at: Option<Instant>,
     /// It was written wholly on some connection: a server may have it.
     pub(crate) was_written: bool,
+    /// Number of its file in the spool, where it stays until it is acknowledged.
+    pub(crate) file: Option<u64>,
     entries: Entries,
 }
 
@@ -47,6 +49,31 @@ struct Entries {
 }
 
 impl Chunk {
+    /// A chunk that an earlier process left in the spool. Its events are not told apart: it stays there until it is
+    /// acknowledged.
+    #[cfg(feature = "spool")]
+    pub(crate) fn recovered(id: ChunkId, tag: &str, events: usize, message: Vec<u8>) -> Self {
+        Self {
+            id,
+            cost: message.len() + events * crate::queue::OVERHEAD,
+            message,
+            tag: Arc::from(tag),
+            first: 0,
+            events,
+            waiters: Vec::new(),
+            attempts: 0,
+            written_at: None,
+            was_written: false,
+            file: None,
+            entries: Entries {
+                apart: None,
+                range: 0..0,
+                ends: Vec::new(),
+                headless: false,
+            },
+        }
+    }
+
     /// The entries (`[time, record]`), in order.
     pub(crate) fn entries(&self) -> Vec<Vec<u8>> {
         let all = self.entries.apart.as_ref().unwrap_or(&self.message);
@@ -109,6 +136,7 @@ fn seal_whole(batch: Batch, mode: Mode, request_ack: bool, random: &mut Random) 
         attempts: 0,
         written_at: None,
         was_written: false,
+        file: None,
         entries: Entries {
             apart,
             range,
@@ -146,6 +174,7 @@ fn seal_each(batch: Batch, request_ack: bool, random: &mut Random) -> Vec<Chunk>
             attempts: 0,
             written_at: None,
             was_written: false,
+            file: None,
             entries: Entries {
                 apart: None,
                 ends: vec![u32::try_from(sealed.range.len()).unwrap_or(u32::MAX)],

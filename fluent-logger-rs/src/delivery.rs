@@ -170,6 +170,12 @@ impl Delivery {
         self.resent
     }
 
+    /// Events of chunks that are not in the spool.
+    pub(crate) fn not_spooled(&self) -> usize {
+        let chunks = self.chunks.iter().filter(|chunk| chunk.file.is_none());
+        chunks.map(|chunk| chunk.events).sum()
+    }
+
     /// Number of the oldest event that is not settled.
     pub(crate) fn oldest(&self) -> Option<u64> {
         self.chunks.iter().map(|chunk| chunk.first).min()

@@ -3,6 +3,8 @@
 //! Owns the public error types and nothing else.
 
 use std::fmt;
+use std::io;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::queue::Full;
@@ -101,7 +103,8 @@ pub enum SendError {
         /// Failed attempts.
         attempts: u32,
     },
-    /// The logger was closed, or its runtime ended, before delivery. `close` returned the event to its caller.
+    /// The logger was closed, or its runtime ended, before delivery. `close` returned the event to its caller, or it is
+    /// in the spool.
     Closed,
 }
 
@@ -138,6 +141,12 @@ pub enum FlushError {
     Closed,
     /// The time given to [`Logger::blocking_flush`](crate::Logger::blocking_flush) is over.
     TimedOut,
+    /// From `sync`: this many events are not yet delivered and only in memory, because the disk refused them or because
+    /// there is no spool.
+    NotSpooled {
+        /// Events.
+        events: usize,
+    },
 }
 
 impl fmt::Display for FlushError {
@@ -146,6 +155,7 @@ impl fmt::Display for FlushError {
             Self::Lost { events } => write!(f, "{events} events were dropped or given up during the flush"),
             Self::Closed => write!(f, "the logger was closed before all was delivered"),
             Self::TimedOut => write!(f, "not all was delivered in the time given"),
+            Self::NotSpooled { events } => write!(f, "{events} events are in memory only"),
         }
     }
 }
@@ -184,8 +194,20 @@ pub enum BuildError {
         /// What went wrong.
         reason: String,
     },
+    /// The folder of the spool cannot be made, read or written.
+    Spool {
+        /// The folder.
+        folder: PathBuf,
+        /// What the operating system said.
+        error: io::Error,
+    },
+    /// Another logger, of this process or of another one, uses the folder of the spool. Give each its own.
+    SpoolInUse {
+        /// The folder.
+        folder: PathBuf,
+    },
     /// The worker thread could not be started.
-    Thread(std::io::Error),
+    Thread(io::Error),
     /// The operating system gave no random bytes.
     Random(String),
 }
@@ -203,6 +225,12 @@ impl fmt::Display for BuildError {
             }
             Self::Conflict { reason } => write!(f, "{reason}"),
             Self::Tls { what, reason } => write!(f, "{what}: {reason}"),
+            Self::Spool { folder, error } => write!(f, "the spool {}: {error}", folder.display()),
+            Self::SpoolInUse { folder } => write!(
+                f,
+                "the spool {} is in use by another logger: give each process a folder of its own",
+                folder.display()
+            ),
             Self::Thread(error) => write!(f, "the worker thread cannot be started: {error}"),
             Self::Random(reason) => write!(f, "no random bytes from the operating system: {reason}"),
         }
@@ -212,8 +240,71 @@ impl fmt::Display for BuildError {
 impl std::error::Error for BuildError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
-            Self::Thread(error) => Some(error),
+            Self::Thread(error) | Self::Spool { error, .. } => Some(error),
             _ => None,
+        }
+    }
+}
+
+/// What went wrong with the disk spool. Delivery goes on in each case. Reported to
+/// `Builder::on_spool_error`.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum SpoolError {
+    /// A file of an earlier process is damaged. It was set aside, as `….damaged`, and its events are not sent.
+    Damaged {
+        /// Where it is now.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// A chunk could not be written. It is sent from memory; if the process is killed before, it is lost.
+    Write {
+        /// The file.
+        path: PathBuf,
+        /// Events in the chunk.
+        events: usize,
+        /// What the operating system said.
+        error: io::Error,
+    },
+    /// The file of an acknowledged chunk could not be removed. The next start sends the chunk again.
+    Remove {
+        /// The file.
+        path: PathBuf,
+        /// What the operating system said.
+        error: io::Error,
+    },
+}
+
+impl fmt::Display for SpoolError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Damaged { path, reason } => {
+                write!(
+                    f,
+                    "a spooled chunk is damaged and set aside, {}: {reason}",
+                    path.display()
+                )
+            }
+            Self::Write { path, events, error } => write!(
+                f,
+                "a chunk of {events} events is in memory only, since {} cannot be written: {error}",
+                path.display()
+            ),
+            Self::Remove { path, error } => write!(
+                f,
+                "an acknowledged chunk will be sent again by the next start, since {} cannot be removed: {error}",
+                path.display()
+            ),
+        }
+    }
+}
+
+impl std::error::Error for SpoolError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Self::Write { error, .. } | Self::Remove { error, .. } => Some(error),
+            Self::Damaged { .. } => None,
         }
     }
 }
@@ -225,13 +316,13 @@ impl std::error::Error for BuildError {
 #[non_exhaustive]
 pub enum ConnectionError {
     /// The name did not resolve.
-    Resolve(std::io::Error),
+    Resolve(io::Error),
     /// TCP or unix connect failed.
-    Connect(std::io::Error),
+    Connect(io::Error),
     /// Connecting (name, TCP, TLS) took longer than `connect_timeout`.
     ConnectTimeout(Duration),
     /// TLS failed: certificate, name or protocol.
-    Tls(std::io::Error),
+    Tls(io::Error),
     /// The shared-key handshake failed; the text says whether it is the key, the user or the server.
     Handshake(String),
     /// No HELO or PONG came within `handshake_timeout`: most likely the server does not require a shared key.
@@ -239,7 +330,7 @@ pub enum ConnectionError {
     /// The server asked for a shared key and none is set.
     SharedKeyRequired,
     /// Reading or writing failed.
-    Io(std::io::Error),
+    Io(io::Error),
     /// The server closed the connection; this many chunks were not acknowledged.
     ClosedByServer {
         /// Chunks sent and not acknowledged.

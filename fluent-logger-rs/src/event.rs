@@ -158,7 +158,7 @@ pub enum Outcome {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Stats {
-    /// Events taken by `log`, `log_at` and `send`.
+    /// Events taken by `log`, `send` and their kin.
     pub accepted: u64,
     /// Calls refused, for whatever reason: see [`Rejected`](crate::Rejected).
     pub rejected: u64,
@@ -186,6 +186,12 @@ pub struct Stats {
     pub connection_losses: u64,
     /// Panics of callbacks, which are caught.
     pub callback_panics: u64,
+    /// Events that an earlier process left in the spool and that were taken over.
+    pub recovered: u64,
+    /// Chunks in the spool now.
+    pub spooled_chunks: u64,
+    /// Chunks that could not be written to the spool.
+    pub spool_failures: u64,
     /// Whether a connection stands now.
     pub connected: bool,
     /// Address of the present or the last connection.

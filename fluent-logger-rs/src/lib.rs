@@ -32,18 +32,26 @@
 //! | "delivered" means | the server acknowledged it | the operating system took its bytes |
 //! | server or network dies | nothing is lost; a chunk whose ack was lost comes twice, **with the same chunk id**: Windrow drops the repetition, Fluent Bit and Fluentd do not | what was on its way is lost, unnoticed |
 //! | order | per tag, in the order of the calls; a chunk that is sent again comes later than it would have | the same |
-//! | this process dies | what waits in memory is lost: at most the bounds of the buffer | the same |
+//! | this process dies | what waits in memory is lost, at most the bounds of the buffer; with a spool at most what was queued within the last `flush_interval` | what waits in memory is lost |
 //!
 //! What an ack is worth is the server's matter: Windrow acknowledges what is on its disk, Fluent Bit what is in its
 //! memory (by default), Fluentd what is in its output buffer.
 //!
-//! Nothing is written to disk here. An application that must not lose events when it is killed awaits
-//! [`Logger::send`] before it goes on.
+//! An application that must not lose events when it is killed awaits [`Logger::send`] before it goes on, or has a
+//! spool.
+//!
+//! # The spool
+//!
+//! With the feature `spool` and `Builder::spool` a chunk is written to a file before it is sent, and the file is removed
+//! when the chunk is acknowledged. What a process leaves there, the next one with the same folder sends first: the same
+//! bytes, the same chunk ids. `log` never waits for the disk, so an event is not durable when `log` returns, but when
+//! `Logger::sync` does. With `Fsync::Always` (the default) that means durable even if the power fails, with
+//! `Fsync::Never` durable if the process ends in any way.
 //!
 //! # Features
 //!
-//! `gzip` (mode `PackedGzip`), `tls` (rustls with ring), `tracing` (`FluentLayer`), `log` (`FluentLog`). None is on
-//! by default.
+//! `gzip` (mode `PackedGzip`), `tls` (rustls with ring), `spool` (on disk), `tracing` (`FluentLayer`), `log`
+//! (`FluentLog`). None is on by default.
 //!
 //! # Design
 //!
@@ -54,6 +62,8 @@
 //!   [`async_reconnect_interval`](Builder::async_reconnect_interval).
 //! * **Why may chunks hold only half of the buffer?** So that with [`OnFull::DropOldest`] there is always something
 //!   that can be dropped: what may be at the server already is never dropped.
+//! * **Why is the spool not larger than the buffer?** Because then it can stay as simple as a file per chunk. A buffer
+//!   for outages of hours is what a Windrow or a Fluent Bit on the same machine is for.
 //! * **Why does an unknown ack end the connection?** After it nobody can say which chunk is meant. Sending again is
 //!   safe, guessing is not.
 #![forbid(unsafe_code)]
@@ -74,6 +84,11 @@ mod queue;
 mod random;
 mod record;
 mod shared;
+#[cfg(feature = "spool")]
+mod spool;
+#[cfg(not(feature = "spool"))]
+#[path = "spool/absent.rs"]
+mod spool;
 #[cfg(feature = "tls")]
 mod tls;
 #[cfg(feature = "tracing")]
@@ -82,11 +97,13 @@ mod wire;
 mod worker;
 
 pub use builder::Builder;
-pub use error::{BuildError, ConnectionError, FlushError, Rejected, SendError};
+pub use error::{BuildError, ConnectionError, FlushError, Rejected, SendError, SpoolError};
 pub use event::{DecodeError, Event, Outcome, Report, Stats};
 #[cfg(feature = "log")]
 pub use log_facade::FluentLog;
 pub use logger::{Logger, Sending};
+#[cfg(feature = "spool")]
+pub use options::Fsync;
 pub use options::{Balance, Mode, OnFull};
 #[cfg(feature = "tracing")]
 pub use tracing_layer::FluentLayer;

@@ -3,6 +3,8 @@
 //! Owns the public calls; each encodes in the caller, copies into the queue under a short lock and returns.
 
 mod own_chunk;
+#[cfg(feature = "spool")]
+mod sync;
 
 use std::fmt;
 use std::future::Future;
@@ -236,6 +238,10 @@ impl Logger {
     /// [`FlushError::Lost`] if events were dropped or given up meanwhile, [`FlushError::Closed`] if the logger
     /// ended first.
     pub async fn flush(&self) -> Result<(), FlushError> {
+        self.settled(false).await
+    }
+
+    async fn settled(&self, spool_only: bool) -> Result<(), FlushError> {
         let receiver = {
             let mut inner = self.shared().lock();
             if inner.gone {
@@ -245,6 +251,7 @@ impl Logger {
             let mark = inner.queue.flush();
             inner.flushes.push(Flush {
                 mark,
+                spool_only,
                 lost_before: self.shared().lost(),
                 done,
             });
@@ -257,6 +264,9 @@ impl Logger {
     /// Takes no more events, delivers what is queued, and resolves when all is delivered or `timeout` is over,
     /// whichever comes first. Returns the events that were not delivered, oldest first per tag: an empty vector
     /// means that everything was. Needs no tokio. Of several concurrent calls the first gets the events.
+    ///
+    /// With a spool (`Builder::spool`) what was not delivered is written there, which may take up to five seconds more,
+    /// and is sent by the next logger with the same folder; only what the disk refused is returned.
     pub async fn close(&self, timeout: Duration) -> Vec<Event> {
         let now = Instant::now();
         let deadline = now
@@ -304,7 +314,7 @@ impl Logger {
         let inner = shared.lock();
         let counters = &shared.counters;
         Stats {
-            accepted: inner.queue.next_event(),
+            accepted: inner.queue.next_event() - counters.recovered.load(Relaxed),
             rejected: counters.rejected.load(Relaxed),
             delivered: counters.delivered_events.load(Relaxed),
             dropped: counters.dropped.load(Relaxed),
@@ -318,6 +328,9 @@ impl Logger {
             connect_failures: counters.connect_failures.load(Relaxed),
             connection_losses: counters.connection_losses.load(Relaxed),
             callback_panics: counters.callback_panics.load(Relaxed),
+            recovered: counters.recovered.load(Relaxed),
+            spooled_chunks: counters.spooled_chunks.load(Relaxed),
+            spool_failures: counters.spool_failures.load(Relaxed),
             connected: counters.connected.load(Relaxed),
             address: inner.address.clone(),
             last_error: inner.last_error.clone(),

@@ -47,6 +47,20 @@ pub enum OnFull {
     DropOldest,
 }
 
+/// When what is written to the spool is durable.
+#[cfg(feature = "spool")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub enum Fsync {
+    /// Each chunk is synced, with its name, before it counts as spooled and before it is sent: it survives the end of the
+    /// process and a loss of power. The default.
+    #[default]
+    Always,
+    /// The operating system writes when it sees fit (Linux: within about 30 s): a chunk survives the end of the process,
+    /// but not a crash of the system or a loss of power. A chunk that those have cut short is noticed and set aside.
+    Never,
+}
+
 /// How one of several addresses is chosen.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
@@ -161,6 +175,8 @@ pub(crate) struct Options {
     pub(crate) security: Security,
     #[cfg(feature = "tls")]
     pub(crate) tls: Option<crate::tls::Tls>,
+    #[cfg(feature = "spool")]
+    pub(crate) spool: Option<(PathBuf, Fsync)>,
 }
 
 #[cfg(test)]

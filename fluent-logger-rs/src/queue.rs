@@ -46,6 +46,8 @@ pub(crate) struct Limits {
     pub(crate) batch_events: usize,
     pub(crate) batch_bytes: usize,
     pub(crate) linger: Duration,
+    /// Everything that is due is taken at once, to be spooled; else only half of the bounds may be in flight.
+    pub(crate) spooled: bool,
 }
 
 /// Events of one tag, in the order in which they came.
@@ -244,7 +246,7 @@ impl Queue {
         self.events += 1;
         self.bytes += cost;
         // Under pressure nothing lingers: what waits for company would only use up the buffer.
-        let pressed = self.events() == self.limits.events / 2 + 1;
+        let pressed = self.pressing().0 == self.limits.events / 2 + 1;
         Ok(Pushed {
             wake: wake || pressed,
             dropped,
@@ -373,12 +375,22 @@ impl Queue {
         self.open.get(&batch.tag) != Some(&(self.base + index as u64))
     }
 
+    /// What makes batches due early by its size: with a spool only what waits, since all the rest is no longer here.
+    fn pressing(&self) -> (usize, usize) {
+        if self.limits.spooled {
+            (self.events, self.bytes)
+        } else {
+            (self.events(), self.bytes())
+        }
+    }
+
     fn is_due(&self, index: usize, batch: &Batch, now: Instant) -> bool {
+        let (events, bytes) = self.pressing();
         batch.urgent
             || batch.due <= now
             || batch.first < self.flushed_to
-            || self.events() * 2 > self.limits.events
-            || self.bytes() * 2 > self.limits.bytes
+            || events * 2 > self.limits.events
+            || bytes * 2 > self.limits.bytes
             || self.is_full_batch(index, batch)
     }
 
@@ -396,7 +408,8 @@ impl Queue {
     }
 
     /// Takes the oldest due batch, if what is held stays below half of the bounds with it: the other half
-    /// must stay droppable and free for newcomers. A batch is always taken when nothing is held.
+    /// must stay droppable and free for newcomers. A batch is always taken when nothing is held, and when it is to
+    /// be spooled.
     pub(crate) fn take(&mut self, now: Instant) -> Option<Batch> {
         let index =
             self.batches.iter().enumerate().position(|(index, batch)| {
@@ -405,7 +418,7 @@ impl Queue {
         let batch = self.batches.get(index)?.as_ref()?;
         let room = (self.held_events + batch.events()) * 2 <= self.limits.events
             && (self.held_bytes + batch.cost()) * 2 <= self.limits.bytes;
-        if self.held_events > 0 && !room {
+        if self.held_events > 0 && !room && !self.limits.spooled {
             return None;
         }
         let batch = self.remove(index)?;
@@ -423,6 +436,17 @@ impl Queue {
         self.events -= batch.events();
         self.bytes -= batch.cost();
         Some(batch)
+    }
+
+    /// Takes over what an earlier process left in the spool, as if it had been pushed and taken. Gives the number of
+    /// its first event.
+    #[cfg(feature = "spool")]
+    pub(crate) fn adopt(&mut self, events: usize, cost: usize) -> u64 {
+        let first = self.next;
+        self.next += events as u64;
+        self.held_events += events;
+        self.held_bytes += cost;
+        first
     }
 
     /// What was taken is settled: delivered, given up or returned.

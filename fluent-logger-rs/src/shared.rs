@@ -18,6 +18,8 @@ use crate::queue::{Parcel, Queue, Waiter};
 pub(crate) struct Flush {
     /// All events before this one must be settled.
     pub(crate) mark: u64,
+    /// It waits for the spool, not for the server.
+    pub(crate) spool_only: bool,
     /// Events lost before it began.
     pub(crate) lost_before: u64,
     pub(crate) done: oneshot::Sender<Result<(), FlushError>>,
@@ -58,6 +60,9 @@ pub(crate) struct Counters {
     pub(crate) connection_losses: AtomicU64,
     pub(crate) in_flight_chunks: AtomicU64,
     pub(crate) callback_panics: AtomicU64,
+    pub(crate) recovered: AtomicU64,
+    pub(crate) spooled_chunks: AtomicU64,
+    pub(crate) spool_failures: AtomicU64,
     pub(crate) connected: AtomicBool,
 }
 

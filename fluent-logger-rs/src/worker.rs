@@ -1,39 +1,33 @@
 //! The worker: the one task that empties the queue into connections.
 //!
-//! Owns the sockets and the clock; what to do next it asks [`crate::delivery`]. It ends when the logger was
+//! Owns the loop and the clock; what to do next it asks [`crate::delivery`]. It ends when the logger was
 //! closed and everything is delivered or the deadline is over; if its runtime ends first, what it holds goes
 //! back to `Shared`, where `close` finds it.
 
+mod line;
+mod spooling;
+
 use std::future::Future;
-use std::io::{self, IoSlice};
+use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::task::{Context, Poll};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use forward_protocol::ack::{AckReader, Reply};
-use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
+use forward_protocol::ack::AckReader;
 
 use crate::builder::Callbacks;
 use crate::chunk::{self, Chunk};
-use crate::connect::{Connection, Connector, Probe};
-use crate::delivery::{Acked, Delivery, Failure, Step};
+use crate::connect::{Connection, Connector};
+use crate::delivery::{Delivery, Failure, Step};
 use crate::error::{ConnectionError, FlushError, SendError};
 use crate::event::{Event, Outcome, Report};
-use crate::queue::Due;
+use crate::queue::{Batch, Due};
 use crate::random::Random;
-use crate::shared::Shared;
-
-/// Messages put into one write at most.
-const SLICES: usize = 32;
-
-/// Bytes read at a time; acks are small.
-const READ: usize = 8 * 1024;
-
-/// How long an orderly farewell may take: the server has acknowledged everything, or got it all in order.
-const FAREWELL: Duration = Duration::from_secs(1);
+use crate::shared::{Flush, Shared};
+use crate::spool::Spool;
 
 pub(crate) struct Worker {
     shared: Arc<Shared>,
@@ -41,6 +35,7 @@ pub(crate) struct Worker {
     connector: Connector,
     delivery: Delivery,
     line: Option<Line>,
+    spool: Option<Spool>,
     resent: u64,
 }
 
@@ -73,6 +68,7 @@ impl Worker {
             connector,
             delivery,
             line: None,
+            spool: None,
             resent: 0,
         }
     }
@@ -83,7 +79,8 @@ impl Worker {
             let now = Instant::now();
             let round = self.collect(now);
             if let Some(deadline) = round.deadline {
-                if (round.due == Due::Never && self.delivery.is_empty()) || deadline <= now {
+                let spooled = self.spool.as_ref().is_none_or(Spool::is_idle);
+                if (round.due == Due::Never && self.delivery.is_empty() && spooled) || deadline <= now {
                     break;
                 }
                 if !hurried {
@@ -91,15 +88,14 @@ impl Worker {
                     self.delivery.hurry();
                 }
             }
-            let until_due = match round.due {
-                Due::At(moment) => Some(moment),
-                _ => None,
-            };
-            let until = [until_due, round.deadline].into_iter().flatten().min();
+            let until = round.until();
             match self.delivery.step(now, round.due == Due::Now) {
                 Step::Sleep(moment) => {
-                    // Without a connection what becomes due wakes only if nothing else is waited for.
-                    let until = if moment.is_some() {
+                    // Without a connection what becomes due wakes only if nothing else is waited for, or if it can
+                    // be spooled.
+                    let until = if self.spool.is_some() {
+                        earliest(moment, until)
+                    } else if moment.is_some() {
                         earliest(moment, round.deadline)
                     } else {
                         until
@@ -121,14 +117,36 @@ impl Worker {
                 }
             }
         }
+        self.save_rest().await;
         if self.delivery.is_empty() {
             self.close_line().await;
         }
         // Drop gives back what is left.
     }
 
+    /// Makes chunks of a batch, and has them spooled before they may be sent.
+    fn seal(&mut self, batch: Batch) {
+        let options = &self.shared.options;
+        let random = self.delivery.random();
+        for chunk in chunk::seal(batch, options.mode, options.policy.request_ack, random) {
+            match &mut self.spool {
+                Some(spool) => spool.write(chunk),
+                None => self.delivery.push(chunk),
+            }
+        }
+    }
+
+    /// Whether another batch should be sealed.
+    fn wants_more(&self, now: Instant) -> bool {
+        match &self.spool {
+            Some(spool) => spool.wants_more(),
+            None => self.delivery.wants_more(now),
+        }
+    }
+
     /// Takes from the queue what may be sealed now and answers those whose flush is complete.
     fn collect(&mut self, now: Instant) -> Round {
+        self.collect_spooled();
         let shared = Arc::clone(&self.shared);
         let mut inner = shared.lock();
         let deadline = inner.close.as_ref().map(|close| close.deadline);
@@ -139,13 +157,14 @@ impl Worker {
         let mut batches = Vec::new();
         let mut sealed = 0;
         // One at a time in the usual case: what is taken can no longer be dropped and gathers no more.
-        while sealed == 0 && self.delivery.wants_more(now) {
+        while sealed == 0 && self.wants_more(now) {
             let Some(batch) = inner.queue.take(now) else { break };
             sealed += batch.events();
             batches.push(batch);
         }
-        let due = if batches.is_empty() && self.delivery.is_open() && !self.delivery.wants_more(now) {
-            // The window is full: an ack will wake us, not the queue.
+        let waits = self.delivery.is_open() || self.spool.is_some();
+        let due = if batches.is_empty() && waits && !self.wants_more(now) {
+            // The window is full: an ack or the spool will wake us, not the queue.
             if inner.queue.due(now) == Due::Never {
                 Due::Never
             } else {
@@ -154,25 +173,31 @@ impl Worker {
         } else {
             inner.queue.due(now)
         };
-        let oldest = [
+        let not_spooled = [
             inner.queue.oldest(),
-            self.delivery.oldest(),
+            self.spool.as_ref().and_then(Spool::oldest),
             batches.iter().map(|batch| batch.first).min(),
         ];
-        let oldest = oldest.into_iter().flatten().min().unwrap_or(u64::MAX);
-        let (done, waiting) = std::mem::take(&mut inner.flushes)
-            .into_iter()
-            .partition(|flush| flush.mark <= oldest);
+        let not_spooled = not_spooled.into_iter().flatten().min().unwrap_or(u64::MAX);
+        let not_settled = self.delivery.oldest().unwrap_or(u64::MAX).min(not_spooled);
+        let (done, waiting): (Vec<Flush>, _) =
+            std::mem::take(&mut inner.flushes).into_iter().partition(|flush| {
+                flush.mark
+                    <= if flush.spool_only {
+                        not_spooled
+                    } else {
+                        not_settled
+                    }
+            });
         inner.flushes = waiting;
         drop(inner);
 
-        let done: Vec<crate::shared::Flush> = done;
         for flush in done {
-            let events = shared.lost() - flush.lost_before;
-            let result = if events == 0 {
-                Ok(())
-            } else {
-                Err(FlushError::Lost { events })
+            let lost = shared.lost() - flush.lost_before;
+            let result = match self.delivery.not_spooled() {
+                events @ 1.. if flush.spool_only => Err(FlushError::NotSpooled { events }),
+                _ if lost > 0 => Err(FlushError::Lost { events: lost }),
+                _ => Ok(()),
             };
             let _ = flush.done.send(result);
         }
@@ -180,17 +205,8 @@ impl Worker {
             let events = usize::try_from(events).unwrap_or(usize::MAX);
             self.report(Report::new(tag, events, Outcome::Dropped));
         }
-        let policy = &shared.options.policy;
         for batch in batches {
-            let chunks = chunk::seal(
-                batch,
-                shared.options.mode,
-                policy.request_ack,
-                self.delivery.random(),
-            );
-            for chunk in chunks {
-                self.delivery.push(chunk);
-            }
+            self.seal(batch);
         }
         let in_flight = self.delivery.in_flight() as u64;
         shared.counters.in_flight_chunks.store(in_flight, Relaxed);
@@ -200,15 +216,21 @@ impl Worker {
     async fn connect(&mut self, endpoint: usize, turn: usize) {
         let mut connecting = pin!(self.connector.clone().connect(endpoint, turn));
         let result = loop {
-            let deadline = self.shared.lock().close.as_ref().map(|close| close.deadline);
-            match or_woken(&self.shared, connecting.as_mut(), deadline).await {
-                Ended::Done(result) => break result,
-                Ended::Woken => {}
-                Ended::Time => {
-                    // Closing, and no time left: `run` sees the deadline.
-                    self.delivery.closed();
-                    return;
-                }
+            let (deadline, until) = if self.spool.is_some() {
+                // What becomes due meanwhile is spooled.
+                let round = self.collect(Instant::now());
+                (round.deadline, round.until())
+            } else {
+                let deadline = self.shared.lock().close.as_ref().map(|close| close.deadline);
+                (deadline, deadline)
+            };
+            if deadline.is_some_and(|deadline| deadline <= Instant::now()) {
+                // Closing, and no time left: `run` sees the deadline.
+                self.delivery.closed();
+                return;
+            }
+            if let Some(result) = or_woken(&self.shared, connecting.as_mut(), until).await {
+                break result;
             }
         };
         let now = Instant::now();
@@ -233,159 +255,13 @@ impl Worker {
         }
     }
 
-    /// One turn of reading and writing.
-    async fn exchange(&mut self, write: bool, until: Option<Instant>) {
-        let now = Instant::now();
-        let Some(line) = self.line.as_mut() else {
-            // Cannot be: the state says that a connection stands.
-            self.delivery.closed();
-            return;
-        };
-        if write && self.delivery.at_chunk_start() {
-            match line.connection.stream.probe() {
-                Probe::Quiet => {}
-                // Let the runtime see what the operating system sees; the read below comes first.
-                Probe::Readable => tokio::task::yield_now().await,
-                Probe::Dead => return self.ended(),
-            }
-        }
-        let mut inbox = [0; READ];
-        let happened = {
-            let mut slices = [IoSlice::new(&[]); SLICES];
-            let used = if write {
-                self.delivery.to_write(now, &mut slices)
-            } else {
-                0
-            };
-            let slices = slices.get(..used).unwrap_or_default();
-            let flush = self.delivery.unflushed();
-            let stream = &mut line.connection.stream;
-            let mut woken = pin!(self.shared.wake.notified());
-            let mut timer = pin!(until.map(|until| tokio::time::sleep_until(until.into())));
-            std::future::poll_fn(|context| {
-                // First, so that what has left counts as written even if the peer closes right behind it.
-                if flush {
-                    if let Poll::Ready(result) = Pin::new(&mut *stream).poll_flush(context) {
-                        return Poll::Ready(Happened::Flushed(result));
-                    }
-                }
-                let mut buffer = ReadBuf::new(&mut inbox);
-                if let Poll::Ready(result) = Pin::new(&mut *stream).poll_read(context, &mut buffer) {
-                    return Poll::Ready(Happened::Read(result.map(|()| buffer.filled().len())));
-                }
-                if !slices.is_empty() {
-                    if let Poll::Ready(result) = Pin::new(&mut *stream).poll_write_vectored(context, slices) {
-                        return Poll::Ready(Happened::Wrote(result));
-                    }
-                }
-                poll_pause(context, woken.as_mut(), timer.as_mut())
-            })
-            .await
-        };
-        let now = Instant::now();
-        match happened {
-            Happened::Woken | Happened::Time => {}
-            Happened::Wrote(Ok(0)) => self.ended(),
-            Happened::Wrote(Ok(count)) => self.delivery.wrote(now, count),
-            Happened::Flushed(Ok(())) => {
-                for chunk in self.delivery.flushed(now) {
-                    self.delivered(chunk, Outcome::Written);
-                }
-            }
-            Happened::Read(Ok(0)) => self.ended(),
-            Happened::Read(Ok(count)) => {
-                line.answers.feed(inbox.get(..count).unwrap_or_default());
-                self.read_answers();
-            }
-            Happened::Read(Err(error)) | Happened::Wrote(Err(error)) | Happened::Flushed(Err(error)) => {
-                self.lose(&ConnectionError::Io(error));
-            }
-        }
-    }
-
-    fn read_answers(&mut self) {
-        while let Some(line) = self.line.as_mut() {
-            let reply = match line.answers.reply() {
-                Ok(Some(reply)) => reply,
-                Ok(None) => return,
-                Err(error) => return self.lose(&ConnectionError::Protocol(error.to_string())),
-            };
-            match reply {
-                Reply::Ack(id) => match self.delivery.acked(&id) {
-                    Acked::Delivered(chunk) => self.delivered(*chunk, Outcome::Acknowledged),
-                    Acked::Mismatch => self.lose(&ConnectionError::AckMismatch),
-                    Acked::Unasked => {}
-                },
-                Reply::Nack if self.delivery.in_flight() > 0 => self.lose(&ConnectionError::AckMismatch),
-                Reply::Helo => self.lose(&ConnectionError::SharedKeyRequired),
-                // Of no concern: the read side is drained, and that is all.
-                _ => {}
-            }
-        }
-    }
-
-    /// The server closed the connection.
-    fn ended(&mut self) {
-        let unacknowledged = self.delivery.unacknowledged();
-        self.lose(&ConnectionError::ClosedByServer { unacknowledged });
-    }
-
-    /// The connection is of no use any more; what was not acknowledged goes over the next one.
-    fn lose(&mut self, error: &ConnectionError) {
-        let now = Instant::now();
-        self.line = None;
-        let counters = &self.shared.counters;
-        counters.connected.store(false, Relaxed);
-        let quiet = matches!(error, ConnectionError::ClosedByServer { .. })
-            && self.delivery.in_flight() == 0
-            && self.delivery.was_healthy(now);
-        if !quiet {
-            counters.connection_losses.fetch_add(1, Relaxed);
-            self.say(error);
-        }
-        let given_up = self.delivery.lost(now);
-        self.note_resent();
-        self.give_up(given_up);
-    }
-
-    fn note_resent(&mut self) {
-        let resent = self.delivery.resent();
-        self.shared
-            .counters
-            .resent_chunks
-            .fetch_add(resent - self.resent, Relaxed);
-        self.resent = resent;
-    }
-
-    /// Ends the connection so that nothing on its way is destroyed by a reset.
-    async fn close_line(&mut self) {
-        self.delivery.closed();
-        self.shared.counters.connected.store(false, Relaxed);
-        let Some(mut line) = self.line.take() else { return };
-        let stream = &mut line.connection.stream;
-        let farewell = async {
-            stream.shutdown().await?;
-            if self.shared.options.policy.request_ack {
-                // Everything is acknowledged: the server has read it all.
-                return Ok(());
-            }
-            let mut inbox = [0; READ];
-            loop {
-                let mut buffer = ReadBuf::new(&mut inbox);
-                std::future::poll_fn(|context| Pin::new(&mut *stream).poll_read(context, &mut buffer))
-                    .await?;
-                if buffer.filled().is_empty() {
-                    return Ok::<(), io::Error>(());
-                }
-            }
-        };
-        let _ = tokio::time::timeout(FAREWELL, farewell).await;
-    }
-
     fn delivered(&self, chunk: Chunk, outcome: Outcome) {
         let counters = &self.shared.counters;
         counters.delivered_chunks.fetch_add(1, Relaxed);
         counters.delivered_events.fetch_add(chunk.events as u64, Relaxed);
+        if let (Some(spool), Some(file)) = (&self.spool, chunk.file) {
+            spool.remove(file);
+        }
         self.settle(chunk.events, chunk.cost);
         for waiter in chunk.waiters {
             waiter.tell(Ok(()));
@@ -440,46 +316,6 @@ impl Worker {
     }
 }
 
-impl Drop for Worker {
-    fn drop(&mut self) {
-        let mut rest: Vec<Event> = Vec::new();
-        let mut waiters = Vec::new();
-        for chunk in self.delivery.take_all() {
-            rest.extend(Event::of_chunk(&chunk));
-            waiters.extend(chunk.waiters);
-        }
-        let mut inner = self.shared.lock();
-        inner.closed = true;
-        inner.gone = true;
-        while let Some(batch) = inner.queue.take_rest() {
-            rest.extend(Event::of_batch(&batch));
-            waiters.extend(batch.waiters.into_iter().map(|(_, waiter)| waiter));
-        }
-        let flushes = std::mem::take(&mut inner.flushes);
-        let mut closers = inner.close.take().map(|close| close.done).unwrap_or_default();
-        // The first to ask gets the events; the others learn that all is over.
-        if let Some(first) = (!closers.is_empty()).then(|| closers.remove(0)) {
-            if let Err(unclaimed) = first.send(rest) {
-                inner.leftover = unclaimed;
-            }
-        } else {
-            inner.leftover = rest;
-        }
-        drop(inner);
-        for closer in closers {
-            let _ = closer.send(Vec::new());
-        }
-        for flush in flushes {
-            let _ = flush.done.send(Err(FlushError::Closed));
-        }
-        for waiter in waiters {
-            waiter.tell(Err(SendError::Closed));
-        }
-        self.shared.counters.connected.store(false, Relaxed);
-        self.shared.announce_room();
-    }
-}
-
 /// What a look at the queue showed.
 struct Round {
     due: Due,
@@ -487,10 +323,15 @@ struct Round {
     deadline: Option<Instant>,
 }
 
-enum Ended<T> {
-    Done(T),
-    Woken,
-    Time,
+impl Round {
+    /// When there will be something to do without being woken.
+    fn until(&self) -> Option<Instant> {
+        let due = match self.due {
+            Due::At(moment) => Some(moment),
+            _ => None,
+        };
+        earliest(due, self.deadline)
+    }
 }
 
 fn earliest(one: Option<Instant>, other: Option<Instant>) -> Option<Instant> {
@@ -518,23 +359,19 @@ fn poll_pause(
     }
 }
 
-/// Goes on with `work` until it is done, the bell rings or the moment comes.
+/// Goes on with `work` until it is done. `None`: the bell rang or the moment came first.
 async fn or_woken<T>(
     shared: &Shared,
     mut work: Pin<&mut impl Future<Output = T>>,
     until: Option<Instant>,
-) -> Ended<T> {
+) -> Option<T> {
     let mut woken = pin!(shared.wake.notified());
     let mut timer = pin!(until.map(|until| tokio::time::sleep_until(until.into())));
     std::future::poll_fn(|context| {
         if let Poll::Ready(result) = work.as_mut().poll(context) {
-            return Poll::Ready(Ended::Done(result));
+            return Poll::Ready(Some(result));
         }
-        match poll_pause(context, woken.as_mut(), timer.as_mut()) {
-            Poll::Ready(Happened::Woken) => Poll::Ready(Ended::Woken),
-            Poll::Ready(_) => Poll::Ready(Ended::Time),
-            Poll::Pending => Poll::Pending,
-        }
+        poll_pause(context, woken.as_mut(), timer.as_mut()).map(|_| None)
     })
     .await
 }

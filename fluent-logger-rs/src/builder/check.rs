@@ -149,12 +149,47 @@ impl Builder {
                 batch_events: self.chunk_events.min(self.buffer_events / 4).max(1),
                 batch_bytes: self.chunk_bytes.min(self.buffer_bytes / 4),
                 linger: self.flush_interval,
+                #[cfg(feature = "spool")]
+                spooled: self.spool.is_some(),
+                #[cfg(not(feature = "spool"))]
+                spooled: false,
             },
             connect_timeout: self.connect_timeout,
             handshake_timeout: self.handshake_timeout,
             drop_timeout: self.drop_timeout,
             security,
+            #[cfg(feature = "spool")]
+            spool: self.check_spool()?,
         })
+    }
+
+    #[cfg(feature = "spool")]
+    fn check_spool(&self) -> Result<Option<(std::path::PathBuf, crate::Fsync)>, BuildError> {
+        let Some(folder) = self.spool.clone() else {
+            return Ok(None);
+        };
+        let contradictions = [
+            (
+                !self.request_ack,
+                "a spool needs request_ack: without acks nobody knows when a chunk may be removed",
+            ),
+            (
+                self.mode == Mode::Message,
+                "a spool needs a mode of batches: in Message mode each event would be a file",
+            ),
+            (
+                self.on_full == OnFull::DropOldest,
+                "a spool keeps what it has: on_full(DropOldest) would drop from it",
+            ),
+            (
+                self.max_retry.is_some(),
+                "a spool keeps what it has: max_retry would give it up",
+            ),
+        ];
+        match contradictions.iter().find(|(is_so, _)| *is_so) {
+            Some((_, reason)) => Err(BuildError::Conflict { reason }),
+            None => Ok(Some((folder, self.spool_fsync))),
+        }
     }
 
     fn check_security(&self) -> Result<Security, BuildError> {

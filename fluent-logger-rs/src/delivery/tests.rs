@@ -49,6 +49,7 @@ impl Rig {
             batch_events: 100,
             batch_bytes: 100_000,
             linger: Duration::ZERO,
+            spooled: false,
         };
         let mut queue = Queue::new(limits);
         let entry = [

@@ -9,6 +9,7 @@ fn limits() -> Limits {
         batch_events: 3,
         batch_bytes: 1000,
         linger: Duration::from_millis(100),
+        spooled: false,
     }
 }
 

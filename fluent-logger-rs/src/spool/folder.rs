@@ -1,0 +1,161 @@
+//! The folder of the spool: its lock, its files, and what an earlier process left in them.
+//!
+//! Owns names and durability. A chunk is written as `N.new` and renamed to `N.chunk` when it is whole, so that a crash in
+//! the middle leaves no half chunk under its name; `N.damaged` is what was found broken, for a human.
+
+use std::fs::{self, File};
+use std::io::{self, Write as _};
+use std::path::{Path, PathBuf};
+
+use crate::chunk::Chunk;
+use crate::error::{BuildError, SpoolError};
+use crate::options::Fsync;
+use crate::spool::file;
+
+pub(crate) struct Folder {
+    path: PathBuf,
+    fsync: Fsync,
+    /// Number of the next file.
+    next: u64,
+    /// Locked as long as it is open.
+    _lock: File,
+}
+
+impl Folder {
+    /// Takes possession of the folder.
+    pub(crate) fn lock(path: &Path, fsync: Fsync) -> Result<Self, BuildError> {
+        let failed = |error| BuildError::Spool {
+            folder: path.to_owned(),
+            error,
+        };
+        fs::create_dir_all(path).map_err(failed)?;
+        let lock = File::create(path.join("lock")).map_err(failed)?;
+        // Named in full: the standard library's own `try_lock` is younger than this crate's oldest Rust.
+        match fs4::FileExt::try_lock(&lock) {
+            Ok(()) => {}
+            Err(fs4::TryLockError::WouldBlock) => {
+                return Err(BuildError::SpoolInUse {
+                    folder: path.to_owned(),
+                });
+            }
+            Err(fs4::TryLockError::Error(error)) => return Err(failed(error)),
+        }
+        Ok(Self {
+            path: path.to_owned(),
+            fsync,
+            next: 0,
+            _lock: lock,
+        })
+    }
+
+    /// The chunks of an earlier process, oldest first. What is damaged is set aside.
+    pub(crate) fn read(&mut self, errors: &mut Vec<SpoolError>) -> Result<Vec<Chunk>, BuildError> {
+        let failed = |error| BuildError::Spool {
+            folder: self.path.clone(),
+            error,
+        };
+        let mut found = Vec::new();
+        for entry in fs::read_dir(&self.path).map_err(failed)? {
+            let name = entry.map_err(failed)?.file_name();
+            let Some((number, kind)) = name.to_str().and_then(|name| name.split_once('.')) else {
+                continue;
+            };
+            let Ok(number) = number.parse::<u64>() else {
+                continue;
+            };
+            self.next = self.next.max(number.saturating_add(1));
+            match kind {
+                "chunk" => found.push((number, true)),
+                "new" => found.push((number, false)),
+                _ => {}
+            }
+        }
+        found.sort_unstable();
+        let mut chunks = Vec::new();
+        for (number, whole) in found {
+            let path = self.file(number, if whole { "chunk" } else { "new" });
+            let read = fs::read(&path)
+                .map_err(|error| format!("cannot be read: {error}"))
+                .and_then(|bytes| file::read(&bytes));
+            match read {
+                Ok(mut chunk) => {
+                    // The crash came between writing and renaming.
+                    if !whole {
+                        fs::rename(&path, self.file(number, "chunk")).map_err(failed)?;
+                    }
+                    chunk.file = Some(number);
+                    chunks.push(chunk);
+                }
+                Err(reason) if whole => {
+                    let aside = self.file(number, "damaged");
+                    let path = match fs::rename(&path, &aside) {
+                        Ok(()) => aside,
+                        Err(_) => path,
+                    };
+                    errors.push(SpoolError::Damaged { path, reason });
+                }
+                // The crash came while it was being written: nobody was told that it is spooled.
+                Err(_) => drop(fs::remove_file(&path)),
+            }
+        }
+        Ok(chunks)
+    }
+
+    /// Writes a chunk and notes in it where it is.
+    pub(crate) fn write(&mut self, chunk: &mut Chunk) -> Result<(), SpoolError> {
+        let number = self.next;
+        self.next += 1;
+        let (new, path) = (self.file(number, "new"), self.file(number, "chunk"));
+        let write = || {
+            let mut file = File::create(&new)?;
+            file.write_all(&file::header(chunk))?;
+            file.write_all(&chunk.message)?;
+            if self.fsync == Fsync::Always {
+                file.sync_data()?;
+            }
+            fs::rename(&new, &path)?;
+            if self.fsync == Fsync::Always {
+                self.sync()?;
+            }
+            Ok(())
+        };
+        match write() {
+            Ok(()) => {
+                chunk.file = Some(number);
+                Ok(())
+            }
+            Err(error) => {
+                // Whichever is there: a chunk that counts as not spooled must not come back.
+                let _ = (fs::remove_file(&new), fs::remove_file(&path));
+                Err(SpoolError::Write {
+                    path,
+                    events: chunk.events,
+                    error,
+                })
+            }
+        }
+    }
+
+    /// The chunk in it was acknowledged. Not synced: if the machine dies now, the chunk is sent once more, with the
+    /// same id.
+    pub(crate) fn remove(&self, number: u64) -> Result<(), SpoolError> {
+        let path = self.file(number, "chunk");
+        fs::remove_file(&path).map_err(|error| SpoolError::Remove { path, error })
+    }
+
+    fn file(&self, number: u64, kind: &str) -> PathBuf {
+        self.path.join(format!("{number:020}.{kind}"))
+    }
+
+    #[cfg(unix)]
+    fn sync(&self) -> io::Result<()> {
+        File::open(&self.path)?.sync_all()
+    }
+
+    /// Elsewhere a folder cannot be synced, and need not be.
+    #[cfg(not(unix))]
+    #[expect(clippy::unnecessary_wraps, clippy::unused_self, reason = "as on unix")]
+    fn sync(&self) -> io::Result<()> {
+        Ok(())
+    }
+}
