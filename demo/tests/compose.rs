@@ -1,10 +1,15 @@
-//! What docker-compose.yml, the Dockerfile and .env.example must hold; no Docker is needed.
+//! What docker-compose.yml, the Dockerfile and .env.example must hold; no Docker is needed. The schema of the compose
+//! specification is tried with its reference implementation, the library that `docker compose config` is made of.
 
 #![expect(clippy::unwrap_used, reason = "a test")]
 
-use std::{collections::BTreeSet, fs, path::Path};
+use std::{collections::BTreeSet, fs, path::Path, path::PathBuf, process::Command};
 
 use serde_json::Value;
+use windrow_testkit::{
+    env::{self, Missing},
+    need,
+};
 
 fn read(name: &str) -> String {
     fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(name)).unwrap()
@@ -167,5 +172,59 @@ fn the_demo_understands_its_commands() {
                 "{name}: {variable} is no variable of {arguments:?}"
             );
         }
+    }
+}
+
+const COMPOSE: &str = "v2.16.2";
+
+/// `compose-spec`: reads a file as Docker does, with its variables and by the schema. Built once.
+fn compose_spec() -> Result<PathBuf, Missing> {
+    let go = env::program("go")?;
+    let folder = env::cache(&format!("compose-spec-{COMPOSE}"));
+    let binary = folder.join("compose-spec");
+    env::once(&folder, || {
+        env::write_same(&folder.join("go.mod"), "module check\n\ngo 1.24\n");
+        let command = "github.com/compose-spec/compose-go/v2/cmd";
+        let module = format!("{command}@{COMPOSE}");
+        env::run(Command::new(&go).args(["get", &module]).current_dir(&folder))?;
+        let arguments = ["build", "-o", "compose-spec", command];
+        env::run(Command::new(&go).args(arguments).current_dir(&folder))?;
+        Ok(())
+    })?;
+    Ok(binary)
+}
+
+#[test]
+fn the_reference_implementation_of_compose_accepts_the_file() {
+    let program = need!(compose_spec());
+    let folder = tempfile::tempdir().unwrap();
+    let run = |text: &str| {
+        fs::write(folder.path().join("docker-compose.yml"), text).unwrap();
+        let mut command = Command::new(&program);
+        command
+            .args(["--format", "json", "docker-compose.yml"])
+            .current_dir(folder.path());
+        env::run(&mut command)
+    };
+    let text = read("docker-compose.yml");
+    let model = run(&text).unwrap_or_else(|error| panic!("{error}"));
+    let model: Value = serde_json::from_str(&model).unwrap();
+    let names = |compose: &Value| -> BTreeSet<String> {
+        compose["services"].as_object().unwrap().keys().cloned().collect()
+    };
+    assert_eq!(names(&model), names(&compose()));
+    // Variables have taken their defaults, and both Windrows have the name of one.
+    assert_eq!(model["services"]["client"]["environment"]["CLIENT_COUNT"], "20");
+    for windrow in ["windrow-1", "windrow-2"] {
+        let aliases = &model["services"][windrow]["networks"]["default"]["aliases"];
+        assert_eq!(aliases[0], "windrow", "{windrow}");
+    }
+    // That the check can fail: an unknown key, a wrong type. (What depends on what is checked above.)
+    for (from, to) in [
+        ("stop_grace_period: 15s", "stop_grace: 15s"),
+        ("retries: 5", "retries: many"),
+    ] {
+        assert!(text.contains(from), "{from}");
+        assert!(run(&text.replace(from, to)).is_err(), "{to} was not noticed");
     }
 }
