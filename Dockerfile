@@ -57,7 +57,9 @@ FROM base AS windrow
 COPY --from=build /out/windrow /usr/local/bin/windrow
 COPY --from=build --chown=10001:10001 /empty /var/lib/windrow
 COPY windrow.toml /etc/windrow/windrow.toml
-ENV WINDROW_DATA_DIR=/var/lib/windrow
+# The file holds the defaults: mount your own over it, or set WINDROW_… variables, which win.
+ENV WINDROW_CONFIG=/etc/windrow/windrow.toml \
+    WINDROW_DATA_DIR=/var/lib/windrow
 USER 10001:10001
 VOLUME ["/var/lib/windrow"]
 EXPOSE 24224/tcp 24224/udp 2020/tcp

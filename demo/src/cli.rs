@@ -7,6 +7,7 @@ use std::{
     net::{IpAddr, Ipv4Addr, SocketAddr},
     path::PathBuf,
     process::ExitCode,
+    sync::Arc,
     time::Duration,
 };
 
@@ -14,7 +15,9 @@ use clap::{Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    Error, app_log, client, server, service, showcase,
+    Error, app_log, client,
+    forward::Target,
+    server, service, showcase,
     sidecar::{self, logs},
     signal, web,
 };
@@ -56,15 +59,14 @@ pub struct SidecarLogsArgs {
     /// File that keeps the position over restarts
     #[arg(long, env = "STATE_PATH", default_value = "/var/lib/sidecar/position.json")]
     state_path: PathBuf,
-    /// Address of Windrow or any Forward server, host:port
-    #[arg(long, env = "WINDROW_ADDR", default_value = "127.0.0.1:24224")]
-    windrow_addr: String,
+    #[command(flatten)]
+    target: TargetArgs,
     #[command(flatten)]
     identity: IdentityArgs,
     /// Tag of the chunks [default: app.SERVICE_NAME]
     #[arg(long, env = "FORWARD_TAG")]
     tag: Option<String>,
-    /// Replace the connection after this time, for an even load behind a balancer
+    /// Replace the connection after this time, for an even load behind a balancer [default: never]
     #[arg(long, env = "RECONNECT_INTERVAL", value_parser = duration)]
     reconnect_interval: Option<Duration>,
     /// Time between two looks at the file
@@ -102,6 +104,54 @@ pub struct HealthArgs {
     /// How long to wait for the answer
     #[arg(long, default_value = "3s", value_parser = duration)]
     timeout: Duration,
+}
+
+/// Flags of whoever sends records: the logging sidecar, and a service with --direct.
+#[derive(Args)]
+pub struct TargetArgs {
+    /// Address of Windrow or any Forward server: host:port or tls://host:port; several with commas between
+    #[arg(long, env = "WINDROW_ADDR", default_value = "127.0.0.1:24224")]
+    windrow_addr: String,
+    /// The key that the server shares with its clients; better in the environment, where `ps` does not show it
+    #[arg(long, env = "SHARED_KEY", hide_env_values = true)]
+    shared_key: Option<String>,
+    /// User, where the server asks for one
+    #[arg(long, env = "FORWARD_USER", requires = "password")]
+    user: Option<String>,
+    /// The user's password
+    #[arg(long, env = "FORWARD_PASSWORD", hide_env_values = true, requires = "user")]
+    password: Option<String>,
+    /// With tls://: PEM file of the authorities to trust [default: those of the system]
+    #[arg(long, env = "CA_FILE")]
+    ca_file: Option<PathBuf>,
+    /// With tls://: PEM file of the client's certificate, where the server asks for one
+    #[arg(long, env = "CLIENT_CERT", requires = "client_key")]
+    client_cert: Option<PathBuf>,
+    /// PEM file of the certificate's key
+    #[arg(long, env = "CLIENT_KEY", requires = "client_cert")]
+    client_key: Option<PathBuf>,
+}
+
+impl TargetArgs {
+    fn into_target(self, reconnect_interval: Option<Duration>) -> Target {
+        Target {
+            address: self.windrow_addr,
+            reconnect_interval,
+            shared_key: self.shared_key,
+            user: self.user.zip(self.password),
+            ca_file: self.ca_file,
+            client_cert: self.client_cert.zip(self.client_key),
+        }
+    }
+}
+
+impl std::fmt::Debug for TargetArgs {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        // Without key and password.
+        f.debug_struct("TargetArgs")
+            .field("windrow_addr", &self.windrow_addr)
+            .finish_non_exhaustive()
+    }
 }
 
 /// Flags that both sidecars share.
@@ -215,9 +265,8 @@ pub struct ServiceArgs {
     /// Log to Windrow directly instead of to a file: asynchronous, acknowledged, reconnecting
     #[arg(long, env = "SERVICE_DIRECT")]
     direct: bool,
-    /// With --direct: address of Windrow or any Forward server, host:port
-    #[arg(long, env = "WINDROW_ADDR", default_value = "127.0.0.1:24224")]
-    windrow_addr: String,
+    #[command(flatten)]
+    target: TargetArgs,
     /// With --direct: replace the connection after this time, for an even load behind a balancer
     #[arg(long, env = "RECONNECT_INTERVAL", default_value = "10s", value_parser = duration)]
     reconnect_interval: Duration,
@@ -292,13 +341,15 @@ pub async fn run(cli: Cli) -> Result<ExitCode, Error> {
                     )
                     .exit()
             };
-            let (log, where_to) = service_log(&args);
+            let (listen, shutdown_timeout) = (SocketAddr::new(args.host, port), args.shutdown_timeout);
+            let (name, calls) = (args.name.clone(), args.calls.clone());
+            let (log, where_to) = service_log(args);
             let options = service::Options {
-                calls: args.calls.unwrap_or_else(|| service::default_calls(&args.name)),
-                name: args.name,
-                listen: SocketAddr::new(args.host, port),
+                calls: calls.unwrap_or_else(|| service::default_calls(&name)),
+                name,
+                listen,
                 log,
-                shutdown_timeout: args.shutdown_timeout,
+                shutdown_timeout,
             };
             let service = service::Service::bind(&options).await?;
             announce(&options.name, service.local_addr(), &where_to);
@@ -335,26 +386,22 @@ pub async fn run(cli: Cli) -> Result<ExitCode, Error> {
 }
 
 /// Where the service logs to, also in words.
-fn service_log(args: &ServiceArgs) -> (service::Log, String) {
+fn service_log(args: ServiceArgs) -> (service::Log, String) {
     if !args.direct {
-        return (
-            service::Log::File(args.log_path.clone()),
-            format!("log file {}", args.log_path.display()),
-        );
+        let where_to = format!("log file {}", args.log_path.display());
+        return (service::Log::File(args.log_path), where_to);
     }
+    let target = args.target.into_target(Some(args.reconnect_interval));
+    let where_to = format!("logging to {}", target.address);
     let options = app_log::DirectOptions {
-        address: args.windrow_addr.clone(),
+        target,
         tag: format!("app.{}", args.name),
         identity: sidecar::Identity {
-            service_name: args.name.clone(),
-            environment: args.environment.clone(),
+            service_name: args.name,
+            environment: args.environment,
         },
-        reconnect_interval: args.reconnect_interval,
     };
-    (
-        service::Log::Direct(options),
-        format!("logging to {}", args.windrow_addr),
-    )
+    (service::Log::Direct(Box::new(options)), where_to)
 }
 
 async fn run_log_sidecar(args: SidecarLogsArgs, stop: CancellationToken) -> Result<(), Error> {
@@ -372,20 +419,18 @@ async fn run_log_sidecar(args: SidecarLogsArgs, stop: CancellationToken) -> Resu
         stop_grace: args.stop_grace,
         backoff: logs::BACKOFF,
     };
-    println!(
-        "forwarding {} to {}",
-        options.log_path.display(),
-        args.windrow_addr
-    );
-    let delivery = logs::forward::ForwardDelivery::new(args.windrow_addr, args.reconnect_interval);
-    let sidecar = logs::LogSidecar::open(options, delivery)?;
+    let target = args.target.into_target(args.reconnect_interval);
+    println!("forwarding {} to {}", options.log_path.display(), target.address);
+    let status = Arc::default();
+    let delivery = logs::forward::ForwardDelivery::start(&target, options.backoff, Arc::clone(&status))?;
+    let sidecar = logs::LogSidecar::open(options, Arc::clone(&status), delivery)?;
     let pages = match args.port {
         Some(port) => {
             let listener = web::bind(SocketAddr::new(args.host, port), "SIDECAR_PORT").await?;
             if let Ok(address) = listener.local_addr() {
                 println!("health and metrics on http://{address}");
             }
-            let router = logs::status::router(sidecar.status());
+            let router = logs::status::router(status);
             let grace = Duration::from_secs(1);
             Some(tokio::spawn(web::serve_router(
                 listener,

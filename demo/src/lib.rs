@@ -9,6 +9,7 @@ pub mod app_log;
 pub mod cli;
 pub mod client;
 pub mod error;
+pub mod forward;
 pub mod id;
 pub mod server;
 pub mod service;

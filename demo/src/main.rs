@@ -1,6 +1,6 @@
 //! The `demo` program: reads the command line, runs one of the parts, says what went wrong. Nothing else.
 
-use std::process::ExitCode;
+use std::{io::IsTerminal as _, process::ExitCode};
 
 use demo::cli;
 
@@ -8,6 +8,7 @@ fn main() -> ExitCode {
     let cli = cli::parse(std::env::args_os());
     tracing_subscriber::fmt()
         .with_target(false)
+        .with_ansi(std::io::stderr().is_terminal())
         .with_writer(std::io::stderr)
         .init();
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {

@@ -38,7 +38,7 @@ pub enum Log {
     /// A JSON log file.
     File(PathBuf),
     /// Straight to a Forward server.
-    Direct(DirectOptions),
+    Direct(Box<DirectOptions>),
 }
 
 /// The port on which a service of this name listens by default: user 3000, product 3002, order 3003.
@@ -102,7 +102,7 @@ impl Service {
         };
         let log = match &options.log {
             Log::File(path) => AppLog::open(path)?,
-            Log::Direct(direct) => AppLog::Direct(DirectLog::start(direct.clone())?),
+            Log::Direct(direct) => AppLog::Direct(DirectLog::start(direct.as_ref().clone())?),
         };
         let telemetry = Arc::new(Telemetry::new(log));
         let listener = web::bind(options.listen, "SERVICE_PORT").await?;

@@ -102,7 +102,7 @@ async fn show(
     stop: &CancellationToken,
     folder: &Path,
 ) -> Result<Report, Error> {
-    let mut board = Board::new(std::io::stdout().is_terminal() && !options.plain);
+    let mut board = Board::new(std::io::stdout().is_terminal() && !options.plain && Board::fits());
     let mut windrow = Windrow::start(program, folder, options.elasticsearch_url.as_deref()).await?;
     board.note(&format!(
         "Windrow takes Forward on {} and shows itself on {}",
@@ -120,17 +120,37 @@ async fn show(
         None => "log lines are carried by `demo sidecar-logs` (no fluent-bit was found or wanted)".to_owned(),
     });
     for app in [&apps.server, &apps.user, &apps.product, &apps.order] {
-        board.note(&format!("{:<8} {}", app.name, app.url));
+        let metrics = apps.metrics().iter().find(|(name, _)| *name == app.name);
+        let sidecar = metrics.map_or_else(String::new, |(_, url)| format!("   metrics sidecar {url}"));
+        board.note(&format!("{:<8} {}{sidecar}", app.name, app.url));
     }
     let source = match &options.elasticsearch_url {
         Some(url) => Source::elasticsearch(url)?,
         None => Source::windrow(windrow.admin())?,
     };
     let watched = drive(options, stop, &apps, &mut windrow, &source, &mut board).await?;
-    let report = verify(&source, &board).await;
-    board.finish();
-    summarise(&report, &watched, &board, &windrow, &apps);
+    let report = if stop.is_cancelled() {
+        board.finish();
+        let fault = format!("stopped by a signal after {} requests", board.rows().len());
+        println!("\n{fault}; nothing was looked at");
+        Report {
+            answered: board.rows().len(),
+            documents: 0,
+            faults: vec![fault],
+        }
+    } else {
+        let report = verify(&source, &board).await;
+        board.finish();
+        summarise(&report, &watched, &board);
+        if !options.keep {
+            println!(
+                "All of it is stopped and removed now; with --keep it goes on running, to be looked at."
+            );
+        }
+        report
+    };
     if options.keep && !stop.is_cancelled() {
+        print_addresses(&windrow, &apps);
         println!("\nEverything goes on running; Ctrl-C ends it.");
         stop.cancelled().await;
     }
@@ -204,6 +224,7 @@ async fn drive(
         }
         if watched.killed_after == 0 && board.rows().len() >= total.div_ceil(2) {
             windrow.kill().await;
+            board.away(true);
             watched.killed_after = board.rows().len();
             back_at = Some(Instant::now() + AWAY);
             board.note(&format!(
@@ -213,6 +234,7 @@ async fn drive(
         }
         if let Some(at) = back_at.filter(|at| Instant::now() >= *at) {
             windrow.start_again().await?;
+            board.away(false);
             back_at = None;
             watched.away = AWAY + at.elapsed();
             board.note(&format!(
@@ -301,7 +323,7 @@ async fn verify(source: &Source, board: &Board) -> Report {
     report
 }
 
-fn summarise(report: &Report, watched: &Watched, board: &Board, windrow: &Windrow, apps: &Apps) {
+fn summarise(report: &Report, watched: &Watched, board: &Board) {
     if let Some(example) = &watched.example {
         println!(
             "\nOne order, three services, one document:\n{}",
@@ -309,8 +331,8 @@ fn summarise(report: &Report, watched: &Watched, board: &Board, windrow: &Windro
         );
     }
     println!(
-        "\n{} requests, {} lines in {} log files -> {} documents in {:.1} s. Windrow was killed with -9 after {} requests and \
-         was away for {:.1} s; {} requests were answered meanwhile.",
+        "\n{} requests, {} lines in {} log files -> {} documents in {:.1} s.\n\
+         Windrow was killed with -9 after {} requests and was away for {:.1} s; {} requests were answered meanwhile.",
         report.answered,
         board.rows().iter().map(Row::expected).sum::<usize>(),
         4,
@@ -327,6 +349,9 @@ fn summarise(report: &Report, watched: &Watched, board: &Board, windrow: &Windro
             println!("FAULT: {fault}");
         }
     }
+}
+
+fn print_addresses(windrow: &Windrow, apps: &Apps) {
     println!("\nWindrow          {}", windrow.admin());
     println!("its documents    {}/logs?limit=5", windrow.admin());
     println!("its metrics      {}/metrics", windrow.admin());

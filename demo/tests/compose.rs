@@ -149,7 +149,7 @@ fn the_demo_understands_its_commands() {
         };
         let mut arguments: Vec<&str> = command.iter().map(|word| word.as_str().unwrap()).collect();
         arguments.push("--help");
-        let help = std::process::Command::new(env!("CARGO_BIN_EXE_demo"))
+        let help = Command::new(env!("CARGO_BIN_EXE_demo"))
             .args(&arguments)
             .output()
             .unwrap();

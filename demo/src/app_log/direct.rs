@@ -6,19 +6,17 @@ use std::{io, time::Duration};
 use fluent_logger::Logger;
 use serde_json::{Map, Value};
 
-use crate::{Error, sidecar::Identity};
+use crate::{Error, forward::Target, sidecar::Identity};
 
 /// Where the records go, and who sends them.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// `host:port` of the server; of several, with commas between, each connection takes the next.
-    pub address: String,
+    /// The server, and who we are to it.
+    pub target: Target,
     /// The tag of the records.
     pub tag: String,
     /// No sidecar adds it here, so the application does.
     pub identity: Identity,
-    /// The age at which the connection is replaced.
-    pub reconnect_interval: Duration,
 }
 
 /// The log of an application that sends its records itself.
@@ -35,11 +33,9 @@ impl DirectLog {
     /// # Errors
     /// [`Error::Logger`] when the options make no sense.
     pub fn start(options: Options) -> Result<Self, Error> {
-        let servers = options.address.split(',').map(str::trim);
-        let logger = servers
-            .fold(Logger::builder(), |builder, server| builder.address(server))
-            .request_ack(true)
-            .async_reconnect_interval(options.reconnect_interval)
+        let logger = options
+            .target
+            .builder()?
             .on_connection_error(|error| tracing::warn!("logging: {error}"))
             .build()
             .map_err(|error| Error::Logger(error.to_string()))?;

@@ -3,6 +3,7 @@
 use std::{
     net::{Ipv4Addr, SocketAddr},
     path::{Path, PathBuf},
+    sync::Arc,
     time::Duration,
 };
 
@@ -11,8 +12,14 @@ use tokio_util::sync::CancellationToken;
 
 use super::process::FluentBit;
 use crate::{
-    Error, server, service,
-    sidecar::{Identity, logs, metrics},
+    Error,
+    forward::Target,
+    server, service,
+    sidecar::{
+        Identity,
+        logs::{self, forward::ForwardDelivery},
+        metrics,
+    },
 };
 
 /// What the sidecars write into `environment`.
@@ -184,8 +191,10 @@ fn start_log_sidecar(
         stop_grace: Duration::from_secs(5),
         backoff: logs::BACKOFF,
     };
-    let delivery = logs::forward::ForwardDelivery::new(forward.to_owned(), None);
-    let sidecar = logs::LogSidecar::open(options, delivery)?;
+    let status = Arc::default();
+    let target = Target::plain(forward.to_owned());
+    let delivery = ForwardDelivery::start(&target, logs::BACKOFF, Arc::clone(&status))?;
+    let sidecar = logs::LogSidecar::open(options, status, delivery)?;
     Ok(tokio::spawn(sidecar.run(stop.clone())))
 }
 

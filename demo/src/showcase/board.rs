@@ -77,6 +77,7 @@ pub(super) struct Board {
     started: Instant,
     rows: Vec<Row>,
     trouble: Option<String>,
+    away: bool,
     drawn: usize,
 }
 
@@ -87,8 +88,16 @@ impl Board {
             started: Instant::now(),
             rows: Vec::new(),
             trouble: None,
+            away: false,
             drawn: 0,
         }
+    }
+
+    /// The table fits into the terminal: lines that wrap could not be drawn anew in place.
+    pub(super) fn fits() -> bool {
+        let size = rustix::termios::tcgetwinsize(io::stdout());
+        let dumb = std::env::var_os("TERM").is_none_or(|name| name == "dumb");
+        !dumb && size.is_ok_and(|size| size.ws_col >= MIN_COLUMNS && size.ws_row >= MIN_ROWS)
     }
 
     pub(super) fn rows(&self) -> &[Row] {
@@ -112,12 +121,19 @@ impl Board {
 
     /// Something that stays on the screen.
     pub(super) fn note(&mut self, text: &str) {
-        self.erase();
+        let erase = self.erase();
         say(&format!(
-            "[{:5.1} s] {text}\n",
+            "{erase}[{:5.1} s] {text}\n",
             self.started.elapsed().as_secs_f64()
         ));
-        self.draw();
+        if !self.rows.is_empty() {
+            self.draw();
+        }
+    }
+
+    /// Whether Windrow is dead at the moment.
+    pub(super) fn away(&mut self, away: bool) {
+        self.away = away;
     }
 
     /// A request has its answer.
@@ -167,19 +183,19 @@ impl Board {
         if !self.live {
             return;
         }
-        self.erase();
         let complete = self
             .rows
             .iter()
             .filter(|row| row.complete_after.is_some())
             .count();
+        let state = match (self.away, &self.trouble) {
+            (true, _) => "   Windrow is dead",
+            (false, Some(_)) => "   the documents cannot be read at the moment",
+            (false, None) => "",
+        };
         let mut text = format!(
-            "\n  {} requests answered, {complete} are one document{}\n",
+            "\n  {} requests answered, {complete} of them are one document{state}\n",
             self.rows.len(),
-            self.trouble
-                .as_ref()
-                .map(|_| "  (Windrow is away)")
-                .unwrap_or_default()
         );
         text.push_str("  trace                             to      answer  lines  document\n");
         for row in self.rows.iter().rev().take(SHOWN) {
@@ -196,8 +212,10 @@ impl Board {
                 row.expected()
             ));
         }
+        // Erased and drawn in one write, or it flickers.
+        let erase = self.erase();
         self.drawn = text.lines().count();
-        say(&text);
+        say(&format!("{erase}{text}"));
     }
 
     /// The table stays as it is; what follows goes below it.
@@ -206,10 +224,11 @@ impl Board {
         self.drawn = 0;
     }
 
-    fn erase(&mut self) {
-        if self.drawn > 0 {
-            say(&format!("\x1b[{}A\x1b[J", self.drawn));
-            self.drawn = 0;
+    /// What takes the table from the screen.
+    fn erase(&mut self) -> String {
+        match std::mem::take(&mut self.drawn) {
+            0 => String::new(),
+            lines => format!("\x1b[{lines}A\x1b[J"),
         }
     }
 }
@@ -222,3 +241,5 @@ fn say(text: &str) {
 
 /// Rows of the table; it must fit a small terminal.
 const SHOWN: usize = 12;
+const MIN_COLUMNS: u16 = 80;
+const MIN_ROWS: u16 = 20;

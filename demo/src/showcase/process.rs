@@ -124,6 +124,8 @@ async fn spawn(
         }
     }
     let mut child = command
+        // Ctrl-C is for the showcase, which stops what it has started in its own order.
+        .process_group(0)
         .kill_on_drop(true)
         .spawn()
         .map_err(Error::io(format!("cannot start {}", program.display())))?;
@@ -244,6 +246,7 @@ impl FluentBit {
             .stdin(Stdio::null())
             .stdout(output.try_clone().map_err(about("its log"))?)
             .stderr(output)
+            .process_group(0)
             .kill_on_drop(true)
             .spawn()
             .map_err(about(&format!("cannot start {}", program.display())))?;

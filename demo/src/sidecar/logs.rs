@@ -58,6 +58,9 @@ pub const MAX_BACKOFF: Duration = Duration::from_secs(10);
 /// A usual size of a chunk: large enough to be cheap, small enough to be prompt.
 pub const CHUNK_BYTES: usize = 512 << 10;
 
+/// The most lines in one chunk: enrichment makes many short lines much larger than they are in the file.
+pub const CHUNK_LINES: usize = 16 << 10;
+
 /// A usual first wait after a failure.
 pub const BACKOFF: Duration = Duration::from_millis(250);
 
@@ -91,24 +94,18 @@ pub struct LogSidecar<D> {
 }
 
 impl<D: Delivery> LogSidecar<D> {
-    /// Reads the state of the last run and opens the files.
+    /// Reads the state of the last run and opens the files. What happens is noted in `status`, for health and metrics.
     ///
     /// # Errors
     /// When the state or a log file cannot be read.
-    pub fn open(options: Options, delivery: D) -> Result<Self, Error> {
+    pub fn open(options: Options, status: Arc<Status>, delivery: D) -> Result<Self, Error> {
         let worker = Worker::open(&options)?;
         Ok(Self {
             worker,
             delivery,
-            status: Arc::default(),
+            status,
             options,
         })
-    }
-
-    /// What the sidecar has done so far; for health and metrics.
-    #[must_use]
-    pub fn status(&self) -> Arc<Status> {
-        Arc::clone(&self.status)
     }
 
     /// Follows and forwards until `stop`, then delivers what is there, for at most the grace time.

@@ -10,6 +10,7 @@ mod fluent_bit;
 mod one;
 #[path = "../real/mod.rs"]
 mod real;
+mod secure;
 mod stage;
 mod three;
 mod two;

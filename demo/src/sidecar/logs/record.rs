@@ -23,11 +23,14 @@ pub fn events(lines: &[u8], read_at_ns: i64, identity: &Identity) -> Vec<Event> 
         .collect()
 }
 
-/// A line that is a JSON object becomes its fields; any other line becomes `message`. The operator's `service_name` and
+/// A line that is a JSON object becomes its fields; any other line becomes `message`, and so does one that nests deeper
+/// than Forward servers take. The operator's `service_name` and
 /// `environment` take the place of fields of that name.
 fn event(line: &[u8], read_at_ns: i64, identity: &Identity) -> Event {
     let mut record = match serde_json::from_slice(line) {
-        Ok(Value::Object(record)) => record,
+        Ok(Value::Object(record)) if record.values().all(|value| nests_at_most(value, MAX_DEPTH - 1)) => {
+            record
+        }
         _ => {
             let text = String::from_utf8_lossy(line);
             Map::from_iter([("message".to_owned(), text.trim_end_matches('\r').into())])
@@ -48,6 +51,17 @@ fn take_time(record: &mut Map<String, Value>) -> Option<i64> {
         Some(nanoseconds)
     })
 }
+
+fn nests_at_most(value: &Value, depth: usize) -> bool {
+    match value {
+        Value::Array(items) => depth > 0 && items.iter().all(|item| nests_at_most(item, depth - 1)),
+        Value::Object(map) => depth > 0 && map.values().all(|item| nests_at_most(item, depth - 1)),
+        _ => true,
+    }
+}
+
+/// Containers inside each other that fluent-logger-rs takes, the record included: Fluent Bit takes no more.
+const MAX_DEPTH: usize = 25;
 
 const TIME_FIELDS: [&str; 4] = ["time", "timestamp", "@timestamp", "ts"];
 
@@ -100,6 +114,12 @@ mod tests {
             (r#"{"cut":"#, r#"{"cut":"#),
         ] {
             assert_eq!(one(line).record["message"], message);
+        }
+        for (depth, fields) in [(MAX_DEPTH, 3), (MAX_DEPTH + 1, 3)] {
+            let line = format!("{}1{}", "{\"a\":".repeat(depth), "}".repeat(depth));
+            let record = one(&line).record;
+            assert_eq!(record.len(), fields);
+            assert_eq!(record.contains_key("a"), depth <= MAX_DEPTH, "{record:?}");
         }
         let broken = events(b"\xff!", 42, &identity());
         assert_eq!(broken[0].record["message"], "\u{fffd}!");

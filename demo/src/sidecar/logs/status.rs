@@ -69,6 +69,12 @@ impl Status {
         self.lines.get()
     }
 
+    /// Tries that failed.
+    #[must_use]
+    pub fn failures(&self) -> u64 {
+        self.failures.get()
+    }
+
     pub(super) fn behind(&self, bytes: u64) {
         self.behind.set(i64::try_from(bytes).unwrap_or(i64::MAX));
     }

@@ -15,7 +15,10 @@ use std::{
 
 use xxhash_rust::xxh3::xxh3_64;
 
-use super::state::{FileId, Finished, Pending, Position};
+use super::{
+    CHUNK_LINES,
+    state::{FileId, Finished, Pending, Position},
+};
 
 /// Whole lines of one file.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -352,11 +355,16 @@ impl Followed {
         self.quiet_since.get_or_insert_with(Instant::now).elapsed() >= wait
     }
 
-    /// Whole lines from the position on, and whether the end of the file was reached. With `all` the line without a
+    /// Whole lines from the position on, at most [`CHUNK_LINES`], and whether the end of the file was reached. With `all` the line without a
     /// newline at the end of the file counts as whole: nobody will finish it.
     fn read(&self, limit: usize, all: bool) -> io::Result<(Vec<u8>, bool)> {
         let mut bytes = read_at(&self.file, self.position.delivered, limit)?;
         let at_end = bytes.len() < limit;
+        let mut newlines = bytes.iter().enumerate().filter(|(_, byte)| **byte == b'\n');
+        if let Some((last, _)) = newlines.nth(CHUNK_LINES - 1) {
+            bytes.truncate(last + 1);
+            return Ok((bytes, false));
+        }
         match bytes.iter().rposition(|byte| *byte == b'\n') {
             Some(newline) => bytes.truncate(newline + 1),
             None if at_end && !all => bytes.clear(),

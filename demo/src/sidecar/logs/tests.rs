@@ -101,8 +101,8 @@ async fn all_lines_arrive_once_through_refusals_lost_answers_and_a_rotation() {
     *server.refuse.lock().unwrap() = 3;
     *server.mute.lock().unwrap() = 3;
     append(&options.log_path, 0..200);
-    let sidecar = LogSidecar::open(options.clone(), server.clone()).unwrap();
-    let status = sidecar.status();
+    let status = Arc::<Status>::default();
+    let sidecar = LogSidecar::open(options.clone(), Arc::clone(&status), server.clone()).unwrap();
     let stop = CancellationToken::new();
     let running = tokio::spawn(sidecar.run(stop.clone()));
     server.has(200).await;
@@ -170,7 +170,7 @@ async fn after_the_stop_signal_a_dead_server_is_not_waited_for_beyond_the_grace(
     *server.refuse.lock().unwrap() = usize::MAX;
     let stop = CancellationToken::new();
     let running = tokio::spawn(
-        LogSidecar::open(options.clone(), server.clone())
+        LogSidecar::open(options.clone(), Arc::default(), server.clone())
             .unwrap()
             .run(stop.clone()),
     );
@@ -181,7 +181,7 @@ async fn after_the_stop_signal_a_dead_server_is_not_waited_for_beyond_the_grace(
         .unwrap();
     assert!(server.messages().is_empty());
     *server.refuse.lock().unwrap() = 0;
-    let sidecar = LogSidecar::open(options, server.clone()).unwrap();
+    let sidecar = LogSidecar::open(options, Arc::default(), server.clone()).unwrap();
     tokio::spawn(sidecar.run(CancellationToken::new()));
     assert_eq!(server.has(3).await, numbers(0..3));
 }
@@ -192,7 +192,7 @@ async fn a_log_file_that_appears_later_is_found() {
     let options = options(folder.path());
     let server = Server::default();
     tokio::spawn(
-        LogSidecar::open(options.clone(), server.clone())
+        LogSidecar::open(options.clone(), Arc::default(), server.clone())
             .unwrap()
             .run(CancellationToken::new()),
     );

@@ -262,3 +262,14 @@ fn the_chunk_under_way_at_a_crash_is_made_again_byte_by_byte() {
     f.restart();
     assert_eq!(f.tail.again(&pending).unwrap(), None);
 }
+
+#[test]
+fn a_batch_of_very_short_lines_is_bounded_too() {
+    let mut fixture = Fixture::new(LONG);
+    fixture.append(&"\n".repeat(CHUNK_LINES + 3));
+    fixture.tail = Tail::resume(&fixture.path, &[], &[], LONG, 1 << 20).unwrap();
+    let first = fixture.tail.next_batch().unwrap().unwrap();
+    assert_eq!(first.bytes.len(), CHUNK_LINES);
+    fixture.tail.delivered(&first).unwrap();
+    assert_eq!(fixture.drain(), "\n\n\n");
+}
