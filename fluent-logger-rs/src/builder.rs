@@ -8,7 +8,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::connect::Connector;
+use crate::connect::{Connector, Lookup, system_lookup};
 use crate::error::{BuildError, ConnectionError, SpoolError};
 use crate::event::Report;
 use crate::inside::Inside;
@@ -73,6 +73,7 @@ pub struct Builder {
     spool: Option<std::path::PathBuf>,
     #[cfg(feature = "spool")]
     spool_fsync: crate::Fsync,
+    lookup: Lookup,
     callbacks: Callbacks,
 }
 
@@ -111,6 +112,7 @@ impl Default for Builder {
             spool: None,
             #[cfg(feature = "spool")]
             spool_fsync: crate::Fsync::default(),
+            lookup: system_lookup(),
             callbacks: Callbacks::default(),
         }
     }
@@ -402,6 +404,13 @@ impl Builder {
         self
     }
 
+    /// Another resolver of host names.
+    #[cfg(test)]
+    pub(crate) fn lookup(mut self, lookup: Lookup) -> Self {
+        self.lookup = lookup;
+        self
+    }
+
     /// Checks the options and starts the logger. Never touches the network: a server that is away is found out
     /// later and waited for. Reads TLS files and the spool.
     ///
@@ -416,7 +425,7 @@ impl Builder {
         let options = self.check()?;
         let random = Random::new().map_err(|error| BuildError::Random(error.to_string()))?;
         let waits = matches!(options.on_full, OnFull::Wait(_));
-        let connector = Connector::new(Arc::new(options.clone()));
+        let connector = Connector::new(Arc::new(options.clone()), self.lookup);
         #[cfg(feature = "spool")]
         let opened = match &options.spool {
             Some((folder, fsync)) => Some(Opened::open(folder, *fsync)?),

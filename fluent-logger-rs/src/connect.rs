@@ -3,9 +3,11 @@
 //! Owns everything between an address and a stream that is ready for events. A name is resolved anew for each
 //! connection, so that a service that moved or grew is found. Decides neither when to connect nor where to.
 
+use std::future::Future;
 use std::io;
 use std::mem::MaybeUninit;
 use std::net::SocketAddr;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -82,14 +84,28 @@ pub(crate) struct Connection {
     pub(crate) address: String,
 }
 
+/// The addresses behind a host name, looked up now.
+pub(crate) type Lookup = Arc<dyn Fn(&str, u16) -> Found + Send + Sync>;
+
+type Found = Pin<Box<dyn Future<Output = io::Result<Vec<SocketAddr>>> + Send>>;
+
+/// Asks the operating system.
+pub(crate) fn system_lookup() -> Lookup {
+    Arc::new(|host, port| {
+        let host = host.to_owned();
+        Box::pin(async move { Ok(tokio::net::lookup_host((host, port)).await?.collect()) })
+    })
+}
+
 #[derive(Clone)]
 pub(crate) struct Connector {
     options: Arc<Options>,
+    lookup: Lookup,
 }
 
 impl Connector {
-    pub(crate) fn new(options: Arc<Options>) -> Self {
-        Self { options }
+    pub(crate) fn new(options: Arc<Options>, lookup: Lookup) -> Self {
+        Self { options, lookup }
     }
 
     /// Connects to the address number `endpoint`; `turn` chooses where among its IP addresses to begin.
@@ -155,11 +171,10 @@ impl Connector {
     /// Tries the addresses behind a name one after the other; each gets a fair share of the time.
     async fn tcp(&self, host: &str, port: u16, turn: usize) -> Result<TcpStream, ConnectionError> {
         let started = Instant::now();
-        let found = tokio::net::lookup_host((host, port))
+        let mut found = (self.lookup)(host, port)
             .await
             .map_err(ConnectionError::Resolve)?;
         // Resolvers shuffle; sorted, the turns of this client go through all of them.
-        let mut found: Vec<SocketAddr> = found.collect();
         found.sort_unstable();
         found.dedup();
         if found.is_empty() {
@@ -187,3 +202,6 @@ impl Connector {
         Err(last.unwrap_or(ConnectionError::ConnectTimeout(self.options.connect_timeout)))
     }
 }
+
+#[cfg(all(test, target_os = "linux"))]
+mod tests;

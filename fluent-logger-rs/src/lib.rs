@@ -96,6 +96,10 @@ mod tracing_layer;
 mod wire;
 mod worker;
 
+#[cfg(test)]
+#[path = "../tests/support/mod.rs"]
+mod support;
+
 pub use builder::Builder;
 pub use error::{BuildError, ConnectionError, FlushError, Rejected, SendError, SpoolError};
 pub use event::{DecodeError, Event, Outcome, Report, Stats};

@@ -15,6 +15,7 @@ pub mod fluent_bit;
 pub mod http;
 pub mod load;
 pub mod loggers;
+pub mod otel;
 pub mod ports;
 pub mod process;
 pub mod server;

@@ -15,6 +15,7 @@ mod memory;
 mod midnight;
 mod no_trace_id;
 mod outage;
+mod rust_logger;
 mod sealing;
 mod several;
 mod shutdown;
