@@ -24,8 +24,10 @@ use crate::metrics::{self, DecodeError, Handshake, Mode};
 
 /// The first read of a connection; grows with what the client sends.
 const SMALL: usize = 8 << 10;
-/// No read is made for less than this once a client sends much.
+/// The most that is read at a time; what a message that has begun still needs comes on top, in steps of this.
 const LARGE: usize = 256 << 10;
+/// All connections together reserve about this much for reading before each of them has to read less at a time.
+const RECEIVE_MEMORY: usize = 64 << 20;
 /// What counts as progress inside a message, per progress timeout: a byte now and then does not.
 const PROGRESS: usize = 1 << 10;
 /// Runs below this size are copied, so that a small message does not keep a large buffer alive.
@@ -113,6 +115,7 @@ pub(super) async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
             Carrier::Unknown
         },
         buffer,
+        read_size: SMALL,
         progress: None,
         closes_at: context
             .max_connection_age
@@ -144,6 +147,8 @@ struct Connection<'a, S> {
     carrier: Carrier,
     /// Messages as MessagePack that are not through yet.
     buffer: BytesMut,
+    /// How much is read at a time: more after a read that filled the buffer, less after a few that did not.
+    read_size: usize,
     closes_at: Option<Instant>,
     /// Inside a message: by when so many bytes more must have come.
     progress: Option<(Instant, usize)>,
@@ -291,13 +296,30 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<'_, S> {
         };
         let spare = buffer.capacity() - buffer.len();
         // A claimed length reserves nothing by itself: at most what has come already, and one read.
-        let want = needed.min(buffer.len().max(LARGE)).max(SMALL);
+        let want = needed.min(buffer.len().max(LARGE)).max(self.read_size);
         if spare < want {
             buffer.reserve(want);
         }
     }
 
     async fn read(&mut self, between: bool) -> Result<usize, End> {
+        let buffer = match &self.carrier {
+            Carrier::Json { text, .. } => text,
+            _ => &self.buffer,
+        };
+        let spare = buffer.capacity() - buffer.len();
+        let read = self.read_some(between).await?;
+        if read == spare {
+            // Few connections read much at a time, many connections little.
+            let fair = RECEIVE_MEMORY / self.context.tasks.len().max(1);
+            self.read_size = (self.read_size * 2).min(fair.clamp(SMALL, LARGE));
+        } else if read < self.read_size / 4 {
+            self.read_size = (self.read_size / 2).max(SMALL);
+        }
+        Ok(read)
+    }
+
+    async fn read_some(&mut self, between: bool) -> Result<usize, End> {
         let context = self.context;
         let stop = &context.stop;
         let read = self.stream.read_buf(match &mut self.carrier {
