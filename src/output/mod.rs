@@ -13,12 +13,15 @@ pub mod elasticsearch;
 pub mod replay;
 pub mod sqlite;
 pub mod stdout;
+mod text;
 
-use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use std::ops::Range;
+use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
 
+pub use self::text::{Framing, Place, Text};
 use crate::hold::Hold;
 use crate::trace::Holds;
 
@@ -45,12 +48,11 @@ pub struct Sealed {
     pub last_ns: i64,
     /// Records in it.
     pub lines: u32,
-    /// The complete document: one JSON object without a newline.
-    pub json: Bytes,
+    text: Arc<Text>,
+    place: Place,
     /// One bit per output that has not confirmed it yet.
     waiting: AtomicU8,
     holds: Mutex<Holds<Hold>>,
-    account: Arc<Account>,
     /// Lines that an output had already, and whether one gave the document up.
     repeated: AtomicU32,
     dead: AtomicU8,
@@ -58,7 +60,6 @@ pub struct Sealed {
     unsettled: AtomicU8,
     /// Whether it was joined with a document that was there already.
     joined: AtomicU8,
-    _charge: Arc<Charge>,
 }
 
 /// Where the lines of sealed documents ended. Lines that are received are, at every quiet moment, delivered, repeated,
@@ -90,14 +91,12 @@ pub struct Parts {
     pub last_ns: i64,
     /// See [`Sealed::lines`].
     pub lines: u32,
-    /// See [`Sealed::json`].
-    pub json: Bytes,
+    /// The text that it stands in, and where.
+    pub text: Arc<Text>,
+    /// See above.
+    pub place: Place,
     /// Claims on the journal records that it was made of.
     pub holds: Holds<Hold>,
-    /// The memory of the buffer that it lies in.
-    pub charge: Arc<Charge>,
-    /// Where its lines are counted.
-    pub account: Arc<Account>,
 }
 
 impl Sealed {
@@ -109,10 +108,9 @@ impl Sealed {
             first_ns,
             last_ns,
             lines,
-            json,
+            text,
+            place,
             holds,
-            charge,
-            account,
         } = parts;
         Arc::new(Self {
             id,
@@ -120,16 +118,34 @@ impl Sealed {
             first_ns,
             last_ns,
             lines,
-            json,
+            text,
+            place,
             waiting: AtomicU8::new(u8::MAX >> (8 - outputs.clamp(1, 8))),
             holds: Mutex::new(holds),
-            account,
             repeated: AtomicU32::new(0),
             dead: AtomicU8::new(0),
             unsettled: AtomicU8::new(0),
             joined: AtomicU8::new(0),
-            _charge: charge,
         })
+    }
+
+    /// The complete document: one JSON object without a newline.
+    pub fn json(&self) -> &[u8] {
+        let place = self.place.json(self.text.is_framed());
+        self.text.bytes().get(place).unwrap_or_default()
+    }
+
+    /// [`Self::json`], without a copy.
+    pub fn shared_json(&self) -> Bytes {
+        self.text.bytes().slice(self.place.json(self.text.is_framed()))
+    }
+
+    /// The whole text of its batch, and where the document stands in it together with its frame; `None` when it has
+    /// none.
+    pub fn framed(&self) -> Option<(&Bytes, Range<usize>)> {
+        self.text
+            .is_framed()
+            .then(|| (self.text.bytes(), self.place.frame()))
     }
 
     /// This output has it, durably. Confirming twice is harmless.
@@ -178,39 +194,15 @@ impl Sealed {
         let repeated = u64::from(self.repeated.load(Ordering::Acquire));
         let add = |counter: &AtomicU64, n: u64| counter.fetch_add(n, Ordering::Relaxed);
         if self.dead.load(Ordering::Acquire) == 1 {
-            add(&self.account.dead, lines);
+            add(&self.text.account().dead, lines);
         } else {
-            add(&self.account.delivered, lines - repeated);
-            add(&self.account.duplicate, repeated);
+            add(&self.text.account().delivered, lines - repeated);
+            add(&self.text.account().duplicate, repeated);
             if self.joined.load(Ordering::Acquire) == 1 {
-                add(&self.account.late, lines - repeated);
+                add(&self.text.account().late, lines - repeated);
             }
         }
-        self.account.in_flight.fetch_sub(lines, Ordering::Relaxed);
-    }
-}
-
-/// Bytes that count against a shared sum for as long as this lives.
-#[derive(Debug)]
-pub struct Charge {
-    bytes: usize,
-    sum: Arc<AtomicUsize>,
-}
-
-impl Charge {
-    /// Adds `bytes` to `sum` until it is dropped.
-    pub fn new(bytes: usize, sum: &Arc<AtomicUsize>) -> Arc<Self> {
-        sum.fetch_add(bytes, Ordering::Relaxed);
-        Arc::new(Self {
-            bytes,
-            sum: Arc::clone(sum),
-        })
-    }
-}
-
-impl Drop for Charge {
-    fn drop(&mut self) {
-        self.sum.fetch_sub(self.bytes, Ordering::Relaxed);
+        self.text.account().in_flight.fetch_sub(lines, Ordering::Relaxed);
     }
 }
 

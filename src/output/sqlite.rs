@@ -157,7 +157,7 @@ impl Writer {
                 )?;
                 for document in documents {
                     // Rendered as JSON text, so it is UTF-8 throughout.
-                    let json = String::from_utf8_lossy(&document.json);
+                    let json = String::from_utf8_lossy(document.json());
                     done.lines += u64::from(document.lines);
                     done.bytes += json.len() as u64;
                     if create.execute(params![now, document.first_ns, &*document.id, json])? == 1 {
@@ -170,7 +170,7 @@ impl Writer {
                         continue;
                     }
                     let existing: String = find.query_row([&*document.id], |row| row.get(0))?;
-                    match union(existing.as_bytes(), &document.json) {
+                    match union(existing.as_bytes(), document.json()) {
                         Ok(Union::Same) => {
                             done.unchanged += 1;
                             joined(document, 0);

@@ -24,7 +24,7 @@ pub fn run(
     while let Some(batch) = batches.blocking_recv() {
         text.clear();
         for document in &batch {
-            text.extend_from_slice(&document.json);
+            text.extend_from_slice(document.json());
             text.push(b'\n');
         }
         to.write_all(&text)?;

@@ -8,7 +8,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use bytes::Bytes;
 use forward_protocol::entries::{Decompressor, Entries, Entry};
 use forward_protocol::frame::{Limits as FrameLimits, Message, Payload, messages};
 use tokio::sync::mpsc;
@@ -16,19 +15,16 @@ use tokio::sync::mpsc;
 use super::aside::{Aside, Why};
 use super::feed::{Next, Outlet};
 use super::look::{Found, Look, look_again, metadata, watched};
+use super::outbox::Outbox;
 use super::window::Window;
 use crate::clock::unix_us;
 use crate::config::Rule;
 use crate::hold::{Held, Hold, Release};
 use crate::journal::{Journal, Record};
 use crate::metrics::{FlushReason, Metrics};
-use crate::output::{Account, Batch, Charge, Parts, Sealed, document_id};
-use crate::trace::{
-    Added, Closed, Holds, Incoming, Names, PartId, Reason, Renderer, Scratch, ShapeId, Shapes, Single, Table,
-};
+use crate::output::{Account, Batch, Framing};
+use crate::trace::{Added, Closed, Incoming, Names, PartId, Reason, ShapeId, Shapes, Single, Table};
 
-/// Documents are handed on when they take this many bytes, or when nothing more is there to be gathered.
-const BATCH_BYTES: usize = 512 << 10;
 /// How often sealing is looked at when no records come.
 const TICK: Duration = Duration::from_millis(50);
 /// Bad entries of a message that go to the dead letter one by one. If there are more, the message goes there as a whole:
@@ -74,9 +70,7 @@ pub(crate) struct Gatherer {
     table: Table<Hold>,
     window: Window,
     shapes: Shapes,
-    renderer: Renderer,
-    outputs: Vec<mpsc::Sender<Batch>>,
-    output_bytes: Arc<AtomicUsize>,
+    outbox: Outbox,
     account: Arc<Account>,
     metrics: Arc<Metrics>,
     aside: Aside,
@@ -85,20 +79,6 @@ pub(crate) struct Gatherer {
     stop: Arc<AtomicBool>,
     decompressor: Decompressor,
     tags: std::collections::HashMap<Box<[u8]>, Arc<str>, foldhash::fast::RandomState>,
-    text: Vec<u8>,
-    ready: Vec<Rendered>,
-    scratch: Scratch,
-}
-
-/// A document in the buffer.
-struct Rendered {
-    id: Box<str>,
-    is_trace: bool,
-    first: i64,
-    last: i64,
-    lines: u32,
-    end: usize,
-    holds: Holds<Hold>,
 }
 
 /// What gathering is connected to.
@@ -106,6 +86,7 @@ pub(crate) struct Wiring {
     pub(crate) journal: Journal,
     pub(crate) outputs: Vec<mpsc::Sender<Batch>>,
     pub(crate) output_bytes: Arc<AtomicUsize>,
+    pub(crate) framing: Option<Box<dyn Framing>>,
     pub(crate) account: Arc<Account>,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) aside: Aside,
@@ -118,6 +99,8 @@ pub(crate) struct Wiring {
 struct Origin<'a> {
     part: PartId,
     received: i64,
+    /// When it is gathered; once for a whole journal record, since asking costs as much as a record does.
+    now: i64,
     tag: &'a Arc<str>,
     hold: &'a Hold,
 }
@@ -128,12 +111,20 @@ impl Gatherer {
             journal,
             outputs,
             output_bytes,
+            framing,
             account,
             metrics,
             aside,
             gauges,
             stop,
         } = wiring;
+        let outbox = Outbox::new(
+            outputs,
+            framing,
+            output_bytes,
+            settings.output_budget,
+            Arc::clone(&account),
+        );
         let releasing = journal.clone();
         Self {
             table: Table::new(settings.table.clone()),
@@ -144,9 +135,7 @@ impl Gatherer {
             ),
             settings,
             journal,
-            renderer: Renderer::default(),
-            outputs,
-            output_bytes,
+            outbox,
             account,
             metrics,
             aside,
@@ -155,9 +144,6 @@ impl Gatherer {
             stop,
             decompressor: Decompressor::new(),
             tags: std::collections::HashMap::default(),
-            text: Vec::with_capacity(BATCH_BYTES + (64 << 10)),
-            ready: Vec::new(),
-            scratch: Scratch::default(),
         }
     }
 
@@ -165,11 +151,7 @@ impl Gatherer {
     pub(crate) fn run(mut self, mut outlet: Outlet) {
         let mut look_at_journal = 0;
         loop {
-            let busy = match outlet.next(if self.ready.is_empty() {
-                TICK
-            } else {
-                Duration::ZERO
-            }) {
+            let busy = match outlet.next(TICK) {
                 Next::Record(record) => {
                     self.gauges.idle.store(false, Ordering::Relaxed);
                     self.take(&record);
@@ -184,17 +166,14 @@ impl Gatherer {
                 look_at_journal = now + 200_000;
                 self.make_room_in_journal(now);
             }
-            if self.text.len() >= BATCH_BYTES || !busy {
+            if self.outbox.is_due(now) {
                 self.hand_over();
             }
-            self.publish(!busy);
+            self.publish(!busy && self.outbox.is_empty());
         }
         if self.settings.flush_on_exit {
             while let Some(closed) = self.table.close_any(Reason::Shutdown) {
                 self.render(closed, unix_us(), FlushReason::Shutdown);
-                if self.text.len() >= BATCH_BYTES {
-                    self.hand_over();
-                }
             }
         }
         self.hand_over();
@@ -207,9 +186,10 @@ impl Gatherer {
         let anonymous = PartId::of_position(self.journal.instance(), record.lsn);
         let mut position = 0;
         let limits = self.settings.frame;
+        let now = unix_us();
         for message in messages(&record.payload, limits) {
             match message {
-                Ok(message) => self.message(&message, record, anonymous, &mut position, &hold),
+                Ok(message) => self.message(&message, record, now, anonymous, &mut position, &hold),
                 Err(refused) if !record.released => {
                     self.metrics.input_records.inc();
                     self.aside.put(
@@ -232,6 +212,7 @@ impl Gatherer {
         &mut self,
         message: &Message<'_>,
         record: &Record,
+        now: i64,
         anonymous: PartId,
         position: &mut u32,
         hold: &Hold,
@@ -312,6 +293,7 @@ impl Gatherer {
         let origin = Origin {
             part,
             received: record.received_us,
+            now,
             tag: &tag,
             hold,
         };
@@ -319,7 +301,6 @@ impl Gatherer {
     }
 
     fn entries(&mut self, mut entries: Entries<'_>, message: &[u8], origin: Origin<'_>, position: &mut u32) {
-        let now = unix_us();
         let (mut records, mut invalid, mut bad_ones) = (0u64, 0u64, 0u32);
         let mut defect = None;
         let mut scratch = Vec::new();
@@ -340,7 +321,7 @@ impl Gatherer {
                     let Settings { names, complete, .. } = &self.settings;
                     let found =
                         found.unwrap_or_else(|| look_again(&mut self.shapes, names, complete, entry.record));
-                    self.record(&entry, &found, metadata, time, number, origin, now);
+                    self.record(&entry, &found, metadata, time, number, origin);
                 }
                 Err(bad) => {
                     bad_ones += 1;
@@ -372,10 +353,6 @@ impl Gatherer {
         }
     }
 
-    #[expect(
-        clippy::too_many_arguments,
-        reason = "one call, on the hot path; a struct would only be taken apart again"
-    )]
     #[inline]
     fn record(
         &mut self,
@@ -385,7 +362,6 @@ impl Gatherer {
         time: i64,
         position: u32,
         origin: Origin<'_>,
-        now: i64,
     ) {
         let Some(key) = found.key else {
             self.single(entry, found.shape, metadata, time, position, origin);
@@ -404,7 +380,7 @@ impl Gatherer {
             shape: found.shape,
             text: found.text_in(entry.record),
         };
-        if self.table.add(now, &incoming, || origin.hold.another()) == Added::NoRoom {
+        if self.table.add(origin.now, &incoming, || origin.hold.another()) == Added::NoRoom {
             self.aside.put(
                 Why::NoRoom { trace: key },
                 entry.record,
@@ -432,18 +408,10 @@ impl Gatherer {
             record: entry.record,
             metadata,
         };
-        let extent = self.renderer.single(&mut self.text, names, &single);
+        let id = origin.part.document_id(position);
+        self.outbox.single(names, &single, id, origin.hold.another());
         self.metrics.traces_flushed[FlushReason::NoTrace].inc();
-        self.ready.push(Rendered {
-            id: origin.part.document_id(position),
-            is_trace: false,
-            first: extent.first,
-            last: extent.last,
-            lines: 1,
-            end: self.text.len(),
-            holds: std::iter::once(origin.hold.another()).collect(),
-        });
-        if self.text.len() >= BATCH_BYTES {
+        if self.outbox.is_full() {
             self.hand_over();
         }
     }
@@ -462,21 +430,12 @@ impl Gatherer {
                 Reason::Evicted => FlushReason::Memory,
             };
             self.render(closed, now, flushed);
-            if self.text.len() >= BATCH_BYTES {
-                self.hand_over();
-            }
         }
     }
 
     fn render(&mut self, closed: Closed<Hold>, now: i64, flushed: FlushReason) {
-        let Closed {
-            key,
-            mut trace,
-            reason,
-        } = closed;
-        let (mut gathered, twice) = trace.gathered(reason, now, &mut self.scratch);
-        let (out, names) = (&mut self.text, &self.settings.names);
-        let extent = self.renderer.trace(out, names, &self.shapes, &mut gathered);
+        let reason = closed.reason;
+        let twice = self.outbox.trace(&self.settings.names, &self.shapes, closed, now);
         if twice > 0 {
             self.account
                 .duplicate
@@ -486,15 +445,9 @@ impl Gatherer {
         if reason == Reason::Evicted {
             self.metrics.traces_evicted.inc();
         }
-        self.ready.push(Rendered {
-            id: document_id(&key),
-            is_trace: true,
-            first: extent.first,
-            last: extent.last,
-            lines: extent.lines,
-            end: self.text.len(),
-            holds: trace.into_holds(),
-        });
+        if self.outbox.is_full() {
+            self.hand_over();
+        }
     }
 
     /// Past the soft limit the traces that keep the oldest segment are sealed early; they are joined later with what is
@@ -517,74 +470,21 @@ impl Gatherer {
         }
         for trace in closed {
             self.render(trace, now, FlushReason::Journal);
-            if self.text.len() >= BATCH_BYTES {
-                self.hand_over();
-            }
         }
     }
 
     /// Gives what is rendered to every output; waits while they have enough.
     fn hand_over(&mut self) {
-        if self.ready.is_empty() {
-            return;
-        }
-        while self.output_bytes.load(Ordering::Relaxed) > self.settings.output_budget {
+        while !self.outbox.is_empty() && self.outbox.must_wait() {
             if self.stop.load(Ordering::Relaxed) {
                 // What is not handed over stays in the journal.
-                self.ready.clear();
-                self.text.clear();
+                self.outbox.clear();
                 return;
             }
             self.publish(false);
             std::thread::sleep(Duration::from_millis(2));
         }
-        let text = std::mem::replace(&mut self.text, Vec::with_capacity(BATCH_BYTES + (64 << 10)));
-        let charge = Charge::new(text.capacity() + self.ready.len() * 256, &self.output_bytes);
-        let text = Bytes::from(text);
-        let outputs = self.outputs.len() as u8;
-        let mut from = 0;
-        let mut lines = 0;
-        let batch: Batch = self
-            .ready
-            .drain(..)
-            .map(|rendered| {
-                let Rendered {
-                    id,
-                    is_trace,
-                    first,
-                    last,
-                    lines: n,
-                    end,
-                    holds,
-                } = rendered;
-                let json = text.slice(from..end);
-                from = end;
-                lines += u64::from(n);
-                let charge = Arc::clone(&charge);
-                let account = Arc::clone(&self.account);
-                let parts = Parts {
-                    id,
-                    is_trace,
-                    first_ns: first,
-                    last_ns: last,
-                    lines: n,
-                    json,
-                    holds,
-                    charge,
-                    account,
-                };
-                Sealed::new(parts, outputs)
-            })
-            .collect();
-        self.account.in_flight.fetch_add(lines, Ordering::Relaxed);
-        let Some((last, others)) = self.outputs.split_last() else {
-            return;
-        };
-        for output in others {
-            // A closed output is one that stops; the journal keeps what it did not confirm.
-            output.blocking_send(batch.clone()).ok();
-        }
-        last.blocking_send(batch).ok();
+        self.outbox.hand_over();
     }
 
     fn publish(&self, idle: bool) {

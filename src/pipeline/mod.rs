@@ -13,6 +13,7 @@ mod aside;
 mod feed;
 mod gather;
 mod look;
+mod outbox;
 mod outputs;
 mod status;
 mod vital;
@@ -230,6 +231,7 @@ impl Pipeline {
         } = self;
         let give_up = Arc::new(AtomicBool::new(false));
         let abandon = CancellationToken::new();
+        let framing = outputs.framing();
         let (senders, outputs) = outputs
             .start(&metrics, &dead_letter, &give_up, &abandon, &vital)
             .map_err(BuildError::Thread)?;
@@ -239,6 +241,7 @@ impl Pipeline {
             journal: journal.clone(),
             outputs: senders,
             output_bytes,
+            framing,
             account: Arc::clone(&account),
             metrics: Arc::clone(&metrics),
             aside: Aside::new(dead_letter, Arc::clone(&metrics), account, Arc::clone(&give_up)),

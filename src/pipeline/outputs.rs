@@ -7,7 +7,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use bytes::Bytes;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -18,7 +17,7 @@ use crate::config::{self, Config, OutputKind};
 use crate::metrics::{DeadLetterSource, Direction, DocumentResult, Metrics, OutputError};
 use crate::output::dead_letter::{Content, DeadLetter, Entry};
 use crate::output::elasticsearch::{self, Elasticsearch, Rules};
-use crate::output::{Batch, OutputId, Sealed, sqlite, stdout};
+use crate::output::{Batch, Framing, OutputId, Sealed, sqlite, stdout};
 use crate::trace::{self, NotOurs};
 
 /// Batches that wait in front of an output. Their bytes are bounded by the gatherer.
@@ -90,6 +89,11 @@ impl Outputs {
             Opened::Elasticsearch(output) => Some(output.clone()),
             _ => None,
         })
+    }
+
+    /// What has to stand before each document, so that an output can send the text of a batch as it is.
+    pub(super) fn framing(&self) -> Option<Box<dyn Framing>> {
+        Some(self.elasticsearch()?.framing())
     }
 
     pub(super) fn start(
@@ -219,8 +223,8 @@ impl sqlite::Observer for SqliteObserver {
             is_trace: Some(document.is_trace),
             first_ns: Some(document.first_ns),
             lines: Some(document.lines),
-            parts: trace::part_ids(&document.json),
-            content: Content::Document(Bytes::clone(&document.json)),
+            parts: trace::part_ids(document.json()),
+            content: Content::Document(document.shared_json()),
         };
         while let Err(error) = self.dead_letter.put(&entry) {
             if self.give_up.load(Ordering::Relaxed) {

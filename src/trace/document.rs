@@ -62,6 +62,8 @@ pub struct Single<'a> {
 /// What the outputs need to know of a rendered document besides its text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Extent {
+    /// Where it begins in the buffer.
+    pub at: usize,
     /// First event time, Unix ns.
     pub first: i64,
     /// Last event time, Unix ns.
@@ -90,19 +92,23 @@ pub(crate) struct About<'a, T> {
 }
 
 impl Renderer {
-    /// Appends the document of a whole trace to `out`, without a newline. `shapes` is where the lines' shapes are from.
+    /// Appends the document of a whole trace to `out`, without a newline, and before it what `head` puts there when it
+    /// is given the time of the first event. `shapes` is where the lines' shapes are from.
     pub fn trace(
         &mut self,
         out: &mut Vec<u8>,
         names: &Names,
         shapes: &Shapes,
         trace: &mut Gathered<'_>,
+        head: impl FnOnce(&mut Vec<u8>, i64),
     ) -> Extent {
         sort(trace.lines, trace.parts);
         let trace = &*trace;
         let first = trace.lines.first().map_or(0, |line| line.time);
         let last = trace.lines.last().map_or(0, |line| line.time);
         let count = trace.lines.len();
+        head(out, first);
+        let at = out.len();
         begin(out, first, names.key(), trace.key);
 
         let shape = Self::only_shape(trace).and_then(|id| shapes.get(id));
@@ -198,6 +204,7 @@ impl Renderer {
         );
         out.extend_from_slice(b"\"}}");
         Extent {
+            at,
             first,
             last,
             lines: count as u32,
@@ -295,6 +302,7 @@ impl Renderer {
             record,
             metadata,
         } = *single;
+        let at = out.len();
         out.extend_from_slice(b"{\"@timestamp\":\"");
         write_rfc3339(out, time);
         out.push(b'"');
@@ -319,6 +327,7 @@ impl Renderer {
         }
         out.extend_from_slice(b"}}");
         Extent {
+            at,
             first: time,
             last: time,
             lines: 1,

@@ -8,6 +8,8 @@ use super::shape::ShapeId;
 
 /// Bytes before each line in the buffer.
 pub(super) const HEADER: usize = 36;
+/// The most that is reserved for lines to come.
+const MOST_AHEAD: usize = 4096;
 /// The length of a text that is not there.
 const NO_TEXT: u32 = u32::MAX;
 
@@ -87,11 +89,10 @@ pub(super) struct Lines {
 }
 
 impl Lines {
-    /// No line yet; `first` is the size of the first.
-    pub(super) fn new(first: usize) -> Self {
-        // Room for a few records of the size of the first, so that a usual trace grows once or not at all.
+    /// No line yet; `first` is the size of the first, `expected` that of most traces.
+    pub(super) fn new(first: usize, expected: usize) -> Self {
         Self {
-            buffer: Vec::with_capacity((first * 2).min(4096).max(first)),
+            buffer: Vec::with_capacity(expected.clamp(first, first + MOST_AHEAD)),
             last: 0,
             count: 0,
             received: 0,

@@ -113,6 +113,8 @@ pub struct Table<H> {
     due: VecDeque<(i64, Reason, Arc<[u8]>)>,
     bytes: usize,
     lines: u64,
+    /// Bytes of the lines of the traces that were closed last, on average.
+    usual: usize,
 }
 
 impl<H> Table<H> {
@@ -125,6 +127,7 @@ impl<H> Table<H> {
             due: VecDeque::new(),
             bytes: 0,
             lines: 0,
+            usual: 512,
         }
     }
 
@@ -175,7 +178,9 @@ impl<H> Table<H> {
             return added;
         }
         let key: Arc<[u8]> = Arc::from(incoming.key);
-        let mut trace = Trace::new(now, size, Arc::clone(&key));
+        // A little more than usual, so that most traces never grow.
+        let lines = Lines::new(size, self.usual + self.usual / 8);
+        let mut trace = Trace::new(now, lines, Arc::clone(&key));
         let added = trace.add(now, incoming, hold, self.limits.max_trace_bytes, size);
         trace.queued = incoming.completes;
         self.lines += u64::from(added == Added::Kept);
@@ -240,17 +245,18 @@ impl<H> Table<H> {
         let (key, trace) = self.open.pop_entry(key)?;
         self.bytes -= trace.cost();
         self.lines -= u64::from(trace.lines());
+        self.usual = (self.usual * 15 + trace.lines.buffer().len()) / 16;
         Some(Closed { key, trace, reason })
     }
 }
 
 impl<H> Trace<H> {
-    fn new(now: i64, first: usize, key: Arc<[u8]>) -> Self {
+    fn new(now: i64, lines: Lines, key: Arc<[u8]>) -> Self {
         Self {
             key,
             parts: SmallVec::new(),
             holds: SmallVec::new(),
-            lines: Lines::new(first),
+            lines,
             tags: SmallVec::new(),
             opened: now,
             last_seen: now,

@@ -1,6 +1,7 @@
 //! One batch under way: writes it and settles each document. Owns what becomes of a document once the cluster has
 //! answered: confirmed, in the dead letter, or given back to be sent again. When that is, is the queue's business.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -45,8 +46,11 @@ impl Document for Item {
     fn first_ns(&self) -> i64 {
         self.sealed.first_ns
     }
-    fn json(&self) -> &Bytes {
-        &self.sealed.json
+    fn json(&self) -> &[u8] {
+        self.sealed.json()
+    }
+    fn framed(&self) -> Option<(&Bytes, Range<usize>)> {
+        self.sealed.framed()
     }
     fn unsettled(&self) {
         self.sealed.note_unsettled();
@@ -196,8 +200,8 @@ impl Parts {
             is_trace: Some(sealed.is_trace),
             first_ns: Some(sealed.first_ns),
             lines: Some(sealed.lines),
-            parts: (self.cluster.rules.part_ids)(&sealed.json),
-            content: Content::Document(sealed.json.clone()),
+            parts: (self.cluster.rules.part_ids)(sealed.json()),
+            content: Content::Document(sealed.shared_json()),
         }
     }
 }

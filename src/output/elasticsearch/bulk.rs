@@ -1,10 +1,15 @@
 //! Bodies and answers of `_bulk`: NDJSON built in one pass, answers read without walking the items when all went well.
 //! Owns the format; sends nothing.
 
+use std::ops::Range;
+use std::sync::Arc;
+
 use bytes::{BufMut, Bytes, BytesMut};
 use serde::Deserialize;
 
-use super::index::Indices;
+use super::cluster::Cluster;
+use super::index::{Day, Indices};
+use crate::output::Framing;
 
 /// What the output needs to know of a document. Implemented by what is gathered and by what is replayed.
 pub(crate) trait Document: Send + Sync {
@@ -15,7 +20,11 @@ pub(crate) trait Document: Send + Sync {
     /// First event time, Unix nanoseconds.
     fn first_ns(&self) -> i64;
     /// One JSON object without a newline.
-    fn json(&self) -> &Bytes;
+    fn json(&self) -> &[u8];
+    /// A text in which the document stands behind its action line, and where; see [`CreateHeads`].
+    fn framed(&self) -> Option<(&Bytes, Range<usize>)> {
+        None
+    }
     /// A write of it may have been carried out and is not confirmed. For the counters only, as the next two.
     fn unsettled(&self) {}
     /// All of it was stored already.
@@ -30,6 +39,45 @@ const ACTION_BYTES: usize = 72;
 /// Bytes that a document takes in a bulk body, nearly.
 pub(crate) fn cost<D: Document>(document: &D) -> usize {
     document.json().len() + document.id().len() + ACTION_BYTES
+}
+
+/// Puts the action line that creates a document before it while it is rendered: a batch that is sent as it was rendered
+/// needs no other body.
+pub(crate) struct CreateHeads {
+    cluster: Arc<Cluster>,
+    day: Option<(i64, Arc<Day>)>,
+}
+
+impl CreateHeads {
+    pub(crate) fn new(cluster: Arc<Cluster>) -> Self {
+        Self { cluster, day: None }
+    }
+}
+
+impl Framing for CreateHeads {
+    fn head(&mut self, out: &mut Vec<u8>, id: &str, first_ns: i64) {
+        let its = Indices::day_of(first_ns);
+        let day = match &self.day {
+            Some((day, known)) if *day == its => known,
+            _ => &self.day.insert((its, self.cluster.indices.day(its))).1,
+        };
+        out.extend_from_slice(&day.create_head);
+        put_id(out, id);
+        out.extend_from_slice(b"\"}}\n");
+    }
+}
+
+/// The text that all of `documents` stand in, one behind the other, with their action lines.
+pub(crate) fn ready<'a, D: Document + 'a>(mut documents: impl Iterator<Item = &'a D>) -> Option<Bytes> {
+    let (text, Range { start, mut end }) = documents.next()?.framed()?;
+    for document in documents {
+        let (other, place) = document.framed()?;
+        if other.as_ptr() != text.as_ptr() || place.start != end {
+            return None;
+        }
+        end = place.end;
+    }
+    (start < end && end <= text.len()).then(|| text.slice(start..end))
 }
 
 /// The body that creates all of `documents`, each in the index of its day; written into `body`, which is empty.
@@ -106,17 +154,17 @@ fn put_action(body: &mut BytesMut, action: &str, index: &str, id: &str, version:
 }
 
 /// The inside of a JSON string. Ids are nearly always plain.
-pub(crate) fn put_id(body: &mut BytesMut, id: &str) {
+pub(crate) fn put_id(body: &mut impl BufMut, id: &str) {
     if id.bytes().all(|b| b >= 0x20 && b != b'"' && b != b'\\') {
-        body.extend_from_slice(id.as_bytes());
+        body.put_slice(id.as_bytes());
         return;
     }
     for c in id.chars() {
         match c {
-            '"' => body.extend_from_slice(b"\\\""),
-            '\\' => body.extend_from_slice(b"\\\\"),
-            c if c < ' ' => body.extend_from_slice(format!("\\u{:04x}", u32::from(c)).as_bytes()),
-            c => body.extend_from_slice(c.encode_utf8(&mut [0; 4]).as_bytes()),
+            '"' => body.put_slice(b"\\\""),
+            '\\' => body.put_slice(b"\\\\"),
+            c if c < ' ' => body.put_slice(format!("\\u{:04x}", u32::from(c)).as_bytes()),
+            c => body.put_slice(c.encode_utf8(&mut [0; 4]).as_bytes()),
         }
     }
 }
@@ -209,7 +257,7 @@ mod tests {
         fn first_ns(&self) -> i64 {
             self.1
         }
-        fn json(&self) -> &Bytes {
+        fn json(&self) -> &[u8] {
             &self.2
         }
     }

@@ -115,8 +115,8 @@ impl Cluster {
 
     /// Writes `documents`. Safe to repeat with any part of them, whatever came of an earlier try.
     pub(crate) async fn write<D: Document>(&self, documents: &[D]) -> Written {
-        let spare = self.bodies.take();
-        let body = bulk::creates(&self.indices, documents.iter(), spare);
+        let body = bulk::ready(documents.iter())
+            .unwrap_or_else(|| bulk::creates(&self.indices, documents.iter(), self.bodies.take()));
         let sent = self.bulk(body.clone(), documents.len()).await;
         self.bodies.put(body);
         let answer = match sent {

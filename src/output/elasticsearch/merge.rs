@@ -101,7 +101,7 @@ async fn merge_chunk<D: Document>(
                 index,
                 id,
                 version: None,
-                json: document.json().clone().into(),
+                json: document.json().to_vec(),
             }),
             Found::Here { version, source } => match (cluster.rules.union)(&source, document.json()) {
                 Ok(Union::Same) => {

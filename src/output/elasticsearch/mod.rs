@@ -53,7 +53,7 @@ pub use rules::Rules;
 pub use stats::{Cause, Health, State, Stats};
 
 use super::dead_letter::DeadLetter;
-use super::{OutputId, Sealed};
+use super::{Framing, OutputId, Sealed};
 use crate::metrics::Metrics;
 use batch::Parts;
 use cluster::Cluster;
@@ -79,6 +79,11 @@ impl Elasticsearch {
             config: Arc::new(config),
             health: Arc::default(),
         })
+    }
+
+    /// What the documents of a batch should be framed with.
+    pub fn framing(&self) -> Box<dyn Framing> {
+        Box::new(bulk::CreateHeads::new(Arc::clone(&self.cluster)))
     }
 
     /// Writes documents and confirms each when it is durable, in Elasticsearch or in the dead letter. Ends when the

@@ -22,6 +22,9 @@ const SMALLEST_HALF: usize = 64 << 10;
 /// After a 413 batches are not made longer than half of what was refused, down to this.
 const SMALLEST_BULK: usize = 64 << 10;
 
+/// A batch as it was rendered is sent at once, and as it is, if it is this long.
+const READY_BYTES: usize = 512 << 10;
+
 /// Documents that wait to be sent again.
 struct Waiting {
     items: Vec<Item>,
@@ -106,6 +109,12 @@ impl Queue {
                 break;
             }
         }
+        if items.is_empty()
+            && let Some(ready) = self.ready()
+        {
+            items.extend(self.take_fresh(ready, now));
+            return Some((items, 0));
+        }
         let old_enough = self
             .fresh_since
             .is_some_and(|since| since + self.bulk_delay <= now);
@@ -115,18 +124,41 @@ impl Queue {
                 self.bulk_bytes.saturating_sub(bytes),
                 items.is_empty(),
             );
-            items.reserve(fits);
-            for item in self.fresh.drain(..fits) {
-                self.fresh_bytes -= bulk::cost(&item);
-                items.push(item);
-            }
-            self.fresh_since = (!self.fresh.is_empty()).then_some(if fits > 0 {
-                now
-            } else {
-                self.fresh_since.unwrap_or(now)
-            });
+            items.extend(self.take_fresh(fits, now));
         }
         (!items.is_empty()).then_some((items, 0))
+    }
+
+    fn take_fresh(&mut self, count: usize, now: Instant) -> Vec<Item> {
+        let items: Vec<Item> = self.fresh.drain(..count).collect();
+        self.fresh_bytes -= items.iter().map(bulk::cost).sum::<usize>();
+        self.fresh_since = match self.fresh_since {
+            _ if self.fresh.is_empty() => None,
+            since if count == 0 => since,
+            _ => Some(now),
+        };
+        items
+    }
+
+    /// How many documents at the front stand one behind the other in one text, ready to be sent.
+    fn ready(&self) -> Option<usize> {
+        let (text, first) = self.fresh.front()?.sealed.framed()?;
+        let mut end = first.start;
+        let mut count = 0;
+        for item in &self.fresh {
+            match item.sealed.framed() {
+                Some((other, place))
+                    if other.as_ptr() == text.as_ptr()
+                        && place.start == end
+                        && place.end - first.start <= self.bulk_bytes =>
+                {
+                    end = place.end;
+                    count += 1;
+                }
+                _ => break,
+            }
+        }
+        (end - first.start >= READY_BYTES.min(self.bulk_bytes)).then_some(count)
     }
 
     /// Documents of an answered batch that are not written yet.

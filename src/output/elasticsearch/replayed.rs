@@ -30,7 +30,7 @@ impl Document for Replayed {
     fn first_ns(&self) -> i64 {
         self.first_ns
     }
-    fn json(&self) -> &Bytes {
+    fn json(&self) -> &[u8] {
         &self.json
     }
 }

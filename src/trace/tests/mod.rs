@@ -72,7 +72,7 @@ pub(super) fn render(key: &str, parts: &[TestPart], reason: Reason, sealed_at: i
     };
     let mut out = Vec::new();
     let shapes = Shapes::new(Names::default(), Vec::new());
-    Renderer::default().trace(&mut out, &Names::default(), &shapes, &mut trace);
+    Renderer::default().trace(&mut out, &Names::default(), &shapes, &mut trace, |_, _| ());
     out
 }
 

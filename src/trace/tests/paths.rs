@@ -82,7 +82,7 @@ fn document(
     let (mut gathered, twice) = closed.trace.gathered(Reason::Idle, 99, &mut scratch);
     assert_eq!(twice, 0);
     let mut out = Vec::new();
-    Renderer::default().trace(&mut out, &Names::default(), shapes, &mut gathered);
+    Renderer::default().trace(&mut out, &Names::default(), shapes, &mut gathered, |_, _| ());
     out
 }
 

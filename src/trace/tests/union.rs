@@ -241,7 +241,7 @@ fn a_cut_part_is_made_whole_by_one_who_kept_it() {
     };
     let mut out = Vec::new();
     let shapes = Shapes::new(Names::default(), Vec::new());
-    Renderer::default().trace(&mut out, &Names::default(), &shapes, &mut cut);
+    Renderer::default().trace(&mut out, &Names::default(), &shapes, &mut cut, |_, _| ());
     assert_eq!(value(&out)["windrow"]["truncated"], 2);
     let document = value(&joined(&out, &full));
     assert_eq!(document["message"], "line 0\nline 1\nline 2");

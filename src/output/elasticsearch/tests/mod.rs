@@ -20,7 +20,7 @@ use tokio_util::sync::CancellationToken;
 use super::*;
 use crate::hold::Held;
 use crate::output::dead_letter::{self, DeadLetter};
-use crate::output::{Account, Charge, Parts as SealedParts};
+use crate::output::{Account, Parts as SealedParts, Place, Text};
 use crate::trace::{NotOurs, Union};
 
 /// 2026-11-21T09:20:00Z
@@ -144,16 +144,17 @@ impl Running {
         let name = format!("{id}/{part}");
         let confirmed = self.confirmed.clone();
         let release = move |_| *confirmed.0.lock().unwrap().entry(name.clone()).or_default() += 1;
+        let json = json.to_string();
+        let place = Place::new(0, 0, json.len());
         let parts = SealedParts {
             id: id.into(),
             is_trace,
             first_ns,
             last_ns: first_ns,
             lines: 1,
-            json: json.to_string().into(),
+            text: Text::new(json.into(), false, 0, &Arc::default(), &self.account),
+            place,
             holds: std::iter::once(Held::begin(1, 1, Arc::new(release))).collect(),
-            charge: Charge::new(0, &Arc::default()),
-            account: Arc::clone(&self.account),
         };
         self.account.in_flight.fetch_add(1, Relaxed);
         Sealed::new(parts, 1)

@@ -1,0 +1,197 @@
+//! The outbox: documents are rendered into one buffer, and the buffer is handed to the outputs when it is full or old.
+//!
+//! Owns the buffer, the batches, and the budget of bytes under way. Does not decide when a trace is sealed, and does not
+//! know what outputs do with a batch.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use bytes::Bytes;
+use tokio::sync::mpsc;
+
+use crate::hold::Hold;
+use crate::output::{Account, Batch, Framing, Parts, Place, Sealed, Text, document_id};
+use crate::trace::{Closed, Extent, Holds, Names, Renderer, Scratch, Shapes, Single};
+
+/// Documents are handed on when they take this many bytes...
+const BATCH_BYTES: usize = 1 << 20;
+/// ... or when the oldest of them has waited for so long (µs): few large batches cost less than many small ones.
+const BATCH_AGE: i64 = 50_000;
+/// What a document takes besides its text.
+const DOCUMENT_OVERHEAD: usize = 320;
+
+pub(super) struct Outbox {
+    outputs: Vec<mpsc::Sender<Batch>>,
+    framing: Option<Box<dyn Framing>>,
+    account: Arc<Account>,
+    /// Bytes of documents that no output has confirmed, and how many they may be.
+    under_way: Arc<AtomicUsize>,
+    budget: usize,
+    renderer: Renderer,
+    scratch: Scratch,
+    text: Vec<u8>,
+    rendered: Vec<Rendered>,
+    since: Option<i64>,
+}
+
+/// A document in the buffer.
+struct Rendered {
+    id: Box<str>,
+    is_trace: bool,
+    extent: Extent,
+    /// Where the next begins.
+    end: usize,
+    holds: Holds<Hold>,
+}
+
+impl Outbox {
+    pub(super) fn new(
+        outputs: Vec<mpsc::Sender<Batch>>,
+        framing: Option<Box<dyn Framing>>,
+        under_way: Arc<AtomicUsize>,
+        budget: usize,
+        account: Arc<Account>,
+    ) -> Self {
+        Self {
+            outputs,
+            framing,
+            account,
+            under_way,
+            budget,
+            renderer: Renderer::default(),
+            scratch: Scratch::default(),
+            text: Vec::new(),
+            rendered: Vec::new(),
+            since: None,
+        }
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.rendered.is_empty()
+    }
+
+    pub(super) fn is_full(&self) -> bool {
+        self.text.len() >= BATCH_BYTES
+    }
+
+    /// Whether it is time to hand over. A document that comes now counts as new.
+    pub(super) fn is_due(&mut self, now: i64) -> bool {
+        if self.is_empty() {
+            return false;
+        }
+        let since = *self.since.get_or_insert(now);
+        self.is_full() || !(0..BATCH_AGE).contains(&(now - since))
+    }
+
+    /// Whether the outputs have enough for now.
+    pub(super) fn must_wait(&self) -> bool {
+        self.under_way.load(Ordering::Relaxed) > self.budget
+    }
+
+    pub(super) fn clear(&mut self) {
+        self.rendered.clear();
+        self.text.clear();
+        self.since = None;
+    }
+
+    /// Renders a trace; says how many of its lines stood in it twice.
+    pub(super) fn trace(&mut self, names: &Names, shapes: &Shapes, closed: Closed<Hold>, now: i64) -> u32 {
+        let Closed {
+            key,
+            mut trace,
+            reason,
+        } = closed;
+        let id = document_id(&key);
+        let (mut gathered, twice) = trace.gathered(reason, now, &mut self.scratch);
+        let framing = &mut self.framing;
+        let head = |out: &mut Vec<u8>, first| head(framing, out, &id, first);
+        let out = &mut self.text;
+        let extent = self.renderer.trace(out, names, shapes, &mut gathered, head);
+        self.push(id, true, extent, trace.into_holds());
+        twice
+    }
+
+    /// Renders a record without a trace id.
+    pub(super) fn single(&mut self, names: &Names, single: &Single<'_>, id: Box<str>, hold: Hold) {
+        head(&mut self.framing, &mut self.text, &id, single.time);
+        let extent = self.renderer.single(&mut self.text, names, single);
+        self.push(id, false, extent, std::iter::once(hold).collect());
+    }
+
+    fn push(&mut self, id: Box<str>, is_trace: bool, extent: Extent, holds: Holds<Hold>) {
+        if self.framing.is_some() {
+            self.text.push(b'\n');
+        }
+        self.rendered.push(Rendered {
+            id,
+            is_trace,
+            extent,
+            end: self.text.len(),
+            holds,
+        });
+    }
+
+    /// Gives what is rendered to every output.
+    pub(super) fn hand_over(&mut self) {
+        self.since = None;
+        if self.is_empty() {
+            return;
+        }
+        // A buffer that is full goes as it is; of one that is not a copy goes, so that none is kept for little.
+        let bytes = if self.is_full() {
+            let next = Vec::with_capacity(BATCH_BYTES + BATCH_BYTES / 16);
+            Bytes::from(std::mem::replace(&mut self.text, next))
+        } else {
+            let copy = Bytes::copy_from_slice(&self.text);
+            self.text.clear();
+            copy
+        };
+        let charged = bytes.len() + self.rendered.len() * DOCUMENT_OVERHEAD;
+        let framed = self.framing.is_some();
+        let text = Text::new(bytes, framed, charged, &self.under_way, &self.account);
+        let outputs = self.outputs.len() as u8;
+        let (mut start, mut lines) = (0, 0);
+        let batch: Batch = self
+            .rendered
+            .drain(..)
+            .map(|rendered| {
+                let Rendered {
+                    id,
+                    is_trace,
+                    extent,
+                    end,
+                    holds,
+                } = rendered;
+                lines += u64::from(extent.lines);
+                let place = Place::new(start, extent.at, end);
+                start = end;
+                let parts = Parts {
+                    id,
+                    is_trace,
+                    first_ns: extent.first,
+                    last_ns: extent.last,
+                    lines: extent.lines,
+                    text: Arc::clone(&text),
+                    place,
+                    holds,
+                };
+                Sealed::new(parts, outputs)
+            })
+            .collect();
+        self.account.in_flight.fetch_add(lines, Ordering::Relaxed);
+        let Some((last, others)) = self.outputs.split_last() else {
+            return;
+        };
+        for output in others {
+            // A closed output is one that stops; the journal keeps what it did not confirm.
+            output.blocking_send(batch.clone()).ok();
+        }
+        last.blocking_send(batch).ok();
+    }
+}
+
+fn head(framing: &mut Option<Box<dyn Framing>>, out: &mut Vec<u8>, id: &str, first: i64) {
+    if let Some(framing) = framing {
+        framing.head(out, id, first);
+    }
+}
