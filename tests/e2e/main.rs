@@ -4,6 +4,7 @@
 #![expect(clippy::unwrap_used, reason = "tests")]
 
 mod admin;
+mod audit;
 mod clients;
 mod crash;
 mod dead_letter;

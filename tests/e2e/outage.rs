@@ -4,11 +4,28 @@
 use std::time::Duration;
 
 use windrow_testkit::check;
-use windrow_testkit::load::Load;
-use windrow_testkit::sink::Sink;
-use windrow_testkit::wait;
+use windrow_testkit::elasticsearch::{Kind, Node};
+use windrow_testkit::load::{Load, trace_number};
+use windrow_testkit::server::Server;
+use windrow_testkit::sink::{Faults, Sink};
+use windrow_testkit::{need, wait};
 
 use crate::{SOON, windrow};
+
+#[track_caller]
+fn wait_blocked(server: &Server) {
+    wait::until("the journal to be full", SOON, || {
+        let (bytes, blocked) = (
+            server.metric("windrow_journal_bytes"),
+            server.metric("windrow_journal_blocked"),
+        );
+        if blocked > 0.5 {
+            Ok(())
+        } else {
+            Err(format!("{bytes} bytes, blocked {blocked}"))
+        }
+    });
+}
 
 #[test]
 fn the_journal_fills_and_sockets_wait() {
@@ -29,17 +46,7 @@ fn the_journal_fills_and_sockets_wait() {
         ..Load::new(server.forward(), "full-")
     }
     .start();
-    wait::until("the journal to be full", SOON, || {
-        let (bytes, blocked) = (
-            server.metric("windrow_journal_bytes"),
-            server.metric("windrow_journal_blocked"),
-        );
-        if blocked > 0.5 {
-            Ok(())
-        } else {
-            Err(format!("{bytes} bytes, blocked {blocked}"))
-        }
-    });
+    wait_blocked(&server);
     let acknowledged = wait::settled("acks", Duration::from_secs(1), SOON, || {
         running.ledger().acknowledged()
     });
@@ -58,8 +65,113 @@ fn the_journal_fills_and_sockets_wait() {
     assert_eq!(report.resent, 0, "clients had only to wait");
     check::eventually(&report.ledger, 2 * SOON, || sink.documents("full-")).assert_clean();
     server.wait_ready();
-    let resident = server.process().resident_bytes().unwrap();
-    assert!(resident < 300 << 20, "{} MiB resident", resident >> 20);
+    let peak = server.process().peak_resident_bytes().unwrap();
+    assert!(peak < 200 << 20, "{} MiB resident at most", peak >> 20);
+}
+
+/// What waited is written in the order in which it came, and what comes meanwhile is served.
+#[test]
+fn the_backlog_is_written_in_order_while_new_input_is_served() {
+    let mut sink = Sink::stopped();
+    let mut server = windrow()
+        .elasticsearch(&sink.url(), "backlog")
+        // One request after the other, and many of them: only then has what is stored an order.
+        .env("WINDROW_ELASTICSEARCH_MAX_IN_FLIGHT", "1")
+        .env("WINDROW_ELASTICSEARCH_BULK_SIZE", "64KiB")
+        .start();
+    let old = Load {
+        connections: 1,
+        traces: 4000,
+        ..Load::new(server.forward(), "old-")
+    };
+    let old = old.run();
+    assert_eq!(
+        old.ledger.acknowledged(),
+        20_000,
+        "acknowledged though it is away"
+    );
+    wait::until("/ready to say so", SOON, || {
+        let answer = server.get("/ready");
+        let says = answer.status == 503 && answer.text.contains("elasticsearch");
+        if says { Ok(()) } else { Err(answer.text) }
+    });
+    sink.set(Faults {
+        delay: Duration::from_millis(5),
+        ..Faults::default()
+    });
+    sink.start_again();
+    wait::until_true("the first of the backlog", SOON, || {
+        !sink.order("backlog-").is_empty()
+    });
+    let new = Load {
+        traces: 500,
+        ..Load::new(server.forward(), "new-")
+    }
+    .run();
+    check::eventually(&old.ledger, SOON, || sink.documents("backlog-")).assert_clean();
+    check::eventually(&new.ledger, SOON, || sink.documents("backlog-")).assert_clean();
+    let order = sink.order("backlog-");
+    let numbers: Vec<u64> = order
+        .iter()
+        .filter_map(|id| trace_number(old.ledger.load(), id))
+        .collect();
+    assert_eq!(numbers.len(), 4000);
+    assert!(numbers.is_sorted(), "written in another order than they came");
+    server.wait_ready();
+    assert!(server.terminate(SOON).success());
+}
+
+/// The real one, killed while lines come, away until the journal is full, and back.
+#[test]
+fn the_real_one_is_away_until_the_journal_is_full() {
+    let mut node = need!(Node::start(Kind::ELASTICSEARCH));
+    let client = node.client();
+    let mut server = windrow()
+        .elasticsearch(&node.url(), "dead")
+        .arg("--memory-limit", "32MiB")
+        .arg("--journal-limit", "8MiB")
+        .env("WINDROW_FORWARD_MAX_MESSAGE", "1MiB")
+        .start();
+    // Its first requests take long.
+    let warm = Load {
+        traces: 200,
+        ..Load::new(server.forward(), "warm-")
+    }
+    .run();
+    check::eventually(&warm.ledger, SOON, || client.documents("dead-*")).assert_clean();
+    let running = Load {
+        traces: 10_000,
+        open: 300,
+        chunk_records: 100,
+        rate: 10_000,
+        ack_timeout: Duration::from_secs(300),
+        give_up: 3 * SOON,
+        ..Load::new(server.forward(), "dead-")
+    }
+    .start();
+    running.wait_acknowledged(3000);
+    node.kill();
+    wait_blocked(&server);
+    let answer = server.get("/ready");
+    assert_eq!(answer.status, 503);
+    assert!(
+        answer.text.contains("journal") && answer.text.contains("elasticsearch"),
+        "{}",
+        answer.text
+    );
+    let acknowledged = wait::settled("acks", Duration::from_secs(1), SOON, || {
+        running.ledger().acknowledged()
+    });
+    assert!(acknowledged < 50_000, "{acknowledged} acknowledged");
+    node.start_again();
+    let report = running.finish();
+    assert_eq!(report.resent, 0, "clients had only to wait");
+    check::eventually(&report.ledger, 2 * SOON, || client.documents("dead-*")).assert_clean();
+    server.wait_ready();
+    let peak = server.process().peak_resident_bytes().unwrap();
+    assert!(peak < 200 << 20, "{} MiB resident at most", peak >> 20);
+    assert!(server.terminate(SOON).success());
+    check::compare(&report.ledger, &client.documents("dead-*")).assert_clean();
 }
 
 /// Away and back several times, with a kill of Windrow while it is away.

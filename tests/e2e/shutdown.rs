@@ -1,8 +1,11 @@
 //! SIGTERM: acknowledged is kept, what can be written is written, exit 0 within the grace period; a start
 //! afterwards goes on with the open traces.
 
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use fluent_logger::Logger;
 use serde_json::json;
 use windrow_testkit::check;
 use windrow_testkit::client::Client;
@@ -30,6 +33,87 @@ fn a_clean_stop_under_load_loses_nothing() {
     }
     let report = running.finish();
     assert_stored(&server, &report);
+}
+
+/// The logger of the house under load, three clean stops: it has to connect again, and nothing else.
+#[test]
+fn clean_stops_under_a_logger_with_acks() {
+    let mut server = windrow().sqlite().start();
+    let troubles = Arc::new(Mutex::new(Vec::new()));
+    let seen = Arc::clone(&troubles);
+    let logger = Logger::builder()
+        .address(server.forward().to_string())
+        .flush_interval(Duration::from_millis(5))
+        .chunk_limit_events(100)
+        .retry_wait(Duration::from_millis(20))
+        .max_retry_wait(Duration::from_millis(100))
+        .ack_timeout(SOON)
+        .own_thread(true)
+        .on_connection_error(move |error| seen.lock().unwrap().push(format!("{error:?}")))
+        .build()
+        .unwrap();
+    let delivered = |records: u64| {
+        wait::until("deliveries", SOON, || match logger.stats().delivered {
+            enough if enough >= records => Ok(()),
+            less => Err(format!("{less} of {records}")),
+        });
+    };
+    let over = AtomicBool::new(false);
+    let traces = std::thread::scope(|scope| {
+        let writer = scope.spawn(|| {
+            let mut trace = 0;
+            while !over.load(Relaxed) {
+                for line in ["begins", "goes on", "request completed"] {
+                    let record =
+                        json!({"traceId": format!("logged-{trace}"), "message": format!("{line} {trace}")});
+                    while logger.log("app", &record).is_err() {
+                        std::thread::sleep(Duration::from_millis(1));
+                    }
+                }
+                trace += 1;
+                std::thread::sleep(Duration::from_micros(300));
+            }
+            trace
+        });
+        for part in 1..=3 {
+            delivered(part * 2000);
+            assert!(server.terminate(SOON).success());
+            server.start_again();
+        }
+        delivered(8000);
+        over.store(true, Relaxed);
+        writer.join().unwrap()
+    });
+    let left = logger.blocking_close(SOON);
+    assert!(left.is_empty(), "{} events were not delivered", left.len());
+    let troubles = troubles.lock().unwrap();
+    for trouble in troubles.iter() {
+        let reconnect = ["Connect(", "ClosedByServer", "Io("];
+        assert!(
+            reconnect.iter().any(|start| trouble.starts_with(start)),
+            "{trouble}"
+        );
+    }
+    wait::until("every trace whole and once", SOON, || {
+        let mut wrong = Vec::new();
+        let stored = server.stored();
+        for document in &stored {
+            let number = document.id.strip_prefix("logged-").unwrap_or("?");
+            let text = format!("begins {number}\ngoes on {number}\nrequest completed {number}");
+            if document.source["message"] != text.as_str() {
+                wrong.push(document.source.to_string());
+            }
+        }
+        if stored.len() == traces && wrong.is_empty() {
+            Ok(())
+        } else {
+            Err(format!(
+                "{} of {traces} documents, wrong: {:?}",
+                stored.len(),
+                wrong.first()
+            ))
+        }
+    });
 }
 
 #[test]

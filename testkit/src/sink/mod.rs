@@ -142,6 +142,11 @@ impl Sink {
         self.shared.state().store.documents(prefix)
     }
 
+    /// The ids of documents whose index begins with `prefix`, in the order in which they were last written.
+    pub fn order(&self, prefix: &str) -> Vec<String> {
+        self.shared.state().store.order(prefix)
+    }
+
     /// Removes a document, as a user may.
     pub fn delete(&self, index: &str, id: &str) -> bool {
         self.shared.state().store.delete(index, id)

@@ -116,6 +116,17 @@ impl Store {
         }
     }
 
+    /// Ids in the order in which they were last written.
+    pub(super) fn order(&self, prefix: &str) -> Vec<String> {
+        let mine = self
+            .documents
+            .iter()
+            .filter(|((index, _), _)| index.starts_with(prefix));
+        let mut written: Vec<_> = mine.map(|((_, id), document)| (document.seq_no, id)).collect();
+        written.sort_unstable();
+        written.into_iter().map(|(_, id)| id.clone()).collect()
+    }
+
     pub(super) fn delete(&mut self, index: &str, id: &str) -> bool {
         self.documents
             .remove(&(index.to_owned(), id.to_owned()))

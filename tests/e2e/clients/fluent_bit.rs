@@ -288,6 +288,50 @@ fn over_tls_with_a_client_certificate() {
     behind(Guard::ClientCertificate);
 }
 
+/// What Fluent Bit says when nobody listens, and when the chunk that it has sent meets the end of the connection.
+const RECONNECTS: [&str; 6] = [
+    "no upstream connections available",
+    "failed to flush chunk",
+    "broken connection",
+    "onnection refused",
+    "could not write",
+    "cannot get ack",
+];
+
+/// Three clean stops while the file grows: the agent has to connect again, which it says, and complains of nothing else.
+#[test]
+fn clean_stops_under_it() {
+    let fluent_bit = need!(fluent_bit::find());
+    let mut server = windrow().sqlite().start();
+    let text = log_file("clean-");
+    let configuration = configuration(&server, "    Require_ack_response true\n").replace(
+        "    Flush 0.2\n",
+        "    Flush 0.2\n    scheduler.base 1\n    scheduler.cap 2\n",
+    );
+    let running = fluent_bit.start_with(&configuration, &[("parsers.conf", PARSERS), ("app.log", "")]);
+    let lines: Vec<&str> = text.split_inclusive('\n').collect();
+    for (n, part) in lines.chunks(TRACES * LINES / 40).enumerate() {
+        running.append("app.log", &part.concat());
+        if [8, 18, 30].contains(&n) {
+            wait::until_true("some records", SOON, || {
+                server.metric("windrow_input_records_total") > 0.5
+            });
+            assert!(server.terminate(SOON).success());
+            server.start_again();
+        }
+        // A file that grows while it is read, not one that is there.
+        std::thread::sleep(std::time::Duration::from_millis(50));
+    }
+    wait_for(&server, &running, "clean-");
+    assert_nothing_else(&server, 1);
+    for line in running.log().lines().filter(|line| {
+        let level = line.split(['[', ']']).nth(3).unwrap_or_default();
+        ["error", " warn"].contains(&level)
+    }) {
+        assert!(RECONNECTS.iter().any(|known| line.contains(known)), "{line}");
+    }
+}
+
 /// The agent's chunk is resent after the crash, and the file's later half comes from the same agent.
 #[test]
 fn a_server_killed_under_it() {
