@@ -1,17 +1,20 @@
 //! What a log call costs its caller, against what a user would take instead: `tracing-subscriber` writing JSON to a
-//! file.
+//! file, and the Go logger in async mode (where there is a go; the module proxy has the logger).
 //!
 //! Only the calls are measured. A server thread on the same machine reads and acknowledges meanwhile, and between the
 //! rounds everything is flushed, so that no call meets a full buffer.
 
-use std::fs::File;
+use std::error::Error;
+use std::fs::{self, File};
 use std::hint::black_box;
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener};
+use std::path::Path;
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use criterion::{Criterion, criterion_group, criterion_main};
-use fluent_logger::{FluentLayer, Logger};
+use fluent_logger::{Builder, FluentLayer, Logger};
 use forward_protocol::msgpack::{Reader, Scanner};
 use serde::Serialize;
 use tracing::subscriber::with_default;
@@ -53,17 +56,9 @@ fn server() -> SocketAddr {
                 while let Ok(count @ 1..) = stream.read(&mut part) {
                     buffer.extend_from_slice(&part[..count]);
                     while let Ok(Some(end)) = Scanner::new(0, usize::MAX, 100).scan(&buffer) {
-                        let mut reader = Reader::new(&buffer[..end]);
-                        let mut ack = b"\x81\xa3ack".to_vec();
-                        let _ = reader.array_len();
-                        let _ = (
-                            reader.raw(100),
-                            reader.raw(100),
-                            reader.map_len(),
-                            reader.raw(100),
-                        );
-                        ack.extend_from_slice(reader.raw(100).unwrap_or_default());
-                        let _ = stream.write_all(&ack);
+                        if let Some(id) = chunk_id(&buffer[..end]) {
+                            let _ = stream.write_all(&[&b"\x81\xa3ack"[..], id].concat());
+                        }
                         buffer.drain(..end);
                     }
                 }
@@ -73,14 +68,29 @@ fn server() -> SocketAddr {
     address
 }
 
-fn logger() -> Logger {
-    Logger::builder()
+/// The value of `chunk` in the options of a message, which are its last element, as it stands there.
+fn chunk_id(message: &[u8]) -> Option<&[u8]> {
+    let mut reader = Reader::new(message);
+    for _ in 1..reader.array_len().ok()? {
+        reader.raw(100).ok()?;
+    }
+    for _ in 0..reader.map_len().ok()? {
+        let key = reader.str_or_bin().ok()?;
+        let value = reader.raw(100).ok()?;
+        if key == b"chunk" {
+            return Some(value);
+        }
+    }
+    None
+}
+
+fn logger(options: impl FnOnce(Builder) -> Builder) -> Logger {
+    let builder = Logger::builder()
         .address(server().to_string())
         .buffer_limit(1_000_000)
         .buffer_limit_bytes(1 << 30)
-        .own_thread(true)
-        .build()
-        .expect("legal options")
+        .own_thread(true);
+    options(builder).build().expect("legal options")
 }
 
 /// Times `call` alone, and flushes outside of the time.
@@ -104,22 +114,26 @@ fn rounds(iterations: u64, logger: &Logger, mut call: impl FnMut()) -> Duration 
 
 fn compare(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("one call");
-    let direct = logger();
-    group.bench_function("fluent-logger-rs: log(struct)", |bencher| {
-        bencher.iter_custom(|iterations| {
-            rounds(iterations, &direct, || {
-                direct.log("app", black_box(&LINE)).expect("there is room");
-            })
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let direct = logger(|builder| builder);
+    let spooled = logger(|builder| builder.spool(folder.path().join("spool")));
+    for (name, logger) in [("log(struct)", &direct), ("log(struct), with a spool", &spooled)] {
+        group.bench_function(format!("fluent-logger-rs: {name}"), |bencher| {
+            bencher.iter_custom(|iterations| {
+                rounds(iterations, logger, || {
+                    logger.log("app", black_box(&LINE)).expect("there is room");
+                })
+            });
         });
-    });
-    let traced = logger();
+    }
+    let traced = logger(|builder| builder);
     let layer = FluentLayer::new(traced.clone(), "app");
     with_default(tracing_subscriber::registry().with(layer), || {
         group.bench_function("fluent-logger-rs: tracing layer", |bencher| {
             bencher.iter_custom(|iterations| rounds(iterations, &traced, event));
         });
     });
-    let file = File::create(std::env::temp_dir().join("fluent-logger-bench.json")).expect("a file");
+    let file = File::create(folder.path().join("lines.json")).expect("a file");
     let json = tracing_subscriber::fmt::layer()
         .json()
         .with_writer(std::sync::Mutex::new(file));
@@ -128,8 +142,51 @@ fn compare(criterion: &mut Criterion) {
             bencher.iter(event);
         });
     });
-    assert_eq!((direct.stats().rejected, traced.stats().rejected), (0, 0));
+    for logger in [direct, spooled, traced] {
+        assert_eq!(logger.stats().rejected, 0);
+        assert_eq!(logger.blocking_close(Duration::from_secs(60)), []);
+    }
     group.finish();
+    if std::env::args().any(|argument| argument == "--test") {
+        return;
+    }
+    for acks in [true, false] {
+        match go_logger(folder.path(), acks) {
+            Ok(times) => println!("one call/fluent-logger-golang: async Post, acks {acks}: {times}"),
+            Err(error) => println!("fluent-logger-golang was not measured: {error}"),
+        }
+    }
+}
+
+/// The cost of a call of the Go logger: the median of 30 rounds, and the fastest and the slowest.
+fn go_logger(folder: &Path, acks: bool) -> Result<String, Box<dyn Error>> {
+    let run = |command: &mut Command| -> Result<String, Box<dyn Error>> {
+        let output = command.current_dir(folder).output()?;
+        if !output.status.success() {
+            return Err(String::from_utf8_lossy(&output.stderr).into());
+        }
+        Ok(String::from_utf8(output.stdout)?)
+    };
+    let program = folder.join("post");
+    if !program.try_exists()? {
+        fs::write(folder.join("main.go"), include_str!("async.go.txt"))?;
+        fs::write(folder.join("go.mod"), "module post\n\ngo 1.21\n")?;
+        run(Command::new("go").args(["get", "github.com/fluent/fluent-logger-golang/fluent@v1.10.2"]))?;
+        run(Command::new("go").arg("build").arg("-o").arg(&program).arg("."))?;
+    }
+    let server = server();
+    let output = run(Command::new(&program)
+        .args([server.ip().to_string(), server.port().to_string()])
+        .args([acks.to_string(), "30".to_owned(), ROUND.to_string()]))?;
+    let mut times = output.lines().map(str::parse).collect::<Result<Vec<u64>, _>>()?;
+    times.sort_unstable();
+    let at = |share: usize| {
+        times
+            .get((times.len() - 1) * share / 2)
+            .copied()
+            .unwrap_or_default()
+    };
+    Ok(format!("{} ns ({} to {})", at(1), at(0), at(2)))
 }
 
 fn event() {

@@ -170,9 +170,9 @@ impl Builder {
         self
     }
 
-    /// A batch is sent when it has this many bytes of events, encoded and before compression. 1 KiB to 64 MiB,
-    /// and effectively at most a quarter of the buffer. Default: 1 MiB. Fluent Bit 5.1.1 refuses messages above
-    /// 6,144,000 bytes in its default configuration (`buffer_max_size`).
+    /// The most bytes that a message has before compression, unless a single event is larger; a batch is sent before it
+    /// would exceed them. 1 KiB to 64 MiB, and effectively at most a quarter of the buffer. Default: 1 MiB. Fluent Bit
+    /// 5.1.1 refuses messages above 6,144,000 bytes in its default configuration (`buffer_max_size`).
     pub fn chunk_limit_bytes(mut self, bytes: usize) -> Self {
         self.chunk_bytes = bytes;
         self

@@ -35,6 +35,9 @@ impl Waiter {
     }
 }
 
+/// Bytes that a message has besides its tag and its entries, at most: headers, chunk id, size, compression.
+const FRAME: usize = 80;
+
 /// Bytes that an event costs besides its own: its place in the table of ends and its share of the rest.
 pub(crate) const OVERHEAD: usize = 8;
 
@@ -44,6 +47,7 @@ pub(crate) struct Limits {
     pub(crate) events: usize,
     pub(crate) bytes: usize,
     pub(crate) batch_events: usize,
+    /// Of the message that a batch becomes, before compression.
     pub(crate) batch_bytes: usize,
     pub(crate) linger: Duration,
     /// Everything that is due is taken at once, to be spooled; else only half of the bounds may be in flight.
@@ -293,7 +297,7 @@ impl Queue {
         };
         let index = usize::try_from(number.checked_sub(self.base)?).ok()?;
         let batch = self.batches.get(index)?.as_ref()?;
-        if batch.entries.len() + len > self.limits.batch_bytes {
+        if batch.entries.len() + len + tag.len() + FRAME > self.limits.batch_bytes {
             self.open.remove(tag);
             self.recent = None;
             return None;

@@ -1,6 +1,7 @@
 //! Bounds, gathering, due times and drops.
 
 use super::*;
+use crate::options::Mode;
 
 fn limits() -> Limits {
     Limits {
@@ -131,7 +132,7 @@ fn refuses_beyond_the_bound_in_bytes() {
 fn a_batch_never_exceeds_its_bytes_unless_one_event_does() {
     let now = Instant::now();
     let mut queue = Queue::new(Limits {
-        batch_bytes: 25,
+        batch_bytes: 25 + "a".len() + FRAME,
         ..limits()
     });
     for byte in 0..5 {
@@ -145,6 +146,35 @@ fn a_batch_never_exceeds_its_bytes_unless_one_event_does() {
         queue.settle(batch.events(), batch.cost());
     }
     assert_eq!(sizes, [20, 20, 10, 40]);
+}
+
+#[test]
+fn a_message_never_exceeds_the_bytes_of_a_batch() {
+    let now = Instant::now();
+    let limits = Limits {
+        events: 1000,
+        bytes: 100_000,
+        batch_events: 1000,
+        batch_bytes: 300,
+        ..limits()
+    };
+    let mut random = crate::random::Random::new().unwrap();
+    for mode in [Mode::Forward, Mode::Packed] {
+        for size in 1..100 {
+            let mut queue = Queue::new(limits.clone());
+            for _ in 0..50 {
+                queue
+                    .push(now, "app.web", &vec![0x80; size], None, false)
+                    .unwrap();
+            }
+            queue.flush();
+            while let Some(batch) = queue.take(now) {
+                let chunks = crate::chunk::seal(batch, mode, true, &mut random);
+                assert!(chunks[0].message.len() <= 300, "{mode:?} {size}");
+                queue.settle(chunks[0].events, chunks[0].cost);
+            }
+        }
+    }
 }
 
 #[test]
