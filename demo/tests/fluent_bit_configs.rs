@@ -316,17 +316,45 @@ fn the_lua_comparison_gathers_a_trace() {
     };
     let place = Place::new();
     fs::write(place.path("app.log"), LINES).unwrap();
-    place.edit("lua-aggregation/fluent-bit.conf", |text| {
-        let output = text.find("[OUTPUT]").unwrap();
-        format!(
-            "{}[OUTPUT]\n    Name stdout\n    Match *\n    Format json_lines\n",
-            &text[..output]
-        )
-    });
-    let running = place.start(&program, &["-c", "lua-aggregation/fluent-bit.conf"], "lua");
-    let records = running.wait_for(1, None);
-    assert_eq!(records[0]["message"], "handler finished\nrequest completed");
-    assert_eq!(records[0]["status"], 200);
+    for (configuration, output, stdout) in [
+        (
+            "lua-aggregation/fluent-bit.conf",
+            "[OUTPUT]",
+            "[OUTPUT]\n    Name stdout\n    Match *\n    Format json_lines\n",
+        ),
+        (
+            "lua-aggregation/fluent-bit.yaml",
+            "  outputs:",
+            "  outputs:\n    - name: stdout\n      match: '*'\n      format: json_lines\n",
+        ),
+    ] {
+        place.edit(configuration, |text| {
+            let (before, _) = text.split_once(output).unwrap();
+            format!("{before}{stdout}")
+        });
+        fs::remove_dir_all(place.path("state")).unwrap();
+        fs::create_dir(place.path("state")).unwrap();
+        let running = place.start(&program, &["-c", configuration], "lua");
+        let records = running.wait_for(1, None);
+        assert_eq!(
+            records[0]["message"], "handler finished\nrequest completed",
+            "{configuration}"
+        );
+        assert_eq!(records[0]["status"], 200, "{configuration}");
+    }
+}
+
+/// Few builds have the input for the journal of the host, so its syntax is what can be checked everywhere.
+#[test]
+fn the_logs_of_the_host_are_whole_sections() {
+    let text = fs::read_to_string(folder().join("kubernetes/host-logs.conf")).unwrap();
+    let sections = classic_sections(&text);
+    let names: Vec<&str> = sections.iter().map(|(name, _)| *name).collect();
+    assert_eq!(names, ["INPUT", "FILTER"]);
+    assert_eq!(sections[0].1["name"], "systemd");
+    assert_eq!(sections[0].1["tag"], sections[1].1["match"]);
+    let main = fs::read_to_string(folder().join("kubernetes/fluent-bit.conf")).unwrap();
+    assert!(main.contains("@INCLUDE host-logs.conf"));
 }
 
 /// Needs no Fluent Bit: sections and properties, and what every way to Windrow must have.
@@ -366,8 +394,8 @@ fn every_configuration_forwards_with_acknowledgements_and_never_gives_up() {
 
 type Properties = std::collections::BTreeMap<String, String>;
 
-/// The only output of a classic configuration; checks that each line is a comment, a section or a property of one.
-fn classic_output(text: &str) -> Properties {
+/// The sections of a classic configuration; checks that each line is a comment, a section or a property of one.
+fn classic_sections(text: &str) -> Vec<(&str, Properties)> {
     let mut sections: Vec<(&str, Properties)> = Vec::new();
     for line in text
         .lines()
@@ -391,6 +419,12 @@ fn classic_output(text: &str) -> Properties {
             section.1.insert(name.to_lowercase(), value.trim().to_owned());
         }
     }
+    sections
+}
+
+/// The only output of a classic configuration.
+fn classic_output(text: &str) -> Properties {
+    let sections = classic_sections(text);
     assert_eq!(sections[0].0, "SERVICE");
     let mut outputs: Vec<Properties> = sections
         .into_iter()

@@ -5,6 +5,7 @@
 
 mod absence;
 mod balancer;
+mod configurations;
 #[path = "../fluent_bit/mod.rs"]
 mod fluent_bit;
 mod one;

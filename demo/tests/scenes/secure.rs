@@ -6,7 +6,8 @@ use windrow_testkit::{env, need, process::Process};
 
 use crate::stage::{self, App, SOON, answered, client, demo, logged};
 
-fn certificate(folder: &Path) -> Result<(), env::Missing> {
+/// `ca.pem` and `key.pem` for localhost.
+pub(crate) fn certificate(folder: &Path) -> Result<(), env::Missing> {
     env::program("openssl")?;
     let mut command = std::process::Command::new("openssl");
     let curve = [
