@@ -8,6 +8,7 @@ mod audit;
 mod clients;
 mod crash;
 mod dead_letter;
+mod demo;
 mod disk;
 mod first_scene;
 mod load_elasticsearch;
