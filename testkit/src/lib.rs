@@ -4,6 +4,7 @@
 //! It is the oracle: it writes and reads the wire with code of its own and depends neither on the server nor
 //! on `forward-protocol`. For tests only; functions panic with a reason where a test would have to fail anyway.
 
+pub mod balancer;
 pub mod capture;
 pub mod certificates;
 pub mod check;

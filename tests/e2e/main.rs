@@ -5,6 +5,7 @@
 
 mod admin;
 mod audit;
+mod balance;
 mod clients;
 mod crash;
 mod dead_letter;
