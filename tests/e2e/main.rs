@@ -12,6 +12,7 @@ mod dead_letter;
 mod demo;
 mod disk;
 mod first_scene;
+mod limits;
 mod load_elasticsearch;
 mod load_sqlite;
 mod memory;

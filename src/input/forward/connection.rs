@@ -22,7 +22,9 @@ use super::{Context, FORWARD_MESSAGES};
 use crate::journal::AppendError;
 use crate::metrics::{self, DecodeError, Handshake, Mode};
 
-/// The first read of a connection; grows with what the client sends.
+/// The first read of a connection, and the least room for a read: ten thousand that send a byte and wait cost little.
+const TINY: usize = 1 << 10;
+/// The read of a connection that sends; grows with what the client sends.
 const SMALL: usize = 8 << 10;
 /// The most that is read at a time; what a message that has begun still needs comes on top, in steps of this.
 const LARGE: usize = 256 << 10;
@@ -93,7 +95,7 @@ pub(super) async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
     peer: Option<IpAddr>,
     context: &Arc<Context>,
 ) -> End {
-    let mut buffer = BytesMut::with_capacity(SMALL);
+    let mut buffer = BytesMut::with_capacity(TINY);
     if let Some(security) = &context.security {
         let patience = context.handshake_timeout;
         match timeout(patience, security.handshake(stream, peer, &mut buffer)).await {
@@ -296,9 +298,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<'_, S> {
         };
         let spare = buffer.capacity() - buffer.len();
         // A claimed length reserves nothing by itself: at most what has come already, and one read.
-        let want = needed.min(buffer.len().max(LARGE)).max(self.read_size);
-        if spare < want {
-            buffer.reserve(want);
+        let want = needed.min(buffer.len().max(LARGE));
+        let least = if buffer.capacity() <= TINY {
+            TINY / 2
+        } else {
+            self.read_size
+        };
+        if spare < want.max(least) {
+            buffer.reserve(want.max(self.read_size));
         }
     }
 
