@@ -18,7 +18,8 @@ use tracing_subscriber::registry::{Extensions, LookupSpan};
 use crate::inside::is_inside;
 use crate::logger::Logger;
 
-type TraceIdFinder = Arc<dyn Fn(&Extensions<'_>) -> Option<String> + Send + Sync>;
+type SpanFinder = Arc<dyn Fn(&Extensions<'_>) -> Option<String> + Send + Sync>;
+type ContextFinder = Arc<dyn Fn() -> Option<String> + Send + Sync>;
 
 /// A `tracing_subscriber` layer that sends each event as a record.
 ///
@@ -52,7 +53,8 @@ pub struct FluentLayer {
     tag: String,
     trace_key: String,
     location: bool,
-    finder: Option<TraceIdFinder>,
+    in_span: Option<SpanFinder>,
+    in_context: Option<ContextFinder>,
 }
 
 impl FluentLayer {
@@ -63,7 +65,8 @@ impl FluentLayer {
             tag: tag.into(),
             trace_key: "traceId".to_owned(),
             location: false,
-            finder: None,
+            in_span: None,
+            in_context: None,
         }
     }
 
@@ -81,23 +84,47 @@ impl FluentLayer {
         self
     }
 
-    /// Looks for a trace id in the extensions of the spans around an event, innermost first, when no field has
-    /// one. So the trace id of OpenTelemetry is found without this crate depending on a version of it:
+    /// Looks for a trace id where the thread is when it logs, when neither a field nor a
+    /// [span](Self::trace_id_from_span) has one. So the trace id of OpenTelemetry is found without this crate
+    /// depending on a version of it, with `tracing-opentelemetry` and without:
     ///
-    /// ```ignore
-    /// layer.trace_id_from(|extensions| {
-    ///     let otel = extensions.get::<tracing_opentelemetry::OtelData>()?;
-    ///     Some(otel.trace_id()?.to_string())
-    /// })
     /// ```
+    /// use opentelemetry::Context;
+    /// use opentelemetry::trace::TraceContextExt as _;
     ///
-    /// The closure must not touch the extensions of other spans.
+    /// # fn configure(layer: fluent_logger::FluentLayer) -> fluent_logger::FluentLayer {
+    /// layer.trace_id_from_context(|| {
+    ///     let context = Context::current();
+    ///     let span = context.span().span_context().clone();
+    ///     span.is_valid().then(|| span.trace_id().to_string())
+    /// })
+    /// # }
+    /// ```
     #[must_use]
-    pub fn trace_id_from(
+    pub fn trace_id_from_context(
+        mut self,
+        finder: impl Fn() -> Option<String> + Send + Sync + 'static,
+    ) -> Self {
+        self.in_context = Some(Arc::new(finder));
+        self
+    }
+
+    /// Looks for a trace id in what another layer has put into the extensions of the spans around an event, innermost
+    /// first, when no field has one. The closure must not touch the extensions of other spans.
+    ///
+    /// ```
+    /// struct MyTrace(String);
+    ///
+    /// # fn configure(layer: fluent_logger::FluentLayer) -> fluent_logger::FluentLayer {
+    /// layer.trace_id_from_span(|extensions| Some(extensions.get::<MyTrace>()?.0.clone()))
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn trace_id_from_span(
         mut self,
         finder: impl Fn(&Extensions<'_>) -> Option<String> + Send + Sync + 'static,
     ) -> Self {
-        self.finder = Some(Arc::new(finder));
+        self.in_span = Some(Arc::new(finder));
         self
     }
 }
@@ -240,10 +267,10 @@ where
                     }
                 }
                 if found.is_none() {
-                    found = self.finder.as_ref().and_then(|finder| finder(&extensions));
+                    found = self.in_span.as_ref().and_then(|finder| finder(&extensions));
                 }
             }
-            if let Some(id) = found {
+            if let Some(id) = found.or_else(|| self.in_context.as_ref().and_then(|finder| finder())) {
                 map.text("traceId", &id);
             }
             map.finish();

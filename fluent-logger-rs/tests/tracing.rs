@@ -102,6 +102,44 @@ fn trace_id_goes_by_either_name_and_from_the_nearest_place() {
 }
 
 #[test]
+fn the_trace_id_of_opentelemetry_is_added_where_that_layer_is() {
+    use opentelemetry::trace::{TraceContextExt as _, TracerProvider as _};
+    let provider = opentelemetry_sdk::trace::SdkTracerProvider::builder().build();
+    let tracer = provider.tracer("a test");
+    let server = Server::faithful();
+    let logger = Logger::builder()
+        .address(server.address.to_string())
+        .build()
+        .unwrap();
+    let layer = FluentLayer::new(logger.clone(), "app").trace_id_from_context(|| {
+        let context = opentelemetry::Context::current();
+        let span = context.span().span_context().clone();
+        span.is_valid().then(|| span.trace_id().to_string())
+    });
+    let otel = tracing_opentelemetry::layer().with_tracer(tracer);
+    with_default(Registry::default().with(otel).with(layer), || {
+        tracing::info!("in no span");
+        tracing::info_span!("one").in_scope(|| {
+            tracing::info!("outer");
+            tracing::info_span!("inner").in_scope(|| tracing::info!("inner"));
+        });
+        tracing::info_span!("two").in_scope(|| tracing::info!("another trace"));
+        tracing::info_span!("three", traceId = "own").in_scope(|| tracing::info!("a field comes first"));
+    });
+    assert_eq!(logger.blocking_close(PATIENCE), []);
+    let found = events(&server.messages());
+    let ids: Vec<Option<&str>> = found.iter().map(|record| record["traceId"].as_str()).collect();
+    let [None, Some(outer), Some(inner), Some(other), Some("own")] = *ids else {
+        panic!("{found:?}");
+    };
+    assert!(outer == inner && outer != other, "{found:?}");
+    assert!(
+        outer.len() == 32 && outer.bytes().all(|byte| byte.is_ascii_hexdigit()),
+        "{outer}"
+    );
+}
+
+#[test]
 fn the_key_of_the_trace_id_can_be_chosen_and_its_source_be_a_span_extension() {
     struct Otel(&'static str);
     /// Stands for the layer of OpenTelemetry.
@@ -131,7 +169,7 @@ fn the_key_of_the_trace_id_can_be_chosen_and_its_source_be_a_span_extension() {
     let layer = FluentLayer::new(logger.clone(), "app")
         .trace_id_key("trace.id")
         .with_location(true)
-        .trace_id_from(|extensions| extensions.get::<Otel>().map(|otel| otel.0.to_owned()));
+        .trace_id_from_span(|extensions| extensions.get::<Otel>().map(|otel| otel.0.to_owned()));
     with_default(Registry::default().with(Marker).with(layer), || {
         tracing::info_span!("a").in_scope(|| tracing::info!("1"));
     });

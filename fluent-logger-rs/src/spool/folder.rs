@@ -28,7 +28,11 @@ impl Folder {
             folder: path.to_owned(),
             error,
         };
+        let is_new = !path.try_exists().map_err(failed)?;
         fs::create_dir_all(path).map_err(failed)?;
+        if is_new && fsync == Fsync::Always {
+            sync(&path.join("..")).map_err(failed)?;
+        }
         let lock = File::create(path.join("lock")).map_err(failed)?;
         // Named in full: the standard library's own `try_lock` is younger than this crate's oldest Rust.
         match fs4::FileExt::try_lock(&lock) {
@@ -115,7 +119,7 @@ impl Folder {
             }
             fs::rename(&new, &path)?;
             if self.fsync == Fsync::Always {
-                self.sync()?;
+                sync(&self.path)?;
             }
             Ok(())
         };
@@ -146,16 +150,17 @@ impl Folder {
     fn file(&self, number: u64, kind: &str) -> PathBuf {
         self.path.join(format!("{number:020}.{kind}"))
     }
+}
 
-    #[cfg(unix)]
-    fn sync(&self) -> io::Result<()> {
-        File::open(&self.path)?.sync_all()
-    }
+/// Makes the names in a folder durable.
+#[cfg(unix)]
+fn sync(folder: &Path) -> io::Result<()> {
+    File::open(folder)?.sync_all()
+}
 
-    /// Elsewhere a folder cannot be synced, and need not be.
-    #[cfg(not(unix))]
-    #[expect(clippy::unnecessary_wraps, clippy::unused_self, reason = "as on unix")]
-    fn sync(&self) -> io::Result<()> {
-        Ok(())
-    }
+/// Elsewhere a folder cannot be synced, and need not be.
+#[cfg(not(unix))]
+#[expect(clippy::unnecessary_wraps, reason = "as on unix")]
+fn sync(_: &Path) -> io::Result<()> {
+    Ok(())
 }
