@@ -102,7 +102,7 @@ impl Outbox {
             reason,
         } = closed;
         let id = document_id(&key);
-        let (mut gathered, twice) = trace.gathered(reason, now, &mut self.scratch);
+        let (mut gathered, twice) = trace.gathered(&key, reason, now, &mut self.scratch);
         let framing = &mut self.framing;
         let head = |out: &mut Vec<u8>, first| head(framing, out, &id, first);
         let out = &mut self.text;

@@ -78,7 +78,6 @@ pub enum Added {
 /// An open trace.
 #[derive(Debug)]
 pub struct Trace<H> {
-    key: Arc<[u8]>,
     parts: SmallVec<[PartInfo; 2]>,
     /// One for each part.
     holds: Holds<H>,
@@ -90,6 +89,9 @@ pub struct Trace<H> {
     queued: bool,
 }
 
+/// A trace id. Those of the usual lengths (32 hex digits, a UUID) lie where they are looked up.
+pub type Key = SmallVec<[u8; 40]>;
+
 /// What must be held until a trace is written: one for each of its parts, of which there are mostly few.
 pub type Holds<H> = SmallVec<[H; 2]>;
 
@@ -97,7 +99,7 @@ pub type Holds<H> = SmallVec<[H; 2]>;
 #[derive(Debug)]
 pub struct Closed<H> {
     /// Its id.
-    pub key: Arc<[u8]>,
+    pub key: Key,
     /// Its content.
     pub trace: Trace<H>,
     /// Why it left.
@@ -108,9 +110,9 @@ pub struct Closed<H> {
 #[derive(Debug)]
 pub struct Table<H> {
     limits: Limits,
-    open: LruCache<Arc<[u8]>, Trace<H>, foldhash::quality::RandomState>,
+    open: LruCache<Key, Trace<H>, foldhash::quality::RandomState>,
     /// Complete or too old, in the order in which they are due: the linger is the same for all.
-    due: VecDeque<(i64, Reason, Arc<[u8]>)>,
+    due: VecDeque<(i64, Reason, Key)>,
     bytes: usize,
     lines: u64,
     /// Bytes of the lines of the traces that were closed last, on average.
@@ -168,7 +170,7 @@ impl<H> Table<H> {
             trace.queued |= due.is_some();
             self.bytes = self.bytes + cost - before;
             if let Some((due, reason)) = due {
-                let entry = (due, reason, Arc::clone(&trace.key));
+                let entry = (due, reason, Key::from_slice(incoming.key));
                 if reason == Reason::Completed {
                     self.due.push_back(entry);
                 } else {
@@ -177,17 +179,17 @@ impl<H> Table<H> {
             }
             return added;
         }
-        let key: Arc<[u8]> = Arc::from(incoming.key);
+        let key = Key::from_slice(incoming.key);
         // A little more than usual, so that most traces never grow.
         let lines = Lines::new(size, self.usual + self.usual / 8);
-        let mut trace = Trace::new(now, lines, Arc::clone(&key));
+        let mut trace = Trace::new(now, lines);
         let added = trace.add(now, incoming, hold, self.limits.max_trace_bytes, size);
         trace.queued = incoming.completes;
         self.lines += u64::from(added == Added::Kept);
         self.bytes += trace.cost();
         if incoming.completes {
             let due = now.saturating_add(self.limits.linger);
-            self.due.push_back((due, Reason::Completed, Arc::clone(&key)));
+            self.due.push_back((due, Reason::Completed, key.clone()));
         }
         self.open.push(key, trace);
         added
@@ -196,20 +198,21 @@ impl<H> Table<H> {
     /// The next trace that must be sealed by now: complete or too old, idle, or in the way of newer ones.
     /// Call it until it gives `None`, after each chunk and at each tick.
     pub fn next_closed(&mut self, now: i64) -> Option<Closed<H>> {
-        while let Some((due, reason, _)) = self.due.front()
-            && *due <= now
-        {
-            let reason = *reason;
-            let Some((_, _, key)) = self.due.pop_front() else {
+        while self.due.front().is_some_and(|(due, ..)| *due <= now) {
+            let Some((_, reason, key)) = self.due.pop_front() else {
                 break;
             };
             // One that was sealed for want of room in the meantime is not there any more; one that was opened again
             // under the same id is not marked, and waits for its own turn.
-            if self.open.peek(&key).is_some_and(|trace| trace.queued) {
-                return self.close(&key, reason);
+            let Some((key, trace)) = self.open.pop_entry(&*key) else {
+                continue;
+            };
+            if trace.queued {
+                return Some(self.closed(key, trace, reason));
             }
+            self.open.push(key, trace);
         }
-        let (key, oldest) = self.open.peek_lru()?;
+        let (_, oldest) = self.open.peek_lru()?;
         let reason = if now.saturating_sub(oldest.last_seen) >= self.limits.idle_timeout && !oldest.queued {
             Reason::Idle
         } else if self.open.len() > self.limits.max_traces || self.bytes > self.limits.max_bytes {
@@ -217,43 +220,42 @@ impl<H> Table<H> {
         } else {
             return None;
         };
-        let key = Arc::clone(key);
-        self.close(&key, reason)
+        self.close_any(reason)
     }
 
     /// Closes the trace that was used least recently, whatever its age.
     pub fn close_any(&mut self, reason: Reason) -> Option<Closed<H>> {
-        let (key, _) = self.open.peek_lru()?;
-        let key = Arc::clone(key);
-        self.close(&key, reason)
+        let (key, trace) = self.open.pop_lru()?;
+        Some(self.closed(key, trace, reason))
     }
 
     /// Closes all traces of which `pinned` says so of one of their holds.
     pub fn close_holding(&mut self, mut pinned: impl FnMut(&H) -> bool) -> Vec<Closed<H>> {
-        let keys: Vec<Arc<[u8]>> = self
+        let keys: Vec<Key> = self
             .open
             .iter()
             .filter(|(_, trace)| trace.holds.iter().any(&mut pinned))
-            .map(|(key, _)| Arc::clone(key))
+            .map(|(key, _)| key.clone())
             .collect();
         keys.iter()
-            .filter_map(|key| self.close(key, Reason::Evicted))
+            .filter_map(|key| {
+                let (key, trace) = self.open.pop_entry(&**key)?;
+                Some(self.closed(key, trace, Reason::Evicted))
+            })
             .collect()
     }
 
-    fn close(&mut self, key: &[u8], reason: Reason) -> Option<Closed<H>> {
-        let (key, trace) = self.open.pop_entry(key)?;
+    fn closed(&mut self, key: Key, trace: Trace<H>, reason: Reason) -> Closed<H> {
         self.bytes -= trace.cost();
         self.lines -= u64::from(trace.lines());
         self.usual = (self.usual * 15 + trace.lines.buffer().len()) / 16;
-        Some(Closed { key, trace, reason })
+        Closed { key, trace, reason }
     }
 }
 
 impl<H> Trace<H> {
-    fn new(now: i64, lines: Lines, key: Arc<[u8]>) -> Self {
+    fn new(now: i64, lines: Lines) -> Self {
         Self {
-            key,
             parts: SmallVec::new(),
             holds: SmallVec::new(),
             lines,
@@ -330,6 +332,7 @@ impl<H> Trace<H> {
     /// that came again after the window in which repeated chunks are told).
     pub fn gathered<'a>(
         &'a mut self,
+        key: &'a [u8],
         reason: Reason,
         sealed_at: i64,
         scratch: &'a mut Scratch,
@@ -343,7 +346,7 @@ impl<H> Trace<H> {
         self.tags.sort_unstable();
         (
             Gathered {
-                key: &self.key,
+                key,
                 parts,
                 buffer: self.lines.buffer(),
                 lines,

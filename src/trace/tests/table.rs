@@ -133,10 +133,12 @@ fn a_trace_beyond_its_bytes_keeps_its_first_lines() {
     assert_eq!(&added[..3], [Added::Kept; 3]);
     assert_eq!(&added[3..], [Added::NoRoom; 3]);
     let Closed {
-        mut trace, reason, ..
+        key,
+        mut trace,
+        reason,
     } = f.table.close_any(Reason::Shutdown).unwrap();
     let mut scratch = Scratch::default();
-    let (gathered, twice) = trace.gathered(reason, 9, &mut scratch);
+    let (gathered, twice) = trace.gathered(&key, reason, 9, &mut scratch);
     assert_eq!((gathered.lines.len(), gathered.parts[0].total, twice), (3, 6, 0));
 }
 
@@ -147,10 +149,12 @@ fn a_chunk_that_came_twice_is_in_it_once() {
         assert_eq!(f.add(now, "a", part, false), Added::Kept);
     }
     let Closed {
-        mut trace, reason, ..
+        key,
+        mut trace,
+        reason,
     } = f.table.close_any(Reason::Idle).unwrap();
     let mut scratch = Scratch::default();
-    let (gathered, twice) = trace.gathered(reason, 9, &mut scratch);
+    let (gathered, twice) = trace.gathered(&key, reason, 9, &mut scratch);
     assert_eq!((gathered.lines.len(), gathered.parts.len(), twice), (2, 2, 1));
     assert_eq!(
         trace.into_holds().len(),
