@@ -510,3 +510,6 @@ impl Gatherer {
         tag
     }
 }
+
+#[cfg(test)]
+mod tests;

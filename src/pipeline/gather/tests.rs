@@ -1,0 +1,313 @@
+//! What gathering writes is what a plain reading of the same records gives: here they are decoded with serde and laid
+//! over each other one by one, without shapes, without stripping, and with nothing shared with the fast path.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::Write;
+
+use bytes::Bytes;
+use forward_protocol::encode::{
+    ChunkId, EntryStream, write_entry, write_forward, write_message, write_packed,
+};
+use proptest::prelude::*;
+use serde_json::{Map, Value, json};
+
+use super::super::feed::Feed;
+use super::*;
+use crate::journal::Options;
+use crate::output::dead_letter::DeadLetter;
+
+const BASE_MS: i64 = 1_700_000_000_000;
+
+#[derive(Clone, Copy, Debug)]
+enum Mode {
+    Forward,
+    Packed,
+    Gzip,
+    Message,
+}
+
+/// What comes together: one journal record.
+#[derive(Clone, Debug)]
+struct Chunk {
+    mode: Mode,
+    tag: &'static str,
+    /// Milliseconds, fields, metadata.
+    records: Vec<(i64, Map<String, Value>, Map<String, Value>)>,
+}
+
+fn values() -> impl Strategy<Value = Value> {
+    let leaf = prop_oneof![
+        Just(Value::Null),
+        any::<bool>().prop_map(Value::from),
+        any::<i64>().prop_map(Value::from),
+        any::<u64>().prop_map(Value::from),
+        // Eighths, since serde_json does not read every float back exactly.
+        any::<i32>().prop_map(|eighths| Value::from(f64::from(eighths) / 8.0)),
+        "[a-c \"\\\\\n\u{1}é😀]{0,9}".prop_map(Value::from),
+        "[a-z]{40}".prop_map(Value::from),
+    ];
+    leaf.prop_recursive(2, 8, 3, |inner| {
+        prop_oneof![
+            prop::collection::vec(inner.clone(), 0..3).prop_map(Value::from),
+            prop::collection::btree_map("[a-c]{1,2}", inner, 0..3)
+                .prop_map(|map| Value::Object(map.into_iter().collect())),
+        ]
+    })
+}
+
+fn value_of(name: &str) -> BoxedStrategy<Value> {
+    match name {
+        "traceId" | "trace_id" => prop_oneof![
+            6 => prop_oneof![Just("one"), Just("two"), Just("a trace id that is longer than forty bytes, \"quoted\"")]
+                .prop_map(Value::from),
+            1 => Just(json!("")),
+            1 => Just(json!(5)),
+        ]
+        .boxed(),
+        "message" | "log" | "msg" => prop_oneof![
+            6 => "[a-c \"\n😀]{0,12}".prop_map(Value::from),
+            1 => Just(json!("request completed")),
+            1 => values(),
+        ]
+        .boxed(),
+        _ => values().boxed(),
+    }
+}
+
+/// Chunks whose records have one of a few lists of names, as those of applications do.
+fn chunks() -> impl Strategy<Value = Vec<Chunk>> {
+    let names = prop::sample::subsequence(
+        vec![
+            "traceId",
+            "trace_id",
+            "message",
+            "log",
+            "msg",
+            "level",
+            "status",
+            "_id",
+            "@timestamp",
+            "windrow",
+            "a name of more than sixteen bytes",
+        ],
+        1..8,
+    );
+    prop::collection::vec(names.prop_shuffle(), 1..4).prop_flat_map(|shapes| {
+        let record = (0..shapes.len()).prop_flat_map(move |shape| {
+            let fields: Vec<_> = shapes[shape]
+                .iter()
+                .map(|name| (Just((*name).to_owned()), value_of(name)))
+                .collect();
+            let metadata = prop_oneof![
+                5 => Just(Map::new()),
+                1 => values().prop_map(|value| Map::from_iter([("m".to_owned(), value)])),
+            ];
+            (0..8i64, fields, metadata).prop_map(|(ms, fields, metadata)| {
+                let fields = fields.into_iter().collect();
+                (BASE_MS + ms * 250, fields, metadata)
+            })
+        });
+        let mode = prop_oneof![
+            Just(Mode::Forward),
+            Just(Mode::Packed),
+            Just(Mode::Gzip),
+            Just(Mode::Message)
+        ];
+        let tag = prop_oneof![Just("app.one"), Just("app.two")];
+        let chunk = (mode, tag, prop::collection::vec(record, 1..12));
+        prop::collection::vec(
+            chunk.prop_map(|(mode, tag, records)| Chunk { mode, tag, records }),
+            1..5,
+        )
+    })
+}
+
+impl Chunk {
+    fn encode(&self, number: usize) -> Bytes {
+        let map = |map: &Map<String, Value>| rmp_serde::to_vec(map).unwrap();
+        let (mut out, mut entries) = (Vec::new(), Vec::new());
+        for (ms, fields, metadata) in &self.records {
+            let (ns, metadata) = (ms * 1_000_000, Some(map(metadata)));
+            if matches!(self.mode, Mode::Message) {
+                write_message(
+                    &mut out,
+                    self.tag.as_bytes(),
+                    ns,
+                    &map(fields),
+                    metadata.as_deref(),
+                    None,
+                );
+            } else {
+                write_entry(&mut entries, ns, metadata.as_deref(), &map(fields));
+            }
+        }
+        let id = ChunkId::from_random([number as u8; 16]);
+        let count = self.records.len() as u32;
+        let stream = EntryStream {
+            bytes: &entries,
+            count,
+        };
+        match self.mode {
+            Mode::Message => {}
+            Mode::Forward => write_forward(&mut out, self.tag.as_bytes(), stream, Some(&id)),
+            Mode::Packed => write_packed(&mut out, self.tag.as_bytes(), stream, Some(&id)),
+            Mode::Gzip => {
+                let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+                gzip.write_all(&entries).unwrap();
+                let bytes = gzip.finish().unwrap();
+                let stream = EntryStream { bytes: &bytes, count };
+                write_packed(&mut out, self.tag.as_bytes(), stream, Some(&id));
+            }
+        }
+        out.into()
+    }
+}
+
+/// The documents that gathering writes, by their ids, without their states.
+fn gathered(chunks: &[Chunk]) -> BTreeMap<String, Value> {
+    let folder = tempfile::tempdir().unwrap();
+    let (journal, _) = Journal::open(Options::new(folder.path().join("journal")), Box::new(())).unwrap();
+    let dead_letter =
+        Arc::new(DeadLetter::open(folder.path().join("dead-letter"), 1 << 20, 1 << 20).unwrap());
+    let (account, metrics) = (Arc::<Account>::default(), Arc::new(Metrics::new(&[])));
+    let (sender, mut batches) = mpsc::channel(1000);
+    let stop: Arc<AtomicBool> = Arc::default();
+    let wiring = Wiring {
+        journal: journal.clone(),
+        outputs: vec![sender],
+        output_bytes: Arc::default(),
+        framing: None,
+        account: Arc::clone(&account),
+        metrics: Arc::clone(&metrics),
+        aside: Aside::new(dead_letter, metrics, account, Arc::clone(&stop)),
+        gauges: Arc::default(),
+        stop,
+    };
+    let mut settings = super::super::settings(&crate::config::Config::default());
+    settings.flush_on_exit = true;
+    let mut gatherer = Gatherer::new(settings, wiring);
+    for (number, chunk) in chunks.iter().enumerate() {
+        gatherer.take(&Record {
+            lsn: number as u64 + 1,
+            segment: 1,
+            received_us: number as i64 + 1,
+            kind: crate::input::forward::FORWARD_MESSAGES,
+            payload: chunk.encode(number),
+            released: false,
+        });
+    }
+    let feed = Feed::new(1);
+    feed.close();
+    gatherer.run(Outlet::new(feed, journal));
+    let mut documents = BTreeMap::new();
+    while let Some(batch) = batches.blocking_recv() {
+        for sealed in batch {
+            let mut document: Value = serde_json::from_slice(sealed.json()).unwrap();
+            document["windrow"].as_object_mut().unwrap().remove("state");
+            // A record without a trace id has an id of its own, which says nothing here.
+            let id = if sealed.is_trace {
+                sealed.id.to_string()
+            } else {
+                format!("single {}", documents.len())
+            };
+            assert!(documents.insert(id, document).is_none());
+        }
+    }
+    documents
+}
+
+fn time(ms: i64) -> Value {
+    let time = jiff::Timestamp::from_millisecond(ms).unwrap();
+    json!(format!("{time:.3}"))
+}
+
+fn is_text(value: &Value) -> bool {
+    value.as_str().is_some()
+}
+
+/// A name that the document needs itself gives way.
+fn own(name: &str) -> String {
+    match name {
+        "" | "_id" | "@timestamp" | "windrow" => format!("{name}_"),
+        _ => name.to_owned(),
+    }
+}
+
+/// The same documents, read plainly.
+fn plainly(chunks: &[Chunk]) -> BTreeMap<String, Value> {
+    const TEXT: [&str; 3] = ["message", "log", "msg"];
+    let mut traces: BTreeMap<&str, Vec<_>> = BTreeMap::new();
+    let mut documents = BTreeMap::new();
+    for (number, chunk) in chunks.iter().enumerate() {
+        for (position, (ms, fields, metadata)) in chunk.records.iter().enumerate() {
+            let id = ["traceId", "trace_id", "trace.id"]
+                .iter()
+                .find_map(|name| fields.get(*name)?.as_str().filter(|id| !id.is_empty()));
+            if let Some(id) = id {
+                let line = (*ms, number, position, chunk.tag, fields, metadata);
+                traces.entry(id).or_default().push(line);
+                continue;
+            }
+            let mut document = Map::from_iter([("@timestamp".to_owned(), time(*ms))]);
+            document.extend(fields.iter().map(|(name, value)| (own(name), value.clone())));
+            document.insert("windrow".into(), json!({"tags": [chunk.tag]}));
+            if !metadata.is_empty() {
+                document["windrow"]["metadata"] = json!(metadata);
+            }
+            documents.insert(format!("single {}", documents.len()), document.into());
+        }
+    }
+    for (id, mut lines) in traces {
+        lines.sort_by_key(|(ms, number, position, ..)| (*ms, *number, *position));
+        let mut document = Map::new();
+        let (mut texts, mut best, mut all_metadata) = (Vec::new(), TEXT.len(), Map::new());
+        for (.., fields, metadata) in &lines {
+            let text = TEXT
+                .iter()
+                .position(|name| fields.get(*name).is_some_and(is_text));
+            for (name, value) in *fields {
+                let rank = TEXT.iter().position(|text| text == name);
+                let name = match (name.as_str(), rank) {
+                    ("traceId", _) if value.as_str().is_some_and(|id| !id.is_empty()) => continue,
+                    ("traceId", _) => "traceId_".to_owned(),
+                    (_, Some(rank)) if text == Some(rank) => continue,
+                    (name, Some(_)) if !is_text(value) => format!("{name}_"),
+                    (name, _) => own(name),
+                };
+                document.insert(name, value.clone());
+            }
+            if let Some(rank) = text {
+                best = best.min(rank);
+                texts.push(fields[TEXT[rank]].as_str().unwrap());
+            }
+            all_metadata.extend((*metadata).clone());
+        }
+        if let Some(name) = TEXT.get(best) {
+            document.insert((*name).into(), texts.join("\n").into());
+        }
+        let (first, last) = (lines[0].0, lines[lines.len() - 1].0);
+        let tags: BTreeSet<_> = lines.iter().map(|line| line.3).collect();
+        let parts: BTreeSet<_> = lines.iter().map(|line| line.1).collect();
+        document.insert("traceId".into(), id.into());
+        document.insert("@timestamp".into(), time(first));
+        let mut about = json!({
+            "reason": "shutdown", "lines": lines.len(), "last": time(last), "durationMs": last - first,
+            "tags": tags, "parts": parts.len(), "late": 0,
+        });
+        if !all_metadata.is_empty() {
+            about["metadata"] = all_metadata.into();
+        }
+        document.insert("windrow".into(), about);
+        documents.insert(id.to_owned(), document.into());
+    }
+    documents
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(256))]
+
+    #[test]
+    fn the_fast_path_writes_what_a_plain_reading_gives(chunks in chunks()) {
+        prop_assert_eq!(gathered(&chunks), plainly(&chunks));
+    }
+}
