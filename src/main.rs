@@ -29,7 +29,10 @@ fn main() -> ExitCode {
             Err(mistakes) => cli::report(&mistakes, &mut err),
         },
         Command::Demo(options) => show(&options),
-        Command::Journal(cli::Journal::Inspect { dir }) => cli::inspect(&dir, &mut out, &mut err),
+        Command::Journal(cli::Journal::Inspect { dir }) => match settings.load(&ProcessEnvironment) {
+            Ok(loaded) => cli::inspect(&dir, &loaded.config, &mut out, &mut err),
+            Err(mistakes) => cli::report(&mistakes, &mut err),
+        },
         Command::Serve(_) => match settings.load(&ProcessEnvironment) {
             Ok(loaded) => match logging::init(&loaded.config.log) {
                 Ok(logging) => {

@@ -3,17 +3,26 @@
 use std::io::Write;
 use std::path::Path;
 
+use crate::config::Config;
 use crate::exit;
+use crate::input::forward::FORWARD_MESSAGES;
 use crate::journal;
+use crate::pipeline::Peek;
 
 /// Runs the command. Gives the exit code: 1 when the journal is damaged or cannot be read.
-pub fn run(dir: &Path, out: &mut dyn Write, err: &mut dyn Write) -> u8 {
+pub fn run(dir: &Path, config: &Config, out: &mut dyn Write, err: &mut dyn Write) -> u8 {
     // The data folder is what people know; the journal is one folder below.
     let below = dir.join("journal");
     let dir = if below.is_dir() { &below } else { dir };
-    match journal::inspect(dir) {
+    let mut peek = Peek::new(config);
+    match journal::inspect_with(dir, &mut |kind, payload| {
+        if kind == FORWARD_MESSAGES {
+            peek.take(payload);
+        }
+    }) {
         Ok(report) => {
-            writeln!(out, "{report}").ok();
+            write!(out, "{report}").ok();
+            writeln!(out, "{peek}").ok();
             if report.is_damaged() {
                 exit::FAILURE
             } else {

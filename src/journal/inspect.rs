@@ -5,9 +5,12 @@ use std::io;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
+use bytes::Bytes;
+
 use super::error::OpenError;
 use super::format::{
-    BadSegmentHeader, FIRST_OF_COMMIT, FileKind, SEGMENT_HEADER_BYTES, Salt, file_kind, segment_name,
+    BadSegmentHeader, FIRST_OF_COMMIT, FileKind, RecordHeader, SEGMENT_HEADER_BYTES, Salt, file_kind,
+    segment_name,
 };
 use super::lock::{Lock, about};
 use super::notes;
@@ -61,19 +64,30 @@ pub struct SegmentReport {
     pub remark: Option<String>,
 }
 
+/// Gets the kind and the payload of records.
+pub type Each<'a> = &'a mut dyn FnMut(u8, &[u8]);
+
 /// Reads everything in the folder once.
 ///
 /// # Errors
 /// The folder or a file cannot be read.
 pub fn inspect(dir: &Path) -> Result<Report, OpenError> {
+    inspect_with(dir, &mut |_, _| {})
+}
+
+/// As [`inspect`]; `each` gets the kind and the payload of every sound record that is not noted as released, in order.
+///
+/// # Errors
+/// As there.
+pub fn inspect_with(dir: &Path, each: Each<'_>) -> Result<Report, OpenError> {
     let in_use = Lock::holder(dir);
     let storage = Disk::open(dir).map_err(about("open", dir))?;
-    let mut report = inspect_on(&storage, dir)?;
+    let mut report = inspect_on(&storage, dir, each)?;
     report.in_use = in_use;
     Ok(report)
 }
 
-pub(super) fn inspect_on(storage: &dyn Storage, dir: &Path) -> Result<Report, OpenError> {
+pub(super) fn inspect_on(storage: &dyn Storage, dir: &Path, each: Each<'_>) -> Result<Report, OpenError> {
     let mut report = Report {
         dir: dir.to_owned(),
         ..Report::default()
@@ -137,7 +151,7 @@ pub(super) fn inspect_on(storage: &dyn Storage, dir: &Path) -> Result<Report, Op
             instance,
             ends_at,
         }
-        .fill(&mut segment, header.map(|header| header.first_lsn));
+        .fill(&mut segment, header.map(|header| header.first_lsn), each);
         match read {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 segment.remark = Some("removed meanwhile".to_owned());
@@ -163,7 +177,7 @@ struct Walk<'a> {
 }
 
 impl Walk<'_> {
-    fn fill(&self, out: &mut SegmentReport, first_lsn: Option<u64>) -> io::Result<()> {
+    fn fill(&self, out: &mut SegmentReport, first_lsn: Option<u64>, each: Each<'_>) -> io::Result<()> {
         let file = self.storage.open(&segment_name(self.number), false)?;
         let salt = Salt::new(self.number, self.instance);
         let mut scan = Scan::new(file, salt, SEGMENT_HEADER_BYTES.min(self.size), self.size);
@@ -177,10 +191,20 @@ impl Walk<'_> {
         let mut doubtful = 0;
         let mut doubtful_missing = 0;
         let mut uncertain = Vec::new();
-        let count = |out: &mut SegmentReport, (lsn, received_us, bytes): (u64, i64, u64)| {
+        let mut count = |out: &mut SegmentReport, (header, payload): (RecordHeader, Bytes)| {
+            let RecordHeader {
+                lsn,
+                received_us,
+                kind,
+                ..
+            } = header;
             out.records += 1;
-            out.record_bytes += bytes;
-            out.released += u64::from(holds(&ranges, lsn));
+            out.record_bytes += header.total();
+            if holds(&ranges, lsn) {
+                out.released += 1;
+            } else {
+                each(kind, &payload);
+            }
             out.lsns = Some((out.lsns.map_or(lsn, |(first, _)| first), lsn));
             out.received_us = Some((
                 out.received_us.map_or(received_us, |(first, _)| first),
@@ -189,19 +213,19 @@ impl Walk<'_> {
         };
         while expected < end {
             match scan.step(&(expected..end), 0)? {
-                Step::Record { header, .. } => {
+                Step::Record { header, payload, .. } => {
                     if first_lsn.is_some() || out.records > 0 {
                         doubtful_missing += header.lsn - expected;
                     }
                     expected = header.lsn + 1;
                     if doubtful > 0 && ends_at.is_none() && header.flags & FIRST_OF_COMMIT == 0 {
-                        uncertain.push((header.lsn, header.received_us, header.total()));
+                        uncertain.push((header, payload));
                         continue;
                     }
                     out.damaged_bytes += std::mem::take(&mut doubtful);
                     out.missing_records += std::mem::take(&mut doubtful_missing);
                     uncertain.drain(..).for_each(|record| count(out, record));
-                    count(out, (header.lsn, header.received_us, header.total()));
+                    count(out, (header, payload));
                 }
                 Step::Damage { bytes } => doubtful += bytes.end - bytes.start,
                 Step::End => {
@@ -213,7 +237,7 @@ impl Walk<'_> {
         if ends_at.is_some() {
             out.damaged_bytes += std::mem::take(&mut doubtful);
         }
-        out.torn_bytes = doubtful + uncertain.iter().map(|(_, _, bytes)| bytes).sum::<u64>();
+        out.torn_bytes = doubtful + uncertain.iter().map(|(header, _)| header.total()).sum::<u64>();
         Ok(())
     }
 }

@@ -55,7 +55,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use bytes::Bytes;
 
 pub use error::{AppendError, OpenError, ReadError};
-pub use inspect::{Report, SegmentReport, inspect};
+pub use inspect::{Each, Report, SegmentReport, inspect, inspect_with};
 pub use queue::Append;
 pub use reader::Reader;
 pub use recovery::Recovery;

@@ -15,6 +15,7 @@ mod gather;
 mod look;
 mod outbox;
 mod outputs;
+mod peek;
 mod status;
 mod vital;
 mod window;
@@ -31,6 +32,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 pub use self::outputs::{Store, open_elasticsearch};
+pub use self::peek::Peek;
 pub use self::status::{Readiness, Status};
 use crate::config::{Config, TraceConfig};
 use crate::input::forward::{self, BindError, Bound, Peers, Security, Tls, TlsError};

@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use fluent_logger::Logger;
+use rustix::process::Signal;
 use serde_json::json;
 use windrow_testkit::check;
 use windrow_testkit::client::Client;
@@ -125,6 +126,17 @@ fn open_traces_stay_open_over_a_clean_stop() {
     server.start_again();
     Client::connect(server.forward()).send("app", "c2", &[(1_790_000_001, 0, line("two"))]);
     assert!(server.terminate(SOON).success());
+    let inspected = std::process::Command::new(env!("CARGO_BIN_EXE_windrow"))
+        .args(["journal", "inspect"])
+        .arg(server.data())
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&inspected.stdout);
+    assert!(inspected.status.success(), "{said}");
+    assert!(
+        said.contains("not released: 2 lines of 1 traces, 1 of them open"),
+        "{said}"
+    );
     server.start_again();
     Client::connect(server.forward()).send("app", "c3", &[(1_790_000_002, 0, line("request completed"))]);
     let found = wait::until("the document", SOON, || match server.logs("traceId=stays") {
@@ -174,4 +186,53 @@ fn what_is_sealed_is_written_before_it_ends() {
     assert_eq!((verdict.twice.count, verdict.damaged.count), (0, 0), "{verdict}");
     server.start_again();
     check::eventually(&report.ledger, SOON, || sink.documents("drain-")).assert_clean();
+}
+
+/// For a machine that will not come back: what is open is written, and nothing stays in the journal.
+#[test]
+fn open_traces_are_written_at_the_end_when_told_to() {
+    let mut server = windrow()
+        .sqlite()
+        .arg("--idle-timeout", "1h")
+        .flag("--flush-on-exit")
+        .start();
+    let line = json!({"traceId": "unfinished", "message": "begins"});
+    Client::connect(server.forward()).send("app", "c1", &[(1_790_000_000, 0, line)]);
+    assert!(server.terminate(SOON).success());
+    let stored = server.stored();
+    assert_eq!(stored.len(), 1);
+    assert_eq!(stored[0].source["message"], "begins");
+    assert_eq!(stored[0].source["windrow"]["reason"], "shutdown");
+    server.start_again();
+    assert!(
+        server.metric("windrow_records_open") < 0.5,
+        "nothing is left to do"
+    );
+    assert!(server.terminate(SOON).success());
+    assert_eq!(server.stored().len(), 1);
+}
+
+/// A second signal ends it at once, in the middle of draining; a start goes on.
+#[test]
+fn a_second_signal_ends_it_at_once() {
+    let mut sink = Sink::stopped();
+    let mut server = windrow()
+        .elasticsearch(&sink.url(), "twice")
+        .arg("--shutdown-grace", "10m")
+        .start();
+    let report = Load {
+        traces: 300,
+        ..Load::new(server.forward(), "twice-")
+    }
+    .run();
+    server.process().signal(Signal::TERM);
+    wait::until_true("it to drain", SOON, || {
+        let said = server.process().stderr();
+        said.iter()
+            .any(|line| line.contains("no new connections, draining"))
+    });
+    assert_eq!(server.terminate(SOON).code(), Some(130));
+    sink.start_again();
+    server.start_again();
+    check::eventually(&report.ledger, SOON, || sink.documents("twice-")).assert_clean();
 }

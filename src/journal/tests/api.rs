@@ -8,7 +8,9 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 
 use super::super::format::segment_name;
-use super::super::{AppendError, Blocked, Committed, Journal, OpenError, Options, Record, inspect};
+use super::super::{
+    AppendError, Blocked, Committed, Journal, OpenError, Options, Record, inspect, inspect_with,
+};
 
 struct Sink(std::sync::mpsc::SyncSender<Vec<Record>>);
 
@@ -427,6 +429,10 @@ fn inspect_of_a_real_folder() {
         "{report}"
     );
     assert_eq!(report.in_use, None);
+    let mut seen = Vec::new();
+    let again = inspect_with(dir.path(), &mut |kind, payload| seen.push((kind, payload.len()))).unwrap();
+    assert_eq!(again.records(), 30);
+    assert_eq!(seen, vec![(0, 1000); 26], "the released ones are left out");
     let text = report.to_string();
     assert!(
         text.contains("30 records (26 not released)") && text.contains("1..=15"),

@@ -281,7 +281,7 @@ fn inspect_counts_what_is_there_and_changes_nothing() {
     let small = small();
     let (disk, _) = small.copy();
     let before: Vec<_> = disk.names().iter().map(|name| disk.content(name)).collect();
-    let report = inspect_on(&disk, &options().dir).unwrap();
+    let report = inspect_on(&disk, &options().dir, &mut |_, _| {}).unwrap();
     assert_eq!(
         (report.records(), report.unreleased(), report.is_damaged()),
         (12, 12, false)
@@ -291,7 +291,7 @@ fn inspect_counts_what_is_there_and_changes_nothing() {
     let end = small.records.last().unwrap().1.end as usize;
     content[end - 40] ^= 1;
     disk.set_content(&newest, &content);
-    let report = inspect_on(&disk, &options().dir).unwrap();
+    let report = inspect_on(&disk, &options().dir, &mut |_, _| {}).unwrap();
     assert!(!report.is_damaged());
     assert!(
         report.segments.iter().any(|segment| segment.torn_bytes > 0),
@@ -301,7 +301,7 @@ fn inspect_counts_what_is_there_and_changes_nothing() {
     let mut content = disk.content(&segment_name(1)).unwrap();
     content[200] ^= 1;
     disk.set_content(&segment_name(1), &content);
-    let report = inspect_on(&disk, &options().dir).unwrap();
+    let report = inspect_on(&disk, &options().dir, &mut |_, _| {}).unwrap();
     assert!(report.is_damaged());
     let text = report.to_string();
     assert!(
