@@ -200,6 +200,35 @@ fn a_folder_is_for_one_logger_at_a_time() {
 }
 
 #[test]
+fn when_its_runtime_ends_the_spooled_stays_and_the_rest_is_returned() {
+    let folder = tempfile::tempdir().unwrap();
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let logger = runtime.block_on(async {
+        builder(NOWHERE, folder.path())
+            .flush_interval(Duration::from_secs(3600))
+            .build()
+            .unwrap()
+    });
+    for id in 0..5 {
+        logger.log("t", &json!({ "id": id })).unwrap();
+    }
+    logger.blocking_sync(PATIENCE).unwrap();
+    for id in 5..8 {
+        logger.log("t", &json!({ "id": id })).unwrap();
+    }
+    drop(runtime);
+    let returned = logger.blocking_close(PATIENCE);
+    let returned: Vec<serde_json::Value> = returned
+        .iter()
+        .map(|event| event.deserialize().unwrap())
+        .collect();
+    assert_eq!(returned, (5..8).map(|id| json!({ "id": id })).collect::<Vec<_>>());
+    assert_eq!(logger.blocking_sync(PATIENCE), Err(FlushError::Closed));
+    let next = builder(NOWHERE, folder.path()).build().unwrap();
+    assert_eq!(next.stats().recovered, 5);
+}
+
+#[test]
 fn a_spool_that_cannot_be_made_is_said_at_once() {
     let file = tempfile::NamedTempFile::new().unwrap();
     match builder(NOWHERE, file.path()).build() {

@@ -17,8 +17,15 @@ pub(crate) struct Folder {
     fsync: Fsync,
     /// Number of the next file.
     next: u64,
-    /// Locked as long as it is open.
-    _lock: File,
+    lock: File,
+}
+
+impl Drop for Folder {
+    /// Closing the file would do, but for a child process between its fork and its exec: it has the file open too.
+    fn drop(&mut self) {
+        // If this fails, closing the file remains.
+        let _ = fs4::FileExt::unlock(&self.lock);
+    }
 }
 
 impl Folder {
@@ -48,7 +55,7 @@ impl Folder {
             path: path.to_owned(),
             fsync,
             next: 0,
-            _lock: lock,
+            lock,
         })
     }
 
