@@ -141,7 +141,9 @@ impl Lines {
         };
         self.buffer.extend_from_slice(&head.encode());
         self.buffer.extend_from_slice(line.record);
-        self.buffer.extend_from_slice(line.metadata);
+        if !line.metadata.is_empty() {
+            self.buffer.extend_from_slice(line.metadata);
+        }
     }
 
     /// Takes all but its text from the last line, if `next` overrides everything else of it.

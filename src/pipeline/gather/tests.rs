@@ -31,9 +31,11 @@ enum Mode {
 struct Chunk {
     mode: Mode,
     tag: &'static str,
-    /// Milliseconds, fields, metadata.
-    records: Vec<(i64, Map<String, Value>, Map<String, Value>)>,
+    records: Vec<Event>,
 }
+
+/// Milliseconds, fields, metadata.
+type Event = (i64, Map<String, Value>, Map<String, Value>);
 
 fn values() -> impl Strategy<Value = Value> {
     let leaf = prop_oneof![
