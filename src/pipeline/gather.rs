@@ -16,6 +16,7 @@ use super::aside::{Aside, Why};
 use super::feed::{Next, Outlet};
 use super::look::{Found, Look, look_again, metadata, watched};
 use super::outbox::Outbox;
+use super::tags::Tags;
 use super::window::Window;
 use crate::clock::unix_us;
 use crate::config::Rule;
@@ -33,8 +34,6 @@ const BAD_ENTRIES: u32 = 16;
 /// After so many bad entries the rest of a message is not looked at any more: it is no message, and it is in the dead
 /// letter as a whole.
 const HOPELESS: u32 = 10_000;
-/// Tags that are remembered so that all records of one tag share it.
-const MAX_TAGS: usize = 10_000;
 
 /// What gathering needs to know.
 pub(crate) struct Settings {
@@ -78,7 +77,7 @@ pub(crate) struct Gatherer {
     release: Release,
     stop: Arc<AtomicBool>,
     decompressor: Decompressor,
-    tags: std::collections::HashMap<Box<[u8]>, Arc<str>, foldhash::fast::RandomState>,
+    tags: Tags,
 }
 
 /// What gathering is connected to.
@@ -133,6 +132,7 @@ impl Gatherer {
                 settings.names.clone(),
                 watched(&settings.names, &settings.complete),
             ),
+            tags: Tags::new(settings.tag_prefix.clone()),
             settings,
             journal,
             outbox,
@@ -143,7 +143,6 @@ impl Gatherer {
             release: Arc::new(move |lsn| releasing.release(lsn)),
             stop,
             decompressor: Decompressor::new(),
-            tags: std::collections::HashMap::default(),
         }
     }
 
@@ -284,7 +283,7 @@ impl Gatherer {
             }
             return;
         }
-        let tag = self.tag(message.tag);
+        let tag = self.tags.take(message.tag);
         let mut own = 0;
         let (part, position) = match known {
             Some((_, part)) => (part, &mut own),
@@ -298,6 +297,7 @@ impl Gatherer {
             hold,
         };
         self.entries(entries, message.bytes, origin, position);
+        self.tags.put(tag);
     }
 
     fn entries(&mut self, mut entries: Entries<'_>, message: &[u8], origin: Origin<'_>, position: &mut u32) {
@@ -496,18 +496,6 @@ impl Gatherer {
             .open_lines
             .store(self.table.lines(), Ordering::Relaxed);
         self.gauges.idle.store(idle, Ordering::Relaxed);
-    }
-
-    fn tag(&mut self, bytes: &[u8]) -> Arc<str> {
-        if let Some(tag) = self.tags.get(bytes) {
-            return Arc::clone(tag);
-        }
-        if self.tags.len() >= MAX_TAGS {
-            self.tags.clear();
-        }
-        let tag: Arc<str> = format!("{}{}", self.settings.tag_prefix, String::from_utf8_lossy(bytes)).into();
-        self.tags.insert(bytes.into(), Arc::clone(&tag));
-        tag
     }
 }
 

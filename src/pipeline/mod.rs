@@ -17,6 +17,7 @@ mod outbox;
 mod outputs;
 mod peek;
 mod status;
+mod tags;
 mod vital;
 mod window;
 
