@@ -75,6 +75,12 @@ pub enum Command {
     Replay(Replay),
     /// Show it all on this machine: services, sidecars, requests, a kill in the middle; each request one document.
     Demo(demo::showcase::Options),
+    /// Measure this machine in a minute against its own floor: CPU time per record, rates, acknowledgements, memory.
+    #[command(after_long_help = crate::bench::LEGEND)]
+    Bench(crate::bench::Options),
+    /// The floor of `bench`, started by it.
+    #[command(hide = true)]
+    BenchFloor(crate::bench::floor::Options),
     /// Look into the journal of a data folder.
     #[command(subcommand)]
     Journal(Journal),
@@ -162,7 +168,7 @@ impl Cli {
             Command::Check(check) => &mut check.settings,
             Command::Health(health) => &mut health.settings,
             Command::Replay(replay) => &mut replay.settings,
-            Command::Demo(_) | Command::Journal(_) => &mut none,
+            Command::Bench(_) | Command::BenchFloor(_) | Command::Demo(_) | Command::Journal(_) => &mut none,
         });
         (command, self.settings.overridden_by(inner))
     }

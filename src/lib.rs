@@ -5,6 +5,7 @@
 //! `pipeline` alone. See `ARCHITECTURE.md` for the life of a record.
 
 pub mod admin;
+pub mod bench;
 pub mod cli;
 pub mod clock;
 pub mod config;

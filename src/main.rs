@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use windrow::cli::{self, Cli, Command};
 use windrow::config::ProcessEnvironment;
-use windrow::{exit, logging, serve};
+use windrow::{bench, exit, logging, serve};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -32,6 +32,14 @@ fn main() -> ExitCode {
         Command::Journal(cli::Journal::Inspect { dir }) => match settings.load(&ProcessEnvironment) {
             Ok(loaded) => cli::inspect(&dir, &loaded.config, &mut out, &mut err),
             Err(mistakes) => cli::report(&mistakes, &mut err),
+        },
+        Command::Bench(options) => bench::run(&options, &mut out, &mut err),
+        Command::BenchFloor(options) => match bench::floor::run(&options) {
+            Ok(()) => exit::OK,
+            Err(error) => {
+                writeln!(err, "windrow bench-floor: {error}").ok();
+                exit::FAILURE
+            }
         },
         Command::Serve(_) => match settings.load(&ProcessEnvironment) {
             Ok(loaded) => match logging::init(&loaded.config.log) {

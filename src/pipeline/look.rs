@@ -151,6 +151,28 @@ pub(super) fn look_again<'a>(
     found
 }
 
+/// What one record is on its way to its trace: the record, its trace id, whether it completes its trace, its shape, and
+/// where its text lies.
+#[doc(hidden)]
+pub type Routed<'r> = dyn FnMut(&[u8], Option<&[u8]>, bool, Option<ShapeId>, Option<Span>) + 'r;
+
+/// Walks entries and looks at each, as gathering does, for the benches.
+#[doc(hidden)]
+pub fn route(shapes: &mut Shapes, names: &Names, complete: &[Rule], entries: &[u8], routed: &mut Routed<'_>) {
+    let mut entries = forward_protocol::entries::Entries::new(entries, 100);
+    loop {
+        let mut look = Look::new(shapes, complete);
+        let Some(next) = entries.next_with(&mut look) else {
+            break;
+        };
+        let found = look.found();
+        let Ok(entry) = next else { continue };
+        let found = found.unwrap_or_else(|| look_again(shapes, names, complete, entry.record));
+        let text = found.text_in(entry.record);
+        routed(entry.record, found.key, found.completes, found.shape, text);
+    }
+}
+
 /// Whether one of the rules that concern this field passes. `is_text`: its name is one that may hold the text.
 fn completes(complete: &[Rule], is_text: bool, name: &[u8], value: &[u8]) -> bool {
     complete.iter().any(|rule| {

@@ -32,6 +32,8 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+#[doc(hidden)]
+pub use self::look::{Routed, route};
 pub use self::outputs::{Store, open_elasticsearch};
 pub use self::peek::Peek;
 pub use self::status::{Readiness, Status};

@@ -6,6 +6,7 @@
 mod admin;
 mod audit;
 mod balance;
+mod bench;
 mod clients;
 mod crash;
 mod dead_letter;

@@ -1,0 +1,312 @@
+//! The stages of gathering, nanoseconds per record each: walking, looking for trace id and completion, appending, sealing
+//! and rendering (with and without a known shape), bulk framing; and the union and gzip beside them.
+//!
+//! `cargo bench --bench gather [-- NAME]`. The records are those of `windrow bench`: 5 lines a trace, 700 traces open.
+
+use std::hint::black_box;
+use std::sync::Arc;
+
+use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
+use forward_protocol::entries::{Decompressor, Entries};
+use forward_protocol::frame::{Limits as FrameLimits, Payload, messages};
+use memchr::memmem::Finder;
+use windrow::bench::{Load, Mode};
+use windrow::config::{Rule, Test};
+use windrow::output::document_id;
+use windrow::output::elasticsearch::{Elasticsearch, ElasticsearchConfig, Rules};
+use windrow::pipeline::route;
+use windrow::trace::{
+    Added, Closed, Incoming, Limits, Names, PartId, Reason, Renderer, Scratch, ShapeId, Shapes, Span, Table,
+    part_ids, union,
+};
+
+const NOW: i64 = 1_790_000_000_000_000;
+
+const RULES: Rules = Rules { union, part_ids };
+
+fn load(mode: Mode) -> Load {
+    Load {
+        mode,
+        records: 50_000,
+        connections: 1,
+        ..Load::default()
+    }
+}
+
+/// The chunks of a load, as they are sent.
+fn chunks(mode: Mode) -> Vec<Vec<u8>> {
+    let mut sources = load(mode).prepare().expect("a load");
+    let mut out = Vec::new();
+    while let Some(chunk) = sources[0].next_chunk().expect("a chunk") {
+        out.push(chunk.bytes);
+    }
+    out
+}
+
+/// The entries of all packed chunks.
+fn bodies() -> Vec<Vec<u8>> {
+    let body = |chunk: &Vec<u8>| {
+        let mut all = messages(chunk, FrameLimits::default());
+        all.next().expect("a message").expect("a good one").body.to_vec()
+    };
+    chunks(Mode::Packed).iter().map(body).collect()
+}
+
+fn rules() -> Vec<Rule> {
+    vec![Rule {
+        field: None,
+        test: Test::Contains(Box::new(Finder::new("request completed").into_owned())),
+    }]
+}
+
+fn shapes() -> Shapes {
+    Shapes::new(
+        Names::default(),
+        vec!["message".into(), "log".into(), "msg".into()],
+    )
+}
+
+/// A record as it is when it reaches the table.
+struct Routed {
+    key: Vec<u8>,
+    record: Vec<u8>,
+    part: PartId,
+    position: u32,
+    completes: bool,
+    shape: Option<ShapeId>,
+    text: Option<Span>,
+}
+
+/// All records of `bodies`, with the shapes that they taught.
+fn routed(bodies: &[Vec<u8>]) -> (Shapes, Vec<Routed>) {
+    let (mut shapes, rules, names) = (shapes(), rules(), Names::default());
+    let mut out = Vec::new();
+    for (number, body) in bodies.iter().enumerate() {
+        let (_, part) = PartId::of_chunk(b"app", &number.to_le_bytes(), body);
+        let mut position = 0;
+        route(
+            &mut shapes,
+            &names,
+            &rules,
+            body,
+            &mut |record, key, completes, shape, text| {
+                out.push(Routed {
+                    key: key.expect("a trace id").to_vec(),
+                    record: record.to_vec(),
+                    part,
+                    position,
+                    completes,
+                    shape,
+                    text,
+                });
+                position += 1;
+            },
+        );
+    }
+    (shapes, out)
+}
+
+fn table() -> Table<()> {
+    Table::new(Limits {
+        linger: 0,
+        idle_timeout: i64::MAX,
+        max_age: i64::MAX,
+        max_traces: usize::MAX,
+        max_bytes: usize::MAX,
+        max_trace_bytes: usize::MAX,
+    })
+}
+
+fn append(table: &mut Table<()>, routed: &Routed, tag: &Arc<str>, shaped: bool) {
+    let incoming = Incoming {
+        key: &routed.key,
+        time: NOW * 1000,
+        part: routed.part,
+        received: NOW,
+        position: routed.position,
+        record: &routed.record,
+        metadata: &[],
+        tag,
+        completes: routed.completes,
+        shape: routed.shape.filter(|_| shaped),
+        text: routed.text.filter(|_| shaped),
+    };
+    assert_eq!(table.add(NOW, &incoming, || ()), Added::Kept);
+}
+
+/// A table with all records.
+fn filled(records: &[Routed], shaped: bool) -> Table<()> {
+    let (mut table, tag) = (table(), Arc::from("app"));
+    records
+        .iter()
+        .for_each(|routed| append(&mut table, routed, &tag, shaped));
+    table
+}
+
+/// Seals and renders everything that is due; `frame` writes what stands before a document.
+fn render(
+    table: &mut Table<()>,
+    shapes: &Shapes,
+    out: &mut Vec<u8>,
+    mut frame: impl FnMut(&mut Vec<u8>, &[u8], i64),
+) -> u32 {
+    let (mut renderer, mut scratch, names) = (Renderer::default(), Scratch::default(), Names::default());
+    let mut lines = 0;
+    while let Some(Closed {
+        key,
+        mut trace,
+        reason,
+    }) = table.next_closed(NOW)
+    {
+        if out.len() > 1 << 20 {
+            out.clear();
+        }
+        let (mut gathered, _) = trace.gathered(&key, reason, NOW, &mut scratch);
+        lines += renderer
+            .trace(out, &names, shapes, &mut gathered, |out, first| {
+                frame(out, &key, first);
+            })
+            .lines;
+    }
+    lines
+}
+
+fn stages(c: &mut Criterion) {
+    let bodies = bodies();
+    let (shapes, records) = routed(&bodies);
+    let total = records.len() as u64;
+    assert_eq!(total, load(Mode::Packed).total());
+    let tag: Arc<str> = Arc::from("app");
+    let mut group = c.benchmark_group("record");
+    group.sample_size(20).throughput(Throughput::Elements(total));
+
+    group.bench_function("walk", |b| {
+        b.iter(|| {
+            let all = bodies.iter().flat_map(|body| Entries::new(black_box(body), 100));
+            all.map(|entry| entry.expect("an entry").record.len())
+                .sum::<usize>()
+        });
+    });
+    group.bench_function("walk and route", |b| {
+        let (mut shapes, rules, names) = (self::shapes(), rules(), Names::default());
+        b.iter(|| {
+            let (mut keys, mut completed) = (0, 0);
+            for body in &bodies {
+                route(
+                    &mut shapes,
+                    &names,
+                    &rules,
+                    black_box(body),
+                    &mut |_, key, completes, _, _| {
+                        keys += key.map_or(0, <[u8]>::len);
+                        completed += usize::from(completes);
+                    },
+                );
+            }
+            (keys, completed)
+        });
+    });
+    for (name, shaped) in [("append", true), ("append, shape unknown", false)] {
+        group.bench_function(name, |b| {
+            // Sealed as it goes, so that as many are open as in a server.
+            b.iter_batched_ref(
+                table,
+                |table| {
+                    for routed in &records {
+                        append(table, black_box(routed), &tag, shaped);
+                        if routed.completes {
+                            black_box(table.next_closed(NOW));
+                        }
+                    }
+                },
+                BatchSize::PerIteration,
+            );
+        });
+    }
+    for (name, shaped) in [
+        ("seal and render", true),
+        ("seal and render, shape unknown", false),
+    ] {
+        group.bench_function(name, |b| {
+            b.iter_batched_ref(
+                || (filled(&records, shaped), Vec::with_capacity(2 << 20)),
+                |(table, out)| assert_eq!(u64::from(render(table, &shapes, out, |_, _, _| ())), total),
+                BatchSize::PerIteration,
+            );
+        });
+    }
+    group.bench_function("seal, render and frame for _bulk", |b| {
+        let output = Elasticsearch::open(ElasticsearchConfig::default(), RULES).expect("an output");
+        let mut framing = output.framing();
+        b.iter_batched_ref(
+            || (filled(&records, true), Vec::with_capacity(2 << 20)),
+            |(table, out)| {
+                render(table, &shapes, out, |out, key, first| {
+                    framing.head(out, &document_id(key), first);
+                })
+            },
+            BatchSize::PerIteration,
+        );
+    });
+    group.finish();
+}
+
+/// Two documents of one trace, of its first and its last lines.
+fn halves() -> (Vec<u8>, Vec<u8>) {
+    let (shapes, records) = routed(&bodies());
+    let key = &records[0].key;
+    let mine: Vec<_> = records.iter().filter(|routed| routed.key == *key).collect();
+    let (first, last) = mine.split_at(mine.len() / 2);
+    let document = |lines: &[&Routed]| {
+        let mut table = table();
+        lines
+            .iter()
+            .for_each(|routed| append(&mut table, routed, &Arc::from("app"), true));
+        let mut closed = table.close_any(Reason::Completed).expect("a trace");
+        let (mut out, mut scratch) = (Vec::new(), Scratch::default());
+        let (mut gathered, _) = closed
+            .trace
+            .gathered(&closed.key, Reason::Completed, NOW, &mut scratch);
+        Renderer::default().trace(&mut out, &Names::default(), &shapes, &mut gathered, |_, _| ());
+        out
+    };
+    (document(first), document(last))
+}
+
+fn beside(c: &mut Criterion) {
+    let (a, b) = halves();
+    c.bench_function("document/union of two", |bench| {
+        bench.iter(|| union(black_box(&a), black_box(&b)).expect("ours"));
+    });
+    let chunks = chunks(Mode::Gzip);
+    let mut group = c.benchmark_group("record");
+    group
+        .sample_size(20)
+        .throughput(Throughput::Elements(load(Mode::Gzip).total()));
+    group.bench_function("decompress gzip", |bench| {
+        let mut decompressor = Decompressor::new();
+        bench.iter(|| {
+            let mut bytes = 0;
+            for chunk in &chunks {
+                for message in messages(chunk, FrameLimits::default()) {
+                    if let Payload::Compressed {
+                        compression,
+                        bytes: small,
+                    } = message.expect("a message").payload(100)
+                    {
+                        bytes += decompressor
+                            .decompress(compression, small, 1 << 30)
+                            .expect("in bounds")
+                            .bytes
+                            .len();
+                    }
+                }
+            }
+            bytes
+        });
+    });
+    group.finish();
+}
+
+criterion_group!(benches, stages, beside);
+criterion_main!(benches);

@@ -1,0 +1,164 @@
+//! How many instructions one record costs the server, in all and by function, from the socket to the bulk request.
+//!
+//! `cargo bench --bench instructions [-- --records 20000] [--top 40]`. The server runs under `valgrind --tool=callgrind`
+//! twice, with a small and a larger load; what is shown is the difference, divided by the records that it has more, so
+//! start and end do not count. Unlike times, these numbers hardly depend on the machine or on what else it does: hold a
+//! change against them. Says so and ends well where there is no valgrind.
+
+use std::collections::BTreeMap;
+use std::io::{BufRead, BufReader};
+use std::net::SocketAddr;
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use regex::Regex;
+use rustix::process::{Pid, Signal, kill_process};
+use windrow::bench::{Load, Sink, drive};
+
+/// Records of the smaller load: connections, buffers and tables have their size after them.
+const FIRST: u64 = 5_000;
+
+fn main() {
+    let arguments: Vec<String> = std::env::args().collect();
+    let number = |name: &str, otherwise: u64| {
+        let at = arguments.iter().position(|argument| argument == name);
+        let value = at.and_then(|at| arguments.get(at + 1)?.parse().ok());
+        value.unwrap_or(otherwise)
+    };
+    let (records, top) = (number("--records", 20_000).max(1), number("--top", 40));
+    for program in ["valgrind", "callgrind_annotate"] {
+        if Command::new(program).arg("--version").output().is_err() {
+            println!("SKIPPED: no {program} on PATH (it comes with valgrind); instructions are not counted");
+            return;
+        }
+    }
+    let folder = tempfile::tempdir().expect("a folder");
+    let first = count(FIRST, &folder.path().join("first"));
+    let second = count(FIRST + records, &folder.path().join("second"));
+    let per_record = |instructions: u64| instructions as f64 / records as f64;
+    println!(
+        "{:.0} instructions per record ({records} records: packed, acks, 5 lines a trace, 1 connection, Elasticsearch output)\n",
+        per_record(second.total.saturating_sub(first.total))
+    );
+    println!("{:>9}  {:>9}  function", "inclusive", "self");
+    let mut rows: Vec<_> = second
+        .functions
+        .iter()
+        .map(|(name, [inclusive, own])| {
+            let before = first.functions.get(name).copied().unwrap_or_default();
+            let more = |now: u64, before: u64| per_record(now.saturating_sub(before));
+            (more(*inclusive, before[0]), more(*own, before[1]), name)
+        })
+        .collect();
+    rows.sort_by(|a, b| b.0.total_cmp(&a.0));
+    for (inclusive, own, name) in rows.iter().take(usize::try_from(top).unwrap_or(usize::MAX)) {
+        println!("{inclusive:>9.1}  {own:>9.1}  {name}");
+    }
+}
+
+/// What one run executed.
+struct Counted {
+    total: u64,
+    /// By function: with what it calls, and itself.
+    functions: BTreeMap<String, [u64; 2]>,
+}
+
+/// Runs the server under callgrind with a load of `records`.
+fn count(records: u64, folder: &Path) -> Counted {
+    std::fs::create_dir(folder).expect("a folder");
+    let profile = folder.join("callgrind.out");
+    let runtime = tokio::runtime::Runtime::new().expect("a runtime");
+    runtime.block_on(async {
+        let sink = Sink::start().await.expect("a sink");
+        let mut child = Command::new("valgrind")
+            .args(["-q", "--tool=callgrind"])
+            .arg(format!("--callgrind-out-file={}", profile.display()))
+            .arg(env!("CARGO_BIN_EXE_windrow"))
+            .args([
+                "serve",
+                "--listen",
+                "127.0.0.1:0",
+                "--admin",
+                "none",
+                "--linger",
+                "200ms",
+            ])
+            .args([
+                "--output",
+                "elasticsearch",
+                "--elasticsearch-url",
+                &format!("http://{}", sink.address()),
+            ])
+            .arg("--data-dir")
+            .arg(folder.join("data"))
+            .current_dir(folder)
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("valgrind starts");
+        let mut said = BufReader::new(child.stdout.take().expect("its output")).lines();
+        let address: SocketAddr = said
+            .by_ref()
+            .map_while(Result::ok)
+            .find_map(|line| line.strip_prefix("forward listening on ")?.parse().ok())
+            .expect("the server says where it listens");
+        let load = Load {
+            records,
+            connections: 1,
+            ..Load::default()
+        };
+        let sources = load.prepare().expect("a load");
+        drive(address, sources).await.expect("everything is acknowledged");
+        while sink.lines() < load.total() {
+            assert!(
+                child.try_wait().expect("a process").is_none(),
+                "the server has ended"
+            );
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        let pid = Pid::from_raw(child.id().cast_signed()).expect("a process id");
+        kill_process(pid, Signal::TERM).expect("it takes a signal");
+        drop(said);
+        child.wait().expect("it ends");
+    });
+    let inclusive = annotate(&profile, true);
+    let own = annotate(&profile, false);
+    let mut functions: BTreeMap<String, [u64; 2]> = BTreeMap::new();
+    for (name, instructions) in inclusive.1 {
+        functions.entry(name).or_default()[0] += instructions;
+    }
+    for (name, instructions) in own.1 {
+        functions.entry(name).or_default()[1] += instructions;
+    }
+    Counted {
+        total: own.0,
+        functions,
+    }
+}
+
+/// What `callgrind_annotate` says: the total, and the functions of this program.
+fn annotate(profile: &Path, inclusive: bool) -> (u64, Vec<(String, u64)>) {
+    let output = Command::new("callgrind_annotate")
+        .args(["--threshold=100", "--auto=no", "--show-percs=no"])
+        .arg(format!("--inclusive={}", if inclusive { "yes" } else { "no" }))
+        .arg(profile)
+        .output()
+        .expect("callgrind_annotate starts");
+    let text = String::from_utf8_lossy(&output.stdout);
+    let number = |text: &str| text.replace(',', "").parse::<u64>().unwrap_or(0);
+    let total = Regex::new(r"(?m)^\s*([\d,]+)(?: \(100\.0%\))?\s+PROGRAM TOTALS").expect("a pattern");
+    let total = total.captures(&text).map(|found| number(&found[1]));
+    // `1,234  file:function [program]`; the hash at the end of a Rust name differs between builds.
+    let row = Regex::new(
+        r"(?m)^\s*([\d,]+)(?: \([ \d.]+%\))?\s+\S*?:([^\n]+?)(?:::h[0-9a-f]{16})?(?: \[[^\n]*\])?$",
+    )
+    .expect("a pattern");
+    let rows = row
+        .captures_iter(&text)
+        .map(|found| (found[2].to_owned(), number(&found[1])));
+    (
+        total.unwrap_or_else(|| panic!("callgrind_annotate gave no total: {text}")),
+        rows.collect(),
+    )
+}

@@ -1,0 +1,217 @@
+//! What can be measured, by name. Owns the loads and which of them belong to which run; measures nothing.
+
+use super::load::{Load, Mode};
+use super::system::System;
+
+/// What is done with a server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Work {
+    /// The load is sent and everything awaited.
+    Send,
+    /// The load is sent while the sink is away; what counts begins when it is back.
+    CatchUp,
+    /// The load is sent while the sink is away, the server is killed and started again.
+    Restart,
+    /// Nothing is sent.
+    Idle,
+}
+
+/// Something to be measured.
+#[derive(Clone, Debug)]
+pub(super) struct Case {
+    /// Its name on the command line and in the table.
+    pub(super) name: &'static str,
+    /// What it is.
+    pub(super) about: &'static str,
+    /// Which server.
+    pub(super) system: System,
+    /// What is done with it.
+    pub(super) work: Work,
+    /// What is sent.
+    pub(super) load: Load,
+    /// The case that its CPU time per record is compared with, besides the floor.
+    pub(super) base: Option<&'static str>,
+    /// Further arguments of `serve`.
+    pub(super) arguments: &'static [&'static str],
+    /// It belongs to the run without `--full`.
+    pub(super) usual: bool,
+}
+
+/// All cases in the order of the table, for loads of `records` records.
+pub(super) fn all(records: u64) -> Vec<Case> {
+    let load = Load {
+        records,
+        ..Load::default()
+    };
+    let case = |name, about, load: Load| Case {
+        name,
+        about,
+        system: System::Windrow,
+        work: Work::Send,
+        load,
+        base: Some("packed"),
+        arguments: &[],
+        usual: false,
+    };
+    let usual = |case: Case| Case { usual: true, ..case };
+    let of = |system, base, case: Case| Case { system, base, ..case };
+    let mode = |mode| Load { mode, ..load.clone() };
+    let message = Load {
+        acks: false,
+        connections: 1,
+        window: 64,
+        ..mode(Mode::Message)
+    };
+    vec![
+        usual(of(
+            System::Floor,
+            None,
+            case(
+                "floor",
+                "reads, writes, syncs, acks, sends on; decodes nothing",
+                load.clone(),
+            ),
+        )),
+        usual(of(
+            System::Windrow,
+            None,
+            case("packed", "PackedForward, acks, 5 lines a trace", load.clone()),
+        )),
+        usual(case(
+            "gzip",
+            "the same, chunks compressed with gzip",
+            mode(Mode::Gzip),
+        )),
+        usual(case("forward", "the same in Forward mode", mode(Mode::Forward))),
+        usual(case(
+            "message",
+            "Message mode, 1 connection, no acks",
+            message.clone(),
+        )),
+        case(
+            "message-ack",
+            "Message mode, an ack for each record, 8 connections x 64",
+            Load {
+                connections: 8,
+                window: 64,
+                ..mode(Mode::Message)
+            },
+        ),
+        case(
+            "lines-1",
+            "packed, 1 line a trace",
+            Load {
+                lines: 1,
+                ..load.clone()
+            },
+        ),
+        case(
+            "lines-50",
+            "packed, 50 lines a trace",
+            Load {
+                lines: 50,
+                ..load.clone()
+            },
+        ),
+        case(
+            "no-trace",
+            "packed, records without a trace id",
+            Load {
+                traced: false,
+                ..load.clone()
+            },
+        ),
+        Case {
+            arguments: &["--memory-limit", "4GiB"],
+            ..case(
+                "many",
+                "packed, 1,000 connections, as many traces open as there are",
+                Load {
+                    records: records * 5,
+                    connections: 1000,
+                    open: records,
+                    chunk_records: 250,
+                    ..load.clone()
+                },
+            )
+        },
+        case(
+            "large",
+            "packed, records of 2 KiB",
+            Load {
+                records: records / 4,
+                filler: 1850,
+                chunk_records: 250,
+                ..load.clone()
+            },
+        ),
+        case(
+            "ten-times",
+            "packed, ten times the records: is memory flat?",
+            Load {
+                records: records * 10,
+                ..load.clone()
+            },
+        ),
+        of(
+            System::Sqlite,
+            Some("packed"),
+            case("sqlite", "packed, into the embedded database", load.clone()),
+        ),
+        Case {
+            work: Work::CatchUp,
+            ..case(
+                "catch-up",
+                "four times the records from the journal, after an outage of the sink",
+                Load {
+                    records: records * 4,
+                    ..load.clone()
+                },
+            )
+        },
+        Case {
+            work: Work::Restart,
+            base: None,
+            ..case(
+                "restart",
+                "from start to ready with eight times the records in the journal (1 GiB by default)",
+                Load {
+                    records: records * 8,
+                    ..load.clone()
+                },
+            )
+        },
+        Case {
+            work: Work::Idle,
+            base: None,
+            ..case("idle", "nothing is sent for 5 s", load.clone())
+        },
+        of(
+            System::FluentBit,
+            None,
+            case(
+                "fluent-bit",
+                "Fluent Bit receives and forgets: packed, acks",
+                load.clone(),
+            ),
+        ),
+        of(
+            System::FluentBit,
+            Some("fluent-bit"),
+            case(
+                "fluent-bit-forward",
+                "the same in Forward mode",
+                mode(Mode::Forward),
+            ),
+        ),
+        of(
+            System::FluentBit,
+            Some("fluent-bit"),
+            case(
+                "fluent-bit-message",
+                "the same in Message mode, 1 connection, no acks",
+                message,
+            ),
+        ),
+    ]
+}

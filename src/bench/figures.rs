@@ -1,0 +1,146 @@
+//! The numbers of a measurement: their names, units and meaning, the median of several, and ratios. Knows nothing of how
+//! they come about.
+
+use std::collections::BTreeMap;
+
+/// A number that is measured.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Figure {
+    /// Records a second, from the first document to the last.
+    Records,
+    /// Documents a second.
+    Documents,
+    /// Megabytes received a second.
+    Megabytes,
+    /// CPU time per record, µs.
+    Cpu,
+    /// CPU time per record against the floor's.
+    OfFloor,
+    /// CPU time per record against that of the case that it is compared with.
+    OfBase,
+    /// Median time to the acknowledgement, ms.
+    AckMedian,
+    /// Time below which 99 % of the acknowledgements came, ms.
+    AckHigh,
+    /// Peak memory, MiB.
+    Peak,
+    /// Records a second against the live rate of `packed`.
+    OfLive,
+    /// From the start of the process until it is ready, s.
+    Start,
+    /// Bytes that the load had, MiB.
+    Sent,
+    /// Memory when idle, MiB.
+    IdleMemory,
+    /// CPU time a second when idle, ms.
+    IdleCpu,
+}
+
+impl Figure {
+    /// The name in JSON.
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::Records => "records_per_s",
+            Self::Documents => "documents_per_s",
+            Self::Megabytes => "megabytes_per_s",
+            Self::Cpu => "cpu_us_per_record",
+            Self::OfFloor => "cpu_of_floor",
+            Self::OfBase => "cpu_of_base",
+            Self::AckMedian => "ack_p50_ms",
+            Self::AckHigh => "ack_p99_ms",
+            Self::Peak => "peak_mib",
+            Self::OfLive => "rate_of_packed",
+            Self::Start => "start_s",
+            Self::Sent => "sent_mib",
+            Self::IdleMemory => "idle_mib",
+            Self::IdleCpu => "idle_cpu_ms_per_s",
+        }
+    }
+}
+
+/// What one run of one case gave.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Figures {
+    /// The numbers.
+    pub(super) of: BTreeMap<Figure, f64>,
+    /// CPU time per record by thread, µs.
+    pub(super) threads: BTreeMap<String, f64>,
+}
+
+impl Figures {
+    /// Adds a number, if there is one that means something.
+    pub(super) fn set(&mut self, figure: Figure, value: Option<f64>) {
+        if let Some(value) = value.filter(|value| value.is_finite()) {
+            self.of.insert(figure, value);
+        }
+    }
+
+    /// A number.
+    pub(super) fn get(&self, figure: Figure) -> Option<f64> {
+        self.of.get(&figure).copied()
+    }
+
+    /// This number against that of another case.
+    pub(super) fn ratio(&self, figure: Figure, other: Option<&Self>) -> Option<f64> {
+        Some(self.get(figure)? / other?.get(figure)?)
+    }
+
+    /// The median of each number over several runs.
+    pub(super) fn median(runs: &[Self]) -> Self {
+        fn medians<'a, K: Copy + Ord + 'a>(all: impl Iterator<Item = (K, f64)>) -> BTreeMap<K, f64> {
+            let mut values = BTreeMap::<K, Vec<f64>>::new();
+            for (key, value) in all {
+                values.entry(key).or_default().push(value);
+            }
+            values
+                .into_iter()
+                .filter_map(|(key, mut values)| Some((key, middle(&mut values)?)))
+                .collect()
+        }
+        Self {
+            of: medians(
+                runs.iter()
+                    .flat_map(|run| run.of.iter().map(|(key, value)| (*key, *value))),
+            ),
+            threads: medians(
+                runs.iter()
+                    .flat_map(|run| run.threads.iter().map(|(key, value)| (key.as_str(), *value))),
+            )
+            .into_iter()
+            .map(|(name, value)| (name.to_owned(), value))
+            .collect(),
+        }
+    }
+}
+
+fn middle(values: &mut [f64]) -> Option<f64> {
+    values.sort_by(f64::total_cmp);
+    let high = *values.get(values.len() / 2)?;
+    let low = *values.get(values.len().checked_sub(1)? / 2)?;
+    Some(f64::midpoint(low, high))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_median_is_taken_of_each_number_by_itself() {
+        let run = |cpu: f64, peak: Option<f64>| {
+            let mut figures = Figures::default();
+            figures.set(Figure::Cpu, Some(cpu));
+            figures.set(Figure::Peak, peak);
+            figures.set(Figure::Records, Some(1.0 / 0.0));
+            figures.threads.insert("gather".into(), cpu / 2.0);
+            figures
+        };
+        let runs = [run(3.0, Some(10.0)), run(1.0, None), run(2.0, Some(20.0))];
+        let median = Figures::median(&runs);
+        assert_eq!(median.get(Figure::Cpu), Some(2.0));
+        assert_eq!(median.get(Figure::Peak), Some(15.0));
+        assert_eq!(median.get(Figure::Records), None, "infinite");
+        assert_eq!(median.threads["gather"], 1.0);
+        assert_eq!(runs[0].ratio(Figure::Cpu, Some(&runs[1])), Some(3.0));
+        assert_eq!(runs[0].ratio(Figure::Cpu, None), None);
+    }
+}

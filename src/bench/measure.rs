@@ -1,0 +1,267 @@
+//! One run of one case: starts the server, sends the load, waits until everything has arrived, and reads the numbers.
+//! Owns what counts as arrived, and between which moments is measured.
+
+use std::io::{self, Error};
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use tokio::time::sleep;
+
+use super::cases::{Case, Work};
+use super::drive::{Driven, drive};
+use super::figures::{Figure, Figures};
+use super::load::{Load, Source};
+use super::process::{Usage, usage};
+use super::sink::{Sample, Sink, rate};
+use super::system::{Server, Setup, System, find};
+
+/// Nothing more arrives when nothing has arrived for so long.
+const STILL: Duration = Duration::from_secs(60);
+
+/// After the start, and after the end, so that what belongs to it is done.
+const SETTLE: Duration = Duration::from_millis(300);
+
+const IDLE: Duration = Duration::from_secs(5);
+
+const MIB: f64 = 1_048_576.0;
+
+/// Where and with what is measured.
+#[derive(Debug)]
+pub(super) struct Bench<'a> {
+    /// The disk.
+    pub(super) data_dir: &'a Path,
+    /// The program of Fluent Bit.
+    pub(super) fluent_bit: &'a Path,
+    /// The store.
+    pub(super) sink: &'a Sink,
+}
+
+impl Bench<'_> {
+    /// Runs `case` once. `run` makes its records differ from those of every other run.
+    ///
+    /// # Errors
+    /// When the server fails, or not everything arrives.
+    pub(super) async fn run(&self, case: &Case, run: u32) -> io::Result<Figures> {
+        let folder = tempfile::Builder::new()
+            .prefix("windrow-bench-")
+            .tempdir_in(self.data_dir)?;
+        let load = Load {
+            run,
+            ..case.load.clone()
+        };
+        let sources = match case.work {
+            Work::Idle => Vec::new(),
+            _ => tokio::task::spawn_blocking(move || load.prepare())
+                .await
+                .map_err(Error::other)??,
+        };
+        let fluent_bit = find(self.fluent_bit);
+        let setup = Setup {
+            system: case.system,
+            sink: self.sink.address(),
+            folder: folder.path(),
+            arguments: case.arguments,
+            fluent_bit: fluent_bit.as_deref(),
+        };
+        self.sink.set_away(false);
+        self.sink.reset();
+        let server = Server::start(&setup).await?;
+        sleep(SETTLE).await;
+        match case.work {
+            Work::Send => self.send(case, server, sources).await,
+            Work::CatchUp => self.catch_up(case, server, sources).await,
+            Work::Restart => self.restart(server, sources, &setup).await,
+            Work::Idle => idle(server).await,
+        }
+    }
+
+    async fn send(&self, case: &Case, server: Server, sources: Vec<Source>) -> io::Result<Figures> {
+        let before = usage(server.pid)?;
+        let total = case.load.total();
+        let send = tokio::spawn(drive(server.forward, sources));
+        let samples = match case.system {
+            System::Floor | System::FluentBit => Vec::new(),
+            System::Windrow => self.arrival(total).await?,
+            System::Sqlite => delivery(&server, total).await?,
+        };
+        let driven = send.await.map_err(Error::other)??;
+        if case.system == System::FluentBit {
+            until_still(&server).await?;
+        }
+        sleep(SETTLE).await;
+        let after = usage(server.pid)?;
+        server.kill().await?;
+        let records_per_s = match samples.last() {
+            None => Some(total as f64 / driven.took.as_secs_f64()),
+            Some(last) => rate(&samples, total).or_else(|| {
+                let took = last.0.checked_duration_since(driven.began)?;
+                Some(total as f64 / took.as_secs_f64())
+            }),
+        };
+        Ok(figures(
+            &case.load,
+            records_per_s,
+            &driven,
+            &before,
+            &after,
+            !samples.is_empty(),
+        ))
+    }
+
+    async fn catch_up(&self, case: &Case, server: Server, sources: Vec<Source>) -> io::Result<Figures> {
+        let before = usage(server.pid)?;
+        self.sink.set_away(true);
+        let driven = drive(server.forward, sources).await?;
+        self.sink.set_away(false);
+        let total = case.load.total();
+        let samples = self.arrival(total).await?;
+        sleep(SETTLE).await;
+        let after = usage(server.pid)?;
+        server.kill().await?;
+        Ok(figures(
+            &case.load,
+            rate(&samples, total),
+            &driven,
+            &before,
+            &after,
+            true,
+        ))
+    }
+
+    async fn restart(&self, server: Server, sources: Vec<Source>, setup: &Setup<'_>) -> io::Result<Figures> {
+        self.sink.set_away(true);
+        let driven = drive(server.forward, sources).await?;
+        server.kill().await?;
+        self.sink.set_away(false);
+        let server = Server::start(setup).await?;
+        let mut figures = Figures::default();
+        figures.set(Figure::Start, Some(server.start.as_secs_f64()));
+        figures.set(Figure::Sent, Some(driven.bytes as f64 / MIB));
+        server.kill().await?;
+        Ok(figures)
+    }
+
+    /// Waits until `total` lines are in the sink. Gives how they came.
+    async fn arrival(&self, total: u64) -> io::Result<Vec<Sample>> {
+        let mut progress = Progress::new(total);
+        while !progress.is_done(self.sink.lines())? {
+            sleep(Duration::from_millis(5)).await;
+        }
+        Ok(self.sink.samples())
+    }
+}
+
+/// Waits until the server has delivered `total` records. Gives how it went on.
+async fn delivery(server: &Server, total: u64) -> io::Result<Vec<Sample>> {
+    let mut progress = Progress::new(total);
+    let mut samples = Vec::new();
+    loop {
+        let delivered = server.delivered().await?;
+        if delivered > 0 {
+            samples.push((Instant::now(), delivered));
+        }
+        if progress.is_done(delivered)? {
+            return Ok(samples);
+        }
+        sleep(Duration::from_millis(50)).await;
+    }
+}
+
+/// Waits until the server has nothing more to do, as far as can be told from outside.
+async fn until_still(server: &Server) -> io::Result<()> {
+    let mut last = usage(server.pid)?.cpu;
+    let began = Instant::now();
+    while began.elapsed() < STILL {
+        sleep(Duration::from_millis(500)).await;
+        let now = usage(server.pid)?.cpu;
+        if now.saturating_sub(last) < Duration::from_millis(5) {
+            break;
+        }
+        last = now;
+    }
+    Ok(())
+}
+
+async fn idle(server: Server) -> io::Result<Figures> {
+    sleep(Duration::from_secs(1)).await;
+    let before = usage(server.pid)?;
+    sleep(IDLE).await;
+    let after = usage(server.pid)?;
+    server.kill().await?;
+    let cpu = after.cpu.saturating_sub(before.cpu);
+    let mut figures = Figures::default();
+    figures.set(Figure::IdleMemory, Some(after.resident as f64 / MIB));
+    figures.set(
+        Figure::IdleCpu,
+        Some(cpu.as_secs_f64() * 1000.0 / IDLE.as_secs_f64()),
+    );
+    Ok(figures)
+}
+
+/// Whether something still arrives.
+struct Progress {
+    total: u64,
+    arrived: u64,
+    since: Instant,
+}
+
+impl Progress {
+    fn new(total: u64) -> Self {
+        Self {
+            total,
+            arrived: 0,
+            since: Instant::now(),
+        }
+    }
+
+    fn is_done(&mut self, arrived: u64) -> io::Result<bool> {
+        let total = self.total;
+        if arrived > total {
+            return Err(Error::other(format!(
+                "{arrived} records arrived of {total} that were sent"
+            )));
+        }
+        if arrived != self.arrived {
+            (self.arrived, self.since) = (arrived, Instant::now());
+        }
+        if self.since.elapsed() > STILL {
+            let seconds = STILL.as_secs();
+            return Err(Error::other(format!(
+                "{arrived} of {total} records have arrived, and no more for {seconds} s"
+            )));
+        }
+        Ok(arrived == total)
+    }
+}
+
+fn figures(
+    load: &Load,
+    records_per_s: Option<f64>,
+    driven: &Driven,
+    before: &Usage,
+    after: &Usage,
+    documents: bool,
+) -> Figures {
+    let total = load.total() as f64;
+    let each = |time: Duration| time.as_secs_f64() * 1e6 / total;
+    let ms = |time: Duration| time.as_secs_f64() * 1e3;
+    let mut figures = Figures::default();
+    figures.set(Figure::Records, records_per_s);
+    let per_record = |n: f64| records_per_s.map(|rate| rate * n / total);
+    figures.set(
+        Figure::Documents,
+        per_record(load.documents() as f64).filter(|_| documents),
+    );
+    figures.set(Figure::Megabytes, per_record(driven.bytes as f64 / 1e6));
+    figures.set(Figure::Cpu, Some(each(after.cpu.saturating_sub(before.cpu))));
+    figures.set(Figure::AckMedian, driven.latency(0.5).map(ms));
+    figures.set(Figure::AckHigh, driven.latency(0.99).map(ms));
+    figures.set(Figure::Peak, Some(after.peak as f64 / MIB));
+    for (name, time) in &after.threads {
+        let earlier = before.threads.get(name).copied().unwrap_or_default();
+        figures
+            .threads
+            .insert(name.clone(), each(time.saturating_sub(earlier)));
+    }
+    figures
+}

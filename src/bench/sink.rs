@@ -1,0 +1,202 @@
+//! The store that the measured server writes to: an Elasticsearch that takes every document and keeps a count. It asks
+//! nothing of a document but how many lines it has, so that it costs little on the machine that is measured.
+
+use std::io;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
+
+use axum::Router;
+use axum::body::{Body, to_bytes};
+use axum::extract::State;
+use axum::http::{StatusCode, Uri, header};
+use axum::response::{IntoResponse, Response};
+use memchr::memmem;
+
+/// How much had arrived, and when.
+pub(super) type Sample = (Instant, u64);
+
+/// A running sink.
+#[derive(Debug)]
+pub struct Sink {
+    address: SocketAddr,
+    counts: Arc<Counts>,
+}
+
+#[derive(Debug, Default)]
+struct Counts {
+    away: AtomicBool,
+    documents: AtomicU64,
+    lines: AtomicU64,
+    bytes: AtomicU64,
+    samples: Mutex<Vec<Sample>>,
+}
+
+impl Sink {
+    /// Starts one on a free port of this machine.
+    ///
+    /// # Errors
+    /// When there is no port.
+    pub async fn start() -> io::Result<Self> {
+        let listener = tokio::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
+        let address = listener.local_addr()?;
+        let counts = Arc::<Counts>::default();
+        let router = Router::new().fallback(answer).with_state(Arc::clone(&counts));
+        tokio::spawn(async move { axum::serve(listener, router).await });
+        Ok(Self { address, counts })
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Begins to count anew.
+    pub fn reset(&self) {
+        for count in [&self.counts.documents, &self.counts.lines, &self.counts.bytes] {
+            count.store(0, Ordering::Relaxed);
+        }
+        self.lock().clear();
+    }
+
+    /// While it is away it refuses everything.
+    pub fn set_away(&self, away: bool) {
+        self.counts.away.store(away, Ordering::Relaxed);
+    }
+
+    /// Documents taken.
+    pub fn documents(&self) -> u64 {
+        self.counts.documents.load(Ordering::Relaxed)
+    }
+
+    /// Lines in them.
+    pub fn lines(&self) -> u64 {
+        self.counts.lines.load(Ordering::Relaxed)
+    }
+
+    /// Bytes taken.
+    pub fn bytes(&self) -> u64 {
+        self.counts.bytes.load(Ordering::Relaxed)
+    }
+
+    /// Lines after each request.
+    pub(super) fn samples(&self) -> Vec<Sample> {
+        self.lock().clone()
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Vec<Sample>> {
+        self.counts.samples.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+async fn answer(State(counts): State<Arc<Counts>>, uri: Uri, body: Body) -> Response {
+    let Ok(body) = to_bytes(body, usize::MAX).await else {
+        return StatusCode::BAD_REQUEST.into_response();
+    };
+    if counts.away.load(Ordering::Relaxed) {
+        return elastic(
+            StatusCode::SERVICE_UNAVAILABLE,
+            r#"{"error":{"type":"unavailable"},"status":503}"#,
+        );
+    }
+    counts.bytes.fetch_add(body.len() as u64, Ordering::Relaxed);
+    match uri.path() {
+        // What the floor sends is no documents.
+        "/floor" => StatusCode::NO_CONTENT.into_response(),
+        path if path.ends_with("/_bulk") => {
+            let (documents, lines) = count(&body);
+            counts.documents.fetch_add(documents, Ordering::Relaxed);
+            let before = counts.lines.fetch_add(lines, Ordering::Relaxed);
+            let mut samples = counts.samples.lock().unwrap_or_else(PoisonError::into_inner);
+            samples.push((Instant::now(), before + lines));
+            elastic(StatusCode::OK, r#"{"took":1,"errors":false,"items":[]}"#)
+        }
+        "/" => elastic(
+            StatusCode::OK,
+            r#"{"name":"sink","cluster_name":"sink","version":{"number":"8.15.0","build_flavor":"default"}}"#,
+        ),
+        _ => elastic(StatusCode::OK, r#"{"acknowledged":true}"#),
+    }
+}
+
+fn elastic(status: StatusCode, body: &'static str) -> Response {
+    let headers = [
+        (header::CONTENT_TYPE, "application/json"),
+        (
+            header::HeaderName::from_static("x-elastic-product"),
+            "Elasticsearch",
+        ),
+    ];
+    (status, headers, body).into_response()
+}
+
+/// Documents of a bulk body, and lines in them. Every other row is an action.
+fn count(body: &[u8]) -> (u64, u64) {
+    let about = memmem::Finder::new(b",\"windrow\":{");
+    let (mut documents, mut lines, mut from) = (0, 0, 0);
+    for (row, end) in memchr::memchr_iter(b'\n', body).enumerate() {
+        if row % 2 == 1 {
+            let document = body.get(from..end).unwrap_or_default();
+            documents += 1;
+            lines += about
+                .find(document)
+                .and_then(|at| lines_of(document.get(at..)?))
+                .unwrap_or(1);
+        }
+        from = end + 1;
+    }
+    (documents, lines)
+}
+
+/// `lines` of the object that begins here; it is one of the first members.
+fn lines_of(about: &[u8]) -> Option<u64> {
+    let head = about.get(..about.len().min(96))?;
+    let at = memmem::find(head, b"\"lines\":")? + 8;
+    let digits = about.get(at..)?.iter().take_while(|byte| byte.is_ascii_digit());
+    Some(digits.fold(0, |sum, digit| sum * 10 + u64::from(digit - b'0')))
+}
+
+/// Records a second while most of `total` arrived: from the first sample to the last one below 95 %, so that neither
+/// the wait for stragglers nor the last, partly filled request counts. `None` when there are too few samples.
+pub(super) fn rate(samples: &[Sample], total: u64) -> Option<f64> {
+    let first = samples.first()?;
+    let last = samples.iter().rev().find(|(_, n)| *n <= total / 100 * 95)?;
+    let (n, took) = (
+        last.1.checked_sub(first.1)?,
+        last.0.checked_duration_since(first.0)?,
+    );
+    // Less than a third of it says little.
+    (n > total / 3 && !took.is_zero()).then(|| n as f64 / took.as_secs_f64())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn documents_and_their_lines_are_counted() {
+        let body = concat!(
+            "{\"create\":{\"_index\":\"i\",\"_id\":\"a\"}}\n",
+            r#"{"@timestamp":"x","message":"\"windrow\":{\"lines\":7","windrow":{"reason":"completed","lines":12,"last":"x"}}"#,
+            "\n{\"create\":{\"_index\":\"i\",\"_id\":\"b\"}}\n",
+            r#"{"@timestamp":"x","message":"alone","windrow":{"tags":["app"]}}"#,
+            "\n",
+        );
+        assert_eq!(count(body.as_bytes()), (2, 13));
+        assert_eq!(count(b""), (0, 0));
+    }
+
+    #[test]
+    fn the_rate_is_that_of_the_middle() {
+        let now = Instant::now();
+        let at = |ms, n| (now + Duration::from_millis(ms), n);
+        let samples = [at(1000, 100), at(1100, 200), at(1900, 900), at(5000, 1000)];
+        let rate = rate(&samples, 1000).unwrap();
+        assert!((rate - 800.0 / 0.9).abs() < 1e-6, "{rate}");
+        assert_eq!(super::rate(&samples[3..], 1000), None);
+        assert_eq!(super::rate(&[], 1000), None);
+    }
+}
