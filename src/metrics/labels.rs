@@ -73,8 +73,6 @@ labels! {
         Total = "total",
         /// The limit of connections from one address.
         Address = "address",
-        /// The address failed the handshake too often of late.
-        Backoff = "backoff",
         /// The server is stopping.
         Stopping = "stopping",
     }

@@ -1,7 +1,7 @@
 //! The Forward protocol: listeners, connections, acks.
 //!
 //! * `listener`: accepts, counts and limits connections;
-//! * `tls`, `security`: who may send;
+//! * `tls`, `security`: who may send; `penalty`: how long a wrong answer waits;
 //! * `heartbeat`: UDP;
 //! * `connection`: reads messages, waits for the journal, acknowledges;
 //! * `ack`: the acknowledgement, which can only be built from a journal receipt.
@@ -12,6 +12,7 @@ mod ack;
 mod connection;
 mod heartbeat;
 mod listener;
+mod penalty;
 mod security;
 mod tls;
 

@@ -5,17 +5,15 @@
 //! send events on it.
 
 use std::net::IpAddr;
-use std::time::Duration;
 
 use bytes::{Buf, BytesMut};
 use forward_protocol::handshake::server::{AwaitPing, Hello, Refusal, Step, User};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::time::Instant;
 
+use super::penalty::Penalties;
 use crate::config::{Config, Network};
 use crate::metrics::Handshake;
-
-/// A wrong key or password is answered after this time, so that guessing is slow.
-const PENALTY: Duration = Duration::from_millis(200);
 
 /// Who may send.
 #[derive(Debug)]
@@ -24,6 +22,7 @@ pub struct Security {
     shared_key: Option<Vec<u8>>,
     users: Vec<(String, Vec<u8>)>,
     networks: Vec<Network>,
+    penalties: Penalties,
 }
 
 /// Why no connection came about.
@@ -74,6 +73,7 @@ impl Security {
                 .map(|user| (user.name.clone(), secret(&user.password)))
                 .collect(),
             networks: from.networks.clone(),
+            penalties: Penalties::new(from.handshake_timeout),
         })
     }
 
@@ -142,10 +142,11 @@ impl Security {
                 Step::Established { reply, consumed, .. } => {
                     buffer.advance(consumed);
                     stream.write_all(&reply).await?;
+                    self.penalties.succeeded(peer);
                     return Ok(());
                 }
                 Step::Refused { reply, reason } => {
-                    tokio::time::sleep(PENALTY).await;
+                    tokio::time::sleep(self.penalties.failed(peer, Instant::now())).await;
                     stream.write_all(&reply).await?;
                     return Err(reason.into());
                 }
