@@ -6,14 +6,18 @@
 
 #![expect(clippy::unwrap_used, reason = "a test: what is not there ends it")]
 
-use std::io::Write as _;
 use std::net::{TcpListener, TcpStream};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use proto_tests::{Action, Expectations, Options, Security, Target, Tls};
+use windrow_testkit::certificates::Certificates;
+use windrow_testkit::load::{Load, Running};
+use windrow_testkit::server::{Server, Setup};
+use windrow_testkit::sink::Sink;
+use windrow_testkit::wait;
 
 fn program() -> Option<PathBuf> {
     if let Some(path) = std::env::var_os("WINDROW_BIN") {
@@ -216,116 +220,119 @@ async fn windrow_with_users() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn windrow_with_tls() {
-    let Some(certs) = Certificates::make() else { return };
-    let settings = certs.settings(false);
-    holds("TLS", &settings, |t| t.tls = Some(certs.tls(false))).await;
+    let certificates = Certificates::make();
+    let settings = settings(&certificates, false);
+    holds("TLS", &settings, |t| t.tls = Some(tls(&certificates, false))).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn windrow_with_client_certificates_and_a_key() {
-    let Some(certs) = Certificates::make() else { return };
-    let mut settings = certs.settings(true);
+    let certificates = Certificates::make();
+    let mut settings = settings(&certificates, true);
     settings.push(("WINDROW_SHARED_KEY", "secret".to_owned()));
     holds("TLS with client certificates, and shared key", &settings, |t| {
-        t.tls = Some(certs.tls(true));
+        t.tls = Some(tls(&certificates, true));
         t.security = Some(keyed(&[]));
     })
     .await;
 }
 
-/// An authority, a server and a client certificate in a folder, made by the `openssl` program.
-struct Certificates(tempfile::TempDir);
+/// Case 55: the journal is full because an output takes nothing. Room comes back by itself when it does.
+#[tokio::test(flavor = "multi_thread")]
+async fn windrow_starved() {
+    let Some(program) = program() else { return };
+    let sink = Sink::stopped();
+    let server = Setup::new(program)
+        .sqlite()
+        .arg("--output", "elasticsearch")
+        .arg("--elasticsearch-url", sink.url())
+        .arg("--journal-limit", "8MiB")
+        .arg("--idle-timeout", "1s")
+        .env("WINDROW_SQLITE_RETENTION_AGE", "0s")
+        .start();
+    let mut target = Target::new(server.forward().to_string());
+    target.sink = format!("windrow-logs={}", server.admin()).parse().unwrap();
+    target.declared.dedupe = true;
+    let starving = Arc::new(Starving {
+        server,
+        sink: Mutex::new(sink),
+        filler: Mutex::new(None),
+    });
+    for (action, act) in [
+        (Action::Starve, Starving::starve as fn(&Starving)),
+        (Action::Feed, Starving::feed),
+    ] {
+        let starving = Arc::clone(&starving);
+        target.hooks.set(
+            action,
+            Arc::new(move || {
+                act(&starving);
+                Ok(())
+            }),
+        );
+    }
+    let options = Options {
+        filter: "55".into(),
+        patience: Duration::from_secs(60),
+        sink_patience: Duration::from_secs(60),
+        ..Options::default()
+    };
+    let report = proto_tests::run(&target, &options).await;
+    println!("starved\n{}", report.text());
+    assert!(report.is_good(), "{}", report.text());
+    let summary = report.summary();
+    assert!(
+        summary.starts_with("1 cases: 1 passed"),
+        "it was not run: {summary}"
+    );
+}
 
-impl Certificates {
-    fn make() -> Option<Self> {
-        let folder = tempfile::tempdir().unwrap();
-        let at = folder.path();
-        let run = |args: &[&str]| Command::new("openssl").args(args).current_dir(at).output();
-        if run(&["version"]).is_err() {
-            eprintln!("skipped: no openssl program to make certificates with");
-            return None;
-        }
-        let must = |args: &[&str]| {
-            let output = run(args).unwrap();
-            assert!(
-                output.status.success(),
-                "openssl {args:?}: {}",
-                String::from_utf8_lossy(&output.stderr)
-            );
+/// A server whose second output can be taken away, and what fills its journal meanwhile.
+struct Starving {
+    server: Server,
+    sink: Mutex<Sink>,
+    filler: Mutex<Option<Running>>,
+}
+
+impl Starving {
+    /// Fills the journal until appends wait.
+    fn starve(&self) {
+        let filler = Load {
+            traces: 20_000,
+            ack_timeout: Duration::from_secs(300),
+            give_up: Duration::from_secs(300),
+            ..Load::new(self.server.forward(), "filler-")
         };
-        let new = [
-            "req",
-            "-newkey",
-            "ec",
-            "-pkeyopt",
-            "ec_paramgen_curve:P-256",
-            "-nodes",
-        ];
-        let ca = [
-            "-x509",
-            "-days",
-            "30",
-            "-subj",
-            "/CN=conformance",
-            "-keyout",
-            "ca.key",
-            "-out",
-            "ca.pem",
-        ];
-        must(&[&new[..], &ca[..]].concat());
-        for name in ["server", "client"] {
-            let (key, request, pem) = (
-                format!("{name}.key"),
-                format!("{name}.csr"),
-                format!("{name}.pem"),
-            );
-            let subject = format!("/CN={name}.example");
-            must(&[&new[..], &["-subj", &subject, "-keyout", &key, "-out", &request]].concat());
-            let mut file = std::fs::File::create(at.join(format!("{name}.ext"))).unwrap();
-            writeln!(file, "subjectAltName=DNS:{name}.example").unwrap();
-            let extensions = format!("{name}.ext");
-            must(&[
-                "x509",
-                "-req",
-                "-in",
-                &request,
-                "-CA",
-                "ca.pem",
-                "-CAkey",
-                "ca.key",
-                "-CAcreateserial",
-                "-days",
-                "30",
-                "-extfile",
-                &extensions,
-                "-out",
-                &pem,
-            ]);
-        }
-        Some(Self(folder))
+        *self.filler.lock().unwrap() = Some(filler.start());
+        wait::until_true("a full journal", Duration::from_secs(120), || {
+            self.server.metric("windrow_journal_blocked") > 0.5
+        });
     }
 
-    fn path(&self, name: &str) -> PathBuf {
-        Path::new(self.0.path()).join(name)
-    }
-
-    fn settings(&self, client: bool) -> Vec<(&'static str, String)> {
-        let text = |name| self.path(name).display().to_string();
-        let mut settings = vec![
-            ("WINDROW_TLS_CERT", text("server.pem")),
-            ("WINDROW_TLS_KEY", text("server.key")),
-        ];
-        if client {
-            settings.push(("WINDROW_TLS_CLIENT_CA", text("ca.pem")));
+    /// Brings the output back, and waits until the filler is through too.
+    fn feed(&self) {
+        self.sink.lock().unwrap().start_again();
+        if let Some(filler) = self.filler.lock().unwrap().take() {
+            filler.finish();
         }
-        settings
     }
+}
 
-    fn tls(&self, client: bool) -> Tls {
-        Tls {
-            ca: Some(self.path("ca.pem")),
-            client: client.then(|| (self.path("client.pem"), self.path("client.key"))),
-            server_name: Some("server.example".into()),
-        }
+/// What the server and the suite have to know of the certificates.
+fn settings(certificates: &Certificates, client: bool) -> Vec<(&'static str, String)> {
+    let text = |path: PathBuf| path.display().to_string();
+    let (cert, key) = certificates.server();
+    let mut settings = vec![("WINDROW_TLS_CERT", text(cert)), ("WINDROW_TLS_KEY", text(key))];
+    if client {
+        settings.push(("WINDROW_TLS_CLIENT_CA", text(certificates.authority())));
+    }
+    settings
+}
+
+fn tls(certificates: &Certificates, client: bool) -> Tls {
+    Tls {
+        ca: Some(certificates.authority()),
+        client: client.then(|| certificates.client()),
+        server_name: Some("server.example".into()),
     }
 }
