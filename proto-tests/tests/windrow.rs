@@ -148,6 +148,17 @@ fn free_address() -> String {
 
 /// Runs all cases on a server with these settings; `shape` says what the suite has to know of them.
 async fn holds(name: &str, settings: &[(&'static str, String)], shape: impl FnOnce(&mut Target)) {
+    let filter = std::env::var("WINDROW_CONFORMANCE_FILTER").unwrap_or_default();
+    holds_in(&filter, name, settings, shape).await;
+}
+
+/// [`holds`] for some of the cases.
+async fn holds_in(
+    filter: &str,
+    name: &str,
+    settings: &[(&'static str, String)],
+    shape: impl FnOnce(&mut Target),
+) {
     let Some(program) = program() else { return };
     let mut settings = settings.to_vec();
     settings.push(("WINDROW_FORWARD_PROGRESS_TIMEOUT", "3s".into()));
@@ -173,7 +184,8 @@ async fn holds(name: &str, settings: &[(&'static str, String)], shape: impl FnOn
     }
     shape(&mut target);
     let options = Options {
-        filter: std::env::var("WINDROW_CONFORMANCE_FILTER").unwrap_or_default(),
+        filter: filter.to_owned(),
+        slow: filter == IDLE,
         patience: Duration::from_secs(10),
         sink_patience: Duration::from_secs(30),
         many_connections: 2000,
@@ -216,6 +228,46 @@ async fn windrow_with_users() {
         t.security = Some(keyed(&["alice:pass", "bob:word"]));
     })
     .await;
+}
+
+/// What the variants above have no part in: users without a key, which makes the key empty; a key for the client's network.
+#[tokio::test(flavor = "multi_thread")]
+async fn windrow_with_an_empty_key() {
+    let settings = [("WINDROW_USER", "alice:pass".to_owned())];
+    holds_in("79-94", "users and an empty key", &settings, |t| {
+        t.security = Some(Security {
+            shared_key: String::new(),
+            ..keyed(&["alice:pass"])
+        });
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn windrow_with_a_key_for_the_network() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("windrow.toml");
+    let text = "[[forward.networks]]\ncidr = \"127.0.0.0/8\"\nshared_key = \"of the network\"\n";
+    std::fs::write(&file, text).unwrap();
+    let settings = [
+        ("WINDROW_CONFIG", file.display().to_string()),
+        ("WINDROW_SHARED_KEY", "secret".to_owned()),
+    ];
+    holds_in("79-95", "a key for the network", &settings, |t| {
+        t.security = Some(Security {
+            network_key: Some("of the network".into()),
+            ..keyed(&[])
+        });
+    })
+    .await;
+}
+
+/// The case of the connection that is idle for a minute.
+const IDLE: &str = "73";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn windrow_and_an_idle_connection() {
+    holds_in(IDLE, "idle", &[], |_| {}).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
