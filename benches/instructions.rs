@@ -1,10 +1,11 @@
-//! How many instructions one record costs the server, in all and by function, from the socket to the bulk request.
+//! How many instructions one record costs the server, in all, by source and by function, from the socket to the bulk request.
 //!
-//! `cargo bench --bench instructions [-- --records 20000] [--top 40]`. The server runs under `valgrind --tool=callgrind`
+//! `cargo bench --bench instructions [-- --records 20000] [--top 25]`. The server runs under `valgrind --tool=callgrind`
 //! twice, with a small and a larger load; what is shown is the difference, divided by the records that it has more, so
 //! start and end do not count. Unlike times, these numbers hardly depend on the machine or on what else it does: hold a
 //! change against them. Says so and ends well where there is no valgrind.
 
+use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
@@ -26,7 +27,7 @@ fn main() {
         let value = at.and_then(|at| arguments.get(at + 1)?.parse().ok());
         value.unwrap_or(otherwise)
     };
-    let (records, top) = (number("--records", 20_000).max(1), number("--top", 40));
+    let (records, top) = (number("--records", 20_000).max(1), number("--top", 25));
     for program in ["valgrind", "callgrind_annotate"] {
         if Command::new(program).arg("--version").output().is_err() {
             println!("SKIPPED: no {program} on PATH (it comes with valgrind); instructions are not counted");
@@ -41,27 +42,38 @@ fn main() {
         "{:.0} instructions per record ({records} records: packed, acks, 5 lines a trace, 1 connection, Elasticsearch output)\n",
         per_record(second.total.saturating_sub(first.total))
     );
-    println!("{:>9}  {:>9}  function", "inclusive", "self");
-    let mut rows: Vec<_> = second
-        .functions
-        .iter()
-        .map(|(name, [inclusive, own])| {
-            let before = first.functions.get(name).copied().unwrap_or_default();
-            let more = |now: u64, before: u64| per_record(now.saturating_sub(before));
-            (more(*inclusive, before[0]), more(*own, before[1]), name)
-        })
-        .collect();
-    rows.sort_by(|a, b| b.0.total_cmp(&a.0));
-    for (inclusive, own, name) in rows.iter().take(usize::try_from(top).unwrap_or(usize::MAX)) {
-        println!("{inclusive:>9.1}  {own:>9.1}  {name}");
+    let top = usize::try_from(top).unwrap_or(usize::MAX);
+    println!("itself, by the source that the instructions come from");
+    let mut sources: Vec<_> = more(&first.sources, &second.sources).collect();
+    sources.sort_by_key(|(instructions, _)| Reverse(*instructions));
+    for (instructions, name) in sources.iter().take(top) {
+        println!("{:>9.1}  {name}", per_record(*instructions));
+    }
+    println!("\nwith all that it calls, by function");
+    let mut functions: Vec<_> = more(&first.functions, &second.functions).collect();
+    functions.sort_by_key(|(instructions, _)| Reverse(*instructions));
+    for (instructions, name) in functions.iter().take(top) {
+        println!("{:>9.1}  {name}", per_record(*instructions));
     }
 }
+
+/// What the second run has more than the first, by name.
+fn more<'a>(first: &'a Instructions, second: &'a Instructions) -> impl Iterator<Item = (u64, &'a str)> {
+    second.iter().map(|(name, instructions)| {
+        let before = first.get(name).copied().unwrap_or_default();
+        (instructions.saturating_sub(before), name.as_str())
+    })
+}
+
+type Instructions = BTreeMap<String, u64>;
 
 /// What one run executed.
 struct Counted {
     total: u64,
-    /// By function: with what it calls, and itself.
-    functions: BTreeMap<String, [u64; 2]>,
+    /// By function, with what it calls.
+    functions: Instructions,
+    /// By source, without what it calls: what the compiler has put into another function counts where it is written.
+    sources: Instructions,
 }
 
 /// Runs the server under callgrind with a load of `records`.
@@ -122,23 +134,51 @@ fn count(records: u64, folder: &Path) -> Counted {
         drop(said);
         child.wait().expect("it ends");
     });
-    let inclusive = annotate(&profile, true);
-    let own = annotate(&profile, false);
-    let mut functions: BTreeMap<String, [u64; 2]> = BTreeMap::new();
-    for (name, instructions) in inclusive.1 {
-        functions.entry(name).or_default()[0] += instructions;
+    let (total, inclusive) = annotate(&profile, true);
+    let (_, own) = annotate(&profile, false);
+    let (mut functions, mut sources) = (Instructions::new(), Instructions::new());
+    for row in inclusive {
+        // One row is the function's, the others are those of what was put into it, with what that calls.
+        let function = functions.entry(row.function).or_default();
+        *function = row.instructions.max(*function);
     }
-    for (name, instructions) in own.1 {
-        functions.entry(name).or_default()[1] += instructions;
+    for row in own {
+        *sources.entry(source(&row)).or_default() += row.instructions;
     }
     Counted {
-        total: own.0,
+        total,
         functions,
+        sources,
     }
 }
 
-/// What `callgrind_annotate` says: the total, and the functions of this program.
-fn annotate(profile: &Path, inclusive: bool) -> (u64, Vec<(String, u64)>) {
+/// The file for the code of this repository, else the crate, the standard library, or the function.
+fn source(row: &Row) -> String {
+    // `callgrind_annotate` names what is below the current folder by the path from there.
+    let root = concat!(env!("CARGO_MANIFEST_DIR"), "/");
+    let own = row.file.strip_prefix(root).unwrap_or(&row.file);
+    if own.ends_with(".rs") && !own.starts_with(['/', '.']) {
+        return own.to_owned();
+    }
+    let after = |folder: &str| Some(row.file.split_once(folder)?.1.split('/'));
+    if let Some(name) = after("/registry/src/").and_then(|mut path| path.nth(1)) {
+        return format!("crate {name}");
+    }
+    match after("/library/").and_then(|mut path| path.next()) {
+        Some(name) => format!("Rust's {name}"),
+        None => row.function.clone(),
+    }
+}
+
+/// A row of `callgrind_annotate`.
+struct Row {
+    instructions: u64,
+    file: String,
+    function: String,
+}
+
+/// What `callgrind_annotate` says: the total, and its rows.
+fn annotate(profile: &Path, inclusive: bool) -> (u64, Vec<Row>) {
     let output = Command::new("callgrind_annotate")
         .args(["--threshold=100", "--auto=no", "--show-percs=no"])
         .arg(format!("--inclusive={}", if inclusive { "yes" } else { "no" }))
@@ -151,12 +191,14 @@ fn annotate(profile: &Path, inclusive: bool) -> (u64, Vec<(String, u64)>) {
     let total = total.captures(&text).map(|found| number(&found[1]));
     // `1,234  file:function [program]`; the hash at the end of a Rust name differs between builds.
     let row = Regex::new(
-        r"(?m)^\s*([\d,]+)(?: \([ \d.]+%\))?\s+\S*?:([^\n]+?)(?:::h[0-9a-f]{16})?(?: \[[^\n]*\])?$",
+        r"(?m)^\s*([\d,]+)(?: \([ \d.]+%\))?\s+(\S*?):([^\n]+?)(?:'\d+)?(?:::h[0-9a-f]{16})?(?: \[[^\n]*\])?$",
     )
     .expect("a pattern");
-    let rows = row
-        .captures_iter(&text)
-        .map(|found| (found[2].to_owned(), number(&found[1])));
+    let rows = row.captures_iter(&text).map(|found| Row {
+        instructions: number(&found[1]),
+        file: found[2].to_owned(),
+        function: found[3].to_owned(),
+    });
     (
         total.unwrap_or_else(|| panic!("callgrind_annotate gave no total: {text}")),
         rows.collect(),
