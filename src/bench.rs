@@ -41,7 +41,7 @@ pub struct Options {
     /// Folder on the disk to be measured: the one that will have the journal. What is written there is removed.
     #[arg(long, default_value = ".", value_name = "DIR")]
     pub data_dir: PathBuf,
-    /// Records of the usual load; about 260 bytes each.
+    /// Records of the usual load; about 250 bytes each.
     #[arg(long, default_value_t = 500_000, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=100_000_000))]
     pub records: u64,
     /// Run everything so often, by turns, and show the median of each number.

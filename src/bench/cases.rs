@@ -174,9 +174,9 @@ pub(super) fn all(records: u64) -> Vec<Case> {
             base: None,
             ..case(
                 "restart",
-                "from start to ready with eight times the records in the journal (1 GiB by default)",
+                "from start to ready with nine times the records in the journal (1 GiB by default)",
                 Load {
-                    records: records * 8,
+                    records: records * 9,
                     ..load.clone()
                 },
             )

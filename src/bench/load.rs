@@ -66,7 +66,7 @@ pub struct Load {
 }
 
 impl Default for Load {
-    /// 500,000 records of about 260 bytes, 5 lines a trace, 700 traces open, packed, acknowledged, 2 connections.
+    /// 500,000 records of about 250 bytes, 5 lines a trace, 700 traces open, packed, acknowledged, 2 connections.
     fn default() -> Self {
         Self {
             mode: Mode::Packed,
