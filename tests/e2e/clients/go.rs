@@ -5,12 +5,16 @@
 //! store can be pointed at an authority (`SSL_CERT_FILE`), which is tried as well. A client certificate it cannot show.
 //! Its JSON carries whole seconds only.
 
-use serde_json::json;
-use windrow_testkit::loggers::Go;
-use windrow_testkit::need;
+use std::path::Path;
 
-use super::{Guard, Times, assert_nothing_else, delivers};
-use crate::windrow;
+use rustix::process::Signal;
+use serde_json::json;
+use windrow_testkit::certificates::Certificates;
+use windrow_testkit::loggers::Go;
+use windrow_testkit::{need, wait};
+
+use super::{Guard, Guarded, Times, assert_nothing_else, delivers};
+use crate::{SOON, windrow};
 
 #[test]
 fn every_form() {
@@ -81,4 +85,30 @@ fn over_tls() {
         go.send(server.forward(), "app", &json, Some(&authority), records);
     });
     assert_nothing_else(server, 3);
+}
+
+/// SIGHUP: connections from now on get the certificate that stands in the files now.
+#[test]
+fn over_tls_with_a_certificate_that_is_renewed() {
+    let go = need!(Go::set_up());
+    let mut guarded = Guard::Tls.start();
+    let renewed = Certificates::make();
+    let (old, new) = (guarded.certificates.server(), renewed.server());
+    std::fs::copy(&new.0, &old.0).unwrap();
+    std::fs::copy(&new.1, &old.1).unwrap();
+    let tls = json!({"fluent_network": "tls", "request_ack": true, "sub_second_precision": true});
+    let send = |guarded: &Guarded, prefix: &str, authority: &Path| {
+        delivers(&guarded.server, prefix, Times::Exact, |records| {
+            go.send(guarded.server.forward(), "app", &tls, Some(authority), records);
+        });
+    };
+    // Until the server is told it shows the old one, which is not signed by the new authority.
+    send(&guarded, "go-before-", &guarded.certificates.authority());
+    guarded.server.process().signal(Signal::HUP);
+    wait::until_true("the certificate to be read again", SOON, || {
+        let said = guarded.server.process().stderr().join("\n");
+        said.contains("certificates and log level read again")
+    });
+    send(&guarded, "go-after-", &renewed.authority());
+    assert_nothing_else(&guarded.server, 2);
 }
