@@ -105,8 +105,9 @@ fn flags(text: &str) -> BTreeSet<&str> {
         .collect()
 }
 
-/// Flags of other programs: cargo, docker, curl, kubectl, Fluent Bit, the conformance suite.
-const FOREIGN: [&str; 13] = [
+/// Flags of other programs: cargo, docker, curl, kubectl, Fluent Bit, the conformance suite; and of Windrow's commands
+/// besides `serve`.
+const FOREIGN: [&str; 15] = [
     "--release",
     "--workspace",
     "--build",
@@ -120,6 +121,8 @@ const FOREIGN: [&str; 13] = [
     "--dry-run",
     "--config",
     "--ready",
+    "--full",
+    "--json",
 ];
 
 #[test]
