@@ -93,6 +93,19 @@ pub(crate) struct Wiring {
     pub(crate) stop: Arc<AtomicBool>,
 }
 
+/// A message of a journal record.
+#[derive(Clone, Copy)]
+struct Arrival<'a> {
+    record: &'a Record,
+    /// Its number in the record.
+    ordinal: i64,
+    /// When it is gathered.
+    now: i64,
+    /// The part of what has no chunk id.
+    anonymous: PartId,
+    hold: &'a Hold,
+}
+
 /// Where a message's records come from.
 #[derive(Clone, Copy)]
 struct Origin<'a> {
@@ -186,9 +199,16 @@ impl Gatherer {
         let mut position = 0;
         let limits = self.settings.frame;
         let now = unix_us();
-        for message in messages(&record.payload, limits) {
+        for (ordinal, message) in (0..).zip(messages(&record.payload, limits)) {
+            let arrival = Arrival {
+                record,
+                ordinal,
+                now,
+                anonymous,
+                hold: &hold,
+            };
             match message {
-                Ok(message) => self.message(&message, record, now, anonymous, &mut position, &hold),
+                Ok(message) => self.message(&message, arrival, &mut position),
                 Err(refused) if !record.released => {
                     self.metrics.input_records.inc();
                     self.aside.put(
@@ -207,15 +227,10 @@ impl Gatherer {
         }
     }
 
-    fn message(
-        &mut self,
-        message: &Message<'_>,
-        record: &Record,
-        now: i64,
-        anonymous: PartId,
-        position: &mut u32,
-        hold: &Hold,
-    ) {
+    fn message(&mut self, message: &Message<'_>, arrival: Arrival<'_>, position: &mut u32) {
+        let Arrival {
+            record, now, hold, ..
+        } = arrival;
         let known = message
             .options
             .chunk
@@ -285,13 +300,15 @@ impl Gatherer {
         }
         let tag = self.tags.take(message.tag);
         let mut own = 0;
-        let (part, position) = match known {
-            Some((_, part)) => (part, &mut own),
-            None => (anonymous, position),
+        let received = record.received_us;
+        let (part, received, position) = match known {
+            // Lines of one time stand in the order in which they came, also when they came in one read.
+            Some((_, part)) => (part, received.saturating_add(arrival.ordinal), &mut own),
+            None => (arrival.anonymous, received, position),
         };
         let origin = Origin {
             part,
-            received: record.received_us,
+            received,
             now,
             tag: &tag,
             hold,

@@ -166,7 +166,7 @@ impl Chunk {
 }
 
 /// The documents that gathering writes, by their ids, without their states.
-fn gathered(chunks: &[Chunk]) -> BTreeMap<String, Value> {
+fn gathered(payloads: impl IntoIterator<Item = Bytes>) -> BTreeMap<String, Value> {
     let folder = tempfile::tempdir().unwrap();
     let (journal, _) = Journal::open(Options::new(folder.path().join("journal")), Box::new(())).unwrap();
     let dead_letter =
@@ -188,13 +188,13 @@ fn gathered(chunks: &[Chunk]) -> BTreeMap<String, Value> {
     let mut settings = super::super::settings(&crate::config::Config::default());
     settings.flush_on_exit = true;
     let mut gatherer = Gatherer::new(settings, wiring);
-    for (number, chunk) in chunks.iter().enumerate() {
+    for (number, payload) in payloads.into_iter().enumerate() {
         gatherer.take(&Record {
             lsn: number as u64 + 1,
             segment: 1,
-            received_us: number as i64 + 1,
+            received_us: (number as i64 + 1) * 1000,
             kind: crate::input::forward::FORWARD_MESSAGES,
-            payload: chunk.encode(number),
+            payload,
             released: false,
         });
     }
@@ -310,6 +310,28 @@ proptest! {
 
     #[test]
     fn the_fast_path_writes_what_a_plain_reading_gives(chunks in chunks()) {
-        prop_assert_eq!(gathered(&chunks), plainly(&chunks));
+        let payloads = chunks.iter().enumerate().map(|(number, chunk)| chunk.encode(number));
+        prop_assert_eq!(gathered(payloads), plainly(&chunks));
     }
+}
+
+/// Loggers that want an ack for each record send many in one write, and often within one tick of their clock.
+#[test]
+fn lines_of_one_time_that_come_in_one_read_keep_their_order() {
+    let mut payload = Vec::new();
+    for number in 0..20u8 {
+        let record = rmp_serde::to_vec(&json!({"traceId": "one", "message": number.to_string()})).unwrap();
+        let id = ChunkId::from_random([number; 16]);
+        write_message(
+            &mut payload,
+            b"app",
+            BASE_MS * 1_000_000,
+            &record,
+            None,
+            Some(&id),
+        );
+    }
+    let documents = gathered([payload.into()]);
+    let lines: Vec<_> = (0..20).map(|number: u8| number.to_string()).collect();
+    assert_eq!(documents["one"]["message"], lines.join("\n"));
 }
