@@ -70,27 +70,22 @@ impl Drop for Text {
 /// Where a document stands in its batch's text.
 #[derive(Clone, Copy, Debug)]
 pub struct Place {
-    start: u32,
-    json: u32,
-    end: u32,
+    start: usize,
+    json: usize,
+    end: usize,
 }
 
 impl Place {
     /// From `start` on its frame, if the text is framed; from `json` on the document; at `end` the next begins.
-    /// A text is shorter than 4 GiB.
     pub fn new(start: usize, json: usize, end: usize) -> Self {
-        Self {
-            start: start as u32,
-            json: json as u32,
-            end: end as u32,
-        }
+        Self { start, json, end }
     }
 
     pub(super) fn json(self, framed: bool) -> Range<usize> {
-        self.json as usize..self.end as usize - usize::from(framed)
+        self.json..self.end - usize::from(framed)
     }
 
     pub(super) fn frame(self) -> Range<usize> {
-        self.start as usize..self.end as usize
+        self.start..self.end
     }
 }
