@@ -5,9 +5,10 @@
 
 #![expect(clippy::unwrap_used, reason = "a test")]
 
-use std::{fs, io::Write, process::Command};
+use std::fs;
 
 use serde_json::{Value, json};
+use windrow_testkit::certificates::Certificates;
 
 mod fluent_bit;
 use fluent_bit::{Place, fluent_bit, folder};
@@ -109,39 +110,12 @@ fn lines_arrive_over_tls_with_a_shared_key() {
     };
     for configuration in ["secure.conf", "secure.yaml"] {
         let place = Place::new();
-        let made = Command::new("openssl")
-            .args([
-                "req",
-                "-x509",
-                "-newkey",
-                "ec",
-                "-pkeyopt",
-                "ec_paramgen_curve:P-256",
-                "-nodes",
-                "-days",
-                "2",
-            ])
-            .args([
-                "-subj",
-                "/CN=localhost",
-                "-addext",
-                "subjectAltName=DNS:localhost",
-                "-keyout",
-                "key.pem",
-            ])
-            .args(["-out", "ca.pem"])
-            .current_dir(place.folder.path())
-            .output();
-        if !made.is_ok_and(|made| made.status.success()) {
-            let _ = writeln!(
-                std::io::stderr(),
-                "SKIPPED: secure: openssl could not make a certificate"
-            );
-            return;
-        }
+        let certificates = Certificates::make();
+        let (certificate, key) = certificates.server();
+        fs::copy(certificates.authority(), place.path("ca.pem")).unwrap();
         fs::write(place.path("app.log"), LINES).unwrap();
-        let certificate = format!("tls.crt_file={}", place.path("ca.pem").display());
-        let key = format!("tls.key_file={}", place.path("key.pem").display());
+        let certificate = format!("tls.crt_file={}", certificate.display());
+        let key = format!("tls.key_file={}", key.display());
         let listener = place.listener(
             &program,
             &[

@@ -3,11 +3,10 @@
 
 use std::{fs, path::Path};
 
-use windrow_testkit::{need, wait};
+use windrow_testkit::{certificates::Certificates, wait};
 
 use crate::{
     fluent_bit::{self, Place},
-    secure::certificate,
     stage::{self, SOON},
 };
 
@@ -61,17 +60,17 @@ fn play(configuration: &str, prepare: impl Fn(&Place, &str)) {
     let Some(mut setup) = stage::windrow(configuration) else {
         return;
     };
-    let secure = tempfile::tempdir().unwrap();
-    let path = |name: &str| secure.path().join(name).to_str().unwrap().to_owned();
+    let certificates = Certificates::make();
+    let (certificate, key) = certificates.server();
     if configuration.starts_with("secure") {
-        need!(certificate(secure.path()));
         setup = setup
-            .arg("--tls-cert", path("ca.pem"))
-            .arg("--tls-key", path("key.pem"))
+            .arg("--tls-cert", certificate.to_str().unwrap())
+            .arg("--tls-key", key.to_str().unwrap())
             .arg("--shared-key", "secret");
     }
     let windrow = setup.sqlite().start();
-    let place = Place::towards(windrow.forward().port()).with("CA_FILE", &path("ca.pem"));
+    let place =
+        Place::towards(windrow.forward().port()).with("CA_FILE", certificates.authority().to_str().unwrap());
     fs::write(place.path("app.log"), LINES.join("\n") + "\n").unwrap();
     prepare(&place, configuration);
     let sender = place.start(&program, &["-c", configuration], "sender");

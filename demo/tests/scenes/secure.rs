@@ -1,41 +1,10 @@
 //! The logging sidecar and a service that logs directly, to a Windrow with TLS, a shared key and a user.
 
-use std::{fs, path::Path};
+use std::fs;
 
-use windrow_testkit::{env, need, process::Process};
+use windrow_testkit::{certificates::Certificates, process::Process};
 
 use crate::stage::{self, App, SOON, answered, client, demo, logged};
-
-/// `ca.pem` and `key.pem` for localhost.
-pub(crate) fn certificate(folder: &Path) -> Result<(), env::Missing> {
-    env::program("openssl")?;
-    let mut command = std::process::Command::new("openssl");
-    let curve = [
-        "-newkey",
-        "ec",
-        "-pkeyopt",
-        "ec_paramgen_curve:P-256",
-        "-nodes",
-        "-days",
-        "2",
-    ];
-    // With CA:FALSE: rustls takes no authority for a server.
-    let name = [
-        "-subj",
-        "/CN=localhost",
-        "-addext",
-        "subjectAltName=DNS:localhost",
-        "-addext",
-        "basicConstraints=critical,CA:FALSE",
-    ];
-    command
-        .args(["req", "-x509"])
-        .args(curve)
-        .args(name)
-        .args(["-keyout", "key.pem", "-out", "ca.pem"])
-        .current_dir(folder);
-    env::run(&mut command).map(drop)
-}
 
 #[test]
 fn records_travel_over_tls_with_a_key_and_a_user() {
@@ -44,20 +13,22 @@ fn records_travel_over_tls_with_a_key_and_a_user() {
     };
     let root = tempfile::tempdir().unwrap();
     let folder = root.path();
-    need!(certificate(folder));
+    let certificates = Certificates::make();
+    let (certificate, key) = certificates.server();
     let path = |name: &str| folder.join(name).to_str().unwrap().to_owned();
     let windrow = setup
         .sqlite()
-        .arg("--tls-cert", path("ca.pem"))
-        .arg("--tls-key", path("key.pem"))
+        .arg("--tls-cert", certificate.to_str().unwrap())
+        .arg("--tls-key", key.to_str().unwrap())
         .arg("--shared-key", "secret")
         .arg("--user", "app:word")
         .start();
     let address = format!("tls://localhost:{}", windrow.forward().port());
-    let (authority, state) = (path("ca.pem"), path("position.json"));
+    let authority = certificates.authority();
+    let state = path("position.json");
     let target = [
         ("WINDROW_ADDR", address.as_str()),
-        ("CA_FILE", &authority),
+        ("CA_FILE", authority.to_str().unwrap()),
         ("SHARED_KEY", "secret"),
         ("FORWARD_USER", "app"),
         ("FORWARD_PASSWORD", "word"),
@@ -72,16 +43,7 @@ fn records_travel_over_tls_with_a_key_and_a_user() {
         ];
         demo("sidecar", &["sidecar-logs"], &[&own, &target[..], more].concat())
     };
-    let arguments = [
-        "service",
-        "direct",
-        "--direct",
-        "--host",
-        "127.0.0.1",
-        "--port",
-        "0",
-    ];
-    let mut direct = App::announced(demo("direct", &arguments, &target), "direct", "".into());
+    let mut direct = App::direct(&target);
     for url in [format!("{}hello", server.url), direct.url.clone()] {
         let mut asking = client(&url, 5, &["--interval", "1ms"]);
         assert!(asking.wait(SOON).success(), "{}", asking.last_words(30));

@@ -70,6 +70,20 @@ impl App {
         Self::announced(demo(name, &arguments, &variables), name, log)
     }
 
+    /// A service that logs straight to Windrow.
+    pub(crate) fn direct(variables: &[(&str, &str)]) -> Self {
+        let arguments = [
+            "service",
+            "direct",
+            "--direct",
+            "--host",
+            "127.0.0.1",
+            "--port",
+            "0",
+        ];
+        Self::announced(demo("direct", &arguments, variables), "direct", PathBuf::new())
+    }
+
     /// Takes the address from the line that says it.
     pub(crate) fn announced(mut process: Process, name: &str, log: PathBuf) -> Self {
         let begin = format!("{name} listening on ");

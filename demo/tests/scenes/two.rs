@@ -1,13 +1,11 @@
 //! Scene 2: an application that logs over fluent-logger-rs to two Windrows behind one address. They share nothing but
 //! the store; one of them is restarted and killed under load.
 
-use std::path::PathBuf;
-
 use windrow_testkit::{check::Stored, elasticsearch, need, server::Server, sink::Sink, wait};
 
 use crate::{
     balancer::Balancer,
-    stage::{self, App, Messages, SOON, answered, client, demo, wait_answered},
+    stage::{self, App, Messages, SOON, answered, client, wait_answered},
 };
 
 const REQUESTS: usize = 400;
@@ -39,16 +37,7 @@ fn play(store: &str, documents: impl Fn() -> Vec<Stored>) {
         ("RECONNECT_INTERVAL", "200ms"),
         ("ENVIRONMENT", "test"),
     ];
-    let arguments = [
-        "service",
-        "direct",
-        "--direct",
-        "--host",
-        "127.0.0.1",
-        "--port",
-        "0",
-    ];
-    let mut service = App::announced(demo("direct", &arguments, &variables), "direct", PathBuf::new());
+    let mut service = App::direct(&variables);
     let mut client = client(
         &service.url,
         REQUESTS,
