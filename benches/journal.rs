@@ -108,21 +108,7 @@ fn read_back(dir: &Path, records: u64) {
     );
 }
 
-/// CPU time of this process by the names of its threads (Linux).
+/// CPU time of this process by thread.
 fn cpu_by_thread() -> BTreeMap<String, Duration> {
-    let mut out = BTreeMap::new();
-    let tasks = std::fs::read_dir("/proc/self/task")
-        .into_iter()
-        .flatten()
-        .flatten();
-    for task in tasks {
-        let read = |file: &str| std::fs::read_to_string(task.path().join(file)).unwrap_or_default();
-        let nanoseconds = read("schedstat")
-            .split(' ')
-            .next()
-            .and_then(|text| text.parse().ok());
-        *out.entry(read("comm").trim().to_owned()).or_default() +=
-            Duration::from_nanos(nanoseconds.unwrap_or(0));
-    }
-    out
+    windrow::bench::threads(std::process::id())
 }

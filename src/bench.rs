@@ -26,6 +26,7 @@ mod table;
 
 pub use drive::{Driven, drive};
 pub use load::{Chunk, Load, Mode, Source};
+pub use process::threads;
 pub use sink::Sink;
 pub use table::LEGEND;
 

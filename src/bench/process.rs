@@ -51,7 +51,8 @@ fn cpu(_pid: u32) -> io::Result<Duration> {
     ))
 }
 
-fn threads(pid: u32) -> BTreeMap<String, Duration> {
+/// CPU time of the threads of a process that live, by name.
+pub fn threads(pid: u32) -> BTreeMap<String, Duration> {
     let mut out = BTreeMap::new();
     let tasks = std::fs::read_dir(format!("/proc/{pid}/task"))
         .into_iter()

@@ -1,17 +1,22 @@
 //! Gathering: takes journal records from the feed, finds the records of each trace in them, and hands sealed documents
 //! to the outputs. One thread; live records and those of an earlier life go the same way.
 //!
-//! Owns the trace table, the window of known chunks, and the buffer that documents are rendered into. Does not know
-//! what outputs do with them.
+//! Owns the trace table, the window of known chunks, the known shapes, and the order of things. Documents are rendered
+//! and handed over by the outbox; what outputs do with them is not known here.
+
+mod wiring;
+
+#[cfg(test)]
+mod tests;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use forward_protocol::entries::{Decompressor, Entries, Entry};
-use forward_protocol::frame::{Limits as FrameLimits, Message, Payload, messages};
-use tokio::sync::mpsc;
+use forward_protocol::frame::{Message, Payload, messages};
 
+pub(crate) use self::wiring::{Gauges, Settings, Wiring};
 use super::aside::{Aside, Why};
 use super::feed::{Next, Outlet};
 use super::look::{Found, Look, look_again, metadata, watched};
@@ -19,12 +24,11 @@ use super::outbox::Outbox;
 use super::tags::Tags;
 use super::window::Window;
 use crate::clock::unix_us;
-use crate::config::Rule;
 use crate::hold::{Held, Hold, Release};
 use crate::journal::{Journal, Record};
 use crate::metrics::{FlushReason, Metrics};
-use crate::output::{Account, Batch, Framing};
-use crate::trace::{Added, Closed, Incoming, Names, PartId, Reason, ShapeId, Shapes, Single, Table};
+use crate::output::Account;
+use crate::trace::{Added, Closed, Incoming, PartId, Reason, ShapeId, Shapes, Single, Table};
 
 /// How often sealing is looked at when no records come.
 const TICK: Duration = Duration::from_millis(50);
@@ -34,34 +38,6 @@ const BAD_ENTRIES: u32 = 16;
 /// After so many bad entries the rest of a message is not looked at any more: it is no message, and it is in the dead
 /// letter as a whole.
 const HOPELESS: u32 = 10_000;
-
-/// What gathering needs to know.
-pub(crate) struct Settings {
-    pub(crate) names: Names,
-    pub(crate) complete: Vec<Rule>,
-    pub(crate) table: crate::trace::Limits,
-    pub(crate) frame: FrameLimits,
-    /// The most that a compressed chunk may become.
-    pub(crate) decompressed: usize,
-    /// Chunk ids that are remembered to tell repeated ones.
-    pub(crate) window: usize,
-    /// Put before every tag.
-    pub(crate) tag_prefix: String,
-    /// Bytes of documents that may wait for outputs.
-    pub(crate) output_budget: usize,
-    /// Write what is open at the end.
-    pub(crate) flush_on_exit: bool,
-}
-
-/// Numbers that others read while gathering runs.
-#[derive(Debug, Default)]
-pub(crate) struct Gauges {
-    pub(crate) open_traces: AtomicUsize,
-    pub(crate) open_bytes: AtomicUsize,
-    pub(crate) open_lines: AtomicU64,
-    /// Nothing was left to be gathered when this was last set.
-    pub(crate) idle: AtomicBool,
-}
 
 pub(crate) struct Gatherer {
     settings: Settings,
@@ -78,19 +54,6 @@ pub(crate) struct Gatherer {
     stop: Arc<AtomicBool>,
     decompressor: Decompressor,
     tags: Tags,
-}
-
-/// What gathering is connected to.
-pub(crate) struct Wiring {
-    pub(crate) journal: Journal,
-    pub(crate) outputs: Vec<mpsc::Sender<Batch>>,
-    pub(crate) output_bytes: Arc<AtomicUsize>,
-    pub(crate) framing: Option<Box<dyn Framing>>,
-    pub(crate) account: Arc<Account>,
-    pub(crate) metrics: Arc<Metrics>,
-    pub(crate) aside: Aside,
-    pub(crate) gauges: Arc<Gauges>,
-    pub(crate) stop: Arc<AtomicBool>,
 }
 
 /// A message of a journal record.
@@ -515,6 +478,3 @@ impl Gatherer {
         self.gauges.idle.store(idle, Ordering::Relaxed);
     }
 }
-
-#[cfg(test)]
-mod tests;

@@ -1,6 +1,8 @@
-//! What gathering looks for in a record while it is walked: the trace id, and whether it completes its trace.
+//! What gathering looks for in a record while it is walked: its shape, the trace id, the text, and whether it completes
+//! its trace.
 //!
-//! Owns the order of preference of the id's names, and how an entry's metadata and its group's become one map.
+//! Owns the choice between the quick look, for a record that has the shape that was guessed, and the general one; and
+//! how an entry's metadata and its group's become one map. What a shape is, and its roles, is `trace::shape`'s.
 
 use forward_protocol::entries::{Entry, Key, MapPairs, Pair, Visitor};
 use forward_protocol::msgpack::{write_map_len, write_str};

@@ -74,7 +74,7 @@ impl Outbox {
         self.text.len() >= BATCH_BYTES
     }
 
-    /// Whether it is time to hand over. A document that comes now counts as new.
+    /// Whether it is time to hand over. The age of what is rendered counts from the first time that this is asked.
     pub(super) fn is_due(&mut self, now: i64) -> bool {
         if self.is_empty() {
             return false;

@@ -11,6 +11,8 @@ use forward_protocol::encode::{
 use proptest::prelude::*;
 use serde_json::{Map, Value, json};
 
+use tokio::sync::mpsc;
+
 use super::super::feed::Feed;
 use super::*;
 use crate::journal::Options;

@@ -1,0 +1,55 @@
+//! What gathering is given when it begins, and the numbers that others read while it runs. Owns no behaviour.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize};
+
+use forward_protocol::frame::Limits as FrameLimits;
+use tokio::sync::mpsc;
+
+use crate::config::Rule;
+use crate::journal::Journal;
+use crate::metrics::Metrics;
+use crate::output::{Account, Batch, Framing};
+use crate::pipeline::aside::Aside;
+use crate::trace::Names;
+
+/// What gathering needs to know.
+pub(crate) struct Settings {
+    pub(crate) names: Names,
+    pub(crate) complete: Vec<Rule>,
+    pub(crate) table: crate::trace::Limits,
+    pub(crate) frame: FrameLimits,
+    /// The most that a compressed chunk may become.
+    pub(crate) decompressed: usize,
+    /// Chunk ids that are remembered to tell repeated ones.
+    pub(crate) window: usize,
+    /// Put before every tag.
+    pub(crate) tag_prefix: String,
+    /// Bytes of documents that may wait for outputs.
+    pub(crate) output_budget: usize,
+    /// Write what is open at the end.
+    pub(crate) flush_on_exit: bool,
+}
+
+/// Numbers that others read while gathering runs.
+#[derive(Debug, Default)]
+pub(crate) struct Gauges {
+    pub(crate) open_traces: AtomicUsize,
+    pub(crate) open_bytes: AtomicUsize,
+    pub(crate) open_lines: AtomicU64,
+    /// Nothing was left to be gathered when this was last set.
+    pub(crate) idle: AtomicBool,
+}
+
+/// What gathering is connected to.
+pub(crate) struct Wiring {
+    pub(crate) journal: Journal,
+    pub(crate) outputs: Vec<mpsc::Sender<Batch>>,
+    pub(crate) output_bytes: Arc<AtomicUsize>,
+    pub(crate) framing: Option<Box<dyn Framing>>,
+    pub(crate) account: Arc<Account>,
+    pub(crate) metrics: Arc<Metrics>,
+    pub(crate) aside: Aside,
+    pub(crate) gauges: Arc<Gauges>,
+    pub(crate) stop: Arc<AtomicBool>,
+}
