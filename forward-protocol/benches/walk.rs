@@ -63,7 +63,7 @@ impl<'a> Visitor<'a> for TraceId<'a> {
     }
 
     #[inline]
-    fn pair(&mut self, pair: Pair<'a>) {
+    fn pair(&mut self, _number: usize, pair: Pair<'a>) {
         if let Key::Text(b"traceId") = pair.key {
             self.0 = Some(pair.value);
         }

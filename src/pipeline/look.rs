@@ -4,7 +4,10 @@
 //! Owns the choice between the quick look, for a record that has the shape that was guessed, and the general one; and
 //! how an entry's metadata and its group's become one map. What a shape is, and its roles, is `trace::shape`'s.
 
-use forward_protocol::entries::{Entry, Key, MapPairs, Pair, Visitor};
+#[cfg(test)]
+mod tests;
+
+use forward_protocol::entries::{Entry, Key, MapPairs, Pair, Visitor, WireKey};
 use forward_protocol::msgpack::{write_map_len, write_str};
 
 use crate::config::Rule;
@@ -35,8 +38,8 @@ impl Found<'_> {
 pub(super) struct Look<'s, 'a> {
     shapes: &'s Shapes,
     complete: &'s [Rule],
+    /// The shape that was guessed, as long as all pairs fit.
     shape: Option<(ShapeId, &'s Shape)>,
-    slot: usize,
     found: Found<'a>,
 }
 
@@ -46,7 +49,6 @@ impl<'s, 'a> Look<'s, 'a> {
             shapes,
             complete,
             shape: None,
-            slot: 0,
             found: Found::default(),
         }
     }
@@ -54,8 +56,8 @@ impl<'s, 'a> Look<'s, 'a> {
     /// What was found in the record that was walked last, if it has the shape.
     #[inline]
     pub(super) fn found(&self) -> Option<Found<'a>> {
-        let (id, shape) = self.shape?;
-        (self.slot == shape.slots().len()).then_some(Found {
+        let (id, _) = self.shape?;
+        Some(Found {
             shape: Some(id),
             ..self.found
         })
@@ -64,38 +66,33 @@ impl<'s, 'a> Look<'s, 'a> {
     /// Looks at a whole record as one of this shape.
     fn whole(shapes: &'s Shapes, complete: &'s [Rule], id: ShapeId, record: &'a [u8]) -> Option<Found<'a>> {
         let mut look = Self::new(shapes, complete);
-        look.shape = shapes.get(id).map(|shape| (id, shape));
-        for pair in MapPairs::new(record) {
-            look.pair(pair);
+        let pairs = MapPairs::new(record);
+        look.take(id, pairs.remaining());
+        for (number, pair) in pairs.enumerate() {
+            look.pair(number, pair);
         }
         look.found()
     }
-}
 
-impl<'a> Visitor<'a> for Look<'_, 'a> {
+    /// Goes on in the hope that the record, of so many pairs, has this shape.
     #[inline]
-    fn record(&mut self, pairs: u32) {
-        self.found = Found::default();
-        self.slot = 0;
-        let shapes = self.shapes;
-        self.shape = shapes
-            .guess(pairs)
-            .and_then(|id| shapes.get(id).map(|shape| (id, shape)));
+    fn take(&mut self, id: ShapeId, pairs: u32) {
+        let shape = self
+            .shapes
+            .get(id)
+            .filter(|shape| shape.slots().len() == pairs as usize);
+        self.shape = shape.map(|shape| (id, shape));
     }
 
+    /// Looks at the value of a field that may matter.
     #[inline]
-    fn pair(&mut self, pair: Pair<'a>) {
-        let Some((_, shape)) = self.shape else { return };
-        let slot = match (shape.slots().get(self.slot), pair.key) {
-            (Some(slot), Key::Text(name)) if slot.is_named(name) => slot,
-            _ => {
-                self.shape = None;
-                return;
-            }
+    fn regard(&mut self, shape: &Shape, number: usize, value: &'a [u8]) {
+        let Some(slot) = shape.slots().get(number).filter(|slot| !slot.is_indifferent()) else {
+            return;
         };
-        self.slot += 1;
+        let text = text_of(value);
         if slot.role() != Role::Plain {
-            let Some((Head::Str(text), _)) = head(pair.value, 0) else {
+            let Some(text) = text else {
                 self.shape = None;
                 return;
             };
@@ -108,7 +105,42 @@ impl<'a> Visitor<'a> for Look<'_, 'a> {
         }
         if slot.is_watched() && !self.found.completes {
             let is_text = matches!(slot.role(), Role::Joined | Role::Text);
-            self.found.completes = completes(self.complete, is_text, slot.name(), pair.value);
+            self.found.completes = completes(self.complete, is_text, slot.name(), value, text);
+        }
+    }
+}
+
+impl<'a> Visitor<'a> for Look<'_, 'a> {
+    #[inline]
+    fn record(&mut self, pairs: u32) {
+        self.found = Found::default();
+        self.shape = None;
+        if let Some(id) = self.shapes.guess(pairs) {
+            self.take(id, pairs);
+        }
+    }
+
+    #[inline]
+    fn expected(&self, number: usize) -> Option<&WireKey> {
+        let (_, shape) = self.shape?;
+        shape.slots().get(number).map(|slot| slot.key())
+    }
+
+    #[inline]
+    fn value(&mut self, number: usize, value: &'a [u8]) {
+        let Some((_, shape)) = self.shape else { return };
+        self.regard(shape, number, value);
+    }
+
+    /// A pair of which the key was not expected, or is in another form than usual.
+    #[inline(never)]
+    fn pair(&mut self, number: usize, pair: Pair<'a>) {
+        let Some((_, shape)) = self.shape else { return };
+        match (shape.slots().get(number), pair.key) {
+            (Some(slot), Key::Text(name)) if slot.name() == name => {
+                self.regard(shape, number, pair.value);
+            }
+            _ => self.shape = None,
         }
     }
 }
@@ -148,7 +180,8 @@ pub(super) fn look_again<'a>(
             best = rank;
         }
         let is_text = names.text.iter().any(|text| text.as_bytes() == name);
-        found.completes = found.completes || completes(complete, is_text, name, pair.value);
+        found.completes =
+            found.completes || completes(complete, is_text, name, pair.value, text_of(pair.value));
     }
     found
 }
@@ -175,17 +208,36 @@ pub fn route(shapes: &mut Shapes, names: &Names, complete: &[Rule], entries: &[u
     }
 }
 
-/// Whether one of the rules that concern this field passes. `is_text`: its name is one that may hold the text.
-fn completes(complete: &[Rule], is_text: bool, name: &[u8], value: &[u8]) -> bool {
+/// The text of a string.
+#[inline]
+fn text_of(value: &[u8]) -> Option<&[u8]> {
+    match value {
+        // A string that is whole, as the walk gives it, ends with its bytes.
+        [0xa0..=0xbf, text @ ..] | [0xd9, _, text @ ..] | [0xda, _, _, text @ ..] => Some(text),
+        _ => match head(value, 0)? {
+            (Head::Str(text), _) => Some(text),
+            _ => None,
+        },
+    }
+}
+
+/// Whether one of the rules that concern this field passes. `is_text`: its name is one that may hold the text. `text`:
+/// what the value says, if it is a string.
+fn completes(complete: &[Rule], is_text: bool, name: &[u8], value: &[u8], text: Option<&[u8]>) -> bool {
     complete.iter().any(|rule| {
         let concerned = match &rule.field {
             Some(field) => field.as_bytes() == name,
             None => is_text,
         };
-        concerned && passes(rule, value)
+        concerned
+            && match text {
+                Some(text) => rule.test.passes(text),
+                None => passes(rule, value),
+            }
     })
 }
 
+/// The same for a value that may be no string.
 fn passes(rule: &Rule, value: &[u8]) -> bool {
     let Some((head, _)) = head(value, 0) else {
         return false;

@@ -6,6 +6,7 @@
 
 use std::collections::HashMap;
 
+use forward_protocol::entries::WireKey;
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::fields::{Names, document_name};
@@ -58,24 +59,32 @@ pub enum Role {
 /// One field of a shape.
 #[derive(Debug)]
 pub struct Slot {
-    name: Box<[u8]>,
+    key: WireKey,
     /// `,"name":`
     json: Box<[u8]>,
     role: Role,
     watched: bool,
+    /// Whether nothing of this depends on the value: most fields are so, and one test has to tell.
+    indifferent: bool,
 }
 
 impl Slot {
     /// Its name, as it stands in the records.
     #[inline]
     pub fn name(&self) -> &[u8] {
-        &self.name
+        self.key.text()
     }
 
-    /// Whether its name is this one.
+    /// Its name as a key of the records.
     #[inline]
-    pub fn is_named(&self, name: &[u8]) -> bool {
-        is_equal(&self.name, name)
+    pub fn key(&self) -> &WireKey {
+        &self.key
+    }
+
+    /// Whether gathering need not look at its value: it has no role and is not watched.
+    #[inline]
+    pub fn is_indifferent(&self) -> bool {
+        self.indifferent
     }
 
     /// What it is for a document.
@@ -94,22 +103,6 @@ impl Slot {
     #[inline]
     pub(crate) fn json(&self) -> &[u8] {
         &self.json
-    }
-}
-
-/// Whether two names are equal. Names are short: this is quicker than a call of `memcmp` for each.
-#[inline]
-fn is_equal(a: &[u8], b: &[u8]) -> bool {
-    if a.len() != b.len() {
-        return false;
-    }
-    match (a.first_chunk::<8>(), b.first_chunk::<8>()) {
-        (Some(c), Some(d)) if a.len() <= 16 => c == d && a.last_chunk::<8>() == b.last_chunk::<8>(),
-        (Some(_), Some(_)) => a == b,
-        _ => match (a.first_chunk::<4>(), b.first_chunk::<4>()) {
-            (Some(c), Some(d)) => c == d && a.last_chunk::<4>() == b.last_chunk::<4>(),
-            _ => a.iter().zip(b).all(|(c, d)| c == d),
-        },
     }
 }
 
@@ -169,11 +162,13 @@ impl Shape {
             let mut json = vec![b','];
             write_string(&mut json, &document_name(field));
             json.push(b':');
+            let watched = watched.iter().any(|name| name.as_bytes() == *field);
             slots.push(Slot {
-                name: (*field).into(),
+                key: WireKey::new(field),
                 json: json.into(),
                 role,
-                watched: watched.iter().any(|name| name.as_bytes() == *field),
+                watched,
+                indifferent: role == Role::Plain && !watched,
             });
         }
         // Two names that become one in the document, or one that stands twice: the last of them wins, which the
@@ -338,22 +333,6 @@ mod tests {
                 (Role::Plain, r#","a\"b":"#),
             ]
         );
-    }
-
-    #[test]
-    fn names_are_equal_when_their_bytes_are() {
-        let text: Vec<u8> = (0..40).collect();
-        for length in 0..text.len() {
-            let name = &text[..length];
-            let same: Vec<u8> = (0..length as u8).collect();
-            assert!(is_equal(name, &same));
-            assert!(!is_equal(name, &text[..length + 1]));
-            for at in 0..length {
-                let mut other = name.to_vec();
-                other[at] ^= 1;
-                assert!(!is_equal(name, &other), "{length} bytes, the difference at {at}");
-            }
-        }
     }
 
     #[test]

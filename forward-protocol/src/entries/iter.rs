@@ -1,6 +1,7 @@
 //! Walking entries: one pass over the bytes, a fast way for what agents send all day and a slow one for the rest.
 
-use super::pairs::{Pair, pair_at};
+use super::expected::WireKey;
+use super::pairs::{Pair, pair_at, value_at};
 use super::time::{Stamp, Time, event_time, read};
 use crate::msgpack::{Error, Kind, Value, check_depth, extent};
 
@@ -98,8 +99,20 @@ pub trait Visitor<'a> {
     /// A record begins. What was seen before belongs to another one, which may have turned out bad: what was gathered
     /// counts only when `next_with` returns an entry. `pairs` is how many pairs it declares.
     fn record(&mut self, pairs: u32);
-    /// The next pair of the record.
-    fn pair(&mut self, pair: Pair<'a>);
+    /// The pair that is the `number`-th of the record; the first one has the number 0.
+    fn pair(&mut self, number: usize, pair: Pair<'a>);
+    /// The key that the `number`-th pair of the record is expected to have. When it has it, [`Self::value`] sees the
+    /// pair instead of [`Self::pair`]; that is quicker, since the key is compared and not read.
+    #[inline]
+    fn expected(&self, number: usize) -> Option<&WireKey> {
+        let _ = number;
+        None
+    }
+    /// The value, as raw MessagePack bytes, of a pair that has the expected key.
+    #[inline]
+    fn value(&mut self, number: usize, value: &'a [u8]) {
+        let _ = (number, value);
+    }
 }
 
 /// Iterates over the entries of a message; see [`crate::frame::Message::payload`].
@@ -142,16 +155,19 @@ impl<'a> Entries<'a> {
     #[inline]
     pub fn next_with(&mut self, visitor: &mut impl Visitor<'a>) -> Option<Result<Entry<'a>, BadEntry<'a>>> {
         self.advance(|buf, at| {
-            let (Value::Map(pairs), mut at) = Value::read(buf, at)? else {
-                visitor.record(0);
-                return extent(buf, at);
-            };
+            let (pairs, mut at) = map_at(buf, at)?;
             visitor.record(pairs);
             let mut opened = 1;
-            for _ in 0..pairs {
-                let (pair, next) = pair_at(buf, at, &mut opened)?;
-                visitor.pair(pair);
-                at = next;
+            for number in 0..pairs as usize {
+                if let Some(middle) = visitor.expected(number).and_then(|key| key.end_at(buf, at)) {
+                    let (value, next) = value_at(buf, middle, &mut opened)?;
+                    visitor.value(number, value);
+                    at = next;
+                } else {
+                    let (pair, next) = pair_at(buf, at, &mut opened)?;
+                    visitor.pair(number, pair);
+                    at = next;
+                }
             }
             Ok((at, opened))
         })
@@ -324,6 +340,19 @@ impl<'a> Iterator for Entries<'a> {
 struct Head<'a> {
     stamp: Stamp,
     metadata: Option<&'a [u8]>,
+}
+
+/// The number of pairs of the map at `at`, and where the first of them begins. [`Entries::entry`] has made sure that it
+/// is a map.
+#[inline]
+fn map_at(buf: &[u8], at: usize) -> Result<(u32, usize), Error> {
+    if let Some(first @ 0x80..=0x8f) = buf.get(at) {
+        return Ok((u32::from(first & 0x0f), at + 1));
+    }
+    match Value::read(buf, at)? {
+        (Value::Map(pairs), at) => Ok((pairs, at)),
+        _ => Err(Error::Malformed { at }),
+    }
 }
 
 fn kind_at(buf: &[u8], at: usize) -> Kind {

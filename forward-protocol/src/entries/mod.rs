@@ -9,6 +9,7 @@
 //! events between them carry the group's metadata and attributes.
 
 mod decompress;
+mod expected;
 mod iter;
 mod pairs;
 mod time;
@@ -17,6 +18,7 @@ mod time;
 mod tests;
 
 pub use decompress::{Compression, Damage, Decompressed, Decompressor, Oversize, decompress};
+pub use expected::WireKey;
 pub use iter::{BadEntry, Defect, Entries, Entry, Group, Visitor};
 pub use pairs::{Key, MapPairs, Pair};
 pub use time::Time;

@@ -1,6 +1,6 @@
 //! The pairs of a record map, in place.
 
-use crate::msgpack::{Error, Value, extent};
+use crate::msgpack::{Error, Value, extent, scalar_end};
 
 /// One pair of a map.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -74,10 +74,28 @@ pub(super) fn pair_at<'a>(buf: &'a [u8], at: usize, opened: &mut u32) -> Result<
     } else {
         other_key(buf, at, opened)?
     };
-    let (end, inner) = extent(buf, middle)?;
-    *opened = opened.saturating_add(inner);
-    let value = buf.get(middle..end).ok_or(short)?;
+    let (value, end) = value_at(buf, middle, opened)?;
     Ok((Pair { key, value }, end))
+}
+
+/// Reads the value at `at`; adds the containers inside it to `opened`.
+#[inline]
+pub(super) fn value_at<'a>(buf: &'a [u8], at: usize, opened: &mut u32) -> Result<(&'a [u8], usize), Error> {
+    if let Some(end) = scalar_end(buf, at)
+        && let Some(value) = buf.get(at..end)
+    {
+        return Ok((value, end));
+    }
+    other_value(buf, at, opened)
+}
+
+/// The same for a value that is a container, that is long, or that is cut short.
+#[inline(never)]
+fn other_value<'a>(buf: &'a [u8], at: usize, opened: &mut u32) -> Result<(&'a [u8], usize), Error> {
+    let (end, inner) = extent(buf, at)?;
+    *opened = opened.saturating_add(inner);
+    let value = buf.get(at..end).ok_or(Error::Incomplete { at })?;
+    Ok((value, end))
 }
 
 #[cold]

@@ -236,7 +236,7 @@ impl<'a> Visitor<'a> for Keys<'a> {
         self.0.clear();
     }
 
-    fn pair(&mut self, pair: Pair<'a>) {
+    fn pair(&mut self, _number: usize, pair: Pair<'a>) {
         self.0.push(pair.key);
     }
 }

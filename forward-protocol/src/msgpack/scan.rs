@@ -153,6 +153,22 @@ fn short_str(buf: &[u8], at: usize, first: u8) -> Option<usize> {
     None
 }
 
+/// Where the value at `at` ends, if it is no container and its size is known from its first bytes; `None` says nothing
+/// of the value. The end may lie beyond the buffer.
+#[inline(always)]
+pub(crate) fn scalar_end(buf: &[u8], at: usize) -> Option<usize> {
+    let first = *buf.get(at)?;
+    if let Some(size) = short_str(buf, at, first) {
+        return Some(at + size);
+    }
+    // Containers with children have a number beyond one byte here, and an empty one ends where it begins.
+    match TABLE[usize::from(first)] {
+        size @ 1..=0xff => Some(at + usize::from(size)),
+        _ if first == 0xda => read_u16(buf, at + 1).map(|len| at + 3 + usize::from(len)),
+        _ => None,
+    }
+}
+
 /// Walks the value again with a stack, for the rare value with many containers.
 #[cold]
 pub(crate) fn check_depth(buf: &[u8], start: usize, limit: u32) -> Result<(), Error> {

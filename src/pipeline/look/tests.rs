@@ -1,0 +1,249 @@
+//! The quick look against the general one: for any bytes, both find the same.
+
+use forward_protocol::entries::Entries;
+use forward_protocol::msgpack::{write_f64, write_i64, write_nil, write_u64};
+use memchr::memmem::Finder;
+use proptest::prelude::*;
+
+use super::*;
+use crate::config::Test;
+
+fn rules() -> Vec<Rule> {
+    let rule = |field: Option<&str>, test| Rule {
+        field: field.map(Into::into),
+        test,
+    };
+    vec![
+        rule(
+            None,
+            Test::Contains(Box::new(Finder::new("request completed").into_owned())),
+        ),
+        rule(Some("status"), Test::Equals("504".into())),
+        rule(Some("note"), Test::Equals("end".into())),
+    ]
+}
+
+/// What a record says, read pair by pair and name by name, without a shape.
+fn plainly<'a>(names: &Names, record: &'a [u8]) -> Found<'a> {
+    look_again(
+        &mut Shapes::new(names.clone(), Vec::new()),
+        names,
+        &rules(),
+        record,
+    )
+}
+
+/// The text of the preferred name that has one.
+fn text<'a>(names: &Names, record: &'a [u8]) -> Option<&'a [u8]> {
+    let text_under = |name: &String| {
+        MapPairs::new(record)
+            .filter(|pair| pair.key == Key::Text(name.as_bytes()))
+            .find_map(|pair| match head(pair.value, 0)? {
+                (Head::Str(text), _) => Some(text),
+                _ => None,
+            })
+    };
+    names.text.iter().find_map(text_under)
+}
+
+/// Walks `bytes` with the shapes that are known, and holds each record against a plain reading; gives how many had a
+/// shape.
+fn check(shapes: &mut Shapes, bytes: &[u8]) -> Result<usize, TestCaseError> {
+    let (names, rules) = (Names::default(), rules());
+    let mut plain = Entries::new(bytes, 8);
+    let mut entries = plain.clone();
+    let mut shaped = 0;
+    loop {
+        let mut look = Look::new(shapes, &rules);
+        let next = entries.next_with(&mut look);
+        let found = look.found();
+        prop_assert_eq!(&next, &plain.next(), "both walks find the same entries");
+        let Some(next) = next else { return Ok(shaped) };
+        let Ok(entry) = next else { continue };
+        let found = found.unwrap_or_else(|| look_again(shapes, &names, &rules, entry.record));
+        let expected = plainly(&names, entry.record);
+        prop_assert_eq!(found.key, expected.key);
+        prop_assert_eq!(found.completes, expected.completes);
+        if let Some(shape) = found.shape.and_then(|id| shapes.get(id)) {
+            shaped += 1;
+            let keys: Vec<_> = MapPairs::new(entry.record).map(|pair| pair.key).collect();
+            let known: Vec<_> = shape.slots().iter().map(|slot| Key::Text(slot.name())).collect();
+            prop_assert_eq!(keys, known, "a record has the names of its shape");
+            prop_assert_eq!(found.text, text(&names, entry.record));
+            let span = found.text_in(entry.record).map(|span| span.of(entry.record));
+            prop_assert_eq!(span, found.text);
+        }
+    }
+}
+
+/// Names of every length that is compared in a way of its own.
+const NAMES: [&str; 12] = [
+    "traceId",
+    "message",
+    "a",
+    "status",
+    "level",
+    "note",
+    "exactly_15bytes",
+    "exactly_16_bytes",
+    "a_name_of_twenty_bytes_and_more",
+    "one_of_more_than_the_thirty_one_bytes_of_a_fixstr",
+    "log",
+    "trace_id",
+];
+
+fn values() -> impl Strategy<Value = Vec<u8>> {
+    let encoded = |write: fn(&mut Vec<u8>)| {
+        let mut out = Vec::new();
+        write(&mut out);
+        Just(out)
+    };
+    let text = prop_oneof![
+        Just(String::new()),
+        Just("request completed".into()),
+        Just("end".into()),
+        Just("504".into()),
+        "[a-f]{1,40}",
+        "[a-f]{300}",
+        "[a-z ]{0,40}request completed[a-z]{0,40}",
+    ];
+    prop_oneof![
+        6 => text.prop_map(|text: String| {
+            let mut out = Vec::new();
+            write_str(&mut out, text.as_bytes());
+            out
+        }),
+        1 => encoded(|out| write_u64(out, 504)),
+        1 => any::<i64>().prop_map(|n| {
+            let mut out = Vec::new();
+            write_i64(&mut out, n);
+            out
+        }),
+        1 => encoded(|out| write_f64(out, 1.5)),
+        1 => encoded(write_nil),
+        1 => encoded(|out| out.extend(b"\x81\xa1a\x92\x01\x80")),
+        1 => encoded(|out| out.extend([0x91; 9])).prop_map(|mut deep| {
+            deep.push(0);
+            deep
+        }),
+        1 => encoded(|out| out.extend(b"\xc4\x11request completed")),
+        1 => encoded(|out| out.extend(b"\xd6\x05abcd")),
+    ]
+}
+
+/// Two shapes, and records of them.
+fn records() -> impl Strategy<Value = Vec<Vec<u8>>> {
+    let names = prop::sample::subsequence(NAMES.to_vec(), 1..NAMES.len()).prop_shuffle();
+    let lists = [names.clone(), names];
+    lists.prop_flat_map(|lists| {
+        let record = prop::sample::select(lists.to_vec()).prop_flat_map(|names| {
+            let values = prop::collection::vec(values(), names.len());
+            values.prop_map(move |values| {
+                let mut record = Vec::new();
+                write_map_len(&mut record, names.len() as u32);
+                for (name, value) in names.iter().zip(values) {
+                    write_str(&mut record, name.as_bytes());
+                    record.extend(value);
+                }
+                record
+            })
+        });
+        prop::collection::vec(record, 3..12)
+    })
+}
+
+fn entries(records: &[Vec<u8>]) -> Vec<u8> {
+    let mut out = Vec::new();
+    for record in records {
+        out.extend(b"\x92\x01");
+        out.extend(record);
+    }
+    out
+}
+
+#[derive(Clone, Debug)]
+enum Change {
+    Flip(prop::sample::Index, u8),
+    Cut(prop::sample::Index),
+    Insert(prop::sample::Index, u8),
+    Remove(prop::sample::Index),
+}
+
+fn changes() -> impl Strategy<Value = Vec<Change>> {
+    let at = any::<prop::sample::Index>;
+    let byte = || prop_oneof![any::<u8>(), 0x80..0x84u8, 0x90..0x94u8, 0xc0..0xe0u8];
+    let change = prop_oneof![
+        6 => (at(), byte()).prop_map(|(at, byte)| Change::Flip(at, byte)),
+        1 => at().prop_map(Change::Cut),
+        2 => (at(), byte()).prop_map(|(at, byte)| Change::Insert(at, byte)),
+        2 => at().prop_map(Change::Remove),
+    ];
+    prop::collection::vec(change, 1..4)
+}
+
+fn changed(mut bytes: Vec<u8>, changes: &[Change]) -> Vec<u8> {
+    for change in changes {
+        if bytes.is_empty() {
+            break;
+        }
+        match change {
+            Change::Flip(at, byte) => {
+                let at = at.index(bytes.len());
+                bytes[at] = *byte;
+            }
+            Change::Cut(at) => bytes.truncate(at.index(bytes.len())),
+            Change::Insert(at, byte) => bytes.insert(at.index(bytes.len()), *byte),
+            Change::Remove(at) => {
+                bytes.remove(at.index(bytes.len()));
+            }
+        }
+    }
+    bytes
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(512))]
+
+    #[test]
+    fn a_quick_look_finds_what_a_plain_reading_finds(records in records(), changes in changes()) {
+        let names = Names::default();
+        let mut shapes = Shapes::new(names.clone(), watched(&names, &rules()));
+        let good = entries(&records);
+        check(&mut shapes, &good)?;
+        // Now the shapes are known, and bytes change under them.
+        check(&mut shapes, &changed(good, &changes))?;
+    }
+
+    #[test]
+    fn random_bytes_are_walked_alike(
+        records in records(),
+        bytes in prop::collection::vec(prop_oneof![any::<u8>(), 0x80..0x84u8, 0x90..0x94u8, 0xa0..0xb0u8], 0..100),
+    ) {
+        let names = Names::default();
+        let mut shapes = Shapes::new(names.clone(), watched(&names, &rules()));
+        check(&mut shapes, &entries(&records))?;
+        check(&mut shapes, &bytes)?;
+        check(&mut shapes, &entries(&[records[0].clone(), bytes]))?;
+    }
+}
+
+#[test]
+fn records_of_a_known_shape_are_recognised() {
+    let names = Names::default();
+    let mut shapes = Shapes::new(names.clone(), watched(&names, &rules()));
+    let record = b"\x83\xa7traceId\xa3abc\xa7message\xb1request completed\xa6status\xcc\xc8".to_vec();
+    let bytes = entries(&vec![record; 5]);
+    assert_eq!(check(&mut shapes, &bytes).unwrap(), 4, "all but the first");
+    assert_eq!(check(&mut shapes, &bytes).unwrap(), 5);
+    let mut completed = Vec::new();
+    route(
+        &mut shapes,
+        &names,
+        &rules(),
+        &bytes,
+        &mut |_, _, completes, _, _| {
+            completed.push(completes);
+        },
+    );
+    assert_eq!(completed, [true; 5]);
+}
