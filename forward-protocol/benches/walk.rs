@@ -5,7 +5,7 @@ use std::hint::black_box;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use forward_protocol::encode::{EntryStream, write_entry, write_forward, write_packed};
-use forward_protocol::entries::{Entries, Key, MapPairs, Pair, Visitor};
+use forward_protocol::entries::{Entries, Key, MapPairs, Pair, Visitor, WireKey};
 use forward_protocol::frame::{Framer, Limits, messages};
 use forward_protocol::msgpack::{skip, write_map_len, write_str, write_u64};
 
@@ -57,9 +57,10 @@ fn stream(metadata: bool) -> Vec<u8> {
 #[derive(Default)]
 struct TraceId<'a>(Option<&'a [u8]>);
 
-impl<'a> Visitor<'a> for TraceId<'a> {
-    fn record(&mut self, _pairs: u32) {
+impl<'a> Visitor<'a, '_> for TraceId<'a> {
+    fn record(&mut self, _pairs: u32) -> &'static [WireKey] {
         self.0 = None;
+        &[]
     }
 
     #[inline]

@@ -87,7 +87,7 @@ impl<'s, 'a> Look<'s, 'a> {
     /// Looks at the value of a field that may matter.
     #[inline]
     fn regard(&mut self, shape: &Shape, number: usize, value: &'a [u8]) {
-        let Some(slot) = shape.slots().get(number).filter(|slot| !slot.is_indifferent()) else {
+        let Some(slot) = shape.slots().get(number) else {
             return;
         };
         let text = text_of(value);
@@ -110,26 +110,22 @@ impl<'s, 'a> Look<'s, 'a> {
     }
 }
 
-impl<'a> Visitor<'a> for Look<'_, 'a> {
+impl<'s, 'a> Visitor<'a, 's> for Look<'s, 'a> {
     #[inline]
-    fn record(&mut self, pairs: u32) {
+    fn record(&mut self, pairs: u32) -> &'s [WireKey] {
         self.found = Found::default();
         self.shape = None;
         if let Some(id) = self.shapes.guess(pairs) {
             self.take(id, pairs);
         }
-    }
-
-    #[inline]
-    fn expected(&self, number: usize) -> Option<&WireKey> {
-        let (_, shape) = self.shape?;
-        shape.slots().get(number).map(|slot| slot.key())
+        self.shape.map_or(&[], |(_, shape)| shape.keys())
     }
 
     #[inline]
     fn value(&mut self, number: usize, value: &'a [u8]) {
-        let Some((_, shape)) = self.shape else { return };
-        self.regard(shape, number, value);
+        if let Some((_, shape)) = self.shape {
+            self.regard(shape, number, value);
+        }
     }
 
     /// A pair of which the key was not expected, or is in another form than usual.
@@ -211,9 +207,10 @@ pub fn route(shapes: &mut Shapes, names: &Names, complete: &[Rule], entries: &[u
 /// The text of a string.
 #[inline]
 fn text_of(value: &[u8]) -> Option<&[u8]> {
-    match value {
-        // A string that is whole, as the walk gives it, ends with its bytes.
-        [0xa0..=0xbf, text @ ..] | [0xd9, _, text @ ..] | [0xda, _, _, text @ ..] => Some(text),
+    // A string that is whole, as the walk gives it, ends with its bytes.
+    match *value.first()? {
+        0xa0..=0xbf => value.get(1..),
+        0xd9 => value.get(2..),
         _ => match head(value, 0)? {
             (Head::Str(text), _) => Some(text),
             _ => None,

@@ -59,32 +59,18 @@ pub enum Role {
 /// One field of a shape.
 #[derive(Debug)]
 pub struct Slot {
-    key: WireKey,
+    name: Box<[u8]>,
     /// `,"name":`
     json: Box<[u8]>,
     role: Role,
     watched: bool,
-    /// Whether nothing of this depends on the value: most fields are so, and one test has to tell.
-    indifferent: bool,
 }
 
 impl Slot {
     /// Its name, as it stands in the records.
     #[inline]
     pub fn name(&self) -> &[u8] {
-        self.key.text()
-    }
-
-    /// Its name as a key of the records.
-    #[inline]
-    pub fn key(&self) -> &WireKey {
-        &self.key
-    }
-
-    /// Whether gathering need not look at its value: it has no role and is not watched.
-    #[inline]
-    pub fn is_indifferent(&self) -> bool {
-        self.indifferent
+        &self.name
     }
 
     /// What it is for a document.
@@ -110,6 +96,8 @@ impl Slot {
 #[derive(Debug)]
 pub struct Shape {
     slots: Box<[Slot]>,
+    /// The names as keys of the records.
+    keys: Box<[WireKey]>,
     has_id: bool,
     /// How preferred the name of the joined text is.
     text_rank: Option<usize>,
@@ -120,6 +108,13 @@ impl Shape {
     #[inline]
     pub fn slots(&self) -> &[Slot] {
         &self.slots
+    }
+
+    /// The names of its fields as keys of the records. Those of which the value does not matter while a record is
+    /// routed, since they have no role and are not watched, are passed over.
+    #[inline]
+    pub fn keys(&self) -> &[WireKey] {
+        &self.keys
     }
 
     /// Whether its records have a trace id.
@@ -145,6 +140,7 @@ impl Shape {
         let id = best(&names.keys);
         let text = best(&names.text);
         let mut slots = Vec::with_capacity(fields.len());
+        let mut keys = Vec::with_capacity(fields.len());
         for (number, field) in fields.iter().enumerate() {
             let among = |of: &[String]| of.iter().any(|name| name.as_bytes() == *field);
             let role = match (id, text) {
@@ -164,11 +160,16 @@ impl Shape {
             json.push(b':');
             let watched = watched.iter().any(|name| name.as_bytes() == *field);
             slots.push(Slot {
-                key: WireKey::new(field),
+                name: (*field).into(),
                 json: json.into(),
                 role,
                 watched,
-                indifferent: role == Role::Plain && !watched,
+            });
+            let key = WireKey::new(field);
+            keys.push(if role == Role::Plain && !watched {
+                key.passed_over()
+            } else {
+                key
             });
         }
         // Two names that become one in the document, or one that stands twice: the last of them wins, which the
@@ -180,6 +181,7 @@ impl Shape {
         }
         Some(Self {
             slots: slots.into(),
+            keys: keys.into(),
             has_id: id.is_some(),
             text_rank: text.map(|(rank, _)| rank),
         })

@@ -1,17 +1,21 @@
-//! A key as it stands on the wire, prepared for comparison: senders write few lists of keys, each of them millions of
+//! Keys as they stand on the wire, prepared for comparison: senders write few lists of keys, each of them millions of
 //! times.
 //!
-//! Owns the comparison. What is done with a key that was expected, or with another one, is the walk's.
+//! Owns the comparison and the walk over pairs of which the keys were expected. Pairs with other keys are `pairs`'s.
 
 #[cfg(test)]
 mod tests;
 
-use crate::msgpack::write_str;
+use super::iter::Visitor;
+use super::pairs::value_at;
+use crate::msgpack::{Error, scalar_size, write_str};
 
 /// Bytes of the wire that are compared at once.
 const WIDTH: usize = 16;
+/// Bytes that are there for the quick way: a key, and the first bytes of its value.
+const WINDOW: usize = WIDTH + 3;
 
-/// A string key that records are expected to have; see [`super::Visitor::expected`].
+/// A string key that records are expected to have; see [`Visitor::record`].
 ///
 /// It is the key in its shortest form, which is the one that senders write. A key that is the same text in another form
 /// is not recognised, and goes the general way.
@@ -22,7 +26,9 @@ pub struct WireKey {
     mask: u128,
     /// Header and text.
     wire: Box<[u8]>,
-    text: usize,
+    /// Bytes of the header.
+    header: u8,
+    passed_over: bool,
 }
 
 impl WireKey {
@@ -37,39 +43,81 @@ impl WireKey {
         Self {
             head: u128::from_le_bytes(head),
             mask: u128::from_le_bytes(mask),
-            text: wire.len() - text.len(),
+            header: (wire.len() - text.len()) as u8,
             wire: wire.into(),
+            passed_over: false,
+        }
+    }
+
+    /// The same key, but [`Visitor::value`] is not called for it.
+    #[must_use]
+    pub fn passed_over(self) -> Self {
+        Self {
+            passed_over: true,
+            ..self
         }
     }
 
     /// Its text.
-    #[inline]
     pub fn text(&self) -> &[u8] {
-        self.wire.get(self.text..).unwrap_or_default()
+        self.wire.get(usize::from(self.header)..).unwrap_or_default()
     }
 
-    /// Where it ends when it stands at byte `at` of `buf`.
-    #[inline]
-    pub fn end_at(&self, buf: &[u8], at: usize) -> Option<usize> {
-        let Some(bytes) = buf.get(at..).and_then(<[u8]>::first_chunk) else {
-            return self.end_near_the_end(buf, at);
-        };
+    /// Where a pair that begins `rest` has its value and where that ends, when it has this key and a value whose first
+    /// bytes tell its size. `None` says nothing of the pair. The end may lie beyond the bytes.
+    #[inline(always)]
+    fn quick(&self, rest: &[u8]) -> Option<(usize, usize)> {
+        let window: &[u8; WINDOW] = rest.first_chunk()?;
+        let len = self.wire.len();
         // One comparison, whatever the length: what stands behind a short key does not count.
-        if (u128::from_le_bytes(*bytes) ^ self.head) & self.mask != 0 {
+        let head = u128::from_le_bytes(*window.first_chunk()?);
+        if (head ^ self.head) & self.mask != 0 || len > WIDTH {
             return None;
         }
-        let end = at + self.wire.len();
-        if self.wire.len() > WIDTH && buf.get(at + WIDTH..end) != self.wire.get(WIDTH..) {
-            return None;
-        }
-        Some(end)
+        let [first, low, high] = *window.get(len..)?.first_chunk()?;
+        Some((len, len + scalar_size(first, low, high)?))
     }
 
-    /// The same where fewer bytes are left than are compared at once.
-    #[cold]
-    fn end_near_the_end(&self, buf: &[u8], at: usize) -> Option<usize> {
-        buf.get(at..)?
-            .starts_with(&self.wire)
-            .then(|| at + self.wire.len())
+    /// The same for a key of any length, a value of any type, and the last bytes of a payload. Adds the containers in
+    /// the value to `opened`. `None`: it is another key.
+    #[inline(never)]
+    fn general(&self, rest: &[u8], opened: &mut u32) -> Result<Option<(usize, usize)>, Error> {
+        if !rest.starts_with(&self.wire) {
+            return Ok(None);
+        }
+        let middle = self.wire.len();
+        let (_, end) = value_at(rest, middle, opened)?;
+        Ok(Some((middle, end)))
     }
+}
+
+/// Walks over the pairs that begin at `at` as long as they have the expected keys. Gives the number of the first one
+/// that has not, and where it begins.
+#[inline]
+pub(super) fn walk<'a, 'k>(
+    buf: &'a [u8],
+    at: usize,
+    keys: &'k [WireKey],
+    visitor: &mut impl Visitor<'a, 'k>,
+    opened: &mut u32,
+) -> Result<(usize, usize), Error> {
+    let mut rest = buf.get(at..).unwrap_or_default();
+    let mut number = 0;
+    for key in keys {
+        let (middle, end) = match key.quick(rest) {
+            Some(found) => found,
+            None => match key.general(rest, opened)? {
+                Some(found) => found,
+                None => break,
+            },
+        };
+        let cut = Error::Incomplete { at };
+        let (pair, behind) = rest.split_at_checked(end).ok_or(cut)?;
+        if !key.passed_over {
+            visitor.value(number, pair.get(middle..).ok_or(cut)?);
+        }
+        rest = behind;
+        number += 1;
+    }
+    Ok((number, buf.len() - rest.len()))
 }

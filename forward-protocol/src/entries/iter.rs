@@ -1,7 +1,9 @@
 //! Walking entries: one pass over the bytes, a fast way for what agents send all day and a slow one for the rest.
 
-use super::expected::WireKey;
-use super::pairs::{Pair, pair_at, value_at};
+use std::ops::Range;
+
+use super::expected::{self, WireKey};
+use super::pairs::{Pair, pair_at};
 use super::time::{Stamp, Time, event_time, read};
 use crate::msgpack::{Error, Kind, Value, check_depth, extent};
 
@@ -94,22 +96,21 @@ impl From<Error> for Defect {
     }
 }
 
-/// Looks at the records of [`Entries::next_with`] while they are walked.
-pub trait Visitor<'a> {
+/// Looks at the records of [`Entries::next_with`] while they are walked. `'k` is the life of the keys that it expects.
+pub trait Visitor<'a, 'k> {
     /// A record begins. What was seen before belongs to another one, which may have turned out bad: what was gathered
     /// counts only when `next_with` returns an entry. `pairs` is how many pairs it declares.
-    fn record(&mut self, pairs: u32);
-    /// The pair that is the `number`-th of the record; the first one has the number 0.
+    ///
+    /// Gives the keys that the pairs are expected to have, in order; empty when it expects nothing. As long as the pairs
+    /// have them, their values go to [`Self::value`]: keys are compared then and not read, which is quicker. From the
+    /// first pair on that has another key, or a key beyond the expected ones, all pairs go to [`Self::pair`].
+    fn record(&mut self, pairs: u32) -> &'k [WireKey];
+
+    /// The next pair, the `number`-th of the record; the first one has the number 0.
     fn pair(&mut self, number: usize, pair: Pair<'a>);
-    /// The key that the `number`-th pair of the record is expected to have. When it has it, [`Self::value`] sees the
-    /// pair instead of [`Self::pair`]; that is quicker, since the key is compared and not read.
-    #[inline]
-    fn expected(&self, number: usize) -> Option<&WireKey> {
-        let _ = number;
-        None
-    }
-    /// The value, as raw MessagePack bytes, of a pair that has the expected key.
-    #[inline]
+
+    /// The value, as raw MessagePack bytes, of the `number`-th pair, which has the expected key. Not called for keys
+    /// that are [passed over](WireKey::passed_over).
     fn value(&mut self, number: usize, value: &'a [u8]) {
         let _ = (number, value);
     }
@@ -153,23 +154,20 @@ impl<'a> Entries<'a> {
     /// The next entry, like [`Iterator::next`]; on the way `visitor` sees every pair of its record. One walk over the
     /// bytes instead of two.
     #[inline]
-    pub fn next_with(&mut self, visitor: &mut impl Visitor<'a>) -> Option<Result<Entry<'a>, BadEntry<'a>>> {
+    pub fn next_with<'k>(
+        &mut self,
+        visitor: &mut impl Visitor<'a, 'k>,
+    ) -> Option<Result<Entry<'a>, BadEntry<'a>>> {
         self.advance(|buf, at| {
-            let (pairs, mut at) = map_at(buf, at)?;
-            visitor.record(pairs);
+            let (pairs, at) = map_at(buf, at)?;
+            let keys = visitor.record(pairs);
+            let expected = keys.get(..pairs as usize).unwrap_or(keys);
             let mut opened = 1;
-            for number in 0..pairs as usize {
-                if let Some(middle) = visitor.expected(number).and_then(|key| key.end_at(buf, at)) {
-                    let (value, next) = value_at(buf, middle, &mut opened)?;
-                    visitor.value(number, value);
-                    at = next;
-                } else {
-                    let (pair, next) = pair_at(buf, at, &mut opened)?;
-                    visitor.pair(number, pair);
-                    at = next;
-                }
+            let (number, at) = expected::walk(buf, at, expected, visitor, &mut opened)?;
+            if number == pairs as usize {
+                return Ok((at, opened));
             }
-            Ok((at, opened))
+            others(buf, at, number..pairs as usize, visitor, opened)
         })
     }
 
@@ -236,37 +234,26 @@ impl<'a> Entries<'a> {
     /// Reads everything before the record.
     #[inline]
     fn head(&self, start: usize) -> Result<(Head<'a>, usize), Defect> {
-        if self.single.is_none() {
-            match self.buf.get(start..).unwrap_or_default() {
+        if self.single.is_none()
+            && let Some(first) = self.buf.get(start..).and_then(<[u8]>::first_chunk::<13>)
+        {
+            let stamped = |at: usize| {
+                let time = first.get(at..)?.first_chunk()?;
+                let time = u64::from_be_bytes(*time);
+                Some(event_time((time >> 32) as u32, time as u32))
+            };
+            let quick = match first {
                 // What Fluent Bit sends by default, with metadata that is mostly empty.
-                [0x92, 0x92, 0xd7, 0x00, a, b, c, d, e, f, g, h, 0x80, ..] => {
-                    let stamp = event_time(
-                        u32::from_be_bytes([*a, *b, *c, *d]),
-                        u32::from_be_bytes([*e, *f, *g, *h]),
-                    );
-                    return Ok((
-                        Head {
-                            stamp,
-                            metadata: None,
-                        },
-                        start + 13,
-                    ));
-                }
+                [0x92, 0x92, 0xd7, 0x00, .., 0x80] => Some((4, 13)),
                 // What Fluentd and nearly everybody else sends.
-                [0x92, 0xd7, 0x00, a, b, c, d, e, f, g, h, ..] => {
-                    let stamp = event_time(
-                        u32::from_be_bytes([*a, *b, *c, *d]),
-                        u32::from_be_bytes([*e, *f, *g, *h]),
-                    );
-                    return Ok((
-                        Head {
-                            stamp,
-                            metadata: None,
-                        },
-                        start + 11,
-                    ));
-                }
-                _ => {}
+                [0x92, 0xd7, 0x00, ..] => Some((3, 11)),
+                _ => None,
+            };
+            if let Some((time, end)) = quick
+                && let Some(stamp) = stamped(time)
+            {
+                let metadata = None;
+                return Ok((Head { stamp, metadata }, start + end));
             }
         }
         self.any_head(start)
@@ -340,6 +327,23 @@ impl<'a> Iterator for Entries<'a> {
 struct Head<'a> {
     stamp: Stamp,
     metadata: Option<&'a [u8]>,
+}
+
+/// Walks over the pairs of which the keys were not expected.
+#[inline(never)]
+fn others<'a, 'k>(
+    buf: &'a [u8],
+    mut at: usize,
+    numbers: Range<usize>,
+    visitor: &mut impl Visitor<'a, 'k>,
+    mut opened: u32,
+) -> Result<(usize, u32), Error> {
+    for number in numbers {
+        let (pair, next) = pair_at(buf, at, &mut opened)?;
+        visitor.pair(number, pair);
+        at = next;
+    }
+    Ok((at, opened))
 }
 
 /// The number of pairs of the map at `at`, and where the first of them begins. [`Entries::entry`] has made sure that it

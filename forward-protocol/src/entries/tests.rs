@@ -231,9 +231,10 @@ fn pairs_are_visited_with_keys_of_every_type() {
 #[derive(Default)]
 struct Keys<'a>(Vec<Key<'a>>);
 
-impl<'a> Visitor<'a> for Keys<'a> {
-    fn record(&mut self, _pairs: u32) {
+impl<'a> Visitor<'a, '_> for Keys<'a> {
+    fn record(&mut self, _pairs: u32) -> &'static [WireKey] {
         self.0.clear();
+        &[]
     }
 
     fn pair(&mut self, _number: usize, pair: Pair<'a>) {

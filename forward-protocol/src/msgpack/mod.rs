@@ -18,7 +18,7 @@ mod tests;
 
 pub use read::{Kind, Reader, Value};
 pub use scan::{Scanner, skip};
-pub(crate) use scan::{check_depth, extent, scalar_end};
+pub(crate) use scan::{check_depth, extent, scalar_end, scalar_size};
 pub use write::{
     write_array_len, write_bin, write_bool, write_event_time, write_ext, write_f32, write_f64, write_i64,
     write_map_len, write_nil, write_str, write_u64,

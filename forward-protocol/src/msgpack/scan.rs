@@ -153,19 +153,29 @@ fn short_str(buf: &[u8], at: usize, first: u8) -> Option<usize> {
     None
 }
 
-/// Where the value at `at` ends, if it is no container and its size is known from its first bytes; `None` says nothing
-/// of the value. The end may lie beyond the buffer.
-#[inline(always)]
+/// Where the value at `at` ends, if its first bytes tell; `None` says nothing of the value. The end may lie beyond the
+/// buffer.
+#[inline]
 pub(crate) fn scalar_end(buf: &[u8], at: usize) -> Option<usize> {
-    let first = *buf.get(at)?;
-    if let Some(size) = short_str(buf, at, first) {
-        return Some(at + size);
+    let [first, low, high] = *buf.get(at..)?.first_chunk()?;
+    Some(at + scalar_size(first, low, high)?)
+}
+
+/// The size of a value that begins with these three bytes, if it is no container with something inside and they tell
+/// it. What follows a value of one byte or two may be anything.
+#[inline(always)]
+pub(crate) fn scalar_size(first: u8, second: u8, third: u8) -> Option<usize> {
+    if first & 0xe0 == 0xa0 {
+        return Some(1 + usize::from(first & 0x1f));
     }
-    // Containers with children have a number beyond one byte here, and an empty one ends where it begins.
-    match TABLE[usize::from(first)] {
-        size @ 1..=0xff => Some(at + usize::from(size)),
-        _ if first == 0xda => read_u16(buf, at + 1).map(|len| at + 3 + usize::from(len)),
-        _ => None,
+    match first {
+        0xd9 => Some(2 + usize::from(second)),
+        0xda => Some(3 + usize::from(u16::from_be_bytes([second, third]))),
+        // The number of children stands above the size, so that only containers that are empty are let through.
+        _ => match TABLE[usize::from(first)] {
+            size @ 1..=0xff => Some(usize::from(size)),
+            _ => None,
+        },
     }
 }
 
