@@ -220,6 +220,7 @@ fn text_of(value: &[u8]) -> Option<&[u8]> {
 
 /// Whether one of the rules that concern this field passes. `is_text`: its name is one that may hold the text. `text`:
 /// what the value says, if it is a string.
+#[inline]
 fn completes(complete: &[Rule], is_text: bool, name: &[u8], value: &[u8], text: Option<&[u8]>) -> bool {
     complete.iter().any(|rule| {
         let concerned = match &rule.field {
@@ -235,6 +236,7 @@ fn completes(complete: &[Rule], is_text: bool, name: &[u8], value: &[u8], text: 
 }
 
 /// The same for a value that may be no string.
+#[inline(never)]
 fn passes(rule: &Rule, value: &[u8]) -> bool {
     let Some((head, _)) = head(value, 0) else {
         return false;
