@@ -8,6 +8,7 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use crate::brake::{Brake, Free};
 use crate::journal::{Committed, Journal, Record};
 
 /// What the record itself costs in memory besides its payload.
@@ -19,6 +20,7 @@ pub(crate) struct Feed {
     inner: Mutex<Inner>,
     wake: Condvar,
     budget: usize,
+    brake: Arc<Brake>,
 }
 
 #[derive(Debug, Default)]
@@ -60,6 +62,7 @@ impl Committed for Intake {
             let cost = record.payload.len() + RECORD_OVERHEAD;
             if inner.bytes + cost > self.0.budget {
                 inner.behind = Some(record.lsn);
+                self.0.brake.set_free(Free::Behind, true);
                 tracing::info!(
                     lsn = record.lsn,
                     waiting_bytes = inner.bytes,
@@ -71,6 +74,7 @@ impl Committed for Intake {
             inner.bytes += cost;
             inner.queue.push_back(record);
         }
+        self.0.brake.set_waiting(inner.bytes);
         if inner.waiting {
             inner.waiting = false;
             self.0.wake.notify_one();
@@ -79,13 +83,13 @@ impl Committed for Intake {
 }
 
 impl Feed {
-    /// `budget` is the number of bytes that may wait in memory; `from` the first record of an earlier life that must be
-    /// read from the journal.
-    pub(crate) fn new(budget: usize) -> Arc<Self> {
+    /// `budget` is the number of bytes that may wait in memory; `brake` is told how many do.
+    pub(crate) fn new(budget: usize, brake: Arc<Brake>) -> Arc<Self> {
         Arc::new(Self {
             inner: Mutex::default(),
             wake: Condvar::new(),
             budget,
+            brake,
         })
     }
 
@@ -93,6 +97,7 @@ impl Feed {
     pub(crate) fn start_behind(&self, from: u64, newest: u64) {
         let mut inner = self.lock();
         inner.behind = Some(from);
+        self.brake.set_free(Free::Behind, true);
         inner.newest = inner.newest.max(Some(newest));
     }
 
@@ -142,12 +147,14 @@ impl Outlet {
             }
             if let Some(record) = inner.queue.pop_front() {
                 inner.bytes -= record.payload.len() + RECORD_OVERHEAD;
+                self.feed.brake.set_waiting(inner.bytes);
                 return Next::Record(record);
             }
             if let Some(from) = inner.behind {
                 if self.read.is_some() && self.read >= inner.newest {
                     // Whatever is committed from now on goes through memory again.
                     inner.behind = None;
+                    self.feed.brake.set_free(Free::Behind, false);
                     drop(inner);
                     self.reader = None;
                     self.read = None;

@@ -23,6 +23,7 @@ use super::look::{Found, Look, look_again, metadata, watched};
 use super::outbox::Outbox;
 use super::tags::Tags;
 use super::window::Window;
+use crate::brake::{Brake, Free};
 use crate::clock::unix_us;
 use crate::hold::{Held, Hold, Release};
 use crate::journal::{Journal, Record};
@@ -32,6 +33,8 @@ use crate::trace::{Added, Closed, Incoming, PartId, Reason, ShapeId, Shapes, Sin
 
 /// How often sealing is looked at when no records come.
 const TICK: Duration = Duration::from_millis(50);
+/// Traces that are sealed between two journal records, or twice as many as became complete by the last one.
+const SEALED_AT_ONCE: usize = 256;
 /// Bad entries of a message that go to the dead letter one by one. If there are more, the message goes there as a whole:
 /// a small payload can be made to hold millions of them, and the dead letter must not grow faster than what is received.
 const BAD_ENTRIES: u32 = 16;
@@ -50,6 +53,7 @@ pub(crate) struct Gatherer {
     metrics: Arc<Metrics>,
     aside: Aside,
     gauges: Arc<Gauges>,
+    brake: Arc<Brake>,
     release: Release,
     stop: Arc<AtomicBool>,
     decompressor: Decompressor,
@@ -91,6 +95,7 @@ impl Gatherer {
             metrics,
             aside,
             gauges,
+            brake,
             stop,
         } = wiring;
         let outbox = Outbox::new(
@@ -116,6 +121,7 @@ impl Gatherer {
             metrics,
             aside,
             gauges,
+            brake,
             release: Arc::new(move |lsn| releasing.release(lsn)),
             stop,
             decompressor: Decompressor::new(),
@@ -125,8 +131,10 @@ impl Gatherer {
     /// Runs until the feed is closed. Open traces stay in the journal, unless they are to be written at the end.
     pub(crate) fn run(mut self, mut outlet: Outlet) {
         let mut look_at_journal = 0;
+        let mut all_sealed = true;
         loop {
-            let busy = match outlet.next(TICK) {
+            let patience = if all_sealed { TICK } else { Duration::ZERO };
+            let busy = match outlet.next(patience) {
                 Next::Record(record) => {
                     self.gauges.idle.store(false, Ordering::Relaxed);
                     self.take(&record);
@@ -136,7 +144,7 @@ impl Gatherer {
                 Next::Closed => break,
             };
             let now = unix_us();
-            self.seal_due(now);
+            all_sealed = self.seal_due(now);
             if now >= look_at_journal {
                 look_at_journal = now + 200_000;
                 self.make_room_in_journal(now);
@@ -144,7 +152,7 @@ impl Gatherer {
             if self.outbox.is_due(now) {
                 self.hand_over();
             }
-            self.publish(!busy && self.outbox.is_empty());
+            self.publish(!busy && all_sealed && self.outbox.is_empty());
         }
         if self.settings.flush_on_exit {
             while let Some(closed) = self.table.close_any(Reason::Shutdown) {
@@ -185,6 +193,7 @@ impl Gatherer {
                 Err(_) => position += 1,
             }
         }
+        self.table.settle();
         if self.aside.flush() {
             hold.confirm();
         }
@@ -396,8 +405,15 @@ impl Gatherer {
         }
     }
 
-    fn seal_due(&mut self, now: i64) {
-        while let Some(closed) = self.table.next_closed(now) {
+    /// Seals what is due, though not everything at once: clients wait in the meantime, what they send then is due at once
+    /// again, and so on. Says whether all was sealed.
+    fn seal_due(&mut self, now: i64) -> bool {
+        let mut left = SEALED_AT_ONCE.max(2 * self.table.take_completed());
+        while left > 0 || self.table.is_too_full() {
+            left = left.saturating_sub(1);
+            let Some(closed) = self.table.next_closed(now) else {
+                return true;
+            };
             let flushed = match closed.reason {
                 Reason::Completed => FlushReason::Completed,
                 Reason::Idle => FlushReason::Idle,
@@ -411,6 +427,7 @@ impl Gatherer {
             };
             self.render(closed, now, flushed);
         }
+        false
     }
 
     fn render(&mut self, closed: Closed<Hold>, now: i64, flushed: FlushReason) {
@@ -455,16 +472,25 @@ impl Gatherer {
 
     /// Gives what is rendered to every output; waits while they have enough.
     fn hand_over(&mut self) {
-        while !self.outbox.is_empty() && self.outbox.must_wait() {
+        let must_wait = !self.outbox.is_empty() && self.outbox.must_wait();
+        if must_wait {
+            self.wait_for_outputs();
+        }
+        self.outbox.hand_over();
+    }
+
+    fn wait_for_outputs(&mut self) {
+        self.brake.set_free(Free::Outputs, true);
+        while self.outbox.must_wait() {
             if self.stop.load(Ordering::Relaxed) {
                 // What is not handed over stays in the journal.
                 self.outbox.clear();
-                return;
+                break;
             }
             self.publish(false);
             std::thread::sleep(Duration::from_millis(2));
         }
-        self.outbox.hand_over();
+        self.brake.set_free(Free::Outputs, false);
     }
 
     fn publish(&self, idle: bool) {

@@ -37,6 +37,7 @@ pub use self::look::{Routed, route};
 pub use self::outputs::{Store, open_elasticsearch};
 pub use self::peek::Peek;
 pub use self::status::{Readiness, Status};
+use crate::brake::Brake;
 use crate::config::{Config, TraceConfig};
 use crate::input::forward::{self, BindError, Bound, Peers, Security, Tls, TlsError};
 use crate::journal::{self, Journal};
@@ -54,6 +55,8 @@ use self::vital::Vital;
 /// Shares of the memory limit: records that wait for gathering, open traces, documents that wait for outputs. The rest
 /// is for receive buffers and what the allocator keeps.
 const FEED_SHARE: u64 = 8;
+/// While gathering is busy no more than this share of it waits: so much stays in the processor's cache.
+const BRAKE_SHARE: u64 = 128;
 const TABLE_SHARE: u64 = 2;
 const OUTPUT_SHARE: u64 = 8;
 
@@ -114,6 +117,7 @@ pub struct Pipeline {
     journal: Journal,
     recovery: journal::Recovery,
     feed: Arc<Feed>,
+    brake: Arc<Brake>,
     dead_letter: Arc<DeadLetter>,
     outputs: Outputs,
     tls: Option<Arc<Tls>>,
@@ -132,7 +136,8 @@ impl Pipeline {
     /// [`BuildError`]; nothing is running then and nothing was changed but what recovery had to mend.
     pub async fn build(config: Config, metrics: Arc<Metrics>) -> Result<Self, BuildError> {
         make_folder(&config.data_dir)?;
-        let feed = Feed::new(share(config.memory_limit, FEED_SHARE));
+        let brake = Arc::new(Brake::new(share(config.memory_limit, BRAKE_SHARE)));
+        let feed = Feed::new(share(config.memory_limit, FEED_SHARE), Arc::clone(&brake));
         let options = journal::Options {
             dir: config.journal.dir.clone(),
             segment_bytes: config.journal.segment_bytes,
@@ -169,6 +174,7 @@ impl Pipeline {
             journal,
             recovery,
             feed,
+            brake,
             dead_letter: Arc::new(dead_letter),
             outputs,
             tls,
@@ -224,6 +230,7 @@ impl Pipeline {
             metrics,
             journal,
             feed,
+            brake,
             dead_letter,
             outputs,
             tls,
@@ -251,6 +258,7 @@ impl Pipeline {
             metrics: Arc::clone(&metrics),
             aside: Aside::new(dead_letter, Arc::clone(&metrics), account, Arc::clone(&give_up)),
             gauges: Arc::clone(&gauges),
+            brake: Arc::clone(&brake),
             stop: Arc::clone(&give_up),
         };
         let outlet = Outlet::new(Arc::clone(&feed), journal.clone());
@@ -267,6 +275,7 @@ impl Pipeline {
         let tasks = TaskTracker::new();
         let context = Arc::new(forward::Context {
             journal: journal.clone(),
+            brake,
             metrics,
             limits: frame_limits(&config),
             max_decompressed: size(config.forward.max_decompressed),

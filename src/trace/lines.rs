@@ -11,13 +11,13 @@ pub(super) const HEADER: usize = 36;
 /// The most that is reserved for lines to come.
 const MOST_AHEAD: usize = 4096;
 /// The length of a text that is not there.
-const NO_TEXT: u32 = u32::MAX;
+pub(super) const NO_TEXT: u32 = u32::MAX;
 
 /// A piece of the buffer of a trace.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Span {
-    at: u32,
-    len: u32,
+    pub(super) at: u32,
+    pub(super) len: u32,
 }
 
 impl Span {
@@ -178,49 +178,76 @@ impl Lines {
         }
     }
 
+    /// A line as another one has it, at the end.
+    pub(super) fn push_raw(&mut self, head: &Head, body: &[u8]) {
+        self.last = self.buffer.len();
+        self.count += 1;
+        self.buffer.extend_from_slice(&head.encode());
+        self.buffer.extend_from_slice(body);
+    }
+
+    /// Says how many bytes all records had as they came.
+    pub(super) fn set_received(&mut self, bytes: usize) {
+        self.received = bytes;
+    }
+
+    /// What stands before each line, and what behind that, in the order in which they came.
+    pub(super) fn raw(&self) -> impl Iterator<Item = (Head, &[u8])> {
+        let mut rest = self.buffer.as_slice();
+        std::iter::from_fn(move || {
+            let (head, behind) = rest.split_first_chunk()?;
+            let head = Head::decode(head);
+            let (body, behind) = behind.split_at_checked(head.body())?;
+            rest = behind;
+            Some((head, body))
+        })
+    }
+
     /// The lines in the order in which they came.
     pub(super) fn iter(&self) -> impl Iterator<Item = Line> {
         let mut at = 0;
-        std::iter::from_fn(move || {
-            let head = Head::decode(self.buffer.get(at..)?.first_chunk()?);
+        self.raw().map(move |(head, behind)| {
             let body = at + HEADER;
+            at = body + behind.len();
             let text = (head.text.len != NO_TEXT)
                 .then(|| Span::new(body + head.text.at as usize, head.text.len as usize));
-            let record = Span::new(body, head.record as usize);
-            // Without the record the text is what is left of it.
-            let kept = match (head.record, text) {
-                (0, Some(text)) => text.len as usize,
-                (length, _) => length as usize,
-            };
-            let metadata = Span::new(body + kept, head.metadata as usize);
-            at = body + kept + head.metadata as usize;
-            Some(Line {
+            Line {
                 time: head.time,
                 part: head.part,
                 position: head.position,
                 shape: ShapeId::from_u32(head.shape),
-                record,
-                metadata,
+                record: Span::new(body, head.record as usize),
+                metadata: Span::new(at - head.metadata as usize, head.metadata as usize),
                 text,
-            })
+            }
         })
     }
 }
 
 /// What stands before a line.
-struct Head {
-    time: i64,
-    part: u32,
-    position: u32,
-    shape: u32,
+pub(super) struct Head {
+    pub(super) time: i64,
+    pub(super) part: u32,
+    pub(super) position: u32,
+    pub(super) shape: u32,
     /// Length of the record; 0 when only its text is left (a record is never empty).
-    record: u32,
-    metadata: u32,
+    pub(super) record: u32,
+    pub(super) metadata: u32,
     /// Where the text begins behind the header, and its length.
-    text: Span,
+    pub(super) text: Span,
 }
 
 impl Head {
+    /// Bytes behind it: the record, or the text that is left of it, and the metadata.
+    #[inline]
+    pub(super) fn body(&self) -> usize {
+        let kept = match self.record {
+            0 if self.text.len != NO_TEXT => self.text.len,
+            length => length,
+        };
+        kept as usize + self.metadata as usize
+    }
+
     #[inline]
     fn encode(&self) -> [u8; HEADER] {
         let mut bytes = [0u8; HEADER];

@@ -1,6 +1,6 @@
 //! Gathering: the records of one trace become one document.
 //!
-//! * `table`: the open traces of a shard, and when they are sealed;
+//! * `table`: the open traces of a shard, and when they are sealed; `linger`: those that are complete and wait for stragglers (`pack`);
 //! * `document`: a sealed trace as JSON, rendered once from the received bytes (`fields`, `json`, `time`, `state`);
 //! * `union`: two documents of one trace made one; the rule by which every trace ends in exactly one document.
 //!
@@ -10,6 +10,8 @@ mod document;
 mod fields;
 mod json;
 mod lines;
+mod linger;
+mod pack;
 mod part;
 mod shape;
 mod state;

@@ -4,7 +4,8 @@
 //! thread. `H` is whatever must be held until a part is written (the journal's hold on the chunk).
 //!
 //! There is one idle timeout, so the order of last use is the order of expiry, and a least-recently-used list is all
-//! that is needed: no timer per trace.
+//! that is needed: no timer per trace. There is one linger as well: traces that are complete wait in the order in which
+//! they became so, packed (`linger`).
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -14,6 +15,7 @@ use smallvec::SmallVec;
 
 use super::document::{Gathered, PartInfo};
 use super::lines::{HEADER, Line, Lines, NewLine, Span};
+use super::linger::{Left, Lingering};
 use super::part::PartId;
 use super::shape::ShapeId;
 use super::state::Reason;
@@ -78,15 +80,17 @@ pub enum Added {
 /// An open trace.
 #[derive(Debug)]
 pub struct Trace<H> {
-    parts: SmallVec<[PartInfo; 2]>,
+    pub(super) parts: SmallVec<[PartInfo; 2]>,
     /// One for each part.
-    holds: Holds<H>,
-    lines: Lines,
-    tags: SmallVec<[Arc<str>; 1]>,
-    opened: i64,
-    last_seen: i64,
-    /// It stands in the queue of those that are due.
-    queued: bool,
+    pub(super) holds: Holds<H>,
+    pub(super) lines: Lines,
+    pub(super) tags: SmallVec<[Arc<str>; 1]>,
+    pub(super) opened: i64,
+    pub(super) last_seen: i64,
+    /// A record said that it is complete.
+    pub(super) completed: bool,
+    /// It is complete or too old, and stands among those that are due.
+    pub(super) queued: bool,
 }
 
 /// A trace id. Those of the usual lengths (32 hex digits, a UUID) lie where they are looked up.
@@ -111,8 +115,14 @@ pub struct Closed<H> {
 pub struct Table<H> {
     limits: Limits,
     open: LruCache<Key, Trace<H>, foldhash::quality::RandomState>,
-    /// Complete or too old, in the order in which they are due: the linger is the same for all.
+    /// Those of the open ones that became complete since they were settled, and when.
+    completed: Vec<(i64, Key)>,
+    lingering: Lingering<H>,
+    /// How many were settled since `take_completed`.
+    newly_completed: usize,
+    /// Those of the open ones that are too old, or complete without being among the lingering, as they are due.
     due: VecDeque<(i64, Reason, Key)>,
+    /// Bytes of the open ones.
     bytes: usize,
     lines: u64,
     /// Bytes of the lines of the traces that were closed last, on average.
@@ -126,6 +136,9 @@ impl<H> Table<H> {
         Self {
             limits,
             open,
+            completed: Vec::new(),
+            lingering: Lingering::new(),
+            newly_completed: 0,
             due: VecDeque::new(),
             bytes: 0,
             lines: 0,
@@ -133,22 +146,27 @@ impl<H> Table<H> {
         }
     }
 
-    /// Open traces.
+    /// Traces in it.
     pub fn len(&self) -> usize {
-        self.open.len()
+        self.open.len() + self.lingering.len()
     }
 
     /// Whether there is none.
     pub fn is_empty(&self) -> bool {
-        self.open.is_empty()
+        self.len() == 0
     }
 
-    /// Bytes of all open traces, with what they cost beyond their records.
+    /// Bytes of all traces, with what they cost beyond their records.
     pub fn bytes(&self) -> usize {
-        self.bytes
+        self.bytes + self.lingering.bytes()
     }
 
-    /// Records in all open traces.
+    /// Whether there are more traces, or more bytes of them, than there may be.
+    pub fn is_too_full(&self) -> bool {
+        self.len() > self.limits.max_traces || self.bytes() > self.limits.max_bytes
+    }
+
+    /// Records in all traces.
     pub fn lines(&self) -> u64 {
         self.lines
     }
@@ -156,49 +174,89 @@ impl<H> Table<H> {
     /// Puts a record into its trace, opening it if need be. `hold` is called when the record begins a part.
     pub fn add(&mut self, now: i64, incoming: &Incoming<'_>, hold: impl FnOnce() -> H) -> Added {
         let size = HEADER + incoming.record.len() + incoming.metadata.len();
+        let max_bytes = self.limits.max_trace_bytes;
         if let Some(trace) = self.open.get_mut(incoming.key) {
             let before = trace.cost();
-            let added = trace.add(now, incoming, hold, self.limits.max_trace_bytes, size);
+            let added = trace.add(now, incoming, hold, max_bytes, size);
             let cost = trace.cost();
             self.lines += u64::from(added == Added::Kept);
-            let age = now.saturating_sub(trace.opened);
-            let due = match (trace.queued, incoming.completes, age >= self.limits.max_age) {
-                (false, true, _) => Some((now.saturating_add(self.limits.linger), Reason::Completed)),
-                (false, false, true) => Some((now, Reason::MaxAge)),
-                _ => None,
-            };
-            trace.queued |= due.is_some();
             self.bytes = self.bytes + cost - before;
-            if let Some((due, reason)) = due {
-                let entry = (due, reason, Key::from_slice(incoming.key));
-                if reason == Reason::Completed {
-                    self.due.push_back(entry);
-                } else {
-                    self.due.push_front(entry);
+            if !trace.queued {
+                let too_old = now.saturating_sub(trace.opened) >= self.limits.max_age;
+                trace.queued = incoming.completes || too_old;
+                if incoming.completes {
+                    self.completed.push((now, Key::from_slice(incoming.key)));
+                } else if too_old {
+                    let key = Key::from_slice(incoming.key);
+                    self.due.push_front((now, Reason::MaxAge, key));
                 }
             }
             return added;
         }
         let key = Key::from_slice(incoming.key);
-        // A little more than usual, so that most traces never grow.
-        let lines = Lines::new(size, self.usual + self.usual / 8);
-        let mut trace = Trace::new(now, lines);
-        let added = trace.add(now, incoming, hold, self.limits.max_trace_bytes, size);
-        trace.queued = incoming.completes;
+        let mut trace = if let Some(Left { due, trace, .. }) = self.lingering.take(incoming.key) {
+            self.put_due(due, key.clone());
+            trace
+        } else {
+            // A little more than usual, so that most traces never grow.
+            Trace::new(now, Lines::new(size, self.usual + self.usual / 8))
+        };
+        let added = trace.add(now, incoming, hold, max_bytes, size);
         self.lines += u64::from(added == Added::Kept);
         self.bytes += trace.cost();
-        if incoming.completes {
-            let due = now.saturating_add(self.limits.linger);
-            self.due.push_back((due, Reason::Completed, key.clone()));
+        if incoming.completes && !trace.queued {
+            trace.queued = true;
+            self.completed.push((now, key.clone()));
         }
         self.open.push(key, trace);
         added
     }
 
+    /// Lays the traces that have become complete where they wait for stragglers. Better once for all records that came
+    /// together than after each: a trace that is open again costs more than one that still is.
+    pub fn settle(&mut self) {
+        let mut completed = std::mem::take(&mut self.completed);
+        self.newly_completed += completed.len();
+        for (since, key) in completed.drain(..) {
+            let due = since.saturating_add(self.limits.linger);
+            // One that was sealed for want of room in the meantime is not there any more.
+            let Some((key, trace)) = self.open.pop_entry(&*key) else {
+                continue;
+            };
+            if trace.queued && self.limits.linger > 0 && Lingering::takes(&key, &trace) {
+                self.bytes -= trace.cost();
+                self.lingering.push(&key, trace, due);
+            } else {
+                if trace.queued {
+                    self.put_due(due, key.clone());
+                }
+                self.open.push(key, trace);
+            }
+        }
+        self.completed = completed;
+    }
+
+    /// How many traces became complete since this was asked last.
+    pub fn take_completed(&mut self) -> usize {
+        std::mem::take(&mut self.newly_completed)
+    }
+
+    /// Remembers when a complete trace among the open ones is due.
+    fn put_due(&mut self, due: i64, key: Key) {
+        let at = self.due.partition_point(|(other, ..)| *other <= due);
+        self.due.insert(at, (due, Reason::Completed, key));
+    }
+
     /// The next trace that must be sealed by now: complete or too old, idle, or in the way of newer ones.
     /// Call it until it gives `None`, after each chunk and at each tick.
     pub fn next_closed(&mut self, now: i64) -> Option<Closed<H>> {
-        while self.due.front().is_some_and(|(due, ..)| *due <= now) {
+        self.settle();
+        let waits = |due: i64| due > now && due - now <= self.limits.linger;
+        // Of a clock that was set back nobody waits for the old time to come again.
+        if self.lingering.first_due().is_some_and(|due| !waits(due)) {
+            return self.close_lingering();
+        }
+        while self.due.front().is_some_and(|(due, ..)| !waits(*due)) {
             let Some((_, reason, key)) = self.due.pop_front() else {
                 break;
             };
@@ -212,44 +270,78 @@ impl<H> Table<H> {
             }
             self.open.push(key, trace);
         }
+        if self.is_too_full() {
+            // Those that are complete go first: most likely nothing of them is to come.
+            return self
+                .close_lingering()
+                .or_else(|| self.close_open(Reason::Evicted));
+        }
         let (_, oldest) = self.open.peek_lru()?;
-        let reason = if now.saturating_sub(oldest.last_seen) >= self.limits.idle_timeout && !oldest.queued {
-            Reason::Idle
-        } else if self.open.len() > self.limits.max_traces || self.bytes > self.limits.max_bytes {
-            Reason::Evicted
-        } else {
-            return None;
-        };
-        self.close_any(reason)
+        let idle = now.saturating_sub(oldest.last_seen) >= self.limits.idle_timeout;
+        (idle && !oldest.queued).then(|| self.close_open(Reason::Idle))?
     }
 
-    /// Closes the trace that was used least recently, whatever its age.
+    /// Closes a trace, whatever its age: the one that has been complete for the longest, or else the one that was used
+    /// least recently, for this reason.
     pub fn close_any(&mut self, reason: Reason) -> Option<Closed<H>> {
-        let (key, trace) = self.open.pop_lru()?;
-        Some(self.closed(key, trace, reason))
+        self.close_lingering().or_else(|| self.close_open(reason))
     }
 
     /// Closes all traces of which `pinned` says so of one of their holds.
     pub fn close_holding(&mut self, mut pinned: impl FnMut(&H) -> bool) -> Vec<Closed<H>> {
+        let left = self.lingering.take_holding(&mut pinned);
+        let mut all: Vec<_> = left.into_iter().map(|left| self.complete(left)).collect();
         let keys: Vec<Key> = self
             .open
             .iter()
             .filter(|(_, trace)| trace.holds.iter().any(&mut pinned))
             .map(|(key, _)| key.clone())
             .collect();
-        keys.iter()
-            .filter_map(|key| {
-                let (key, trace) = self.open.pop_entry(&**key)?;
-                Some(self.closed(key, trace, Reason::Evicted))
-            })
-            .collect()
+        all.extend(keys.iter().filter_map(|key| {
+            let (key, trace) = self.open.pop_entry(&**key)?;
+            Some(self.closed(key, trace, Reason::Evicted))
+        }));
+        all
     }
 
+    fn close_open(&mut self, reason: Reason) -> Option<Closed<H>> {
+        let (key, trace) = self.open.pop_lru()?;
+        Some(self.closed(key, trace, reason))
+    }
+
+    fn close_lingering(&mut self) -> Option<Closed<H>> {
+        let left = self.lingering.pop()?;
+        Some(self.complete(left))
+    }
+
+    /// Of a trace that lingered.
+    fn complete(&mut self, left: Left<H>) -> Closed<H> {
+        let Left { key, trace, .. } = left;
+        self.lines -= u64::from(trace.lines());
+        self.learn_size(&trace);
+        Closed {
+            key,
+            trace,
+            reason: Reason::Completed,
+        }
+    }
+
+    /// Of a trace that was among the open ones.
     fn closed(&mut self, key: Key, trace: Trace<H>, reason: Reason) -> Closed<H> {
         self.bytes -= trace.cost();
         self.lines -= u64::from(trace.lines());
-        self.usual = (self.usual * 15 + trace.lines.buffer().len()) / 16;
+        self.learn_size(&trace);
+        // That it is complete says more than why it had to go.
+        let reason = if trace.completed {
+            Reason::Completed
+        } else {
+            reason
+        };
         Closed { key, trace, reason }
+    }
+
+    fn learn_size(&mut self, trace: &Trace<H>) {
+        self.usual = (self.usual * 15 + trace.lines.buffer().len()) / 16;
     }
 }
 
@@ -262,6 +354,7 @@ impl<H> Trace<H> {
             tags: SmallVec::new(),
             opened: now,
             last_seen: now,
+            completed: false,
             queued: false,
         }
     }
@@ -284,6 +377,7 @@ impl<H> Trace<H> {
         size: usize,
     ) -> Added {
         self.last_seen = now;
+        self.completed |= incoming.completes;
         // The records of a part follow each other, so only the last part can be this record's.
         if self.parts.last().is_none_or(|part| part.id != incoming.part) {
             self.parts.push(PartInfo {

@@ -256,11 +256,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<'_, S> {
         }
         let bytes = self.split(run.end);
         metrics.input_bytes.inc_by(bytes.len() as u64);
+        let entering = self.context.brake.admit(bytes.len()).await;
         let receipt = self
             .context
             .journal
             .append(FORWARD_MESSAGES, bytes.clone())
             .await?;
+        drop(entering);
         let json = matches!(self.carrier, Carrier::Json { .. });
         let acks = Acks::new(
             receipt,

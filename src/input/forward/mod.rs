@@ -23,6 +23,7 @@ use forward_protocol::frame::Limits;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::brake::Brake;
 use crate::journal::Journal;
 use crate::metrics::Metrics;
 
@@ -38,6 +39,8 @@ pub const FORWARD_MESSAGES: u8 = 1;
 pub struct Context {
     /// Where messages become durable.
     pub journal: Journal,
+    /// Holds chunks up before they go there.
+    pub brake: Arc<Brake>,
     /// Counters.
     pub metrics: Arc<Metrics>,
     /// Limits of one message.

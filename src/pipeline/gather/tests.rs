@@ -185,6 +185,7 @@ fn gathered(payloads: impl IntoIterator<Item = Bytes>) -> BTreeMap<String, Value
         metrics: Arc::clone(&metrics),
         aside: Aside::new(dead_letter, metrics, account, Arc::clone(&stop)),
         gauges: Arc::default(),
+        brake: Arc::new(Brake::new(1)),
         stop,
     };
     let mut settings = super::super::settings(&crate::config::Config::default());
@@ -200,7 +201,7 @@ fn gathered(payloads: impl IntoIterator<Item = Bytes>) -> BTreeMap<String, Value
             released: false,
         });
     }
-    let feed = Feed::new(1);
+    let feed = Feed::new(1, Arc::new(Brake::new(1)));
     feed.close();
     gatherer.run(Outlet::new(feed, journal));
     let mut documents = BTreeMap::new();
@@ -265,6 +266,11 @@ fn plainly(chunks: &[Chunk]) -> BTreeMap<String, Value> {
         lines.sort_by_key(|(ms, number, position, ..)| (*ms, *number, *position));
         let mut document = Map::new();
         let (mut texts, mut best, mut all_metadata) = (Vec::new(), TEXT.len(), Map::new());
+        let is_completion = |value: &Value| value.as_str() == Some("request completed");
+        let completed = lines.iter().any(|(.., fields, _)| {
+            TEXT.iter()
+                .any(|name| fields.get(*name).is_some_and(is_completion))
+        });
         for (.., fields, metadata) in &lines {
             let text = TEXT
                 .iter()
@@ -295,7 +301,7 @@ fn plainly(chunks: &[Chunk]) -> BTreeMap<String, Value> {
         document.insert("traceId".into(), id.into());
         document.insert("@timestamp".into(), time(first));
         let mut about = json!({
-            "reason": "shutdown", "lines": lines.len(), "last": time(last), "durationMs": last - first,
+            "reason": if completed { "completed" } else { "shutdown" }, "lines": lines.len(), "last": time(last), "durationMs": last - first,
             "tags": tags, "parts": parts.len(), "late": 0,
         });
         if !all_metadata.is_empty() {

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize};
 use forward_protocol::frame::Limits as FrameLimits;
 use tokio::sync::mpsc;
 
+use crate::brake::Brake;
 use crate::config::Rule;
 use crate::journal::Journal;
 use crate::metrics::Metrics;
@@ -51,5 +52,6 @@ pub(crate) struct Wiring {
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) aside: Aside,
     pub(crate) gauges: Arc<Gauges>,
+    pub(crate) brake: Arc<Brake>,
     pub(crate) stop: Arc<AtomicBool>,
 }

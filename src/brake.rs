@@ -1,0 +1,169 @@
+//! The brake: a client waits a moment before its chunk goes on while gathering is busy with what came before.
+//!
+//! Owns when it is on. Without it intake, which costs less than gathering, would run ahead of it: memory would fill, and
+//! everything would be read when the processor's cache has lost it. It is on only while gathering works as fast as it
+//! can. When it waits for an output, or reads from the journal, nobody is held up: then the journal takes what comes,
+//! and acks stay fast. Does not know what waits.
+
+use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use tokio::sync::Notify;
+use tokio::time::{Instant, timeout_at};
+
+/// The longest that a chunk is held up. It is there for what nobody thought of: gathering goes on all the time.
+const LONGEST: Duration = Duration::from_secs(1);
+
+/// Why nobody is held up.
+#[derive(Clone, Copy, Debug)]
+#[repr(u8)]
+pub enum Free {
+    /// What comes now is read from the journal later.
+    Behind = 1,
+    /// The outputs have enough.
+    Outputs = 2,
+}
+
+/// See above.
+#[derive(Debug)]
+pub struct Brake {
+    limit: usize,
+    /// Bytes that wait to be gathered.
+    waiting: AtomicUsize,
+    /// Bytes that are on their way there.
+    entering: AtomicUsize,
+    free: AtomicU8,
+    room: Notify,
+}
+
+/// Bytes on their way; to be kept until they are counted as waiting, or lost.
+#[derive(Debug)]
+#[must_use = "the bytes count for as long as this is kept"]
+pub struct Entering<'a> {
+    brake: &'a Brake,
+    bytes: usize,
+}
+
+impl Brake {
+    /// Holds chunks up while more than `limit` bytes wait.
+    pub fn new(limit: usize) -> Self {
+        Self {
+            limit,
+            waiting: AtomicUsize::new(0),
+            entering: AtomicUsize::new(0),
+            free: AtomicU8::new(0),
+            room: Notify::new(),
+        }
+    }
+
+    /// Returns when so many bytes may go on.
+    pub async fn admit(&self, bytes: usize) -> Entering<'_> {
+        if !self.has_room() {
+            self.wait().await;
+        }
+        self.entering.fetch_add(bytes, Ordering::Relaxed);
+        if self.has_room() {
+            // Of many that wait one is woken at a time.
+            self.room.notify_one();
+        }
+        Entering { brake: self, bytes }
+    }
+
+    async fn wait(&self) {
+        let until = Instant::now() + LONGEST;
+        loop {
+            let notified = self.room.notified();
+            tokio::pin!(notified);
+            // From here on no call is missed.
+            notified.as_mut().enable();
+            if self.has_room() || timeout_at(until, notified).await.is_err() {
+                return;
+            }
+        }
+    }
+
+    fn has_room(&self) -> bool {
+        self.free.load(Ordering::Relaxed) != 0
+            || self.waiting.load(Ordering::Relaxed) + self.entering.load(Ordering::Relaxed) < self.limit
+    }
+
+    /// Says how many bytes wait now.
+    pub fn set_waiting(&self, bytes: usize) {
+        self.waiting.store(bytes, Ordering::Relaxed);
+        if self.has_room() {
+            self.room.notify_one();
+        }
+    }
+
+    /// Says whether nobody is to be held up for this reason.
+    pub fn set_free(&self, why: Free, free: bool) {
+        let bit = why as u8;
+        if free {
+            self.free.fetch_or(bit, Ordering::Relaxed);
+            self.room.notify_waiters();
+        } else {
+            self.free.fetch_and(!bit, Ordering::Relaxed);
+        }
+    }
+}
+
+impl Drop for Entering<'_> {
+    fn drop(&mut self) {
+        self.brake.entering.fetch_sub(self.bytes, Ordering::Relaxed);
+        if self.brake.has_room() {
+            self.brake.room.notify_one();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::Future;
+    use std::task::{Context, Waker};
+
+    use super::*;
+
+    fn is_ready(admission: std::pin::Pin<&mut impl Future>) -> bool {
+        admission.poll(&mut Context::from_waker(Waker::noop())).is_ready()
+    }
+
+    #[tokio::test]
+    async fn chunks_wait_while_much_waits_and_go_on_one_after_the_other() {
+        let brake = Brake::new(100);
+        let first = brake.admit(100).await;
+        let (second, third) = (brake.admit(70), brake.admit(70));
+        tokio::pin!(second, third);
+        assert!(!is_ready(second.as_mut()) && !is_ready(third.as_mut()));
+        brake.set_waiting(100);
+        drop(first);
+        assert!(!is_ready(second.as_mut()), "they wait to be gathered now");
+        brake.set_waiting(60);
+        let second = second.await;
+        assert!(!is_ready(third.as_mut()), "the second took the room");
+        drop(second);
+        let _third = third.await;
+    }
+
+    #[tokio::test]
+    async fn nobody_waits_for_outputs_or_for_the_disk() {
+        let brake = Brake::new(100);
+        brake.set_waiting(1000);
+        for why in [Free::Behind, Free::Outputs] {
+            let (one, two) = (brake.admit(10), brake.admit(10));
+            tokio::pin!(one, two);
+            assert!(!is_ready(one.as_mut()) && !is_ready(two.as_mut()));
+            brake.set_free(why, true);
+            assert!(is_ready(one.as_mut()) && is_ready(two.as_mut()));
+            brake.set_free(why, false);
+        }
+    }
+
+    #[tokio::test]
+    async fn nobody_waits_for_ever() {
+        let brake = Brake::new(100);
+        brake.set_waiting(1000);
+        let began = Instant::now();
+        let _late = brake.admit(10).await;
+        assert!(began.elapsed() >= LONGEST);
+    }
+}
