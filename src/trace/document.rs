@@ -6,13 +6,15 @@
 
 use std::sync::Arc;
 
+use smallvec::SmallVec;
+
 use super::fields::{Fields, Names};
 use super::json::{self, Head, write_escaped, write_string};
 use super::lines::Line;
 use super::part::PartId;
 use super::shape::{Role, Shape, ShapeId, Shapes};
 use super::state::{LineState, PartState, Place, Reason, Writer};
-use super::time::write_rfc3339;
+use super::time::Rfc3339;
 
 /// One part of a trace that is being sealed.
 #[derive(Clone, Copy, Debug)]
@@ -75,6 +77,7 @@ pub struct Extent {
 /// Renders documents; holds scratch space that is used again.
 #[derive(Debug, Default)]
 pub struct Renderer {
+    times: Rfc3339,
     state: Vec<u8>,
     text_lengths: Vec<Option<u32>>,
 }
@@ -109,7 +112,7 @@ impl Renderer {
         let count = trace.lines.len();
         head(out, first);
         let at = out.len();
-        begin(out, first, names.key(), trace.key);
+        begin(out, &mut self.times, first, names.key(), trace.key);
 
         let shape = Self::only_shape(trace).and_then(|id| shapes.get(id));
         let mut fields = Fields::default();
@@ -180,7 +183,7 @@ impl Renderer {
             late,
             truncated: total.saturating_sub(kept),
         };
-        write_about(out, &about);
+        write_about(out, &mut self.times, &about);
         if !metadata.list.is_empty() {
             out.extend_from_slice(b",\"metadata\":{");
             for (number, field) in metadata.list.iter().enumerate() {
@@ -304,7 +307,7 @@ impl Renderer {
         } = *single;
         let at = out.len();
         out.extend_from_slice(b"{\"@timestamp\":\"");
-        write_rfc3339(out, time);
+        self.times.write(out, time);
         out.push(b'"');
         if let Some(shape) = shape {
             write_all_fields(out, shape, record);
@@ -341,12 +344,12 @@ fn write_fields(out: &mut Vec<u8>, shape: &Shape, record: &[u8]) {
         return;
     };
     for slot in shape.slots() {
-        let Some((_, value)) = json::head(record, at) else {
+        let Some(value) = json::after_scalar(record, at) else {
             return;
         };
         at = if matches!(slot.role(), Role::Joined | Role::Id { own: true }) {
-            match json::head(record, value) {
-                Some((_, next)) => next,
+            match json::after_scalar(record, value) {
+                Some(next) => next,
                 None => return,
             }
         } else {
@@ -362,7 +365,7 @@ fn write_all_fields(out: &mut Vec<u8>, shape: &Shape, record: &[u8]) {
         return;
     };
     for slot in shape.slots() {
-        let Some((_, value)) = json::head(record, at) else {
+        let Some(value) = json::after_scalar(record, at) else {
             return;
         };
         out.extend_from_slice(slot.json());
@@ -370,26 +373,16 @@ fn write_all_fields(out: &mut Vec<u8>, shape: &Shape, record: &[u8]) {
     }
 }
 
-/// The position that is expected next in each part; most traces have one or two.
-enum Expected {
-    One(u32),
-    Many(Vec<u32>),
-}
+/// The position that is expected next in each part; most traces have few.
+struct Expected(SmallVec<[u32; 8]>);
 
 impl Expected {
     fn new(parts: usize) -> Self {
-        if parts <= 1 {
-            Self::One(0)
-        } else {
-            Self::Many(vec![0; parts])
-        }
+        Self(SmallVec::from_elem(0, parts))
     }
 
     fn next(&mut self, part: u32, position: u32) -> u32 {
-        let slot = match self {
-            Self::One(slot) => Some(slot),
-            Self::Many(slots) => slots.get_mut(part as usize),
-        };
+        let slot = self.0.get_mut(part as usize);
         slot.map_or(0, |slot| std::mem::replace(slot, position.wrapping_add(1)))
     }
 }
@@ -404,16 +397,16 @@ fn sort(lines: &mut [Line], parts: &[PartInfo]) {
             line.position,
         )
     };
-    // Nearly always they are in order already.
-    if !lines.is_sorted_by_key(key) {
+    // Nearly always they are in order already, and their times say so.
+    if !lines.is_sorted_by(|a, b| a.time < b.time || (a.time == b.time && key(a) <= key(b))) {
         lines.sort_by_key(key);
     }
 }
 
 /// `{"@timestamp":"…","traceId":"…"`
-pub(crate) fn begin(out: &mut Vec<u8>, first: i64, key_name: &str, key: &[u8]) {
+pub(crate) fn begin(out: &mut Vec<u8>, times: &mut Rfc3339, first: i64, key_name: &str, key: &[u8]) {
     out.extend_from_slice(b"{\"@timestamp\":\"");
-    write_rfc3339(out, first);
+    times.write(out, first);
     out.extend_from_slice(b"\",");
     write_string(out, key_name.as_bytes());
     out.push(b':');
@@ -421,7 +414,7 @@ pub(crate) fn begin(out: &mut Vec<u8>, first: i64, key_name: &str, key: &[u8]) {
 }
 
 /// `,"windrow":{"reason":"…",…`, left open for metadata and state.
-pub(crate) fn write_about<T: AsRef<str>>(out: &mut Vec<u8>, about: &About<'_, T>) {
+pub(crate) fn write_about<T: AsRef<str>>(out: &mut Vec<u8>, times: &mut Rfc3339, about: &About<'_, T>) {
     let number = |out: &mut Vec<u8>, name: &[u8], value: u64| {
         out.extend_from_slice(name);
         out.extend_from_slice(itoa::Buffer::new().format(value).as_bytes());
@@ -431,7 +424,7 @@ pub(crate) fn write_about<T: AsRef<str>>(out: &mut Vec<u8>, about: &About<'_, T>
     out.push(b'"');
     number(out, b",\"lines\":", about.lines as u64);
     out.extend_from_slice(b",\"last\":\"");
-    write_rfc3339(out, about.last);
+    times.write(out, about.last);
     number(
         out,
         b"\",\"durationMs\":",

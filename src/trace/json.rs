@@ -6,12 +6,15 @@
 //! Reads only values that were checked before (`forward_protocol` walks every record at intake); on others it
 //! writes `null` and never panics.
 
+mod escape;
+
 use std::borrow::Cow;
 use std::io::Write as _;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 
+pub(crate) use self::escape::{write_escaped, write_string};
 use super::time::{SECOND_NS, write_rfc3339};
 
 /// How deep a value may be nested; deeper ones were refused at intake.
@@ -122,6 +125,15 @@ fn sized(buf: &[u8], at: usize, width: u8, extra: usize) -> Option<(&[u8], usize
     Some((buf.get(from..end)?, end))
 }
 
+/// Where the value at `at` ends, which is no array and no map; quick for short strings.
+#[inline]
+pub(crate) fn after_scalar(buf: &[u8], at: usize) -> Option<usize> {
+    match *buf.get(at)? {
+        marker @ 0xa0..=0xbf => Some(at + 1 + usize::from(marker & 0x1f)),
+        _ => head(buf, at).map(|(_, next)| next),
+    }
+}
+
 /// Where the value at `at` ends.
 pub(crate) fn skip(buf: &[u8], at: usize) -> Option<usize> {
     let mut at = at;
@@ -140,7 +152,24 @@ pub(crate) fn skip(buf: &[u8], at: usize) -> Option<usize> {
 }
 
 /// Appends the JSON text of the value that begins at `at`; gives where it ends (the end of `buf` for a damaged one).
+#[inline]
 pub(crate) fn write_value(out: &mut Vec<u8>, buf: &[u8], at: usize) -> usize {
+    // What most values are.
+    match buf.get(at) {
+        Some(marker @ 0xa0..=0xbf) => {
+            let from = at + 1;
+            let end = from + usize::from(marker & 0x1f);
+            if let Some(text) = buf.get(from..end) {
+                write_string(out, text);
+                return end;
+            }
+        }
+        Some(number @ 0..=0x7f) => {
+            write_unsigned(out, u64::from(*number));
+            return at + 1;
+        }
+        _ => {}
+    }
     write_nested(out, buf, at, 0)
 }
 
@@ -153,14 +182,12 @@ fn write_nested(out: &mut Vec<u8>, buf: &[u8], at: usize, depth: u32) -> usize {
         Head::Nil => out.extend_from_slice(b"null"),
         Head::Bool(true) => out.extend_from_slice(b"true"),
         Head::Bool(false) => out.extend_from_slice(b"false"),
-        Head::Unsigned(n) => out.extend_from_slice(itoa::Buffer::new().format(n).as_bytes()),
+        Head::Unsigned(n) => write_unsigned(out, n),
         Head::Signed(n) => out.extend_from_slice(itoa::Buffer::new().format(n).as_bytes()),
         Head::Single(n) if n.is_finite() => {
             out.extend_from_slice(ryu::Buffer::new().format_finite(n).as_bytes());
         }
-        Head::Double(n) if n.is_finite() => {
-            out.extend_from_slice(ryu::Buffer::new().format_finite(n).as_bytes());
-        }
+        Head::Double(n) if n.is_finite() => write_double(out, n),
         Head::Single(_) | Head::Double(_) => out.extend_from_slice(b"null"),
         Head::Str(text) => write_string(out, text),
         Head::Bin(bytes) => write_binary(out, bytes),
@@ -169,6 +196,53 @@ fn write_nested(out: &mut Vec<u8>, buf: &[u8], at: usize, depth: u32) -> usize {
         Head::Map(n) => return write_map(out, buf, next, n, depth),
     }
     next
+}
+
+/// Appends a number.
+#[inline]
+pub(crate) fn write_unsigned(out: &mut Vec<u8>, n: u64) {
+    if n < 10 {
+        out.push(b'0' + n as u8);
+    } else {
+        out.extend_from_slice(itoa::Buffer::new().format(n).as_bytes());
+    }
+}
+
+/// Appends a finite number in the fewest digits that read back as it, as ryu does.
+#[inline]
+fn write_double(out: &mut Vec<u8>, n: f64) {
+    if !write_thousandths(out, n) {
+        out.extend_from_slice(ryu::Buffer::new().format_finite(n).as_bytes());
+    }
+}
+
+/// Appends a number of up to nine digits before and three behind the point, which is what most of those in logs are; `false`
+/// for any other.
+///
+/// A decimal number of at most 15 digits is the only one so short that reads back as its double, so that when `n` is one
+/// of thousandths, these are its digits; and it is one when dividing them gives it again, since that is rounded exactly.
+#[inline]
+fn write_thousandths(out: &mut Vec<u8>, n: f64) -> bool {
+    if !(0.001..1e9).contains(&n) {
+        return false;
+    }
+    let thousandths = (n * 1000.0 + 0.5) as u64;
+    if thousandths as f64 / 1000.0 != n {
+        return false;
+    }
+    write_unsigned(out, thousandths / 1000);
+    let fraction = (thousandths % 1000) as u32;
+    let digit = |n: u32| b'0' + (n % 10) as u8;
+    let digits = [b'.', digit(fraction / 100), digit(fraction / 10), digit(fraction)];
+    // One digit stays, others only up to the last that is not 0.
+    let length = match (digits[2], digits[3]) {
+        (b'0', b'0') => 2,
+        (_, b'0') => 3,
+        _ => 4,
+    };
+    out.extend_from_slice(&digits);
+    out.truncate(out.len() - digits.len() + length);
+    true
 }
 
 fn write_array(out: &mut Vec<u8>, buf: &[u8], mut at: usize, n: u32, depth: u32) -> usize {
@@ -292,119 +366,6 @@ fn extension_time(kind: i8, data: &[u8]) -> Option<i64> {
     seconds.checked_mul(SECOND_NS)?.checked_add(nanos)
 }
 
-/// Appends `text` as a JSON string with its quotes. Invalid UTF-8 is replaced by U+FFFD.
-#[inline]
-pub(crate) fn write_string(out: &mut Vec<u8>, text: &[u8]) {
-    out.push(b'"');
-    write_escaped(out, text);
-    out.push(b'"');
-}
-
-/// Appends `text` as the inside of a JSON string; gives how many bytes of UTF-8 it is unescaped.
-pub(crate) fn write_escaped(out: &mut Vec<u8>, text: &[u8]) -> usize {
-    // Most texts are ASCII and need no escapes, which one look at eight bytes at a time tells.
-    let plain = plain_prefix(text);
-    if plain == text.len() {
-        out.extend_from_slice(text);
-        return text.len();
-    }
-    if text.is_ascii() || std::str::from_utf8(text).is_ok() {
-        escape(out, text, plain);
-        text.len()
-    } else {
-        let text = String::from_utf8_lossy(text);
-        escape(out, text.as_bytes(), 0);
-        text.len()
-    }
-}
-
-/// How many bytes at the front are ASCII and need no escape; may stop up to seven bytes early.
-#[inline]
-fn plain_prefix(text: &[u8]) -> usize {
-    const HIGHS: u64 = 0x8080_8080_8080_8080;
-    let is_plain = |word: u64| word & HIGHS == 0 && !needs_escape(word);
-    let mut at = 0;
-    while let Some(word) = array::<8>(text, at) {
-        if !is_plain(u64::from_le_bytes(word)) {
-            return at;
-        }
-        at += 8;
-    }
-    // The last bytes, as a word that is filled up with what is plain.
-    let mut word = [b' '; 8];
-    let rest = text.get(at..).unwrap_or_default();
-    for (to, from) in word.iter_mut().zip(rest) {
-        *to = *from;
-    }
-    if is_plain(u64::from_le_bytes(word)) {
-        text.len()
-    } else {
-        at
-    }
-}
-
-const fn escapes() -> [u8; 256] {
-    let mut table = [0u8; 256];
-    let mut i = 0;
-    while i < 0x20 {
-        table[i] = b'u';
-        i += 1;
-    }
-    table[0x08] = b'b';
-    table[0x09] = b't';
-    table[0x0a] = b'n';
-    table[0x0c] = b'f';
-    table[0x0d] = b'r';
-    table[b'"' as usize] = b'"';
-    table[b'\\' as usize] = b'\\';
-    table
-}
-
-static ESCAPES: [u8; 256] = escapes();
-
-/// Escapes `text`, of which so many bytes at the front are known to need none.
-fn escape(out: &mut Vec<u8>, text: &[u8], plain: usize) {
-    let mut from = 0;
-    let mut at = plain;
-    while at < text.len() {
-        // Eight bytes at a time while nothing in them needs escaping.
-        if let Some(word) = array::<8>(text, at)
-            && !needs_escape(u64::from_le_bytes(word))
-        {
-            at += 8;
-            continue;
-        }
-        let stop = (at + 8).min(text.len());
-        while at < stop {
-            let byte = text[at];
-            let code = ESCAPES[usize::from(byte)];
-            if code != 0 {
-                out.extend_from_slice(&text[from..at]);
-                if code == b'u' {
-                    const HEX: &[u8; 16] = b"0123456789abcdef";
-                    let (high, low) = (HEX[usize::from(byte >> 4)], HEX[usize::from(byte & 15)]);
-                    out.extend_from_slice(&[b'\\', b'u', b'0', b'0', high, low]);
-                } else {
-                    out.extend_from_slice(&[b'\\', code]);
-                }
-                from = at + 1;
-            }
-            at += 1;
-        }
-    }
-    out.extend_from_slice(&text[from..]);
-}
-
-/// Whether one of the eight bytes is below 0x20, a quote or a backslash.
-#[inline]
-fn needs_escape(word: u64) -> bool {
-    const ONES: u64 = 0x0101_0101_0101_0101;
-    const HIGHS: u64 = 0x8080_8080_8080_8080;
-    let zero_byte = |w: u64| w.wrapping_sub(ONES) & !w & HIGHS;
-    let below_space = word.wrapping_sub(ONES * 0x20) & !word & HIGHS;
-    below_space | zero_byte(word ^ (ONES * b'"' as u64)) | zero_byte(word ^ (ONES * b'\\' as u64)) != 0
-}
-
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -466,12 +427,62 @@ mod tests {
         assert_eq!(value["a"], 20);
     }
 
+    fn as_ryu(n: f64) {
+        let mut out = Vec::new();
+        write_double(&mut out, n);
+        assert_eq!(
+            String::from_utf8(out).unwrap(),
+            ryu::Buffer::new().format_finite(n)
+        );
+    }
+
+    #[test]
+    fn doubles_are_written_as_ryu_writes_them() {
+        let edges = [
+            0.0,
+            -0.0,
+            0.001,
+            0.0005,
+            0.000_999_999_999_999_999_9,
+            0.01,
+            0.1,
+            0.3,
+            0.1 + 0.2,
+            1.0,
+            999_999_999.999,
+        ];
+        let large = [
+            1e9,
+            999_999_999.999_5,
+            1e15,
+            1e16,
+            1e17,
+            1.5e300,
+            f64::MAX,
+            f64::MIN_POSITIVE,
+            f64::EPSILON,
+        ];
+        for n in edges.into_iter().chain(large) {
+            for n in [n, -n, n.next_up(), n.next_down(), n * 0.5] {
+                if n.is_finite() {
+                    as_ryu(n);
+                }
+            }
+        }
+        for thousandths in 0..20_000 {
+            as_ryu(f64::from(thousandths) / 1000.0);
+            as_ryu(f64::from(thousandths) * 0.001);
+        }
+    }
+
     proptest! {
         #[test]
-        fn strings_are_what_serde_json_reads_back(text in prop_oneof![".*", "[ -~]{0,20}[\"\\\\\n\u{1f}\u{7f}é]?[ -~]{0,20}"]) {
-            let mut out = Vec::new();
-            write_string(&mut out, text.as_bytes());
-            prop_assert_eq!(serde_json::from_slice::<String>(&out).unwrap(), text);
+        fn any_double_is_written_as_ryu_writes_it(n in any::<f64>(), thousandths in 0..2_000_000_000_000u64, steps in -3i64..=3) {
+            if n.is_finite() {
+                as_ryu(n);
+            }
+            // Those that are nearly thousandths, too.
+            as_ryu(f64::from_bits((thousandths as f64 / 1000.0).to_bits().saturating_add_signed(steps)));
         }
 
         #[test]

@@ -12,9 +12,12 @@
 //!
 //! Every number is a LEB128 varint; signed ones are zigzag coded. One line costs about 6 to 9 bytes.
 
+mod write;
+
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
+pub(crate) use self::write::Writer;
 use super::part::PartId;
 
 /// The name of the field that holds the trace id, unless a document says otherwise.
@@ -128,105 +131,6 @@ pub(crate) enum StateError {
     /// Cut short or changed.
     #[error("windrow.state is damaged at byte {0}")]
     Damaged(usize),
-}
-
-/// Writes a state piece by piece, so that the hot path needs no `State` value.
-pub(crate) struct Writer<'a> {
-    out: &'a mut Vec<u8>,
-    unit: i64,
-    last_received: i64,
-    last_time: i64,
-}
-
-impl<'a> Writer<'a> {
-    /// Begins in `out`, which is a scratch buffer: its content is replaced.
-    pub(crate) fn begin(
-        out: &'a mut Vec<u8>,
-        key_name: &str,
-        text_name: Option<&str>,
-        reason: Reason,
-        sealed_at: i64,
-        parts: usize,
-    ) -> Self {
-        out.clear();
-        let mut flags = 0;
-        if key_name != DEFAULT_KEY {
-            flags |= HAS_KEY_NAME;
-        }
-        if let Some(name) = text_name {
-            flags |= HAS_TEXT;
-            if name != DEFAULT_TEXT {
-                flags |= HAS_TEXT_NAME;
-            }
-        }
-        out.extend_from_slice(&[VERSION, flags]);
-        if flags & HAS_KEY_NAME != 0 {
-            put_text(out, key_name);
-        }
-        if let Some(name) = text_name.filter(|_| flags & HAS_TEXT_NAME != 0) {
-            put_text(out, name);
-        }
-        out.push(reason as u8);
-        put(out, zigzag(sealed_at));
-        put(out, parts as u64);
-        Self {
-            out,
-            unit: 1,
-            last_received: 0,
-            last_time: 0,
-        }
-    }
-
-    pub(crate) fn part(&mut self, part: &PartState) {
-        self.out.extend_from_slice(&part.id.0);
-        put(self.out, zigzag(part.received.wrapping_sub(self.last_received)));
-        self.last_received = part.received;
-        put(self.out, u64::from(part.total));
-    }
-
-    /// Begins the lines; `times` are all of them, to choose the unit.
-    pub(crate) fn lines(&mut self, times: impl ExactSizeIterator<Item = i64>) {
-        put(self.out, times.len() as u64);
-        let mut at = 0;
-        for time in times {
-            while time % UNITS[at] != 0 {
-                at += 1;
-            }
-        }
-        self.unit = UNITS[at];
-        self.out.push(at as u8);
-    }
-
-    /// `expected` is the position that follows the last line of the same part.
-    pub(crate) fn line(&mut self, line: &LineState, expected: u32) {
-        let time = line.time / self.unit;
-        put(self.out, zigzag(time.wrapping_sub(self.last_time)));
-        self.last_time = time;
-        put(self.out, u64::from(line.part));
-        put(self.out, zigzag(i64::from(line.position) - i64::from(expected)));
-        put(self.out, line.text.map_or(0, |length| u64::from(length) + 1));
-    }
-
-    pub(crate) fn older(&mut self, count: usize) {
-        put(self.out, count as u64);
-    }
-
-    pub(crate) fn older_field(&mut self, place: Place, name: &[u8], line: u32) {
-        self.out.push(place as u8);
-        put(self.out, name.len() as u64);
-        self.out.extend_from_slice(name);
-        put(self.out, u64::from(line));
-    }
-
-    /// Appends the text form to `json`.
-    pub(crate) fn finish(self, json: &mut Vec<u8>) {
-        let from = json.len();
-        json.resize(from + self.out.len().div_ceil(3) * 4, 0);
-        let written = URL_SAFE_NO_PAD
-            .encode_slice(&*self.out, &mut json[from..])
-            .unwrap_or(0);
-        json.truncate(from + written);
-    }
 }
 
 impl State {
@@ -407,23 +311,6 @@ impl Cursor<'_> {
         self.at += length;
         String::from_utf8(piece.to_vec()).map_err(|_| StateError::Damaged(self.at))
     }
-}
-
-fn put(out: &mut Vec<u8>, mut value: u64) {
-    while value >= 0x80 {
-        out.push(value as u8 | 0x80);
-        value >>= 7;
-    }
-    out.push(value as u8);
-}
-
-fn put_text(out: &mut Vec<u8>, text: &str) {
-    put(out, text.len() as u64);
-    out.extend_from_slice(text.as_bytes());
-}
-
-fn zigzag(value: i64) -> u64 {
-    ((value << 1) ^ (value >> 63)) as u64
 }
 
 fn unzigzag(value: u64) -> i64 {

@@ -10,38 +10,75 @@ pub(crate) const SECOND_NS: i64 = 1_000_000_000;
 /// Appends `ns` (Unix nanoseconds) as `2026-11-21T09:20:00.123Z`: three digits of fraction when that is exact,
 /// nine otherwise. Years 1677 to 2262, the range of an `i64` of nanoseconds.
 pub(crate) fn write_rfc3339(out: &mut Vec<u8>, ns: i64) {
-    let seconds = ns.div_euclid(SECOND_NS);
-    let nanos = ns.rem_euclid(SECOND_NS) as u32;
-    let (year, month, day) = civil(seconds.div_euclid(DAY_S));
-    let of_day = seconds.rem_euclid(DAY_S) as u32;
-    // Rebuilding the text digit by digit costs a fifth of a general formatter: there are two of these a document.
-    let mut text = *b"0000-00-00T00:00:00.000000000Z";
-    digits(&mut text[0..4], year as u32);
-    digits(&mut text[5..7], month);
-    digits(&mut text[8..10], day);
-    digits(&mut text[11..13], of_day / 3600);
-    digits(&mut text[14..16], of_day / 60 % 60);
-    digits(&mut text[17..19], of_day % 60);
-    if nanos.is_multiple_of(1_000_000) {
-        digits(&mut text[20..23], nanos / 1_000_000);
-        text[23] = b'Z';
-        out.extend_from_slice(&text[..24]);
-    } else {
-        digits(&mut text[20..29], nanos);
-        out.extend_from_slice(&text);
+    Rfc3339::default().write(out, ns);
+}
+
+/// Writes times as [`write_rfc3339`] does, and remembers the text of the second that it wrote last: most documents are
+/// of the same second as the one before.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Rfc3339 {
+    second: i64,
+    /// With room for the fraction.
+    text: [u8; 30],
+}
+
+impl Default for Rfc3339 {
+    fn default() -> Self {
+        Self {
+            second: 0,
+            text: *b"1970-01-01T00:00:00.000000000Z",
+        }
     }
+}
+
+impl Rfc3339 {
+    pub(crate) fn write(&mut self, out: &mut Vec<u8>, ns: i64) {
+        let second = ns.div_euclid(SECOND_NS);
+        let nanos = ns.rem_euclid(SECOND_NS) as u32;
+        if second != self.second {
+            self.set(second);
+        }
+        let mut text = self.text;
+        let (millis, rest) = (nanos / 1_000_000, nanos % 1_000_000);
+        let [_, a, b, c] = four_digits(millis);
+        text[20..23].copy_from_slice(&[a, b, c]);
+        if rest == 0 {
+            text[23] = b'Z';
+            out.extend_from_slice(&text[..24]);
+        } else {
+            text[23..25].copy_from_slice(&two_digits(rest / 10_000));
+            text[25..29].copy_from_slice(&four_digits(rest % 10_000));
+            out.extend_from_slice(&text);
+        }
+    }
+
+    #[inline(never)]
+    fn set(&mut self, second: i64) {
+        self.second = second;
+        let (year, month, day) = civil(second.div_euclid(DAY_S));
+        let of_day = second.rem_euclid(DAY_S) as u32;
+        let mut put = |at: usize, digits: &[u8]| self.text[at..at + digits.len()].copy_from_slice(digits);
+        put(0, &four_digits(year as u32));
+        put(5, &two_digits(month));
+        put(8, &two_digits(day));
+        put(11, &two_digits(of_day / 3600));
+        put(14, &two_digits(of_day / 60 % 60));
+        put(17, &two_digits(of_day % 60));
+    }
+}
+
+fn four_digits(number: u32) -> [u8; 4] {
+    let ([a, b], [c, d]) = (two_digits(number / 100), two_digits(number % 100));
+    [a, b, c, d]
+}
+
+fn two_digits(number: u32) -> [u8; 2] {
+    [b'0' + (number / 10) as u8, b'0' + (number % 10) as u8]
 }
 
 /// The days since 1970-01-01 of a point in time, in UTC.
 pub fn day_of(ns: i64) -> i64 {
     ns.div_euclid(DAY_S * SECOND_NS)
-}
-
-fn digits(to: &mut [u8], mut value: u32) {
-    for place in to.iter_mut().rev() {
-        *place = b'0' + (value % 10) as u8;
-        value /= 10;
-    }
 }
 
 /// Year, month and day of a number of days since 1970-01-01 (proleptic Gregorian calendar; the arithmetic is that of
@@ -86,6 +123,32 @@ mod tests {
                 break;
             };
             ns = next;
+        }
+    }
+
+    #[test]
+    fn what_is_remembered_is_of_the_same_second() {
+        let mut one = Rfc3339::default();
+        let year = 1_798_761_600 * SECOND_NS; // 2027-01-01
+        let steps = [
+            0,
+            1,
+            999_000_000,
+            SECOND_NS,
+            60 * SECOND_NS,
+            3600 * SECOND_NS,
+            DAY_S * SECOND_NS,
+        ];
+        let around = steps
+            .iter()
+            .flat_map(|step| [year + step, year - step, year - 1, year, -step, *step]);
+        let extremes = [i64::MIN, i64::MAX, 0, -1, i64::MIN + 1, i64::MAX - 1];
+        for ns in around.chain(extremes) {
+            let mut out = Vec::new();
+            one.write(&mut out, ns);
+            assert_eq!(String::from_utf8(out).unwrap(), text(ns));
+            let known = jiff::Timestamp::from_nanosecond(i128::from(ns)).unwrap();
+            assert_eq!(text(ns).parse::<jiff::Timestamp>().unwrap(), known);
         }
     }
 

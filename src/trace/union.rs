@@ -21,6 +21,7 @@ use super::document::{About, begin, write_about};
 use super::json::{write_escaped, write_string};
 use super::part::PartId;
 use super::state::{LineState, Older, PartState, Place, State, StateError};
+use super::time::Rfc3339;
 
 /// What the union of an existing document with ours is.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -326,7 +327,8 @@ impl Joined<'_> {
         let first = self.lines.first_key_value().map_or(0, |(order, _)| order.0);
         let last = self.lines.last_key_value().map_or(0, |(order, _)| order.0);
 
-        begin(out, first, self.key_name, self.key.as_bytes());
+        let mut times = Rfc3339::default();
+        begin(out, &mut times, first, self.key_name, self.key.as_bytes());
         if let Some(name) = self.text_name {
             out.push(b',');
             write_string(out, name.as_bytes());
@@ -358,7 +360,7 @@ impl Joined<'_> {
             late,
             truncated: total.saturating_sub(self.lines.len() as u64),
         };
-        write_about(out, &about);
+        write_about(out, &mut times, &about);
         let mut metadata = of(Place::Metadata).peekable();
         if metadata.peek().is_some() {
             out.extend_from_slice(b",\"metadata\":{");

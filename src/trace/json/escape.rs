@@ -1,0 +1,227 @@
+//! Texts as JSON strings.
+//!
+//! Owns the escaping, and what becomes of invalid UTF-8 (it is replaced by U+FFFD). Knows nothing of MessagePack or of
+//! documents. Nearly all texts are short or plain, and they are most of a document: 16 bytes are looked at and copied
+//! at once, eight at the ends.
+
+use std::borrow::Cow;
+
+/// Bytes that are looked at at once.
+const BLOCK: usize = 16;
+
+/// Appends `text` as a JSON string with its quotes. Invalid UTF-8 is replaced by U+FFFD.
+#[inline]
+pub(crate) fn write_string(out: &mut Vec<u8>, text: &[u8]) {
+    out.push(b'"');
+    write_escaped(out, text);
+    out.push(b'"');
+}
+
+/// Appends `text` as the inside of a JSON string; gives how many bytes of UTF-8 it is unescaped.
+pub(crate) fn write_escaped(out: &mut Vec<u8>, text: &[u8]) -> usize {
+    let rest = write_valid::<false>(out, text);
+    if rest.is_empty() {
+        return text.len();
+    }
+    let ascii = text.len() - rest.len();
+    let rest = match std::str::from_utf8(rest) {
+        Ok(valid) => Cow::Borrowed(valid),
+        Err(_) => String::from_utf8_lossy(rest),
+    };
+    write_valid::<true>(out, rest.as_bytes());
+    ascii + rest.len()
+}
+
+/// Escapes `text` up to its end or, unless it is known to be UTF-8, up to the first byte that is not ASCII. Gives what is
+/// left of it.
+///
+/// What is plain of a block is written as the whole block, and the rest of it taken back: both are a few instructions,
+/// where a copy of just as many bytes would be a call.
+#[inline]
+fn write_valid<'a, const UTF8: bool>(out: &mut Vec<u8>, text: &'a [u8]) -> &'a [u8] {
+    let mut rest = text;
+    loop {
+        while let Some((bytes, after)) = rest.split_first_chunk()
+            && let block = Block::new(bytes)
+            && block.is_plain::<UTF8>()
+        {
+            out.extend_from_slice(bytes);
+            rest = after;
+        }
+        let (block, length) = match rest.first_chunk() {
+            Some(bytes) => (Block::new(bytes), BLOCK),
+            None if rest.is_empty() => return rest,
+            None => (Block::short(rest), rest.len()),
+        };
+        let plain = block.plain::<UTF8>().min(length);
+        out.extend_from_slice(&block.bytes());
+        out.truncate(out.len() - BLOCK + plain);
+        rest = rest.get(plain..).unwrap_or_default();
+        match rest.split_first() {
+            Some((byte, after)) if UTF8 || byte.is_ascii() => {
+                write_escape(out, *byte);
+                rest = after;
+            }
+            _ => return rest,
+        }
+    }
+}
+
+/// Sixteen bytes of a text, the first as the lowest of the first word.
+#[derive(Clone, Copy)]
+struct Block(u64, u64);
+
+impl Block {
+    #[inline]
+    fn new(bytes: &[u8; BLOCK]) -> Self {
+        let block = u128::from_le_bytes(*bytes);
+        Self(block as u64, (block >> 64) as u64)
+    }
+
+    /// Fewer bytes than that, filled up.
+    #[inline]
+    fn short(bytes: &[u8]) -> Self {
+        match (bytes.first_chunk::<8>(), bytes.last_chunk::<8>()) {
+            (Some(first), Some(last)) => {
+                // The last eight without those that are among the first eight.
+                let again = 8 * (BLOCK as u32 - bytes.len() as u32);
+                let last = u64::from_le_bytes(*last).checked_shr(again).unwrap_or(0);
+                Self(u64::from_le_bytes(*first), last)
+            }
+            _ => Self(short_word(bytes), 0),
+        }
+    }
+
+    #[inline]
+    fn bytes(self) -> [u8; BLOCK] {
+        (u128::from(self.0) | u128::from(self.1) << 64).to_le_bytes()
+    }
+
+    #[inline]
+    fn is_plain<const UTF8: bool>(self) -> bool {
+        special::<UTF8>(self.0) | special::<UTF8>(self.1) == 0
+    }
+
+    /// How many bytes stand before the first that is special.
+    #[inline]
+    fn plain<const UTF8: bool>(self) -> usize {
+        match special::<UTF8>(self.0).trailing_zeros() {
+            64 => 8 + special::<UTF8>(self.1).trailing_zeros() as usize / 8,
+            found => found as usize / 8,
+        }
+    }
+}
+
+/// Marks the bytes that must be escaped or, unless `UTF8`, are not ASCII, by their highest bits. Of those behind the first
+/// marked one others may be marked as well.
+#[inline]
+fn special<const UTF8: bool>(word: u64) -> u64 {
+    const ONES: u64 = u64::from_le_bytes([1; 8]);
+    // An ASCII byte from which more is taken than it has gets its highest bit set, and borrows from the byte after it.
+    let less = |word: u64, limit: u8| word.wrapping_sub(ONES * u64::from(limit));
+    let equal = |byte: u8| less(word ^ (ONES * u64::from(byte)), 1);
+    let found = less(word, b' ') | equal(b'"') | equal(b'\\');
+    (ONES * 0x80) & if UTF8 { found & !word } else { found | word }
+}
+
+/// Up to seven bytes as the low ones of a word.
+#[inline]
+fn short_word(bytes: &[u8]) -> u64 {
+    match (bytes.first_chunk::<4>(), bytes.last_chunk::<4>()) {
+        // The two may overlap: there they say the same.
+        (Some(first), Some(last)) => {
+            let shift = 8 * (bytes.len() as u32 - 4);
+            u64::from(u32::from_le_bytes(*first)) | u64::from(u32::from_le_bytes(*last)) << shift
+        }
+        _ => match *bytes {
+            [a] => u64::from(a),
+            [a, b] => u64::from(u16::from_le_bytes([a, b])),
+            [a, b, c] => u64::from(u32::from_le_bytes([a, b, c, 0])),
+            _ => 0,
+        },
+    }
+}
+
+#[inline]
+fn write_escape(out: &mut Vec<u8>, byte: u8) {
+    let short = match byte {
+        b'"' | b'\\' => byte,
+        b'\n' => b'n',
+        b'\t' => b't',
+        b'\r' => b'r',
+        0x08 => b'b',
+        0x0c => b'f',
+        _ => {
+            const HEX: &[u8; 16] = b"0123456789abcdef";
+            let (high, low) = (HEX[usize::from(byte >> 4)], HEX[usize::from(byte & 15)]);
+            out.extend_from_slice(&[b'\\', b'u', b'0', b'0', high, low]);
+            return;
+        }
+    };
+    out.extend_from_slice(&[b'\\', short]);
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// What serde_json writes for the same text, and how long the text is.
+    fn expected(text: &[u8]) -> (Vec<u8>, usize) {
+        let text = String::from_utf8_lossy(text);
+        (serde_json::to_vec(&text).unwrap(), text.len())
+    }
+
+    fn written(text: &[u8]) -> (Vec<u8>, usize) {
+        let mut out = b"\"".to_vec();
+        let length = write_escaped(&mut out, text);
+        out.push(b'"');
+        (out, length)
+    }
+
+    #[test]
+    fn every_byte_at_every_place_of_every_length() {
+        let special: Vec<u8> = (0..=0x20)
+            .chain([b'"', b'\\', b'!', b'#', b'[', b']', 0x7f, 0x80, 0xc3, 0xff])
+            .collect();
+        for length in (0..=20).chain(29..=41).chain(62..=73) {
+            let plain: Vec<u8> = (b'a'..=b'z').cycle().take(length).collect();
+            assert_eq!(written(&plain), expected(&plain));
+            for at in 0..length {
+                for &byte in &special {
+                    let mut text = plain.clone();
+                    text[at] = byte;
+                    assert_eq!(written(&text), expected(&text), "{byte:#x} at {at} of {length}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn escapes_next_to_each_other_and_characters_over_boundaries() {
+        for length in 0..70 {
+            let quotes = vec![b'"'; length];
+            assert_eq!(written(&quotes), expected(&quotes));
+            for piece in ["é", "\u{20ac}", "😀", "\"\\", "\n\u{1}", "\u{7f}\u{80}", "é\""] {
+                let text = format!("{}{piece}{}", "x".repeat(length), "y".repeat(40));
+                assert_eq!(written(text.as_bytes()), expected(text.as_bytes()), "{text}");
+                // Cut within the piece, which is invalid where it has more than one byte.
+                let cut = &text.as_bytes()[..=length];
+                assert_eq!(written(cut), expected(cut), "{cut:x?}");
+            }
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn agrees_with_serde_json_on_texts(text in prop_oneof![".*", "[ -~]{0,40}[\"\\\\\n\u{1f}\u{7f}é]?[ -~]{0,40}"]) {
+            prop_assert_eq!(written(text.as_bytes()), expected(text.as_bytes()));
+        }
+
+        #[test]
+        fn agrees_with_serde_json_on_any_bytes(bytes in prop::collection::vec(prop_oneof![any::<u8>(), 0x20..0x80u8], 0..100)) {
+            prop_assert_eq!(written(&bytes), expected(&bytes));
+        }
+    }
+}

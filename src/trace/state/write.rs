@@ -1,0 +1,231 @@
+//! A state as it is written: piece by piece, so that the hot path needs no `State` value.
+//!
+//! Owns the varints and the choice of the unit of time. What the pieces mean is said in `state`.
+
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+
+use super::{
+    DEFAULT_KEY, DEFAULT_TEXT, HAS_KEY_NAME, HAS_TEXT, HAS_TEXT_NAME, LineState, PartState, Place, Reason,
+    UNITS, VERSION,
+};
+
+/// Bytes of the numbers of a line: four varints of up to 10 bytes.
+const MOST_AT_ONCE: usize = 40;
+
+/// Writes a state into a scratch buffer, and its text form behind a document.
+pub(crate) struct Writer<'a> {
+    out: &'a mut Vec<u8>,
+    /// Number of the unit of time.
+    unit: usize,
+    last_received: i64,
+    last_time: i64,
+}
+
+impl<'a> Writer<'a> {
+    /// Begins in `out`, which is a scratch buffer: its content is replaced.
+    pub(crate) fn begin(
+        out: &'a mut Vec<u8>,
+        key_name: &str,
+        text_name: Option<&str>,
+        reason: Reason,
+        sealed_at: i64,
+        parts: usize,
+    ) -> Self {
+        out.clear();
+        let mut flags = 0;
+        if key_name != DEFAULT_KEY {
+            flags |= HAS_KEY_NAME;
+        }
+        if let Some(name) = text_name {
+            flags |= HAS_TEXT;
+            if name != DEFAULT_TEXT {
+                flags |= HAS_TEXT_NAME;
+            }
+        }
+        out.extend_from_slice(&[VERSION, flags]);
+        if flags & HAS_KEY_NAME != 0 {
+            put_text(out, key_name);
+        }
+        if let Some(name) = text_name.filter(|_| flags & HAS_TEXT_NAME != 0) {
+            put_text(out, name);
+        }
+        out.push(reason as u8);
+        put(out, zigzag(sealed_at));
+        put(out, parts as u64);
+        Self {
+            out,
+            unit: UNITS.len() - 1,
+            last_received: 0,
+            last_time: 0,
+        }
+    }
+
+    pub(crate) fn part(&mut self, part: &PartState) {
+        self.out.extend_from_slice(&part.id.0);
+        let received = part.received.wrapping_sub(self.last_received);
+        self.last_received = part.received;
+        put_all(self.out, [zigzag(received), u64::from(part.total)]);
+    }
+
+    /// Begins the lines; `times` are all of them, to choose the unit.
+    pub(crate) fn lines(&mut self, times: impl ExactSizeIterator<Item = i64>) {
+        put(self.out, times.len() as u64);
+        self.unit = times.map(unit_of).max().unwrap_or(0);
+        self.out.push(self.unit as u8);
+    }
+
+    /// `expected` is the position that follows the last line of the same part.
+    pub(crate) fn line(&mut self, line: &LineState, expected: u32) {
+        let time = in_unit(line.time, self.unit);
+        let numbers = [
+            zigzag(time.wrapping_sub(self.last_time)),
+            u64::from(line.part),
+            zigzag(i64::from(line.position) - i64::from(expected)),
+            line.text.map_or(0, |length| u64::from(length) + 1),
+        ];
+        self.last_time = time;
+        put_all(self.out, numbers);
+    }
+
+    pub(crate) fn older(&mut self, count: usize) {
+        put(self.out, count as u64);
+    }
+
+    pub(crate) fn older_field(&mut self, place: Place, name: &[u8], line: u32) {
+        self.out.push(place as u8);
+        put(self.out, name.len() as u64);
+        self.out.extend_from_slice(name);
+        put(self.out, u64::from(line));
+    }
+
+    /// Appends the text form to `json`.
+    pub(crate) fn finish(self, json: &mut Vec<u8>) {
+        let from = json.len();
+        json.resize(from + self.out.len().div_ceil(3) * 4, 0);
+        let written = URL_SAFE_NO_PAD
+            .encode_slice(&*self.out, &mut json[from..])
+            .unwrap_or(0);
+        json.truncate(from + written);
+    }
+}
+
+fn put(out: &mut Vec<u8>, mut value: u64) {
+    while value >= 0x80 {
+        out.push(value as u8 | 0x80);
+        value >>= 7;
+    }
+    out.push(value as u8);
+}
+
+/// Several numbers at once: one look at the room in `out` is enough for all of them.
+#[inline]
+fn put_all<const N: usize>(out: &mut Vec<u8>, numbers: [u64; N]) {
+    let mut bytes = [0; MOST_AT_ONCE];
+    let mut at = 0;
+    for mut number in numbers {
+        while number >= 0x80 {
+            put_byte(&mut bytes, &mut at, number as u8 | 0x80);
+            number >>= 7;
+        }
+        put_byte(&mut bytes, &mut at, number as u8);
+    }
+    out.extend_from_slice(&bytes);
+    out.truncate(out.len() - MOST_AT_ONCE + at);
+}
+
+#[inline]
+fn put_byte(bytes: &mut [u8; MOST_AT_ONCE], at: &mut usize, byte: u8) {
+    // Four varints of 64 bits always have room.
+    if let Some(place) = bytes.get_mut(*at) {
+        *place = byte;
+    }
+    *at += 1;
+}
+
+/// The number of the largest unit in which this time is a whole number.
+fn unit_of(time: i64) -> usize {
+    // Written out, since dividing by what the compiler knows is several times quicker; here and below.
+    if time % UNITS[2] != 0 {
+        3
+    } else if time % UNITS[1] != 0 {
+        2
+    } else if time % UNITS[0] != 0 {
+        1
+    } else {
+        0
+    }
+}
+
+/// The time in the unit of this number.
+fn in_unit(time: i64, unit: usize) -> i64 {
+    match unit {
+        0 => time / UNITS[0],
+        1 => time / UNITS[1],
+        2 => time / UNITS[2],
+        _ => time,
+    }
+}
+
+fn put_text(out: &mut Vec<u8>, text: &str) {
+    put(out, text.len() as u64);
+    out.extend_from_slice(text.as_bytes());
+}
+
+fn zigzag(value: i64) -> u64 {
+    ((value << 1) ^ (value >> 63)) as u64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// As the format says it, a byte at a time.
+    fn varint(out: &mut Vec<u8>, mut value: u64) {
+        while value >= 0x80 {
+            out.push(value as u8 | 0x80);
+            value >>= 7;
+        }
+        out.push(value as u8);
+    }
+
+    #[test]
+    fn several_numbers_are_written_as_one_by_one() {
+        let edges = (0..64).flat_map(|bit| [(1u64 << bit) - 1, 1 << bit, u64::MAX >> bit]);
+        let edges: Vec<u64> = edges.collect();
+        for (i, number) in edges.iter().enumerate() {
+            for other in &edges {
+                let numbers = [*number, *other, edges[(i * 7) % edges.len()], *other];
+                let (mut all, mut each) = (vec![9], vec![9]);
+                put_all(&mut all, numbers);
+                numbers.iter().for_each(|number| varint(&mut each, *number));
+                assert_eq!(all, each);
+            }
+        }
+    }
+
+    #[test]
+    fn the_unit_is_the_largest_that_keeps_times_exact() {
+        let times = [
+            0,
+            1,
+            -1,
+            999,
+            1_000,
+            -1_000,
+            1_500_000,
+            2_000_000,
+            3_000_000_000,
+            i64::MIN,
+            i64::MAX,
+        ];
+        for time in times {
+            let unit = unit_of(time);
+            let exact: Vec<usize> = (0..UNITS.len()).filter(|unit| time % UNITS[*unit] == 0).collect();
+            assert_eq!(Some(&unit), exact.first(), "{time}");
+            for unit in exact {
+                assert_eq!(in_unit(time, unit), time / UNITS[unit]);
+            }
+        }
+    }
+}
