@@ -9,7 +9,7 @@ use std::sync::Arc;
 use smallvec::SmallVec;
 
 use super::fields::{Fields, Names};
-use super::json::{self, Head, write_escaped, write_string};
+use super::json::{self, Head, write_escaped, write_string, write_unsigned};
 use super::lines::Line;
 use super::part::PartId;
 use super::shape::{Role, Shape, ShapeId, Shapes};
@@ -417,7 +417,7 @@ pub(crate) fn begin(out: &mut Vec<u8>, times: &mut Rfc3339, first: i64, key_name
 pub(crate) fn write_about<T: AsRef<str>>(out: &mut Vec<u8>, times: &mut Rfc3339, about: &About<'_, T>) {
     let number = |out: &mut Vec<u8>, name: &[u8], value: u64| {
         out.extend_from_slice(name);
-        out.extend_from_slice(itoa::Buffer::new().format(value).as_bytes());
+        write_unsigned(out, value);
     };
     out.extend_from_slice(b",\"windrow\":{\"reason\":\"");
     out.extend_from_slice(about.reason.as_str().as_bytes());

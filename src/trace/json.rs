@@ -7,6 +7,7 @@
 //! writes `null` and never panics.
 
 mod escape;
+mod number;
 
 use std::borrow::Cow;
 use std::io::Write as _;
@@ -15,6 +16,8 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 
 pub(crate) use self::escape::{write_escaped, write_string};
+pub(crate) use self::number::write_unsigned;
+use self::number::{write_double, write_signed, write_single};
 use super::time::{SECOND_NS, write_rfc3339};
 
 /// How deep a value may be nested; deeper ones were refused at intake.
@@ -125,11 +128,12 @@ fn sized(buf: &[u8], at: usize, width: u8, extra: usize) -> Option<(&[u8], usize
     Some((buf.get(from..end)?, end))
 }
 
-/// Where the value at `at` ends, which is no array and no map; quick for short strings.
+/// Where the value at `at` ends, which is no array and no map; quick for strings of up to 255 bytes.
 #[inline]
 pub(crate) fn after_scalar(buf: &[u8], at: usize) -> Option<usize> {
     match *buf.get(at)? {
         marker @ 0xa0..=0xbf => Some(at + 1 + usize::from(marker & 0x1f)),
+        0xd9 => Some(at + 2 + usize::from(*buf.get(at + 1)?)),
         _ => head(buf, at).map(|(_, next)| next),
     }
 }
@@ -168,6 +172,12 @@ pub(crate) fn write_value(out: &mut Vec<u8>, buf: &[u8], at: usize) -> usize {
             write_unsigned(out, u64::from(*number));
             return at + 1;
         }
+        Some(0xcc) => {
+            if let Some(number) = buf.get(at + 1) {
+                write_unsigned(out, u64::from(*number));
+                return at + 2;
+            }
+        }
         _ => {}
     }
     write_nested(out, buf, at, 0)
@@ -183,10 +193,8 @@ fn write_nested(out: &mut Vec<u8>, buf: &[u8], at: usize, depth: u32) -> usize {
         Head::Bool(true) => out.extend_from_slice(b"true"),
         Head::Bool(false) => out.extend_from_slice(b"false"),
         Head::Unsigned(n) => write_unsigned(out, n),
-        Head::Signed(n) => out.extend_from_slice(itoa::Buffer::new().format(n).as_bytes()),
-        Head::Single(n) if n.is_finite() => {
-            out.extend_from_slice(ryu::Buffer::new().format_finite(n).as_bytes());
-        }
+        Head::Signed(n) => write_signed(out, n),
+        Head::Single(n) if n.is_finite() => write_single(out, n),
         Head::Double(n) if n.is_finite() => write_double(out, n),
         Head::Single(_) | Head::Double(_) => out.extend_from_slice(b"null"),
         Head::Str(text) => write_string(out, text),
@@ -196,53 +204,6 @@ fn write_nested(out: &mut Vec<u8>, buf: &[u8], at: usize, depth: u32) -> usize {
         Head::Map(n) => return write_map(out, buf, next, n, depth),
     }
     next
-}
-
-/// Appends a number.
-#[inline]
-pub(crate) fn write_unsigned(out: &mut Vec<u8>, n: u64) {
-    if n < 10 {
-        out.push(b'0' + n as u8);
-    } else {
-        out.extend_from_slice(itoa::Buffer::new().format(n).as_bytes());
-    }
-}
-
-/// Appends a finite number in the fewest digits that read back as it, as ryu does.
-#[inline]
-fn write_double(out: &mut Vec<u8>, n: f64) {
-    if !write_thousandths(out, n) {
-        out.extend_from_slice(ryu::Buffer::new().format_finite(n).as_bytes());
-    }
-}
-
-/// Appends a number of up to nine digits before and three behind the point, which is what most of those in logs are; `false`
-/// for any other.
-///
-/// A decimal number of at most 15 digits is the only one so short that reads back as its double, so that when `n` is one
-/// of thousandths, these are its digits; and it is one when dividing them gives it again, since that is rounded exactly.
-#[inline]
-fn write_thousandths(out: &mut Vec<u8>, n: f64) -> bool {
-    if !(0.001..1e9).contains(&n) {
-        return false;
-    }
-    let thousandths = (n * 1000.0 + 0.5) as u64;
-    if thousandths as f64 / 1000.0 != n {
-        return false;
-    }
-    write_unsigned(out, thousandths / 1000);
-    let fraction = (thousandths % 1000) as u32;
-    let digit = |n: u32| b'0' + (n % 10) as u8;
-    let digits = [b'.', digit(fraction / 100), digit(fraction / 10), digit(fraction)];
-    // One digit stays, others only up to the last that is not 0.
-    let length = match (digits[2], digits[3]) {
-        (b'0', b'0') => 2,
-        (_, b'0') => 3,
-        _ => 4,
-    };
-    out.extend_from_slice(&digits);
-    out.truncate(out.len() - digits.len() + length);
-    true
 }
 
 fn write_array(out: &mut Vec<u8>, buf: &[u8], mut at: usize, n: u32, depth: u32) -> usize {
@@ -388,6 +349,12 @@ mod tests {
         );
         assert_eq!(json(b"\xd3\x80\0\0\0\0\0\0\0"), "-9223372036854775808");
         assert_eq!(json(b"\xcb\x3f\xf8\0\0\0\0\0\0"), "1.5");
+        assert_eq!(json(b"\x00"), "0");
+        assert_eq!(json(b"\x7f"), "127");
+        assert_eq!(json(b"\xcc\xc8"), "200");
+        assert_eq!(json(b"\xcd\x01\x00"), "256");
+        assert_eq!(json(b"\xcc"), "null", "cut short");
+        assert_eq!(json(b"\xa2a"), "null", "cut short");
         assert_eq!(json(b"\xa6a\"\\\n\x01\x7f"), "\"a\\\"\\\\\\n\\u0001\x7f\"");
         assert_eq!(json(b"\x82\xa1a\x01\xa1b\x91\xa1c"), r#"{"a":1,"b":["c"]}"#);
     }
@@ -427,64 +394,7 @@ mod tests {
         assert_eq!(value["a"], 20);
     }
 
-    fn as_ryu(n: f64) {
-        let mut out = Vec::new();
-        write_double(&mut out, n);
-        assert_eq!(
-            String::from_utf8(out).unwrap(),
-            ryu::Buffer::new().format_finite(n)
-        );
-    }
-
-    #[test]
-    fn doubles_are_written_as_ryu_writes_them() {
-        let edges = [
-            0.0,
-            -0.0,
-            0.001,
-            0.0005,
-            0.000_999_999_999_999_999_9,
-            0.01,
-            0.1,
-            0.3,
-            0.1 + 0.2,
-            1.0,
-            999_999_999.999,
-        ];
-        let large = [
-            1e9,
-            999_999_999.999_5,
-            1e15,
-            1e16,
-            1e17,
-            1.5e300,
-            f64::MAX,
-            f64::MIN_POSITIVE,
-            f64::EPSILON,
-        ];
-        for n in edges.into_iter().chain(large) {
-            for n in [n, -n, n.next_up(), n.next_down(), n * 0.5] {
-                if n.is_finite() {
-                    as_ryu(n);
-                }
-            }
-        }
-        for thousandths in 0..20_000 {
-            as_ryu(f64::from(thousandths) / 1000.0);
-            as_ryu(f64::from(thousandths) * 0.001);
-        }
-    }
-
     proptest! {
-        #[test]
-        fn any_double_is_written_as_ryu_writes_it(n in any::<f64>(), thousandths in 0..2_000_000_000_000u64, steps in -3i64..=3) {
-            if n.is_finite() {
-                as_ryu(n);
-            }
-            // Those that are nearly thousandths, too.
-            as_ryu(f64::from_bits((thousandths as f64 / 1000.0).to_bits().saturating_add_signed(steps)));
-        }
-
         #[test]
         fn any_bytes_give_valid_json(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
             let mut out = Vec::new();

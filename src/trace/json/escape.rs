@@ -10,10 +10,19 @@ use std::borrow::Cow;
 const BLOCK: usize = 16;
 
 /// Appends `text` as a JSON string with its quotes. Invalid UTF-8 is replaced by U+FFFD.
-#[inline]
 pub(crate) fn write_string(out: &mut Vec<u8>, text: &[u8]) {
     out.push(b'"');
-    write_escaped(out, text);
+    // Names and most values are shorter than a block.
+    let short = (text.len() < BLOCK).then(|| Block::short(text));
+    match short.filter(|block| block.special::<false>().first() >= text.len()) {
+        Some(block) => {
+            out.extend_from_slice(&block.bytes());
+            out.truncate(out.len() - BLOCK + text.len());
+        }
+        None => {
+            write_escaped(out, text);
+        }
+    }
     out.push(b'"');
 }
 
@@ -41,20 +50,18 @@ pub(crate) fn write_escaped(out: &mut Vec<u8>, text: &[u8]) -> usize {
 fn write_valid<'a, const UTF8: bool>(out: &mut Vec<u8>, text: &'a [u8]) -> &'a [u8] {
     let mut rest = text;
     loop {
-        while let Some((bytes, after)) = rest.split_first_chunk()
-            && let block = Block::new(bytes)
-            && block.is_plain::<UTF8>()
-        {
-            out.extend_from_slice(bytes);
-            rest = after;
-        }
         let (block, length) = match rest.first_chunk() {
             Some(bytes) => (Block::new(bytes), BLOCK),
             None if rest.is_empty() => return rest,
             None => (Block::short(rest), rest.len()),
         };
-        let plain = block.plain::<UTF8>().min(length);
         out.extend_from_slice(&block.bytes());
+        let special = block.special::<UTF8>();
+        if length == BLOCK && special.is_none() {
+            rest = rest.get(BLOCK..).unwrap_or_default();
+            continue;
+        }
+        let plain = special.first().min(length);
         out.truncate(out.len() - BLOCK + plain);
         rest = rest.get(plain..).unwrap_or_default();
         match rest.split_first() {
@@ -97,17 +104,29 @@ impl Block {
         (u128::from(self.0) | u128::from(self.1) << 64).to_le_bytes()
     }
 
+    /// Those that must be escaped or, unless `UTF8`, are not ASCII.
     #[inline]
-    fn is_plain<const UTF8: bool>(self) -> bool {
-        special::<UTF8>(self.0) | special::<UTF8>(self.1) == 0
+    fn special<const UTF8: bool>(self) -> Marks {
+        Marks(special::<UTF8>(self.0), special::<UTF8>(self.1))
+    }
+}
+
+/// Bytes of a block, marked by their highest bits; right up to the first.
+#[derive(Clone, Copy)]
+struct Marks(u64, u64);
+
+impl Marks {
+    #[inline]
+    fn is_none(self) -> bool {
+        self.0 | self.1 == 0
     }
 
-    /// How many bytes stand before the first that is special.
+    /// How many bytes stand before the first that is marked.
     #[inline]
-    fn plain<const UTF8: bool>(self) -> usize {
-        match special::<UTF8>(self.0).trailing_zeros() {
-            64 => 8 + special::<UTF8>(self.1).trailing_zeros() as usize / 8,
-            found => found as usize / 8,
+    fn first(self) -> usize {
+        match self.0 {
+            0 => 8 + self.1.trailing_zeros() as usize / 8,
+            first => first.trailing_zeros() as usize / 8,
         }
     }
 }
@@ -177,6 +196,9 @@ mod tests {
         let mut out = b"\"".to_vec();
         let length = write_escaped(&mut out, text);
         out.push(b'"');
+        let mut string = Vec::new();
+        write_string(&mut string, text);
+        assert_eq!(string, out);
         (out, length)
     }
 

@@ -2,8 +2,7 @@
 //!
 //! Owns the varints and the choice of the unit of time. What the pieces mean is said in `state`.
 
-use base64::Engine;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use base64_simd::URL_SAFE_NO_PAD;
 
 use super::{
     DEFAULT_KEY, DEFAULT_TEXT, HAS_KEY_NAME, HAS_TEXT, HAS_TEXT_NAME, LineState, PartState, Place, Reason,
@@ -101,12 +100,8 @@ impl<'a> Writer<'a> {
 
     /// Appends the text form to `json`.
     pub(crate) fn finish(self, json: &mut Vec<u8>) {
-        let from = json.len();
-        json.resize(from + self.out.len().div_ceil(3) * 4, 0);
-        let written = URL_SAFE_NO_PAD
-            .encode_slice(&*self.out, &mut json[from..])
-            .unwrap_or(0);
-        json.truncate(from + written);
+        // Vectorised: from a table it is an eighth of the work of a document.
+        URL_SAFE_NO_PAD.encode_append(&*self.out, json);
     }
 }
 
