@@ -17,7 +17,7 @@ use windrow::output::document_id;
 use windrow::output::elasticsearch::{Elasticsearch, ElasticsearchConfig, Rules};
 use windrow::pipeline::route;
 use windrow::trace::{
-    Added, Closed, Incoming, Limits, Names, PartId, Reason, Renderer, Scratch, ShapeId, Shapes, Span, Table,
+    Added, Incoming, Limits, Names, PartId, Reason, Renderer, Scratch, ShapeId, Shapes, Span, Table,
     part_ids, union,
 };
 
@@ -25,6 +25,9 @@ use windrow::trace::{
 const RECORDS_OPEN: usize = 5 * 700;
 
 const NOW: i64 = 1_790_000_000_000_000;
+
+/// So that traces that are complete are packed, as in a server.
+const LINGER: i64 = 1;
 
 /// As in the server, since some of the stages allocate.
 #[global_allocator]
@@ -116,7 +119,7 @@ fn routed(bodies: &[Vec<u8>]) -> (Shapes, Vec<Routed>) {
 
 fn table() -> Table<()> {
     Table::new(Limits {
-        linger: 0,
+        linger: LINGER,
         idle_timeout: i64::MAX,
         max_age: i64::MAX,
         max_traces: usize::MAX,
@@ -160,19 +163,15 @@ fn render(
 ) -> u32 {
     let (mut renderer, mut scratch, names) = (Renderer::default(), Scratch::default(), Names::default());
     let mut lines = 0;
-    while let Some(Closed {
-        key,
-        mut trace,
-        reason,
-    }) = table.next_closed(NOW)
-    {
+    while let Some(mut closed) = table.next_closed(NOW + LINGER) {
         if out.len() > 1 << 20 {
             out.clear();
         }
-        let (mut gathered, _) = trace.gathered(&key, reason, NOW, &mut scratch);
+        let (mut gathered, _) = closed.gathered(NOW, &mut scratch);
+        let key = gathered.key;
         lines += renderer
             .trace(out, &names, shapes, &mut gathered, |out, first| {
-                frame(out, &key, first);
+                frame(out, key, first);
             })
             .lines;
     }
@@ -223,7 +222,7 @@ fn stages(c: &mut Criterion) {
                     for routed in &records {
                         append(table, black_box(routed), &tag, shaped);
                         if routed.completes {
-                            black_box(table.next_closed(NOW));
+                            black_box(table.next_closed(NOW + LINGER));
                         }
                     }
                 },
@@ -280,9 +279,7 @@ fn halves() -> (Vec<u8>, Vec<u8>) {
             .for_each(|routed| append(&mut table, routed, &Arc::from("app"), true));
         let mut closed = table.close_any(Reason::Completed).expect("a trace");
         let (mut out, mut scratch) = (Vec::new(), Scratch::default());
-        let (mut gathered, _) = closed
-            .trace
-            .gathered(&closed.key, Reason::Completed, NOW, &mut scratch);
+        let (mut gathered, _) = closed.gathered(NOW, &mut scratch);
         Renderer::default().trace(&mut out, &Names::default(), &shapes, &mut gathered, |_, _| ());
         out
     };

@@ -29,7 +29,7 @@ use crate::hold::{Held, Hold, Release};
 use crate::journal::{Journal, Record};
 use crate::metrics::{FlushReason, Metrics};
 use crate::output::Account;
-use crate::trace::{Added, Closed, Incoming, PartId, Reason, ShapeId, Shapes, Single, Table};
+use crate::trace::{Added, Incoming, PartId, Reason, ShapeId, Shapes, Single, Table};
 
 /// How often sealing is looked at when no records come.
 const TICK: Duration = Duration::from_millis(50);
@@ -156,7 +156,10 @@ impl Gatherer {
         }
         if self.settings.flush_on_exit {
             while let Some(closed) = self.table.close_any(Reason::Shutdown) {
-                self.render(closed, unix_us(), FlushReason::Shutdown);
+                let reason = closed.reason;
+                self.outbox
+                    .trace(&self.settings.names, &self.shapes, closed, unix_us());
+                self.sealed(reason, FlushReason::Shutdown);
             }
         }
         self.hand_over();
@@ -411,33 +414,27 @@ impl Gatherer {
         let mut left = SEALED_AT_ONCE.max(2 * self.table.take_completed());
         while left > 0 || self.table.is_too_full() {
             left = left.saturating_sub(1);
+            let too_many = self.table.len() > self.settings.table.max_traces;
             let Some(closed) = self.table.next_closed(now) else {
                 return true;
             };
-            let flushed = match closed.reason {
+            let reason = closed.reason;
+            self.outbox.trace(&self.settings.names, &self.shapes, closed, now);
+            let flushed = match reason {
                 Reason::Completed => FlushReason::Completed,
                 Reason::Idle => FlushReason::Idle,
                 Reason::MaxAge => FlushReason::MaxAge,
                 Reason::Shutdown => FlushReason::Shutdown,
-                // It has gone already, so one below the limit means that the number of traces was the reason.
-                Reason::Evicted if self.table.len() >= self.settings.table.max_traces => {
-                    FlushReason::MaxTraces
-                }
+                Reason::Evicted if too_many => FlushReason::MaxTraces,
                 Reason::Evicted => FlushReason::Memory,
             };
-            self.render(closed, now, flushed);
+            self.sealed(reason, flushed);
         }
         false
     }
 
-    fn render(&mut self, closed: Closed<Hold>, now: i64, flushed: FlushReason) {
-        let reason = closed.reason;
-        let twice = self.outbox.trace(&self.settings.names, &self.shapes, closed, now);
-        if twice > 0 {
-            self.account
-                .duplicate
-                .fetch_add(u64::from(twice), Ordering::Relaxed);
-        }
+    /// A trace is in the outbox: counts it, and empties the outbox if it is full.
+    fn sealed(&mut self, reason: Reason, flushed: FlushReason) {
         self.metrics.traces_flushed[flushed].inc();
         if reason == Reason::Evicted {
             self.metrics.traces_evicted.inc();
@@ -465,8 +462,10 @@ impl Gatherer {
                 "sealing traces early to free the oldest journal segment"
             );
         }
-        for trace in closed {
-            self.render(trace, now, FlushReason::Journal);
+        for closed in closed {
+            let reason = closed.reason;
+            self.outbox.trace(&self.settings.names, &self.shapes, closed, now);
+            self.sealed(reason, FlushReason::Journal);
         }
     }
 

@@ -94,21 +94,19 @@ impl Outbox {
         self.since = None;
     }
 
-    /// Renders a trace; says how many of its lines stood in it twice.
-    pub(super) fn trace(&mut self, names: &Names, shapes: &Shapes, closed: Closed<Hold>, now: i64) -> u32 {
-        let Closed {
-            key,
-            mut trace,
-            reason,
-        } = closed;
-        let id = document_id(&key);
-        let (mut gathered, twice) = trace.gathered(&key, reason, now, &mut self.scratch);
+    /// Renders a trace.
+    pub(super) fn trace(&mut self, names: &Names, shapes: &Shapes, mut closed: Closed<'_, Hold>, now: i64) {
+        let id = document_id(closed.key());
+        let (mut gathered, twice) = closed.gathered(now, &mut self.scratch);
         let framing = &mut self.framing;
         let head = |out: &mut Vec<u8>, first| head(framing, out, &id, first);
         let out = &mut self.text;
         let extent = self.renderer.trace(out, names, shapes, &mut gathered, head);
-        self.push(id, true, extent, trace.into_holds());
-        twice
+        self.push(id, true, extent, closed.into_holds());
+        if twice > 0 {
+            let duplicate = &self.account.duplicate;
+            duplicate.fetch_add(u64::from(twice), Ordering::Relaxed);
+        }
     }
 
     /// Renders a record without a trace id.

@@ -63,6 +63,25 @@ pub struct Line {
     pub text: Option<Span>,
 }
 
+impl Line {
+    /// The line of this header, when what follows the header begins at `body`.
+    #[inline]
+    pub(super) fn of(head: &Head, body: usize) -> Self {
+        let text = (head.text.len != NO_TEXT)
+            .then(|| Span::new(body + head.text.at as usize, head.text.len as usize));
+        let metadata = body + head.body() - head.metadata as usize;
+        Self {
+            time: head.time,
+            part: head.part,
+            position: head.position,
+            shape: ShapeId::from_u32(head.shape),
+            record: Span::new(body, head.record as usize),
+            metadata: Span::new(metadata, head.metadata as usize),
+            text,
+        }
+    }
+}
+
 /// A record on its way into the buffer.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct NewLine<'a> {
@@ -209,17 +228,7 @@ impl Lines {
         self.raw().map(move |(head, behind)| {
             let body = at + HEADER;
             at = body + behind.len();
-            let text = (head.text.len != NO_TEXT)
-                .then(|| Span::new(body + head.text.at as usize, head.text.len as usize));
-            Line {
-                time: head.time,
-                part: head.part,
-                position: head.position,
-                shape: ShapeId::from_u32(head.shape),
-                record: Span::new(body, head.record as usize),
-                metadata: Span::new(at - head.metadata as usize, head.metadata as usize),
-                text,
-            }
+            Line::of(&head, body)
         })
     }
 }
@@ -249,7 +258,7 @@ impl Head {
     }
 
     #[inline]
-    fn encode(&self) -> [u8; HEADER] {
+    pub(super) fn encode(&self) -> [u8; HEADER] {
         let mut bytes = [0u8; HEADER];
         bytes[0..8].copy_from_slice(&self.time.to_le_bytes());
         bytes[8..12].copy_from_slice(&self.part.to_le_bytes());
@@ -263,7 +272,7 @@ impl Head {
     }
 
     #[inline]
-    fn decode(bytes: &[u8; HEADER]) -> Self {
+    pub(super) fn decode(bytes: &[u8; HEADER]) -> Self {
         let word = |at: usize| u32::from_le_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]]);
         Self {
             time: (u64::from(word(0)) | u64::from(word(4)) << 32) as i64,

@@ -13,6 +13,7 @@ use hashbrown::HashTable;
 use smallvec::SmallVec;
 
 use super::document::PartInfo;
+use super::lines::Line;
 use super::pack::{self, Packed};
 use super::part::PartId;
 use super::table::{Holds, Key, Trace};
@@ -74,11 +75,12 @@ struct Waiting<H> {
     tags: SmallVec<[Arc<str>; 1]>,
 }
 
-/// A trace that has left.
-pub(super) struct Left<H> {
-    pub(super) key: Key,
-    pub(super) due: i64,
-    pub(super) trace: Trace<H>,
+/// A trace that has left, where it lies.
+#[derive(Debug)]
+pub(super) struct Left<'a, H> {
+    waiting: Waiting<H>,
+    /// Its bytes, and what follows them.
+    bytes: &'a [u8],
 }
 
 impl<H> Lingering<H> {
@@ -153,7 +155,8 @@ impl<H> Lingering<H> {
                 tags: trace.tags,
             }),
         });
-        let (first, slots) = (self.first, &self.slots);
+        let slots = &self.slots;
+        let first = self.first;
         // What is in the index is in its slot, so that this is never asked in vain.
         let hash_of = |place: &Place| {
             let slot = slots.get(place.slot.wrapping_sub(first) as usize);
@@ -169,72 +172,71 @@ impl<H> Lingering<H> {
         self.bytes += cost;
     }
 
-    /// Takes the trace of this id out, if it is here: a straggler came.
+    /// Takes the trace of this id out, if it is here: a straggler came. Gives when it is due, too.
     #[inline]
-    pub(super) fn take(&mut self, key: &[u8]) -> Option<Left<H>> {
+    pub(super) fn take(&mut self, key: &[u8]) -> Option<(i64, Trace<H>)> {
         if self.len == 0 {
             return None;
         }
-        let hash = self.hasher.hash_one(key);
-        let (first, slots, chunks, first_chunk) = (self.first, &self.slots, &self.chunks, self.first_chunk);
+        self.take_hashed(self.hasher.hash_one(key), key)
+    }
+
+    fn take_hashed(&mut self, hash: u64, key: &[u8]) -> Option<(i64, Trace<H>)> {
+        let (first, first_chunk) = (self.first, self.first_chunk);
+        let (slots, chunks) = (&self.slots, &self.chunks);
         let is_it = |place: &Place| {
             place.tag == tag(hash)
                 && slots
                     .get(place.slot.wrapping_sub(first) as usize)
-                    .is_some_and(|slot| {
-                        let chunk = chunks.get(slot.chunk.wrapping_sub(first_chunk) as usize);
-                        let bytes = chunk.and_then(|chunk| slot.waiting.as_ref()?.key_in(chunk));
-                        bytes == Some(key)
-                    })
+                    .and_then(|slot| slot.key(chunks, first_chunk))
+                    == Some(key)
         };
         let (place, _) = self.index.find_entry(hash, is_it).ok()?.remove();
         let slot = self.slots.get_mut(place.slot.wrapping_sub(first) as usize)?;
-        let waiting = slot.waiting.take()?;
-        let chunk = self.chunks.get(slot.chunk.wrapping_sub(first_chunk) as usize)?;
-        let left = waiting.unpack(chunk);
         self.len -= 1;
-        self.drop_taken();
-        left
+        let left = slot.leave(&self.chunks, first_chunk)?;
+        Some((left.waiting.due, left.unpack()?))
     }
 
     /// When the first is due.
-    pub(super) fn first_due(&self) -> Option<i64> {
-        // Slots at the front are never empty.
+    pub(super) fn first_due(&mut self) -> Option<i64> {
+        self.drop_taken();
         Some(self.slots.front()?.waiting.as_ref()?.due)
     }
 
     /// Takes out the first that is due.
-    pub(super) fn pop(&mut self) -> Option<Left<H>> {
+    pub(super) fn pop(&mut self) -> Option<Left<'_, H>> {
+        self.drop_taken();
         let number = self.first;
         let slot = self.slots.front_mut()?;
-        let waiting = slot.waiting.take()?;
-        if let Ok(entry) = self.index.find_entry(waiting.hash, |place| place.slot == number) {
+        let left = slot.leave(&self.chunks, self.first_chunk)?;
+        if let Ok(entry) = self
+            .index
+            .find_entry(left.waiting.hash, |place| place.slot == number)
+        {
             entry.remove();
         }
-        let chunk = self
-            .chunks
-            .get(slot.chunk.wrapping_sub(self.first_chunk) as usize)?;
-        let left = waiting.unpack(chunk);
         self.len -= 1;
-        self.drop_taken();
-        left
+        Some(left)
     }
 
     /// Takes out all of which `pinned` says so of one of their holds.
-    pub(super) fn take_holding(&mut self, pinned: &mut impl FnMut(&H) -> bool) -> Vec<Left<H>> {
-        let keys: Vec<Vec<u8>> = self
+    pub(super) fn take_holding(&mut self, pinned: &mut impl FnMut(&H) -> bool) -> Vec<(Key, Trace<H>)> {
+        let keys: Vec<Key> = self
             .slots
             .iter()
-            .filter_map(|slot| {
-                let waiting = slot.waiting.as_ref()?;
-                let chunk = self
-                    .chunks
-                    .get(slot.chunk.wrapping_sub(self.first_chunk) as usize)?;
-                let is_pinned = waiting.holds.iter().any(&mut *pinned);
-                is_pinned.then(|| waiting.key_in(chunk).map(<[u8]>::to_vec))?
+            .filter(|slot| {
+                slot.waiting
+                    .as_ref()
+                    .is_some_and(|waiting| waiting.holds.iter().any(&mut *pinned))
             })
+            .filter_map(|slot| slot.key(&self.chunks, self.first_chunk).map(Key::from_slice))
             .collect();
-        keys.iter().filter_map(|key| self.take(key)).collect()
+        let taken = keys.into_iter().filter_map(|key| {
+            let (_, trace) = self.take(&key)?;
+            Some((key, trace))
+        });
+        taken.collect()
     }
 
     /// Drops what is empty at the front, and the chunks that nobody needs any more.
@@ -257,40 +259,92 @@ impl<H> Lingering<H> {
     }
 }
 
-impl<H> Waiting<H> {
-    fn key_in<'a>(&self, chunk: &'a [u8]) -> Option<&'a [u8]> {
-        let at = self.at as usize;
-        chunk.get(at..at + self.key as usize)
+impl<H> Slot<H> {
+    fn key<'a>(&self, chunks: &'a VecDeque<Vec<u8>>, first_chunk: u32) -> Option<&'a [u8]> {
+        let chunk = chunks.get(self.chunk.wrapping_sub(first_chunk) as usize)?;
+        let waiting = self.waiting.as_ref()?;
+        let at = waiting.at as usize;
+        chunk.get(at..at + waiting.key as usize)
     }
 
-    fn unpack(self, chunk: &[u8]) -> Option<Left<H>> {
-        let key = self.key_in(chunk)?;
-        let mut at = self.at as usize + key.len();
-        let mut parts = SmallVec::with_capacity(self.holds.len());
-        for _ in 0..self.holds.len() {
-            let (id, rest) = chunk.get(at..at + PART)?.split_first_chunk()?;
+    /// Empties it.
+    fn leave<'a>(&mut self, chunks: &'a VecDeque<Vec<u8>>, first_chunk: u32) -> Option<Left<'a, H>> {
+        let chunk = chunks.get(self.chunk.wrapping_sub(first_chunk) as usize)?;
+        let waiting = self.waiting.take()?;
+        let bytes = chunk.get(waiting.at as usize..)?;
+        Some(Left { waiting, bytes })
+    }
+}
+
+impl<H> Left<'_, H> {
+    /// Its id.
+    pub(super) fn key(&self) -> &[u8] {
+        self.bytes.get(..self.waiting.key as usize).unwrap_or_default()
+    }
+
+    /// Bytes of its lines in their usual form.
+    pub(super) fn line_bytes(&self) -> usize {
+        self.waiting.lines.bytes()
+    }
+
+    /// How many lines it has.
+    pub(super) fn lines(&self) -> u32 {
+        self.waiting.lines.len()
+    }
+
+    pub(super) fn into_holds(self) -> Holds<H> {
+        self.waiting.holds
+    }
+
+    /// Its tags.
+    pub(super) fn tags(&self) -> &[Arc<str>] {
+        &self.waiting.tags
+    }
+
+    pub(super) fn sort_tags(&mut self) {
+        self.waiting.tags.sort_unstable();
+    }
+
+    /// Lists its parts and its lines; what these say lies in the bytes that are returned.
+    pub(super) fn list(&self, parts: &mut Vec<PartInfo>, lines: &mut Vec<Line>) -> &[u8] {
+        parts.extend(self.parts());
+        let bytes = self.packed_lines();
+        lines.extend(pack::lines(&self.waiting.lines, bytes).map(|(head, body)| Line::of(&head, body)));
+        bytes
+    }
+
+    fn parts(&self) -> impl Iterator<Item = PartInfo> {
+        let bytes = self.bytes.get(self.waiting.key as usize..).unwrap_or_default();
+        let parts = bytes.chunks_exact(PART).take(self.waiting.holds.len());
+        parts.filter_map(|part| {
+            let (id, rest) = part.split_first_chunk()?;
             let (received, rest) = rest.split_first_chunk()?;
-            parts.push(PartInfo {
+            Some(PartInfo {
                 id: PartId(*id),
                 received: i64::from_le_bytes(*received),
                 total: u32::from_le_bytes(*rest.first_chunk()?),
-            });
-            at += PART;
-        }
-        let lines = pack::unpack(&self.lines, chunk.get(at..)?)?;
-        Some(Left {
-            key: Key::from_slice(key),
-            due: self.due,
-            trace: Trace {
-                parts,
-                holds: self.holds,
-                lines,
-                tags: self.tags,
-                opened: self.opened,
-                last_seen: self.due,
-                completed: true,
-                queued: true,
-            },
+            })
+        })
+    }
+
+    fn packed_lines(&self) -> &[u8] {
+        let before = self.waiting.key as usize + self.waiting.holds.len() * PART;
+        self.bytes.get(before..).unwrap_or_default()
+    }
+
+    /// Makes it a trace again.
+    fn unpack(self) -> Option<Trace<H>> {
+        let (parts, lines) = (self.parts().collect(), self.packed_lines());
+        let lines = pack::unpack(&self.waiting.lines, lines)?;
+        Some(Trace {
+            parts,
+            lines,
+            holds: self.waiting.holds,
+            tags: self.waiting.tags,
+            opened: self.waiting.opened,
+            last_seen: self.waiting.due,
+            completed: true,
+            queued: true,
         })
     }
 }

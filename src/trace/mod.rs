@@ -28,7 +28,7 @@ pub use self::lines::{Line, Span};
 pub use self::part::PartId;
 pub use self::shape::{Role, Shape, ShapeId, Shapes};
 pub use self::state::Reason;
-pub use self::table::{Added, Closed, Holds, Incoming, Key, Limits, Scratch, Table, Trace};
+pub use self::table::{Added, Closed, Holds, Incoming, Key, Limits, Scratch, Table};
 pub use self::time::day_of;
 pub use self::union::{NotOurs, Union, part_ids, union};
 pub(crate) use self::{

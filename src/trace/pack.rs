@@ -1,35 +1,65 @@
 //! The short form of a trace's lines, for while nobody looks at them.
 //!
-//! Owns the form. It says only what cannot be told from the line before, so that the headers of lines, a quarter of a
-//! usual trace, nearly vanish. It lives in memory alone: it has no version, and nothing in it is checked twice.
+//! Owns the form: the headers of lines, a quarter of a usual trace, are cut to what usual lines need. It lives in memory
+//! alone, so it has no version. It is read where it lies (`lines`), or made `Lines` again (`unpack`).
+//!
+//! ```text
+//! 0 | time 8 | position 2 | text 2 | part 1 | shape 1                          a line of which only the text is left
+//! 1 | time 8 | position 2 | text 2 | part 1 | shape 1 | record 2 | text at 2   one that is whole, without metadata
+//! 2 | the header as it is                                                     any other
+//! ```
+//!
+//! Each is followed by what stands behind the line's header.
 
-use super::lines::{Head, Lines, NO_TEXT, Span};
+use super::lines::{HEADER, Head, Lines, NO_TEXT, Span};
+
+/// Bytes of a short header, with its first byte.
+const SHORT: usize = 15;
+/// Bytes that a whole line has more.
+const MORE: usize = 4;
+/// In a short header: no shape, no text.
+const NO_SHAPE: u8 = u8::MAX;
+const SHORT_NO_TEXT: u16 = u16::MAX;
 
 /// What is needed beside the bytes of the short form.
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug)]
 pub(super) struct Packed {
-    /// Bytes of the lines in their usual form.
     bytes: u32,
     count: u32,
     received: usize,
 }
 
+impl Packed {
+    /// Bytes of the lines in their usual form.
+    pub(super) fn bytes(&self) -> usize {
+        self.bytes as usize
+    }
+
+    /// How many lines it is.
+    pub(super) fn len(&self) -> u32 {
+        self.count
+    }
+}
+
 /// Appends the short form of the lines to `out`.
 pub(super) fn pack(lines: &Lines, out: &mut Vec<u8>) -> Packed {
-    let (mut time, mut position) = (0i64, 0u32);
     for (head, body) in lines.raw() {
-        put(out, zigzag(head.time.wrapping_sub(time)));
-        put(out, u64::from(head.part));
-        put(out, u64::from(head.position.wrapping_sub(position)));
-        put(out, u64::from(head.shape.wrapping_add(1)));
-        put(out, u64::from(head.record));
-        put(out, u64::from(head.metadata));
-        put(out, u64::from(head.text.len.wrapping_add(1)));
-        if head.record > 0 && head.text.len != NO_TEXT {
-            put(out, u64::from(head.text.at));
+        match short(&head) {
+            Some(bytes) if head.record > 0 => {
+                let [a, b] = (head.record as u16).to_le_bytes();
+                let [c, d] = (head.text.at as u16).to_le_bytes();
+                let mut whole = [0; SHORT + MORE];
+                whole[..SHORT].copy_from_slice(&bytes);
+                whole[SHORT..].copy_from_slice(&[a, b, c, d]);
+                out.extend_from_slice(&whole);
+            }
+            Some(bytes) => out.extend_from_slice(&bytes),
+            None => {
+                out.push(2);
+                out.extend_from_slice(&head.encode());
+            }
         }
         out.extend_from_slice(body);
-        (time, position) = (head.time, head.position);
     }
     Packed {
         bytes: lines.buffer().len() as u32,
@@ -38,77 +68,90 @@ pub(super) fn pack(lines: &Lines, out: &mut Vec<u8>) -> Packed {
     }
 }
 
+/// The short header of a line that can have one.
+#[inline]
+fn short(head: &Head) -> Option<[u8; SHORT]> {
+    let shape = match head.shape {
+        u32::MAX => NO_SHAPE,
+        shape => u8::try_from(shape).ok().filter(|shape| *shape != NO_SHAPE)?,
+    };
+    let text = match head.text.len {
+        NO_TEXT => SHORT_NO_TEXT,
+        length => u16::try_from(length).ok().filter(|text| *text != SHORT_NO_TEXT)?,
+    };
+    u16::try_from(head.record).ok()?;
+    u16::try_from(head.text.at).ok()?;
+    let position = u16::try_from(head.position).ok()?;
+    if head.metadata > 0 {
+        return None;
+    }
+    let mut bytes = [0; SHORT];
+    bytes[0] = u8::from(head.record > 0);
+    bytes[1..9].copy_from_slice(&head.time.to_le_bytes());
+    bytes[9..11].copy_from_slice(&position.to_le_bytes());
+    bytes[11..13].copy_from_slice(&text.to_le_bytes());
+    bytes[13] = u8::try_from(head.part).ok()?;
+    bytes[14] = shape;
+    Some(bytes)
+}
+
+/// The lines in the short form, and where in `bytes` stands what is behind each header.
+pub(super) fn lines<'a>(packed: &Packed, bytes: &'a [u8]) -> impl Iterator<Item = (Head, usize)> + use<'a> {
+    let mut at = 0;
+    (0..packed.count).map_while(move |_| {
+        let (head, body) = header(bytes, at)?;
+        at = body + head.body();
+        Some((head, body))
+    })
+}
+
+/// The header at a byte, and where it ends.
+#[inline]
+fn header(bytes: &[u8], at: usize) -> Option<(Head, usize)> {
+    let kind = *bytes.get(at)?;
+    if kind == 2 {
+        let head = Head::decode(bytes.get(at + 1..)?.first_chunk()?);
+        return Some((head, at + 1 + HEADER));
+    }
+    let short: &[u8; SHORT] = bytes.get(at..)?.first_chunk()?;
+    let word = |at: usize| u16::from_le_bytes([short[at], short[at + 1]]);
+    let text = word(11);
+    let mut head = Head {
+        time: i64::from_le_bytes(*short[1..9].first_chunk()?),
+        part: u32::from(short[13]),
+        position: u32::from(word(9)),
+        shape: match short[14] {
+            NO_SHAPE => u32::MAX,
+            shape => u32::from(shape),
+        },
+        record: 0,
+        metadata: 0,
+        text: Span {
+            at: 0,
+            len: match text {
+                SHORT_NO_TEXT => NO_TEXT,
+                length => u32::from(length),
+            },
+        },
+    };
+    let mut end = at + SHORT;
+    if kind == 1 {
+        let more: &[u8; MORE] = bytes.get(end..)?.first_chunk()?;
+        head.record = u32::from(u16::from_le_bytes([more[0], more[1]]));
+        head.text.at = u32::from(u16::from_le_bytes([more[2], more[3]]));
+        end += MORE;
+    }
+    Some((head, end))
+}
+
 /// The lines as they were when they were packed; `bytes` begins with their short form.
 pub(super) fn unpack(packed: &Packed, bytes: &[u8]) -> Option<Lines> {
-    let mut lines = Lines::new(packed.bytes as usize, 0);
-    let mut from = Cursor { bytes, at: 0 };
-    let (mut time, mut position) = (0i64, 0u32);
-    for _ in 0..packed.count {
-        time = time.wrapping_add(unzigzag(from.varint()?));
-        let part = from.varint()? as u32;
-        position = position.wrapping_add(from.varint()? as u32);
-        let shape = (from.varint()? as u32).wrapping_sub(1);
-        let record = from.varint()? as u32;
-        let metadata = from.varint()? as u32;
-        let length = (from.varint()? as u32).wrapping_sub(1);
-        let at = if record > 0 && length != NO_TEXT {
-            from.varint()? as u32
-        } else {
-            0
-        };
-        let head = Head {
-            time,
-            part,
-            position,
-            shape,
-            record,
-            metadata,
-            text: Span { at, len: length },
-        };
-        let body = bytes.get(from.at..from.at + head.body())?;
-        from.at += body.len();
-        lines.push_raw(&head, body);
+    let mut all = Lines::new(packed.bytes as usize, 0);
+    for (head, body) in lines(packed, bytes) {
+        all.push_raw(&head, bytes.get(body..body + head.body())?);
     }
-    lines.set_received(packed.received);
-    Some(lines)
-}
-
-struct Cursor<'a> {
-    bytes: &'a [u8],
-    at: usize,
-}
-
-impl Cursor<'_> {
-    #[inline]
-    fn varint(&mut self) -> Option<u64> {
-        let (mut value, mut shift) = (0, 0);
-        loop {
-            let byte = *self.bytes.get(self.at)?;
-            self.at += 1;
-            value |= u64::from(byte & 0x7f) << shift;
-            if byte < 0x80 {
-                return Some(value);
-            }
-            shift = (shift + 7) & 63;
-        }
-    }
-}
-
-#[inline]
-fn put(out: &mut Vec<u8>, mut value: u64) {
-    while value >= 0x80 {
-        out.push(value as u8 | 0x80);
-        value >>= 7;
-    }
-    out.push(value as u8);
-}
-
-fn zigzag(value: i64) -> u64 {
-    ((value << 1) ^ (value >> 63)) as u64
-}
-
-fn unzigzag(value: u64) -> i64 {
-    (value >> 1) as i64 ^ -((value & 1) as i64)
+    all.set_received(packed.received);
+    Some(all)
 }
 
 #[cfg(test)]
@@ -119,11 +162,20 @@ mod tests {
     use super::super::shape::ShapeId;
     use super::*;
 
+    /// Of the kind that short headers take, and just not.
+    fn number() -> impl Strategy<Value = u32> {
+        prop_oneof![4 => 0..200u32, 1 => 65_530..65_540u32, 1 => any::<u32>()]
+    }
+
+    fn size() -> impl Strategy<Value = usize> {
+        prop_oneof![3 => Just(0), 1 => 1..5usize]
+    }
+
     proptest! {
         #[test]
         fn what_was_packed_comes_back(
             lines in prop::collection::vec(
-                (any::<i64>(), any::<u32>(), any::<u32>(), 0..3u32, 1..400usize, 0..5usize, any::<bool>()),
+                (any::<i64>(), number(), number(), prop_oneof![0..3u32, 250..260u32], 1..400usize, size(), any::<bool>()),
                 0..30,
             ),
             behind in prop::collection::vec(any::<u8>(), 0..9),
@@ -133,7 +185,7 @@ mod tests {
                 before.push(&NewLine {
                     // Some are newer than the one before, which is stripped then.
                     time: if number % 3 == 0 { time } else { i64::MAX },
-                    part: part % 3,
+                    part,
                     position,
                     shape: ShapeId::from_u32(shape.wrapping_sub(1)),
                     record: &vec![number as u8; record],

@@ -79,7 +79,7 @@ pub enum Added {
 
 /// An open trace.
 #[derive(Debug)]
-pub struct Trace<H> {
+pub(super) struct Trace<H> {
     pub(super) parts: SmallVec<[PartInfo; 2]>,
     /// One for each part.
     pub(super) holds: Holds<H>,
@@ -101,13 +101,16 @@ pub type Holds<H> = SmallVec<[H; 2]>;
 
 /// A trace that has left the table.
 #[derive(Debug)]
-pub struct Closed<H> {
-    /// Its id.
-    pub key: Key,
-    /// Its content.
-    pub trace: Trace<H>,
+pub struct Closed<'a, H> {
     /// Why it left.
     pub reason: Reason,
+    content: Content<'a, H>,
+}
+
+#[derive(Debug)]
+enum Content<'a, H> {
+    Open { key: Key, trace: Trace<H> },
+    Lingered(Left<'a, H>),
 }
 
 /// The open traces of one shard.
@@ -184,9 +187,10 @@ impl<H> Table<H> {
             if !trace.queued {
                 let too_old = now.saturating_sub(trace.opened) >= self.limits.max_age;
                 trace.queued = incoming.completes || too_old;
-                if incoming.completes {
-                    self.completed.push((now, Key::from_slice(incoming.key)));
-                } else if too_old {
+                let (completes, queued) = (incoming.completes, trace.queued);
+                if completes {
+                    self.complete(now, Key::from_slice(incoming.key));
+                } else if queued {
                     let key = Key::from_slice(incoming.key);
                     self.due.push_front((now, Reason::MaxAge, key));
                 }
@@ -194,7 +198,7 @@ impl<H> Table<H> {
             return added;
         }
         let key = Key::from_slice(incoming.key);
-        let mut trace = if let Some(Left { due, trace, .. }) = self.lingering.take(incoming.key) {
+        let mut trace = if let Some((due, trace)) = self.lingering.take(incoming.key) {
             self.put_due(due, key.clone());
             trace
         } else {
@@ -206,10 +210,20 @@ impl<H> Table<H> {
         self.bytes += trace.cost();
         if incoming.completes && !trace.queued {
             trace.queued = true;
-            self.completed.push((now, key.clone()));
+            self.complete(now, key.clone());
         }
         self.open.push(key, trace);
         added
+    }
+
+    /// Notes that an open trace is complete.
+    fn complete(&mut self, now: i64, key: Key) {
+        if self.limits.linger > 0 {
+            self.completed.push((now, key));
+        } else {
+            self.newly_completed += 1;
+            self.put_due(now, key);
+        }
     }
 
     /// Lays the traces that have become complete where they wait for stragglers. Better once for all records that came
@@ -223,7 +237,7 @@ impl<H> Table<H> {
             let Some((key, trace)) = self.open.pop_entry(&*key) else {
                 continue;
             };
-            if trace.queued && self.limits.linger > 0 && Lingering::takes(&key, &trace) {
+            if trace.queued && Lingering::takes(&key, &trace) {
                 self.bytes -= trace.cost();
                 self.lingering.push(&key, trace, due);
             } else {
@@ -249,7 +263,7 @@ impl<H> Table<H> {
 
     /// The next trace that must be sealed by now: complete or too old, idle, or in the way of newer ones.
     /// Call it until it gives `None`, after each chunk and at each tick.
-    pub fn next_closed(&mut self, now: i64) -> Option<Closed<H>> {
+    pub fn next_closed(&mut self, now: i64) -> Option<Closed<'_, H>> {
         self.settle();
         let waits = |due: i64| due > now && due - now <= self.limits.linger;
         // Of a clock that was set back nobody waits for the old time to come again.
@@ -272,25 +286,33 @@ impl<H> Table<H> {
         }
         if self.is_too_full() {
             // Those that are complete go first: most likely nothing of them is to come.
-            return self
-                .close_lingering()
-                .or_else(|| self.close_open(Reason::Evicted));
+            return self.close_any(Reason::Evicted);
         }
         let (_, oldest) = self.open.peek_lru()?;
         let idle = now.saturating_sub(oldest.last_seen) >= self.limits.idle_timeout;
-        (idle && !oldest.queued).then(|| self.close_open(Reason::Idle))?
+        if idle && !oldest.queued {
+            return self.close_open(Reason::Idle);
+        }
+        None
     }
 
     /// Closes a trace, whatever its age: the one that has been complete for the longest, or else the one that was used
     /// least recently, for this reason.
-    pub fn close_any(&mut self, reason: Reason) -> Option<Closed<H>> {
-        self.close_lingering().or_else(|| self.close_open(reason))
+    pub fn close_any(&mut self, reason: Reason) -> Option<Closed<'_, H>> {
+        if self.lingering.len() > 0 {
+            self.close_lingering()
+        } else {
+            self.close_open(reason)
+        }
     }
 
     /// Closes all traces of which `pinned` says so of one of their holds.
-    pub fn close_holding(&mut self, mut pinned: impl FnMut(&H) -> bool) -> Vec<Closed<H>> {
-        let left = self.lingering.take_holding(&mut pinned);
-        let mut all: Vec<_> = left.into_iter().map(|left| self.complete(left)).collect();
+    pub fn close_holding(&mut self, mut pinned: impl FnMut(&H) -> bool) -> Vec<Closed<'static, H>> {
+        let mut all = Vec::new();
+        for (key, trace) in self.lingering.take_holding(&mut pinned) {
+            self.bytes += trace.cost();
+            all.push(self.closed(key, trace, Reason::Completed));
+        }
         let keys: Vec<Key> = self
             .open
             .iter()
@@ -304,44 +326,101 @@ impl<H> Table<H> {
         all
     }
 
-    fn close_open(&mut self, reason: Reason) -> Option<Closed<H>> {
+    fn close_open(&mut self, reason: Reason) -> Option<Closed<'static, H>> {
         let (key, trace) = self.open.pop_lru()?;
         Some(self.closed(key, trace, reason))
     }
 
-    fn close_lingering(&mut self) -> Option<Closed<H>> {
+    fn close_lingering(&mut self) -> Option<Closed<'_, H>> {
         let left = self.lingering.pop()?;
-        Some(self.complete(left))
-    }
-
-    /// Of a trace that lingered.
-    fn complete(&mut self, left: Left<H>) -> Closed<H> {
-        let Left { key, trace, .. } = left;
-        self.lines -= u64::from(trace.lines());
-        self.learn_size(&trace);
-        Closed {
-            key,
-            trace,
+        self.lines -= u64::from(left.lines());
+        self.usual = usual(self.usual, left.line_bytes());
+        Some(Closed {
             reason: Reason::Completed,
-        }
+            content: Content::Lingered(left),
+        })
     }
 
     /// Of a trace that was among the open ones.
-    fn closed(&mut self, key: Key, trace: Trace<H>, reason: Reason) -> Closed<H> {
+    fn closed(&mut self, key: Key, trace: Trace<H>, reason: Reason) -> Closed<'static, H> {
         self.bytes -= trace.cost();
-        self.lines -= u64::from(trace.lines());
-        self.learn_size(&trace);
-        // That it is complete says more than why it had to go.
-        let reason = if trace.completed {
-            Reason::Completed
-        } else {
-            reason
-        };
-        Closed { key, trace, reason }
+        self.lines -= u64::from(trace.lines.len());
+        self.usual = usual(self.usual, trace.lines.buffer().len());
+        Closed {
+            // That it is complete says more than why it had to go.
+            reason: if trace.completed {
+                Reason::Completed
+            } else {
+                reason
+            },
+            content: Content::Open { key, trace },
+        }
+    }
+}
+
+/// The moving average of the bytes of traces.
+fn usual(before: usize, bytes: usize) -> usize {
+    (before * 15 + bytes) / 16
+}
+
+impl<H> Closed<'_, H> {
+    /// Its id.
+    pub fn key(&self) -> &[u8] {
+        match &self.content {
+            Content::Open { key, .. } => key,
+            Content::Lingered(left) => left.key(),
+        }
     }
 
-    fn learn_size(&mut self, trace: &Trace<H>) {
-        self.usual = (self.usual * 15 + trace.lines.buffer().len()) / 16;
+    /// Records in it.
+    pub fn lines(&self) -> u32 {
+        match &self.content {
+            Content::Open { trace, .. } => trace.lines.len(),
+            Content::Lingered(left) => left.lines(),
+        }
+    }
+
+    /// The holds of its parts; what it was made of is gone then.
+    pub fn into_holds(self) -> Holds<H> {
+        match self.content {
+            Content::Open { trace, .. } => trace.holds,
+            Content::Lingered(left) => left.into_holds(),
+        }
+    }
+
+    /// Its content for rendering, and how many of its records are left out because they stand in it twice (a chunk
+    /// that came again after the window in which repeated chunks are told).
+    pub fn gathered<'a>(&'a mut self, sealed_at: i64, scratch: &'a mut Scratch) -> (Gathered<'a>, u32) {
+        let Scratch { parts, lines } = scratch;
+        parts.clear();
+        lines.clear();
+        let (key, buffer, tags) = match &mut self.content {
+            Content::Open { key, trace } => {
+                parts.extend_from_slice(&trace.parts);
+                lines.extend(trace.lines.iter());
+                trace.tags.sort_unstable();
+                (key.as_slice(), trace.lines.buffer(), trace.tags.as_slice())
+            }
+            Content::Lingered(left) => {
+                left.sort_tags();
+                let left = &*left;
+                let buffer = left.list(parts, lines);
+                (left.key(), buffer, left.tags())
+            }
+        };
+        let twice = merge_equal_parts(parts, lines);
+        (
+            Gathered {
+                key,
+                parts,
+                buffer,
+                lines,
+                tags,
+                reason: self.reason,
+                sealed_at,
+            },
+            twice,
+        )
     }
 }
 
@@ -411,49 +490,9 @@ impl<H> Trace<H> {
         });
         Added::Kept
     }
-
-    /// Records in it.
-    pub fn lines(&self) -> u32 {
-        self.lines.len()
-    }
-
-    /// The holds of its parts; what it was made of is gone then.
-    pub fn into_holds(self) -> Holds<H> {
-        self.holds
-    }
-
-    /// Its content for rendering, and how many of its records are left out because they stand in it twice (a chunk
-    /// that came again after the window in which repeated chunks are told).
-    pub fn gathered<'a>(
-        &'a mut self,
-        key: &'a [u8],
-        reason: Reason,
-        sealed_at: i64,
-        scratch: &'a mut Scratch,
-    ) -> (Gathered<'a>, u32) {
-        let Scratch { parts, lines } = scratch;
-        parts.clear();
-        parts.extend_from_slice(&self.parts);
-        lines.clear();
-        lines.extend(self.lines.iter());
-        let twice = merge_equal_parts(parts, lines);
-        self.tags.sort_unstable();
-        (
-            Gathered {
-                key,
-                parts,
-                buffer: self.lines.buffer(),
-                lines,
-                tags: &self.tags,
-                reason,
-                sealed_at,
-            },
-            twice,
-        )
-    }
 }
 
-/// Space for [`Trace::gathered`] that is used again.
+/// Space for [`Closed::gathered`] that is used again.
 #[derive(Debug, Default)]
 pub struct Scratch {
     parts: Vec<PartInfo>,

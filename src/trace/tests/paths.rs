@@ -79,7 +79,7 @@ fn document(
     }
     let mut closed = table.close_any(Reason::Idle).unwrap();
     let mut scratch = Scratch::default();
-    let (mut gathered, twice) = closed.trace.gathered(&closed.key, Reason::Idle, 99, &mut scratch);
+    let (mut gathered, twice) = closed.gathered(99, &mut scratch);
     assert_eq!(twice, 0);
     let mut out = Vec::new();
     Renderer::default().trace(&mut out, &Names::default(), shapes, &mut gathered, |_, _| ());

@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use super::super::{Added, Closed, Incoming, Limits, Scratch, Table};
+use super::super::{Added, Incoming, Limits, Scratch, Table};
 use super::*;
 
 const SECOND: i64 = 1_000_000;
@@ -57,9 +57,10 @@ impl Fixture {
 
     fn closed(&mut self, now: i64) -> Vec<(String, Reason, u32)> {
         let mut all = Vec::new();
-        while let Some(Closed { key, trace, reason }) = self.table.next_closed(now) {
-            all.push((String::from_utf8(key.to_vec()).unwrap(), reason, trace.lines()));
-            assert!(!trace.into_holds().is_empty());
+        while let Some(closed) = self.table.next_closed(now) {
+            let key = String::from_utf8(closed.key().to_vec()).unwrap();
+            all.push((key, closed.reason, closed.lines()));
+            assert!(!closed.into_holds().is_empty());
         }
         all
     }
@@ -132,13 +133,9 @@ fn a_trace_beyond_its_bytes_keeps_its_first_lines() {
     let added: Vec<_> = (0..6).map(|now| f.add(now, "a", 1, false)).collect();
     assert_eq!(&added[..3], [Added::Kept; 3]);
     assert_eq!(&added[3..], [Added::NoRoom; 3]);
-    let Closed {
-        key,
-        mut trace,
-        reason,
-    } = f.table.close_any(Reason::Shutdown).unwrap();
+    let mut closed = f.table.close_any(Reason::Shutdown).unwrap();
     let mut scratch = Scratch::default();
-    let (gathered, twice) = trace.gathered(&key, reason, 9, &mut scratch);
+    let (gathered, twice) = closed.gathered(9, &mut scratch);
     assert_eq!((gathered.lines.len(), gathered.parts[0].total, twice), (3, 6, 0));
 }
 
@@ -148,16 +145,12 @@ fn a_chunk_that_came_twice_is_in_it_once() {
     for (now, part) in [(5, 1), (6, 2), (5, 1)] {
         assert_eq!(f.add(now, "a", part, false), Added::Kept);
     }
-    let Closed {
-        key,
-        mut trace,
-        reason,
-    } = f.table.close_any(Reason::Idle).unwrap();
+    let mut closed = f.table.close_any(Reason::Idle).unwrap();
     let mut scratch = Scratch::default();
-    let (gathered, twice) = trace.gathered(&key, reason, 9, &mut scratch);
+    let (gathered, twice) = closed.gathered(9, &mut scratch);
     assert_eq!((gathered.lines.len(), gathered.parts.len(), twice), (2, 2, 1));
     assert_eq!(
-        trace.into_holds().len(),
+        closed.into_holds().len(),
         3,
         "the hold of the second reception is given back too"
     );
@@ -173,7 +166,7 @@ fn traces_that_pin_something_can_be_closed_at_once() {
         .table
         .close_holding(|hold| *hold <= 2)
         .into_iter()
-        .map(|closed| closed.trace.lines())
+        .map(|closed| closed.lines())
         .collect();
     closed.sort_unstable();
     assert_eq!(closed, [1, 2]);
