@@ -40,6 +40,9 @@ impl Names {
     }
 }
 
+/// Fields at the most for which room is made before they are seen.
+const MOST_AHEAD: usize = 64;
+
 /// One field: its name and where its newest value lies.
 pub(crate) struct Field<'a> {
     pub(crate) name: Cow<'a, [u8]>,
@@ -111,6 +114,10 @@ impl<'a> Fields<'a> {
         let (Head::Map(n), mut at) = json::head(record, 0)? else {
             return None;
         };
+        if self.list.is_empty() {
+            // Not as many as a record claims to have that has none of them.
+            self.list.reserve((n as usize).min(MOST_AHEAD));
+        }
         let mut text: Option<(usize, &'a [u8], usize)> = None;
         let mut slot = 0;
         for _ in 0..n {

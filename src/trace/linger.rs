@@ -9,10 +9,10 @@ use std::collections::VecDeque;
 use std::hash::BuildHasher;
 use std::sync::Arc;
 
-use hashbrown::HashTable;
 use smallvec::SmallVec;
 
 use super::document::PartInfo;
+use super::index::Index;
 use super::lines::Line;
 use super::pack::{self, Packed};
 use super::part::PartId;
@@ -26,8 +26,8 @@ const MOST: usize = 64 << 10;
 const SPARE: usize = 2;
 /// Bytes of a packed part: id, reception, total.
 const PART: usize = 24;
-/// Bytes of a slot in the index, with what the index keeps free.
-const INDEXED: usize = 16;
+/// Bytes that a trace takes in the index, with what the index keeps free.
+const INDEXED: usize = 24;
 
 /// See above. `H` is what is held for each part.
 #[derive(Debug)]
@@ -36,7 +36,7 @@ pub(super) struct Lingering<H> {
     slots: VecDeque<Slot<H>>,
     /// The number of the first slot. Numbers wrap around; there are never so many at a time that it shows.
     first: u32,
-    index: HashTable<Place>,
+    index: Index,
     hasher: foldhash::quality::RandomState,
     chunks: VecDeque<Vec<u8>>,
     /// The number of the first chunk.
@@ -44,14 +44,6 @@ pub(super) struct Lingering<H> {
     spare: Vec<Vec<u8>>,
     len: usize,
     bytes: usize,
-}
-
-/// Where a trace is found.
-#[derive(Debug)]
-struct Place {
-    /// Half of the hash, so that others are told apart without looking at them.
-    tag: u32,
-    slot: u32,
 }
 
 #[derive(Debug)]
@@ -88,7 +80,7 @@ impl<H> Lingering<H> {
         Self {
             slots: VecDeque::new(),
             first: 0,
-            index: HashTable::new(),
+            index: Index::default(),
             hasher: foldhash::quality::RandomState::default(),
             chunks: VecDeque::new(),
             first_chunk: 0,
@@ -155,19 +147,16 @@ impl<H> Lingering<H> {
                 tags: trace.tags,
             }),
         });
-        let slots = &self.slots;
-        let first = self.first;
-        // What is in the index is in its slot, so that this is never asked in vain.
-        let hash_of = |place: &Place| {
-            let slot = slots.get(place.slot.wrapping_sub(first) as usize);
-            slot.and_then(|slot| slot.waiting.as_ref())
-                .map_or(0, |waiting| waiting.hash)
-        };
-        let place = Place {
-            tag: tag(hash),
-            slot: number,
-        };
-        self.index.insert_unique(hash, place, hash_of);
+        if self.index.insert(hash, number, self.first) {
+            let slots = self.slots.iter().zip(0..);
+            self.index.fill(
+                self.slots.len(),
+                slots.filter_map(|(slot, at)| {
+                    let hash = slot.waiting.as_ref()?.hash;
+                    Some((hash, self.first.wrapping_add(at)))
+                }),
+            );
+        }
         self.len += 1;
         self.bytes += cost;
     }
@@ -178,23 +167,14 @@ impl<H> Lingering<H> {
         if self.len == 0 {
             return None;
         }
-        self.take_hashed(self.hasher.hash_one(key), key)
-    }
-
-    fn take_hashed(&mut self, hash: u64, key: &[u8]) -> Option<(i64, Trace<H>)> {
-        let (first, first_chunk) = (self.first, self.first_chunk);
-        let (slots, chunks) = (&self.slots, &self.chunks);
-        let is_it = |place: &Place| {
-            place.tag == tag(hash)
-                && slots
-                    .get(place.slot.wrapping_sub(first) as usize)
-                    .and_then(|slot| slot.key(chunks, first_chunk))
-                    == Some(key)
-        };
-        let (place, _) = self.index.find_entry(hash, is_it).ok()?.remove();
-        let slot = self.slots.get_mut(place.slot.wrapping_sub(first) as usize)?;
+        let first = self.first;
+        let found = self.index.find(self.hasher.hash_one(key)).find(|number| {
+            let slot = self.slots.get(number.wrapping_sub(first) as usize);
+            slot.and_then(|slot| slot.key(&self.chunks, self.first_chunk)) == Some(key)
+        })?;
+        let slot = self.slots.get_mut(found.wrapping_sub(first) as usize)?;
         self.len -= 1;
-        let left = slot.leave(&self.chunks, first_chunk)?;
+        let left = slot.leave(&self.chunks, self.first_chunk)?;
         Some((left.waiting.due, left.unpack()?))
     }
 
@@ -207,15 +187,7 @@ impl<H> Lingering<H> {
     /// Takes out the first that is due.
     pub(super) fn pop(&mut self) -> Option<Left<'_, H>> {
         self.drop_taken();
-        let number = self.first;
-        let slot = self.slots.front_mut()?;
-        let left = slot.leave(&self.chunks, self.first_chunk)?;
-        if let Ok(entry) = self
-            .index
-            .find_entry(left.waiting.hash, |place| place.slot == number)
-        {
-            entry.remove();
-        }
+        let left = self.slots.front_mut()?.leave(&self.chunks, self.first_chunk)?;
         self.len -= 1;
         Some(left)
     }
@@ -247,7 +219,10 @@ impl<H> Lingering<H> {
         }
         let needed = match self.slots.front() {
             Some(slot) => slot.chunk.wrapping_sub(self.first_chunk) as usize,
-            None => self.chunks.len(),
+            None => {
+                self.index.forget();
+                self.chunks.len()
+            }
         };
         for mut chunk in self.chunks.drain(..needed) {
             self.first_chunk = self.first_chunk.wrapping_add(1);
@@ -347,8 +322,4 @@ impl<H> Left<'_, H> {
             queued: true,
         })
     }
-}
-
-fn tag(hash: u64) -> u32 {
-    (hash >> 16) as u32
 }

@@ -8,6 +8,7 @@
 
 mod document;
 mod fields;
+mod index;
 mod json;
 mod lines;
 mod linger;

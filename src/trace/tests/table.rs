@@ -172,3 +172,94 @@ fn traces_that_pin_something_can_be_closed_at_once() {
     assert_eq!(closed, [1, 2]);
     assert_eq!(f.table.len(), 1);
 }
+
+#[test]
+fn a_straggler_takes_its_trace_out_and_the_others_wait_on() {
+    let mut f = Fixture::new(limits());
+    for (now, key) in [(0, "a"), (10, "b"), (20, "c")] {
+        assert_eq!(f.add(now, key, 1, false), Added::Kept);
+        assert_eq!(f.add(now, key, 1, true), Added::Kept);
+        f.table.settle();
+    }
+    let bytes = f.table.bytes();
+    assert_eq!(f.add(30, "b", 2, false), Added::Kept);
+    assert!(f.table.bytes() > bytes);
+    assert_eq!((f.table.len(), f.table.lines(), f.holds), (3, 7, 4));
+    // It is due when it was, not a linger after the straggler.
+    assert_eq!(f.closed(SECOND + 5), [("a".into(), Reason::Completed, 2)]);
+    assert_eq!(f.closed(SECOND + 15), [("b".into(), Reason::Completed, 3)]);
+    assert_eq!(f.closed(SECOND + 25), [("c".into(), Reason::Completed, 2)]);
+    assert_eq!((f.table.len(), f.table.bytes(), f.table.lines()), (0, 0, 0));
+}
+
+#[test]
+fn many_linger_and_each_is_found() {
+    let mut f = Fixture::new(limits());
+    let key = |n: i64| format!("trace {n}");
+    for n in 0..20_000 {
+        assert_eq!(f.add(n, &key(n), 1, true), Added::Kept);
+        if n % 7 == 0 {
+            f.table.settle();
+        }
+    }
+    // Those that are forgotten by the index are opened a second time; there are few of them.
+    for n in (0..20_000).step_by(3) {
+        assert_eq!(f.add(20_000, &key(n), 2, false), Added::Kept);
+    }
+    let twice = f.table.len() - 20_000;
+    assert!(twice < 200, "{twice}");
+    let sealed = f.closed(60 * SECOND);
+    assert_eq!(sealed.len(), 20_000 + twice);
+    let lines: u32 = sealed.iter().map(|(_, _, lines)| lines).sum();
+    assert_eq!(lines, 20_000 + 6_667);
+    assert_eq!((f.table.len(), f.table.bytes(), f.table.lines()), (0, 0, 0));
+}
+
+#[test]
+fn what_is_complete_goes_before_what_is_open() {
+    let mut f = Fixture::new(Limits {
+        max_traces: 3,
+        ..limits()
+    });
+    for (now, key, completes) in [
+        (0, "open", false),
+        (1, "a", true),
+        (2, "b", true),
+        (3, "c", false),
+    ] {
+        assert_eq!(f.add(now, key, 1, completes), Added::Kept);
+    }
+    assert_eq!(f.closed(3), [("a".into(), Reason::Completed, 1)]);
+    for (now, key) in [(4, "d"), (5, "e")] {
+        assert_eq!(f.add(now, key, 1, false), Added::Kept);
+    }
+    let expected = [
+        ("b".into(), Reason::Completed, 1),
+        ("open".into(), Reason::Evicted, 1),
+    ];
+    assert_eq!(f.closed(5), expected);
+}
+
+#[test]
+fn a_clock_that_is_set_back_holds_nothing_up() {
+    let mut f = Fixture::new(limits());
+    assert_eq!(f.add(1000 * SECOND, "a", 1, true), Added::Kept);
+    assert_eq!(f.closed(1000 * SECOND), []);
+    assert_eq!(f.closed(SECOND), [("a".into(), Reason::Completed, 1)]);
+}
+
+#[test]
+fn a_large_trace_waits_too_and_one_without_linger_does_not() {
+    let mut f = Fixture::new(limits());
+    for now in 0..1000 {
+        assert_eq!(f.add(now, "a", 1, now == 999), Added::Kept);
+    }
+    assert_eq!(f.closed(SECOND), []);
+    assert_eq!(f.closed(2 * SECOND), [("a".into(), Reason::Completed, 1000)]);
+    let mut f = Fixture::new(Limits {
+        linger: 0,
+        ..limits()
+    });
+    assert_eq!(f.add(5, "a", 1, true), Added::Kept);
+    assert_eq!(f.closed(5), [("a".into(), Reason::Completed, 1)]);
+}
