@@ -303,8 +303,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<'_, S> {
         let want = needed.min(buffer.len().max(LARGE));
         let least = if buffer.capacity() <= TINY {
             TINY / 2
-        } else {
+        } else if buffer.is_empty() {
             self.read_size
+        } else {
+            // Inside a message a little less will do: more room means to copy what has come.
+            self.read_size / 4
         };
         if spare < want.max(least) {
             buffer.reserve(want.max(self.read_size));
