@@ -118,6 +118,17 @@ impl Lines {
         }
     }
 
+    /// None of them, with the same space.
+    pub(super) fn emptied(mut self) -> Self {
+        self.buffer.clear();
+        Self {
+            buffer: self.buffer,
+            last: 0,
+            count: 0,
+            received: 0,
+        }
+    }
+
     pub(super) fn len(&self) -> u32 {
         self.count
     }

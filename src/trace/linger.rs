@@ -13,7 +13,7 @@ use smallvec::SmallVec;
 
 use super::document::PartInfo;
 use super::index::Index;
-use super::lines::Line;
+use super::lines::{Line, Lines};
 use super::pack::{self, Packed};
 use super::part::PartId;
 use super::table::{Holds, Key, Trace};
@@ -27,7 +27,7 @@ const SPARE: usize = 8;
 /// Bytes of a packed part: id, reception, total.
 const PART: usize = 24;
 /// Bytes that a trace takes in the index, with what the index keeps free.
-const INDEXED: usize = 24;
+const INDEXED: usize = 8;
 
 /// See above. `H` is what is held for each part.
 #[derive(Debug)]
@@ -48,7 +48,7 @@ pub(super) struct Lingering<H> {
 
 #[derive(Debug)]
 struct Slot<H> {
-    cost: usize,
+    cost: u32,
     chunk: u32,
     /// Nothing when it was taken back.
     waiting: Option<Waiting<H>>,
@@ -108,8 +108,8 @@ impl<H> Lingering<H> {
         key.len() + trace.parts.len() * PART + trace.lines.buffer().len()
     }
 
-    /// Takes a trace in. `due` is not before that of the one before.
-    pub(super) fn push(&mut self, key: &[u8], trace: Trace<H>, due: i64) {
+    /// Takes a trace in, and gives the space of its lines back. `due` is not before that of the one before.
+    pub(super) fn push(&mut self, key: &[u8], trace: Trace<H>, due: i64) -> Lines {
         let size = Self::size(key, &trace);
         let fits = |chunk: &Vec<u8>| chunk.capacity() - chunk.len() >= size;
         if !self.chunks.back().is_some_and(fits) {
@@ -119,7 +119,7 @@ impl<H> Lingering<H> {
         }
         let chunk = self.first_chunk.wrapping_add(self.chunks.len() as u32 - 1);
         let Some(bytes) = self.chunks.back_mut() else {
-            return;
+            return trace.lines;
         };
         let at = bytes.len() as u32;
         bytes.extend_from_slice(key);
@@ -131,7 +131,8 @@ impl<H> Lingering<H> {
         let lines = pack::pack(&trace.lines, bytes);
         let size = bytes.len() - at as usize;
         let hash = self.hasher.hash_one(key);
-        let cost = size + size_of::<Slot<H>>() + INDEXED;
+        // Smaller than `MOST` and a few headers.
+        let cost = (size + size_of::<Slot<H>>() + INDEXED) as u32;
         let number = self.first.wrapping_add(self.slots.len() as u32);
         self.slots.push_back(Slot {
             cost,
@@ -150,6 +151,7 @@ impl<H> Lingering<H> {
         if self.index.insert(hash, number, self.first) {
             let slots = self.slots.iter().zip(0..);
             self.index.fill(
+                self.first,
                 self.slots.len(),
                 slots.filter_map(|(slot, at)| {
                     let hash = slot.waiting.as_ref()?.hash;
@@ -158,7 +160,8 @@ impl<H> Lingering<H> {
             );
         }
         self.len += 1;
-        self.bytes += cost;
+        self.bytes += cost as usize;
+        trace.lines
     }
 
     /// Takes the trace of this id out, if it is here: a straggler came. Gives when it is due, too.
@@ -168,7 +171,7 @@ impl<H> Lingering<H> {
             return None;
         }
         let first = self.first;
-        let found = self.index.find(self.hasher.hash_one(key)).find(|number| {
+        let found = self.index.find(self.hasher.hash_one(key), first).find(|number| {
             let slot = self.slots.get(number.wrapping_sub(first) as usize);
             slot.and_then(|slot| slot.key(&self.chunks, self.first_chunk)) == Some(key)
         })?;
@@ -215,7 +218,7 @@ impl<H> Lingering<H> {
     fn drop_taken(&mut self) {
         while self.slots.front().is_some_and(|slot| slot.waiting.is_none()) {
             self.first = self.first.wrapping_add(1);
-            self.bytes -= self.slots.pop_front().map_or(0, |slot| slot.cost);
+            self.bytes -= self.slots.pop_front().map_or(0, |slot| slot.cost as usize);
         }
         let needed = match self.slots.front() {
             Some(slot) => slot.chunk.wrapping_sub(self.first_chunk) as usize,

@@ -26,7 +26,8 @@ const SHORT_NO_TEXT: u16 = u16::MAX;
 pub(super) struct Packed {
     bytes: u32,
     count: u32,
-    received: usize,
+    /// Bytes of the records as they came; they had room for less than 4 GiB.
+    received: u32,
 }
 
 impl Packed {
@@ -64,7 +65,7 @@ pub(super) fn pack(lines: &Lines, out: &mut Vec<u8>) -> Packed {
     Packed {
         bytes: lines.buffer().len() as u32,
         count: lines.len(),
-        received: lines.received(),
+        received: u32::try_from(lines.received()).unwrap_or(u32::MAX),
     }
 }
 
@@ -150,7 +151,7 @@ pub(super) fn unpack(packed: &Packed, bytes: &[u8]) -> Option<Lines> {
     for (head, body) in lines(packed, bytes) {
         all.push_raw(&head, bytes.get(body..body + head.body())?);
     }
-    all.set_received(packed.received);
+    all.set_received(packed.received as usize);
     Some(all)
 }
 

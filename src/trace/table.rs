@@ -23,6 +23,9 @@ use super::state::Reason;
 /// Bytes that a trace costs beyond its records: list node, hash slot, key, and what the allocator rounds up.
 const TRACE_OVERHEAD: usize = 448;
 
+/// How many spaces for lines are kept to be used again.
+const SPACES: usize = 256;
+
 /// When traces are sealed. All times in µs.
 #[derive(Clone, Debug)]
 pub struct Limits {
@@ -121,6 +124,8 @@ pub struct Table<H> {
     /// Those of the open ones that became complete since they were settled, and when.
     completed: Vec<(i64, Key)>,
     lingering: Lingering<H>,
+    /// Space of lines that are packed now.
+    spaces: Vec<Lines>,
     /// How many were settled since `take_completed`.
     newly_completed: usize,
     /// Those of the open ones that are too old, or complete without being among the lingering, as they are due.
@@ -141,6 +146,7 @@ impl<H> Table<H> {
             open,
             completed: Vec::new(),
             lingering: Lingering::new(),
+            spaces: Vec::new(),
             newly_completed: 0,
             due: VecDeque::new(),
             bytes: 0,
@@ -202,18 +208,40 @@ impl<H> Table<H> {
             self.put_due(due, key.clone());
             trace
         } else {
-            // A little more than usual, so that most traces never grow.
-            Trace::new(now, Lines::new(size, self.usual + self.usual / 8))
+            Trace::new(now, self.space(size))
         };
         let added = trace.add(now, incoming, hold, max_bytes, size);
         self.lines += u64::from(added == Added::Kept);
-        self.bytes += trace.cost();
         if incoming.completes && !trace.queued {
             trace.queued = true;
+            if self.limits.linger > 0 && Lingering::takes(&key, &trace) {
+                self.newly_completed += 1;
+                self.lay(now, &key, trace);
+                return added;
+            }
             self.complete(now, key.clone());
         }
+        self.bytes += trace.cost();
         self.open.push(key, trace);
         added
+    }
+
+    /// Space for the lines of a new trace, of which the first takes `size` bytes.
+    fn space(&mut self, size: usize) -> Lines {
+        match self.spaces.pop() {
+            Some(lines) if lines.capacity() >= size => lines,
+            // A little more than usual, so that most traces never grow.
+            _ => Lines::new(size, self.usual + self.usual / 8),
+        }
+    }
+
+    /// Lays a trace that is complete since then where it waits for stragglers.
+    fn lay(&mut self, since: i64, key: &Key, trace: Trace<H>) {
+        let due = since.saturating_add(self.limits.linger);
+        let lines = self.lingering.push(key, trace, due);
+        if self.spaces.len() < SPACES && lines.capacity() <= 2 * self.usual {
+            self.spaces.push(lines.emptied());
+        }
     }
 
     /// Notes that an open trace is complete.
@@ -232,17 +260,16 @@ impl<H> Table<H> {
         let mut completed = std::mem::take(&mut self.completed);
         self.newly_completed += completed.len();
         for (since, key) in completed.drain(..) {
-            let due = since.saturating_add(self.limits.linger);
             // One that was sealed for want of room in the meantime is not there any more.
             let Some((key, trace)) = self.open.pop_entry(&*key) else {
                 continue;
             };
             if trace.queued && Lingering::takes(&key, &trace) {
                 self.bytes -= trace.cost();
-                self.lingering.push(&key, trace, due);
+                self.lay(since, &key, trace);
             } else {
                 if trace.queued {
-                    self.put_due(due, key.clone());
+                    self.put_due(since.saturating_add(self.limits.linger), key.clone());
                 }
                 self.open.push(key, trace);
             }
