@@ -14,9 +14,9 @@ use smallvec::SmallVec;
 use super::document::PartInfo;
 use super::index::Index;
 use super::lines::{Line, Lines};
+use super::open::{Holds, Key, Trace};
 use super::pack::{self, Packed};
 use super::part::PartId;
-use super::table::{Holds, Key, Trace};
 
 /// Bytes of a chunk of packed traces.
 const CHUNK: usize = 256 << 10;
@@ -321,6 +321,7 @@ impl<H> Left<'_, H> {
             tags: self.waiting.tags,
             opened: self.waiting.opened,
             last_seen: self.waiting.due,
+            placed: self.waiting.due,
             completed: true,
             queued: true,
         })

@@ -1,17 +1,20 @@
 //! Gathering: the records of one trace become one document.
 //!
-//! * `table`: the open traces of a shard, and when they are sealed; `linger`: those that are complete and wait for stragglers (`pack`);
+//! * `table`: the traces of a shard, and when they leave it: `open` ones, those that are complete and wait for
+//!   stragglers (`linger`, `pack`, `index`), and `closed` ones, which are about to be rendered;
 //! * `document`: a sealed trace as JSON, rendered once from the received bytes (`fields`, `json`, `time`, `state`);
 //! * `union`: two documents of one trace made one; the rule by which every trace ends in exactly one document.
 //!
 //! No I/O, no clock, no threads: time is an argument. Knows nothing of the Forward protocol, the journal or outputs.
 
+mod closed;
 mod document;
 mod fields;
 mod index;
 mod json;
 mod lines;
 mod linger;
+mod open;
 mod pack;
 mod part;
 mod shape;
@@ -23,13 +26,15 @@ mod union;
 #[cfg(test)]
 mod tests;
 
+pub use self::closed::{Closed, Scratch};
 pub use self::document::{Extent, Gathered, PartInfo, Renderer, Single};
 pub use self::fields::Names;
 pub use self::lines::{Line, Span};
+pub use self::open::{Added, Holds, Incoming, Key};
 pub use self::part::PartId;
 pub use self::shape::{Role, Shape, ShapeId, Shapes};
 pub use self::state::Reason;
-pub use self::table::{Added, Closed, Holds, Incoming, Key, Limits, Scratch, Table};
+pub use self::table::{Limits, Table};
 pub use self::time::day_of;
 pub use self::union::{NotOurs, Union, part_ids, union};
 pub(crate) use self::{

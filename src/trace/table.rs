@@ -4,25 +4,23 @@
 //! thread. `H` is whatever must be held until a part is written (the journal's hold on the chunk).
 //!
 //! There is one idle timeout, so the order of last use is the order of expiry, and a least-recently-used list is all
-//! that is needed: no timer per trace. There is one linger as well: traces that are complete wait in the order in which
-//! they became so, packed (`linger`).
+//! that is needed: no timer per trace. The list is kept a little behind, since to move a trace in it means to look at
+//! three places in memory: traces expire up to a 64th of the timeout late. There is one linger as well: traces that are
+//! complete wait in the order in which they became so, packed (`linger`).
 
 use std::collections::VecDeque;
-use std::sync::Arc;
 
 use lru::LruCache;
-use smallvec::SmallVec;
 
-use super::document::{Gathered, PartInfo};
-use super::lines::{HEADER, Line, Lines, NewLine, Span};
-use super::linger::{Left, Lingering};
-use super::part::PartId;
-use super::shape::ShapeId;
+use super::closed::{Closed, Content};
+use super::lines::{HEADER, Lines};
+use super::linger::Lingering;
+use super::open::{Added, Incoming, Key, Trace};
 use super::state::Reason;
 
-/// Bytes that a trace costs beyond its records: list node, hash slot, key, and what the allocator rounds up.
-const TRACE_OVERHEAD: usize = 448;
-
+/// Traces are moved to the end of the list when they are used later than this part of the idle timeout after the last
+/// time.
+const BEHIND: i64 = 64;
 /// How many spaces for lines are kept to be used again.
 const SPACES: usize = 256;
 
@@ -41,79 +39,6 @@ pub struct Limits {
     pub max_bytes: usize,
     /// Bytes of one trace's records; what is beyond goes to the dead letter.
     pub max_trace_bytes: usize,
-}
-
-/// A record on its way into the table.
-#[derive(Clone, Copy, Debug)]
-pub struct Incoming<'a> {
-    /// The trace id, not empty.
-    pub key: &'a [u8],
-    /// Event time, Unix ns.
-    pub time: i64,
-    /// The part that it belongs to.
-    pub part: PartId,
-    /// When the part was received, Unix µs.
-    pub received: i64,
-    /// Its number in the chunk.
-    pub position: u32,
-    /// The record, a MessagePack map.
-    pub record: &'a [u8],
-    /// Its metadata, a MessagePack map, or empty.
-    pub metadata: &'a [u8],
-    /// The tag that it came under.
-    pub tag: &'a Arc<str>,
-    /// Whether it says that its trace is complete.
-    pub completes: bool,
-    /// Its shape, when it is known, and its values are what the shape asks for.
-    pub shape: Option<ShapeId>,
-    /// With a shape: where its text lies in the record.
-    pub text: Option<Span>,
-}
-
-/// What became of a record.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[must_use = "a record that found no room must go to the dead letter"]
-pub enum Added {
-    /// It is in its trace.
-    Kept,
-    /// Its trace is at `max_trace_bytes`.
-    NoRoom,
-}
-
-/// An open trace.
-#[derive(Debug)]
-pub(super) struct Trace<H> {
-    pub(super) parts: SmallVec<[PartInfo; 2]>,
-    /// One for each part.
-    pub(super) holds: Holds<H>,
-    pub(super) lines: Lines,
-    pub(super) tags: SmallVec<[Arc<str>; 1]>,
-    pub(super) opened: i64,
-    pub(super) last_seen: i64,
-    /// A record said that it is complete.
-    pub(super) completed: bool,
-    /// It is complete or too old, and stands among those that are due.
-    pub(super) queued: bool,
-}
-
-/// A trace id. Those of the usual lengths (32 hex digits, a UUID) lie where they are looked up.
-pub type Key = SmallVec<[u8; 40]>;
-
-/// What must be held until a trace is written: one for each of its parts, of which there are mostly few.
-pub type Holds<H> = SmallVec<[H; 2]>;
-
-/// A trace that has left the table.
-#[derive(Debug)]
-pub struct Closed<'a, H> {
-    /// Why it left.
-    pub reason: Reason,
-    content: Content<'a, H>,
-}
-
-#[derive(Debug)]
-enum Content<'a, H> {
-    Open { key: Key, trace: Trace<H> },
-    Lingered(Left<'a, H>),
 }
 
 /// The open traces of one shard.
@@ -184,7 +109,11 @@ impl<H> Table<H> {
     pub fn add(&mut self, now: i64, incoming: &Incoming<'_>, hold: impl FnOnce() -> H) -> Added {
         let size = HEADER + incoming.record.len() + incoming.metadata.len();
         let max_bytes = self.limits.max_trace_bytes;
-        if let Some(trace) = self.open.get_mut(incoming.key) {
+        if let Some(trace) = self.open.peek_mut(incoming.key) {
+            let displaced = now.saturating_sub(trace.placed) > self.limits.idle_timeout / BEHIND;
+            if displaced {
+                trace.placed = now;
+            }
             let before = trace.cost();
             let added = trace.add(now, incoming, hold, max_bytes, size);
             let cost = trace.cost();
@@ -200,6 +129,9 @@ impl<H> Table<H> {
                     let key = Key::from_slice(incoming.key);
                     self.due.push_front((now, Reason::MaxAge, key));
                 }
+            }
+            if displaced {
+                self.open.promote(incoming.key);
             }
             return added;
         }
@@ -222,6 +154,7 @@ impl<H> Table<H> {
             self.complete(now, key.clone());
         }
         self.bytes += trace.cost();
+        trace.placed = now;
         self.open.push(key, trace);
         added
     }
@@ -313,6 +246,9 @@ impl<H> Table<H> {
         }
         if self.is_too_full() {
             // Those that are complete go first: most likely nothing of them is to come.
+            if self.lingering.len() == 0 {
+                self.place_oldest(now);
+            }
             return self.close_any(Reason::Evicted);
         }
         let (_, oldest) = self.open.peek_lru()?;
@@ -321,6 +257,21 @@ impl<H> Table<H> {
             return self.close_open(Reason::Idle);
         }
         None
+    }
+
+    /// Moves those to the end of the list that were used since they were moved there last, until the first is the one that
+    /// was used least recently.
+    fn place_oldest(&mut self, now: i64) {
+        while let Some((key, oldest)) = self.open.peek_lru()
+            && oldest.last_seen > oldest.placed
+        {
+            let key = key.clone();
+            if let Some(trace) = self.open.get_mut(&*key) {
+                trace.placed = now;
+                // By a clock that was set back it would never have been.
+                trace.last_seen = trace.last_seen.min(now);
+            }
+        }
     }
 
     /// Closes a trace, whatever its age: the one that has been complete for the longest, or else the one that was used
@@ -388,179 +339,4 @@ impl<H> Table<H> {
 /// The moving average of the bytes of traces.
 fn usual(before: usize, bytes: usize) -> usize {
     (before * 15 + bytes) / 16
-}
-
-impl<H> Closed<'_, H> {
-    /// Its id.
-    pub fn key(&self) -> &[u8] {
-        match &self.content {
-            Content::Open { key, .. } => key,
-            Content::Lingered(left) => left.key(),
-        }
-    }
-
-    /// Records in it.
-    pub fn lines(&self) -> u32 {
-        match &self.content {
-            Content::Open { trace, .. } => trace.lines.len(),
-            Content::Lingered(left) => left.lines(),
-        }
-    }
-
-    /// The holds of its parts; what it was made of is gone then.
-    pub fn into_holds(self) -> Holds<H> {
-        match self.content {
-            Content::Open { trace, .. } => trace.holds,
-            Content::Lingered(left) => left.into_holds(),
-        }
-    }
-
-    /// Its content for rendering, and how many of its records are left out because they stand in it twice (a chunk
-    /// that came again after the window in which repeated chunks are told).
-    pub fn gathered<'a>(&'a mut self, sealed_at: i64, scratch: &'a mut Scratch) -> (Gathered<'a>, u32) {
-        let Scratch { parts, lines } = scratch;
-        parts.clear();
-        lines.clear();
-        let (key, buffer, tags) = match &mut self.content {
-            Content::Open { key, trace } => {
-                parts.extend_from_slice(&trace.parts);
-                lines.extend(trace.lines.iter());
-                trace.tags.sort_unstable();
-                (key.as_slice(), trace.lines.buffer(), trace.tags.as_slice())
-            }
-            Content::Lingered(left) => {
-                left.sort_tags();
-                let left = &*left;
-                let buffer = left.list(parts, lines);
-                (left.key(), buffer, left.tags())
-            }
-        };
-        let twice = merge_equal_parts(parts, lines);
-        (
-            Gathered {
-                key,
-                parts,
-                buffer,
-                lines,
-                tags,
-                reason: self.reason,
-                sealed_at,
-            },
-            twice,
-        )
-    }
-}
-
-impl<H> Trace<H> {
-    fn new(now: i64, lines: Lines) -> Self {
-        Self {
-            parts: SmallVec::new(),
-            holds: SmallVec::new(),
-            lines,
-            tags: SmallVec::new(),
-            opened: now,
-            last_seen: now,
-            completed: false,
-            queued: false,
-        }
-    }
-
-    fn cost(&self) -> usize {
-        let spilled = if self.parts.spilled() {
-            self.parts.capacity() * (size_of::<PartInfo>() + size_of::<H>())
-        } else {
-            0
-        };
-        TRACE_OVERHEAD + self.lines.capacity() + spilled
-    }
-
-    fn add(
-        &mut self,
-        now: i64,
-        incoming: &Incoming<'_>,
-        hold: impl FnOnce() -> H,
-        max_bytes: usize,
-        size: usize,
-    ) -> Added {
-        self.last_seen = now;
-        self.completed |= incoming.completes;
-        // The records of a part follow each other, so only the last part can be this record's.
-        if self.parts.last().is_none_or(|part| part.id != incoming.part) {
-            self.parts.push(PartInfo {
-                id: incoming.part,
-                received: incoming.received,
-                total: 0,
-            });
-            self.holds.push(hold());
-            if !self
-                .tags
-                .iter()
-                .any(|tag| Arc::ptr_eq(tag, incoming.tag) || tag == incoming.tag)
-            {
-                self.tags.push(Arc::clone(incoming.tag));
-            }
-        }
-        if let Some(part) = self.parts.last_mut() {
-            part.total += 1;
-        }
-        if self.lines.len() > 0 && self.lines.received() + size > max_bytes {
-            return Added::NoRoom;
-        }
-        self.lines.push(&NewLine {
-            time: incoming.time,
-            part: self.parts.len() as u32 - 1,
-            position: incoming.position,
-            shape: incoming.shape,
-            record: incoming.record,
-            metadata: incoming.metadata,
-            text: incoming.text,
-        });
-        Added::Kept
-    }
-}
-
-/// Space for [`Closed::gathered`] that is used again.
-#[derive(Debug, Default)]
-pub struct Scratch {
-    parts: Vec<PartInfo>,
-    lines: Vec<Line>,
-}
-
-/// Makes parts of the same id one. Gives how many lines went because they were there twice.
-fn merge_equal_parts(parts: &mut Vec<PartInfo>, lines: &mut Vec<Line>) -> u32 {
-    let few = parts.len() <= 8;
-    let unique = if few {
-        parts
-            .iter()
-            .enumerate()
-            .all(|(i, part)| parts[..i].iter().all(|other| other.id != part.id))
-    } else {
-        let mut ids: Vec<PartId> = parts.iter().map(|part| part.id).collect();
-        ids.sort_unstable();
-        ids.windows(2).all(|pair| pair[0] != pair[1])
-    };
-    if unique {
-        return 0;
-    }
-    let mut number = std::collections::HashMap::new();
-    let mut merged: Vec<PartInfo> = Vec::with_capacity(parts.len());
-    let mut to = Vec::with_capacity(parts.len());
-    for part in parts.iter() {
-        let at = *number.entry(part.id).or_insert_with(|| {
-            merged.push(*part);
-            merged.len() - 1
-        });
-        // The same reception rule as in `union`: of one part received twice the later reception counts.
-        merged[at].received = merged[at].received.max(part.received);
-        merged[at].total = merged[at].total.max(part.total);
-        to.push(at as u32);
-    }
-    let before = lines.len();
-    let mut seen = std::collections::HashSet::new();
-    lines.retain_mut(|line| {
-        line.part = to.get(line.part as usize).copied().unwrap_or(line.part);
-        seen.insert((line.part, line.position))
-    });
-    *parts = merged;
-    (before - lines.len()) as u32
 }
