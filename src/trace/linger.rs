@@ -19,11 +19,11 @@ use super::pack::{self, Packed};
 use super::part::PartId;
 
 /// Bytes of a chunk of packed traces.
-const CHUNK: usize = 256 << 10;
+const CHUNK: usize = 1 << 20;
 /// Traces that take more are not packed: copying them costs more than it gives.
 const MOST: usize = 64 << 10;
 /// Chunks that are kept to be filled again.
-const SPARE: usize = 8;
+const SPARE: usize = 2;
 /// Bytes of a packed part: id, reception, total.
 const PART: usize = 24;
 /// Bytes that a trace takes in the index, with what the index keeps free.
