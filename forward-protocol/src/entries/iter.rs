@@ -234,9 +234,8 @@ impl<'a> Entries<'a> {
     /// Reads everything before the record.
     #[inline]
     fn head(&self, start: usize) -> Result<(Head<'a>, usize), Defect> {
-        if self.single.is_none()
-            && let Some(first) = self.buf.get(start..).and_then(<[u8]>::first_chunk::<13>)
-        {
+        let first = self.buf.get(start..).and_then(<[u8]>::first_chunk::<13>);
+        if let Some(first) = first.filter(|_| self.single.is_none()) {
             let stamped = |at: usize| {
                 let time = first.get(at..)?.first_chunk()?;
                 let time = u64::from_be_bytes(*time);
@@ -249,9 +248,7 @@ impl<'a> Entries<'a> {
                 [0x92, 0xd7, 0x00, ..] => Some((3, 11)),
                 _ => None,
             };
-            if let Some((time, end)) = quick
-                && let Some(stamp) = stamped(time)
-            {
+            if let Some((stamp, end)) = quick.and_then(|(time, end)| Some((stamped(time)?, end))) {
                 let metadata = None;
                 return Ok((Head { stamp, metadata }, start + end));
             }

@@ -81,12 +81,10 @@ pub(super) fn pair_at<'a>(buf: &'a [u8], at: usize, opened: &mut u32) -> Result<
 /// Reads the value at `at`; adds the containers inside it to `opened`.
 #[inline]
 pub(super) fn value_at<'a>(buf: &'a [u8], at: usize, opened: &mut u32) -> Result<(&'a [u8], usize), Error> {
-    if let Some(end) = scalar_end(buf, at)
-        && let Some(value) = buf.get(at..end)
-    {
-        return Ok((value, end));
+    match scalar_end(buf, at).and_then(|end| Some((buf.get(at..end)?, end))) {
+        Some(scalar) => Ok(scalar),
+        None => other_value(buf, at, opened),
     }
-    other_value(buf, at, opened)
 }
 
 /// The same for a value that is a container, that is long, or that is cut short.
