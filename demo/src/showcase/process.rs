@@ -12,6 +12,8 @@ use std::{
 use tokio::{
     io::{AsyncBufReadExt as _, BufReader},
     process::{Child, ChildStdout, Command},
+    sync::oneshot,
+    task::JoinHandle,
     time::timeout,
 };
 
@@ -198,10 +200,12 @@ pub(super) fn find_fluent_bit(named: Option<&Path>) -> Option<PathBuf> {
         .find(|file| file.is_file())
 }
 
-/// A Fluent Bit with `fluent-bit/sidecar.conf`, the very file that users copy.
+/// A Fluent Bit with `fluent-bit/sidecar.conf`, the very file that users copy. One that ends by itself is started again
+/// with the state that it left, as a container's supervisor would do.
 #[derive(Debug)]
 pub(super) struct FluentBit {
-    child: Child,
+    stop: oneshot::Sender<()>,
+    running: JoinHandle<()>,
 }
 
 impl FluentBit {
@@ -226,35 +230,72 @@ impl FluentBit {
             )
         })
         .map_err(about("its configuration"))?;
-        let output = File::create(home.join("fluent-bit.log")).map_err(about("its log"))?;
         let (host, port) = forward.rsplit_once(':').unwrap_or((forward, "24224"));
-        let own_port = free_port().map_err(about("a port"))?;
-        let child = Command::new(program)
+        let mut command = Command::new(program);
+        command
             .args(["-c", "sidecar.conf"])
             .env("LOG_PATH", log)
             .env("STATE_DIR", home.join("state"))
-            .envs([
-                ("WINDROW_HOST", host),
-                ("WINDROW_PORT", port),
-                ("HTTP_PORT", &own_port.to_string()),
-            ])
+            .envs([("WINDROW_HOST", host), ("WINDROW_PORT", port)])
             .envs([
                 ("SERVICE_NAME", service),
                 ("ENVIRONMENT", super::apps::ENVIRONMENT),
             ])
             .current_dir(&home)
             .stdin(Stdio::null())
-            .stdout(output.try_clone().map_err(about("its log"))?)
-            .stderr(output)
             .process_group(0)
-            .kill_on_drop(true)
-            .spawn()
-            .map_err(about(&format!("cannot start {}", program.display())))?;
-        Ok(Self { child })
+            .kill_on_drop(true);
+        let output = home.join("fluent-bit.log");
+        let child =
+            begin(&mut command, &output).map_err(about(&format!("cannot start {}", program.display())))?;
+        let (stop, stopped) = oneshot::channel();
+        let running = tokio::spawn(keep(child, command, output, service.to_owned(), stopped));
+        Ok(Self { stop, running })
     }
 
-    pub(super) async fn stop(mut self) {
-        terminate(&mut self.child).await;
+    pub(super) async fn stop(self) {
+        let _ = self.stop.send(());
+        let _ = self.running.await;
+    }
+}
+
+/// Starts it; each time with another port of its own, since somebody else may have taken the last one.
+fn begin(command: &mut Command, output: &Path) -> io::Result<Child> {
+    let output = File::options().create(true).append(true).open(output)?;
+    command
+        .env("HTTP_PORT", free_port()?.to_string())
+        .stdout(output.try_clone()?)
+        .stderr(output)
+        .spawn()
+}
+
+/// Starts it again whenever it ends, until it is told to stop.
+async fn keep(
+    mut child: Child,
+    mut command: Command,
+    output: PathBuf,
+    service: String,
+    mut stopped: oneshot::Receiver<()>,
+) {
+    loop {
+        tokio::select! {
+            _ = &mut stopped => {
+                terminate(&mut child).await;
+                return;
+            }
+            status = child.wait() => {
+                let status = status.map_or_else(|error| error.to_string(), |status| status.to_string());
+                tracing::warn!("the Fluent Bit of {service} ended ({status}); it is started again");
+                tokio::time::sleep(RESTART).await;
+                match begin(&mut command, &output) {
+                    Ok(again) => child = again,
+                    Err(error) => {
+                        tracing::error!("the Fluent Bit of {service} cannot be started again: {error}");
+                        return;
+                    }
+                }
+            }
+        }
     }
 }
 
@@ -277,5 +318,7 @@ async fn terminate(child: &mut Child) {
     let _ = child.kill().await;
 }
 
+/// Before a Fluent Bit that ended is started again.
+const RESTART: Duration = Duration::from_secs(1);
 const START_TIMEOUT: Duration = Duration::from_secs(30);
 const STOP_TIMEOUT: Duration = Duration::from_secs(15);
