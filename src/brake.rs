@@ -82,7 +82,8 @@ impl Brake {
         }
     }
 
-    fn has_room(&self) -> bool {
+    /// Whether a chunk would not be held up now.
+    pub fn has_room(&self) -> bool {
         self.free.load(Ordering::Relaxed) != 0
             || self.waiting.load(Ordering::Relaxed) + self.entering.load(Ordering::Relaxed) < self.limit
     }

@@ -475,7 +475,7 @@ impl Gatherer {
         if must_wait {
             self.wait_for_outputs();
         }
-        self.outbox.hand_over();
+        self.outbox.hand_over(&self.brake);
     }
 
     fn wait_for_outputs(&mut self) {

@@ -8,7 +8,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use bytes::Bytes;
 use tokio::sync::mpsc;
+use tokio::sync::mpsc::error::TrySendError;
 
+use crate::brake::{Brake, Free};
 use crate::hold::Hold;
 use crate::output::{Account, Batch, Framing, Parts, Place, Sealed, Text, document_id};
 use crate::trace::{Closed, Extent, Holds, Names, Renderer, Scratch, Shapes, Single};
@@ -129,8 +131,8 @@ impl Outbox {
         });
     }
 
-    /// Gives what is rendered to every output.
-    pub(super) fn hand_over(&mut self) {
+    /// Gives what is rendered to every output; while one has no place for it, nobody is held up by the brake.
+    pub(super) fn hand_over(&mut self, brake: &Brake) {
         self.since = None;
         if self.is_empty() {
             return;
@@ -181,15 +183,69 @@ impl Outbox {
             return;
         };
         for output in others {
-            // A closed output is one that stops; the journal keeps what it did not confirm.
-            output.blocking_send(batch.clone()).ok();
+            send(output, batch.clone(), brake);
         }
-        last.blocking_send(batch).ok();
+        send(last, batch, brake);
+    }
+}
+
+fn send(output: &mpsc::Sender<Batch>, batch: Batch, brake: &Brake) {
+    // A closed output is one that stops; the journal keeps what it did not confirm.
+    if let Err(TrySendError::Full(batch)) = output.try_send(batch) {
+        brake.set_free(Free::Outputs, true);
+        output.blocking_send(batch).ok();
+        brake.set_free(Free::Outputs, false);
     }
 }
 
 fn head(framing: &mut Option<Box<dyn Framing>>, out: &mut Vec<u8>, id: &str, first: i64) {
     if let Some(framing) = framing {
         framing.head(out, id, first);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::{Duration, Instant};
+
+    use super::*;
+    use crate::hold::Held;
+
+    #[test]
+    fn an_output_without_a_place_takes_the_brake_off() {
+        let brake = Brake::new(1);
+        brake.set_waiting(1000);
+        let (sender, mut batches) = mpsc::channel(1);
+        let mut outbox = Outbox::new(
+            vec![sender],
+            None,
+            Arc::default(),
+            usize::MAX,
+            Arc::<Account>::default(),
+        );
+        let single = Single {
+            shape: None,
+            time: 0,
+            tag: "app",
+            record: b"\x80",
+            metadata: b"",
+        };
+        let hold = Held::begin(1, 1, Arc::new(|_| ()));
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                for _ in 0..2 {
+                    outbox.single(&Names::default(), &single, "id".into(), hold.another());
+                    outbox.hand_over(&brake);
+                }
+            });
+            // The first has its place; the second waits for one.
+            let began = Instant::now();
+            while !brake.has_room() {
+                assert!(began.elapsed() < Duration::from_secs(60), "it is held up");
+                std::thread::yield_now();
+            }
+            assert!(batches.blocking_recv().is_some() && batches.blocking_recv().is_some());
+        });
+        assert!(!brake.has_room(), "the outputs have a place again");
     }
 }

@@ -21,8 +21,9 @@ use super::state::Reason;
 /// Traces are moved to the end of the list when they are used later than this part of the idle timeout after the last
 /// time.
 const BEHIND: i64 = 64;
-/// How many spaces for lines are kept to be used again.
+/// How many spaces for lines are kept to be used again, and how large they may be, in bytes.
 const SPACES: usize = 256;
+const SPACE_BYTES: usize = 4096;
 
 /// When traces are sealed. All times in µs.
 #[derive(Clone, Debug)]
@@ -172,7 +173,7 @@ impl<H> Table<H> {
     fn lay(&mut self, since: i64, key: &Key, trace: Trace<H>) {
         let due = since.saturating_add(self.limits.linger);
         let lines = self.lingering.push(key, trace, due);
-        if self.spaces.len() < SPACES && lines.capacity() <= 2 * self.usual {
+        if self.spaces.len() < SPACES && lines.capacity() <= SPACE_BYTES.min(2 * self.usual) {
             self.spaces.push(lines.emptied());
         }
     }

@@ -175,15 +175,6 @@ fn zigzag(value: i64) -> u64 {
 mod tests {
     use super::*;
 
-    /// As the format says it, a byte at a time.
-    fn varint(out: &mut Vec<u8>, mut value: u64) {
-        while value >= 0x80 {
-            out.push(value as u8 | 0x80);
-            value >>= 7;
-        }
-        out.push(value as u8);
-    }
-
     #[test]
     fn several_numbers_are_written_as_one_by_one() {
         let edges = (0..64).flat_map(|bit| [(1u64 << bit) - 1, 1 << bit, u64::MAX >> bit]);
@@ -193,7 +184,7 @@ mod tests {
                 let numbers = [*number, *other, edges[(i * 7) % edges.len()], *other];
                 let (mut all, mut each) = (vec![9], vec![9]);
                 put_all(&mut all, numbers);
-                numbers.iter().for_each(|number| varint(&mut each, *number));
+                numbers.iter().for_each(|number| put(&mut each, *number));
                 assert_eq!(all, each);
             }
         }
