@@ -4,7 +4,7 @@
 //! on the way (a panic, a stop) stays in the journal and is gathered again after the next start.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// Told when a record is no longer needed; given the record's sequence number.
 pub type Release = Arc<dyn Fn(u64) + Send + Sync>;
@@ -13,23 +13,26 @@ pub type Release = Arc<dyn Fn(u64) + Send + Sync>;
 pub struct Held {
     lsn: u64,
     segment: u64,
-    open: AtomicU32,
+    /// A claim was dropped without a word.
+    lost: AtomicBool,
     release: Release,
 }
 
 /// A part's claim on its journal record. Not `Clone`: each claim is given back once, by [`Hold::confirm`].
+///
+/// The claims are counted by the reference count alone, since there is about one for each record that is received.
 #[derive(Debug)]
-pub struct Hold(Arc<Held>);
+pub struct Hold(Option<Arc<Held>>);
 
 impl Held {
     /// Begins to count, with one hold for whoever deals out the record's content.
     pub fn begin(lsn: u64, segment: u64, release: Release) -> Hold {
-        Hold(Arc::new(Self {
+        Hold(Some(Arc::new(Self {
             lsn,
             segment,
-            open: AtomicU32::new(1),
+            lost: AtomicBool::new(false),
             release,
-        }))
+        })))
     }
 }
 
@@ -37,28 +40,41 @@ impl std::fmt::Debug for Held {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Held")
             .field("lsn", &self.lsn)
-            .field("open", &self.open)
             .finish_non_exhaustive()
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        // The last claim was given back or lost. What happened before any of that is seen here, as of any `Arc`.
+        if !*self.lost.get_mut() {
+            (self.release)(self.lsn);
+        }
     }
 }
 
 impl Hold {
     /// One more claim on the same record.
     pub fn another(&self) -> Self {
-        self.0.open.fetch_add(1, Ordering::Relaxed);
-        Self(Arc::clone(&self.0))
+        Self(self.0.clone())
     }
 
     /// The journal segment that the record stands in.
     pub fn segment(&self) -> u64 {
-        self.0.segment
+        // It is empty only while it is given back.
+        self.0.as_ref().map_or(0, |held| held.segment)
     }
 
     /// Gives the claim back: what it stood for is stored by every output.
-    pub fn confirm(self) {
-        // Release and acquire, so that all that happened before any confirmation is seen by the one who releases.
-        if self.0.open.fetch_sub(1, Ordering::AcqRel) == 1 {
-            (self.0.release)(self.0.lsn);
+    pub fn confirm(mut self) {
+        drop(self.0.take());
+    }
+}
+
+impl Drop for Hold {
+    fn drop(&mut self) {
+        if let Some(held) = &self.0 {
+            held.lost.store(true, Ordering::Relaxed);
         }
     }
 }
@@ -86,5 +102,9 @@ mod tests {
         let first = Held::begin(7, 1, Arc::new(|_| panic!("released")));
         drop(first.another());
         first.confirm();
+        let first = Held::begin(7, 1, Arc::new(|_| panic!("released")));
+        let second = first.another();
+        first.confirm();
+        drop(second);
     }
 }
