@@ -152,7 +152,11 @@ impl Gatherer {
             if self.outbox.is_due(now) {
                 self.hand_over();
             }
-            self.publish(!busy && all_sealed && self.outbox.is_empty());
+            let idle = !busy && all_sealed && self.outbox.is_empty();
+            if idle && self.table.is_empty() {
+                self.table.rest();
+            }
+            self.publish(idle);
         }
         if self.settings.flush_on_exit {
             while let Some(closed) = self.table.close_any(Reason::Shutdown) {

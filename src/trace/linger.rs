@@ -1,9 +1,9 @@
-//! Traces that are complete and wait for stragglers: packed one behind the other, in the order in which they are due.
+//! Traces that are complete and wait for stragglers: one behind the other, in the order in which they are due.
 //!
 //! Owns their bytes, the order, and the way back into the table for the few that a straggler comes for. Nearly all
-//! traces in memory are of this kind, and nobody looks at them until they are sealed: packed they take little more than
-//! their lines, are read in the order in which they lie, and leave the processor's cache to the open ones. When traces
-//! are complete, and what is done with them, is the table's business.
+//! traces in memory are of this kind, and nobody looks at them until they are sealed: packed they take little more
+//! than their lines, are read in the order in which they lie, and leave the processor's cache to the open ones.
+//! When traces are complete, and what is done with them, is the table's business.
 
 use std::collections::VecDeque;
 use std::hash::BuildHasher;
@@ -18,12 +18,12 @@ use super::open::{Holds, Key, Trace};
 use super::pack::{self, Packed};
 use super::part::PartId;
 
-/// Bytes of a chunk of packed traces.
+/// Bytes of a chunk.
 const CHUNK: usize = 1 << 20;
-/// Traces that take more are not packed: copying them costs more than it gives.
+/// Traces that take more are kept as they are: copying them costs more than it gives.
 const MOST: usize = 64 << 10;
 /// Chunks that are kept to be filled again.
-const SPARE: usize = 2;
+const SPARE: usize = 4;
 /// Bytes of a packed part: id, reception, total.
 const PART: usize = 24;
 /// Bytes that a trace takes in the index, with what the index keeps free.
@@ -32,32 +32,29 @@ const INDEXED: usize = 8;
 /// See above. `H` is what is held for each part.
 #[derive(Debug)]
 pub(super) struct Lingering<H> {
-    /// In the order in which they are due.
-    slots: VecDeque<Slot<H>>,
-    /// The number of the first slot. Numbers wrap around; there are never so many at a time that it shows.
-    first: u32,
+    /// In the order in which they are due; the last is the one that is filled.
+    chunks: VecDeque<Chunk<H>>,
     index: Index,
     hasher: foldhash::quality::RandomState,
-    chunks: VecDeque<Vec<u8>>,
-    /// The number of the first chunk.
-    first_chunk: u32,
-    spare: Vec<Vec<u8>>,
+    spare: Vec<Chunk<H>>,
     len: usize,
     bytes: usize,
 }
 
 #[derive(Debug)]
-struct Slot<H> {
-    cost: u32,
-    chunk: u32,
-    /// Nothing when it was taken back.
-    waiting: Option<Waiting<H>>,
+struct Chunk<H> {
+    bytes: Vec<u8>,
+    /// The number of the first slot. Numbers wrap around; there are never so many at a time that it shows.
+    first: u32,
+    /// In the order in which they are due; nothing in the place of one that was taken out.
+    slots: Vec<Option<Waiting<H>>>,
+    /// So many of them, from the first on, have nothing.
+    gone: usize,
 }
 
 /// A packed trace. In its chunk stand its id, its parts (as many as it has holds) and its lines.
 #[derive(Debug)]
 struct Waiting<H> {
-    hash: u64,
     due: i64,
     opened: i64,
     at: u32,
@@ -78,12 +75,9 @@ pub(super) struct Left<'a, H> {
 impl<H> Lingering<H> {
     pub(super) fn new() -> Self {
         Self {
-            slots: VecDeque::new(),
-            first: 0,
+            chunks: VecDeque::new(),
             index: Index::default(),
             hasher: foldhash::quality::RandomState::default(),
-            chunks: VecDeque::new(),
-            first_chunk: 0,
             spare: Vec::new(),
             len: 0,
             bytes: 0,
@@ -111,57 +105,66 @@ impl<H> Lingering<H> {
     /// Takes a trace in, and gives the space of its lines back. `due` is not before that of the one before.
     pub(super) fn push(&mut self, key: &[u8], trace: Trace<H>, due: i64) -> Lines {
         let size = Self::size(key, &trace);
-        let fits = |chunk: &Vec<u8>| chunk.capacity() - chunk.len() >= size;
-        if !self.chunks.back().is_some_and(fits) {
-            let chunk = self.spare.pop();
-            self.chunks
-                .push_back(chunk.unwrap_or_else(|| Vec::with_capacity(CHUNK)));
-        }
-        let chunk = self.first_chunk.wrapping_add(self.chunks.len() as u32 - 1);
-        let Some(bytes) = self.chunks.back_mut() else {
-            return trace.lines;
-        };
-        let at = bytes.len() as u32;
-        bytes.extend_from_slice(key);
+        let chunk = self.chunk(size);
+        let at = chunk.bytes.len() as u32;
+        chunk.bytes.extend_from_slice(key);
         for part in &trace.parts {
-            bytes.extend_from_slice(&part.id.0);
-            bytes.extend_from_slice(&part.received.to_le_bytes());
-            bytes.extend_from_slice(&part.total.to_le_bytes());
+            chunk.bytes.extend_from_slice(&part.id.0);
+            chunk.bytes.extend_from_slice(&part.received.to_le_bytes());
+            chunk.bytes.extend_from_slice(&part.total.to_le_bytes());
         }
-        let lines = pack::pack(&trace.lines, bytes);
-        let size = bytes.len() - at as usize;
-        let hash = self.hasher.hash_one(key);
-        // Smaller than `MOST` and a few headers.
-        let cost = (size + size_of::<Slot<H>>() + INDEXED) as u32;
-        let number = self.first.wrapping_add(self.slots.len() as u32);
-        self.slots.push_back(Slot {
-            cost,
-            chunk,
-            waiting: Some(Waiting {
-                hash,
-                due,
-                opened: trace.opened,
-                at,
-                key: key.len() as u32,
-                lines,
-                holds: trace.holds,
-                tags: trace.tags,
-            }),
-        });
-        if self.index.insert(hash, number, self.first) {
-            let slots = self.slots.iter().zip(0..);
-            self.index.fill(
-                self.first,
-                self.slots.len(),
-                slots.filter_map(|(slot, at)| {
-                    let hash = slot.waiting.as_ref()?.hash;
-                    Some((hash, self.first.wrapping_add(at)))
-                }),
-            );
-        }
+        let waiting = Waiting {
+            due,
+            opened: trace.opened,
+            at,
+            key: key.len() as u32,
+            lines: pack::pack(&trace.lines, &mut chunk.bytes),
+            holds: trace.holds,
+            tags: trace.tags,
+        };
+        let (number, cost) = (chunk.end(), waiting.cost());
+        chunk.slots.push(Some(waiting));
         self.len += 1;
-        self.bytes += cost as usize;
+        self.bytes += cost;
+        self.note(key, number);
         trace.lines
+    }
+
+    /// The chunk to be filled, with room for so many bytes.
+    fn chunk(&mut self, size: usize) -> &mut Chunk<H> {
+        let fits = |chunk: &Chunk<H>| chunk.bytes.capacity() - chunk.bytes.len() >= size;
+        if !self.chunks.back().is_some_and(fits) {
+            let first = self.chunks.back().map_or(0, Chunk::end);
+            let mut chunk = self.spare.pop().unwrap_or_else(|| Chunk {
+                bytes: Vec::with_capacity(CHUNK),
+                first,
+                slots: Vec::with_capacity(self.chunks.back().map_or(0, |last| last.slots.len() + 16)),
+                gone: 0,
+            });
+            chunk.first = first;
+            self.chunks.push_back(chunk);
+        }
+        let last = self.chunks.len() - 1;
+        &mut self.chunks[last]
+    }
+
+    /// Notes in the index where the trace of this id is.
+    fn note(&mut self, key: &[u8], number: u32) {
+        let Some(front) = self.chunks.front() else { return };
+        let first = front.first;
+        let hash = self.hasher.hash_one(key);
+        if self.index.insert(hash, number, first) {
+            let count = number.wrapping_sub(first) as usize + 1;
+            let hasher = &self.hasher;
+            let all = self.chunks.iter().flat_map(|chunk| {
+                let slots = chunk.slots.iter().zip(0..);
+                slots.filter_map(|(slot, at)| {
+                    let key = slot.as_ref()?.key(&chunk.bytes)?;
+                    Some((hasher.hash_one(key), chunk.first.wrapping_add(at)))
+                })
+            });
+            self.index.fill(first, count, all);
+        }
     }
 
     /// Takes the trace of this id out, if it is here: a straggler came. Gives when it is due, too.
@@ -170,87 +173,130 @@ impl<H> Lingering<H> {
         if self.len == 0 {
             return None;
         }
-        let first = self.first;
-        let found = self.index.find(self.hasher.hash_one(key), first).find(|number| {
-            let slot = self.slots.get(number.wrapping_sub(first) as usize);
-            slot.and_then(|slot| slot.key(&self.chunks, self.first_chunk)) == Some(key)
-        })?;
-        let slot = self.slots.get_mut(found.wrapping_sub(first) as usize)?;
+        let first = self.chunks.front()?.first;
+        let chunks = &self.chunks;
+        let place = |number: u32| {
+            let number = number.wrapping_sub(first);
+            let before = chunks.partition_point(|chunk| chunk.first.wrapping_sub(first) <= number);
+            let at = before.checked_sub(1)?;
+            let chunk = chunks.get(at)?;
+            let slot = number.wrapping_sub(chunk.first.wrapping_sub(first)) as usize;
+            let waiting = chunk.slots.get(slot)?.as_ref()?;
+            (waiting.key(&chunk.bytes)? == key).then_some((at, slot))
+        };
+        let (at, slot) = self
+            .index
+            .find(self.hasher.hash_one(key), first)
+            .find_map(place)?;
+        let chunk = self.chunks.get_mut(at)?;
+        let left = chunk.leave(slot)?;
         self.len -= 1;
-        let left = slot.leave(&self.chunks, self.first_chunk)?;
+        self.bytes -= left.waiting.cost();
         Some((left.waiting.due, left.unpack()?))
     }
 
     /// When the first is due.
     pub(super) fn first_due(&mut self) -> Option<i64> {
-        self.drop_taken();
-        Some(self.slots.front()?.waiting.as_ref()?.due)
+        self.drop_gone();
+        let chunk = self.chunks.front()?;
+        Some(chunk.slots.get(chunk.gone)?.as_ref()?.due)
     }
 
     /// Takes out the first that is due.
     pub(super) fn pop(&mut self) -> Option<Left<'_, H>> {
-        self.drop_taken();
-        let left = self.slots.front_mut()?.leave(&self.chunks, self.first_chunk)?;
+        self.drop_gone();
+        let chunk = self.chunks.front_mut()?;
+        let left = chunk.leave(chunk.gone)?;
         self.len -= 1;
+        self.bytes -= left.waiting.cost();
         Some(left)
     }
 
     /// Takes out all of which `pinned` says so of one of their holds.
     pub(super) fn take_holding(&mut self, pinned: &mut impl FnMut(&H) -> bool) -> Vec<(Key, Trace<H>)> {
-        let keys: Vec<Key> = self
-            .slots
-            .iter()
-            .filter(|slot| {
-                slot.waiting
-                    .as_ref()
-                    .is_some_and(|waiting| waiting.holds.iter().any(&mut *pinned))
-            })
-            .filter_map(|slot| slot.key(&self.chunks, self.first_chunk).map(Key::from_slice))
-            .collect();
-        let taken = keys.into_iter().filter_map(|key| {
-            let (_, trace) = self.take(&key)?;
-            Some((key, trace))
-        });
-        taken.collect()
+        let mut taken = Vec::new();
+        for chunk in &mut self.chunks {
+            for number in 0..chunk.slots.len() {
+                let held = |waiting: &Waiting<H>| waiting.holds.iter().any(&mut *pinned);
+                if !chunk.slots[number].as_ref().is_some_and(held) {
+                    continue;
+                }
+                let Some(left) = chunk.leave(number) else { continue };
+                self.len -= 1;
+                self.bytes -= left.waiting.cost();
+                let key = Key::from_slice(left.key());
+                taken.extend(left.unpack().map(|trace| (key, trace)));
+            }
+        }
+        taken
     }
 
-    /// Drops what is empty at the front, and the chunks that nobody needs any more.
-    fn drop_taken(&mut self) {
-        while self.slots.front().is_some_and(|slot| slot.waiting.is_none()) {
-            self.first = self.first.wrapping_add(1);
-            self.bytes -= self.slots.pop_front().map_or(0, |slot| slot.cost as usize);
-        }
-        let needed = match self.slots.front() {
-            Some(slot) => slot.chunk.wrapping_sub(self.first_chunk) as usize,
-            None => {
-                self.index.forget();
-                self.chunks.len()
+    /// Drops what is empty at the front.
+    fn drop_gone(&mut self) {
+        while let Some(front) = self.chunks.front_mut() {
+            while front.slots.get(front.gone).is_some_and(Option::is_none) {
+                front.gone += 1;
             }
-        };
-        for mut chunk in self.chunks.drain(..needed) {
-            self.first_chunk = self.first_chunk.wrapping_add(1);
+            if front.gone < front.slots.len() {
+                return;
+            }
+            let only = self.chunks.len() == 1;
+            let Some(mut chunk) = self.chunks.pop_front() else {
+                return;
+            };
+            let end = chunk.end();
+            chunk.bytes.clear();
+            chunk.slots.clear();
+            (chunk.first, chunk.gone) = (end, 0);
+            if only {
+                // The numbers go on.
+                self.chunks.push_back(chunk);
+                self.index.forget();
+                return;
+            }
             if self.spare.len() < SPARE {
-                chunk.clear();
                 self.spare.push(chunk);
+            }
+        }
+    }
+
+    /// Gives memory back that is only kept to be used again.
+    pub(super) fn rest(&mut self) {
+        if self.len == 0 {
+            self.drop_gone();
+            self.spare = Vec::new();
+            for chunk in &mut self.chunks {
+                chunk.bytes = Vec::new();
+                chunk.slots = Vec::new();
             }
         }
     }
 }
 
-impl<H> Slot<H> {
-    fn key<'a>(&self, chunks: &'a VecDeque<Vec<u8>>, first_chunk: u32) -> Option<&'a [u8]> {
-        let chunk = chunks.get(self.chunk.wrapping_sub(first_chunk) as usize)?;
-        let waiting = self.waiting.as_ref()?;
-        let at = waiting.at as usize;
-        chunk.get(at..at + waiting.key as usize)
+impl<H> Chunk<H> {
+    /// The number of the slot behind the last.
+    fn end(&self) -> u32 {
+        self.first.wrapping_add(self.slots.len() as u32)
     }
 
-    /// Empties it.
-    fn leave<'a>(&mut self, chunks: &'a VecDeque<Vec<u8>>, first_chunk: u32) -> Option<Left<'a, H>> {
-        let chunk = chunks.get(self.chunk.wrapping_sub(first_chunk) as usize)?;
-        let waiting = self.waiting.take()?;
-        let bytes = chunk.get(waiting.at as usize..)?;
+    /// Empties a slot.
+    fn leave(&mut self, slot: usize) -> Option<Left<'_, H>> {
+        let waiting = self.slots.get_mut(slot)?.take()?;
+        let bytes = self.bytes.get(waiting.at as usize..)?;
         Some(Left { waiting, bytes })
+    }
+}
+
+impl<H> Waiting<H> {
+    fn key<'a>(&self, bytes: &'a [u8]) -> Option<&'a [u8]> {
+        let at = self.at as usize;
+        bytes.get(at..at + self.key as usize)
+    }
+
+    /// Bytes that it takes.
+    fn cost(&self) -> usize {
+        let content = self.holds.len() * PART + self.lines.bytes();
+        self.key as usize + content + size_of::<Option<Self>>() + INDEXED
     }
 }
 
@@ -260,14 +306,14 @@ impl<H> Left<'_, H> {
         self.bytes.get(..self.waiting.key as usize).unwrap_or_default()
     }
 
-    /// Bytes of its lines in their usual form.
-    pub(super) fn line_bytes(&self) -> usize {
-        self.waiting.lines.bytes()
-    }
-
     /// How many lines it has.
     pub(super) fn lines(&self) -> u32 {
         self.waiting.lines.len()
+    }
+
+    /// Bytes of its lines in their usual form.
+    pub(super) fn line_bytes(&self) -> usize {
+        self.waiting.lines.bytes()
     }
 
     pub(super) fn into_holds(self) -> Holds<H> {
@@ -291,9 +337,13 @@ impl<H> Left<'_, H> {
         bytes
     }
 
+    /// What follows its id.
+    fn content(&self) -> &[u8] {
+        self.bytes.get(self.waiting.key as usize..).unwrap_or_default()
+    }
+
     fn parts(&self) -> impl Iterator<Item = PartInfo> {
-        let bytes = self.bytes.get(self.waiting.key as usize..).unwrap_or_default();
-        let parts = bytes.chunks_exact(PART).take(self.waiting.holds.len());
+        let parts = self.content().chunks_exact(PART).take(self.waiting.holds.len());
         parts.filter_map(|part| {
             let (id, rest) = part.split_first_chunk()?;
             let (received, rest) = rest.split_first_chunk()?;
@@ -306,24 +356,22 @@ impl<H> Left<'_, H> {
     }
 
     fn packed_lines(&self) -> &[u8] {
-        let before = self.waiting.key as usize + self.waiting.holds.len() * PART;
-        self.bytes.get(before..).unwrap_or_default()
+        let before = self.waiting.holds.len() * PART;
+        self.content().get(before..).unwrap_or_default()
     }
 
     /// Makes it a trace again.
     fn unpack(self) -> Option<Trace<H>> {
-        let (parts, lines) = (self.parts().collect(), self.packed_lines());
-        let lines = pack::unpack(&self.waiting.lines, lines)?;
         Some(Trace {
-            parts,
-            lines,
-            holds: self.waiting.holds,
-            tags: self.waiting.tags,
+            parts: self.parts().collect(),
+            lines: pack::unpack(&self.waiting.lines, self.packed_lines())?,
             opened: self.waiting.opened,
             last_seen: self.waiting.due,
             placed: self.waiting.due,
             completed: true,
             queued: true,
+            holds: self.waiting.holds,
+            tags: self.waiting.tags,
         })
     }
 }

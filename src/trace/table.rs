@@ -188,6 +188,11 @@ impl<H> Table<H> {
         }
     }
 
+    /// Gives memory back that is only kept to be used again, when there is nothing to do.
+    pub fn rest(&mut self) {
+        self.lingering.rest();
+    }
+
     /// Lays the traces that have become complete where they wait for stragglers. Better once for all records that came
     /// together than after each: a trace that is open again costs more than one that still is.
     pub fn settle(&mut self) {

@@ -213,6 +213,14 @@ fn many_linger_and_each_is_found() {
     let lines: u32 = sealed.iter().map(|(_, _, lines)| lines).sum();
     assert_eq!(lines, 20_000 + 6_667);
     assert_eq!((f.table.len(), f.table.bytes(), f.table.lines()), (0, 0, 0));
+    // What it keeps to be used again can go, and it goes on.
+    f.table.rest();
+    let now = 60 * SECOND;
+    assert_eq!(f.add(now, "a", 1, true), Added::Kept);
+    f.table.settle();
+    f.table.rest();
+    assert_eq!(f.add(now, "a", 2, false), Added::Kept);
+    assert_eq!(f.closed(now + SECOND), [("a".into(), Reason::Completed, 2)]);
 }
 
 #[test]
