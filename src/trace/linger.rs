@@ -1,4 +1,4 @@
-//! Traces that are complete and wait for stragglers: one behind the other, in the order in which they are due.
+//! Traces that are complete and wait for stragglers: packed one behind the other, in the order in which they are due.
 //!
 //! Owns their bytes, the order, and the way back into the table for the few that a straggler comes for. Nearly all
 //! traces in memory are of this kind, and nobody looks at them until they are sealed: packed they take little more
@@ -59,6 +59,8 @@ struct Waiting<H> {
     opened: i64,
     at: u32,
     key: u32,
+    /// Bytes from `at` on.
+    size: u32,
     lines: Packed,
     holds: Holds<H>,
     tags: SmallVec<[Arc<str>; 1]>,
@@ -113,12 +115,14 @@ impl<H> Lingering<H> {
             chunk.bytes.extend_from_slice(&part.received.to_le_bytes());
             chunk.bytes.extend_from_slice(&part.total.to_le_bytes());
         }
+        let lines = pack::pack(&trace.lines, &mut chunk.bytes);
         let waiting = Waiting {
             due,
             opened: trace.opened,
             at,
             key: key.len() as u32,
-            lines: pack::pack(&trace.lines, &mut chunk.bytes),
+            size: chunk.bytes.len() as u32 - at,
+            lines,
             holds: trace.holds,
             tags: trace.tags,
         };
@@ -254,7 +258,8 @@ impl<H> Lingering<H> {
                 self.index.forget();
                 return;
             }
-            if self.spare.len() < SPARE {
+            // One that was rested has nothing that could be used again.
+            if self.spare.len() < SPARE && chunk.bytes.capacity() >= CHUNK {
                 self.spare.push(chunk);
             }
         }
@@ -295,8 +300,7 @@ impl<H> Waiting<H> {
 
     /// Bytes that it takes.
     fn cost(&self) -> usize {
-        let content = self.holds.len() * PART + self.lines.bytes();
-        self.key as usize + content + size_of::<Option<Self>>() + INDEXED
+        self.size as usize + size_of::<Option<Self>>() + INDEXED
     }
 }
 
@@ -373,5 +377,58 @@ impl<H> Left<'_, H> {
             holds: self.waiting.holds,
             tags: self.waiting.tags,
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::open::Incoming;
+    use super::*;
+
+    fn push(lingering: &mut Lingering<()>, number: u32) {
+        let key = Key::from_slice(number.to_string().as_bytes());
+        let mut trace = Trace::new(0, Lines::new(400, 0));
+        let incoming = Incoming {
+            key: &key,
+            time: 1,
+            part: PartId([1; 12]),
+            received: 1,
+            position: 0,
+            record: &[b'x'; 300],
+            metadata: b"",
+            tag: &Arc::from("app"),
+            completes: true,
+            shape: None,
+            text: None,
+        };
+        let _added = trace.add(0, &incoming, || (), usize::MAX, 336);
+        lingering.push(&key, trace, i64::from(number));
+    }
+
+    #[test]
+    fn chunks_are_filled_also_after_a_rest() {
+        let mut lingering = Lingering::new();
+        for round in 0..4 {
+            for number in 0..5000 {
+                push(&mut lingering, number);
+            }
+            // About 400 bytes each: their text, a short header, the part and the id.
+            assert_eq!(lingering.len(), 5000);
+            assert!(
+                lingering.chunks.len() <= 3,
+                "{} in round {round}",
+                lingering.chunks.len()
+            );
+            let content: usize = lingering.chunks.iter().map(|chunk| chunk.bytes.len()).sum();
+            let slots = 5000 * (size_of::<Option<Waiting<()>>>() + INDEXED);
+            assert_eq!(lingering.bytes(), content + slots);
+            while let Some(left) = lingering.pop() {
+                assert_eq!(left.lines(), 1);
+            }
+            assert_eq!((lingering.len(), lingering.bytes()), (0, 0));
+            lingering.rest();
+            assert!(lingering.spare.is_empty());
+            assert!(lingering.chunks.iter().all(|chunk| chunk.bytes.capacity() == 0));
+        }
     }
 }
