@@ -1,8 +1,10 @@
 //! Tests of the output against a fake cluster with faults, and against a real Elasticsearch.
 
+mod connecting;
 mod counts;
 mod fake;
 mod faults;
+mod merging;
 mod midnight;
 mod real;
 mod tls;

@@ -1,0 +1,283 @@
+//! What stands in a layer, read as one kind of value: the text, number, list or table, and what is wrong with it.
+//!
+//! Owns the forms that are understood and the words for what is not. Which kind a key has, and where its value goes, is
+//! `kind`'s.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use memchr::memmem::Finder;
+
+use super::super::types::{Network, Rule, Secret, Test, User};
+use super::super::units::{parse_duration, parse_size};
+use super::Raw;
+use crate::metrics::Output;
+
+pub(super) fn text(raw: &Raw) -> Result<&str, String> {
+    match raw {
+        Raw::Text(text) => Ok(text),
+        other => Err(format!("it is {}, not a string", other.kind())),
+    }
+}
+
+pub(super) fn not_empty(raw: &Raw) -> Result<&str, String> {
+    match text(raw)? {
+        "" => Err("it is empty".into()),
+        text => Ok(text),
+    }
+}
+
+pub(super) fn boolean(raw: &Raw) -> Result<bool, String> {
+    match raw {
+        Raw::Bool(b) => Ok(*b),
+        Raw::Text(text) => match text.to_ascii_lowercase().as_str() {
+            "true" | "yes" | "on" | "1" => Ok(true),
+            "false" | "no" | "off" | "0" => Ok(false),
+            _ => Err("neither true nor false".into()),
+        },
+        other => Err(format!("it is {}", other.kind())),
+    }
+}
+
+pub(super) fn count(raw: &Raw, min: u64, max: u64) -> Result<u64, String> {
+    let n = match raw {
+        Raw::Int(n) => u64::try_from(*n).map_err(|_| "it is negative".to_owned())?,
+        Raw::Text(text) => text
+            .trim()
+            .replace('_', "")
+            .parse()
+            .map_err(|_| "not a whole number".to_owned())?,
+        other => return Err(format!("it is {}", other.kind())),
+    };
+    in_range(n, &min, &max)
+}
+
+pub(super) fn duration(raw: &Raw) -> Result<Duration, String> {
+    match raw {
+        Raw::Text(text) => parse_duration(text),
+        Raw::Int(0) => Ok(Duration::ZERO),
+        Raw::Int(n) => Err(format!("no unit; write \"{n}s\" or \"{n}ms\"")),
+        other => Err(format!("it is {}, not a duration", other.kind())),
+    }
+}
+
+pub(super) fn size(raw: &Raw) -> Result<u64, String> {
+    match raw {
+        Raw::Text(text) => parse_size(text),
+        Raw::Int(n) => u64::try_from(*n).map_err(|_| "it is negative".to_owned()),
+        other => Err(format!("it is {}, not a size", other.kind())),
+    }
+}
+
+pub(super) fn in_range<T: PartialOrd>(value: T, min: &T, max: &T) -> Result<T, String> {
+    if value < *min {
+        Err("too small".into())
+    } else if value > *max {
+        Err("too large".into())
+    } else {
+        Ok(value)
+    }
+}
+
+pub(super) fn or_zero<T: PartialOrd>(value: T, zero: &T, min: &T) -> Result<Option<T>, String> {
+    if value == *zero {
+        Ok(None)
+    } else if value < *min {
+        Err("too small".into())
+    } else {
+        Ok(Some(value))
+    }
+}
+
+/// A list, or one value as a list of one. The mistake names the element.
+pub(super) fn each<T>(raw: &Raw, read: impl Fn(&Raw) -> Result<T, String>) -> Result<Vec<T>, String> {
+    match raw {
+        Raw::List(list) if list.len() == 1 => Ok(vec![read(&list[0])?]),
+        Raw::List(list) => list
+            .iter()
+            .enumerate()
+            .map(|(n, raw)| read(raw).map_err(|what| format!("element {}: {what}", n + 1)))
+            .collect(),
+        one => Ok(vec![read(one)?]),
+    }
+}
+
+pub(super) fn at_least_one<T>(list: Vec<T>) -> Result<Vec<T>, String> {
+    if list.is_empty() {
+        Err("the list is empty".into())
+    } else {
+        Ok(list)
+    }
+}
+
+pub(super) fn host(raw: &Raw) -> Result<String, String> {
+    let text = not_empty(raw)?;
+    let legal = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '.' | '_');
+    if text == "*" || text.chars().all(legal) {
+        Ok(text.to_ascii_lowercase())
+    } else {
+        Err(format!("{text:?} is no host name"))
+    }
+}
+
+pub(super) fn readable_file(raw: &Raw) -> Result<PathBuf, String> {
+    let path = PathBuf::from(not_empty(raw)?);
+    match std::fs::File::open(&path).and_then(|file| file.metadata()) {
+        Ok(metadata) if metadata.is_dir() => Err("it is a folder".into()),
+        Ok(_) => Ok(path),
+        Err(error) => Err(format!("cannot be opened ({error})")),
+    }
+}
+
+pub(super) fn mode(raw: &Raw) -> Result<u32, String> {
+    let bits = match raw {
+        Raw::Text(text) => {
+            u32::from_str_radix(text.trim_start_matches("0o"), 8).map_err(|_| "not octal".to_owned())?
+        }
+        Raw::Int(n) => u32::try_from(*n).map_err(|_| "out of range".to_owned())?,
+        other => return Err(format!("it is {}", other.kind())),
+    };
+    in_range(bits, &0, &0o777)
+}
+
+pub(super) fn outputs(raw: &Raw) -> Result<Vec<Output>, String> {
+    let list = at_least_one(each(raw, |raw| {
+        let name = not_empty(raw)?;
+        let found = Output::ALL.iter().find(|output| output.as_str() == name).copied();
+        found.ok_or_else(|| {
+            let names = Output::ALL.iter().map(|output| output.as_str());
+            format!(
+                "unknown output {name:?}{}",
+                super::super::load::did_you_mean(name, names)
+            )
+        })
+    })?)?;
+    let mut seen = Vec::new();
+    for output in list {
+        if seen.contains(&output) {
+            return Err(format!("{output} stands there twice"));
+        }
+        seen.push(output);
+    }
+    Ok(seen)
+}
+
+pub(super) fn url(raw: &Raw) -> Result<String, String> {
+    let text = not_empty(raw)?;
+    let parsed = url::Url::parse(text).map_err(|error| match error {
+        url::ParseError::RelativeUrlWithoutBase => "no http:// or https:// in front".to_owned(),
+        error => error.to_string(),
+    })?;
+    if !matches!(parsed.scheme(), "http" | "https") {
+        return Err(format!("{:?} is neither http nor https", parsed.scheme()));
+    }
+    if parsed.host_str().is_none_or(str::is_empty) {
+        return Err("no host".into());
+    }
+    if parsed.query().is_some() || parsed.fragment().is_some() {
+        return Err("a base address has no ? and no #".into());
+    }
+    Ok(text.trim_end_matches('/').to_owned())
+}
+
+/// A legal name (Elasticsearch: lower case, none of `\ / * ? " < > | , #` or space, not beginning with `- _ +`,
+/// up to 255 bytes) that does not change within a day.
+pub(super) fn index(text: &str) -> Result<String, String> {
+    let mut chars = text.chars();
+    let mut length = 0;
+    while let Some(c) = chars.next() {
+        length += c.len_utf8();
+        match c {
+            '%' => match chars.next() {
+                Some('Y' | 'm' | 'd' | 'y' | 'j' | 'G' | 'V' | 'u') => length += 3,
+                Some('H' | 'M' | 'S' | 'T' | 'R' | 's') => {
+                    return Err(
+                        "a field shorter than a day would spread one trace over several indices".into(),
+                    );
+                }
+                Some(field) => return Err(format!("unknown field %{field}")),
+                None => return Err("a % at the end".into()),
+            },
+            '\\' | '/' | '*' | '?' | '"' | '<' | '>' | '|' | ' ' | ',' | '#' | ':' => {
+                return Err(format!("{c:?} is not allowed in an index name"));
+            }
+            c if c.is_uppercase() => return Err("capital letters are not allowed in an index name".into()),
+            _ => {}
+        }
+    }
+    if text.starts_with(['-', '_', '+', '.']) {
+        return Err("an index name must not begin with - _ + or a dot".into());
+    }
+    if length > 255 {
+        return Err("longer than 255 bytes".into());
+    }
+    Ok(text.to_owned())
+}
+
+pub(super) fn users(raw: &Raw) -> Result<Vec<User>, String> {
+    let users: Vec<User> = each(raw, |raw| text(raw)?.parse())?;
+    for (n, user) in users.iter().enumerate() {
+        if users.iter().take(n).any(|other| other.name == user.name) {
+            return Err(format!("user {:?} stands there twice", user.name));
+        }
+    }
+    Ok(users)
+}
+
+pub(super) fn network(raw: &Raw) -> Result<Network, String> {
+    let table = table(raw, &["cidr", "shared_key", "users"])?;
+    let cidr = table.get("cidr").ok_or("no cidr")?;
+    Ok(Network {
+        cidr: not_empty(cidr)?.parse().map_err(|what| format!("cidr: {what}"))?,
+        shared_key: table
+            .get("shared_key")
+            .map(|raw| not_empty(raw).map(Secret::new))
+            .transpose()?,
+        users: match table.get("users") {
+            Some(list) => each(list, |raw| not_empty(raw).map(str::to_owned))?,
+            None => Vec::new(),
+        },
+    })
+}
+
+pub(super) fn rule(raw: &Raw) -> Result<Rule, String> {
+    let table = table(raw, &["field", "contains", "equals", "matches"])?;
+    let field = table
+        .get("field")
+        .map(|raw| not_empty(raw).map(Box::from))
+        .transpose()?;
+    let mut tests = ["contains", "equals", "matches"]
+        .into_iter()
+        .filter_map(|name| Some((name, table.get(name)?)));
+    let (Some((name, value)), None) = (tests.next(), tests.next()) else {
+        return Err("exactly one of contains, equals, matches must stand there".into());
+    };
+    let value = not_empty(value).map_err(|what| format!("{name}: {what}"))?;
+    let test = match name {
+        "contains" => Test::Contains(Box::new(Finder::new(value).into_owned())),
+        "equals" => Test::Equals(value.into()),
+        _ => Test::Matches(regex::bytes::Regex::new(value).map_err(|error| {
+            // The library draws the pattern with a mark below, over several lines; the last says what is wrong.
+            let text = error.to_string();
+            format!(
+                "matches: {}",
+                text.lines().last().unwrap_or("not a regular expression").trim()
+            )
+        })?),
+    };
+    Ok(Rule { field, test })
+}
+
+fn table<'a>(raw: &'a Raw, known: &[&str]) -> Result<&'a BTreeMap<String, Raw>, String> {
+    let Raw::Table(table) = raw else {
+        return Err(format!("it is {}, not a table", raw.kind()));
+    };
+    match table.keys().find(|key| !known.contains(&key.as_str())) {
+        Some(key) => Err(format!(
+            "unknown key {key:?}{}",
+            super::super::load::did_you_mean(key, known.iter().copied())
+        )),
+        None => Ok(table),
+    }
+}

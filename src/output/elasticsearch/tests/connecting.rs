@@ -1,0 +1,167 @@
+//! Which node is asked and how: dead nodes, the template that writing waits for, credentials, gzip, settings that cannot be used.
+
+use super::fake::{Fake, Fault};
+use super::*;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_dead_node_is_passed_over_and_found_again() {
+    let alive = Fake::start().await;
+    let away = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = away.local_addr().unwrap().port();
+    drop(away);
+    let config = ElasticsearchConfig {
+        urls: vec![format!("http://127.0.0.1:{port}"), alive.url.clone()],
+        ..quick(&alive.url)
+    };
+    let running = Running::start(config);
+    for n in 0..10 {
+        running
+            .give(vec![running.part(&format!("t{n}"), "p", NOON)])
+            .await;
+        until("confirmed", || running.confirmed.count() == n + 1).await;
+    }
+    assert_eq!(running.output.health().state(), State::Ok);
+    assert_eq!(running.output.stats().requests_failed.load(Relaxed), 0);
+    let back = Fake::start_at(port).await;
+    let mut n = 10;
+    while back.with(|i| i.bulks) == 0 {
+        running
+            .give(vec![running.part(&format!("t{n}"), "p", NOON)])
+            .await;
+        n += 1;
+        until("confirmed", || running.confirmed.count() == n).await;
+        assert!(n < 10_000, "the node that came back is never used");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    running.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn writing_waits_for_the_template_but_not_for_a_forbidden_one() {
+    for (faults, installed) in [
+        (
+            vec![
+                Fault::Refuse(503),
+                Fault::Break,
+                Fault::Refuse(401),
+                Fault::Refuse(503),
+            ],
+            true,
+        ),
+        (vec![Fault::Refuse(403)], false),
+        (vec![Fault::Refuse(400)], false),
+    ] {
+        let fake = Fake::start().await;
+        fake.with(|i| {
+            i.template_faults.extend(faults);
+            i.before = Some(Box::new(|path, store| {
+                if path == "/_bulk" {
+                    store.put("seen", "bulk", json!({}));
+                }
+            }));
+        });
+        let running = Running::start(quick(&fake.url));
+        running.give(vec![running.part("a", "p", NOON)]).await;
+        let output = running.output.clone();
+        running.finish().await;
+        assert_eq!(fake.with(|i| i.template.is_some()), installed);
+        assert_eq!(output.health().state(), State::Ok);
+    }
+    // While it cannot be installed, nothing is written.
+    let fake = Fake::start().await;
+    fake.with(|i| i.template_faults.extend(vec![Fault::Refuse(503); 1_000_000]));
+    let running = Running::start(quick(&fake.url));
+    running.give(vec![running.part("a", "p", NOON)]).await;
+    let health = running.output.health().clone();
+    until("waiting is reported", || {
+        health
+            .reasons()
+            .iter()
+            .any(|(cause, ..)| *cause == Cause::Template)
+    })
+    .await;
+    assert_eq!(fake.with(|i| i.bulks), 0);
+    fake.with(|i| i.template_faults.clear());
+    running.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn credentials_and_gzip_go_over_the_wire() {
+    let fake = Fake::start().await;
+    let with_user = fake.url.replace("http://", "http://el%40stic:s3cret@");
+    for (url, auth, expected) in [
+        (&fake.url, Auth::None, None),
+        (
+            &fake.url,
+            Auth::Basic {
+                user: "u".into(),
+                password: "p".into(),
+            },
+            Some("Basic dTpw"),
+        ),
+        (
+            &fake.url,
+            Auth::ApiKey("aWQ6a2V5".into()),
+            Some("ApiKey aWQ6a2V5"),
+        ),
+        (&fake.url, Auth::Bearer("token".into()), Some("Bearer token")),
+        (&with_user, Auth::None, Some("Basic ZWxAc3RpYzpzM2NyZXQ=")),
+    ] {
+        let config = ElasticsearchConfig {
+            auth,
+            gzip_level: 1,
+            ..quick(url)
+        };
+        let running = Running::start(config);
+        assert!(!format!("{:?}", running.output).contains("s3cret"));
+        running.give(vec![running.part("a", "p", NOON)]).await;
+        running.finish().await;
+        assert_eq!(fake.with(|i| i.authorization.clone()).as_deref(), expected);
+    }
+    assert_eq!(fake.documents().len(), 1);
+}
+
+#[test]
+fn wrong_settings_are_explained_without_secrets() {
+    let open = |config| {
+        Elasticsearch::open(config, RULES)
+            .map(|_| ())
+            .unwrap_err()
+            .to_string()
+    };
+    let config = |url: &str| ElasticsearchConfig {
+        urls: vec![url.into()],
+        ..Default::default()
+    };
+    let wrong = open(config("ftp://user:s3cret@host/"));
+    assert!(wrong.contains("http://") && !wrong.contains("s3cret"), "{wrong}");
+    let wrong = open(config("http://user:s3cret@"));
+    assert!(!wrong.contains("s3cret"), "{wrong}");
+    assert!(
+        open(ElasticsearchConfig {
+            urls: vec![],
+            ..Default::default()
+        })
+        .contains("no Elasticsearch address")
+    );
+    assert!(
+        open(ElasticsearchConfig {
+            index: "%H".into(),
+            ..Default::default()
+        })
+        .contains("within a day")
+    );
+    let wrong = open(ElasticsearchConfig {
+        ca_file: Some("/nowhere/ca.pem".into()),
+        ..Default::default()
+    });
+    assert!(wrong.contains("/nowhere/ca.pem"), "{wrong}");
+    let wrong = open(ElasticsearchConfig {
+        auth: Auth::Bearer("a\nb".into()),
+        ..Default::default()
+    });
+    assert!(
+        wrong.contains("credentials") && !wrong.contains("a\nb"),
+        "{wrong}"
+    );
+}
