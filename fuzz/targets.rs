@@ -1,11 +1,15 @@
 //! What must hold for any bytes. Each function takes bytes that a fuzzer made up and panics when something does not
 //! hold. Shared by the fuzz targets and by the replay of the corpus in forward-protocol's tests.
 
+use std::ops::ControlFlow;
+
 use forward_protocol::ack::{AckMatcher, AckReader, Reply, write_ack};
 use forward_protocol::encode::{
     ChunkId, EntryStream, compress, write_compressed, write_entry, write_forward, write_message, write_packed,
 };
-use forward_protocol::entries::{Compression, Decompressor, Entries, MapPairs, decompress};
+use forward_protocol::entries::{
+    Compression, Decompressed, Decompressor, Entries, MapPairs, Piece, decompress,
+};
 use forward_protocol::frame::{Frame, Framer, Limits, Payload, Refusal, Violation, messages};
 use forward_protocol::handshake::client::{AfterHelo, AfterPong, AwaitHelo, Credentials};
 use forward_protocol::handshake::server::{AwaitPing, Hello, Step, User};
@@ -153,6 +157,9 @@ pub(crate) fn decompression(data: &[u8]) {
         first,
         "nothing is left over between payloads"
     );
+    if let Ok(plain) = &first {
+        in_pieces(&mut decompressor, compression, bytes, plain);
+    }
 
     let packed = compress(compression, bytes, u32::from(seed >> 1)).expect("both formats are built in");
     assert_eq!(Compression::sniff(&packed), Some(compression));
@@ -160,6 +167,29 @@ pub(crate) fn decompression(data: &[u8]) {
         .decompress(compression, &packed, bytes.len())
         .expect("exactly the limit");
     assert_eq!((plain.bytes.as_slice(), plain.damage), (bytes, None));
+}
+
+/// Walking a payload in pieces comes to the same entries, and to the same damage.
+fn in_pieces(decompressor: &mut Decompressor, compression: Compression, bytes: &[u8], plain: &Decompressed) {
+    let (mut good, mut bad) = (0, 0);
+    let damage = decompressor.walk(compression, bytes, 100, 1 << 20, |piece| {
+        match piece {
+            Piece::Entries(entries) => {
+                for entry in entries {
+                    *(if entry.is_ok() { &mut good } else { &mut bad }) += 1;
+                }
+            }
+            Piece::TooLong => bad += 1,
+        }
+        ControlFlow::Continue(())
+    });
+    assert_eq!(damage.is_some(), plain.damage.is_some());
+    // How much comes out before a defect, and where it is noticed, depends on the room for it.
+    if damage.is_none() {
+        let all: Vec<_> = Entries::new(&plain.bytes, 100).collect();
+        assert_eq!(good, all.iter().filter(|item| item.is_ok()).count());
+        assert_eq!(good + bad, all.len());
+    }
 }
 
 /// Made-up bytes never establish a session; honest peers always do, however the bytes are cut.

@@ -2,6 +2,9 @@
 //! whatever was decoded before a defect.
 //!
 //! A payload is not decoded all at once on trust: the output grows with what really comes out and stops at the limit.
+//! Walking what comes out piece by piece, so that it is never there as a whole, is in `pieces`.
+
+use std::ops::ControlFlow;
 
 /// How a payload is compressed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -117,21 +120,20 @@ impl Decompressor {
         bytes: &[u8],
         limit: usize,
     ) -> Result<Decompressed, Oversize> {
-        let mut out = Output {
-            bytes: Vec::new(),
-            keep: true,
-            total: 0,
-            limit,
-            compressed: bytes.len(),
-        };
+        let mut out = Output::new(Vec::new(), Keep::All, limit);
         // A guess that saves most regrowing, from bytes that are really there.
         out.bytes
             .reserve(bytes.len().saturating_mul(4).min(limit).min(8 << 20));
-        let damage = self.run(compression, bytes, &mut out)?;
-        Ok(Decompressed {
-            bytes: out.bytes,
-            damage,
-        })
+        match self.run(compression, bytes, &mut out) {
+            Ok(damage) => Ok(Decompressed {
+                bytes: out.bytes,
+                damage,
+            }),
+            Err(_) => Err(Oversize {
+                compressed: bytes.len(),
+                limit,
+            }),
+        }
     }
 
     /// Makes sure that at most `limit` bytes will come out, without keeping them. Costs nothing when the length of
@@ -150,24 +152,54 @@ impl Decompressor {
             return Ok(());
         }
         let scratch = std::mem::take(&mut self.scratch);
-        let mut out = Output {
-            bytes: scratch,
-            keep: false,
-            total: 0,
-            limit,
-            compressed: bytes.len(),
-        };
+        let mut out = Output::new(scratch, Keep::Nothing, limit);
         let outcome = self.run(compression, bytes, &mut out);
         self.scratch = out.bytes;
-        outcome.map(|_| ())
+        match outcome {
+            Ok(_) => Ok(()),
+            Err(_) => Err(Oversize {
+                compressed: bytes.len(),
+                limit,
+            }),
+        }
+    }
+
+    /// Gives what comes out to `take` whenever there is so much that `take` wants it: it removes what it has done with
+    /// from the front, and says how many bytes it wants to see next time, more than it has left. `None` when it wanted
+    /// no more; otherwise what is left at the end, and the damage.
+    pub(super) fn in_pieces(
+        &mut self,
+        compression: Compression,
+        bytes: &[u8],
+        first: usize,
+        take: &mut Take<'_>,
+    ) -> Option<(Vec<u8>, Option<Damage>)> {
+        let keep = Keep::Pieces { next: first, take };
+        let mut out = Output::new(std::mem::take(&mut self.scratch), keep, usize::MAX);
+        out.bytes.clear();
+        let outcome = self.run(compression, bytes, &mut out);
+        let rest = out.bytes;
+        outcome.ok().map(|damage| (rest, damage))
+    }
+
+    /// Keeps this memory for the next payload, if it is not too much.
+    pub(super) fn recycle(&mut self, scratch: Vec<u8>) {
+        if scratch.capacity() <= KEPT {
+            self.scratch = scratch;
+        }
+    }
+
+    #[cfg(all(test, feature = "gzip"))]
+    pub(super) fn kept(&self) -> usize {
+        self.scratch.capacity()
     }
 
     fn run(
         &mut self,
         compression: Compression,
         bytes: &[u8],
-        out: &mut Output,
-    ) -> Result<Option<Damage>, Oversize> {
+        out: &mut Output<'_, '_>,
+    ) -> Result<Option<Damage>, Stop> {
         match compression {
             #[cfg(feature = "gzip")]
             Compression::Gzip => gzip(
@@ -186,28 +218,66 @@ impl Decompressor {
     }
 }
 
+/// The most memory that is kept from one payload to the next.
+const KEPT: usize = 4 << 20;
+
+/// Takes from the front of what is decoded; see [`Decompressor::in_pieces`].
+pub(super) type Take<'t> = dyn FnMut(&mut Vec<u8>) -> ControlFlow<(), usize> + 't;
+
 /// Where decoded bytes go, and how many more may come.
 #[cfg_attr(
     not(any(feature = "gzip", feature = "zstd")),
     expect(dead_code, reason = "without any format nothing is decoded")
 )]
-struct Output {
+struct Output<'o, 't> {
     bytes: Vec<u8>,
-    /// False: only count.
-    keep: bool,
+    keep: Keep<'o, 't>,
     /// Decoded so far.
     total: usize,
     limit: usize,
-    compressed: usize,
+}
+
+/// What is to be done with decoded bytes.
+#[cfg_attr(
+    not(any(feature = "gzip", feature = "zstd")),
+    expect(dead_code, reason = "without any format nothing is decoded")
+)]
+enum Keep<'o, 't> {
+    All,
+    /// They are only counted.
+    Nothing,
+    /// They are taken as soon as there are `next`.
+    Pieces {
+        next: usize,
+        take: &'o mut Take<'t>,
+    },
+}
+
+/// More than the limit came out, or enough for whoever takes pieces.
+#[cfg_attr(
+    not(any(feature = "gzip", feature = "zstd")),
+    expect(dead_code, reason = "without any format nothing is decoded")
+)]
+struct Stop;
+
+impl<'o, 't> Output<'o, 't> {
+    fn new(bytes: Vec<u8>, keep: Keep<'o, 't>, limit: usize) -> Self {
+        Self {
+            bytes,
+            keep,
+            total: 0,
+            limit,
+        }
+    }
 }
 
 #[cfg(any(feature = "gzip", feature = "zstd"))]
-impl Output {
+impl Output<'_, '_> {
     /// Makes room for more: at least one byte, so that too much output is noticed as such.
     fn make_room(&mut self) {
         /// How many bytes are made room for at a time.
         const STEP: usize = 64 << 10;
-        if !self.keep {
+        if matches!(self.keep, Keep::Nothing) {
             self.bytes.clear();
         }
         if self.bytes.capacity() - self.bytes.len() < STEP / 4 {
@@ -216,15 +286,21 @@ impl Output {
         }
     }
 
-    fn came(&mut self, n: usize) -> Result<(), Oversize> {
-        self.total += n;
+    fn came(&mut self, n: usize) -> Result<(), Stop> {
+        self.total = self.total.saturating_add(n);
         if self.total > self.limit {
-            return Err(Oversize {
-                compressed: self.compressed,
-                limit: self.limit,
-            });
+            return Err(Stop);
         }
-        Ok(())
+        match &mut self.keep {
+            Keep::Pieces { next, take } if self.bytes.len() >= *next => match take(&mut self.bytes) {
+                ControlFlow::Continue(wanted) => {
+                    *next = wanted;
+                    Ok(())
+                }
+                ControlFlow::Break(()) => Err(Stop),
+            },
+            _ => Ok(()),
+        }
     }
 }
 
@@ -232,8 +308,8 @@ impl Output {
 fn gzip(
     inflate: &mut flate2::Decompress,
     bytes: &[u8],
-    out: &mut Output,
-) -> Result<Option<Damage>, Oversize> {
+    out: &mut Output<'_, '_>,
+) -> Result<Option<Damage>, Stop> {
     let mut at = 0;
     while at < bytes.len() {
         let rest = bytes.get(at..).unwrap_or_default();
@@ -312,7 +388,7 @@ fn gzip_header(bytes: &[u8]) -> Option<usize> {
 }
 
 #[cfg(feature = "zstd")]
-fn zstandard(bytes: &[u8], out: &mut Output) -> Result<Option<Damage>, Oversize> {
+fn zstandard(bytes: &[u8], out: &mut Output<'_, '_>) -> Result<Option<Damage>, Stop> {
     use zstd::stream::raw::{Decoder, InBuffer, Operation, OutBuffer};
 
     let Ok(mut decoder) = Decoder::new() else {

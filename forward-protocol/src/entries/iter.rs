@@ -125,6 +125,8 @@ pub struct Entries<'a> {
     group: Option<Group<'a>>,
     /// Message mode: no array around time and record; the metadata stands in the options.
     single: Option<Option<&'a [u8]>>,
+    /// More bytes are to come behind those of `buf`.
+    more: bool,
 }
 
 impl<'a> Entries<'a> {
@@ -137,7 +139,28 @@ impl<'a> Entries<'a> {
             max_depth,
             group: None,
             single: None,
+            more: false,
         }
+    }
+
+    /// The entries in a piece of a longer stream, which begins inside `group`. If there is more behind the piece, an
+    /// entry that is cut off by its end is none: the walk ends before it, at [`Self::at`].
+    pub(super) fn piece(buf: &'a [u8], max_depth: u32, group: Option<Group<'a>>, more: bool) -> Self {
+        Self {
+            group,
+            more,
+            ..Self::new(buf, max_depth)
+        }
+    }
+
+    /// How many bytes were walked.
+    pub(super) fn at(&self) -> usize {
+        self.at
+    }
+
+    /// The group in which the next entry stands.
+    pub(super) fn group(&self) -> Option<Group<'a>> {
+        self.group
     }
 
     /// The one event of a message in Message mode: `body` is its time and its record.
@@ -148,6 +171,7 @@ impl<'a> Entries<'a> {
             max_depth,
             group: None,
             single: Some(metadata),
+            more: false,
         }
     }
 
@@ -206,9 +230,16 @@ impl<'a> Entries<'a> {
                         Stamp::GroupEnd => self.group = None,
                     }
                 }
+                Err(_) if self.is_cut(offset) => return None,
                 Err(defect) => return Some(Err(self.bad(offset, defect))),
             }
         }
+    }
+
+    /// Whether the entry at `offset`, which could not be read, may be whole once more bytes are there.
+    #[cold]
+    fn is_cut(&self, offset: usize) -> bool {
+        self.more && matches!(extent(self.buf, offset), Err(Error::Incomplete { .. }))
     }
 
     /// Reads the entry at `start`; returns its head, its record, and where it ends.

@@ -1,7 +1,7 @@
 //! The events inside a message.
 //!
 //! [`Entries`] walks the entries of any mode in place, one pass, without allocation; [`decompress`] makes a compressed
-//! payload readable. A bad entry is reported with its bytes and never spoils its neighbours.
+//! payload readable, and [`Decompressor::walk`] walks it without having it all in memory. A bad entry is reported with its bytes and never spoils its neighbours.
 //!
 //! An entry is `[time, record]` or, since Fluent Bit 2.1 and by default since 5.0.5, `[[time, metadata], record]`.
 //! Both kinds may stand in one message. Fluent Bit also puts *group markers* between the entries: an EventTime of
@@ -12,6 +12,7 @@ mod decompress;
 mod expected;
 mod iter;
 mod pairs;
+mod pieces;
 mod time;
 
 #[cfg(test)]
@@ -21,4 +22,5 @@ pub use decompress::{Compression, Damage, Decompressed, Decompressor, Oversize, 
 pub use expected::WireKey;
 pub use iter::{BadEntry, Defect, Entries, Entry, Group, Visitor};
 pub use pairs::{Key, MapPairs, Pair};
+pub use pieces::Piece;
 pub use time::Time;

@@ -106,6 +106,14 @@ impl Scanner {
         Ok((pending == 0 && at <= buf.len()).then_some(at))
     }
 
+    /// Forgets the bytes at the front of a buffer of this length that need not be seen again, and says how many they
+    /// are: the next [`Scanner::scan`] gets a buffer without them. The limit counts from the new start.
+    pub(crate) fn forget(&mut self, len: usize) -> usize {
+        let seen = self.at.min(len);
+        self.at -= seen;
+        seen
+    }
+
     /// The least length that the buffer must have before [`Scanner::scan`] can find the end.
     pub fn needed(&self) -> usize {
         self.at
