@@ -140,6 +140,12 @@ impl Draft {
             quarter,
         );
         findings.at_most(
+            "forward.max_decompressed",
+            &mut config.forward.max_decompressed,
+            "memory_limit",
+            quarter,
+        );
+        findings.at_most(
             "trace.max_trace_bytes",
             &mut config.trace.max_trace_bytes,
             "memory_limit",

@@ -135,8 +135,8 @@ pub static KEYS: &[Key] = keys! {
         "PEM file with authorities: each client must show a certificate from one of them.";
     "forward.max_message" , Default::Text("64MiB"), Kind::Size(KIB, GIB, |d| &mut d.config.forward.max_message),
         "Longest message. Raise it to 260MiB or more for Fluentd with file buffers. At most a quarter of memory_limit and of journal.limit.";
-    "forward.max_decompressed" , Default::Text("256MiB"), Kind::Size(KIB, 4 * GIB, |d| &mut d.config.forward.max_decompressed),
-        "Longest payload once decompressed. A message beyond is refused.";
+    "forward.max_decompressed" , Default::Text("128MiB"), Kind::Size(KIB, 4 * GIB, |d| &mut d.config.forward.max_decompressed),
+        "Longest payload once decompressed. A message beyond is refused. At most a quarter of memory_limit.";
     "forward.max_connections" , Default::Int(16_384), Kind::Count(1, 1_000_000, |d| &mut d.config.forward.max_connections),
         "Connections at once; the newest is refused. Each takes a file descriptor.";
     "forward.max_connections_per_address" , Default::Int(0), Kind::CountOrNone(1, 1_000_000, |d| &mut d.config.forward.max_connections_per_address),
@@ -176,7 +176,7 @@ pub static KEYS: &[Key] = keys! {
     "trace.max_traces" --"max-traces", Default::Int(1_000_000), Kind::Count(1, 1_000_000_000, |d| &mut d.config.trace.max_traces),
         "Open traces at once; beyond, the one that was silent longest is written.";
     "trace.max_trace_bytes" , Default::Text("16MiB"), Kind::Size(KIB, GIB, |d| &mut d.config.trace.max_trace_bytes),
-        "Size of one trace. Further lines go to the dead letter, and the document says how many. At most a quarter of memory_limit.";
+        "Size of one trace. Further lines go to the dead letter, and the document says how many; so do records that are longer. At most a quarter of memory_limit.";
 
     "elasticsearch.url" --"elasticsearch-url" also "ELASTICSEARCH_URL" also "ELASTICSEARCH_HOSTS", Default::List(&["http://127.0.0.1:9200"]), Kind::Urls(|d| &mut d.config.elasticsearch.urls),
         "Nodes of Elasticsearch (7.17 or newer) or OpenSearch. user:password@ before the host is taken as username and password.";

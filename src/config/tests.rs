@@ -124,7 +124,7 @@ fn defaults_are_those_of_the_design() {
     assert_eq!(config.trace.idle_timeout, Duration::from_secs(30));
     assert_eq!(config.trace.max_trace_bytes, 16 << 20);
     assert_eq!(config.forward.max_message, 64 << 20);
-    assert_eq!(config.forward.max_decompressed, 256 << 20);
+    assert_eq!(config.forward.max_decompressed, 128 << 20);
     assert_eq!(config.forward.max_connection_age, None);
     assert_eq!(config.elasticsearch.index, "requests-%Y-%m-%d");
     assert_eq!(config.elasticsearch.bulk_bytes, 8 << 20);

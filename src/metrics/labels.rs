@@ -113,9 +113,7 @@ labels! {
         Json = "json",
         /// Metrics or traces instead of logs, or a signal that nobody knows.
         Signal = "signal",
-        /// More came out of a compressed payload than the limit allows.
-        DecompressedSize = "decompressed_size",
-        /// Its trace is at its limit of bytes.
+        /// Its trace is at its limit of bytes, or it is longer than that.
         TraceBytes = "trace_bytes",
         /// What is in the journal is no message any more.
         Stored = "stored",

@@ -9,15 +9,16 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
-use forward_protocol::entries::{Damage, Defect, Oversize};
+use forward_protocol::entries::{Damage, Defect};
 use forward_protocol::frame::{Refusal, Refused};
 
 use crate::metrics::{DeadLetterSource, Metrics, Poison};
 use crate::output::Account;
 use crate::output::dead_letter::{Content, DeadLetter, Entry};
 
-/// Entries are written when there are this many, or at the end of a journal record.
+/// Entries are written when there are this many, or so many bytes of them, or at the end of a journal record.
 const GROUP: usize = 1000;
+const GROUP_BYTES: usize = 8 << 20;
 
 /// Why something is set aside.
 #[derive(Clone, Copy)]
@@ -27,7 +28,10 @@ pub(crate) enum Why<'a> {
     /// More entries of one message than are kept one by one.
     Entries(Defect),
     Damage(Damage),
-    Oversize(Oversize),
+    /// Records of more than `limit` bytes.
+    TooLong {
+        limit: usize,
+    },
     Signal,
     NoRoom {
         trace: &'a [u8],
@@ -40,6 +44,8 @@ pub(crate) struct Aside {
     account: Arc<Account>,
     stop: Arc<AtomicBool>,
     waiting: Vec<Entry>,
+    /// Bytes of the things that wait.
+    bytes: usize,
 }
 
 impl Aside {
@@ -55,6 +61,7 @@ impl Aside {
             account,
             stop,
             waiting: Vec::new(),
+            bytes: 0,
         }
     }
 
@@ -90,7 +97,8 @@ impl Aside {
             parts: Vec::new(),
             content: Content::Raw(Bytes::copy_from_slice(bytes)),
         });
-        if self.waiting.len() >= GROUP {
+        self.bytes += bytes.len();
+        if self.waiting.len() >= GROUP || self.bytes >= GROUP_BYTES {
             self.flush();
         }
     }
@@ -117,6 +125,7 @@ impl Aside {
                         "set aside in the dead letter what can never become part of a document"
                     );
                     self.waiting.clear();
+                    self.bytes = 0;
                 }
                 Err(error) => {
                     if self.stop.load(Ordering::Relaxed) {
@@ -148,9 +157,8 @@ impl Why<'_> {
             Self::Entry(Defect::TooDeep { .. }) => Poison::Depth,
             Self::Entry(_) | Self::Entries(_) => Poison::Entry,
             Self::Damage(_) => Poison::Compression,
-            Self::Oversize(_) => Poison::DecompressedSize,
             Self::Signal => Poison::Signal,
-            Self::NoRoom { .. } => Poison::TraceBytes,
+            Self::TooLong { .. } | Self::NoRoom { .. } => Poison::TraceBytes,
         }
     }
 }
@@ -167,7 +175,10 @@ impl fmt::Display for Why<'_> {
                 )
             }
             Self::Damage(damage) => write!(f, "{damage}; the entries before the damage were kept"),
-            Self::Oversize(oversize) => write!(f, "{oversize}"),
+            Self::TooLong { limit } => write!(
+                f,
+                "the whole message, for its records of more than {limit} bytes (the others were kept); raise trace.max_trace_bytes to keep such records"
+            ),
             Self::Signal => {
                 f.write_str("metrics or traces (fluent_signal 1 or 2), which Windrow does not gather")
             }

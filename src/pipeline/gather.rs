@@ -4,6 +4,7 @@
 //! Owns the trace table, the window of known chunks, the known shapes, and the order of things. Documents are rendered
 //! and handed over by the outbox; what outputs do with them is not known here.
 
+mod message;
 mod wiring;
 
 #[cfg(test)]
@@ -13,13 +14,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use forward_protocol::entries::{Decompressor, Entries, Entry};
-use forward_protocol::frame::{Message, Payload, messages};
+use forward_protocol::entries::Decompressor;
+use forward_protocol::frame::messages;
 
+use self::message::Arrival;
 pub(crate) use self::wiring::{Gauges, Settings, Wiring};
 use super::aside::{Aside, Why};
 use super::feed::{Next, Outlet};
-use super::look::{Found, Look, look_again, metadata, watched};
+use super::look::watched;
 use super::outbox::Outbox;
 use super::tags::Tags;
 use super::window::Window;
@@ -29,18 +31,12 @@ use crate::hold::{Held, Hold, Release};
 use crate::journal::{Journal, Record};
 use crate::metrics::{FlushReason, Metrics};
 use crate::output::Account;
-use crate::trace::{Added, Incoming, PartId, Reason, ShapeId, Shapes, Single, Table};
+use crate::trace::{PartId, Reason, Shapes, Table};
 
 /// How often sealing is looked at when no records come.
 const TICK: Duration = Duration::from_millis(50);
 /// Traces that are sealed between two journal records, or twice as many as became complete by the last one.
 const SEALED_AT_ONCE: usize = 256;
-/// Bad entries of a message that go to the dead letter one by one. If there are more, the message goes there as a whole:
-/// a small payload can be made to hold millions of them, and the dead letter must not grow faster than what is received.
-const BAD_ENTRIES: u32 = 16;
-/// After so many bad entries the rest of a message is not looked at any more: it is no message, and it is in the dead
-/// letter as a whole.
-const HOPELESS: u32 = 10_000;
 
 pub(crate) struct Gatherer {
     settings: Settings,
@@ -58,30 +54,6 @@ pub(crate) struct Gatherer {
     stop: Arc<AtomicBool>,
     decompressor: Decompressor,
     tags: Tags,
-}
-
-/// A message of a journal record.
-#[derive(Clone, Copy)]
-struct Arrival<'a> {
-    record: &'a Record,
-    /// Its number in the record.
-    ordinal: i64,
-    /// When it is gathered.
-    now: i64,
-    /// The part of what has no chunk id.
-    anonymous: PartId,
-    hold: &'a Hold,
-}
-
-/// Where a message's records come from.
-#[derive(Clone, Copy)]
-struct Origin<'a> {
-    part: PartId,
-    received: i64,
-    /// When it is gathered; once for a whole journal record, since asking costs as much as a record does.
-    now: i64,
-    tag: &'a Arc<str>,
-    hold: &'a Hold,
 }
 
 impl Gatherer {
@@ -203,212 +175,6 @@ impl Gatherer {
         self.table.settle();
         if self.aside.flush() {
             hold.confirm();
-        }
-    }
-
-    fn message(&mut self, message: &Message<'_>, arrival: Arrival<'_>, position: &mut u32) {
-        let Arrival {
-            record, now, hold, ..
-        } = arrival;
-        let known = message
-            .options
-            .chunk
-            .map(|chunk| PartId::of_chunk(message.tag, chunk, message.body));
-        let fresh = known.is_none_or(|(hash, _)| self.window.insert(hash));
-        let body;
-        let depth = self.settings.frame.depth;
-        let entries = match message.payload(depth) {
-            Payload::Entries(entries) => entries,
-            Payload::Compressed { compression, bytes } => {
-                match self
-                    .decompressor
-                    .decompress(compression, bytes, self.settings.decompressed)
-                {
-                    Ok(done) => {
-                        body = done.bytes;
-                        if let Some(damage) = done.damage
-                            && fresh
-                            && !record.released
-                        {
-                            self.metrics.input_records.inc();
-                            self.aside.put(
-                                Why::Damage(damage),
-                                message.bytes,
-                                Some(message.tag),
-                                record.received_us,
-                            );
-                        }
-                        Entries::new(&body, depth)
-                    }
-                    Err(oversize) => {
-                        // Intake measured it before; only a limit that was lowered since comes here.
-                        self.metrics.input_records.inc();
-                        self.aside.put(
-                            Why::Oversize(oversize),
-                            message.bytes,
-                            Some(message.tag),
-                            record.received_us,
-                        );
-                        return;
-                    }
-                }
-            }
-            Payload::Opaque(_) => {
-                if fresh && !record.released {
-                    self.metrics.input_records.inc();
-                    self.aside
-                        .put(Why::Signal, message.bytes, Some(message.tag), record.received_us);
-                }
-                return;
-            }
-        };
-        if record.released || !fresh {
-            // Records of a message without a chunk id are numbered through the whole run.
-            let count = entries.count() as u32;
-            if known.is_none() {
-                *position += count;
-            }
-            if !record.released {
-                self.metrics.input_records.inc_by(u64::from(count));
-                self.metrics.input_chunks_duplicate.inc();
-                self.account
-                    .duplicate
-                    .fetch_add(u64::from(count), Ordering::Relaxed);
-            }
-            return;
-        }
-        let tag = self.tags.take(message.tag);
-        let mut own = 0;
-        let received = record.received_us;
-        let (part, received, position) = match known {
-            // Lines of one time stand in the order in which they came, also when they came in one read.
-            Some((_, part)) => (part, received.saturating_add(arrival.ordinal), &mut own),
-            None => (arrival.anonymous, received, position),
-        };
-        let origin = Origin {
-            part,
-            received,
-            now,
-            tag: &tag,
-            hold,
-        };
-        self.entries(entries, message.bytes, origin, position);
-        self.tags.put(tag);
-    }
-
-    fn entries(&mut self, mut entries: Entries<'_>, message: &[u8], origin: Origin<'_>, position: &mut u32) {
-        let (mut records, mut invalid, mut bad_ones) = (0u64, 0u64, 0u32);
-        let mut defect = None;
-        let mut scratch = Vec::new();
-        loop {
-            let mut look = Look::new(&self.shapes, &self.settings.complete);
-            let Some(next) = entries.next_with(&mut look) else {
-                break;
-            };
-            let found = look.found();
-            records += 1;
-            let number = *position;
-            *position += 1;
-            match next {
-                Ok(entry) => {
-                    let time = entry.time.or_received(origin.received.saturating_mul(1000));
-                    invalid += u64::from(entry.time == forward_protocol::entries::Time::Invalid);
-                    let metadata = metadata(&entry, &mut scratch);
-                    let Settings { names, complete, .. } = &self.settings;
-                    let found =
-                        found.unwrap_or_else(|| look_again(&mut self.shapes, names, complete, entry.record));
-                    self.record(&entry, &found, metadata, time, number, origin);
-                }
-                Err(bad) => {
-                    bad_ones += 1;
-                    if bad_ones <= BAD_ENTRIES {
-                        let tag = Some(origin.tag.as_bytes());
-                        self.aside
-                            .put(Why::Entry(bad.defect), bad.bytes, tag, origin.received);
-                    }
-                    defect = Some(bad.defect);
-                    if bad_ones >= HOPELESS {
-                        break;
-                    }
-                }
-            }
-        }
-        if let Some(defect) = defect.filter(|_| bad_ones > BAD_ENTRIES) {
-            let tag = Some(origin.tag.as_bytes());
-            self.aside.put_all(
-                Why::Entries(defect),
-                message,
-                tag,
-                origin.received,
-                bad_ones - BAD_ENTRIES,
-            );
-        }
-        self.metrics.input_records.inc_by(records);
-        if invalid > 0 {
-            self.metrics.input_time_invalid.inc_by(invalid);
-        }
-    }
-
-    #[inline]
-    fn record(
-        &mut self,
-        entry: &Entry<'_>,
-        found: &Found<'_>,
-        metadata: &[u8],
-        time: i64,
-        position: u32,
-        origin: Origin<'_>,
-    ) {
-        let Some(key) = found.key else {
-            self.single(entry, found.shape, metadata, time, position, origin);
-            return;
-        };
-        let incoming = Incoming {
-            key,
-            time,
-            part: origin.part,
-            received: origin.received,
-            position,
-            record: entry.record,
-            metadata,
-            tag: origin.tag,
-            completes: found.completes,
-            shape: found.shape,
-            text: found.text_in(entry.record),
-        };
-        if self.table.add(origin.now, &incoming, || origin.hold.another()) == Added::NoRoom {
-            self.aside.put(
-                Why::NoRoom { trace: key },
-                entry.record,
-                Some(origin.tag.as_bytes()),
-                origin.received,
-            );
-        }
-    }
-
-    /// A record without a trace id is a document of its own, at once.
-    fn single(
-        &mut self,
-        entry: &Entry<'_>,
-        shape: Option<ShapeId>,
-        metadata: &[u8],
-        time: i64,
-        position: u32,
-        origin: Origin<'_>,
-    ) {
-        let names = &self.settings.names;
-        let single = Single {
-            shape: shape.and_then(|id| self.shapes.get(id)),
-            time,
-            tag: origin.tag,
-            record: entry.record,
-            metadata,
-        };
-        let id = origin.part.document_id(position);
-        self.outbox.single(names, &single, id, origin.hold.another());
-        self.metrics.traces_flushed[FlushReason::NoTrace].inc();
-        if self.outbox.is_full() {
-            self.hand_over();
         }
     }
 

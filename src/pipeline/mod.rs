@@ -373,7 +373,6 @@ fn settings(config: &Config) -> Settings {
             max_trace_bytes: size(*max_trace_bytes),
         },
         frame: frame_limits(config),
-        decompressed: size(config.forward.max_decompressed),
         window: size(config.duplicate_window),
         tag_prefix: config.forward.tag_prefix.clone(),
         output_budget: share(config.memory_limit, OUTPUT_SHARE),

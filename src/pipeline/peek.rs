@@ -5,8 +5,9 @@
 
 use std::collections::{HashMap, HashSet};
 use std::fmt;
+use std::ops::ControlFlow;
 
-use forward_protocol::entries::{Decompressor, Entries};
+use forward_protocol::entries::{Decompressor, Entries, Piece};
 use forward_protocol::frame::{Payload, messages};
 
 use super::look::{look_again, watched};
@@ -20,7 +21,7 @@ pub struct Peek {
     shapes: Shapes,
     complete: Vec<crate::config::Rule>,
     limits: forward_protocol::frame::Limits,
-    decompressed: usize,
+    max_trace_bytes: usize,
     decompressor: Decompressor,
     chunks: HashSet<u128>,
     /// By the hash of a trace's id: whether one of its lines completes it.
@@ -42,7 +43,7 @@ impl Peek {
             names,
             complete,
             limits: super::frame_limits(config),
-            decompressed: super::size(config.forward.max_decompressed),
+            max_trace_bytes: super::size(config.trace.max_trace_bytes),
             decompressor: Decompressor::new(),
             chunks: HashSet::new(),
             traces: HashMap::new(),
@@ -61,31 +62,37 @@ impl Peek {
                 }
             }
             let depth = self.limits.depth;
-            let body;
-            let entries = match message.payload(depth) {
-                Payload::Entries(entries) => entries,
+            match message.payload(depth) {
+                Payload::Entries(mut entries) => self.count(&mut entries),
                 Payload::Compressed { compression, bytes } => {
-                    let Ok(done) = self
-                        .decompressor
-                        .decompress(compression, bytes, self.decompressed)
-                    else {
-                        continue;
-                    };
-                    body = done.bytes;
-                    Entries::new(&body, depth)
+                    let mut decompressor = std::mem::take(&mut self.decompressor);
+                    let longest = self.max_trace_bytes;
+                    let _damage = decompressor.walk(compression, bytes, depth, longest, |piece| {
+                        if let Piece::Entries(entries) = piece {
+                            self.count(entries);
+                        }
+                        ControlFlow::Continue(())
+                    });
+                    self.decompressor = decompressor;
                 }
-                Payload::Opaque(_) => continue,
-            };
-            for entry in entries.flatten() {
-                self.lines += 1;
-                let found = look_again(&mut self.shapes, &self.names, &self.complete, entry.record);
-                match found.key {
-                    Some(id) => {
-                        let completed = self.traces.entry(xxhash_rust::xxh3::xxh3_128(id)).or_default();
-                        *completed |= found.completes;
-                    }
-                    None => self.single += 1,
+                Payload::Opaque(_) => {}
+            }
+        }
+    }
+
+    fn count(&mut self, entries: &mut Entries<'_>) {
+        for entry in entries.flatten() {
+            if entry.record.len() > self.max_trace_bytes {
+                continue;
+            }
+            self.lines += 1;
+            let found = look_again(&mut self.shapes, &self.names, &self.complete, entry.record);
+            match found.key {
+                Some(id) => {
+                    let completed = self.traces.entry(xxhash_rust::xxh3::xxh3_128(id)).or_default();
+                    *completed |= found.completes;
                 }
+                None => self.single += 1,
             }
         }
     }

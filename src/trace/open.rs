@@ -56,6 +56,8 @@ pub enum Added {
     Kept,
     /// Its trace is at `max_trace_bytes`.
     NoRoom,
+    /// It is longer than `max_trace_bytes`.
+    TooLong,
 }
 
 /// An open trace.
@@ -130,8 +132,12 @@ impl<H> Trace<H> {
         if let Some(part) = self.parts.last_mut() {
             part.total += 1;
         }
-        if self.lines.len() > 0 && self.lines.received() + size > max_bytes {
-            return Added::NoRoom;
+        if self.lines.received() + size > max_bytes {
+            return if size > max_bytes {
+                Added::TooLong
+            } else {
+                Added::NoRoom
+            };
         }
         self.lines.push(&NewLine {
             time: incoming.time,

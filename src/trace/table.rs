@@ -106,7 +106,8 @@ impl<H> Table<H> {
         self.lines
     }
 
-    /// Puts a record into its trace, opening it if need be. `hold` is called when the record begins a part.
+    /// Puts a record into its trace, opening it if need be; one that is too long opens none. `hold` is called when the
+    /// record begins a part.
     pub fn add(&mut self, now: i64, incoming: &Incoming<'_>, hold: impl FnOnce() -> H) -> Added {
         let size = HEADER + incoming.record.len() + incoming.metadata.len();
         let max_bytes = self.limits.max_trace_bytes;
@@ -140,6 +141,8 @@ impl<H> Table<H> {
         let mut trace = if let Some((due, trace)) = self.lingering.take(incoming.key) {
             self.put_due(due, key.clone());
             trace
+        } else if size > max_bytes {
+            return Added::TooLong;
         } else {
             Trace::new(now, self.space(size))
         };

@@ -4,8 +4,10 @@
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
+use std::time::Duration;
 
 use serde_json::json;
+use windrow_testkit::check::Stored;
 use windrow_testkit::client::Client;
 use windrow_testkit::load::Load;
 use windrow_testkit::server::Server;
@@ -16,6 +18,8 @@ use crate::{SOON, assert_stored, windrow};
 const MIB: usize = 1 << 20;
 /// Small, so that it means something: a quarter of the default.
 const MEMORY_LIMIT: usize = 128 * MIB;
+/// After so long without a new line a trace is written.
+const IDLE: Duration = Duration::from_secs(30);
 
 /// A server with a small memory, and what it took at its start.
 struct Watched {
@@ -144,6 +148,67 @@ fn a_gzip_bomb_of_ten_gib() {
             }
         });
         assert_eq!(server.metric("windrow_input_violations_total"), 4.0);
+    });
+}
+
+/// Below every limit of what is received and decompressed, and still more than a trace may have.
+#[test]
+fn records_of_megabytes_that_came_as_a_few_kilobytes() {
+    let watched = Watched::start("60s");
+    let line = |id: &str, text: usize| {
+        let mut record = vec![0x92, 0x01, 0x82, 0xa7];
+        record.extend_from_slice(b"traceId");
+        record.push(0xa0 | id.len() as u8);
+        record.extend_from_slice(id.as_bytes());
+        record.extend_from_slice(b"\xa7message\xdb");
+        record.extend_from_slice(&(text as u32).to_be_bytes());
+        record.resize(record.len() + text, b'x');
+        record
+    };
+    let lines = [line("before", 5), line("long", 30 * MIB), line("after", 5)].concat();
+    let bomb = packed(&gzip(&mut &lines[..]), true);
+    assert!(bomb.len() < MIB, "{}", bomb.len());
+    drop(lines);
+    watched.holds("a record of 30 MiB", |server| {
+        std::thread::scope(|scope| {
+            for number in 0..8u8 {
+                // Another tag, or it would be the same chunk.
+                let mut bomb = bomb.clone();
+                bomb[2] = b'a' + number;
+                scope.spawn(move || {
+                    let mut client = Client::connect(server.forward());
+                    client.write(&bomb);
+                    assert_eq!(client.ack().as_deref(), Some("bomb"));
+                });
+            }
+        });
+        wait::until_true("the dead letter", SOON, || {
+            server.metric("windrow_input_poison_total") >= 8.0
+        });
+        // The whole messages, as they came.
+        let dead = std::fs::read(server.data().join("dead-letter/001.ndjson")).unwrap();
+        assert!(dead.len() < MIB, "{}", dead.len());
+        // Traces of eight parts: the lines beside the long ones, each once.
+        let neighbours = || {
+            let stored = server.stored();
+            let lines = |stored: &Stored| (stored.id.clone(), stored.source["windrow"]["lines"].clone());
+            let mut found: Vec<_> = stored
+                .iter()
+                .filter(|stored| ["before", "long", "after"].contains(&&*stored.id))
+                .map(lines)
+                .collect();
+            found.sort_by(|a, b| a.0.cmp(&b.0));
+            found
+        };
+        let expected = vec![("after".to_owned(), json!(8)), ("before".to_owned(), json!(8))];
+        wait::until("the neighbours", SOON + IDLE, || {
+            let found = neighbours();
+            if found == expected {
+                Ok(())
+            } else {
+                Err(format!("{found:?}"))
+            }
+        });
     });
 }
 

@@ -1,10 +1,11 @@
 //! One entry of the dead letter and its line.
 
 use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD as BASE64;
+use base64::display::Base64Display;
+use base64::engine::general_purpose::{GeneralPurpose, STANDARD as BASE64};
 use bytes::Bytes;
 use jiff::Timestamp;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, Serializer};
 use serde_json::value::RawValue;
 
 /// What could not be accepted, and why.
@@ -57,7 +58,7 @@ impl Entry {
         };
         let raw = match (&self.content, document) {
             (_, Some(_)) => None,
-            (Content::Document(bytes) | Content::Raw(bytes), None) => Some(BASE64.encode(bytes)),
+            (Content::Document(bytes) | Content::Raw(bytes), None) => Some(Raw(bytes)),
         };
         let line = Line {
             time: self.time,
@@ -75,9 +76,10 @@ impl Entry {
             raw,
         };
         // Strings, numbers and valid raw JSON only, into memory: it cannot fail.
-        if let Ok(text) = serde_json::to_string(&line) {
-            out.extend_from_slice(text.as_bytes());
-            out.push(b'\n');
+        let start = out.len();
+        match serde_json::to_writer(&mut *out, &line) {
+            Ok(()) => out.push(b'\n'),
+            Err(_) => out.truncate(start),
         }
     }
 
@@ -133,7 +135,16 @@ struct Line<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     document: Option<&'a RawValue>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    raw: Option<String>,
+    raw: Option<Raw<'a>>,
+}
+
+/// Bytes that are written as base64, without a second copy of what may be a whole message.
+struct Raw<'a>(&'a [u8]);
+
+impl Serialize for Raw<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(&Base64Display::<GeneralPurpose>::new(self.0, &BASE64))
+    }
 }
 
 #[derive(Deserialize)]

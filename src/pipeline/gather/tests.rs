@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write;
+use std::path::Path;
 
 use bytes::Bytes;
 use forward_protocol::encode::{
@@ -170,9 +171,25 @@ impl Chunk {
 /// The documents that gathering writes, by their ids, without their states.
 fn gathered(payloads: impl IntoIterator<Item = Bytes>) -> BTreeMap<String, Value> {
     let folder = tempfile::tempdir().unwrap();
-    let (journal, _) = Journal::open(Options::new(folder.path().join("journal")), Box::new(())).unwrap();
-    let dead_letter =
-        Arc::new(DeadLetter::open(folder.path().join("dead-letter"), 1 << 20, 1 << 20).unwrap());
+    let documents = gathered_in(folder.path(), 16 << 20, payloads);
+    assert_eq!(
+        std::fs::read_dir(folder.path().join("dead-letter"))
+            .unwrap()
+            .count(),
+        1,
+        "its lock"
+    );
+    documents
+}
+
+/// The same with the journal and the dead letter in a folder, and so many bytes for a trace.
+fn gathered_in(
+    folder: &Path,
+    max_trace_bytes: usize,
+    payloads: impl IntoIterator<Item = Bytes>,
+) -> BTreeMap<String, Value> {
+    let (journal, _) = Journal::open(Options::new(folder.join("journal")), Box::new(())).unwrap();
+    let dead_letter = Arc::new(DeadLetter::open(folder.join("dead-letter"), 8 << 20, 8 << 20).unwrap());
     let (account, metrics) = (Arc::<Account>::default(), Arc::new(Metrics::new(&[])));
     let (sender, mut batches) = mpsc::channel(1000);
     let stop: Arc<AtomicBool> = Arc::default();
@@ -190,6 +207,7 @@ fn gathered(payloads: impl IntoIterator<Item = Bytes>) -> BTreeMap<String, Value
     };
     let mut settings = super::super::settings(&crate::config::Config::default());
     settings.flush_on_exit = true;
+    settings.table.max_trace_bytes = max_trace_bytes;
     let mut gatherer = Gatherer::new(settings, wiring);
     for (number, payload) in payloads.into_iter().enumerate() {
         gatherer.take(&Record {
@@ -342,4 +360,35 @@ fn lines_of_one_time_that_come_in_one_read_keep_their_order() {
     let documents = gathered([payload.into()]);
     let lines: Vec<_> = (0..20).map(|number: u8| number.to_string()).collect();
     assert_eq!(documents["one"]["message"], lines.join("\n"));
+}
+
+#[test]
+fn records_that_are_too_long_are_set_aside_with_their_message_and_the_others_are_kept() {
+    for mode in [Mode::Forward, Mode::Packed, Mode::Gzip] {
+        let folder = tempfile::tempdir().unwrap();
+        let record = |id: &str, text: usize| {
+            let fields = json!({"traceId": id, "message": "x".repeat(text)});
+            (BASE_MS, fields.as_object().unwrap().clone(), Map::new())
+        };
+        let chunk = Chunk {
+            mode,
+            tag: "app",
+            // One is walked over as an entry, the other is passed over in pieces when it is compressed.
+            records: vec![
+                record("before", 5),
+                record("long", 70_000),
+                record("between", 5),
+                record("", 3 << 20),
+                record("after", 5),
+            ],
+        };
+        let payload = chunk.encode(0);
+        let documents = gathered_in(folder.path(), 60_000, [payload.clone()]);
+        let ids: Vec<_> = documents.keys().map(String::as_str).collect();
+        assert_eq!(ids, ["after", "before", "between"]);
+        let dead = std::fs::read(folder.path().join("dead-letter/001.ndjson")).unwrap();
+        let entry = crate::output::dead_letter::Entry::parse(&dead).unwrap();
+        assert_eq!((entry.kind.as_str(), entry.lines), ("trace_bytes", Some(2)));
+        assert_eq!(entry.content, crate::output::dead_letter::Content::Raw(payload));
+    }
 }

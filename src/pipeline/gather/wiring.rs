@@ -20,8 +20,6 @@ pub(crate) struct Settings {
     pub(crate) complete: Vec<Rule>,
     pub(crate) table: crate::trace::Limits,
     pub(crate) frame: FrameLimits,
-    /// The most that a compressed chunk may become.
-    pub(crate) decompressed: usize,
     /// Chunk ids that are remembered to tell repeated ones.
     pub(crate) window: usize,
     /// Put before every tag.

@@ -34,7 +34,11 @@ impl Fixture {
     }
 
     fn add(&mut self, now: i64, key: &str, part: u8, completes: bool) -> Added {
-        let record = record(&json!({"traceId": key, "message": "x".repeat(100)}));
+        self.add_text(now, key, part, completes, 100)
+    }
+
+    fn add_text(&mut self, now: i64, key: &str, part: u8, completes: bool, len: usize) -> Added {
+        let record = record(&json!({"traceId": key, "message": "x".repeat(len)}));
         let incoming = Incoming {
             key: key.as_bytes(),
             time: now,
@@ -137,6 +141,23 @@ fn a_trace_beyond_its_bytes_keeps_its_first_lines() {
     let mut scratch = Scratch::default();
     let (gathered, twice) = closed.gathered(9, &mut scratch);
     assert_eq!((gathered.lines.len(), gathered.parts[0].total, twice), (3, 6, 0));
+}
+
+#[test]
+fn a_record_beyond_the_bytes_of_a_trace_opens_none_and_is_counted_in_one_that_is_there() {
+    let mut f = Fixture::new(Limits {
+        max_trace_bytes: 500,
+        ..limits()
+    });
+    assert_eq!(f.add_text(0, "a", 1, true, 500), Added::TooLong);
+    assert!(f.table.is_empty());
+    assert_eq!(f.closed(99 * SECOND), []);
+    assert_eq!(f.add(0, "a", 1, false), Added::Kept);
+    assert_eq!(f.add_text(1, "a", 1, false, 500), Added::TooLong);
+    let mut closed = f.table.close_any(Reason::Shutdown).unwrap();
+    let mut scratch = Scratch::default();
+    let (gathered, _) = closed.gathered(9, &mut scratch);
+    assert_eq!((gathered.lines.len(), gathered.parts[0].total), (1, 2));
 }
 
 #[test]

@@ -1,0 +1,320 @@
+//! One message on its way through gathering: told from one that was here before, its entries walked, each record added
+//! to its trace or made a document of its own.
+//!
+//! Owns what is met on the way and is only known at the end: damage, bad entries, records that are too long.
+
+use std::ops::ControlFlow;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use forward_protocol::entries::{Compression, Damage, Defect, Entries, Entry, Piece, Time};
+use forward_protocol::frame::{Message, Payload};
+
+use super::super::aside::Why;
+use super::super::look::{Found, Look, look_again, metadata};
+use super::{Gatherer, Settings};
+use crate::hold::Hold;
+use crate::journal::Record;
+use crate::metrics::FlushReason;
+use crate::trace::{Added, Incoming, PartId, ShapeId, Single};
+
+/// Bad entries of a message that go to the dead letter one by one. If there are more, the message goes there as a whole:
+/// a small payload can be made to hold millions of them, and the dead letter must not grow faster than what is received.
+const BAD_ENTRIES: u32 = 16;
+/// After so many bad entries the rest of a message is not looked at any more: it is no message, and it is in the dead
+/// letter as a whole.
+const HOPELESS: u32 = 10_000;
+/// What an entry may have before its record, time and metadata, when it is compressed: longer ones are passed over.
+const ENTRY_HEAD: usize = 64 << 10;
+
+/// A message of a journal record.
+#[derive(Clone, Copy)]
+pub(super) struct Arrival<'a> {
+    pub(super) record: &'a Record,
+    /// Its number in the record.
+    pub(super) ordinal: i64,
+    /// When it is gathered.
+    pub(super) now: i64,
+    /// The part of what has no chunk id.
+    pub(super) anonymous: PartId,
+    pub(super) hold: &'a Hold,
+}
+
+/// Where a message's records come from.
+#[derive(Clone, Copy)]
+struct Origin<'a> {
+    part: PartId,
+    received: i64,
+    /// When it is gathered; once for a whole journal record, since asking costs as much as a record does.
+    now: i64,
+    tag: &'a Arc<str>,
+    hold: &'a Hold,
+}
+
+/// The entries of a message.
+enum Source<'a> {
+    Plain(Entries<'a>),
+    Compressed {
+        compression: Compression,
+        bytes: &'a [u8],
+    },
+}
+
+/// What was met while the entries of a message were walked.
+#[derive(Default)]
+struct Tally {
+    records: u64,
+    /// Times that are none.
+    invalid: u64,
+    /// Bad entries, and what is wrong with the last of them.
+    bad: u32,
+    defect: Option<Defect>,
+    /// Records longer than a trace may be.
+    too_long: u32,
+}
+
+impl Gatherer {
+    pub(super) fn message(&mut self, message: &Message<'_>, arrival: Arrival<'_>, position: &mut u32) {
+        let Arrival {
+            record, now, hold, ..
+        } = arrival;
+        let known = message
+            .options
+            .chunk
+            .map(|chunk| PartId::of_chunk(message.tag, chunk, message.body));
+        let fresh = known.is_none_or(|(hash, _)| self.window.insert(hash));
+        let depth = self.settings.frame.depth;
+        let mut entries = match message.payload(depth) {
+            Payload::Entries(entries) => Source::Plain(entries),
+            Payload::Compressed { compression, bytes } => Source::Compressed { compression, bytes },
+            Payload::Opaque(_) => {
+                if fresh && !record.released {
+                    self.metrics.input_records.inc();
+                    self.aside
+                        .put(Why::Signal, message.bytes, Some(message.tag), record.received_us);
+                }
+                return;
+            }
+        };
+        if record.released || !fresh {
+            // Records of a message without a chunk id are numbered through the whole run.
+            let mut count = 0;
+            self.walk(&mut entries, |_, piece| {
+                count += match piece {
+                    Piece::Entries(entries) => entries.count() as u32,
+                    Piece::TooLong => 1,
+                };
+                ControlFlow::Continue(())
+            });
+            if known.is_none() {
+                *position += count;
+            }
+            if !record.released {
+                self.metrics.input_records.inc_by(u64::from(count));
+                self.metrics.input_chunks_duplicate.inc();
+                self.account
+                    .duplicate
+                    .fetch_add(u64::from(count), Ordering::Relaxed);
+            }
+            return;
+        }
+        let tag = self.tags.take(message.tag);
+        let mut own = 0;
+        let received = record.received_us;
+        let (part, received, position) = match known {
+            // Lines of one time stand in the order in which they came, also when they came in one read.
+            Some((_, part)) => (part, received.saturating_add(arrival.ordinal), &mut own),
+            None => (arrival.anonymous, received, position),
+        };
+        let origin = Origin {
+            part,
+            received,
+            now,
+            tag: &tag,
+            hold,
+        };
+        let mut tally = Tally::default();
+        let damage = self.walk(&mut entries, |gatherer, piece| match piece {
+            Piece::Entries(entries) => gatherer.entries(entries, origin, position, &mut tally),
+            Piece::TooLong => {
+                *position += 1;
+                tally.records += 1;
+                tally.too_long += 1;
+                ControlFlow::Continue(())
+            }
+        });
+        self.account_for(&tally, damage, message.bytes, origin);
+        self.tags.put(tag);
+    }
+
+    /// Walks the entries of a message, in one piece or in several; says what is wrong with a compressed payload.
+    #[inline]
+    fn walk(
+        &mut self,
+        source: &mut Source<'_>,
+        mut each: impl FnMut(&mut Self, Piece<'_, '_>) -> ControlFlow<()>,
+    ) -> Option<Damage> {
+        match source {
+            Source::Plain(entries) => {
+                let _done = each(self, Piece::Entries(entries));
+                None
+            }
+            Source::Compressed { compression, bytes } => {
+                let mut decompressor = std::mem::take(&mut self.decompressor);
+                let depth = self.settings.frame.depth;
+                let longest = self.settings.table.max_trace_bytes.saturating_add(ENTRY_HEAD);
+                let damage =
+                    decompressor.walk(*compression, bytes, depth, longest, |piece| each(self, piece));
+                self.decompressor = decompressor;
+                damage
+            }
+        }
+    }
+
+    /// Gathers the entries of a piece.
+    fn entries(
+        &mut self,
+        entries: &mut Entries<'_>,
+        origin: Origin<'_>,
+        position: &mut u32,
+        tally: &mut Tally,
+    ) -> ControlFlow<()> {
+        // Walked as a local, which stays in registers.
+        let mut walk = entries.clone();
+        let mut scratch = Vec::new();
+        let first = *position;
+        let mut records = 0;
+        loop {
+            let mut look = Look::new(&self.shapes, &self.settings.complete);
+            let Some(next) = walk.next_with(&mut look) else {
+                break;
+            };
+            let found = look.found();
+            let number = first.wrapping_add(records);
+            records += 1;
+            match next {
+                Ok(entry) => {
+                    let time = entry.time.or_received(origin.received.saturating_mul(1000));
+                    tally.invalid += u64::from(entry.time == Time::Invalid);
+                    let metadata = metadata(&entry, &mut scratch);
+                    let Settings { names, complete, .. } = &self.settings;
+                    let found =
+                        found.unwrap_or_else(|| look_again(&mut self.shapes, names, complete, entry.record));
+                    if self.record(&entry, &found, metadata, time, number, origin) == Added::TooLong {
+                        tally.too_long += 1;
+                    }
+                }
+                Err(bad) => {
+                    tally.bad += 1;
+                    if tally.bad <= BAD_ENTRIES {
+                        let tag = Some(origin.tag.as_bytes());
+                        self.aside
+                            .put(Why::Entry(bad.defect), bad.bytes, tag, origin.received);
+                    }
+                    tally.defect = Some(bad.defect);
+                    if tally.bad >= HOPELESS {
+                        break;
+                    }
+                }
+            }
+        }
+        *entries = walk;
+        *position = first.wrapping_add(records);
+        tally.records += u64::from(records);
+        if tally.bad >= HOPELESS {
+            return ControlFlow::Break(());
+        }
+        ControlFlow::Continue(())
+    }
+
+    /// Counts what was met in a message, and sets it aside as a whole if some of it can be had only so.
+    fn account_for(&mut self, tally: &Tally, damage: Option<Damage>, message: &[u8], origin: Origin<'_>) {
+        let mut aside = |why, records| {
+            let tag = Some(origin.tag.as_bytes());
+            self.aside.put_all(why, message, tag, origin.received, records);
+        };
+        if let Some(damage) = damage {
+            self.metrics.input_records.inc();
+            aside(Why::Damage(damage), 1);
+        }
+        if let Some(defect) = tally.defect.filter(|_| tally.bad > BAD_ENTRIES) {
+            aside(Why::Entries(defect), tally.bad - BAD_ENTRIES);
+        }
+        if tally.too_long > 0 {
+            let limit = self.settings.table.max_trace_bytes;
+            aside(Why::TooLong { limit }, tally.too_long);
+        }
+        self.metrics.input_records.inc_by(tally.records);
+        if tally.invalid > 0 {
+            self.metrics.input_time_invalid.inc_by(tally.invalid);
+        }
+    }
+
+    #[inline]
+    fn record(
+        &mut self,
+        entry: &Entry<'_>,
+        found: &Found<'_>,
+        metadata: &[u8],
+        time: i64,
+        position: u32,
+        origin: Origin<'_>,
+    ) -> Added {
+        let Some(key) = found.key else {
+            return self.single(entry, found.shape, metadata, time, position, origin);
+        };
+        let incoming = Incoming {
+            key,
+            time,
+            part: origin.part,
+            received: origin.received,
+            position,
+            record: entry.record,
+            metadata,
+            tag: origin.tag,
+            completes: found.completes,
+            shape: found.shape,
+            text: found.text_in(entry.record),
+        };
+        let added = self.table.add(origin.now, &incoming, || origin.hold.another());
+        if added == Added::NoRoom {
+            self.aside.put(
+                Why::NoRoom { trace: key },
+                entry.record,
+                Some(origin.tag.as_bytes()),
+                origin.received,
+            );
+        }
+        added
+    }
+
+    /// A record without a trace id is a document of its own, at once.
+    fn single(
+        &mut self,
+        entry: &Entry<'_>,
+        shape: Option<ShapeId>,
+        metadata: &[u8],
+        time: i64,
+        position: u32,
+        origin: Origin<'_>,
+    ) -> Added {
+        if entry.record.len() + metadata.len() > self.settings.table.max_trace_bytes {
+            return Added::TooLong;
+        }
+        let names = &self.settings.names;
+        let single = Single {
+            shape: shape.and_then(|id| self.shapes.get(id)),
+            time,
+            tag: origin.tag,
+            record: entry.record,
+            metadata,
+        };
+        let id = origin.part.document_id(position);
+        self.outbox.single(names, &single, id, origin.hold.another());
+        self.metrics.traces_flushed[FlushReason::NoTrace].inc();
+        if self.outbox.is_full() {
+            self.hand_over();
+        }
+        Added::Kept
+    }
+}
