@@ -1,10 +1,11 @@
 //! The bytes on disk: the header of a segment file and the header of a record.
 //!
 //! Everything is little endian. A segment file is one [`SegmentHeader`] (64 bytes) followed by records, each a
-//! [`RecordHeader`] (32 bytes) and its payload, then possibly zeros (space allocated ahead).
+//! [`RecordHeader`] (32 bytes) and its payload, then possibly zeros (space allocated ahead), or, in a file that is used
+//! again, what an earlier segment left there.
 //!
 //! ```text
-//! segment  magic 8 | version 4 | 0 4 | number 8 | first lsn 8 | continues lsn 8 | instance 8 | after µs 8 | 0 4 | crc 4
+//! segment  magic 8 | version 4 | 0 4 | number 8 | first lsn 8 | continues lsn 8 | instance 8 | after µs 8 | flags 4 | crc 4
 //! record   marker 2 | kind 1 | flags 1 | payload length 4 | lsn 8 | received µs 8 | payload crc 4 | header crc 4
 //! ```
 //!
@@ -29,6 +30,8 @@ pub(super) const MARKER: [u8; 2] = [0xC1, 0x9D];
 /// Record flag: all that stands before this record was durable when this one was written. It tells damage
 /// from a torn tail: bytes that are wrong *before* such a record were right once.
 pub(super) const FIRST_OF_COMMIT: u8 = 1;
+/// Segment flag: the file had another segment before. Behind the last record there are bytes of that one.
+const REUSED: u32 = 1;
 /// The largest payload, in bytes: 1 GiB.
 pub(super) const MAX_PAYLOAD: u64 = 1 << 30;
 
@@ -44,6 +47,8 @@ pub(super) struct SegmentHeader {
     pub(super) instance: u64,
     /// All records of this and later segments were received after this, Unix µs.
     pub(super) after_us: i64,
+    /// The file had another segment before.
+    pub(super) reused: bool,
 }
 
 /// Why 64 bytes are not a segment header of ours.
@@ -67,6 +72,8 @@ impl SegmentHeader {
         out[32..40].copy_from_slice(&self.continues_lsn.to_le_bytes());
         out[40..48].copy_from_slice(&self.instance.to_le_bytes());
         out[48..56].copy_from_slice(&self.after_us.to_le_bytes());
+        let flags = if self.reused { REUSED } else { 0 };
+        out[56..60].copy_from_slice(&flags.to_le_bytes());
         let crc = crc32fast::hash(&out[..60]);
         out[60..].copy_from_slice(&crc.to_le_bytes());
         out
@@ -93,6 +100,7 @@ impl SegmentHeader {
             continues_lsn: u64_at(bytes, 32),
             instance: u64_at(bytes, 40),
             after_us: i64::from_le_bytes(u64_at(bytes, 48).to_le_bytes()),
+            reused: u32_at(bytes, 56) & REUSED != 0,
         })
     }
 }
@@ -175,15 +183,21 @@ pub(super) fn notes_name(number: u64) -> String {
     format!("{number:020}.notes")
 }
 
+/// The name of the file of a segment that is done with, until another segment uses it.
+pub(super) fn spare_name(number: u64) -> String {
+    format!("{number:020}.spare")
+}
+
 /// What a file name of the folder stands for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum FileKind {
     Segment(u64),
     Notes(u64),
+    Spare(u64),
     Other,
 }
 
-/// Takes a name apart that [`segment_name`] or [`notes_name`] made.
+/// Takes a name apart that [`segment_name`], [`notes_name`] or [`spare_name`] made.
 pub(super) fn file_kind(name: &str) -> FileKind {
     let Some((digits, extension)) = name.split_once('.') else {
         return FileKind::Other;
@@ -194,6 +208,7 @@ pub(super) fn file_kind(name: &str) -> FileKind {
     match (digits.parse(), extension) {
         (Ok(number), "seg") => FileKind::Segment(number),
         (Ok(number), "notes") => FileKind::Notes(number),
+        (Ok(number), "spare") => FileKind::Spare(number),
         _ => FileKind::Other,
     }
 }
@@ -233,6 +248,7 @@ mod tests {
             continues_lsn: 88,
             instance: u64::MAX,
             after_us: -1,
+            reused: true,
         };
         assert_eq!(SegmentHeader::decode(&segment.encode()), Ok(segment));
         let salt = Salt::new(4, 9);
@@ -257,6 +273,7 @@ mod tests {
             continues_lsn: 1,
             instance: 1,
             after_us: 0,
+            reused: false,
         }
         .encode();
         bytes[8] = 9;
@@ -279,6 +296,7 @@ mod tests {
         assert_eq!(segment_name(7), "00000000000000000007.seg");
         assert_eq!(file_kind(&segment_name(u64::MAX)), FileKind::Segment(u64::MAX));
         assert_eq!(file_kind(&notes_name(12)), FileKind::Notes(12));
+        assert_eq!(file_kind(&spare_name(12)), FileKind::Spare(12));
         for other in [
             "LOCK",
             "7.seg",

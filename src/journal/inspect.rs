@@ -52,7 +52,7 @@ pub struct SegmentReport {
     pub lsns: Option<(u64, u64)>,
     /// The received times of the first and the last sound record, Unix microseconds.
     pub received_us: Option<(i64, i64)>,
-    /// Bytes of an unconfirmed commit at the end of the newest segment.
+    /// Bytes of an unconfirmed commit at the end of the newest segment; 0 if its file had another segment before.
     pub torn_bytes: u64,
     /// Bytes that are wrong.
     pub damaged_bytes: u64,
@@ -97,7 +97,7 @@ pub(super) fn inspect_on(storage: &dyn Storage, dir: &Path, each: Each<'_>) -> R
         .iter()
         .filter_map(|(name, size)| match file_kind(name) {
             FileKind::Segment(number) => Some((number, *size)),
-            FileKind::Notes(_) | FileKind::Other => None,
+            FileKind::Notes(_) | FileKind::Spare(_) | FileKind::Other => None,
         })
         .collect();
     sizes.sort_unstable();
@@ -152,6 +152,10 @@ pub(super) fn inspect_on(storage: &dyn Storage, dir: &Path, each: Each<'_>) -> R
             ends_at,
         }
         .fill(&mut segment, header.map(|header| header.first_lsn), each);
+        if header.is_some_and(|header| header.reused) {
+            // It cannot be told from what the segment before left behind.
+            segment.torn_bytes = 0;
+        }
         match read {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 segment.remark = Some("removed meanwhile".to_owned());

@@ -1,5 +1,5 @@
 //! The one that keeps house beside the writer: allocates the next segment, cuts off what was allocated and not
-//! used, writes notes, removes dead segments.
+//! used, writes notes, removes dead segments or keeps their files for new ones.
 //!
 //! [`Keeper::tick`] does all that is due once and knows no threads; [`Keeper::run`] is the thread around it.
 
@@ -10,17 +10,17 @@ use std::time::Duration;
 
 use tracing::{debug, error, info, warn};
 
-use super::format::{SEGMENT_HEADER_BYTES, notes_name, segment_name};
+use super::format::{notes_name, segment_name, spare_name};
 use super::notes::Notes;
 use super::shared::{Retired, Shared, State, lock};
-use super::storage::{QUARANTINE, Storage, StorageFile, is_no_space};
+use super::storage::{QUARANTINE, Storage, is_no_space};
 
 /// Releases gather this long before they are noted.
 const NOTES_DELAY: Duration = Duration::from_millis(200);
 /// What failed is tried again after this time.
 const RETRY: Duration = Duration::from_millis(250);
-/// The smallest segment that is begun when the disk is nearly full (or the configured size, if smaller).
-const SMALLEST: u64 = 1 << 20;
+/// Files of dead segments that are kept to be used again.
+const SPARES: usize = 2;
 
 /// Says it when the keeper panics: from then on no segment is removed.
 struct WhenGone(Arc<Shared>);
@@ -42,19 +42,6 @@ pub(super) struct Signals {
     /// There are releases to note, soon.
     pub(super) notes: bool,
     pub(super) stop: bool,
-}
-
-/// The segment after the one in use.
-pub(super) struct Ahead {
-    pub(super) next_number: u64,
-    pub(super) ready: Option<Prepared>,
-}
-
-/// A segment file that is allocated and durable, and has no header yet.
-pub(super) struct Prepared {
-    pub(super) number: u64,
-    pub(super) file: Box<dyn StorageFile>,
-    pub(super) capacity: u64,
 }
 
 pub(super) struct Keeper {
@@ -84,11 +71,11 @@ impl Keeper {
                 break;
             }
         }
-        if let Some(Prepared { number, file, .. }) = lock(&self.shared.ahead).ready.take() {
-            drop(file);
-            // If it stays, recovery removes it.
-            let _ = self.shared.storage.remove(&segment_name(number));
+        let mut ahead = lock(&self.shared.ahead);
+        if let Some(prepared) = ahead.ready.take() {
+            self.shared.discard(prepared);
         }
+        self.shared.remove_spares(&mut ahead);
     }
 
     /// Waits until something is due. True when it is time to stop.
@@ -185,14 +172,11 @@ impl Keeper {
         let dead = lock(&shared.state).segments.dead();
         let mut again = false;
         for number in dead {
-            let keep = lock(&shared.state)
-                .segments
-                .by_number(number)
-                .is_some_and(|segment| segment.keep_file);
             let name = segment_name(number);
-            let gone = match keep {
-                true => set_aside(&*shared.storage, &name),
-                false => shared.storage.remove(&name),
+            let gone = match self.fate(number) {
+                Fate::SetAside => set_aside(&*shared.storage, &name),
+                Fate::UseAgain => self.spare(number),
+                Fate::Remove => shared.storage.remove(&name),
             };
             match gone {
                 Err(error) if error.kind() != io::ErrorKind::NotFound => {
@@ -214,14 +198,56 @@ impl Keeper {
         again
     }
 
+    /// What becomes of the file of a dead segment.
+    fn fate(&self, number: u64) -> Fate {
+        let shared = &self.shared;
+        let ahead = lock(&shared.ahead);
+        let size = shared.segment_bytes;
+        // With the one that is ready they stay within the limit, whatever is written into the present segment.
+        let spares = ahead.spares.len() as u64;
+        let more = size.saturating_mul(spares + 2);
+        let mut state = lock(&shared.state);
+        let used = state.segments.bytes();
+        let Some(segment) = state.segments.by_number_mut(number) else {
+            return Fate::Remove;
+        };
+        if segment.keep_file {
+            return Fate::SetAside;
+        }
+        let fits =
+            (size / 2..=size).contains(&segment.end) && used - segment.end + more <= shared.limit_bytes;
+        // A damaged file has a second name in the quarantine.
+        segment.leaving = segment.reusable && !segment.damaged && fits && ahead.spares.len() < SPARES;
+        let leaving = segment.leaving;
+        drop(state);
+        drop(ahead);
+        match leaving && shared.has_room() {
+            true => Fate::UseAgain,
+            false => Fate::Remove,
+        }
+    }
+
+    /// Keeps the file of a dead segment.
+    fn spare(&self, number: u64) -> io::Result<()> {
+        let shared = &self.shared;
+        shared
+            .storage
+            .rename(&segment_name(number), &spare_name(number))?;
+        lock(&shared.ahead).spares.push(number);
+        Ok(())
+    }
+
     fn prepare_ahead(&self) -> bool {
         let shared = &self.shared;
         let mut ahead = lock(&shared.ahead);
+        if !ahead.spares.is_empty() && !shared.has_room() {
+            shared.remove_spares(&mut ahead);
+        }
         let used = lock(&shared.state).segments.bytes();
         let mut no_space = false;
         let mut failed = false;
         if ahead.ready.is_none() && used + shared.segment_bytes <= shared.limit_bytes {
-            match prepare(shared, &mut ahead.next_number, false) {
+            match shared.prepare(&mut ahead, false) {
                 Ok(prepared) => ahead.ready = Some(prepared),
                 Err(error) if is_no_space(&error) => no_space = true,
                 Err(error) => {
@@ -248,71 +274,16 @@ impl Keeper {
     }
 }
 
-impl Shared {
-    /// The prepared segment, or one that is prepared now.
-    pub(super) fn take_prepared(&self, in_need: bool) -> io::Result<Prepared> {
-        let mut ahead = lock(&self.ahead);
-        match ahead.ready.take() {
-            Some(prepared) => Ok(prepared),
-            None => prepare(self, &mut ahead.next_number, in_need),
-        }
-    }
-}
-
-/// Makes a segment file: allocated, and durable in its folder. On a nearly full disk it becomes smaller, and
-/// some space is left for others (the dead letter must be able to write, or nothing would ever be released).
-fn prepare(shared: &Shared, next_number: &mut u64, in_need: bool) -> io::Result<Prepared> {
-    let smallest = SMALLEST.min(shared.segment_bytes);
-    let mut capacity = if in_need {
-        smallest.min(64 << 10)
-    } else {
-        shared.segment_bytes
-    };
-    let reserve = if in_need { 0 } else { shared.segment_bytes / 8 };
-    loop {
-        let enough = shared
-            .storage
-            .free_bytes()
-            .map_or(true, |free| free >= capacity + reserve);
-        let made = match enough {
-            true => make(&*shared.storage, next_number, capacity),
-            false => Err(io::ErrorKind::StorageFull.into()),
-        };
-        match made {
-            Err(error) if is_no_space(&error) && capacity / 4 >= smallest => capacity /= 4,
-            other => return other,
-        }
-    }
+/// What becomes of the file of a dead segment.
+enum Fate {
+    Remove,
+    /// Into the quarantine.
+    SetAside,
+    UseAgain,
 }
 
 /// Moves a damaged file into the quarantine.
 fn set_aside(storage: &dyn Storage, name: &str) -> io::Result<()> {
     storage.create_folder(QUARANTINE)?;
     storage.rename(name, &format!("{QUARANTINE}/{name}"))
-}
-
-fn make(storage: &dyn Storage, next_number: &mut u64, capacity: u64) -> io::Result<Prepared> {
-    let number = *next_number;
-    *next_number += 1;
-    let name = segment_name(number);
-    let mut file = storage.create(&name)?;
-    let allocated = match file.allocate(capacity.max(SEGMENT_HEADER_BYTES)) {
-        Err(error) if error.kind() == io::ErrorKind::Unsupported => Ok(()),
-        other => other,
-    };
-    let durable = allocated
-        .and_then(|()| file.sync_all())
-        .and_then(|()| storage.sync_folder());
-    match durable {
-        Ok(()) => Ok(Prepared {
-            number,
-            file,
-            capacity,
-        }),
-        Err(error) => {
-            drop(file);
-            let _ = storage.remove(&name);
-            Err(error)
-        }
-    }
 }

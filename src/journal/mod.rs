@@ -10,17 +10,20 @@
 //!   released; unless the disk itself damaged it, which is counted, logged and kept in `quarantine/`.
 //! * A record is never read back damaged.
 //! * `received_us` ascends strictly over the life of the folder, and so do lsns; neither is given twice.
-//! * The files together stay within [`Options::limit_bytes`] (plus at most one segment allocated ahead).
+//! * The files together stay within [`Options::limit_bytes`] (plus at most one segment that is not in use).
 //!
 //! # On disk
 //! `LOCK` (one process per folder), `instance` (16 hex digits), `<number>.seg` (records, see `format.rs`),
-//! `<number>.notes` (what is released, see `notes.rs`), `quarantine/` (damaged segment files, never removed by us).
+//! `<number>.notes` (what is released, see `notes.rs`), `<number>.spare` (the file of a segment that is done with, to be
+//! used again in this life), `quarantine/` (damaged segment files, never removed by us).
 //!
 //! # How it works
 //! Appends wait in a queue. One *writer* thread takes all that waits, writes it with one call, syncs once, tells
 //! the [`Committed`] sink and then hands out the receipts: the slower the disk, the larger the groups. One
 //! *keeper* thread does what must not hold the writer up: it allocates the next segment, writes notes, removes
-//! segments of which every record is released.
+//! segments of which every record is released, or keeps their files for new ones: to write over blocks costs half of
+//! what it costs to fill new ones. What such a file held before can never pass for a record of the new segment, since
+//! checksums cover the segment's number.
 //!
 //! After an error of a write or a sync nothing more is confirmed from that file and it is never synced again (the
 //! kernel may have dropped what it could not write): it ends at its last synced byte, and a new segment begins. A
@@ -29,6 +32,7 @@
 //! A segment header names the lsn that it continues at. So whatever stands in an older file from there on was
 //! never confirmed, and is not read.
 
+mod ahead;
 mod error;
 mod format;
 mod inspect;
@@ -77,7 +81,7 @@ pub struct Options {
     /// must be several. A record that is larger gets a segment of its own.
     pub segment_bytes: u64,
     /// Bytes that all segment files together may have. Appends wait when they are reached. On disk there can be up to
-    /// one segment more, allocated ahead, and the small notes of released records.
+    /// one segment more, allocated ahead or kept to be used again, and the small notes of released records.
     pub limit_bytes: u64,
 }
 

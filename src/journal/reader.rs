@@ -180,6 +180,11 @@ impl Reader {
                     released,
                 }))
             }
+            // Everything in it was released meanwhile, and its file may have another segment by now.
+            Ok(Step::Damage { .. } | Step::End) if shared.has_left(number) => {
+                open.lsns.start = open.lsns.end;
+                Ok(None)
+            }
             Ok(Step::Damage { bytes }) => {
                 open.damaged_bytes += bytes.end - bytes.start;
                 shared.found_damage(number, &bytes, "the checksum is wrong");

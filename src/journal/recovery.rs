@@ -15,12 +15,13 @@ use std::time::{Duration, Instant};
 
 use tracing::{error, info, warn};
 
+use super::ahead::Ahead;
 use super::error::OpenError;
 use super::format::{
     BadSegmentHeader, FIRST_OF_COMMIT, FileKind, RECORD_HEADER_BYTES, SEGMENT_HEADER, SEGMENT_HEADER_BYTES,
-    Salt, SegmentHeader, file_kind, notes_name, segment_name,
+    Salt, SegmentHeader, file_kind, notes_name, segment_name, spare_name,
 };
-use super::keeper::{Ahead, Signals};
+use super::keeper::Signals;
 use super::lock::about;
 use super::notes;
 use super::queue::Queue;
@@ -57,7 +58,8 @@ pub struct Recovery {
     pub unreleased_records: u64,
     /// All records that are there have smaller lsns.
     pub next_lsn: u64,
-    /// Bytes of an unconfirmed commit that were cut off at the end of the newest segment.
+    /// Bytes of an unconfirmed commit that were cut off at the end of the newest segment. 0 if its file had another
+    /// segment before: what that left behind cannot be told from an unconfirmed commit.
     pub torn_bytes: u64,
     /// Segments in which damage was found so far, by number; their files are in `quarantine/`. More may come to
     /// light as older segments are read.
@@ -85,8 +87,9 @@ pub(super) fn recover(
         None => End::default(),
     };
 
+    let reused = survey.found.last().is_some_and(|newest| newest.reused);
     let mut recovery = Recovery {
-        torn_bytes: newest.torn,
+        torn_bytes: if reused { 0 } else { newest.torn },
         quarantined: survey.lost.clone(),
         ..Recovery::default()
     };
@@ -161,6 +164,7 @@ pub(super) fn recover(
         ahead: Mutex::new(Ahead {
             next_number: survey.next_number,
             ready: None,
+            spares: Vec::new(),
         }),
     });
     let mut last_us = survey.after_us.max(newest.last_us);
@@ -220,6 +224,11 @@ fn settle_newest(shared: &Shared, writer: &mut Writer, found: &Found, newest: &E
     }
     if newest.torn > 0 && newest.damage.is_none() {
         match file.set_len(newest.end).and_then(|()| file.sync_all()) {
+            Ok(()) if found.reused => info!(
+                file = found.name,
+                bytes = newest.torn,
+                "cut what is no record off the newest journal segment: left by an earlier segment, or an unconfirmed end"
+            ),
             Ok(()) => info!(
                 file = found.name,
                 bytes = newest.torn,
@@ -244,6 +253,8 @@ struct Found {
     continues_lsn: u64,
     /// Its header is damaged; the rest was found by looking for records.
     headless: bool,
+    /// The file had another segment before.
+    reused: bool,
 }
 
 /// What the folder holds, by names and headers.
@@ -254,6 +265,8 @@ struct Survey {
     /// Files without a sound header: number and size.
     without_header: Vec<(u64, u64)>,
     notes: Vec<u64>,
+    /// Files of segments that were done with.
+    spares: Vec<u64>,
     after_us: i64,
     next_number: u64,
     /// Whole files in which nothing is readable, moved to the quarantine.
@@ -273,6 +286,7 @@ impl Survey {
             match file_kind(name) {
                 FileKind::Segment(number) => drop(sizes.insert(number, *size)),
                 FileKind::Notes(number) => out.notes.push(number),
+                FileKind::Spare(number) => out.spares.push(number),
                 FileKind::Other => {}
             }
         }
@@ -280,7 +294,7 @@ impl Survey {
             .iter()
             .chain(&set_aside)
             .filter_map(|(name, _)| match file_kind(name) {
-                FileKind::Segment(number) | FileKind::Notes(number) => Some(number),
+                FileKind::Segment(number) | FileKind::Notes(number) | FileKind::Spare(number) => Some(number),
                 FileKind::Other => None,
             });
         out.next_number = numbers.max().unwrap_or(0) + 1;
@@ -299,6 +313,7 @@ impl Survey {
                         first_lsn: header.first_lsn,
                         continues_lsn: header.continues_lsn,
                         headless: false,
+                        reused: header.reused,
                     });
                 }
                 Err(BadSegmentHeader::Newer { version }) => {
@@ -352,6 +367,7 @@ impl Survey {
                         first_lsn: lsn,
                         continues_lsn: lsn,
                         headless: true,
+                        reused: false,
                     };
                     let at = self.found.partition_point(|other| other.number < number);
                     self.found.insert(at, found);
@@ -380,8 +396,11 @@ impl Survey {
         Ok(())
     }
 
-    /// Notes without a segment.
+    /// Notes without a segment, and files of segments that were done with.
     fn remove_leftovers(&self, storage: &dyn Storage) {
+        for number in &self.spares {
+            let _ = storage.remove(&spare_name(*number));
+        }
         let segments: BTreeSet<u64> = self.found.iter().map(|found| found.number).collect();
         for number in self.notes.iter().filter(|number| !segments.contains(number)) {
             let _ = storage.remove(&notes_name(*number));

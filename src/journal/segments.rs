@@ -24,6 +24,10 @@ pub(super) struct Segment {
     pub(super) damaged: bool,
     /// The damaged file could not be linked into the quarantine: it is moved there instead of being removed.
     pub(super) keep_file: bool,
+    /// The file may be used again: it is of this life, of full size, and nothing ever failed with it.
+    pub(super) reusable: bool,
+    /// The file is going to be used again: what is read of it from now on says nothing.
+    pub(super) leaving: bool,
     released: Bits,
     unreleased: u64,
     /// Some lsns and where they start, ascending.
@@ -41,6 +45,8 @@ impl Segment {
             sealed,
             damaged: false,
             keep_file: false,
+            reusable: false,
+            leaving: false,
             released: Bits::default(),
             unreleased: lsns.end - lsns.start,
             index: Vec::new(),

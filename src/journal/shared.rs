@@ -11,10 +11,11 @@ use std::time::{Duration, Instant};
 
 use tracing::{error, warn};
 
+use super::ahead::Ahead;
 use super::format::{MAX_PAYLOAD, segment_name};
-use super::keeper::{Ahead, Signals};
+use super::keeper::Signals;
 use super::queue::{Pending, Queue};
-use super::segments::{Released, Segments};
+use super::segments::{Released, Segment, Segments};
 use super::storage::{QUARANTINE, Storage, StorageFile};
 use super::usage::{Blocked, SYNC_BUCKETS};
 
@@ -147,7 +148,8 @@ impl Shared {
     pub(super) fn found_damage(&self, number: u64, bytes: &Range<u64>, why: &str) {
         let mut state = lock(&self.state);
         let State { segments, counts, .. } = &mut *state;
-        let Some(segment) = segments.by_number_mut(number).filter(|segment| !segment.damaged) else {
+        let known = |segment: &&mut Segment| !segment.damaged && !segment.leaving;
+        let Some(segment) = segments.by_number_mut(number).filter(known) else {
             return;
         };
         segment.damaged = true;
@@ -167,6 +169,13 @@ impl Shared {
                 segment.keep_file = true;
             }
         }
+    }
+
+    /// Whether a segment is not needed any more, and its file may be used for another.
+    pub(super) fn has_left(&self, number: u64) -> bool {
+        let state = lock(&self.state);
+        let segment = state.segments.by_number(number);
+        segment.is_none_or(|segment| segment.leaving)
     }
 
     /// These records cannot be read and never will be. Returns how many of them were still needed.

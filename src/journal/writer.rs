@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use tracing::{error, info, warn};
 
 use super::error::AppendError;
-use super::format::{FIRST_OF_COMMIT, RecordHeader, SEGMENT_HEADER_BYTES, Salt, SegmentHeader, segment_name};
+use super::format::{FIRST_OF_COMMIT, RecordHeader, SEGMENT_HEADER_BYTES, Salt, SegmentHeader};
 use super::queue::{Pending, Queue};
 use super::segments::Segment;
 use super::shared::{Retired, Shared, State, lock};
@@ -294,9 +294,18 @@ impl Writer {
 
     /// A write or a sync failed: the file ends at its last synced byte and is never synced again.
     fn give_up_file(&mut self, error: &io::Error, backlog: &mut VecDeque<Pending>, count: usize) -> Progress {
-        if let Some(Active { mut file, end, .. }) = self.active.take() {
+        if let Some(Active {
+            mut file,
+            end,
+            number,
+            ..
+        }) = self.active.take()
+        {
             // Gives the space back. If it does not work: the header of the next segment says where this one ends.
             let _ = file.set_len(end);
+            if let Some(segment) = lock(&self.shared.state).segments.by_number_mut(number) {
+                segment.reusable = false;
+            }
         }
         let why = self.failed(error);
         if let Blocked::Failing(text) = &why {
@@ -328,12 +337,13 @@ impl Writer {
             continues_lsn: self.continues_lsn,
             instance: self.shared.instance,
             after_us: self.last_us,
+            reused: prepared.spare.is_some(),
         };
         // Durable before any record, so that a file without a sound header has never held a record.
         let written = write_all_at(&mut *prepared.file, &mut [IoSlice::new(&header.encode())], 0);
-        if let Err(error) = written.and_then(|()| prepared.file.sync_data()) {
-            drop(prepared.file);
-            let _ = self.shared.storage.remove(&segment_name(prepared.number));
+        let durable = written.and_then(|()| prepared.file.sync_data());
+        if let Err(error) = durable.and_then(|()| self.shared.name_prepared(&prepared)) {
+            self.shared.discard(prepared);
             return Err(error);
         }
         let before = self.active.replace(Active {
@@ -358,13 +368,10 @@ impl Writer {
             });
         }
         let lsns = self.next_lsn..self.next_lsn;
-        state.segments.push(Segment::new(
-            prepared.number,
-            self.shared.instance,
-            lsns,
-            SEGMENT_HEADER_BYTES,
-            false,
-        ));
+        let (number, instance) = (prepared.number, self.shared.instance);
+        let mut segment = Segment::new(number, instance, lsns, SEGMENT_HEADER_BYTES, false);
+        segment.reusable = true;
+        state.segments.push(segment);
         drop(state);
         self.continues_lsn = self.next_lsn;
         self.shared.wake_keeper();

@@ -6,4 +6,5 @@ mod faults;
 mod faulty;
 mod kill;
 mod model;
+mod reuse;
 mod rig;

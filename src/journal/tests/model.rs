@@ -162,7 +162,12 @@ fn operations_of_script() -> u64 {
 
 #[test]
 fn a_crash_at_any_operation_loses_nothing_confirmed() {
-    for at in 1..=operations_of_script() {
+    crash_at_each(operations_of_script(), script);
+}
+
+/// The power fails at each operation of a script, and again while the journal recovers.
+pub(super) fn crash_at_each(operations: u64, script: fn(&mut Rig, &mut Ledger)) {
+    for at in 1..=operations {
         for seed in 0..6 {
             let disk = Disk::default();
             let mut ledger = Ledger::default();
@@ -186,8 +191,13 @@ fn a_crash_at_any_operation_loses_nothing_confirmed() {
 
 #[test]
 fn an_error_at_any_operation_confirms_nothing_that_is_not_durable() {
+    fail_at_each(operations_of_script(), script);
+}
+
+/// Each operation of a script fails once, in each way.
+pub(super) fn fail_at_each(operations: u64, script: fn(&mut Rig, &mut Ledger)) {
     for fault in [Fault::Broken, Fault::Full, Fault::Short] {
-        for at in 1..=operations_of_script() {
+        for at in 1..=operations {
             let disk = Disk::default();
             let mut ledger = Ledger::default();
             let mut rig = Rig::open(&disk).unwrap();
@@ -197,7 +207,7 @@ fn an_error_at_any_operation_confirms_nothing_that_is_not_durable() {
             // The fault has passed; the journal goes on by itself, in this life.
             rig.run(&mut ledger);
             // More than once, in case that one of these was the very operation that failed.
-            for _ in 0..3 {
+            for _ in 0..10 {
                 rig.keeper.tick();
                 rig.send(&mut ledger, 10);
                 rig.run(&mut ledger);
