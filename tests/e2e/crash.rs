@@ -83,6 +83,40 @@ fn with_a_sink_that_refuses_delays_and_forgets() {
     check::compare(&report.ledger, &sink.documents("f-")).assert_clean();
 }
 
+/// Segments so small, and traces so short, that files of segments that are done with are used again between kills.
+#[test]
+fn with_journal_files_that_are_used_again() {
+    let sink = Sink::start();
+    let mut server = windrow()
+        .elasticsearch(&sink.url(), "again")
+        .env("WINDROW_ELASTICSEARCH_BULK_DELAY", "20ms")
+        .env("WINDROW_JOURNAL_SEGMENT_SIZE", "1MiB")
+        .start();
+    let running = Load {
+        rate: 40_000,
+        ..load(&server, "a", 40_000)
+    }
+    .start();
+    let records = running.ledger().load().records();
+    let mut spares = 0;
+    for kill in 1..=8 {
+        running.wait_acknowledged(records * kill / 9);
+        let files = std::fs::read_dir(server.data().join("journal")).unwrap();
+        let is_spare = |file: &std::io::Result<std::fs::DirEntry>| {
+            file.as_ref()
+                .is_ok_and(|file| file.path().extension().is_some_and(|its| its == "spare"))
+        };
+        spares += files.filter(is_spare).count();
+        server.crash();
+    }
+    assert!(spares > 0, "no file was kept, so nothing is shown");
+    let report = running.finish();
+    check::eventually(&report.ledger, 2 * SOON, || sink.documents("again-")).assert_clean();
+    assert_eq!(server.metric("windrow_journal_quarantined_total"), 0.0);
+    assert!(server.terminate(SOON).success());
+    check::compare(&report.ledger, &sink.documents("again-")).assert_clean();
+}
+
 #[test]
 fn with_a_real_elasticsearch() {
     let node = need!(elasticsearch::shared());
