@@ -140,12 +140,35 @@ impl Queue {
         items
     }
 
-    /// How many documents at the front stand one behind the other in one text, ready to be sent.
+    /// How many documents at the front are to be sent at once: those of a text that can be sent as it is, with the few of
+    /// others that may stand before them. These came when little was to be done; left alone, they would keep everything
+    /// behind them until a whole bulk request had come together, which is built by copying.
     fn ready(&self) -> Option<usize> {
-        let (text, first) = self.fresh.front()?.sealed.framed()?;
+        let least = READY_BYTES.min(self.bulk_bytes);
+        let (mut count, mut bytes) = (0, 0);
+        while bytes <= self.bulk_bytes {
+            let (more, more_bytes) = self.run(count);
+            if more == 0 {
+                break;
+            }
+            if more_bytes >= least {
+                let fits = bytes + more_bytes <= self.bulk_bytes;
+                return Some(if fits { count + more } else { count });
+            }
+            count += more;
+            bytes += more_bytes;
+        }
+        None
+    }
+
+    /// How many documents from this one on stand one behind the other in one text, and their bytes.
+    fn run(&self, from: usize) -> (usize, usize) {
+        let Some((text, first)) = self.fresh.get(from).and_then(|item| item.sealed.framed()) else {
+            return (0, 0);
+        };
         let mut end = first.start;
         let mut count = 0;
-        for item in &self.fresh {
+        for item in self.fresh.range(from..) {
             match item.sealed.framed() {
                 Some((other, place))
                     if other.as_ptr() == text.as_ptr()
@@ -158,7 +181,7 @@ impl Queue {
                 _ => break,
             }
         }
-        (end - first.start >= READY_BYTES.min(self.bulk_bytes)).then_some(count)
+        (count, end - first.start)
     }
 
     /// Documents of an answered batch that are not written yet.
@@ -267,4 +290,58 @@ fn prefix<'a>(items: impl Iterator<Item = &'a Item>, room: usize, empty: bool) -
         bytes <= room
     });
     fits.count().max(usize::from(empty))
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+
+    use super::*;
+    use crate::output::{Parts, Place, Text};
+
+    /// A text of so many documents of 1 KiB.
+    fn text(documents: usize) -> Vec<Arc<Sealed>> {
+        let bytes = Bytes::from(vec![b'x'; documents << 10]);
+        let text = Text::new(bytes, true, 0, &Arc::default(), &Arc::default());
+        let document = |at: usize| {
+            let parts = Parts {
+                id: "id".into(),
+                is_trace: true,
+                first_ns: 0,
+                last_ns: 0,
+                lines: 1,
+                text: Arc::clone(&text),
+                place: Place::new(at << 10, (at << 10) + 50, (at + 1) << 10),
+                holds: Default::default(),
+            };
+            Sealed::new(parts, 1)
+        };
+        (0..documents).map(document).collect()
+    }
+
+    /// How many documents each request has.
+    fn requests(queue: &mut Queue) -> Vec<usize> {
+        let now = Instant::now();
+        std::iter::from_fn(|| Some(queue.next(now, false)?.0.len())).collect()
+    }
+
+    #[test]
+    fn texts_that_are_long_enough_are_sent_as_they_came() {
+        let mut queue = Queue::new(8 << 20, Duration::from_secs(1));
+        for documents in [1000, 600, 1000] {
+            queue.take(text(documents));
+        }
+        assert_eq!(requests(&mut queue), [1000, 600, 1000]);
+    }
+
+    #[test]
+    fn a_short_one_waits_for_company_and_holds_nothing_up() {
+        let mut queue = Queue::new(8 << 20, Duration::from_secs(1));
+        queue.take(text(100));
+        queue.take(text(100));
+        assert!(requests(&mut queue).is_empty());
+        queue.take(text(1000));
+        queue.take(text(1000));
+        assert_eq!(requests(&mut queue), [1200, 1000]);
+    }
 }
