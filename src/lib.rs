@@ -18,5 +18,6 @@ pub mod logging;
 pub mod metrics;
 pub mod output;
 pub mod pipeline;
+mod reactor;
 pub mod serve;
 pub mod trace;

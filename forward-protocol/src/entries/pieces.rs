@@ -87,7 +87,7 @@ impl<F: FnMut(Piece<'_, '_>) -> ControlFlow<()>> Walk<F> {
             if self.passing.is_some() {
                 self.pass(bytes, more)?;
             }
-            if bytes.is_empty() {
+            if bytes.is_empty() || self.passing.is_some() {
                 return ControlFlow::Continue(());
             }
             let group = self

@@ -21,6 +21,7 @@ use super::security::Failure;
 use super::{Context, FORWARD_MESSAGES};
 use crate::journal::AppendError;
 use crate::metrics::{self, DecodeError, Handshake, Mode};
+use crate::reactor::aside;
 
 /// The first read of a connection, and the least room for a read: ten thousand that send a byte and wait cost little.
 const TINY: usize = 1 << 10;
@@ -34,6 +35,8 @@ const RECEIVE_MEMORY: usize = 64 << 20;
 const PROGRESS: usize = 1 << 10;
 /// Runs below this size are copied, so that a small message does not keep a large buffer alive.
 const COPY: usize = 16 << 10;
+/// To decompress a payload of so many bytes takes milliseconds.
+const LONG: usize = 64 << 10;
 
 /// Why a connection ended.
 #[derive(Debug, thiserror::Error)]
@@ -244,8 +247,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<'_, S> {
             if let Payload::Compressed { compression, bytes } = message.payload(self.context.limits.depth) {
                 mode = Mode::Compressed;
                 // Asked before the ack: a retry cannot help here, and the limit must be seen by whoever set it.
-                self.decompressor
-                    .check_size(compression, bytes, self.context.max_decompressed)?;
+                let (decompressor, limit) = (&mut self.decompressor, self.context.max_decompressed);
+                match bytes.len() {
+                    0..LONG => decompressor.check_size(compression, bytes, limit),
+                    _ => aside(|| decompressor.check_size(compression, bytes, limit)),
+                }?;
             }
             let json = matches!(self.carrier, Carrier::Json { .. });
             metrics.input_messages[if json { Mode::Json } else { mode }].inc();

@@ -15,6 +15,7 @@ use super::index::Indices;
 use super::outcome::Problem;
 use super::read::{self, Found};
 use super::stats::Stats;
+use crate::reactor::aside;
 use crate::trace::Union;
 
 /// Documents and bytes of ours in one read; what is read may be longer, see [`read::mget`].
@@ -87,8 +88,32 @@ async fn merge_chunk<D: Document>(
         .collect();
     let found = read::mget(cluster, &wanted, true).await?;
 
+    let found = chunk.iter().zip(wanted).zip(found);
+    let writes = aside(|| unite(cluster, documents, found, outcomes));
+    // Of two parts of one trace in one chunk both were merged with the same version: one wins, the other comes again.
+    let mut writes = &writes[..];
+    while !writes.is_empty() {
+        let mut bytes = 0;
+        let fits = writes.iter().take_while(|write| {
+            bytes += write.json.len();
+            bytes <= 2 * CHUNK_BYTES
+        });
+        let (some, more) = writes.split_at(fits.count().max(1));
+        writes = more;
+        write_back(cluster, documents, some, outcomes, conflicts).await?;
+    }
+    Ok(())
+}
+
+/// The union of each document with the one that is there. What there is nothing to write for is settled.
+fn unite<'a, D: Document>(
+    cluster: &Cluster,
+    documents: &[D],
+    found: impl Iterator<Item = ((&'a usize, (&'a str, &'a str)), Found)>,
+    outcomes: &mut [Outcome],
+) -> Vec<Write<'a>> {
     let mut writes = Vec::new();
-    for ((&at, (index, id)), found) in chunk.iter().zip(wanted).zip(found) {
+    for ((&at, (index, id)), found) in found {
         let document = &documents[at];
         match found {
             Found::Failed(reason) => {
@@ -125,19 +150,7 @@ async fn merge_chunk<D: Document>(
             },
         }
     }
-    // Of two parts of one trace in one chunk both were merged with the same version: one wins, the other comes again.
-    let mut writes = &writes[..];
-    while !writes.is_empty() {
-        let mut bytes = 0;
-        let fits = writes.iter().take_while(|write| {
-            bytes += write.json.len();
-            bytes <= 2 * CHUNK_BYTES
-        });
-        let (some, more) = writes.split_at(fits.count().max(1));
-        writes = more;
-        write_back(cluster, documents, some, outcomes, conflicts).await?;
-    }
-    Ok(())
+    writes
 }
 
 /// One document to be written back.
