@@ -209,6 +209,10 @@ fn records_of_megabytes_that_came_as_a_few_kilobytes() {
                 Err(format!("{found:?}"))
             }
         });
+        wait::until_true("the books", SOON, || {
+            server.metric("windrow_records_dead_letter_total") == 8.0
+                && server.metric("windrow_audit_difference") == 0.0
+        });
     });
 }
 
