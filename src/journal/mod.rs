@@ -36,6 +36,7 @@ mod ahead;
 mod error;
 mod format;
 mod inspect;
+mod instance;
 mod keeper;
 mod lock;
 mod notes;

@@ -7,7 +7,7 @@
 //! quarantine as it is.
 
 use std::collections::BTreeSet;
-use std::io::{self, IoSlice};
+use std::io;
 use std::ops::Range;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
@@ -23,17 +23,15 @@ use super::format::{
 };
 use super::keeper::Signals;
 use super::lock::about;
-use super::notes;
 use super::queue::Queue;
 use super::scan::{Scan, Step};
 use super::segments::{Segment, Segments};
 use super::shared::{Shared, State};
-use super::storage::{QUARANTINE, Storage, read_full_at, write_all_at};
+use super::storage::{QUARANTINE, Storage, read_full_at};
 use super::writer::Writer;
 use super::{Committed, Options};
+use super::{instance, notes};
 
-const INSTANCE_FILE: &str = "instance";
-const INSTANCE_TEMPORARY: &str = "instance.new";
 /// Segments smaller than this are all headers.
 const MIN_SEGMENT: u64 = 4096;
 
@@ -78,7 +76,8 @@ pub(super) fn recover(
     let started = Instant::now();
     let dir = options.dir;
     let mut survey = Survey::take(&*storage, &dir)?;
-    let instance = settle_instance(&*storage, &dir, &survey)?;
+    let sound = survey.found.iter().rev().find(|found| !found.headless);
+    let instance = instance::settle(&*storage, &dir, sound.map(|found| found.instance))?;
     survey.examine_headless(&*storage, &dir, instance)?;
     let newest = match survey.found.last() {
         Some(newest) => {
@@ -405,7 +404,7 @@ impl Survey {
         for number in self.notes.iter().filter(|number| !segments.contains(number)) {
             let _ = storage.remove(&notes_name(*number));
         }
-        let _ = storage.remove(INSTANCE_TEMPORARY);
+        let _ = storage.remove(instance::TEMPORARY);
     }
 }
 
@@ -480,58 +479,4 @@ impl End {
         out.torn = doubtful.map_or(0, |bytes| bytes.end - out.end);
         Ok(out)
     }
-}
-
-/// The number that the folder was given: as the newest segment says, else the file, else a new one.
-fn settle_instance(storage: &dyn Storage, dir: &Path, survey: &Survey) -> Result<u64, OpenError> {
-    let path = dir.join(INSTANCE_FILE);
-    let stored = read_instance(storage).map_err(about("read", &path))?;
-    let known = survey
-        .found
-        .iter()
-        .rev()
-        .find(|found| !found.headless)
-        .map(|found| found.instance);
-    let instance = match (known, stored) {
-        (Some(known), Some(stored)) if known == stored => return Ok(known),
-        (None, Some(stored)) => return Ok(stored),
-        (Some(known), _) => {
-            warn!(
-                "the file {} does not fit the journal's segments; it is written anew",
-                path.display()
-            );
-            known
-        }
-        (None, None) => {
-            let mut bytes = [0; 8];
-            getrandom::fill(&mut bytes)
-                .map_err(|error| about("draw a number for", &path)(io::Error::other(error.to_string())))?;
-            u64::from_le_bytes(bytes)
-        }
-    };
-    write_instance(storage, instance).map_err(about("write", &path))?;
-    Ok(instance)
-}
-
-fn read_instance(storage: &dyn Storage) -> io::Result<Option<u64>> {
-    let file = match storage.open(INSTANCE_FILE, false) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-        other => other?,
-    };
-    let mut bytes = [0; 16];
-    let read = read_full_at(&*file, &mut bytes, 0)?;
-    let text = std::str::from_utf8(&bytes[..read])
-        .ok()
-        .filter(|text| text.len() == 16);
-    Ok(text.and_then(|text| u64::from_str_radix(text, 16).ok()))
-}
-
-fn write_instance(storage: &dyn Storage, instance: u64) -> io::Result<()> {
-    let mut file = storage.create(INSTANCE_TEMPORARY)?;
-    let text = format!("{instance:016x}\n");
-    write_all_at(&mut *file, &mut [IoSlice::new(text.as_bytes())], 0)?;
-    file.sync_all()?;
-    drop(file);
-    storage.rename(INSTANCE_TEMPORARY, INSTANCE_FILE)?;
-    storage.sync_folder()
 }
