@@ -73,13 +73,7 @@ async fn writing_waits_for_the_template_but_not_for_a_forbidden_one() {
     let running = Running::start(quick(&fake.url));
     running.give(vec![running.part("a", "p", NOON)]).await;
     let health = running.output.health().clone();
-    until("waiting is reported", || {
-        health
-            .reasons()
-            .iter()
-            .any(|(cause, ..)| *cause == Cause::Template)
-    })
-    .await;
+    reported(&health, Cause::Template).await;
     assert_eq!(fake.with(|i| i.bulks), 0);
     fake.with(|i| i.template_faults.clear());
     running.finish().await;

@@ -137,13 +137,7 @@ async fn what_waits_for_an_operator_is_reported_and_goes_on() {
     let running = Running::start(quick(&fake.url));
     running.give(vec![running.part("a", "p", NOON)]).await;
     let health = running.output.health().clone();
-    until("waiting is reported", || {
-        health
-            .reasons()
-            .iter()
-            .any(|(cause, ..)| *cause == Cause::Blocked)
-    })
-    .await;
+    reported(&health, Cause::Blocked).await;
     assert!(
         matches!(health.state(), State::Waiting { reason, .. } if reason.contains("cluster_block_exception"))
     );
@@ -260,13 +254,7 @@ async fn a_full_dead_letter_holds_the_document_back() {
         ])
         .await;
     let health = running.output.health().clone();
-    until("waiting is reported", || {
-        health
-            .reasons()
-            .iter()
-            .any(|(cause, ..)| *cause == Cause::DeadLetter)
-    })
-    .await;
+    reported(&health, Cause::DeadLetter).await;
     assert!(running.dead_letter.usage().entries == 0);
     assert!(running.confirmed.has("good/p"));
     assert!(!running.confirmed.has("bad/p"));

@@ -203,6 +203,14 @@ async fn until(what: &str, mut holds: impl FnMut() -> bool) {
     assert!(all.await.is_ok(), "never happened: {what}");
 }
 
+/// Waits until this is among the reasons for which the output waits.
+async fn reported(health: &Health, wanted: Cause) {
+    until("waiting is reported", || {
+        health.reasons().iter().any(|(cause, ..)| *cause == wanted)
+    })
+    .await;
+}
+
 fn part_names(document: &Value) -> HashSet<&str> {
     document["parts"]
         .as_object()

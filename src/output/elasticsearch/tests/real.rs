@@ -270,13 +270,7 @@ async fn real_read_only_index_waits_and_goes_on() {
         .give(vec![running.part("b", "p", NOON), running.part("a", "q", NOON)])
         .await;
     let health = running.output.health().clone();
-    until("waiting is reported", || {
-        health
-            .reasons()
-            .iter()
-            .any(|(cause, ..)| *cause == Cause::Blocked)
-    })
-    .await;
+    reported(&health, Cause::Blocked).await;
     assert_eq!(running.confirmed.count(), 1);
     request(
         &config,
