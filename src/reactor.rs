@@ -2,7 +2,7 @@
 //!
 //! Gathering and the journal have threads of their own, so half of the cores are enough here: one thread serves millions of
 //! records a second, and each more has to be woken, and looks for work that others have. What takes long would hold up
-//! everybody else on its thread; it is done [aside].
+//! everybody else on its thread; see [`compute`].
 
 use std::io;
 use std::thread::available_parallelism;
@@ -26,7 +26,7 @@ pub(crate) fn runtime() -> io::Result<Runtime> {
 }
 
 /// Does what takes milliseconds of computing while another thread serves the sockets of this one.
-pub(crate) fn aside<T>(work: impl FnOnce() -> T) -> T {
+pub(crate) fn compute<T>(work: impl FnOnce() -> T) -> T {
     match Handle::try_current().map(|handle| handle.runtime_flavor()) {
         Ok(RuntimeFlavor::MultiThread) => tokio::task::block_in_place(work),
         _ => work(),
@@ -40,10 +40,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn work_aside_holds_nobody_up() {
+    fn long_work_holds_nobody_up() {
         let runtime = Builder::new_multi_thread().worker_threads(1).build().unwrap();
         let (said, heard) = mpsc::sync_channel(1);
-        let long = runtime.spawn(async move { aside(|| heard.recv()) });
+        let long = runtime.spawn(async move { compute(|| heard.recv()) });
         // There is one thread, and it waits for this.
         runtime.spawn(async move { said.send("served") });
         assert_eq!(runtime.block_on(long).unwrap(), Ok("served"));
@@ -51,6 +51,6 @@ mod tests {
 
     #[tokio::test]
     async fn it_is_done_in_place_where_there_is_one_thread_only() {
-        assert_eq!(aside(|| 7), 7);
+        assert_eq!(compute(|| 7), 7);
     }
 }

@@ -380,6 +380,12 @@ fn settings(config: &Config) -> Settings {
     }
 }
 
+/// The longest entry of a compressed payload that is walked: a record with its metadata that a trace takes, and their
+/// time.
+fn longest_entry(max_trace_bytes: usize) -> usize {
+    max_trace_bytes.saturating_add(1 << 10)
+}
+
 fn frame_limits(config: &Config) -> forward_protocol::frame::Limits {
     let mut limits = forward_protocol::frame::Limits::default();
     limits.message = size(config.forward.max_message);

@@ -66,7 +66,7 @@ impl Peek {
                 Payload::Entries(mut entries) => self.count(&mut entries),
                 Payload::Compressed { compression, bytes } => {
                     let mut decompressor = std::mem::take(&mut self.decompressor);
-                    let longest = self.max_trace_bytes;
+                    let longest = super::longest_entry(self.max_trace_bytes);
                     let _damage = decompressor.walk(compression, bytes, depth, longest, |piece| {
                         if let Piece::Entries(entries) = piece {
                             self.count(entries);

@@ -124,16 +124,13 @@ impl Decompressor {
         // A guess that saves most regrowing, from bytes that are really there.
         out.bytes
             .reserve(bytes.len().saturating_mul(4).min(limit).min(8 << 20));
-        match self.run(compression, bytes, &mut out) {
-            Ok(damage) => Ok(Decompressed {
-                bytes: out.bytes,
-                damage,
-            }),
-            Err(_) => Err(Oversize {
-                compressed: bytes.len(),
-                limit,
-            }),
-        }
+        let compressed = bytes.len();
+        let outcome = self.run(compression, bytes, &mut out);
+        let damage = outcome.map_err(|Stop| Oversize { compressed, limit })?;
+        Ok(Decompressed {
+            bytes: out.bytes,
+            damage,
+        })
     }
 
     /// Makes sure that at most `limit` bytes will come out, without keeping them. Costs nothing when the length of
@@ -155,13 +152,8 @@ impl Decompressor {
         let mut out = Output::new(scratch, Keep::Nothing, limit);
         let outcome = self.run(compression, bytes, &mut out);
         self.scratch = out.bytes;
-        match outcome {
-            Ok(_) => Ok(()),
-            Err(_) => Err(Oversize {
-                compressed: bytes.len(),
-                limit,
-            }),
-        }
+        let compressed = bytes.len();
+        outcome.map(|_| ()).map_err(|Stop| Oversize { compressed, limit })
     }
 
     /// Gives what comes out to `take` whenever there is so much that `take` wants it: it removes what it has done with

@@ -1,7 +1,8 @@
 //! The events inside a message.
 //!
 //! [`Entries`] walks the entries of any mode in place, one pass, without allocation; [`decompress`] makes a compressed
-//! payload readable, and [`Decompressor::walk`] walks it without having it all in memory. A bad entry is reported with its bytes and never spoils its neighbours.
+//! payload readable, and [`Decompressor::walk`] walks it without having it all in memory. A bad entry is reported with
+//! its bytes and never spoils its neighbours.
 //!
 //! An entry is `[time, record]` or, since Fluent Bit 2.1 and by default since 5.0.5, `[[time, metadata], record]`.
 //! Both kinds may stand in one message. Fluent Bit also puts *group markers* between the entries: an EventTime of

@@ -10,8 +10,8 @@ use super::decompress::{Compression, Damage, Decompressor};
 use super::iter::{Entries, Group};
 use crate::msgpack::Scanner;
 
-/// How many bytes are walked at a time. Most payloads are shorter: they are one piece.
-const PIECE: usize = 1 << 20;
+/// How many bytes are walked at a time. Most payloads are shorter: they are one piece. (Less in the tests: many pieces.)
+const PIECE: usize = if cfg!(test) { 1 << 10 } else { 1 << 20 };
 
 /// What [`Decompressor::walk`] comes to.
 #[derive(Debug)]
@@ -39,18 +39,6 @@ impl Decompressor {
         longest: usize,
         each: impl FnMut(Piece<'_, '_>) -> ControlFlow<()>,
     ) -> Option<Damage> {
-        self.walk_by(PIECE, compression, bytes, max_depth, longest, each)
-    }
-
-    fn walk_by(
-        &mut self,
-        piece: usize,
-        compression: Compression,
-        bytes: &[u8],
-        max_depth: u32,
-        longest: usize,
-        each: impl FnMut(Piece<'_, '_>) -> ControlFlow<()>,
-    ) -> Option<Damage> {
         let mut walk = Walk {
             max_depth,
             longest,
@@ -58,10 +46,10 @@ impl Decompressor {
             passing: None,
             each,
         };
-        let (mut rest, damage) = self.in_pieces(compression, bytes, piece, &mut |bytes| {
+        let (mut rest, damage) = self.in_pieces(compression, bytes, PIECE, &mut |bytes| {
             walk.take(bytes, true)?;
             let left = bytes.len();
-            ControlFlow::Continue(piece.max(left.saturating_mul(2).min(longest)).max(left + 1))
+            ControlFlow::Continue(PIECE.max(left.saturating_mul(2).min(longest)).max(left + 1))
         })?;
         let flow = walk.take(&mut rest, false);
         self.recycle(rest);

@@ -21,7 +21,7 @@ use super::security::Failure;
 use super::{Context, FORWARD_MESSAGES};
 use crate::journal::AppendError;
 use crate::metrics::{self, DecodeError, Handshake, Mode};
-use crate::reactor::aside;
+use crate::reactor::compute;
 
 /// The first read of a connection, and the least room for a read: ten thousand that send a byte and wait cost little.
 const TINY: usize = 1 << 10;
@@ -250,7 +250,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<'_, S> {
                 let (decompressor, limit) = (&mut self.decompressor, self.context.max_decompressed);
                 match bytes.len() {
                     0..LONG => decompressor.check_size(compression, bytes, limit),
-                    _ => aside(|| decompressor.check_size(compression, bytes, limit)),
+                    _ => compute(|| decompressor.check_size(compression, bytes, limit)),
                 }?;
             }
             let json = matches!(self.carrier, Carrier::Json { .. });

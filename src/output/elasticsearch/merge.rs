@@ -15,7 +15,7 @@ use super::index::Indices;
 use super::outcome::Problem;
 use super::read::{self, Found};
 use super::stats::Stats;
-use crate::reactor::aside;
+use crate::reactor::compute;
 use crate::trace::Union;
 
 /// Documents and bytes of ours in one read; what is read may be longer, see [`read::mget`].
@@ -89,7 +89,7 @@ async fn merge_chunk<D: Document>(
     let found = read::mget(cluster, &wanted, true).await?;
 
     let found = chunk.iter().zip(wanted).zip(found);
-    let writes = aside(|| unite(cluster, documents, found, outcomes));
+    let writes = compute(|| unite(cluster, documents, found, outcomes));
     // Of two parts of one trace in one chunk both were merged with the same version: one wins, the other comes again.
     let mut writes = &writes[..];
     while !writes.is_empty() {

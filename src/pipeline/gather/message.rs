@@ -11,6 +11,7 @@ use forward_protocol::entries::{Compression, Damage, Defect, Entries, Entry, Pie
 use forward_protocol::frame::{Message, Payload};
 
 use super::super::aside::Why;
+use super::super::longest_entry;
 use super::super::look::{Found, Look, look_again, metadata};
 use super::{Gatherer, Settings};
 use crate::hold::Hold;
@@ -24,8 +25,6 @@ const BAD_ENTRIES: u32 = 16;
 /// After so many bad entries the rest of a message is not looked at any more: it is no message, and it is in the dead
 /// letter as a whole.
 const HOPELESS: u32 = 10_000;
-/// What an entry may have before its record, time and metadata, when it is compressed: longer ones are passed over.
-const ENTRY_HEAD: usize = 64 << 10;
 
 /// A message of a journal record.
 #[derive(Clone, Copy)]
@@ -162,7 +161,7 @@ impl Gatherer {
             Source::Compressed { compression, bytes } => {
                 let mut decompressor = std::mem::take(&mut self.decompressor);
                 let depth = self.settings.frame.depth;
-                let longest = self.settings.table.max_trace_bytes.saturating_add(ENTRY_HEAD);
+                let longest = longest_entry(self.settings.table.max_trace_bytes);
                 let damage =
                     decompressor.walk(*compression, bytes, depth, longest, |piece| each(self, piece));
                 self.decompressor = decompressor;
