@@ -17,8 +17,8 @@ use windrow::output::document_id;
 use windrow::output::elasticsearch::{Elasticsearch, ElasticsearchConfig, Rules};
 use windrow::pipeline::route;
 use windrow::trace::{
-    Added, Incoming, Limits, Names, PartId, Reason, Renderer, Scratch, ShapeId, Shapes, Span, Table,
-    part_ids, union,
+    Added, Incoming, Limits, Names, PartId, Reason, Renderer, Scratch, ShapeId, Shapes, Source, SourceId,
+    Span, Table, part_ids, union,
 };
 
 /// Records of the traces that are open at once.
@@ -83,7 +83,7 @@ struct Routed {
     record: Vec<u8>,
     /// Ever later, 10 µs each, as in the load.
     time: i64,
-    part: PartId,
+    chunk: usize,
     position: u32,
     completes: bool,
     shape: Option<ShapeId>,
@@ -95,7 +95,6 @@ fn routed(bodies: &[Vec<u8>]) -> (Shapes, Vec<Routed>) {
     let (mut shapes, rules, names) = (shapes(), rules(), Names::default());
     let mut out = Vec::new();
     for (number, body) in bodies.iter().enumerate() {
-        let (_, part) = PartId::of_chunk(b"app", &number.to_le_bytes(), body);
         let mut position = 0;
         route(
             &mut shapes,
@@ -107,7 +106,7 @@ fn routed(bodies: &[Vec<u8>]) -> (Shapes, Vec<Routed>) {
                     key: key.expect("a trace id").to_vec(),
                     record: record.to_vec(),
                     time: NOW * 1000 + 10_000 * out.len() as i64,
-                    part,
+                    chunk: number,
                     position,
                     completes,
                     shape,
@@ -131,30 +130,59 @@ fn table() -> Table<()> {
     })
 }
 
-fn append(table: &mut Table<()>, routed: &Routed, tag: &Arc<str>, shaped: bool) {
-    let incoming = Incoming {
-        key: &routed.key,
-        time: routed.time,
-        part: routed.part,
-        received: NOW,
-        position: routed.position,
-        record: &routed.record,
-        metadata: &[],
-        tag,
-        completes: routed.completes,
-        shape: routed.shape.filter(|_| shaped),
-        text: routed.text.filter(|_| shaped),
-    };
-    assert_eq!(table.add(NOW, &incoming, || ()), Added::Kept);
+/// Appends records; the source of each chunk begins with its first.
+struct Appender<'a> {
+    table: Table<()>,
+    shapes: &'a Shapes,
+    shaped: bool,
+    source: Option<(usize, SourceId)>,
+}
+
+impl<'a> Appender<'a> {
+    fn new(shapes: &'a Shapes, shaped: bool) -> Self {
+        Self {
+            table: table(),
+            shapes,
+            shaped,
+            source: None,
+        }
+    }
+
+    fn append(&mut self, routed: &Routed) {
+        let source = match self.source {
+            Some((chunk, source)) if chunk == routed.chunk => source,
+            before => {
+                before.and_then(|(_, source)| self.table.end(source));
+                let source = self.table.begin(Source {
+                    part: PartId::of_position(1, routed.chunk as u64),
+                    received: NOW,
+                    tag: Arc::from("app"),
+                    hold: (),
+                });
+                self.source = Some((routed.chunk, source));
+                source
+            }
+        };
+        let incoming = Incoming {
+            key: &routed.key,
+            time: routed.time,
+            source,
+            position: routed.position,
+            record: &routed.record,
+            metadata: &[],
+            completes: routed.completes,
+            shape: routed.shape.filter(|_| self.shaped),
+            text: routed.text.filter(|_| self.shaped),
+        };
+        assert_eq!(self.table.add(self.shapes, NOW, &incoming), Added::Kept);
+    }
 }
 
 /// A table with all records.
-fn filled(records: &[Routed], shaped: bool) -> Table<()> {
-    let (mut table, tag) = (table(), Arc::from("app"));
-    records
-        .iter()
-        .for_each(|routed| append(&mut table, routed, &tag, shaped));
-    table
+fn filled(shapes: &Shapes, records: &[Routed], shaped: bool) -> Table<()> {
+    let mut appender = Appender::new(shapes, shaped);
+    records.iter().for_each(|routed| appender.append(routed));
+    appender.table
 }
 
 /// Seals and renders everything that is due; `frame` writes what stands before a document.
@@ -166,17 +194,15 @@ fn render(
 ) -> u32 {
     let (mut renderer, mut scratch, names) = (Renderer::default(), Scratch::default(), Names::default());
     let mut lines = 0;
-    while let Some(mut closed) = table.next_closed(NOW + LINGER) {
+    while let Some(mut closed) = table.next_closed(shapes, NOW + LINGER) {
         if out.len() > 1 << 20 {
             out.clear();
         }
-        let (mut gathered, _) = closed.gathered(NOW, &mut scratch);
+        let (gathered, _) = closed.gathered(shapes, NOW, &mut scratch);
         let key = gathered.key;
-        lines += renderer
-            .trace(out, &names, shapes, &mut gathered, |out, first| {
-                frame(out, key, first);
-            })
-            .lines;
+        let head = |out: &mut Vec<u8>, first| frame(out, key, first);
+        lines += renderer.trace(out, &names, shapes, gathered, head).lines;
+        closed.leave(1, |()| ());
     }
     lines
 }
@@ -186,7 +212,6 @@ fn stages(c: &mut Criterion) {
     let (shapes, records) = routed(&bodies);
     let total = records.len() as u64;
     assert_eq!(total, load(Mode::Packed).total());
-    let tag: Arc<str> = Arc::from("app");
     let mut group = c.benchmark_group("record");
     group.sample_size(20).throughput(Throughput::Elements(total));
 
@@ -220,12 +245,14 @@ fn stages(c: &mut Criterion) {
         group.bench_function(name, |b| {
             // Sealed as it goes, so that as many are open as in a server.
             b.iter_batched_ref(
-                table,
-                |table| {
+                || Appender::new(&shapes, shaped),
+                |appender| {
                     for routed in &records {
-                        append(table, black_box(routed), &tag, shaped);
-                        if routed.completes {
-                            black_box(table.next_closed(NOW + LINGER));
+                        appender.append(black_box(routed));
+                        if routed.completes
+                            && let Some(closed) = appender.table.next_closed(&shapes, NOW + LINGER)
+                        {
+                            black_box(closed).leave(1, |()| ());
                         }
                     }
                 },
@@ -242,7 +269,7 @@ fn stages(c: &mut Criterion) {
     ] {
         group.bench_function(name, |b| {
             b.iter_batched_ref(
-                || (filled(open, shaped), Vec::with_capacity(2 << 20)),
+                || (filled(&shapes, open, shaped), Vec::with_capacity(2 << 20)),
                 |(table, out)| {
                     assert_eq!(
                         u64::from(render(table, &shapes, out, |_, _, _| ())),
@@ -257,7 +284,7 @@ fn stages(c: &mut Criterion) {
         let output = Elasticsearch::open(ElasticsearchConfig::default(), RULES).expect("an output");
         let mut framing = output.framing();
         b.iter_batched_ref(
-            || (filled(open, true), Vec::with_capacity(2 << 20)),
+            || (filled(&shapes, open, true), Vec::with_capacity(2 << 20)),
             |(table, out)| {
                 render(table, &shapes, out, |out, key, first| {
                     framing.head(out, &document_id(key), first);
@@ -276,14 +303,13 @@ fn halves() -> (Vec<u8>, Vec<u8>) {
     let mine: Vec<_> = records.iter().filter(|routed| routed.key == *key).collect();
     let (first, last) = mine.split_at(mine.len() / 2);
     let document = |lines: &[&Routed]| {
-        let mut table = table();
-        lines
-            .iter()
-            .for_each(|routed| append(&mut table, routed, &Arc::from("app"), true));
-        let mut closed = table.close_any(Reason::Completed).expect("a trace");
+        let mut appender = Appender::new(&shapes, true);
+        lines.iter().for_each(|routed| appender.append(routed));
+        let mut closed = appender.table.close_any(Reason::Completed).expect("a trace");
         let (mut out, mut scratch) = (Vec::new(), Scratch::default());
-        let (mut gathered, _) = closed.gathered(NOW, &mut scratch);
-        Renderer::default().trace(&mut out, &Names::default(), &shapes, &mut gathered, |_, _| ());
+        let (gathered, _) = closed.gathered(&shapes, NOW, &mut scratch);
+        Renderer::default().trace(&mut out, &Names::default(), &shapes, gathered, |_, _| ());
+        closed.leave(1, |()| ());
         out
     };
     (document(first), document(last))

@@ -18,10 +18,11 @@ pub struct Held {
     release: Release,
 }
 
-/// A part's claim on its journal record. Not `Clone`: each claim is given back once, by [`Hold::confirm`].
+/// A claim on a journal record: of what gathers it, and of each batch of documents that is made of it. Each claim, also one
+/// that was cloned, is given back once, by [`Hold::confirm`].
 ///
-/// The claims are counted by the reference count alone, since there is about one for each record that is received.
-#[derive(Debug)]
+/// The claims are counted by the reference count alone.
+#[derive(Clone, Debug)]
 pub struct Hold(Option<Arc<Held>>);
 
 impl Held {
@@ -54,9 +55,9 @@ impl Drop for Held {
 }
 
 impl Hold {
-    /// One more claim on the same record.
-    pub fn another(&self) -> Self {
-        Self(self.0.clone())
+    /// Whether it is a claim on the same record.
+    pub fn is_same(&self, other: &Self) -> bool {
+        matches!((&self.0, &other.0), (Some(a), Some(b)) if Arc::ptr_eq(a, b))
     }
 
     /// The journal segment that the record stands in.
@@ -90,7 +91,7 @@ mod tests {
         let released = Arc::new(Mutex::new(Vec::new()));
         let to = Arc::clone(&released);
         let first = Held::begin(7, 1, Arc::new(move |lsn| to.lock().unwrap().push(lsn)));
-        let second = first.another();
+        let second = first.clone();
         first.confirm();
         assert!(released.lock().unwrap().is_empty());
         second.confirm();
@@ -100,10 +101,10 @@ mod tests {
     #[test]
     fn a_claim_that_is_lost_keeps_the_record() {
         let first = Held::begin(7, 1, Arc::new(|_| panic!("released")));
-        drop(first.another());
+        drop(first.clone());
         first.confirm();
         let first = Held::begin(7, 1, Arc::new(|_| panic!("released")));
-        let second = first.another();
+        let second = first.clone();
         first.confirm();
         drop(second);
     }

@@ -17,14 +17,12 @@ mod text;
 
 use std::borrow::Cow;
 use std::ops::Range;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
 
-pub use self::text::{Framing, Place, Text};
-use crate::hold::Hold;
-use crate::trace::Holds;
+pub use self::text::{Charge, Claims, Framing, Place, Text};
 
 /// Elasticsearch refuses document ids of more bytes than this.
 pub const MAX_ID_BYTES: usize = 512;
@@ -53,7 +51,6 @@ pub struct Sealed {
     place: Place,
     /// One bit per output that has not confirmed it yet.
     waiting: AtomicU8,
-    holds: Mutex<Holds<Hold>>,
     /// Lines that an output had already, and whether one gave the document up.
     repeated: AtomicU32,
     dead: AtomicU8,
@@ -96,8 +93,6 @@ pub struct Parts {
     pub text: Arc<Text>,
     /// See above.
     pub place: Place,
-    /// Claims on the journal records that it was made of.
-    pub holds: Holds<Hold>,
 }
 
 impl Sealed {
@@ -111,7 +106,6 @@ impl Sealed {
             lines,
             text,
             place,
-            holds,
         } = parts;
         Arc::new(Self {
             id,
@@ -122,7 +116,6 @@ impl Sealed {
             text,
             place,
             waiting: AtomicU8::new(u8::MAX >> (8 - outputs.clamp(1, 8))),
-            holds: Mutex::new(holds),
             repeated: AtomicU32::new(0),
             dead: AtomicU8::new(0),
             unsettled: AtomicU8::new(0),
@@ -156,10 +149,7 @@ impl Sealed {
         let before = self.waiting.fetch_and(!bit, Ordering::AcqRel);
         if before == bit {
             self.settle();
-            let holds = std::mem::take(&mut *self.holds.lock().unwrap_or_else(PoisonError::into_inner));
-            for hold in holds {
-                hold.confirm();
-            }
+            self.text.confirm_one();
         }
     }
 

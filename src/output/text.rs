@@ -1,15 +1,17 @@
 //! The text of a batch: its documents one behind the other in one buffer, and what they have in common.
 //!
-//! Owns the buffer for as long as one of them is not confirmed, and the bytes that it counts against the budget of
-//! documents under way. Knows nothing of what the documents say.
+//! Owns the buffer for as long as one of them is not confirmed, the bytes that it counts against the budget of documents
+//! under way, and the claims on the journal records that they were made of, which are given back together: one for each
+//! record instead of one for each part of each document. Knows nothing of what the documents say.
 
 use std::ops::Range;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
 
 use super::Account;
+use crate::hold::Hold;
 
 /// What an output wants to stand before each document in the batch's text, so that it can send the text as it is.
 /// A newline follows each document then.
@@ -23,28 +25,82 @@ pub trait Framing: Send {
 pub struct Text {
     bytes: Bytes,
     framed: bool,
-    charged: usize,
-    sum: Arc<AtomicUsize>,
+    _charge: Charge,
+    claims: Claims,
     account: Arc<Account>,
 }
 
+/// Bytes that count against a sum for as long as this lives.
+#[derive(Debug)]
+pub struct Charge {
+    bytes: usize,
+    sum: Arc<AtomicUsize>,
+}
+
+impl Charge {
+    /// Adds `bytes` to `sum`.
+    pub fn new(bytes: usize, sum: &Arc<AtomicUsize>) -> Self {
+        sum.fetch_add(bytes, Ordering::Relaxed);
+        Self {
+            bytes,
+            sum: Arc::clone(sum),
+        }
+    }
+}
+
+impl Drop for Charge {
+    fn drop(&mut self) {
+        self.sum.fetch_sub(self.bytes, Ordering::Relaxed);
+    }
+}
+
+/// Claims on the journal records that the documents of a batch were made of.
+#[derive(Debug)]
+pub struct Claims {
+    holds: Mutex<Vec<Hold>>,
+    /// Documents that are not confirmed.
+    left: AtomicUsize,
+}
+
+impl Claims {
+    /// For so many documents, each of which has to be confirmed.
+    pub fn new(holds: Vec<Hold>, documents: usize) -> Self {
+        Self {
+            holds: Mutex::new(holds),
+            left: AtomicUsize::new(documents),
+        }
+    }
+
+    /// One of the documents is confirmed; with the last of them the claims are given back.
+    fn confirm_one(&self) {
+        if self.left.fetch_sub(1, Ordering::AcqRel) == 1 {
+            let holds = std::mem::take(&mut *self.holds.lock().unwrap_or_else(PoisonError::into_inner));
+            holds.into_iter().for_each(Hold::confirm);
+        }
+    }
+}
+
 impl Text {
-    /// `charged` bytes count against `sum` for as long as this lives. `framed`: the documents are framed.
+    /// `framed`: the documents are framed.
     pub fn new(
         bytes: Bytes,
         framed: bool,
-        charged: usize,
-        sum: &Arc<AtomicUsize>,
+        charge: Charge,
+        claims: Claims,
         account: &Arc<Account>,
     ) -> Arc<Self> {
-        sum.fetch_add(charged, Ordering::Relaxed);
         Arc::new(Self {
             bytes,
             framed,
-            charged,
-            sum: Arc::clone(sum),
+            _charge: charge,
+            claims,
             account: Arc::clone(account),
         })
+    }
+
+    /// One of its documents is confirmed by all outputs; to be said once for each.
+    pub(super) fn confirm_one(&self) {
+        self.claims.confirm_one();
     }
 
     /// Where the lines of its documents are counted.
@@ -58,12 +114,6 @@ impl Text {
 
     pub(super) fn is_framed(&self) -> bool {
         self.framed
-    }
-}
-
-impl Drop for Text {
-    fn drop(&mut self) {
-        self.sum.fetch_sub(self.charged, Ordering::Relaxed);
     }
 }
 

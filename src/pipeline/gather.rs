@@ -17,7 +17,7 @@ use std::time::Duration;
 use forward_protocol::entries::Decompressor;
 use forward_protocol::frame::messages;
 
-use self::message::Arrival;
+use self::message::{Anonymous, Arrival};
 pub(crate) use self::wiring::{Gauges, Settings, Wiring};
 use super::aside::{Aside, Why};
 use super::feed::{Next, Outlet};
@@ -145,8 +145,11 @@ impl Gatherer {
     /// One journal record: a run of complete messages as they came.
     fn take(&mut self, record: &Record) {
         let hold = Held::begin(record.lsn, record.segment, Arc::clone(&self.release));
-        let anonymous = PartId::of_position(self.journal.instance(), record.lsn);
-        let mut position = 0;
+        let mut anonymous = Anonymous {
+            part: PartId::of_position(self.journal.instance(), record.lsn),
+            position: 0,
+            source: None,
+        };
         let limits = self.settings.frame;
         let now = unix_us();
         for (ordinal, message) in (0..).zip(messages(&record.payload, limits)) {
@@ -154,11 +157,10 @@ impl Gatherer {
                 record,
                 ordinal,
                 now,
-                anonymous,
                 hold: &hold,
             };
             match message {
-                Ok(message) => self.message(&message, arrival, &mut position),
+                Ok(message) => self.message(&message, arrival, &mut anonymous),
                 Err(refused) if !record.released => {
                     self.metrics.input_records.inc();
                     self.aside.put(
@@ -167,12 +169,13 @@ impl Gatherer {
                         refused.tag,
                         record.received_us,
                     );
-                    position += 1;
+                    anonymous.position += 1;
                 }
-                Err(_) => position += 1,
+                Err(_) => anonymous.position += 1,
             }
         }
-        self.table.settle();
+        self.end(anonymous.source.map(|(source, _)| source));
+        self.table.settle(&self.shapes);
         if self.aside.flush() {
             hold.confirm();
         }
@@ -185,7 +188,7 @@ impl Gatherer {
         while left > 0 || self.table.is_too_full() {
             left = left.saturating_sub(1);
             let too_many = self.table.len() > self.settings.table.max_traces;
-            let Some(closed) = self.table.next_closed(now) else {
+            let Some(closed) = self.table.next_closed(&self.shapes, now) else {
                 return true;
             };
             let reason = closed.reason;
@@ -224,15 +227,18 @@ impl Gatherer {
         let Some(oldest) = usage.oldest_segment.map(|segment| segment.number) else {
             return;
         };
-        let closed = self.table.close_holding(|hold| hold.segment() <= oldest);
-        if !closed.is_empty() {
+        let pinning = self.table.holding(|hold| hold.segment() <= oldest);
+        if !pinning.is_empty() {
             tracing::debug!(
-                traces = closed.len(),
+                traces = pinning.len(),
                 segment = oldest,
                 "sealing traces early to free the oldest journal segment"
             );
         }
-        for closed in closed {
+        for id in pinning {
+            let Some(closed) = self.table.close(&id) else {
+                continue;
+            };
             let reason = closed.reason;
             self.outbox.trace(&self.settings.names, &self.shapes, closed, now);
             self.sealed(reason, FlushReason::Journal);

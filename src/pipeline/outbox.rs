@@ -12,8 +12,8 @@ use tokio::sync::mpsc::error::TrySendError;
 
 use crate::brake::{Brake, Free};
 use crate::hold::Hold;
-use crate::output::{Account, Batch, Framing, Parts, Place, Sealed, Text, document_id};
-use crate::trace::{Closed, Extent, Holds, Names, Renderer, Scratch, Shapes, Single};
+use crate::output::{Account, Batch, Charge, Claims, Framing, Parts, Place, Sealed, Text, document_id};
+use crate::trace::{Closed, Extent, Names, Renderer, Scratch, Shapes, Single};
 
 /// Documents are handed on when they take this many bytes...
 const BATCH_BYTES: usize = 1 << 20;
@@ -33,6 +33,10 @@ pub(super) struct Outbox {
     scratch: Scratch,
     text: Vec<u8>,
     rendered: Vec<Rendered>,
+    /// Claims on the journal records that they were made of.
+    claims: Vec<Hold>,
+    /// The number of the batch that is rendered.
+    batch: u64,
     since: Option<i64>,
 }
 
@@ -43,7 +47,6 @@ struct Rendered {
     extent: Extent,
     /// Where the next begins.
     end: usize,
-    holds: Holds<Hold>,
 }
 
 impl Outbox {
@@ -64,6 +67,8 @@ impl Outbox {
             scratch: Scratch::default(),
             text: Vec::new(),
             rendered: Vec::new(),
+            claims: Vec::new(),
+            batch: 1,
             since: None,
         }
     }
@@ -92,6 +97,8 @@ impl Outbox {
 
     pub(super) fn clear(&mut self) {
         self.rendered.clear();
+        self.claims.clear();
+        self.batch += 1;
         self.text.clear();
         self.since = None;
     }
@@ -99,12 +106,13 @@ impl Outbox {
     /// Renders a trace.
     pub(super) fn trace(&mut self, names: &Names, shapes: &Shapes, mut closed: Closed<'_, Hold>, now: i64) {
         let id = document_id(closed.key());
-        let (mut gathered, twice) = closed.gathered(now, &mut self.scratch);
+        let (gathered, twice) = closed.gathered(shapes, now, &mut self.scratch);
         let framing = &mut self.framing;
         let head = |out: &mut Vec<u8>, first| head(framing, out, &id, first);
         let out = &mut self.text;
-        let extent = self.renderer.trace(out, names, shapes, &mut gathered, head);
-        self.push(id, true, extent, closed.into_holds());
+        let extent = self.renderer.trace(out, names, shapes, gathered, head);
+        self.push(id, true, extent);
+        closed.leave(self.batch, |claim| self.claims.push(claim));
         if twice > 0 {
             let duplicate = &self.account.duplicate;
             duplicate.fetch_add(u64::from(twice), Ordering::Relaxed);
@@ -112,13 +120,16 @@ impl Outbox {
     }
 
     /// Renders a record without a trace id.
-    pub(super) fn single(&mut self, names: &Names, single: &Single<'_>, id: Box<str>, hold: Hold) {
+    pub(super) fn single(&mut self, names: &Names, single: &Single<'_>, id: Box<str>, hold: &Hold) {
         head(&mut self.framing, &mut self.text, &id, single.time);
         let extent = self.renderer.single(&mut self.text, names, single);
-        self.push(id, false, extent, std::iter::once(hold).collect());
+        self.push(id, false, extent);
+        if self.claims.last().is_none_or(|last| !last.is_same(hold)) {
+            self.claims.push(hold.clone());
+        }
     }
 
-    fn push(&mut self, id: Box<str>, is_trace: bool, extent: Extent, holds: Holds<Hold>) {
+    fn push(&mut self, id: Box<str>, is_trace: bool, extent: Extent) {
         if self.framing.is_some() {
             self.text.push(b'\n');
         }
@@ -127,7 +138,6 @@ impl Outbox {
             is_trace,
             extent,
             end: self.text.len(),
-            holds,
         });
     }
 
@@ -148,8 +158,11 @@ impl Outbox {
         };
         let charged = bytes.len() + self.rendered.len() * DOCUMENT_OVERHEAD;
         let framed = self.framing.is_some();
-        let text = Text::new(bytes, framed, charged, &self.under_way, &self.account);
         let outputs = self.outputs.len() as u8;
+        let charge = Charge::new(charged, &self.under_way);
+        let claims = Claims::new(std::mem::take(&mut self.claims), self.rendered.len());
+        let text = Text::new(bytes, framed, charge, claims, &self.account);
+        self.batch += 1;
         let (mut start, mut lines) = (0, 0);
         let batch: Batch = self
             .rendered
@@ -160,7 +173,6 @@ impl Outbox {
                     is_trace,
                     extent,
                     end,
-                    holds,
                 } = rendered;
                 lines += u64::from(extent.lines);
                 let place = Place::new(start, extent.at, end);
@@ -173,7 +185,6 @@ impl Outbox {
                     lines: extent.lines,
                     text: Arc::clone(&text),
                     place,
-                    holds,
                 };
                 Sealed::new(parts, outputs)
             })
@@ -234,7 +245,7 @@ mod tests {
         std::thread::scope(|scope| {
             scope.spawn(|| {
                 for _ in 0..2 {
-                    outbox.single(&Names::default(), &single, "id".into(), hold.another());
+                    outbox.single(&Names::default(), &single, "id".into(), &hold);
                     outbox.hand_over(&brake);
                 }
             });

@@ -1,12 +1,18 @@
-//! A trace that has left the table, on its way to being rendered.
+//! A trace that has left the table, until it is rendered.
 //!
-//! Owns how it is listed, wherever it lies, and that no chunk is in it twice. Writes no document.
+//! Owns the way from what a trace was in the table to what a renderer takes, in which no record stands twice, and to the
+//! claims that its document has.
 
-use super::document::{Gathered, PartInfo};
+use smallvec::SmallVec;
+
+use super::document::{Content, Gathered, PartInfo};
+use super::key::Key;
 use super::lines::Line;
-use super::linger::Left;
-use super::open::{Holds, Key, Trace};
+use super::linger::{Left, LeftRecords, list};
+use super::open::{Part, Parts, Records, Trace};
 use super::part::PartId;
+use super::shape::Shapes;
+use super::source::Sources;
 use super::state::Reason;
 
 /// A trace that has left the table.
@@ -14,73 +20,144 @@ use super::state::Reason;
 pub struct Closed<'a, H> {
     /// Why it left.
     pub reason: Reason,
-    pub(super) content: Content<'a, H>,
+    pub(super) trace: Gone<'a>,
+    pub(super) parts: Parts,
+    pub(super) sources: &'a mut Sources<H>,
 }
 
 #[derive(Debug)]
-pub(super) enum Content<'a, H> {
-    Open { key: Key, trace: Trace<H> },
-    Lingered(Left<'a, H>),
+pub(super) enum Gone<'a> {
+    Open { key: Key, trace: Trace },
+    Lingered(Left<'a>),
 }
 
-impl<H> Closed<'_, H> {
+impl<'a, H: Clone> Closed<'a, H> {
+    pub(super) fn open(reason: Reason, key: Key, mut trace: Trace, sources: &'a mut Sources<H>) -> Self {
+        Self {
+            reason,
+            parts: std::mem::take(&mut trace.parts),
+            trace: Gone::Open { key, trace },
+            sources,
+        }
+    }
+
+    pub(super) fn lingered(left: Left<'a>, sources: &'a mut Sources<H>) -> Self {
+        Self {
+            reason: Reason::Completed,
+            parts: left.parts().collect(),
+            trace: Gone::Lingered(left),
+            sources,
+        }
+    }
+
     /// Its id.
     pub fn key(&self) -> &[u8] {
-        match &self.content {
-            Content::Open { key, .. } => key,
-            Content::Lingered(left) => left.key(),
+        match &self.trace {
+            Gone::Open { key, .. } => key.id(),
+            Gone::Lingered(left) => left.id(),
         }
     }
 
     /// Records in it.
     pub fn lines(&self) -> u32 {
-        match &self.content {
-            Content::Open { trace, .. } => trace.lines.len(),
-            Content::Lingered(left) => left.lines(),
+        match &self.trace {
+            Gone::Open { trace, .. } => trace.count(),
+            Gone::Lingered(left) => left.count(),
         }
     }
 
-    /// The holds of its parts; what it was made of is gone then.
-    pub fn into_holds(self) -> Holds<H> {
-        match self.content {
-            Content::Open { trace, .. } => trace.holds,
-            Content::Lingered(left) => left.into_holds(),
+    /// Gives the claims that the batch of this number (from 1 on), to which the document belongs, does not have yet.
+    pub fn leave(self, batch: u64, mut claim: impl FnMut(H)) {
+        for part in &self.parts {
+            if let Some(hold) = self.sources.leave(part.source, batch) {
+                claim(hold);
+            }
         }
     }
 
     /// Its content for rendering, and how many of its records are left out because they stand in it twice (a chunk
-    /// that came again after the window in which repeated chunks are told).
-    pub fn gathered<'a>(&'a mut self, sealed_at: i64, scratch: &'a mut Scratch) -> (Gathered<'a>, u32) {
+    /// that came again after the window in which repeated chunks are told). `shapes` are those of its records.
+    pub fn gathered<'b>(
+        &'b mut self,
+        shapes: &Shapes,
+        sealed_at: i64,
+        scratch: &'b mut Scratch,
+    ) -> (Gathered<'b>, u32) {
         let Scratch { parts, lines } = scratch;
         parts.clear();
         lines.clear();
-        let (key, buffer, tags) = match &mut self.content {
-            Content::Open { key, trace } => {
-                parts.extend_from_slice(&trace.parts);
-                lines.extend(trace.lines.iter());
-                trace.tags.sort_unstable();
-                (key.as_slice(), trace.lines.buffer(), trace.tags.as_slice())
+        let mut tags: SmallVec<[&str; 2]> = SmallVec::new();
+        for Part { source, total } in &self.parts {
+            let Some(source) = self.sources.get(*source) else {
+                continue;
+            };
+            parts.push(PartInfo {
+                id: source.part,
+                received: source.received,
+                total: *total,
+            });
+            if !tags.contains(&&*source.tag) {
+                tags.push(&source.tag);
             }
-            Content::Lingered(left) => {
-                left.sort_tags();
-                let left = &*left;
-                let buffer = left.list(parts, lines);
-                (left.key(), buffer, left.tags())
+        }
+        tags.sort_unstable();
+        let unique = are_unique(parts);
+        if !unique {
+            // Only of lines some can be left out.
+            if let Gone::Lingered(left) = &self.trace
+                && let Some((key, trace)) = left.unpack()
+            {
+                self.trace = Gone::Open { key, trace };
+            }
+            if let Gone::Open { key, trace } = &mut self.trace {
+                trace.lines(key, shapes);
+            }
+        }
+        match &self.trace {
+            Gone::Open { trace, .. } => {
+                if let Records::Lines(of) = &trace.records {
+                    lines.extend(of.iter());
+                }
+            }
+            Gone::Lingered(left) => {
+                if let LeftRecords::Lines { packed, bytes } = left.records() {
+                    list(packed, bytes, lines);
+                }
+            }
+        }
+        let twice = if unique {
+            0
+        } else {
+            merge_equal_parts(parts, lines)
+        };
+        let (key, content) = match &self.trace {
+            Gone::Open { key, trace } => {
+                let content = match &trace.records {
+                    Records::Joined(joined) => Content::Joined(joined.view()),
+                    Records::Lines(of) => Content::Lines {
+                        buffer: of.buffer(),
+                        lines,
+                    },
+                };
+                (key.id(), content)
+            }
+            Gone::Lingered(left) => {
+                let content = match left.records() {
+                    LeftRecords::Joined(view) => Content::Joined(view),
+                    LeftRecords::Lines { bytes, .. } => Content::Lines { buffer: bytes, lines },
+                };
+                (left.id(), content)
             }
         };
-        let twice = merge_equal_parts(parts, lines);
-        (
-            Gathered {
-                key,
-                parts,
-                buffer,
-                lines,
-                tags,
-                reason: self.reason,
-                sealed_at,
-            },
-            twice,
-        )
+        let gathered = Gathered {
+            key,
+            parts,
+            tags,
+            reason: self.reason,
+            sealed_at,
+            content,
+        };
+        (gathered, twice)
     }
 }
 
@@ -91,34 +168,42 @@ pub struct Scratch {
     lines: Vec<Line>,
 }
 
+fn are_unique(parts: &[PartInfo]) -> bool {
+    if parts.len() <= 8 {
+        let mut numbered = parts.iter().enumerate();
+        return numbered.all(|(i, part)| parts[..i].iter().all(|other| other.id != part.id));
+    }
+    let mut ids: Vec<PartId> = parts.iter().map(|part| part.id).collect();
+    ids.sort_unstable();
+    ids.windows(2).all(|pair| pair[0] != pair[1])
+}
+
 /// Makes parts of the same id one. Gives how many lines went because they were there twice.
 fn merge_equal_parts(parts: &mut Vec<PartInfo>, lines: &mut Vec<Line>) -> u32 {
-    let few = parts.len() <= 8;
-    let unique = if few {
-        parts
-            .iter()
-            .enumerate()
-            .all(|(i, part)| parts[..i].iter().all(|other| other.id != part.id))
-    } else {
-        let mut ids: Vec<PartId> = parts.iter().map(|part| part.id).collect();
-        ids.sort_unstable();
-        ids.windows(2).all(|pair| pair[0] != pair[1])
-    };
-    if unique {
-        return 0;
-    }
     let mut number = std::collections::HashMap::new();
     let mut merged: Vec<PartInfo> = Vec::with_capacity(parts.len());
     let mut to = Vec::with_capacity(parts.len());
     for part in parts.iter() {
-        let at = *number.entry(part.id).or_insert_with(|| {
-            merged.push(*part);
-            merged.len() - 1
-        });
-        // The same reception rule as in `union`: of one part received twice the later reception counts.
-        merged[at].received = merged[at].received.max(part.received);
-        merged[at].total = merged[at].total.max(part.total);
-        to.push(at as u32);
+        match number.entry(part.id) {
+            std::collections::hash_map::Entry::Vacant(entry) => {
+                entry.insert(merged.len());
+                to.push(merged.len() as u32);
+                merged.push(*part);
+            }
+            std::collections::hash_map::Entry::Occupied(entry) => {
+                let at = *entry.get();
+                let known: &mut PartInfo = &mut merged[at];
+                known.total = if known.received == part.received {
+                    // Received at once, under different tags.
+                    known.total.saturating_add(part.total)
+                } else {
+                    known.total.max(part.total)
+                };
+                // The same reception rule as in `union`: of one part received twice the later reception counts.
+                known.received = known.received.max(part.received);
+                to.push(at as u32);
+            }
+        }
     }
     let before = lines.len();
     let mut seen = std::collections::HashSet::new();

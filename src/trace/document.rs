@@ -4,16 +4,15 @@
 //! newest value of every other field, and the `windrow` object at the end. `union` writes the same shape from two
 //! documents. Does not decide when a trace is sealed.
 
-use std::sync::Arc;
-
 use smallvec::SmallVec;
 
 use super::fields::{Fields, Names};
+use super::joined::{Newest, View};
 use super::json::{self, Head, write_escaped, write_string, write_unsigned};
 use super::lines::Line;
 use super::part::PartId;
-use super::shape::{Role, Shape, ShapeId, Shapes};
-use super::state::{LineState, PartState, Place, Reason, Writer};
+use super::shape::{Shape, Shapes};
+use super::state::{LineState, PartState, Place, Reason, Writer, lines_of};
 use super::time::Rfc3339;
 
 /// One part of a trace that is being sealed.
@@ -34,16 +33,28 @@ pub struct Gathered<'a> {
     pub key: &'a [u8],
     /// The parts, in the order in which they were received.
     pub parts: &'a [PartInfo],
-    /// Where the lines lie.
-    pub buffer: &'a [u8],
-    /// The lines, in any order.
-    pub lines: &'a mut [Line],
     /// The tags under which they came, sorted, each once.
-    pub tags: &'a [Arc<str>],
+    pub tags: SmallVec<[&'a str; 2]>,
     /// Why it is sealed.
     pub reason: Reason,
     /// When, Unix µs.
     pub sealed_at: i64,
+    /// Its records.
+    pub content: Content<'a>,
+}
+
+/// The records of a trace at the moment of sealing.
+#[derive(Debug)]
+pub enum Content<'a> {
+    /// Joined as the document has them.
+    Joined(View<'a>),
+    /// One by one.
+    Lines {
+        /// Where the lines lie.
+        buffer: &'a [u8],
+        /// The lines, in any order.
+        lines: &'a mut [Line],
+    },
 }
 
 /// A record without a trace id.
@@ -96,94 +107,142 @@ pub(crate) struct About<'a, T> {
 
 impl Renderer {
     /// Appends the document of a whole trace to `out`, without a newline, and before it what `head` puts there when it
-    /// is given the time of the first event. `shapes` is where the lines' shapes are from.
+    /// is given the time of the first event. `shapes` is where the records' shapes are from.
     pub fn trace(
         &mut self,
         out: &mut Vec<u8>,
         names: &Names,
         shapes: &Shapes,
-        trace: &mut Gathered<'_>,
+        trace: Gathered<'_>,
         head: impl FnOnce(&mut Vec<u8>, i64),
     ) -> Extent {
-        sort(trace.lines, trace.parts);
-        let trace = &*trace;
-        let first = trace.lines.first().map_or(0, |line| line.time);
-        let last = trace.lines.last().map_or(0, |line| line.time);
-        let count = trace.lines.len();
-        head(out, first);
+        let Gathered {
+            key,
+            parts,
+            tags,
+            reason,
+            sealed_at,
+            content,
+        } = trace;
+        let seal = Seal {
+            key,
+            parts,
+            tags: &tags,
+            reason,
+            sealed_at,
+        };
+        match content {
+            Content::Joined(view) => {
+                head(out, view.first);
+                self.joined(out, names, shapes, &seal, &view)
+            }
+            Content::Lines { buffer, lines } => {
+                sort(lines, parts);
+                head(out, lines.first().map_or(0, |line| line.time));
+                self.lines(out, names, shapes, &seal, buffer, lines)
+            }
+        }
+    }
+
+    /// The document of records that are joined already.
+    fn joined(
+        &mut self,
+        out: &mut Vec<u8>,
+        names: &Names,
+        shapes: &Shapes,
+        seal: &Seal<'_>,
+        view: &View<'_>,
+    ) -> Extent {
         let at = out.len();
-        begin(out, &mut self.times, first, names.key(), trace.key);
-
-        let shape = Self::only_shape(trace).and_then(|id| shapes.get(id));
-        let mut fields = Fields::default();
-        let mut metadata = Fields::default();
-        let text_name = if let Some(shape) = shape {
-            let name = shape.text_rank().and_then(|rank| names.text.get(rank));
-            let text = |line: &Line| line.text.map(|text| text.of(trace.buffer));
-            self.texts(out, name, trace.lines.iter().map(text));
-            if let Some(line) = trace.lines.last() {
-                write_fields(out, shape, line.record.of(trace.buffer));
+        let shape = shapes.get(view.shape);
+        begin(out, &mut self.times, view.first, names.key(), seal.key);
+        let text_name = shape.and_then(|shape| names.text.get(shape.text_rank()?));
+        if let Some(shape) = shape {
+            if text_name.is_some() {
+                out.extend_from_slice(shape.text_head());
+                out.extend_from_slice(view.text);
+                out.push(b'"');
             }
-            name
-        } else {
-            let mut texts = Vec::with_capacity(count);
-            let mut best = usize::MAX;
-            for (number, line) in trace.lines.iter().enumerate() {
-                let record = line.record.of(trace.buffer);
-                let text = if record.is_empty() {
-                    let rank = line
-                        .shape
-                        .and_then(|id| shapes.get(id))
-                        .and_then(Shape::text_rank);
-                    rank.zip(line.text.map(|text| text.of(trace.buffer)))
-                } else {
-                    fields.add_record(names, record, number as u32, true)
-                };
-                if let Some((rank, _)) = text {
-                    best = best.min(rank);
-                }
-                texts.push(text.map(|(_, bytes)| bytes));
-                if !line.metadata.is_empty() {
-                    metadata.add_map(line.metadata.of(trace.buffer), number as u32);
-                }
+            match view.newest {
+                Newest::Record(record) => write_fields(out, shape, record),
+                Newest::Values(values) => write_values(out, shape, values),
             }
-            let name = names.text.get(best);
-            self.texts(out, name, texts.iter().copied());
-            for field in &fields.list {
-                out.push(b',');
-                write_string(out, &field.name);
-                out.push(b':');
-                json::write_value(out, field.map, field.value);
-            }
-            name
-        };
-
-        let is_late = |line: &&Line| {
-            trace
-                .parts
-                .get(line.part as usize)
-                .is_some_and(|part| part.received > trace.sealed_at)
-        };
-        // A gatherer seals after it has received; only a clock that was set back makes a line late here.
-        let some_late = trace.parts.iter().any(|part| part.received > trace.sealed_at);
-        let late = if some_late {
-            trace.lines.iter().filter(is_late).count() as u64
+        }
+        let count = view.count as usize;
+        let late = if seal.some_late() {
+            let lines = lines_of(view.state, view.unit);
+            lines.filter(|line| seal.is_late(line.part)).count() as u64
         } else {
             0
         };
-        let kept = count as u64;
-        let total: u64 = trace.parts.iter().map(|part| u64::from(part.total)).sum();
-        let about = About {
-            reason: trace.reason,
-            first,
-            last,
-            lines: count,
-            tags: trace.tags,
-            parts: trace.parts.len(),
-            late,
-            truncated: total.saturating_sub(kept),
+        seal.write_about(out, &mut self.times, (view.first, view.last), count, late);
+        out.extend_from_slice(b",\"state\":\"");
+        let mut writer = seal.begin_state(&mut self.state, names, text_name.map(String::as_str));
+        writer.written_lines(view.count, view.unit, view.state);
+        writer.older(0);
+        writer.finish(out);
+        out.extend_from_slice(b"\"}}");
+        Extent {
+            at,
+            first: view.first,
+            last: view.last,
+            lines: view.count,
+        }
+    }
+
+    /// The document of lines, which are in order.
+    fn lines(
+        &mut self,
+        out: &mut Vec<u8>,
+        names: &Names,
+        shapes: &Shapes,
+        seal: &Seal<'_>,
+        buffer: &[u8],
+        lines: &[Line],
+    ) -> Extent {
+        let first = lines.first().map_or(0, |line| line.time);
+        let last = lines.last().map_or(0, |line| line.time);
+        let at = out.len();
+        begin(out, &mut self.times, first, names.key(), seal.key);
+
+        let mut fields = Fields::default();
+        let mut metadata = Fields::default();
+        let mut texts = Vec::with_capacity(lines.len());
+        let mut best = usize::MAX;
+        for (number, line) in lines.iter().enumerate() {
+            let record = line.record.of(buffer);
+            let text = if record.is_empty() {
+                let rank = line
+                    .shape
+                    .and_then(|id| shapes.get(id))
+                    .and_then(Shape::text_rank);
+                rank.zip(line.text.map(|text| text.of(buffer)))
+            } else {
+                fields.add_record(names, record, number as u32, true)
+            };
+            if let Some((rank, _)) = text {
+                best = best.min(rank);
+            }
+            texts.push(text.map(|(_, bytes)| bytes));
+            if !line.metadata.is_empty() {
+                metadata.add_map(line.metadata.of(buffer), number as u32);
+            }
+        }
+        let text_name = names.text.get(best);
+        self.texts(out, text_name, texts.iter().copied());
+        for field in &fields.list {
+            out.push(b',');
+            write_string(out, &field.name);
+            out.push(b':');
+            json::write_value(out, field.map, field.value);
+        }
+
+        let late = if seal.some_late() {
+            lines.iter().filter(|line| seal.is_late(line.part)).count() as u64
+        } else {
+            0
         };
-        write_about(out, &mut self.times, &about);
+        seal.write_about(out, &mut self.times, (first, last), lines.len(), late);
         if !metadata.list.is_empty() {
             out.extend_from_slice(b",\"metadata\":{");
             for (number, field) in metadata.list.iter().enumerate() {
@@ -197,29 +256,24 @@ impl Renderer {
             out.push(b'}');
         }
         out.extend_from_slice(b",\"state\":\"");
-        self.write_state(
-            out,
-            names,
-            text_name.map(String::as_str),
-            trace,
-            &fields,
-            &metadata,
-        );
+        let mut writer = seal.begin_state(&mut self.state, names, text_name.map(String::as_str));
+        write_lines(&mut writer, seal.parts.len(), lines, &self.text_lengths);
+        let newest = (lines.len() as u32).saturating_sub(1);
+        let older = |fields: &Fields<'_>| fields.list.iter().filter(|field| field.line != newest).count();
+        writer.older(older(&fields) + older(&metadata));
+        for (place, fields) in [(Place::Field, &fields), (Place::Metadata, &metadata)] {
+            for field in fields.list.iter().filter(|field| field.line != newest) {
+                writer.older_field(place, &field.name, field.line);
+            }
+        }
+        writer.finish(out);
         out.extend_from_slice(b"\"}}");
         Extent {
             at,
             first,
             last,
-            lines: count as u32,
+            lines: lines.len() as u32,
         }
-    }
-
-    /// The shape that all lines have, when the last of them has everything that the fields need.
-    fn only_shape(trace: &Gathered<'_>) -> Option<ShapeId> {
-        let (last, others) = trace.lines.split_last()?;
-        let stripped = |line: &Line| line.record.is_empty() && line.shape == last.shape;
-        (!last.record.is_empty() && last.metadata.is_empty() && others.iter().all(stripped))
-            .then_some(last.shape)?
     }
 
     /// Appends the joined text under `name`, if there is one, and remembers the length of each line's.
@@ -248,52 +302,6 @@ impl Renderer {
             })
         }));
         out.push(b'"');
-    }
-
-    fn write_state(
-        &mut self,
-        out: &mut Vec<u8>,
-        names: &Names,
-        text_name: Option<&str>,
-        trace: &Gathered<'_>,
-        fields: &Fields<'_>,
-        metadata: &Fields<'_>,
-    ) {
-        let mut writer = Writer::begin(
-            &mut self.state,
-            names.key(),
-            text_name,
-            trace.reason,
-            trace.sealed_at,
-            trace.parts.len(),
-        );
-        for part in trace.parts {
-            writer.part(&PartState {
-                id: part.id,
-                received: part.received,
-                total: part.total,
-            });
-        }
-        writer.lines(trace.lines.iter().map(|line| line.time));
-        let mut expected = Expected::new(trace.parts.len());
-        for (line, text) in trace.lines.iter().zip(&self.text_lengths) {
-            let state = LineState {
-                time: line.time,
-                part: line.part,
-                position: line.position,
-                text: *text,
-            };
-            writer.line(&state, expected.next(line.part, line.position));
-        }
-        let newest = (trace.lines.len() as u32).saturating_sub(1);
-        let older = |fields: &Fields<'_>| fields.list.iter().filter(|field| field.line != newest).count();
-        writer.older(older(fields) + older(metadata));
-        for (place, fields) in [(Place::Field, fields), (Place::Metadata, metadata)] {
-            for field in fields.list.iter().filter(|field| field.line != newest) {
-                writer.older_field(place, &field.name, field.line);
-            }
-        }
-        writer.finish(out);
     }
 
     /// Appends the document of one record without a trace id to `out`, without a newline.
@@ -338,6 +346,91 @@ impl Renderer {
     }
 }
 
+/// What a document says of its trace as a whole.
+struct Seal<'a> {
+    key: &'a [u8],
+    parts: &'a [PartInfo],
+    tags: &'a [&'a str],
+    reason: Reason,
+    sealed_at: i64,
+}
+
+impl Seal<'_> {
+    /// A gatherer seals after it has received; only a clock that was set back makes a line late here.
+    fn some_late(&self) -> bool {
+        self.parts.iter().any(|part| part.received > self.sealed_at)
+    }
+
+    /// Whether the lines of this part are.
+    fn is_late(&self, part: u32) -> bool {
+        let part = self.parts.get(part as usize);
+        part.is_some_and(|part| part.received > self.sealed_at)
+    }
+
+    fn write_about(
+        &self,
+        out: &mut Vec<u8>,
+        times: &mut Rfc3339,
+        between: (i64, i64),
+        lines: usize,
+        late: u64,
+    ) {
+        let total: u64 = self.parts.iter().map(|part| u64::from(part.total)).sum();
+        let about = About {
+            reason: self.reason,
+            first: between.0,
+            last: between.1,
+            lines,
+            tags: self.tags,
+            parts: self.parts.len(),
+            late,
+            truncated: total.saturating_sub(lines as u64),
+        };
+        write_about(out, times, &about);
+    }
+
+    /// Begins the state, with the parts.
+    fn begin_state<'w>(
+        &self,
+        scratch: &'w mut Vec<u8>,
+        names: &Names,
+        text_name: Option<&str>,
+    ) -> Writer<'w> {
+        let count = self.parts.len();
+        let mut writer = Writer::begin(
+            scratch,
+            names.key(),
+            text_name,
+            self.reason,
+            self.sealed_at,
+            count,
+        );
+        for part in self.parts {
+            writer.part(&PartState {
+                id: part.id,
+                received: part.received,
+                total: part.total,
+            });
+        }
+        writer
+    }
+}
+
+/// Writes the lines of a state; `text_lengths` are those of their texts.
+fn write_lines(writer: &mut Writer<'_>, parts: usize, lines: &[Line], text_lengths: &[Option<u32>]) {
+    writer.lines(lines.iter().map(|line| line.time));
+    let mut expected = Expected::new(parts);
+    for (line, text) in lines.iter().zip(text_lengths) {
+        let state = LineState {
+            time: line.time,
+            part: line.part,
+            position: line.position,
+            text: *text,
+        };
+        writer.line(&state, expected.next(line.part, line.position));
+    }
+}
+
 /// The fields of a record of this shape, but for those that the document has in another place.
 fn write_fields(out: &mut Vec<u8>, shape: &Shape, record: &[u8]) {
     let Some((Head::Map(_), mut at)) = json::head(record, 0) else {
@@ -347,7 +440,7 @@ fn write_fields(out: &mut Vec<u8>, shape: &Shape, record: &[u8]) {
         let Some(value) = json::after_scalar(record, at) else {
             return;
         };
-        at = if matches!(slot.role(), Role::Joined | Role::Id { own: true }) {
+        at = if slot.role().is_left_out() {
             match json::after_scalar(record, value) {
                 Some(next) => next,
                 None => return,
@@ -356,6 +449,15 @@ fn write_fields(out: &mut Vec<u8>, shape: &Shape, record: &[u8]) {
             out.extend_from_slice(slot.json());
             json::write_value(out, record, value)
         };
+    }
+}
+
+/// The same of the values of these fields alone.
+fn write_values(out: &mut Vec<u8>, shape: &Shape, values: &[u8]) {
+    let mut at = 0;
+    for slot in shape.slots().iter().filter(|slot| !slot.role().is_left_out()) {
+        out.extend_from_slice(slot.json());
+        at = json::write_value(out, values, at);
     }
 }
 

@@ -15,7 +15,7 @@ use std::io::Write as _;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 
-pub(crate) use self::escape::{write_escaped, write_string};
+pub(crate) use self::escape::{push_unescaped, write_escaped, write_string};
 pub(crate) use self::number::write_unsigned;
 use self::number::{write_double, write_signed, write_single};
 use super::time::{SECOND_NS, write_rfc3339};
@@ -136,6 +136,19 @@ pub(crate) fn after_scalar(buf: &[u8], at: usize) -> Option<usize> {
         0xd9 => Some(at + 2 + usize::from(*buf.get(at + 1)?)),
         _ => head(buf, at).map(|(_, next)| next),
     }
+}
+
+/// Where the value at `at` ends, whatever it is; quick for those that most are.
+#[inline]
+pub(crate) fn end_of(buf: &[u8], at: usize) -> Option<usize> {
+    let end = match *buf.get(at)? {
+        0x00..=0x7f => at + 1,
+        marker @ 0xa0..=0xbf => at + 1 + usize::from(marker & 0x1f),
+        0xd9 => at + 2 + usize::from(*buf.get(at + 1)?),
+        0xcb => at + 9,
+        _ => skip(buf, at)?,
+    };
+    (end <= buf.len()).then_some(end)
 }
 
 /// Where the value at `at` ends.

@@ -8,8 +8,6 @@ use super::shape::ShapeId;
 
 /// Bytes before each line in the buffer.
 pub(super) const HEADER: usize = 36;
-/// The most that is reserved for lines to come.
-const MOST_AHEAD: usize = 4096;
 /// The length of a text that is not there.
 pub(super) const NO_TEXT: u32 = u32::MAX;
 
@@ -108,21 +106,15 @@ pub(super) struct Lines {
 }
 
 impl Lines {
-    /// No line yet; `first` is the size of the first, `expected` that of most traces.
-    pub(super) fn new(first: usize, expected: usize) -> Self {
-        Self {
-            buffer: Vec::with_capacity(expected.clamp(first, first + MOST_AHEAD)),
-            last: 0,
-            count: 0,
-            received: 0,
-        }
+    /// No line yet, with room for so many bytes.
+    pub(super) fn new(bytes: usize) -> Self {
+        Self::in_space(Vec::with_capacity(bytes))
     }
 
-    /// None of them, with the same space.
-    pub(super) fn emptied(mut self) -> Self {
-        self.buffer.clear();
+    /// No line yet, in this space, which is empty.
+    pub(super) fn in_space(buffer: Vec<u8>) -> Self {
         Self {
-            buffer: self.buffer,
+            buffer,
             last: 0,
             count: 0,
             received: 0,
@@ -145,6 +137,10 @@ impl Lines {
 
     pub(super) fn buffer(&self) -> &[u8] {
         &self.buffer
+    }
+
+    pub(super) fn into_buffer(self) -> Vec<u8> {
+        self.buffer
     }
 
     pub(super) fn push(&mut self, line: &NewLine<'_>) {

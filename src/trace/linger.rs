@@ -6,17 +6,15 @@
 //! When traces are complete, and what is done with them, is the table's business.
 
 use std::collections::VecDeque;
-use std::hash::BuildHasher;
-use std::sync::Arc;
 
-use smallvec::SmallVec;
-
-use super::document::PartInfo;
 use super::index::Index;
-use super::lines::{Line, Lines};
-use super::open::{Holds, Key, Trace};
-use super::pack::{self, Packed};
-use super::part::PartId;
+use super::joined::{self, View};
+use super::key::Key;
+use super::lines::Line;
+use super::open::{Part, Parts, Records, Trace};
+use super::pack;
+use super::shape::Shapes;
+use super::source::SourceId;
 
 /// Bytes of a chunk.
 const CHUNK: usize = 1 << 20;
@@ -24,62 +22,75 @@ const CHUNK: usize = 1 << 20;
 const MOST: usize = 64 << 10;
 /// Chunks that are kept to be filled again.
 const SPARE: usize = 4;
-/// Bytes of a packed part: id, reception, total.
-const PART: usize = 24;
+/// Bytes of a packed part: source, total.
+const PART: usize = 8;
 /// Bytes that a trace takes in the index, with what the index keeps free.
 const INDEXED: usize = 8;
 
-/// See above. `H` is what is held for each part.
+/// See above.
 #[derive(Debug)]
-pub(super) struct Lingering<H> {
+pub(super) struct Lingering {
     /// In the order in which they are due; the last is the one that is filled.
-    chunks: VecDeque<Chunk<H>>,
+    chunks: VecDeque<Chunk>,
     index: Index,
-    hasher: foldhash::quality::RandomState,
-    spare: Vec<Chunk<H>>,
+    spare: Vec<Chunk>,
     len: usize,
     bytes: usize,
 }
 
 #[derive(Debug)]
-struct Chunk<H> {
+struct Chunk {
     bytes: Vec<u8>,
     /// The number of the first slot. Numbers wrap around; there are never so many at a time that it shows.
     first: u32,
     /// In the order in which they are due; nothing in the place of one that was taken out.
-    slots: Vec<Option<Waiting<H>>>,
+    slots: Vec<Option<Waiting>>,
     /// So many of them, from the first on, have nothing.
     gone: usize,
 }
 
-/// A packed trace. In its chunk stand its id, its parts (as many as it has holds) and its lines.
-#[derive(Debug)]
-struct Waiting<H> {
+/// A packed trace. In its chunk stand its id, its parts and its records.
+#[derive(Clone, Copy, Debug)]
+struct Waiting {
     due: i64,
     opened: i64,
+    hash: u64,
     at: u32,
+    /// Bytes from `at` on: of the id, and of all.
     key: u32,
-    /// Bytes from `at` on.
     size: u32,
-    lines: Packed,
-    holds: Holds<H>,
-    tags: SmallVec<[Arc<str>; 1]>,
+    parts: u32,
+    records: Packed,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Packed {
+    Joined(joined::Packed),
+    Lines(pack::Packed),
 }
 
 /// A trace that has left, where it lies.
 #[derive(Debug)]
-pub(super) struct Left<'a, H> {
-    waiting: Waiting<H>,
-    /// Its bytes, and what follows them.
+pub(super) struct Left<'a> {
+    waiting: Waiting,
+    /// Its bytes.
     bytes: &'a [u8],
 }
 
-impl<H> Lingering<H> {
+/// The records of one that has left.
+pub(super) enum LeftRecords<'a> {
+    Joined(View<'a>),
+    Lines {
+        packed: &'a pack::Packed,
+        bytes: &'a [u8],
+    },
+}
+
+impl Lingering {
     pub(super) fn new() -> Self {
         Self {
             chunks: VecDeque::new(),
             index: Index::default(),
-            hasher: foldhash::quality::RandomState::default(),
             spare: Vec::new(),
             len: 0,
             bytes: 0,
@@ -96,50 +107,58 @@ impl<H> Lingering<H> {
     }
 
     /// Whether this trace is one for here: larger ones better stay where they are.
-    pub(super) fn takes(key: &[u8], trace: &Trace<H>) -> bool {
+    pub(super) fn takes(key: &Key, trace: &Trace) -> bool {
         Self::size(key, trace) <= MOST
     }
 
-    fn size(key: &[u8], trace: &Trace<H>) -> usize {
-        key.len() + trace.parts.len() * PART + trace.lines.buffer().len()
+    fn size(key: &Key, trace: &Trace) -> usize {
+        key.id().len() + trace.parts.len() * PART + trace.bytes()
     }
 
-    /// Takes a trace in, and gives the space of its lines back. `due` is not before that of the one before.
-    pub(super) fn push(&mut self, key: &[u8], trace: Trace<H>, due: i64) -> Lines {
+    /// Takes a trace in, and gives the space of its records back. `due` is not before that of the one before.
+    pub(super) fn push(&mut self, key: &Key, trace: Trace, due: i64, shapes: &Shapes) -> Vec<u8> {
         let size = Self::size(key, &trace);
         let chunk = self.chunk(size);
-        let at = chunk.bytes.len() as u32;
-        chunk.bytes.extend_from_slice(key);
+        let out = &mut chunk.bytes;
+        let at = out.len();
+        out.extend_from_slice(key.id());
         for part in &trace.parts {
-            chunk.bytes.extend_from_slice(&part.id.0);
-            chunk.bytes.extend_from_slice(&part.received.to_le_bytes());
-            chunk.bytes.extend_from_slice(&part.total.to_le_bytes());
+            let mut bytes = [0; PART];
+            bytes[..4].copy_from_slice(&part.source.0.to_le_bytes());
+            bytes[4..].copy_from_slice(&part.total.to_le_bytes());
+            out.extend_from_slice(&bytes);
         }
-        let lines = pack::pack(&trace.lines, &mut chunk.bytes);
+        let (records, space) = match trace.records {
+            Records::Joined(joined) => {
+                let (packed, space) = joined.pack(shapes, out);
+                (Packed::Joined(packed), space)
+            }
+            Records::Lines(lines) => (Packed::Lines(pack::pack(&lines, out)), lines.into_buffer()),
+        };
         let waiting = Waiting {
             due,
             opened: trace.opened,
-            at,
-            key: key.len() as u32,
-            size: chunk.bytes.len() as u32 - at,
-            lines,
-            holds: trace.holds,
-            tags: trace.tags,
+            hash: key.hash(),
+            at: at as u32,
+            key: key.id().len() as u32,
+            size: (out.len() - at) as u32,
+            parts: trace.parts.len() as u32,
+            records,
         };
         let (number, cost) = (chunk.end(), waiting.cost());
         chunk.slots.push(Some(waiting));
         self.len += 1;
         self.bytes += cost;
-        self.note(key, number);
-        trace.lines
+        self.note(key.hash(), number);
+        space
     }
 
     /// The chunk to be filled, with room for so many bytes.
-    fn chunk(&mut self, size: usize) -> &mut Chunk<H> {
+    fn chunk(&mut self, size: usize) -> &mut Chunk {
         if let Some(rested) = self.chunks.back_mut().filter(|chunk| chunk.bytes.capacity() == 0) {
             rested.bytes.reserve_exact(CHUNK);
         }
-        let fits = |chunk: &Chunk<H>| chunk.bytes.capacity() - chunk.bytes.len() >= size;
+        let fits = |chunk: &Chunk| chunk.bytes.capacity() - chunk.bytes.len() >= size;
         if !self.chunks.back().is_some_and(fits) {
             let first = self.chunks.back().map_or(0, Chunk::end);
             let mut chunk = self.spare.pop().unwrap_or_else(|| Chunk {
@@ -155,20 +174,15 @@ impl<H> Lingering<H> {
         &mut self.chunks[last]
     }
 
-    /// Notes in the index where the trace of this id is.
-    fn note(&mut self, key: &[u8], number: u32) {
+    /// Notes in the index where the trace of this hash is.
+    fn note(&mut self, hash: u64, number: u32) {
         let Some(front) = self.chunks.front() else { return };
         let first = front.first;
-        let hash = self.hasher.hash_one(key);
         if self.index.insert(hash, number, first) {
             let count = number.wrapping_sub(first) as usize + 1;
-            let hasher = &self.hasher;
             let all = self.chunks.iter().flat_map(|chunk| {
                 let slots = chunk.slots.iter().zip(0..);
-                slots.filter_map(|(slot, at)| {
-                    let key = slot.as_ref()?.key(&chunk.bytes)?;
-                    Some((hasher.hash_one(key), chunk.first.wrapping_add(at)))
-                })
+                slots.filter_map(|(slot, at)| Some((slot.as_ref()?.hash, chunk.first.wrapping_add(at))))
             });
             self.index.fill(first, count, all);
         }
@@ -176,7 +190,7 @@ impl<H> Lingering<H> {
 
     /// Takes the trace of this id out, if it is here: a straggler came. Gives when it is due, too.
     #[inline]
-    pub(super) fn take(&mut self, key: &[u8]) -> Option<(i64, Trace<H>)> {
+    pub(super) fn take(&mut self, key: &Key) -> Option<(i64, Trace)> {
         if self.len == 0 {
             return None;
         }
@@ -189,17 +203,14 @@ impl<H> Lingering<H> {
             let chunk = chunks.get(at)?;
             let slot = number.wrapping_sub(chunk.first.wrapping_sub(first)) as usize;
             let waiting = chunk.slots.get(slot)?.as_ref()?;
-            (waiting.key(&chunk.bytes)? == key).then_some((at, slot))
+            (waiting.hash == key.hash() && waiting.key(&chunk.bytes)? == key.id()).then_some((at, slot))
         };
-        let (at, slot) = self
-            .index
-            .find(self.hasher.hash_one(key), first)
-            .find_map(place)?;
+        let (at, slot) = self.index.find(key.hash(), first).find_map(place)?;
         let chunk = self.chunks.get_mut(at)?;
         let left = chunk.leave(slot)?;
         self.len -= 1;
         self.bytes -= left.waiting.cost();
-        Some((left.waiting.due, left.unpack()?))
+        Some((left.waiting.due, left.unpack()?.1))
     }
 
     /// When the first is due.
@@ -210,7 +221,7 @@ impl<H> Lingering<H> {
     }
 
     /// Takes out the first that is due.
-    pub(super) fn pop(&mut self) -> Option<Left<'_, H>> {
+    pub(super) fn pop(&mut self) -> Option<Left<'_>> {
         self.drop_gone();
         let chunk = self.chunks.front_mut()?;
         let left = chunk.leave(chunk.gone)?;
@@ -219,23 +230,16 @@ impl<H> Lingering<H> {
         Some(left)
     }
 
-    /// Takes out all of which `pinned` says so of one of their holds.
-    pub(super) fn take_holding(&mut self, pinned: &mut impl FnMut(&H) -> bool) -> Vec<(Key, Trace<H>)> {
-        let mut taken = Vec::new();
-        for chunk in &mut self.chunks {
-            for number in 0..chunk.slots.len() {
-                let held = |waiting: &Waiting<H>| waiting.holds.iter().any(&mut *pinned);
-                if !chunk.slots[number].as_ref().is_some_and(held) {
-                    continue;
-                }
-                let Some(left) = chunk.leave(number) else { continue };
-                self.len -= 1;
-                self.bytes -= left.waiting.cost();
-                let key = Key::from_slice(left.key());
-                taken.extend(left.unpack().map(|trace| (key, trace)));
-            }
-        }
-        taken
+    /// The ids of all that have a part from one of the sources of which `pinned` says so.
+    pub(super) fn ids_with(&self, mut pinned: impl FnMut(SourceId) -> bool) -> Vec<Vec<u8>> {
+        let chunks = self.chunks.iter();
+        let all = chunks.flat_map(|chunk| chunk.slots.iter().flatten().map(move |waiting| (chunk, *waiting)));
+        let all = all.filter_map(|(chunk, waiting)| {
+            let bytes = chunk.bytes.get(waiting.place())?;
+            Some(Left { waiting, bytes })
+        });
+        let with = all.filter(|left| left.parts().any(|part| pinned(part.source)));
+        with.map(|left| left.id().to_vec()).collect()
     }
 
     /// Drops what is empty at the front.
@@ -280,21 +284,26 @@ impl<H> Lingering<H> {
     }
 }
 
-impl<H> Chunk<H> {
+impl Chunk {
     /// The number of the slot behind the last.
     fn end(&self) -> u32 {
         self.first.wrapping_add(self.slots.len() as u32)
     }
 
     /// Empties a slot.
-    fn leave(&mut self, slot: usize) -> Option<Left<'_, H>> {
+    fn leave(&mut self, slot: usize) -> Option<Left<'_>> {
         let waiting = self.slots.get_mut(slot)?.take()?;
-        let bytes = self.bytes.get(waiting.at as usize..)?;
+        let bytes = self.bytes.get(waiting.place())?;
         Some(Left { waiting, bytes })
     }
 }
 
-impl<H> Waiting<H> {
+impl Waiting {
+    fn place(&self) -> std::ops::Range<usize> {
+        let at = self.at as usize;
+        at..at + self.size as usize
+    }
+
     fn key<'a>(&self, bytes: &'a [u8]) -> Option<&'a [u8]> {
         let at = self.at as usize;
         bytes.get(at..at + self.key as usize)
@@ -306,115 +315,126 @@ impl<H> Waiting<H> {
     }
 }
 
-impl<H> Left<'_, H> {
+impl<'a> Left<'a> {
     /// Its id.
-    pub(super) fn key(&self) -> &[u8] {
+    pub(super) fn id(&self) -> &'a [u8] {
         self.bytes.get(..self.waiting.key as usize).unwrap_or_default()
     }
 
-    /// How many lines it has.
-    pub(super) fn lines(&self) -> u32 {
-        self.waiting.lines.len()
+    /// How many records it has.
+    pub(super) fn count(&self) -> u32 {
+        match &self.waiting.records {
+            Packed::Joined(packed) => packed.count(),
+            Packed::Lines(packed) => packed.len(),
+        }
     }
 
-    /// Bytes of its lines in their usual form.
-    pub(super) fn line_bytes(&self) -> usize {
-        self.waiting.lines.bytes()
+    /// Bytes of its records as they are packed.
+    pub(super) fn record_bytes(&self) -> usize {
+        self.content().len() - self.waiting.parts as usize * PART
     }
 
-    pub(super) fn into_holds(self) -> Holds<H> {
-        self.waiting.holds
-    }
-
-    /// Its tags.
-    pub(super) fn tags(&self) -> &[Arc<str>] {
-        &self.waiting.tags
-    }
-
-    pub(super) fn sort_tags(&mut self) {
-        self.waiting.tags.sort_unstable();
-    }
-
-    /// Lists its parts and its lines; what these say lies in the bytes that are returned.
-    pub(super) fn list(&self, parts: &mut Vec<PartInfo>, lines: &mut Vec<Line>) -> &[u8] {
-        parts.extend(self.parts());
-        let bytes = self.packed_lines();
-        lines.extend(pack::lines(&self.waiting.lines, bytes).map(|(head, body)| Line::of(&head, body)));
-        bytes
-    }
-
-    /// What follows its id.
-    fn content(&self) -> &[u8] {
-        self.bytes.get(self.waiting.key as usize..).unwrap_or_default()
-    }
-
-    fn parts(&self) -> impl Iterator<Item = PartInfo> {
-        let parts = self.content().chunks_exact(PART).take(self.waiting.holds.len());
+    pub(super) fn parts(&self) -> impl Iterator<Item = Part> + use<'a> {
+        let parts = self
+            .content()
+            .chunks_exact(PART)
+            .take(self.waiting.parts as usize);
         parts.filter_map(|part| {
-            let (id, rest) = part.split_first_chunk()?;
-            let (received, rest) = rest.split_first_chunk()?;
-            Some(PartInfo {
-                id: PartId(*id),
-                received: i64::from_le_bytes(*received),
-                total: u32::from_le_bytes(*rest.first_chunk()?),
+            let (source, total) = part.split_first_chunk()?;
+            Some(Part {
+                source: SourceId(u32::from_le_bytes(*source)),
+                total: u32::from_le_bytes(*total.first_chunk()?),
             })
         })
     }
 
-    fn packed_lines(&self) -> &[u8] {
-        let before = self.waiting.holds.len() * PART;
+    pub(super) fn records(&self) -> LeftRecords<'_> {
+        match &self.waiting.records {
+            Packed::Joined(packed) => LeftRecords::Joined(packed.view(self.packed_records())),
+            Packed::Lines(packed) => LeftRecords::Lines {
+                packed,
+                bytes: self.packed_records(),
+            },
+        }
+    }
+
+    /// What follows its id.
+    fn content(&self) -> &'a [u8] {
+        self.bytes.get(self.waiting.key as usize..).unwrap_or_default()
+    }
+
+    fn packed_records(&self) -> &'a [u8] {
+        let before = self.waiting.parts as usize * PART;
         self.content().get(before..).unwrap_or_default()
     }
 
     /// Makes it a trace again.
-    fn unpack(self) -> Option<Trace<H>> {
-        Some(Trace {
-            parts: self.parts().collect(),
-            lines: pack::unpack(&self.waiting.lines, self.packed_lines())?,
+    pub(super) fn unpack(&self) -> Option<(Key, Trace)> {
+        let bytes = self.packed_records();
+        let trace = Trace {
+            parts: self.parts().collect::<Parts>(),
+            records: match &self.waiting.records {
+                Packed::Joined(packed) => Records::Joined(packed.unpack(bytes)),
+                Packed::Lines(packed) => Records::Lines(pack::unpack(packed, bytes)?),
+            },
             opened: self.waiting.opened,
             last_seen: self.waiting.due,
             placed: self.waiting.due,
             completed: true,
             queued: true,
-            holds: self.waiting.holds,
-            tags: self.waiting.tags,
-        })
+        };
+        Some((Key::again(self.id(), self.waiting.hash), trace))
     }
+}
+
+/// Lists lines; what they say lies in `bytes`.
+pub(super) fn list(packed: &pack::Packed, bytes: &[u8], lines: &mut Vec<Line>) {
+    lines.extend(pack::lines(packed, bytes).map(|(head, body)| Line::of(&head, body)));
 }
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
+    use super::super::fields::Names;
+    use super::super::key::Keys;
     use super::super::open::Incoming;
+    use super::super::part::PartId;
+    use super::super::source::{Source, Sources};
     use super::*;
 
-    fn push(lingering: &mut Lingering<()>, number: u32) {
-        let key = Key::from_slice(number.to_string().as_bytes());
-        let mut trace = Trace::new(0, Lines::new(400, 0));
-        let incoming = Incoming {
-            key: &key,
-            time: 1,
+    fn push(lingering: &mut Lingering, sources: &mut Sources<()>, number: u32) {
+        let key = Keys::default().key(number.to_string().as_bytes());
+        let source = sources.begin(Source {
             part: PartId([1; 12]),
             received: 1,
+            tag: Arc::from("app"),
+            hold: (),
+        });
+        let incoming = Incoming {
+            key: key.id(),
+            time: 1,
+            source,
             position: 0,
             record: &[b'x'; 300],
             metadata: b"",
-            tag: &Arc::from("app"),
             completes: true,
             shape: None,
             text: None,
         };
-        let _added = trace.add(0, &incoming, || (), usize::MAX, 336);
-        lingering.push(&key, trace, i64::from(number));
+        let trace = Trace::new(0, &incoming, sources, Vec::new());
+        let shapes = Shapes::new(Names::default(), Vec::new());
+        lingering.push(&key, trace, i64::from(number), &shapes);
     }
 
     #[test]
     fn chunks_are_filled_also_after_a_rest() {
-        let mut lingering = Lingering::new();
+        let (mut lingering, mut sources) = (Lingering::new(), Sources::new());
         for round in 0..4 {
             for number in 0..5000 {
-                push(&mut lingering, number);
+                push(&mut lingering, &mut sources, number);
             }
-            // About 400 bytes each: their text, a short header, the part and the id.
+            // About 350 bytes each: their text, a short header, the part and the id.
             assert_eq!(lingering.len(), 5000);
             let sizes: Vec<usize> = lingering.chunks.iter().map(|chunk| chunk.bytes.len()).collect();
             let (_, full) = sizes.split_last().unwrap();
@@ -424,10 +444,10 @@ mod tests {
                 "{sizes:?} in round {round}"
             );
             let content: usize = lingering.chunks.iter().map(|chunk| chunk.bytes.len()).sum();
-            let slots = 5000 * (size_of::<Option<Waiting<()>>>() + INDEXED);
+            let slots = 5000 * (size_of::<Option<Waiting>>() + INDEXED);
             assert_eq!(lingering.bytes(), content + slots);
             while let Some(left) = lingering.pop() {
-                assert_eq!(left.lines(), 1);
+                assert_eq!(left.count(), 1);
             }
             assert_eq!((lingering.len(), lingering.bytes()), (0, 0));
             lingering.rest();

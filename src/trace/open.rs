@@ -1,25 +1,18 @@
 //! An open trace: its records as they come, up to its limit.
 //!
-//! Owns what is remembered of a trace besides its lines: parts, holds, tags, and when it was used. When it is sealed is
-//! the table's business.
-
-use std::sync::Arc;
+//! Owns what is remembered of a trace besides its lines: the sources of its parts, and when it was used. When it is
+//! sealed is the table's business.
 
 use smallvec::SmallVec;
 
-use super::document::PartInfo;
-use super::lines::{Lines, NewLine, Span};
-use super::part::PartId;
-use super::shape::ShapeId;
+use super::joined::Joined;
+use super::key::Key;
+use super::lines::{HEADER, Lines, NewLine, Span};
+use super::shape::{ShapeId, Shapes};
+use super::source::{SourceId, Sources};
 
 /// Bytes that a trace costs beyond its records: list node, hash slot, key, and what the allocator rounds up.
-const TRACE_OVERHEAD: usize = 448;
-
-/// A trace id. Those of the usual lengths (32 hex digits, a UUID) lie where they are looked up.
-pub type Key = SmallVec<[u8; 40]>;
-
-/// What must be held until a trace is written: one for each of its parts, of which there are mostly few.
-pub type Holds<H> = SmallVec<[H; 2]>;
+const TRACE_OVERHEAD: usize = 320;
 
 /// A record on its way into the table.
 #[derive(Clone, Copy, Debug)]
@@ -28,18 +21,14 @@ pub struct Incoming<'a> {
     pub key: &'a [u8],
     /// Event time, Unix ns.
     pub time: i64,
-    /// The part that it belongs to.
-    pub part: PartId,
-    /// When the part was received, Unix µs.
-    pub received: i64,
+    /// Where it comes from; see [`super::Table::begin`].
+    pub source: SourceId,
     /// Its number in the chunk.
     pub position: u32,
     /// The record, a MessagePack map.
     pub record: &'a [u8],
     /// Its metadata, a MessagePack map, or empty.
     pub metadata: &'a [u8],
-    /// The tag that it came under.
-    pub tag: &'a Arc<str>,
     /// Whether it says that its trace is complete.
     pub completes: bool,
     /// Its shape, when it is known, and its values are what the shape asks for.
@@ -47,6 +36,17 @@ pub struct Incoming<'a> {
     /// With a shape: where its text lies in the record.
     pub text: Option<Span>,
 }
+
+/// The records of a trace that came together.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Part {
+    pub(super) source: SourceId,
+    /// Records, with those that found no room.
+    pub(super) total: u32,
+}
+
+/// Of which a trace mostly has few.
+pub(super) type Parts = SmallVec<[Part; 2]>;
 
 /// What became of a record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -62,12 +62,9 @@ pub enum Added {
 
 /// An open trace.
 #[derive(Debug)]
-pub(super) struct Trace<H> {
-    pub(super) parts: SmallVec<[PartInfo; 2]>,
-    /// One for each part.
-    pub(super) holds: Holds<H>,
-    pub(super) lines: Lines,
-    pub(super) tags: SmallVec<[Arc<str>; 1]>,
+pub(super) struct Trace {
+    pub(super) parts: Parts,
+    pub(super) records: Records,
     pub(super) opened: i64,
     pub(super) last_seen: i64,
     /// When it was moved to the end of the list.
@@ -78,76 +75,159 @@ pub(super) struct Trace<H> {
     pub(super) queued: bool,
 }
 
-impl<H> Trace<H> {
-    pub(super) fn new(now: i64, lines: Lines) -> Self {
+/// The records of a trace.
+#[derive(Debug)]
+pub(super) enum Records {
+    /// All of one shape, in order.
+    Joined(Joined),
+    /// Any.
+    Lines(Lines),
+}
+
+impl Trace {
+    /// With its first record, which is not too long. `buffer` is empty.
+    pub(super) fn new<H: Clone>(
+        now: i64,
+        incoming: &Incoming<'_>,
+        sources: &mut Sources<H>,
+        buffer: Vec<u8>,
+    ) -> Self {
+        let line = new_line(incoming, 0);
+        let records = match Joined::begin(buffer, &line) {
+            Ok(joined) => Records::Joined(joined),
+            Err(buffer) => {
+                let mut lines = Lines::in_space(buffer);
+                lines.push(&line);
+                Records::Lines(lines)
+            }
+        };
+        sources.use_again(incoming.source);
+        let mut parts = Parts::new();
+        parts.push(Part {
+            source: incoming.source,
+            total: 1,
+        });
         Self {
-            parts: SmallVec::new(),
-            holds: SmallVec::new(),
-            lines,
-            tags: SmallVec::new(),
+            parts,
+            records,
             opened: now,
             last_seen: now,
             placed: now,
-            completed: false,
+            completed: incoming.completes,
             queued: false,
         }
     }
 
     pub(super) fn cost(&self) -> usize {
         let spilled = if self.parts.spilled() {
-            self.parts.capacity() * (size_of::<PartInfo>() + size_of::<H>())
+            self.parts.capacity() * size_of::<Part>()
         } else {
             0
         };
-        TRACE_OVERHEAD + self.lines.capacity() + spilled
+        let buffer = match &self.records {
+            Records::Joined(joined) => joined.buffer().capacity(),
+            Records::Lines(lines) => lines.capacity(),
+        };
+        TRACE_OVERHEAD + buffer + spilled
     }
 
-    /// Takes a record of so many bytes (with its header) in, if there is room for it.
-    pub(super) fn add(
+    /// Records in it.
+    pub(super) fn count(&self) -> u32 {
+        match &self.records {
+            Records::Joined(joined) => joined.count(),
+            Records::Lines(lines) => lines.len(),
+        }
+    }
+
+    /// Bytes of its records as they are kept.
+    pub(super) fn bytes(&self) -> usize {
+        match &self.records {
+            Records::Joined(joined) => joined.buffer().len(),
+            Records::Lines(lines) => lines.buffer().len(),
+        }
+    }
+
+    fn received(&self) -> usize {
+        match &self.records {
+            Records::Joined(joined) => joined.received(),
+            Records::Lines(lines) => lines.received(),
+        }
+    }
+
+    /// Takes one more record in, if there is room for it.
+    #[inline]
+    pub(super) fn add<H: Clone>(
         &mut self,
         now: i64,
+        key: &Key,
         incoming: &Incoming<'_>,
-        hold: impl FnOnce() -> H,
+        sources: &mut Sources<H>,
+        shapes: &Shapes,
         max_bytes: usize,
-        size: usize,
     ) -> Added {
         self.last_seen = now;
         self.completed |= incoming.completes;
         // The records of a part follow each other, so only the last part can be this record's.
-        if self.parts.last().is_none_or(|part| part.id != incoming.part) {
-            self.parts.push(PartInfo {
-                id: incoming.part,
-                received: incoming.received,
-                total: 0,
-            });
-            self.holds.push(hold());
-            if !self
-                .tags
-                .iter()
-                .any(|tag| Arc::ptr_eq(tag, incoming.tag) || tag == incoming.tag)
-            {
-                self.tags.push(Arc::clone(incoming.tag));
-            }
+        let mut begins_part = None;
+        match self.parts.last_mut() {
+            Some(part) if part.source == incoming.source => part.total += 1,
+            _ => begins_part = Some(self.begin_part(incoming.source, sources)),
         }
-        if let Some(part) = self.parts.last_mut() {
-            part.total += 1;
-        }
-        if self.lines.received() + size > max_bytes {
+        let size = HEADER + incoming.record.len() + incoming.metadata.len();
+        if self.received() + size > max_bytes {
             return if size > max_bytes {
                 Added::TooLong
             } else {
                 Added::NoRoom
             };
         }
-        self.lines.push(&NewLine {
-            time: incoming.time,
-            part: self.parts.len() as u32 - 1,
-            position: incoming.position,
-            shape: incoming.shape,
-            record: incoming.record,
-            metadata: incoming.metadata,
-            text: incoming.text,
-        });
+        let line = new_line(incoming, self.parts.len() as u32 - 1);
+        if let Records::Joined(joined) = &mut self.records
+            && joined.add(&line, begins_part.is_some(), begins_part == Some(true))
+        {
+            return Added::Kept;
+        }
+        match &mut self.records {
+            Records::Lines(lines) => lines.push(&line),
+            Records::Joined(_) => self.lines(key, shapes).push(&line),
+        }
         Added::Kept
+    }
+
+    /// Says whether the new part was received later than the one before.
+    fn begin_part<H: Clone>(&mut self, source: SourceId, sources: &mut Sources<H>) -> bool {
+        let received = |source| sources.get(source).map(|source| source.received);
+        let before = self.parts.last().and_then(|part| received(part.source));
+        let later = received(source) > before;
+        sources.use_again(source);
+        self.parts.push(Part { source, total: 1 });
+        later
+    }
+
+    /// Its records as lines, whatever they were.
+    pub(super) fn lines(&mut self, key: &Key, shapes: &Shapes) -> &mut Lines {
+        let nothing = Records::Lines(Lines::in_space(Vec::new()));
+        let lines = match std::mem::replace(&mut self.records, nothing) {
+            Records::Joined(joined) => joined.into_lines(shapes, key.id()),
+            Records::Lines(lines) => lines,
+        };
+        self.records = Records::Lines(lines);
+        match &mut self.records {
+            Records::Lines(lines) => lines,
+            Records::Joined(_) => unreachable!("they have just been made lines"),
+        }
+    }
+}
+
+#[inline]
+fn new_line<'a>(incoming: &Incoming<'a>, part: u32) -> NewLine<'a> {
+    NewLine {
+        time: incoming.time,
+        part,
+        position: incoming.position,
+        shape: incoming.shape,
+        record: incoming.record,
+        metadata: incoming.metadata,
+        text: incoming.text,
     }
 }

@@ -31,11 +31,6 @@ pub(super) struct Packed {
 }
 
 impl Packed {
-    /// Bytes of the lines in their usual form.
-    pub(super) fn bytes(&self) -> usize {
-        self.bytes as usize
-    }
-
     /// How many lines it is.
     pub(super) fn len(&self) -> u32 {
         self.count
@@ -147,7 +142,7 @@ fn header(bytes: &[u8], at: usize) -> Option<(Head, usize)> {
 
 /// The lines as they were when they were packed; `bytes` begins with their short form.
 pub(super) fn unpack(packed: &Packed, bytes: &[u8]) -> Option<Lines> {
-    let mut all = Lines::new(packed.bytes as usize, 0);
+    let mut all = Lines::new(packed.bytes as usize);
     for (head, body) in lines(packed, bytes) {
         all.push_raw(&head, bytes.get(body..body + head.body())?);
     }
@@ -181,7 +176,7 @@ mod tests {
             ),
             behind in prop::collection::vec(any::<u8>(), 0..9),
         ) {
-            let mut before = Lines::new(1, 0);
+            let mut before = Lines::new(1);
             for (number, &(time, part, position, shape, record, metadata, text)) in lines.iter().enumerate() {
                 before.push(&NewLine {
                     // Some are newer than the one before, which is stripped then.

@@ -56,6 +56,14 @@ pub enum Role {
     Joined,
 }
 
+impl Role {
+    /// Whether a document has it in another place than among the fields.
+    #[inline]
+    pub(crate) fn is_left_out(self) -> bool {
+        matches!(self, Self::Joined | Self::Id { own: true })
+    }
+}
+
 /// One field of a shape.
 #[derive(Debug)]
 pub struct Slot {
@@ -101,6 +109,8 @@ pub struct Shape {
     has_id: bool,
     /// How preferred the name of the joined text is.
     text_rank: Option<usize>,
+    /// What stands before the joined text in a document: `,"name":"`.
+    text_head: Box<[u8]>,
 }
 
 impl Shape {
@@ -127,6 +137,12 @@ impl Shape {
     #[inline]
     pub(crate) fn text_rank(&self) -> Option<usize> {
         self.text_rank
+    }
+
+    /// What stands before the text in a document; nothing when it has none.
+    #[inline]
+    pub(crate) fn text_head(&self) -> &[u8] {
+        &self.text_head
     }
 
     fn new(names: &Names, watched: &[String], fields: &[&[u8]]) -> Option<Self> {
@@ -179,8 +195,15 @@ impl Shape {
         if all.windows(2).any(|pair| pair[0] == pair[1]) {
             return None;
         }
+        let mut text_head = Vec::new();
+        if let Some(name) = text.and_then(|(rank, _)| names.text.get(rank)) {
+            text_head.push(b',');
+            write_string(&mut text_head, name.as_bytes());
+            text_head.extend_from_slice(b":\"");
+        }
         Some(Self {
             slots: slots.into(),
+            text_head: text_head.into(),
             keys: keys.into(),
             has_id: id.is_some(),
             text_rank: text.map(|(rank, _)| rank),

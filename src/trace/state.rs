@@ -17,7 +17,7 @@ mod write;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
-pub(crate) use self::write::Writer;
+pub(crate) use self::write::{LineWriter, MOST_OF_A_LINE, Writer};
 use super::part::PartId;
 
 /// The name of the field that holds the trace id, unless a document says otherwise.
@@ -252,6 +252,29 @@ impl State {
             older,
         })
     }
+}
+
+/// The lines that a [`LineWriter`] wrote in this unit.
+pub(crate) fn lines_of(bytes: &[u8], unit: u8) -> impl Iterator<Item = LineState> {
+    let unit = UNITS.get(usize::from(unit)).copied().unwrap_or(1);
+    let mut from = Cursor { bytes, at: 0 };
+    let (mut time, mut part, mut expected) = (0i64, 0, 0u32);
+    std::iter::from_fn(move || {
+        time = time.wrapping_add(unzigzag(from.varint().ok()?));
+        let its = from.small().ok()?;
+        if its != part {
+            (part, expected) = (its, 0);
+        }
+        let position = i64::from(expected).wrapping_add(unzigzag(from.varint().ok()?)) as u32;
+        expected = position.wrapping_add(1);
+        let text = from.small().ok()?.checked_sub(1);
+        Some(LineState {
+            time: time.wrapping_mul(unit),
+            part,
+            position,
+            text,
+        })
+    })
 }
 
 struct Cursor<'a> {

@@ -1,7 +1,7 @@
 //! The open traces of one shard, and when they are sealed.
 //!
 //! Owns the order of use, the limits and the bookkeeping of bytes. Time is an argument; there is no I/O and no
-//! thread. `H` is whatever must be held until a part is written (the journal's hold on the chunk).
+//! thread. `H` is whatever must be held until what came together is written (the journal's hold on the chunk).
 //!
 //! There is one idle timeout, so the order of last use is the order of expiry, and a least-recently-used list is all
 //! that is needed: no timer per trace. The list is kept a little behind, since to move a trace in it means to look at
@@ -12,10 +12,13 @@ use std::collections::VecDeque;
 
 use lru::LruCache;
 
-use super::closed::{Closed, Content};
-use super::lines::{HEADER, Lines};
+use super::closed::Closed;
+use super::key::{Hashed, Key, Keys};
+use super::lines::HEADER;
 use super::linger::Lingering;
-use super::open::{Added, Incoming, Key, Trace};
+use super::open::{Added, Incoming, Trace};
+use super::shape::Shapes;
+use super::source::{Source, SourceId, Sources};
 use super::state::Reason;
 
 /// Traces are moved to the end of the list when they are used later than this part of the idle timeout after the last
@@ -24,6 +27,8 @@ const BEHIND: i64 = 64;
 /// How many spaces for lines are kept to be used again, and how large they may be, in bytes.
 const SPACES: usize = 256;
 const SPACE_BYTES: usize = 4096;
+/// The most that is reserved for records to come, in bytes.
+const MOST_AHEAD: usize = 4096;
 
 /// When traces are sealed. All times in µs.
 #[derive(Clone, Debug)]
@@ -46,12 +51,14 @@ pub struct Limits {
 #[derive(Debug)]
 pub struct Table<H> {
     limits: Limits,
-    open: LruCache<Key, Trace<H>, foldhash::quality::RandomState>,
+    keys: Keys,
+    sources: Sources<H>,
+    open: LruCache<Key, Trace, Hashed>,
     /// Those of the open ones that became complete since they were settled, and when.
     completed: Vec<(i64, Key)>,
-    lingering: Lingering<H>,
-    /// Space of lines that are packed now.
-    spaces: Vec<Lines>,
+    lingering: Lingering,
+    /// Space of records that are packed now.
+    spaces: Vec<Vec<u8>>,
     /// How many were settled since `take_completed`.
     newly_completed: usize,
     /// Those of the open ones that are too old, or complete without being among the lingering, as they are due.
@@ -63,13 +70,14 @@ pub struct Table<H> {
     usual: usize,
 }
 
-impl<H> Table<H> {
+impl<H: Clone> Table<H> {
     /// An empty table.
     pub fn new(limits: Limits) -> Self {
-        let open = LruCache::unbounded_with_hasher(foldhash::quality::RandomState::default());
         Self {
             limits,
-            open,
+            keys: Keys::default(),
+            sources: Sources::new(),
+            open: LruCache::unbounded_with_hasher(Hashed::default()),
             completed: Vec::new(),
             lingering: Lingering::new(),
             spaces: Vec::new(),
@@ -106,18 +114,28 @@ impl<H> Table<H> {
         self.lines
     }
 
-    /// Puts a record into its trace, opening it if need be; one that is too long opens none. `hold` is called when the
-    /// record begins a part.
-    pub fn add(&mut self, now: i64, incoming: &Incoming<'_>, hold: impl FnOnce() -> H) -> Added {
-        let size = HEADER + incoming.record.len() + incoming.metadata.len();
+    /// Records from this source come now; [`Self::end`] says that there are no more of them.
+    pub fn begin(&mut self, source: Source<H>) -> SourceId {
+        self.sources.begin(source)
+    }
+
+    /// No more records come from the source. Gives what it holds when no trace has any.
+    pub fn end(&mut self, source: SourceId) -> Option<H> {
+        self.sources.end(source)
+    }
+
+    /// Puts a record into its trace, opening it if need be; one that is too long opens none. `shapes` are those of all
+    /// records.
+    pub fn add(&mut self, shapes: &Shapes, now: i64, incoming: &Incoming<'_>) -> Added {
         let max_bytes = self.limits.max_trace_bytes;
-        if let Some(trace) = self.open.peek_mut(incoming.key) {
+        let key = self.keys.key(incoming.key);
+        if let Some(trace) = self.open.peek_mut(&key) {
             let displaced = now.saturating_sub(trace.placed) > self.limits.idle_timeout / BEHIND;
             if displaced {
                 trace.placed = now;
             }
             let before = trace.cost();
-            let added = trace.add(now, incoming, hold, max_bytes, size);
+            let added = trace.add(now, &key, incoming, &mut self.sources, shapes, max_bytes);
             let cost = trace.cost();
             self.lines += u64::from(added == Added::Kept);
             self.bytes = self.bytes + cost - before;
@@ -125,34 +143,36 @@ impl<H> Table<H> {
                 let too_old = now.saturating_sub(trace.opened) >= self.limits.max_age;
                 trace.queued = incoming.completes || too_old;
                 let (completes, queued) = (incoming.completes, trace.queued);
+                if displaced {
+                    self.open.promote(&key);
+                }
                 if completes {
-                    self.complete(now, Key::from_slice(incoming.key));
+                    self.complete(now, key);
                 } else if queued {
-                    let key = Key::from_slice(incoming.key);
                     self.due.push_front((now, Reason::MaxAge, key));
                 }
-            }
-            if displaced {
-                self.open.promote(incoming.key);
+            } else if displaced {
+                self.open.promote(&key);
             }
             return added;
         }
-        let key = Key::from_slice(incoming.key);
-        let mut trace = if let Some((due, trace)) = self.lingering.take(incoming.key) {
+        let size = HEADER + incoming.record.len() + incoming.metadata.len();
+        let (mut trace, added) = if let Some((due, mut trace)) = self.lingering.take(&key) {
             self.put_due(due, key.clone());
-            trace
+            let added = trace.add(now, &key, incoming, &mut self.sources, shapes, max_bytes);
+            (trace, added)
         } else if size > max_bytes {
             return Added::TooLong;
         } else {
-            Trace::new(now, self.space(size))
+            let space = self.space(size);
+            (Trace::new(now, incoming, &mut self.sources, space), Added::Kept)
         };
-        let added = trace.add(now, incoming, hold, max_bytes, size);
         self.lines += u64::from(added == Added::Kept);
         if incoming.completes && !trace.queued {
             trace.queued = true;
             if self.limits.linger > 0 && Lingering::takes(&key, &trace) {
                 self.newly_completed += 1;
-                self.lay(now, &key, trace);
+                self.lay(now, &key, trace, shapes);
                 return added;
             }
             self.complete(now, key.clone());
@@ -163,21 +183,25 @@ impl<H> Table<H> {
         added
     }
 
-    /// Space for the lines of a new trace, of which the first takes `size` bytes.
-    fn space(&mut self, size: usize) -> Lines {
+    /// Space for the records of a new trace, of which the first takes `size` bytes.
+    fn space(&mut self, size: usize) -> Vec<u8> {
         match self.spaces.pop() {
-            Some(lines) if lines.capacity() >= size => lines,
+            Some(space) if space.capacity() >= size => space,
             // A little more than usual, so that most traces never grow.
-            _ => Lines::new(size, self.usual + self.usual / 8),
+            _ => {
+                let usual = self.usual + self.usual / 8 + size;
+                Vec::with_capacity(usual.clamp(size, size + MOST_AHEAD))
+            }
         }
     }
 
     /// Lays a trace that is complete since then where it waits for stragglers.
-    fn lay(&mut self, since: i64, key: &Key, trace: Trace<H>) {
+    fn lay(&mut self, since: i64, key: &Key, trace: Trace, shapes: &Shapes) {
         let due = since.saturating_add(self.limits.linger);
-        let lines = self.lingering.push(key, trace, due);
-        if self.spaces.len() < SPACES && lines.capacity() <= SPACE_BYTES.min(2 * self.usual) {
-            self.spaces.push(lines.emptied());
+        let mut space = self.lingering.push(key, trace, due, shapes);
+        if self.spaces.len() < SPACES && space.capacity() <= SPACE_BYTES {
+            space.clear();
+            self.spaces.push(space);
         }
     }
 
@@ -198,17 +222,17 @@ impl<H> Table<H> {
 
     /// Lays the traces that have become complete where they wait for stragglers. Better once for all records that came
     /// together than after each: a trace that is open again costs more than one that still is.
-    pub fn settle(&mut self) {
+    pub fn settle(&mut self, shapes: &Shapes) {
         let mut completed = std::mem::take(&mut self.completed);
         self.newly_completed += completed.len();
         for (since, key) in completed.drain(..) {
             // One that was sealed for want of room in the meantime is not there any more.
-            let Some((key, trace)) = self.open.pop_entry(&*key) else {
+            let Some((key, trace)) = self.open.pop_entry(&key) else {
                 continue;
             };
             if trace.queued && Lingering::takes(&key, &trace) {
                 self.bytes -= trace.cost();
-                self.lay(since, &key, trace);
+                self.lay(since, &key, trace, shapes);
             } else {
                 if trace.queued {
                     self.put_due(since.saturating_add(self.limits.linger), key.clone());
@@ -232,8 +256,8 @@ impl<H> Table<H> {
 
     /// The next trace that must be sealed by now: complete or too old, idle, or in the way of newer ones.
     /// Call it until it gives `None`, after each chunk and at each tick.
-    pub fn next_closed(&mut self, now: i64) -> Option<Closed<'_, H>> {
-        self.settle();
+    pub fn next_closed(&mut self, shapes: &Shapes, now: i64) -> Option<Closed<'_, H>> {
+        self.settle(shapes);
         let waits = |due: i64| due > now && due - now <= self.limits.linger;
         // Of a clock that was set back nobody waits for the old time to come again.
         if self.lingering.first_due().is_some_and(|due| !waits(due)) {
@@ -245,7 +269,7 @@ impl<H> Table<H> {
             };
             // One that was sealed for want of room in the meantime is not there any more; one that was opened again
             // under the same id is not marked, and waits for its own turn.
-            let Some((key, trace)) = self.open.pop_entry(&*key) else {
+            let Some((key, trace)) = self.open.pop_entry(&key) else {
                 continue;
             };
             if trace.queued {
@@ -275,7 +299,7 @@ impl<H> Table<H> {
             && oldest.last_seen > oldest.placed
         {
             let key = key.clone();
-            if let Some(trace) = self.open.get_mut(&*key) {
+            if let Some(trace) = self.open.get_mut(&key) {
                 trace.placed = now;
                 // By a clock that was set back it would never have been.
                 trace.last_seen = trace.last_seen.min(now);
@@ -293,55 +317,52 @@ impl<H> Table<H> {
         }
     }
 
-    /// Closes all traces of which `pinned` says so of one of their holds.
-    pub fn close_holding(&mut self, mut pinned: impl FnMut(&H) -> bool) -> Vec<Closed<'static, H>> {
-        let mut all = Vec::new();
-        for (key, trace) in self.lingering.take_holding(&mut pinned) {
-            self.bytes += trace.cost();
-            all.push(self.closed(key, trace, Reason::Completed));
-        }
-        let keys: Vec<Key> = self
-            .open
-            .iter()
-            .filter(|(_, trace)| trace.holds.iter().any(&mut pinned))
-            .map(|(key, _)| key.clone())
-            .collect();
-        all.extend(keys.iter().filter_map(|key| {
-            let (key, trace) = self.open.pop_entry(&**key)?;
-            Some(self.closed(key, trace, Reason::Evicted))
-        }));
-        all
+    /// The ids of all traces of which `pinned` says so of what one of their sources holds.
+    pub fn holding(&self, pinned: impl FnMut(&H) -> bool) -> Vec<Vec<u8>> {
+        let sources = self.sources.holding(pinned);
+        let pinned = |source: SourceId| sources.get(source.0 as usize).is_some_and(|pinned| *pinned);
+        let mut ids = self.lingering.ids_with(pinned);
+        let has = |trace: &Trace| trace.parts.iter().any(|part| pinned(part.source));
+        let open = self.open.iter().filter(|(_, trace)| has(trace));
+        ids.extend(open.map(|(key, _)| key.id().to_vec()));
+        ids
     }
 
-    fn close_open(&mut self, reason: Reason) -> Option<Closed<'static, H>> {
+    /// Closes the trace of this id before it is due.
+    pub fn close(&mut self, id: &[u8]) -> Option<Closed<'_, H>> {
+        let key = self.keys.key(id);
+        if let Some((_, trace)) = self.lingering.take(&key) {
+            self.bytes += trace.cost();
+            return Some(self.closed(key, trace, Reason::Completed));
+        }
+        let (key, trace) = self.open.pop_entry(&key)?;
+        Some(self.closed(key, trace, Reason::Evicted))
+    }
+
+    fn close_open(&mut self, reason: Reason) -> Option<Closed<'_, H>> {
         let (key, trace) = self.open.pop_lru()?;
         Some(self.closed(key, trace, reason))
     }
 
     fn close_lingering(&mut self) -> Option<Closed<'_, H>> {
         let left = self.lingering.pop()?;
-        self.lines -= u64::from(left.lines());
-        self.usual = usual(self.usual, left.line_bytes());
-        Some(Closed {
-            reason: Reason::Completed,
-            content: Content::Lingered(left),
-        })
+        self.lines -= u64::from(left.count());
+        self.usual = usual(self.usual, left.record_bytes());
+        Some(Closed::lingered(left, &mut self.sources))
     }
 
     /// Of a trace that was among the open ones.
-    fn closed(&mut self, key: Key, trace: Trace<H>, reason: Reason) -> Closed<'static, H> {
+    fn closed(&mut self, key: Key, trace: Trace, reason: Reason) -> Closed<'_, H> {
         self.bytes -= trace.cost();
-        self.lines -= u64::from(trace.lines.len());
-        self.usual = usual(self.usual, trace.lines.buffer().len());
-        Closed {
-            // That it is complete says more than why it had to go.
-            reason: if trace.completed {
-                Reason::Completed
-            } else {
-                reason
-            },
-            content: Content::Open { key, trace },
-        }
+        self.lines -= u64::from(trace.count());
+        self.usual = usual(self.usual, trace.bytes());
+        // That it is complete says more than why it had to go.
+        let reason = if trace.completed {
+            Reason::Completed
+        } else {
+            reason
+        };
+        Closed::open(reason, key, trace, &mut self.sources)
     }
 }
 

@@ -297,12 +297,19 @@ mod tests {
     use bytes::Bytes;
 
     use super::*;
-    use crate::output::{Parts, Place, Text};
+    use crate::output::{Charge, Claims, Parts, Place, Text};
 
     /// A text of so many documents of 1 KiB.
     fn text(documents: usize) -> Vec<Arc<Sealed>> {
         let bytes = Bytes::from(vec![b'x'; documents << 10]);
-        let text = Text::new(bytes, true, 0, &Arc::default(), &Arc::default());
+        let claims = Claims::new(Vec::new(), documents);
+        let text = Text::new(
+            bytes,
+            true,
+            Charge::new(0, &Arc::default()),
+            claims,
+            &Arc::default(),
+        );
         let document = |at: usize| {
             let parts = Parts {
                 id: "id".into(),
@@ -312,7 +319,6 @@ mod tests {
                 lines: 1,
                 text: Arc::clone(&text),
                 place: Place::new(at << 10, (at << 10) + 50, (at + 1) << 10),
-                holds: Default::default(),
             };
             Sealed::new(parts, 1)
         };

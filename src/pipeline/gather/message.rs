@@ -17,7 +17,7 @@ use super::{Gatherer, Settings};
 use crate::hold::Hold;
 use crate::journal::Record;
 use crate::metrics::FlushReason;
-use crate::trace::{Added, Incoming, PartId, ShapeId, Single};
+use crate::trace::{Added, Incoming, PartId, ShapeId, Single, Source, SourceId};
 
 /// Bad entries of a message that go to the dead letter one by one. If there are more, the message goes there as a whole:
 /// a small payload can be made to hold millions of them, and the dead letter must not grow faster than what is received.
@@ -34,14 +34,22 @@ pub(super) struct Arrival<'a> {
     pub(super) ordinal: i64,
     /// When it is gathered.
     pub(super) now: i64,
-    /// The part of what has no chunk id.
-    pub(super) anonymous: PartId,
     pub(super) hold: &'a Hold,
+}
+
+/// What the messages of a journal record that have no chunk id have in common.
+pub(super) struct Anonymous {
+    pub(super) part: PartId,
+    /// Of their records so far.
+    pub(super) position: u32,
+    /// Of those that came under the tag of the last one.
+    pub(super) source: Option<(SourceId, Arc<str>)>,
 }
 
 /// Where a message's records come from.
 #[derive(Clone, Copy)]
 struct Origin<'a> {
+    source: SourceId,
     part: PartId,
     received: i64,
     /// When it is gathered; once for a whole journal record, since asking costs as much as a record does.
@@ -51,7 +59,7 @@ struct Origin<'a> {
 }
 
 /// The entries of a message.
-enum Source<'a> {
+enum Content<'a> {
     Plain(Entries<'a>),
     Compressed {
         compression: Compression,
@@ -73,7 +81,7 @@ struct Tally {
 }
 
 impl Gatherer {
-    pub(super) fn message(&mut self, message: &Message<'_>, arrival: Arrival<'_>, position: &mut u32) {
+    pub(super) fn message(&mut self, message: &Message<'_>, arrival: Arrival<'_>, anonymous: &mut Anonymous) {
         let Arrival {
             record, now, hold, ..
         } = arrival;
@@ -84,8 +92,8 @@ impl Gatherer {
         let fresh = known.is_none_or(|(hash, _)| self.window.insert(hash));
         let depth = self.settings.frame.depth;
         let mut entries = match message.payload(depth) {
-            Payload::Entries(entries) => Source::Plain(entries),
-            Payload::Compressed { compression, bytes } => Source::Compressed { compression, bytes },
+            Payload::Entries(entries) => Content::Plain(entries),
+            Payload::Compressed { compression, bytes } => Content::Compressed { compression, bytes },
             Payload::Opaque(_) => {
                 if fresh && !record.released {
                     self.metrics.input_records.inc();
@@ -106,7 +114,7 @@ impl Gatherer {
                 ControlFlow::Continue(())
             });
             if known.is_none() {
-                *position += count;
+                anonymous.position += count;
             }
             if !record.released {
                 self.metrics.input_records.inc_by(u64::from(count));
@@ -118,14 +126,30 @@ impl Gatherer {
             return;
         }
         let tag = self.tags.take(message.tag);
-        let mut own = 0;
         let received = record.received_us;
-        let (part, received, position) = match known {
+        let (part, received, mut position) = match known {
             // Lines of one time stand in the order in which they came, also when they came in one read.
-            Some((_, part)) => (part, received.saturating_add(arrival.ordinal), &mut own),
-            None => (arrival.anonymous, received, position),
+            Some((_, part)) => (part, received.saturating_add(arrival.ordinal), 0),
+            None => (anonymous.part, received, anonymous.position),
+        };
+        let source = match &anonymous.source {
+            Some((source, its)) if known.is_none() && *its == tag => *source,
+            _ => {
+                let source = self.table.begin(Source {
+                    part,
+                    received,
+                    tag: Arc::clone(&tag),
+                    hold: hold.clone(),
+                });
+                if known.is_none() {
+                    let before = anonymous.source.replace((source, Arc::clone(&tag)));
+                    self.end(before.map(|(source, _)| source));
+                }
+                source
+            }
         };
         let origin = Origin {
+            source,
             part,
             received,
             now,
@@ -134,31 +158,42 @@ impl Gatherer {
         };
         let mut tally = Tally::default();
         let damage = self.walk(&mut entries, |gatherer, piece| match piece {
-            Piece::Entries(entries) => gatherer.entries(entries, origin, position, &mut tally),
+            Piece::Entries(entries) => gatherer.entries(entries, origin, &mut position, &mut tally),
             Piece::TooLong => {
-                *position += 1;
+                position += 1;
                 tally.records += 1;
                 tally.too_long += 1;
                 ControlFlow::Continue(())
             }
         });
         self.account_for(&tally, damage, message.bytes, origin);
+        match known {
+            Some(_) => self.end(Some(source)),
+            None => anonymous.position = position,
+        }
         self.tags.put(tag);
+    }
+
+    /// No more records come from this source.
+    pub(super) fn end(&mut self, source: Option<SourceId>) {
+        if let Some(hold) = source.and_then(|source| self.table.end(source)) {
+            hold.confirm();
+        }
     }
 
     /// Walks the entries of a message, in one piece or in several; says what is wrong with a compressed payload.
     #[inline]
     fn walk(
         &mut self,
-        source: &mut Source<'_>,
+        content: &mut Content<'_>,
         mut each: impl FnMut(&mut Self, Piece<'_, '_>) -> ControlFlow<()>,
     ) -> Option<Damage> {
-        match source {
-            Source::Plain(entries) => {
+        match content {
+            Content::Plain(entries) => {
                 let _done = each(self, Piece::Entries(entries));
                 None
             }
-            Source::Compressed { compression, bytes } => {
+            Content::Compressed { compression, bytes } => {
                 let mut decompressor = std::mem::take(&mut self.decompressor);
                 let depth = self.settings.frame.depth;
                 let longest = longest_entry(self.settings.table.max_trace_bytes);
@@ -265,17 +300,15 @@ impl Gatherer {
         let incoming = Incoming {
             key,
             time,
-            part: origin.part,
-            received: origin.received,
+            source: origin.source,
             position,
             record: entry.record,
             metadata,
-            tag: origin.tag,
             completes: found.completes,
             shape: found.shape,
             text: found.text_in(entry.record),
         };
-        let added = self.table.add(origin.now, &incoming, || origin.hold.another());
+        let added = self.table.add(&self.shapes, origin.now, &incoming);
         if added == Added::NoRoom {
             self.aside.put(
                 Why::NoRoom { trace: key },
@@ -309,7 +342,7 @@ impl Gatherer {
             metadata,
         };
         let id = origin.part.document_id(position);
-        self.outbox.single(names, &single, id, origin.hold.another());
+        self.outbox.single(names, &single, id, origin.hold);
         self.metrics.traces_flushed[FlushReason::NoTrace].inc();
         if self.outbox.is_full() {
             self.hand_over();

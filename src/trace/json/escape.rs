@@ -180,6 +180,41 @@ fn write_escape(out: &mut Vec<u8>, byte: u8) {
     out.extend_from_slice(&[b'\\', short]);
 }
 
+/// Appends `length` bytes of the text that was written as the inside of a JSON string by [`write_escaped`]; `at` is where they
+/// begin there. Gives where they end.
+pub(crate) fn push_unescaped(out: &mut Vec<u8>, escaped: &[u8], mut at: usize, length: usize) -> usize {
+    let end = out.len() + length;
+    while out.len() < end
+        && let Some(byte) = escaped.get(at)
+    {
+        at += 1;
+        if *byte != b'\\' {
+            out.push(*byte);
+            continue;
+        }
+        let kind = escaped.get(at).copied().unwrap_or_default();
+        at += 1;
+        out.push(match kind {
+            b'n' => b'\n',
+            b't' => b'\t',
+            b'r' => b'\r',
+            b'b' => 0x08,
+            b'f' => 0x0c,
+            b'u' => {
+                let digits = escaped
+                    .get(at..at + 4)
+                    .and_then(|digits| std::str::from_utf8(digits).ok());
+                at += 4;
+                digits
+                    .and_then(|digits| u8::from_str_radix(digits, 16).ok())
+                    .unwrap_or_default()
+            }
+            other => other,
+        });
+    }
+    at
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -199,6 +234,10 @@ mod tests {
         let mut string = Vec::new();
         write_string(&mut string, text);
         assert_eq!(string, out);
+        // And back.
+        let mut unescaped = Vec::new();
+        assert_eq!(push_unescaped(&mut unescaped, &out, 1, length), out.len() - 1);
+        assert_eq!(unescaped, String::from_utf8_lossy(text).as_bytes());
         (out, length)
     }
 

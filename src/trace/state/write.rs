@@ -9,8 +9,9 @@ use super::{
     UNITS, VERSION,
 };
 
-/// Bytes of the numbers of a line: four varints of up to 10 bytes.
-const MOST_AT_ONCE: usize = 40;
+/// Bytes of the numbers of a line at the most: four varints of up to 10 bytes.
+pub(crate) const MOST_OF_A_LINE: usize = 40;
+const MOST_AT_ONCE: usize = MOST_OF_A_LINE;
 
 /// Writes a state into a scratch buffer, and its text form behind a document.
 pub(crate) struct Writer<'a> {
@@ -74,6 +75,13 @@ impl<'a> Writer<'a> {
         self.out.push(self.unit as u8);
     }
 
+    /// The lines as a [`LineWriter`] has written them, in this unit.
+    pub(crate) fn written_lines(&mut self, count: u32, unit: u8, lines: &[u8]) {
+        put(self.out, u64::from(count));
+        self.out.push(unit);
+        self.out.extend_from_slice(lines);
+    }
+
     /// `expected` is the position that follows the last line of the same part.
     pub(crate) fn line(&mut self, line: &LineState, expected: u32) {
         let time = in_unit(line.time, self.unit);
@@ -105,6 +113,76 @@ impl<'a> Writer<'a> {
     }
 }
 
+/// Writes the lines of a state one by one as they come, in order: each part's lines behind those of the part before.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct LineWriter {
+    unit: u8,
+    /// In that unit.
+    last_time: i64,
+    expected: u32,
+}
+
+impl LineWriter {
+    /// In the unit that this time needs.
+    #[inline]
+    pub(crate) fn new(time: i64) -> Self {
+        Self {
+            unit: unit_of(time) as u8,
+            last_time: 0,
+            expected: 0,
+        }
+    }
+
+    /// The number of the unit of time.
+    pub(crate) fn unit(&self) -> u8 {
+        self.unit
+    }
+
+    /// Whether this time is no whole number in the unit.
+    #[inline]
+    pub(crate) fn is_too_coarse(&self, time: i64) -> bool {
+        usize::from(self.unit) < UNITS.len() - 1 && unit_of(time) > usize::from(self.unit)
+    }
+
+    /// What comes now is of another part.
+    #[inline]
+    pub(crate) fn begin_part(&mut self) {
+        self.expected = 0;
+    }
+
+    /// The position that follows the last line of the part.
+    #[inline]
+    pub(crate) fn expected(&self) -> u32 {
+        self.expected
+    }
+
+    /// Writes a line; gives its length.
+    #[inline]
+    pub(crate) fn write(
+        &mut self,
+        out: &mut [u8; MOST_OF_A_LINE],
+        time: i64,
+        part: u32,
+        position: u32,
+        text: Option<u32>,
+    ) -> usize {
+        let time = in_unit(time, usize::from(self.unit));
+        let numbers = [
+            zigzag(time.wrapping_sub(self.last_time)),
+            u64::from(part),
+            zigzag(i64::from(position) - i64::from(self.expected)),
+            text.map_or(0, |length| u64::from(length) + 1),
+        ];
+        self.last_time = time;
+        self.expected = position.wrapping_add(1);
+        let mut at = 0;
+        for number in numbers {
+            put_number(out, &mut at, number);
+        }
+        at
+    }
+}
+
 fn put(out: &mut Vec<u8>, mut value: u64) {
     while value >= 0x80 {
         out.push(value as u8 | 0x80);
@@ -118,15 +196,20 @@ fn put(out: &mut Vec<u8>, mut value: u64) {
 fn put_all<const N: usize>(out: &mut Vec<u8>, numbers: [u64; N]) {
     let mut bytes = [0; MOST_AT_ONCE];
     let mut at = 0;
-    for mut number in numbers {
-        while number >= 0x80 {
-            put_byte(&mut bytes, &mut at, number as u8 | 0x80);
-            number >>= 7;
-        }
-        put_byte(&mut bytes, &mut at, number as u8);
+    for number in numbers {
+        put_number(&mut bytes, &mut at, number);
     }
     out.extend_from_slice(&bytes);
     out.truncate(out.len() - MOST_AT_ONCE + at);
+}
+
+#[inline]
+fn put_number(bytes: &mut [u8; MOST_AT_ONCE], at: &mut usize, mut number: u64) {
+    while number >= 0x80 {
+        put_byte(bytes, at, number as u8 | 0x80);
+        number >>= 7;
+    }
+    put_byte(bytes, at, number as u8);
 }
 
 #[inline]

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
-use super::{Gathered, Line, Names, PartId, PartInfo, Reason, Renderer, Shapes, Span};
+use super::{Content, Gathered, Line, Names, PartId, PartInfo, Reason, Renderer, Shapes, Span};
 
 /// A record as MessagePack.
 pub(super) fn record(json: &Value) -> Vec<u8> {
@@ -58,21 +58,23 @@ pub(super) fn render(key: &str, parts: &[TestPart], reason: Reason, sealed_at: i
             });
         }
     }
-    let mut tags: Vec<_> = parts.iter().map(|part| tag(part.tag)).collect();
+    let mut tags: Vec<_> = parts.iter().map(|part| part.tag).collect();
     tags.sort_unstable();
     tags.dedup();
-    let mut trace = Gathered {
+    let trace = Gathered {
         key: key.as_bytes(),
         parts: &infos,
-        buffer: &buffer,
-        lines: &mut lines,
-        tags: &tags,
+        tags: tags.into(),
         reason,
         sealed_at,
+        content: Content::Lines {
+            buffer: &buffer,
+            lines: &mut lines,
+        },
     };
     let mut out = Vec::new();
     let shapes = Shapes::new(Names::default(), Vec::new());
-    Renderer::default().trace(&mut out, &Names::default(), &shapes, &mut trace, |_, _| ());
+    Renderer::default().trace(&mut out, &Names::default(), &shapes, trace, |_, _| ());
     out
 }
 

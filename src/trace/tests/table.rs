@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use super::super::{Added, Incoming, Limits, Scratch, Table};
+use super::super::{Added, Content, Incoming, Limits, Scratch, Source, SourceId, Table};
 use super::*;
 
 const SECOND: i64 = 1_000_000;
@@ -20,16 +20,23 @@ fn limits() -> Limits {
 
 struct Fixture {
     table: Table<u64>,
-    holds: u64,
-    tag: Arc<str>,
+    shapes: Shapes,
+    /// Sources that have begun; each holds its number.
+    sources: u64,
+    /// The last of them, and its part.
+    source: Option<(u8, SourceId)>,
+    /// What documents have got, and what was given back.
+    claims: Vec<u64>,
 }
 
 impl Fixture {
     fn new(limits: Limits) -> Self {
         Self {
             table: Table::new(limits),
-            holds: 0,
-            tag: tag("app"),
+            shapes: Shapes::new(Names::default(), Vec::new()),
+            sources: 0,
+            source: None,
+            claims: Vec::new(),
         }
     }
 
@@ -39,34 +46,77 @@ impl Fixture {
 
     fn add_text(&mut self, now: i64, key: &str, part: u8, completes: bool, len: usize) -> Added {
         let record = record(&json!({"traceId": key, "message": "x".repeat(len)}));
+        let source = self.source(part, now);
         let incoming = Incoming {
             key: key.as_bytes(),
             time: now,
-            part: PartId([part; 12]),
-            received: now,
+            source,
             position: now as u32,
             record: &record,
             metadata: b"",
-            tag: &self.tag,
             completes,
             shape: None,
             text: None,
         };
-        let holds = &mut self.holds;
-        self.table.add(now, &incoming, || {
-            *holds += 1;
-            *holds
-        })
+        self.table.add(&self.shapes, now, &incoming)
+    }
+
+    /// The last source, if it is of this part, or else a new one.
+    fn source(&mut self, part: u8, now: i64) -> SourceId {
+        match self.source {
+            Some((last, source)) if last == part => source,
+            _ => {
+                self.end_source();
+                self.sources += 1;
+                let source = self.table.begin(Source {
+                    part: PartId([part; 12]),
+                    received: now,
+                    tag: tag("app"),
+                    hold: self.sources,
+                });
+                self.source = Some((part, source));
+                source
+            }
+        }
+    }
+
+    fn end_source(&mut self) {
+        let last = self.source.take();
+        self.claims
+            .extend(last.and_then(|(_, source)| self.table.end(source)));
     }
 
     fn closed(&mut self, now: i64) -> Vec<(String, Reason, u32)> {
         let mut all = Vec::new();
-        while let Some(closed) = self.table.next_closed(now) {
+        while let Some(closed) = self.table.next_closed(&self.shapes, now) {
             let key = String::from_utf8(closed.key().to_vec()).unwrap();
             all.push((key, closed.reason, closed.lines()));
-            assert!(!closed.into_holds().is_empty());
+            closed.leave(1, |claim| self.claims.push(claim));
         }
         all
+    }
+
+    /// Nothing is left, and whatever was held has been given to somebody.
+    fn is_even(&mut self) {
+        self.end_source();
+        assert_eq!(
+            (self.table.len(), self.table.bytes(), self.table.lines()),
+            (0, 0, 0)
+        );
+        self.claims.sort_unstable();
+        self.claims.dedup();
+        assert!(
+            self.claims.iter().copied().eq(1..=self.sources),
+            "{:?}",
+            self.claims
+        );
+    }
+}
+
+fn lines_in(gathered: &Gathered<'_>) -> usize {
+    match &gathered.content {
+        Content::Lines { lines, .. } => lines.len(),
+        Content::Joined(view) => view.count as usize,
     }
 }
 
@@ -78,10 +128,8 @@ fn a_complete_trace_waits_for_stragglers() {
     assert_eq!(f.closed(SECOND), []);
     assert_eq!(f.add(SECOND, "a", 2, false), Added::Kept);
     assert_eq!(f.closed(SECOND + 10), [("a".into(), Reason::Completed, 3)]);
-    assert_eq!(
-        (f.table.len(), f.table.bytes(), f.table.lines(), f.holds),
-        (0, 0, 0, 2)
-    );
+    assert_eq!(f.sources, 2);
+    f.is_even();
 }
 
 #[test]
@@ -139,8 +187,8 @@ fn a_trace_beyond_its_bytes_keeps_its_first_lines() {
     assert_eq!(&added[3..], [Added::NoRoom; 3]);
     let mut closed = f.table.close_any(Reason::Shutdown).unwrap();
     let mut scratch = Scratch::default();
-    let (gathered, twice) = closed.gathered(9, &mut scratch);
-    assert_eq!((gathered.lines.len(), gathered.parts[0].total, twice), (3, 6, 0));
+    let (gathered, twice) = closed.gathered(&f.shapes, 9, &mut scratch);
+    assert_eq!((lines_in(&gathered), gathered.parts[0].total, twice), (3, 6, 0));
 }
 
 #[test]
@@ -156,8 +204,8 @@ fn a_record_beyond_the_bytes_of_a_trace_opens_none_and_is_counted_in_one_that_is
     assert_eq!(f.add_text(1, "a", 1, false, 500), Added::TooLong);
     let mut closed = f.table.close_any(Reason::Shutdown).unwrap();
     let mut scratch = Scratch::default();
-    let (gathered, _) = closed.gathered(9, &mut scratch);
-    assert_eq!((gathered.lines.len(), gathered.parts[0].total), (1, 2));
+    let (gathered, _) = closed.gathered(&f.shapes, 9, &mut scratch);
+    assert_eq!((lines_in(&gathered), gathered.parts[0].total), (1, 2));
 }
 
 #[test]
@@ -168,13 +216,16 @@ fn a_chunk_that_came_twice_is_in_it_once() {
     }
     let mut closed = f.table.close_any(Reason::Idle).unwrap();
     let mut scratch = Scratch::default();
-    let (gathered, twice) = closed.gathered(9, &mut scratch);
-    assert_eq!((gathered.lines.len(), gathered.parts.len(), twice), (2, 2, 1));
+    let (gathered, twice) = closed.gathered(&f.shapes, 9, &mut scratch);
+    assert_eq!((lines_in(&gathered), gathered.parts.len(), twice), (2, 2, 1));
+    drop(gathered);
+    closed.leave(1, |claim| f.claims.push(claim));
     assert_eq!(
-        closed.into_holds().len(),
-        3,
+        f.claims,
+        [1, 2, 3],
         "the hold of the second reception is given back too"
     );
+    f.is_even();
 }
 
 #[test]
@@ -183,15 +234,20 @@ fn traces_that_pin_something_can_be_closed_at_once() {
     for (now, key, part) in [(0, "a", 1), (1, "b", 2), (2, "a", 3), (3, "c", 4)] {
         assert_eq!(f.add(now, key, part, false), Added::Kept);
     }
-    let mut closed: Vec<_> = f
-        .table
-        .close_holding(|hold| *hold <= 2)
-        .into_iter()
-        .map(|closed| closed.lines())
-        .collect();
-    closed.sort_unstable();
-    assert_eq!(closed, [1, 2]);
+    assert_eq!(f.add(4, "d", 2, true), Added::Kept);
+    f.table.settle(&f.shapes);
+    // The second source of part 2 is the fifth.
+    let mut pinning = f.table.holding(|hold| matches!(hold, 1 | 2 | 5));
+    pinning.sort_unstable();
+    assert_eq!(pinning, [b"a", b"b", b"d"]);
+    for id in pinning {
+        let closed = f.table.close(&id).unwrap();
+        assert_eq!(closed.lines(), if id == b"a" { 2 } else { 1 });
+        closed.leave(1, |claim| f.claims.push(claim));
+    }
     assert_eq!(f.table.len(), 1);
+    assert_eq!(f.closed(60 * SECOND), [("c".into(), Reason::Idle, 1)]);
+    f.is_even();
 }
 
 #[test]
@@ -200,17 +256,17 @@ fn a_straggler_takes_its_trace_out_and_the_others_wait_on() {
     for (now, key) in [(0, "a"), (10, "b"), (20, "c")] {
         assert_eq!(f.add(now, key, 1, false), Added::Kept);
         assert_eq!(f.add(now, key, 1, true), Added::Kept);
-        f.table.settle();
+        f.table.settle(&f.shapes);
     }
     let bytes = f.table.bytes();
     assert_eq!(f.add(30, "b", 2, false), Added::Kept);
     assert!(f.table.bytes() > bytes);
-    assert_eq!((f.table.len(), f.table.lines(), f.holds), (3, 7, 4));
+    assert_eq!((f.table.len(), f.table.lines(), f.sources), (3, 7, 2));
     // It is due when it was, not a linger after the straggler.
     assert_eq!(f.closed(SECOND + 5), [("a".into(), Reason::Completed, 2)]);
     assert_eq!(f.closed(SECOND + 15), [("b".into(), Reason::Completed, 3)]);
     assert_eq!(f.closed(SECOND + 25), [("c".into(), Reason::Completed, 2)]);
-    assert_eq!((f.table.len(), f.table.bytes(), f.table.lines()), (0, 0, 0));
+    f.is_even();
 }
 
 #[test]
@@ -220,7 +276,7 @@ fn many_linger_and_each_is_found() {
     for n in 0..20_000 {
         assert_eq!(f.add(n, &key(n), 1, true), Added::Kept);
         if n % 7 == 0 {
-            f.table.settle();
+            f.table.settle(&f.shapes);
         }
     }
     // Those that are forgotten by the index are opened a second time; there are few of them.
@@ -238,7 +294,7 @@ fn many_linger_and_each_is_found() {
     f.table.rest();
     let now = 60 * SECOND;
     assert_eq!(f.add(now, "a", 1, true), Added::Kept);
-    f.table.settle();
+    f.table.settle(&f.shapes);
     f.table.rest();
     assert_eq!(f.add(now, "a", 2, false), Added::Kept);
     assert_eq!(f.closed(now + SECOND), [("a".into(), Reason::Completed, 2)]);

@@ -230,18 +230,20 @@ fn a_cut_part_is_made_whole_by_one_who_kept_it() {
         metadata: Span::default(),
         text: None,
     };
-    let mut cut = Gathered {
+    let cut = Gathered {
         key: b"t",
         parts: &[info],
-        buffer: &whole.records[0].1,
-        lines: &mut [line],
-        tags: &[tag("app")],
+        tags: vec!["app"].into(),
         reason: Reason::Idle,
         sealed_at: 20,
+        content: Content::Lines {
+            buffer: &whole.records[0].1,
+            lines: &mut [line],
+        },
     };
     let mut out = Vec::new();
     let shapes = Shapes::new(Names::default(), Vec::new());
-    Renderer::default().trace(&mut out, &Names::default(), &shapes, &mut cut, |_, _| ());
+    Renderer::default().trace(&mut out, &Names::default(), &shapes, cut, |_, _| ());
     assert_eq!(value(&out)["windrow"]["truncated"], 2);
     let document = value(&joined(&out, &full));
     assert_eq!(document["message"], "line 0\nline 1\nline 2");

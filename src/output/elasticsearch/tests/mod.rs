@@ -22,7 +22,7 @@ use tokio_util::sync::CancellationToken;
 use super::*;
 use crate::hold::Held;
 use crate::output::dead_letter::{self, DeadLetter};
-use crate::output::{Account, Parts as SealedParts, Place, Text};
+use crate::output::{Account, Charge, Claims, Parts as SealedParts, Place, Text};
 use crate::trace::{NotOurs, Union};
 
 /// 2026-11-21T09:20:00Z
@@ -148,15 +148,16 @@ impl Running {
         let release = move |_| *confirmed.0.lock().unwrap().entry(name.clone()).or_default() += 1;
         let json = json.to_string();
         let place = Place::new(0, 0, json.len());
+        let claims = Claims::new(vec![Held::begin(1, 1, Arc::new(release))], 1);
+        let charge = Charge::new(0, &Arc::default());
         let parts = SealedParts {
             id: id.into(),
             is_trace,
             first_ns,
             last_ns: first_ns,
             lines: 1,
-            text: Text::new(json.into(), false, 0, &Arc::default(), &self.account),
+            text: Text::new(json.into(), false, charge, claims, &self.account),
             place,
-            holds: std::iter::once(Held::begin(1, 1, Arc::new(release))).collect(),
         };
         self.account.in_flight.fetch_add(1, Relaxed);
         Sealed::new(parts, 1)

@@ -1,0 +1,413 @@
+//! The records of a trace as its document has them, joined as they come: for as long as all are of one shape, each is
+//! newer than the one before, and none has metadata. Nearly all traces are like that.
+//!
+//! Owns the joined text, the state of the lines, and the newest record, from which the document has all other fields.
+//! Nothing that is not needed for the document is kept. When a record comes that does not fit, the trace goes on as
+//! `lines`, with what is left of its records.
+//!
+//! ```text
+//! buffer:  state of the lines, and room for more of it | joined text, escaped | newest record
+//! packed:  state of the lines | joined text, escaped | values of the fields
+//! ```
+
+use super::json::{self, Head as Value, push_unescaped, write_escaped};
+use super::lines::{HEADER, Head, Lines, NO_TEXT, NewLine, Span};
+use super::shape::{Role, Shape, ShapeId, Shapes, Slot};
+use super::state::{LineWriter, MOST_OF_A_LINE, lines_of};
+
+/// Room for the state of the lines of most traces.
+const AREA: usize = 64;
+/// A trace that takes more goes on as lines: places in the buffer have 32 bits.
+const MOST: usize = 1 << 30;
+
+/// See above.
+#[derive(Debug)]
+pub(super) struct Joined {
+    buffer: Vec<u8>,
+    /// Where the text begins, and where it ends.
+    area: u32,
+    text_end: u32,
+    /// Where the newest record has its text.
+    text_in_newest: Span,
+    /// The newest record is there as the values of its fields only.
+    values: bool,
+    about: About,
+}
+
+/// What is known of them besides their bytes.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct About {
+    pub(super) shape: ShapeId,
+    pub(super) count: u32,
+    /// Event times of the first and of the last, Unix ns.
+    pub(super) first: i64,
+    pub(super) last: i64,
+    writer: LineWriter,
+    /// Bytes of the state.
+    state: u32,
+    /// Bytes of all records as they came, with the headers that lines have.
+    received: usize,
+}
+
+/// All that a document needs of them.
+#[derive(Clone, Copy, Debug)]
+pub struct View<'a> {
+    pub(super) shape: ShapeId,
+    pub(super) count: u32,
+    pub(super) first: i64,
+    pub(super) last: i64,
+    /// Number of the unit of time in the state.
+    pub(super) unit: u8,
+    pub(super) state: &'a [u8],
+    /// The inside of a JSON string.
+    pub(super) text: &'a [u8],
+    pub(super) newest: Newest<'a>,
+}
+
+/// The record from which the document has its fields.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Newest<'a> {
+    Record(&'a [u8]),
+    /// Of the fields that the document has, in the order of the shape.
+    Values(&'a [u8]),
+}
+
+impl Joined {
+    /// With the first record; `None` when it is not one for here. `buffer` is empty.
+    #[inline]
+    pub(super) fn begin(buffer: Vec<u8>, line: &NewLine<'_>) -> Result<Self, Vec<u8>> {
+        let Some(shape) = line.shape.filter(|_| line.metadata.is_empty()) else {
+            return Err(buffer);
+        };
+        let mut joined = Self {
+            buffer,
+            area: AREA as u32,
+            text_end: AREA as u32,
+            text_in_newest: Span::default(),
+            values: false,
+            about: About {
+                shape,
+                count: 0,
+                first: line.time,
+                last: line.time,
+                writer: LineWriter::new(line.time),
+                state: 0,
+                received: 0,
+            },
+        };
+        joined.buffer.extend_from_slice(&[0; AREA]);
+        joined.push(line);
+        Ok(joined)
+    }
+
+    /// Takes the next record in; `false` when it is not one for here. `begins_part`: none of its part has come before;
+    /// then `later` says whether the part was received later than the one before.
+    #[inline]
+    pub(super) fn add(&mut self, line: &NewLine<'_>, begins_part: bool, later: bool) -> bool {
+        let About { writer, last, .. } = &mut self.about;
+        let behind = if begins_part {
+            writer.begin_part();
+            later
+        } else {
+            line.position >= writer.expected()
+        };
+        let newer = line.time > *last || (line.time == *last && behind);
+        if line.shape != Some(self.about.shape)
+            || !newer
+            || !line.metadata.is_empty()
+            || self.buffer.len() > MOST
+            || line.record.len() > MOST
+        {
+            return false;
+        }
+        self.push(line);
+        true
+    }
+
+    #[inline]
+    fn push(&mut self, line: &NewLine<'_>) {
+        let size = HEADER + line.record.len();
+        self.buffer.truncate(self.text_end as usize);
+        if self.about.state as usize + MOST_OF_A_LINE > self.area as usize {
+            self.widen(self.area as usize);
+        }
+        let spare = self.buffer.capacity() - self.buffer.len();
+        if spare < 2 * size {
+            // Half again instead of twice: open traces are most of the memory.
+            self.buffer.reserve_exact((2 * size).max(self.buffer.len() / 2));
+        }
+        let text = line.text.map(|text| {
+            if self.about.count > 0 {
+                self.buffer.extend_from_slice(b"\\n");
+            }
+            let length = write_escaped(&mut self.buffer, text.of(line.record));
+            self.text_in_newest = text;
+            length as u32
+        });
+        self.text_end = self.buffer.len() as u32;
+        self.buffer.extend_from_slice(line.record);
+        if self.about.writer.is_too_coarse(line.time) {
+            self.refine(line.time);
+        }
+        let about = &mut self.about;
+        let at = about.state as usize;
+        if let Some(room) = self.buffer.get_mut(at..at + MOST_OF_A_LINE)
+            && let Some(room) = room.first_chunk_mut()
+        {
+            about.state += about
+                .writer
+                .write(room, line.time, line.part, line.position, text) as u32;
+        }
+        about.count += 1;
+        about.last = line.time;
+        about.received += size;
+        self.values = false;
+    }
+
+    /// Makes room for so many bytes more of state.
+    #[cold]
+    fn widen(&mut self, more: usize) {
+        let at = self.about.state as usize;
+        self.buffer.splice(at..at, std::iter::repeat_n(0, more));
+        self.area += more as u32;
+        self.text_end += more as u32;
+    }
+
+    /// Writes the state again, in a smaller unit of time, in which this time is a whole number.
+    #[cold]
+    fn refine(&mut self, time: i64) {
+        let About { writer, state, .. } = self.about;
+        let mut finer = LineWriter::new(time);
+        let mut bytes = Vec::new();
+        let mut part = 0;
+        let lines = lines_of(
+            self.buffer.get(..state as usize).unwrap_or_default(),
+            writer.unit(),
+        );
+        for line in lines {
+            if line.part != part {
+                part = line.part;
+                finer.begin_part();
+            }
+            let mut room = [0; MOST_OF_A_LINE];
+            let length = finer.write(&mut room, line.time, line.part, line.position, line.text);
+            bytes.extend_from_slice(room.get(..length).unwrap_or_default());
+        }
+        // A part that has begun and has no line yet is one for this writer, too.
+        if writer.expected() == 0 {
+            finer.begin_part();
+        }
+        self.about.writer = finer;
+        let missing = (bytes.len() + MOST_OF_A_LINE).saturating_sub(self.area as usize);
+        if missing > 0 {
+            self.widen(missing);
+        }
+        self.about.state = bytes.len() as u32;
+        if let Some(place) = self.buffer.get_mut(..bytes.len()) {
+            place.copy_from_slice(&bytes);
+        }
+    }
+
+    pub(super) fn count(&self) -> u32 {
+        self.about.count
+    }
+
+    /// Bytes of all records as they came, with the headers that lines have.
+    pub(super) fn received(&self) -> usize {
+        self.about.received
+    }
+
+    pub(super) fn buffer(&self) -> &Vec<u8> {
+        &self.buffer
+    }
+
+    fn text(&self) -> &[u8] {
+        let place = self.area as usize..self.text_end as usize;
+        self.buffer.get(place).unwrap_or_default()
+    }
+
+    fn newest(&self) -> &[u8] {
+        self.buffer.get(self.text_end as usize..).unwrap_or_default()
+    }
+
+    pub(super) fn view(&self) -> View<'_> {
+        let state = self.buffer.get(..self.about.state as usize).unwrap_or_default();
+        let newest = match self.values {
+            false => Newest::Record(self.newest()),
+            true => Newest::Values(self.newest()),
+        };
+        self.about.view(state, self.text(), newest)
+    }
+
+    /// Appends the packed form to `out`. Gives what is needed to read it besides, and the buffer.
+    pub(super) fn pack(self, shapes: &Shapes, out: &mut Vec<u8>) -> (Packed, Vec<u8>) {
+        out.extend_from_slice(self.buffer.get(..self.about.state as usize).unwrap_or_default());
+        out.extend_from_slice(self.text());
+        if self.values {
+            out.extend_from_slice(self.newest());
+        } else if let Some(shape) = shapes.get(self.about.shape) {
+            push_values(out, shape, self.newest());
+        }
+        let packed = Packed {
+            text: self.text_end - self.area,
+            about: self.about,
+        };
+        (packed, self.buffer)
+    }
+
+    /// Makes lines of it: `key` is the id of the trace.
+    pub(super) fn into_lines(self, shapes: &Shapes, key: &[u8]) -> Lines {
+        let shape = shapes.get(self.about.shape);
+        let mut lines = Lines::new(self.buffer.len());
+        let state = self.buffer.get(..self.about.state as usize).unwrap_or_default();
+        let escaped = self.text();
+        let (mut at, mut text) = (0, Vec::new());
+        for (number, line) in (1..).zip(lines_of(state, self.about.writer.unit())) {
+            text.clear();
+            if let Some(length) = line.text {
+                if number > 1 {
+                    at += b"\\n".len();
+                }
+                at = push_unescaped(&mut text, escaped, at, length as usize);
+            }
+            let text_len = line.text.map_or(NO_TEXT, |_| text.len() as u32);
+            let mut head = Head {
+                time: line.time,
+                part: line.part,
+                position: line.position,
+                shape: ShapeId::to_u32(Some(self.about.shape)),
+                record: 0,
+                metadata: 0,
+                text: Span { at: 0, len: text_len },
+            };
+            if number < self.about.count {
+                lines.push_raw(&head, &text);
+                continue;
+            }
+            let rebuilt;
+            let record = if self.values {
+                let text = line.text.map(|_| text.as_slice());
+                rebuilt = rebuild(shape.map_or(&[], Shape::slots), key, text, self.newest());
+                head.text.at = rebuilt.1;
+                &rebuilt.0
+            } else {
+                // It may have been replaced where it was no UTF-8.
+                let as_it_came = self.newest();
+                if line.text.is_some() {
+                    head.text = self.text_in_newest;
+                }
+                as_it_came
+            };
+            head.record = record.len() as u32;
+            lines.push_raw(&head, record);
+        }
+        lines.set_received(self.about.received);
+        lines
+    }
+}
+
+impl About {
+    fn view<'a>(&self, state: &'a [u8], text: &'a [u8], newest: Newest<'a>) -> View<'a> {
+        View {
+            shape: self.shape,
+            count: self.count,
+            first: self.first,
+            last: self.last,
+            unit: self.writer.unit(),
+            state,
+            text,
+            newest,
+        }
+    }
+}
+
+/// What is needed besides the bytes of the packed form.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Packed {
+    text: u32,
+    about: About,
+}
+
+impl Packed {
+    pub(super) fn count(&self) -> u32 {
+        self.about.count
+    }
+
+    /// Of the bytes of the packed form, and nothing behind them.
+    pub(super) fn view<'a>(&self, bytes: &'a [u8]) -> View<'a> {
+        let (state, rest) = bytes
+            .split_at_checked(self.about.state as usize)
+            .unwrap_or_default();
+        let (text, values) = rest.split_at_checked(self.text as usize).unwrap_or_default();
+        self.about.view(state, text, Newest::Values(values))
+    }
+
+    /// As it was, but that the newest record is only the values of its fields.
+    pub(super) fn unpack(&self, bytes: &[u8]) -> Joined {
+        let mut buffer = Vec::with_capacity(bytes.len() + AREA);
+        let View {
+            state, text, newest, ..
+        } = self.view(bytes);
+        let area = (state.len() + MOST_OF_A_LINE).max(AREA);
+        buffer.extend_from_slice(state);
+        buffer.resize(area, 0);
+        buffer.extend_from_slice(text);
+        let text_end = buffer.len() as u32;
+        if let Newest::Values(values) = newest {
+            buffer.extend_from_slice(values);
+        }
+        Joined {
+            buffer,
+            area: area as u32,
+            text_end,
+            text_in_newest: Span::default(),
+            values: true,
+            about: self.about,
+        }
+    }
+}
+
+/// Appends the values of those fields that a document has under their names.
+fn push_values(out: &mut Vec<u8>, shape: &Shape, record: &[u8]) {
+    let Some((Value::Map(_), mut at)) = json::head(record, 0) else {
+        return;
+    };
+    for slot in shape.slots() {
+        let Some(value) = json::after_scalar(record, at) else {
+            return;
+        };
+        let Some(end) = json::end_of(record, value) else {
+            return;
+        };
+        if !slot.role().is_left_out() {
+            out.extend_from_slice(record.get(value..end).unwrap_or_default());
+        }
+        at = end;
+    }
+}
+
+/// The record of these values, and where it has its text.
+fn rebuild(slots: &[Slot], key: &[u8], text: Option<&[u8]>, values: &[u8]) -> (Vec<u8>, u32) {
+    use forward_protocol::msgpack::{write_map_len, write_str};
+    let mut record = Vec::with_capacity(values.len() + key.len() + 256);
+    let mut text_at = 0;
+    let mut at = 0;
+    write_map_len(&mut record, slots.len() as u32);
+    for slot in slots {
+        write_str(&mut record, slot.name());
+        match slot.role() {
+            Role::Id { own: true } => write_str(&mut record, key),
+            Role::Joined => {
+                let text = text.unwrap_or_default();
+                write_str(&mut record, text);
+                text_at = (record.len() - text.len()) as u32;
+            }
+            _ => {
+                let end = json::end_of(values, at).unwrap_or(values.len());
+                record.extend_from_slice(values.get(at..end).unwrap_or_default());
+                at = end;
+            }
+        }
+    }
+    (record, text_at)
+}
