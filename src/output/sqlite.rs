@@ -6,7 +6,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use rusqlite::{Connection, OpenFlags, OptionalExtension, params};
@@ -158,18 +158,18 @@ impl Writer {
                 for document in documents {
                     // Rendered as JSON text, so it is UTF-8 throughout.
                     let json = String::from_utf8_lossy(document.json());
-                    done.lines += u64::from(document.lines);
+                    done.lines += u64::from(document.lines());
                     done.bytes += json.len() as u64;
-                    if create.execute(params![now, document.first_ns, &*document.id, json])? == 1 {
+                    if create.execute(params![now, document.first_ns(), document.id(), json])? == 1 {
                         done.created += 1;
                         continue;
                     }
-                    if !document.is_trace {
+                    if !document.is_trace() {
                         done.unchanged += 1;
                         joined(document, 0);
                         continue;
                     }
-                    let existing: String = find.query_row([&*document.id], |row| row.get(0))?;
+                    let existing: String = find.query_row([document.id()], |row| row.get(0))?;
                     match union(existing.as_bytes(), document.json()) {
                         Ok(Union::Same) => {
                             done.unchanged += 1;
@@ -180,7 +180,7 @@ impl Writer {
                             new_lines,
                         }) => {
                             let merged = String::from_utf8_lossy(&merged);
-                            replace.execute(params![&*document.id, merged, document.first_ns])?;
+                            replace.execute(params![document.id(), merged, document.first_ns()])?;
                             done.merged += 1;
                             joined(document, new_lines);
                         }
@@ -263,16 +263,16 @@ pub fn run(
             batch.extend(more);
         }
         let began = SystemTime::now();
-        let mut dead: HashSet<*const Sealed> = HashSet::new();
-        let mut met: HashMap<*const Sealed, u32> = HashMap::new();
+        let mut dead: HashSet<_> = HashSet::new();
+        let mut met: HashMap<_, u32> = HashMap::new();
         loop {
-            let documents = batch.iter().map(|document| &**document);
+            let documents = batch.iter();
             let mut reject = |document: &Sealed, why: &NotOurs| {
                 observer.rejected(document, why);
-                dead.insert(std::ptr::from_ref(document));
+                dead.insert(document.key());
             };
             let mut joined = |document: &Sealed, new_lines| {
-                met.insert(std::ptr::from_ref(document), new_lines);
+                met.insert(document.key(), new_lines);
             };
             match writer.write(documents, &mut reject, &mut joined) {
                 Ok(done) => {
@@ -289,7 +289,7 @@ pub fn run(
             }
         }
         for document in &batch {
-            let at = Arc::as_ptr(document);
+            let at = document.key();
             if dead.contains(&at) {
                 document.confirm_dead(id);
             } else {

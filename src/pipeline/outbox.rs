@@ -12,15 +12,15 @@ use tokio::sync::mpsc::error::TrySendError;
 
 use crate::brake::{Brake, Free};
 use crate::hold::Hold;
-use crate::output::{Account, Batch, Charge, Claims, Framing, Parts, Place, Sealed, Text, document_id};
-use crate::trace::{Closed, Extent, Names, Renderer, Scratch, Shapes, Single};
+use crate::output::{Account, Batch, Charge, Framing, Place, Row, Text, push_document_id};
+use crate::trace::{Closed, Extent, Names, PartId, Renderer, Scratch, Shapes, Single};
 
 /// Documents are handed on when they take this many bytes...
 const BATCH_BYTES: usize = 1 << 20;
 /// ... or when the oldest of them has waited for so long (µs): few large batches cost less than many small ones.
 const BATCH_AGE: i64 = 50_000;
 /// What a document takes besides its text.
-const DOCUMENT_OVERHEAD: usize = 320;
+const DOCUMENT_OVERHEAD: usize = 160;
 
 pub(super) struct Outbox {
     outputs: Vec<mpsc::Sender<Batch>>,
@@ -32,21 +32,15 @@ pub(super) struct Outbox {
     renderer: Renderer,
     scratch: Scratch,
     text: Vec<u8>,
-    rendered: Vec<Rendered>,
+    /// The ids of the documents in it.
+    ids: String,
+    rows: Vec<Row>,
+    lines: u64,
     /// Claims on the journal records that they were made of.
     claims: Vec<Hold>,
     /// The number of the batch that is rendered.
     batch: u64,
     since: Option<i64>,
-}
-
-/// A document in the buffer.
-struct Rendered {
-    id: Box<str>,
-    is_trace: bool,
-    extent: Extent,
-    /// Where the next begins.
-    end: usize,
 }
 
 impl Outbox {
@@ -66,7 +60,9 @@ impl Outbox {
             renderer: Renderer::default(),
             scratch: Scratch::default(),
             text: Vec::new(),
-            rendered: Vec::new(),
+            ids: String::new(),
+            rows: Vec::new(),
+            lines: 0,
             claims: Vec::new(),
             batch: 1,
             since: None,
@@ -74,7 +70,7 @@ impl Outbox {
     }
 
     pub(super) fn is_empty(&self) -> bool {
-        self.rendered.is_empty()
+        self.rows.is_empty()
     }
 
     pub(super) fn is_full(&self) -> bool {
@@ -96,7 +92,9 @@ impl Outbox {
     }
 
     pub(super) fn clear(&mut self) {
-        self.rendered.clear();
+        self.ids.clear();
+        self.rows.clear();
+        self.lines = 0;
         self.claims.clear();
         self.batch += 1;
         self.text.clear();
@@ -105,13 +103,15 @@ impl Outbox {
 
     /// Renders a trace.
     pub(super) fn trace(&mut self, names: &Names, shapes: &Shapes, mut closed: Closed<'_, Hold>, now: i64) {
-        let id = document_id(closed.key());
+        let (start, id) = (self.text.len(), self.ids.len());
+        push_document_id(&mut self.ids, closed.key());
+        let name = self.ids.get(id..).unwrap_or_default();
         let (gathered, twice) = closed.gathered(shapes, now, &mut self.scratch);
         let framing = &mut self.framing;
-        let head = |out: &mut Vec<u8>, first| head(framing, out, &id, first);
+        let head = |out: &mut Vec<u8>, first| head(framing, out, name, first);
         let out = &mut self.text;
         let extent = self.renderer.trace(out, names, shapes, gathered, head);
-        self.push(id, true, extent);
+        self.push(start, id, true, extent);
         closed.leave(self.batch, |claim| self.claims.push(claim));
         if twice > 0 {
             let duplicate = &self.account.duplicate;
@@ -119,26 +119,37 @@ impl Outbox {
         }
     }
 
-    /// Renders a record without a trace id.
-    pub(super) fn single(&mut self, names: &Names, single: &Single<'_>, id: Box<str>, hold: &Hold) {
-        head(&mut self.framing, &mut self.text, &id, single.time);
+    /// Renders a record without a trace id, which is the record of this number of its part.
+    pub(super) fn single(
+        &mut self,
+        names: &Names,
+        single: &Single<'_>,
+        part: PartId,
+        number: u32,
+        hold: &Hold,
+    ) {
+        let (start, id) = (self.text.len(), self.ids.len());
+        part.push_document_id(&mut self.ids, number);
+        let name = self.ids.get(id..).unwrap_or_default();
+        head(&mut self.framing, &mut self.text, name, single.time);
         let extent = self.renderer.single(&mut self.text, names, single);
-        self.push(id, false, extent);
+        self.push(start, id, false, extent);
         if self.claims.last().is_none_or(|last| !last.is_same(hold)) {
             self.claims.push(hold.clone());
         }
     }
 
-    fn push(&mut self, id: Box<str>, is_trace: bool, extent: Extent) {
+    /// A document is in the text, from `start` on with its frame, and its id among the ids, from `id` on.
+    fn push(&mut self, start: usize, id: usize, is_trace: bool, extent: Extent) {
         if self.framing.is_some() {
             self.text.push(b'\n');
         }
-        self.rendered.push(Rendered {
-            id,
-            is_trace,
-            extent,
-            end: self.text.len(),
-        });
+        let place = Place::new(start, extent.at, self.text.len());
+        let id = id..self.ids.len();
+        let outputs = self.outputs.len() as u8;
+        self.lines += u64::from(extent.lines);
+        self.rows
+            .push(Row::new(id, is_trace, extent.first, extent.lines, place, outputs));
     }
 
     /// Gives what is rendered to every output; while one has no place for it, nobody is held up by the brake.
@@ -156,39 +167,21 @@ impl Outbox {
             self.text.clear();
             copy
         };
-        let charged = bytes.len() + self.rendered.len() * DOCUMENT_OVERHEAD;
-        let framed = self.framing.is_some();
-        let outputs = self.outputs.len() as u8;
-        let charge = Charge::new(charged, &self.under_way);
-        let claims = Claims::new(std::mem::take(&mut self.claims), self.rendered.len());
-        let text = Text::new(bytes, framed, charge, claims, &self.account);
+        let charged = bytes.len() + self.rows.len() * DOCUMENT_OVERHEAD;
+        let like_before = |length| length + length / 8;
+        let ids = String::with_capacity(like_before(self.ids.len()));
+        let rows = Vec::with_capacity(like_before(self.rows.len()));
+        let lines = std::mem::take(&mut self.lines);
+        let batch = Text::documents(
+            bytes,
+            self.framing.is_some(),
+            std::mem::replace(&mut self.ids, ids),
+            std::mem::replace(&mut self.rows, rows),
+            std::mem::take(&mut self.claims),
+            Charge::new(charged, &self.under_way),
+            &self.account,
+        );
         self.batch += 1;
-        let (mut start, mut lines) = (0, 0);
-        let batch: Batch = self
-            .rendered
-            .drain(..)
-            .map(|rendered| {
-                let Rendered {
-                    id,
-                    is_trace,
-                    extent,
-                    end,
-                } = rendered;
-                lines += u64::from(extent.lines);
-                let place = Place::new(start, extent.at, end);
-                start = end;
-                let parts = Parts {
-                    id,
-                    is_trace,
-                    first_ns: extent.first,
-                    last_ns: extent.last,
-                    lines: extent.lines,
-                    text: Arc::clone(&text),
-                    place,
-                };
-                Sealed::new(parts, outputs)
-            })
-            .collect();
         self.account.in_flight.fetch_add(lines, Ordering::Relaxed);
         let Some((last, others)) = self.outputs.split_last() else {
             return;
@@ -245,7 +238,7 @@ mod tests {
         std::thread::scope(|scope| {
             scope.spawn(|| {
                 for _ in 0..2 {
-                    outbox.single(&Names::default(), &single, "id".into(), &hold);
+                    outbox.single(&Names::default(), &single, PartId([1; 12]), 0, &hold);
                     outbox.hand_over(&brake);
                 }
             });

@@ -139,7 +139,7 @@ impl Outputs {
                         let count = |batch: &Batch| {
                             out.documents[DocumentResult::Created].inc_by(batch.len() as u64);
                             out.proc_records
-                                .inc_by(batch.iter().map(|sealed| u64::from(sealed.lines)).sum());
+                                .inc_by(batch.iter().map(|sealed| u64::from(sealed.lines())).sum());
                         };
                         match stdout::run(io::stdout(), id, receiver, count) {
                             Ok(()) => guard.done(),
@@ -219,10 +219,10 @@ impl sqlite::Observer for SqliteObserver {
             kind: "not_ours".into(),
             reason: why.to_string(),
             index: None,
-            id: Some(document.id.to_string()),
-            is_trace: Some(document.is_trace),
-            first_ns: Some(document.first_ns),
-            lines: Some(document.lines),
+            id: Some(document.id().to_owned()),
+            is_trace: Some(document.is_trace()),
+            first_ns: Some(document.first_ns()),
+            lines: Some(document.lines()),
             parts: trace::part_ids(document.json()),
             content: Content::Document(document.shared_json()),
         };

@@ -16,7 +16,7 @@ use super::shape::{Role, Shape, ShapeId, Shapes, Slot};
 use super::state::{LineWriter, MOST_OF_A_LINE, lines_of};
 
 /// Room for the state of the lines of most traces.
-const AREA: usize = 64;
+const AREA: usize = 96;
 /// A trace that takes more goes on as lines: places in the buffer have 32 bits.
 const MOST: usize = 1 << 30;
 

@@ -329,11 +329,6 @@ impl<'a> Left<'a> {
         }
     }
 
-    /// Bytes of its records as they are packed.
-    pub(super) fn record_bytes(&self) -> usize {
-        self.content().len() - self.waiting.parts as usize * PART
-    }
-
     pub(super) fn parts(&self) -> impl Iterator<Item = Part> + use<'a> {
         let parts = self
             .content()

@@ -33,13 +33,11 @@ impl PartId {
         Self::shortened(xxh3_128(&bytes))
     }
 
-    /// The `_id` of the document of a record without a trace id: the part and the record's number in it.
-    pub fn document_id(&self, number: u32) -> Box<str> {
-        let mut text = String::with_capacity(24);
-        URL_SAFE_NO_PAD.encode_string(self.0, &mut text);
-        text.push('-');
-        text.push_str(itoa::Buffer::new().format(number));
-        text.into()
+    /// Appends the `_id` of the document of a record without a trace id: the part and the record's number in it.
+    pub fn push_document_id(&self, out: &mut String, number: u32) {
+        URL_SAFE_NO_PAD.encode_string(self.0, out);
+        out.push('-');
+        out.push_str(itoa::Buffer::new().format(number));
     }
 
     fn shortened(hash: u128) -> Self {
@@ -79,7 +77,9 @@ mod tests {
     #[test]
     fn ids_of_records_are_short_and_differ() {
         let part = PartId([255; 12]);
-        assert_eq!(&*part.document_id(0), "________________-0");
-        assert_eq!(&*part.document_id(4_294_967_295), "________________-4294967295");
+        let mut ids = String::new();
+        part.push_document_id(&mut ids, 0);
+        part.push_document_id(&mut ids, 4_294_967_295);
+        assert_eq!(ids, "________________-0________________-4294967295");
     }
 }

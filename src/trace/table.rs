@@ -66,7 +66,7 @@ pub struct Table<H> {
     /// Bytes of the open ones.
     bytes: usize,
     lines: u64,
-    /// Bytes of the lines of the traces that were closed last, on average.
+    /// Bytes of the records of the traces that were packed or closed last, on average.
     usual: usize,
 }
 
@@ -198,6 +198,7 @@ impl<H: Clone> Table<H> {
     /// Lays a trace that is complete since then where it waits for stragglers.
     fn lay(&mut self, since: i64, key: &Key, trace: Trace, shapes: &Shapes) {
         let due = since.saturating_add(self.limits.linger);
+        self.usual = usual(self.usual, trace.bytes());
         let mut space = self.lingering.push(key, trace, due, shapes);
         if self.spaces.len() < SPACES && space.capacity() <= SPACE_BYTES {
             space.clear();
@@ -347,7 +348,6 @@ impl<H: Clone> Table<H> {
     fn close_lingering(&mut self) -> Option<Closed<'_, H>> {
         let left = self.lingering.pop()?;
         self.lines -= u64::from(left.count());
-        self.usual = usual(self.usual, left.record_bytes());
         Some(Closed::lingered(left, &mut self.sources))
     }
 

@@ -16,7 +16,7 @@ use crate::output::{OutputId, Sealed};
 /// A document and what came of it so far.
 #[derive(Clone)]
 pub(super) struct Item {
-    pub(super) sealed: Arc<Sealed>,
+    pub(super) sealed: Sealed,
     /// It was sent before.
     pub(super) sent: bool,
     /// So often the cluster turned it away.
@@ -26,7 +26,7 @@ pub(super) struct Item {
 }
 
 impl Item {
-    pub(super) fn new(sealed: Arc<Sealed>) -> Self {
+    pub(super) fn new(sealed: Sealed) -> Self {
         Self {
             sealed,
             sent: false,
@@ -38,13 +38,13 @@ impl Item {
 
 impl Document for Item {
     fn id(&self) -> &str {
-        &self.sealed.id
+        self.sealed.id()
     }
     fn is_trace(&self) -> bool {
-        self.sealed.is_trace
+        self.sealed.is_trace()
     }
     fn first_ns(&self) -> i64 {
-        self.sealed.first_ns
+        self.sealed.first_ns()
     }
     fn json(&self) -> &[u8] {
         self.sealed.json()
@@ -143,7 +143,7 @@ impl Parts {
         let (mut documents, mut lines) = (0, 0);
         for item in items {
             documents += 1;
-            lines += u64::from(item.sealed.lines);
+            lines += u64::from(item.sealed.lines());
             item.sealed.confirm(self.output);
         }
         self.cluster.stats.confirmed(done, documents, lines);
@@ -173,7 +173,7 @@ impl Parts {
                 );
                 for (at, rejection) in rejected {
                     let sealed = &items[at].sealed;
-                    self.cluster.stats.buried(&rejection, u64::from(sealed.lines));
+                    self.cluster.stats.buried(&rejection, u64::from(sealed.lines()));
                     sealed.confirm_dead(self.output);
                 }
             }
@@ -195,11 +195,11 @@ impl Parts {
             status: Some(rejection.status).filter(|status| *status != 0),
             kind: rejection.kind.clone(),
             reason: rejection.reason.clone(),
-            index: Some(self.cluster.indices.of(sealed.first_ns).index.to_string()),
-            id: Some(sealed.id.to_string()),
-            is_trace: Some(sealed.is_trace),
-            first_ns: Some(sealed.first_ns),
-            lines: Some(sealed.lines),
+            index: Some(self.cluster.indices.of(sealed.first_ns()).index.to_string()),
+            id: Some(sealed.id().to_owned()),
+            is_trace: Some(sealed.is_trace()),
+            first_ns: Some(sealed.first_ns()),
+            lines: Some(sealed.lines()),
             parts: (self.cluster.rules.part_ids)(sealed.json()),
             content: Content::Document(sealed.shared_json()),
         }

@@ -53,7 +53,7 @@ pub use rules::Rules;
 pub use stats::{Cause, Health, State, Stats};
 
 use super::dead_letter::DeadLetter;
-use super::{Framing, OutputId, Sealed};
+use super::{Batch, Framing, OutputId};
 use crate::metrics::Metrics;
 use batch::Parts;
 use cluster::Cluster;
@@ -92,7 +92,7 @@ impl Elasticsearch {
     pub async fn run(
         self,
         output: OutputId,
-        documents: mpsc::Receiver<Vec<Arc<Sealed>>>,
+        documents: mpsc::Receiver<Batch>,
         dead_letter: Arc<DeadLetter>,
         stop: CancellationToken,
     ) {

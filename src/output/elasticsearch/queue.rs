@@ -12,7 +12,7 @@ use super::bulk;
 use super::cluster::Again;
 use super::flow::Flow;
 use super::outcome::Problem;
-use crate::output::Sealed;
+use crate::output::Batch;
 
 /// A batch whose connection broke this many times without an answer is halved: some proxies and servers close the
 /// connection instead of answering 413. Not below this many bytes.
@@ -57,7 +57,7 @@ impl Queue {
     }
 
     /// Takes new documents; says how many bytes they are.
-    pub(super) fn take(&mut self, sealed: Vec<Arc<Sealed>>) -> usize {
+    pub(super) fn take(&mut self, sealed: Batch) -> usize {
         let mut taken = 0;
         for sealed in sealed {
             let item = Item::new(sealed);
@@ -297,32 +297,26 @@ mod tests {
     use bytes::Bytes;
 
     use super::*;
-    use crate::output::{Charge, Claims, Parts, Place, Text};
+    use crate::output::{Charge, Place, Row, Text};
 
     /// A text of so many documents of 1 KiB.
-    fn text(documents: usize) -> Vec<Arc<Sealed>> {
+    fn text(documents: usize) -> Batch {
         let bytes = Bytes::from(vec![b'x'; documents << 10]);
-        let claims = Claims::new(Vec::new(), documents);
-        let text = Text::new(
+        let row = |at: usize| {
+            let place = Place::new(at << 10, (at << 10) + 50, (at + 1) << 10);
+            Row::new(0..2, true, 0, 1, place, 1)
+        };
+        let rows = (0..documents).map(row).collect();
+        let charge = Charge::new(0, &Arc::default());
+        Text::documents(
             bytes,
             true,
-            Charge::new(0, &Arc::default()),
-            claims,
+            "id".into(),
+            rows,
+            Vec::new(),
+            charge,
             &Arc::default(),
-        );
-        let document = |at: usize| {
-            let parts = Parts {
-                id: "id".into(),
-                is_trace: true,
-                first_ns: 0,
-                last_ns: 0,
-                lines: 1,
-                text: Arc::clone(&text),
-                place: Place::new(at << 10, (at << 10) + 50, (at + 1) << 10),
-            };
-            Sealed::new(parts, 1)
-        };
-        (0..documents).map(document).collect()
+        )
     }
 
     /// How many documents each request has.

@@ -21,7 +21,7 @@ use super::outcome::Problem;
 use super::queue::Queue;
 use super::stats::Cause;
 use super::template;
-use crate::output::Sealed;
+use crate::output::Batch;
 
 /// Failures of whole requests before `/ready` says so; a single 429 is nothing to report.
 const FAILURES_TO_REPORT: u32 = 2;
@@ -63,11 +63,7 @@ impl Writer {
 
     /// Runs until the channel is closed and everything is confirmed, or until `stop`: then what is not confirmed
     /// stays unconfirmed, and requests under way are abandoned.
-    pub(crate) async fn run(
-        mut self,
-        mut documents: mpsc::Receiver<Vec<Arc<Sealed>>>,
-        stop: CancellationToken,
-    ) {
+    pub(crate) async fn run(mut self, mut documents: mpsc::Receiver<Batch>, stop: CancellationToken) {
         let parts = self.parts.clone();
         let (base, cap) = (self.config.backoff_base, self.config.backoff_cap);
         let wanted = self.config.template.clone();
@@ -124,7 +120,7 @@ impl Writer {
     fn send(&mut self, items: Vec<Item>, broken: u32) {
         let again = || items.iter().filter(|item| item.sent);
         if again().next().is_some() {
-            let lines = again().map(|item| u64::from(item.sealed.lines)).sum();
+            let lines = again().map(|item| u64::from(item.sealed.lines())).sum();
             self.parts.cluster.stats.retried(again().count() as u64, lines);
         }
         let items = Arc::new(items);

@@ -341,8 +341,8 @@ impl Gatherer {
             record: entry.record,
             metadata,
         };
-        let id = origin.part.document_id(position);
-        self.outbox.single(names, &single, id, origin.hold);
+        self.outbox
+            .single(names, &single, origin.part, position, origin.hold);
         self.metrics.traces_flushed[FlushReason::NoTrace].inc();
         if self.outbox.is_full() {
             self.hand_over();

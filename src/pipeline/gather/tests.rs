@@ -228,8 +228,8 @@ fn gathered_in(
             let mut document: Value = serde_json::from_slice(sealed.json()).unwrap();
             document["windrow"].as_object_mut().unwrap().remove("state");
             // A record without a trace id has an id of its own, which says nothing here.
-            let id = if sealed.is_trace {
-                sealed.id.to_string()
+            let id = if sealed.is_trace() {
+                sealed.id().to_string()
             } else {
                 format!("single {}", documents.len())
             };

@@ -6,6 +6,8 @@
 
 use std::borrow::Cow;
 
+use wide::i8x16;
+
 /// Bytes that are looked at at once.
 const BLOCK: usize = 16;
 
@@ -107,40 +109,36 @@ impl Block {
     /// Those that must be escaped or, unless `UTF8`, are not ASCII.
     #[inline]
     fn special<const UTF8: bool>(self) -> Marks {
-        Marks(special::<UTF8>(self.0), special::<UTF8>(self.1))
+        Marks::of::<UTF8>(self)
     }
 }
 
-/// Bytes of a block, marked by their highest bits; right up to the first.
+/// The bytes of a block that were looked for, one bit each, the first as the lowest.
 #[derive(Clone, Copy)]
-struct Marks(u64, u64);
+struct Marks(u32);
 
 impl Marks {
     #[inline]
+    fn of<const UTF8: bool>(block: Block) -> Self {
+        let block = i8x16::new(block.bytes().map(|byte| byte as i8));
+        let is = |byte: u8| block.simd_eq(i8x16::splat(byte as i8));
+        // What is not ASCII is less than zero here.
+        let less = block.simd_lt(i8x16::splat(0x20));
+        let less = if UTF8 { less & !block } else { less };
+        // Only the highest bit of each byte counts.
+        Self((less | is(b'"') | is(b'\\')).to_bitmask())
+    }
+
+    #[inline]
     fn is_none(self) -> bool {
-        self.0 | self.1 == 0
+        self.0 == 0
     }
 
     /// How many bytes stand before the first that is marked.
     #[inline]
     fn first(self) -> usize {
-        match self.0 {
-            0 => 8 + self.1.trailing_zeros() as usize / 8,
-            first => first.trailing_zeros() as usize / 8,
-        }
+        (self.0 | 1 << BLOCK).trailing_zeros() as usize
     }
-}
-
-/// Marks the bytes that must be escaped or, unless `UTF8`, are not ASCII, by their highest bits. Of those behind the first
-/// marked one others may be marked as well.
-#[inline]
-fn special<const UTF8: bool>(word: u64) -> u64 {
-    const ONES: u64 = u64::from_le_bytes([1; 8]);
-    // An ASCII byte from which more is taken than it has gets its highest bit set, and borrows from the byte after it.
-    let less = |word: u64, limit: u8| word.wrapping_sub(ONES * u64::from(limit));
-    let equal = |byte: u8| less(word ^ (ONES * u64::from(byte)), 1);
-    let found = less(word, b' ') | equal(b'"') | equal(b'\\');
-    (ONES * 0x80) & if UTF8 { found & !word } else { found | word }
 }
 
 /// Up to seven bytes as the low ones of a word.

@@ -22,7 +22,7 @@ use tokio_util::sync::CancellationToken;
 use super::*;
 use crate::hold::Held;
 use crate::output::dead_letter::{self, DeadLetter};
-use crate::output::{Account, Charge, Claims, Parts as SealedParts, Place, Text};
+use crate::output::{Account, Charge, Place, Row, Sealed, Text};
 use crate::trace::{NotOurs, Union};
 
 /// 2026-11-21T09:20:00Z
@@ -102,7 +102,7 @@ impl Confirmed {
 /// An output at work.
 struct Running {
     output: Elasticsearch,
-    sender: Option<mpsc::Sender<Vec<Arc<Sealed>>>>,
+    sender: Option<mpsc::Sender<Vec<Sealed>>>,
     task: JoinHandle<()>,
     stop: CancellationToken,
     confirmed: Confirmed,
@@ -142,28 +142,35 @@ impl Running {
     }
 
     /// A document of one part; it is confirmed under the name `id/part`.
-    fn sealed(&self, id: &str, part: &str, first_ns: i64, json: &Value, is_trace: bool) -> Arc<Sealed> {
+    fn sealed(&self, id: &str, part: &str, first_ns: i64, json: &Value, is_trace: bool) -> Sealed {
         let name = format!("{id}/{part}");
         let confirmed = self.confirmed.clone();
         let release = move |_| *confirmed.0.lock().unwrap().entry(name.clone()).or_default() += 1;
         let json = json.to_string();
-        let place = Place::new(0, 0, json.len());
-        let claims = Claims::new(vec![Held::begin(1, 1, Arc::new(release))], 1);
-        let charge = Charge::new(0, &Arc::default());
-        let parts = SealedParts {
-            id: id.into(),
+        let row = Row::new(
+            0..id.len(),
             is_trace,
             first_ns,
-            last_ns: first_ns,
-            lines: 1,
-            text: Text::new(json.into(), false, charge, claims, &self.account),
-            place,
-        };
+            1,
+            Place::new(0, 0, json.len()),
+            1,
+        );
+        let claims = vec![Held::begin(1, 1, Arc::new(release))];
+        let charge = Charge::new(0, &Arc::default());
         self.account.in_flight.fetch_add(1, Relaxed);
-        Sealed::new(parts, 1)
+        let batch = Text::documents(
+            json.into(),
+            false,
+            id.into(),
+            vec![row],
+            claims,
+            charge,
+            &self.account,
+        );
+        batch.into_iter().next().unwrap()
     }
 
-    fn part(&self, id: &str, part: &str, first_ns: i64) -> Arc<Sealed> {
+    fn part(&self, id: &str, part: &str, first_ns: i64) -> Sealed {
         self.sealed(
             id,
             part,
@@ -173,7 +180,7 @@ impl Running {
         )
     }
 
-    async fn give(&self, documents: Vec<Arc<Sealed>>) {
+    async fn give(&self, documents: Vec<Sealed>) {
         let sent = self.sender.as_ref().unwrap().send(documents);
         tokio::time::timeout(LONG, sent).await.unwrap().unwrap();
     }
