@@ -66,7 +66,7 @@ pub fn push_document_id(out: &mut String, trace_id: &[u8]) {
     if id.len() <= MAX_ID_BYTES {
         out.push_str(&id);
     } else {
-        let hash = xxhash_rust::xxh3::xxh3_128(id.as_bytes());
+        let hash = twox_hash::XxHash3_128::oneshot(id.as_bytes());
         // Writing to a string cannot fail.
         let _ = write!(out, "xxh3-{hash:032x}");
     }

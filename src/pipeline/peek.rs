@@ -89,7 +89,10 @@ impl Peek {
             let found = look_again(&mut self.shapes, &self.names, &self.complete, entry.record);
             match found.key {
                 Some(id) => {
-                    let completed = self.traces.entry(xxhash_rust::xxh3::xxh3_128(id)).or_default();
+                    let completed = self
+                        .traces
+                        .entry(twox_hash::XxHash3_128::oneshot(id))
+                        .or_default();
                     *completed |= found.completes;
                 }
                 None => self.single += 1,

@@ -1,10 +1,14 @@
 //! Where among the lingering traces one of this hash may be.
 //!
-//! Owns a table of buckets of one cache line each. It may point to what has gone, and may forget what is there: whoever
-//! asks looks for himself, and a trace that is not found becomes a second document, which the union makes one again. So
-//! nothing is ever removed, and each question and each note costs one look at memory.
+//! Owns a table of buckets, each of a few bytes that tell traces apart, and the places beside it. The bytes of all buckets
+//! stay in the processor's cache, and nearly always they say that a trace is not here, which is what is asked for each
+//! new trace; the places are only written until then. The table may point to what has gone, and may forget what is there:
+//! whoever asks looks for himself, and a trace that is not found becomes a second document, which the union makes one
+//! again. So nothing is ever removed.
 
-/// Traces for which there is a bucket, of the sixteen that it takes: then it forgets about one in two hundred.
+/// Places of a bucket.
+const PLACES: usize = 15;
+/// Traces for which there is a bucket, of those that it takes: then it forgets about one in two hundred.
 const PER_BUCKET: usize = 10;
 /// Buckets at the least; a power of two.
 const LEAST: usize = 64;
@@ -14,31 +18,31 @@ const KEPT: usize = 1024;
 /// See above. The numbers are given in order, and wrap around.
 #[derive(Debug, Default)]
 pub(super) struct Index {
-    /// A power of two, or none.
+    /// A power of two of them, or none.
     buckets: Vec<Bucket>,
-    /// How many bits of a number a place has; the others are bits of the hash, so that others are told apart without
-    /// looking at them.
-    bits: u32,
+    /// For each bucket the numbers that belong to its bytes.
+    numbers: Vec<[u32; PLACES]>,
 }
 
-#[derive(Clone, Copy, Debug)]
-#[repr(align(64))]
-struct Bucket([u32; 16]);
+/// A byte of the hash for each place, and the place that is the next to be used again: that of the oldest trace, since
+/// they come in order.
+#[derive(Clone, Copy, Debug, Default)]
+#[repr(align(16))]
+struct Bucket {
+    bytes: [u8; PLACES],
+    next: u8,
+}
 
 impl Index {
     /// Notes that `number` is there, the last of those from `first` on. Says whether the table is too small by now.
+    #[inline]
     pub(super) fn insert(&mut self, hash: u64, number: u32, first: u32) -> bool {
-        let mask = self.mask();
-        let place = self.tag(hash) | number & mask;
         let at = self.place(hash);
-        // In place of the oldest, which mostly has gone already.
-        let age = |place: &u32| number.wrapping_sub(*place) & mask;
-        let oldest = self
-            .buckets
-            .get_mut(at)
-            .and_then(|bucket| bucket.0.iter_mut().max_by_key(|place| age(place)));
-        if let Some(oldest) = oldest {
-            *oldest = place;
+        if let (Some(bucket), Some(numbers)) = (self.buckets.get_mut(at), self.numbers.get_mut(at)) {
+            let place = usize::from(bucket.next) % PLACES;
+            bucket.bytes[place] = byte(hash);
+            numbers[place] = number;
+            bucket.next = (place as u8 + 1) % PLACES as u8;
         }
         number.wrapping_sub(first) as usize >= self.buckets.len() * PER_BUCKET
     }
@@ -46,10 +50,8 @@ impl Index {
     /// Begins anew, with room for twice as many as there are: those from `first` on.
     pub(super) fn fill(&mut self, first: u32, count: usize, there: impl Iterator<Item = (u64, u32)>) {
         let buckets = (count * 2 / PER_BUCKET).next_power_of_two().max(LEAST);
-        // Four times as many numbers as there are places, so that none comes again while an old one is there.
-        self.bits = (buckets * 64).ilog2().min(31);
-        let nothing = first.wrapping_sub(1) & self.mask();
-        self.buckets = vec![Bucket([nothing; 16]); buckets];
+        self.buckets = vec![Bucket::default(); buckets];
+        self.numbers = vec![[0; PLACES]; buckets];
         for (hash, number) in there {
             self.insert(hash, number, first);
         }
@@ -58,33 +60,30 @@ impl Index {
     /// There is nothing any more: gives the memory of a large table back.
     pub(super) fn forget(&mut self) {
         if self.buckets.len() > KEPT {
-            self.buckets = Vec::new();
+            *self = Self::default();
         }
     }
 
-    /// The numbers of those that may be it, of the ones from `first` on.
+    /// The numbers of those that may be it; what they number may have gone.
     #[inline]
-    pub(super) fn find(&self, hash: u64, first: u32) -> impl Iterator<Item = u32> + '_ {
+    pub(super) fn find(&self, hash: u64) -> impl Iterator<Item = u32> + '_ {
         let at = self.place(hash);
-        let places = self.buckets.get(at).map_or(&[][..], |bucket| &bucket.0);
-        let (wanted, mask) = (self.tag(hash), self.mask());
-        places
-            .iter()
-            .filter(move |place| *place & !mask == wanted)
-            .map(move |place| first.wrapping_add(place.wrapping_sub(first) & mask))
+        let bytes = self.buckets.get(at).map_or(&[][..], |bucket| &bucket.bytes);
+        let wanted = byte(hash);
+        let places = bytes.iter().enumerate().filter(move |(_, byte)| **byte == wanted);
+        places.filter_map(move |(place, _)| self.numbers.get(at)?.get(place).copied())
     }
 
+    #[inline]
     fn place(&self, hash: u64) -> usize {
         hash as usize & self.buckets.len().wrapping_sub(1)
     }
+}
 
-    fn mask(&self) -> u32 {
-        (1 << self.bits) - 1
-    }
-
-    fn tag(&self, hash: u64) -> u32 {
-        (hash >> 32) as u32 & !self.mask()
-    }
+/// What tells traces of one bucket apart: never what stands where there has been none.
+#[inline]
+fn byte(hash: u64) -> u8 {
+    ((hash >> 56) as u8).max(1)
 }
 
 #[cfg(test)]
@@ -115,9 +114,22 @@ mod tests {
             }
             let older = n.saturating_sub(n % 9_999);
             let wanted = start.wrapping_add(older);
-            found += u32::from(index.find(hash(older), first).any(|number| number == wanted));
+            found += u32::from(index.find(hash(older)).any(|number| number == wanted));
         }
         assert!(found > 99_000, "{found}");
         assert!(index.buckets.len() <= 2048, "{}", index.buckets.len());
+    }
+
+    #[test]
+    fn a_bucket_forgets_the_oldest() {
+        let mut index = Index::default();
+        index.fill(0, 0, std::iter::empty());
+        // All in one bucket.
+        let hash = |n: u32| u64::from(n + 1) << 56;
+        for n in 0..20 {
+            index.insert(hash(n), n, 0);
+        }
+        let found = |n| index.find(hash(n)).any(|number| number == n);
+        assert!((0..5).all(|n| !found(n)) && (5..20).all(found));
     }
 }

@@ -197,6 +197,7 @@ impl Lingering {
         let first = self.chunks.front()?.first;
         let chunks = &self.chunks;
         let place = |number: u32| {
+            // One that has gone has a number before the first, which counts as far behind the last.
             let number = number.wrapping_sub(first);
             let before = chunks.partition_point(|chunk| chunk.first.wrapping_sub(first) <= number);
             let at = before.checked_sub(1)?;
@@ -205,7 +206,7 @@ impl Lingering {
             let waiting = chunk.slots.get(slot)?.as_ref()?;
             (waiting.hash == key.hash() && waiting.key(&chunk.bytes)? == key.id()).then_some((at, slot))
         };
-        let (at, slot) = self.index.find(key.hash(), first).find_map(place)?;
+        let (at, slot) = self.index.find(key.hash()).find_map(place)?;
         let chunk = self.chunks.get_mut(at)?;
         let left = chunk.leave(slot)?;
         self.len -= 1;

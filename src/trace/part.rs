@@ -6,7 +6,8 @@
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use xxhash_rust::xxh3::{Xxh3Default, xxh3_128};
+
+use twox_hash::{XxHash3_128, xxhash3_128};
 
 /// The identity of the records of one trace in one chunk: stable over resends, restarts and instances.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -15,13 +16,13 @@ pub struct PartId(pub [u8; 12]);
 impl PartId {
     /// The hash of a chunk that has an id, and the part id that it gives.
     pub fn of_chunk(tag: &[u8], chunk: &[u8], payload: &[u8]) -> (u128, Self) {
-        let mut hasher = Xxh3Default::new();
-        hasher.update(&(tag.len() as u64).to_le_bytes());
-        hasher.update(tag);
-        hasher.update(&(chunk.len() as u64).to_le_bytes());
-        hasher.update(chunk);
-        hasher.update(payload);
-        let hash = hasher.digest128();
+        let mut hasher = xxhash3_128::Hasher::new();
+        hasher.write(&(tag.len() as u64).to_le_bytes());
+        hasher.write(tag);
+        hasher.write(&(chunk.len() as u64).to_le_bytes());
+        hasher.write(chunk);
+        hasher.write(payload);
+        let hash = hasher.finish_128();
         (hash, Self::shortened(hash))
     }
 
@@ -30,7 +31,7 @@ impl PartId {
         let mut bytes = [0u8; 16];
         bytes[..8].copy_from_slice(&instance.to_le_bytes());
         bytes[8..].copy_from_slice(&lsn.to_le_bytes());
-        Self::shortened(xxh3_128(&bytes))
+        Self::shortened(XxHash3_128::oneshot(&bytes))
     }
 
     /// Appends the `_id` of the document of a record without a trace id: the part and the record's number in it.
@@ -56,6 +57,19 @@ impl std::fmt::Display for PartId {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Documents carry these ids, and other instances and versions must give the same ones.
+    #[test]
+    fn ids_stay_what_they_are() {
+        let (hash, part) = PartId::of_chunk(b"app", b"chunk", &[b'x'; 1000]);
+        assert_eq!(hash, 0x9f3c_6d7e_ba56_7250_a975_e98a_3f41_66d5);
+        assert_eq!(part.0, hash.to_be_bytes()[..12]);
+        let part = PartId::of_position(1, 2);
+        assert_eq!(
+            part.0,
+            0x556c_70b5_fae5_b2a4_4967_2959_65e4_d325u128.to_be_bytes()[..12]
+        );
+    }
 
     #[test]
     fn what_is_the_same_chunk() {

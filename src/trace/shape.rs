@@ -7,7 +7,7 @@
 use std::collections::HashMap;
 
 use forward_protocol::entries::WireKey;
-use xxhash_rust::xxh3::xxh3_64;
+use twox_hash::XxHash3_64;
 
 use super::fields::{Names, document_name};
 use super::json::{Head, head, write_string};
@@ -287,7 +287,7 @@ impl Shapes {
         if self.known.len() >= MAX_SHAPES {
             return None;
         }
-        let hash = xxh3_64(&self.encoded) | 1;
+        let hash = XxHash3_64::oneshot(&self.encoded) | 1;
         let place = self.seen.get_mut(hash as usize / 2 % SEEN)?;
         if std::mem::replace(place, hash) != hash {
             return None;

@@ -13,7 +13,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use xxhash_rust::xxh3::xxh3_64;
+use twox_hash::XxHash3_64;
 
 use super::{
     CHUNK_LINES,
@@ -41,7 +41,7 @@ impl Batch {
     /// A hash of the bytes.
     #[must_use]
     pub fn hash(&self) -> u64 {
-        xxh3_64(&self.bytes)
+        XxHash3_64::oneshot(&self.bytes)
     }
 }
 
@@ -190,7 +190,7 @@ impl Tail {
             followed.position.delivered = batch.end();
             let tail = batch.bytes.len().saturating_sub(FINGERPRINT);
             followed.position.fingerprint = match batch.bytes.get(tail..) {
-                Some(last) if last.len() == FINGERPRINT => xxh3_64(last),
+                Some(last) if last.len() == FINGERPRINT => XxHash3_64::oneshot(last),
                 _ => fingerprint(&followed.file, batch.end())?,
             };
         }
@@ -395,7 +395,11 @@ fn read_at(file: &File, offset: u64, limit: usize) -> io::Result<Vec<u8>> {
 /// A hash of the last bytes before `end`.
 fn fingerprint(file: &File, end: u64) -> io::Result<u64> {
     let start = end.saturating_sub(FINGERPRINT as u64);
-    Ok(xxh3_64(&read_at(file, start, (end - start) as usize)?))
+    Ok(XxHash3_64::oneshot(&read_at(
+        file,
+        start,
+        (end - start) as usize,
+    )?))
 }
 
 fn id(metadata: &Metadata) -> FileId {
