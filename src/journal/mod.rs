@@ -33,6 +33,7 @@
 //! never confirmed, and is not read.
 
 mod ahead;
+mod blocks;
 mod error;
 mod format;
 mod inspect;

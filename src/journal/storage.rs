@@ -8,7 +8,9 @@ use std::io::{self, IoSlice};
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::FallocateFlags;
+use rustix::fs::{AtFlags, FallocateFlags, OFlags, StatxFlags};
+
+use super::blocks::BLOCK;
 
 /// The folder for files in which damage was found, inside the journal's folder.
 pub(super) const QUARANTINE: &str = "quarantine";
@@ -34,6 +36,9 @@ pub(super) trait Storage: Send + Sync + 'static {
 
 /// One open file. It has no position: every access says where.
 pub(super) trait StorageFile: Send + 'static {
+    /// From now on writes go past the page cache, or through it. Past it, only whole blocks are taken, from memory that
+    /// begins at a block (see `blocks.rs`). An error where that cannot be: nothing has changed then.
+    fn set_direct(&mut self, direct: bool) -> io::Result<()>;
     /// Writes some of the bytes and says how many.
     fn write_at(&mut self, slices: &[IoSlice<'_>], offset: u64) -> io::Result<usize>;
     /// Reads some bytes; 0 at the end of the file.
@@ -199,6 +204,25 @@ impl Storage for Disk {
 }
 
 impl StorageFile for File {
+    fn set_direct(&mut self, direct: bool) -> io::Result<()> {
+        if direct {
+            // Older kernels do not say it: then the first write will tell.
+            let about = rustix::fs::statx(&*self, c"", AtFlags::EMPTY_PATH, StatxFlags::DIOALIGN);
+            let known = about
+                .ok()
+                .filter(|about| about.stx_mask & StatxFlags::DIOALIGN.bits() != 0);
+            // 0: not at all.
+            let fits = |align: u32| align != 0 && (BLOCK as u32).is_multiple_of(align);
+            if known.is_some_and(|about| !fits(about.stx_dio_offset_align) || !fits(about.stx_dio_mem_align))
+            {
+                return Err(io::ErrorKind::Unsupported.into());
+            }
+        }
+        let flags = rustix::fs::fcntl_getfl(&*self)? - OFlags::DIRECT;
+        let wanted = if direct { flags | OFlags::DIRECT } else { flags };
+        Ok(rustix::fs::fcntl_setfl(&*self, wanted)?)
+    }
+
     fn write_at(&mut self, slices: &[IoSlice<'_>], offset: u64) -> io::Result<usize> {
         Ok(rustix::io::pwritev(&*self, slices, offset)?)
     }

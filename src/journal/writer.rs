@@ -4,26 +4,25 @@
 //! one step at a time; [`Writer::run`] is the thread around it.
 
 use std::collections::VecDeque;
-use std::io::{self, IoSlice};
+use std::io;
 use std::ops::Range;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tracing::{error, info, warn};
+use tracing::{debug, error, info, warn};
 
+use super::blocks::Blocks;
 use super::error::AppendError;
 use super::format::{FIRST_OF_COMMIT, RecordHeader, SEGMENT_HEADER_BYTES, Salt, SegmentHeader};
 use super::queue::{Pending, Queue};
 use super::segments::Segment;
 use super::shared::{Retired, Shared, State, lock};
-use super::storage::{StorageFile, is_no_space, write_all_at};
+use super::storage::{StorageFile, is_no_space};
 use super::usage::{Blocked, SYNC_BUCKETS};
 use super::{Committed, Receipt, Record};
 
 /// The most bytes of one commit: a bound for the time that the first of a group waits for the rest of it.
 const MAX_COMMIT: u64 = 32 << 20;
-/// Payloads up to this size are copied behind their headers: cheaper than one more slice for the kernel.
-const INLINE: usize = 2048;
 /// A blocked writer looks again after this time even if nobody tells it to.
 const RETRY: Duration = Duration::from_millis(500);
 /// After an error nothing is tried for this time, whoever asks: each try costs a file.
@@ -39,13 +38,17 @@ pub(super) struct Writer {
     continues_lsn: u64,
     /// The newest received time that was given.
     last_us: i64,
-    encoded: Encoded,
+    /// Received times of a commit.
+    stamps: Vec<i64>,
+    /// Files are written past the page cache, until the file system refuses it.
+    direct: bool,
 }
 
 /// The file in use.
 struct Active {
     number: u64,
     file: Box<dyn StorageFile>,
+    blocks: Blocks,
     salt: Salt,
     /// Durable bytes; the next write goes here.
     end: u64,
@@ -80,7 +83,8 @@ impl Writer {
             continues_lsn: lsns.start,
             next_lsn: lsns.end,
             last_us,
-            encoded: Encoded::default(),
+            stamps: Vec::new(),
+            direct: true,
         }
     }
 
@@ -224,28 +228,35 @@ impl Writer {
         };
         let now = (self.shared.now_us)();
         let mut last_us = self.last_us;
-        self.encoded.clear();
-        for (at, pending) in backlog.iter().take(count).enumerate() {
+        self.stamps.clear();
+        let started = Instant::now();
+        let (file, mut bytes, mut written) = (&mut *active.file, 0, Ok(()));
+        for (lsn, pending) in (self.next_lsn..).zip(backlog.iter().take(count)) {
             last_us = now.max(last_us + 1);
             let header = RecordHeader {
                 kind: pending.kind,
-                flags: if at == 0 { FIRST_OF_COMMIT } else { 0 },
+                flags: if bytes == 0 { FIRST_OF_COMMIT } else { 0 },
                 len: pending.len_field(),
-                lsn: self.next_lsn + at as u64,
+                lsn,
                 received_us: last_us,
                 payload_crc: crc32fast::hash(&pending.payload),
             };
-            self.encoded
-                .push(&header.encode(&active.salt), &pending.payload, at, last_us);
+            bytes += header.total();
+            self.stamps.push(last_us);
+            // While the payload is in the processor's cache.
+            let blocks = &mut active.blocks;
+            written = blocks.put(file, &header.encode(&active.salt));
+            written = written.and_then(|()| blocks.put(file, &pending.payload));
+            if written.is_err() {
+                break;
+            }
         }
-        let started = Instant::now();
-        let written = self.encoded.write(&mut *active.file, backlog, active.end);
-        if let Err(error) = written.and_then(|()| active.file.sync_data()) {
+        let written = written.and_then(|()| active.blocks.finish(file));
+        if let Err(error) = written.and_then(|()| file.sync_data()) {
             return self.give_up_file(&error, backlog, count);
         }
         let sync_time = started.elapsed();
 
-        let bytes = self.encoded.bytes;
         active.end += bytes;
         let (segment, end, first_lsn) = (active.number, active.end, self.next_lsn);
         self.next_lsn += count as u64;
@@ -253,7 +264,7 @@ impl Writer {
         self.last_us = last_us;
         let mut records = Vec::with_capacity(count);
         let mut answers = Vec::with_capacity(count);
-        let numbered = (first_lsn..).zip(&self.encoded.stamps);
+        let numbered = (first_lsn..).zip(&self.stamps);
         for (pending, (lsn, &received_us)) in backlog.drain(..count).zip(numbered) {
             let (kind, payload, reply) = pending.into_parts();
             records.push(Record {
@@ -340,8 +351,11 @@ impl Writer {
             reused: prepared.spare.is_some(),
         };
         // Durable before any record, so that a file without a sound header has never held a record.
-        let written = write_all_at(&mut *prepared.file, &mut [IoSlice::new(&header.encode())], 0);
+        let mut blocks = Blocks::new(self.goes_direct(&mut *prepared.file));
+        let written = blocks.put(&mut *prepared.file, &header.encode());
+        let written = written.and_then(|()| blocks.finish(&mut *prepared.file));
         let durable = written.and_then(|()| prepared.file.sync_data());
+        self.direct = blocks.direct();
         if let Err(error) = durable.and_then(|()| self.shared.name_prepared(&prepared)) {
             self.shared.discard(prepared);
             return Err(error);
@@ -349,6 +363,7 @@ impl Writer {
         let before = self.active.replace(Active {
             number: prepared.number,
             file: prepared.file,
+            blocks,
             salt: Salt::new(prepared.number, self.shared.instance),
             end: SEGMENT_HEADER_BYTES,
             capacity: prepared.capacity,
@@ -378,6 +393,18 @@ impl Writer {
         Ok(())
     }
 
+    /// Whether a new file is written past the page cache.
+    fn goes_direct(&self, file: &mut dyn StorageFile) -> bool {
+        self.direct
+            && match file.set_direct(true) {
+                Ok(()) => true,
+                Err(error) => {
+                    debug!(%error, "journal files are written through the page cache: nothing else is offered");
+                    false
+                }
+            }
+    }
+
     /// Begins a segment before there is anything to write.
     pub(super) fn begin_at_open(&mut self) -> io::Result<()> {
         self.begin(false).or_else(|_| self.begin(true))
@@ -392,59 +419,6 @@ impl Active {
     /// A record that is larger than a segment goes alone into one.
     fn takes(&self, size: u64) -> bool {
         size <= self.room() || self.end == SEGMENT_HEADER_BYTES
-    }
-}
-
-/// One commit as bytes: headers and small payloads in one buffer, large payloads where they are.
-#[derive(Default)]
-struct Encoded {
-    buffer: Vec<u8>,
-    parts: Vec<Part>,
-    /// Received times, one per record.
-    stamps: Vec<i64>,
-    bytes: u64,
-}
-
-enum Part {
-    /// Of the buffer.
-    Buffer(Range<usize>),
-    /// The payload of this record.
-    Payload(usize),
-}
-
-impl Encoded {
-    fn clear(&mut self) {
-        self.buffer.clear();
-        self.parts.clear();
-        self.stamps.clear();
-        self.bytes = 0;
-    }
-
-    fn push(&mut self, header: &[u8], payload: &[u8], record: usize, stamp: i64) {
-        let start = self.buffer.len();
-        self.buffer.extend_from_slice(header);
-        let inline = payload.len() <= INLINE;
-        if inline {
-            self.buffer.extend_from_slice(payload);
-        }
-        match self.parts.last_mut() {
-            Some(Part::Buffer(range)) => range.end = self.buffer.len(),
-            _ => self.parts.push(Part::Buffer(start..self.buffer.len())),
-        }
-        if !inline {
-            self.parts.push(Part::Payload(record));
-        }
-        self.stamps.push(stamp);
-        self.bytes += (header.len() + payload.len()) as u64;
-    }
-
-    fn write(&self, file: &mut dyn StorageFile, records: &VecDeque<Pending>, at: u64) -> io::Result<()> {
-        let slices = self.parts.iter().filter_map(|part| match part {
-            Part::Buffer(range) => self.buffer.get(range.clone()),
-            Part::Payload(record) => records.get(*record).map(|pending| &pending.payload[..]),
-        });
-        let mut slices: Vec<IoSlice<'_>> = slices.map(IoSlice::new).collect();
-        write_all_at(file, &mut slices, at)
     }
 }
 

@@ -70,13 +70,18 @@ fn on_a_full_disk_a_segment_that_is_done_makes_room_for_the_next() {
 #[test]
 fn space_that_ends_in_the_middle_of_a_write_fails_nobody() {
     let disk = Disk::default().without_allocate();
-    let (mut rig, mut ledger) = rig(&disk);
+    let mut ledger = Ledger::default();
+    let larger = Options {
+        segment_bytes: 16384,
+        ..options()
+    };
+    let mut rig = Rig::open_with(&disk, larger).unwrap();
     rig.send(&mut ledger, 100);
     rig.run(&mut ledger);
     rig.keeper.tick();
-    disk.set_capacity(Some(disk.used() + 700));
+    disk.set_capacity(Some(disk.used() + 5000));
     for _ in 0..3 {
-        rig.send(&mut ledger, 1000);
+        rig.send(&mut ledger, 3000);
     }
     assert_eq!(rig.step(&mut ledger), Progress::Blocked(Blocked::NoSpace));
     assert_eq!(

@@ -9,10 +9,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, IoSlice};
 use std::sync::{Arc, Mutex, MutexGuard};
 
+use super::super::blocks::BLOCK;
 use super::super::storage::{Storage, StorageFile};
 
 const SECTOR: usize = 64;
 const EIO: i32 = 5;
+const EINVAL: i32 = 22;
 const ENOSPC: i32 = 28;
 
 /// What goes wrong at one operation.
@@ -63,7 +65,19 @@ struct State {
     dead_nodes: BTreeSet<u64>,
     capacity: Option<u64>,
     no_allocate: bool,
+    /// Writes past the page cache are refused.
+    no_direct: Option<Refused>,
     log: Vec<Sort>,
+    direct_writes: u64,
+}
+
+/// How a file system says that it writes nothing past the page cache.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Refused {
+    /// At once.
+    Asked,
+    /// By each write.
+    Write,
 }
 
 #[derive(Default, Clone)]
@@ -241,6 +255,16 @@ impl Disk {
         self
     }
 
+    /// From now on.
+    pub(super) fn refuse_direct(&self, how: Refused) {
+        self.state().no_direct = Some(how);
+    }
+
+    /// Writes that went past the page cache.
+    pub(super) fn direct_writes(&self) -> u64 {
+        self.state().direct_writes
+    }
+
     pub(super) fn is_dead(&self) -> bool {
         self.state().dead
     }
@@ -363,6 +387,7 @@ impl Storage for Disk {
         Ok(Box::new(Open {
             disk: self.clone(),
             node,
+            direct: false,
         }))
     }
 
@@ -373,6 +398,7 @@ impl Storage for Disk {
         Ok(Box::new(Open {
             disk: self.clone(),
             node,
+            direct: false,
         }))
     }
 
@@ -435,6 +461,7 @@ impl Storage for Disk {
 struct Open {
     disk: Disk,
     node: u64,
+    direct: bool,
 }
 
 impl Open {
@@ -459,8 +486,30 @@ impl Open {
 }
 
 impl StorageFile for Open {
+    fn set_direct(&mut self, direct: bool) -> io::Result<()> {
+        if direct && self.disk.state().no_direct == Some(Refused::Asked) {
+            return Err(os(EINVAL));
+        }
+        self.direct = direct;
+        Ok(())
+    }
+
     fn write_at(&mut self, slices: &[IoSlice<'_>], offset: u64) -> io::Result<usize> {
         let mut state = self.disk.state();
+        if self.direct {
+            for slice in slices {
+                let place = (
+                    offset as usize % BLOCK,
+                    slice.len() % BLOCK,
+                    slice.as_ptr().align_offset(BLOCK),
+                );
+                assert_eq!(place, (0, 0, 0), "no whole blocks");
+            }
+            if state.no_direct == Some(Refused::Write) {
+                return Err(os(EINVAL));
+            }
+            state.direct_writes += 1;
+        }
         let fault = state.operation(Sort::Write)?;
         let mut bytes: Vec<u8> = slices.iter().flat_map(|slice| slice.iter().copied()).collect();
         let at = offset as usize;

@@ -2,6 +2,7 @@
 
 mod api;
 mod damage;
+mod direct;
 mod faults;
 mod faulty;
 mod kill;

@@ -1,0 +1,245 @@
+//! Commits are written as whole blocks, past the page cache where the file system lets us: nothing of that is seen.
+
+use std::collections::BTreeSet;
+
+use bytes::Bytes;
+
+use super::super::blocks::BLOCK;
+use super::super::format::segment_name;
+use super::super::{Journal, Options};
+use super::faulty::{Chance, Disk, Fault, Refused, Sort};
+use super::rig::{Ledger, Rig, options};
+
+/// Nothing, less than a block, exactly one, several, more than is put together at once.
+const SIZES: [usize; 10] = [0, 10, 250, 4000, 4096 - 32, 4096, 9000, 60_000, 70_000, 2_500_000];
+
+fn wide() -> Options {
+    Options {
+        segment_bytes: 8 << 20,
+        limit_bytes: 256 << 20,
+        ..options()
+    }
+}
+
+/// Commits of all sizes one after another, with a reader that follows; it ends in the middle of a block.
+fn mixture(rig: &mut Rig, ledger: &mut Ledger, seed: u64) {
+    let mut chance = Chance::new(seed);
+    let mut pick = |n: usize| chance.below(n as u64) as usize;
+    let after = ledger.lsns().last().map_or(0, |lsn| lsn + 1);
+    let mut reader = rig.reader(after);
+    for _ in 0..40 {
+        let count = 1 + pick(3);
+        (0..count).for_each(|_| rig.send(ledger, SIZES[pick(SIZES.len())]));
+        rig.run(ledger);
+        assert!(rig.backlog.is_empty());
+        let lsns = ledger.lsns();
+        for lsn in &lsns[lsns.len() - count..] {
+            assert_eq!(reader.next().unwrap().unwrap().lsn, *lsn);
+        }
+        assert_eq!(reader.next().unwrap(), None);
+        rig.keeper.tick();
+        lsns.iter()
+            .take(lsns.len().saturating_sub(10))
+            .for_each(|lsn| rig.release(ledger, *lsn));
+        rig.keeper.tick();
+    }
+    rig.send(ledger, 100);
+    rig.run(ledger);
+    rig.check(ledger);
+}
+
+#[test]
+fn commits_of_all_sizes_take_turns_through_restarts_and_power_failures() {
+    let disk = Disk::default();
+    let mut ledger = Ledger::default();
+    for seed in 0..6 {
+        let mut rig = Rig::open_with(&disk, wide()).unwrap();
+        rig.check(&mut ledger);
+        mixture(&mut rig, &mut ledger, seed);
+        let disk = rig.kill();
+        match seed % 2 {
+            0 => disk.process_dies(),
+            _ => disk.power_cycle(seed),
+        }
+    }
+    assert!(disk.direct_writes() > 240, "{}", disk.direct_writes());
+    Rig::open_with(&disk, wide()).unwrap().check(&mut ledger);
+}
+
+#[test]
+fn a_commit_in_several_pieces_is_whole_or_was_never_confirmed() {
+    // Three writes and a sync.
+    for at in 1..=4 {
+        for seed in 0..8 {
+            let disk = Disk::default();
+            let mut ledger = Ledger::default();
+            let mut rig = Rig::open_with(&disk, wide()).unwrap();
+            rig.send(&mut ledger, 100);
+            rig.run(&mut ledger);
+            rig.keeper.tick();
+            let before = disk.operations();
+            disk.fail(at, Fault::Crash);
+            (0..3).for_each(|_| rig.send(&mut ledger, 1_000_000));
+            rig.step(&mut ledger);
+            let done = disk.operations() - before;
+            assert!(disk.is_dead() && done == at, "{done}");
+            disk.power_cycle(seed);
+            let mut rig = Rig::open_with(&disk, wide()).unwrap();
+            rig.check(&mut ledger);
+            mixture(&mut rig, &mut ledger, seed);
+        }
+    }
+}
+
+/// Whatever sectors of it the disk had written when the power went.
+#[test]
+fn what_was_confirmed_survives_each_torn_rewrite_of_its_block() {
+    let disk = Disk::default();
+    let mut ledger = Ledger::default();
+    let mut rig = Rig::open_with(&disk, wide()).unwrap();
+    (0..5).for_each(|_| rig.send(&mut ledger, 300));
+    rig.run(&mut ledger);
+    let name = segment_name(rig.shared.usage().oldest_segment.unwrap().number);
+    let before = disk.content(&name).unwrap();
+    disk.fail(2, Fault::Crash);
+    (0..3).for_each(|_| rig.send(&mut ledger, 500));
+    rig.step(&mut ledger);
+    assert!(disk.is_dead());
+    disk.process_dies();
+    let after = disk.content(&name).unwrap();
+    assert_eq!(before[BLOCK..], after[BLOCK..], "one block was written again");
+    for subset in 0..256_u32 {
+        let mut torn = before.clone();
+        for sector in (0..8).filter(|sector| subset & (1 << sector) != 0) {
+            let bytes = sector * 512..(sector + 1) * 512;
+            torn[bytes.clone()].copy_from_slice(&after[bytes]);
+        }
+        let disk = disk.copy();
+        disk.set_content(&name, &torn);
+        let rig = Rig::open_with(&disk, wide()).unwrap();
+        assert!(rig.recovery.quarantined.is_empty(), "{subset:08b}");
+        rig.check(&mut ledger.clone());
+    }
+}
+
+#[test]
+fn behind_the_last_record_of_a_commit_there_are_zeros_up_to_the_end_of_its_block() {
+    let disk = Disk::default();
+    let mut ledger = Ledger::default();
+    let mut rig = Rig::open(&disk).unwrap();
+    let mut again = 0;
+    for _ in 0..12 {
+        rig.send(&mut ledger, 10);
+        rig.run(&mut ledger);
+        let newest = rig.read_all().last().unwrap().segment;
+        let content = disk.content(&segment_name(newest)).unwrap();
+        assert_eq!(
+            (content.len(), &content[64 + 42..]),
+            (BLOCK, &[0; BLOCK - 64 - 42][..])
+        );
+        again += u64::from(content[56] == 1);
+        rig.send(&mut ledger, 3950);
+        rig.run(&mut ledger);
+        rig.keeper.tick();
+        ledger
+            .lsns()
+            .into_iter()
+            .for_each(|lsn| rig.release(&mut ledger, lsn));
+        rig.keeper.tick();
+    }
+    assert!(again > 3, "files that held another segment: {again}");
+}
+
+#[test]
+fn where_the_page_cache_cannot_be_passed_it_is_not() {
+    for how in [Refused::Asked, Refused::Write] {
+        // From the start, and from one write to the next.
+        for late in [false, true] {
+            let disk = Disk::default();
+            let mut ledger = Ledger::default();
+            let mut rig = Rig::open_with(&disk, wide()).unwrap();
+            let direct = disk.direct_writes();
+            if late {
+                rig.send(&mut ledger, 5000);
+                rig.run(&mut ledger);
+                assert!(disk.direct_writes() > direct);
+            }
+            disk.refuse_direct(how);
+            if !late {
+                rig = Rig::open_with(&disk, wide()).unwrap();
+            }
+            mixture(&mut rig, &mut ledger, 7);
+            assert_eq!((ledger.failed, rig.shared.usage().disk_errors), (0, 0));
+            let direct = disk.direct_writes();
+            mixture(&mut rig, &mut ledger, 8);
+            assert_eq!(disk.direct_writes(), direct, "{how:?}, late: {late}");
+            disk.power_cycle(3);
+            Rig::open_with(&disk, wide()).unwrap().check(&mut ledger);
+        }
+    }
+}
+
+#[test]
+fn one_commit_is_one_write_and_one_sync() {
+    let disk = Disk::default();
+    let mut ledger = Ledger::default();
+    let mut rig = Rig::open_with(&disk, wide()).unwrap();
+    rig.send(&mut ledger, 10);
+    rig.run(&mut ledger);
+    rig.keeper.tick();
+    for size in [10, 250_000, 10] {
+        let before = disk.log().len();
+        (0..4).for_each(|_| rig.send(&mut ledger, size));
+        rig.run(&mut ledger);
+        assert_eq!(disk.log()[before..], [Sort::Write, Sort::Sync]);
+    }
+}
+
+/// On the disk of this machine, with the page cache of its system in between.
+#[test]
+fn a_reader_that_follows_closely_never_sees_a_block_half_way() {
+    let dir = tempfile::tempdir().unwrap();
+    let options = Options {
+        segment_bytes: 1 << 20,
+        limit_bytes: 32 << 20,
+        ..Options::new(dir.path())
+    };
+    let (journal, _) = Journal::open(options, Box::new(())).unwrap();
+    let payload = |at: u64| {
+        let mut chance = Chance::new(at);
+        let size = match at % 20 {
+            0 => 100_000 + chance.below(200_000),
+            _ => chance.below(600),
+        };
+        Bytes::from(vec![at as u8; size as usize])
+    };
+    const RECORDS: u64 = 3000;
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            for at in 0..RECORDS {
+                journal.append(0, payload(at)).wait().map(drop).unwrap();
+            }
+        });
+        let mut reader = journal.reader(0);
+        let mut at = 0;
+        while at < RECORDS {
+            if let Some(record) = reader.next().unwrap() {
+                assert_eq!(record.payload, payload(at));
+                journal.release(record.lsn);
+                at += 1;
+            }
+        }
+    });
+    let usage = journal.usage();
+    assert_eq!((usage.lost_records, usage.quarantined_segments), (0, 0));
+    journal.close();
+    let left: BTreeSet<_> = std::fs::read_dir(dir.path())
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name())
+        .collect();
+    assert!(
+        left.iter()
+            .all(|name| !name.to_string_lossy().ends_with(".spare")),
+        "{left:?}"
+    );
+}
