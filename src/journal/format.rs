@@ -1,8 +1,8 @@
 //! The bytes on disk: the header of a segment file and the header of a record.
 //!
 //! Everything is little endian. A segment file is one [`SegmentHeader`] (64 bytes) followed by records, each a
-//! [`RecordHeader`] (32 bytes) and its payload, then possibly zeros (space allocated ahead), or, in a file that is used
-//! again, what an earlier segment left there.
+//! [`RecordHeader`] (32 bytes) and its payload, then possibly zeros (the rest of a block, space allocated ahead), and, in a
+//! file that is used again, what an earlier segment left there.
 //!
 //! ```text
 //! segment  magic 8 | version 4 | 0 4 | number 8 | first lsn 8 | continues lsn 8 | instance 8 | after µs 8 | flags 4 | crc 4

@@ -18,8 +18,9 @@
 //! used again in this life), `quarantine/` (damaged segment files, never removed by us).
 //!
 //! # How it works
-//! Appends wait in a queue. One *writer* thread takes all that waits, writes it with one call, syncs once, tells
-//! the [`Committed`] sink and then hands out the receipts: the slower the disk, the larger the groups. One
+//! Appends wait in a queue. One *writer* thread takes all that waits, writes it as whole blocks past the page cache (see
+//! `blocks.rs`; through it where the file system offers nothing else), syncs once, tells the [`Committed`] sink and then
+//! hands out the receipts: the slower the disk, the larger the groups. One
 //! *keeper* thread does what must not hold the writer up: it allocates the next segment, writes notes, removes
 //! segments of which every record is released, or keeps their files for new ones: to write over blocks costs half of
 //! what it costs to fill new ones. What such a file held before can never pass for a record of the new segment, since

@@ -1,4 +1,4 @@
-//! The one that writes: groups what waits, writes it with one call, syncs once, tells everyone.
+//! The one that writes: groups what waits, writes it as whole blocks, syncs once, tells everyone.
 //!
 //! It owns the file in use. [`Writer::step`] does one commit and knows no threads, so that tests can drive it
 //! one step at a time; [`Writer::run`] is the thread around it.
