@@ -248,9 +248,26 @@ impl Joined {
         } else if let Some(shape) = shapes.get(self.about.shape) {
             push_values(out, shape, self.newest());
         }
+        let About {
+            shape,
+            count,
+            first,
+            last,
+            writer,
+            state,
+            received,
+        } = self.about;
         let packed = Packed {
+            first,
+            last,
+            shape,
+            count,
+            state,
             text: self.text_end - self.area,
-            about: self.about,
+            expected: writer.expected(),
+            // Only small traces are packed.
+            received: received as u32,
+            unit: writer.unit(),
         };
         (packed, self.buffer)
     }
@@ -324,22 +341,39 @@ impl About {
 /// What is needed besides the bytes of the packed form.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Packed {
+    first: i64,
+    last: i64,
+    shape: ShapeId,
+    count: u32,
+    state: u32,
     text: u32,
-    about: About,
+    expected: u32,
+    received: u32,
+    unit: u8,
 }
 
 impl Packed {
     pub(super) fn count(&self) -> u32 {
-        self.about.count
+        self.count
     }
 
     /// Of the bytes of the packed form, and nothing behind them.
     pub(super) fn view<'a>(&self, bytes: &'a [u8]) -> View<'a> {
-        let (state, rest) = bytes
-            .split_at_checked(self.about.state as usize)
-            .unwrap_or_default();
+        let (state, rest) = bytes.split_at_checked(self.state as usize).unwrap_or_default();
         let (text, values) = rest.split_at_checked(self.text as usize).unwrap_or_default();
-        self.about.view(state, text, Newest::Values(values))
+        self.about().view(state, text, Newest::Values(values))
+    }
+
+    fn about(&self) -> About {
+        About {
+            shape: self.shape,
+            count: self.count,
+            first: self.first,
+            last: self.last,
+            writer: LineWriter::behind(self.unit, self.last, self.expected),
+            state: self.state,
+            received: self.received as usize,
+        }
     }
 
     /// As it was, but that the newest record is only the values of its fields.
@@ -362,7 +396,7 @@ impl Packed {
             text_end,
             text_in_newest: Span::default(),
             values: true,
-            about: self.about,
+            about: self.about(),
         }
     }
 }

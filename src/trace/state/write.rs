@@ -133,7 +133,17 @@ impl LineWriter {
         }
     }
 
+    /// Behind a line of this time, in the unit of this number, with the position that follows it.
+    pub(crate) fn behind(unit: u8, time: i64, expected: u32) -> Self {
+        Self {
+            unit,
+            last_time: in_unit(time, usize::from(unit)),
+            expected,
+        }
+    }
+
     /// The number of the unit of time.
+    #[inline]
     pub(crate) fn unit(&self) -> u8 {
         self.unit
     }
