@@ -278,3 +278,60 @@ impl Sealed {
         account.in_flight.fetch_sub(lines, Ordering::Relaxed);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::hold::Held;
+
+    fn batch(outputs: u8) -> (Batch, Arc<Mutex<Vec<u64>>>, Arc<AtomicUsize>, Arc<Account>) {
+        let released = Arc::new(Mutex::new(Vec::new()));
+        let claim = |lsn| {
+            let released = Arc::clone(&released);
+            Held::begin(lsn, 1, Arc::new(move |lsn| released.lock().unwrap().push(lsn)))
+        };
+        let (sum, account) = (Arc::default(), Arc::<Account>::default());
+        let rows = vec![
+            Row::new(0..2, true, 5, 3, Place::new(0, 2, 6), outputs),
+            Row::new(2..3, false, 6, 1, Place::new(6, 8, 11), outputs),
+        ];
+        account.in_flight.store(4, Ordering::Relaxed);
+        let text = Bytes::from_static(b"a\n{1}\nb\n{}\n");
+        let charge = Charge::new(100, &sum);
+        let claims = vec![claim(7), claim(9)];
+        let batch = Text::documents(text, true, "abc".into(), rows, claims, charge, &account);
+        (batch, released, sum, account)
+    }
+
+    #[test]
+    fn claims_are_given_back_when_all_outputs_have_confirmed_all_documents() {
+        let (batch, released, sum, account) = batch(2);
+        let [first, second] = &batch[..] else {
+            panic!("two")
+        };
+        assert_eq!((first.id(), second.id()), ("ab", "c"));
+        assert_ne!(first.key(), second.key());
+        for document in [first, first, second] {
+            document.confirm(OutputId(0));
+        }
+        second.note_joined(0);
+        second.confirm(OutputId(1));
+        assert!(released.lock().unwrap().is_empty());
+        first.confirm_dead(OutputId(1));
+        assert_eq!(*released.lock().unwrap(), [7, 9]);
+        let count = |of: &AtomicU64| of.load(Ordering::Relaxed);
+        assert_eq!((count(&account.dead), count(&account.duplicate)), (3, 1));
+        assert_eq!((count(&account.delivered), count(&account.in_flight)), (0, 0));
+        assert_eq!(sum.load(Ordering::Relaxed), 100);
+        drop(batch);
+        assert_eq!(sum.load(Ordering::Relaxed), 0);
+    }
+
+    #[test]
+    fn what_is_dropped_unconfirmed_is_never_released() {
+        let (mut batch, released, ..) = batch(1);
+        batch.remove(0).confirm(OutputId(0));
+        drop(batch);
+        assert!(released.lock().unwrap().is_empty());
+    }
+}

@@ -42,6 +42,8 @@ pub(super) struct About {
     /// Event times of the first and of the last, Unix ns.
     pub(super) first: i64,
     pub(super) last: i64,
+    /// Of which part the last is.
+    part: u32,
     writer: LineWriter,
     /// Bytes of the state.
     state: u32,
@@ -90,6 +92,7 @@ impl Joined {
                 count: 0,
                 first: line.time,
                 last: line.time,
+                part: line.part,
                 writer: LineWriter::new(line.time),
                 state: 0,
                 received: 0,
@@ -100,17 +103,20 @@ impl Joined {
         Ok(joined)
     }
 
-    /// Takes the next record in; `false` when it is not one for here. `begins_part`: none of its part has come before;
-    /// then `later` says whether the part was received later than the one before.
+    /// Of which part the last record is.
     #[inline]
-    pub(super) fn add(&mut self, line: &NewLine<'_>, begins_part: bool, later: bool) -> bool {
-        let About { writer, last, .. } = &mut self.about;
-        let behind = if begins_part {
-            writer.begin_part();
-            later
-        } else {
-            line.position >= writer.expected()
-        };
+    pub(super) fn part(&self) -> u32 {
+        self.about.part
+    }
+
+    /// Takes the next record in; `false` when it is not one for here. `later`: it is of another part than the last, which
+    /// was received later.
+    #[inline]
+    pub(super) fn add(&mut self, line: &NewLine<'_>, later: bool) -> bool {
+        let About {
+            writer, last, part, ..
+        } = &self.about;
+        let behind = later || (line.part == *part && line.position >= writer.expected());
         let newer = line.time > *last || (line.time == *last && behind);
         if line.shape != Some(self.about.shape)
             || !newer
@@ -150,6 +156,10 @@ impl Joined {
             self.refine(line.time);
         }
         let about = &mut self.about;
+        if line.part != about.part {
+            about.part = line.part;
+            about.writer.begin_part();
+        }
         let at = about.state as usize;
         if let Some(room) = self.buffer.get_mut(at..at + MOST_OF_A_LINE)
             && let Some(room) = room.first_chunk_mut()
@@ -179,23 +189,18 @@ impl Joined {
         let About { writer, state, .. } = self.about;
         let mut finer = LineWriter::new(time);
         let mut bytes = Vec::new();
-        let mut part = 0;
+        let mut part = None;
         let lines = lines_of(
             self.buffer.get(..state as usize).unwrap_or_default(),
             writer.unit(),
         );
         for line in lines {
-            if line.part != part {
-                part = line.part;
+            if part.replace(line.part) != Some(line.part) {
                 finer.begin_part();
             }
             let mut room = [0; MOST_OF_A_LINE];
             let length = finer.write(&mut room, line.time, line.part, line.position, line.text);
             bytes.extend_from_slice(room.get(..length).unwrap_or_default());
-        }
-        // A part that has begun and has no line yet is one for this writer, too.
-        if writer.expected() == 0 {
-            finer.begin_part();
         }
         self.about.writer = finer;
         let missing = (bytes.len() + MOST_OF_A_LINE).saturating_sub(self.area as usize);
@@ -253,6 +258,7 @@ impl Joined {
             count,
             first,
             last,
+            part,
             writer,
             state,
             received,
@@ -262,6 +268,7 @@ impl Joined {
             last,
             shape,
             count,
+            part,
             state,
             text: self.text_end - self.area,
             expected: writer.expected(),
@@ -345,6 +352,7 @@ pub(super) struct Packed {
     last: i64,
     shape: ShapeId,
     count: u32,
+    part: u32,
     state: u32,
     text: u32,
     expected: u32,
@@ -370,6 +378,7 @@ impl Packed {
             count: self.count,
             first: self.first,
             last: self.last,
+            part: self.part,
             writer: LineWriter::behind(self.unit, self.last, self.expected),
             state: self.state,
             received: self.received as usize,

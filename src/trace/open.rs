@@ -168,10 +168,13 @@ impl Trace {
         self.last_seen = now;
         self.completed |= incoming.completes;
         // The records of a part follow each other, so only the last part can be this record's.
-        let mut begins_part = None;
         match self.parts.last_mut() {
             Some(part) if part.source == incoming.source => part.total += 1,
-            _ => begins_part = Some(self.begin_part(incoming.source, sources)),
+            _ => {
+                sources.use_again(incoming.source);
+                let source = incoming.source;
+                self.parts.push(Part { source, total: 1 });
+            }
         }
         let size = HEADER + incoming.record.len() + incoming.metadata.len();
         if self.received() + size > max_bytes {
@@ -183,7 +186,7 @@ impl Trace {
         }
         let line = new_line(incoming, self.parts.len() as u32 - 1);
         if let Records::Joined(joined) = &mut self.records
-            && joined.add(&line, begins_part.is_some(), begins_part == Some(true))
+            && joined.add(&line, is_later(sources, &self.parts, joined.part(), line.part))
         {
             return Added::Kept;
         }
@@ -192,16 +195,6 @@ impl Trace {
             Records::Joined(_) => self.lines(key, shapes).push(&line),
         }
         Added::Kept
-    }
-
-    /// Says whether the new part was received later than the one before.
-    fn begin_part<H: Clone>(&mut self, source: SourceId, sources: &mut Sources<H>) -> bool {
-        let received = |source| sources.get(source).map(|source| source.received);
-        let before = self.parts.last().and_then(|part| received(part.source));
-        let later = received(source) > before;
-        sources.use_again(source);
-        self.parts.push(Part { source, total: 1 });
-        later
     }
 
     /// Its records as lines, whatever they were.
@@ -217,6 +210,16 @@ impl Trace {
             Records::Joined(_) => unreachable!("they have just been made lines"),
         }
     }
+}
+
+/// Whether a part was received later than another one of the trace.
+#[inline]
+fn is_later<H: Clone>(sources: &Sources<H>, parts: &[Part], before: u32, part: u32) -> bool {
+    let received = |part: u32| {
+        let part = parts.get(part as usize)?;
+        Some(sources.get(part.source)?.received)
+    };
+    before != part && received(part) > received(before)
 }
 
 #[inline]
