@@ -284,8 +284,16 @@ mod tests {
     use super::*;
     use crate::hold::Held;
 
-    fn batch(outputs: u8) -> (Batch, Arc<Mutex<Vec<u64>>>, Arc<AtomicUsize>, Arc<Account>) {
-        let released = Arc::new(Mutex::new(Vec::new()));
+    struct Fixture {
+        batch: Batch,
+        released: Arc<Mutex<Vec<u64>>>,
+        sum: Arc<AtomicUsize>,
+        account: Arc<Account>,
+    }
+
+    /// Two documents, made of two journal records.
+    fn fixture(outputs: u8) -> Fixture {
+        let released = Arc::<Mutex<Vec<u64>>>::default();
         let claim = |lsn| {
             let released = Arc::clone(&released);
             Held::begin(lsn, 1, Arc::new(move |lsn| released.lock().unwrap().push(lsn)))
@@ -300,17 +308,28 @@ mod tests {
         let charge = Charge::new(100, &sum);
         let claims = vec![claim(7), claim(9)];
         let batch = Text::documents(text, true, "abc".into(), rows, claims, charge, &account);
-        (batch, released, sum, account)
+        Fixture {
+            batch,
+            released,
+            sum,
+            account,
+        }
     }
 
     #[test]
     fn claims_are_given_back_when_all_outputs_have_confirmed_all_documents() {
-        let (batch, released, sum, account) = batch(2);
+        let Fixture {
+            batch,
+            released,
+            sum,
+            account,
+        } = fixture(2);
         let [first, second] = &batch[..] else {
             panic!("two")
         };
         assert_eq!((first.id(), second.id()), ("ab", "c"));
         assert_ne!(first.key(), second.key());
+        assert_eq!((first.json(), second.json()), (&b"{1}"[..], &b"{}"[..]));
         for document in [first, first, second] {
             document.confirm(OutputId(0));
         }
@@ -329,7 +348,9 @@ mod tests {
 
     #[test]
     fn what_is_dropped_unconfirmed_is_never_released() {
-        let (mut batch, released, ..) = batch(1);
+        let Fixture {
+            mut batch, released, ..
+        } = fixture(1);
         batch.remove(0).confirm(OutputId(0));
         drop(batch);
         assert!(released.lock().unwrap().is_empty());
