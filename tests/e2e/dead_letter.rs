@@ -90,8 +90,15 @@ fn poison_is_put_aside_and_replayed() {
         );
         assert!(entry["index"].as_str().unwrap().starts_with("poison-2026"));
     }
-    let counted = server.metric("windrow_dead_letter_documents_total");
-    assert!((counted - 111.0).abs() < 0.5, "{counted}");
+    // Each is counted a moment after it is in its file.
+    wait::until("the counter of dead letters", SOON, || {
+        let counted = server.metric("windrow_dead_letter_documents_total");
+        if (counted - 111.0).abs() < 0.5 {
+            Ok(())
+        } else {
+            Err(format!("{counted} counted"))
+        }
+    });
     wait::until("/ready to mention it", SOON, || {
         let answer = server.get("/ready");
         if answer.text.to_lowercase().contains("dead") {
