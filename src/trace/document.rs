@@ -1,18 +1,19 @@
 //! A sealed trace as one JSON document, rendered once from the received bytes.
 //!
 //! Owns the shape of the document (`ARCHITECTURE.md`, "The document"): its own fields first, the joined text, the
-//! newest value of every other field, and the `windrow` object at the end. `union` writes the same shape from two
+//! newest value of every other field, and the `windrow` object (`about`) at the end. `union` writes the same shape from two
 //! documents. Does not decide when a trace is sealed.
 
 use smallvec::SmallVec;
 
+use super::about::{Seal, begin};
 use super::fields::{Fields, Names};
 use super::joined::{Newest, View};
-use super::json::{self, Head, write_escaped, write_string, write_unsigned};
+use super::json::{self, Head, write_escaped, write_string};
 use super::lines::Line;
 use super::part::PartId;
 use super::shape::{Shape, Shapes};
-use super::state::{LineState, PartState, Place, Reason, Writer, lines_of};
+use super::state::{LineState, Place, Reason, Writer, lines_of};
 use super::time::Rfc3339;
 
 /// One part of a trace that is being sealed.
@@ -91,18 +92,6 @@ pub struct Renderer {
     times: Rfc3339,
     state: Vec<u8>,
     text_lengths: Vec<Option<u32>>,
-}
-
-/// The `windrow` object, apart from its state and metadata.
-pub(crate) struct About<'a, T> {
-    pub(crate) reason: Reason,
-    pub(crate) first: i64,
-    pub(crate) last: i64,
-    pub(crate) lines: usize,
-    pub(crate) tags: &'a [T],
-    pub(crate) parts: usize,
-    pub(crate) late: u64,
-    pub(crate) truncated: u64,
 }
 
 impl Renderer {
@@ -346,76 +335,6 @@ impl Renderer {
     }
 }
 
-/// What a document says of its trace as a whole.
-struct Seal<'a> {
-    key: &'a [u8],
-    parts: &'a [PartInfo],
-    tags: &'a [&'a str],
-    reason: Reason,
-    sealed_at: i64,
-}
-
-impl Seal<'_> {
-    /// A gatherer seals after it has received; only a clock that was set back makes a line late here.
-    fn some_late(&self) -> bool {
-        self.parts.iter().any(|part| part.received > self.sealed_at)
-    }
-
-    /// Whether the lines of this part are.
-    fn is_late(&self, part: u32) -> bool {
-        let part = self.parts.get(part as usize);
-        part.is_some_and(|part| part.received > self.sealed_at)
-    }
-
-    fn write_about(
-        &self,
-        out: &mut Vec<u8>,
-        times: &mut Rfc3339,
-        between: (i64, i64),
-        lines: usize,
-        late: u64,
-    ) {
-        let total: u64 = self.parts.iter().map(|part| u64::from(part.total)).sum();
-        let about = About {
-            reason: self.reason,
-            first: between.0,
-            last: between.1,
-            lines,
-            tags: self.tags,
-            parts: self.parts.len(),
-            late,
-            truncated: total.saturating_sub(lines as u64),
-        };
-        write_about(out, times, &about);
-    }
-
-    /// Begins the state, with the parts.
-    fn begin_state<'w>(
-        &self,
-        scratch: &'w mut Vec<u8>,
-        names: &Names,
-        text_name: Option<&str>,
-    ) -> Writer<'w> {
-        let count = self.parts.len();
-        let mut writer = Writer::begin(
-            scratch,
-            names.key(),
-            text_name,
-            self.reason,
-            self.sealed_at,
-            count,
-        );
-        for part in self.parts {
-            writer.part(&PartState {
-                id: part.id,
-                received: part.received,
-                total: part.total,
-            });
-        }
-        writer
-    }
-}
-
 /// Writes the lines of a state; `text_lengths` are those of their texts.
 fn write_lines(writer: &mut Writer<'_>, parts: usize, lines: &[Line], text_lengths: &[Option<u32>]) {
     writer.lines(lines.iter().map(|line| line.time));
@@ -502,46 +421,5 @@ fn sort(lines: &mut [Line], parts: &[PartInfo]) {
     // Nearly always they are in order already, and their times say so.
     if !lines.is_sorted_by(|a, b| a.time < b.time || (a.time == b.time && key(a) <= key(b))) {
         lines.sort_by_key(key);
-    }
-}
-
-/// `{"@timestamp":"…","traceId":"…"`
-pub(crate) fn begin(out: &mut Vec<u8>, times: &mut Rfc3339, first: i64, key_name: &str, key: &[u8]) {
-    out.extend_from_slice(b"{\"@timestamp\":\"");
-    times.write(out, first);
-    out.extend_from_slice(b"\",");
-    write_string(out, key_name.as_bytes());
-    out.push(b':');
-    write_string(out, key);
-}
-
-/// `,"windrow":{"reason":"…",…`, left open for metadata and state.
-pub(crate) fn write_about<T: AsRef<str>>(out: &mut Vec<u8>, times: &mut Rfc3339, about: &About<'_, T>) {
-    let number = |out: &mut Vec<u8>, name: &[u8], value: u64| {
-        out.extend_from_slice(name);
-        write_unsigned(out, value);
-    };
-    out.extend_from_slice(b",\"windrow\":{\"reason\":\"");
-    out.extend_from_slice(about.reason.as_str().as_bytes());
-    out.push(b'"');
-    number(out, b",\"lines\":", about.lines as u64);
-    out.extend_from_slice(b",\"last\":\"");
-    times.write(out, about.last);
-    number(
-        out,
-        b"\",\"durationMs\":",
-        (about.last.saturating_sub(about.first) / 1_000_000) as u64,
-    );
-    out.extend_from_slice(b",\"tags\":[");
-    for (i, tag) in about.tags.iter().enumerate() {
-        if i > 0 {
-            out.push(b',');
-        }
-        write_string(out, tag.as_ref().as_bytes());
-    }
-    number(out, b"],\"parts\":", about.parts as u64);
-    number(out, b",\"late\":", about.late);
-    if about.truncated > 0 {
-        number(out, b",\"truncated\":", about.truncated);
     }
 }

@@ -9,6 +9,7 @@
 //!
 //! No I/O, no clock, no threads: time is an argument. Knows nothing of the Forward protocol, the journal or outputs.
 
+mod about;
 mod closed;
 mod document;
 mod fields;

@@ -17,7 +17,7 @@ use std::fmt;
 use serde::de::{Deserializer as _, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
-use super::document::{About, begin, write_about};
+use super::about::{About, begin, write_about};
 use super::json::{write_escaped, write_string};
 use super::part::PartId;
 use super::state::{LineState, Older, PartState, Place, State, StateError};
