@@ -362,6 +362,29 @@ fn lines_of_one_time_that_come_in_one_read_keep_their_order() {
     assert_eq!(documents["one"]["message"], lines.join("\n"));
 }
 
+/// They are one part, since they have no chunk ids, but come under the tags of their messages.
+#[test]
+fn messages_of_one_read_without_chunk_ids_keep_their_tags() {
+    let mut payload = Vec::new();
+    for (number, tag) in ["a", "b", "b", "a"].into_iter().enumerate() {
+        let record = rmp_serde::to_vec(&json!({"traceId": "one", "message": number.to_string()})).unwrap();
+        write_message(
+            &mut payload,
+            tag.as_bytes(),
+            BASE_MS * 1_000_000,
+            &record,
+            None,
+            None,
+        );
+    }
+    let documents = gathered([payload.into()]);
+    let document = &documents["one"];
+    assert_eq!(document["message"], "0\n1\n2\n3");
+    let about = &document["windrow"];
+    assert_eq!((&about["tags"], &about["lines"]), (&json!(["a", "b"]), &json!(4)));
+    assert_eq!((&about["parts"], about.get("truncated")), (&json!(1), None));
+}
+
 #[test]
 fn records_that_are_too_long_are_set_aside_with_their_message_and_the_others_are_kept() {
     for mode in [Mode::Forward, Mode::Packed, Mode::Gzip] {
