@@ -126,11 +126,6 @@ impl Row {
             joined: AtomicU8::new(0),
         }
     }
-
-    /// Records in it.
-    pub fn lines(&self) -> u32 {
-        self.lines
-    }
 }
 
 impl Place {

@@ -17,8 +17,10 @@ use super::state::{LineWriter, MOST_OF_A_LINE, lines_of};
 
 /// Room for the state of the lines of most traces.
 const AREA: usize = 96;
-/// A trace that takes more goes on as lines: places in the buffer have 32 bits.
+/// A trace that takes more goes on as lines, and so does one with a longer record: places in the buffer have 32 bits, and
+/// a text can be six times as long when it is escaped.
 const MOST: usize = 1 << 30;
+const LONGEST: usize = 1 << 28;
 
 /// See above.
 #[derive(Debug)]
@@ -75,10 +77,11 @@ pub(super) enum Newest<'a> {
 }
 
 impl Joined {
-    /// With the first record; `None` when it is not one for here. `buffer` is empty.
+    /// With the first record; gives `buffer`, which is empty, back when it is not one for here.
     #[inline]
     pub(super) fn begin(buffer: Vec<u8>, line: &NewLine<'_>) -> Result<Self, Vec<u8>> {
-        let Some(shape) = line.shape.filter(|_| line.metadata.is_empty()) else {
+        let fits = line.metadata.is_empty() && line.record.len() <= LONGEST;
+        let Some(shape) = line.shape.filter(|_| fits) else {
             return Err(buffer);
         };
         let mut joined = Self {
@@ -122,7 +125,7 @@ impl Joined {
             || !newer
             || !line.metadata.is_empty()
             || self.buffer.len() > MOST
-            || line.record.len() > MOST
+            || line.record.len() > LONGEST
         {
             return false;
         }
