@@ -305,7 +305,7 @@ fn halves() -> (Vec<u8>, Vec<u8>) {
     let document = |lines: &[&Routed]| {
         let mut appender = Appender::new(&shapes, true);
         lines.iter().for_each(|routed| appender.append(routed));
-        let mut closed = appender.table.close_any(Reason::Completed).expect("a trace");
+        let mut closed = appender.table.close_any(0, Reason::Completed).expect("a trace");
         let (mut out, mut scratch) = (Vec::new(), Scratch::default());
         let (gathered, _) = closed.gathered(&shapes, NOW, &mut scratch);
         Renderer::default().trace(&mut out, &Names::default(), &shapes, gathered, |_, _| ());

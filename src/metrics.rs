@@ -98,6 +98,8 @@ pub struct Metrics {
     pub traces_flushed: PerLabel<FlushReason, Counter>,
     /// Traces sealed early for lack of room (a part of `traces_flushed`).
     pub traces_evicted: Counter,
+    /// Complete ones that were sealed before `linger` had passed, because many waited and stragglers seldom came.
+    pub traces_hurried: Counter,
     /// Records that came after their trace had been sealed; they are merged into its document.
     pub records_late: Counter,
     /// Records taken from the journal and not yet confirmed by every output.
@@ -221,6 +223,10 @@ impl Metrics {
             traces_open_bytes: r.gauge("traces_open_bytes", "Bytes held by open traces"),
             traces_flushed: r.per_label("traces_flushed", "Sealed parts by what sealed them"),
             traces_evicted: r.counter("traces_evicted", "Traces sealed early for lack of room"),
+            traces_hurried: r.counter(
+                "traces_hurried",
+                "Complete traces sealed before `linger` had passed: many waited, and stragglers seldom came",
+            ),
             records_late: r.counter("records_late", "Records that came after their trace was sealed"),
             records_open: r.gauge("records_open", "Records not yet confirmed by every output"),
             records_delivered: r.counter(

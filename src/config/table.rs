@@ -168,7 +168,7 @@ pub static KEYS: &[Key] = keys! {
     "trace.complete" , Default::TableOf("contains", "request completed"), Kind::Rules(|d| &mut d.config.trace.complete),
         "A record that satisfies one of these completes its trace. Without field the text of the record is meant. An empty list: only time seals a trace.";
     "trace.linger" --"linger", Default::Text("1s"), Kind::Duration(secs(0), HOUR, |d| &mut d.config.trace.linger),
-        "Wait for stragglers after the completion record.";
+        "Wait for stragglers after the completion record; shorter while many wait and stragglers are seldom missed.";
     "trace.idle_timeout" --"idle-timeout", Default::Text("30s"), Kind::Duration(ms(10), DAY, |d| &mut d.config.trace.idle_timeout),
         "A trace without a new line for so long is written. What comes later is merged into its document.";
     "trace.max_age" , Default::Text("10m"), Kind::Duration(ms(10), secs(11 * 3600), |d| &mut d.config.trace.max_age),

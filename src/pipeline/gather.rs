@@ -117,6 +117,10 @@ impl Gatherer {
             };
             let now = unix_us();
             all_sealed = self.seal_due(now);
+            let hurried = self.table.take_hurried();
+            if hurried > 0 {
+                self.metrics.traces_hurried.inc_by(hurried as u64);
+            }
             if now >= look_at_journal {
                 look_at_journal = now + 200_000;
                 self.make_room_in_journal(now);
@@ -131,10 +135,10 @@ impl Gatherer {
             self.publish(idle);
         }
         if self.settings.flush_on_exit {
-            while let Some(closed) = self.table.close_any(Reason::Shutdown) {
+            let now = unix_us();
+            while let Some(closed) = self.table.close_any(now, Reason::Shutdown) {
                 let reason = closed.reason;
-                self.outbox
-                    .trace(&self.settings.names, &self.shapes, closed, unix_us());
+                self.outbox.trace(&self.settings.names, &self.shapes, closed, now);
                 self.sealed(reason, FlushReason::Shutdown);
             }
         }

@@ -322,6 +322,18 @@ impl<'a> Left<'a> {
         self.bytes.get(..self.waiting.key as usize).unwrap_or_default()
     }
 
+    /// The hash of its id.
+    #[inline]
+    pub(super) fn hash(&self) -> u64 {
+        self.waiting.hash
+    }
+
+    /// When it is due.
+    #[inline]
+    pub(super) fn due(&self) -> i64 {
+        self.waiting.due
+    }
+
     /// How many records it has.
     pub(super) fn count(&self) -> u32 {
         match &self.waiting.records {

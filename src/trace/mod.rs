@@ -1,7 +1,7 @@
 //! Gathering: the records of one trace become one document.
 //!
 //! * `table`: the traces of a shard, and when they leave it: `open` ones, those that are complete and wait for
-//!   stragglers (`linger`, `pack`, `index`), and `closed` ones, which are about to be rendered; their ids (`key`) and what
+//!   stragglers (`linger`, `pack`, `index`; how many: `patience`), and `closed` ones, which are about to be rendered; their ids (`key`) and what
 //!   their records came with (`source`);
 //! * `joined` and `lines`: the records of a trace, joined as they come while they are alike and in order, or one by one;
 //! * `document`: a sealed trace as JSON, rendered once from the received bytes (`fields`, `json`, `time`, `state`);
@@ -22,6 +22,7 @@ mod linger;
 mod open;
 mod pack;
 mod part;
+mod patience;
 mod shape;
 mod source;
 mod state;

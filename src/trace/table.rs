@@ -6,7 +6,7 @@
 //! There is one idle timeout, so the order of last use is the order of expiry, and a least-recently-used list is all
 //! that is needed: no timer per trace. The list is kept a little behind, since to move a trace in it means to look at
 //! three places in memory: traces expire up to a 64th of the timeout late. There is one linger as well: traces that are
-//! complete wait in the order in which they became so, packed (`linger`).
+//! complete wait in the order in which they became so, packed (`linger`), as long as not too many do (`patience`).
 
 use std::collections::VecDeque;
 
@@ -17,6 +17,7 @@ use super::key::{Hashed, Key, Keys};
 use super::lines::HEADER;
 use super::linger::Lingering;
 use super::open::{Added, Incoming, Trace};
+use super::patience::Patience;
 use super::shape::Shapes;
 use super::source::{Source, SourceId, Sources};
 use super::state::Reason;
@@ -57,6 +58,10 @@ pub struct Table<H> {
     /// Those of the open ones that became complete since they were settled, and when.
     completed: Vec<(i64, Key)>,
     lingering: Lingering,
+    /// How many of them may wait.
+    patience: Patience,
+    /// How many were sealed before they were due since `take_hurried`.
+    hurried: usize,
     /// Space of records that are packed now.
     spaces: Vec<Vec<u8>>,
     /// How many were settled since `take_completed`.
@@ -74,12 +79,14 @@ impl<H: Clone> Table<H> {
     /// An empty table.
     pub fn new(limits: Limits) -> Self {
         Self {
+            patience: Patience::new(limits.max_bytes),
             limits,
             keys: Keys::default(),
             sources: Sources::new(),
             open: LruCache::unbounded_with_hasher(Hashed::default()),
             completed: Vec::new(),
             lingering: Lingering::new(),
+            hurried: 0,
             spaces: Vec::new(),
             newly_completed: 0,
             due: VecDeque::new(),
@@ -164,6 +171,7 @@ impl<H: Clone> Table<H> {
         } else if size > max_bytes {
             return Added::TooLong;
         } else {
+            self.patience.begins(now, key.hash());
             let space = self.space(size);
             (Trace::new(now, incoming, &mut self.sources, space), Added::Kept)
         };
@@ -249,6 +257,11 @@ impl<H: Clone> Table<H> {
         std::mem::take(&mut self.newly_completed)
     }
 
+    /// How many complete traces were sealed before they were due since this was asked last.
+    pub fn take_hurried(&mut self) -> usize {
+        std::mem::take(&mut self.hurried)
+    }
+
     /// Remembers when a complete trace among the open ones is due.
     fn put_due(&mut self, due: i64, key: Key) {
         let at = self.due.partition_point(|(other, ..)| *other <= due);
@@ -261,8 +274,10 @@ impl<H: Clone> Table<H> {
         self.settle(shapes);
         let waits = |due: i64| due > now && due - now <= self.limits.linger;
         // Of a clock that was set back nobody waits for the old time to come again.
-        if self.lingering.first_due().is_some_and(|due| !waits(due)) {
-            return self.close_lingering();
+        if self.lingering.first_due().is_some_and(|due| !waits(due))
+            || self.lingering.bytes() > self.patience.room(now)
+        {
+            return self.close_lingering(now);
         }
         while self.due.front().is_some_and(|(due, ..)| !waits(*due)) {
             let Some((_, reason, key)) = self.due.pop_front() else {
@@ -283,7 +298,7 @@ impl<H: Clone> Table<H> {
             if self.lingering.len() == 0 {
                 self.place_oldest(now);
             }
-            return self.close_any(Reason::Evicted);
+            return self.close_any(now, Reason::Evicted);
         }
         let (_, oldest) = self.open.peek_lru()?;
         let idle = now.saturating_sub(oldest.last_seen) >= self.limits.idle_timeout;
@@ -310,9 +325,9 @@ impl<H: Clone> Table<H> {
 
     /// Closes a trace, whatever its age: the one that has been complete for the longest, or else the one that was used
     /// least recently, for this reason.
-    pub fn close_any(&mut self, reason: Reason) -> Option<Closed<'_, H>> {
+    pub fn close_any(&mut self, now: i64, reason: Reason) -> Option<Closed<'_, H>> {
         if self.lingering.len() > 0 {
-            self.close_lingering()
+            self.close_lingering(now)
         } else {
             self.close_open(reason)
         }
@@ -345,8 +360,12 @@ impl<H: Clone> Table<H> {
         Some(self.closed(key, trace, reason))
     }
 
-    fn close_lingering(&mut self) -> Option<Closed<'_, H>> {
+    fn close_lingering(&mut self, now: i64) -> Option<Closed<'_, H>> {
         let left = self.lingering.pop()?;
+        if left.due() > now {
+            self.hurried += 1;
+            self.patience.hurried(now, left.hash(), left.due());
+        }
         self.lines -= u64::from(left.count());
         Some(Closed::lingered(left, &mut self.sources))
     }

@@ -185,7 +185,7 @@ fn a_trace_beyond_its_bytes_keeps_its_first_lines() {
     let added: Vec<_> = (0..6).map(|now| f.add(now, "a", 1, false)).collect();
     assert_eq!(&added[..3], [Added::Kept; 3]);
     assert_eq!(&added[3..], [Added::NoRoom; 3]);
-    let mut closed = f.table.close_any(Reason::Shutdown).unwrap();
+    let mut closed = f.table.close_any(0, Reason::Shutdown).unwrap();
     let mut scratch = Scratch::default();
     let (gathered, twice) = closed.gathered(&f.shapes, 9, &mut scratch);
     assert_eq!((lines_in(&gathered), gathered.parts[0].total, twice), (3, 6, 0));
@@ -202,7 +202,7 @@ fn a_record_beyond_the_bytes_of_a_trace_opens_none_and_is_counted_in_one_that_is
     assert_eq!(f.closed(99 * SECOND), []);
     assert_eq!(f.add(0, "a", 1, false), Added::Kept);
     assert_eq!(f.add_text(1, "a", 1, false, 500), Added::TooLong);
-    let mut closed = f.table.close_any(Reason::Shutdown).unwrap();
+    let mut closed = f.table.close_any(0, Reason::Shutdown).unwrap();
     let mut scratch = Scratch::default();
     let (gathered, _) = closed.gathered(&f.shapes, 9, &mut scratch);
     assert_eq!((lines_in(&gathered), gathered.parts[0].total), (1, 2));
@@ -214,7 +214,7 @@ fn a_chunk_that_came_twice_is_in_it_once() {
     for (now, part) in [(5, 1), (6, 2), (5, 1)] {
         assert_eq!(f.add(now, "a", part, false), Added::Kept);
     }
-    let mut closed = f.table.close_any(Reason::Idle).unwrap();
+    let mut closed = f.table.close_any(0, Reason::Idle).unwrap();
     let mut scratch = Scratch::default();
     let (gathered, twice) = closed.gathered(&f.shapes, 9, &mut scratch);
     assert_eq!((lines_in(&gathered), gathered.parts.len(), twice), (2, 2, 1));
@@ -347,4 +347,39 @@ fn a_large_trace_waits_too_and_one_without_linger_does_not() {
     });
     assert_eq!(f.add(5, "a", 1, true), Added::Kept);
     assert_eq!(f.closed(5), [("a".into(), Reason::Completed, 1)]);
+}
+
+#[test]
+fn as_many_wait_for_stragglers_as_is_worth_it() {
+    let mut f = Fixture::new(Limits {
+        linger: 10 * SECOND,
+        max_bytes: 64 << 20,
+        max_traces: 1_000_000,
+        ..limits()
+    });
+    let open = |f: &mut Fixture, now: i64, traces: u32| -> usize {
+        for n in 0..traces {
+            let key = format!("{now}-{n}");
+            assert_eq!(f.add_text(now, &key, 0, true, 1000), Added::Kept);
+        }
+        let closed = f.closed(now);
+        assert!(closed.iter().all(|(_, reason, _)| *reason == Reason::Completed));
+        assert_eq!(f.table.take_hurried(), closed.len());
+        closed.len()
+    };
+    assert_eq!(open(&mut f, 1, 2000), 0);
+    assert!(open(&mut f, 2, 20_000) > 10_000);
+    let before = f.table.bytes();
+    assert!((3 << 20..5 << 20).contains(&before), "{before}");
+    // Stragglers of those that were sealed: what they find missing is waited for from then on.
+    for n in 0..10_000 {
+        assert_eq!(f.add_text(3, &format!("2-{n}"), 1, false, 10), Added::Kept);
+    }
+    open(&mut f, 4, 20_000);
+    assert!(f.table.bytes() > 2 * before, "{}", f.table.bytes());
+    let late = f.closed(4 + 11 * SECOND);
+    assert!(late.iter().all(|(_, reason, _)| *reason == Reason::Completed));
+    assert_eq!(f.table.take_hurried(), 0, "those were due");
+    f.closed(100 * SECOND);
+    f.is_even();
 }

@@ -1,0 +1,208 @@
+//! How many bytes of complete traces may wait for stragglers at a time, apart from the limit of all memory.
+//!
+//! Owns the choice between two prices. Traces that wait beyond what the processor's cache holds cost memory, and are read
+//! from there when they are sealed, which is a third of all the work that they make. A straggler that comes when its trace
+//! is sealed already costs a read and a second write in the outputs, as much as some dozens of waiting traces. Mostly there
+//! are no stragglers: so little may wait, until some of those that were sealed early turn out to have been missed.
+//! When traces are due, and that sealing early loses nothing, is not decided here.
+
+use std::collections::{HashSet, VecDeque};
+
+use super::key::Hashed;
+
+/// Bytes that may wait always: some thousands of traces, about what stays in the cache.
+const LEAST: usize = 4 << 20;
+/// One in so many of the traces that are sealed early is watched.
+const SAMPLE: u64 = 64;
+/// Traces that are watched at the most.
+const WATCHED: usize = 1 << 14;
+/// Of the watched ones so many must have been missed, and one in [`DEAR`], before more may wait.
+const SOME: u32 = 4;
+const DEAR: u32 = 64;
+/// As long as one in so many of them is missed, no less may wait.
+const CHEAP: u32 = 512;
+/// After so many watched ones counting begins anew.
+const WINDOW: u32 = 1024;
+/// How long, in µs, until half as many may wait when nothing speaks against it.
+const FORGET: i64 = 60_000_000;
+
+/// See above.
+#[derive(Debug)]
+pub(super) struct Patience {
+    least: usize,
+    most: usize,
+    room: usize,
+    /// Hashes of traces that were sealed early, and when they would have been, in that order.
+    watched: VecDeque<(i64, u64)>,
+    /// Those of them that nobody has missed yet.
+    hashes: HashSet<u64, Hashed>,
+    /// Watched since counting began, and missed.
+    begun: u32,
+    missed: u32,
+    /// When there was reason last to let as many wait as do.
+    needed: i64,
+}
+
+impl Patience {
+    /// No more than `most` bytes may ever wait.
+    pub(super) fn new(most: usize) -> Self {
+        let least = LEAST.min(most);
+        Self {
+            least,
+            most,
+            room: least,
+            watched: VecDeque::new(),
+            hashes: HashSet::default(),
+            begun: 0,
+            missed: 0,
+            needed: 0,
+        }
+    }
+
+    /// Bytes that may wait now.
+    #[inline]
+    pub(super) fn room(&mut self, now: i64) -> usize {
+        if self.room > self.least && !(0..FORGET).contains(&(now - self.needed)) {
+            self.room = (self.room / 2).max(self.least);
+            self.needed = now;
+        }
+        self.room
+    }
+
+    /// The trace of this hash is sealed although it is due only then.
+    #[inline]
+    pub(super) fn hurried(&mut self, now: i64, hash: u64, due: i64) {
+        if hash.is_multiple_of(SAMPLE) {
+            self.watch(now, hash, due);
+        }
+    }
+
+    /// A trace of this hash begins, which is not among those that wait.
+    #[inline]
+    pub(super) fn begins(&mut self, now: i64, hash: u64) {
+        if hash.is_multiple_of(SAMPLE) && self.hashes.remove(&hash) {
+            self.miss(now);
+        }
+    }
+
+    fn watch(&mut self, now: i64, hash: u64, due: i64) {
+        while let Some((due, hash)) = self.watched.front()
+            && *due <= now
+        {
+            self.hashes.remove(hash);
+            self.watched.pop_front();
+        }
+        if self.watched.len() >= WATCHED {
+            return;
+        }
+        if self.begun >= WINDOW {
+            if self.missed.saturating_mul(CHEAP) >= self.begun {
+                self.needed = now;
+            }
+            (self.begun, self.missed) = (0, 0);
+        }
+        if self.hashes.insert(hash) {
+            self.begun += 1;
+            self.watched.push_back((due, hash));
+        }
+    }
+
+    #[cold]
+    fn miss(&mut self, now: i64) {
+        self.missed += 1;
+        if self.missed < SOME || self.missed.saturating_mul(DEAR) < self.begun {
+            return;
+        }
+        self.room = self.room.saturating_mul(2).min(self.most);
+        self.needed = now;
+        // What is missed from now on has to come of the new room.
+        self.watched.clear();
+        self.hashes.clear();
+        (self.begun, self.missed) = (0, 0);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: i64 = 1_000_000;
+
+    /// Seals so many traces early, of which one in `each` is missed a moment later.
+    fn seal(patience: &mut Patience, now: i64, count: u64, each: Option<u64>) {
+        for number in 0..count {
+            // Of another round others.
+            let hash = (now as u64).wrapping_mul(0x9e37_79b9) << 24 | number;
+            patience.hurried(now, hash, now + SECOND);
+            if each.is_some_and(|each| (number / SAMPLE).is_multiple_of(each)) {
+                patience.begins(now, hash);
+            }
+        }
+    }
+
+    #[test]
+    fn more_may_wait_while_some_are_missed() {
+        let mut patience = Patience::new(100 << 20);
+        assert_eq!(patience.room(0), LEAST);
+        seal(&mut patience, 1, 100_000, None);
+        assert_eq!(patience.room(1), LEAST, "nobody came");
+        seal(&mut patience, 2 * SECOND, 100_000, Some(1000));
+        assert_eq!(patience.room(2 * SECOND), LEAST, "one in a thousand is cheap");
+        seal(&mut patience, 4 * SECOND, 20_000, Some(20));
+        assert!(patience.room(4 * SECOND) > LEAST);
+        for round in 3..20 {
+            seal(&mut patience, 2 * round * SECOND, 20_000, Some(20));
+        }
+        assert_eq!(patience.room(40 * SECOND), 100 << 20, "no more than there is");
+    }
+
+    #[test]
+    fn what_nobody_needs_is_given_up_again() {
+        let mut patience = Patience::new(16 << 20);
+        for round in 1..4 {
+            seal(&mut patience, 2 * round * SECOND, 20_000, Some(20));
+        }
+        assert_eq!(patience.room(10 * SECOND), 16 << 20);
+        // Now and then one is missed: not enough for more, but as much is needed.
+        for round in 5..40 {
+            seal(&mut patience, 2 * round * SECOND, 3 * 65_536, Some(200));
+            assert_eq!(patience.room(2 * round * SECOND), 16 << 20);
+        }
+        for round in 40..200 {
+            seal(&mut patience, 2 * round * SECOND, 65_536, None);
+            patience.room(2 * round * SECOND);
+        }
+        assert_eq!(patience.room(400 * SECOND), LEAST);
+        // By a clock that was set back as well.
+        for round in 1..3 {
+            seal(&mut patience, (400 + 2 * round) * SECOND, 20_000, Some(20));
+        }
+        assert!(patience.room(404 * SECOND) > LEAST);
+        patience.room(0);
+        assert_eq!(patience.room(FORGET), LEAST);
+    }
+
+    #[test]
+    fn it_remembers_a_bounded_number_until_they_are_due() {
+        let mut patience = Patience::new(1 << 30);
+        for number in 0..10 * WATCHED as u64 {
+            patience.hurried(0, number * SAMPLE, 3600 * SECOND);
+        }
+        assert_eq!(
+            (patience.watched.len(), patience.hashes.len()),
+            (WATCHED, WATCHED)
+        );
+        // One that was due before it came again was not missed.
+        for number in 0..WATCHED as u64 {
+            patience.hurried(3600 * SECOND, (1 << 40 | number) * SAMPLE, 3601 * SECOND);
+            patience.begins(3600 * SECOND, number * SAMPLE);
+        }
+        assert_eq!(patience.room(3600 * SECOND), LEAST);
+        assert!(patience.hashes.len() <= WATCHED);
+    }
+
+    #[test]
+    fn never_more_than_all_there_is() {
+        assert_eq!(Patience::new(1000).room(0), 1000);
+    }
+}
