@@ -131,18 +131,16 @@ fn table() -> Table<()> {
 }
 
 /// Appends records; the source of each chunk begins with its first.
-struct Appender<'a> {
+struct Appender {
     table: Table<()>,
-    shapes: &'a Shapes,
     shaped: bool,
     source: Option<(usize, SourceId)>,
 }
 
-impl<'a> Appender<'a> {
-    fn new(shapes: &'a Shapes, shaped: bool) -> Self {
+impl Appender {
+    fn new(shaped: bool) -> Self {
         Self {
             table: table(),
-            shapes,
             shaped,
             source: None,
         }
@@ -174,13 +172,13 @@ impl<'a> Appender<'a> {
             shape: routed.shape.filter(|_| self.shaped),
             text: routed.text.filter(|_| self.shaped),
         };
-        assert_eq!(self.table.add(self.shapes, NOW, &incoming), Added::Kept);
+        assert_eq!(self.table.add(NOW, &incoming), Added::Kept);
     }
 }
 
 /// A table with all records.
-fn filled(shapes: &Shapes, records: &[Routed], shaped: bool) -> Table<()> {
-    let mut appender = Appender::new(shapes, shaped);
+fn filled(records: &[Routed], shaped: bool) -> Table<()> {
+    let mut appender = Appender::new(shaped);
     records.iter().for_each(|routed| appender.append(routed));
     appender.table
 }
@@ -194,11 +192,11 @@ fn render(
 ) -> u32 {
     let (mut renderer, mut scratch, names) = (Renderer::default(), Scratch::default(), Names::default());
     let mut lines = 0;
-    while let Some(mut closed) = table.next_closed(shapes, NOW + LINGER) {
+    while let Some(mut closed) = table.next_closed(NOW + LINGER) {
         if out.len() > 1 << 20 {
             out.clear();
         }
-        let (gathered, _) = closed.gathered(shapes, NOW, &mut scratch);
+        let (gathered, _) = closed.gathered(NOW, &mut scratch);
         let key = gathered.key;
         let head = |out: &mut Vec<u8>, first| frame(out, key, first);
         lines += renderer.trace(out, &names, shapes, gathered, head).lines;
@@ -245,12 +243,12 @@ fn stages(c: &mut Criterion) {
         group.bench_function(name, |b| {
             // Sealed as it goes, so that as many are open as in a server.
             b.iter_batched_ref(
-                || Appender::new(&shapes, shaped),
+                || Appender::new(shaped),
                 |appender| {
                     for routed in &records {
                         appender.append(black_box(routed));
                         if routed.completes
-                            && let Some(closed) = appender.table.next_closed(&shapes, NOW + LINGER)
+                            && let Some(closed) = appender.table.next_closed(NOW + LINGER)
                         {
                             black_box(closed).leave(1, |()| ());
                         }
@@ -269,7 +267,7 @@ fn stages(c: &mut Criterion) {
     ] {
         group.bench_function(name, |b| {
             b.iter_batched_ref(
-                || (filled(&shapes, open, shaped), Vec::with_capacity(2 << 20)),
+                || (filled(open, shaped), Vec::with_capacity(2 << 20)),
                 |(table, out)| {
                     assert_eq!(
                         u64::from(render(table, &shapes, out, |_, _, _| ())),
@@ -284,7 +282,7 @@ fn stages(c: &mut Criterion) {
         let output = Elasticsearch::open(ElasticsearchConfig::default(), RULES).expect("an output");
         let mut framing = output.framing();
         b.iter_batched_ref(
-            || (filled(&shapes, open, true), Vec::with_capacity(2 << 20)),
+            || (filled(open, true), Vec::with_capacity(2 << 20)),
             |(table, out)| {
                 render(table, &shapes, out, |out, key, first| {
                     framing.head(out, &document_id(key), first);
@@ -303,11 +301,11 @@ fn halves() -> (Vec<u8>, Vec<u8>) {
     let mine: Vec<_> = records.iter().filter(|routed| routed.key == *key).collect();
     let (first, last) = mine.split_at(mine.len() / 2);
     let document = |lines: &[&Routed]| {
-        let mut appender = Appender::new(&shapes, true);
+        let mut appender = Appender::new(true);
         lines.iter().for_each(|routed| appender.append(routed));
         let mut closed = appender.table.close_any(0, Reason::Completed).expect("a trace");
         let (mut out, mut scratch) = (Vec::new(), Scratch::default());
-        let (gathered, _) = closed.gathered(&shapes, NOW, &mut scratch);
+        let (gathered, _) = closed.gathered(NOW, &mut scratch);
         Renderer::default().trace(&mut out, &Names::default(), &shapes, gathered, |_, _| ());
         closed.leave(1, |()| ());
         out

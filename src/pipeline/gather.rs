@@ -179,7 +179,7 @@ impl Gatherer {
             }
         }
         self.end(anonymous.source.map(|(source, _)| source));
-        self.table.settle(&self.shapes);
+        self.table.settle();
         if self.aside.flush() {
             hold.confirm();
         }
@@ -192,7 +192,7 @@ impl Gatherer {
         while left > 0 || self.table.is_too_full() {
             left = left.saturating_sub(1);
             let too_many = self.table.len() > self.settings.table.max_traces;
-            let Some(closed) = self.table.next_closed(&self.shapes, now) else {
+            let Some(closed) = self.table.next_closed(now) else {
                 return true;
             };
             let reason = closed.reason;

@@ -222,17 +222,22 @@ fn text_of(value: &[u8]) -> Option<&[u8]> {
 /// what the value says, if it is a string.
 #[inline]
 fn completes(complete: &[Rule], is_text: bool, name: &[u8], value: &[u8], text: Option<&[u8]>) -> bool {
-    complete.iter().any(|rule| {
+    // Mostly there is one rule, which concerns the text.
+    for rule in complete {
         let concerned = match &rule.field {
             Some(field) => field.as_bytes() == name,
             None => is_text,
         };
-        concerned
+        let completes = concerned
             && match text {
                 Some(text) => rule.test.passes(text),
                 None => passes(rule, value),
-            }
-    })
+            };
+        if completes {
+            return true;
+        }
+    }
+    false
 }
 
 /// The same for a value that may be no string.

@@ -106,7 +106,7 @@ impl Outbox {
         let (start, id) = (self.text.len(), self.ids.len());
         push_document_id(&mut self.ids, closed.key());
         let name = self.ids.get(id..).unwrap_or_default();
-        let (gathered, twice) = closed.gathered(shapes, now, &mut self.scratch);
+        let (gathered, twice) = closed.gathered(now, &mut self.scratch);
         let framing = &mut self.framing;
         let head = |out: &mut Vec<u8>, first| head(framing, out, name, first);
         let out = &mut self.text;

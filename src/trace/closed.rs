@@ -11,7 +11,6 @@ use super::lines::Line;
 use super::linger::{Left, LeftRecords, list};
 use super::open::{Part, Parts, Records, Trace};
 use super::part::PartId;
-use super::shape::Shapes;
 use super::source::Sources;
 use super::state::Reason;
 
@@ -76,13 +75,8 @@ impl<'a, H: Clone> Closed<'a, H> {
     }
 
     /// Its content for rendering, and how many of its records are left out because they stand in it twice (a chunk
-    /// that came again after the window in which repeated chunks are told). `shapes` are those of its records.
-    pub fn gathered<'b>(
-        &'b mut self,
-        shapes: &Shapes,
-        sealed_at: i64,
-        scratch: &'b mut Scratch,
-    ) -> (Gathered<'b>, u32) {
+    /// that came again after the window in which repeated chunks are told).
+    pub fn gathered<'b>(&'b mut self, sealed_at: i64, scratch: &'b mut Scratch) -> (Gathered<'b>, u32) {
         let Scratch { parts, lines } = scratch;
         parts.clear();
         lines.clear();
@@ -109,8 +103,8 @@ impl<'a, H: Clone> Closed<'a, H> {
             {
                 self.trace = Gone::Open { key, trace };
             }
-            if let Gone::Open { key, trace } = &mut self.trace {
-                trace.lines(key, shapes);
+            if let Gone::Open { trace, .. } = &mut self.trace {
+                trace.lines();
             }
         }
         match &self.trace {

@@ -8,7 +8,7 @@ use smallvec::SmallVec;
 
 use super::about::{Seal, begin};
 use super::fields::{Fields, Names};
-use super::joined::{Newest, View};
+use super::joined::View;
 use super::json::{self, Head, write_escaped, write_string};
 use super::lines::Line;
 use super::part::PartId;
@@ -152,10 +152,7 @@ impl Renderer {
                 out.extend_from_slice(view.text);
                 out.push(b'"');
             }
-            match view.newest {
-                Newest::Record(record) => write_fields(out, shape, record),
-                Newest::Values(values) => write_values(out, shape, values),
-            }
+            write_fields(out, shape, view.newest);
         }
         let count = view.count as usize;
         let late = if seal.some_late() {
@@ -368,15 +365,6 @@ fn write_fields(out: &mut Vec<u8>, shape: &Shape, record: &[u8]) {
             out.extend_from_slice(slot.json());
             json::write_value(out, record, value)
         };
-    }
-}
-
-/// The same of the values of these fields alone.
-fn write_values(out: &mut Vec<u8>, shape: &Shape, values: &[u8]) {
-    let mut at = 0;
-    for slot in shape.slots().iter().filter(|slot| !slot.role().is_left_out()) {
-        out.extend_from_slice(slot.json());
-        at = json::write_value(out, values, at);
     }
 }
 

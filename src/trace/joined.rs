@@ -7,12 +7,12 @@
 //!
 //! ```text
 //! buffer:  state of the lines, and room for more of it | joined text, escaped | newest record
-//! packed:  state of the lines | joined text, escaped | values of the fields
+//! packed:  state of the lines | joined text, escaped | newest record
 //! ```
 
-use super::json::{self, Head as Value, push_unescaped, write_escaped};
+use super::json::{push_unescaped, write_escaped};
 use super::lines::{HEADER, Head, Lines, NO_TEXT, NewLine, Span};
-use super::shape::{Role, Shape, ShapeId, Shapes, Slot};
+use super::shape::ShapeId;
 use super::state::{LineWriter, MOST_OF_A_LINE, lines_of};
 
 /// Room for the state of the lines of most traces.
@@ -31,8 +31,6 @@ pub(super) struct Joined {
     text_end: u32,
     /// Where the newest record has its text.
     text_in_newest: Span,
-    /// The newest record is there as the values of its fields only.
-    values: bool,
     about: About,
 }
 
@@ -65,15 +63,8 @@ pub struct View<'a> {
     pub(super) state: &'a [u8],
     /// The inside of a JSON string.
     pub(super) text: &'a [u8],
-    pub(super) newest: Newest<'a>,
-}
-
-/// The record from which the document has its fields.
-#[derive(Clone, Copy, Debug)]
-pub(super) enum Newest<'a> {
-    Record(&'a [u8]),
-    /// Of the fields that the document has, in the order of the shape.
-    Values(&'a [u8]),
+    /// The record from which the document has its fields.
+    pub(super) newest: &'a [u8],
 }
 
 impl Joined {
@@ -89,7 +80,6 @@ impl Joined {
             area: AREA as u32,
             text_end: AREA as u32,
             text_in_newest: Span::default(),
-            values: false,
             about: About {
                 shape,
                 count: 0,
@@ -174,7 +164,6 @@ impl Joined {
         about.count += 1;
         about.last = line.time;
         about.received += size;
-        self.values = false;
     }
 
     /// Makes room for so many bytes more of state.
@@ -240,22 +229,13 @@ impl Joined {
 
     pub(super) fn view(&self) -> View<'_> {
         let state = self.buffer.get(..self.about.state as usize).unwrap_or_default();
-        let newest = match self.values {
-            false => Newest::Record(self.newest()),
-            true => Newest::Values(self.newest()),
-        };
-        self.about.view(state, self.text(), newest)
+        self.about.view(state, self.text(), self.newest())
     }
 
     /// Appends the packed form to `out`. Gives what is needed to read it besides, and the buffer.
-    pub(super) fn pack(self, shapes: &Shapes, out: &mut Vec<u8>) -> (Packed, Vec<u8>) {
+    pub(super) fn pack(self, out: &mut Vec<u8>) -> (Packed, Vec<u8>) {
         out.extend_from_slice(self.buffer.get(..self.about.state as usize).unwrap_or_default());
-        out.extend_from_slice(self.text());
-        if self.values {
-            out.extend_from_slice(self.newest());
-        } else if let Some(shape) = shapes.get(self.about.shape) {
-            push_values(out, shape, self.newest());
-        }
+        out.extend_from_slice(self.buffer.get(self.area as usize..).unwrap_or_default());
         let About {
             shape,
             count,
@@ -274,6 +254,7 @@ impl Joined {
             part,
             state,
             text: self.text_end - self.area,
+            text_in_newest: self.text_in_newest,
             expected: writer.expected(),
             // Only small traces are packed.
             received: received as u32,
@@ -282,9 +263,8 @@ impl Joined {
         (packed, self.buffer)
     }
 
-    /// Makes lines of it: `key` is the id of the trace.
-    pub(super) fn into_lines(self, shapes: &Shapes, key: &[u8]) -> Lines {
-        let shape = shapes.get(self.about.shape);
+    /// Makes lines of it.
+    pub(super) fn into_lines(self) -> Lines {
         let mut lines = Lines::new(self.buffer.len());
         let state = self.buffer.get(..self.about.state as usize).unwrap_or_default();
         let escaped = self.text();
@@ -311,20 +291,11 @@ impl Joined {
                 lines.push_raw(&head, &text);
                 continue;
             }
-            let rebuilt;
-            let record = if self.values {
-                let text = line.text.map(|_| text.as_slice());
-                rebuilt = rebuild(shape.map_or(&[], Shape::slots), key, text, self.newest());
-                head.text.at = rebuilt.1;
-                &rebuilt.0
-            } else {
-                // It may have been replaced where it was no UTF-8.
-                let as_it_came = self.newest();
-                if line.text.is_some() {
-                    head.text = self.text_in_newest;
-                }
-                as_it_came
-            };
+            let record = self.newest();
+            if line.text.is_some() {
+                // As it came: in the joined text it may have been replaced where it was no UTF-8.
+                head.text = self.text_in_newest;
+            }
             head.record = record.len() as u32;
             lines.push_raw(&head, record);
         }
@@ -334,7 +305,7 @@ impl Joined {
 }
 
 impl About {
-    fn view<'a>(&self, state: &'a [u8], text: &'a [u8], newest: Newest<'a>) -> View<'a> {
+    fn view<'a>(&self, state: &'a [u8], text: &'a [u8], newest: &'a [u8]) -> View<'a> {
         View {
             shape: self.shape,
             count: self.count,
@@ -358,6 +329,7 @@ pub(super) struct Packed {
     part: u32,
     state: u32,
     text: u32,
+    text_in_newest: Span,
     expected: u32,
     received: u32,
     unit: u8,
@@ -371,8 +343,8 @@ impl Packed {
     /// Of the bytes of the packed form, and nothing behind them.
     pub(super) fn view<'a>(&self, bytes: &'a [u8]) -> View<'a> {
         let (state, rest) = bytes.split_at_checked(self.state as usize).unwrap_or_default();
-        let (text, values) = rest.split_at_checked(self.text as usize).unwrap_or_default();
-        self.about().view(state, text, Newest::Values(values))
+        let (text, newest) = rest.split_at_checked(self.text as usize).unwrap_or_default();
+        self.about().view(state, text, newest)
     }
 
     fn about(&self) -> About {
@@ -388,7 +360,7 @@ impl Packed {
         }
     }
 
-    /// As it was, but that the newest record is only the values of its fields.
+    /// As it was.
     pub(super) fn unpack(&self, bytes: &[u8]) -> Joined {
         let mut buffer = Vec::with_capacity(bytes.len() + AREA);
         let View {
@@ -399,61 +371,13 @@ impl Packed {
         buffer.resize(area, 0);
         buffer.extend_from_slice(text);
         let text_end = buffer.len() as u32;
-        if let Newest::Values(values) = newest {
-            buffer.extend_from_slice(values);
-        }
+        buffer.extend_from_slice(newest);
         Joined {
             buffer,
             area: area as u32,
             text_end,
-            text_in_newest: Span::default(),
-            values: true,
+            text_in_newest: self.text_in_newest,
             about: self.about(),
         }
     }
-}
-
-/// Appends the values of those fields that a document has under their names.
-fn push_values(out: &mut Vec<u8>, shape: &Shape, record: &[u8]) {
-    let Some((Value::Map(_), mut at)) = json::head(record, 0) else {
-        return;
-    };
-    for slot in shape.slots() {
-        let Some(value) = json::after_scalar(record, at) else {
-            return;
-        };
-        let Some(end) = json::end_of(record, value) else {
-            return;
-        };
-        if !slot.role().is_left_out() {
-            out.extend_from_slice(record.get(value..end).unwrap_or_default());
-        }
-        at = end;
-    }
-}
-
-/// The record of these values, and where it has its text.
-fn rebuild(slots: &[Slot], key: &[u8], text: Option<&[u8]>, values: &[u8]) -> (Vec<u8>, u32) {
-    use forward_protocol::msgpack::{write_map_len, write_str};
-    let mut record = Vec::with_capacity(values.len() + key.len() + 256);
-    let mut text_at = 0;
-    let mut at = 0;
-    write_map_len(&mut record, slots.len() as u32);
-    for slot in slots {
-        write_str(&mut record, slot.name());
-        match slot.role() {
-            Role::Id { own: true } => write_str(&mut record, key),
-            Role::Joined => {
-                let text = text.unwrap_or_default();
-                write_str(&mut record, text);
-                text_at = (record.len() - text.len()) as u32;
-            }
-            _ => {
-                let end = json::end_of(values, at).unwrap_or(values.len());
-                record.extend_from_slice(values.get(at..end).unwrap_or_default());
-                at = end;
-            }
-        }
-    }
-    (record, text_at)
 }

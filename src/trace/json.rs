@@ -138,19 +138,6 @@ pub(crate) fn after_scalar(buf: &[u8], at: usize) -> Option<usize> {
     }
 }
 
-/// Where the value at `at` ends, whatever it is; quick for those that most are.
-#[inline]
-pub(crate) fn end_of(buf: &[u8], at: usize) -> Option<usize> {
-    let end = match *buf.get(at)? {
-        0x00..=0x7f => at + 1,
-        marker @ 0xa0..=0xbf => at + 1 + usize::from(marker & 0x1f),
-        0xd9 => at + 2 + usize::from(*buf.get(at + 1)?),
-        0xcb => at + 9,
-        _ => skip(buf, at)?,
-    };
-    (end <= buf.len()).then_some(end)
-}
-
 /// Where the value at `at` ends.
 pub(crate) fn skip(buf: &[u8], at: usize) -> Option<usize> {
     let mut at = at;

@@ -13,7 +13,6 @@ use super::key::Key;
 use super::lines::Line;
 use super::open::{Part, Parts, Records, Trace};
 use super::pack;
-use super::shape::Shapes;
 use super::source::SourceId;
 
 /// Bytes of a chunk.
@@ -116,7 +115,7 @@ impl Lingering {
     }
 
     /// Takes a trace in, and gives the space of its records back. `due` is not before that of the one before.
-    pub(super) fn push(&mut self, key: &Key, trace: Trace, due: i64, shapes: &Shapes) -> Vec<u8> {
+    pub(super) fn push(&mut self, key: &Key, trace: Trace, due: i64) -> Vec<u8> {
         let size = Self::size(key, &trace);
         let chunk = self.chunk(size);
         let out = &mut chunk.bytes;
@@ -130,7 +129,7 @@ impl Lingering {
         }
         let (records, space) = match trace.records {
             Records::Joined(joined) => {
-                let (packed, space) = joined.pack(shapes, out);
+                let (packed, space) = joined.pack(out);
                 (Packed::Joined(packed), space)
             }
             Records::Lines(lines) => (Packed::Lines(pack::pack(&lines, out)), lines.into_buffer()),
@@ -404,7 +403,6 @@ pub(super) fn list(packed: &pack::Packed, bytes: &[u8], lines: &mut Vec<Line>) {
 mod tests {
     use std::sync::Arc;
 
-    use super::super::fields::Names;
     use super::super::key::Keys;
     use super::super::open::Incoming;
     use super::super::part::PartId;
@@ -431,8 +429,7 @@ mod tests {
             text: None,
         };
         let trace = Trace::new(0, &incoming, sources, Vec::new());
-        let shapes = Shapes::new(Names::default(), Vec::new());
-        lingering.push(&key, trace, i64::from(number), &shapes);
+        lingering.push(&key, trace, i64::from(number));
     }
 
     #[test]

@@ -6,9 +6,8 @@
 use smallvec::SmallVec;
 
 use super::joined::Joined;
-use super::key::Key;
 use super::lines::{HEADER, Lines, NewLine, Span};
-use super::shape::{ShapeId, Shapes};
+use super::shape::ShapeId;
 use super::source::{SourceId, Sources};
 
 /// Bytes that a trace costs beyond its records: list node, hash slot, key, and what the allocator rounds up.
@@ -159,10 +158,8 @@ impl Trace {
     pub(super) fn add<H: Clone>(
         &mut self,
         now: i64,
-        key: &Key,
         incoming: &Incoming<'_>,
         sources: &mut Sources<H>,
-        shapes: &Shapes,
         max_bytes: usize,
     ) -> Added {
         self.last_seen = now;
@@ -192,16 +189,16 @@ impl Trace {
         }
         match &mut self.records {
             Records::Lines(lines) => lines.push(&line),
-            Records::Joined(_) => self.lines(key, shapes).push(&line),
+            Records::Joined(_) => self.lines().push(&line),
         }
         Added::Kept
     }
 
     /// Its records as lines, whatever they were.
-    pub(super) fn lines(&mut self, key: &Key, shapes: &Shapes) -> &mut Lines {
+    pub(super) fn lines(&mut self) -> &mut Lines {
         let nothing = Records::Lines(Lines::in_space(Vec::new()));
         let lines = match std::mem::replace(&mut self.records, nothing) {
-            Records::Joined(joined) => joined.into_lines(shapes, key.id()),
+            Records::Joined(joined) => joined.into_lines(),
             Records::Lines(lines) => lines,
         };
         self.records = Records::Lines(lines);

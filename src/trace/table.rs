@@ -18,7 +18,6 @@ use super::lines::HEADER;
 use super::linger::Lingering;
 use super::open::{Added, Incoming, Trace};
 use super::patience::Patience;
-use super::shape::Shapes;
 use super::source::{Source, SourceId, Sources};
 use super::state::Reason;
 
@@ -131,9 +130,8 @@ impl<H: Clone> Table<H> {
         self.sources.end(source)
     }
 
-    /// Puts a record into its trace, opening it if need be; one that is too long opens none. `shapes` are those of all
-    /// records.
-    pub fn add(&mut self, shapes: &Shapes, now: i64, incoming: &Incoming<'_>) -> Added {
+    /// Puts a record into its trace, opening it if need be; one that is too long opens none.
+    pub fn add(&mut self, now: i64, incoming: &Incoming<'_>) -> Added {
         let max_bytes = self.limits.max_trace_bytes;
         let key = self.keys.key(incoming.key);
         if let Some(trace) = self.open.peek_mut(&key) {
@@ -142,7 +140,7 @@ impl<H: Clone> Table<H> {
                 trace.placed = now;
             }
             let before = trace.cost();
-            let added = trace.add(now, &key, incoming, &mut self.sources, shapes, max_bytes);
+            let added = trace.add(now, incoming, &mut self.sources, max_bytes);
             let cost = trace.cost();
             self.lines += u64::from(added == Added::Kept);
             self.bytes = self.bytes + cost - before;
@@ -166,7 +164,7 @@ impl<H: Clone> Table<H> {
         let size = HEADER + incoming.record.len() + incoming.metadata.len();
         let (mut trace, added) = if let Some((due, mut trace)) = self.lingering.take(&key) {
             self.put_due(due, key.clone());
-            let added = trace.add(now, &key, incoming, &mut self.sources, shapes, max_bytes);
+            let added = trace.add(now, incoming, &mut self.sources, max_bytes);
             (trace, added)
         } else if size > max_bytes {
             return Added::TooLong;
@@ -180,7 +178,7 @@ impl<H: Clone> Table<H> {
             trace.queued = true;
             if self.limits.linger > 0 && Lingering::takes(&key, &trace) {
                 self.newly_completed += 1;
-                self.lay(now, &key, trace, shapes);
+                self.lay(now, &key, trace);
                 return added;
             }
             self.complete(now, key.clone());
@@ -204,10 +202,10 @@ impl<H: Clone> Table<H> {
     }
 
     /// Lays a trace that is complete since then where it waits for stragglers.
-    fn lay(&mut self, since: i64, key: &Key, trace: Trace, shapes: &Shapes) {
+    fn lay(&mut self, since: i64, key: &Key, trace: Trace) {
         let due = since.saturating_add(self.limits.linger);
         self.usual = usual(self.usual, trace.bytes());
-        let mut space = self.lingering.push(key, trace, due, shapes);
+        let mut space = self.lingering.push(key, trace, due);
         if self.spaces.len() < SPACES && space.capacity() <= SPACE_BYTES {
             space.clear();
             self.spaces.push(space);
@@ -231,7 +229,7 @@ impl<H: Clone> Table<H> {
 
     /// Lays the traces that have become complete where they wait for stragglers. Better once for all records that came
     /// together than after each: a trace that is open again costs more than one that still is.
-    pub fn settle(&mut self, shapes: &Shapes) {
+    pub fn settle(&mut self) {
         let mut completed = std::mem::take(&mut self.completed);
         self.newly_completed += completed.len();
         for (since, key) in completed.drain(..) {
@@ -241,7 +239,7 @@ impl<H: Clone> Table<H> {
             };
             if trace.queued && Lingering::takes(&key, &trace) {
                 self.bytes -= trace.cost();
-                self.lay(since, &key, trace, shapes);
+                self.lay(since, &key, trace);
             } else {
                 if trace.queued {
                     self.put_due(since.saturating_add(self.limits.linger), key.clone());
@@ -270,8 +268,8 @@ impl<H: Clone> Table<H> {
 
     /// The next trace that must be sealed by now: complete or too old, idle, or in the way of newer ones.
     /// Call it until it gives `None`, after each chunk and at each tick.
-    pub fn next_closed(&mut self, shapes: &Shapes, now: i64) -> Option<Closed<'_, H>> {
-        self.settle(shapes);
+    pub fn next_closed(&mut self, now: i64) -> Option<Closed<'_, H>> {
+        self.settle();
         let waits = |due: i64| due > now && due - now <= self.limits.linger;
         // Of a clock that was set back nobody waits for the old time to come again.
         if self.lingering.first_due().is_some_and(|due| !waits(due))

@@ -308,7 +308,7 @@ impl Gatherer {
             shape: found.shape,
             text: found.text_in(entry.record),
         };
-        let added = self.table.add(&self.shapes, origin.now, &incoming);
+        let added = self.table.add(origin.now, &incoming);
         if added == Added::NoRoom {
             self.aside.put(
                 Why::NoRoom { trace: key },

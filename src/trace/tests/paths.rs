@@ -134,9 +134,9 @@ fn document(
             shape,
             text: shape.and_then(|_| text_of(&one.record)),
         };
-        kept += u64::from(table.add(shapes, 1, &incoming) == Added::Kept);
+        kept += u64::from(table.add(1, &incoming) == Added::Kept);
         if one.completes {
-            table.settle(shapes);
+            table.settle();
         }
     }
     assert_eq!((table.len(), table.lines()), (1, kept));
@@ -144,7 +144,7 @@ fn document(
     // Whether it was complete is not what is compared.
     closed.reason = Reason::Idle;
     let mut scratch = Scratch::default();
-    let (gathered, twice) = closed.gathered(shapes, 99, &mut scratch);
+    let (gathered, twice) = closed.gathered(99, &mut scratch);
     assert_eq!(twice, 0);
     let mut out = Vec::new();
     Renderer::default().trace(&mut out, &Names::default(), shapes, gathered, |_, _| ());

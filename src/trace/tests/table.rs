@@ -20,7 +20,6 @@ fn limits() -> Limits {
 
 struct Fixture {
     table: Table<u64>,
-    shapes: Shapes,
     /// Sources that have begun; each holds its number.
     sources: u64,
     /// The last of them, and its part.
@@ -33,7 +32,6 @@ impl Fixture {
     fn new(limits: Limits) -> Self {
         Self {
             table: Table::new(limits),
-            shapes: Shapes::new(Names::default(), Vec::new()),
             sources: 0,
             source: None,
             claims: Vec::new(),
@@ -58,7 +56,7 @@ impl Fixture {
             shape: None,
             text: None,
         };
-        self.table.add(&self.shapes, now, &incoming)
+        self.table.add(now, &incoming)
     }
 
     /// The last source, if it is of this part, or else a new one.
@@ -88,7 +86,7 @@ impl Fixture {
 
     fn closed(&mut self, now: i64) -> Vec<(String, Reason, u32)> {
         let mut all = Vec::new();
-        while let Some(closed) = self.table.next_closed(&self.shapes, now) {
+        while let Some(closed) = self.table.next_closed(now) {
             let key = String::from_utf8(closed.key().to_vec()).unwrap();
             all.push((key, closed.reason, closed.lines()));
             closed.leave(1, |claim| self.claims.push(claim));
@@ -187,7 +185,7 @@ fn a_trace_beyond_its_bytes_keeps_its_first_lines() {
     assert_eq!(&added[3..], [Added::NoRoom; 3]);
     let mut closed = f.table.close_any(0, Reason::Shutdown).unwrap();
     let mut scratch = Scratch::default();
-    let (gathered, twice) = closed.gathered(&f.shapes, 9, &mut scratch);
+    let (gathered, twice) = closed.gathered(9, &mut scratch);
     assert_eq!((lines_in(&gathered), gathered.parts[0].total, twice), (3, 6, 0));
 }
 
@@ -204,7 +202,7 @@ fn a_record_beyond_the_bytes_of_a_trace_opens_none_and_is_counted_in_one_that_is
     assert_eq!(f.add_text(1, "a", 1, false, 500), Added::TooLong);
     let mut closed = f.table.close_any(0, Reason::Shutdown).unwrap();
     let mut scratch = Scratch::default();
-    let (gathered, _) = closed.gathered(&f.shapes, 9, &mut scratch);
+    let (gathered, _) = closed.gathered(9, &mut scratch);
     assert_eq!((lines_in(&gathered), gathered.parts[0].total), (1, 2));
 }
 
@@ -216,7 +214,7 @@ fn a_chunk_that_came_twice_is_in_it_once() {
     }
     let mut closed = f.table.close_any(0, Reason::Idle).unwrap();
     let mut scratch = Scratch::default();
-    let (gathered, twice) = closed.gathered(&f.shapes, 9, &mut scratch);
+    let (gathered, twice) = closed.gathered(9, &mut scratch);
     assert_eq!((lines_in(&gathered), gathered.parts.len(), twice), (2, 2, 1));
     drop(gathered);
     closed.leave(1, |claim| f.claims.push(claim));
@@ -235,7 +233,7 @@ fn traces_that_pin_something_can_be_closed_at_once() {
         assert_eq!(f.add(now, key, part, false), Added::Kept);
     }
     assert_eq!(f.add(4, "d", 2, true), Added::Kept);
-    f.table.settle(&f.shapes);
+    f.table.settle();
     // The second source of part 2 is the fifth.
     let mut pinning = f.table.holding(|hold| matches!(hold, 1 | 2 | 5));
     pinning.sort_unstable();
@@ -256,7 +254,7 @@ fn a_straggler_takes_its_trace_out_and_the_others_wait_on() {
     for (now, key) in [(0, "a"), (10, "b"), (20, "c")] {
         assert_eq!(f.add(now, key, 1, false), Added::Kept);
         assert_eq!(f.add(now, key, 1, true), Added::Kept);
-        f.table.settle(&f.shapes);
+        f.table.settle();
     }
     let bytes = f.table.bytes();
     assert_eq!(f.add(30, "b", 2, false), Added::Kept);
@@ -276,7 +274,7 @@ fn many_linger_and_each_is_found() {
     for n in 0..20_000 {
         assert_eq!(f.add(n, &key(n), 1, true), Added::Kept);
         if n % 7 == 0 {
-            f.table.settle(&f.shapes);
+            f.table.settle();
         }
     }
     // Those that are forgotten by the index are opened a second time; there are few of them.
@@ -294,7 +292,7 @@ fn many_linger_and_each_is_found() {
     f.table.rest();
     let now = 60 * SECOND;
     assert_eq!(f.add(now, "a", 1, true), Added::Kept);
-    f.table.settle(&f.shapes);
+    f.table.settle();
     f.table.rest();
     assert_eq!(f.add(now, "a", 2, false), Added::Kept);
     assert_eq!(f.closed(now + SECOND), [("a".into(), Reason::Completed, 2)]);
