@@ -35,6 +35,7 @@
 
 mod ahead;
 mod blocks;
+mod company;
 mod error;
 mod format;
 mod inspect;

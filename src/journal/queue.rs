@@ -120,8 +120,8 @@ pub(super) struct Queue {
     /// Records that the writer took and could not write yet.
     pub(super) held_by_writer: usize,
     pub(super) closed: bool,
-    /// The writer sleeps until something comes.
-    pub(super) writer_idle: bool,
+    /// The writer sleeps until so many are there; 0 while it is awake.
+    pub(super) writer_wants: usize,
     /// Something may have changed for a writer that is blocked.
     pub(super) kick: bool,
 }

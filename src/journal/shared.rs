@@ -94,7 +94,10 @@ impl Shared {
             return false;
         }
         queue.items.push_back(pending);
-        let wake = std::mem::take(&mut queue.writer_idle);
+        let wake = (1..=queue.items.len()).contains(&queue.writer_wants);
+        if wake {
+            queue.writer_wants = 0;
+        }
         drop(queue);
         if wake {
             self.queue_changed.notify_one();

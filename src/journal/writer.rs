@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 use tracing::{debug, error, info, warn};
 
 use super::blocks::Blocks;
+use super::company::Company;
 use super::error::AppendError;
 use super::format::{FIRST_OF_COMMIT, RecordHeader, SEGMENT_HEADER_BYTES, Salt, SegmentHeader};
 use super::queue::{Pending, Queue};
@@ -40,6 +41,7 @@ pub(super) struct Writer {
     last_us: i64,
     /// Received times of a commit.
     stamps: Vec<i64>,
+    company: Company,
     /// Files are written past the page cache, until the file system refuses it.
     direct: bool,
 }
@@ -84,6 +86,7 @@ impl Writer {
             next_lsn: lsns.end,
             last_us,
             stamps: Vec::new(),
+            company: Company::default(),
             direct: true,
         }
     }
@@ -134,7 +137,7 @@ impl Writer {
     }
 
     /// Waits until there is something to do and takes all of it. True when the queue is closed.
-    fn next_work(&self, backlog: &mut VecDeque<Pending>, blocked: Option<&Blocked>) -> bool {
+    fn next_work(&mut self, backlog: &mut VecDeque<Pending>, blocked: Option<&Blocked>) -> bool {
         let mut queue = lock(&self.shared.queue);
         let wait = |queue, time, until: fn(&Queue) -> bool| {
             let waited = self
@@ -153,12 +156,20 @@ impl Writer {
             }
             Some(Blocked::Failing(_)) => queue = wait(queue, PAUSE, |queue| queue.closed),
         }
+        let already = queue.items.len();
         while backlog.is_empty() && queue.items.is_empty() && !queue.closed {
-            queue.writer_idle = true;
+            queue.writer_wants = 1;
             let waited = self.shared.queue_changed.wait(queue);
             queue = waited.unwrap_or_else(std::sync::PoisonError::into_inner);
         }
-        queue.writer_idle = false;
+        let bytes = || queue.items.iter().map(Pending::size).sum();
+        if backlog.is_empty()
+            && let Some((count, patience)) = self.company.expected(already, queue.items.len(), bytes)
+        {
+            queue.writer_wants = count;
+            queue = wait(queue, patience, |queue| queue.writer_wants == 0 || queue.closed);
+        }
+        queue.writer_wants = 0;
         queue.kick = false;
         if backlog.is_empty() {
             std::mem::swap(backlog, &mut queue.items);
@@ -256,6 +267,7 @@ impl Writer {
             return self.give_up_file(&error, backlog, count);
         }
         let sync_time = started.elapsed();
+        self.company.committed(count, sync_time);
 
         active.end += bytes;
         let (segment, end, first_lsn) = (active.number, active.end, self.next_lsn);
