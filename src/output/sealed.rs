@@ -6,7 +6,7 @@
 //! instead of one for each part of each document. Knows nothing of what the documents say.
 
 use std::ops::Range;
-use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
@@ -98,6 +98,55 @@ impl Text {
             at,
         };
         (0..count).map(document).collect()
+    }
+
+    /// Counts documents that all outputs have confirmed; gives the claims back with the last of them.
+    fn settle(&self, settled: &Settled) {
+        let account = &self.account;
+        for (counter, lines) in [
+            (&account.dead, settled.dead),
+            (&account.delivered, settled.delivered),
+            (&account.duplicate, settled.repeated),
+            (&account.late, settled.late),
+        ] {
+            if lines > 0 {
+                counter.fetch_add(lines, Ordering::Relaxed);
+            }
+        }
+        account.in_flight.fetch_sub(settled.lines, Ordering::Relaxed);
+        if self.left.fetch_sub(settled.documents, Ordering::AcqRel) == settled.documents {
+            let mut claims = self.claims.lock().unwrap_or_else(PoisonError::into_inner);
+            std::mem::take(&mut *claims).into_iter().for_each(Hold::confirm);
+        }
+    }
+}
+
+/// Documents of one batch that all outputs have confirmed, and their lines by what became of them.
+#[derive(Debug, Default)]
+struct Settled {
+    documents: usize,
+    lines: u64,
+    delivered: u64,
+    repeated: u64,
+    late: u64,
+    dead: u64,
+}
+
+impl Settled {
+    fn add(&mut self, row: &Row) {
+        let lines = u64::from(row.lines);
+        self.documents += 1;
+        self.lines += lines;
+        if row.dead.load(Ordering::Acquire) == 1 {
+            self.dead += lines;
+            return;
+        }
+        let repeated = u64::from(row.repeated.load(Ordering::Acquire));
+        self.delivered += lines - repeated;
+        self.repeated += repeated;
+        if row.joined.load(Ordering::Acquire) == 1 {
+            self.late += lines - repeated;
+        }
     }
 }
 
@@ -210,15 +259,32 @@ impl Sealed {
 
     /// This output has it, durably. Confirming twice is harmless.
     pub fn confirm(&self, output: OutputId) {
+        Self::confirm_all(std::iter::once(self), output);
+    }
+
+    /// The same for many: what is counted is counted together, since each counter costs as much as a look at memory that
+    /// another processor has written.
+    pub fn confirm_all<'a>(documents: impl Iterator<Item = &'a Self>, output: OutputId) {
         let bit = 1u8 << (output.0 & 7);
-        // The bit is taken before the question, so that of several outputs exactly one is the last.
-        let before = self.row().waiting.fetch_and(!bit, Ordering::AcqRel);
-        if before == bit {
-            self.settle();
-            if self.text.left.fetch_sub(1, Ordering::AcqRel) == 1 {
-                let mut claims = self.text.claims.lock().unwrap_or_else(PoisonError::into_inner);
-                std::mem::take(&mut *claims).into_iter().for_each(Hold::confirm);
+        let mut settled: Option<(&Arc<Text>, Settled)> = None;
+        for document in documents {
+            // The bit is taken before the question, so that of several outputs exactly one is the last.
+            if document.row().waiting.fetch_and(!bit, Ordering::AcqRel) != bit {
+                continue;
             }
+            match &mut settled {
+                Some((text, settled)) if Arc::ptr_eq(text, &document.text) => settled.add(document.row()),
+                other => {
+                    let mut first = Settled::default();
+                    first.add(document.row());
+                    if let Some((text, settled)) = other.replace((&document.text, first)) {
+                        text.settle(&settled);
+                    }
+                }
+            }
+        }
+        if let Some((text, settled)) = settled {
+            text.settle(&settled);
         }
     }
 
@@ -250,32 +316,12 @@ impl Sealed {
         self.row().dead.store(1, Ordering::Release);
         self.confirm(output);
     }
-
-    fn settle(&self) {
-        let (row, account) = (self.row(), &self.text.account);
-        let lines = u64::from(row.lines);
-        let repeated = u64::from(row.repeated.load(Ordering::Acquire));
-        // Each of these costs as much as a look at memory that another processor has written.
-        let add = |counter: &AtomicU64, n: u64| {
-            if n > 0 {
-                counter.fetch_add(n, Ordering::Relaxed);
-            }
-        };
-        if row.dead.load(Ordering::Acquire) == 1 {
-            add(&account.dead, lines);
-        } else {
-            add(&account.delivered, lines - repeated);
-            add(&account.duplicate, repeated);
-            if row.joined.load(Ordering::Acquire) == 1 {
-                add(&account.late, lines - repeated);
-            }
-        }
-        account.in_flight.fetch_sub(lines, Ordering::Relaxed);
-    }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::AtomicU64;
+
     use super::*;
     use crate::hold::Held;
 
@@ -339,6 +385,27 @@ mod tests {
         assert_eq!(sum.load(Ordering::Relaxed), 100);
         drop(batch);
         assert_eq!(sum.load(Ordering::Relaxed), 0);
+    }
+
+    #[test]
+    fn documents_of_several_batches_are_confirmed_together() {
+        let (one, other) = (fixture(1), fixture(1));
+        other.batch[0].confirm_dead(OutputId(0));
+        let (a, b) = (&one.batch, &other.batch);
+        Sealed::confirm_all([&a[0], &b[0], &b[1], &b[1], &a[1]].into_iter(), OutputId(0));
+        for Fixture {
+            released, account, ..
+        } in [&one, &other]
+        {
+            assert_eq!(*released.lock().unwrap(), [7, 9]);
+            assert_eq!(account.in_flight.load(Ordering::Relaxed), 0);
+        }
+        let count = |of: &AtomicU64| of.load(Ordering::Relaxed);
+        assert_eq!((count(&one.account.delivered), count(&one.account.dead)), (4, 0));
+        assert_eq!(
+            (count(&other.account.delivered), count(&other.account.dead)),
+            (1, 3)
+        );
     }
 
     #[test]

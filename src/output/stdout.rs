@@ -7,7 +7,7 @@ use std::io::{self, Write};
 
 use tokio::sync::mpsc;
 
-use super::{Batch, OutputId};
+use super::{Batch, OutputId, Sealed};
 
 /// Writes batches until the channel closes. Runs on its own thread.
 ///
@@ -29,9 +29,7 @@ pub fn run(
         }
         to.write_all(&text)?;
         to.flush()?;
-        for document in &batch {
-            document.confirm(id);
-        }
+        Sealed::confirm_all(batch.iter(), id);
         written(&batch);
     }
     Ok(())

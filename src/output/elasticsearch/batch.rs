@@ -141,11 +141,12 @@ pub(super) async fn carry_out(parts: Arc<Parts>, items: Arc<Vec<Item>>) -> Lande
 impl Parts {
     fn confirm<'a>(&self, done: Done, items: impl Iterator<Item = &'a Item>) {
         let (mut documents, mut lines) = (0, 0);
-        for item in items {
+        let sealed = items.map(|item| {
             documents += 1;
             lines += u64::from(item.sealed.lines());
-            item.sealed.confirm(self.output);
-        }
+            &item.sealed
+        });
+        Sealed::confirm_all(sealed, self.output);
         self.cluster.stats.confirmed(done, documents, lines);
     }
 
