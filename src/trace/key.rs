@@ -6,11 +6,14 @@ use std::hash::{BuildHasher, BuildHasherDefault, Hash, Hasher};
 
 use smallvec::SmallVec;
 
+/// Bytes of an id that lie where it is looked up.
+const ROOM: usize = 40;
+
 /// A trace id. Those of the usual lengths (32 hex digits, a UUID) lie where they are looked up.
 #[derive(Clone, Debug)]
 pub(super) struct Key {
     hash: u64,
-    id: SmallVec<[u8; 40]>,
+    id: SmallVec<[u8; ROOM]>,
 }
 
 impl Key {
@@ -18,7 +21,7 @@ impl Key {
     pub(super) fn again(id: &[u8], hash: u64) -> Self {
         Self {
             hash,
-            id: SmallVec::from_slice(id),
+            id: copy(id),
         }
     }
 
@@ -61,8 +64,25 @@ impl Keys {
         hasher.write(id);
         Key {
             hash: hasher.finish(),
-            id: SmallVec::from_slice(id),
+            id: copy(id),
         }
+    }
+}
+
+/// Most ids have one of two lengths: a copy of a known length is a few instructions, another one a call.
+#[inline]
+fn copy(id: &[u8]) -> SmallVec<[u8; ROOM]> {
+    fn known<const N: usize>(id: &[u8; N]) -> SmallVec<[u8; ROOM]> {
+        let mut room = [0; ROOM];
+        room[..N].copy_from_slice(id);
+        SmallVec::from_buf_and_len(room, N)
+    }
+    if let Ok(id) = <&[u8; 32]>::try_from(id) {
+        known(id)
+    } else if let Ok(id) = <&[u8; 36]>::try_from(id) {
+        known(id)
+    } else {
+        SmallVec::from_slice(id)
     }
 }
 
