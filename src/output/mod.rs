@@ -21,7 +21,7 @@ use std::fmt::Write as _;
 use std::sync::atomic::AtomicU64;
 
 pub use self::framing::Framing;
-pub use self::sealed::{Charge, Place, Row, Sealed, Text};
+pub use self::sealed::{Batch, Charge, Place, Row, Sealed};
 
 /// Elasticsearch refuses document ids of more bytes than this.
 pub const MAX_ID_BYTES: usize = 512;
@@ -29,9 +29,6 @@ pub const MAX_ID_BYTES: usize = 512;
 /// Which output: its place among the configured ones, at most eight.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct OutputId(pub u8);
-
-/// The documents that go to an output at a time.
-pub type Batch = Vec<Sealed>;
 
 /// Where the lines of sealed documents ended. Lines that are received are, at every quiet moment, delivered, repeated,
 /// dead, or open.

@@ -11,14 +11,22 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
 
-use super::{Account, Batch, OutputId};
+use super::{Account, OutputId};
 use crate::hold::Hold;
 
-/// The batch.
+/// The documents that go to an output at a time. While nothing goes wrong they are sent and confirmed as one.
+#[derive(Clone, Debug)]
+pub struct Batch(Arc<Text>);
+
+/// What is in it.
 #[derive(Debug)]
-pub struct Text {
+struct Text {
     bytes: Bytes,
     framed: bool,
+    /// Records in all documents.
+    lines: u64,
+    /// The earliest and the latest first event time, Unix ns.
+    between: (i64, i64),
     /// The ids of all documents, one behind the other.
     ids: String,
     rows: Vec<Row>,
@@ -70,10 +78,10 @@ pub struct Sealed {
     at: u32,
 }
 
-impl Text {
-    /// The documents of a batch. `framed`: what an output wants stands before each in `bytes`, see [`super::Framing`].
-    /// `ids`: their ids. `claims`: on the journal records that they were made of.
-    pub fn documents(
+impl Batch {
+    /// `framed`: what an output wants stands before each document in `bytes`, see [`super::Framing`]. `ids`: their ids.
+    /// `claims`: on the journal records that they were made of.
+    pub fn new(
         bytes: Bytes,
         framed: bool,
         ids: String,
@@ -81,25 +89,73 @@ impl Text {
         claims: Vec<Hold>,
         charge: Charge,
         account: &Arc<Account>,
-    ) -> Batch {
-        let count = rows.len() as u32;
-        let text = Arc::new(Self {
+    ) -> Self {
+        let (mut lines, mut between) = (0, (i64::MAX, i64::MIN));
+        for row in &rows {
+            lines += u64::from(row.lines);
+            between = (between.0.min(row.first_ns), between.1.max(row.first_ns));
+        }
+        Self(Arc::new(Text {
             bytes,
             framed,
+            lines,
+            between,
             ids,
             left: AtomicUsize::new(rows.len()),
             rows,
             claims: Mutex::new(claims),
             account: Arc::clone(account),
             _charge: charge,
-        });
-        let document = |at| Sealed {
-            text: Arc::clone(&text),
-            at,
-        };
-        (0..count).map(document).collect()
+        }))
     }
 
+    /// Each of its documents, in order.
+    pub fn documents(&self) -> impl Iterator<Item = Sealed> + use<> {
+        let text = Arc::clone(&self.0);
+        (0..text.rows.len() as u32).map(move |at| Sealed {
+            text: Arc::clone(&text),
+            at,
+        })
+    }
+
+    /// Documents in it.
+    pub fn len(&self) -> usize {
+        self.0.rows.len()
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.0.rows.is_empty()
+    }
+
+    /// Records in all documents.
+    pub fn lines(&self) -> u64 {
+        self.0.lines
+    }
+
+    /// The earliest and the latest first event time of a document, Unix ns.
+    pub fn first_between(&self) -> (i64, i64) {
+        self.0.between
+    }
+
+    /// All documents with their frames, one behind the other; `None` when they have none.
+    pub fn framed(&self) -> Option<&Bytes> {
+        self.0.framed.then_some(&self.0.bytes)
+    }
+
+    /// This output has all of it, durably. Confirming twice is harmless.
+    pub fn confirm(&self, output: OutputId) {
+        let mut settled = Settled::default();
+        for row in &self.0.rows {
+            if row.confirm(output) {
+                settled.add(row);
+            }
+        }
+        self.0.settle(&settled);
+    }
+}
+
+impl Text {
     /// Counts documents that all outputs have confirmed; gives the claims back with the last of them.
     fn settle(&self, settled: &Settled) {
         let account = &self.account;
@@ -112,6 +168,9 @@ impl Text {
             if lines > 0 {
                 counter.fetch_add(lines, Ordering::Relaxed);
             }
+        }
+        if settled.documents == 0 {
+            return;
         }
         account.in_flight.fetch_sub(settled.lines, Ordering::Relaxed);
         if self.left.fetch_sub(settled.documents, Ordering::AcqRel) == settled.documents {
@@ -175,6 +234,13 @@ impl Row {
             joined: AtomicU8::new(0),
         }
     }
+
+    /// This output has it. Whether it was the last one that had to confirm it.
+    fn confirm(&self, output: OutputId) -> bool {
+        let bit = 1u8 << (output.0 & 7);
+        // The bit is taken before the question, so that of several outputs exactly one is the last.
+        self.waiting.fetch_and(!bit, Ordering::AcqRel) == bit
+    }
 }
 
 impl Place {
@@ -234,6 +300,12 @@ impl Sealed {
         self.row().lines
     }
 
+    /// The batch that it is in.
+    #[cfg(test)]
+    pub(super) fn batch(&self) -> Batch {
+        Batch(Arc::clone(&self.text))
+    }
+
     /// Tells it from all others that are not confirmed.
     pub fn key(&self) -> (usize, u32) {
         (Arc::as_ptr(&self.text).addr(), self.at)
@@ -265,11 +337,9 @@ impl Sealed {
     /// The same for many: what is counted is counted together, since each counter costs as much as a look at memory that
     /// another processor has written.
     pub fn confirm_all<'a>(documents: impl Iterator<Item = &'a Self>, output: OutputId) {
-        let bit = 1u8 << (output.0 & 7);
         let mut settled: Option<(&Arc<Text>, Settled)> = None;
         for document in documents {
-            // The bit is taken before the question, so that of several outputs exactly one is the last.
-            if document.row().waiting.fetch_and(!bit, Ordering::AcqRel) != bit {
+            if !document.row().confirm(output) {
                 continue;
             }
             match &mut settled {
@@ -348,7 +418,7 @@ mod tests {
         let text = Bytes::from_static(b"a\n{1}\nb\n{}\n");
         let charge = Charge::new(100, &sum);
         let claims = vec![claim(7), claim(9)];
-        let batch = Text::documents(text, true, "abc".into(), rows, claims, charge, &account);
+        let batch = Batch::new(text, true, "abc".into(), rows, claims, charge, &account);
         Fixture {
             batch,
             released,
@@ -365,9 +435,14 @@ mod tests {
             sum,
             account,
         } = fixture(2);
-        let [first, second] = &batch[..] else {
+        let documents: Vec<Sealed> = batch.documents().collect();
+        let [first, second] = &documents[..] else {
             panic!("two")
         };
+        assert_eq!(
+            (batch.len(), batch.lines(), batch.first_between()),
+            (2, 4, (5, 6))
+        );
         assert_eq!((first.id(), second.id()), ("ab", "c"));
         assert_ne!(first.key(), second.key());
         assert_eq!((first.json(), second.json()), (&b"{1}"[..], &b"{}"[..]));
@@ -383,15 +458,37 @@ mod tests {
         assert_eq!((count(&account.dead), count(&account.duplicate)), (3, 1));
         assert_eq!((count(&account.delivered), count(&account.in_flight)), (0, 0));
         assert_eq!(sum.load(Ordering::Relaxed), 100);
-        drop(batch);
+        drop((batch, documents));
         assert_eq!(sum.load(Ordering::Relaxed), 0);
+    }
+
+    #[test]
+    fn a_batch_is_confirmed_as_one() {
+        let Fixture {
+            batch,
+            released,
+            account,
+            ..
+        } = fixture(2);
+        batch.confirm(OutputId(1));
+        batch.confirm(OutputId(1));
+        batch.documents().next().unwrap().confirm_dead(OutputId(0));
+        assert!(released.lock().unwrap().is_empty());
+        batch.confirm(OutputId(0));
+        assert_eq!(*released.lock().unwrap(), [7, 9]);
+        let count = |of: &AtomicU64| of.load(Ordering::Relaxed);
+        assert_eq!((count(&account.dead), count(&account.delivered)), (3, 1));
+        assert_eq!(count(&account.in_flight), 0);
+        batch.confirm(OutputId(0));
+        assert_eq!(released.lock().unwrap().len(), 2);
     }
 
     #[test]
     fn documents_of_several_batches_are_confirmed_together() {
         let (one, other) = (fixture(1), fixture(1));
-        other.batch[0].confirm_dead(OutputId(0));
-        let (a, b) = (&one.batch, &other.batch);
+        let all = |of: &Fixture| of.batch.documents().collect::<Vec<_>>();
+        let (a, b) = (all(&one), all(&other));
+        b[0].confirm_dead(OutputId(0));
         Sealed::confirm_all([&a[0], &b[0], &b[1], &b[1], &a[1]].into_iter(), OutputId(0));
         for Fixture {
             released, account, ..
@@ -410,10 +507,8 @@ mod tests {
 
     #[test]
     fn what_is_dropped_unconfirmed_is_never_released() {
-        let Fixture {
-            mut batch, released, ..
-        } = fixture(1);
-        batch.remove(0).confirm(OutputId(0));
+        let Fixture { batch, released, .. } = fixture(1);
+        batch.documents().next().unwrap().confirm(OutputId(0));
         drop(batch);
         assert!(released.lock().unwrap().is_empty());
     }

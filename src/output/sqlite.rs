@@ -256,11 +256,11 @@ pub fn run(
 ) {
     let mut retained = SystemTime::UNIX_EPOCH;
     while let Some(first) = batches.blocking_recv() {
-        let mut batch = first;
+        let mut batch: Vec<Sealed> = first.documents().collect();
         while batch.len() < MAX_TRANSACTION
             && let Ok(more) = batches.try_recv()
         {
-            batch.extend(more);
+            batch.extend(more.documents());
         }
         let began = SystemTime::now();
         let mut dead: HashSet<_> = HashSet::new();

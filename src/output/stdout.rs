@@ -7,7 +7,7 @@ use std::io::{self, Write};
 
 use tokio::sync::mpsc;
 
-use super::{Batch, OutputId, Sealed};
+use super::{Batch, OutputId};
 
 /// Writes batches until the channel closes. Runs on its own thread.
 ///
@@ -23,13 +23,13 @@ pub fn run(
     let mut text = Vec::new();
     while let Some(batch) = batches.blocking_recv() {
         text.clear();
-        for document in &batch {
+        for document in batch.documents() {
             text.extend_from_slice(document.json());
             text.push(b'\n');
         }
         to.write_all(&text)?;
         to.flush()?;
-        Sealed::confirm_all(batch.iter(), id);
+        batch.confirm(id);
         written(&batch);
     }
     Ok(())

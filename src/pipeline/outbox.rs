@@ -12,7 +12,7 @@ use tokio::sync::mpsc::error::TrySendError;
 
 use crate::brake::{Brake, Free};
 use crate::hold::Hold;
-use crate::output::{Account, Batch, Charge, Framing, Place, Row, Text, push_document_id};
+use crate::output::{Account, Batch, Charge, Framing, Place, Row, push_document_id};
 use crate::trace::{Closed, Extent, Names, PartId, Renderer, Scratch, Shapes, Single};
 
 /// Documents are handed on when they take this many bytes...
@@ -172,7 +172,7 @@ impl Outbox {
         let ids = String::with_capacity(like_before(self.ids.len()));
         let rows = Vec::with_capacity(like_before(self.rows.len()));
         let lines = std::mem::take(&mut self.lines);
-        let batch = Text::documents(
+        let batch = Batch::new(
             bytes,
             self.framing.is_some(),
             std::mem::replace(&mut self.ids, ids),

@@ -138,8 +138,7 @@ impl Outputs {
                         let out = metrics.output(OutputKind::Stdout);
                         let count = |batch: &Batch| {
                             out.documents[DocumentResult::Created].inc_by(batch.len() as u64);
-                            out.proc_records
-                                .inc_by(batch.iter().map(|sealed| u64::from(sealed.lines())).sum());
+                            out.proc_records.inc_by(batch.lines());
                         };
                         match stdout::run(io::stdout(), id, receiver, count) {
                             Ok(()) => guard.done(),

@@ -19,10 +19,7 @@ pub(super) struct Key {
 impl Key {
     /// Of an id and its hash, from [`Self::hash`].
     pub(super) fn again(id: &[u8], hash: u64) -> Self {
-        Self {
-            hash,
-            id: copy(id),
-        }
+        Self { hash, id: copy(id) }
     }
 
     #[inline]

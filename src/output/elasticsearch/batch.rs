@@ -6,12 +6,12 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::bulk::Document;
+use super::bulk::{self, Document};
 use super::cluster::{Again, Cluster, Done, Outcome, Rejection, Written};
 use super::outcome::Problem;
 use super::stats::{Cause, Health};
 use crate::output::dead_letter::{Content, DeadLetter, Entry};
-use crate::output::{OutputId, Sealed};
+use crate::output::{Batch, OutputId, Sealed};
 
 /// A document and what came of it so far.
 #[derive(Clone)]
@@ -63,6 +63,40 @@ impl Document for Item {
     }
 }
 
+/// The documents of a request.
+#[derive(Clone)]
+pub(super) enum Load {
+    /// A batch as it was rendered, none of it sent before.
+    Whole(Batch),
+    Items(Arc<Vec<Item>>),
+}
+
+impl Load {
+    /// Documents in it.
+    pub(super) fn len(&self) -> usize {
+        match self {
+            Self::Whole(batch) => batch.len(),
+            Self::Items(items) => items.len(),
+        }
+    }
+
+    /// Bytes that they take in a bulk body, nearly.
+    pub(super) fn cost(&self) -> usize {
+        match self {
+            Self::Whole(batch) => batch.framed().map_or(0, Bytes::len),
+            Self::Items(items) => items.iter().map(bulk::cost).sum(),
+        }
+    }
+
+    /// Each of them.
+    pub(super) fn items(&self) -> Arc<Vec<Item>> {
+        match self {
+            Self::Whole(batch) => Arc::new(batch.documents().map(Item::new).collect()),
+            Self::Items(items) => Arc::clone(items),
+        }
+    }
+}
+
 /// What is shared with the tasks that carry out the requests.
 pub(crate) struct Parts {
     pub(crate) cluster: Arc<Cluster>,
@@ -81,14 +115,38 @@ pub(super) struct Landed {
 }
 
 /// Writes a batch and settles each document: confirmed, in the dead letter, or to be sent again.
-pub(super) async fn carry_out(parts: Arc<Parts>, items: Arc<Vec<Item>>) -> Landed {
+pub(super) async fn carry_out(parts: Arc<Parts>, load: Load) -> Landed {
     let nothing = Landed {
         problem: None,
         whole: false,
         again: Vec::new(),
         blocked: Vec::new(),
     };
-    let (outcomes, problem) = match parts.cluster.write(&items[..]).await {
+    let cluster = &parts.cluster;
+    let (items, written) = match &load {
+        Load::Items(items) => (Arc::clone(items), cluster.write(&items[..]).await),
+        Load::Whole(batch) => {
+            let text = batch.framed().cloned().unwrap_or_default();
+            let sent = cluster
+                .write_text(&text, batch.len(), batch.first_between())
+                .await;
+            match sent {
+                Ok(()) => {
+                    batch.confirm(parts.output);
+                    cluster
+                        .stats
+                        .confirmed(Done::Created, batch.len() as u64, batch.lines());
+                    return nothing;
+                }
+                Err(sent) => {
+                    let items = load.items();
+                    let written = cluster.follow(&items[..], sent).await;
+                    (items, written)
+                }
+            }
+        }
+    };
+    let (outcomes, problem) = match written {
         Written::All => {
             parts.confirm(Done::Created, items.iter());
             return nothing;

@@ -38,7 +38,10 @@ const ACTION_BYTES: usize = 72;
 
 /// Bytes that a document takes in a bulk body, nearly.
 pub(crate) fn cost<D: Document>(document: &D) -> usize {
-    document.json().len() + document.id().len() + ACTION_BYTES
+    match document.framed() {
+        Some((_, place)) => place.len(),
+        None => document.json().len() + document.id().len() + ACTION_BYTES,
+    }
 }
 
 /// Puts the action line that creates a document before it while it is rendered: a batch that is sent as it was rendered

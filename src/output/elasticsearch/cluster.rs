@@ -119,6 +119,29 @@ impl Cluster {
             .unwrap_or_else(|| bulk::creates(&self.indices, documents.iter(), self.bodies.take()));
         let sent = self.bulk(body.clone(), documents.len()).await;
         self.bodies.put(body);
+        self.follow(documents, sent).await
+    }
+
+    /// Writes a batch as it was rendered: `text`, of so many documents, whose first event times lie between these. Gives the
+    /// answer when more is to be done than to confirm all of them; see [`Self::follow`].
+    pub(crate) async fn write_text(
+        &self,
+        text: &Bytes,
+        documents: usize,
+        between: (i64, i64),
+    ) -> Result<(), Result<Answer, Problem>> {
+        match self.bulk(text.clone(), documents).await {
+            Ok(Answer::AllDone) if !index::some_near_boundary(between, self.trace_life) => Ok(()),
+            sent => Err(sent),
+        }
+    }
+
+    /// What is to be done after the answer to the request that creates `documents`.
+    pub(crate) async fn follow<D: Document>(
+        &self,
+        documents: &[D],
+        sent: Result<Answer, Problem>,
+    ) -> Written {
         let answer = match sent {
             Err(problem) => {
                 if problem.may_be_done() {

@@ -130,6 +130,11 @@ pub(crate) fn near_boundary(first_ns: i64, life: Duration) -> bool {
     into <= life || DAY_NS - into <= life
 }
 
+/// Whether one of the times from `first` to `last` may be.
+pub(crate) fn some_near_boundary((first, last): (i64, i64), life: Duration) -> bool {
+    Indices::day_of(first) != Indices::day_of(last) || near_boundary(first, life) || near_boundary(last, life)
+}
+
 fn nanos(life: Duration) -> i64 {
     i64::try_from(life.as_nanos()).map_or(DAY_NS / 2, |life| life.min(DAY_NS / 2))
 }
@@ -233,6 +238,9 @@ mod tests {
             let at = NOV_21 + offset * second;
             let any = indices.before(at, life).is_some() || indices.after(at, life).is_some();
             assert_eq!(near_boundary(at, life), any, "{offset}");
+            assert_eq!(some_near_boundary((at, at), life), any, "{offset}");
+            // Of times so far apart that a day's boundary lies between them, whatever the ends are.
+            assert!(some_near_boundary((at, at + 2 * DAY_NS), life), "{offset}");
         }
         let monthly = Indices::parse("requests-%Y-%m").unwrap();
         assert_eq!(name(monthly.before(NOV_21, life)), None);

@@ -5,9 +5,10 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use tokio::time::Instant;
 
-use super::batch::Item;
+use super::batch::{Item, Load};
 use super::bulk;
 use super::cluster::Again;
 use super::flow::Flow;
@@ -22,7 +23,8 @@ const SMALLEST_HALF: usize = 64 << 10;
 /// After a 413 batches are not made longer than half of what was refused, down to this.
 const SMALLEST_BULK: usize = 64 << 10;
 
-/// A batch as it was rendered is sent at once, and as it is, if it is this long.
+/// A batch as it was rendered is sent at once, and as it is, if it is this long: others wait for company, and a request is
+/// built of them by copying.
 const READY_BYTES: usize = 512 << 10;
 
 /// Documents that wait to be sent again.
@@ -34,6 +36,9 @@ struct Waiting {
 }
 
 pub(super) struct Queue {
+    /// New batches that are sent as they were rendered.
+    ready: VecDeque<Batch>,
+    /// New documents of others.
     fresh: VecDeque<Item>,
     fresh_bytes: usize,
     /// When the oldest of `fresh` came.
@@ -47,6 +52,7 @@ pub(super) struct Queue {
 impl Queue {
     pub(super) fn new(bulk_bytes: usize, bulk_delay: Duration) -> Self {
         Self {
+            ready: VecDeque::new(),
             fresh: VecDeque::new(),
             fresh_bytes: 0,
             fresh_since: None,
@@ -57,9 +63,18 @@ impl Queue {
     }
 
     /// Takes new documents; says how many bytes they are.
-    pub(super) fn take(&mut self, sealed: Batch) -> usize {
+    pub(super) fn take(&mut self, batch: Batch) -> usize {
+        let bytes = batch.framed().map_or(0, Bytes::len);
+        if (READY_BYTES.min(self.bulk_bytes)..=self.bulk_bytes).contains(&bytes) {
+            self.ready.push_back(batch);
+            return bytes;
+        }
+        self.take_apart(&batch)
+    }
+
+    fn take_apart(&mut self, batch: &Batch) -> usize {
         let mut taken = 0;
-        for sealed in sealed {
+        for sealed in batch.documents() {
             let item = Item::new(sealed);
             taken += bulk::cost(&item);
             self.fresh.push_back(item);
@@ -79,14 +94,14 @@ impl Queue {
 
     /// The next batch that is due, older troubles first, and how often its connection broke. `last`: nothing more
     /// comes, so nothing new needs to wait for company.
-    pub(super) fn next(&mut self, now: Instant, last: bool) -> Option<(Vec<Item>, u32)> {
+    pub(super) fn next(&mut self, now: Instant, last: bool) -> Option<(Load, u32)> {
         if let Some(at) = self
             .waiting
             .iter()
             .position(|waiting| waiting.exact.is_some() && waiting.due <= now)
         {
             let waiting = self.waiting.remove(at);
-            return Some((waiting.items, waiting.exact.unwrap_or(0)));
+            return Some((Load::Items(Arc::new(waiting.items)), waiting.exact.unwrap_or(0)));
         }
         let mut items = Vec::new();
         let mut bytes = 0;
@@ -109,15 +124,20 @@ impl Queue {
                 break;
             }
         }
-        if items.is_empty()
-            && let Some(ready) = self.ready()
-        {
-            items.extend(self.take_fresh(ready, now));
-            return Some((items, 0));
-        }
         let old_enough = self
             .fresh_since
             .is_some_and(|since| since + self.bulk_delay <= now);
+        while items.is_empty()
+            && !old_enough
+            && let Some(batch) = self.ready.pop_front()
+        {
+            // Something was refused for its length since it came.
+            if batch.framed().is_some_and(|text| text.len() > self.bulk_bytes) {
+                self.take_apart(&batch);
+                continue;
+            }
+            return Some((Load::Whole(batch), 0));
+        }
         if !self.fresh.is_empty() && (self.fresh_bytes >= self.bulk_bytes || old_enough || last) {
             let fits = prefix(
                 self.fresh.iter(),
@@ -126,7 +146,7 @@ impl Queue {
             );
             items.extend(self.take_fresh(fits, now));
         }
-        (!items.is_empty()).then_some((items, 0))
+        (!items.is_empty()).then(|| (Load::Items(Arc::new(items)), 0))
     }
 
     fn take_fresh(&mut self, count: usize, now: Instant) -> Vec<Item> {
@@ -138,50 +158,6 @@ impl Queue {
             _ => Some(now),
         };
         items
-    }
-
-    /// How many documents at the front are to be sent at once: those of a text that can be sent as it is, with the few of
-    /// others that may stand before them. These came when little was to be done; left alone, they would keep everything
-    /// behind them until a whole bulk request had come together, which is built by copying.
-    fn ready(&self) -> Option<usize> {
-        let least = READY_BYTES.min(self.bulk_bytes);
-        let (mut count, mut bytes) = (0, 0);
-        while bytes <= self.bulk_bytes {
-            let (more, more_bytes) = self.run(count);
-            if more == 0 {
-                break;
-            }
-            if more_bytes >= least {
-                let fits = bytes + more_bytes <= self.bulk_bytes;
-                return Some(if fits { count + more } else { count });
-            }
-            count += more;
-            bytes += more_bytes;
-        }
-        None
-    }
-
-    /// How many documents from this one on stand one behind the other in one text, and their bytes.
-    fn run(&self, from: usize) -> (usize, usize) {
-        let Some((text, first)) = self.fresh.get(from).and_then(|item| item.sealed.framed()) else {
-            return (0, 0);
-        };
-        let mut end = first.start;
-        let mut count = 0;
-        for item in self.fresh.range(from..) {
-            match item.sealed.framed() {
-                Some((other, place))
-                    if other.as_ptr() == text.as_ptr()
-                        && place.start == end
-                        && place.end - first.start <= self.bulk_bytes =>
-                {
-                    end = place.end;
-                    count += 1;
-                }
-                _ => break,
-            }
-        }
-        (count, end - first.start)
     }
 
     /// Documents of an answered batch that are not written yet.
@@ -294,10 +270,8 @@ fn prefix<'a>(items: impl Iterator<Item = &'a Item>, room: usize, empty: bool) -
 
 #[cfg(test)]
 mod tests {
-    use bytes::Bytes;
-
     use super::*;
-    use crate::output::{Charge, Place, Row, Text};
+    use crate::output::{Charge, Place, Row};
 
     /// A text of so many documents of 1 KiB.
     fn text(documents: usize) -> Batch {
@@ -308,7 +282,7 @@ mod tests {
         };
         let rows = (0..documents).map(row).collect();
         let charge = Charge::new(0, &Arc::default());
-        Text::documents(
+        Batch::new(
             bytes,
             true,
             "id".into(),
@@ -320,18 +294,17 @@ mod tests {
     }
 
     /// How many documents each request has.
-    fn requests(queue: &mut Queue) -> Vec<usize> {
-        let now = Instant::now();
+    fn requests(queue: &mut Queue, now: Instant) -> Vec<usize> {
         std::iter::from_fn(|| Some(queue.next(now, false)?.0.len())).collect()
     }
 
     #[test]
-    fn texts_that_are_long_enough_are_sent_as_they_came() {
+    fn batches_that_are_long_enough_are_sent_as_they_came() {
         let mut queue = Queue::new(8 << 20, Duration::from_secs(1));
         for documents in [1000, 600, 1000] {
             queue.take(text(documents));
         }
-        assert_eq!(requests(&mut queue), [1000, 600, 1000]);
+        assert_eq!(requests(&mut queue, Instant::now()), [1000, 600, 1000]);
     }
 
     #[test]
@@ -339,9 +312,27 @@ mod tests {
         let mut queue = Queue::new(8 << 20, Duration::from_secs(1));
         queue.take(text(100));
         queue.take(text(100));
-        assert!(requests(&mut queue).is_empty());
+        let now = Instant::now();
+        assert!(requests(&mut queue, now).is_empty());
         queue.take(text(1000));
         queue.take(text(1000));
-        assert_eq!(requests(&mut queue), [1200, 1000]);
+        assert_eq!(requests(&mut queue, now), [1000, 1000]);
+        queue.take(text(1000));
+        // When it has waited long enough it goes before all others.
+        let later = queue.due().unwrap();
+        assert_eq!(requests(&mut queue, later), [200, 1000]);
+        assert_eq!(queue.due(), None);
+    }
+
+    #[test]
+    fn after_a_refusal_for_its_length_no_batch_is_longer() {
+        let mut queue = Queue::new(8 << 20, Duration::from_secs(1));
+        assert_eq!(queue.take(text(1000)), 1000 << 10);
+        let now = Instant::now();
+        let (load, _) = queue.next(now, false).unwrap();
+        assert_eq!((load.len(), load.cost()), (1000, 1000 << 10));
+        queue.take(text(1000));
+        queue.again_whole(load.items(), &Problem::TooLarge("413".into()), 0, now);
+        assert_eq!(requests(&mut queue, now), [500, 500, 500, 500]);
     }
 }

@@ -12,7 +12,7 @@ use tokio::task::{Id, JoinError, JoinSet};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::batch::{Item, Landed, Parts, carry_out};
+use super::batch::{Landed, Load, Parts, carry_out};
 use super::bulk;
 use super::cluster::Again;
 use super::config::ElasticsearchConfig;
@@ -28,7 +28,7 @@ const FAILURES_TO_REPORT: u32 = 2;
 
 /// A request under way.
 struct Flight {
-    items: Arc<Vec<Item>>,
+    load: Load,
     epoch: u64,
     broken: u32,
 }
@@ -106,10 +106,10 @@ impl Writer {
             if let Some(until) = self.flow.paused_until().filter(|until| *until > now) {
                 return Some(until);
             }
-            let Some((items, broken)) = self.queue.next(now, self.closed) else {
+            let Some((load, broken)) = self.queue.next(now, self.closed) else {
                 break;
             };
-            self.send(items, broken);
+            self.send(load, broken);
         }
         if self.flights.len() >= self.flow.limit() {
             return None;
@@ -117,18 +117,19 @@ impl Writer {
         self.queue.due()
     }
 
-    fn send(&mut self, items: Vec<Item>, broken: u32) {
-        let again = || items.iter().filter(|item| item.sent);
-        if again().next().is_some() {
-            let lines = again().map(|item| u64::from(item.sealed.lines())).sum();
-            self.parts.cluster.stats.retried(again().count() as u64, lines);
+    fn send(&mut self, load: Load, broken: u32) {
+        if let Load::Items(items) = &load {
+            let again = || items.iter().filter(|item| item.sent);
+            if again().next().is_some() {
+                let lines = again().map(|item| u64::from(item.sealed.lines())).sum();
+                self.parts.cluster.stats.retried(again().count() as u64, lines);
+            }
         }
-        let items = Arc::new(items);
-        let task = self.tasks.spawn(carry_out(self.parts.clone(), items.clone()));
+        let task = self.tasks.spawn(carry_out(self.parts.clone(), load.clone()));
         self.flights.insert(
             task.id(),
             Flight {
-                items,
+                load,
                 epoch: self.flow.epoch(),
                 broken,
             },
@@ -148,7 +149,7 @@ impl Writer {
                 let all = self
                     .flights
                     .get(&error.id())
-                    .map_or(0, |flight| flight.items.len());
+                    .map_or(0, |flight| flight.load.len());
                 let nothing = Landed {
                     problem: None,
                     whole: false,
@@ -158,7 +159,7 @@ impl Writer {
                 (error.id(), nothing)
             }
         };
-        let Some(Flight { items, epoch, broken }) = self.flights.remove(&id) else {
+        let Some(Flight { load, epoch, broken }) = self.flights.remove(&id) else {
             return;
         };
         match &landed.problem {
@@ -183,14 +184,21 @@ impl Writer {
 
         if landed.whole {
             if let Some(problem) = landed.problem {
-                self.queue.again_whole(items, &problem, broken, now);
+                self.queue.again_whole(load.items(), &problem, broken, now);
             }
             return;
         }
-        let total: usize = items.iter().map(bulk::cost).sum();
+        self.outstanding -= load.cost();
+        if let Load::Whole(_) = &load
+            && landed.again.is_empty()
+            && landed.blocked.is_empty()
+        {
+            return;
+        }
+        let items = load.items();
         let again = landed.again.iter().map(|(at, _)| at);
         let stays = again.chain(&landed.blocked).map(|&at| bulk::cost(&items[at]));
-        self.outstanding -= total - stays.sum::<usize>();
+        self.outstanding += stays.sum::<usize>();
         self.blocked -= items.iter().filter(|item| item.blocked).count();
         self.blocked += landed.blocked.len();
         if self.blocked == 0 {

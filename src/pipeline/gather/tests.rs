@@ -224,7 +224,7 @@ fn gathered_in(
     gatherer.run(Outlet::new(feed, journal));
     let mut documents = BTreeMap::new();
     while let Some(batch) = batches.blocking_recv() {
-        for sealed in batch {
+        for sealed in batch.documents() {
             let mut document: Value = serde_json::from_slice(sealed.json()).unwrap();
             document["windrow"].as_object_mut().unwrap().remove("state");
             // A record without a trace id has an id of its own, which says nothing here.

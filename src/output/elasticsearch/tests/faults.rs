@@ -297,7 +297,7 @@ async fn an_outage_is_waited_for_at_bounded_memory() {
     // Until the output takes no more: the bound is (3 + 2) x 1000 bytes and what the channel holds.
     loop {
         let document = running.part(&format!("t{given}"), "p", NOON);
-        match tokio::time::timeout(Duration::from_millis(300), sender.send(vec![document])).await {
+        match tokio::time::timeout(Duration::from_millis(300), sender.send(document.batch())).await {
             Ok(sent) => sent.unwrap(),
             Err(_) => break,
         }

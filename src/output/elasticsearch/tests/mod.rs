@@ -8,6 +8,7 @@ mod merging;
 mod midnight;
 mod real;
 mod tls;
+mod whole;
 
 use std::collections::{BTreeMap, HashSet};
 use std::sync::atomic::Ordering::Relaxed;
@@ -22,7 +23,7 @@ use tokio_util::sync::CancellationToken;
 use super::*;
 use crate::hold::Held;
 use crate::output::dead_letter::{self, DeadLetter};
-use crate::output::{Account, Charge, Place, Row, Sealed, Text};
+use crate::output::{Account, Batch, Charge, Place, Row, Sealed};
 use crate::trace::{NotOurs, Union};
 
 /// 2026-11-21T09:20:00Z
@@ -102,7 +103,7 @@ impl Confirmed {
 /// An output at work.
 struct Running {
     output: Elasticsearch,
-    sender: Option<mpsc::Sender<Vec<Sealed>>>,
+    sender: Option<mpsc::Sender<Batch>>,
     task: JoinHandle<()>,
     stop: CancellationToken,
     confirmed: Confirmed,
@@ -158,7 +159,7 @@ impl Running {
         let claims = vec![Held::begin(1, 1, Arc::new(release))];
         let charge = Charge::new(0, &Arc::default());
         self.account.in_flight.fetch_add(1, Relaxed);
-        let batch = Text::documents(
+        let batch = Batch::new(
             json.into(),
             false,
             id.into(),
@@ -167,7 +168,7 @@ impl Running {
             charge,
             &self.account,
         );
-        batch.into_iter().next().unwrap()
+        batch.documents().next().unwrap()
     }
 
     fn part(&self, id: &str, part: &str, first_ns: i64) -> Sealed {
@@ -181,8 +182,10 @@ impl Running {
     }
 
     async fn give(&self, documents: Vec<Sealed>) {
-        let sent = self.sender.as_ref().unwrap().send(documents);
-        tokio::time::timeout(LONG, sent).await.unwrap().unwrap();
+        for document in documents {
+            let sent = self.sender.as_ref().unwrap().send(document.batch());
+            tokio::time::timeout(LONG, sent).await.unwrap().unwrap();
+        }
     }
 
     /// Closes the channel, waits until all is confirmed, each document once.
