@@ -218,6 +218,15 @@ impl Joined {
         &self.buffer
     }
 
+    /// Looks at the places where the next record goes.
+    #[inline]
+    pub(super) fn glance(&self) -> u8 {
+        let state = self.buffer.first();
+        let newest = self.buffer.get(self.text_end as usize..).unwrap_or_default();
+        let lines = newest.iter().step_by(64).chain(newest.last());
+        state.into_iter().chain(lines).fold(0, |seen, byte| seen ^ byte)
+    }
+
     fn text(&self) -> &[u8] {
         let place = self.area as usize..self.text_end as usize;
         self.buffer.get(place).unwrap_or_default()

@@ -146,6 +146,15 @@ impl Trace {
         }
     }
 
+    /// Looks at the places where the next record goes.
+    #[inline]
+    pub(super) fn glance(&self) -> u8 {
+        match &self.records {
+            Records::Joined(joined) => joined.glance(),
+            Records::Lines(lines) => lines.buffer().last().copied().unwrap_or_default(),
+        }
+    }
+
     fn received(&self) -> usize {
         match &self.records {
             Records::Joined(joined) => joined.received(),

@@ -11,6 +11,7 @@
 use std::collections::VecDeque;
 
 use lru::LruCache;
+use smallvec::SmallVec;
 
 use super::closed::Closed;
 use super::key::{Hashed, Key, Keys};
@@ -27,6 +28,8 @@ const BEHIND: i64 = 64;
 /// How many spaces for lines are kept to be used again, and how large they may be, in bytes.
 const SPACES: usize = 256;
 const SPACE_BYTES: usize = 4096;
+/// As many open traces are more than the processor's cache holds.
+const SPREAD: usize = 1 << 14;
 /// The most that is reserved for records to come, in bytes.
 const MOST_AHEAD: usize = 4096;
 
@@ -131,6 +134,8 @@ impl<H: Clone> Table<H> {
     }
 
     /// Puts a record into its trace, opening it if need be; one that is too long opens none.
+    // Always: in the loop over a message's records its arguments stay in registers.
+    #[inline(always)]
     pub fn add(&mut self, now: i64, incoming: &Incoming<'_>) -> Added {
         let max_bytes = self.limits.max_trace_bytes;
         let key = self.keys.key(incoming.key);
@@ -187,6 +192,26 @@ impl<H: Clone> Table<H> {
         trace.placed = now;
         self.open.push(key, trace);
         added
+    }
+
+    /// Whether [`Self::look_ahead`] is worth it: there are more open traces than the processor's cache holds.
+    #[inline]
+    pub fn is_spread(&self) -> bool {
+        self.open.len() > SPREAD
+    }
+
+    /// Looks at the traces of the records that come next, so that the processor fetches all of them from memory at the same
+    /// time. One after the other, as [`Self::add`] looks at them, each takes as long as all of them.
+    pub fn look_ahead<'a>(&self, ids: impl Iterator<Item = &'a [u8]>) {
+        let keys: SmallVec<[Key; 16]> = ids.map(|id| self.keys.key(id)).collect();
+        let mut seen = 0;
+        for key in &keys {
+            seen ^= self.open.peek(key).map_or(0, |trace| trace.last_seen);
+        }
+        for key in &keys {
+            seen ^= self.open.peek(key).map_or(0, |trace| i64::from(trace.glance()));
+        }
+        std::hint::black_box(seen);
     }
 
     /// Space for the records of a new trace, of which the first takes `size` bytes.

@@ -9,6 +9,7 @@ use std::sync::atomic::Ordering;
 
 use forward_protocol::entries::{Compression, Damage, Defect, Entries, Entry, Piece, Time};
 use forward_protocol::frame::{Message, Payload};
+use smallvec::SmallVec;
 
 use super::super::aside::Why;
 use super::super::longest_entry;
@@ -25,6 +26,9 @@ const BAD_ENTRIES: u32 = 16;
 /// After so many bad entries the rest of a message is not looked at any more: it is no message, and it is in the dead
 /// letter as a whole.
 const HOPELESS: u32 = 10_000;
+
+/// So many records are walked before the first is added, while there are more open traces than the cache holds.
+const GROUP: usize = 16;
 
 /// A message of a journal record.
 #[derive(Clone, Copy)]
@@ -65,6 +69,17 @@ enum Content<'a> {
         compression: Compression,
         bytes: &'a [u8],
     },
+}
+
+/// Records that wait until the traces of all of them have been looked at.
+type Group<'a> = SmallVec<[Walked<'a>; GROUP]>;
+
+/// A record that was walked.
+struct Walked<'a> {
+    entry: Entry<'a>,
+    found: Found<'a>,
+    /// Its number in its part.
+    number: u32,
 }
 
 /// What was met while the entries of a message were walked.
@@ -218,6 +233,8 @@ impl Gatherer {
         let mut scratch = Vec::new();
         let first = *position;
         let mut records = 0;
+        // One by one costs less as long as the cache holds all traces.
+        let mut group = self.table.is_spread().then(Group::new);
         loop {
             let mut look = Look::new(&self.shapes, &self.settings.complete);
             let Some(next) = walk.next_with(&mut look) else {
@@ -228,14 +245,16 @@ impl Gatherer {
             records += 1;
             match next {
                 Ok(entry) => {
-                    let time = entry.time.or_received(origin.received.saturating_mul(1000));
-                    tally.invalid += u64::from(entry.time == Time::Invalid);
-                    let metadata = metadata(&entry, &mut scratch);
                     let Settings { names, complete, .. } = &self.settings;
                     let found =
                         found.unwrap_or_else(|| look_again(&mut self.shapes, names, complete, entry.record));
-                    if self.record(&entry, &found, metadata, time, number, origin) == Added::TooLong {
-                        tally.too_long += 1;
+                    let Some(group) = &mut group else {
+                        self.walked(&entry, &found, number, &mut scratch, origin, tally);
+                        continue;
+                    };
+                    group.push(Walked { entry, found, number });
+                    if group.len() == GROUP {
+                        self.group(group, &mut scratch, origin, tally);
                     }
                 }
                 Err(bad) => {
@@ -252,6 +271,9 @@ impl Gatherer {
                 }
             }
         }
+        if let Some(group) = &mut group {
+            self.group(group, &mut scratch, origin, tally);
+        }
         *entries = walk;
         *position = first.wrapping_add(records);
         tally.records += u64::from(records);
@@ -259,6 +281,36 @@ impl Gatherer {
             return ControlFlow::Break(());
         }
         ControlFlow::Continue(())
+    }
+
+    /// Adds the records of a group, and empties it.
+    #[inline(never)]
+    fn group(&mut self, group: &mut Group<'_>, scratch: &mut Vec<u8>, origin: Origin<'_>, tally: &mut Tally) {
+        self.table
+            .look_ahead(group.iter().filter_map(|walked| walked.found.key));
+        for Walked { entry, found, number } in group.iter() {
+            self.walked(entry, found, *number, scratch, origin, tally);
+        }
+        group.clear();
+    }
+
+    /// Adds a record that was walked.
+    #[inline(always)]
+    fn walked(
+        &mut self,
+        entry: &Entry<'_>,
+        found: &Found<'_>,
+        number: u32,
+        scratch: &mut Vec<u8>,
+        origin: Origin<'_>,
+        tally: &mut Tally,
+    ) {
+        let time = entry.time.or_received(origin.received.saturating_mul(1000));
+        tally.invalid += u64::from(entry.time == Time::Invalid);
+        let metadata = metadata(entry, scratch);
+        if self.record(entry, found, metadata, time, number, origin) == Added::TooLong {
+            tally.too_long += 1;
+        }
     }
 
     /// Counts what was met in a message, and sets it aside as a whole if some of it can be had only so.
@@ -284,7 +336,7 @@ impl Gatherer {
         }
     }
 
-    #[inline]
+    #[inline(always)]
     fn record(
         &mut self,
         entry: &Entry<'_>,

@@ -341,6 +341,36 @@ proptest! {
     }
 }
 
+#[test]
+fn it_is_the_same_while_more_traces_are_open_than_the_cache_holds() {
+    let chunk = |mode, records: Vec<Value>| Chunk {
+        mode,
+        tag: "app",
+        records: (BASE_MS..)
+            .zip(records)
+            .map(|(ms, fields)| (ms, fields.as_object().unwrap().clone(), Map::new()))
+            .collect(),
+    };
+    let first = |n| json!({"traceId": format!("t{n}"), "message": format!("begins {n}"), "n": n});
+    // Known traces and new ones in any order, some twice in one group, records without an id, and other shapes.
+    let next = |n: u64| match n % 10 {
+        0 => json!({"message": format!("alone {n}")}),
+        1 => json!({"traceId": "t77", "message": format!("again {n}"), "n": n}),
+        2 => json!({"n": n, "msg": "another shape", "trace_id": format!("t{}", n * 7919 % 30_000)}),
+        _ => json!({"traceId": format!("t{}", n * 7919 % 30_000), "message": format!("more {n}"), "n": n}),
+    };
+    let chunks = [
+        chunk(Mode::Packed, (0..20_000).map(first).collect()),
+        chunk(Mode::Packed, (0..1003).map(next).collect()),
+        chunk(Mode::Forward, (1003..2000).map(next).collect()),
+        chunk(Mode::Gzip, (2000..3000).map(next).collect()),
+        chunk(Mode::Message, (3000..3040).map(next).collect()),
+    ];
+    let payloads = chunks.iter().enumerate();
+    let payloads = payloads.map(|(number, chunk)| chunk.encode(number));
+    assert_eq!(gathered(payloads), plainly(&chunks));
+}
+
 /// Loggers that want an ack for each record send many in one write, and often within one tick of their clock.
 #[test]
 fn lines_of_one_time_that_come_in_one_read_keep_their_order() {
