@@ -220,7 +220,7 @@ fn text_of(value: &[u8]) -> Option<&[u8]> {
 
 /// Whether one of the rules that concern this field passes. `is_text`: its name is one that may hold the text. `text`:
 /// what the value says, if it is a string.
-#[inline]
+#[inline(always)]
 fn completes(complete: &[Rule], is_text: bool, name: &[u8], value: &[u8], text: Option<&[u8]>) -> bool {
     // Mostly there is one rule, which concerns the text.
     for rule in complete {

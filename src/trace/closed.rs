@@ -20,7 +20,8 @@ pub struct Closed<'a, H> {
     /// Why it left.
     pub reason: Reason,
     pub(super) trace: Gone<'a>,
-    pub(super) parts: Parts,
+    /// Of one that was open; those of one that has lingered are read where they lie.
+    parts: Parts,
     pub(super) sources: &'a mut Sources<H>,
 }
 
@@ -43,7 +44,7 @@ impl<'a, H: Clone> Closed<'a, H> {
     pub(super) fn lingered(left: Left<'a>, sources: &'a mut Sources<H>) -> Self {
         Self {
             reason: Reason::Completed,
-            parts: left.parts().collect(),
+            parts: Parts::new(),
             trace: Gone::Lingered(left),
             sources,
         }
@@ -67,11 +68,12 @@ impl<'a, H: Clone> Closed<'a, H> {
 
     /// Gives the claims that the batch of this number (from 1 on), to which the document belongs, does not have yet.
     pub fn leave(self, batch: u64, mut claim: impl FnMut(H)) {
-        for part in &self.parts {
-            if let Some(hold) = self.sources.leave(part.source, batch) {
+        let sources = self.sources;
+        each_part(&self.trace, &self.parts, |part| {
+            if let Some(hold) = sources.leave(part.source, batch) {
                 claim(hold);
             }
-        }
+        });
     }
 
     /// Its content for rendering, and how many of its records are left out because they stand in it twice (a chunk
@@ -81,26 +83,28 @@ impl<'a, H: Clone> Closed<'a, H> {
         parts.clear();
         lines.clear();
         let mut tags: SmallVec<[&str; 2]> = SmallVec::new();
-        for Part { source, total } in &self.parts {
-            let Some(source) = self.sources.get(*source) else {
-                continue;
+        let sources = &*self.sources;
+        each_part(&self.trace, &self.parts, |Part { source, total }| {
+            let Some(source) = sources.get(source) else {
+                return;
             };
             parts.push(PartInfo {
                 id: source.part,
                 received: source.received,
-                total: *total,
+                total,
             });
             if !tags.contains(&&*source.tag) {
                 tags.push(&source.tag);
             }
-        }
+        });
         tags.sort_unstable();
         let unique = are_unique(parts);
         if !unique {
             // Only of lines some can be left out.
             if let Gone::Lingered(left) = &self.trace
-                && let Some((key, trace)) = left.unpack()
+                && let Some((key, mut trace)) = left.unpack()
             {
+                self.parts = std::mem::take(&mut trace.parts);
                 self.trace = Gone::Open { key, trace };
             }
             if let Gone::Open { trace, .. } = &mut self.trace {
@@ -152,6 +156,14 @@ impl<'a, H: Clone> Closed<'a, H> {
             content,
         };
         (gathered, twice)
+    }
+}
+
+#[inline]
+fn each_part(trace: &Gone<'_>, parts: &Parts, each: impl FnMut(Part)) {
+    match trace {
+        Gone::Open { .. } => parts.iter().copied().for_each(each),
+        Gone::Lingered(left) => left.parts().for_each(each),
     }
 }
 

@@ -61,11 +61,20 @@ impl<'a> Writer<'a> {
         }
     }
 
+    #[inline]
     pub(crate) fn part(&mut self, part: &PartState) {
-        self.out.extend_from_slice(&part.id.0);
         let received = part.received.wrapping_sub(self.last_received);
         self.last_received = part.received;
-        put_all(self.out, [zigzag(received), u64::from(part.total)]);
+        let mut bytes = [0; MOST_AT_ONCE];
+        // An id and two numbers have room.
+        if let Some(place) = bytes.first_chunk_mut() {
+            *place = part.id.0;
+        }
+        let mut at = part.id.0.len();
+        put_number(&mut bytes, &mut at, zigzag(received));
+        put_number(&mut bytes, &mut at, u64::from(part.total));
+        self.out.extend_from_slice(&bytes);
+        self.out.truncate(self.out.len() - MOST_AT_ONCE + at);
     }
 
     /// Begins the lines; `times` are all of them, to choose the unit.
