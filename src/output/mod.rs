@@ -8,11 +8,11 @@
 //!
 //! Knows nothing of the Forward protocol or of how a trace is gathered.
 
+mod batch;
 pub mod dead_letter;
 pub mod elasticsearch;
 mod framing;
 pub mod replay;
-mod sealed;
 pub mod sqlite;
 pub mod stdout;
 
@@ -20,8 +20,8 @@ use std::borrow::Cow;
 use std::fmt::Write as _;
 use std::sync::atomic::AtomicU64;
 
+pub use self::batch::{Batch, Charge, Place, Row, Sealed};
 pub use self::framing::Framing;
-pub use self::sealed::{Batch, Charge, Place, Row, Sealed};
 
 /// Elasticsearch refuses document ids of more bytes than this.
 pub const MAX_ID_BYTES: usize = 512;

@@ -1,16 +1,22 @@
-//! Sealed documents on their way to the outputs, and the batch that they are rendered in: one text, one list of what is to
-//! be known of each, one allocation for all of it.
+//! The batch that sealed documents are rendered in: one text, one list of what is to be known of each, one allocation for
+//! all of it.
 //!
 //! Owns them for as long as one of them is not confirmed; the bytes that they count against the budget of documents under
 //! way; and the claims on the journal records that they were made of, which are given back together: one for each record
-//! instead of one for each part of each document. Knows nothing of what the documents say.
+//! instead of one for each part of each document. A document of it alone is `sealed`, what is noted of each `row`. Knows
+//! nothing of what the documents say.
 
-use std::ops::Range;
-use std::sync::atomic::{AtomicU8, AtomicU32, AtomicUsize, Ordering};
+mod row;
+mod sealed;
+
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
 
+use self::row::Settled;
+pub use self::row::{Place, Row};
+pub use self::sealed::Sealed;
 use super::{Account, OutputId};
 use crate::hold::Hold;
 
@@ -37,45 +43,11 @@ struct Text {
     _charge: Charge,
 }
 
-/// What is known of a document besides its text, and what has become of it.
-#[derive(Debug)]
-pub struct Row {
-    id: Range<u32>,
-    is_trace: bool,
-    first_ns: i64,
-    lines: u32,
-    place: Place,
-    /// One bit per output that has not confirmed it yet.
-    waiting: AtomicU8,
-    /// Lines that an output had already, and whether one gave the document up.
-    repeated: AtomicU32,
-    dead: AtomicU8,
-    /// Whether an unanswered write may have stored it.
-    unsettled: AtomicU8,
-    /// Whether it was joined with a document that was there already.
-    joined: AtomicU8,
-}
-
-/// Where a document stands in its batch's text.
-#[derive(Clone, Copy, Debug)]
-pub struct Place {
-    start: usize,
-    json: usize,
-    end: usize,
-}
-
 /// Bytes that count against a sum for as long as this lives.
 #[derive(Debug)]
 pub struct Charge {
     bytes: usize,
     sum: Arc<AtomicUsize>,
-}
-
-/// A document on its way to the outputs.
-#[derive(Clone, Debug)]
-pub struct Sealed {
-    text: Arc<Text>,
-    at: u32,
 }
 
 impl Batch {
@@ -112,10 +84,7 @@ impl Batch {
     /// Each of its documents, in order.
     pub fn documents(&self) -> impl Iterator<Item = Sealed> + use<> {
         let text = Arc::clone(&self.0);
-        (0..text.rows.len() as u32).map(move |at| Sealed {
-            text: Arc::clone(&text),
-            at,
-        })
+        (0..text.rows.len() as u32).map(move |at| Sealed::new(Arc::clone(&text), at))
     }
 
     /// Documents in it.
@@ -180,80 +149,6 @@ impl Text {
     }
 }
 
-/// Documents of one batch that all outputs have confirmed, and their lines by what became of them.
-#[derive(Debug, Default)]
-struct Settled {
-    documents: usize,
-    lines: u64,
-    delivered: u64,
-    repeated: u64,
-    late: u64,
-    dead: u64,
-}
-
-impl Settled {
-    fn add(&mut self, row: &Row) {
-        let lines = u64::from(row.lines);
-        self.documents += 1;
-        self.lines += lines;
-        if row.dead.load(Ordering::Acquire) == 1 {
-            self.dead += lines;
-            return;
-        }
-        let repeated = u64::from(row.repeated.load(Ordering::Acquire));
-        self.delivered += lines - repeated;
-        self.repeated += repeated;
-        if row.joined.load(Ordering::Acquire) == 1 {
-            self.late += lines - repeated;
-        }
-    }
-}
-
-impl Row {
-    /// Of a document that `outputs` outputs (1 to 8) have to confirm. `id`: where its id stands among those of the batch;
-    /// it has at most [`super::MAX_ID_BYTES`]. `is_trace`: it may have to be joined with what is stored; otherwise "exists
-    /// already" is success. `first_ns`: first event time, Unix ns, which decides the index. `lines`: records in it.
-    pub fn new(
-        id: Range<usize>,
-        is_trace: bool,
-        first_ns: i64,
-        lines: u32,
-        place: Place,
-        outputs: u8,
-    ) -> Self {
-        Self {
-            id: id.start as u32..id.end as u32,
-            is_trace,
-            first_ns,
-            lines,
-            place,
-            waiting: AtomicU8::new(u8::MAX >> (8 - outputs.clamp(1, 8))),
-            repeated: AtomicU32::new(0),
-            dead: AtomicU8::new(0),
-            unsettled: AtomicU8::new(0),
-            joined: AtomicU8::new(0),
-        }
-    }
-
-    /// This output has it. Whether it was the last one that had to confirm it.
-    fn confirm(&self, output: OutputId) -> bool {
-        let bit = 1u8 << (output.0 & 7);
-        // The bit is taken before the question, so that of several outputs exactly one is the last.
-        self.waiting.fetch_and(!bit, Ordering::AcqRel) == bit
-    }
-}
-
-impl Place {
-    /// From `start` on its frame, if the text is framed; from `json` on the document; at `end` the next begins.
-    pub fn new(start: usize, json: usize, end: usize) -> Self {
-        Self { start, json, end }
-    }
-
-    fn json(self, framed: bool) -> Range<usize> {
-        self.json..self.end - usize::from(framed)
-    }
-}
-
 impl Charge {
     /// Adds `bytes` to `sum`.
     pub fn new(bytes: usize, sum: &Arc<AtomicUsize>) -> Self {
@@ -268,123 +163,6 @@ impl Charge {
 impl Drop for Charge {
     fn drop(&mut self) {
         self.sum.fetch_sub(self.bytes, Ordering::Relaxed);
-    }
-}
-
-impl Sealed {
-    fn row(&self) -> &Row {
-        &self.text.rows[self.at as usize]
-    }
-
-    /// The trace id, or for a record without one its part's id and its number; at most [`super::MAX_ID_BYTES`] long.
-    pub fn id(&self) -> &str {
-        let Range { start, end } = self.row().id;
-        self.text
-            .ids
-            .get(start as usize..end as usize)
-            .unwrap_or_default()
-    }
-
-    /// Whether it is a trace, which may have to be joined with what is stored. Otherwise "exists already" is success.
-    pub fn is_trace(&self) -> bool {
-        self.row().is_trace
-    }
-
-    /// First event time, Unix ns: decides the index.
-    pub fn first_ns(&self) -> i64 {
-        self.row().first_ns
-    }
-
-    /// Records in it.
-    pub fn lines(&self) -> u32 {
-        self.row().lines
-    }
-
-    /// The batch that it is in.
-    #[cfg(test)]
-    pub(super) fn batch(&self) -> Batch {
-        Batch(Arc::clone(&self.text))
-    }
-
-    /// Tells it from all others that are not confirmed.
-    pub fn key(&self) -> (usize, u32) {
-        (Arc::as_ptr(&self.text).addr(), self.at)
-    }
-
-    /// The complete document: one JSON object without a newline.
-    pub fn json(&self) -> &[u8] {
-        let place = self.row().place.json(self.text.framed);
-        self.text.bytes.get(place).unwrap_or_default()
-    }
-
-    /// [`Self::json`], without a copy.
-    pub fn shared_json(&self) -> Bytes {
-        self.text.bytes.slice(self.row().place.json(self.text.framed))
-    }
-
-    /// The whole text of its batch, and where the document stands in it together with its frame; `None` when it has
-    /// none.
-    pub fn framed(&self) -> Option<(&Bytes, Range<usize>)> {
-        let Place { start, end, .. } = self.row().place;
-        self.text.framed.then(|| (&self.text.bytes, start..end))
-    }
-
-    /// This output has it, durably. Confirming twice is harmless.
-    pub fn confirm(&self, output: OutputId) {
-        Self::confirm_all(std::iter::once(self), output);
-    }
-
-    /// The same for many: what is counted is counted together, since each counter costs as much as a look at memory that
-    /// another processor has written.
-    pub fn confirm_all<'a>(documents: impl Iterator<Item = &'a Self>, output: OutputId) {
-        let mut settled: Option<(&Arc<Text>, Settled)> = None;
-        for document in documents {
-            if !document.row().confirm(output) {
-                continue;
-            }
-            match &mut settled {
-                Some((text, settled)) if Arc::ptr_eq(text, &document.text) => settled.add(document.row()),
-                other => {
-                    let mut first = Settled::default();
-                    first.add(document.row());
-                    if let Some((text, settled)) = other.replace((&document.text, first)) {
-                        text.settle(&settled);
-                    }
-                }
-            }
-        }
-        if let Some((text, settled)) = settled {
-            text.settle(&settled);
-        }
-    }
-
-    /// A write of it was sent, and its answer did not come: it may be stored. For the counters.
-    pub fn note_unsettled(&self) {
-        self.row().unsettled.store(1, Ordering::Release);
-    }
-
-    /// All of it was stored before: its lines are repeated, unless a write of ours is the likely reason. For the
-    /// counters; to be said before it is confirmed.
-    pub fn note_unchanged(&self) {
-        let row = self.row();
-        if row.unsettled.load(Ordering::Acquire) == 0 {
-            row.repeated.store(row.lines, Ordering::Release);
-        }
-    }
-
-    /// It was joined with a document that was there already, to which so many of its lines are new. For the counters
-    /// only; to be said before it is confirmed.
-    pub fn note_joined(&self, new_lines: u32) {
-        let row = self.row();
-        row.joined.store(1, Ordering::Release);
-        row.repeated
-            .store(row.lines.saturating_sub(new_lines), Ordering::Release);
-    }
-
-    /// This output can never store it; it is in the dead letter, durably.
-    pub fn confirm_dead(&self, output: OutputId) {
-        self.row().dead.store(1, Ordering::Release);
-        self.confirm(output);
     }
 }
 
