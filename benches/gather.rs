@@ -18,7 +18,7 @@ use windrow::output::elasticsearch::{Elasticsearch, ElasticsearchConfig, Rules};
 use windrow::pipeline::route;
 use windrow::trace::{
     Added, Incoming, Limits, Names, PartId, Reason, Renderer, Scratch, ShapeId, Shapes, Source, SourceId,
-    Span, Table, part_ids, union,
+    Table, part_ids, union,
 };
 
 /// Records of the traces that are open at once.
@@ -87,7 +87,8 @@ struct Routed {
     position: u32,
     completes: bool,
     shape: Option<ShapeId>,
-    text: Option<Span>,
+    /// Where it lies in the record.
+    text: Option<(usize, usize)>,
 }
 
 /// All records of `bodies`, with the shapes that they taught.
@@ -110,7 +111,7 @@ fn routed(bodies: &[Vec<u8>]) -> (Shapes, Vec<Routed>) {
                     position,
                     completes,
                     shape,
-                    text,
+                    text: text.map(|text| (text.as_ptr() as usize - record.as_ptr() as usize, text.len())),
                 });
                 position += 1;
             },
@@ -162,7 +163,7 @@ impl Appender {
             }
         };
         let incoming = Incoming {
-            key: &routed.key,
+            id: self.table.id(&routed.key),
             time: routed.time,
             source,
             position: routed.position,
@@ -170,7 +171,10 @@ impl Appender {
             metadata: &[],
             completes: routed.completes,
             shape: routed.shape.filter(|_| self.shaped),
-            text: routed.text.filter(|_| self.shaped),
+            text: routed
+                .text
+                .filter(|_| self.shaped)
+                .map(|(at, len)| &routed.record[at..at + len]),
         };
         assert_eq!(self.table.add(NOW, &incoming), Added::Kept);
     }

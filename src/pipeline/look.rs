@@ -11,7 +11,7 @@ use forward_protocol::entries::{Entry, Key, MapPairs, Pair, Visitor, WireKey};
 use forward_protocol::msgpack::{write_map_len, write_str};
 
 use crate::config::Rule;
-use crate::trace::{Head, Names, Role, Shape, ShapeId, Shapes, Span, as_text, head, write_value};
+use crate::trace::{Head, Names, Role, Shape, ShapeId, Shapes, as_text, head, write_value};
 
 /// What one walk over a record finds.
 #[derive(Clone, Copy, Default)]
@@ -21,17 +21,8 @@ pub(super) struct Found<'a> {
     pub(super) completes: bool,
     /// The shape of the record.
     pub(super) shape: Option<ShapeId>,
-    /// Its text, when it has a shape.
-    text: Option<&'a [u8]>,
-}
-
-impl Found<'_> {
-    /// Where the text lies in the record that it was found in.
-    pub(super) fn text_in(&self, record: &[u8]) -> Option<Span> {
-        let text = self.text?;
-        let at = (text.as_ptr() as usize).checked_sub(record.as_ptr() as usize)?;
-        Some(Span::new(at, text.len()))
-    }
+    /// Its text, when it has a shape: a piece of it.
+    pub(super) text: Option<&'a [u8]>,
 }
 
 /// Looks at a record while it is walked, in the hope that it has the shape that the last one with as many fields had.
@@ -183,9 +174,9 @@ pub(super) fn look_again<'a>(
 }
 
 /// What one record is on its way to its trace: the record, its trace id, whether it completes its trace, its shape, and
-/// where its text lies.
+/// its text.
 #[doc(hidden)]
-pub type Routed<'r> = dyn FnMut(&[u8], Option<&[u8]>, bool, Option<ShapeId>, Option<Span>) + 'r;
+pub type Routed<'r> = dyn FnMut(&[u8], Option<&[u8]>, bool, Option<ShapeId>, Option<&[u8]>) + 'r;
 
 /// Walks entries and looks at each, as gathering does, for the benches.
 #[doc(hidden)]
@@ -199,8 +190,7 @@ pub fn route(shapes: &mut Shapes, names: &Names, complete: &[Rule], entries: &[u
         let found = look.found();
         let Ok(entry) = next else { continue };
         let found = found.unwrap_or_else(|| look_again(shapes, names, complete, entry.record));
-        let text = found.text_in(entry.record);
-        routed(entry.record, found.key, found.completes, found.shape, text);
+        routed(entry.record, found.key, found.completes, found.shape, found.text);
     }
 }
 

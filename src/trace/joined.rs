@@ -68,32 +68,56 @@ pub struct View<'a> {
 }
 
 impl Joined {
-    /// With the first record; gives `buffer`, which is empty, back when it is not one for here.
+    /// Nothing, until [`Self::begin`].
+    pub(super) const fn nothing() -> Self {
+        Self {
+            buffer: Vec::new(),
+            area: 0,
+            text_end: 0,
+            text_in_newest: Span { at: 0, len: 0 },
+            about: About {
+                shape: ShapeId::NONE,
+                count: 0,
+                first: 0,
+                last: 0,
+                part: 0,
+                writer: LineWriter::behind(0, 0, 0),
+                state: 0,
+                received: 0,
+            },
+        }
+    }
+
+    /// With the first record, and nothing of what was there before; gives `buffer`, which is empty, back when it is not
+    /// one for here.
     #[inline]
-    pub(super) fn begin(buffer: Vec<u8>, line: &NewLine<'_>) -> Result<Self, Vec<u8>> {
+    pub(super) fn begin(&mut self, buffer: Vec<u8>, line: &NewLine<'_>) -> Result<(), Vec<u8>> {
         let fits = line.metadata.is_empty() && line.record.len() <= LONGEST;
         let Some(shape) = line.shape.filter(|_| fits) else {
             return Err(buffer);
         };
-        let mut joined = Self {
-            buffer,
-            area: AREA as u32,
-            text_end: AREA as u32,
-            text_in_newest: Span::default(),
-            about: About {
-                shape,
-                count: 0,
-                first: line.time,
-                last: line.time,
-                part: line.part,
-                writer: LineWriter::new(line.time),
-                state: 0,
-                received: 0,
-            },
+        self.buffer = buffer;
+        (self.area, self.text_end) = (AREA as u32, AREA as u32);
+        self.text_in_newest = Span { at: 0, len: 0 };
+        self.about = About {
+            shape,
+            count: 0,
+            first: line.time,
+            last: line.time,
+            part: line.part,
+            writer: LineWriter::new(line.time),
+            state: 0,
+            received: 0,
         };
-        joined.buffer.extend_from_slice(&[0; AREA]);
-        joined.push(line);
-        Ok(joined)
+        self.buffer.extend_from_slice(&[0; AREA]);
+        self.push(line);
+        Ok(())
+    }
+
+    /// Gives its memory back; what it is then counts for nothing.
+    #[inline]
+    pub(super) fn free(&mut self) {
+        self.buffer = Vec::new();
     }
 
     /// Of which part the last record is.
@@ -139,8 +163,8 @@ impl Joined {
             if self.about.count > 0 {
                 self.buffer.extend_from_slice(b"\\n");
             }
-            let length = write_escaped(&mut self.buffer, text.of(line.record));
-            self.text_in_newest = text;
+            let length = write_escaped(&mut self.buffer, text);
+            self.text_in_newest = Span::within(line.record, text);
             length as u32
         });
         self.text_end = self.buffer.len() as u32;
@@ -218,6 +242,12 @@ impl Joined {
         &self.buffer
     }
 
+    /// Looks at what stands at its beginning and at its end.
+    #[inline]
+    pub(super) fn look(&self) -> u64 {
+        self.buffer.len() as u64 ^ self.about.first as u64 ^ self.about.received as u64
+    }
+
     /// Looks at the places where the next record goes.
     #[inline]
     pub(super) fn glance(&self) -> u8 {
@@ -243,7 +273,8 @@ impl Joined {
     }
 
     /// Appends the packed form to `out`. Gives what is needed to read it besides, and the buffer.
-    pub(super) fn pack(self, out: &mut Vec<u8>) -> (Packed, Vec<u8>) {
+    #[inline]
+    pub(super) fn pack(&mut self, out: &mut Vec<u8>) -> (Packed, Vec<u8>) {
         out.extend_from_slice(self.buffer.get(..self.about.state as usize).unwrap_or_default());
         out.extend_from_slice(self.buffer.get(self.area as usize..).unwrap_or_default());
         let About {
@@ -270,7 +301,7 @@ impl Joined {
             received: received as u32,
             unit: writer.unit(),
         };
-        (packed, self.buffer)
+        (packed, std::mem::take(&mut self.buffer))
     }
 
     /// Makes lines of it.

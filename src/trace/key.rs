@@ -2,21 +2,60 @@
 //!
 //! Owns the hash function: keyed anew in each process, since whoever sends records chooses the ids.
 
-use std::hash::{BuildHasher, BuildHasherDefault, Hash, Hasher};
-
-use smallvec::SmallVec;
+use std::hash::{BuildHasher, BuildHasherDefault, Hasher};
 
 /// Bytes of an id that lie where it is looked up.
 const ROOM: usize = 40;
 
-/// A trace id. Those of the usual lengths (32 hex digits, a UUID) lie where they are looked up.
+/// A trace id where it came, with its hash.
+#[derive(Clone, Copy, Debug)]
+pub struct Id<'a> {
+    hash: u64,
+    id: &'a [u8],
+}
+
+impl<'a> Id<'a> {
+    /// The id.
+    #[inline]
+    pub fn bytes(self) -> &'a [u8] {
+        self.id
+    }
+
+    #[inline]
+    pub(super) fn hash(self) -> u64 {
+        self.hash
+    }
+}
+
+/// A trace id that is kept. Those of the usual lengths (32 hex digits, a UUID) lie where they are looked up.
 #[derive(Clone, Debug)]
 pub(super) struct Key {
     hash: u64,
-    id: SmallVec<[u8; ROOM]>,
+    id: Kept,
 }
 
+#[derive(Clone, Debug)]
+enum Kept {
+    Short { room: Room, length: u8 },
+    Long(Box<[u8]>),
+}
+
+/// By words, so that it is written and read by them: bytes that are read by other words than they were written by a moment ago
+/// wait until everything that was written before them is in memory.
+#[derive(Clone, Copy, Debug)]
+#[repr(align(8))]
+struct Room([u8; ROOM]);
+
 impl Key {
+    /// Of nothing.
+    pub(super) const NONE: Self = Self {
+        hash: 0,
+        id: Kept::Short {
+            room: Room([0; ROOM]),
+            length: 0,
+        },
+    };
+
     /// Of an id and its hash, from [`Self::hash`].
     pub(super) fn again(id: &[u8], hash: u64) -> Self {
         Self { hash, id: copy(id) }
@@ -29,61 +68,81 @@ impl Key {
 
     #[inline]
     pub(super) fn id(&self) -> &[u8] {
-        &self.id
+        match &self.id {
+            Kept::Short { room, length } => room.0.get(..usize::from(*length)).unwrap_or_default(),
+            Kept::Long(id) => id,
+        }
     }
-}
 
-impl PartialEq for Key {
+    /// As it came.
     #[inline]
-    fn eq(&self, other: &Self) -> bool {
-        self.hash == other.hash && self.id == other.id
+    pub(super) fn as_id(&self) -> Id<'_> {
+        Id {
+            hash: self.hash,
+            id: self.id(),
+        }
     }
-}
 
-impl Eq for Key {}
-
-impl Hash for Key {
+    /// Whether it is of this id.
     #[inline]
-    fn hash<S: Hasher>(&self, state: &mut S) {
-        state.write_u64(self.hash);
+    pub(super) fn is(&self, id: Id<'_>) -> bool {
+        self.hash == id.hash && self.id() == id.id
     }
 }
 
-/// Makes keys.
+impl From<Id<'_>> for Key {
+    #[inline]
+    fn from(id: Id<'_>) -> Self {
+        Self::again(id.id, id.hash)
+    }
+}
+
+/// Hashes ids.
 #[derive(Debug, Default)]
 pub(super) struct Keys(foldhash::quality::RandomState);
 
 impl Keys {
     #[inline]
-    pub(super) fn key(&self, id: &[u8]) -> Key {
-        // Without the length that `Hash` would add: keys are compared whatever their hashes say.
+    pub(super) fn id<'a>(&self, id: &'a [u8]) -> Id<'a> {
+        // Without the length that `Hash` would add: ids are compared whatever their hashes say.
         let mut hasher = self.0.build_hasher();
         hasher.write(id);
-        Key {
+        Id {
             hash: hasher.finish(),
-            id: copy(id),
+            id,
         }
     }
 }
 
 /// Most ids have one of two lengths: a copy of a known length is a few instructions, another one a call.
 #[inline]
-fn copy(id: &[u8]) -> SmallVec<[u8; ROOM]> {
-    fn known<const N: usize>(id: &[u8; N]) -> SmallVec<[u8; ROOM]> {
-        let mut room = [0; ROOM];
-        room[..N].copy_from_slice(id);
-        SmallVec::from_buf_and_len(room, N)
+fn copy(id: &[u8]) -> Kept {
+    #[inline]
+    fn known<const N: usize>(id: &[u8; N]) -> Kept {
+        let mut room = Room([0; ROOM]);
+        room.0[..N].copy_from_slice(id);
+        Kept::Short {
+            room,
+            length: N as u8,
+        }
     }
     if let Ok(id) = <&[u8; 32]>::try_from(id) {
         known(id)
     } else if let Ok(id) = <&[u8; 36]>::try_from(id) {
         known(id)
+    } else if id.len() <= ROOM {
+        let mut room = Room([0; ROOM]);
+        room.0[..id.len()].copy_from_slice(id);
+        Kept::Short {
+            room,
+            length: id.len() as u8,
+        }
     } else {
-        SmallVec::from_slice(id)
+        Kept::Long(id.into())
     }
 }
 
-/// For tables of keys, which are hashed already.
+/// For tables of hashes.
 pub(super) type Hashed = BuildHasherDefault<Given>;
 
 /// See [`Hashed`].

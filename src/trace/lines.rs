@@ -35,6 +35,14 @@ impl Span {
         buffer.get(at..at + self.len as usize).unwrap_or_default()
     }
 
+    /// Where `piece` lies in `whole`, of which it is a part.
+    #[inline]
+    pub(super) fn within(whole: &[u8], piece: &[u8]) -> Self {
+        let at = (piece.as_ptr() as usize).wrapping_sub(whole.as_ptr() as usize);
+        debug_assert!(at <= whole.len(), "the piece lies in the whole");
+        Self::new(at, piece.len())
+    }
+
     /// Whether it is no bytes long.
     #[inline]
     pub fn is_empty(self) -> bool {
@@ -89,8 +97,9 @@ pub(super) struct NewLine<'a> {
     pub(super) shape: Option<ShapeId>,
     pub(super) record: &'a [u8],
     pub(super) metadata: &'a [u8],
-    /// Where the text lies in the record.
-    pub(super) text: Option<Span>,
+    /// The text, a piece of the record. Not as a place in it: two small numbers, written one by one and read as one, would
+    /// make the processor wait until they are in its cache, behind everything that was written before.
+    pub(super) text: Option<&'a [u8]>,
 }
 
 /// The lines.
@@ -139,8 +148,9 @@ impl Lines {
         &self.buffer
     }
 
-    pub(super) fn into_buffer(self) -> Vec<u8> {
-        self.buffer
+    /// Gives the buffer away; what it is then counts for nothing.
+    pub(super) fn take_buffer(&mut self) -> Vec<u8> {
+        std::mem::take(&mut self.buffer)
     }
 
     pub(super) fn push(&mut self, line: &NewLine<'_>) {
@@ -155,7 +165,8 @@ impl Lines {
             self.buffer.reserve_exact(size.max(self.buffer.len() / 2));
         }
         self.last = self.buffer.len();
-        let text = line.text.unwrap_or(Span { at: 0, len: NO_TEXT });
+        let none = Span { at: 0, len: NO_TEXT };
+        let text = line.text.map_or(none, |text| Span::within(line.record, text));
         let head = Head {
             time: line.time,
             part: line.part,

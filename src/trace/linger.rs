@@ -9,7 +9,7 @@ use std::collections::VecDeque;
 
 use super::index::Index;
 use super::joined::{self, View};
-use super::key::Key;
+use super::key::{Id, Key};
 use super::lines::Line;
 use super::open::{Part, Parts, Records, Trace};
 use super::pack;
@@ -106,40 +106,42 @@ impl Lingering {
     }
 
     /// Whether this trace is one for here: larger ones better stay where they are.
-    pub(super) fn takes(key: &Key, trace: &Trace) -> bool {
-        Self::size(key, trace) <= MOST
+    #[inline]
+    pub(super) fn takes(id: Id<'_>, trace: &Trace) -> bool {
+        Self::size(id, trace) <= MOST
     }
 
-    fn size(key: &Key, trace: &Trace) -> usize {
-        key.id().len() + trace.parts.len() * PART + trace.bytes()
+    #[inline]
+    fn size(id: Id<'_>, trace: &Trace) -> usize {
+        id.bytes().len() + trace.parts.len() * PART + trace.bytes()
     }
 
     /// Takes a trace in, and gives the space of its records back. `due` is not before that of the one before.
-    pub(super) fn push(&mut self, key: &Key, trace: Trace, due: i64) -> Vec<u8> {
-        let size = Self::size(key, &trace);
+    pub(super) fn push(&mut self, id: Id<'_>, trace: &mut Trace, due: i64) -> Vec<u8> {
+        let size = Self::size(id, trace);
         let chunk = self.chunk(size);
         let out = &mut chunk.bytes;
         let at = out.len();
-        out.extend_from_slice(key.id());
+        out.extend_from_slice(id.bytes());
         for part in &trace.parts {
             let mut bytes = [0; PART];
             bytes[..4].copy_from_slice(&part.source.0.to_le_bytes());
             bytes[4..].copy_from_slice(&part.total.to_le_bytes());
             out.extend_from_slice(&bytes);
         }
-        let (records, space) = match trace.records {
+        let (records, space) = match &mut trace.records {
             Records::Joined(joined) => {
                 let (packed, space) = joined.pack(out);
                 (Packed::Joined(packed), space)
             }
-            Records::Lines(lines) => (Packed::Lines(pack::pack(&lines, out)), lines.into_buffer()),
+            Records::Lines(lines) => (Packed::Lines(pack::pack(lines, out)), lines.take_buffer()),
         };
         let waiting = Waiting {
             due,
             opened: trace.opened,
-            hash: key.hash(),
+            hash: id.hash(),
             at: at as u32,
-            key: key.id().len() as u32,
+            key: id.bytes().len() as u32,
             size: (out.len() - at) as u32,
             parts: trace.parts.len() as u32,
             records,
@@ -148,7 +150,7 @@ impl Lingering {
         chunk.slots.push(Some(waiting));
         self.len += 1;
         self.bytes += cost;
-        self.note(key.hash(), number);
+        self.note(id.hash(), number);
         space
     }
 
@@ -189,7 +191,7 @@ impl Lingering {
 
     /// Takes the trace of this id out, if it is here: a straggler came. Gives when it is due, too.
     #[inline]
-    pub(super) fn take(&mut self, key: &Key) -> Option<(i64, Trace)> {
+    pub(super) fn take(&mut self, id: Id<'_>) -> Option<(i64, Trace)> {
         if self.len == 0 {
             return None;
         }
@@ -203,9 +205,9 @@ impl Lingering {
             let chunk = chunks.get(at)?;
             let slot = number.wrapping_sub(chunk.first.wrapping_sub(first)) as usize;
             let waiting = chunk.slots.get(slot)?.as_ref()?;
-            (waiting.hash == key.hash() && waiting.key(&chunk.bytes)? == key.id()).then_some((at, slot))
+            (waiting.hash == id.hash() && waiting.id(&chunk.bytes)? == id.bytes()).then_some((at, slot))
         };
-        let (at, slot) = self.index.find(key.hash()).find_map(place)?;
+        let (at, slot) = self.index.find(id.hash()).find_map(place)?;
         let chunk = self.chunks.get_mut(at)?;
         let left = chunk.leave(slot)?;
         self.len -= 1;
@@ -304,7 +306,7 @@ impl Waiting {
         at..at + self.size as usize
     }
 
-    fn key<'a>(&self, bytes: &'a [u8]) -> Option<&'a [u8]> {
+    fn id<'a>(&self, bytes: &'a [u8]) -> Option<&'a [u8]> {
         let at = self.at as usize;
         bytes.get(at..at + self.key as usize)
     }
@@ -410,7 +412,8 @@ mod tests {
     use super::*;
 
     fn push(lingering: &mut Lingering, sources: &mut Sources<()>, number: u32) {
-        let key = Keys::default().key(number.to_string().as_bytes());
+        let id = number.to_string();
+        let id = Keys::default().id(id.as_bytes());
         let source = sources.begin(Source {
             part: PartId([1; 12]),
             received: 1,
@@ -418,7 +421,7 @@ mod tests {
             hold: (),
         });
         let incoming = Incoming {
-            key: key.id(),
+            id,
             time: 1,
             source,
             position: 0,
@@ -428,8 +431,9 @@ mod tests {
             shape: None,
             text: None,
         };
-        let trace = Trace::new(0, &incoming, sources, Vec::new());
-        lingering.push(&key, trace, i64::from(number));
+        let mut trace = Trace::vacant();
+        trace.begin(0, &incoming, sources, Vec::new());
+        lingering.push(id, &mut trace, i64::from(number));
     }
 
     #[test]

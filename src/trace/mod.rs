@@ -1,6 +1,6 @@
 //! Gathering: the records of one trace become one document.
 //!
-//! * `table`: the traces of a shard, and when they leave it: `open` ones, those that are complete and wait for
+//! * `table`: the traces of a shard, and when they leave it: `open` ones (in their `slab`), those that are complete and wait for
 //!   stragglers (`linger`, `pack`, `index`; how many: `patience`), and `closed` ones, which are about to be rendered; their ids (`key`) and what
 //!   their records came with (`source`);
 //! * `joined` and `lines`: the records of a trace, joined as they come while they are alike and in order, or one by one;
@@ -24,6 +24,7 @@ mod pack;
 mod part;
 mod patience;
 mod shape;
+mod slab;
 mod source;
 mod state;
 mod table;
@@ -37,6 +38,7 @@ pub use self::closed::{Closed, Scratch};
 pub use self::document::{Content, Extent, Gathered, PartInfo, Renderer, Single};
 pub use self::fields::Names;
 pub use self::joined::View;
+pub use self::key::Id;
 pub use self::lines::{Line, Span};
 pub use self::open::{Added, Incoming};
 pub use self::part::PartId;

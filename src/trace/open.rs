@@ -6,7 +6,8 @@
 use smallvec::SmallVec;
 
 use super::joined::Joined;
-use super::lines::{HEADER, Lines, NewLine, Span};
+use super::key::Id;
+use super::lines::{HEADER, Lines, NewLine};
 use super::shape::ShapeId;
 use super::source::{SourceId, Sources};
 
@@ -16,8 +17,8 @@ const TRACE_OVERHEAD: usize = 320;
 /// A record on its way into the table.
 #[derive(Clone, Copy, Debug)]
 pub struct Incoming<'a> {
-    /// The trace id, not empty.
-    pub key: &'a [u8],
+    /// The trace id, not empty; from [`super::Table::id`].
+    pub id: Id<'a>,
     /// Event time, Unix ns.
     pub time: i64,
     /// Where it comes from; see [`super::Table::begin`].
@@ -32,8 +33,8 @@ pub struct Incoming<'a> {
     pub completes: bool,
     /// Its shape, when it is known, and its values are what the shape asks for.
     pub shape: Option<ShapeId>,
-    /// With a shape: where its text lies in the record.
-    pub text: Option<Span>,
+    /// With a shape: its text, a piece of the record.
+    pub text: Option<&'a [u8]>,
 }
 
 /// The records of a trace that came together.
@@ -84,36 +85,61 @@ pub(super) enum Records {
 }
 
 impl Trace {
-    /// With its first record, which is not too long. `buffer` is empty.
-    pub(super) fn new<H: Clone>(
+    /// A place for one.
+    pub(super) const fn vacant() -> Self {
+        Self {
+            parts: Parts::new_const(),
+            records: Records::Joined(Joined::nothing()),
+            opened: 0,
+            last_seen: 0,
+            placed: 0,
+            completed: false,
+            queued: false,
+        }
+    }
+
+    /// Begins with the first record, which is not too long, in a vacant place. `buffer` is empty.
+    // In its place and not as a value: a value that was just written piece by piece is slow to be moved.
+    #[inline]
+    pub(super) fn begin<H: Clone>(
+        &mut self,
         now: i64,
         incoming: &Incoming<'_>,
         sources: &mut Sources<H>,
         buffer: Vec<u8>,
-    ) -> Self {
+    ) {
+        if let Records::Lines(_) = self.records {
+            self.vacate();
+        }
         let line = new_line(incoming, 0);
-        let records = match Joined::begin(buffer, &line) {
-            Ok(joined) => Records::Joined(joined),
-            Err(buffer) => {
-                let mut lines = Lines::in_space(buffer);
-                lines.push(&line);
-                Records::Lines(lines)
-            }
+        let left = match &mut self.records {
+            Records::Joined(joined) => joined.begin(buffer, &line).err(),
+            Records::Lines(_) => Some(buffer),
         };
+        if let Some(buffer) = left {
+            let mut lines = Lines::in_space(buffer);
+            lines.push(&line);
+            self.records = Records::Lines(lines);
+        }
         sources.use_again(incoming.source);
-        let mut parts = Parts::new();
-        parts.push(Part {
+        self.parts.clear();
+        self.parts.push(Part {
             source: incoming.source,
             total: 1,
         });
-        Self {
-            parts,
-            records,
-            opened: now,
-            last_seen: now,
-            placed: now,
-            completed: incoming.completes,
-            queued: false,
+        (self.opened, self.last_seen, self.placed) = (now, now, now);
+        (self.completed, self.queued) = (incoming.completes, false);
+    }
+
+    /// Makes a vacant place of it.
+    #[inline]
+    pub(super) fn vacate(&mut self) {
+        if self.parts.spilled() {
+            self.parts = Parts::new();
+        }
+        match &mut self.records {
+            Records::Joined(joined) => joined.free(),
+            Records::Lines(_) => self.records = Records::Joined(Joined::nothing()),
         }
     }
 
@@ -144,6 +170,17 @@ impl Trace {
             Records::Joined(joined) => joined.buffer().len(),
             Records::Lines(lines) => lines.buffer().len(),
         }
+    }
+
+    /// Looks at what stands in each line of the cache of it.
+    #[inline]
+    pub(super) fn look(&self) -> u64 {
+        let records = match &self.records {
+            Records::Joined(joined) => joined.look(),
+            Records::Lines(lines) => lines.len().into(),
+        };
+        let parts = self.parts.last().map_or(0, |part| u64::from(part.total));
+        records ^ parts ^ self.last_seen as u64
     }
 
     /// Looks at the places where the next record goes.

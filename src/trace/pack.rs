@@ -178,15 +178,16 @@ mod tests {
         ) {
             let mut before = Lines::new(1);
             for (number, &(time, part, position, shape, record, metadata, text)) in lines.iter().enumerate() {
+                let whole = vec![number as u8; record];
                 before.push(&NewLine {
                     // Some are newer than the one before, which is stripped then.
                     time: if number % 3 == 0 { time } else { i64::MAX },
                     part,
                     position,
                     shape: ShapeId::from_u32(shape.wrapping_sub(1)),
-                    record: &vec![number as u8; record],
+                    record: &whole,
                     metadata: &vec![255; metadata],
-                    text: text.then(|| Span::new(record / 2, record / 3)),
+                    text: text.then(|| &whole[record / 2..record / 2 + record / 3]),
                 });
             }
             let mut bytes = b"before".to_vec();

@@ -28,6 +28,9 @@ const GUESSES: usize = 64;
 pub struct ShapeId(u32);
 
 impl ShapeId {
+    /// That of nothing.
+    pub(super) const NONE: Self = Self(u32::MAX);
+
     /// As a number, for [`Self::from_u32`].
     pub(crate) fn to_u32(this: Option<Self>) -> u32 {
         this.map_or(u32::MAX, |id| id.0)

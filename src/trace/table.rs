@@ -10,15 +10,15 @@
 
 use std::collections::VecDeque;
 
-use lru::LruCache;
 use smallvec::SmallVec;
 
 use super::closed::Closed;
-use super::key::{Hashed, Key, Keys};
+use super::key::{Id, Key, Keys};
 use super::lines::HEADER;
 use super::linger::Lingering;
 use super::open::{Added, Incoming, Trace};
 use super::patience::Patience;
+use super::slab::{Guess, Slab, Ticket};
 use super::source::{Source, SourceId, Sources};
 use super::state::Reason;
 
@@ -56,23 +56,31 @@ pub struct Table<H> {
     limits: Limits,
     keys: Keys,
     sources: Sources<H>,
-    open: LruCache<Key, Trace, Hashed>,
+    open: Slab,
     /// Those of the open ones that became complete since they were settled, and when.
-    completed: Vec<(i64, Key)>,
+    completed: Vec<(i64, Ticket)>,
     lingering: Lingering,
     /// How many of them may wait.
     patience: Patience,
     /// How many were sealed before they were due since `take_hurried`.
     hurried: usize,
-    /// Space of records that are packed now.
-    spaces: Vec<Vec<u8>>,
+    spaces: Spaces,
+    /// The place of a trace that is complete with its first record, and never among the open ones.
+    passing: Trace,
     /// How many were settled since `take_completed`.
     newly_completed: usize,
     /// Those of the open ones that are too old, or complete without being among the lingering, as they are due.
-    due: VecDeque<(i64, Reason, Key)>,
+    due: VecDeque<(i64, Reason, Ticket)>,
     /// Bytes of the open ones.
     bytes: usize,
     lines: u64,
+}
+
+/// Space for the records of new traces.
+#[derive(Debug)]
+struct Spaces {
+    /// Of records that are packed now.
+    left: Vec<Vec<u8>>,
     /// Bytes of the records of the traces that were packed or closed last, on average.
     usual: usize,
 }
@@ -85,16 +93,19 @@ impl<H: Clone> Table<H> {
             limits,
             keys: Keys::default(),
             sources: Sources::new(),
-            open: LruCache::unbounded_with_hasher(Hashed::default()),
+            open: Slab::new(),
             completed: Vec::new(),
             lingering: Lingering::new(),
             hurried: 0,
-            spaces: Vec::new(),
+            spaces: Spaces {
+                left: Vec::new(),
+                usual: 512,
+            },
+            passing: Trace::vacant(),
             newly_completed: 0,
             due: VecDeque::new(),
             bytes: 0,
             lines: 0,
-            usual: 512,
         }
     }
 
@@ -133,65 +144,91 @@ impl<H: Clone> Table<H> {
         self.sources.end(source)
     }
 
+    /// An id, for [`Incoming`].
+    #[inline]
+    pub fn id<'a>(&self, id: &'a [u8]) -> Id<'a> {
+        self.keys.id(id)
+    }
+
     /// Puts a record into its trace, opening it if need be; one that is too long opens none.
     // Always: in the loop over a message's records its arguments stay in registers.
     #[inline(always)]
     pub fn add(&mut self, now: i64, incoming: &Incoming<'_>) -> Added {
         let max_bytes = self.limits.max_trace_bytes;
-        let key = self.keys.key(incoming.key);
-        if let Some(trace) = self.open.peek_mut(&key) {
-            let displaced = now.saturating_sub(trace.placed) > self.limits.idle_timeout / BEHIND;
-            if displaced {
-                trace.placed = now;
+        let Some((ticket, trace)) = self.open.find(incoming.id) else {
+            return self.add_new(now, incoming);
+        };
+        let displaced = now.saturating_sub(trace.placed) > self.limits.idle_timeout / BEHIND;
+        if displaced {
+            trace.placed = now;
+        }
+        let before = trace.cost();
+        let added = trace.add(now, incoming, &mut self.sources, max_bytes);
+        let cost = trace.cost();
+        self.lines += u64::from(added == Added::Kept);
+        self.bytes = self.bytes + cost - before;
+        let was_queued = trace.queued;
+        if !was_queued {
+            let too_old = now.saturating_sub(trace.opened) >= self.limits.max_age;
+            trace.queued = incoming.completes || too_old;
+            if incoming.completes {
+                self.complete(now, ticket);
+            } else if too_old {
+                self.due.push_front((now, Reason::MaxAge, ticket));
             }
-            let before = trace.cost();
-            let added = trace.add(now, incoming, &mut self.sources, max_bytes);
-            let cost = trace.cost();
+        }
+        if displaced {
+            self.open.promote(ticket);
+        }
+        added
+    }
+
+    /// Puts a record into a trace that is not among the open ones.
+    #[inline]
+    fn add_new(&mut self, now: i64, incoming: &Incoming<'_>) -> Added {
+        let max_bytes = self.limits.max_trace_bytes;
+        let id = incoming.id;
+        if let Some((due, mut left)) = self.lingering.take(id) {
+            let added = left.add(now, incoming, &mut self.sources, max_bytes);
+            left.placed = now;
             self.lines += u64::from(added == Added::Kept);
-            self.bytes = self.bytes + cost - before;
-            if !trace.queued {
-                let too_old = now.saturating_sub(trace.opened) >= self.limits.max_age;
-                trace.queued = incoming.completes || too_old;
-                let (completes, queued) = (incoming.completes, trace.queued);
-                if displaced {
-                    self.open.promote(&key);
-                }
-                if completes {
-                    self.complete(now, key);
-                } else if queued {
-                    self.due.push_front((now, Reason::MaxAge, key));
-                }
-            } else if displaced {
-                self.open.promote(&key);
-            }
+            self.bytes += left.cost();
+            let (ticket, trace) = self.open.open(id);
+            *trace = left;
+            self.put_due(due, ticket);
             return added;
         }
         let size = HEADER + incoming.record.len() + incoming.metadata.len();
-        let (mut trace, added) = if let Some((due, mut trace)) = self.lingering.take(&key) {
-            self.put_due(due, key.clone());
-            let added = trace.add(now, incoming, &mut self.sources, max_bytes);
-            (trace, added)
-        } else if size > max_bytes {
+        if size > max_bytes {
             return Added::TooLong;
-        } else {
-            self.patience.begins(now, key.hash());
-            let space = self.space(size);
-            (Trace::new(now, incoming, &mut self.sources, space), Added::Kept)
-        };
-        self.lines += u64::from(added == Added::Kept);
-        if incoming.completes && !trace.queued {
-            trace.queued = true;
-            if self.limits.linger > 0 && Lingering::takes(&key, &trace) {
-                self.newly_completed += 1;
-                self.lay(now, &key, trace);
-                return added;
-            }
-            self.complete(now, key.clone());
         }
+        self.patience.begins(now, id.hash());
+        self.lines += 1;
+        let space = self.spaces.take(size);
+        if incoming.completes && self.limits.linger > 0 {
+            let trace = &mut self.passing;
+            trace.begin(now, incoming, &mut self.sources, space);
+            if Lingering::takes(id, trace) {
+                self.newly_completed += 1;
+                let due = now.saturating_add(self.limits.linger);
+                lay(&mut self.lingering, &mut self.spaces, id, trace, due);
+                return Added::Kept;
+            }
+            self.bytes += trace.cost();
+            let (ticket, place) = self.open.open(id);
+            std::mem::swap(trace, place);
+            place.queued = true;
+            self.complete(now, ticket);
+            return Added::Kept;
+        }
+        let (ticket, trace) = self.open.open(id);
+        trace.begin(now, incoming, &mut self.sources, space);
+        trace.queued = incoming.completes;
         self.bytes += trace.cost();
-        trace.placed = now;
-        self.open.push(key, trace);
-        added
+        if incoming.completes {
+            self.complete(now, ticket);
+        }
+        Added::Kept
     }
 
     /// Whether [`Self::look_ahead`] is worth it: there are more open traces than the processor's cache holds.
@@ -202,54 +239,33 @@ impl<H: Clone> Table<H> {
 
     /// Looks at the traces of the records that come next, so that the processor fetches all of them from memory at the same
     /// time. One after the other, as [`Self::add`] looks at them, each takes as long as all of them.
-    pub fn look_ahead<'a>(&self, ids: impl Iterator<Item = &'a [u8]>) {
-        let keys: SmallVec<[Key; 16]> = ids.map(|id| self.keys.key(id)).collect();
-        let mut seen = 0;
-        for key in &keys {
-            seen ^= self.open.peek(key).map_or(0, |trace| trace.last_seen);
-        }
-        for key in &keys {
-            seen ^= self.open.peek(key).map_or(0, |trace| i64::from(trace.glance()));
-        }
+    pub fn look_ahead<'a>(&self, ids: impl Iterator<Item = Id<'a>>) {
+        // In steps, each of them over all ids: what a step looks at is where the one before has found it.
+        let guesses: SmallVec<[Guess; 16]> = ids.filter_map(|id| self.open.guess(id.hash())).collect();
+        let seen = guesses
+            .iter()
+            .fold(0, |seen, guess| seen ^ self.open.look(*guess));
+        std::hint::black_box(seen);
+        let seen = guesses
+            .iter()
+            .fold(0, |seen, guess| seen ^ self.open.look_inside(*guess));
         std::hint::black_box(seen);
     }
 
-    /// Space for the records of a new trace, of which the first takes `size` bytes.
-    fn space(&mut self, size: usize) -> Vec<u8> {
-        match self.spaces.pop() {
-            Some(space) if space.capacity() >= size => space,
-            // A little more than usual, so that most traces never grow.
-            _ => {
-                let usual = self.usual + self.usual / 8 + size;
-                Vec::with_capacity(usual.clamp(size, size + MOST_AHEAD))
-            }
-        }
-    }
-
-    /// Lays a trace that is complete since then where it waits for stragglers.
-    fn lay(&mut self, since: i64, key: &Key, trace: Trace) {
-        let due = since.saturating_add(self.limits.linger);
-        self.usual = usual(self.usual, trace.bytes());
-        let mut space = self.lingering.push(key, trace, due);
-        if self.spaces.len() < SPACES && space.capacity() <= SPACE_BYTES {
-            space.clear();
-            self.spaces.push(space);
-        }
-    }
-
     /// Notes that an open trace is complete.
-    fn complete(&mut self, now: i64, key: Key) {
+    fn complete(&mut self, now: i64, ticket: Ticket) {
         if self.limits.linger > 0 {
-            self.completed.push((now, key));
+            self.completed.push((now, ticket));
         } else {
             self.newly_completed += 1;
-            self.put_due(now, key);
+            self.put_due(now, ticket);
         }
     }
 
     /// Gives memory back that is only kept to be used again, when there is nothing to do.
     pub fn rest(&mut self) {
         self.lingering.rest();
+        self.open.rest();
     }
 
     /// Lays the traces that have become complete where they wait for stragglers. Better once for all records that came
@@ -257,19 +273,18 @@ impl<H: Clone> Table<H> {
     pub fn settle(&mut self) {
         let mut completed = std::mem::take(&mut self.completed);
         self.newly_completed += completed.len();
-        for (since, key) in completed.drain(..) {
+        for (since, ticket) in completed.drain(..) {
             // One that was sealed for want of room in the meantime is not there any more.
-            let Some((key, trace)) = self.open.pop_entry(&key) else {
+            let Some((id, trace)) = self.open.get_mut(ticket) else {
                 continue;
             };
-            if trace.queued && Lingering::takes(&key, &trace) {
+            let due = since.saturating_add(self.limits.linger);
+            if Lingering::takes(id, trace) {
                 self.bytes -= trace.cost();
-                self.lay(since, &key, trace);
+                lay(&mut self.lingering, &mut self.spaces, id, trace, due);
+                self.open.remove(ticket);
             } else {
-                if trace.queued {
-                    self.put_due(since.saturating_add(self.limits.linger), key.clone());
-                }
-                self.open.push(key, trace);
+                self.put_due(due, ticket);
             }
         }
         self.completed = completed;
@@ -286,9 +301,9 @@ impl<H: Clone> Table<H> {
     }
 
     /// Remembers when a complete trace among the open ones is due.
-    fn put_due(&mut self, due: i64, key: Key) {
+    fn put_due(&mut self, due: i64, ticket: Ticket) {
         let at = self.due.partition_point(|(other, ..)| *other <= due);
-        self.due.insert(at, (due, Reason::Completed, key));
+        self.due.insert(at, (due, Reason::Completed, ticket));
     }
 
     /// The next trace that must be sealed by now: complete or too old, idle, or in the way of newer ones.
@@ -303,18 +318,13 @@ impl<H: Clone> Table<H> {
             return self.close_lingering(now);
         }
         while self.due.front().is_some_and(|(due, ..)| !waits(*due)) {
-            let Some((_, reason, key)) = self.due.pop_front() else {
+            let Some((_, reason, ticket)) = self.due.pop_front() else {
                 break;
             };
-            // One that was sealed for want of room in the meantime is not there any more; one that was opened again
-            // under the same id is not marked, and waits for its own turn.
-            let Some((key, trace)) = self.open.pop_entry(&key) else {
-                continue;
-            };
-            if trace.queued {
+            // One that was sealed for want of room in the meantime is not there any more.
+            if let Some((key, trace)) = self.open.take(ticket) {
                 return Some(self.closed(key, trace, reason));
             }
-            self.open.push(key, trace);
         }
         if self.is_too_full() {
             // Those that are complete go first: most likely nothing of them is to come.
@@ -323,7 +333,7 @@ impl<H: Clone> Table<H> {
             }
             return self.close_any(now, Reason::Evicted);
         }
-        let (_, oldest) = self.open.peek_lru()?;
+        let (_, oldest) = self.open.oldest()?;
         let idle = now.saturating_sub(oldest.last_seen) >= self.limits.idle_timeout;
         if idle && !oldest.queued {
             return self.close_open(Reason::Idle);
@@ -334,15 +344,13 @@ impl<H: Clone> Table<H> {
     /// Moves those to the end of the list that were used since they were moved there last, until the first is the one that
     /// was used least recently.
     fn place_oldest(&mut self, now: i64) {
-        while let Some((key, oldest)) = self.open.peek_lru()
+        while let Some((ticket, oldest)) = self.open.oldest()
             && oldest.last_seen > oldest.placed
         {
-            let key = key.clone();
-            if let Some(trace) = self.open.get_mut(&key) {
-                trace.placed = now;
-                // By a clock that was set back it would never have been.
-                trace.last_seen = trace.last_seen.min(now);
-            }
+            oldest.placed = now;
+            // By a clock that was set back it would never have been.
+            oldest.last_seen = oldest.last_seen.min(now);
+            self.open.promote(ticket);
         }
     }
 
@@ -363,23 +371,25 @@ impl<H: Clone> Table<H> {
         let mut ids = self.lingering.ids_with(pinned);
         let has = |trace: &Trace| trace.parts.iter().any(|part| pinned(part.source));
         let open = self.open.iter().filter(|(_, trace)| has(trace));
-        ids.extend(open.map(|(key, _)| key.id().to_vec()));
+        ids.extend(open.map(|(id, _)| id.bytes().to_vec()));
         ids
     }
 
     /// Closes the trace of this id before it is due.
     pub fn close(&mut self, id: &[u8]) -> Option<Closed<'_, H>> {
-        let key = self.keys.key(id);
-        if let Some((_, trace)) = self.lingering.take(&key) {
+        let id = self.id(id);
+        if let Some((_, trace)) = self.lingering.take(id) {
             self.bytes += trace.cost();
-            return Some(self.closed(key, trace, Reason::Completed));
+            return Some(self.closed(id.into(), trace, Reason::Completed));
         }
-        let (key, trace) = self.open.pop_entry(&key)?;
+        let (ticket, _) = self.open.find(id)?;
+        let (key, trace) = self.open.take(ticket)?;
         Some(self.closed(key, trace, Reason::Evicted))
     }
 
     fn close_open(&mut self, reason: Reason) -> Option<Closed<'_, H>> {
-        let (key, trace) = self.open.pop_lru()?;
+        let (ticket, _) = self.open.oldest()?;
+        let (key, trace) = self.open.take(ticket)?;
         Some(self.closed(key, trace, reason))
     }
 
@@ -397,7 +407,7 @@ impl<H: Clone> Table<H> {
     fn closed(&mut self, key: Key, trace: Trace, reason: Reason) -> Closed<'_, H> {
         self.bytes -= trace.cost();
         self.lines -= u64::from(trace.count());
-        self.usual = usual(self.usual, trace.bytes());
+        self.spaces.note(trace.bytes());
         // That it is complete says more than why it had to go.
         let reason = if trace.completed {
             Reason::Completed
@@ -408,7 +418,39 @@ impl<H: Clone> Table<H> {
     }
 }
 
-/// The moving average of the bytes of traces.
-fn usual(before: usize, bytes: usize) -> usize {
-    (before * 15 + bytes) / 16
+impl Spaces {
+    /// Space for the records of a new trace, of which the first takes `size` bytes.
+    #[inline]
+    fn take(&mut self, size: usize) -> Vec<u8> {
+        match self.left.pop() {
+            Some(space) if space.capacity() >= size => space,
+            // A little more than usual, so that most traces never grow.
+            _ => {
+                let usual = self.usual + self.usual / 8 + size;
+                Vec::with_capacity(usual.clamp(size, size + MOST_AHEAD))
+            }
+        }
+    }
+
+    /// Space that is used again.
+    #[inline]
+    fn put(&mut self, mut space: Vec<u8>) {
+        if self.left.len() < SPACES && space.capacity() <= SPACE_BYTES {
+            space.clear();
+            self.left.push(space);
+        }
+    }
+
+    /// A trace had so many bytes.
+    #[inline]
+    fn note(&mut self, bytes: usize) {
+        self.usual = (self.usual * 15 + bytes) / 16;
+    }
+}
+
+/// Lays a trace that is complete where it waits for stragglers.
+#[inline]
+fn lay(lingering: &mut Lingering, spaces: &mut Spaces, id: Id<'_>, trace: &mut Trace, due: i64) {
+    spaces.note(trace.bytes());
+    spaces.put(lingering.push(id, trace, due));
 }

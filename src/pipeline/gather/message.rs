@@ -18,7 +18,7 @@ use super::{Gatherer, Settings};
 use crate::hold::Hold;
 use crate::journal::Record;
 use crate::metrics::FlushReason;
-use crate::trace::{Added, Incoming, PartId, ShapeId, Single, Source, SourceId};
+use crate::trace::{Added, Id, Incoming, PartId, ShapeId, Single, Source, SourceId};
 
 /// Bad entries of a message that go to the dead letter one by one. If there are more, the message goes there as a whole:
 /// a small payload can be made to hold millions of them, and the dead letter must not grow faster than what is received.
@@ -78,6 +78,8 @@ type Group<'a> = SmallVec<[Walked<'a>; GROUP]>;
 struct Walked<'a> {
     entry: Entry<'a>,
     found: Found<'a>,
+    /// Its trace id.
+    id: Option<Id<'a>>,
     /// Its number in its part.
     number: u32,
 }
@@ -248,11 +250,18 @@ impl Gatherer {
                     let Settings { names, complete, .. } = &self.settings;
                     let found =
                         found.unwrap_or_else(|| look_again(&mut self.shapes, names, complete, entry.record));
+                    let id = found.key.map(|key| self.table.id(key));
+                    let walked = Walked {
+                        entry,
+                        found,
+                        id,
+                        number,
+                    };
                     let Some(group) = &mut group else {
-                        self.walked(&entry, &found, number, &mut scratch, origin, tally);
+                        self.walked(&walked, &mut scratch, origin, tally);
                         continue;
                     };
-                    group.push(Walked { entry, found, number });
+                    group.push(walked);
                     if group.len() == GROUP {
                         self.group(group, &mut scratch, origin, tally);
                     }
@@ -286,29 +295,21 @@ impl Gatherer {
     /// Adds the records of a group, and empties it.
     #[inline(never)]
     fn group(&mut self, group: &mut Group<'_>, scratch: &mut Vec<u8>, origin: Origin<'_>, tally: &mut Tally) {
-        self.table
-            .look_ahead(group.iter().filter_map(|walked| walked.found.key));
-        for Walked { entry, found, number } in group.iter() {
-            self.walked(entry, found, *number, scratch, origin, tally);
+        self.table.look_ahead(group.iter().filter_map(|walked| walked.id));
+        for walked in group.iter() {
+            self.walked(walked, scratch, origin, tally);
         }
         group.clear();
     }
 
     /// Adds a record that was walked.
     #[inline(always)]
-    fn walked(
-        &mut self,
-        entry: &Entry<'_>,
-        found: &Found<'_>,
-        number: u32,
-        scratch: &mut Vec<u8>,
-        origin: Origin<'_>,
-        tally: &mut Tally,
-    ) {
+    fn walked(&mut self, walked: &Walked<'_>, scratch: &mut Vec<u8>, origin: Origin<'_>, tally: &mut Tally) {
+        let entry = &walked.entry;
         let time = entry.time.or_received(origin.received.saturating_mul(1000));
         tally.invalid += u64::from(entry.time == Time::Invalid);
         let metadata = metadata(entry, scratch);
-        if self.record(entry, found, metadata, time, number, origin) == Added::TooLong {
+        if self.record(walked, metadata, time, origin) == Added::TooLong {
             tally.too_long += 1;
         }
     }
@@ -337,33 +338,31 @@ impl Gatherer {
     }
 
     #[inline(always)]
-    fn record(
-        &mut self,
-        entry: &Entry<'_>,
-        found: &Found<'_>,
-        metadata: &[u8],
-        time: i64,
-        position: u32,
-        origin: Origin<'_>,
-    ) -> Added {
-        let Some(key) = found.key else {
-            return self.single(entry, found.shape, metadata, time, position, origin);
+    fn record(&mut self, walked: &Walked<'_>, metadata: &[u8], time: i64, origin: Origin<'_>) -> Added {
+        let Walked {
+            entry,
+            found,
+            id,
+            number,
+        } = walked;
+        let Some(id) = *id else {
+            return self.single(entry, found.shape, metadata, time, *number, origin);
         };
         let incoming = Incoming {
-            key,
+            id,
             time,
             source: origin.source,
-            position,
+            position: *number,
             record: entry.record,
             metadata,
             completes: found.completes,
             shape: found.shape,
-            text: found.text_in(entry.record),
+            text: found.text,
         };
         let added = self.table.add(origin.now, &incoming);
         if added == Added::NoRoom {
             self.aside.put(
-                Why::NoRoom { trace: key },
+                Why::NoRoom { trace: id.bytes() },
                 entry.record,
                 Some(origin.tag.as_bytes()),
                 origin.received,

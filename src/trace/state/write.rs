@@ -143,10 +143,10 @@ impl LineWriter {
     }
 
     /// Behind a line of this time, in the unit of this number, with the position that follows it.
-    pub(crate) fn behind(unit: u8, time: i64, expected: u32) -> Self {
+    pub(crate) const fn behind(unit: u8, time: i64, expected: u32) -> Self {
         Self {
             unit,
-            last_time: in_unit(time, usize::from(unit)),
+            last_time: in_unit(time, unit as usize),
             expected,
         }
     }
@@ -255,7 +255,7 @@ fn unit_of(time: i64) -> usize {
 }
 
 /// The time in the unit of this number.
-fn in_unit(time: i64, unit: usize) -> i64 {
+const fn in_unit(time: i64, unit: usize) -> i64 {
     match unit {
         0 => time / UNITS[0],
         1 => time / UNITS[1],

@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
-use super::super::{Added, Incoming, Limits, Scratch, ShapeId, Shapes, Source, SourceId, Span, Table};
+use super::super::{Added, Incoming, Limits, Scratch, ShapeId, Shapes, Source, SourceId, Table};
 use super::union::canonical;
 use super::*;
 
@@ -82,12 +82,12 @@ fn records() -> impl Strategy<Value = Vec<One>> {
 }
 
 /// The text as the gathering stage finds it: the best name that holds text.
-fn text_of(record: &[u8]) -> Option<Span> {
+fn text_of(record: &[u8]) -> Option<&[u8]> {
     ["message", "log"].into_iter().find_map(|name| {
         let name = [&[0xa0 | name.len() as u8], name.as_bytes()].concat();
         let at = record.windows(name.len()).position(|window| window == name)? + name.len();
         let length = usize::from(record[at] & 0x1f);
-        Some(Span::new(at + 1, length))
+        record.get(at + 1..at + 1 + length)
     })
 }
 
@@ -124,7 +124,7 @@ fn document(
         };
         let shape = shape(&one.record);
         let incoming = Incoming {
-            key: b"t",
+            id: table.id(b"t"),
             time: one.time,
             source,
             position: position as u32,

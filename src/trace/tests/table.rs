@@ -46,7 +46,7 @@ impl Fixture {
         let record = record(&json!({"traceId": key, "message": "x".repeat(len)}));
         let source = self.source(part, now);
         let incoming = Incoming {
-            key: key.as_bytes(),
+            id: self.table.id(key.as_bytes()),
             time: now,
             source,
             position: now as u32,
