@@ -7,7 +7,7 @@
 #[cfg(test)]
 mod tests;
 
-use forward_protocol::entries::{Entry, Key, MapPairs, Pair, Visitor, WireKey};
+use forward_protocol::entries::{Group, Key, MapPairs, Pair, Visitor, WireKey};
 use forward_protocol::msgpack::{write_map_len, write_str};
 
 use crate::config::Rule;
@@ -247,9 +247,20 @@ fn passes(rule: &Rule, value: &[u8]) -> bool {
 }
 
 /// The metadata of an entry, with those of its group under `group`.
-pub(super) fn metadata<'a>(entry: &Entry<'a>, scratch: &'a mut Vec<u8>) -> &'a [u8] {
-    let own = entry.metadata.unwrap_or_default();
-    let Some(group) = entry.group else { return own };
+#[inline]
+pub(super) fn metadata<'a>(
+    own: Option<&'a [u8]>,
+    group: Option<Group<'a>>,
+    scratch: &'a mut Vec<u8>,
+) -> &'a [u8] {
+    match (own, group) {
+        (own, None) => own.unwrap_or_default(),
+        (own, Some(group)) => with_group(own.unwrap_or_default(), group, scratch),
+    }
+}
+
+#[inline(never)]
+fn with_group<'a>(own: &[u8], group: Group<'_>, scratch: &'a mut Vec<u8>) -> &'a [u8] {
     scratch.clear();
     let pairs = match head(own, 0) {
         Some((Head::Map(n), next)) => Some((n, next)),

@@ -19,8 +19,6 @@ pub struct Entry<'a> {
     pub metadata: Option<&'a [u8]>,
     /// The record: a map, complete, well-formed, and not nested deeper than the limit.
     pub record: &'a [u8],
-    /// The group in which the event stands.
-    pub group: Option<Group<'a>>,
 }
 
 /// What a group marker says for all events up to the group's end.
@@ -158,8 +156,9 @@ impl<'a> Entries<'a> {
         self.at
     }
 
-    /// The group in which the next entry stands.
-    pub(super) fn group(&self) -> Option<Group<'a>> {
+    /// The group in which the entry stands that was given last.
+    #[inline]
+    pub fn group(&self) -> Option<Group<'a>> {
         self.group
     }
 
@@ -217,7 +216,6 @@ impl<'a> Entries<'a> {
                                 time,
                                 metadata,
                                 record,
-                                group: self.group,
                             }));
                         }
                         Stamp::GroupStart => {

@@ -110,11 +110,7 @@ fn both_kinds_of_entry_mix() {
     );
     let entries: Vec<_> = Entries::new(&bytes, 100).map(Result::unwrap).collect();
     assert_eq!(entries.len(), 5);
-    assert!(
-        entries
-            .iter()
-            .all(|entry| entry.record == RECORD && entry.group.is_none())
-    );
+    assert!(entries.iter().all(|entry| entry.record == RECORD));
     assert_eq!(entries[2].metadata, Some(&b"\x81\xa1k\x01"[..]));
     assert!(
         entries
@@ -190,15 +186,17 @@ fn group_markers_are_no_events() {
     let end = "9292 d700fffffffe00000000 80 80";
     let text = format!("9201R {start} 9201R {start} 9201R {end} 9201R {end} {start}").replace('R', REC);
     let bytes = hex(&text);
-    let entries: Vec<_> = Entries::new(&bytes, 100).map(Result::unwrap).collect();
+    let mut entries = Entries::new(&bytes, 100);
+    let mut groups = Vec::new();
+    while let Some(entry) = entries.next() {
+        assert_eq!(entry.unwrap().record, RECORD);
+        groups.push(entries.group());
+    }
     let group = Some(Group {
         metadata: b"\x81\xa1g\x01",
         attributes: b"\x81\xa1a\x02",
     });
-    assert_eq!(
-        entries.iter().map(|entry| entry.group).collect::<Vec<_>>(),
-        [None, group, group, None]
-    );
+    assert_eq!(groups, [None, group, group, None]);
 }
 
 #[test]

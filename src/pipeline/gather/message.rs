@@ -7,7 +7,7 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use forward_protocol::entries::{Compression, Damage, Defect, Entries, Entry, Piece, Time};
+use forward_protocol::entries::{Compression, Damage, Defect, Entries, Entry, Group as Set, Piece, Time};
 use forward_protocol::frame::{Message, Payload};
 use smallvec::SmallVec;
 
@@ -80,6 +80,8 @@ struct Walked<'a> {
     found: Found<'a>,
     /// Its trace id.
     id: Option<Id<'a>>,
+    /// The group of events in which it stands.
+    set: Option<Set<'a>>,
     /// Its number in its part.
     number: u32,
 }
@@ -251,17 +253,18 @@ impl Gatherer {
                     let found =
                         found.unwrap_or_else(|| look_again(&mut self.shapes, names, complete, entry.record));
                     let id = found.key.map(|key| self.table.id(key));
-                    let walked = Walked {
+                    let set = walk.group();
+                    let Some(group) = &mut group else {
+                        self.walked(&entry, &found, id, set, number, &mut scratch, origin, tally);
+                        continue;
+                    };
+                    group.push(Walked {
                         entry,
                         found,
                         id,
+                        set,
                         number,
-                    };
-                    let Some(group) = &mut group else {
-                        self.walked(&walked, &mut scratch, origin, tally);
-                        continue;
-                    };
-                    group.push(walked);
+                    });
                     if group.len() == GROUP {
                         self.group(group, &mut scratch, origin, tally);
                     }
@@ -296,20 +299,36 @@ impl Gatherer {
     #[inline(never)]
     fn group(&mut self, group: &mut Group<'_>, scratch: &mut Vec<u8>, origin: Origin<'_>, tally: &mut Tally) {
         self.table.look_ahead(group.iter().filter_map(|walked| walked.id));
-        for walked in group.iter() {
-            self.walked(walked, scratch, origin, tally);
+        for Walked {
+            entry,
+            found,
+            id,
+            set,
+            number,
+        } in group.iter()
+        {
+            self.walked(entry, found, *id, *set, *number, scratch, origin, tally);
         }
         group.clear();
     }
 
     /// Adds a record that was walked.
     #[inline(always)]
-    fn walked(&mut self, walked: &Walked<'_>, scratch: &mut Vec<u8>, origin: Origin<'_>, tally: &mut Tally) {
-        let entry = &walked.entry;
+    fn walked(
+        &mut self,
+        entry: &Entry<'_>,
+        found: &Found<'_>,
+        id: Option<Id<'_>>,
+        set: Option<Set<'_>>,
+        number: u32,
+        scratch: &mut Vec<u8>,
+        origin: Origin<'_>,
+        tally: &mut Tally,
+    ) {
         let time = entry.time.or_received(origin.received.saturating_mul(1000));
         tally.invalid += u64::from(entry.time == Time::Invalid);
-        let metadata = metadata(entry, scratch);
-        if self.record(walked, metadata, time, origin) == Added::TooLong {
+        let metadata = metadata(entry.metadata, set, scratch);
+        if self.record(entry.record, found, id, metadata, time, number, origin) == Added::TooLong {
             tally.too_long += 1;
         }
     }
@@ -338,22 +357,25 @@ impl Gatherer {
     }
 
     #[inline(always)]
-    fn record(&mut self, walked: &Walked<'_>, metadata: &[u8], time: i64, origin: Origin<'_>) -> Added {
-        let Walked {
-            entry,
-            found,
-            id,
-            number,
-        } = walked;
-        let Some(id) = *id else {
-            return self.single(entry, found.shape, metadata, time, *number, origin);
+    fn record(
+        &mut self,
+        record: &[u8],
+        found: &Found<'_>,
+        id: Option<Id<'_>>,
+        metadata: &[u8],
+        time: i64,
+        position: u32,
+        origin: Origin<'_>,
+    ) -> Added {
+        let Some(id) = id else {
+            return self.single(record, found.shape, metadata, time, position, origin);
         };
         let incoming = Incoming {
             id,
             time,
             source: origin.source,
-            position: *number,
-            record: entry.record,
+            position,
+            record,
             metadata,
             completes: found.completes,
             shape: found.shape,
@@ -363,7 +385,7 @@ impl Gatherer {
         if added == Added::NoRoom {
             self.aside.put(
                 Why::NoRoom { trace: id.bytes() },
-                entry.record,
+                record,
                 Some(origin.tag.as_bytes()),
                 origin.received,
             );
@@ -374,14 +396,14 @@ impl Gatherer {
     /// A record without a trace id is a document of its own, at once.
     fn single(
         &mut self,
-        entry: &Entry<'_>,
+        record: &[u8],
         shape: Option<ShapeId>,
         metadata: &[u8],
         time: i64,
         position: u32,
         origin: Origin<'_>,
     ) -> Added {
-        if entry.record.len() + metadata.len() > self.settings.table.max_trace_bytes {
+        if record.len() + metadata.len() > self.settings.table.max_trace_bytes {
             return Added::TooLong;
         }
         let names = &self.settings.names;
@@ -389,7 +411,7 @@ impl Gatherer {
             shape: shape.and_then(|id| self.shapes.get(id)),
             time,
             tag: origin.tag,
-            record: entry.record,
+            record,
             metadata,
         };
         self.outbox

@@ -6,7 +6,7 @@ use flate2::Compression as Level;
 use flate2::write::GzEncoder;
 use proptest::prelude::*;
 
-use super::super::{BadEntry, Defect, Entry};
+use super::super::Defect;
 use super::*;
 use crate::encode::write_entry;
 
@@ -24,24 +24,28 @@ enum Seen {
     TooLong,
 }
 
-fn seen(item: Result<Entry<'_>, BadEntry<'_>>) -> Seen {
-    match item {
-        Ok(entry) => Seen::Entry(
-            entry.time,
-            entry.record.to_vec(),
-            entry
-                .group
-                .map(|group| (group.metadata.to_vec(), group.attributes.to_vec())),
-        ),
-        Err(bad) => Seen::Bad(bad.bytes.to_vec(), bad.defect),
+/// All that is left of these entries.
+fn seen(entries: &mut Entries<'_>) -> Vec<Seen> {
+    let mut all = Vec::new();
+    while let Some(item) = entries.next() {
+        let group = entries.group();
+        all.push(match item {
+            Ok(entry) => Seen::Entry(
+                entry.time,
+                entry.record.to_vec(),
+                group.map(|group| (group.metadata.to_vec(), group.attributes.to_vec())),
+            ),
+            Err(bad) => Seen::Bad(bad.bytes.to_vec(), bad.defect),
+        });
     }
+    all
 }
 
 fn in_pieces(longest: usize, payload: &[u8]) -> (Vec<Seen>, Option<Damage>) {
     let mut all = Vec::new();
     let damage = Decompressor::new().walk(Compression::Gzip, payload, 100, longest, |piece| {
         match piece {
-            Piece::Entries(entries) => all.extend(entries.map(seen)),
+            Piece::Entries(entries) => all.extend(seen(entries)),
             Piece::TooLong => all.push(Seen::TooLong),
         }
         ControlFlow::Continue(())
@@ -87,7 +91,7 @@ proptest! {
             }
         }
         plain.truncate(plain.len() - cut.unwrap_or(0).min(plain.len()));
-        let expected: Vec<_> = Entries::new(&plain, 100).map(seen).collect();
+        let expected = seen(&mut Entries::new(&plain, 100));
         let (found, damage) = in_pieces(longest, &gzip(&plain));
         prop_assert_eq!(damage, None);
         prop_assert_eq!(found.len(), expected.len());
@@ -111,7 +115,7 @@ fn an_entry_that_is_too_long_is_passed_over_and_its_neighbours_are_kept() {
     let (found, damage) = in_pieces(1 << 20, &gzip(&plain));
     assert_eq!(damage, None);
     let neighbours: Vec<_> = [entry(0, 10), entry(2, 10)].concat();
-    let mut expected: Vec<_> = Entries::new(&neighbours, 100).map(seen).collect();
+    let mut expected = seen(&mut Entries::new(&neighbours, 100));
     expected.insert(1, Seen::TooLong);
     expected.push(Seen::TooLong);
     assert_eq!(found, expected);
