@@ -6,56 +6,75 @@
 use smallvec::SmallVec;
 
 use super::document::{Content, Gathered, PartInfo};
-use super::key::Key;
+use super::key::{Id, Key};
 use super::lines::Line;
 use super::linger::{Left, LeftRecords, list};
-use super::open::{Part, Parts, Records, Trace};
+use super::open::{Part, Records, Trace};
 use super::part::PartId;
 use super::source::Sources;
+use super::spaces::Spaces;
 use super::state::Reason;
 
 /// A trace that has left the table.
 #[derive(Debug)]
+#[must_use = "what it holds is given back by `leave`"]
 pub struct Closed<'a, H> {
     /// Why it left.
     pub reason: Reason,
-    pub(super) trace: Gone<'a>,
-    /// Of one that was open; those of one that has lingered are read where they lie.
-    parts: Parts,
-    pub(super) sources: &'a mut Sources<H>,
+    trace: Gone<'a>,
+    sources: &'a mut Sources<H>,
+    spaces: &'a mut Spaces,
 }
 
+/// Where it is.
 #[derive(Debug)]
-pub(super) enum Gone<'a> {
-    Open { key: Key, trace: Trace },
+enum Gone<'a> {
+    /// Where it was open.
+    Open { id: Id<'a>, trace: &'a mut Trace },
+    /// Where it waited for stragglers.
     Lingered(Left<'a>),
+    /// It waited, and was made a trace again.
+    Again(Box<(Key, Trace)>),
 }
 
 impl<'a, H: Clone> Closed<'a, H> {
-    pub(super) fn open(reason: Reason, key: Key, mut trace: Trace, sources: &'a mut Sources<H>) -> Self {
+    pub(super) fn open(
+        reason: Reason,
+        id: Id<'a>,
+        trace: &'a mut Trace,
+        sources: &'a mut Sources<H>,
+        spaces: &'a mut Spaces,
+    ) -> Self {
         Self {
             reason,
-            parts: std::mem::take(&mut trace.parts),
-            trace: Gone::Open { key, trace },
+            trace: Gone::Open { id, trace },
             sources,
+            spaces,
         }
     }
 
-    pub(super) fn lingered(left: Left<'a>, sources: &'a mut Sources<H>) -> Self {
+    pub(super) fn lingered(left: Left<'a>, sources: &'a mut Sources<H>, spaces: &'a mut Spaces) -> Self {
         Self {
             reason: Reason::Completed,
-            parts: Parts::new(),
             trace: Gone::Lingered(left),
             sources,
+            spaces,
+        }
+    }
+
+    /// One that waited, and was taken out.
+    pub(super) fn again(key: Key, trace: Trace, sources: &'a mut Sources<H>, spaces: &'a mut Spaces) -> Self {
+        Self {
+            reason: Reason::Completed,
+            trace: Gone::Again(Box::new((key, trace))),
+            sources,
+            spaces,
         }
     }
 
     /// Its id.
     pub fn key(&self) -> &[u8] {
-        match &self.trace {
-            Gone::Open { key, .. } => key.id(),
-            Gone::Lingered(left) => left.id(),
-        }
+        self.trace.id()
     }
 
     /// Records in it.
@@ -63,17 +82,21 @@ impl<'a, H: Clone> Closed<'a, H> {
         match &self.trace {
             Gone::Open { trace, .. } => trace.count(),
             Gone::Lingered(left) => left.count(),
+            Gone::Again(again) => again.1.count(),
         }
     }
 
     /// Gives the claims that the batch of this number (from 1 on), to which the document belongs, does not have yet.
     pub fn leave(self, batch: u64, mut claim: impl FnMut(H)) {
         let sources = self.sources;
-        each_part(&self.trace, &self.parts, |part| {
+        self.trace.each_part(|part| {
             if let Some(hold) = sources.leave(part.source, batch) {
                 claim(hold);
             }
         });
+        if let Gone::Open { trace, .. } = self.trace {
+            self.spaces.put(trace.vacate());
+        }
     }
 
     /// Its content for rendering, and how many of its records are left out because they stand in it twice (a chunk
@@ -84,7 +107,7 @@ impl<'a, H: Clone> Closed<'a, H> {
         lines.clear();
         let mut tags: SmallVec<[&str; 2]> = SmallVec::new();
         let sources = &*self.sources;
-        each_part(&self.trace, &self.parts, |Part { source, total }| {
+        self.trace.each_part(|Part { source, total }| {
             let Some(source) = sources.get(source) else {
                 return;
             };
@@ -102,53 +125,40 @@ impl<'a, H: Clone> Closed<'a, H> {
         if !unique {
             // Only of lines some can be left out.
             if let Gone::Lingered(left) = &self.trace
-                && let Some((key, mut trace)) = left.unpack()
+                && let Some(again) = left.unpack()
             {
-                self.parts = std::mem::take(&mut trace.parts);
-                self.trace = Gone::Open { key, trace };
+                self.trace = Gone::Again(Box::new(again));
             }
-            if let Gone::Open { trace, .. } = &mut self.trace {
-                trace.lines();
+            match &mut self.trace {
+                Gone::Open { trace, .. } => _ = trace.lines(),
+                Gone::Again(again) => _ = again.1.lines(),
+                Gone::Lingered(_) => {}
             }
         }
         match &self.trace {
-            Gone::Open { trace, .. } => {
-                if let Records::Lines(of) = &trace.records {
-                    lines.extend(of.iter());
-                }
-            }
             Gone::Lingered(left) => {
                 if let LeftRecords::Lines { packed, bytes } = left.records() {
                     list(packed, bytes, lines);
                 }
             }
+            Gone::Open { trace, .. } => trace.list(lines),
+            Gone::Again(again) => again.1.list(lines),
         }
         let twice = if unique {
             0
         } else {
             merge_equal_parts(parts, lines)
         };
-        let (key, content) = match &self.trace {
-            Gone::Open { key, trace } => {
-                let content = match &trace.records {
-                    Records::Joined(joined) => Content::Joined(joined.view()),
-                    Records::Lines(of) => Content::Lines {
-                        buffer: of.buffer(),
-                        lines,
-                    },
-                };
-                (key.id(), content)
-            }
-            Gone::Lingered(left) => {
-                let content = match left.records() {
-                    LeftRecords::Joined(view) => Content::Joined(view),
-                    LeftRecords::Lines { bytes, .. } => Content::Lines { buffer: bytes, lines },
-                };
-                (left.id(), content)
-            }
+        let content = match &self.trace {
+            Gone::Open { trace, .. } => trace.content(lines),
+            Gone::Again(again) => again.1.content(lines),
+            Gone::Lingered(left) => match left.records() {
+                LeftRecords::Joined(view) => Content::Joined(view),
+                LeftRecords::Lines { bytes, .. } => Content::Lines { buffer: bytes, lines },
+            },
         };
         let gathered = Gathered {
-            key,
+            key: self.trace.id(),
             parts,
             tags,
             reason: self.reason,
@@ -159,11 +169,42 @@ impl<'a, H: Clone> Closed<'a, H> {
     }
 }
 
-#[inline]
-fn each_part(trace: &Gone<'_>, parts: &Parts, each: impl FnMut(Part)) {
-    match trace {
-        Gone::Open { .. } => parts.iter().copied().for_each(each),
-        Gone::Lingered(left) => left.parts().for_each(each),
+impl Gone<'_> {
+    fn id(&self) -> &[u8] {
+        match self {
+            Self::Open { id, .. } => id.bytes(),
+            Self::Lingered(left) => left.id(),
+            Self::Again(again) => again.0.id(),
+        }
+    }
+
+    #[inline]
+    fn each_part(&self, each: impl FnMut(Part)) {
+        match self {
+            Self::Open { trace, .. } => trace.parts.iter().copied().for_each(each),
+            Self::Lingered(left) => left.parts().for_each(each),
+            Self::Again(again) => again.1.parts.iter().copied().for_each(each),
+        }
+    }
+}
+
+impl Trace {
+    /// Lists its records, if they are kept one by one.
+    fn list(&self, lines: &mut Vec<Line>) {
+        if let Records::Lines(of) = &self.records {
+            lines.extend(of.iter());
+        }
+    }
+
+    /// Its records; `lines` are those that stand in its document.
+    fn content<'a>(&'a self, lines: &'a mut Vec<Line>) -> Content<'a> {
+        match &self.records {
+            Records::Joined(joined) => Content::Joined(joined.view()),
+            Records::Lines(of) => Content::Lines {
+                buffer: of.buffer(),
+                lines,
+            },
+        }
     }
 }
 

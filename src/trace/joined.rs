@@ -114,10 +114,10 @@ impl Joined {
         Ok(())
     }
 
-    /// Gives its memory back; what it is then counts for nothing.
+    /// Gives the buffer away; what it is then counts for nothing.
     #[inline]
-    pub(super) fn free(&mut self) {
-        self.buffer = Vec::new();
+    pub(super) fn take_buffer(&mut self) -> Vec<u8> {
+        std::mem::take(&mut self.buffer)
     }
 
     /// Of which part the last record is.

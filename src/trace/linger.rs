@@ -189,30 +189,41 @@ impl Lingering {
         }
     }
 
+    /// Whether the trace of this id is here.
+    pub(super) fn has(&self, id: Id<'_>) -> bool {
+        self.place(id).is_some()
+    }
+
     /// Takes the trace of this id out, if it is here: a straggler came. Gives when it is due, too.
     #[inline]
     pub(super) fn take(&mut self, id: Id<'_>) -> Option<(i64, Trace)> {
-        if self.len == 0 {
-            return None;
-        }
-        let first = self.chunks.front()?.first;
-        let chunks = &self.chunks;
-        let place = |number: u32| {
-            // One that has gone has a number before the first, which counts as far behind the last.
-            let number = number.wrapping_sub(first);
-            let before = chunks.partition_point(|chunk| chunk.first.wrapping_sub(first) <= number);
-            let at = before.checked_sub(1)?;
-            let chunk = chunks.get(at)?;
-            let slot = number.wrapping_sub(chunk.first.wrapping_sub(first)) as usize;
-            let waiting = chunk.slots.get(slot)?.as_ref()?;
-            (waiting.hash == id.hash() && waiting.id(&chunk.bytes)? == id.bytes()).then_some((at, slot))
-        };
-        let (at, slot) = self.index.find(id.hash()).find_map(place)?;
+        let (at, slot) = self.place(id)?;
         let chunk = self.chunks.get_mut(at)?;
         let left = chunk.leave(slot)?;
         self.len -= 1;
         self.bytes -= left.waiting.cost();
         Some((left.waiting.due, left.unpack()?.1))
+    }
+
+    /// In which chunk it is, and where there.
+    #[inline]
+    fn place(&self, id: Id<'_>) -> Option<(usize, usize)> {
+        if self.len == 0 {
+            return None;
+        }
+        let first = self.chunks.front()?.first;
+        self.index.find(id.hash()).find_map(|number| {
+            // One that has gone has a number before the first, which counts as far behind the last.
+            let number = number.wrapping_sub(first);
+            let before = self
+                .chunks
+                .partition_point(|chunk| chunk.first.wrapping_sub(first) <= number);
+            let at = before.checked_sub(1)?;
+            let chunk = self.chunks.get(at)?;
+            let slot = number.wrapping_sub(chunk.first.wrapping_sub(first)) as usize;
+            let waiting = chunk.slots.get(slot)?.as_ref()?;
+            (waiting.hash == id.hash() && waiting.id(&chunk.bytes)? == id.bytes()).then_some((at, slot))
+        })
     }
 
     /// When the first is due.

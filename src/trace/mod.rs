@@ -26,6 +26,7 @@ mod patience;
 mod shape;
 mod slab;
 mod source;
+mod spaces;
 mod state;
 mod table;
 mod time;

@@ -131,15 +131,19 @@ impl Trace {
         (self.completed, self.queued) = (incoming.completes, false);
     }
 
-    /// Makes a vacant place of it.
+    /// Makes a vacant place of it. Gives the buffer of its records.
     #[inline]
-    pub(super) fn vacate(&mut self) {
+    pub(super) fn vacate(&mut self) -> Vec<u8> {
         if self.parts.spilled() {
             self.parts = Parts::new();
         }
         match &mut self.records {
-            Records::Joined(joined) => joined.free(),
-            Records::Lines(_) => self.records = Records::Joined(Joined::nothing()),
+            Records::Joined(joined) => joined.take_buffer(),
+            Records::Lines(lines) => {
+                let buffer = lines.take_buffer();
+                self.records = Records::Joined(Joined::nothing());
+                buffer
+            }
         }
     }
 

@@ -171,35 +171,20 @@ impl Slab {
         Some((ticket, &mut node.trace))
     }
 
-    /// Takes a trace out.
-    pub(super) fn take(&mut self, ticket: Ticket) -> Option<(Key, Trace)> {
-        let node = self.node_mut(ticket.at)?;
-        if node.stamp != ticket.stamp {
-            return None;
-        }
-        let taken = (
-            node.key.clone(),
-            std::mem::replace(&mut node.trace, Trace::vacant()),
-        );
-        self.remove(ticket);
-        Some(taken)
-    }
-
-    /// The trace of this ticket has gone: its place is vacant.
+    /// Takes a trace out: its place is vacant, and what lies there is the caller's for as long as nothing else is done here.
     #[inline]
-    pub(super) fn remove(&mut self, ticket: Ticket) {
+    pub(super) fn take(&mut self, ticket: Ticket) -> Option<(Id<'_>, &mut Trace)> {
         let at = ticket.at;
-        let Some(node) = self.node_mut(at).filter(|node| node.stamp == ticket.stamp) else {
-            return;
-        };
+        let node = self.node_mut(at).filter(|node| node.stamp == ticket.stamp)?;
         node.stamp = VACANT;
-        node.trace.vacate();
         let short = short(node.key.hash());
         if let Ok(entry) = self.index.find_entry(spread(short), |entry| entry.at == at) {
             entry.remove();
         }
         self.unlink(at);
         self.vacate(at);
+        let node = self.node_mut(at)?;
+        Some((node.key.as_id(), &mut node.trace))
     }
 
     /// All of them.
@@ -294,21 +279,23 @@ impl Slab {
         chunk.vacant = Some(at as u8);
         chunk.used -= 1;
         if chunk.used == 0 {
+            self.give_back(number);
             self.emptied.push(number);
-            self.give_back();
         }
         self.set_roomy(number, true);
     }
 
-    /// Gives the memory of empty chunks back while there are many more chunks than are needed.
+    /// Gives the memory of empty chunks back while there are many more chunks than are needed; but for the one that has just
+    /// become empty, where what was taken out still lies.
     #[cold]
-    fn give_back(&mut self) {
+    fn give_back(&mut self, last: usize) {
         while self.allocated * CHUNK > 2 * self.len() + 4 * CHUNK {
             let Some(number) = self.emptied.pop() else {
                 return;
             };
             // It may be in use again, or have been given back.
             if let Some(chunk) = self.chunks.get_mut(number)
+                && number != last
                 && chunk.used == 0
                 && chunk.nodes.capacity() > 0
             {
@@ -454,8 +441,8 @@ mod tests {
         let tickets: Vec<Ticket> = (0..600).map(|number| f.push(number)).collect();
         assert_eq!(f.find(300), Some(tickets[300]));
         assert_eq!(f.find(600), None);
-        let (key, trace) = f.slab.take(tickets[300]).unwrap();
-        assert_eq!((key.id(), trace.opened), (&b"300"[..], 300));
+        let (id, trace) = f.slab.take(tickets[300]).unwrap();
+        assert_eq!((id.bytes(), trace.opened), (&b"300"[..], 300));
         assert_eq!(f.find(300), None);
         let again = f.push(1000);
         assert_eq!(again.at, tickets[300].at, "a vacant place is used again");
@@ -488,6 +475,41 @@ mod tests {
         f.push(9);
         assert_eq!(f.list(), [9]);
         assert_eq!(f.slab.oldest().unwrap().1.opened, 9);
+    }
+
+    #[test]
+    fn whatever_is_taken_out_is_there() {
+        // In waves, chunk by chunk in ever another order, so that chunks become empty again and again.
+        let mut f = Fixture::new();
+        let (mut there, mut number, mut random) = (Vec::new(), 0, 1_u64);
+        for _ in 0..100 {
+            let mut next = |most: u64| {
+                random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+                (random >> 33) % most
+            };
+            let (most, least) = (next(5000) as usize, next(1500) as usize);
+            while there.len() < most {
+                there.push((number, f.push(number)));
+                number += 1;
+            }
+            let mut order: Vec<u64> = (0..40).map(|_| next(1 << 20)).collect();
+            order.resize(100, 0);
+            there.sort_by_key(|(_, ticket): &(u32, Ticket)| (order[ticket.at as usize / CHUNK], ticket.at));
+            while there.len() > least {
+                let (number, ticket) = there.pop().unwrap();
+                let (id, trace) = f.slab.take(ticket).expect("what was put in");
+                assert_eq!(id.bytes(), number.to_string().as_bytes());
+                assert_eq!((trace.opened, trace.count()), (i64::from(number), 1));
+                trace.vacate();
+            }
+            let used: usize = f.slab.chunks.iter().map(|chunk| chunk.used).sum();
+            assert_eq!(
+                (f.slab.len(), f.slab.iter().count(), used),
+                (there.len(), used, used)
+            );
+            let allocated = f.slab.chunks.iter().filter(|chunk| chunk.nodes.capacity() > 0);
+            assert_eq!(allocated.count(), f.slab.allocated);
+        }
     }
 
     #[test]

@@ -13,25 +13,21 @@ use std::collections::VecDeque;
 use smallvec::SmallVec;
 
 use super::closed::Closed;
-use super::key::{Id, Key, Keys};
+use super::key::{Id, Keys};
 use super::lines::HEADER;
 use super::linger::Lingering;
 use super::open::{Added, Incoming, Trace};
 use super::patience::Patience;
 use super::slab::{Guess, Slab, Ticket};
 use super::source::{Source, SourceId, Sources};
+use super::spaces::Spaces;
 use super::state::Reason;
 
 /// Traces are moved to the end of the list when they are used later than this part of the idle timeout after the last
 /// time.
 const BEHIND: i64 = 64;
-/// How many spaces for lines are kept to be used again, and how large they may be, in bytes.
-const SPACES: usize = 256;
-const SPACE_BYTES: usize = 4096;
 /// As many open traces are more than the processor's cache holds.
 const SPREAD: usize = 1 << 14;
-/// The most that is reserved for records to come, in bytes.
-const MOST_AHEAD: usize = 4096;
 
 /// When traces are sealed. All times in µs.
 #[derive(Clone, Debug)]
@@ -76,15 +72,6 @@ pub struct Table<H> {
     lines: u64,
 }
 
-/// Space for the records of new traces.
-#[derive(Debug)]
-struct Spaces {
-    /// Of records that are packed now.
-    left: Vec<Vec<u8>>,
-    /// Bytes of the records of the traces that were packed or closed last, on average.
-    usual: usize,
-}
-
 impl<H: Clone> Table<H> {
     /// An empty table.
     pub fn new(limits: Limits) -> Self {
@@ -97,10 +84,7 @@ impl<H: Clone> Table<H> {
             completed: Vec::new(),
             lingering: Lingering::new(),
             hurried: 0,
-            spaces: Spaces {
-                left: Vec::new(),
-                usual: 512,
-            },
+            spaces: Spaces::new(),
             passing: Trace::vacant(),
             newly_completed: 0,
             due: VecDeque::new(),
@@ -266,6 +250,7 @@ impl<H: Clone> Table<H> {
     pub fn rest(&mut self) {
         self.lingering.rest();
         self.open.rest();
+        self.spaces.rest();
     }
 
     /// Lays the traces that have become complete where they wait for stragglers. Better once for all records that came
@@ -281,8 +266,9 @@ impl<H: Clone> Table<H> {
             let due = since.saturating_add(self.limits.linger);
             if Lingering::takes(id, trace) {
                 self.bytes -= trace.cost();
-                lay(&mut self.lingering, &mut self.spaces, id, trace, due);
-                self.open.remove(ticket);
+                if let Some((id, trace)) = self.open.take(ticket) {
+                    lay(&mut self.lingering, &mut self.spaces, id, trace, due);
+                }
             } else {
                 self.put_due(due, ticket);
             }
@@ -322,8 +308,8 @@ impl<H: Clone> Table<H> {
                 break;
             };
             // One that was sealed for want of room in the meantime is not there any more.
-            if let Some((key, trace)) = self.open.take(ticket) {
-                return Some(self.closed(key, trace, reason));
+            if self.open.get_mut(ticket).is_some() {
+                return self.close_ticket(ticket, reason);
             }
         }
         if self.is_too_full() {
@@ -378,19 +364,19 @@ impl<H: Clone> Table<H> {
     /// Closes the trace of this id before it is due.
     pub fn close(&mut self, id: &[u8]) -> Option<Closed<'_, H>> {
         let id = self.id(id);
-        if let Some((_, trace)) = self.lingering.take(id) {
-            self.bytes += trace.cost();
-            return Some(self.closed(id.into(), trace, Reason::Completed));
+        if self.lingering.has(id) {
+            let (_, trace) = self.lingering.take(id)?;
+            self.lines -= u64::from(trace.count());
+            let (sources, spaces) = (&mut self.sources, &mut self.spaces);
+            return Some(Closed::again(id.into(), trace, sources, spaces));
         }
         let (ticket, _) = self.open.find(id)?;
-        let (key, trace) = self.open.take(ticket)?;
-        Some(self.closed(key, trace, Reason::Evicted))
+        self.close_ticket(ticket, Reason::Evicted)
     }
 
     fn close_open(&mut self, reason: Reason) -> Option<Closed<'_, H>> {
         let (ticket, _) = self.open.oldest()?;
-        let (key, trace) = self.open.take(ticket)?;
-        Some(self.closed(key, trace, reason))
+        self.close_ticket(ticket, reason)
     }
 
     fn close_lingering(&mut self, now: i64) -> Option<Closed<'_, H>> {
@@ -400,11 +386,11 @@ impl<H: Clone> Table<H> {
             self.patience.hurried(now, left.hash(), left.due());
         }
         self.lines -= u64::from(left.count());
-        Some(Closed::lingered(left, &mut self.sources))
+        Some(Closed::lingered(left, &mut self.sources, &mut self.spaces))
     }
 
-    /// Of a trace that was among the open ones.
-    fn closed(&mut self, key: Key, trace: Trace, reason: Reason) -> Closed<'_, H> {
+    fn close_ticket(&mut self, ticket: Ticket, reason: Reason) -> Option<Closed<'_, H>> {
+        let (id, trace) = self.open.take(ticket)?;
         self.bytes -= trace.cost();
         self.lines -= u64::from(trace.count());
         self.spaces.note(trace.bytes());
@@ -414,37 +400,8 @@ impl<H: Clone> Table<H> {
         } else {
             reason
         };
-        Closed::open(reason, key, trace, &mut self.sources)
-    }
-}
-
-impl Spaces {
-    /// Space for the records of a new trace, of which the first takes `size` bytes.
-    #[inline]
-    fn take(&mut self, size: usize) -> Vec<u8> {
-        match self.left.pop() {
-            Some(space) if space.capacity() >= size => space,
-            // A little more than usual, so that most traces never grow.
-            _ => {
-                let usual = self.usual + self.usual / 8 + size;
-                Vec::with_capacity(usual.clamp(size, size + MOST_AHEAD))
-            }
-        }
-    }
-
-    /// Space that is used again.
-    #[inline]
-    fn put(&mut self, mut space: Vec<u8>) {
-        if self.left.len() < SPACES && space.capacity() <= SPACE_BYTES {
-            space.clear();
-            self.left.push(space);
-        }
-    }
-
-    /// A trace had so many bytes.
-    #[inline]
-    fn note(&mut self, bytes: usize) {
-        self.usual = (self.usual * 15 + bytes) / 16;
+        let (sources, spaces) = (&mut self.sources, &mut self.spaces);
+        Some(Closed::open(reason, id, trace, sources, spaces))
     }
 }
 
