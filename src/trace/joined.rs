@@ -154,10 +154,12 @@ impl Joined {
         if self.about.state as usize + MOST_OF_A_LINE > self.area as usize {
             self.widen(self.area as usize);
         }
-        let spare = self.buffer.capacity() - self.buffer.len();
-        if spare < 2 * size {
+        // With some bytes that must be escaped, and what is written at once beyond a text's end.
+        let text = line.text.map_or(0, |text| text.len() + text.len() / 8 + 32);
+        if self.buffer.capacity() - self.buffer.len() < text + line.record.len() {
             // Half again instead of twice: open traces are most of the memory.
-            self.buffer.reserve_exact((2 * size).max(self.buffer.len() / 2));
+            let more = (text + line.record.len()).max(self.buffer.len() / 2);
+            self.buffer.reserve_exact(more);
         }
         let text = line.text.map(|text| {
             if self.about.count > 0 {

@@ -346,6 +346,12 @@ impl<'a> Left<'a> {
         self.waiting.due
     }
 
+    /// Bytes that it takes.
+    #[inline]
+    pub(super) fn bytes(&self) -> usize {
+        self.bytes.len()
+    }
+
     /// How many records it has.
     pub(super) fn count(&self) -> u32 {
         match &self.waiting.records {

@@ -46,7 +46,7 @@ pub(super) struct Part {
 }
 
 /// Of which a trace mostly has few.
-pub(super) type Parts = SmallVec<[Part; 2]>;
+pub(super) type Parts = SmallVec<[Part; 4]>;
 
 /// What became of a record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

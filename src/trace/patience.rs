@@ -3,15 +3,19 @@
 //! Owns the choice between two prices. Traces that wait beyond what the processor's cache holds cost memory, and are read
 //! from there when they are sealed, which is a third of all the work that they make. A straggler that comes when its trace
 //! is sealed already costs a read and a second write in the outputs, as much as some dozens of waiting traces. Mostly there
-//! are no stragglers: so little may wait, until some of those that were sealed early turn out to have been missed.
+//! are no stragglers: so little may wait, until some of those that were sealed early turn out to have been missed; and
+//! nothing at all while more come than that little, and no stragglers for those that wait.
 //! When traces are due, and that sealing early loses nothing, is not decided here.
 
 use std::collections::{HashSet, VecDeque};
 
 use super::key::Hashed;
 
-/// Bytes that may wait always: some thousands of traces, about what stays in the cache.
+/// Bytes that may wait, as long as there are not more: some thousands of traces, about what stays in the cache. When there
+/// are, either more may wait or nothing.
 const LEAST: usize = 4 << 20;
+/// After so many traces that were sealed early it is looked how many stragglers came in time.
+const LOOK: u32 = 1 << 13;
 /// One in so many of the traces that are sealed early is watched.
 const SAMPLE: u64 = 64;
 /// Traces that are watched at the most.
@@ -41,6 +45,12 @@ pub(super) struct Patience {
     missed: u32,
     /// When there was reason last to let as many wait as do.
     needed: i64,
+    /// Sealed early since stragglers that came in time are counted, and those.
+    early: u32,
+    in_time: u32,
+    /// While nothing waits: bytes that were sealed since then.
+    sealed: usize,
+    since: i64,
 }
 
 impl Patience {
@@ -56,6 +66,10 @@ impl Patience {
             begun: 0,
             missed: 0,
             needed: 0,
+            early: 0,
+            in_time: 0,
+            sealed: 0,
+            since: 0,
         }
     }
 
@@ -69,12 +83,51 @@ impl Patience {
         self.room
     }
 
-    /// The trace of this hash is sealed although it is due only then.
+    /// The trace of this hash, which takes so many bytes, is sealed although it is due only then.
     #[inline]
-    pub(super) fn hurried(&mut self, now: i64, hash: u64, due: i64) {
+    pub(super) fn hurried(&mut self, now: i64, hash: u64, due: i64, bytes: usize) {
+        if self.room == 0 {
+            self.sealed += bytes;
+            let linger = due - now;
+            if !(0..linger).contains(&(now - self.since)) {
+                self.look_whether_many(now, linger);
+            }
+        } else {
+            self.early += 1;
+            if self.early == LOOK {
+                self.look_who_came(now);
+            }
+        }
         if hash.is_multiple_of(SAMPLE) {
             self.watch(now, hash, due);
         }
+    }
+
+    /// A straggler came for one that waited.
+    #[inline]
+    pub(super) fn came_in_time(&mut self) {
+        self.in_time += 1;
+    }
+
+    /// If hardly anybody came for those that waited, nothing waits from now on.
+    #[cold]
+    fn look_who_came(&mut self, now: i64) {
+        let nobody = self.in_time.saturating_mul(CHEAP) < self.early;
+        if nobody && self.room == self.least && self.missed.saturating_mul(CHEAP) <= self.begun {
+            self.room = 0;
+            (self.sealed, self.since) = (0, now);
+        }
+        (self.early, self.in_time) = (0, 0);
+    }
+
+    /// If as many as are sealed could wait, they do from now on.
+    #[cold]
+    fn look_whether_many(&mut self, now: i64, linger: i64) {
+        let at_a_time = self.sealed as i128 * i128::from(linger) / i128::from((now - self.since).max(1));
+        if at_a_time < self.least as i128 {
+            self.room = self.least;
+        }
+        (self.sealed, self.since) = (0, now);
     }
 
     /// A trace of this hash begins, which is not among those that wait.
@@ -113,7 +166,7 @@ impl Patience {
         if self.missed < SOME || self.missed.saturating_mul(DEAR) < self.begun {
             return;
         }
-        self.room = self.room.saturating_mul(2).min(self.most);
+        self.room = self.room.saturating_mul(2).clamp(self.least, self.most);
         self.needed = now;
         // What is missed from now on has to come of the new room.
         self.watched.clear();
@@ -133,7 +186,7 @@ mod tests {
         for number in 0..count {
             // Of another round others.
             let hash = (now as u64).wrapping_mul(0x9e37_79b9) << 24 | number;
-            patience.hurried(now, hash, now + SECOND);
+            patience.hurried(now, hash, now + SECOND, 800);
             if each.is_some_and(|each| (number / SAMPLE).is_multiple_of(each)) {
                 patience.begins(now, hash);
             }
@@ -144,10 +197,10 @@ mod tests {
     fn more_may_wait_while_some_are_missed() {
         let mut patience = Patience::new(100 << 20);
         assert_eq!(patience.room(0), LEAST);
-        seal(&mut patience, 1, 100_000, None);
-        assert_eq!(patience.room(1), LEAST, "nobody came");
-        seal(&mut patience, 2 * SECOND, 100_000, Some(1000));
-        assert_eq!(patience.room(2 * SECOND), LEAST, "one in a thousand is cheap");
+        seal(&mut patience, 1, 8000, None);
+        assert_eq!(patience.room(1), LEAST, "nobody came, of few");
+        seal(&mut patience, 2 * SECOND, 100_000, Some(500));
+        assert!(patience.room(2 * SECOND) <= LEAST, "one in five hundred is cheap");
         seal(&mut patience, 4 * SECOND, 20_000, Some(20));
         assert!(patience.room(4 * SECOND) > LEAST);
         for round in 3..20 {
@@ -168,25 +221,61 @@ mod tests {
             seal(&mut patience, 2 * round * SECOND, 3 * 65_536, Some(200));
             assert_eq!(patience.room(2 * round * SECOND), 16 << 20);
         }
-        for round in 40..200 {
+        for round in 40..130 {
             seal(&mut patience, 2 * round * SECOND, 65_536, None);
             patience.room(2 * round * SECOND);
         }
-        assert_eq!(patience.room(400 * SECOND), LEAST);
+        assert_eq!(patience.room(260 * SECOND), 0);
         // By a clock that was set back as well.
         for round in 1..3 {
             seal(&mut patience, (400 + 2 * round) * SECOND, 20_000, Some(20));
         }
         assert!(patience.room(404 * SECOND) > LEAST);
         patience.room(0);
-        assert_eq!(patience.room(FORGET), LEAST);
+        assert!(patience.room(FORGET) <= LEAST);
+    }
+
+    #[test]
+    fn nothing_waits_while_nobody_comes_and_there_is_too_much_of_it() {
+        let mut patience = Patience::new(100 << 20);
+        // One in a hundred comes in time.
+        for _ in 0..10 {
+            (0..LOOK / 100).for_each(|_| patience.came_in_time());
+            seal(&mut patience, SECOND, u64::from(LOOK), None);
+        }
+        assert_eq!(patience.room(SECOND), LEAST);
+        // Hardly one.
+        seal(&mut patience, 2 * SECOND, 2 * u64::from(LOOK), None);
+        patience.came_in_time();
+        seal(&mut patience, 2 * SECOND, u64::from(LOOK), None);
+        assert_eq!(patience.room(2 * SECOND), 0);
+        // As long as there are that many.
+        for second in 3..10 {
+            seal(&mut patience, second * SECOND, 10_000, None);
+            assert_eq!(patience.room(second * SECOND), 0);
+        }
+        seal(&mut patience, 11 * SECOND, 1000, None);
+        seal(&mut patience, 12 * SECOND, 1000, None);
+        assert_eq!(patience.room(12 * SECOND), LEAST, "these have room");
+        seal(&mut patience, 13 * SECOND, 3 * u64::from(LOOK), None);
+        assert_eq!(patience.room(13 * SECOND), 0);
+        // A single one long after the last.
+        seal(&mut patience, 1000 * SECOND, 1, None);
+        assert_eq!(patience.room(1000 * SECOND), LEAST);
+        seal(&mut patience, 1001 * SECOND, 3 * u64::from(LOOK), None);
+        assert_eq!(patience.room(1001 * SECOND), 0);
+        // Until some are missed.
+        seal(&mut patience, 1002 * SECOND, 20_000, Some(20));
+        assert!(patience.room(1002 * SECOND) >= LEAST);
+        seal(&mut patience, 1003 * SECOND, 20_000, Some(20));
+        assert!(patience.room(1003 * SECOND) > LEAST);
     }
 
     #[test]
     fn it_remembers_a_bounded_number_until_they_are_due() {
         let mut patience = Patience::new(1 << 30);
         for number in 0..10 * WATCHED as u64 {
-            patience.hurried(0, number * SAMPLE, 3600 * SECOND);
+            patience.hurried(0, number * SAMPLE, 3600 * SECOND, 800);
         }
         assert_eq!(
             (patience.watched.len(), patience.hashes.len()),
@@ -194,10 +283,10 @@ mod tests {
         );
         // One that was due before it came again was not missed.
         for number in 0..WATCHED as u64 {
-            patience.hurried(3600 * SECOND, (1 << 40 | number) * SAMPLE, 3601 * SECOND);
+            patience.hurried(3600 * SECOND, (1 << 40 | number) * SAMPLE, 3601 * SECOND, 800);
             patience.begins(3600 * SECOND, number * SAMPLE);
         }
-        assert_eq!(patience.room(3600 * SECOND), LEAST);
+        assert!(patience.room(3600 * SECOND) <= LEAST);
         assert!(patience.hashes.len() <= WATCHED);
     }
 

@@ -3,9 +3,10 @@
 //!
 //! Owns both. How a trace fills its space, and grows beyond it, is not known here.
 
-/// Bytes that are kept to be used again at the most, in spaces of up to [`LARGEST`] bytes.
+/// Bytes that are kept to be used again at the most.
 const KEPT: usize = 1 << 20;
-const LARGEST: usize = 4096;
+/// Spaces that are so many times as large as usual are not kept: in small traces they would be a waste.
+const TOO_LARGE: usize = 4;
 /// The most that is reserved for records to come, in bytes.
 const MOST_AHEAD: usize = 4096;
 
@@ -46,7 +47,7 @@ impl Spaces {
     #[inline]
     pub(super) fn put(&mut self, mut space: Vec<u8>) {
         let bytes = space.capacity();
-        if (1..=LARGEST).contains(&bytes) && self.bytes + bytes <= KEPT {
+        if (1..=TOO_LARGE * self.usual).contains(&bytes) && self.bytes + bytes <= KEPT {
             space.clear();
             self.bytes += bytes;
             self.left.push(space);
@@ -77,7 +78,7 @@ mod tests {
         for _ in 0..10_000 {
             spaces.put(Vec::with_capacity(1000));
         }
-        spaces.put(Vec::with_capacity(LARGEST + 1));
+        spaces.put(Vec::with_capacity(TOO_LARGE * 512 + 1));
         assert!((900 << 10..=KEPT).contains(&spaces.bytes), "{}", spaces.bytes);
         let before = spaces.left.len();
         assert_eq!(spaces.take(10).capacity(), 1000);

@@ -55,6 +55,8 @@ pub struct Table<H> {
     open: Slab,
     /// Those of the open ones that became complete since they were settled, and when.
     completed: Vec<(i64, Ticket)>,
+    /// Those of them that do not wait for stragglers, and when they became complete.
+    ready: VecDeque<(i64, Ticket)>,
     lingering: Lingering,
     /// How many of them may wait.
     patience: Patience,
@@ -82,6 +84,7 @@ impl<H: Clone> Table<H> {
             sources: Sources::new(),
             open: Slab::new(),
             completed: Vec::new(),
+            ready: VecDeque::new(),
             lingering: Lingering::new(),
             hurried: 0,
             spaces: Spaces::new(),
@@ -173,6 +176,7 @@ impl<H: Clone> Table<H> {
         let max_bytes = self.limits.max_trace_bytes;
         let id = incoming.id;
         if let Some((due, mut left)) = self.lingering.take(id) {
+            self.patience.came_in_time();
             let added = left.add(now, incoming, &mut self.sources, max_bytes);
             left.placed = now;
             self.lines += u64::from(added == Added::Kept);
@@ -264,7 +268,9 @@ impl<H: Clone> Table<H> {
                 continue;
             };
             let due = since.saturating_add(self.limits.linger);
-            if Lingering::takes(id, trace) {
+            if self.patience.room(since) == 0 {
+                self.ready.push_back((since, ticket));
+            } else if Lingering::takes(id, trace) {
                 self.bytes -= trace.cost();
                 if let Some((id, trace)) = self.open.take(ticket) {
                     lay(&mut self.lingering, &mut self.spaces, id, trace, due);
@@ -296,6 +302,16 @@ impl<H: Clone> Table<H> {
     /// Call it until it gives `None`, after each chunk and at each tick.
     pub fn next_closed(&mut self, now: i64) -> Option<Closed<'_, H>> {
         self.settle();
+        while let Some((since, ticket)) = self.ready.pop_front() {
+            if let Some((id, trace)) = self.open.get_mut(ticket) {
+                let due = since.saturating_add(self.limits.linger);
+                if due > now {
+                    self.hurried += 1;
+                    self.patience.hurried(now, id.hash(), due, trace.bytes());
+                }
+                return self.close_ticket(ticket, Reason::Completed);
+            }
+        }
         let waits = |due: i64| due > now && due - now <= self.limits.linger;
         // Of a clock that was set back nobody waits for the old time to come again.
         if self.lingering.first_due().is_some_and(|due| !waits(due))
@@ -383,7 +399,7 @@ impl<H: Clone> Table<H> {
         let left = self.lingering.pop()?;
         if left.due() > now {
             self.hurried += 1;
-            self.patience.hurried(now, left.hash(), left.due());
+            self.patience.hurried(now, left.hash(), left.due(), left.bytes());
         }
         self.lines -= u64::from(left.count());
         Some(Closed::lingered(left, &mut self.sources, &mut self.spaces))

@@ -7,7 +7,7 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use forward_protocol::entries::{Compression, Damage, Defect, Entries, Entry, Group as Set, Piece, Time};
+use forward_protocol::entries::{Compression, Damage, Defect, Entries, Entry, Group, Piece, Time};
 use forward_protocol::frame::{Message, Payload};
 use smallvec::SmallVec;
 
@@ -28,7 +28,7 @@ const BAD_ENTRIES: u32 = 16;
 const HOPELESS: u32 = 10_000;
 
 /// So many records are walked before the first is added, while there are more open traces than the cache holds.
-const GROUP: usize = 16;
+const AHEAD: usize = 16;
 
 /// A message of a journal record.
 #[derive(Clone, Copy)]
@@ -72,7 +72,7 @@ enum Content<'a> {
 }
 
 /// Records that wait until the traces of all of them have been looked at.
-type Group<'a> = SmallVec<[Walked<'a>; GROUP]>;
+type Ahead<'a> = SmallVec<[Walked<'a>; AHEAD]>;
 
 /// A record that was walked.
 struct Walked<'a> {
@@ -81,7 +81,7 @@ struct Walked<'a> {
     /// Its trace id.
     id: Option<Id<'a>>,
     /// The group of events in which it stands.
-    set: Option<Set<'a>>,
+    group: Option<Group<'a>>,
     /// Its number in its part.
     number: u32,
 }
@@ -238,7 +238,7 @@ impl Gatherer {
         let first = *position;
         let mut records = 0;
         // One by one costs less as long as the cache holds all traces.
-        let mut group = self.table.is_spread().then(Group::new);
+        let mut ahead = self.table.is_spread().then(Ahead::new);
         loop {
             let mut look = Look::new(&self.shapes, &self.settings.complete);
             let Some(next) = walk.next_with(&mut look) else {
@@ -253,20 +253,22 @@ impl Gatherer {
                     let found =
                         found.unwrap_or_else(|| look_again(&mut self.shapes, names, complete, entry.record));
                     let id = found.key.map(|key| self.table.id(key));
-                    let set = walk.group();
-                    let Some(group) = &mut group else {
-                        self.walked(&entry, &found, id, set, number, &mut scratch, origin, tally);
-                        continue;
-                    };
-                    group.push(Walked {
+                    let group = walk.group();
+                    let walked = Walked {
                         entry,
                         found,
                         id,
-                        set,
+                        group,
                         number,
-                    });
-                    if group.len() == GROUP {
-                        self.group(group, &mut scratch, origin, tally);
+                    };
+                    let Some(ahead) = &mut ahead else {
+                        let metadata = metadata(walked.entry.metadata, group, &mut scratch);
+                        self.add(&walked, metadata, origin, tally);
+                        continue;
+                    };
+                    ahead.push(walked);
+                    if ahead.len() == AHEAD {
+                        self.add_all(ahead, &mut scratch, origin, tally);
                     }
                 }
                 Err(bad) => {
@@ -283,8 +285,8 @@ impl Gatherer {
                 }
             }
         }
-        if let Some(group) = &mut group {
-            self.group(group, &mut scratch, origin, tally);
+        if let Some(ahead) = &mut ahead {
+            self.add_all(ahead, &mut scratch, origin, tally);
         }
         *entries = walk;
         *position = first.wrapping_add(records);
@@ -295,41 +297,65 @@ impl Gatherer {
         ControlFlow::Continue(())
     }
 
-    /// Adds the records of a group, and empties it.
+    /// Adds the records that were walked ahead, and empties them.
     #[inline(never)]
-    fn group(&mut self, group: &mut Group<'_>, scratch: &mut Vec<u8>, origin: Origin<'_>, tally: &mut Tally) {
-        self.table.look_ahead(group.iter().filter_map(|walked| walked.id));
-        for Walked {
+    fn add_all(
+        &mut self,
+        ahead: &mut Ahead<'_>,
+        scratch: &mut Vec<u8>,
+        origin: Origin<'_>,
+        tally: &mut Tally,
+    ) {
+        self.table.look_ahead(ahead.iter().filter_map(|walked| walked.id));
+        for walked in ahead.iter() {
+            let metadata = metadata(walked.entry.metadata, walked.group, scratch);
+            self.add(walked, metadata, origin, tally);
+        }
+        ahead.clear();
+    }
+
+    /// Adds a record that was walked to its trace, or makes a document of it.
+    #[inline(always)]
+    fn add(
+        &mut self,
+        Walked {
             entry,
             found,
             id,
-            set,
             number,
-        } in group.iter()
-        {
-            self.walked(entry, found, *id, *set, *number, scratch, origin, tally);
-        }
-        group.clear();
-    }
-
-    /// Adds a record that was walked.
-    #[inline(always)]
-    fn walked(
-        &mut self,
-        entry: &Entry<'_>,
-        found: &Found<'_>,
-        id: Option<Id<'_>>,
-        set: Option<Set<'_>>,
-        number: u32,
-        scratch: &mut Vec<u8>,
+            ..
+        }: &Walked<'_>,
+        metadata: &[u8],
         origin: Origin<'_>,
         tally: &mut Tally,
     ) {
         let time = entry.time.or_received(origin.received.saturating_mul(1000));
         tally.invalid += u64::from(entry.time == Time::Invalid);
-        let metadata = metadata(entry.metadata, set, scratch);
-        if self.record(entry.record, found, id, metadata, time, number, origin) == Added::TooLong {
-            tally.too_long += 1;
+        let record = entry.record;
+        let added = match *id {
+            None => self.single(record, found.shape, metadata, time, *number, origin),
+            Some(id) => self.table.add(
+                origin.now,
+                &Incoming {
+                    id,
+                    time,
+                    source: origin.source,
+                    position: *number,
+                    record,
+                    metadata,
+                    completes: found.completes,
+                    shape: found.shape,
+                    text: found.text,
+                },
+            ),
+        };
+        match (added, id) {
+            (Added::TooLong, _) => tally.too_long += 1,
+            (Added::NoRoom, Some(id)) => {
+                let (why, tag) = (Why::NoRoom { trace: id.bytes() }, origin.tag.as_bytes());
+                self.aside.put(why, record, Some(tag), origin.received);
+            }
+            _ => {}
         }
     }
 
@@ -354,43 +380,6 @@ impl Gatherer {
         if tally.invalid > 0 {
             self.metrics.input_time_invalid.inc_by(tally.invalid);
         }
-    }
-
-    #[inline(always)]
-    fn record(
-        &mut self,
-        record: &[u8],
-        found: &Found<'_>,
-        id: Option<Id<'_>>,
-        metadata: &[u8],
-        time: i64,
-        position: u32,
-        origin: Origin<'_>,
-    ) -> Added {
-        let Some(id) = id else {
-            return self.single(record, found.shape, metadata, time, position, origin);
-        };
-        let incoming = Incoming {
-            id,
-            time,
-            source: origin.source,
-            position,
-            record,
-            metadata,
-            completes: found.completes,
-            shape: found.shape,
-            text: found.text,
-        };
-        let added = self.table.add(origin.now, &incoming);
-        if added == Added::NoRoom {
-            self.aside.put(
-                Why::NoRoom { trace: id.bytes() },
-                record,
-                Some(origin.tag.as_bytes()),
-                origin.received,
-            );
-        }
-        added
     }
 
     /// A record without a trace id is a document of its own, at once.

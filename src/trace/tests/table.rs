@@ -366,18 +366,112 @@ fn as_many_wait_for_stragglers_as_is_worth_it() {
         closed.len()
     };
     assert_eq!(open(&mut f, 1, 2000), 0);
-    assert!(open(&mut f, 2, 20_000) > 10_000);
+    assert!(open(&mut f, 2, 9000) > 5000);
     let before = f.table.bytes();
     assert!((3 << 20..5 << 20).contains(&before), "{before}");
+    // Nobody comes for so many.
+    let waiting = f.table.len();
+    assert_eq!(open(&mut f, 3, 9000), waiting + 9000);
+    assert_eq!(f.table.len(), 0, "nothing waits any more");
     // Stragglers of those that were sealed: what they find missing is waited for from then on.
-    for n in 0..10_000 {
-        assert_eq!(f.add_text(3, &format!("2-{n}"), 1, false, 10), Added::Kept);
+    for n in 0..9000 {
+        assert_eq!(f.add_text(4, &format!("3-{n}"), 1, false, 10), Added::Kept);
     }
-    open(&mut f, 4, 20_000);
-    assert!(f.table.bytes() > 2 * before, "{}", f.table.bytes());
-    let late = f.closed(4 + 11 * SECOND);
+    open(&mut f, 5, 20_000);
+    assert!(f.table.bytes() > before, "{}", f.table.bytes());
+    let late = f.closed(5 + 11 * SECOND);
     assert!(late.iter().all(|(_, reason, _)| *reason == Reason::Completed));
     assert_eq!(f.table.take_hurried(), 0, "those were due");
     f.closed(100 * SECOND);
     f.is_even();
+}
+
+#[test]
+fn those_that_nobody_waits_for_are_sealed_from_where_they_were_open() {
+    let mut f = Fixture::new(Limits {
+        linger: 10 * SECOND,
+        max_traces: 1_000_000,
+        ..limits()
+    });
+    let mut sealed = 0;
+    for now in 0..30_000 {
+        let key = (now / 2).to_string();
+        assert_eq!(
+            f.add_text(now, &key, (now % 7) as u8, now % 2 == 1, 1000),
+            Added::Kept
+        );
+        if now % 100 == 99 {
+            for (_, reason, lines) in f.closed(now) {
+                assert_eq!((reason, lines), (Reason::Completed, 2));
+                sealed += 1;
+            }
+        }
+    }
+    assert_eq!(
+        (sealed, f.table.len(), f.table.take_hurried()),
+        (15_000, 0, 15_000)
+    );
+    // One that comes again waits: few do.
+    assert_eq!(f.add(60 * SECOND, "14999", 1, false), Added::Kept);
+    assert_eq!(f.add(60 * SECOND, "14999", 1, true), Added::Kept);
+    // That they are few shows with the first.
+    assert_eq!(f.closed(60 * SECOND), [("14999".into(), Reason::Completed, 2)]);
+    assert_eq!(f.add(61 * SECOND, "few", 1, false), Added::Kept);
+    assert_eq!(f.add(61 * SECOND, "few", 1, true), Added::Kept);
+    assert_eq!(f.closed(70 * SECOND), []);
+    assert_eq!(f.closed(71 * SECOND), [("few".into(), Reason::Completed, 2)]);
+    f.is_even();
+}
+
+#[test]
+fn whatever_comes_in_goes_out_once() {
+    for (linger, max_traces) in [
+        (SECOND, 1_000_000),
+        (SECOND, 2000),
+        (0, 1_000_000),
+        (1000 * SECOND, 1_000_000),
+    ] {
+        let mut f = Fixture::new(Limits {
+            linger,
+            max_traces,
+            ..limits()
+        });
+        let (mut random, mut first, mut out) = (1_u64, 0_u64, 0);
+        let mut next = |most: u64| {
+            random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            (random >> 33) % most
+        };
+        let count = 60_000;
+        for now in 0..count {
+            // Of some thousand traces, older ones seldom; some are complete more than once.
+            let open = if now / 10_000 % 2 == 0 { 4000 } else { 300 };
+            let key = (first + next(open)).to_string();
+            first += u64::from(next(5) == 0);
+            let len = if next(3000) == 0 {
+                70_000
+            } else {
+                next(1200) as usize
+            };
+            let part = (now / 500 % 250) as u8;
+            assert_eq!(f.add_text(now, &key, part, next(4) == 0, len), Added::Kept);
+            if now % 250 == 0 {
+                out += f.closed(now).iter().map(|(_, _, lines)| lines).sum::<u32>();
+            }
+            if now % 9000 == 0 {
+                for id in f.table.holding(|hold| *hold % 50 == 0) {
+                    let closed = f.table.close(&id).expect("an id of it");
+                    out += closed.lines();
+                    closed.leave(1, |claim| f.claims.push(claim));
+                }
+            }
+            assert_eq!(f.table.lines(), u64::from(now as u32 + 1 - out));
+        }
+        out += f
+            .closed(100 * count + 2000 * SECOND)
+            .iter()
+            .map(|(_, _, lines)| lines)
+            .sum::<u32>();
+        assert_eq!(i64::from(out), count);
+        f.is_even();
+    }
 }
