@@ -257,7 +257,7 @@ impl<H: Clone> Table<H> {
         self.spaces.rest();
     }
 
-    /// Lays the traces that have become complete where they wait for stragglers. Better once for all records that came
+    /// Lays the traces that have become complete where they wait for stragglers, if they do. Better once for all records that came
     /// together than after each: a trace that is open again costs more than one that still is.
     pub fn settle(&mut self) {
         let mut completed = std::mem::take(&mut self.completed);

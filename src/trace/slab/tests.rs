@@ -1,0 +1,190 @@
+//! The slab: what is put in is found and taken out again, in order, and memory goes with it.
+
+use std::sync::Arc;
+
+use super::super::key::Keys;
+use super::super::open::Incoming;
+use super::super::part::PartId;
+use super::super::source::{Source, SourceId, Sources};
+use super::*;
+
+struct Fixture {
+    slab: Slab,
+    keys: Keys,
+    sources: Sources<()>,
+    source: SourceId,
+}
+
+impl Fixture {
+    fn new() -> Self {
+        let mut sources = Sources::new();
+        let source = sources.begin(Source {
+            part: PartId([1; 12]),
+            received: 1,
+            tag: Arc::from("app"),
+            hold: (),
+        });
+        Self {
+            slab: Slab::new(),
+            keys: Keys::default(),
+            sources,
+            source,
+        }
+    }
+
+    fn push(&mut self, number: u32) -> Ticket {
+        let id = number.to_string();
+        let id = self.keys.id(id.as_bytes());
+        let incoming = Incoming {
+            id,
+            time: 1,
+            source: self.source,
+            position: number,
+            record: &number.to_le_bytes(),
+            metadata: b"",
+            completes: false,
+            shape: None,
+            text: None,
+        };
+        let (ticket, trace) = self.slab.open(id);
+        trace.begin(i64::from(number), &incoming, &mut self.sources, Vec::new());
+        ticket
+    }
+
+    fn find(&mut self, number: u32) -> Option<Ticket> {
+        let id = number.to_string();
+        let (ticket, trace) = self.slab.find(self.keys.id(id.as_bytes()))?;
+        assert_eq!(trace.opened, i64::from(number));
+        Some(ticket)
+    }
+
+    /// The list, from both ends.
+    fn list(&self) -> Vec<u32> {
+        let (mut list, mut at, mut last) = (Vec::new(), self.slab.oldest, NONE);
+        while let Some(node) = self.slab.node(at) {
+            list.push(std::str::from_utf8(node.key.id()).unwrap().parse().unwrap());
+            let link = self.slab.chunks[at as usize / CHUNK].links[at as usize % CHUNK];
+            assert_eq!(link.before, last);
+            (last, at) = (at, link.after);
+        }
+        assert_eq!(last, self.slab.newest);
+        assert_eq!(list.len(), self.slab.len());
+        list
+    }
+}
+
+#[test]
+fn a_ticket_leads_to_its_trace_and_to_no_other() {
+    let mut f = Fixture::new();
+    let tickets: Vec<Ticket> = (0..600).map(|number| f.push(number)).collect();
+    assert_eq!(f.find(300), Some(tickets[300]));
+    assert_eq!(f.find(600), None);
+    let (id, trace) = f.slab.take(tickets[300]).unwrap();
+    assert_eq!((id.bytes(), trace.opened), (&b"300"[..], 300));
+    assert_eq!(f.find(300), None);
+    let again = f.push(1000);
+    assert_eq!(again.at, tickets[300].at, "a vacant place is used again");
+    assert!(f.slab.get_mut(tickets[300]).is_none());
+    assert!(f.slab.take(tickets[300]).is_none());
+    f.slab.promote(tickets[300]);
+    assert_eq!(f.find(1000), Some(again));
+    assert_eq!(f.slab.iter().count(), 600);
+}
+
+#[test]
+fn the_list_is_in_the_order_of_use() {
+    let mut f = Fixture::new();
+    assert!(f.slab.oldest().is_none());
+    let tickets: Vec<Ticket> = (0..5).map(|number| f.push(number)).collect();
+    f.slab.promote(tickets[2]);
+    f.slab.promote(tickets[0]);
+    f.slab.promote(tickets[0]);
+    assert_eq!(f.list(), [1, 3, 4, 2, 0]);
+    for (taken, left) in [
+        (4, &[1, 3, 2, 0][..]),
+        (1, &[3, 2, 0]),
+        (0, &[3, 2]),
+        (2, &[3]),
+        (3, &[]),
+    ] {
+        f.slab.take(tickets[taken]).unwrap();
+        assert_eq!(f.list(), left);
+    }
+    f.push(9);
+    assert_eq!(f.list(), [9]);
+    assert_eq!(f.slab.oldest().unwrap().1.opened, 9);
+}
+
+#[test]
+fn whatever_is_taken_out_is_there() {
+    // In waves, chunk by chunk in ever another order, so that chunks become empty again and again.
+    let mut f = Fixture::new();
+    let (mut there, mut number, mut random) = (Vec::new(), 0, 1_u64);
+    for _ in 0..100 {
+        let mut next = |most: u64| {
+            random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            (random >> 33) % most
+        };
+        let (most, least) = (next(5000) as usize, next(1500) as usize);
+        while there.len() < most {
+            there.push((number, f.push(number)));
+            number += 1;
+        }
+        let mut order: Vec<u64> = (0..40).map(|_| next(1 << 20)).collect();
+        order.resize(100, 0);
+        there.sort_by_key(|(_, ticket): &(u32, Ticket)| (order[ticket.at as usize / CHUNK], ticket.at));
+        while there.len() > least {
+            let (number, ticket) = there.pop().unwrap();
+            let (id, trace) = f.slab.take(ticket).expect("what was put in");
+            assert_eq!(id.bytes(), number.to_string().as_bytes());
+            assert_eq!((trace.opened, trace.count()), (i64::from(number), 1));
+            trace.vacate();
+        }
+        let used: usize = f.slab.chunks.iter().map(|chunk| chunk.used).sum();
+        assert_eq!(
+            (f.slab.len(), f.slab.iter().count(), used),
+            (there.len(), used, used)
+        );
+        let allocated = f.slab.chunks.iter().filter(|chunk| chunk.nodes.capacity() > 0);
+        assert_eq!(allocated.count(), f.slab.allocated);
+    }
+}
+
+#[test]
+fn memory_goes_with_the_traces() {
+    let mut f = Fixture::new();
+    let chunks = 70;
+    let tickets: Vec<Ticket> = (0..CHUNK as u32 * chunks).map(|number| f.push(number)).collect();
+    assert_eq!(f.slab.allocated, chunks as usize);
+    // Every other one goes: no chunk is empty.
+    for ticket in tickets.iter().skip(1).step_by(2) {
+        f.slab.take(*ticket).unwrap();
+    }
+    assert_eq!(f.slab.allocated, chunks as usize);
+    for ticket in tickets.iter().step_by(2).skip(CHUNK) {
+        f.slab.take(*ticket).unwrap();
+    }
+    assert!(f.slab.allocated <= 6, "{}", f.slab.allocated);
+    assert_eq!(f.slab.len(), CHUNK);
+    // The first places are taken first, also those of chunks that gave their memory back.
+    for number in 0..CHUNK as u32 * chunks {
+        assert!(f.push(100_000 + number).at < (chunks + 2) * CHUNK as u32);
+    }
+    for number in (0..CHUNK as u32).map(|n| 2 * n).chain([100_000, 117_919]) {
+        assert!(f.find(number).is_some(), "{number}");
+    }
+    assert_eq!(f.list().len(), CHUNK * (chunks as usize + 1));
+    while let Some((ticket, _)) = f.slab.oldest() {
+        f.slab.take(ticket).unwrap();
+    }
+    assert!(f.slab.allocated <= 5, "{}", f.slab.allocated);
+    f.slab.rest();
+    assert_eq!((f.slab.allocated, f.slab.chunks.len()), (0, 0));
+    let ticket = f.push(7);
+    assert_eq!(f.find(7), Some(ticket));
+    f.slab.take(ticket).unwrap();
+    assert!(
+        f.slab.take(tickets[0]).is_none(),
+        "tickets from before the rest lead nowhere"
+    );
+}
