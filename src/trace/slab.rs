@@ -100,12 +100,7 @@ impl Slab {
         let is =
             |entry: &Entry| entry.hash == short && self.node(entry.at).is_some_and(|node| node.key.is(id));
         let at = self.index.find(spread(short), is)?.at;
-        let node = self.node_mut(at)?;
-        let ticket = Ticket {
-            at,
-            stamp: node.stamp,
-        };
-        Some((ticket, &mut node.trace))
+        self.at(at)
     }
 
     /// Where the trace of this hash may be, without a look at it.
@@ -165,13 +160,7 @@ impl Slab {
     /// The first of the list.
     #[inline]
     pub(super) fn oldest(&mut self) -> Option<(Ticket, &mut Trace)> {
-        let at = self.oldest;
-        let node = self.node_mut(at)?;
-        let ticket = Ticket {
-            at,
-            stamp: node.stamp,
-        };
-        Some((ticket, &mut node.trace))
+        self.at(self.oldest)
     }
 
     /// Takes a trace out: its place is vacant, and what lies there is the caller's for as long as nothing else is done here.
@@ -203,6 +192,14 @@ impl Slab {
             let stamp = self.stamp;
             *self = Self { stamp, ..Self::new() };
         }
+    }
+
+    /// The trace that lies there.
+    #[inline]
+    fn at(&mut self, at: u32) -> Option<(Ticket, &mut Trace)> {
+        let node = self.node_mut(at)?;
+        let stamp = node.stamp;
+        Some((Ticket { at, stamp }, &mut node.trace))
     }
 
     #[inline]

@@ -162,3 +162,41 @@ fn complete_traces_beyond_what_is_worth_to_keep_are_written_early_and_take_their
         assert_eq!(found.source["message"], both);
     }
 }
+
+#[test]
+fn where_many_come_and_no_straggler_nothing_waits_and_a_straggler_finds_its_document() {
+    let mut server = windrow()
+        .arg("--output", "sqlite")
+        .arg("--linger", "5m")
+        .arg("--idle-timeout", "1s")
+        .start();
+    let mut client = Client::connect(server.forward());
+    let begun = "x".repeat(100);
+    let (chunks, traces) = (40, 1000);
+    for chunk in 0..chunks {
+        let of = |n: u32, text: &str| json!({"traceId": format!("quick-{chunk}-{n}"), "message": text});
+        let first = (0..traces).map(|n| (T, n, of(n, &begun)));
+        let second = (0..traces).map(|n| (T, n + traces, of(n, "request completed")));
+        let records: Vec<_> = first.chain(second).collect();
+        client.send("app", &format!("quick {chunk}"), &records);
+    }
+    // None waits for its five minutes, though at first some thousand would have had room.
+    let all = f64::from(chunks * traces);
+    wait::until("all to be written", SOON, || {
+        match server.metric("windrow_traces_hurried_total") {
+            hurried if hurried == all => Ok(()),
+            other => Err(format!("{other}")),
+        }
+    });
+    for chunk in [0, chunks - 1] {
+        let record = json!({"traceId": format!("quick-{chunk}-7"), "message": "straggler"});
+        client.send("app", &format!("straggler {chunk}"), &[(T, 999_999, record)]);
+    }
+    for chunk in [0, chunks - 1] {
+        let text = format!("{begun}\nrequest completed\nstraggler");
+        document(&server, &format!("quick-{chunk}-7"), &text);
+    }
+    drop(client);
+    assert!(server.terminate(SOON).success());
+    assert_eq!(server.stored().len(), 40_000);
+}
