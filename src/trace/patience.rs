@@ -65,7 +65,7 @@ impl Patience {
             hashes: HashSet::default(),
             begun: 0,
             missed: 0,
-            needed: 0,
+            needed: -FORGET,
             early: 0,
             in_time: 0,
             sealed: 0,
@@ -109,11 +109,14 @@ impl Patience {
         self.in_time += 1;
     }
 
-    /// If hardly anybody came for those that waited, nothing waits from now on.
+    /// If hardly anybody came for those that waited, nothing waits from now on. Not soon after some were missed: stragglers may
+    /// come a second later, when that many have been sealed again and again.
     #[cold]
     fn look_who_came(&mut self, now: i64) {
         let nobody = self.in_time.saturating_mul(CHEAP) < self.early;
-        if nobody && self.room == self.least && self.missed.saturating_mul(CHEAP) <= self.begun {
+        let missed =
+            (0..FORGET).contains(&(now - self.needed)) || self.missed.saturating_mul(CHEAP) > self.begun;
+        if nobody && !missed && self.room == self.least {
             self.room = 0;
             (self.sealed, self.since) = (0, now);
         }
@@ -269,6 +272,19 @@ mod tests {
         assert!(patience.room(1002 * SECOND) >= LEAST);
         seal(&mut patience, 1003 * SECOND, 20_000, Some(20));
         assert!(patience.room(1003 * SECOND) > LEAST);
+    }
+
+    #[test]
+    fn stragglers_that_come_later_are_waited_for_in_the_end() {
+        let mut patience = Patience::new(100 << 20);
+        // 100,000 traces a second, and for each of them a straggler half a second later.
+        let hash = |number: i64| (number + 100_000) as u64;
+        for number in 0..1_000_000 {
+            let now = number * 10;
+            patience.hurried(now, hash(number), now + SECOND, 800);
+            patience.begins(now, hash(number - 50_000));
+        }
+        assert!(patience.room(10 * SECOND) > 16 * LEAST, "{}", patience.room);
     }
 
     #[test]
