@@ -8,7 +8,7 @@
 use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use tokio::sync::Notify;
+use tokio::sync::{Mutex, MutexGuard, Notify};
 use tokio::time::{Instant, timeout_at};
 
 /// The longest that a chunk is held up. It is there for what nobody thought of: gathering goes on all the time.
@@ -33,6 +33,8 @@ pub struct Brake {
     /// Bytes that are on their way there.
     entering: AtomicUsize,
     free: AtomicU8,
+    /// Held by the one who is the next to go on; those behind wait for it in their order.
+    turn: Mutex<()>,
     room: Notify,
 }
 
@@ -52,37 +54,45 @@ impl Brake {
             waiting: AtomicUsize::new(0),
             entering: AtomicUsize::new(0),
             free: AtomicU8::new(0),
+            turn: Mutex::new(()),
             room: Notify::new(),
         }
     }
 
-    /// Returns when so many bytes may go on.
+    /// Returns when so many bytes may go on, in the order of the calls: with a thousand clients none waits for longer than the
+    /// others.
     pub async fn admit(&self, bytes: usize) -> Entering<'_> {
-        if !self.has_room() {
-            self.wait().await;
-        }
+        let at_once = self.turn.try_lock().ok().filter(|_| self.has_room());
+        let turn = match at_once {
+            Some(turn) => Some(turn),
+            None => self.wait().await,
+        };
         self.entering.fetch_add(bytes, Ordering::Relaxed);
-        if self.has_room() {
-            // Of many that wait one is woken at a time.
-            self.room.notify_one();
-        }
+        // The next one counts these bytes.
+        drop(turn);
         Entering { brake: self, bytes }
     }
 
-    async fn wait(&self) {
+    async fn wait(&self) -> Option<MutexGuard<'_, ()>> {
         let until = Instant::now() + LONGEST;
+        let turn = timeout_at(until, self.turn.lock()).await.ok()?;
         loop {
             let notified = self.room.notified();
             tokio::pin!(notified);
             // From here on no call is missed.
             notified.as_mut().enable();
             if self.has_room() || timeout_at(until, notified).await.is_err() {
-                return;
+                return Some(turn);
             }
         }
     }
 
     /// Whether a chunk would not be held up now.
+    pub fn lets_in(&self) -> bool {
+        self.has_room() && self.turn.try_lock().is_ok()
+    }
+
+    /// Whether so little waits that one more may go on.
     pub fn has_room(&self) -> bool {
         self.free.load(Ordering::Relaxed) != 0
             || self.waiting.load(Ordering::Relaxed) + self.entering.load(Ordering::Relaxed) < self.limit
@@ -91,6 +101,11 @@ impl Brake {
     /// Says how many bytes wait now.
     pub fn set_waiting(&self, bytes: usize) {
         self.waiting.store(bytes, Ordering::Relaxed);
+        self.call();
+    }
+
+    /// Calls the one whose turn it is, if there is room.
+    fn call(&self) {
         if self.has_room() {
             self.room.notify_one();
         }
@@ -108,12 +123,20 @@ impl Brake {
     }
 }
 
+impl Entering<'_> {
+    /// There are so many of them, as is known now.
+    pub fn are(&mut self, bytes: usize) {
+        let before = std::mem::replace(&mut self.bytes, bytes);
+        self.brake.entering.fetch_add(bytes, Ordering::Relaxed);
+        self.brake.entering.fetch_sub(before, Ordering::Relaxed);
+        self.brake.call();
+    }
+}
+
 impl Drop for Entering<'_> {
     fn drop(&mut self) {
         self.brake.entering.fetch_sub(self.bytes, Ordering::Relaxed);
-        if self.brake.has_room() {
-            self.brake.room.notify_one();
-        }
+        self.brake.call();
     }
 }
 
@@ -142,7 +165,48 @@ mod tests {
         let second = second.await;
         assert!(!is_ready(third.as_mut()), "the second took the room");
         drop(second);
-        let _third = third.await;
+        let mut third = third.await;
+        assert!(!brake.lets_in());
+        third.are(10);
+        assert!(brake.lets_in(), "it was less than it seemed");
+        third.are(40);
+        assert!(!brake.lets_in());
+    }
+
+    #[tokio::test]
+    async fn who_comes_later_does_not_go_first() {
+        let brake = Brake::new(100);
+        brake.set_waiting(100);
+        let (first, second) = (brake.admit(100), brake.admit(100));
+        tokio::pin!(first, second);
+        assert!(!is_ready(first.as_mut()) && !is_ready(second.as_mut()));
+        brake.set_waiting(0);
+        assert!(!brake.lets_in(), "there is room, but others wait for it");
+        let late = brake.admit(100);
+        tokio::pin!(late);
+        assert!(!is_ready(late.as_mut()) && !is_ready(second.as_mut()));
+        let first = first.await;
+        assert!(!is_ready(second.as_mut()), "the first took the room");
+        drop(first);
+        assert!(!is_ready(late.as_mut()));
+        drop(second.await);
+        drop(late.await);
+        assert!(brake.lets_in());
+    }
+
+    #[tokio::test]
+    async fn who_gives_up_does_not_hold_up_those_behind() {
+        let brake = Brake::new(100);
+        brake.set_waiting(100);
+        let mut waiting: Vec<_> = (0..3).map(|_| Box::pin(brake.admit(10))).collect();
+        assert!(waiting.iter_mut().all(|one| !is_ready(one.as_mut())));
+        // The first in the line, and one in the midst of it.
+        let last = waiting.pop();
+        drop(waiting);
+        brake.set_waiting(0);
+        let began = Instant::now();
+        drop(last.unwrap().await);
+        assert!(began.elapsed() < LONGEST, "it was called");
     }
 
     #[tokio::test]

@@ -4,6 +4,9 @@
 //! a client can have at most one buffer of unacknowledged bytes here, and a journal that takes nothing stops the
 //! reading of sockets by itself. Knows nothing of traces.
 
+#[cfg(test)]
+mod tests;
+
 use std::io;
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -17,20 +20,19 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::time::{Instant, timeout, timeout_at};
 
 use super::ack::Acks;
+use super::room::{LARGE, Room, TINY};
 use super::security::Failure;
 use super::{Context, FORWARD_MESSAGES};
+use crate::brake::Entering;
 use crate::journal::AppendError;
 use crate::metrics::{self, DecodeError, Handshake, Mode};
 use crate::reactor::compute;
 
-/// The first read of a connection, and the least room for a read: ten thousand that send a byte and wait cost little.
-const TINY: usize = 1 << 10;
-/// The read of a connection that sends; grows with what the client sends.
-const SMALL: usize = 8 << 10;
-/// The most that is read at a time; what a message that has begun still needs comes on top, in steps of this.
-const LARGE: usize = 256 << 10;
-/// All connections together reserve about this much for reading before each of them has to read less at a time.
-const RECEIVE_MEMORY: usize = 64 << 20;
+/// Of a message of which so many bytes are missing the rest is left with the kernel while gathering is busy.
+const LEFT: usize = 32 << 10;
+/// For so long a client that was let in keeps its room while its message does not come: at the speed of a network's other end that
+/// is enough, and one that is slow holds nobody up.
+const PROMPT: Duration = Duration::from_millis(20);
 /// What counts as progress inside a message, per progress timeout: a byte now and then does not.
 const PROGRESS: usize = 1 << 10;
 /// Runs below this size are copied, so that a small message does not keep a large buffer alive.
@@ -120,7 +122,9 @@ pub(super) async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
             Carrier::Unknown
         },
         buffer,
-        read_size: SMALL,
+        room: Room::new(),
+        entering: None,
+        waited: false,
         progress: None,
         closes_at: context
             .max_connection_age
@@ -152,8 +156,11 @@ struct Connection<'a, S> {
     carrier: Carrier,
     /// Messages as MessagePack that are not through yet.
     buffer: BytesMut,
-    /// How much is read at a time: more after a read that filled the buffer, less after a few that did not.
-    read_size: usize,
+    room: Room,
+    /// The place that the message has which is being read, if it had to wait for it, and until when.
+    entering: Option<(Entering<'a>, Instant)>,
+    /// Whether that message has waited.
+    waited: bool,
     closes_at: Option<Instant>,
     /// Inside a message: by when so many bytes more must have come.
     progress: Option<(Instant, usize)>,
@@ -182,7 +189,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<'_, S> {
             if begun == 0 && self.acked && self.closes_at.is_some_and(|at| Instant::now() >= at) {
                 return Err(End::Aged);
             }
-            self.make_room(run.needed);
+            self.wait_for_place(run.needed).await;
+            let buffer = match &mut self.carrier {
+                Carrier::Json { text, .. } => text,
+                _ => &mut self.buffer,
+            };
+            self.room.make(buffer, run.needed);
             if self.read(begun == 0).await? == 0 {
                 return Err(if begun == 0 {
                     End::Closed
@@ -262,7 +274,15 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<'_, S> {
         }
         let bytes = self.split(run.end);
         metrics.input_bytes.inc_by(bytes.len() as u64);
-        let entering = self.context.brake.admit(bytes.len()).await;
+        self.room.left(bytes.len());
+        self.waited = false;
+        let entering = match self.entering.take() {
+            Some((mut entering, _)) => {
+                entering.are(bytes.len());
+                entering
+            }
+            None => self.context.brake.admit(bytes.len()).await,
+        };
         let receipt = self
             .context
             .journal
@@ -298,25 +318,15 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<'_, S> {
         }
     }
 
-    /// Room for the rest of the message that has begun, and for more at a time the more a client sends.
-    fn make_room(&mut self, needed: usize) {
-        let buffer = match &mut self.carrier {
-            Carrier::Json { text, .. } => text,
-            _ => &mut self.buffer,
-        };
-        let spare = buffer.capacity() - buffer.len();
-        // A claimed length reserves nothing by itself: at most what has come already, and one read.
-        let want = needed.min(buffer.len().max(LARGE));
-        let least = if buffer.capacity() <= TINY {
-            TINY / 2
-        } else if buffer.is_empty() {
-            self.read_size
-        } else {
-            // Inside a message a little less will do: more room means to copy what has come.
-            self.read_size / 4
-        };
-        if spare < want.max(least) {
-            buffer.reserve(want.max(self.read_size));
+    /// While gathering is busy most of a large message stays with the kernel: here it would take memory, and the
+    /// processor's cache would lose it before its turn comes.
+    async fn wait_for_place(&mut self, needed: usize) {
+        let brake = &self.context.brake;
+        if needed >= LEFT && !self.waited && !brake.lets_in() {
+            self.waited = true;
+            // What is claimed is not there yet.
+            let entering = brake.admit(needed.min(LARGE)).await;
+            self.entering = Some((entering, Instant::now() + PROMPT));
         }
     }
 
@@ -326,14 +336,18 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<'_, S> {
             _ => &self.buffer,
         };
         let spare = buffer.capacity() - buffer.len();
-        let read = self.read_some(between).await?;
-        if read == spare {
-            // Few connections read much at a time, many connections little.
-            let fair = RECEIVE_MEMORY / self.context.tasks.len().max(1);
-            self.read_size = (self.read_size * 2).min(fair.clamp(SMALL, LARGE));
-        } else if read < self.read_size / 4 {
-            self.read_size = (self.read_size / 2).max(SMALL);
-        }
+        let prompt = match self.entering {
+            Some((_, until)) => timeout_at(until, self.read_some(between)).await.ok(),
+            None => None,
+        };
+        let read = match prompt {
+            Some(read) => read?,
+            None => {
+                self.entering = None;
+                self.read_some(between).await?
+            }
+        };
+        self.room.was_read(read, spare, self.context.tasks.len());
         Ok(read)
     }
 

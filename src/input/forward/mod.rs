@@ -3,7 +3,7 @@
 //! * `listener`: accepts, counts and limits connections;
 //! * `tls`, `security`: who may send; `penalty`: how long a wrong answer waits;
 //! * `heartbeat`: UDP;
-//! * `connection`: reads messages, waits for the journal, acknowledges;
+//! * `connection`: reads messages, waits for the journal, acknowledges; `room`: how much it reads at a time;
 //! * `ack`: the acknowledgement, which can only be built from a journal receipt.
 //!
 //! The protocol itself (framing, modes, limits) is the crate `forward-protocol`.
@@ -13,6 +13,7 @@ mod connection;
 mod heartbeat;
 mod listener;
 mod penalty;
+mod room;
 mod security;
 mod tls;
 

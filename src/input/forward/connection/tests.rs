@@ -1,0 +1,133 @@
+//! A connection over a pipe of known size, with a real journal: what is read when, and what is not.
+
+use forward_protocol::encode::{ChunkId, EntryStream, write_packed};
+use forward_protocol::frame::Limits;
+use tokio::io::DuplexStream;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::*;
+use crate::brake::Brake;
+use crate::journal::{Journal, Options};
+
+/// Bytes that fit into the pipe, as into the buffers of a socket.
+const PIPE: usize = 64 << 10;
+/// For so long a client waits until it takes it that nothing more is read.
+const STILL: Duration = Duration::from_millis(200);
+
+/// A server with one connection. The brake lets `limit` bytes on.
+struct Scene {
+    context: Arc<Context>,
+    client: DuplexStream,
+    _dir: tempfile::TempDir,
+}
+
+impl Scene {
+    fn new(limit: usize) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let (journal, _) = Journal::open(Options::new(dir.path()), Box::new(())).unwrap();
+        let second = Duration::from_secs(10);
+        let context = Arc::new(Context {
+            journal,
+            brake: Arc::new(Brake::new(limit)),
+            metrics: Arc::new(metrics::Metrics::new(&[])),
+            limits: Limits::default(),
+            max_decompressed: 1 << 20,
+            security: None,
+            tls: None,
+            handshake_timeout: second,
+            progress_timeout: second,
+            ack_timeout: second,
+            idle_timeout: None,
+            max_connection_age: None,
+            max_connection_age_jitter: 0,
+            stop: CancellationToken::new(),
+            tasks: TaskTracker::new(),
+        });
+        let client = connect(&context);
+        Self {
+            context,
+            client,
+            _dir: dir,
+        }
+    }
+}
+
+fn connect(context: &Arc<Context>) -> DuplexStream {
+    let (client, mut server) = tokio::io::duplex(PIPE);
+    let context = Arc::clone(context);
+    tokio::spawn(async move { serve(&mut server, None, &context).await });
+    client
+}
+
+/// A message of a little more than so many bytes, and the ack for it.
+fn message(bytes: usize) -> (Vec<u8>, Vec<u8>) {
+    let id = ChunkId::from_text("a chunk").unwrap();
+    let entries = vec![0xc0; bytes];
+    let stream = EntryStream {
+        bytes: &entries,
+        count: bytes as u32,
+    };
+    let mut message = Vec::new();
+    write_packed(&mut message, b"tag", stream, Some(&id));
+    (message, b"\x81\xa3ack\xa7a chunk".to_vec())
+}
+
+/// Sends until nothing more is taken; gives how much was.
+async fn send_while_taken(client: &mut DuplexStream, bytes: &[u8]) -> usize {
+    let mut sent = 0;
+    while sent < bytes.len() {
+        match timeout(STILL, client.write(&bytes[sent..])).await {
+            Ok(taken) => sent += taken.unwrap(),
+            Err(_) => break,
+        }
+    }
+    sent
+}
+
+async fn expect(client: &mut DuplexStream, ack: &[u8]) {
+    let mut read = vec![0; ack.len()];
+    client.read_exact(&mut read).await.unwrap();
+    assert_eq!(read, ack);
+}
+
+#[tokio::test]
+async fn most_of_a_large_message_is_left_where_it_is_while_gathering_is_busy() {
+    let mut scene = Scene::new(1000);
+    let (message, ack) = message(4 * PIPE);
+    scene.context.brake.set_waiting(1000);
+    let sent = send_while_taken(&mut scene.client, &message).await;
+    assert!((PIPE..PIPE + LEFT).contains(&sent), "{sent} bytes were taken");
+    scene.context.brake.set_waiting(0);
+    scene.client.write_all(&message[sent..]).await.unwrap();
+    expect(&mut scene.client, &ack).await;
+    assert!(scene.context.brake.lets_in(), "nothing is on its way any more");
+}
+
+#[tokio::test]
+async fn a_small_message_is_read_at_once() {
+    let mut scene = Scene::new(1000);
+    let (message, ack) = message(LEFT / 2);
+    scene.context.brake.set_waiting(1000);
+    assert_eq!(send_while_taken(&mut scene.client, &message).await, message.len());
+    scene.context.brake.set_waiting(0);
+    expect(&mut scene.client, &ack).await;
+}
+
+#[tokio::test]
+async fn a_client_that_stops_in_its_message_holds_nobody_up() {
+    let mut scene = Scene::new(LARGE);
+    scene.context.brake.set_waiting(LARGE);
+    let (large, _) = message(4 * LARGE);
+    let sent = send_while_taken(&mut scene.client, &large[..PIPE / 2]).await;
+    assert_eq!(sent, PIPE / 2);
+    // It is let in, and takes all the room there is; nothing comes of it any more.
+    scene.context.brake.set_waiting(0);
+    let mut other = connect(&scene.context);
+    let (small, ack) = message(1000);
+    other.write_all(&small).await.unwrap();
+    expect(&mut other, &ack).await;
+    while !scene.context.brake.lets_in() {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+}

@@ -1,0 +1,172 @@
+//! How much room a connection's receive buffer has: for how much is read at a time, and when the buffer grows.
+//!
+//! Owns the sizes of reads, which grow with what the client sends, and what is reserved for a message that has begun. Room
+//! costs memory for each connection; too little of it costs a system call more, or that what has come is copied to where
+//! there is more. Reads nothing.
+
+use bytes::BytesMut;
+
+/// The first read of a connection, and the least room for a read: ten thousand that send a byte and wait cost little.
+pub(super) const TINY: usize = 1 << 10;
+/// The read of a connection that sends; grows with what the client sends.
+const SMALL: usize = 8 << 10;
+/// The most that is read at a time; what a message that has begun still needs comes on top, in steps of this.
+pub(super) const LARGE: usize = 256 << 10;
+/// Room for what follows the records of a message: mostly an option or two.
+const OPTIONS: usize = 256;
+/// All connections together reserve about this much for reading before each of them has to read less at a time.
+const RECEIVE_MEMORY: usize = 64 << 20;
+
+/// See above.
+#[derive(Debug)]
+pub(super) struct Room {
+    /// How much is read at a time: more after a read that filled the buffer, less after a few that did not.
+    read: usize,
+    /// Bytes of the messages that were last complete together.
+    last: usize,
+    /// There is room for all of the message that is being read, as far as it is known how long it is.
+    whole: bool,
+}
+
+impl Room {
+    pub(super) fn new() -> Self {
+        Self {
+            read: SMALL,
+            last: 0,
+            whole: false,
+        }
+    }
+
+    /// Makes room for the rest of the message that has begun, of which at least `needed` bytes are missing, and for more at a
+    /// time the more a client sends.
+    pub(super) fn make(&mut self, buffer: &mut BytesMut, needed: usize) {
+        let spare = buffer.capacity() - buffer.len();
+        let read = match buffer.is_empty() {
+            // Of a message that does not fit the first read shows how much it needs; what it brings is copied then.
+            true if self.last > self.read => SMALL,
+            _ => self.read,
+        };
+        // A claimed length reserves nothing by itself: at most what has come already, and one read.
+        let want = needed.min(buffer.len().max(LARGE));
+        let least = if buffer.capacity() <= TINY {
+            TINY / 2
+        } else if buffer.is_empty() {
+            read
+        } else if self.whole {
+            1
+        } else {
+            // Inside a message a little less will do: more room means to copy what has come.
+            read / 4
+        };
+        if spare < want.max(least) {
+            self.whole = want == needed && want > read;
+            let more = if self.whole { OPTIONS } else { 0 };
+            buffer.reserve(want.max(read) + more);
+        }
+    }
+
+    /// A read brought so many bytes where there was room for `spare`; as many connections share the memory.
+    pub(super) fn was_read(&mut self, bytes: usize, spare: usize, connections: usize) {
+        if bytes == spare {
+            // Few connections read much at a time, many connections little.
+            let fair = RECEIVE_MEMORY / connections.max(1);
+            self.read = (self.read * 2).min(fair.clamp(SMALL, LARGE));
+        } else if bytes < self.read / 4 {
+            self.read = (self.read / 2).max(SMALL);
+        }
+    }
+
+    /// Messages of so many bytes are complete, and leave the buffer.
+    pub(super) fn left(&mut self, bytes: usize) {
+        (self.last, self.whole) = (bytes, false);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+
+    use super::*;
+
+    /// Bytes of a chunk of a thousand records, of which those of its options are not known until the records are there.
+    const MESSAGE: usize = 244_351;
+    const BEHIND: usize = 34;
+
+    /// Reads a message as a client sends it that is quick, and gives how many bytes were copied to where there is more room,
+    /// and how many reads it took.
+    fn receive(
+        room: &mut Room,
+        buffer: &mut BytesMut,
+        kept: &mut Vec<Bytes>,
+        connections: usize,
+    ) -> (usize, usize) {
+        let (mut copied, mut reads) = (0, 0);
+        while buffer.len() < MESSAGE {
+            let missing = (MESSAGE - BEHIND).saturating_sub(buffer.len());
+            let needed = match (buffer.len(), missing) {
+                (0, _) => 0,
+                (_, 0) => MESSAGE - buffer.len(),
+                _ => missing,
+            };
+            let before = (buffer.as_ptr(), buffer.len());
+            room.make(buffer, needed);
+            if buffer.as_ptr() != before.0 {
+                copied += before.1;
+            }
+            let spare = buffer.capacity() - buffer.len();
+            let bytes = spare.min(MESSAGE - buffer.len());
+            assert!(bytes > 0, "there is room for a read");
+            buffer.resize(buffer.len() + bytes, 0);
+            room.was_read(bytes, spare, connections);
+            reads += 1;
+        }
+        room.left(buffer.len());
+        // What was received goes on, and is kept for a while.
+        kept.push(buffer.split().freeze());
+        (copied, reads)
+    }
+
+    #[test]
+    fn of_a_message_that_is_known_to_be_long_little_is_copied() {
+        let mut room = Room::new();
+        let (mut buffer, mut kept) = (BytesMut::with_capacity(TINY), Vec::new());
+        let (copied, reads) = receive(&mut room, &mut buffer, &mut kept, 1000);
+        assert!(copied <= TINY && reads <= 3, "{copied} bytes in {reads} reads");
+        for _ in 0..10 {
+            let (copied, reads) = receive(&mut room, &mut buffer, &mut kept, 1000);
+            assert!(copied <= SMALL && reads <= 2, "{copied} bytes in {reads} reads");
+        }
+    }
+
+    #[test]
+    fn few_connections_read_a_message_at_once() {
+        let mut room = Room::new();
+        let (mut buffer, mut kept) = (BytesMut::with_capacity(TINY), Vec::new());
+        let last = (0..20)
+            .map(|_| receive(&mut room, &mut buffer, &mut kept, 2))
+            .last();
+        assert_eq!(last, Some((0, 1)));
+    }
+
+    #[test]
+    fn a_claimed_length_reserves_little() {
+        let mut room = Room::new();
+        let mut buffer = BytesMut::with_capacity(TINY);
+        buffer.resize(100, 0);
+        room.make(&mut buffer, 100 << 20);
+        assert!(buffer.capacity() <= 2 * LARGE, "{}", buffer.capacity());
+    }
+
+    #[test]
+    fn who_sends_little_has_little_room() {
+        let mut room = Room::new();
+        for _ in 0..10 {
+            room.was_read(LARGE, LARGE, 1);
+        }
+        assert_eq!(room.read, LARGE);
+        for _ in 0..10 {
+            room.was_read(100, LARGE, 1);
+        }
+        assert_eq!(room.read, SMALL);
+    }
+}
