@@ -10,9 +10,12 @@
 //! packed:  state of the lines | joined text, escaped | newest record
 //! ```
 
+use prefetch_index::prefetch_index;
+
 use super::json::{push_unescaped, write_escaped};
 use super::lines::{HEADER, Head, Lines, NO_TEXT, NewLine, Span};
 use super::shape::ShapeId;
+use super::slab::LINE;
 use super::state::{LineWriter, MOST_OF_A_LINE, lines_of};
 
 /// Room for the state of the lines of most traces.
@@ -21,6 +24,10 @@ const AREA: usize = 96;
 /// a text can be six times as long when it is escaped.
 const MOST: usize = 1 << 30;
 const LONGEST: usize = 1 << 28;
+
+/// Most texts are shorter, and most records with their text, in bytes: so much is fetched for the next ones.
+const NEXT_TEXT: usize = 128;
+const NEXT: usize = 640;
 
 /// See above.
 #[derive(Debug)]
@@ -244,20 +251,16 @@ impl Joined {
         &self.buffer
     }
 
-    /// Looks at what stands at its beginning and at its end.
+    /// Has the processor fetch the places where the next record goes.
     #[inline]
-    pub(super) fn look(&self) -> u64 {
-        self.buffer.len() as u64 ^ self.about.first as u64 ^ self.about.received as u64
-    }
-
-    /// Looks at the places where the next record goes.
-    #[inline]
-    pub(super) fn glance(&self) -> u8 {
-        let state = self.buffer.first();
-        let newest = self.buffer.get(self.text_end as usize..).unwrap_or_default();
-        // As much as most records are, by the lines of the cache.
-        let lines = newest.iter().step_by(64).take(8).chain(newest.last());
-        state.into_iter().chain(lines).fold(0, |seen, byte| seen ^ byte)
+    pub(super) fn fetch(&self) {
+        prefetch_index(&self.buffer, 0);
+        // The next text comes where the newest record is, and the next record behind it.
+        let end = (self.buffer.len() + NEXT_TEXT).min(self.buffer.capacity());
+        let from = self.text_end as usize;
+        for at in (from..end.min(from + NEXT)).step_by(LINE) {
+            prefetch_index(&self.buffer, at);
+        }
     }
 
     fn text(&self) -> &[u8] {

@@ -44,6 +44,7 @@ pub use self::lines::{Line, Span};
 pub use self::open::{Added, Incoming};
 pub use self::part::PartId;
 pub use self::shape::{Role, Shape, ShapeId, Shapes};
+pub use self::slab::Guess;
 pub use self::source::{Source, SourceId, Sources};
 pub use self::state::Reason;
 pub use self::table::{Limits, Table};

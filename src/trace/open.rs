@@ -3,16 +3,21 @@
 //! Owns what is remembered of a trace besides its lines: the sources of its parts, and when it was used. When it is
 //! sealed is the table's business.
 
+use prefetch_index::prefetch_index;
 use smallvec::SmallVec;
 
 use super::joined::Joined;
 use super::key::Id;
 use super::lines::{HEADER, Lines, NewLine};
 use super::shape::ShapeId;
+use super::slab::LINE;
 use super::source::{SourceId, Sources};
 
 /// Bytes that a trace costs beyond its records: list node, hash slot, key, and what the allocator rounds up.
 const TRACE_OVERHEAD: usize = 320;
+
+/// Bytes of records that are fetched ahead at the most.
+const MOST_FETCHED: usize = 2048;
 
 /// A record on its way into the table.
 #[derive(Clone, Copy, Debug)]
@@ -176,23 +181,24 @@ impl Trace {
         }
     }
 
-    /// Looks at what stands in each line of the cache of it.
+    /// Has the processor fetch the places where the next record goes.
     #[inline]
-    pub(super) fn look(&self) -> u64 {
-        let records = match &self.records {
-            Records::Joined(joined) => joined.look(),
-            Records::Lines(lines) => lines.len().into(),
-        };
-        let parts = self.parts.last().map_or(0, |part| u64::from(part.total));
-        records ^ parts ^ self.last_seen as u64
+    pub(super) fn fetch(&self) {
+        match &self.records {
+            Records::Joined(joined) => joined.fetch(),
+            Records::Lines(lines) => prefetch_index(lines.buffer(), lines.buffer().len()),
+        }
     }
 
-    /// Looks at the places where the next record goes.
+    /// Has the processor fetch all of its records, if they are few.
     #[inline]
-    pub(super) fn glance(&self) -> u8 {
-        match &self.records {
-            Records::Joined(joined) => joined.glance(),
-            Records::Lines(lines) => lines.buffer().last().copied().unwrap_or_default(),
+    pub(super) fn fetch_whole(&self) {
+        let buffer = match &self.records {
+            Records::Joined(joined) => joined.buffer(),
+            Records::Lines(lines) => lines.buffer(),
+        };
+        for at in (0..buffer.len().min(MOST_FETCHED)).step_by(LINE) {
+            prefetch_index(buffer, at);
         }
     }
 

@@ -1,14 +1,17 @@
 //! The open traces: found by id, and listed in the order of last use.
 //!
 //! Owns where they lie. A trace stays in one place while it is open. The way to it is laid out for many of them, of which
-//! the processor's cache has few: what tells them apart while one is sought lies close together, eight bytes each, and so do
-//! the links of the list. When a trace is moved in the list, and what it is, is the table's business.
+//! the processor's cache has few: what tells them apart while one is sought lies close together (`index`), and so do the links
+//! of the list. What is needed soon can be fetched: then the processor gets it from memory while something else is done. To
+//! fetch is never wrong, and never needed. When a trace is moved in the list, and what it is, is the table's business.
 
+mod index;
 #[cfg(test)]
 mod tests;
 
-use hashbrown::HashTable;
+use prefetch_index::prefetch_index;
 
+use self::index::Index;
 use super::key::{Id, Key};
 use super::open::Trace;
 
@@ -20,7 +23,7 @@ const NONE: u32 = u32::MAX;
 /// See above.
 #[derive(Debug)]
 pub(super) struct Slab {
-    index: HashTable<Entry>,
+    index: Index,
     chunks: Vec<Chunk>,
     /// A bit for each chunk that has a vacant place: new traces take the first, so that the last chunks become empty.
     roomy: Vec<u64>,
@@ -34,13 +37,6 @@ pub(super) struct Slab {
     stamp: u64,
 }
 
-/// The place of a trace of this hash.
-#[derive(Clone, Copy, Debug)]
-struct Entry {
-    hash: u32,
-    at: u32,
-}
-
 #[derive(Debug, Default)]
 struct Chunk {
     nodes: Vec<Node>,
@@ -50,13 +46,19 @@ struct Chunk {
     used: usize,
 }
 
+// Begins with a line of the cache, and with its stamp.
 #[derive(Debug)]
+#[repr(C, align(64))]
 struct Node {
     /// None while it is vacant.
     stamp: u64,
     key: Key,
     trace: Trace,
 }
+
+/// Bytes of a line of the processor's cache.
+pub(super) const LINE: usize = 64;
+const NODE_LINES: usize = size_of::<Node>() / LINE;
 
 /// The stamp of what is vacant.
 const VACANT: u64 = 0;
@@ -77,7 +79,7 @@ pub(super) struct Ticket {
 impl Slab {
     pub(super) fn new() -> Self {
         Self {
-            index: HashTable::new(),
+            index: Index::new(),
             chunks: Vec::new(),
             roomy: Vec::new(),
             allocated: 0,
@@ -96,32 +98,64 @@ impl Slab {
     /// The trace of this id.
     #[inline]
     pub(super) fn find(&mut self, id: Id<'_>) -> Option<(Ticket, &mut Trace)> {
-        let short = short(id.hash());
-        let is =
-            |entry: &Entry| entry.hash == short && self.node(entry.at).is_some_and(|node| node.key.is(id));
-        let at = self.index.find(spread(short), is)?.at;
+        let is = |at: u32| self.node(at).is_some_and(|node| node.key.is(id));
+        let at = self.index.find(id.hash(), is)?;
         self.at(at)
+    }
+
+    /// Has the processor fetch what is needed to find the trace of this hash.
+    #[inline]
+    pub(super) fn fetch_place(&self, hash: u64) {
+        self.index.fetch(hash);
     }
 
     /// Where the trace of this hash may be, without a look at it.
     #[inline]
     pub(super) fn guess(&self, hash: u64) -> Option<Guess> {
-        let short = short(hash);
-        let entry = self.index.find(spread(short), |entry| entry.hash == short)?;
-        Some(Guess(entry.at))
+        self.index.find(hash, |_| true).map(Guess)
     }
 
-    /// Looks at what is needed to find its records.
+    /// Has the processor fetch what is needed to find the records of this trace.
     #[inline]
-    pub(super) fn look(&self, guess: Guess) -> u64 {
-        self.node(guess.0)
-            .map_or(0, |node| node.stamp ^ node.key.hash() ^ node.trace.look())
+    pub(super) fn fetch(&self, guess: Guess) {
+        if let Some(node) = self.node(guess.0) {
+            // Its stamp stands first.
+            let words = std::slice::from_ref(&node.stamp);
+            for line in 0..NODE_LINES {
+                prefetch_index(words, line * (LINE / size_of::<u64>()));
+            }
+        }
     }
 
-    /// Looks at the places where its next record goes.
+    /// Has the processor fetch the places where the next record of this trace goes.
     #[inline]
-    pub(super) fn look_inside(&self, guess: Guess) -> u8 {
-        self.node(guess.0).map_or(0, |node| node.trace.glance())
+    pub(super) fn fetch_records(&self, guess: Guess) {
+        if let Some(node) = self.node(guess.0) {
+            node.trace.fetch();
+        }
+    }
+
+    /// Has the processor fetch what is needed to take a trace out later on: first what leads to all the rest.
+    #[inline]
+    pub(super) fn fetch_ticket(&self, ticket: Ticket) {
+        self.fetch(Guess(ticket.at));
+        if let Some(chunk) = self.chunks.get(ticket.at as usize / CHUNK) {
+            prefetch_index(&chunk.links, ticket.at as usize % CHUNK);
+        }
+    }
+
+    /// And then the rest.
+    #[inline]
+    pub(super) fn fetch_whole(&self, ticket: Ticket) {
+        if let (Some(node), Some(link)) = (self.node(ticket.at), self.link(ticket.at)) {
+            self.index.fetch(node.key.hash());
+            node.trace.fetch_whole();
+            for at in [link.before, link.after] {
+                if let Some(chunk) = self.chunks.get(at as usize / CHUNK) {
+                    prefetch_index(&chunk.links, at as usize % CHUNK);
+                }
+            }
+        }
     }
 
     /// The trace of this ticket, with its id.
@@ -134,13 +168,10 @@ impl Slab {
     /// Gives this id, which is not there, a vacant place at the end of the list.
     #[inline]
     pub(super) fn open(&mut self, id: Id<'_>) -> (Ticket, &mut Trace) {
-        let short = short(id.hash());
         self.stamp += 1;
         let (at, stamp) = (self.place(), self.stamp);
         self.link_last(at);
-        let entry = Entry { hash: short, at };
-        self.index
-            .insert_unique(spread(short), entry, |entry| spread(entry.hash));
+        self.index.insert(id.hash(), at);
         let Some(node) = self.node_mut(at) else {
             unreachable!("a place has just been found");
         };
@@ -169,10 +200,8 @@ impl Slab {
         let at = ticket.at;
         let node = self.node_mut(at).filter(|node| node.stamp == ticket.stamp)?;
         node.stamp = VACANT;
-        let short = short(node.key.hash());
-        if let Ok(entry) = self.index.find_entry(spread(short), |entry| entry.at == at) {
-            entry.remove();
-        }
+        let hash = node.key.hash();
+        self.index.remove(hash, at);
         self.unlink(at);
         self.vacate(at);
         let node = self.node_mut(at)?;
@@ -214,6 +243,12 @@ impl Slab {
     fn node_mut(&mut self, at: u32) -> Option<&mut Node> {
         let chunk = self.chunks.get_mut(at as usize / CHUNK)?;
         chunk.nodes.get_mut(at as usize % CHUNK)
+    }
+
+    #[inline]
+    fn link(&self, at: u32) -> Option<Link> {
+        let chunk = self.chunks.get(at as usize / CHUNK)?;
+        chunk.links.get(at as usize % CHUNK).copied()
     }
 
     #[inline]
@@ -346,16 +381,4 @@ impl Slab {
 
 /// The place of a trace that may be another one.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Guess(u32);
-
-/// What is kept of a hash beside the place.
-#[inline]
-fn short(hash: u64) -> u32 {
-    (hash >> 32) as u32
-}
-
-/// Spread over all bits again: the table looks at both ends.
-#[inline]
-fn spread(short: u32) -> u64 {
-    u64::from(short).wrapping_mul(0x9e37_79b9_7f4a_7c15)
-}
+pub struct Guess(u32);

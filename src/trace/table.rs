@@ -10,8 +10,6 @@
 
 use std::collections::VecDeque;
 
-use smallvec::SmallVec;
-
 use super::closed::Closed;
 use super::key::{Id, Keys};
 use super::lines::HEADER;
@@ -26,8 +24,12 @@ use super::state::Reason;
 /// Traces are moved to the end of the list when they are used later than this part of the idle timeout after the last
 /// time.
 const BEHIND: i64 = 64;
-/// As many open traces are more than the processor's cache holds.
-const SPREAD: usize = 1 << 14;
+/// Open traces of so many bytes are more than the nearer caches of a processor hold.
+const SPREAD: usize = 2 << 20;
+
+/// So many complete traces ahead of the one at hand the processor fetches the next, and, nearer, its records.
+const FETCH_TRACE: usize = 8;
+const FETCH_RECORDS: usize = 4;
 
 /// When traces are sealed. All times in µs.
 #[derive(Clone, Debug)]
@@ -219,25 +221,30 @@ impl<H: Clone> Table<H> {
         Added::Kept
     }
 
-    /// Whether [`Self::look_ahead`] is worth it: there are more open traces than the processor's cache holds.
+    /// Whether it is worth it to fetch what is needed soon: there is more than the processor's nearer caches hold.
     #[inline]
     pub fn is_spread(&self) -> bool {
-        self.open.len() > SPREAD
+        self.bytes > SPREAD
     }
 
-    /// Looks at the traces of the records that come next, so that the processor fetches all of them from memory at the same
-    /// time. One after the other, as [`Self::add`] looks at them, each takes as long as all of them.
-    pub fn look_ahead<'a>(&self, ids: impl Iterator<Item = Id<'a>>) {
-        // In steps, each of them over all ids: what a step looks at is where the one before has found it.
-        let guesses: SmallVec<[Guess; 16]> = ids.filter_map(|id| self.open.guess(id.hash())).collect();
-        let seen = guesses
-            .iter()
-            .fold(0, |seen, guess| seen ^ self.open.look(*guess));
-        std::hint::black_box(seen);
-        let seen = guesses
-            .iter()
-            .fold(0, |seen, guess| seen ^ self.open.look_inside(*guess));
-        std::hint::black_box(seen);
+    /// The processor fetches what is needed to find the trace of a record that comes soon.
+    #[inline]
+    pub fn fetch_place(&self, id: Id<'_>) {
+        self.open.fetch_place(id.hash());
+    }
+
+    /// Where the trace of a record that comes soon may be, without a look at it: the processor fetches it.
+    #[inline]
+    pub fn fetch(&self, id: Id<'_>) -> Option<Guess> {
+        let guess = self.open.guess(id.hash())?;
+        self.open.fetch(guess);
+        Some(guess)
+    }
+
+    /// The processor fetches the records of a trace that it was asked to fetch a while ago.
+    #[inline]
+    pub fn fetch_records(&self, guess: Guess) {
+        self.open.fetch_records(guess);
     }
 
     /// Notes that an open trace is complete.
@@ -262,13 +269,24 @@ impl<H: Clone> Table<H> {
     pub fn settle(&mut self) {
         let mut completed = std::mem::take(&mut self.completed);
         self.newly_completed += completed.len();
-        for (since, ticket) in completed.drain(..) {
+        let is_spread = self.is_spread();
+        for (number, &(since, ticket)) in completed.iter().enumerate() {
+            let room = self.patience.room(since);
+            if is_spread && let Some((_, ahead)) = completed.get(number + FETCH_TRACE) {
+                self.open.fetch_ticket(*ahead);
+            }
+            if is_spread
+                && room > 0
+                && let Some((_, ahead)) = completed.get(number + FETCH_RECORDS)
+            {
+                self.open.fetch_whole(*ahead);
+            }
             // One that was sealed for want of room in the meantime is not there any more.
             let Some((id, trace)) = self.open.get_mut(ticket) else {
                 continue;
             };
             let due = since.saturating_add(self.limits.linger);
-            if self.patience.room(since) == 0 {
+            if room == 0 {
                 self.ready.push_back((since, ticket));
             } else if Lingering::takes(id, trace) {
                 self.bytes -= trace.cost();
@@ -279,6 +297,7 @@ impl<H: Clone> Table<H> {
                 self.put_due(due, ticket);
             }
         }
+        completed.clear();
         self.completed = completed;
     }
 
@@ -303,6 +322,9 @@ impl<H: Clone> Table<H> {
     pub fn next_closed(&mut self, now: i64) -> Option<Closed<'_, H>> {
         self.settle();
         while let Some((since, ticket)) = self.ready.pop_front() {
+            if let Some((_, ahead)) = self.ready.get(FETCH_RECORDS).filter(|_| self.is_spread()) {
+                self.open.fetch_whole(*ahead);
+            }
             if let Some((id, trace)) = self.open.get_mut(ticket) {
                 let due = since.saturating_add(self.limits.linger);
                 if due > now {

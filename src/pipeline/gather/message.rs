@@ -9,7 +9,6 @@ use std::sync::atomic::Ordering;
 
 use forward_protocol::entries::{Compression, Damage, Defect, Entries, Entry, Group, Piece, Time};
 use forward_protocol::frame::{Message, Payload};
-use smallvec::SmallVec;
 
 use super::super::aside::Why;
 use super::super::longest_entry;
@@ -18,7 +17,7 @@ use super::{Gatherer, Settings};
 use crate::hold::Hold;
 use crate::journal::Record;
 use crate::metrics::FlushReason;
-use crate::trace::{Added, Id, Incoming, PartId, ShapeId, Single, Source, SourceId};
+use crate::trace::{Added, Guess, Id, Incoming, PartId, ShapeId, Single, Source, SourceId};
 
 /// Bad entries of a message that go to the dead letter one by one. If there are more, the message goes there as a whole:
 /// a small payload can be made to hold millions of them, and the dead letter must not grow faster than what is received.
@@ -71,8 +70,14 @@ enum Content<'a> {
     },
 }
 
-/// Records that wait until the traces of all of them have been looked at.
-type Ahead<'a> = SmallVec<[Walked<'a>; AHEAD]>;
+/// Records that wait until the processor has fetched their traces: those that were walked last, those of which the traces are
+/// on their way, and those of which the traces' records are.
+#[derive(Default)]
+struct Ahead<'a> {
+    walked: Vec<Walked<'a>>,
+    fetching: Vec<Walked<'a>>,
+    fetched: Vec<Walked<'a>>,
+}
 
 /// A record that was walked.
 struct Walked<'a> {
@@ -84,6 +89,8 @@ struct Walked<'a> {
     group: Option<Group<'a>>,
     /// Its number in its part.
     number: u32,
+    /// Where its trace may be.
+    guess: Option<Guess>,
 }
 
 /// What was met while the entries of a message were walked.
@@ -238,7 +245,7 @@ impl Gatherer {
         let first = *position;
         let mut records = 0;
         // One by one costs less as long as the cache holds all traces.
-        let mut ahead = self.table.is_spread().then(Ahead::new);
+        let mut ahead = self.table.is_spread().then(Ahead::default);
         loop {
             let mut look = Look::new(&self.shapes, &self.settings.complete);
             let Some(next) = walk.next_with(&mut look) else {
@@ -260,14 +267,18 @@ impl Gatherer {
                         id,
                         group,
                         number,
+                        guess: None,
                     };
                     let Some(ahead) = &mut ahead else {
                         let metadata = metadata(walked.entry.metadata, group, &mut scratch);
                         self.add(&walked, metadata, origin, tally);
                         continue;
                     };
-                    ahead.push(walked);
-                    if ahead.len() == AHEAD {
+                    if let Some(id) = walked.id {
+                        self.table.fetch_place(id);
+                    }
+                    ahead.walked.push(walked);
+                    if ahead.walked.len() == AHEAD {
                         self.add_all(ahead, &mut scratch, origin, tally);
                     }
                 }
@@ -286,7 +297,10 @@ impl Gatherer {
             }
         }
         if let Some(ahead) = &mut ahead {
-            self.add_all(ahead, &mut scratch, origin, tally);
+            // Each time those that were walked come a step nearer.
+            for _ in 0..3 {
+                self.add_all(ahead, &mut scratch, origin, tally);
+            }
         }
         *entries = walk;
         *position = first.wrapping_add(records);
@@ -297,7 +311,7 @@ impl Gatherer {
         ControlFlow::Continue(())
     }
 
-    /// Adds the records that were walked ahead, and empties them.
+    /// Adds the records of which everything is fetched, and has the next fetched.
     #[inline(never)]
     fn add_all(
         &mut self,
@@ -306,12 +320,19 @@ impl Gatherer {
         origin: Origin<'_>,
         tally: &mut Tally,
     ) {
-        self.table.look_ahead(ahead.iter().filter_map(|walked| walked.id));
-        for walked in ahead.iter() {
+        for walked in &mut ahead.walked {
+            walked.guess = walked.id.and_then(|id| self.table.fetch(id));
+        }
+        for guess in ahead.fetching.iter().filter_map(|walked| walked.guess) {
+            self.table.fetch_records(guess);
+        }
+        for walked in &ahead.fetched {
             let metadata = metadata(walked.entry.metadata, walked.group, scratch);
             self.add(walked, metadata, origin, tally);
         }
-        ahead.clear();
+        ahead.fetched.clear();
+        std::mem::swap(&mut ahead.fetching, &mut ahead.fetched);
+        std::mem::swap(&mut ahead.walked, &mut ahead.fetching);
     }
 
     /// Adds a record that was walked to its trace, or makes a document of it.
