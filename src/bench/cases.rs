@@ -43,6 +43,11 @@ pub(super) fn all(records: u64) -> Vec<Case> {
         records,
         ..Load::default()
     };
+    let many = Load {
+        connections: 1000,
+        open: records,
+        ..load
+    };
     let case = |name, about, load: Load| Case {
         name,
         about,
@@ -125,13 +130,22 @@ pub(super) fn all(records: u64) -> Vec<Case> {
             arguments: &["--memory-limit", "4GiB"],
             ..case(
                 "many",
-                "packed, 1,000 connections, as many traces open as there are",
+                "packed, 1,000 connections, as many traces open as there are records elsewhere",
+                Load {
+                    records: records * 20,
+                    ..many.clone()
+                },
+            )
+        },
+        Case {
+            arguments: &["--memory-limit", "4GiB"],
+            ..case(
+                "many-once",
+                "the same, from a start to when all are open once, in small chunks",
                 Load {
                     records: records * 5,
-                    connections: 1000,
-                    open: records,
                     chunk_records: 250,
-                    ..load.clone()
+                    ..many
                 },
             )
         },
