@@ -156,6 +156,12 @@ impl<'a> Entries<'a> {
         self.at
     }
 
+    /// Bytes that are not walked yet.
+    #[inline]
+    pub fn rest(&self) -> usize {
+        self.buf.len().saturating_sub(self.at)
+    }
+
     /// The group in which the entry stands that was given last.
     #[inline]
     pub fn group(&self) -> Option<Group<'a>> {

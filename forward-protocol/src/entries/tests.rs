@@ -121,6 +121,16 @@ fn both_kinds_of_entry_mix() {
 }
 
 #[test]
+fn what_is_not_walked_is_left() {
+    let bytes = hex(&"92 01 R 92 02 R".replace('R', REC));
+    let mut entries = Entries::new(&bytes, 100);
+    for left in [bytes.len(), bytes.len() / 2, 0] {
+        assert_eq!(entries.rest(), left);
+        assert_eq!(entries.next().is_some(), left > 0);
+    }
+}
+
+#[test]
 fn bad_entries_do_not_spoil_their_neighbours() {
     let one = Time::At(1_000_000_000);
     assert_eq!(

@@ -26,8 +26,10 @@ const BAD_ENTRIES: u32 = 16;
 /// letter as a whole.
 const HOPELESS: u32 = 10_000;
 
-/// So many records are walked before the first is added, while there are more open traces than the cache holds.
+/// So many records go together from step to step, while there are more open traces than the cache holds.
 const AHEAD: usize = 16;
+/// Bytes of records that are not worth it.
+const FEW: usize = 4 << 10;
 
 /// A message of a journal record.
 #[derive(Clone, Copy)]
@@ -72,11 +74,21 @@ enum Content<'a> {
 
 /// Records that wait until the processor has fetched their traces: those that were walked last, those of which the traces are
 /// on their way, and those of which the traces' records are.
-#[derive(Default)]
 struct Ahead<'a> {
     walked: Vec<Walked<'a>>,
     fetching: Vec<Walked<'a>>,
     fetched: Vec<Walked<'a>>,
+}
+
+impl Ahead<'_> {
+    fn new() -> Self {
+        let [walked, fetching, fetched] = [(); 3].map(|()| Vec::with_capacity(AHEAD));
+        Self {
+            walked,
+            fetching,
+            fetched,
+        }
+    }
 }
 
 /// A record that was walked.
@@ -244,8 +256,9 @@ impl Gatherer {
         let mut scratch = Vec::new();
         let first = *position;
         let mut records = 0;
-        // One by one costs less as long as the cache holds all traces.
-        let mut ahead = self.table.is_spread().then(Ahead::default);
+        // At once costs less as long as the cache holds all traces, or where few records come together.
+        let apart = self.table.is_spread() && walk.rest() >= FEW;
+        let mut ahead = apart.then(Ahead::new);
         loop {
             let mut look = Look::new(&self.shapes, &self.settings.complete);
             let Some(next) = walk.next_with(&mut look) else {
