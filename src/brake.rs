@@ -1,9 +1,9 @@
 //! The brake: a client waits a moment before its chunk goes on while gathering is busy with what came before.
 //!
-//! Owns when it is on. Without it intake, which costs less than gathering, would run ahead of it: memory would fill, and
-//! everything would be read when the processor's cache has lost it. It is on only while gathering works as fast as it
-//! can. When it waits for an output, or reads from the journal, nobody is held up: then the journal takes what comes,
-//! and acks stay fast. Does not know what waits.
+//! Owns when it is on, and in which order clients go on. Without it intake, which costs less than gathering, would run
+//! ahead of it: memory would fill, and everything would be read when the processor's cache has lost it. It is on only
+//! while gathering works as fast as it can. When it waits for an output, or reads from the journal, nobody is held up:
+//! then the journal takes what comes, and acks stay fast. Does not know what waits.
 
 use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
 use std::time::Duration;
