@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream, UdpSocket, UnixListener};
+use tokio::net::{TcpListener, TcpSocket, TcpStream, UdpSocket, UnixListener, UnixSocket};
 use tokio::time::timeout;
 
 use super::connection::{End, serve, shown};
@@ -20,6 +20,11 @@ use crate::metrics::{Metrics, Refused};
 
 /// Pause after a failed accept (for example: too many open files), so that the loop does not spin.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// Connections that may wait to be accepted: as many as come back together when a balancer or a network does. The usual 128
+/// are fewer than that, and who finds no place tries again after a second or is refused. The system may cut it
+/// (`net.core.somaxconn`).
+const BACKLOG: u32 = 4096;
 
 /// A listener that is bound and not served yet.
 #[derive(Debug)]
@@ -66,7 +71,7 @@ pub async fn bind(listen: &Listen, unix_mode: u32, udp_heartbeat: bool) -> Resul
     };
     match listen {
         Listen::Tcp(address) => {
-            let listener = TcpListener::bind(address).await.map_err(failed)?;
+            let listener = listen_on(*address).map_err(failed)?;
             let address = listener.local_addr().map_err(failed)?;
             let udp = match UdpSocket::bind(address).await {
                 _ if !udp_heartbeat => None,
@@ -84,7 +89,9 @@ pub async fn bind(listen: &Listen, unix_mode: u32, udp_heartbeat: bool) -> Resul
         }
         Listen::Unix(path) => {
             remove_stale(path).await.map_err(failed)?;
-            let listener = UnixListener::bind(path).map_err(failed)?;
+            let socket = UnixSocket::new_stream().map_err(failed)?;
+            socket.bind(path).map_err(failed)?;
+            let listener = socket.listen(BACKLOG).map_err(failed)?;
             let mode = std::os::unix::fs::PermissionsExt::from_mode(unix_mode);
             std::fs::set_permissions(path, mode).map_err(failed)?;
             Ok(Bound {
@@ -93,6 +100,17 @@ pub async fn bind(listen: &Listen, unix_mode: u32, udp_heartbeat: bool) -> Resul
             })
         }
     }
+}
+
+fn listen_on(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = match address {
+        SocketAddr::V4(_) => TcpSocket::new_v4()?,
+        SocketAddr::V6(_) => TcpSocket::new_v6()?,
+    };
+    // A restart does not wait for connections of the last life to be forgotten.
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    socket.listen(BACKLOG)
 }
 
 /// A socket file that nobody listens on is in the way of the next start.
@@ -291,5 +309,38 @@ impl Drop for Place {
             }
         }
         self.metrics.input_connections.dec();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn many_that_connect_at_once_find_a_place() {
+        const MANY: usize = 300;
+        let most = std::fs::read_to_string("/proc/sys/net/core/somaxconn").unwrap_or_default();
+        if most.trim().parse().is_ok_and(|most: usize| most < MANY) {
+            println!("SKIPPED: net.core.somaxconn is {}", most.trim());
+            return;
+        }
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("socket");
+        let tcp = Listen::Tcp(SocketAddr::from(([127, 0, 0, 1], 0)));
+        let tcp = bind(&tcp, 0o600, false).await.unwrap();
+        let _unix = bind(&Listen::Unix(path.clone()), 0o600, false).await.unwrap();
+        // Nobody accepts.
+        let mut there = Vec::new();
+        for _ in 0..MANY {
+            let second = Duration::from_secs(1);
+            let connecting = timeout(second, TcpStream::connect(&tcp.address));
+            there.push(connecting.await.expect("a place").unwrap());
+        }
+        let mut local = Vec::new();
+        for _ in 0..MANY {
+            let connecting = timeout(Duration::from_secs(1), tokio::net::UnixStream::connect(&path));
+            local.push(connecting.await.expect("a place").unwrap());
+        }
+        assert_eq!(there.len() + local.len(), 2 * MANY);
     }
 }
