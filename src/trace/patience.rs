@@ -4,7 +4,8 @@
 //! from there when they are sealed, which is a third of all the work that they make. A straggler that comes when its trace
 //! is sealed already costs a read and a second write in the outputs, as much as some dozens of waiting traces. Mostly there
 //! are no stragglers: so little may wait, until some of those that were sealed early turn out to have been missed; and
-//! nothing at all while more come than that little, and no stragglers for those that wait.
+//! nothing at all while more come than that little, and no stragglers for those that wait. In the beginning, when nothing is
+//! known of stragglers, less than that little.
 //! When traces are due, and that sealing early loses nothing, is not decided here.
 
 use std::collections::{HashSet, VecDeque};
@@ -16,6 +17,10 @@ use super::key::Hashed;
 const LEAST: usize = 4 << 20;
 /// After so many traces that were sealed early it is looked how many stragglers came in time.
 const LOOK: u32 = 1 << 13;
+/// Bytes that may wait in the beginning, and the first look comes after so many: nothing is known of stragglers yet, and
+/// whatever waits then takes memory that was never touched before, which is the dearest there is.
+const FIRST: usize = 512 << 10;
+const FIRST_LOOK: u32 = 1 << 10;
 /// One in so many of the traces that are sealed early is watched.
 const SAMPLE: u64 = 64;
 /// Traces that are watched at the most.
@@ -36,6 +41,8 @@ pub(super) struct Patience {
     least: usize,
     most: usize,
     room: usize,
+    /// It has not been looked yet who comes.
+    first: bool,
     /// Hashes of traces that were sealed early, and when they would have been, in that order.
     watched: VecDeque<(i64, u64)>,
     /// Those of them that nobody has missed yet.
@@ -60,7 +67,8 @@ impl Patience {
         Self {
             least,
             most,
-            room: least,
+            room: FIRST.min(least),
+            first: true,
             watched: VecDeque::new(),
             hashes: HashSet::default(),
             begun: 0,
@@ -94,7 +102,8 @@ impl Patience {
             }
         } else {
             self.early += 1;
-            if self.early == LOOK {
+            let enough = if self.first { FIRST_LOOK } else { LOOK };
+            if self.early >= enough {
                 self.look_who_came(now);
             }
         }
@@ -109,17 +118,20 @@ impl Patience {
         self.in_time += 1;
     }
 
-    /// If hardly anybody came for those that waited, nothing waits from now on. Not soon after some were missed: stragglers may
-    /// come a second later, when that many have been sealed again and again.
+    /// If hardly anybody came for those that waited, nothing waits from now on; otherwise no less than usual. Not soon after
+    /// some were missed: stragglers may come a second later, when that many have been sealed again and again.
     #[cold]
     fn look_who_came(&mut self, now: i64) {
         let nobody = self.in_time.saturating_mul(CHEAP) < self.early;
         let missed =
             (0..FORGET).contains(&(now - self.needed)) || self.missed.saturating_mul(CHEAP) > self.begun;
-        if nobody && !missed && self.room == self.least {
+        if nobody && !missed && self.room <= self.least {
             self.room = 0;
             (self.sealed, self.since) = (0, now);
+        } else {
+            self.room = self.room.max(self.least);
         }
+        self.first = false;
         (self.early, self.in_time) = (0, 0);
     }
 
@@ -199,9 +211,9 @@ mod tests {
     #[test]
     fn more_may_wait_while_some_are_missed() {
         let mut patience = Patience::new(100 << 20);
-        assert_eq!(patience.room(0), LEAST);
-        seal(&mut patience, 1, 8000, None);
-        assert_eq!(patience.room(1), LEAST, "nobody came, of few");
+        assert_eq!(patience.room(0), FIRST);
+        seal(&mut patience, 1, 1000, None);
+        assert_eq!(patience.room(1), FIRST, "nobody came, of few");
         seal(&mut patience, 2 * SECOND, 100_000, Some(500));
         assert!(patience.room(2 * SECOND) <= LEAST, "one in five hundred is cheap");
         seal(&mut patience, 4 * SECOND, 20_000, Some(20));
@@ -242,7 +254,10 @@ mod tests {
     fn nothing_waits_while_nobody_comes_and_there_is_too_much_of_it() {
         let mut patience = Patience::new(100 << 20);
         // One in a hundred comes in time.
+        (0..FIRST_LOOK / 100).for_each(|_| patience.came_in_time());
+        seal(&mut patience, 1, u64::from(FIRST_LOOK), None);
         for _ in 0..10 {
+            assert_eq!(patience.room(SECOND), LEAST);
             (0..LOOK / 100).for_each(|_| patience.came_in_time());
             seal(&mut patience, SECOND, u64::from(LOOK), None);
         }
@@ -272,6 +287,22 @@ mod tests {
         assert!(patience.room(1002 * SECOND) >= LEAST);
         seal(&mut patience, 1003 * SECOND, 20_000, Some(20));
         assert!(patience.room(1003 * SECOND) > LEAST);
+    }
+
+    #[test]
+    fn that_nobody_comes_shows_soon_in_the_beginning() {
+        let mut patience = Patience::new(100 << 20);
+        seal(&mut patience, 1, u64::from(FIRST_LOOK) - 1, None);
+        assert_eq!(patience.room(1), FIRST);
+        seal(&mut patience, 2, 1, None);
+        assert_eq!(patience.room(2), 0);
+        // Later a first look is one as all others.
+        seal(&mut patience, 10 * SECOND, 1, None);
+        assert_eq!(patience.room(10 * SECOND), LEAST, "few came since");
+        seal(&mut patience, 11 * SECOND, u64::from(LOOK) - 1, None);
+        assert_eq!(patience.room(11 * SECOND), LEAST);
+        seal(&mut patience, 12 * SECOND, 1, None);
+        assert_eq!(patience.room(12 * SECOND), 0);
     }
 
     #[test]

@@ -365,21 +365,28 @@ fn as_many_wait_for_stragglers_as_is_worth_it() {
         assert_eq!(f.table.take_hurried(), closed.len());
         closed.len()
     };
-    assert_eq!(open(&mut f, 1, 2000), 0);
-    assert!(open(&mut f, 2, 9000) > 5000);
+    assert_eq!(open(&mut f, 1, 300), 0);
+    assert!(open(&mut f, 2, 900) > 500, "nothing is known of stragglers yet");
+    // Some of those that wait get one, and wait for more among the open ones.
+    let again = 9;
+    for n in (0..900).rev().step_by(50).take(again) {
+        assert_eq!(f.add_text(2, &format!("2-{n}"), 1, false, 10), Added::Kept);
+    }
+    assert!(open(&mut f, 3, 3000) < 600, "so more may wait");
+    assert!(open(&mut f, 4, 7000) > 5000);
     let before = f.table.bytes();
     assert!((3 << 20..5 << 20).contains(&before), "{before}");
     // Nobody comes for so many.
     let waiting = f.table.len();
-    assert_eq!(open(&mut f, 3, 9000), waiting + 9000);
-    assert_eq!(f.table.len(), 0, "nothing waits any more");
+    assert_eq!(open(&mut f, 5, 9000), waiting - again + 9000);
+    assert_eq!(f.table.len(), again, "no other waits any more");
     // Stragglers of those that were sealed: what they find missing is waited for from then on.
     for n in 0..9000 {
-        assert_eq!(f.add_text(4, &format!("3-{n}"), 1, false, 10), Added::Kept);
+        assert_eq!(f.add_text(6, &format!("5-{n}"), 1, false, 10), Added::Kept);
     }
-    open(&mut f, 5, 20_000);
+    open(&mut f, 7, 20_000);
     assert!(f.table.bytes() > before, "{}", f.table.bytes());
-    let late = f.closed(5 + 11 * SECOND);
+    let late = f.closed(7 + 11 * SECOND);
     assert!(late.iter().all(|(_, reason, _)| *reason == Reason::Completed));
     assert_eq!(f.table.take_hurried(), 0, "those were due");
     f.closed(100 * SECOND);
@@ -412,14 +419,14 @@ fn those_that_nobody_waits_for_are_sealed_from_where_they_were_open() {
         (15_000, 0, 15_000)
     );
     // One that comes again waits: few do.
-    assert_eq!(f.add(60 * SECOND, "14999", 1, false), Added::Kept);
-    assert_eq!(f.add(60 * SECOND, "14999", 1, true), Added::Kept);
+    assert_eq!(f.add(360 * SECOND, "14999", 1, false), Added::Kept);
+    assert_eq!(f.add(360 * SECOND, "14999", 1, true), Added::Kept);
     // That they are few shows with the first.
-    assert_eq!(f.closed(60 * SECOND), [("14999".into(), Reason::Completed, 2)]);
-    assert_eq!(f.add(61 * SECOND, "few", 1, false), Added::Kept);
-    assert_eq!(f.add(61 * SECOND, "few", 1, true), Added::Kept);
-    assert_eq!(f.closed(70 * SECOND), []);
-    assert_eq!(f.closed(71 * SECOND), [("few".into(), Reason::Completed, 2)]);
+    assert_eq!(f.closed(360 * SECOND), [("14999".into(), Reason::Completed, 2)]);
+    assert_eq!(f.add(361 * SECOND, "few", 1, false), Added::Kept);
+    assert_eq!(f.add(361 * SECOND, "few", 1, true), Added::Kept);
+    assert_eq!(f.closed(370 * SECOND), []);
+    assert_eq!(f.closed(371 * SECOND), [("few".into(), Reason::Completed, 2)]);
     f.is_even();
 }
 
