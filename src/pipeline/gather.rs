@@ -188,6 +188,15 @@ impl Gatherer {
     /// Seals what is due, though not everything at once: clients wait in the meantime, what they send then is due at once
     /// again, and so on. Says whether all was sealed.
     fn seal_due(&mut self, now: i64) -> bool {
+        let mut completed = 0;
+        let all = self.seal_some(now, &mut completed);
+        // Once for all: each count would wait until what was rendered before has reached the cache.
+        self.metrics.traces_flushed[FlushReason::Completed].inc_by(completed);
+        all
+    }
+
+    /// The same; adds those that were complete to `completed` instead of counting them.
+    fn seal_some(&mut self, now: i64, completed: &mut u64) -> bool {
         let mut left = SEALED_AT_ONCE.max(2 * self.table.take_completed());
         while left > 0 || self.table.is_too_full() {
             left = left.saturating_sub(1);
@@ -198,7 +207,11 @@ impl Gatherer {
             let reason = closed.reason;
             self.outbox.trace(&self.settings.names, &self.shapes, closed, now);
             let flushed = match reason {
-                Reason::Completed => FlushReason::Completed,
+                Reason::Completed => {
+                    *completed += 1;
+                    self.hand_over_if_full();
+                    continue;
+                }
                 Reason::Idle => FlushReason::Idle,
                 Reason::MaxAge => FlushReason::MaxAge,
                 Reason::Shutdown => FlushReason::Shutdown,
@@ -216,6 +229,10 @@ impl Gatherer {
         if reason == Reason::Evicted {
             self.metrics.traces_evicted.inc();
         }
+        self.hand_over_if_full();
+    }
+
+    fn hand_over_if_full(&mut self) {
         if self.outbox.is_full() {
             self.hand_over();
         }

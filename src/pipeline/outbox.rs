@@ -17,6 +17,8 @@ use crate::trace::{Closed, Extent, Names, PartId, Renderer, Scratch, Shapes, Sin
 
 /// Documents are handed on when they take this many bytes...
 const BATCH_BYTES: usize = 1 << 20;
+/// So many bytes behind what is rendered are made this thread's own at a time, when less than a quarter of them is left.
+const OWN: usize = 8 << 10;
 /// ... or when the oldest of them has waited for so long (µs): few large batches cost less than many small ones.
 const BATCH_AGE: i64 = 50_000;
 /// What a document takes besides its text.
@@ -32,6 +34,8 @@ pub(super) struct Outbox {
     renderer: Renderer,
     scratch: Scratch,
     text: Vec<u8>,
+    /// Up to here the memory of `text` is this thread's own.
+    owned: usize,
     /// The ids of the documents in it.
     ids: String,
     rows: Vec<Row>,
@@ -60,6 +64,7 @@ impl Outbox {
             renderer: Renderer::default(),
             scratch: Scratch::default(),
             text: Vec::new(),
+            owned: 0,
             ids: String::new(),
             rows: Vec::new(),
             lines: 0,
@@ -98,11 +103,13 @@ impl Outbox {
         self.claims.clear();
         self.batch += 1;
         self.text.clear();
+        self.owned = 0;
         self.since = None;
     }
 
     /// Renders a trace.
     pub(super) fn trace(&mut self, names: &Names, shapes: &Shapes, mut closed: Closed<'_, Hold>, now: i64) {
+        self.own_ahead();
         let (start, id) = (self.text.len(), self.ids.len());
         push_document_id(&mut self.ids, closed.key());
         let name = self.ids.get(id..).unwrap_or_default();
@@ -128,6 +135,7 @@ impl Outbox {
         number: u32,
         hold: &Hold,
     ) {
+        self.own_ahead();
         let (start, id) = (self.text.len(), self.ids.len());
         part.push_document_id(&mut self.ids, number);
         let name = self.ids.get(id..).unwrap_or_default();
@@ -136,6 +144,20 @@ impl Outbox {
         self.push(start, id, false, extent);
         if self.claims.last().is_none_or(|last| !last.is_same(hold)) {
             self.claims.push(hold.clone());
+        }
+    }
+
+    /// Writes over the memory in which the next documents will stand. Mostly it was read by another thread last, which sent what
+    /// stood there, so that its lines have to come from the cache of another core: here many of them at once, while the small
+    /// writes of a document would wait for one after the other.
+    #[inline]
+    fn own_ahead(&mut self) {
+        let length = self.text.len();
+        let until = length + OWN;
+        if self.owned < length + OWN / 4 && until <= self.text.capacity() {
+            self.text.resize(until, 0);
+            self.text.truncate(length);
+            self.owned = until;
         }
     }
 
@@ -158,6 +180,7 @@ impl Outbox {
         if self.is_empty() {
             return;
         }
+        self.owned = 0;
         // A buffer that is full goes as it is; of one that is not a copy goes, so that none is kept for little.
         let bytes = if self.is_full() {
             let next = Vec::with_capacity(BATCH_BYTES + BATCH_BYTES / 16);

@@ -65,16 +65,15 @@ impl<'a> Writer<'a> {
     pub(crate) fn part(&mut self, part: &PartState) {
         let received = part.received.wrapping_sub(self.last_received);
         self.last_received = part.received;
-        let mut bytes = [0; MOST_AT_ONCE];
-        // An id and two numbers have room.
-        if let Some(place) = bytes.first_chunk_mut() {
-            *place = part.id.0;
-        }
-        let mut at = part.id.0.len();
-        put_number(&mut bytes, &mut at, zigzag(received));
-        put_number(&mut bytes, &mut at, u64::from(part.total));
-        self.out.extend_from_slice(&bytes);
-        self.out.truncate(self.out.len() - MOST_AT_ONCE + at);
+        in_place(self.out, |bytes, at| {
+            // An id and two numbers have room.
+            if let Some(place) = bytes.first_chunk_mut() {
+                *place = part.id.0;
+            }
+            *at = part.id.0.len();
+            put_number(bytes, at, zigzag(received));
+            put_number(bytes, at, u64::from(part.total));
+        });
     }
 
     /// Begins the lines; `times` are all of them, to choose the unit.
@@ -213,13 +212,24 @@ fn put(out: &mut Vec<u8>, mut value: u64) {
 /// Several numbers at once: one look at the room in `out` is enough for all of them.
 #[inline]
 fn put_all<const N: usize>(out: &mut Vec<u8>, numbers: [u64; N]) {
-    let mut bytes = [0; MOST_AT_ONCE];
+    in_place(out, |bytes, at| {
+        for number in numbers {
+            put_number(bytes, at, number);
+        }
+    });
+}
+
+/// Writes at the end of `out`, and counts how much. There and not beside it: what was written byte by byte and is copied at once
+/// has to wait until all that was written before has reached the cache.
+#[inline]
+fn in_place(out: &mut Vec<u8>, write: impl FnOnce(&mut [u8; MOST_AT_ONCE], &mut usize)) {
+    let start = out.len();
+    out.extend_from_slice(&[0; MOST_AT_ONCE]);
     let mut at = 0;
-    for number in numbers {
-        put_number(&mut bytes, &mut at, number);
+    if let Some(room) = out.get_mut(start..).and_then(<[u8]>::first_chunk_mut) {
+        write(room, &mut at);
     }
-    out.extend_from_slice(&bytes);
-    out.truncate(out.len() - MOST_AT_ONCE + at);
+    out.truncate(start + at);
 }
 
 #[inline]
