@@ -1,0 +1,160 @@
+//! Values of every kind: rules, addresses, lists, index names, durations, sizes.
+
+use std::time::Duration;
+
+use super::*;
+
+#[test]
+fn rules_of_every_kind() {
+    let text = "[trace]\ncomplete = [{ contains = \"done\" }, { field = \"level\", equals = \"end\" }, { matches = \"^(?i)bye\\\\d\" }]\n";
+    let rules = load_from(text, &[], &[]).unwrap().config.trace.complete;
+    assert!(rules[0].test.passes(b"all done.") && !rules[0].test.passes(b"don"));
+    assert!(rules[1].test.passes(b"end") && !rules[1].test.passes(b"ends"));
+    assert_eq!(rules[1].field.as_deref(), Some("level"));
+    assert!(rules[2].test.passes(b"BYE7 \xff") && !rules[2].test.passes(b"a bye7"));
+    let rules = load_from(
+        "",
+        &[("WINDROW_TRACE_COMPLETE", "[{ field = \"a\", equals = \"b,c\" }]")],
+        &[],
+    )
+    .unwrap();
+    assert!(rules.config.trace.complete[0].test.passes(b"b,c"));
+    assert!(
+        load_from("[trace]\ncomplete = []\n", &[], &[])
+            .unwrap()
+            .config
+            .trace
+            .complete
+            .is_empty()
+    );
+    let list = mistakes(
+        "[trace]\ncomplete = [{ matches = \"(\" }, { equals = \"a\", contains = \"b\" }]\n",
+        &[],
+        &[],
+    );
+    assert!(
+        list[0].contains("element 1: matches: error: unclosed group"),
+        "{list:?}"
+    );
+}
+
+#[test]
+fn addresses_in_every_form() {
+    let parse = |text: &str| text.parse::<Listen>();
+    assert_eq!(parse(":0").unwrap().to_string(), "0.0.0.0:0");
+    assert_eq!(parse("localhost:1").unwrap().to_string(), "127.0.0.1:1");
+    assert_eq!(parse("[::1]:24224").unwrap().to_string(), "[::1]:24224");
+    assert_eq!(
+        parse("unix:/run/w.sock").unwrap(),
+        Listen::Unix("/run/w.sock".into())
+    );
+    assert!(parse("unix:").is_err() && parse("127.0.0.1").is_err() && parse("127.0.0.1:x").is_err());
+    assert_eq!(
+        load_from("[admin]\nlisten = \"none\"\n", &[], &[])
+            .unwrap()
+            .config
+            .admin
+            .listen,
+        None
+    );
+    // An IPv6 address in brackets is not taken for a TOML array.
+    let loaded = load_from("", &[("WINDROW_LISTEN", "[::1]:5,:6")], &[]).unwrap();
+    assert_eq!(
+        loaded.config.forward.listen,
+        [parse("[::1]:5").unwrap(), parse(":6").unwrap()]
+    );
+    let loaded = load_from("", &[("WINDROW_LISTEN", "[2001:db8::1]:5")], &[]).unwrap();
+    assert_eq!(loaded.config.forward.listen, [parse("[2001:db8::1]:5").unwrap()]);
+}
+
+#[test]
+fn repeated_flags_add_up_and_commas_stay_in_passwords() {
+    let flags = [
+        ("forward.users", "ann:a,b"),
+        ("forward.users", "bob:[x"),
+        ("output", "stdout"),
+        ("output", "sqlite"),
+    ];
+    let config = load_from("", &[], &flags).unwrap().config;
+    assert_eq!(config.forward.users[0].password.expose(), "a,b");
+    assert_eq!(config.forward.users[1].password.expose(), "[x");
+    assert_eq!(config.outputs, [OutputKind::Stdout, OutputKind::Sqlite]);
+    let list = mistakes("", &[], &[("output", "stdout"), ("output", "stdout")]);
+    assert!(list[0].contains("stdout stands there twice"), "{list:?}");
+}
+
+#[test]
+fn index_names_are_checked() {
+    for (index, what) in [
+        ("Requests-%Y", "capital letters"),
+        ("a-%H", "shorter than a day"),
+        ("a-%Q", "unknown field %Q"),
+        ("a b", "' ' is not allowed"),
+        ("_a", "must not begin"),
+        ("a%", "a % at the end"),
+    ] {
+        let list = mistakes("", &[], &[("elasticsearch.index", index)]);
+        assert!(list[0].contains(what), "{index}: {list:?}");
+    }
+    for index in ["requests", "requests-%Y.%m.%d", "logs-%G.%V"] {
+        load_from("", &[], &[("elasticsearch.index", index)]).unwrap();
+    }
+}
+
+#[test]
+fn durations_and_sizes_are_read_and_written() {
+    for (text, millis) in [
+        ("30s", 30_000),
+        ("500ms", 500),
+        ("1h30m", 5_400_000),
+        ("1.5s", 1_500),
+        ("0", 0),
+        ("7d", 604_800_000),
+        ("2 min", 120_000),
+    ] {
+        assert_eq!(parse_duration(text), Ok(Duration::from_millis(millis)), "{text}");
+    }
+    for (text, bytes) in [
+        ("64MiB", 64 << 20),
+        ("10GB", 10_000_000_000),
+        ("1.5KiB", 1536),
+        ("512", 512),
+        ("1 TiB", 1 << 40),
+    ] {
+        assert_eq!(parse_size(text), Ok(bytes), "{text}");
+    }
+    for text in [
+        "",
+        "s",
+        "30",
+        "30x",
+        "-1s",
+        "1..5s",
+        "1e3s",
+        "99999999999999d",
+        ".5s",
+    ] {
+        assert!(parse_duration(text).is_err(), "{text}");
+    }
+    for text in ["", "MiB", "64M", "1.5", "-1", "99999999TiB", "1MiB2"] {
+        assert!(parse_size(text).is_err(), "{text}");
+    }
+}
+
+proptest::proptest! {
+    #[test]
+    fn what_is_written_is_read_back(nanos: u64, bytes: u64) {
+        let duration = Duration::from_nanos(nanos);
+        proptest::prop_assert_eq!(parse_duration(&format_duration(duration)), Ok(duration));
+        proptest::prop_assert_eq!(parse_size(&format_size(bytes)), Ok(bytes));
+    }
+
+    #[test]
+    fn no_text_makes_a_reader_panic(text in "\\PC{0,40}") {
+        let _ = (parse_duration(&text), parse_size(&text), text.parse::<Listen>(), text.parse::<Cidr>());
+        for key in KEYS {
+            let _ = key.kind.apply(&Raw::Text(text.clone()), &mut draft::Draft::blank());
+        }
+        let _ = load_from(&text, &[("WINDROW_USER", &text), ("WINDROW_TRACE_COMPLETE", &text)], &[]);
+    }
+}
