@@ -3,9 +3,10 @@
 //!
 //! Owns them for as long as one of them is not confirmed; the bytes that they count against the budget of documents under
 //! way; and the claims on the journal records that they were made of, which are given back together: one for each record
-//! instead of one for each part of each document. A document of it alone is `sealed`, what is noted of each `row`. Knows
-//! nothing of what the documents say.
+//! instead of one for each part of each document. A document of it alone is `sealed`, what is known of each `row`,
+//! what becomes of them `fate`. Knows nothing of what the documents say.
 
+mod fate;
 mod row;
 mod sealed;
 
@@ -14,7 +15,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
 
-use self::row::Settled;
+use self::fate::{Fates, Settled};
 pub use self::row::{Place, Row};
 pub use self::sealed::Sealed;
 use super::{Account, OutputId};
@@ -36,6 +37,7 @@ struct Text {
     /// The ids of all documents, one behind the other.
     ids: String,
     rows: Vec<Row>,
+    fates: Fates,
     claims: Mutex<Vec<Hold>>,
     /// Documents that are not confirmed.
     left: AtomicUsize,
@@ -52,7 +54,11 @@ pub struct Charge {
 
 impl Batch {
     /// `framed`: what an output wants stands before each document in `bytes`, see [`super::Framing`]. `ids`: their ids.
-    /// `claims`: on the journal records that they were made of.
+    /// `claims`: on the journal records that they were made of. `outputs` (1 to 8) have to confirm each of them.
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "made in one place, of what was collected there"
+    )]
     pub fn new(
         bytes: Bytes,
         framed: bool,
@@ -61,6 +67,7 @@ impl Batch {
         claims: Vec<Hold>,
         charge: Charge,
         account: &Arc<Account>,
+        outputs: u8,
     ) -> Self {
         let (mut lines, mut between) = (0, (i64::MAX, i64::MIN));
         for row in &rows {
@@ -75,6 +82,7 @@ impl Batch {
             ids,
             left: AtomicUsize::new(rows.len()),
             rows,
+            fates: Fates::new(outputs),
             claims: Mutex::new(claims),
             account: Arc::clone(account),
             _charge: charge,
@@ -114,13 +122,10 @@ impl Batch {
 
     /// This output has all of it, durably. Confirming twice is harmless.
     pub fn confirm(&self, output: OutputId) {
-        let mut settled = Settled::default();
-        for row in &self.0.rows {
-            if row.confirm(output) {
-                settled.add(row);
-            }
-        }
-        self.0.settle(&settled);
+        let Text {
+            fates, rows, lines, ..
+        } = &*self.0;
+        self.0.settle(&fates.confirm_all(rows, *lines, output));
     }
 }
 
@@ -189,14 +194,14 @@ mod tests {
         };
         let (sum, account) = (Arc::default(), Arc::<Account>::default());
         let rows = vec![
-            Row::new(0..2, true, 5, 3, Place::new(0, 2, 6), outputs),
-            Row::new(2..3, false, 6, 1, Place::new(6, 8, 11), outputs),
+            Row::new(0..2, true, 5, 3, Place::new(0, 2, 6)),
+            Row::new(2..3, false, 6, 1, Place::new(6, 8, 11)),
         ];
         account.in_flight.store(4, Ordering::Relaxed);
         let text = Bytes::from_static(b"a\n{1}\nb\n{}\n");
         let charge = Charge::new(100, &sum);
         let claims = vec![claim(7), claim(9)];
-        let batch = Batch::new(text, true, "abc".into(), rows, claims, charge, &account);
+        let batch = Batch::new(text, true, "abc".into(), rows, claims, charge, &account, outputs);
         Fixture {
             batch,
             released,

@@ -136,9 +136,10 @@ impl Gatherer {
         }
         if self.settings.flush_on_exit {
             let now = unix_us();
-            while let Some(closed) = self.table.close_any(now, Reason::Shutdown) {
+            while let Some(mut closed) = self.table.close_any(now, Reason::Shutdown) {
                 let reason = closed.reason;
-                self.outbox.trace(&self.settings.names, &self.shapes, closed, now);
+                self.outbox
+                    .trace(&self.settings.names, &self.shapes, &mut closed, now);
                 self.sealed(reason, FlushReason::Shutdown);
             }
         }
@@ -201,11 +202,12 @@ impl Gatherer {
         while left > 0 || self.table.is_too_full() {
             left = left.saturating_sub(1);
             let too_many = self.table.len() > self.settings.table.max_traces;
-            let Some(closed) = self.table.next_closed(now) else {
+            let Some(mut closed) = self.table.next_closed(now) else {
                 return true;
             };
             let reason = closed.reason;
-            self.outbox.trace(&self.settings.names, &self.shapes, closed, now);
+            self.outbox
+                .trace(&self.settings.names, &self.shapes, &mut closed, now);
             let flushed = match reason {
                 Reason::Completed => {
                     *completed += 1;
@@ -257,11 +259,12 @@ impl Gatherer {
             );
         }
         for id in pinning {
-            let Some(closed) = self.table.close(&id) else {
+            let Some(mut closed) = self.table.close(&id) else {
                 continue;
             };
             let reason = closed.reason;
-            self.outbox.trace(&self.settings.names, &self.shapes, closed, now);
+            self.outbox
+                .trace(&self.settings.names, &self.shapes, &mut closed, now);
             self.sealed(reason, FlushReason::Journal);
         }
     }

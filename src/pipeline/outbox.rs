@@ -108,7 +108,7 @@ impl Outbox {
     }
 
     /// Renders a trace.
-    pub(super) fn trace(&mut self, names: &Names, shapes: &Shapes, mut closed: Closed<'_, Hold>, now: i64) {
+    pub(super) fn trace(&mut self, names: &Names, shapes: &Shapes, closed: &mut Closed<'_, Hold>, now: i64) {
         self.own_ahead();
         let (start, id) = (self.text.len(), self.ids.len());
         push_document_id(&mut self.ids, closed.key());
@@ -168,10 +168,9 @@ impl Outbox {
         }
         let place = Place::new(start, extent.at, self.text.len());
         let id = id..self.ids.len();
-        let outputs = self.outputs.len() as u8;
         self.lines += u64::from(extent.lines);
         self.rows
-            .push(Row::new(id, is_trace, extent.first, extent.lines, place, outputs));
+            .push(Row::new(id, is_trace, extent.first, extent.lines, place));
     }
 
     /// Gives what is rendered to every output; while one has no place for it, nobody is held up by the brake.
@@ -203,6 +202,7 @@ impl Outbox {
             std::mem::take(&mut self.claims),
             Charge::new(charged, &self.under_way),
             &self.account,
+            self.outputs.len() as u8,
         );
         self.batch += 1;
         self.account.in_flight.fetch_add(lines, Ordering::Relaxed);

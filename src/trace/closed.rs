@@ -6,11 +6,12 @@
 use smallvec::SmallVec;
 
 use super::document::{Content, Gathered, PartInfo};
-use super::key::{Id, Key};
+use super::key::Key;
 use super::lines::Line;
 use super::linger::{Left, LeftRecords, list};
 use super::open::{Part, Records, Trace};
 use super::part::PartId;
+use super::slab::Node;
 use super::source::Sources;
 use super::spaces::Spaces;
 use super::state::Reason;
@@ -30,7 +31,7 @@ pub struct Closed<'a, H> {
 #[derive(Debug)]
 enum Gone<'a> {
     /// Where it was open.
-    Open { id: Id<'a>, trace: &'a mut Trace },
+    Open(&'a mut Node),
     /// Where it waited for stragglers.
     Lingered(Left<'a>),
     /// It waited, and was made a trace again.
@@ -40,14 +41,13 @@ enum Gone<'a> {
 impl<'a, H: Clone> Closed<'a, H> {
     pub(super) fn open(
         reason: Reason,
-        id: Id<'a>,
-        trace: &'a mut Trace,
+        node: &'a mut Node,
         sources: &'a mut Sources<H>,
         spaces: &'a mut Spaces,
     ) -> Self {
         Self {
             reason,
-            trace: Gone::Open { id, trace },
+            trace: Gone::Open(node),
             sources,
             spaces,
         }
@@ -80,22 +80,23 @@ impl<'a, H: Clone> Closed<'a, H> {
     /// Records in it.
     pub fn lines(&self) -> u32 {
         match &self.trace {
-            Gone::Open { trace, .. } => trace.count(),
+            Gone::Open(node) => node.trace.count(),
             Gone::Lingered(left) => left.count(),
             Gone::Again(again) => again.1.count(),
         }
     }
 
-    /// Gives the claims that the batch of this number (from 1 on), to which the document belongs, does not have yet.
-    pub fn leave(self, batch: u64, mut claim: impl FnMut(H)) {
-        let sources = self.sources;
+    /// Gives the claims that the batch of this number (from 1 on), to which the document belongs, does not have yet. To be
+    /// called once, and last.
+    pub fn leave(&mut self, batch: u64, mut claim: impl FnMut(H)) {
+        let sources = &mut *self.sources;
         self.trace.each_part(|part| {
             if let Some(hold) = sources.leave(part.source, batch) {
                 claim(hold);
             }
         });
-        if let Gone::Open { trace, .. } = self.trace {
-            self.spaces.put(trace.vacate());
+        if let Gone::Open(node) = &mut self.trace {
+            self.spaces.put(node.trace.vacate());
         }
     }
 
@@ -130,7 +131,7 @@ impl<'a, H: Clone> Closed<'a, H> {
                 self.trace = Gone::Again(Box::new(again));
             }
             match &mut self.trace {
-                Gone::Open { trace, .. } => _ = trace.lines(),
+                Gone::Open(node) => _ = node.trace.lines(),
                 Gone::Again(again) => _ = again.1.lines(),
                 Gone::Lingered(_) => {}
             }
@@ -141,7 +142,7 @@ impl<'a, H: Clone> Closed<'a, H> {
                     list(packed, bytes, lines);
                 }
             }
-            Gone::Open { trace, .. } => trace.list(lines),
+            Gone::Open(node) => node.trace.list(lines),
             Gone::Again(again) => again.1.list(lines),
         }
         let twice = if unique {
@@ -150,7 +151,7 @@ impl<'a, H: Clone> Closed<'a, H> {
             merge_equal_parts(parts, lines)
         };
         let content = match &self.trace {
-            Gone::Open { trace, .. } => trace.content(lines),
+            Gone::Open(node) => node.trace.content(lines),
             Gone::Again(again) => again.1.content(lines),
             Gone::Lingered(left) => match left.records() {
                 LeftRecords::Joined(view) => Content::Joined(view),
@@ -172,7 +173,7 @@ impl<'a, H: Clone> Closed<'a, H> {
 impl Gone<'_> {
     fn id(&self) -> &[u8] {
         match self {
-            Self::Open { id, .. } => id.bytes(),
+            Self::Open(node) => node.id().bytes(),
             Self::Lingered(left) => left.id(),
             Self::Again(again) => again.0.id(),
         }
@@ -181,7 +182,7 @@ impl Gone<'_> {
     #[inline]
     fn each_part(&self, each: impl FnMut(Part)) {
         match self {
-            Self::Open { trace, .. } => trace.parts.iter().copied().for_each(each),
+            Self::Open(node) => node.trace.parts.iter().copied().for_each(each),
             Self::Lingered(left) => left.parts().for_each(each),
             Self::Again(again) => again.1.parts.iter().copied().for_each(each),
         }

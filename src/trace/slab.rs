@@ -49,11 +49,25 @@ struct Chunk {
 // Begins with a line of the cache, and with its stamp.
 #[derive(Debug)]
 #[repr(C, align(64))]
-struct Node {
+pub(super) struct Node {
     /// None while it is vacant.
     stamp: u64,
     key: Key,
-    trace: Trace,
+    pub(super) trace: Trace,
+}
+
+impl Node {
+    /// The id of the trace.
+    #[inline]
+    pub(super) fn id(&self) -> Id<'_> {
+        self.key.as_id()
+    }
+
+    /// The trace with its id.
+    #[inline]
+    pub(super) fn both(&mut self) -> (Id<'_>, &mut Trace) {
+        (self.key.as_id(), &mut self.trace)
+    }
 }
 
 /// Bytes of a line of the processor's cache.
@@ -196,7 +210,7 @@ impl Slab {
 
     /// Takes a trace out: its place is vacant, and what lies there is the caller's for as long as nothing else is done here.
     #[inline]
-    pub(super) fn take(&mut self, ticket: Ticket) -> Option<(Id<'_>, &mut Trace)> {
+    pub(super) fn take(&mut self, ticket: Ticket) -> Option<&mut Node> {
         let at = ticket.at;
         let node = self.node_mut(at).filter(|node| node.stamp == ticket.stamp)?;
         node.stamp = VACANT;
@@ -204,8 +218,7 @@ impl Slab {
         self.index.remove(hash, at);
         self.unlink(at);
         self.vacate(at);
-        let node = self.node_mut(at)?;
-        Some((node.key.as_id(), &mut node.trace))
+        self.node_mut(at)
     }
 
     /// All of them.

@@ -290,7 +290,8 @@ impl<H: Clone> Table<H> {
                 self.ready.push_back((since, ticket));
             } else if Lingering::takes(id, trace) {
                 self.bytes -= trace.cost();
-                if let Some((id, trace)) = self.open.take(ticket) {
+                if let Some(node) = self.open.take(ticket) {
+                    let (id, trace) = node.both();
                     lay(&mut self.lingering, &mut self.spaces, id, trace, due);
                 }
             } else {
@@ -428,18 +429,18 @@ impl<H: Clone> Table<H> {
     }
 
     fn close_ticket(&mut self, ticket: Ticket, reason: Reason) -> Option<Closed<'_, H>> {
-        let (id, trace) = self.open.take(ticket)?;
-        self.bytes -= trace.cost();
-        self.lines -= u64::from(trace.count());
-        self.spaces.note(trace.bytes());
+        let node = self.open.take(ticket)?;
+        self.bytes -= node.trace.cost();
+        self.lines -= u64::from(node.trace.count());
+        self.spaces.note(node.trace.bytes());
         // That it is complete says more than why it had to go.
-        let reason = if trace.completed {
+        let reason = if node.trace.completed {
             Reason::Completed
         } else {
             reason
         };
         let (sources, spaces) = (&mut self.sources, &mut self.spaces);
-        Some(Closed::open(reason, id, trace, sources, spaces))
+        Some(Closed::open(reason, node, sources, spaces))
     }
 }
 

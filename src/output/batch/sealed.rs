@@ -4,14 +4,14 @@
 
 use std::ops::Range;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 
 #[cfg(test)]
 use super::Batch;
 use super::Text;
-use super::row::{Place, Row, Settled};
+use super::fate::{Fate, Settled};
+use super::row::{Place, Row};
 use crate::output::OutputId;
 
 /// A document on its way to the outputs.
@@ -29,6 +29,10 @@ impl Sealed {
 
     fn row(&self) -> &Row {
         &self.text.rows[self.at as usize]
+    }
+
+    fn fate(&self) -> &Fate {
+        self.text.fates.of(&self.text.rows, self.at)
     }
 
     /// The trace id, or for a record without one its part's id and its number; at most [`crate::output::MAX_ID_BYTES`] long.
@@ -94,14 +98,16 @@ impl Sealed {
     pub fn confirm_all<'a>(documents: impl Iterator<Item = &'a Self>, output: OutputId) {
         let mut settled: Option<(&Arc<Text>, Settled)> = None;
         for document in documents {
-            if !document.row().confirm(output) {
+            if !document.fate().confirm(output) {
                 continue;
             }
             match &mut settled {
-                Some((text, settled)) if Arc::ptr_eq(text, &document.text) => settled.add(document.row()),
+                Some((text, settled)) if Arc::ptr_eq(text, &document.text) => {
+                    settled.add(document.row(), document.fate());
+                }
                 other => {
                     let mut first = Settled::default();
-                    first.add(document.row());
+                    first.add(document.row(), document.fate());
                     if let Some((text, settled)) = other.replace((&document.text, first)) {
                         text.settle(&settled);
                     }
@@ -115,30 +121,24 @@ impl Sealed {
 
     /// A write of it was sent, and its answer did not come: it may be stored. For the counters.
     pub fn note_unsettled(&self) {
-        self.row().unsettled.store(1, Ordering::Release);
+        self.fate().note_unsettled();
     }
 
     /// All of it was stored before: its lines are repeated, unless a write of ours is the likely reason. For the
     /// counters; to be said before it is confirmed.
     pub fn note_unchanged(&self) {
-        let row = self.row();
-        if row.unsettled.load(Ordering::Acquire) == 0 {
-            row.repeated.store(row.lines, Ordering::Release);
-        }
+        self.fate().note_unchanged(self.lines());
     }
 
     /// It was joined with a document that was there already, to which so many of its lines are new. For the counters
     /// only; to be said before it is confirmed.
     pub fn note_joined(&self, new_lines: u32) {
-        let row = self.row();
-        row.joined.store(1, Ordering::Release);
-        row.repeated
-            .store(row.lines.saturating_sub(new_lines), Ordering::Release);
+        self.fate().note_joined(self.lines().saturating_sub(new_lines));
     }
 
     /// This output can never store it; it is in the dead letter, durably.
     pub fn confirm_dead(&self, output: OutputId) {
-        self.row().dead.store(1, Ordering::Release);
+        self.fate().note_dead();
         self.confirm(output);
     }
 }

@@ -278,7 +278,7 @@ mod tests {
         let bytes = Bytes::from(vec![b'x'; documents << 10]);
         let row = |at: usize| {
             let place = Place::new(at << 10, (at << 10) + 50, (at + 1) << 10);
-            Row::new(0..2, true, 0, 1, place, 1)
+            Row::new(0..2, true, 0, 1, place)
         };
         let rows = (0..documents).map(row).collect();
         let charge = Charge::new(0, &Arc::default());
@@ -290,6 +290,7 @@ mod tests {
             Vec::new(),
             charge,
             &Arc::default(),
+            1,
         )
     }
 

@@ -79,7 +79,7 @@ fn a_ticket_leads_to_its_trace_and_to_no_other() {
     let tickets: Vec<Ticket> = (0..600).map(|number| f.push(number)).collect();
     assert_eq!(f.find(300), Some(tickets[300]));
     assert_eq!(f.find(600), None);
-    let (id, trace) = f.slab.take(tickets[300]).unwrap();
+    let (id, trace) = f.slab.take(tickets[300]).unwrap().both();
     assert_eq!((id.bytes(), trace.opened), (&b"300"[..], 300));
     assert_eq!(f.find(300), None);
     let again = f.push(1000);
@@ -135,7 +135,7 @@ fn whatever_is_taken_out_is_there() {
         there.sort_by_key(|(_, ticket): &(u32, Ticket)| (order[ticket.at as usize / CHUNK], ticket.at));
         while there.len() > least {
             let (number, ticket) = there.pop().unwrap();
-            let (id, trace) = f.slab.take(ticket).expect("what was put in");
+            let (id, trace) = f.slab.take(ticket).expect("what was put in").both();
             assert_eq!(id.bytes(), number.to_string().as_bytes());
             assert_eq!((trace.opened, trace.count()), (i64::from(number), 1));
             trace.vacate();

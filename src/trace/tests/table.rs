@@ -86,7 +86,7 @@ impl Fixture {
 
     fn closed(&mut self, now: i64) -> Vec<(String, Reason, u32)> {
         let mut all = Vec::new();
-        while let Some(closed) = self.table.next_closed(now) {
+        while let Some(mut closed) = self.table.next_closed(now) {
             let key = String::from_utf8(closed.key().to_vec()).unwrap();
             all.push((key, closed.reason, closed.lines()));
             closed.leave(1, |claim| self.claims.push(claim));
@@ -239,7 +239,7 @@ fn traces_that_pin_something_can_be_closed_at_once() {
     pinning.sort_unstable();
     assert_eq!(pinning, [b"a", b"b", b"d"]);
     for id in pinning {
-        let closed = f.table.close(&id).unwrap();
+        let mut closed = f.table.close(&id).unwrap();
         assert_eq!(closed.lines(), if id == b"a" { 2 } else { 1 });
         closed.leave(1, |claim| f.claims.push(claim));
     }
@@ -466,7 +466,7 @@ fn whatever_comes_in_goes_out_once() {
             }
             if now % 9000 == 0 {
                 for id in f.table.holding(|hold| *hold % 50 == 0) {
-                    let closed = f.table.close(&id).expect("an id of it");
+                    let mut closed = f.table.close(&id).expect("an id of it");
                     out += closed.lines();
                     closed.leave(1, |claim| f.claims.push(claim));
                 }

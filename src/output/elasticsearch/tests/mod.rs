@@ -148,14 +148,7 @@ impl Running {
         let confirmed = self.confirmed.clone();
         let release = move |_| *confirmed.0.lock().unwrap().entry(name.clone()).or_default() += 1;
         let json = json.to_string();
-        let row = Row::new(
-            0..id.len(),
-            is_trace,
-            first_ns,
-            1,
-            Place::new(0, 0, json.len()),
-            1,
-        );
+        let row = Row::new(0..id.len(), is_trace, first_ns, 1, Place::new(0, 0, json.len()));
         let claims = vec![Held::begin(1, 1, Arc::new(release))];
         let charge = Charge::new(0, &Arc::default());
         self.account.in_flight.fetch_add(1, Relaxed);
@@ -167,6 +160,7 @@ impl Running {
             claims,
             charge,
             &self.account,
+            1,
         );
         batch.documents().next().unwrap()
     }

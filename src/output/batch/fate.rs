@@ -1,0 +1,203 @@
+//! What has become of the documents of a batch: who has confirmed them, and how their lines are counted by what outputs say.
+//!
+//! A batch that fares as one, as nearly all do, has one mark for all of it. Documents get marks of their own when an output has
+//! something to say of one of them. Knows neither text nor claims.
+
+use std::sync::atomic::{AtomicU8, AtomicU32, Ordering};
+use std::sync::{Mutex, OnceLock, PoisonError};
+
+use super::row::Row;
+use crate::output::OutputId;
+
+/// Of all documents of a batch.
+#[derive(Debug)]
+pub(super) struct Fates {
+    /// One bit per output that has not confirmed all of the batch; what each document begins with when they get marks of their own,
+    /// and without a meaning from then on.
+    whole: Mutex<u8>,
+    each: OnceLock<Box<[Fate]>>,
+}
+
+/// Of one document.
+#[derive(Debug)]
+pub(super) struct Fate {
+    /// One bit per output that has not confirmed it yet.
+    waiting: AtomicU8,
+    /// Lines that an output had already, and whether one gave the document up.
+    repeated: AtomicU32,
+    dead: AtomicU8,
+    /// Whether an unanswered write may have stored it.
+    unsettled: AtomicU8,
+    /// Whether it was joined with a document that was there already.
+    joined: AtomicU8,
+}
+
+/// Documents of one batch that all outputs have confirmed, and their lines by what became of them.
+#[derive(Debug, Default)]
+pub(super) struct Settled {
+    pub(super) documents: usize,
+    pub(super) lines: u64,
+    pub(super) delivered: u64,
+    pub(super) repeated: u64,
+    pub(super) late: u64,
+    pub(super) dead: u64,
+}
+
+impl Fates {
+    /// Of documents that `outputs` outputs (1 to 8) have to confirm.
+    pub(super) fn new(outputs: u8) -> Self {
+        Self {
+            whole: Mutex::new(u8::MAX >> (8 - outputs.clamp(1, 8))),
+            each: OnceLock::new(),
+        }
+    }
+
+    /// That of document number `at` of these.
+    pub(super) fn of(&self, rows: &[Row], at: u32) -> &Fate {
+        let each = self.each.get().unwrap_or_else(|| {
+            // While this is held no output confirms the whole.
+            let whole = self.whole.lock().unwrap_or_else(PoisonError::into_inner);
+            let begin = || rows.iter().map(|_| Fate::new(*whole)).collect();
+            self.each.get_or_init(begin)
+        });
+        &each[at as usize]
+    }
+
+    /// An output has all documents, which are `lines` records. Gives those that waited for nobody else.
+    pub(super) fn confirm_all(&self, rows: &[Row], lines: u64, output: OutputId) -> Settled {
+        let mut whole = self.whole.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut settled = Settled::default();
+        if let Some(each) = self.each.get() {
+            drop(whole);
+            for (row, fate) in rows.iter().zip(each) {
+                if fate.confirm(output) {
+                    settled.add(row, fate);
+                }
+            }
+        } else {
+            let before = *whole;
+            *whole &= !bit(output);
+            if before == bit(output) {
+                settled.documents = rows.len();
+                settled.lines = lines;
+                settled.delivered = lines;
+            }
+        }
+        settled
+    }
+}
+
+impl Fate {
+    fn new(waiting: u8) -> Self {
+        Self {
+            waiting: AtomicU8::new(waiting),
+            repeated: AtomicU32::new(0),
+            dead: AtomicU8::new(0),
+            unsettled: AtomicU8::new(0),
+            joined: AtomicU8::new(0),
+        }
+    }
+
+    /// This output has it. Whether it was the last one that had to confirm it.
+    pub(super) fn confirm(&self, output: OutputId) -> bool {
+        // The bit is taken before the question, so that of several outputs exactly one is the last.
+        self.waiting.fetch_and(!bit(output), Ordering::AcqRel) == bit(output)
+    }
+
+    /// A write that may have stored it was not answered.
+    pub(super) fn note_unsettled(&self) {
+        self.unsettled.store(1, Ordering::Release);
+    }
+
+    /// All of its `lines` were stored before, unless a write of ours is the likely reason.
+    pub(super) fn note_unchanged(&self, lines: u32) {
+        if self.unsettled.load(Ordering::Acquire) == 0 {
+            self.repeated.store(lines, Ordering::Release);
+        }
+    }
+
+    /// It was joined with what was there, which had so many of its lines.
+    pub(super) fn note_joined(&self, repeated: u32) {
+        self.joined.store(1, Ordering::Release);
+        self.repeated.store(repeated, Ordering::Release);
+    }
+
+    /// An output can never store it.
+    pub(super) fn note_dead(&self) {
+        self.dead.store(1, Ordering::Release);
+    }
+}
+
+impl Settled {
+    pub(super) fn add(&mut self, row: &Row, fate: &Fate) {
+        let lines = u64::from(row.lines);
+        self.documents += 1;
+        self.lines += lines;
+        if fate.dead.load(Ordering::Acquire) == 1 {
+            self.dead += lines;
+            return;
+        }
+        let repeated = u64::from(fate.repeated.load(Ordering::Acquire));
+        self.delivered += lines - repeated;
+        self.repeated += repeated;
+        if fate.joined.load(Ordering::Acquire) == 1 {
+            self.late += lines - repeated;
+        }
+    }
+}
+
+fn bit(output: OutputId) -> u8 {
+    1 << (output.0 & 7)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::row::Place;
+    use super::*;
+
+    fn rows() -> Vec<Row> {
+        [3, 1]
+            .map(|lines| Row::new(0..1, true, 0, lines, Place::new(0, 0, 0)))
+            .into()
+    }
+
+    #[test]
+    fn the_last_output_that_confirms_the_whole_settles_it_once() {
+        let (rows, fates) = (rows(), Fates::new(3));
+        let settled = |output| {
+            let settled = fates.confirm_all(&rows, 4, OutputId(output));
+            (settled.documents, settled.lines, settled.delivered)
+        };
+        assert_eq!(settled(1), (0, 0, 0));
+        assert_eq!(settled(1), (0, 0, 0));
+        assert_eq!(settled(0), (0, 0, 0));
+        assert_eq!(settled(2), (2, 4, 4));
+        assert_eq!(settled(2), (0, 0, 0));
+    }
+
+    #[test]
+    fn documents_begin_with_who_has_confirmed_the_whole() {
+        let (rows, fates) = (rows(), Fates::new(2));
+        fates.confirm_all(&rows, 4, OutputId(0));
+        assert!(fates.of(&rows, 1).confirm(OutputId(1)));
+        let settled = fates.confirm_all(&rows, 4, OutputId(1));
+        assert_eq!((settled.documents, settled.delivered), (1, 3));
+    }
+
+    #[test]
+    fn of_outputs_that_confirm_at_the_same_time_one_is_the_last() {
+        for round in 0..200 {
+            let (rows, fates) = (rows(), Fates::new(2));
+            let one_by_one = || {
+                let confirmed = (0..2).map(|at| usize::from(fates.of(&rows, at).confirm(OutputId(1))));
+                confirmed.sum::<usize>()
+            };
+            let whole = || fates.confirm_all(&rows, 4, OutputId(0)).documents;
+            let settled = std::thread::scope(|scope| {
+                let other = scope.spawn(one_by_one);
+                whole() + other.join().unwrap()
+            });
+            assert_eq!(settled, 2, "round {round}");
+        }
+    }
+}
