@@ -35,6 +35,9 @@ const LEFT: usize = 32 << 10;
 const PROMPT: Duration = Duration::from_millis(20);
 /// What counts as progress inside a message, per progress timeout: a byte now and then does not.
 const PROGRESS: usize = 1 << 10;
+/// When Windrow stops it reads for so long at most what clients had sent by then: to close a connection with something unread in it
+/// resets it, and acks may be lost that were on their way.
+const LAST_READS: Duration = Duration::from_secs(1);
 /// Runs below this size are copied, so that a small message does not keep a large buffer alive.
 const COPY: usize = 16 << 10;
 /// To decompress a payload of so many bytes takes milliseconds.
@@ -126,6 +129,7 @@ pub(super) async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
         entering: None,
         waited: false,
         progress: None,
+        ends_at: None,
         closes_at: context
             .max_connection_age
             .map(|age| Instant::now() + with_jitter(age, context)),
@@ -162,6 +166,8 @@ struct Connection<'a, S> {
     /// Whether that message has waited.
     waited: bool,
     closes_at: Option<Instant>,
+    /// Once Windrow stops: by when nothing more is read.
+    ends_at: Option<Instant>,
     /// Inside a message: by when so many bytes more must have come.
     progress: Option<(Instant, usize)>,
     /// The client asks for acks: it can be sent away behind one without loss.
@@ -183,7 +189,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<'_, S> {
                 return Err(End::Json(violation));
             }
             let begun = self.begun();
-            if begun == 0 && self.context.stop.is_cancelled() {
+            // What has come by now is still taken in, which `read` finds out; not what a client goes on to send.
+            if begun == 0
+                && self.context.stop.is_cancelled()
+                && Instant::now() >= *self.ends_at.get_or_insert_with(|| Instant::now() + LAST_READS)
+            {
                 return Err(End::Stopping);
             }
             if begun == 0 && self.acked && self.closes_at.is_some_and(|at| Instant::now() >= at) {
