@@ -1,8 +1,11 @@
 //! A connection over a pipe of known size, with a real journal: what is read when, and what is not.
 
+use std::pin::Pin;
+use std::task::{self, Poll, ready};
+
 use forward_protocol::encode::{ChunkId, EntryStream, write_packed};
 use forward_protocol::frame::Limits;
-use tokio::io::DuplexStream;
+use tokio::io::{DuplexStream, ReadBuf};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -53,9 +56,46 @@ impl Scene {
     }
 }
 
+/// Gives no more than a record at a time, as TLS does.
+struct Records(DuplexStream);
+
+const RECORD: usize = 1000;
+
+impl AsyncRead for Records {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut task::Context<'_>,
+        out: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let mut record = [0; RECORD];
+        let mut record = ReadBuf::new(&mut record[..out.remaining().min(RECORD)]);
+        ready!(Pin::new(&mut self.0).poll_read(cx, &mut record))?;
+        out.put_slice(record.filled());
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncWrite for Records {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut task::Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.0).poll_write(cx, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut task::Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut task::Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_shutdown(cx)
+    }
+}
+
 fn connect(context: &Arc<Context>) -> DuplexStream {
-    let (client, mut server) = tokio::io::duplex(PIPE);
-    let context = Arc::clone(context);
+    let (client, server) = tokio::io::duplex(PIPE);
+    let (mut server, context) = (Records(server), Arc::clone(context));
     tokio::spawn(async move { serve(&mut server, None, &context).await });
     client
 }
@@ -130,4 +170,32 @@ async fn a_client_that_stops_in_its_message_holds_nobody_up() {
     while !scene.context.brake.lets_in() {
         tokio::time::sleep(Duration::from_millis(1)).await;
     }
+}
+
+#[tokio::test]
+async fn what_a_client_had_sent_is_taken_in_when_windrow_stops() {
+    let mut scene = Scene::new(LARGE);
+    // Each in a record of its own.
+    let (message, ack) = message(RECORD - (message(RECORD).0.len() - RECORD));
+    assert_eq!(message.len(), RECORD);
+    scene.client.write_all(&message).await.unwrap();
+    expect(&mut scene.client, &ack).await;
+    let sent = message.repeat(PIPE / message.len());
+    scene.client.write_all(&sent).await.unwrap();
+    scene.context.stop.cancel();
+    let mut acks = Vec::new();
+    scene.client.read_to_end(&mut acks).await.unwrap();
+    assert_eq!(acks, ack.repeat(PIPE / message.len()));
+}
+
+#[tokio::test]
+async fn a_client_that_goes_on_sending_is_sent_away_when_windrow_stops() {
+    let scene = Scene::new(LARGE);
+    let (message, _) = message(1000);
+    let (mut acks, mut client) = tokio::io::split(scene.client);
+    scene.context.stop.cancel();
+    let sends = async { while client.write_all(&message).await.is_ok() {} };
+    let reads = async { tokio::io::copy(&mut acks, &mut tokio::io::sink()).await };
+    let ended = timeout(Duration::from_secs(60), async { tokio::join!(sends, reads) }).await;
+    assert!(ended.is_ok(), "it is still read from");
 }
