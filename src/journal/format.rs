@@ -2,7 +2,8 @@
 //!
 //! Everything is little endian. A segment file is one [`SegmentHeader`] (64 bytes) followed by records, each a
 //! [`RecordHeader`] (32 bytes) and its payload, then possibly zeros (the rest of a block, space allocated ahead), and, in a
-//! file that is used again, what an earlier segment left there.
+//! file that is used again, what an earlier segment left there. The payload of a record stands directly behind its header or,
+//! since version 2 and if the header says so, behind zeros, at the next multiple of [`BLOCK`] bytes.
 //!
 //! ```text
 //! segment  magic 8 | version 4 | 0 4 | number 8 | first lsn 8 | continues lsn 8 | instance 8 | after µs 8 | flags 4 | crc 4
@@ -16,9 +17,11 @@
 
 use crc32fast::Hasher;
 
+use super::blocks::BLOCK;
+
 pub(super) const MAGIC: [u8; 8] = *b"WINDROWJ";
 /// The newest format that this program reads, and the one that it writes.
-pub(super) const VERSION: u32 = 1;
+pub(super) const VERSION: u32 = 2;
 pub(super) const SEGMENT_HEADER: usize = 64;
 pub(super) const RECORD_HEADER: usize = 32;
 /// Bytes of a record header on disk, as a file offset.
@@ -30,6 +33,8 @@ pub(super) const MARKER: [u8; 2] = [0xC1, 0x9D];
 /// Record flag: all that stands before this record was durable when this one was written. It tells damage
 /// from a torn tail: bytes that are wrong *before* such a record were right once.
 pub(super) const FIRST_OF_COMMIT: u8 = 1;
+/// Record flag: the payload begins at a block, with zeros before it, so that it can be written from where it is.
+pub(super) const AT_BLOCK: u8 = 2;
 /// Segment flag: the file had another segment before. Behind the last record there are bytes of that one.
 const REUSED: u32 = 1;
 /// The largest payload, in bytes: 1 GiB.
@@ -167,9 +172,18 @@ impl RecordHeader {
         })
     }
 
-    /// Bytes of header and payload together.
-    pub(super) fn total(&self) -> u64 {
-        RECORD_HEADER_BYTES + u64::from(self.len)
+    /// Where the payload begins when the header begins at `at`.
+    pub(super) fn payload_at(&self, at: u64) -> u64 {
+        let behind = at + RECORD_HEADER_BYTES;
+        match self.flags & AT_BLOCK {
+            0 => behind,
+            _ => behind.next_multiple_of(BLOCK as u64),
+        }
+    }
+
+    /// Where the record ends when it begins at `at`.
+    pub(super) fn end(&self, at: u64) -> u64 {
+        self.payload_at(at) + u64::from(self.len)
     }
 }
 

@@ -195,7 +195,7 @@ impl Walk<'_> {
         let mut doubtful = 0;
         let mut doubtful_missing = 0;
         let mut uncertain = Vec::new();
-        let mut count = |out: &mut SegmentReport, (header, payload): (RecordHeader, Bytes)| {
+        let mut count = |out: &mut SegmentReport, (header, at, payload): (RecordHeader, u64, Bytes)| {
             let RecordHeader {
                 lsn,
                 received_us,
@@ -203,7 +203,7 @@ impl Walk<'_> {
                 ..
             } = header;
             out.records += 1;
-            out.record_bytes += header.total();
+            out.record_bytes += header.end(at) - at;
             if holds(&ranges, lsn) {
                 out.released += 1;
             } else {
@@ -217,19 +217,19 @@ impl Walk<'_> {
         };
         while expected < end {
             match scan.step(&(expected..end), 0)? {
-                Step::Record { header, payload, .. } => {
+                Step::Record { header, payload, at } => {
                     if first_lsn.is_some() || out.records > 0 {
                         doubtful_missing += header.lsn - expected;
                     }
                     expected = header.lsn + 1;
                     if doubtful > 0 && ends_at.is_none() && header.flags & FIRST_OF_COMMIT == 0 {
-                        uncertain.push((header, payload));
+                        uncertain.push((header, at, payload));
                         continue;
                     }
                     out.damaged_bytes += std::mem::take(&mut doubtful);
                     out.missing_records += std::mem::take(&mut doubtful_missing);
                     uncertain.drain(..).for_each(|record| count(out, record));
-                    count(out, (header, payload));
+                    count(out, (header, at, payload));
                 }
                 Step::Damage { bytes } => doubtful += bytes.end - bytes.start,
                 Step::End => {
@@ -241,7 +241,8 @@ impl Walk<'_> {
         if ends_at.is_some() {
             out.damaged_bytes += std::mem::take(&mut doubtful);
         }
-        out.torn_bytes = doubtful + uncertain.iter().map(|(header, _)| header.total()).sum::<u64>();
+        let uncertain = uncertain.iter().map(|(header, at, _)| header.end(*at) - at);
+        out.torn_bytes = doubtful + uncertain.sum::<u64>();
         Ok(())
     }
 }

@@ -8,14 +8,21 @@ use std::task::{Context, Poll};
 use bytes::Bytes;
 use tokio::sync::oneshot;
 
+use super::blocks::BLOCK;
 use super::error::AppendError;
 use super::format::RECORD_HEADER_BYTES;
 use super::{Receipt, format};
+
+/// Payloads of so many bytes that begin at a [`BLOCK`] in memory are written from where they are: it is worth the half block
+/// that is lost before them.
+pub const AT_BLOCK_FROM: usize = 16 * BLOCK;
 
 /// A record on its way to the disk.
 pub(super) struct Pending {
     pub(super) kind: u8,
     pub(super) payload: Bytes,
+    /// Computed where the payload is still in the processor's cache.
+    pub(super) payload_crc: u32,
     reply: Reply,
 }
 
@@ -35,6 +42,7 @@ impl Pending {
         (
             Self {
                 kind,
+                payload_crc: crc32fast::hash(&payload),
                 payload,
                 reply: Reply(reply),
             },
@@ -48,9 +56,15 @@ impl Pending {
         (self.kind, self.payload, self.reply)
     }
 
-    /// Bytes that it takes in a segment.
+    /// The most bytes that it takes in a segment.
     pub(super) fn size(&self) -> u64 {
-        RECORD_HEADER_BYTES + self.payload.len() as u64
+        let room_before = if self.is_at_block() { BLOCK as u64 - 1 } else { 0 };
+        RECORD_HEADER_BYTES + room_before + self.payload.len() as u64
+    }
+
+    /// Whether its payload can be written from where it is, and is large enough for a block more or less.
+    pub(super) fn is_at_block(&self) -> bool {
+        self.payload.len() >= AT_BLOCK_FROM && self.payload.as_ptr().align_offset(BLOCK) == 0
     }
 
     pub(super) fn len_field(&self) -> u32 {

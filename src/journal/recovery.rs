@@ -467,7 +467,7 @@ impl End {
                         doubtful = None;
                     }
                     out.next_lsn = expected;
-                    out.end = at + header.total();
+                    out.end = header.end(at);
                     out.last_us = out.last_us.max(header.received_us);
                 }
                 Step::Damage { bytes } => {

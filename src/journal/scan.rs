@@ -71,7 +71,7 @@ impl Scan {
         let Some(header) = self.header_at(at)?.filter(|header| lsns.contains(&header.lsn)) else {
             return self.resume_after(at, lsns);
         };
-        let next = at + header.total();
+        let next = header.end(at);
         if next > self.end {
             // The header is sound, so its length is: the file ends inside the payload.
             self.offset = self.end;
@@ -81,7 +81,7 @@ impl Scan {
         let payload = match header.lsn < wanted {
             true => Some(Bytes::new()),
             false => {
-                let whole = self.bytes(at + RECORD_HEADER_BYTES..next)?;
+                let whole = self.bytes(header.payload_at(at)..next)?;
                 whole.filter(|payload| crc32fast::hash(payload) == header.payload_crc)
             }
         };

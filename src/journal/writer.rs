@@ -14,7 +14,7 @@ use tracing::{debug, error, info, warn};
 use super::blocks::Blocks;
 use super::company::Company;
 use super::error::AppendError;
-use super::format::{FIRST_OF_COMMIT, RecordHeader, SEGMENT_HEADER_BYTES, Salt, SegmentHeader};
+use super::format::{AT_BLOCK, FIRST_OF_COMMIT, RecordHeader, SEGMENT_HEADER_BYTES, Salt, SegmentHeader};
 use super::queue::{Pending, Queue};
 use super::segments::Segment;
 use super::shared::{Retired, Shared, State, lock};
@@ -244,20 +244,24 @@ impl Writer {
         let (file, mut bytes, mut written) = (&mut *active.file, 0, Ok(()));
         for (lsn, pending) in (self.next_lsn..).zip(backlog.iter().take(count)) {
             last_us = now.max(last_us + 1);
+            let blocks = &mut active.blocks;
+            let at_block = blocks.direct() && pending.is_at_block();
+            let first = if bytes == 0 { FIRST_OF_COMMIT } else { 0 };
             let header = RecordHeader {
                 kind: pending.kind,
-                flags: if bytes == 0 { FIRST_OF_COMMIT } else { 0 },
+                flags: first | if at_block { AT_BLOCK } else { 0 },
                 len: pending.len_field(),
                 lsn,
                 received_us: last_us,
-                payload_crc: crc32fast::hash(&pending.payload),
+                payload_crc: pending.payload_crc,
             };
-            bytes += header.total();
+            bytes = header.end(active.end + bytes) - active.end;
             self.stamps.push(last_us);
-            // While the payload is in the processor's cache.
-            let blocks = &mut active.blocks;
             written = blocks.put(file, &header.encode(&active.salt));
-            written = written.and_then(|()| blocks.put(file, &pending.payload));
+            written = written.and_then(|()| match at_block {
+                true => blocks.put_at_block(file, &pending.payload),
+                false => blocks.put(file, &pending.payload),
+            });
             if written.is_err() {
                 break;
             }

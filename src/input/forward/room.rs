@@ -4,7 +4,9 @@
 //! costs memory for each connection; too little of it costs a system call more, or that what has come is copied to where
 //! there is more. Reads nothing.
 
-use bytes::BytesMut;
+use bytes::{Buf, BytesMut};
+
+use crate::journal::{AT_BLOCK_FROM, BLOCK};
 
 /// The first read of a connection, and the least room for a read: ten thousand that send a byte and wait cost little.
 pub(super) const TINY: usize = 1 << 10;
@@ -61,7 +63,7 @@ impl Room {
         if spare < want.max(least) {
             self.whole = want == needed && want > read;
             let more = if self.whole { OPTIONS } else { 0 };
-            buffer.reserve(want.max(read) + more);
+            grow(buffer, want.max(read) + more);
         }
     }
 
@@ -80,6 +82,24 @@ impl Room {
     pub(super) fn left(&mut self, bytes: usize) {
         (self.last, self.whole) = (bytes, false);
     }
+}
+
+/// Makes room for so many bytes more: for many where a block begins, so that the journal can write them from there.
+fn grow(buffer: &mut BytesMut, more: usize) {
+    if more < AT_BLOCK_FROM {
+        buffer.reserve(more);
+        return;
+    }
+    // One that is made with a capacity takes as much when it needs only a little the next time.
+    let mut larger = BytesMut::new();
+    larger.reserve(BLOCK + buffer.len() + more);
+    let before = larger.spare_capacity_mut().as_ptr().align_offset(BLOCK);
+    if before < BLOCK {
+        larger.resize(before, 0);
+        larger.advance(before);
+    }
+    larger.extend_from_slice(buffer);
+    *buffer = larger;
 }
 
 #[cfg(test)]
@@ -146,6 +166,19 @@ mod tests {
             .map(|_| receive(&mut room, &mut buffer, &mut kept, 2))
             .last();
         assert_eq!(last, Some((0, 1)));
+    }
+
+    #[test]
+    fn a_large_message_begins_where_the_journal_can_write_it_from() {
+        for connections in [2, 1000] {
+            let mut room = Room::new();
+            let (mut buffer, mut kept) = (BytesMut::with_capacity(TINY), Vec::new());
+            for _ in 0..20 {
+                receive(&mut room, &mut buffer, &mut kept, connections);
+            }
+            let at_block = |message: &&Bytes| message.as_ptr().align_offset(BLOCK) == 0;
+            assert_eq!(kept[10..].iter().filter(at_block).count(), 10, "{connections}");
+        }
     }
 
     #[test]

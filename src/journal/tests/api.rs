@@ -267,7 +267,7 @@ fn a_newer_format_is_refused_clearly() {
     journal.close();
     let path = dir.path().join(segment_name(1));
     let mut content = std::fs::read(&path).unwrap();
-    content[8] = 2;
+    content[8] = 3;
     let crc = crc32fast::hash(&content[..60]);
     content[60..64].copy_from_slice(&crc.to_le_bytes());
     std::fs::write(&path, &content).unwrap();
@@ -276,37 +276,45 @@ fn a_newer_format_is_refused_clearly() {
         matches!(
             error,
             OpenError::NewerFormat {
-                found: 2,
-                supported: 1,
+                found: 3,
+                supported: 2,
                 ..
             }
         ),
         "{error}"
     );
-    assert!(error.to_string().contains("journal format 2"));
+    assert!(error.to_string().contains("journal format 3"));
     assert_eq!(std::fs::read(&path).unwrap(), content, "nothing was touched");
     let report = inspect(dir.path()).unwrap().to_string();
-    assert!(report.contains("newer Windrow (format 2)"), "{report}");
+    assert!(report.contains("newer Windrow (format 3)"), "{report}");
 }
 
-/// The bytes of format 1, written down once: a program that cannot read them has lost its users' data.
+/// The bytes of both formats, written down once: a program that cannot read them has lost its users' data. `zeros` stand before
+/// the payload where `flags` say so.
 #[test]
-fn format_1_stays_readable() {
+fn formats_1_and_2_stay_readable() {
+    for (format, flags, zeros) in [(1, 1, 0), (2, 1, 0), (2, 1 | 2, 4096 - 64 - 32)] {
+        stays_readable(format, flags, zeros);
+    }
+}
+
+fn stays_readable(format: u8, flags: u8, zeros: usize) {
     let mut file = b"WINDROWJ".to_vec();
-    file.extend([1, 0, 0, 0, 0, 0, 0, 0]);
+    file.extend([format, 0, 0, 0, 0, 0, 0, 0]);
     for number in [1_u64, 5, 5, 0x0123_4567_89ab_cdef, 1000] {
         file.extend(number.to_le_bytes());
     }
     file.extend([0; 4]);
     file.extend(crc32fast::hash(&file).to_le_bytes());
     assert_eq!(file.len(), 64);
-    let mut record = vec![0xC1, 0x9D, 7, 1, 5, 0, 0, 0];
+    let mut record = vec![0xC1, 0x9D, 7, flags, 5, 0, 0, 0];
     record.extend(5_u64.to_le_bytes());
     record.extend(1001_u64.to_le_bytes());
     record.extend(crc32fast::hash(b"hello").to_le_bytes());
     let mut salted = [1_u64.to_le_bytes(), 0x0123_4567_89ab_cdef_u64.to_le_bytes()].concat();
     salted.extend(&record);
     record.extend(crc32fast::hash(&salted).to_le_bytes());
+    record.extend(vec![0; zeros]);
     record.extend(b"hello");
     file.extend(record);
     let dir = tempfile::tempdir().unwrap();

@@ -1,11 +1,14 @@
 //! Commits are written as whole blocks, past the page cache where the file system lets us: nothing of that is seen.
 
 use std::collections::BTreeSet;
+use std::path::Path;
 
 use bytes::Bytes;
 
 use super::super::blocks::BLOCK;
 use super::super::format::segment_name;
+use super::super::inspect::inspect_on;
+use super::super::queue::AT_BLOCK_FROM;
 use super::super::{Journal, Options};
 use super::faulty::{Chance, Disk, Fault, Refused, Sort};
 use super::rig::{Ledger, Rig, options};
@@ -29,7 +32,13 @@ fn mixture(rig: &mut Rig, ledger: &mut Ledger, seed: u64) {
     let mut reader = rig.reader(after);
     for _ in 0..40 {
         let count = 1 + pick(3);
-        (0..count).for_each(|_| rig.send(ledger, SIZES[pick(SIZES.len())]));
+        for _ in 0..count {
+            let size = SIZES[pick(SIZES.len())];
+            match pick(2) {
+                0 => rig.send(ledger, size),
+                _ => rig.send_at_block(ledger, size),
+            }
+        }
         rig.run(ledger);
         assert!(rig.backlog.is_empty());
         let lsns = ledger.lsns();
@@ -79,7 +88,10 @@ fn a_commit_in_several_pieces_is_whole_or_was_never_confirmed() {
             rig.keeper.tick();
             let before = disk.operations();
             disk.fail(at, Fault::Crash);
-            (0..3).for_each(|_| rig.send(&mut ledger, 1_000_000));
+            rig.send(&mut ledger, 1_000_000);
+            // Among them one that is written from where it is.
+            rig.send_at_block(&mut ledger, 200_000);
+            (0..2).for_each(|_| rig.send(&mut ledger, 1_000_000));
             rig.step(&mut ledger);
             let done = disk.operations() - before;
             assert!(disk.is_dead() && done == at, "{done}");
@@ -180,6 +192,70 @@ fn where_the_page_cache_cannot_be_passed_it_is_not() {
 }
 
 #[test]
+fn a_large_payload_that_begins_at_a_block_is_written_from_where_it_is() {
+    let disk = Disk::default();
+    let mut ledger = Ledger::default();
+    let mut rig = Rig::open_with(&disk, wide()).unwrap();
+    let at_block = |rig: &Rig| {
+        let content = disk.content(&segment_name(rig.read_all()[0].segment)).unwrap();
+        let payload = &rig.read_all().pop().unwrap().payload;
+        let at = content.windows(payload.len()).position(|bytes| bytes == payload);
+        at.unwrap() % BLOCK == 0
+    };
+    for (size, expected) in [(AT_BLOCK_FROM, true), (AT_BLOCK_FROM - 1, false)] {
+        rig.send(&mut ledger, 10);
+        rig.send_at_block(&mut ledger, size);
+        rig.run(&mut ledger);
+        assert_eq!(at_block(&rig), expected, "{size}");
+        // Not one that begins somewhere else.
+        rig.send(&mut ledger, size + 1);
+        rig.run(&mut ledger);
+        assert!(!at_block(&rig));
+    }
+    rig.check(&mut ledger);
+    let report = inspect_on(&disk, Path::new("journal"), &mut |_, _| {}).unwrap();
+    let [segment] = &report.segments[..] else {
+        panic!("{report:?}");
+    };
+    assert_eq!(
+        (segment.records, segment.damaged_bytes, segment.torn_bytes),
+        (6, 0, 0)
+    );
+    assert_eq!(segment.record_bytes + 64, rig.shared.usage().bytes);
+}
+
+/// Each byte of the zeros before it, of its header and of its ends.
+#[test]
+fn of_a_payload_at_a_block_a_byte_flipped_costs_at_most_itself() {
+    let disk = Disk::default();
+    let mut ledger = Ledger::default();
+    let mut rig = Rig::open_with(&disk, wide()).unwrap();
+    for _ in 0..2 {
+        rig.send(&mut ledger, 10);
+        rig.send_at_block(&mut ledger, 70_001);
+        rig.send(&mut ledger, 10);
+        rig.run(&mut ledger);
+    }
+    let name = segment_name(rig.read_all()[0].segment);
+    let content = disk.content(&name).unwrap();
+    let lsns = ledger.lsns();
+    let (begins, ends) = (64 + 42, BLOCK + 70_001);
+    let padding = (begins + 40..BLOCK).step_by(97);
+    let ends = (BLOCK..BLOCK + 20).chain(ends - 20..ends);
+    for at in (begins..begins + 40).chain(padding).chain(ends) {
+        let disk = disk.copy();
+        let mut flipped = content.clone();
+        flipped[at] ^= 0x55;
+        disk.set_content(&name, &flipped);
+        let rig = Rig::open_with(&disk, wide()).unwrap();
+        let is_padding = (begins + 32..BLOCK).contains(&at);
+        let back: Vec<u64> = rig.read_all().iter().map(|record| record.lsn).collect();
+        let expected = lsns.iter().filter(|lsn| **lsn != lsns[1] || is_padding);
+        assert!(expected.eq(&back), "{at}: {back:?}");
+    }
+}
+
+#[test]
 fn one_commit_is_one_write_and_one_sync() {
     let disk = Disk::default();
     let mut ledger = Ledger::default();
@@ -189,7 +265,10 @@ fn one_commit_is_one_write_and_one_sync() {
     rig.keeper.tick();
     for size in [10, 250_000, 10] {
         let before = disk.log().len();
-        (0..4).for_each(|_| rig.send(&mut ledger, size));
+        for _ in 0..2 {
+            rig.send(&mut ledger, size);
+            rig.send_at_block(&mut ledger, size);
+        }
         rig.run(&mut ledger);
         assert_eq!(disk.log()[before..], [Sort::Write, Sort::Sync]);
     }

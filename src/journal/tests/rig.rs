@@ -10,6 +10,7 @@ use std::task::{Context, Poll, Waker};
 
 use bytes::Bytes;
 
+use super::super::blocks::BLOCK;
 use super::super::error::OpenError;
 use super::super::keeper::Keeper;
 use super::super::queue::{Append, Pending};
@@ -92,10 +93,20 @@ impl Rig {
 
     /// Sends a payload of about `size` bytes that is like no other.
     pub(super) fn send(&mut self, ledger: &mut Ledger, size: usize) {
-        ledger.sent += 1;
-        let mut payload = format!("<{}>", ledger.sent).into_bytes();
-        payload.resize(size.max(payload.len()), b'a' + (ledger.sent % 26) as u8);
-        let payload = Bytes::from(payload);
+        let payload = ledger.payload(size);
+        self.send_payload(ledger, payload.into());
+    }
+
+    /// The same, with a payload that begins at a block in memory.
+    pub(super) fn send_at_block(&mut self, ledger: &mut Ledger, size: usize) {
+        let payload = ledger.payload(size);
+        let mut memory = vec![0; payload.len() + BLOCK];
+        let at = memory.as_ptr().align_offset(BLOCK);
+        memory[at..at + payload.len()].copy_from_slice(&payload);
+        self.send_payload(ledger, Bytes::from(memory).slice(at..at + payload.len()));
+    }
+
+    fn send_payload(&mut self, ledger: &mut Ledger, payload: Bytes) {
         ledger.unconfirmed.insert(payload.clone());
         let (pending, append) = Pending::new(kind_of(&payload), payload.clone());
         self.backlog.push_back(pending);
@@ -227,6 +238,14 @@ impl Rig {
 }
 
 impl Ledger {
+    /// A payload of about `size` bytes that is like no other.
+    fn payload(&mut self, size: usize) -> Vec<u8> {
+        self.sent += 1;
+        let mut payload = format!("<{}>", self.sent).into_bytes();
+        payload.resize(size.max(payload.len()), b'a' + (self.sent % 26) as u8);
+        payload
+    }
+
     fn confirm(&mut self, receipt: &Receipt, payload: Bytes) {
         assert!(self.unconfirmed.remove(&payload), "confirmed twice");
         let (lsn, received_us) = (receipt.lsn(), receipt.received_us());
