@@ -20,4 +20,5 @@ pub mod output;
 pub mod pipeline;
 mod reactor;
 pub mod serve;
+pub mod spares;
 pub mod trace;

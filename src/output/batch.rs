@@ -4,11 +4,12 @@
 //! Owns them for as long as one of them is not confirmed; the bytes that they count against the budget of documents under
 //! way; and the claims on the journal records that they were made of, which are given back together: one for each record
 //! instead of one for each part of each document. A document of it alone is `sealed`, what is known of each `row`,
-//! what becomes of them `fate`. Knows nothing of what the documents say.
+//! what becomes of them `fate`, and where all that is written `sheet`. Knows nothing of what the documents say.
 
 mod fate;
 mod row;
 mod sealed;
+mod sheet;
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -18,6 +19,7 @@ use bytes::Bytes;
 use self::fate::{Fates, Settled};
 pub use self::row::{Place, Row};
 pub use self::sealed::Sealed;
+pub use self::sheet::Sheet;
 use super::{Account, OutputId};
 use crate::hold::Hold;
 
@@ -28,15 +30,12 @@ pub struct Batch(Arc<Text>);
 /// What is in it.
 #[derive(Debug)]
 struct Text {
-    bytes: Bytes,
+    sheet: Arc<Sheet>,
     framed: bool,
     /// Records in all documents.
     lines: u64,
     /// The earliest and the latest first event time, Unix ns.
     between: (i64, i64),
-    /// The ids of all documents, one behind the other.
-    ids: String,
-    rows: Vec<Row>,
     fates: Fates,
     claims: Mutex<Vec<Hold>>,
     /// Documents that are not confirmed.
@@ -53,35 +52,27 @@ pub struct Charge {
 }
 
 impl Batch {
-    /// `framed`: what an output wants stands before each document in `bytes`, see [`super::Framing`]. `ids`: their ids.
-    /// `claims`: on the journal records that they were made of. `outputs` (1 to 8) have to confirm each of them.
-    #[expect(
-        clippy::too_many_arguments,
-        reason = "made in one place, of what was collected there"
-    )]
+    /// `framed`: what an output wants stands before each document of the sheet, see [`super::Framing`]. `claims`: on the
+    /// journal records that they were made of. `outputs` (1 to 8) have to confirm each of them.
     pub fn new(
-        bytes: Bytes,
+        sheet: Arc<Sheet>,
         framed: bool,
-        ids: String,
-        rows: Vec<Row>,
         claims: Vec<Hold>,
         charge: Charge,
         account: &Arc<Account>,
         outputs: u8,
     ) -> Self {
         let (mut lines, mut between) = (0, (i64::MAX, i64::MIN));
-        for row in &rows {
+        for row in &sheet.rows {
             lines += u64::from(row.lines);
             between = (between.0.min(row.first_ns), between.1.max(row.first_ns));
         }
         Self(Arc::new(Text {
-            bytes,
             framed,
             lines,
             between,
-            ids,
-            left: AtomicUsize::new(rows.len()),
-            rows,
+            left: AtomicUsize::new(sheet.rows.len()),
+            sheet,
             fates: Fates::new(outputs),
             claims: Mutex::new(claims),
             account: Arc::clone(account),
@@ -92,17 +83,17 @@ impl Batch {
     /// Each of its documents, in order.
     pub fn documents(&self) -> impl Iterator<Item = Sealed> + use<> {
         let text = Arc::clone(&self.0);
-        (0..text.rows.len() as u32).map(move |at| Sealed::new(Arc::clone(&text), at))
+        (0..text.sheet.rows.len() as u32).map(move |at| Sealed::new(Arc::clone(&text), at))
     }
 
     /// Documents in it.
     pub fn len(&self) -> usize {
-        self.0.rows.len()
+        self.0.sheet.rows.len()
     }
 
     /// Whether there is none.
     pub fn is_empty(&self) -> bool {
-        self.0.rows.is_empty()
+        self.0.sheet.rows.is_empty()
     }
 
     /// Records in all documents.
@@ -117,15 +108,15 @@ impl Batch {
 
     /// All documents with their frames, one behind the other; `None` when they have none.
     pub fn framed(&self) -> Option<&Bytes> {
-        self.0.framed.then_some(&self.0.bytes)
+        self.0.framed.then_some(&self.0.sheet.bytes)
     }
 
     /// This output has all of it, durably. Confirming twice is harmless.
     pub fn confirm(&self, output: OutputId) {
         let Text {
-            fates, rows, lines, ..
+            fates, sheet, lines, ..
         } = &*self.0;
-        self.0.settle(&fates.confirm_all(rows, *lines, output));
+        self.0.settle(&fates.confirm_all(&sheet.rows, *lines, output));
     }
 }
 
@@ -201,7 +192,8 @@ mod tests {
         let text = Bytes::from_static(b"a\n{1}\nb\n{}\n");
         let charge = Charge::new(100, &sum);
         let claims = vec![claim(7), claim(9)];
-        let batch = Batch::new(text, true, "abc".into(), rows, claims, charge, &account, outputs);
+        let sheet = Sheet::new(text, "abc".into(), rows);
+        let batch = Batch::new(sheet, true, claims, charge, &account, outputs);
         Fixture {
             batch,
             released,

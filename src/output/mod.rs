@@ -20,7 +20,7 @@ use std::borrow::Cow;
 use std::fmt::Write as _;
 use std::sync::atomic::AtomicU64;
 
-pub use self::batch::{Batch, Charge, Place, Row, Sealed};
+pub use self::batch::{Batch, Charge, Place, Row, Sealed, Sheet};
 pub use self::framing::Framing;
 
 /// Elasticsearch refuses document ids of more bytes than this.

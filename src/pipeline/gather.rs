@@ -31,6 +31,7 @@ use crate::hold::{Held, Hold, Release};
 use crate::journal::{Journal, Record};
 use crate::metrics::{FlushReason, Metrics};
 use crate::output::Account;
+use crate::spares::Spares;
 use crate::trace::{PartId, Reason, Shapes, Table};
 
 /// How often sealing is looked at when no records come.
@@ -50,6 +51,7 @@ pub(crate) struct Gatherer {
     aside: Aside,
     gauges: Arc<Gauges>,
     brake: Arc<Brake>,
+    spares: Arc<Spares>,
     release: Release,
     stop: Arc<AtomicBool>,
     decompressor: Decompressor,
@@ -68,6 +70,7 @@ impl Gatherer {
             aside,
             gauges,
             brake,
+            spares,
             stop,
         } = wiring;
         let outbox = Outbox::new(
@@ -94,6 +97,7 @@ impl Gatherer {
             aside,
             gauges,
             brake,
+            spares,
             release: Arc::new(move |lsn| releasing.release(lsn)),
             stop,
             decompressor: Decompressor::new(),
@@ -110,6 +114,7 @@ impl Gatherer {
                 Next::Record(record) => {
                     self.gauges.idle.store(false, Ordering::Relaxed);
                     self.take(&record);
+                    self.spares.give(record.payload);
                     true
                 }
                 Next::Nothing => false,
@@ -129,8 +134,12 @@ impl Gatherer {
                 self.hand_over();
             }
             let idle = !busy && all_sealed && self.outbox.is_empty();
-            if idle && self.table.is_empty() {
-                self.table.rest();
+            if idle {
+                self.spares.rest();
+                self.outbox.rest();
+                if self.table.is_empty() {
+                    self.table.rest();
+                }
             }
             self.publish(idle);
         }

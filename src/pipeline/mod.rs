@@ -44,6 +44,7 @@ use crate::journal::{self, Journal};
 use crate::metrics::Metrics;
 use crate::output::dead_letter::{self, DeadLetter};
 use crate::output::{Account, elasticsearch, sqlite};
+use crate::spares::Spares;
 use crate::trace::{Limits, Names};
 
 use self::aside::Aside;
@@ -249,6 +250,7 @@ impl Pipeline {
             .map_err(BuildError::Thread)?;
 
         let settings = settings(&config);
+        let spares = Arc::<Spares>::default();
         let wiring = Wiring {
             journal: journal.clone(),
             outputs: senders,
@@ -259,6 +261,7 @@ impl Pipeline {
             aside: Aside::new(dead_letter, Arc::clone(&metrics), account, Arc::clone(&give_up)),
             gauges: Arc::clone(&gauges),
             brake: Arc::clone(&brake),
+            spares: Arc::clone(&spares),
             stop: Arc::clone(&give_up),
         };
         let outlet = Outlet::new(Arc::clone(&feed), journal.clone());
@@ -276,6 +279,7 @@ impl Pipeline {
         let context = Arc::new(forward::Context {
             journal: journal.clone(),
             brake,
+            spares,
             metrics,
             limits: frame_limits(&config),
             max_decompressed: size(config.forward.max_decompressed),

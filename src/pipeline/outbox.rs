@@ -12,15 +12,21 @@ use tokio::sync::mpsc::error::TrySendError;
 
 use crate::brake::{Brake, Free};
 use crate::hold::Hold;
-use crate::output::{Account, Batch, Charge, Framing, Place, Row, push_document_id};
+use crate::output::{Account, Batch, Charge, Framing, Place, Row, Sheet, push_document_id};
 use crate::trace::{Closed, Extent, Names, PartId, Renderer, Scratch, Shapes, Single};
 
 /// Documents are handed on when they take this many bytes...
 const BATCH_BYTES: usize = 1 << 20;
+/// Memory for the text of one that becomes full: the last document goes beyond the end.
+const SHEET_BYTES: usize = BATCH_BYTES + BATCH_BYTES / 16;
+/// Where the text of a batch has so many bytes it is expected to become full.
+const MUCH: usize = BATCH_BYTES / 16;
 /// So many bytes behind what is rendered are made this thread's own at a time, when less than a quarter of them is left.
 const OWN: usize = 8 << 10;
 /// ... or when the oldest of them has waited for so long (µs): few large batches cost less than many small ones.
 const BATCH_AGE: i64 = 50_000;
+/// Sheets of batches that are kept to be written on again: as many as are under way while an output is quick.
+const SHEETS: usize = 4;
 /// What a document takes besides its text.
 const DOCUMENT_OVERHEAD: usize = 160;
 
@@ -34,6 +40,8 @@ pub(super) struct Outbox {
     renderer: Renderer,
     scratch: Scratch,
     text: Vec<u8>,
+    /// What was handed over last; the outputs may not be done with it.
+    sheets: Vec<Arc<Sheet>>,
     /// Up to here the memory of `text` is this thread's own.
     owned: usize,
     /// The ids of the documents in it.
@@ -64,6 +72,7 @@ impl Outbox {
             renderer: Renderer::default(),
             scratch: Scratch::default(),
             text: Vec::new(),
+            sheets: Vec::with_capacity(SHEETS),
             owned: 0,
             ids: String::new(),
             rows: Vec::new(),
@@ -158,7 +167,19 @@ impl Outbox {
             self.text.resize(until, 0);
             self.text.truncate(length);
             self.owned = until;
+        } else if until > self.text.capacity() && (MUCH..BATCH_BYTES).contains(&length) {
+            self.expect_full();
         }
+    }
+
+    /// Makes room for a whole batch: to grow step by step costs new memory with each step.
+    #[cold]
+    fn expect_full(&mut self) {
+        let (full, now) = (SHEET_BYTES, self.text.len());
+        let more = |of: usize| of * (full - now) / now;
+        self.text.reserve_exact(full - now);
+        self.ids.reserve(more(self.ids.len()));
+        self.rows.reserve(more(self.rows.len()));
     }
 
     /// A document is in the text, from `start` on with its frame, and its id among the ids, from `id` on.
@@ -173,6 +194,56 @@ impl Outbox {
             .push(Row::new(id, is_trace, extent.first, extent.lines, place));
     }
 
+    /// What is rendered, and memory for what comes.
+    fn written(&mut self) -> Arc<Sheet> {
+        // A buffer that is full goes as it is; of one that is not a copy goes, so that none is kept for little.
+        let is_full = self.is_full();
+        // One document can be many times as long.
+        let is_usual = self.text.capacity() <= 2 * SHEET_BYTES;
+        if !is_full {
+            // And none that was kept is needed.
+            self.sheets.pop();
+        }
+        let back = if is_full { self.take_back() } else { None };
+        let (text, ids, rows) = back.unwrap_or_else(|| {
+            let like_before = |length| length + length / 8;
+            let text = if is_full { SHEET_BYTES } else { 0 };
+            (
+                Vec::with_capacity(text),
+                String::with_capacity(like_before(self.ids.len())),
+                Vec::with_capacity(like_before(self.rows.len())),
+            )
+        });
+        let written = if is_full {
+            Bytes::from(std::mem::replace(&mut self.text, text))
+        } else {
+            let copy = Bytes::copy_from_slice(&self.text);
+            self.text.clear();
+            copy
+        };
+        let ids = std::mem::replace(&mut self.ids, ids);
+        let sheet = Sheet::new(written, ids, std::mem::replace(&mut self.rows, rows));
+        if is_full && is_usual && self.sheets.len() < SHEETS {
+            self.sheets.push(Arc::clone(&sheet));
+        }
+        sheet
+    }
+
+    /// Memory of a batch that was handed over, if the outputs are done with one.
+    fn take_back(&mut self) -> Option<(Vec<u8>, String, Vec<Row>)> {
+        let sheets = self.sheets.iter_mut().enumerate();
+        let (at, back) = sheets
+            .filter_map(|(at, sheet)| Some((at, Sheet::take_back(sheet)?)))
+            .next()?;
+        self.sheets.remove(at);
+        Some(back)
+    }
+
+    /// Gives memory back that is only kept to be used again, when there is nothing to do.
+    pub(super) fn rest(&mut self) {
+        self.sheets.clear();
+    }
+
     /// Gives what is rendered to every output; while one has no place for it, nobody is held up by the brake.
     pub(super) fn hand_over(&mut self, brake: &Brake) {
         self.since = None;
@@ -180,25 +251,11 @@ impl Outbox {
             return;
         }
         self.owned = 0;
-        // A buffer that is full goes as it is; of one that is not a copy goes, so that none is kept for little.
-        let bytes = if self.is_full() {
-            let next = Vec::with_capacity(BATCH_BYTES + BATCH_BYTES / 16);
-            Bytes::from(std::mem::replace(&mut self.text, next))
-        } else {
-            let copy = Bytes::copy_from_slice(&self.text);
-            self.text.clear();
-            copy
-        };
-        let charged = bytes.len() + self.rows.len() * DOCUMENT_OVERHEAD;
-        let like_before = |length| length + length / 8;
-        let ids = String::with_capacity(like_before(self.ids.len()));
-        let rows = Vec::with_capacity(like_before(self.rows.len()));
+        let charged = self.text.len() + self.rows.len() * DOCUMENT_OVERHEAD;
         let lines = std::mem::take(&mut self.lines);
         let batch = Batch::new(
-            bytes,
+            self.written(),
             self.framing.is_some(),
-            std::mem::replace(&mut self.ids, ids),
-            std::mem::replace(&mut self.rows, rows),
             std::mem::take(&mut self.claims),
             Charge::new(charged, &self.under_way),
             &self.account,
@@ -237,6 +294,49 @@ mod tests {
 
     use super::*;
     use crate::hold::Held;
+
+    /// Renders a batch that is full, and gives where its text stands.
+    fn full(outbox: &mut Outbox) -> *const u8 {
+        let record = [&b"\x81\xa1a\xda\x10\x00"[..], &[b'x'; 4096]].concat();
+        let single = Single {
+            shape: None,
+            time: 0,
+            tag: "app",
+            record: &record,
+            metadata: b"",
+        };
+        let hold = Held::begin(1, 1, Arc::new(|_| ()));
+        while !outbox.is_full() {
+            outbox.single(&Names::default(), &single, PartId([1; 12]), 0, &hold);
+        }
+        let place = outbox.text.as_ptr();
+        outbox.hand_over(&Brake::new(1));
+        place
+    }
+
+    #[test]
+    fn a_batch_is_written_where_another_was_that_the_outputs_are_done_with() {
+        let (sender, mut batches) = mpsc::channel(100);
+        let account = Arc::<Account>::default();
+        let mut outbox = Outbox::new(vec![sender], None, Arc::default(), usize::MAX, account);
+        let (first, second) = (full(&mut outbox), full(&mut outbox));
+        assert_ne!(first, second);
+        // The next one begins when the one before is handed over.
+        drop(batches.blocking_recv());
+        let third = full(&mut outbox);
+        assert!(third != first && third != second);
+        assert_eq!(full(&mut outbox), first);
+        for _ in 0..20 {
+            full(&mut outbox);
+        }
+        assert_eq!(
+            outbox.sheets.len(),
+            SHEETS,
+            "no more are kept while an output is slow"
+        );
+        outbox.rest();
+        assert!(outbox.sheets.is_empty());
+    }
 
     #[test]
     fn an_output_without_a_place_takes_the_brake_off() {

@@ -21,9 +21,12 @@ const WINDOW: usize = WIDTH + 3;
 /// is not recognised, and goes the general way.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct WireKey {
-    /// The first bytes, zeros behind them, and which of them count.
+    /// The first bytes, zeros behind them, and which of them count. None count of a key that is too long to be compared
+    /// at once, and no bytes are its first.
     head: u128,
     mask: u128,
+    /// Which of them is the last.
+    last: u8,
     /// Header and text.
     wire: Box<[u8]>,
     /// Bytes of the header.
@@ -40,9 +43,13 @@ impl WireKey {
         for ((byte, head), mask) in wire.iter().zip(&mut head).zip(&mut mask) {
             (*head, *mask) = (*byte, 0xff);
         }
+        if wire.len() > WIDTH {
+            (head, mask) = ([0xff; WIDTH], [0; WIDTH]);
+        }
         Self {
             head: u128::from_le_bytes(head),
             mask: u128::from_le_bytes(mask),
+            last: wire.len().min(WIDTH) as u8 - 1,
             header: (wire.len() - text.len()) as u8,
             wire: wire.into(),
             passed_over: false,
@@ -68,14 +75,14 @@ impl WireKey {
     #[inline(always)]
     fn quick(&self, rest: &[u8]) -> Option<(usize, usize)> {
         let window: &[u8; WINDOW] = rest.first_chunk()?;
-        let len = self.wire.len();
         // One comparison, whatever the length: what stands behind a short key does not count.
-        let head = u128::from_le_bytes(*window.first_chunk()?);
-        if (head ^ self.head) & self.mask != 0 || len > WIDTH {
+        if u128::from_le_bytes(*window.first_chunk()?) & self.mask != self.head {
             return None;
         }
-        let [first, low, high] = *window.get(len..)?.first_chunk()?;
-        Some((len, len + scalar_size(first, low, high)?))
+        // So that the compiler knows that all of the places are in the window.
+        let last = usize::from(self.last) % WIDTH;
+        let size = scalar_size(window[last + 1], window[last + 2], window[last + 3])?;
+        Some((last + 1, last + 1 + size))
     }
 
     /// The same for a key of any length, a value of any type, and the last bytes of a payload. Adds the containers in

@@ -27,6 +27,7 @@ use crate::brake::Entering;
 use crate::journal::AppendError;
 use crate::metrics::{self, DecodeError, Handshake, Mode};
 use crate::reactor::compute;
+use crate::spares;
 
 /// Of a message of which so many bytes are missing the rest is left with the kernel while gathering is busy.
 const LEFT: usize = 32 << 10;
@@ -204,7 +205,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<'_, S> {
                 Carrier::Json { text, .. } => text,
                 _ => &mut self.buffer,
             };
-            self.room.make(buffer, run.needed);
+            self.room.make(buffer, run.needed, &self.context.spares);
             if self.read(begun == 0).await? == 0 {
                 return Err(if begun == 0 {
                     End::Closed
@@ -323,6 +324,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<'_, S> {
             let bytes = Bytes::copy_from_slice(self.buffer.get(..end).unwrap_or_default());
             bytes::Buf::advance(&mut self.buffer, end);
             bytes
+        } else if end == self.buffer.len() && end >= spares::LEAST {
+            // Nothing is left of it here, so that it can be received into again once it is done with.
+            std::mem::take(&mut self.buffer).freeze()
         } else {
             self.buffer.split_to(end).freeze()
         }

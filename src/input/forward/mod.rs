@@ -27,6 +27,7 @@ use tokio_util::task::TaskTracker;
 use crate::brake::Brake;
 use crate::journal::Journal;
 use crate::metrics::Metrics;
+use crate::spares::Spares;
 
 pub use self::listener::{BindError, Bound, Peers, bind};
 pub use self::security::Security;
@@ -42,6 +43,8 @@ pub struct Context {
     pub journal: Journal,
     /// Holds chunks up before they go there.
     pub brake: Arc<Brake>,
+    /// Buffers that can be received into again.
+    pub spares: Arc<Spares>,
     /// Counters.
     pub metrics: Arc<Metrics>,
     /// Limits of one message.

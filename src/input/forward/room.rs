@@ -6,7 +6,8 @@
 
 use bytes::{Buf, BytesMut};
 
-use crate::journal::{AT_BLOCK_FROM, BLOCK};
+use crate::journal::BLOCK;
+use crate::spares::{self, Spares};
 
 /// The first read of a connection, and the least room for a read: ten thousand that send a byte and wait cost little.
 pub(super) const TINY: usize = 1 << 10;
@@ -16,6 +17,8 @@ const SMALL: usize = 8 << 10;
 pub(super) const LARGE: usize = 256 << 10;
 /// Room for what follows the records of a message: mostly an option or two.
 const OPTIONS: usize = 256;
+/// Large buffers are made in steps of this, so that one can be used for a message that is a little longer than the one before.
+const STEP: usize = 16 << 10;
 /// All connections together reserve about this much for reading before each of them has to read less at a time.
 const RECEIVE_MEMORY: usize = 64 << 20;
 
@@ -41,7 +44,7 @@ impl Room {
 
     /// Makes room for the rest of the message that has begun, of which at least `needed` bytes are missing, and for more at a
     /// time the more a client sends.
-    pub(super) fn make(&mut self, buffer: &mut BytesMut, needed: usize) {
+    pub(super) fn make(&mut self, buffer: &mut BytesMut, needed: usize, spares: &Spares) {
         let spare = buffer.capacity() - buffer.len();
         let read = match buffer.is_empty() {
             // Of a message that does not fit the first read shows how much it needs; what it brings is copied then.
@@ -63,7 +66,7 @@ impl Room {
         if spare < want.max(least) {
             self.whole = want == needed && want > read;
             let more = if self.whole { OPTIONS } else { 0 };
-            grow(buffer, want.max(read) + more);
+            grow(buffer, want.max(read) + more, spares);
         }
     }
 
@@ -85,14 +88,18 @@ impl Room {
 }
 
 /// Makes room for so many bytes more: for many where a block begins, so that the journal can write them from there.
-fn grow(buffer: &mut BytesMut, more: usize) {
-    if more < AT_BLOCK_FROM {
+fn grow(buffer: &mut BytesMut, more: usize, spares: &Spares) {
+    if more < spares::LEAST {
         buffer.reserve(more);
         return;
     }
-    // One that is made with a capacity takes as much when it needs only a little the next time.
-    let mut larger = BytesMut::new();
-    larger.reserve(BLOCK + buffer.len() + more);
+    let bytes = buffer.len() + more;
+    let mut larger = spares.take(BLOCK + bytes).unwrap_or_else(|| {
+        // One that is made with a capacity takes as much when it needs only a little the next time.
+        let mut new = BytesMut::new();
+        new.reserve(2 * BLOCK + bytes.next_multiple_of(STEP));
+        new
+    });
     let before = larger.spare_capacity_mut().as_ptr().align_offset(BLOCK);
     if before < BLOCK {
         larger.resize(before, 0);
@@ -129,7 +136,7 @@ mod tests {
                 _ => missing,
             };
             let before = (buffer.as_ptr(), buffer.len());
-            room.make(buffer, needed);
+            room.make(buffer, needed, &Spares::default());
             if buffer.as_ptr() != before.0 {
                 copied += before.1;
             }
@@ -142,7 +149,7 @@ mod tests {
         }
         room.left(buffer.len());
         // What was received goes on, and is kept for a while.
-        kept.push(buffer.split().freeze());
+        kept.push(std::mem::take(buffer).freeze());
         (copied, reads)
     }
 
@@ -182,11 +189,32 @@ mod tests {
     }
 
     #[test]
+    fn a_large_message_is_received_where_another_was_that_is_gathered() {
+        let (mut room, spares) = (Room::new(), Spares::default());
+        let mut buffer = BytesMut::with_capacity(TINY);
+        let mut before = None;
+        for _ in 0..5 {
+            // Longer from one to the next, though not much.
+            for length in [MESSAGE, MESSAGE + BEHIND] {
+                buffer.resize(TINY, 1);
+                room.make(&mut buffer, length - TINY, &spares);
+                assert_eq!(buffer, vec![1; TINY]);
+                let place = buffer.as_ptr();
+                assert_eq!(place.align_offset(BLOCK), 0);
+                assert_eq!(*before.get_or_insert(place), place);
+                buffer.resize(length, 1);
+                room.left(length);
+                spares.give(std::mem::take(&mut buffer).freeze());
+            }
+        }
+    }
+
+    #[test]
     fn a_claimed_length_reserves_little() {
         let mut room = Room::new();
         let mut buffer = BytesMut::with_capacity(TINY);
         buffer.resize(100, 0);
-        room.make(&mut buffer, 100 << 20);
+        room.make(&mut buffer, 100 << 20, &Spares::default());
         assert!(buffer.capacity() <= 2 * LARGE, "{}", buffer.capacity());
     }
 

@@ -28,17 +28,18 @@ impl Sealed {
     }
 
     fn row(&self) -> &Row {
-        &self.text.rows[self.at as usize]
+        &self.text.sheet.rows[self.at as usize]
     }
 
     fn fate(&self) -> &Fate {
-        self.text.fates.of(&self.text.rows, self.at)
+        self.text.fates.of(&self.text.sheet.rows, self.at)
     }
 
     /// The trace id, or for a record without one its part's id and its number; at most [`crate::output::MAX_ID_BYTES`] long.
     pub fn id(&self) -> &str {
         let Range { start, end } = self.row().id;
         self.text
+            .sheet
             .ids
             .get(start as usize..end as usize)
             .unwrap_or_default()
@@ -73,19 +74,22 @@ impl Sealed {
     /// The complete document: one JSON object without a newline.
     pub fn json(&self) -> &[u8] {
         let place = self.row().place.json(self.text.framed);
-        self.text.bytes.get(place).unwrap_or_default()
+        self.text.sheet.bytes.get(place).unwrap_or_default()
     }
 
     /// [`Self::json`], without a copy.
     pub fn shared_json(&self) -> Bytes {
-        self.text.bytes.slice(self.row().place.json(self.text.framed))
+        self.text
+            .sheet
+            .bytes
+            .slice(self.row().place.json(self.text.framed))
     }
 
     /// The whole text of its batch, and where the document stands in it together with its frame; `None` when it has
     /// none.
     pub fn framed(&self) -> Option<(&Bytes, Range<usize>)> {
         let Place { start, end, .. } = self.row().place;
-        self.text.framed.then(|| (&self.text.bytes, start..end))
+        self.text.framed.then(|| (&self.text.sheet.bytes, start..end))
     }
 
     /// This output has it, durably. Confirming twice is harmless.

@@ -271,7 +271,7 @@ fn prefix<'a>(items: impl Iterator<Item = &'a Item>, room: usize, empty: bool) -
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::output::{Charge, Place, Row};
+    use crate::output::{Charge, Place, Row, Sheet};
 
     /// A text of so many documents of 1 KiB.
     fn text(documents: usize) -> Batch {
@@ -282,16 +282,8 @@ mod tests {
         };
         let rows = (0..documents).map(row).collect();
         let charge = Charge::new(0, &Arc::default());
-        Batch::new(
-            bytes,
-            true,
-            "id".into(),
-            rows,
-            Vec::new(),
-            charge,
-            &Arc::default(),
-            1,
-        )
+        let sheet = Sheet::new(bytes, "id".into(), rows);
+        Batch::new(sheet, true, Vec::new(), charge, &Arc::default(), 1)
     }
 
     /// How many documents each request has.

@@ -203,6 +203,7 @@ fn gathered_in(
         aside: Aside::new(dead_letter, metrics, account, Arc::clone(&stop)),
         gauges: Arc::default(),
         brake: Arc::new(Brake::new(1)),
+        spares: Arc::default(),
         stop,
     };
     let mut settings = super::super::settings(&crate::config::Config::default());

@@ -12,6 +12,7 @@ use crate::journal::Journal;
 use crate::metrics::Metrics;
 use crate::output::{Account, Batch, Framing};
 use crate::pipeline::aside::Aside;
+use crate::spares::Spares;
 use crate::trace::Names;
 
 /// What gathering needs to know.
@@ -51,5 +52,6 @@ pub(crate) struct Wiring {
     pub(crate) aside: Aside,
     pub(crate) gauges: Arc<Gauges>,
     pub(crate) brake: Arc<Brake>,
+    pub(crate) spares: Arc<Spares>,
     pub(crate) stop: Arc<AtomicBool>,
 }

@@ -1,8 +1,8 @@
 //! Texts as JSON strings.
 //!
 //! Owns the escaping, and what becomes of invalid UTF-8 (it is replaced by U+FFFD). Knows nothing of MessagePack or of
-//! documents. Nearly all texts are short or plain, and they are most of a document: 16 bytes are looked at and copied
-//! at once, eight at the ends.
+//! documents. Nearly all texts are short or plain, and they are most of a document: 16 bytes are looked at at once, and what is
+//! plain is copied as a whole.
 
 use std::borrow::Cow;
 
@@ -45,34 +45,40 @@ pub(crate) fn write_escaped(out: &mut Vec<u8>, text: &[u8]) -> usize {
 
 /// Escapes `text` up to its end or, unless it is known to be UTF-8, up to the first byte that is not ASCII. Gives what is
 /// left of it.
-///
-/// What is plain of a block is written as the whole block, and the rest of it taken back: both are a few instructions,
-/// where a copy of just as many bytes would be a call.
 #[inline]
 fn write_valid<'a, const UTF8: bool>(out: &mut Vec<u8>, text: &'a [u8]) -> &'a [u8] {
     let mut rest = text;
     loop {
-        let (block, length) = match rest.first_chunk() {
-            Some(bytes) => (Block::new(bytes), BLOCK),
-            None if rest.is_empty() => return rest,
-            None => (Block::short(rest), rest.len()),
-        };
-        out.extend_from_slice(&block.bytes());
-        let special = block.special::<UTF8>();
-        if length == BLOCK && special.is_none() {
-            rest = rest.get(BLOCK..).unwrap_or_default();
-            continue;
-        }
-        let plain = special.first().min(length);
-        out.truncate(out.len() - BLOCK + plain);
-        rest = rest.get(plain..).unwrap_or_default();
-        match rest.split_first() {
+        let (plain, special) = rest.split_at(plain::<UTF8>(rest));
+        out.extend_from_slice(plain);
+        match special.split_first() {
             Some((byte, after)) if UTF8 || byte.is_ascii() => {
                 write_escape(out, *byte);
                 rest = after;
             }
-            _ => return rest,
+            _ => return special,
         }
+    }
+}
+
+/// How many bytes stand before the first that must be escaped or, unless `UTF8`, is not ASCII.
+#[inline]
+fn plain<const UTF8: bool>(text: &[u8]) -> usize {
+    let (blocks, _) = text.as_chunks();
+    for (number, block) in blocks.iter().enumerate() {
+        let special = Block::new(block).special::<UTF8>();
+        if !special.is_none() {
+            return number * BLOCK + special.first();
+        }
+    }
+    let seen = blocks.len() * BLOCK;
+    if seen == text.len() {
+        return seen;
+    }
+    match text.last_chunk() {
+        // Some of its bytes were seen before: those that were plain.
+        Some(block) => text.len() - BLOCK + Block::new(block).special::<UTF8>().first(),
+        None => Block::short(text).special::<UTF8>().first().min(text.len()),
     }
 }
 

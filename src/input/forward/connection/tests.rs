@@ -33,6 +33,7 @@ impl Scene {
         let context = Arc::new(Context {
             journal,
             brake: Arc::new(Brake::new(limit)),
+            spares: Arc::default(),
             metrics: Arc::new(metrics::Metrics::new(&[])),
             limits: Limits::default(),
             max_decompressed: 1 << 20,

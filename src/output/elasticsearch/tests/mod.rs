@@ -23,7 +23,7 @@ use tokio_util::sync::CancellationToken;
 use super::*;
 use crate::hold::Held;
 use crate::output::dead_letter::{self, DeadLetter};
-use crate::output::{Account, Batch, Charge, Place, Row, Sealed};
+use crate::output::{Account, Batch, Charge, Place, Row, Sealed, Sheet};
 use crate::trace::{NotOurs, Union};
 
 /// 2026-11-21T09:20:00Z
@@ -152,16 +152,8 @@ impl Running {
         let claims = vec![Held::begin(1, 1, Arc::new(release))];
         let charge = Charge::new(0, &Arc::default());
         self.account.in_flight.fetch_add(1, Relaxed);
-        let batch = Batch::new(
-            json.into(),
-            false,
-            id.into(),
-            vec![row],
-            claims,
-            charge,
-            &self.account,
-            1,
-        );
+        let sheet = Sheet::new(json.into(), id.into(), vec![row]);
+        let batch = Batch::new(sheet, false, claims, charge, &self.account, 1);
         batch.documents().next().unwrap()
     }
 

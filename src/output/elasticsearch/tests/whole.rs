@@ -34,7 +34,8 @@ fn batch(running: &Running, first_ns: impl Fn(usize) -> i64) -> Batch {
     let claims = vec![Held::begin(1, 1, Arc::new(release))];
     let charge = Charge::new(0, &Arc::default());
     running.account.in_flight.fetch_add(2 * DOCUMENTS as u64, Relaxed);
-    Batch::new(text.into(), true, ids, rows, claims, charge, &running.account, 1)
+    let sheet = Sheet::new(text.into(), ids, rows);
+    Batch::new(sheet, true, claims, charge, &running.account, 1)
 }
 
 async fn give(running: &Running, batch: Batch) {
