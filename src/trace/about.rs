@@ -90,14 +90,20 @@ impl Seal<'_> {
     }
 }
 
-/// `{"@timestamp":"…","traceId":"…"`
-pub(crate) fn begin(out: &mut Vec<u8>, times: &mut Rfc3339, first: i64, key_name: &str, key: &[u8]) {
+/// `{"@timestamp":"…","traceId":"…"`; `head`: see [`id_head`].
+pub(crate) fn begin(out: &mut Vec<u8>, times: &mut Rfc3339, first: i64, head: &[u8], key: &[u8]) {
     out.extend_from_slice(b"{\"@timestamp\":\"");
     times.write(out, first);
-    out.extend_from_slice(b"\",");
-    write_string(out, key_name.as_bytes());
-    out.push(b':');
+    out.extend_from_slice(head);
     write_string(out, key);
+}
+
+/// What stands between the time and the trace id, which has this name: `","traceId":`.
+pub(crate) fn id_head(name: &str) -> Vec<u8> {
+    let mut head = b"\",".to_vec();
+    write_string(&mut head, name.as_bytes());
+    head.push(b':');
+    head
 }
 
 /// `,"windrow":{"reason":"…",…`, left open for metadata and state.

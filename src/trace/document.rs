@@ -4,9 +4,11 @@
 //! newest value of every other field, and the `windrow` object (`about`) at the end. `union` writes the same shape from two
 //! documents. Does not decide when a trace is sealed.
 
+use std::borrow::Cow;
+
 use smallvec::SmallVec;
 
-use super::about::{Seal, begin};
+use super::about::{Seal, begin, id_head};
 use super::fields::{Fields, Names};
 use super::joined::View;
 use super::json::{self, Head, write_escaped, write_string};
@@ -144,7 +146,9 @@ impl Renderer {
     ) -> Extent {
         let at = out.len();
         let shape = shapes.get(view.shape);
-        begin(out, &mut self.times, view.first, names.key(), seal.key);
+        let known = shape.map(|shape| Cow::Borrowed(shape.id_head()));
+        let head = known.unwrap_or_else(|| id_head(names.key()).into());
+        begin(out, &mut self.times, view.first, &head, seal.key);
         let text_name = shape.and_then(|shape| names.text.get(shape.text_rank()?));
         if let Some(shape) = shape {
             if text_name.is_some() {
@@ -189,7 +193,7 @@ impl Renderer {
         let first = lines.first().map_or(0, |line| line.time);
         let last = lines.last().map_or(0, |line| line.time);
         let at = out.len();
-        begin(out, &mut self.times, first, names.key(), seal.key);
+        begin(out, &mut self.times, first, &id_head(names.key()), seal.key);
 
         let mut fields = Fields::default();
         let mut metadata = Fields::default();

@@ -9,6 +9,7 @@ use std::collections::HashMap;
 use forward_protocol::entries::WireKey;
 use twox_hash::XxHash3_64;
 
+use super::about::id_head;
 use super::fields::{Names, document_name};
 use super::json::{Head, head, write_string};
 
@@ -112,6 +113,8 @@ pub struct Shape {
     has_id: bool,
     /// How preferred the name of the joined text is.
     text_rank: Option<usize>,
+    /// What stands between the time and the trace id in a document: `","name":`.
+    id_head: Box<[u8]>,
     /// What stands before the joined text in a document: `,"name":"`.
     text_head: Box<[u8]>,
 }
@@ -140,6 +143,12 @@ impl Shape {
     #[inline]
     pub(crate) fn text_rank(&self) -> Option<usize> {
         self.text_rank
+    }
+
+    /// What stands between the time and the trace id in a document.
+    #[inline]
+    pub(crate) fn id_head(&self) -> &[u8] {
+        &self.id_head
     }
 
     /// What stands before the text in a document; nothing when it has none.
@@ -206,6 +215,7 @@ impl Shape {
         }
         Some(Self {
             slots: slots.into(),
+            id_head: id_head(names.key()).into(),
             text_head: text_head.into(),
             keys: keys.into(),
             has_id: id.is_some(),

@@ -17,7 +17,7 @@ use std::fmt;
 use serde::de::{Deserializer as _, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
-use super::about::{About, begin, write_about};
+use super::about::{About, begin, id_head, write_about};
 use super::json::{write_escaped, write_string};
 use super::part::PartId;
 use super::state::{LineState, Older, PartState, Place, State, StateError};
@@ -328,7 +328,13 @@ impl Joined<'_> {
         let last = self.lines.last_key_value().map_or(0, |(order, _)| order.0);
 
         let mut times = Rfc3339::default();
-        begin(out, &mut times, first, self.key_name, self.key.as_bytes());
+        begin(
+            out,
+            &mut times,
+            first,
+            &id_head(self.key_name),
+            self.key.as_bytes(),
+        );
         if let Some(name) = self.text_name {
             out.push(b',');
             write_string(out, name.as_bytes());

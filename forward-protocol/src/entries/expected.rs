@@ -23,8 +23,8 @@ const WINDOW: usize = WIDTH + 3;
 pub struct WireKey {
     /// The first bytes, zeros behind them, and which of them count. None count of a key that is too long to be compared
     /// at once, and no bytes are its first.
-    head: u128,
-    mask: u128,
+    head: [u64; 2],
+    mask: [u64; 2],
     /// Which of them is the last.
     last: u8,
     /// Header and text.
@@ -47,8 +47,8 @@ impl WireKey {
             (head, mask) = ([0xff; WIDTH], [0; WIDTH]);
         }
         Self {
-            head: u128::from_le_bytes(head),
-            mask: u128::from_le_bytes(mask),
+            head: words(&head),
+            mask: words(&mask),
             last: wire.len().min(WIDTH) as u8 - 1,
             header: (wire.len() - text.len()) as u8,
             wire: wire.into(),
@@ -76,7 +76,8 @@ impl WireKey {
     fn quick(&self, rest: &[u8]) -> Option<(usize, usize)> {
         let window: &[u8; WINDOW] = rest.first_chunk()?;
         // One comparison, whatever the length: what stands behind a short key does not count.
-        if u128::from_le_bytes(*window.first_chunk()?) & self.mask != self.head {
+        let [low, high] = words(window.first_chunk()?);
+        if low & self.mask[0] != self.head[0] || high & self.mask[1] != self.head[1] {
             return None;
         }
         // So that the compiler knows that all of the places are in the window.
@@ -96,6 +97,12 @@ impl WireKey {
         let (_, end) = value_at(rest, middle, opened)?;
         Ok(Some((middle, end)))
     }
+}
+
+#[inline(always)]
+fn words(bytes: &[u8; WIDTH]) -> [u64; 2] {
+    let bytes = u128::from_le_bytes(*bytes);
+    [bytes as u64, (bytes >> 64) as u64]
 }
 
 /// Walks over the pairs that begin at `at` as long as they have the expected keys. Gives the number of the first one

@@ -167,22 +167,30 @@ fn short_word(bytes: &[u8]) -> u64 {
 
 #[inline]
 fn write_escape(out: &mut Vec<u8>, byte: u8) {
-    let short = match byte {
-        b'"' | b'\\' => byte,
-        b'\n' => b'n',
-        b'\t' => b't',
-        b'\r' => b'r',
-        0x08 => b'b',
-        0x0c => b'f',
-        _ => {
-            const HEX: &[u8; 16] = b"0123456789abcdef";
-            let (high, low) = (HEX[usize::from(byte >> 4)], HEX[usize::from(byte & 15)]);
-            out.extend_from_slice(&[b'\\', b'u', b'0', b'0', high, low]);
-            return;
-        }
-    };
-    out.extend_from_slice(&[b'\\', short]);
+    match SHORT[usize::from(byte)] {
+        0 => write_long_escape(out, byte),
+        short => out.extend_from_slice(&[b'\\', short]),
+    }
 }
+
+#[cold]
+fn write_long_escape(out: &mut Vec<u8>, byte: u8) {
+    const HEX: &[u8; 16] = b"0123456789abcdef";
+    let (high, low) = (HEX[usize::from(byte >> 4)], HEX[usize::from(byte & 15)]);
+    out.extend_from_slice(&[b'\\', b'u', b'0', b'0', high, low]);
+}
+
+/// What stands behind the backslash; 0 where that is a number.
+static SHORT: [u8; 256] = {
+    let mut short = [0; 256];
+    let all = *b"\"\"\\\\\nn\tt\rr\x08b\x0cf";
+    let mut at = 0;
+    while at < all.len() {
+        short[all[at] as usize] = all[at + 1];
+        at += 2;
+    }
+    short
+};
 
 /// Appends `length` bytes of the text that was written as the inside of a JSON string by [`write_escaped`]; `at` is where they
 /// begin there. Gives where they end.
