@@ -17,14 +17,12 @@ use crate::trace::{Closed, Extent, Names, PartId, Renderer, Scratch, Shapes, Sin
 
 /// Documents are handed on when they take this many bytes...
 const BATCH_BYTES: usize = 1 << 20;
-/// Memory for the text of one that becomes full: the last document goes beyond the end.
-const SHEET_BYTES: usize = BATCH_BYTES + BATCH_BYTES / 16;
-/// Where the text of a batch has so many bytes it is expected to become full.
-const MUCH: usize = BATCH_BYTES / 16;
-/// So many bytes behind what is rendered are made this thread's own at a time, when less than a quarter of them is left.
-const OWN: usize = 8 << 10;
 /// ... or when the oldest of them has waited for so long (µs): few large batches cost less than many small ones.
 const BATCH_AGE: i64 = 50_000;
+/// Memory for the text of a batch that becomes full: the last document goes beyond the end.
+const SHEET_BYTES: usize = BATCH_BYTES + BATCH_BYTES / 16;
+/// Where a text has so many bytes it is expected to become full.
+const MUCH: usize = BATCH_BYTES / 16;
 /// Sheets of batches that are kept to be written on again: as many as are under way while an output is quick.
 const SHEETS: usize = 4;
 /// What a document takes besides its text.
@@ -42,8 +40,6 @@ pub(super) struct Outbox {
     text: Vec<u8>,
     /// What was handed over last; the outputs may not be done with it.
     sheets: Vec<Arc<Sheet>>,
-    /// Up to here the memory of `text` is this thread's own.
-    owned: usize,
     /// The ids of the documents in it.
     ids: String,
     rows: Vec<Row>,
@@ -73,7 +69,6 @@ impl Outbox {
             scratch: Scratch::default(),
             text: Vec::new(),
             sheets: Vec::with_capacity(SHEETS),
-            owned: 0,
             ids: String::new(),
             rows: Vec::new(),
             lines: 0,
@@ -112,13 +107,12 @@ impl Outbox {
         self.claims.clear();
         self.batch += 1;
         self.text.clear();
-        self.owned = 0;
         self.since = None;
     }
 
     /// Renders a trace.
     pub(super) fn trace(&mut self, names: &Names, shapes: &Shapes, closed: &mut Closed<'_, Hold>, now: i64) {
-        self.own_ahead();
+        self.make_room();
         let (start, id) = (self.text.len(), self.ids.len());
         push_document_id(&mut self.ids, closed.key());
         let name = self.ids.get(id..).unwrap_or_default();
@@ -144,7 +138,7 @@ impl Outbox {
         number: u32,
         hold: &Hold,
     ) {
-        self.own_ahead();
+        self.make_room();
         let (start, id) = (self.text.len(), self.ids.len());
         part.push_document_id(&mut self.ids, number);
         let name = self.ids.get(id..).unwrap_or_default();
@@ -156,23 +150,14 @@ impl Outbox {
         }
     }
 
-    /// Writes over the memory in which the next documents will stand. Mostly it was read by another thread last, which sent what
-    /// stood there, so that its lines have to come from the cache of another core: here many of them at once, while the small
-    /// writes of a document would wait for one after the other.
+    /// Makes room for a whole batch once it is expected to become full: to grow step by step takes new memory with each step.
     #[inline]
-    fn own_ahead(&mut self) {
-        let length = self.text.len();
-        let until = length + OWN;
-        if self.owned < length + OWN / 4 && until <= self.text.capacity() {
-            self.text.resize(until, 0);
-            self.text.truncate(length);
-            self.owned = until;
-        } else if until > self.text.capacity() && (MUCH..BATCH_BYTES).contains(&length) {
+    fn make_room(&mut self) {
+        if self.text.capacity() < SHEET_BYTES && (MUCH..BATCH_BYTES).contains(&self.text.len()) {
             self.expect_full();
         }
     }
 
-    /// Makes room for a whole batch: to grow step by step costs new memory with each step.
     #[cold]
     fn expect_full(&mut self) {
         let (full, now) = (SHEET_BYTES, self.text.len());
@@ -250,7 +235,6 @@ impl Outbox {
         if self.is_empty() {
             return;
         }
-        self.owned = 0;
         let charged = self.text.len() + self.rows.len() * DOCUMENT_OVERHEAD;
         let lines = std::mem::take(&mut self.lines);
         let batch = Batch::new(
