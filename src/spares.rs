@@ -39,8 +39,8 @@ impl Spares {
     /// An empty buffer for so many bytes.
     pub fn take(&self, bytes: usize) -> Option<BytesMut> {
         let mut kept = self.kept();
-        // The last that was given is the one that the caches still have.
-        let fits = kept.iter().rposition(|buffer| buffer.capacity() >= bytes)?;
+        // The one that was given first: gathering's cache, from which the kernel would have to get it, has lost it most likely.
+        let fits = kept.iter().position(|buffer| buffer.capacity() >= bytes)?;
         Some(kept.remove(fits))
     }
 
