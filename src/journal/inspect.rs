@@ -42,7 +42,7 @@ pub struct SegmentReport {
     pub number: u64,
     /// Bytes of the file, with space allocated ahead.
     pub file_bytes: u64,
-    /// Bytes of sound records.
+    /// Bytes of sound records, with their headers and what fills blocks up before payloads.
     pub record_bytes: u64,
     /// Sound records.
     pub records: u64,

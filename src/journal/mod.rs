@@ -202,7 +202,8 @@ impl Journal {
         ))
     }
 
-    /// Queues a record now, in the order of the calls; the future resolves when it is durable.
+    /// Queues a record now, in the order of the calls; the future resolves when it is durable. Its checksum is computed here, a
+    /// millisecond for some 16 MiB.
     ///
     /// It waits, as long as it takes, while the journal is at its limit or the disk is full or failing: see
     /// [`Usage::blocked`]. Dropping the future does not take the record back once it is being written. `payload` can

@@ -47,7 +47,7 @@ pub struct Usage {
     pub ended: Option<&'static str>,
     /// Records made durable.
     pub records: u64,
-    /// Bytes made durable, with record headers.
+    /// Bytes made durable, with record headers and what fills blocks up before payloads.
     pub record_bytes: u64,
     /// Syncs of segment files that made records durable.
     pub syncs: u64,

@@ -41,6 +41,8 @@ const PROGRESS: usize = 1 << 10;
 const LAST_READS: Duration = Duration::from_secs(1);
 /// Runs below this size are copied, so that a small message does not keep a large buffer alive.
 const COPY: usize = 16 << 10;
+/// The checksum of so many bytes takes a millisecond.
+const HUGE: usize = 16 << 20;
 /// To decompress a payload of so many bytes takes milliseconds.
 const LONG: usize = 64 << 10;
 
@@ -294,11 +296,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<'_, S> {
             }
             None => self.context.brake.admit(bytes.len()).await,
         };
-        let receipt = self
-            .context
-            .journal
-            .append(FORWARD_MESSAGES, bytes.clone())
-            .await?;
+        let append = || self.context.journal.append(FORWARD_MESSAGES, bytes.clone());
+        let receipt = match bytes.len() {
+            0..HUGE => append(),
+            _ => compute(append),
+        }
+        .await?;
         drop(entering);
         let json = matches!(self.carrier, Carrier::Json { .. });
         let acks = Acks::new(
