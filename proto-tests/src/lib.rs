@@ -19,6 +19,7 @@
 mod case;
 mod cases;
 pub mod client_cases;
+mod context;
 mod handshake;
 mod msgpack;
 mod peer;

@@ -7,7 +7,8 @@ use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
-use crate::case::{Case, Ctx, Fault, Need, Options};
+use crate::case::{Case, Fault, Need, Options};
+use crate::context::Ctx;
 use crate::report::{Expectations, Finding, Outcome, Report};
 use crate::target::Target;
 

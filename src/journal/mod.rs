@@ -65,7 +65,7 @@ use bytes::Bytes;
 pub use blocks::BLOCK;
 pub use error::{AppendError, OpenError, ReadError};
 pub use inspect::{Each, Report, SegmentReport, inspect, inspect_with};
-pub use queue::{AT_BLOCK_FROM, Append};
+pub use queue::Append;
 pub use reader::Reader;
 pub use recovery::Recovery;
 pub use usage::{Blocked, OldestSegment, SYNC_BUCKETS, Usage};

@@ -15,7 +15,7 @@ use super::{Receipt, format};
 
 /// Payloads of so many bytes that begin at a [`BLOCK`] in memory are written from where they are: it is worth the half block
 /// that is lost before them.
-pub const AT_BLOCK_FROM: usize = 16 * BLOCK;
+pub(super) const AT_BLOCK_FROM: usize = 16 * BLOCK;
 
 /// A record on its way to the disk.
 pub(super) struct Pending {

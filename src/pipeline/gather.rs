@@ -113,8 +113,7 @@ impl Gatherer {
             let busy = match outlet.next(patience) {
                 Next::Record(record) => {
                     self.gauges.idle.store(false, Ordering::Relaxed);
-                    self.take(&record);
-                    self.spares.give(record.payload);
+                    self.gather(record);
                     true
                 }
                 Next::Nothing => false,
@@ -135,11 +134,7 @@ impl Gatherer {
             }
             let idle = !busy && all_sealed && self.outbox.is_empty();
             if idle {
-                self.spares.rest();
-                self.outbox.rest();
-                if self.table.is_empty() {
-                    self.table.rest();
-                }
+                self.rest();
             }
             self.publish(idle);
         }
@@ -154,6 +149,21 @@ impl Gatherer {
         }
         self.hand_over();
         self.publish(true);
+    }
+
+    /// Takes a journal record in, after which it can be received into its buffer again.
+    fn gather(&mut self, record: Record) {
+        self.take(&record);
+        self.spares.give(record.payload);
+    }
+
+    /// Gives memory back that is only kept to be used again.
+    fn rest(&mut self) {
+        self.spares.rest();
+        self.outbox.rest();
+        if self.table.is_empty() {
+            self.table.rest();
+        }
     }
 
     /// One journal record: a run of complete messages as they came.

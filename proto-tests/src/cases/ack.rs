@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use super::{batch, cases, chunk, message, opts};
-use crate::case::{Ctx, Fault, T0, Verdict, check};
+use crate::case::{Fault, Verdict, check};
+use crate::context::{Ctx, T0};
 use crate::msgpack::{Raw, array, bin, hex, nil, s, st, uint, unhex};
 use crate::target::Action;
 use crate::vectors;

@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use super::{batch, cases, chunk, expect_time, message, opts, sends};
-use crate::case::{Ctx, T0, Verdict, check};
+use crate::case::{Verdict, check};
+use crate::context::{Ctx, T0};
 use crate::msgpack::{
     Raw, array, array32, event_time, event_time_ext8, f64, int, int32, map, map32, nil, s, uint, unhex,
 };

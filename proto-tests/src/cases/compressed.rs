@@ -3,7 +3,8 @@
 use std::io::Write;
 
 use super::{batch, cases, chunk, opts};
-use crate::case::{Ctx, Fault, Verdict};
+use crate::case::{Fault, Verdict};
+use crate::context::Ctx;
 use crate::msgpack::{Form, Raw, array, bin, blob, map, s, unhex};
 use crate::vectors;
 

@@ -4,7 +4,8 @@ use std::collections::HashSet;
 use std::time::{Duration, Instant};
 
 use super::{cases, chunk, message, opts};
-use crate::case::{Ctx, Fault, Verdict, check};
+use crate::case::{Fault, Verdict, check};
+use crate::context::Ctx;
 use crate::handshake::{Helo, Ping, SALT, digest, expect_welcome, helo, key_of, pong, user_of};
 use crate::msgpack::{Raw, Value, array, bin, int, nil, s};
 use crate::peer::Peer;

@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use super::options::acked_or_closed;
 use super::{batch, cases, chunk, compressed::gzip, message, opts, signals::marker};
-use crate::case::{Ctx, Fault, T0, Verdict, check, random};
+use crate::case::{Fault, Verdict, check};
+use crate::context::{Ctx, T0, random};
 use crate::msgpack::{Raw, array, bin, boolean, cat, ext, f64, int, map, nil, s, st, uint, unhex};
 
 cases! {

@@ -5,7 +5,8 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 
 use super::{cases, expect_time};
-use crate::case::{Ctx, Fault, T0, Verdict, check};
+use crate::case::{Fault, Verdict, check};
+use crate::context::{Ctx, T0};
 use crate::peer::Peer;
 
 cases! {

@@ -6,7 +6,8 @@ use tokio::net::UdpSocket;
 use tokio::time::{sleep, timeout};
 
 use super::{batch, cases, chunk, message, opts};
-use crate::case::{Ctx, Fault, Verdict, check};
+use crate::case::{Fault, Verdict, check};
+use crate::context::Ctx;
 use crate::msgpack::{Raw, array, bin, hex, nil};
 use crate::target::Action;
 

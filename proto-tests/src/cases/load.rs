@@ -7,7 +7,8 @@ use tokio::task::JoinSet;
 use tokio::time::sleep;
 
 use super::{batch, cases, chunk, compressed::gzip, message, opts};
-use crate::case::{Ctx, Fault, Verdict, check};
+use crate::case::{Fault, Verdict, check};
+use crate::context::Ctx;
 use crate::msgpack::{Form, Raw, array, bin, blob, cat, s, unhex};
 use crate::target::Action;
 

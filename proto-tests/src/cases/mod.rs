@@ -15,7 +15,8 @@ mod packed;
 mod signals;
 mod times;
 
-use crate::case::{Case, Ctx, Verdict, check};
+use crate::case::{Case, Verdict, check};
+use crate::context::Ctx;
 use crate::msgpack::{Raw, array, map, s};
 
 /// Rows of `number name [needs] source expectation => function;`

@@ -1,7 +1,8 @@
 //! Options, tags and odd arrays: cases 31 to 38.
 
 use super::{batch, cases, chunk, message, opts};
-use crate::case::{Ctx, Fault, Verdict};
+use crate::case::{Fault, Verdict};
+use crate::context::Ctx;
 use crate::msgpack::{array, bin, int, map, map32, nil, s, st, uint, unhex};
 use crate::peer::Peer;
 

@@ -1,7 +1,8 @@
 //! PackedForward without compression: cases 15 to 18.
 
 use super::{batch, cases, message, opts};
-use crate::case::{Ctx, T0, Verdict, check, random};
+use crate::case::{Verdict, check};
+use crate::context::{Ctx, T0, random};
 use crate::msgpack::{Form, array, bin, blob, hex, map, s, uint, unhex};
 use crate::vectors;
 

@@ -1,7 +1,8 @@
 //! `fluent_signal`, metrics, traces and group markers: cases 39 to 46.
 
 use super::{batch, cases, chunk, compressed::gzip, message, opts};
-use crate::case::{Ctx, Verdict, check};
+use crate::case::{Verdict, check};
+use crate::context::Ctx;
 use crate::msgpack::{Raw, array, bin, event_time, map, s, uint, unhex};
 use crate::vectors;
 

@@ -3,7 +3,8 @@
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use super::{batch, cases, chunk, expect_time, message, opts};
-use crate::case::{Ctx, T0, Verdict, check};
+use crate::case::{Verdict, check};
+use crate::context::{Ctx, T0};
 use crate::msgpack::{Raw, array, event_time, ext, f32, f64, int, nil, uint};
 
 cases! {

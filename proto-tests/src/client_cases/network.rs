@@ -70,7 +70,7 @@ async fn tls(b: Bench) -> Verdict {
 }
 
 async fn unix(b: Bench) -> Verdict {
-    let folder = std::env::temp_dir().join(format!("forward-{:016x}", crate::case::random()));
+    let folder = std::env::temp_dir().join(format!("forward-{:016x}", crate::context::random()));
     let io = |e: std::io::Error| Fault::Skip(format!("unix socket: {e}"));
     std::fs::create_dir(&folder).map_err(io)?;
     let path = folder.join("forward.sock");

@@ -145,7 +145,7 @@ impl Mini {
         let nonce = if self.is(Fault::StaleNonce) {
             7
         } else {
-            crate::case::random()
+            crate::context::random()
         }
         .to_be_bytes();
         let auth: &[u8] = if security.users.is_empty() {

@@ -5,6 +5,7 @@ mod damage;
 mod direct;
 mod faults;
 mod faulty;
+mod formats;
 mod kill;
 mod model;
 mod reuse;

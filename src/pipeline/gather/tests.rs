@@ -1,6 +1,8 @@
 //! What gathering writes is what a plain reading of the same records gives: here they are decoded with serde and laid
 //! over each other one by one, without shapes, without stripping, and with nothing shared with the fast path.
 
+mod scene;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write;
 use std::path::Path;
@@ -12,12 +14,10 @@ use forward_protocol::encode::{
 use proptest::prelude::*;
 use serde_json::{Map, Value, json};
 
-use tokio::sync::mpsc;
-
 use super::super::feed::Feed;
 use super::*;
-use crate::journal::Options;
-use crate::output::dead_letter::DeadLetter;
+
+use self::scene::Scene;
 
 const BASE_MS: i64 = 1_700_000_000_000;
 
@@ -188,38 +188,16 @@ fn gathered_in(
     max_trace_bytes: usize,
     payloads: impl IntoIterator<Item = Bytes>,
 ) -> BTreeMap<String, Value> {
-    let (journal, _) = Journal::open(Options::new(folder.join("journal")), Box::new(())).unwrap();
-    let dead_letter = Arc::new(DeadLetter::open(folder.join("dead-letter"), 8 << 20, 8 << 20).unwrap());
-    let (account, metrics) = (Arc::<Account>::default(), Arc::new(Metrics::new(&[])));
-    let (sender, mut batches) = mpsc::channel(1000);
-    let stop: Arc<AtomicBool> = Arc::default();
-    let wiring = Wiring {
-        journal: journal.clone(),
-        outputs: vec![sender],
-        output_bytes: Arc::default(),
-        framing: None,
-        account: Arc::clone(&account),
-        metrics: Arc::clone(&metrics),
-        aside: Aside::new(dead_letter, metrics, account, Arc::clone(&stop)),
-        gauges: Arc::default(),
-        brake: Arc::new(Brake::new(1)),
-        spares: Arc::default(),
-        stop,
-    };
-    let mut settings = super::super::settings(&crate::config::Config::default());
-    settings.flush_on_exit = true;
-    settings.table.max_trace_bytes = max_trace_bytes;
-    let mut gatherer = Gatherer::new(settings, wiring);
+    let mut scene = Scene::new(folder, max_trace_bytes);
     for (number, payload) in payloads.into_iter().enumerate() {
-        gatherer.take(&Record {
-            lsn: number as u64 + 1,
-            segment: 1,
-            received_us: (number as i64 + 1) * 1000,
-            kind: crate::input::forward::FORWARD_MESSAGES,
-            payload,
-            released: false,
-        });
+        scene.gather(number, payload);
     }
+    let Scene {
+        gatherer,
+        journal,
+        mut batches,
+        ..
+    } = scene;
     let feed = Feed::new(1, Arc::new(Brake::new(1)));
     feed.close();
     gatherer.run(Outlet::new(feed, journal));
@@ -445,4 +423,43 @@ fn records_that_are_too_long_are_set_aside_with_their_message_and_the_others_are
         assert_eq!((entry.kind.as_str(), entry.lines), ("trace_bytes", Some(2)));
         assert_eq!(entry.content, crate::output::dead_letter::Content::Raw(payload));
     }
+}
+
+#[test]
+fn what_is_gathered_is_received_into_again_until_nothing_comes() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut scene = Scene::new(folder.path(), 16 << 20);
+    let fields = json!({"message": "x".repeat(70_000)});
+    let payload = |number| {
+        let chunk = Chunk {
+            mode: Mode::Packed,
+            tag: "app",
+            records: vec![(BASE_MS, fields.as_object().unwrap().clone(), Map::new())],
+        };
+        chunk.encode(number)
+    };
+    let first = payload(0);
+    let place = first.as_ptr();
+    scene.gather(0, first);
+    let buffer = scene.spares.take(70_000).unwrap();
+    assert_eq!(buffer.as_ptr(), place);
+    scene.gather(1, payload(1));
+    let Scene {
+        gatherer,
+        journal,
+        gauges,
+        spares,
+        ..
+    } = scene;
+    let feed = Feed::new(1, Arc::new(Brake::new(1)));
+    let outlet = Outlet::new(Arc::clone(&feed), journal);
+    std::thread::scope(|scope| {
+        scope.spawn(|| gatherer.run(outlet));
+        let began = std::time::Instant::now();
+        while !gauges.idle.load(Ordering::Relaxed) && began.elapsed() < Duration::from_secs(60) {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        feed.close();
+    });
+    assert!(spares.take(0).is_none());
 }

@@ -11,7 +11,7 @@ use tokio_util::task::TaskTracker;
 
 use super::*;
 use crate::brake::Brake;
-use crate::journal::{Journal, Options};
+use crate::journal::{Committed, Journal, Options, Record};
 
 /// Bytes that fit into the pipe, as into the buffers of a socket.
 const PIPE: usize = 64 << 10;
@@ -27,8 +27,12 @@ struct Scene {
 
 impl Scene {
     fn new(limit: usize) -> Self {
+        Self::with(limit, Box::new(()))
+    }
+
+    fn with(limit: usize, sink: Box<dyn Committed>) -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let (journal, _) = Journal::open(Options::new(dir.path()), Box::new(())).unwrap();
+        let (journal, _) = Journal::open(Options::new(dir.path()), sink).unwrap();
         let second = Duration::from_secs(10);
         let context = Arc::new(Context {
             journal,
@@ -199,4 +203,29 @@ async fn a_client_that_goes_on_sending_is_sent_away_when_windrow_stops() {
     let reads = async { tokio::io::copy(&mut acks, &mut tokio::io::sink()).await };
     let ended = timeout(Duration::from_secs(60), async { tokio::join!(sends, reads) }).await;
     assert!(ended.is_ok(), "it is still read from");
+}
+
+#[tokio::test]
+async fn of_a_large_message_that_is_acknowledged_gathering_has_the_buffer_alone() {
+    struct Sink(std::sync::mpsc::SyncSender<Record>);
+    impl Committed for Sink {
+        fn committed(&mut self, records: Vec<Record>) {
+            records
+                .into_iter()
+                .for_each(|record| self.0.send(record).unwrap());
+        }
+    }
+    let (sender, records) = std::sync::mpsc::sync_channel(1);
+    let mut scene = Scene::with(usize::MAX, Box::new(Sink(sender)));
+    let (message, ack) = message(100_000);
+    for _ in 0..3 {
+        scene.client.write_all(&message).await.unwrap();
+        expect(&mut scene.client, &ack).await;
+        let payload = records.recv().unwrap().payload;
+        assert_eq!(payload, message);
+        assert_eq!(payload.as_ptr().align_offset(crate::journal::BLOCK), 0);
+        scene.context.spares.give(payload);
+        let buffer = scene.context.spares.take(spares::LEAST);
+        assert!(buffer.is_some(), "somebody else has it");
+    }
 }
