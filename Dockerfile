@@ -19,7 +19,7 @@ RUN apt-get update \
 COPY . .
 RUN --mount=type=cache,target=/usr/local/cargo/registry \
     --mount=type=cache,target=/src/target \
-    cargo build --release --locked --package windrow --bin windrow --package demo --bin demo \
+    cargo build --release --locked --package windrow --bin windrow --package windrow-demo --bin demo \
     && install -D --strip --target-directory=/out target/release/windrow target/release/demo
 # Folders that volumes are mounted on take their owner from the image.
 RUN install --directory --owner=10001 --group=10001 /empty

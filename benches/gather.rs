@@ -11,12 +11,12 @@ use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_mai
 use forward_protocol::entries::{Decompressor, Entries};
 use forward_protocol::frame::{Limits as FrameLimits, Payload, messages};
 use memchr::memmem::Finder;
-use windrow::bench::{Load, Mode};
 use windrow::config::{Rule, Test};
+use windrow::gather::route;
 use windrow::output::document_id;
 use windrow::output::elasticsearch::{Elasticsearch, ElasticsearchConfig, Rules};
-use windrow::pipeline::route;
-use windrow::trace::{
+use windrow_bench::{Load, Mode};
+use windrow_trace::{
     Added, Incoming, Limits, Names, PartId, Reason, Renderer, Scratch, ShapeId, Shapes, Source, SourceId,
     Table, part_ids, union,
 };

@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use regex::Regex;
 use rustix::process::{Pid, Signal, kill_process};
-use windrow::bench::{Load, Sink, drive};
+use windrow_bench::{Load, Sink, drive};
 
 /// Records of the smaller load: connections, buffers and tables have their size after them.
 const FIRST: u64 = 5_000;

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use windrow::journal::{Journal, Options};
+use windrow_journal::{Journal, Options};
 
 fn main() {
     let folder = std::env::args().skip(1).find(|arg| !arg.starts_with('-'));
@@ -110,5 +110,5 @@ fn read_back(dir: &Path, records: u64) {
 
 /// CPU time of this process by thread.
 fn cpu_by_thread() -> BTreeMap<String, Duration> {
-    windrow::bench::threads(std::process::id())
+    windrow_bench::threads(std::process::id())
 }

@@ -74,13 +74,13 @@ pub enum Command {
     /// Send the documents of the dead letter to Elasticsearch again.
     Replay(Replay),
     /// Show it all on this machine: services, sidecars, requests, a kill in the middle; each request one document.
-    Demo(demo::showcase::Options),
+    Demo(windrow_demo::showcase::Options),
     /// Measure this machine in a minute against its own floor: CPU time per record, rates, acknowledgements, memory.
-    #[command(after_long_help = crate::bench::LEGEND)]
-    Bench(crate::bench::Options),
+    #[command(after_long_help = windrow_bench::LEGEND)]
+    Bench(windrow_bench::Options),
     /// The floor of `bench`, started by it.
     #[command(hide = true)]
-    BenchFloor(crate::bench::floor::Options),
+    BenchFloor(windrow_bench::floor::Options),
     /// Look into the journal of a data folder.
     #[command(subcommand)]
     Journal(Journal),

@@ -5,20 +5,19 @@
 //! `pipeline` alone. See `ARCHITECTURE.md` for the life of a record.
 
 pub mod admin;
-pub mod bench;
 pub mod brake;
 pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod exit;
+pub mod gather;
 pub mod hold;
 pub mod input;
-pub mod journal;
 pub mod logging;
+mod memory;
 pub mod metrics;
 pub mod output;
 pub mod pipeline;
 mod reactor;
 pub mod serve;
 pub mod spares;
-pub mod trace;

@@ -5,7 +5,11 @@ use std::process::ExitCode;
 
 use windrow::cli::{self, Cli, Command};
 use windrow::config::ProcessEnvironment;
-use windrow::{bench, exit, logging, serve};
+use windrow::{exit, logging, serve};
+use windrow_bench::Failure;
+
+/// Connections of the largest case of `windrow bench`.
+const BENCH_CONNECTIONS: u64 = 1000;
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -33,8 +37,15 @@ fn main() -> ExitCode {
             Ok(loaded) => cli::inspect(&dir, &loaded.config, &mut out, &mut err),
             Err(mistakes) => cli::report(&mistakes, &mut err),
         },
-        Command::Bench(options) => bench::run(&options, &mut out, &mut err),
-        Command::BenchFloor(options) => match bench::floor::run(&options) {
+        Command::Bench(options) => {
+            serve::raise_file_limit(BENCH_CONNECTIONS);
+            match windrow_bench::run(&options, &mut out, &mut err) {
+                Ok(()) => exit::OK,
+                Err(Failure::Usage) => exit::USAGE,
+                Err(Failure::Measurement) => exit::FAILURE,
+            }
+        }
+        Command::BenchFloor(options) => match windrow_bench::floor::run(&options) {
             Ok(()) => exit::OK,
             Err(error) => {
                 writeln!(err, "windrow bench-floor: {error}").ok();
@@ -67,10 +78,12 @@ fn main() -> ExitCode {
 }
 
 /// `windrow demo`: the showcase starts this program again as the server.
-fn show(options: &demo::showcase::Options) -> u8 {
+fn show(options: &windrow_demo::showcase::Options) -> u8 {
     let shown = std::env::current_exe()
         .map_err(|error| error.to_string())
-        .and_then(|windrow| demo::showcase::run_to_end(&windrow, options).map_err(|error| error.to_string()));
+        .and_then(|windrow| {
+            windrow_demo::showcase::run_to_end(&windrow, options).map_err(|error| error.to_string())
+        });
     match shown {
         Ok(report) if report.is_kept() => exit::OK,
         Ok(_) => exit::FAILURE,

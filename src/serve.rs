@@ -180,7 +180,7 @@ fn watch_reload(reload: Reload, tls: Option<Arc<Tls>>, metrics: Arc<Metrics>) {
 }
 
 /// Each connection is a file; the usual soft limit of 1024 is far below what the machine allows.
-pub(crate) fn raise_file_limit(connections: u64) {
+pub fn raise_file_limit(connections: u64) {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
     let limit = getrlimit(Resource::Nofile);
     if setrlimit(

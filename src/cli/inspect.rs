@@ -6,8 +6,8 @@ use std::path::Path;
 use crate::config::Config;
 use crate::exit;
 use crate::input::forward::FORWARD_MESSAGES;
-use crate::journal;
-use crate::pipeline::Peek;
+
+use crate::gather::Peek;
 
 /// Runs the command. Gives the exit code: 1 when the journal is damaged or cannot be read.
 pub fn run(dir: &Path, config: &Config, out: &mut dyn Write, err: &mut dyn Write) -> u8 {
@@ -15,7 +15,7 @@ pub fn run(dir: &Path, config: &Config, out: &mut dyn Write, err: &mut dyn Write
     let below = dir.join("journal");
     let dir = if below.is_dir() { &below } else { dir };
     let mut peek = Peek::new(config);
-    match journal::inspect_with(dir, &mut |kind, payload| {
+    match windrow_journal::inspect_with(dir, &mut |kind, payload| {
         if kind == FORWARD_MESSAGES {
             peek.take(payload);
         }

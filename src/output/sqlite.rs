@@ -13,7 +13,7 @@ use rusqlite::{Connection, OpenFlags, OptionalExtension, params};
 use tokio::sync::mpsc;
 
 use super::{Batch, OutputId, Sealed};
-use crate::trace::{NotOurs, Union, union};
+use windrow_trace::{NotOurs, Union, union};
 
 const SCHEMA_VERSION: i64 = 1;
 /// Documents of one transaction at the most; what waits beyond it goes into the next.

@@ -9,17 +9,9 @@
 //! Owns the order of starting and stopping. Everything that can be refused (folders, ports, certificates) is refused in
 //! [`Pipeline::build`], before anything runs.
 
-mod aside;
-mod feed;
-mod gather;
-mod look;
-mod outbox;
 mod outputs;
-mod peek;
 mod status;
-mod tags;
 mod vital;
-mod window;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -32,34 +24,21 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-#[doc(hidden)]
-pub use self::look::{Routed, route};
 pub use self::outputs::{Store, open_elasticsearch};
-pub use self::peek::Peek;
 pub use self::status::{Readiness, Status};
 use crate::brake::Brake;
-use crate::config::{Config, TraceConfig};
+use crate::config::Config;
+use crate::gather::{Aside, Feed, Gatherer, Gauges, Intake, Outlet, Settings, Wiring};
 use crate::input::forward::{self, BindError, Bound, Peers, Security, Tls, TlsError};
-use crate::journal::{self, Journal};
+use crate::memory::{MemoryShares, to_usize};
 use crate::metrics::Metrics;
 use crate::output::dead_letter::{self, DeadLetter};
 use crate::output::{Account, elasticsearch, sqlite};
 use crate::spares::Spares;
-use crate::trace::{Limits, Names};
+use windrow_journal::Journal;
 
-use self::aside::Aside;
-use self::feed::{Feed, Intake, Outlet};
-use self::gather::{Gatherer, Gauges, Settings, Wiring};
 use self::outputs::Outputs;
 use self::vital::Vital;
-
-/// Shares of the memory limit: records that wait for gathering, open traces, documents that wait for outputs. The rest
-/// is for receive buffers and what the allocator keeps.
-const FEED_SHARE: u64 = 8;
-/// While gathering is busy no more than this share of it waits: so much stays in the processor's cache.
-const BRAKE_SHARE: u64 = 128;
-const TABLE_SHARE: u64 = 2;
-const OUTPUT_SHARE: u64 = 8;
 
 /// The server cannot start. Each message says what to do.
 #[derive(Debug, thiserror::Error)]
@@ -74,7 +53,7 @@ pub enum BuildError {
     },
     /// The journal cannot be opened.
     #[error(transparent)]
-    Journal(#[from] journal::OpenError),
+    Journal(#[from] windrow_journal::OpenError),
     /// The dead letter cannot be opened.
     #[error("dead letter folder {path}: {source}")]
     DeadLetter {
@@ -116,7 +95,7 @@ pub struct Pipeline {
     config: Config,
     metrics: Arc<Metrics>,
     journal: Journal,
-    recovery: journal::Recovery,
+    recovery: windrow_journal::Recovery,
     feed: Arc<Feed>,
     brake: Arc<Brake>,
     dead_letter: Arc<DeadLetter>,
@@ -137,9 +116,10 @@ impl Pipeline {
     /// [`BuildError`]; nothing is running then and nothing was changed but what recovery had to mend.
     pub async fn build(config: Config, metrics: Arc<Metrics>) -> Result<Self, BuildError> {
         make_folder(&config.data_dir)?;
-        let brake = Arc::new(Brake::new(share(config.memory_limit, BRAKE_SHARE)));
-        let feed = Feed::new(share(config.memory_limit, FEED_SHARE), Arc::clone(&brake));
-        let options = journal::Options {
+        let shares = MemoryShares::of(config.memory_limit);
+        let brake = Arc::new(Brake::new(shares.admission));
+        let feed = Feed::new(shares.feed, Arc::clone(&brake));
+        let options = windrow_journal::Options {
             dir: config.journal.dir.clone(),
             segment_bytes: config.journal.segment_bytes,
             limit_bytes: config.journal.limit,
@@ -198,7 +178,7 @@ impl Pipeline {
     }
 
     /// What the journal held when it was opened.
-    pub fn recovery(&self) -> &journal::Recovery {
+    pub fn recovery(&self) -> &windrow_journal::Recovery {
         &self.recovery
     }
 
@@ -249,7 +229,7 @@ impl Pipeline {
             .start(&metrics, &dead_letter, &give_up, &abandon, &vital)
             .map_err(BuildError::Thread)?;
 
-        let settings = settings(&config);
+        let settings = Settings::from_config(&config);
         let spares = Arc::<Spares>::default();
         let wiring = Wiring {
             journal: journal.clone(),
@@ -281,8 +261,8 @@ impl Pipeline {
             brake,
             spares,
             metrics,
-            limits: frame_limits(&config),
-            max_decompressed: size(config.forward.max_decompressed),
+            limits: forward::frame_limits(&config.forward),
+            max_decompressed: to_usize(config.forward.max_decompressed),
             security: Security::of(&config),
             tls,
             handshake_timeout: config.forward.handshake_timeout,
@@ -350,52 +330,6 @@ async fn join_by(thread: JoinHandle<()>, deadline: Instant) -> bool {
     thread.join().is_ok()
 }
 
-fn settings(config: &Config) -> Settings {
-    let TraceConfig {
-        keys,
-        text,
-        complete,
-        linger,
-        idle_timeout,
-        max_age,
-        max_traces,
-        max_trace_bytes,
-        ..
-    } = &config.trace;
-    Settings {
-        names: Names {
-            keys: keys.clone(),
-            text: text.clone(),
-        },
-        complete: complete.clone(),
-        table: Limits {
-            linger: micros(*linger),
-            idle_timeout: micros(*idle_timeout),
-            max_age: micros(*max_age),
-            max_traces: size(*max_traces),
-            max_bytes: share(config.memory_limit, TABLE_SHARE),
-            max_trace_bytes: size(*max_trace_bytes),
-        },
-        frame: frame_limits(config),
-        window: size(config.duplicate_window),
-        tag_prefix: config.forward.tag_prefix.clone(),
-        output_budget: share(config.memory_limit, OUTPUT_SHARE),
-        flush_on_exit: config.flush_on_exit,
-    }
-}
-
-/// The longest entry of a compressed payload that is walked: a record with its metadata that a trace takes, and their
-/// time.
-fn longest_entry(max_trace_bytes: usize) -> usize {
-    max_trace_bytes.saturating_add(1 << 10)
-}
-
-fn frame_limits(config: &Config) -> forward_protocol::frame::Limits {
-    let mut limits = forward_protocol::frame::Limits::default();
-    limits.message = size(config.forward.max_message);
-    limits
-}
-
 fn make_folder(path: &Path) -> Result<(), BuildError> {
     let failed = |source| BuildError::Folder {
         path: path.to_owned(),
@@ -406,16 +340,4 @@ fn make_folder(path: &Path) -> Result<(), BuildError> {
     fs::write(&probe, b"")
         .and_then(|()| fs::remove_file(&probe))
         .map_err(failed)
-}
-
-fn share(of: u64, part: u64) -> usize {
-    size(of / part)
-}
-
-fn size(bytes: u64) -> usize {
-    usize::try_from(bytes).unwrap_or(usize::MAX)
-}
-
-fn micros(duration: Duration) -> i64 {
-    i64::try_from(duration.as_micros()).unwrap_or(i64::MAX)
 }

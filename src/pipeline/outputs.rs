@@ -14,11 +14,12 @@ use tokio_util::sync::CancellationToken;
 use super::BuildError;
 use super::vital::Vital;
 use crate::config::{self, Config, OutputKind};
+use crate::memory::to_usize;
 use crate::metrics::{DeadLetterSource, Direction, DocumentResult, Metrics, OutputError};
 use crate::output::dead_letter::{Content, DeadLetter, Entry};
 use crate::output::elasticsearch::{self, Elasticsearch, Rules};
 use crate::output::{Batch, Framing, OutputId, Sealed, sqlite, stdout};
-use crate::trace::{self, NotOurs};
+use windrow_trace::NotOurs;
 
 /// Batches that wait in front of an output. Their bytes are bounded by the gatherer.
 const QUEUE: usize = 256;
@@ -222,7 +223,7 @@ impl sqlite::Observer for SqliteObserver {
             is_trace: Some(document.is_trace()),
             first_ns: Some(document.first_ns()),
             lines: Some(document.lines()),
-            parts: trace::part_ids(document.json()),
+            parts: windrow_trace::part_ids(document.json()),
             content: Content::Document(document.shared_json()),
         };
         while let Err(error) = self.dead_letter.put(&entry) {
@@ -244,8 +245,8 @@ impl sqlite::Observer for SqliteObserver {
 /// A setting that cannot be used.
 pub fn open_elasticsearch(config: &Config) -> Result<Elasticsearch, elasticsearch::OpenError> {
     let rules = Rules {
-        union: trace::union,
-        part_ids: trace::part_ids,
+        union: windrow_trace::union,
+        part_ids: windrow_trace::part_ids,
     };
     Elasticsearch::open(elasticsearch_config(config), rules)
 }
@@ -273,9 +274,9 @@ fn elasticsearch_config(config: &Config) -> elasticsearch::ElasticsearchConfig {
         insecure: from.insecure,
         system_proxy: from.system_proxy,
         request_timeout: from.request_timeout,
-        bulk_bytes: usize::try_from(from.bulk_bytes).unwrap_or(usize::MAX),
+        bulk_bytes: to_usize(from.bulk_bytes),
         bulk_delay: from.bulk_delay,
-        max_in_flight: usize::try_from(from.max_in_flight).unwrap_or(usize::MAX),
+        max_in_flight: to_usize(from.max_in_flight),
         gzip_level: from.gzip_level,
         template: from.template.then(|| elasticsearch::Template {
             name: from.template_name.clone(),

@@ -6,15 +6,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use super::feed::Feed;
-use super::gather::Gauges;
 use super::outputs::Store;
 use super::vital::Vital;
-use crate::journal::{Journal, SYNC_BUCKETS, Usage};
+use crate::gather::{Feed, Gauges};
 use crate::metrics::{Counter, Metrics};
 use crate::output::Account;
 use crate::output::dead_letter::DeadLetter;
 use crate::output::elasticsearch::Elasticsearch;
+use windrow_journal::{Journal, SYNC_BUCKETS, Usage};
 
 /// Whether the server can do its work.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -190,7 +189,7 @@ fn set(counter: &Counter, value: u64) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::journal::Blocked;
+    use windrow_journal::Blocked;
 
     #[test]
     fn a_disk_that_fails_for_good_is_fatal_and_a_full_one_is_not() {
@@ -213,10 +212,8 @@ mod tests {
     fn what_has_ended_is_fatal() {
         let said = fatal(&Usage::default(), Some("gathering has ended"));
         assert_eq!(said.as_deref(), Some("gathering has ended"));
-        let usage = Usage {
-            ended: Some("writer"),
-            ..Usage::default()
-        };
+        let mut usage = Usage::default();
+        usage.ended = Some("writer");
         let said = fatal(&usage, Some("gathering has ended")).unwrap();
         assert!(
             said.contains("journal's writer thread"),

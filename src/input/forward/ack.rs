@@ -4,7 +4,7 @@
 use forward_protocol::ack::write_ack;
 use forward_protocol::json::write_json_ack;
 
-use crate::journal::Receipt;
+use windrow_journal::Receipt;
 
 /// Acks ready to be sent, in the order of their messages.
 #[derive(Debug)]

@@ -24,10 +24,10 @@ use super::room::{LARGE, Room, TINY};
 use super::security::Failure;
 use super::{Context, FORWARD_MESSAGES};
 use crate::brake::Entering;
-use crate::journal::AppendError;
 use crate::metrics::{self, DecodeError, Handshake, Mode};
 use crate::reactor::compute;
 use crate::spares;
+use windrow_journal::AppendError;
 
 /// Of a message of which so many bytes are missing the rest is left with the kernel while gathering is busy.
 const LEFT: usize = 32 << 10;

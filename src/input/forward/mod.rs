@@ -25,9 +25,11 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::brake::Brake;
-use crate::journal::Journal;
+use crate::config;
+use crate::memory::to_usize;
 use crate::metrics::Metrics;
 use crate::spares::Spares;
+use windrow_journal::Journal;
 
 pub use self::listener::{BindError, Bound, Peers, bind};
 pub use self::security::Security;
@@ -71,4 +73,11 @@ pub struct Context {
     pub stop: CancellationToken,
     /// The connections that are still being served.
     pub tasks: TaskTracker,
+}
+
+/// Limits of the framer for this configuration.
+pub(crate) fn frame_limits(config: &config::Forward) -> Limits {
+    let mut limits = Limits::default();
+    limits.message = to_usize(config.max_message);
+    limits
 }

@@ -6,8 +6,8 @@
 
 use bytes::{Buf, BytesMut};
 
-use crate::journal::BLOCK;
 use crate::spares::{self, Spares};
+use windrow_journal::BLOCK;
 
 /// The first read of a connection, and the least room for a read: ten thousand that send a byte and wait cost little.
 pub(super) const TINY: usize = 1 << 10;

@@ -16,7 +16,7 @@ use super::outcome::Problem;
 use super::read::{self, Found};
 use super::stats::Stats;
 use crate::reactor::compute;
-use crate::trace::Union;
+use windrow_trace::Union;
 
 /// Documents and bytes of ours in one read; what is read may be longer, see [`read::mget`].
 const CHUNK_DOCUMENTS: usize = 256;
@@ -225,7 +225,7 @@ async fn write_back<D: Document>(
     Ok(())
 }
 
-fn not_ours(index: &str, why: &crate::trace::NotOurs) -> Rejection {
+fn not_ours(index: &str, why: &windrow_trace::NotOurs) -> Rejection {
     Rejection {
         status: 409,
         kind: "not_a_windrow_document".into(),

@@ -37,7 +37,7 @@ use super::index::Day;
 use super::outcome::Problem;
 use super::read::{self, Found};
 use super::stats::Stats;
-use crate::trace::Union;
+use windrow_trace::Union;
 
 /// Documents looked up at once. Nearly none has a sibling, so no source is read.
 const CHUNK_DOCUMENTS: usize = 1000;

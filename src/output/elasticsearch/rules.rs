@@ -1,7 +1,7 @@
 //! The functions of the trace module that this output needs, as parameters: it moves documents, it does not know what
 //! is in them, and its tests can bring a rule of their own.
 
-use crate::trace::{NotOurs, Union};
+use windrow_trace::{NotOurs, Union};
 
 /// The functions of the trace module that this output needs.
 #[derive(Debug, Clone, Copy)]

@@ -11,7 +11,7 @@ use tokio_util::task::TaskTracker;
 
 use super::*;
 use crate::brake::Brake;
-use crate::journal::{Committed, Journal, Options, Record};
+use windrow_journal::{Committed, Journal, Options, Record};
 
 /// Bytes that fit into the pipe, as into the buffers of a socket.
 const PIPE: usize = 64 << 10;
@@ -223,7 +223,7 @@ async fn of_a_large_message_that_is_acknowledged_gathering_has_the_buffer_alone(
         expect(&mut scene.client, &ack).await;
         let payload = records.recv().unwrap().payload;
         assert_eq!(payload, message);
-        assert_eq!(payload.as_ptr().align_offset(crate::journal::BLOCK), 0);
+        assert_eq!(payload.as_ptr().align_offset(windrow_journal::BLOCK), 0);
         scene.context.spares.give(payload);
         let buffer = scene.context.spares.take(spares::LEAST);
         assert!(buffer.is_some(), "somebody else has it");

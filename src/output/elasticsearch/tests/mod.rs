@@ -24,7 +24,7 @@ use super::*;
 use crate::hold::Held;
 use crate::output::dead_letter::{self, DeadLetter};
 use crate::output::{Account, Batch, Charge, Place, Row, Sealed, Sheet};
-use crate::trace::{NotOurs, Union};
+use windrow_trace::{NotOurs, Union};
 
 /// 2026-11-21T09:20:00Z
 const NOON: i64 = 20_778 * 86_400_000_000_000 + 33_600_000_000_000;

@@ -1,0 +1,153 @@
+//! What is open in a journal that nobody runs on: the traces whose lines are not released yet, counted.
+//!
+//! Owns the counts alone. Chunks that came twice are counted once, as gathering does; what gathering would put aside
+//! is left out.
+
+use std::collections::{HashMap, HashSet};
+use std::fmt;
+use std::ops::ControlFlow;
+
+use forward_protocol::entries::{Decompressor, Entries, Piece};
+use forward_protocol::frame::{Payload, messages};
+
+use super::look::{look_again, watched};
+use crate::config::Config;
+use windrow_trace::{Names, PartId, Shapes};
+
+/// Lines that are not released, by trace.
+#[derive(Debug)]
+pub struct Peek {
+    names: Names,
+    shapes: Shapes,
+    complete: Vec<crate::config::Rule>,
+    limits: forward_protocol::frame::Limits,
+    max_trace_bytes: usize,
+    decompressor: Decompressor,
+    chunks: HashSet<u128>,
+    /// By the hash of a trace's id: whether one of its lines completes it.
+    traces: HashMap<u128, bool>,
+    lines: u64,
+    single: u64,
+}
+
+impl Peek {
+    /// Counts by the names and rules of this configuration.
+    pub fn new(config: &Config) -> Self {
+        let names = Names {
+            keys: config.trace.keys.clone(),
+            text: config.trace.text.clone(),
+        };
+        let complete = config.trace.complete.clone();
+        Self {
+            shapes: Shapes::new(names.clone(), watched(&names, &complete)),
+            names,
+            complete,
+            limits: crate::input::forward::frame_limits(&config.forward),
+            max_trace_bytes: crate::memory::to_usize(config.trace.max_trace_bytes),
+            decompressor: Decompressor::new(),
+            chunks: HashSet::new(),
+            traces: HashMap::new(),
+            lines: 0,
+            single: 0,
+        }
+    }
+
+    /// Counts the records of one journal record.
+    pub fn take(&mut self, payload: &[u8]) {
+        for message in messages(payload, self.limits).flatten() {
+            if let Some(chunk) = message.options.chunk {
+                let (hash, _) = PartId::of_chunk(message.tag, chunk, message.body);
+                if !self.chunks.insert(hash) {
+                    continue;
+                }
+            }
+            let depth = self.limits.depth;
+            match message.payload(depth) {
+                Payload::Entries(mut entries) => self.count(&mut entries),
+                Payload::Compressed { compression, bytes } => {
+                    let mut decompressor = std::mem::take(&mut self.decompressor);
+                    let longest = super::settings::longest_entry(self.max_trace_bytes);
+                    let _damage = decompressor.walk(compression, bytes, depth, longest, |piece| {
+                        if let Piece::Entries(entries) = piece {
+                            self.count(entries);
+                        }
+                        ControlFlow::Continue(())
+                    });
+                    self.decompressor = decompressor;
+                }
+                Payload::Opaque(_) => {}
+            }
+        }
+    }
+
+    fn count(&mut self, entries: &mut Entries<'_>) {
+        for entry in entries.flatten() {
+            if entry.record.len() > self.max_trace_bytes {
+                continue;
+            }
+            self.lines += 1;
+            let found = look_again(&mut self.shapes, &self.names, &self.complete, entry.record);
+            match found.key {
+                Some(id) => {
+                    let completed = self
+                        .traces
+                        .entry(twox_hash::XxHash3_128::oneshot(id))
+                        .or_default();
+                    *completed |= found.completes;
+                }
+                None => self.single += 1,
+            }
+        }
+    }
+}
+
+impl fmt::Display for Peek {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let open = self.traces.values().filter(|completed| !**completed).count();
+        write!(
+            f,
+            "not released: {} lines of {} traces, {open} of them open (no line completes them)",
+            self.lines - self.single,
+            self.traces.len(),
+        )?;
+        match self.single {
+            0 => Ok(()),
+            single => write!(f, ", and {single} lines without a trace"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn message(chunk: &str, records: &[Value]) -> Vec<u8> {
+        let entries: Vec<_> = records.iter().map(|record| (1, record)).collect();
+        rmp_serde::to_vec(&("app", entries, json!({ "chunk": chunk }))).unwrap()
+    }
+
+    #[test]
+    fn open_and_completed_traces_and_lines_without_one() {
+        let mut peek = Peek::new(&Config::default());
+        let line = |id: &str, text: &str| json!({"traceId": id, "message": text});
+        let first = message(
+            "c1",
+            &[
+                line("a", "step"),
+                line("b", "step"),
+                json!({"message": "no trace"}),
+            ],
+        );
+        let second = message("c2", &[line("a", "request completed")]);
+        peek.take(&[first.clone(), second].concat());
+        // The same chunk again, and what is no message.
+        peek.take(&first);
+        peek.take(b"\x01");
+        assert_eq!(
+            peek.to_string(),
+            "not released: 3 lines of 2 traces, 1 of them open (no line completes them), and 1 lines without a trace"
+        );
+    }
+}
