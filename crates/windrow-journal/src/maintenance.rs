@@ -169,8 +169,8 @@ impl Maintenance {
                     && used - segment.end + spare_bytes <= shared.limit_bytes
             });
             // A damaged file is linked into the quarantine: it must not be overwritten.
-            segment.recycled = segment.recyclable && !segment.damaged && fits;
-            match segment.recycled {
+            segment.recycling = segment.recyclable && !segment.damaged && fits;
+            match segment.recycling {
                 true => Disposal::Recycle,
                 false => Disposal::Unlink,
             }

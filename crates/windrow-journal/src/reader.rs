@@ -183,7 +183,7 @@ impl Reader {
             }
             // All its records were released meanwhile, and its file may hold another segment by
             // now.
-            Ok(ScanStep::Damage { .. } | ScanStep::End) if shared.is_recycled(number) => {
+            Ok(ScanStep::Damage { .. } | ScanStep::End) if shared.is_removed_or_recycling(number) => {
                 open.lsns.start = open.lsns.end;
                 Ok(None)
             }

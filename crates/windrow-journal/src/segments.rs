@@ -29,7 +29,7 @@ pub(crate) struct Segment {
     /// The file may be recycled: it was created in this run, and no write or sync of it has failed.
     pub(crate) recyclable: bool,
     /// The file is being recycled: what a reader finds in it may belong to another segment.
-    pub(crate) recycled: bool,
+    pub(crate) recycling: bool,
     released: LsnBitmap,
     unreleased: u64,
     /// Sparse offset index: lsns and the file offsets of their records, ascending.
@@ -48,7 +48,7 @@ impl Segment {
             damaged: false,
             quarantine_on_removal: false,
             recyclable: false,
-            recycled: false,
+            recycling: false,
             released: LsnBitmap::default(),
             unreleased: lsns.end - lsns.start,
             index: Vec::new(),

@@ -127,7 +127,7 @@ impl Shared {
         let State {
             segments, counters, ..
         } = &mut *state;
-        let is_new = |segment: &&mut Segment| !segment.damaged && !segment.recycled;
+        let is_new = |segment: &&mut Segment| !segment.damaged && !segment.recycling;
         let Some(segment) = segments.by_number_mut(number).filter(is_new) else {
             return;
         };
@@ -150,11 +150,11 @@ impl Shared {
         }
     }
 
-    /// The segment is not needed any more, and its file may hold another one by now.
-    pub(crate) fn is_recycled(&self, number: u64) -> bool {
+    /// The segment is obsolete: its file is removed, or may hold another segment.
+    pub(crate) fn is_removed_or_recycling(&self, number: u64) -> bool {
         let state = lock(&self.state);
         let segment = state.segments.by_number(number);
-        segment.is_none_or(|segment| segment.recycled)
+        segment.is_none_or(|segment| segment.recycling)
     }
 
     pub(crate) fn usage(&self) -> Usage {
