@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use windrow_journal::{Journal, Options};
+use windrow_journal::{Journal, JournalOptions};
 
 fn main() {
     let folder = std::env::args().skip(1).find(|arg| !arg.starts_with('-'));
@@ -32,7 +32,7 @@ fn main() {
 /// `tasks` callers, each with one append at a time.
 fn appends(folder: &Path, size: usize, tasks: usize, count: usize) {
     let dir = tempfile::tempdir_in(folder).expect("a folder");
-    let (journal, _) = Journal::open(Options::new(dir.path()), Box::new(())).expect("a journal");
+    let (journal, _) = Journal::open(JournalOptions::new(dir.path()), Box::new(())).expect("a journal");
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .build()
@@ -85,7 +85,7 @@ fn appends(folder: &Path, size: usize, tasks: usize, count: usize) {
 }
 
 fn read_back(dir: &Path, records: u64) {
-    let (journal, recovery) = Journal::open(Options::new(dir), Box::new(())).expect("a journal");
+    let (journal, recovery) = Journal::open(JournalOptions::new(dir), Box::new(())).expect("a journal");
     let before: Duration = cpu_by_thread().values().sum();
     let started = Instant::now();
     let mut reader = journal.reader(recovery.first_lsn);

@@ -9,7 +9,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use crate::brake::{Brake, Free};
-use windrow_journal::{Committed, Journal, Record};
+use windrow_journal::{CommitSink, Journal, Record};
 
 /// What the record itself costs in memory besides its payload.
 const RECORD_OVERHEAD: usize = 96;
@@ -51,7 +51,7 @@ pub(crate) enum Next {
 #[derive(Debug)]
 pub(crate) struct Intake(pub(crate) Arc<Feed>);
 
-impl Committed for Intake {
+impl CommitSink for Intake {
     fn committed(&mut self, records: Vec<Record>) {
         let mut inner = self.0.lock();
         inner.newest = records.last().map(|record| record.lsn).or(inner.newest);

@@ -119,7 +119,7 @@ impl Pipeline {
         let shares = MemoryShares::of(config.memory_limit);
         let brake = Arc::new(Brake::new(shares.admission));
         let feed = Feed::new(shares.feed, Arc::clone(&brake));
-        let options = windrow_journal::Options {
+        let options = windrow_journal::JournalOptions {
             dir: config.journal.dir.clone(),
             segment_bytes: config.journal.segment_bytes,
             limit_bytes: config.journal.limit,

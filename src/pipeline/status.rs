@@ -165,7 +165,7 @@ impl Status {
 
 /// Why only a new start helps, if that is so. What others have to mend (Elasticsearch away, a full disk) is none of it.
 fn fatal(journal: &Usage, lost: Option<&str>) -> Option<String> {
-    if let Some(thread) = journal.ended {
+    if let Some(thread) = journal.panicked_thread {
         return Some(format!(
             "the journal's {thread} thread has panicked: nothing more is acknowledged until Windrow is started again"
         ));
@@ -213,7 +213,7 @@ mod tests {
         let said = fatal(&Usage::default(), Some("gathering has ended"));
         assert_eq!(said.as_deref(), Some("gathering has ended"));
         let mut usage = Usage::default();
-        usage.ended = Some("writer");
+        usage.panicked_thread = Some("writer");
         let said = fatal(&usage, Some("gathering has ended")).unwrap();
         assert!(
             said.contains("journal's writer thread"),

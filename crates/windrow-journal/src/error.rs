@@ -1,4 +1,4 @@
-//! What can go wrong, one type per operation. Each says whose fault it is and what to do.
+//! Errors, one type per operation. Each message names the cause and what to do.
 
 use std::io;
 use std::path::PathBuf;
@@ -8,7 +8,7 @@ use std::sync::Arc;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum OpenError {
-    /// Another process has the folder.
+    /// Another process has the folder open.
     #[error(
         "the journal folder {} is in use by another process{}: stop it, or give each its own data folder",
         dir.display(),
@@ -17,21 +17,21 @@ pub enum OpenError {
     Locked {
         /// The journal's folder.
         dir: PathBuf,
-        /// The process that wrote its number into the lock file, if that could be read.
+        /// The process that has the folder open, if its number could be read.
         pid: Option<u32>,
     },
-    /// This user may not read or write the folder.
+    /// This user has no permission for the folder or a file in it.
     #[error(
-        "no permission to {what} {}: give the folder and all in it to the user that runs Windrow (uid {uid}), for \
+        "no permission to {action} {}: give the folder and all in it to the user that runs Windrow (uid {uid}), for \
          instance with chown -R",
         path.display()
     )]
     Denied {
-        /// What was tried.
-        what: &'static str,
-        /// With which file or folder.
+        /// The operation that failed, as a verb.
+        action: &'static str,
+        /// The file or folder.
         path: PathBuf,
-        /// The user that this process runs as.
+        /// The user id of this process.
         uid: u32,
     },
     /// A segment was written by a newer Windrow.
@@ -43,37 +43,38 @@ pub enum OpenError {
     NewerFormat {
         /// The segment file.
         path: PathBuf,
-        /// The version found in it.
+        /// The version in its header.
         found: u32,
-        /// The newest version that is known here.
+        /// The newest version that this program reads.
         supported: u32,
     },
-    /// The file system answered with an error.
-    #[error("cannot {what} {}: {source}", path.display())]
+    /// The file system returned an error.
+    #[error("cannot {action} {}: {source}", path.display())]
     Io {
-        /// What was tried.
-        what: &'static str,
-        /// With which file or folder.
+        /// The operation that failed, as a verb.
+        action: &'static str,
+        /// The file or folder.
         path: PathBuf,
-        /// The answer.
+        /// The error.
         source: io::Error,
     },
 }
 
-/// A record was not made durable. Nothing may be acknowledged.
+/// A record was not made durable: it must not be acknowledged.
 #[derive(Debug, Clone, thiserror::Error)]
 #[non_exhaustive]
 pub enum AppendError {
-    /// It can never be stored.
-    #[error("a record of {bytes} bytes is larger than the journal takes ({max} bytes)")]
+    /// The payload is larger than
+    /// [`Journal::max_payload_bytes`](crate::Journal::max_payload_bytes).
+    #[error("a record of {bytes} bytes is larger than the journal accepts ({max} bytes)")]
     TooLarge {
-        /// The payload's size.
+        /// Size of the payload, in bytes.
         bytes: u64,
-        /// The largest payload.
+        /// Size of the largest payload, in bytes.
         max: u64,
     },
-    /// Writing or syncing failed; whether the bytes are on the disk is not known. Sending the same again is
-    /// right.
+    /// Writing or syncing failed. Whether the record is on disk is unknown; the caller should
+    /// append it again.
     #[error("the disk failed while the record was written: {0}")]
     Disk(Arc<str>),
     /// The journal was closed before the record was written.
@@ -81,13 +82,30 @@ pub enum AppendError {
     Closed,
 }
 
-/// A record could not be read for a reason that may pass (too many open files, no memory, an error of the
-/// device). The next call tries the same again. After several errors of the device itself the reader gives
-/// the segment up and quarantines it.
+/// A record could not be read, for a reason that may pass (too many open files, no memory, a device
+/// error).
+///
+/// The next call tries the same record again. After five device errors in a row the reader gives up
+/// the segment and quarantines it.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot read {}: {source}", path.display())]
 pub struct ReadError {
-    pub(super) path: PathBuf,
+    pub(crate) path: PathBuf,
     #[source]
-    pub(super) source: io::Error,
+    pub(crate) source: io::Error,
+}
+
+impl OpenError {
+    /// Converts an I/O error of an action, a verb, on a path.
+    pub(crate) fn during(action: &'static str, path: impl Into<PathBuf>) -> impl FnOnce(io::Error) -> Self {
+        let path = path.into();
+        move |source| match source.kind() {
+            io::ErrorKind::PermissionDenied => Self::Denied {
+                action,
+                path,
+                uid: rustix::process::geteuid().as_raw(),
+            },
+            _ => Self::Io { action, path, source },
+        }
+    }
 }

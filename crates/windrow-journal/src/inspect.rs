@@ -1,4 +1,4 @@
-//! Reads a whole journal folder and reports, without changing anything: for `windrow journal inspect DIR`.
+//! Journal inspection: reads a whole folder and reports what is in it, without changing anything.
 
 use std::fmt;
 use std::io;
@@ -7,115 +7,116 @@ use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
 
-use super::error::OpenError;
-use super::format::{
+use crate::error::OpenError;
+use crate::folder_lock::FolderLock;
+use crate::format::{
     BadSegmentHeader, FIRST_OF_COMMIT, FileKind, RecordHeader, SEGMENT_HEADER_BYTES, Salt, file_kind,
     segment_name,
 };
-use super::lock::{Lock, about};
-use super::notes;
-use super::recovery::read_header;
-use super::scan::{Scan, Step};
-use super::storage::{Disk, QUARANTINE, Storage};
+use crate::quarantine::QUARANTINE;
+use crate::release_log;
+use crate::scanner::{ScanStep, SegmentScanner, read_segment_header};
+use crate::storage::{DiskStorage, Storage};
 
-/// What is in a journal folder.
+/// Content of a journal folder. [`Display`](fmt::Display) prints it as a table.
 #[derive(Debug, Clone, Default)]
 #[non_exhaustive]
-pub struct Report {
+pub struct JournalReport {
     /// The folder.
     pub dir: PathBuf,
-    /// A process has the folder open (its number, if known): the newest records may look torn.
+    /// The process that has the folder open: `Some` if there is one, with its number if that is
+    /// known. Then the newest records may look torn.
     pub in_use: Option<Option<u32>>,
     /// Oldest first.
     pub segments: Vec<SegmentReport>,
-    /// Files in the quarantine, and their bytes.
+    /// Files in the quarantine.
     pub quarantined_files: u64,
     /// Bytes in the quarantine.
     pub quarantined_bytes: u64,
 }
 
-/// One segment file.
+/// Content of one segment file.
 #[derive(Debug, Clone, Default)]
 #[non_exhaustive]
 pub struct SegmentReport {
-    /// Its number.
+    /// Segment number.
     pub number: u64,
-    /// Bytes of the file, with space allocated ahead.
+    /// Size of the file in bytes, preallocated space included.
     pub file_bytes: u64,
-    /// Bytes of sound records, with their headers and what fills blocks up before payloads.
+    /// Bytes of valid records: headers, payloads and the padding before payloads.
     pub record_bytes: u64,
-    /// Sound records.
+    /// Valid records.
     pub records: u64,
-    /// Of these, noted as released.
+    /// Valid records that are logged as released.
     pub released: u64,
-    /// The lsns of the first and the last sound record.
+    /// Lsns of the first and the last valid record.
     pub lsns: Option<(u64, u64)>,
-    /// The received times of the first and the last sound record, Unix microseconds.
+    /// Received times of the first and the last valid record, Unix microseconds.
     pub received_us: Option<(i64, i64)>,
-    /// Bytes of an unconfirmed commit at the end of the newest segment; 0 if its file had another segment before.
+    /// Bytes of an unconfirmed commit at the end of the newest segment. 0 if its file was recycled.
     pub torn_bytes: u64,
-    /// Bytes that are wrong.
+    /// Damaged bytes.
     pub damaged_bytes: u64,
-    /// Confirmed records that are not there.
+    /// Confirmed records that are missing.
     pub missing_records: u64,
-    /// Entries of the notes that could not be read (harmless).
-    pub bad_notes: u64,
-    /// What is to be said about the file as a whole.
+    /// Unreadable entries of the release log. They are harmless: their records are processed again.
+    pub unreadable_release_entries: u64,
+    /// State of the file as a whole, if it is not a usual one.
     pub remark: Option<String>,
 }
 
-/// Gets the kind and the payload of records.
-pub type Each<'a> = &'a mut dyn FnMut(u8, &[u8]);
+/// Function that gets the kind and the payload of each record.
+pub type RecordVisitor<'a> = &'a mut dyn FnMut(u8, &[u8]);
 
 /// Reads everything in the folder once.
 ///
 /// # Errors
 /// The folder or a file cannot be read.
-pub fn inspect(dir: &Path) -> Result<Report, OpenError> {
+pub fn inspect(dir: &Path) -> Result<JournalReport, OpenError> {
     inspect_with(dir, &mut |_, _| {})
 }
 
-/// As [`inspect`]; `each` gets the kind and the payload of every sound record that is not noted as released, in order.
+/// [`inspect`] with a visitor of all valid records that are not logged as released, in lsn order.
 ///
 /// # Errors
-/// As there.
-pub fn inspect_with(dir: &Path, each: Each<'_>) -> Result<Report, OpenError> {
-    let in_use = Lock::holder(dir);
-    let storage = Disk::open(dir).map_err(about("open", dir))?;
-    let mut report = inspect_on(&storage, dir, each)?;
+/// The folder or a file cannot be read.
+pub fn inspect_with(dir: &Path, visit: RecordVisitor<'_>) -> Result<JournalReport, OpenError> {
+    let in_use = FolderLock::holder(dir);
+    let storage = DiskStorage::open(dir).map_err(OpenError::during("open", dir))?;
+    let mut report = inspect_on(&storage, dir, visit)?;
     report.in_use = in_use;
     Ok(report)
 }
 
-pub(super) fn inspect_on(storage: &dyn Storage, dir: &Path, each: Each<'_>) -> Result<Report, OpenError> {
-    let mut report = Report {
+pub(crate) fn inspect_on(
+    storage: &dyn Storage,
+    dir: &Path,
+    visit: RecordVisitor<'_>,
+) -> Result<JournalReport, OpenError> {
+    let mut report = JournalReport {
         dir: dir.to_owned(),
-        ..Report::default()
+        ..JournalReport::default()
     };
-    let files = storage.list("").map_err(about("list", dir))?;
+    let files = storage.list("").map_err(OpenError::during("list", dir))?;
     let mut sizes: Vec<(u64, u64)> = files
         .iter()
         .filter_map(|(name, size)| match file_kind(name) {
             FileKind::Segment(number) => Some((number, *size)),
-            FileKind::Notes(_) | FileKind::Spare(_) | FileKind::Other => None,
+            FileKind::ReleaseLog(_) | FileKind::Spare(_) | FileKind::Other => None,
         })
         .collect();
     sizes.sort_unstable();
     let mut headers = Vec::new();
     for &(number, _) in &sizes {
         let name = segment_name(number);
-        headers.push(match read_header(storage, &name) {
+        headers.push(match read_segment_header(storage, &name) {
             // Removed since the folder was listed.
             Err(error) if error.kind() == io::ErrorKind::NotFound => Err(BadSegmentHeader::Blank),
-            other => other.map_err(about("read", dir.join(&name)))?,
+            other => other.map_err(OpenError::during("read", dir.join(&name)))?,
         });
     }
-    let instance = headers
-        .iter()
-        .rev()
-        .flatten()
-        .next()
-        .map(|header| header.instance);
+    let newest_header = headers.iter().rev().flatten().next();
+    let newest_instance = newest_header.map(|header| header.instance);
     for (at, &(number, size)) in sizes.iter().enumerate() {
         let next = headers.get(at + 1).and_then(|next| next.as_ref().ok());
         let ends_at = next
@@ -134,7 +135,7 @@ pub(super) fn inspect_on(storage: &dyn Storage, dir: &Path, each: Each<'_>) -> R
                 continue;
             }
             Some(Err(BadSegmentHeader::Blank)) => {
-                segment.remark = Some("allocated ahead, not begun".to_owned());
+                segment.remark = Some("preallocated, not used yet".to_owned());
             }
             Some(Err(BadSegmentHeader::Damaged)) => {
                 segment.remark = Some("its header is damaged".to_owned());
@@ -142,25 +143,24 @@ pub(super) fn inspect_on(storage: &dyn Storage, dir: &Path, each: Each<'_>) -> R
             }
             Some(Ok(_)) | None => {}
         }
-        let instance = header.map(|header| header.instance).or(instance).unwrap_or(0);
-        let name = segment_name(number);
-        let read = Walk {
+        let instance = header.map(|header| header.instance).or(newest_instance);
+        let read = SegmentInspector {
             storage,
             number,
             size,
-            instance,
+            instance: instance.unwrap_or(0),
             ends_at,
         }
-        .fill(&mut segment, header.map(|header| header.first_lsn), each);
-        if header.is_some_and(|header| header.reused) {
-            // It cannot be told from what the segment before left behind.
+        .inspect(&mut segment, header.map(|header| header.first_lsn), visit);
+        if header.is_some_and(|header| header.recycled) {
+            // Remains of a previous segment look like a torn tail.
             segment.torn_bytes = 0;
         }
         match read {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 segment.remark = Some("removed meanwhile".to_owned());
             }
-            other => other.map_err(about("read", dir.join(name)))?,
+            other => other.map_err(OpenError::during("read", dir.join(segment_name(number))))?,
         }
         report.segments.push(segment);
     }
@@ -171,27 +171,32 @@ pub(super) fn inspect_on(storage: &dyn Storage, dir: &Path, each: Each<'_>) -> R
     Ok(report)
 }
 
-struct Walk<'a> {
+struct SegmentInspector<'a> {
     storage: &'a dyn Storage,
     number: u64,
     size: u64,
     instance: u64,
-    /// The next segment continues here, if that one is there.
+    /// The lsn that the next segment continues at, if that segment exists.
     ends_at: Option<u64>,
 }
 
-impl Walk<'_> {
-    fn fill(&self, out: &mut SegmentReport, first_lsn: Option<u64>, each: Each<'_>) -> io::Result<()> {
+impl SegmentInspector<'_> {
+    fn inspect(
+        &self,
+        out: &mut SegmentReport,
+        first_lsn: Option<u64>,
+        visit: RecordVisitor<'_>,
+    ) -> io::Result<()> {
         let file = self.storage.open(&segment_name(self.number), false)?;
         let salt = Salt::new(self.number, self.instance);
-        let mut scan = Scan::new(file, salt, SEGMENT_HEADER_BYTES.min(self.size), self.size);
-        let noted = notes::read(self.storage, self.number, self.instance)?;
-        let ranges = joined(noted.released);
-        out.bad_notes = noted.bad;
-        let ends_at = self.ends_at.or(noted.next_lsn);
+        let mut scanner = SegmentScanner::new(file, salt, SEGMENT_HEADER_BYTES.min(self.size), self.size);
+        let logged = release_log::read(self.storage, self.number, self.instance)?;
+        let released = merge_ranges(logged.released);
+        out.unreadable_release_entries = logged.unreadable_entries;
+        let ends_at = self.ends_at.or(logged.next_lsn);
         let end = ends_at.unwrap_or(u64::MAX);
         let mut expected = first_lsn.unwrap_or(0);
-        // Of the newest segment: wrong bytes that are a torn tail unless a later commit follows.
+        // In the newest segment invalid bytes are a torn tail unless a later commit follows.
         let mut doubtful = 0;
         let mut doubtful_missing = 0;
         let mut uncertain = Vec::new();
@@ -204,10 +209,10 @@ impl Walk<'_> {
             } = header;
             out.records += 1;
             out.record_bytes += header.end(at) - at;
-            if holds(&ranges, lsn) {
+            if contains(&released, lsn) {
                 out.released += 1;
             } else {
-                each(kind, &payload);
+                visit(kind, &payload);
             }
             out.lsns = Some((out.lsns.map_or(lsn, |(first, _)| first), lsn));
             out.received_us = Some((
@@ -216,8 +221,8 @@ impl Walk<'_> {
             ));
         };
         while expected < end {
-            match scan.step(&(expected..end), 0)? {
-                Step::Record { header, payload, at } => {
+            match scanner.step(&(expected..end), 0)? {
+                ScanStep::Record { header, payload, at } => {
                     if first_lsn.is_some() || out.records > 0 {
                         doubtful_missing += header.lsn - expected;
                     }
@@ -231,8 +236,8 @@ impl Walk<'_> {
                     uncertain.drain(..).for_each(|record| count(out, record));
                     count(out, (header, at, payload));
                 }
-                Step::Damage { bytes } => doubtful += bytes.end - bytes.start,
-                Step::End => {
+                ScanStep::Damage { bytes } => doubtful += bytes.end - bytes.start,
+                ScanStep::End => {
                     out.missing_records += ends_at.map_or(0, |end| end - expected);
                     break;
                 }
@@ -247,8 +252,8 @@ impl Walk<'_> {
     }
 }
 
-/// Ranges in order and without overlap.
-fn joined(mut ranges: Vec<Range<u64>>) -> Vec<Range<u64>> {
+/// The same lsns as ascending ranges that do not overlap.
+fn merge_ranges(mut ranges: Vec<Range<u64>>) -> Vec<Range<u64>> {
     ranges.sort_unstable_by_key(|range| range.start);
     let mut out: Vec<Range<u64>> = Vec::new();
     for range in ranges {
@@ -260,7 +265,7 @@ fn joined(mut ranges: Vec<Range<u64>>) -> Vec<Range<u64>> {
     out
 }
 
-fn holds(ranges: &[Range<u64>], lsn: u64) -> bool {
+fn contains(ranges: &[Range<u64>], lsn: u64) -> bool {
     let after = ranges.partition_point(|range| range.start <= lsn);
     after
         .checked_sub(1)
@@ -268,28 +273,28 @@ fn holds(ranges: &[Range<u64>], lsn: u64) -> bool {
         .is_some_and(|range| range.contains(&lsn))
 }
 
-impl Report {
+impl JournalReport {
     fn total(&self, number: impl Fn(&SegmentReport) -> u64) -> u64 {
         self.segments.iter().map(number).sum()
     }
 
-    /// Sound records in all segments.
+    /// Valid records in all segments.
     pub fn records(&self) -> u64 {
         self.total(|segment| segment.records)
     }
 
-    /// Sound records that are not noted as released: what a start would process.
+    /// Valid records that are not logged as released: those that a start would process.
     pub fn unreleased(&self) -> u64 {
         self.total(|segment| segment.records - segment.released)
     }
 
-    /// True if anything is wrong that a torn end does not explain.
+    /// True if there is damage; a torn tail is none.
     pub fn is_damaged(&self) -> bool {
         self.total(|segment| segment.damaged_bytes + segment.missing_records) > 0
     }
 }
 
-impl fmt::Display for Report {
+impl fmt::Display for JournalReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "journal {}", self.dir.display())?;
         match self.in_use {
@@ -308,7 +313,7 @@ impl fmt::Display for Report {
                 .map_or_else(String::new, |(first, last)| format!("{first}..={last}"));
             let time = segment
                 .received_us
-                .map_or_else(String::new, |(first, _)| seconds(first));
+                .map_or_else(String::new, |(first, _)| unix_seconds(first));
             let SegmentReport {
                 number,
                 records,
@@ -320,14 +325,17 @@ impl fmt::Display for Report {
             writeln!(
                 f,
                 "{number:>20}  {records:>9}  {released:>9}  {:>10}  {:>10}  {lsns:<27}  {time}",
-                Size(*record_bytes),
-                Size(*file_bytes),
+                ByteSize(*record_bytes),
+                ByteSize(*file_bytes),
             )?;
             let facts = [
-                (segment.torn_bytes, "bytes of an unconfirmed end"),
+                (segment.torn_bytes, "bytes of an unconfirmed commit"),
                 (segment.damaged_bytes, "DAMAGED bytes"),
                 (segment.missing_records, "confirmed records MISSING"),
-                (segment.bad_notes, "unreadable notes (harmless)"),
+                (
+                    segment.unreadable_release_entries,
+                    "unreadable release log entries (harmless)",
+                ),
             ];
             for (number, what) in facts.into_iter().filter(|(number, _)| *number > 0) {
                 writeln!(f, "{:>20}  {number} {what}", "")?;
@@ -343,23 +351,23 @@ impl fmt::Display for Report {
             self.segments.len(),
             self.records(),
             self.unreleased(),
-            Size(total)
+            ByteSize(total)
         )?;
         if self.quarantined_files > 0 {
-            let (files, bytes) = (self.quarantined_files, Size(self.quarantined_bytes));
+            let (files, bytes) = (self.quarantined_files, ByteSize(self.quarantined_bytes));
             writeln!(
                 f,
-                "{files} damaged files ({bytes}) in {QUARANTINE}; remove them when they are not needed"
+                "{files} damaged files ({bytes}) in {QUARANTINE}; remove them when you do not need them"
             )?;
         }
         Ok(())
     }
 }
 
-/// A size for people.
-struct Size(u64);
+/// A size in B, KiB or MiB.
+struct ByteSize(u64);
 
-impl fmt::Display for Size {
+impl fmt::Display for ByteSize {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let text = match self.0 {
             bytes @ 0..1024 => format!("{bytes} B"),
@@ -370,8 +378,8 @@ impl fmt::Display for Size {
     }
 }
 
-/// Unix time for people who compare: seconds and milliseconds.
-fn seconds(us: i64) -> String {
+/// Unix time in seconds, with milliseconds.
+fn unix_seconds(us: i64) -> String {
     format!(
         "{}.{:03}",
         us.div_euclid(1_000_000),

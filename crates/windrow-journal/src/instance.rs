@@ -1,42 +1,48 @@
-//! The random number that a folder is given when it is made: with an lsn it names a record for ever.
+//! Instance number: a random number drawn when the folder is created. With an lsn it names a record
+//! globally.
 //!
-//! Owns the file that it stands in. It stands in the header of each segment too, and these are believed first.
+//! Owns the file `instance`. Segment headers hold the number too, and take precedence over the
+//! file.
 
 use std::io::{self, IoSlice};
 use std::path::Path;
 
 use tracing::warn;
 
-use super::error::OpenError;
-use super::lock::about;
-use super::storage::{Storage, read_full_at, write_all_at};
+use crate::error::OpenError;
+use crate::storage::{Storage, read_full_at, write_all_at};
 
 const FILE: &str = "instance";
-/// The file until it is written; what is left of it after a crash means nothing.
-pub(super) const TEMPORARY: &str = "instance.new";
+/// Name of the file while it is written. A leftover of a crash is ignored.
+pub(crate) const TEMPORARY: &str = "instance.new";
 
-/// The number that the folder was given: as the newest segment says (`known`), else the file, else a new one.
-pub(super) fn settle(storage: &dyn Storage, dir: &Path, known: Option<u64>) -> Result<u64, OpenError> {
+/// The folder's number: `known` from the newest segment, else from the file, else a new one.
+pub(crate) fn load_or_create(
+    storage: &dyn Storage,
+    dir: &Path,
+    known: Option<u64>,
+) -> Result<u64, OpenError> {
     let path = dir.join(FILE);
-    let stored = read(storage).map_err(about("read", &path))?;
+    let stored = read(storage).map_err(OpenError::during("read", &path))?;
     let instance = match (known, stored) {
         (Some(known), Some(stored)) if known == stored => return Ok(known),
         (None, Some(stored)) => return Ok(stored),
         (Some(known), _) => {
             warn!(
-                "the file {} does not fit the journal's segments; it is written anew",
+                "the file {} does not match the journal's segments; rewriting it",
                 path.display()
             );
             known
         }
         (None, None) => {
             let mut bytes = [0; 8];
-            getrandom::fill(&mut bytes)
-                .map_err(|error| about("draw a number for", &path)(io::Error::other(error.to_string())))?;
+            getrandom::fill(&mut bytes).map_err(|error| {
+                OpenError::during("draw a random number for", &path)(io::Error::other(error.to_string()))
+            })?;
             u64::from_le_bytes(bytes)
         }
     };
-    write(storage, instance).map_err(about("write", &path))?;
+    write(storage, instance).map_err(OpenError::during("write", &path))?;
     Ok(instance)
 }
 
@@ -56,7 +62,7 @@ fn read(storage: &dyn Storage) -> io::Result<Option<u64>> {
 fn write(storage: &dyn Storage, instance: u64) -> io::Result<()> {
     let mut file = storage.create(TEMPORARY)?;
     let text = format!("{instance:016x}\n");
-    write_all_at(&mut *file, &mut [IoSlice::new(text.as_bytes())], 0)?;
+    write_all_at(&mut *file, &mut [IoSlice::new(text.as_bytes())], 0, &mut false)?;
     file.sync_all()?;
     drop(file);
     storage.rename(TEMPORARY, FILE)?;

@@ -1,115 +1,127 @@
-//! What waits to be written, and the two ends of waiting.
+//! Append queue: appends that wait for the writer thread, and the futures that wait for their
+//! receipts.
 
 use std::collections::VecDeque;
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::{Condvar, Mutex};
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use tokio::sync::oneshot;
 
-use super::blocks::BLOCK;
-use super::error::AppendError;
-use super::format::RECORD_HEADER_BYTES;
-use super::{Receipt, format};
+use crate::Receipt;
+use crate::error::AppendError;
+use crate::format::{MAX_PAYLOAD_BYTES, RECORD_HEADER_BYTES};
+use crate::storage::BLOCK_BYTES;
+use crate::sync::lock;
 
-/// Payloads of so many bytes that begin at a [`BLOCK`] in memory are written from where they are: it is worth the half block
-/// that is lost before them.
-pub(super) const AT_BLOCK_FROM: usize = 16 * BLOCK;
+/// Block-aligned payloads of this size or more are written without a copy; that is worth the half
+/// block of padding which it costs on average.
+pub(crate) const MIN_ALIGNED_PAYLOAD_BYTES: usize = 16 * BLOCK_BYTES;
 
-/// A record on its way to the disk.
-pub(super) struct Pending {
-    pub(super) kind: u8,
-    pub(super) payload: Bytes,
-    /// Computed where the payload is still in the processor's cache.
-    pub(super) payload_crc: u32,
+/// A record that is not written yet.
+pub(crate) struct PendingAppend {
+    pub(crate) kind: u8,
+    pub(crate) payload: Bytes,
+    /// Computed by the caller's thread, where the payload still is in the processor's cache.
+    pub(crate) payload_crc: u32,
     reply: Reply,
 }
 
-/// Where the answer goes.
-pub(super) struct Reply(oneshot::Sender<Result<Receipt, AppendError>>);
+/// Sending end of an [`Append`].
+pub(crate) struct Reply(oneshot::Sender<Result<Receipt, AppendError>>);
 
 impl Reply {
-    pub(super) fn answer(self, answer: Result<Receipt, AppendError>) {
-        // The one who asked may have gone; the record is durable all the same.
-        let _ = self.0.send(answer);
+    pub(crate) fn send(self, result: Result<Receipt, AppendError>) {
+        // The caller may have dropped its future; the record stays durable.
+        let _ = self.0.send(result);
     }
 }
 
-impl Pending {
-    pub(super) fn new(kind: u8, payload: Bytes) -> (Self, Append) {
-        let (reply, answer) = oneshot::channel();
+impl PendingAppend {
+    pub(crate) fn new(kind: u8, payload: Bytes) -> (Self, Append) {
+        let (sender, receiver) = oneshot::channel();
         (
             Self {
                 kind,
                 payload_crc: crc32fast::hash(&payload),
                 payload,
-                reply: Reply(reply),
+                reply: Reply(sender),
             },
             Append {
-                state: State::Waiting(answer),
+                state: AppendState::Waiting(receiver),
             },
         )
     }
 
-    pub(super) fn into_parts(self) -> (u8, Bytes, Reply) {
+    pub(crate) fn into_parts(self) -> (u8, Bytes, Reply) {
         (self.kind, self.payload, self.reply)
     }
 
-    /// The most bytes that it takes in a segment.
-    pub(super) fn size(&self) -> u64 {
-        let room_before = if self.is_at_block() { BLOCK as u64 - 1 } else { 0 };
-        RECORD_HEADER_BYTES + room_before + self.payload.len() as u64
+    /// Upper bound of the bytes that the record takes in a segment.
+    pub(crate) fn max_bytes(&self) -> u64 {
+        let padding = if self.is_block_aligned() {
+            BLOCK_BYTES as u64 - 1
+        } else {
+            0
+        };
+        RECORD_HEADER_BYTES + padding + self.payload.len() as u64
     }
 
-    /// Whether its payload can be written from where it is, and is large enough for a block more or less.
-    pub(super) fn is_at_block(&self) -> bool {
-        self.payload.len() >= AT_BLOCK_FROM && self.payload.as_ptr().align_offset(BLOCK) == 0
+    /// The payload is block-aligned in memory, and large enough to be written without a copy.
+    pub(crate) fn is_block_aligned(&self) -> bool {
+        self.payload.len() >= MIN_ALIGNED_PAYLOAD_BYTES
+            && self.payload.as_ptr().align_offset(BLOCK_BYTES) == 0
     }
 
-    pub(super) fn len_field(&self) -> u32 {
-        // `append` refuses what is larger than the format takes.
-        u32::try_from(self.payload.len().min(format::MAX_PAYLOAD as usize)).unwrap_or(u32::MAX)
+    /// The payload's length as the record header has it.
+    pub(crate) fn len_field(&self) -> u32 {
+        // `append` refuses payloads that are too large for the format.
+        u32::try_from(self.payload.len().min(MAX_PAYLOAD_BYTES as usize)).unwrap_or(u32::MAX)
     }
 
-    /// Nobody waits for it any more: it need not be written.
-    pub(super) fn is_abandoned(&self) -> bool {
+    /// The caller dropped its future: the record need not be written.
+    pub(crate) fn is_abandoned(&self) -> bool {
         self.reply.0.is_closed()
     }
 
-    pub(super) fn answer(self, answer: Result<Receipt, AppendError>) {
-        self.reply.answer(answer);
+    pub(crate) fn reply(self, result: Result<Receipt, AppendError>) {
+        self.reply.send(result);
     }
 }
 
-/// What [`append`](super::Journal::append) gives: resolves when the record is durable.
+/// Future of [`Journal::append`](crate::Journal::append): resolves when the record is durable.
+///
+/// It needs no async runtime. [`Append::wait`] blocks a thread instead.
 #[must_use = "nothing may be acknowledged before this has resolved"]
 #[derive(Debug)]
 pub struct Append {
-    state: State,
+    state: AppendState,
 }
 
 #[derive(Debug)]
-enum State {
+enum AppendState {
     Waiting(oneshot::Receiver<Result<Receipt, AppendError>>),
     Refused(AppendError),
 }
 
 impl Append {
-    pub(super) fn refused(why: AppendError) -> Self {
+    pub(crate) fn refused(error: AppendError) -> Self {
         Self {
-            state: State::Refused(why),
+            state: AppendState::Refused(error),
         }
     }
 
-    /// Blocks this thread until the record is durable. Not for async code.
+    /// Blocks this thread until the record is durable. Panics within an async runtime; await it
+    /// there.
     ///
     /// # Errors
-    /// As awaiting it.
+    /// See [`AppendError`].
     pub fn wait(self) -> Result<Receipt, AppendError> {
         match self.state {
-            State::Waiting(answer) => answer.blocking_recv().unwrap_or(Err(AppendError::Closed)),
-            State::Refused(why) => Err(why),
+            AppendState::Waiting(receiver) => receiver.blocking_recv().unwrap_or(Err(AppendError::Closed)),
+            AppendState::Refused(error) => Err(error),
         }
     }
 }
@@ -119,23 +131,79 @@ impl Future for Append {
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         match &mut self.state {
-            State::Waiting(answer) => Pin::new(answer)
+            AppendState::Waiting(receiver) => Pin::new(receiver)
                 .poll(context)
-                .map(|answer| answer.unwrap_or(Err(AppendError::Closed))),
-            State::Refused(why) => Poll::Ready(Err(why.clone())),
+                .map(|result| result.unwrap_or(Err(AppendError::Closed))),
+            AppendState::Refused(error) => Poll::Ready(Err(error.clone())),
         }
     }
 }
 
-/// The queue between `append` and the writer thread.
+/// Queue between [`Journal::append`](crate::Journal::append) and the writer thread.
 #[derive(Default)]
-pub(super) struct Queue {
-    pub(super) items: VecDeque<Pending>,
-    /// Records that the writer took and could not write yet.
-    pub(super) held_by_writer: usize,
-    pub(super) closed: bool,
-    /// The writer sleeps until so many are there; 0 while it is awake.
-    pub(super) writer_wants: usize,
-    /// Something may have changed for a writer that is blocked.
-    pub(super) kick: bool,
+pub(crate) struct AppendQueue {
+    pub(crate) state: Mutex<QueueState>,
+    /// Wakes the writer thread.
+    pub(crate) changed: Condvar,
+}
+
+#[derive(Default)]
+pub(crate) struct QueueState {
+    pub(crate) appends: VecDeque<PendingAppend>,
+    /// Appends that the writer took and has not written yet.
+    pub(crate) held_by_writer: usize,
+    pub(crate) closed: bool,
+    /// Queue length at which the sleeping writer is woken; 0 while it is awake.
+    pub(crate) wake_at_len: usize,
+    /// A blocked writer is to check again whether it can write.
+    pub(crate) recheck: bool,
+}
+
+impl AppendQueue {
+    /// False if the queue is closed.
+    pub(crate) fn push(&self, pending: PendingAppend) -> bool {
+        let mut state = lock(&self.state);
+        if state.closed {
+            return false;
+        }
+        state.appends.push_back(pending);
+        let wake = (1..=state.appends.len()).contains(&state.wake_at_len);
+        if wake {
+            state.wake_at_len = 0;
+        }
+        drop(state);
+        if wake {
+            self.changed.notify_one();
+        }
+        true
+    }
+
+    /// Appends that are not durable yet.
+    pub(crate) fn waiting(&self) -> usize {
+        let state = lock(&self.state);
+        state.appends.len() + state.held_by_writer
+    }
+
+    /// Lets a blocked writer check again whether it can write.
+    pub(crate) fn recheck(&self) {
+        lock(&self.state).recheck = true;
+        self.changed.notify_one();
+    }
+
+    /// Refuses further appends. The writer writes those that are queued, then ends.
+    pub(crate) fn close(&self) {
+        lock(&self.state).closed = true;
+        self.changed.notify_one();
+    }
+
+    /// Closes the queue and answers the appends in it with [`AppendError::Closed`].
+    pub(crate) fn close_and_refuse(&self) {
+        let mut state = lock(&self.state);
+        state.closed = true;
+        let refused = std::mem::take(&mut state.appends);
+        drop(state);
+        for pending in refused {
+            pending.reply(Err(AppendError::Closed));
+        }
+    }
 }

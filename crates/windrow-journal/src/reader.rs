@@ -1,4 +1,4 @@
-//! Reads records back in order, up to the durable end, past damage.
+//! Reader: returns durable records in order, skips damage.
 
 use std::io;
 use std::ops::Range;
@@ -7,32 +7,33 @@ use std::sync::Arc;
 
 use tracing::error;
 
-use super::Record;
-use super::error::ReadError;
-use super::format::{SEGMENT_HEADER_BYTES, Salt, segment_name};
-use super::scan::{Scan, Step};
-use super::shared::{Shared, lock};
+use crate::error::ReadError;
+use crate::format::{SEGMENT_HEADER_BYTES, Salt, segment_name};
+use crate::record::Record;
+use crate::scanner::{ScanStep, SegmentScanner};
+use crate::shared::Shared;
+use crate::storage::is_device_error;
+use crate::sync::lock;
 
-/// A sector that cannot be read this many times in a row is damage.
-const GIVE_UP_AFTER: u32 = 5;
-/// Linux `EIO`: the device itself failed.
-const EIO: i32 = 5;
+/// Device errors in a row after which a segment is given up as damaged.
+const MAX_DEVICE_ERRORS: u32 = 5;
 
-/// Gives the records of a journal in order. Several can be open at once.
+/// Returns the records of a journal in lsn order. A journal can have many readers.
 ///
-/// It holds the file that it is reading: a segment that is removed meanwhile is read to its end.
+/// A reader keeps the file of its segment open: a segment that is removed meanwhile is read to its
+/// end.
 pub struct Reader {
     shared: Arc<Shared>,
-    /// The next record to return has at least this lsn.
+    /// Lower bound of the next record's lsn.
     next_lsn: u64,
-    open: Option<Open>,
+    open: Option<OpenSegment>,
 }
 
 /// The segment that is being read.
-struct Open {
+struct OpenSegment {
     number: u64,
-    scan: Scan,
-    /// From the lsn that is expected at the scan's place to one past the last durable record.
+    scanner: SegmentScanner,
+    /// From the lsn expected next to one past the last durable record.
     lsns: Range<u64>,
     device_errors: u32,
     damaged_bytes: u64,
@@ -40,7 +41,7 @@ struct Open {
 }
 
 impl Reader {
-    pub(super) fn new(shared: Arc<Shared>, from_lsn: u64) -> Self {
+    pub(crate) fn new(shared: Arc<Shared>, from_lsn: u64) -> Self {
         Self {
             shared,
             next_lsn: from_lsn,
@@ -48,26 +49,27 @@ impl Reader {
         }
     }
 
-    /// The lsn that the next record will at least have.
+    /// Lower bound of the next record's lsn.
     pub fn position(&self) -> u64 {
         self.next_lsn
     }
 
-    /// The next record; `None` when all that is durable was read (more may come). Damage is counted, said in the
-    /// log and passed over: see [`Usage::lost_records`](super::Usage::lost_records).
+    /// The next record, or `None` when all durable records were read; later calls return later
+    /// records. Damage is counted, logged and skipped: see
+    /// [`Usage::lost_records`](crate::Usage::lost_records).
     ///
-    /// This blocks on the disk. The payload is a slice of a buffer of about 1 MiB that lives as long as any of its
-    /// slices: do not keep small payloads for long.
+    /// Blocks on the disk. The payload is a slice of a buffer of 1 MiB or more that lives as long
+    /// as any of its slices: copy small payloads that are kept for long.
     ///
     /// # Errors
-    /// Something that may pass; call again later. Nothing is skipped.
+    /// See [`ReadError`]: a later call tries the same record again, nothing is skipped.
     #[expect(
         clippy::should_implement_trait,
-        reason = "an iterator could not say error, end and later apart"
+        reason = "`None` of an iterator is final, here more records can follow"
     )]
     pub fn next(&mut self) -> Result<Option<Record>, ReadError> {
         loop {
-            if self.open.is_none() && !self.enter()? {
+            if self.open.is_none() && !self.open_segment()? {
                 return Ok(None);
             }
             let Some(open) = &mut self.open else {
@@ -75,10 +77,10 @@ impl Reader {
             };
             if open.lsns.is_empty() {
                 match open.refresh(&self.shared) {
-                    More::Yes => {}
-                    More::NotYet => return Ok(None),
-                    More::Never => {
-                        open.report(&self.shared);
+                    SegmentState::HasMore => {}
+                    SegmentState::ReadSoFar => return Ok(None),
+                    SegmentState::Ended => {
+                        open.log_losses(&self.shared);
                         self.next_lsn = self.next_lsn.max(open.lsns.end);
                         self.open = None;
                         continue;
@@ -92,7 +94,7 @@ impl Reader {
     }
 
     /// Opens the segment with the next record. False if there is none yet.
-    fn enter(&mut self) -> Result<bool, ReadError> {
+    fn open_segment(&mut self) -> Result<bool, ReadError> {
         loop {
             let state = lock(&self.shared.state);
             let Some(segment) = state.segments.at_or_after(self.next_lsn) else {
@@ -101,7 +103,7 @@ impl Reader {
             let number = segment.number;
             let salt = Salt::new(number, segment.instance);
             let first = (segment.first_lsn, SEGMENT_HEADER_BYTES);
-            let (at_lsn, offset) = segment.start_for(self.next_lsn).unwrap_or(first);
+            let (at_lsn, offset) = segment.seek(self.next_lsn).unwrap_or(first);
             let (lsns, end) = (at_lsn..segment.next_lsn, segment.end);
             drop(state);
             self.next_lsn = self.next_lsn.max(lsns.start);
@@ -114,11 +116,11 @@ impl Reader {
                     drop(state);
                     self.next_lsn = lsns.end;
                     if needed {
-                        // Not removed by us: gone for good.
-                        let why = "the file is missing";
+                        // Not removed by the journal.
+                        let reason = "the file is missing";
                         self.shared
-                            .found_damage(number, &(SEGMENT_HEADER_BYTES..end), why);
-                        let lost = self.shared.lost(lsns.clone());
+                            .report_damage(number, &(SEGMENT_HEADER_BYTES..end), reason);
+                        let lost = self.shared.mark_lost(lsns.clone());
                         error!(
                             segment = number,
                             records = lost,
@@ -134,10 +136,9 @@ impl Reader {
                     });
                 }
             };
-            let scan = Scan::new(file, salt, offset, end);
-            self.open = Some(Open {
+            self.open = Some(OpenSegment {
                 number,
-                scan,
+                scanner: SegmentScanner::new(file, salt, offset, end),
                 lsns,
                 device_errors: 0,
                 damaged_bytes: 0,
@@ -147,15 +148,15 @@ impl Reader {
         }
     }
 
-    /// One step in the open segment; a record if it is one to return.
+    /// Makes one scan step in the open segment; returns the record if it is wanted.
     fn step(&mut self) -> Result<Option<Record>, ReadError> {
         let Some(open) = &mut self.open else {
             return Ok(None);
         };
         let shared = &self.shared;
         let number = open.number;
-        match open.scan.step(&open.lsns, self.next_lsn) {
-            Ok(Step::Record { header, payload, .. }) => {
+        match open.scanner.step(&open.lsns, self.next_lsn) {
+            Ok(ScanStep::Record { header, payload, .. }) => {
                 open.device_errors = 0;
                 if header.lsn > open.lsns.start {
                     open.lose(shared, header.lsn);
@@ -180,30 +181,31 @@ impl Reader {
                     released,
                 }))
             }
-            // Everything in it was released meanwhile, and its file may have another segment by now.
-            Ok(Step::Damage { .. } | Step::End) if shared.has_left(number) => {
+            // All its records were released meanwhile, and its file may hold another segment by
+            // now.
+            Ok(ScanStep::Damage { .. } | ScanStep::End) if shared.is_removed_or_recycling(number) => {
                 open.lsns.start = open.lsns.end;
                 Ok(None)
             }
-            Ok(Step::Damage { bytes }) => {
+            Ok(ScanStep::Damage { bytes }) => {
                 open.damaged_bytes += bytes.end - bytes.start;
-                shared.found_damage(number, &bytes, "the checksum is wrong");
+                shared.report_damage(number, &bytes, "a checksum does not match");
                 Ok(None)
             }
-            Ok(Step::End) => {
-                let at = open.scan.offset();
-                shared.found_damage(number, &(at..at), "records are missing at its end");
+            Ok(ScanStep::End) => {
+                let at = open.scanner.offset();
+                shared.report_damage(number, &(at..at), "records are missing at its end");
                 open.lose(shared, open.lsns.end);
                 Ok(None)
             }
-            Err(source) if source.raw_os_error() == Some(EIO) && open.device_errors + 1 >= GIVE_UP_AFTER => {
-                let at = open.scan.offset();
-                shared.found_damage(number, &(at..at), "the device cannot read it");
+            Err(source) if is_device_error(&source) && open.device_errors + 1 >= MAX_DEVICE_ERRORS => {
+                let at = open.scanner.offset();
+                shared.report_damage(number, &(at..at), "the device cannot read it");
                 open.lose(shared, open.lsns.end);
                 Ok(None)
             }
             Err(source) => {
-                open.device_errors += u32::from(source.raw_os_error() == Some(EIO));
+                open.device_errors += u32::from(is_device_error(&source));
                 Err(ReadError {
                     path: self.path(number),
                     source,
@@ -217,37 +219,39 @@ impl Reader {
     }
 }
 
-enum More {
-    Yes,
-    NotYet,
-    Never,
+enum SegmentState {
+    HasMore,
+    /// All durable records were read; more may follow.
+    ReadSoFar,
+    /// The segment has no further records.
+    Ended,
 }
 
-impl Open {
-    /// Looks whether more became durable.
-    fn refresh(&mut self, shared: &Shared) -> More {
+impl OpenSegment {
+    /// Extends the scan to records that became durable meanwhile.
+    fn refresh(&mut self, shared: &Shared) -> SegmentState {
         let state = lock(&shared.state);
         let Some(segment) = state.segments.by_number(self.number) else {
-            return More::Never;
+            return SegmentState::Ended;
         };
         if segment.next_lsn > self.lsns.end {
             self.lsns.end = segment.next_lsn;
-            self.scan.extend(segment.end);
-            More::Yes
+            self.scanner.extend(segment.end);
+            SegmentState::HasMore
         } else if segment.sealed {
-            More::Never
+            SegmentState::Ended
         } else {
-            More::NotYet
+            SegmentState::ReadSoFar
         }
     }
 
-    /// Gives the records before `until` up.
+    /// Gives up the records before `until`.
     fn lose(&mut self, shared: &Shared, until: u64) {
-        self.lost_records += shared.lost(self.lsns.start..until);
+        self.lost_records += shared.mark_lost(self.lsns.start..until);
         self.lsns.start = until;
     }
 
-    fn report(&self, shared: &Shared) {
+    fn log_losses(&self, shared: &Shared) {
         if self.lost_records > 0 || self.damaged_bytes > 0 {
             error!(
                 segment = self.number,

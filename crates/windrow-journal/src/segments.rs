@@ -1,41 +1,43 @@
-//! What is known in memory about each segment: its lsns, its durable end, and which records are released.
+//! In-memory table of segments: lsns, durable bytes, offset index and released records of each.
 //!
-//! Plain data under one lock; no input or output. The writer appends to it, the keeper takes dead segments out.
+//! Plain data under one lock, no I/O. The writer adds to it, the maintenance thread removes
+//! obsolete segments.
 
 use std::collections::VecDeque;
 use std::ops::Range;
 
-/// One entry per this many bytes, so that a reader can start near a record instead of at the file's start.
-const INDEX_EVERY: u64 = 1 << 20;
+/// Distance of the entries in a segment's offset index: how far a reader scans to find a record.
+const INDEX_INTERVAL_BYTES: u64 = 1 << 20;
 
 /// One segment file.
 #[derive(Debug)]
-pub(super) struct Segment {
-    pub(super) number: u64,
-    pub(super) instance: u64,
-    pub(super) first_lsn: u64,
+pub(crate) struct Segment {
+    pub(crate) number: u64,
+    pub(crate) instance: u64,
+    pub(crate) first_lsn: u64,
     /// One past the last durable record.
-    pub(super) next_lsn: u64,
+    pub(crate) next_lsn: u64,
     /// Durable bytes of the file.
-    pub(super) end: u64,
+    pub(crate) end: u64,
     /// Nothing more will be written.
-    pub(super) sealed: bool,
-    /// Damage was found in it; it was counted and said.
-    pub(super) damaged: bool,
-    /// The damaged file could not be linked into the quarantine: it is moved there instead of being removed.
-    pub(super) keep_file: bool,
-    /// The file may be used again: it is of this life, of full size, and nothing ever failed with it.
-    pub(super) reusable: bool,
-    /// The file is going to be used again: what is read of it from now on says nothing.
-    pub(super) leaving: bool,
-    released: Bits,
+    pub(crate) sealed: bool,
+    /// Damage was found in it, counted and logged.
+    pub(crate) damaged: bool,
+    /// The damaged file could not be linked into the quarantine: it is moved there instead of being
+    /// unlinked.
+    pub(crate) quarantine_on_removal: bool,
+    /// The file may be recycled: it was created in this run, and no write or sync of it has failed.
+    pub(crate) recyclable: bool,
+    /// The file is being recycled: what a reader finds in it may belong to another segment.
+    pub(crate) recycling: bool,
+    released: LsnBitmap,
     unreleased: u64,
-    /// Some lsns and where they start, ascending.
+    /// Sparse offset index: lsns and the file offsets of their records, ascending.
     index: Vec<(u64, u64)>,
 }
 
 impl Segment {
-    pub(super) fn new(number: u64, instance: u64, lsns: Range<u64>, end: u64, sealed: bool) -> Self {
+    pub(crate) fn new(number: u64, instance: u64, lsns: Range<u64>, end: u64, sealed: bool) -> Self {
         Self {
             number,
             instance,
@@ -44,21 +46,21 @@ impl Segment {
             end,
             sealed,
             damaged: false,
-            keep_file: false,
-            reusable: false,
-            leaving: false,
-            released: Bits::default(),
+            quarantine_on_removal: false,
+            recyclable: false,
+            recycling: false,
+            released: LsnBitmap::default(),
             unreleased: lsns.end - lsns.start,
             index: Vec::new(),
         }
     }
 
-    /// Records up to `next_lsn` became durable; they begin at the present end.
-    pub(super) fn committed(&mut self, next_lsn: u64, end: u64) {
+    /// Records below `next_lsn` became durable, starting at the previous `end`.
+    pub(crate) fn committed(&mut self, next_lsn: u64, end: u64) {
         if self
             .index
             .last()
-            .is_none_or(|&(_, at)| self.end >= at + INDEX_EVERY)
+            .is_none_or(|&(_, at)| self.end >= at + INDEX_INTERVAL_BYTES)
         {
             self.index.push((self.next_lsn, self.end));
         }
@@ -67,19 +69,19 @@ impl Segment {
         self.end = end;
     }
 
-    /// Where to start reading to find `lsn`: the lsn and the offset of a record at or before it.
-    pub(super) fn start_for(&self, lsn: u64) -> Option<(u64, u64)> {
+    /// The indexed record at or before `lsn`: its lsn and file offset.
+    pub(crate) fn seek(&self, lsn: u64) -> Option<(u64, u64)> {
         let after = self.index.partition_point(|&(first, _)| first <= lsn);
         self.index.get(after.checked_sub(1)?).copied()
     }
 
-    pub(super) fn is_released(&self, lsn: u64) -> bool {
+    pub(crate) fn is_released(&self, lsn: u64) -> bool {
         lsn.checked_sub(self.first_lsn)
             .is_some_and(|at| self.released.contains(at))
     }
 
     /// True if the record is of this segment and was not released before.
-    pub(super) fn release(&mut self, lsn: u64) -> bool {
+    pub(crate) fn release(&mut self, lsn: u64) -> bool {
         if !(self.first_lsn..self.next_lsn).contains(&lsn) || !self.released.insert(lsn - self.first_lsn) {
             return false;
         }
@@ -87,69 +89,69 @@ impl Segment {
         true
     }
 
-    pub(super) fn unreleased(&self) -> u64 {
+    pub(crate) fn unreleased(&self) -> u64 {
         self.unreleased
     }
 
-    /// The first record that waits to be released.
-    pub(super) fn first_unreleased(&self) -> Option<u64> {
+    /// The first unreleased record.
+    pub(crate) fn first_unreleased(&self) -> Option<u64> {
         let at = self.first_lsn + self.released.first_absent();
         (at < self.next_lsn).then_some(at)
     }
 }
 
-/// All segments, oldest first. Numbers ascend, and so do lsns.
+/// All segments, oldest first, with ascending numbers and lsns.
 #[derive(Debug, Default)]
-pub(super) struct Segments {
+pub(crate) struct Segments {
     list: VecDeque<Segment>,
     bytes: u64,
     unreleased: u64,
 }
 
 impl Segments {
-    pub(super) fn push(&mut self, segment: Segment) {
+    pub(crate) fn push(&mut self, segment: Segment) {
         self.bytes += segment.end;
         self.unreleased += segment.unreleased;
         self.list.push_back(segment);
     }
 
-    /// Durable bytes of all files.
-    pub(super) fn bytes(&self) -> u64 {
+    /// Durable bytes of all segments.
+    pub(crate) fn bytes(&self) -> u64 {
         self.bytes
     }
 
-    pub(super) fn unreleased(&self) -> u64 {
+    pub(crate) fn unreleased(&self) -> u64 {
         self.unreleased
     }
 
-    pub(super) fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.list.len()
     }
 
-    pub(super) fn iter(&self) -> impl Iterator<Item = &Segment> {
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &Segment> {
         self.list.iter()
     }
 
-    pub(super) fn newest_mut(&mut self) -> Option<&mut Segment> {
+    pub(crate) fn newest_mut(&mut self) -> Option<&mut Segment> {
         self.list.back_mut()
     }
 
-    pub(super) fn newest(&self) -> Option<&Segment> {
+    pub(crate) fn newest(&self) -> Option<&Segment> {
         self.list.back()
     }
 
-    pub(super) fn by_number(&self, number: u64) -> Option<&Segment> {
+    pub(crate) fn by_number(&self, number: u64) -> Option<&Segment> {
         let at = self.list.partition_point(|segment| segment.number < number);
         self.list.get(at).filter(|segment| segment.number == number)
     }
 
-    pub(super) fn by_number_mut(&mut self, number: u64) -> Option<&mut Segment> {
+    pub(crate) fn by_number_mut(&mut self, number: u64) -> Option<&mut Segment> {
         let at = self.list.partition_point(|segment| segment.number < number);
         self.list.get_mut(at).filter(|segment| segment.number == number)
     }
 
     /// The segment that holds `lsn`, or the first one with a later record.
-    pub(super) fn at_or_after(&self, lsn: u64) -> Option<&Segment> {
+    pub(crate) fn at_or_after(&self, lsn: u64) -> Option<&Segment> {
         let at = self.list.partition_point(|segment| segment.next_lsn <= lsn);
         self.list
             .iter()
@@ -158,7 +160,7 @@ impl Segments {
     }
 
     /// Records of the newest segment became durable.
-    pub(super) fn committed(&mut self, next_lsn: u64, end: u64) {
+    pub(crate) fn committed(&mut self, next_lsn: u64, end: u64) {
         if let Some(segment) = self.list.back_mut() {
             self.bytes += end - segment.end;
             self.unreleased += next_lsn - segment.next_lsn;
@@ -166,27 +168,27 @@ impl Segments {
         }
     }
 
-    /// Marks a record as released. Says whether it was not before, and whether its segment is free to go now.
-    pub(super) fn release(&mut self, lsn: u64) -> Released {
-        // Two segments have the same first lsn when nothing was written to the first of them.
+    /// Marks a record as released.
+    pub(crate) fn release(&mut self, lsn: u64) -> ReleaseOutcome {
+        // Two segments have the same first lsn when the first of them is empty.
         let after = self.list.partition_point(|segment| segment.first_lsn <= lsn);
         let Some(segment) = after.checked_sub(1).and_then(|at| self.list.get_mut(at)) else {
-            return Released::Before;
+            return ReleaseOutcome::NoChange;
         };
         if !segment.release(lsn) {
-            return Released::Before;
+            return ReleaseOutcome::NoChange;
         }
         self.unreleased -= 1;
         if segment.unreleased == 0 {
-            Released::LastOfSegment
+            ReleaseOutcome::LastOfSegment
         } else {
-            Released::Now
+            ReleaseOutcome::Released
         }
     }
 
-    /// Sealed segments without an unreleased record, oldest first. The newest is never among them: its header
-    /// is what keeps lsns from being given twice.
-    pub(super) fn dead(&self) -> Vec<u64> {
+    /// Sealed segments without an unreleased record, oldest first. Never the newest: after a
+    /// restart its header keeps lsns from being assigned twice.
+    pub(crate) fn obsolete(&self) -> Vec<u64> {
         let all_but_newest = self.list.len().saturating_sub(1);
         let older = self.list.iter().take(all_but_newest);
         older
@@ -195,8 +197,7 @@ impl Segments {
             .collect()
     }
 
-    /// Takes a segment out.
-    pub(super) fn remove(&mut self, number: u64) {
+    pub(crate) fn remove(&mut self, number: u64) {
         if let Some(at) = self.list.iter().position(|segment| segment.number == number)
             && let Some(segment) = self.list.remove(at)
         {
@@ -206,25 +207,25 @@ impl Segments {
     }
 }
 
-/// What came of a release.
+/// Effect of releasing a record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Released {
-    /// Released before, or no record that is still there.
-    Before,
-    Now,
-    /// No record of this segment waits any more.
+pub(crate) enum ReleaseOutcome {
+    /// The record was released before, or does not exist.
+    NoChange,
+    Released,
+    /// It was the last unreleased record of its segment.
     LastOfSegment,
 }
 
-/// A set of small numbers.
+/// Set of lsns, relative to the first of a segment.
 #[derive(Debug, Default)]
-struct Bits {
+struct LsnBitmap {
     words: Vec<u64>,
-    /// All words before this one are full.
+    /// Number of leading words with all bits set.
     full: usize,
 }
 
-impl Bits {
+impl LsnBitmap {
     fn contains(&self, at: u64) -> bool {
         let (word, bit) = split(at);
         self.words.get(word).is_some_and(|word| word & bit != 0)
@@ -262,32 +263,32 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_segment_is_dead_when_sealed_and_released_and_not_the_newest() {
+    fn a_segment_is_obsolete_when_sealed_and_released_and_not_the_newest() {
         let mut segments = Segments::default();
         segments.push(Segment::new(1, 0, 1..4, 500, true));
         segments.push(Segment::new(2, 0, 4..4, 64, false));
         segments.committed(6, 200);
         assert_eq!((segments.bytes(), segments.unreleased()), (700, 5));
-        assert_eq!(segments.release(2), Released::Now);
-        assert_eq!(segments.release(2), Released::Before);
-        assert_eq!(segments.release(1), Released::Now);
+        assert_eq!(segments.release(2), ReleaseOutcome::Released);
+        assert_eq!(segments.release(2), ReleaseOutcome::NoChange);
+        assert_eq!(segments.release(1), ReleaseOutcome::Released);
         assert_eq!(
             segments.iter().next().and_then(Segment::first_unreleased),
             Some(3)
         );
-        assert!(segments.dead().is_empty());
-        assert_eq!(segments.release(3), Released::LastOfSegment);
-        assert_eq!(segments.dead(), [1]);
-        assert_eq!(segments.release(4), Released::Now);
-        assert_eq!(segments.release(5), Released::LastOfSegment);
-        assert_eq!(segments.release(6), Released::Before);
-        assert_eq!(segments.dead(), [1]);
+        assert!(segments.obsolete().is_empty());
+        assert_eq!(segments.release(3), ReleaseOutcome::LastOfSegment);
+        assert_eq!(segments.obsolete(), [1]);
+        assert_eq!(segments.release(4), ReleaseOutcome::Released);
+        assert_eq!(segments.release(5), ReleaseOutcome::LastOfSegment);
+        assert_eq!(segments.release(6), ReleaseOutcome::NoChange);
+        assert_eq!(segments.obsolete(), [1]);
         segments.remove(1);
         assert_eq!(
             (segments.bytes(), segments.unreleased(), segments.len()),
             (200, 0, 1)
         );
-        assert_eq!(segments.release(2), Released::Before);
+        assert_eq!(segments.release(2), ReleaseOutcome::NoChange);
     }
 
     #[test]
@@ -305,7 +306,7 @@ mod tests {
 
     #[test]
     fn bits_find_the_first_gap() {
-        let mut bits = Bits::default();
+        let mut bits = LsnBitmap::default();
         for at in (0..200).filter(|&at| at != 130) {
             assert!(bits.insert(at));
         }

@@ -1,212 +1,193 @@
-//! What the handles, the writer, the keeper and the readers share.
+//! State that the journal's handles, its readers, the writer and the maintenance thread share.
 //!
-//! Locks: the queue (taken by each append), the state (taken once per commit, release and read), the keeper's signals,
-//! and the segment that is prepared ahead. None is held while another is taken, but for one case: whoever prepares a
-//! segment may look at the state.
+//! Locks: the append queue (each append), the state (each commit, release and read), the
+//! maintenance signals, and the preallocator's files. No lock is taken while another is held,
+//! except the state while the preallocator's files are locked.
 
 use std::ops::Range;
 use std::path::PathBuf;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use tracing::{error, warn};
 
-use super::ahead::Ahead;
-use super::format::{MAX_PAYLOAD, segment_name};
-use super::keeper::Signals;
-use super::queue::{Pending, Queue};
-use super::segments::{Released, Segment, Segments};
-use super::storage::{QUARANTINE, Storage, StorageFile};
-use super::usage::{Blocked, SYNC_BUCKETS};
+use crate::format::{MAX_PAYLOAD_BYTES, segment_name};
+use crate::preallocator::Preallocator;
+use crate::quarantine::{QUARANTINE, QuarantineMode, quarantine};
+use crate::queue::AppendQueue;
+use crate::segments::{ReleaseOutcome, Segment, Segments};
+use crate::signals::MaintenanceSignals;
+use crate::storage::{Storage, StorageFile};
+use crate::sync::lock;
+use crate::usage::{Blocked, OldestSegment, SYNC_BUCKETS, Usage};
 
-/// A panic elsewhere does not make the data wrong: every change under these locks is whole.
-pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-pub(super) struct Shared {
-    pub(super) storage: Arc<dyn Storage>,
-    pub(super) dir: PathBuf,
-    pub(super) segment_bytes: u64,
-    pub(super) limit_bytes: u64,
-    pub(super) instance: u64,
-    pub(super) now_us: fn() -> i64,
-    pub(super) state: Mutex<State>,
-    pub(super) queue: Mutex<Queue>,
-    pub(super) queue_changed: Condvar,
-    pub(super) signals: Mutex<Signals>,
-    pub(super) signals_changed: Condvar,
-    pub(super) ahead: Mutex<Ahead>,
+pub(crate) struct Shared {
+    pub(crate) storage: Arc<dyn Storage>,
+    pub(crate) dir: PathBuf,
+    pub(crate) segment_bytes: u64,
+    pub(crate) limit_bytes: u64,
+    pub(crate) instance: u64,
+    pub(crate) now_us: fn() -> i64,
+    pub(crate) state: Mutex<State>,
+    pub(crate) queue: AppendQueue,
+    pub(crate) signals: MaintenanceSignals,
+    pub(crate) preallocator: Preallocator,
 }
 
 #[derive(Default)]
-pub(super) struct State {
-    pub(super) segments: Segments,
-    /// Released since the keeper last wrote notes.
-    pub(super) to_note: Vec<u64>,
-    /// Why the writer does not write, said by the writer.
-    pub(super) blocked: Option<Blocked>,
-    /// Since when the disk has failed without a success in between.
-    pub(super) failing_since: Option<Instant>,
-    /// One of the journal's threads has panicked, this one.
-    pub(super) ended: Option<&'static str>,
-    /// The keeper found no room for the next segment: the writer stops before the present one is full.
-    pub(super) no_space_ahead: bool,
-    /// Segments that were sealed since the keeper last looked.
-    pub(super) retired: Vec<Retired>,
-    pub(super) counts: Counts,
+pub(crate) struct State {
+    pub(crate) segments: Segments,
+    /// Released lsns that are not in the release logs yet.
+    pub(crate) unlogged_releases: Vec<u64>,
+    /// Why the writer does not write. Set by the writer.
+    pub(crate) blocked: Option<Blocked>,
+    /// Since when every write has failed.
+    pub(crate) failing_since: Option<Instant>,
+    /// The thread of the journal that has panicked.
+    pub(crate) panicked_thread: Option<&'static str>,
+    /// Preallocation found no space: the writer stops before the segment in use is full.
+    pub(crate) no_space_for_next: bool,
+    /// Sealed segments that the maintenance thread has not handled yet.
+    pub(crate) sealed_segments: Vec<SealedSegment>,
+    pub(crate) counters: Counters,
 }
 
-/// A sealed segment: the keeper cuts off what was allocated and not used, and notes where it ends.
-pub(super) struct Retired {
-    pub(super) number: u64,
-    pub(super) instance: u64,
-    pub(super) next_lsn: u64,
+/// A sealed segment whose unused space is to be given back and whose end is to be logged.
+pub(crate) struct SealedSegment {
+    pub(crate) number: u64,
+    pub(crate) instance: u64,
+    pub(crate) next_lsn: u64,
     /// Durable bytes.
-    pub(super) end: u64,
-    /// Unless it is closed already.
-    pub(super) file: Option<Box<dyn StorageFile>>,
+    pub(crate) end: u64,
+    /// `None` if the file is closed already.
+    pub(crate) file: Option<Box<dyn StorageFile>>,
 }
 
-/// Numbers since the journal was opened.
+/// Counters since the journal was opened.
 #[derive(Debug, Default, Clone)]
-pub(super) struct Counts {
-    pub(super) records: u64,
-    pub(super) record_bytes: u64,
-    pub(super) syncs: u64,
-    pub(super) sync_time: Duration,
-    pub(super) sync_buckets: [u64; SYNC_BUCKETS.len() + 1],
-    pub(super) disk_errors: u64,
-    pub(super) quarantined: u64,
-    pub(super) lost_records: u64,
+pub(crate) struct Counters {
+    pub(crate) records: u64,
+    pub(crate) record_bytes: u64,
+    pub(crate) syncs: u64,
+    pub(crate) sync_time: Duration,
+    pub(crate) sync_buckets: [u64; SYNC_BUCKETS.len() + 1],
+    pub(crate) disk_errors: u64,
+    pub(crate) quarantined_segments: u64,
+    pub(crate) lost_records: u64,
 }
 
 impl Shared {
-    /// The largest payload that is taken, in bytes.
-    pub(super) fn max_payload(&self) -> u64 {
-        MAX_PAYLOAD.min(self.limit_bytes / 2)
+    /// Size of the largest payload that is accepted.
+    pub(crate) fn max_payload_bytes(&self) -> u64 {
+        MAX_PAYLOAD_BYTES.min(self.limit_bytes / 2)
     }
 
-    /// False if the journal is closed.
-    pub(super) fn push(&self, pending: Pending) -> bool {
-        let mut queue = lock(&self.queue);
-        if queue.closed {
-            return false;
-        }
-        queue.items.push_back(pending);
-        let wake = (1..=queue.items.len()).contains(&queue.writer_wants);
-        if wake {
-            queue.writer_wants = 0;
-        }
-        drop(queue);
-        if wake {
-            self.queue_changed.notify_one();
-        }
-        true
-    }
-
-    /// Lets a blocked writer look again.
-    pub(super) fn kick_writer(&self) {
-        lock(&self.queue).kick = true;
-        self.queue_changed.notify_one();
-    }
-
-    pub(super) fn close_queue(&self) {
-        lock(&self.queue).closed = true;
-        self.queue_changed.notify_one();
-    }
-
-    pub(super) fn wake_keeper(&self) {
-        lock(&self.signals).work = true;
-        self.signals_changed.notify_one();
-    }
-
-    pub(super) fn stop_keeper(&self) {
-        lock(&self.signals).stop = true;
-        self.signals_changed.notify_one();
-    }
-
-    pub(super) fn release(&self, lsns: &[u64]) {
-        let mut wake = false;
-        let mut first_note = false;
+    /// Marks records as released. Unknown and released ones are ignored.
+    pub(crate) fn release(&self, lsns: &[u64]) {
+        let mut segment_is_free = false;
+        let mut first_unlogged = false;
         let mut state = lock(&self.state);
         for &lsn in lsns {
-            let released = state.segments.release(lsn);
-            if released != Released::Before {
-                first_note |= state.to_note.is_empty();
-                state.to_note.push(lsn);
+            let outcome = state.segments.release(lsn);
+            if outcome != ReleaseOutcome::NoChange {
+                first_unlogged |= state.unlogged_releases.is_empty();
+                state.unlogged_releases.push(lsn);
             }
-            wake |= released == Released::LastOfSegment;
+            segment_is_free |= outcome == ReleaseOutcome::LastOfSegment;
         }
         drop(state);
-        if wake {
-            self.wake_keeper();
-        } else if first_note {
-            lock(&self.signals).notes = true;
-            self.signals_changed.notify_one();
+        if segment_is_free {
+            self.signals.request_work();
+        } else if first_unlogged {
+            self.signals.request_release_log();
         }
     }
 
-    /// Damage was found: keeps the file, counts and says it; once per segment.
-    pub(super) fn found_damage(&self, number: u64, bytes: &Range<u64>, why: &str) {
+    /// Gives up records that cannot be read. Returns how many of them were not released.
+    pub(crate) fn mark_lost(&self, lsns: Range<u64>) -> u64 {
         let mut state = lock(&self.state);
-        let State { segments, counts, .. } = &mut *state;
-        let known = |segment: &&mut Segment| !segment.damaged && !segment.leaving;
-        let Some(segment) = segments.by_number_mut(number).filter(known) else {
+        let mut lost = 0;
+        let mut segment_is_free = false;
+        for lsn in lsns {
+            let outcome = state.segments.release(lsn);
+            lost += u64::from(outcome != ReleaseOutcome::NoChange);
+            segment_is_free |= outcome == ReleaseOutcome::LastOfSegment;
+        }
+        state.counters.lost_records += lost;
+        drop(state);
+        if segment_is_free {
+            self.signals.request_work();
+        }
+        lost
+    }
+
+    /// Counts and logs damage and quarantines the file, once per segment.
+    pub(crate) fn report_damage(&self, number: u64, bytes: &Range<u64>, reason: &str) {
+        let mut state = lock(&self.state);
+        let State {
+            segments, counters, ..
+        } = &mut *state;
+        let is_new = |segment: &&mut Segment| !segment.damaged && !segment.recycling;
+        let Some(segment) = segments.by_number_mut(number).filter(is_new) else {
             return;
         };
         segment.damaged = true;
-        counts.quarantined += 1;
+        counters.quarantined_segments += 1;
         drop(state);
         error!(
             segment = number,
             from_byte = bytes.start,
             to_byte = bytes.end,
-            "the journal file {} is damaged ({why}); what can be read of it is processed, the file is kept in {}",
+            "the journal file {} is damaged ({reason}): its readable records are processed, the file is kept in {}",
             self.dir.join(segment_name(number)).display(),
             self.dir.join(QUARANTINE).display(),
         );
-        if let Err(error) = quarantine(&*self.storage, number) {
-            warn!(segment = number, %error, "cannot link the damaged file into the quarantine, it is moved there later");
+        if let Err(error) = quarantine(&*self.storage, number, QuarantineMode::Link) {
+            warn!(segment = number, %error, "cannot link the damaged file into the quarantine; it is moved there later");
             if let Some(segment) = lock(&self.state).segments.by_number_mut(number) {
-                segment.keep_file = true;
+                segment.quarantine_on_removal = true;
             }
         }
     }
 
-    /// Whether a segment is not needed any more, and its file may be used for another.
-    pub(super) fn has_left(&self, number: u64) -> bool {
+    /// The segment is obsolete: its file is removed, or may hold another segment.
+    pub(crate) fn is_removed_or_recycling(&self, number: u64) -> bool {
         let state = lock(&self.state);
         let segment = state.segments.by_number(number);
-        segment.is_none_or(|segment| segment.leaving)
+        segment.is_none_or(|segment| segment.recycling)
     }
 
-    /// These records cannot be read and never will be. Returns how many of them were still needed.
-    pub(super) fn lost(&self, lsns: Range<u64>) -> u64 {
-        let mut state = lock(&self.state);
-        let mut lost = 0;
-        let mut wake = false;
-        for lsn in lsns {
-            let released = state.segments.release(lsn);
-            lost += u64::from(released != Released::Before);
-            wake |= released == Released::LastOfSegment;
+    pub(crate) fn usage(&self) -> Usage {
+        let waiting = self.queue.waiting();
+        let state = lock(&self.state);
+        let segments = &state.segments;
+        let oldest_segment = segments.iter().find_map(|segment| {
+            let first_unreleased_lsn = segment.first_unreleased()?;
+            Some(OldestSegment {
+                number: segment.number,
+                first_unreleased_lsn,
+                unreleased: segment.unreleased(),
+            })
+        });
+        Usage {
+            bytes: segments.bytes(),
+            limit_bytes: self.limit_bytes,
+            segments: segments.len(),
+            oldest_segment,
+            unreleased_records: segments.unreleased(),
+            next_lsn: segments.newest().map_or(1, |segment| segment.next_lsn),
+            waiting,
+            blocked: state.blocked.clone(),
+            failing: state.failing_since.map(|since| since.elapsed()),
+            panicked_thread: state.panicked_thread,
+            records: state.counters.records,
+            record_bytes: state.counters.record_bytes,
+            syncs: state.counters.syncs,
+            sync_time: state.counters.sync_time,
+            sync_buckets: state.counters.sync_buckets,
+            disk_errors: state.counters.disk_errors,
+            quarantined_segments: state.counters.quarantined_segments,
+            lost_records: state.counters.lost_records,
         }
-        state.counts.lost_records += lost;
-        drop(state);
-        if wake {
-            self.wake_keeper();
-        }
-        lost
-    }
-}
-
-/// Gives a damaged file a second name in the quarantine: what is removed later is only the first one.
-pub(super) fn quarantine(storage: &dyn Storage, number: u64) -> std::io::Result<()> {
-    let name = segment_name(number);
-    storage.create_folder(QUARANTINE)?;
-    match storage.link(&name, &format!("{QUARANTINE}/{name}")) {
-        // From an earlier life.
-        Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => Ok(()),
-        other => other,
     }
 }

@@ -1,7 +1,7 @@
-//! All that the journal asks of a file system, as a trait, and the real one.
+//! File system interface of the journal: a trait, and its implementation for a real folder.
 //!
-//! The trait exists so that the tests can put a disk under the journal that fails and crashes on purpose. It
-//! owns no policy: what to do after an error is decided by the writer and the keeper.
+//! The trait lets tests run the journal on a disk that fails and crashes on purpose. Owns no
+//! policy: the writer and the maintenance thread decide what follows from an error.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, IoSlice};
@@ -9,82 +9,103 @@ use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{AtFlags, FallocateFlags, OFlags, StatxFlags};
+use rustix::io::Errno;
+use tracing::debug;
 
-use super::blocks::BLOCK;
+/// Size of a block, in bytes: commits begin and end at multiples of it, in the file and in memory.
+/// No common disk has larger sectors.
+pub const BLOCK_BYTES: usize = 4096;
 
-/// The folder for files in which damage was found, inside the journal's folder.
-pub(super) const QUARANTINE: &str = "quarantine";
-
-/// One folder. Names are relative to it; only the quarantine has names with a slash.
-pub(super) trait Storage: Send + Sync + 'static {
-    /// Names and sizes of the plain files in the folder (`sub` empty) or in a folder below.
+/// One folder. Names are relative to it; only names in the quarantine contain a slash.
+pub(crate) trait Storage: Send + Sync + 'static {
+    /// Names and sizes (bytes) of the regular files in the folder (`sub` empty) or in its folder
+    /// `sub`.
     fn list(&self, sub: &str) -> io::Result<Vec<(String, u64)>>;
-    /// A new, empty file open for reading and writing. An older one of this name is emptied.
+    /// Creates or truncates a file and opens it for reading and writing.
     fn create(&self, name: &str) -> io::Result<Box<dyn StorageFile>>;
-    /// An existing file open for reading, and for writing if `write`.
+    /// Opens an existing file for reading, and for writing if `write`.
     fn open(&self, name: &str, write: bool) -> io::Result<Box<dyn StorageFile>>;
     fn remove(&self, name: &str) -> io::Result<()>;
     fn rename(&self, from: &str, to: &str) -> io::Result<()>;
-    /// A second name for the same file.
+    /// Creates a hard link.
     fn link(&self, from: &str, to: &str) -> io::Result<()>;
     fn create_folder(&self, name: &str) -> io::Result<()>;
-    /// Makes creations, removals and renames in the folder durable.
+    /// Makes creations, removals, links and renames in the folder durable.
     fn sync_folder(&self) -> io::Result<()>;
-    /// Bytes that this process may still allocate.
+    /// Free bytes that this process may allocate.
     fn free_bytes(&self) -> io::Result<u64>;
 }
 
-/// One open file. It has no position: every access says where.
-pub(super) trait StorageFile: Send + 'static {
-    /// From now on writes go past the page cache, or through it. Past it, only whole blocks are taken, from memory that
-    /// begins at a block (see `blocks.rs`). An error where that cannot be: nothing has changed then.
+/// One open file, accessed at explicit offsets.
+pub(crate) trait StorageFile: Send + 'static {
+    /// Switches direct I/O on or off. Direct writes take whole blocks from block-aligned memory
+    /// only. After an error the mode is unchanged.
     fn set_direct(&mut self, direct: bool) -> io::Result<()>;
-    /// Writes some of the bytes and says how many.
+    /// Writes some of the bytes; returns how many.
     fn write_at(&mut self, slices: &[IoSlice<'_>], offset: u64) -> io::Result<usize>;
-    /// Reads some bytes; 0 at the end of the file.
+    /// Reads some bytes; returns 0 at the end of the file.
     fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize>;
     fn len(&self) -> io::Result<u64>;
     fn set_len(&mut self, len: u64) -> io::Result<()>;
-    /// Reserves space and extends the file to `len` with zeros. `Unsupported` where the file system cannot.
+    /// Reserves space and extends the file to `len` with zeros. `Unsupported` where the file system
+    /// cannot.
     fn allocate(&mut self, len: u64) -> io::Result<()>;
-    /// Makes the content (and the length that is needed to read it) durable.
+    /// Makes the content, and the metadata needed to read it, durable (`fdatasync`).
     fn sync_data(&mut self) -> io::Result<()>;
-    /// Makes the content and everything about the file durable.
+    /// Makes the content and all metadata durable (`fsync`).
     fn sync_all(&mut self) -> io::Result<()>;
 }
 
-/// The most slices that one write takes (`IOV_MAX` on Linux).
+/// Slices that one write takes at most (`IOV_MAX` on Linux).
 const MAX_SLICES: usize = 1024;
 
-/// Writes everything, however many short writes that takes.
-pub(super) fn write_all_at(
+/// Writes all slices, however many short writes that takes; returns the bytes written.
+///
+/// `direct` tells whether the file is open for direct I/O. It is switched off, here and for the
+/// file, when the file system refuses a direct write or ends one within a block.
+pub(crate) fn write_all_at(
     file: &mut dyn StorageFile,
     mut slices: &mut [IoSlice<'_>],
-    mut offset: u64,
-) -> io::Result<()> {
+    start: u64,
+    direct: &mut bool,
+) -> io::Result<u64> {
+    let mut offset = start;
+    // Drops leading empty slices.
     IoSlice::advance_slices(&mut slices, 0);
     while !slices.is_empty() {
-        let some = &slices[..slices.len().min(MAX_SLICES)];
-        match file.write_at(some, offset) {
+        match file.write_at(&slices[..slices.len().min(MAX_SLICES)], offset) {
             Ok(0) => {
-                return Err(io::Error::new(
-                    io::ErrorKind::WriteZero,
-                    "the disk took no more bytes",
-                ));
+                let message = "the disk accepted no more bytes";
+                return Err(io::Error::new(io::ErrorKind::WriteZero, message));
             }
             Ok(written) => {
                 IoSlice::advance_slices(&mut slices, written);
                 offset += written as u64;
+                if *direct && !written.is_multiple_of(BLOCK_BYTES) {
+                    // The disk is probably full. The rest does not begin at a block; buffered, it
+                    // gets the real error.
+                    leave_direct_io(file, direct)?;
+                }
             }
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) if *direct && error.kind() == io::ErrorKind::InvalidInput => {
+                debug!(%error, "the file system refuses direct I/O; writing through the page cache");
+                leave_direct_io(file, direct)?;
+            }
             Err(error) => return Err(error),
         }
     }
+    Ok(offset - start)
+}
+
+fn leave_direct_io(file: &mut dyn StorageFile, direct: &mut bool) -> io::Result<()> {
+    file.set_direct(false)?;
+    *direct = false;
     Ok(())
 }
 
-/// Fills the buffer from `offset` on as far as the file goes; returns how many bytes there were.
-pub(super) fn read_full_at(file: &dyn StorageFile, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
+/// Fills the buffer from `offset` on, up to the end of the file; returns the bytes read.
+pub(crate) fn read_full_at(file: &dyn StorageFile, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
     let mut done = 0;
     while done < buffer.len() {
         match file.read_at(&mut buffer[done..], offset + done as u64) {
@@ -97,25 +118,30 @@ pub(super) fn read_full_at(file: &dyn StorageFile, buffer: &mut [u8], offset: u6
     Ok(done)
 }
 
-/// No space on the disk, or none for this user: it may come back, so writers wait instead of failing.
-pub(super) fn is_no_space(error: &io::Error) -> bool {
+/// The disk or the user's quota is full. That passes, so appends wait instead of failing.
+pub(crate) fn is_no_space(error: &io::Error) -> bool {
     matches!(
         error.kind(),
         io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded
     )
 }
 
-/// The real file system.
+/// The device itself failed (`EIO`).
+pub(crate) fn is_device_error(error: &io::Error) -> bool {
+    Errno::from_io_error(error) == Some(Errno::IO)
+}
+
+/// A folder on a real file system.
 #[derive(Debug)]
-pub(super) struct Disk {
+pub(crate) struct DiskStorage {
     folder: PathBuf,
-    /// Held open so that syncing the folder needs no lookup.
+    /// Kept open so that syncing the folder needs no lookup.
     handle: File,
 }
 
-impl Disk {
+impl DiskStorage {
     /// The folder must exist.
-    pub(super) fn open(folder: &Path) -> io::Result<Self> {
+    pub(crate) fn open(folder: &Path) -> io::Result<Self> {
         Ok(Self {
             folder: folder.to_owned(),
             handle: File::open(folder)?,
@@ -127,19 +153,19 @@ impl Disk {
     }
 }
 
-impl Storage for Disk {
+impl Storage for DiskStorage {
     fn list(&self, sub: &str) -> io::Result<Vec<(String, u64)>> {
         let mut out = Vec::new();
         for entry in std::fs::read_dir(self.path(sub))? {
             let entry = entry?;
-            let about = match entry.metadata() {
-                Ok(about) => about,
+            let metadata = match entry.metadata() {
+                Ok(metadata) => metadata,
                 // Removed since the folder was read.
                 Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
                 Err(error) => return Err(error),
             };
-            if let (true, Ok(name)) = (about.is_file(), entry.file_name().into_string()) {
-                out.push((name, about.len()));
+            if let (true, Ok(name)) = (metadata.is_file(), entry.file_name().into_string()) {
+                out.push((name, metadata.len()));
             }
         }
         Ok(out)
@@ -147,7 +173,7 @@ impl Storage for Disk {
 
     fn create(&self, name: &str) -> io::Result<Box<dyn StorageFile>> {
         let mut options = OpenOptions::new();
-        // Logs are nobody else's business.
+        // Payloads may be confidential.
         options
             .read(true)
             .write(true)
@@ -184,7 +210,7 @@ impl Storage for Disk {
 
     fn sync_folder(&self) -> io::Result<()> {
         match self.handle.sync_all() {
-            // Some network and FUSE file systems know no sync of a folder; they have no other way to offer.
+            // Some network and FUSE file systems cannot sync a folder and offer no alternative.
             Err(error)
                 if matches!(
                     error.kind(),
@@ -198,22 +224,22 @@ impl Storage for Disk {
     }
 
     fn free_bytes(&self) -> io::Result<u64> {
-        let about = rustix::fs::fstatvfs(&self.handle)?;
-        Ok(about.f_bavail.saturating_mul(about.f_frsize))
+        let stats = rustix::fs::fstatvfs(&self.handle)?;
+        Ok(stats.f_bavail.saturating_mul(stats.f_frsize))
     }
 }
 
 impl StorageFile for File {
     fn set_direct(&mut self, direct: bool) -> io::Result<()> {
         if direct {
-            // Older kernels do not say it: then the first write will tell.
-            let about = rustix::fs::statx(&*self, c"", AtFlags::EMPTY_PATH, StatxFlags::DIOALIGN);
-            let known = about
+            // Kernels before 6.1 do not report alignment: there the first write tells.
+            let stat = rustix::fs::statx(&*self, c"", AtFlags::EMPTY_PATH, StatxFlags::DIOALIGN);
+            let reported = stat
                 .ok()
-                .filter(|about| about.stx_mask & StatxFlags::DIOALIGN.bits() != 0);
-            // 0: not at all.
-            let fits = |align: u32| align != 0 && (BLOCK as u32).is_multiple_of(align);
-            if known.is_some_and(|about| !fits(about.stx_dio_offset_align) || !fits(about.stx_dio_mem_align))
+                .filter(|stat| stat.stx_mask & StatxFlags::DIOALIGN.bits() != 0);
+            // 0: no direct I/O.
+            let fits = |align: u32| align != 0 && (BLOCK_BYTES as u32).is_multiple_of(align);
+            if reported.is_some_and(|stat| !fits(stat.stx_dio_offset_align) || !fits(stat.stx_dio_mem_align))
             {
                 return Err(io::ErrorKind::Unsupported.into());
             }

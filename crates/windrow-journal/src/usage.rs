@@ -1,11 +1,9 @@
-//! What the journal tells about itself: for metrics, readiness, back-pressure and early sealing.
+//! State and counters of a journal, for metrics, readiness checks and back-pressure.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::shared::{Shared, lock};
-
-/// Upper bounds of [`Usage::sync_buckets`]: from a disk in memory to one that is in trouble.
+/// Upper bounds of the histogram [`Usage::sync_buckets`]: from a disk in memory to a failing one.
 pub const SYNC_BUCKETS: [Duration; 12] = [
     Duration::from_micros(100),
     Duration::from_micros(300),
@@ -21,41 +19,43 @@ pub const SYNC_BUCKETS: [Duration; 12] = [
     Duration::from_secs(3),
 ];
 
-/// How things stand at one moment. Counters count from the opening of the journal.
+/// State of a journal at one moment, and counters since it was opened.
 #[derive(Debug, Clone, Default)]
 #[non_exhaustive]
 pub struct Usage {
-    /// Bytes written in all segment files that are there.
+    /// Bytes written in all segment files.
     pub bytes: u64,
-    /// Appends wait when `bytes` would pass this.
+    /// Upper bound of `bytes`: appends wait when it is reached.
     pub limit_bytes: u64,
-    /// Segment files.
+    /// Number of segment files.
     pub segments: usize,
     /// The oldest segment with an unreleased record.
     pub oldest_segment: Option<OldestSegment>,
-    /// Records that wait to be released.
+    /// Records that are not released yet.
     pub unreleased_records: u64,
-    /// The next record gets at least this lsn; all smaller ones are durable.
+    /// Lower bound of the next record's lsn; all records below it are durable.
     pub next_lsn: u64,
-    /// Appends that are queued and not durable yet.
+    /// Appends that are not durable yet.
     pub waiting: usize,
-    /// Why appends wait for more than a sync, if they do.
+    /// Why appends wait, unless for a sync only.
     pub blocked: Option<Blocked>,
-    /// For how long it has been [`Blocked::Failing`].
+    /// How long the journal has been [`Blocked::Failing`].
     pub failing: Option<Duration>,
-    /// One of the journal's threads has panicked: only a new start of the program helps.
-    pub ended: Option<&'static str>,
+    /// The thread of the journal that has panicked, `"writer"` or `"maintenance"`: the program must
+    /// be restarted.
+    pub panicked_thread: Option<&'static str>,
     /// Records made durable.
     pub records: u64,
-    /// Bytes made durable, with record headers and what fills blocks up before payloads.
+    /// Bytes made durable: headers, payloads and the padding before payloads.
     pub record_bytes: u64,
-    /// Syncs of segment files that made records durable.
+    /// Syncs that made records durable.
     pub syncs: u64,
-    /// Time that these took.
+    /// Time of these commits: write and sync.
     pub sync_time: Duration,
-    /// How many of them took at most [`SYNC_BUCKETS`] each, and more than the bucket before; the last: longer.
+    /// Histogram of that time: commits that took at most the bound in [`SYNC_BUCKETS`] and more
+    /// than the one before it. The last element counts those above all bounds.
     pub sync_buckets: [u64; SYNC_BUCKETS.len() + 1],
-    /// Failed writes, syncs and creations of segments, other than for lack of space.
+    /// Failed writes, syncs and creations of segments, except for lack of space.
     pub disk_errors: u64,
     /// Segments in which damage was found.
     pub quarantined_segments: u64,
@@ -64,31 +64,33 @@ pub struct Usage {
 }
 
 impl Usage {
-    /// More than half of the limit is in use: traces that pin [`Usage::oldest_segment`] should be sealed early.
+    /// More than half of the limit is in use. Callers should release the records of
+    /// [`Usage::oldest_segment`] soon.
     pub fn past_soft_limit(&self) -> bool {
         self.bytes > self.limit_bytes / 2
     }
 }
 
-/// The oldest segment that something is still needed from. As long as that is so, it takes up space.
+/// The oldest segment with an unreleased record. Its space cannot be freed until that record is
+/// released.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct OldestSegment {
-    /// Its number, as in [`Record::segment`](super::Record::segment).
+    /// Segment number, as in [`Record::segment`](crate::Record::segment).
     pub number: u64,
-    /// The first record in it that waits to be released.
+    /// The first unreleased record.
     pub first_unreleased_lsn: u64,
-    /// How many of its records wait.
+    /// Number of unreleased records.
     pub unreleased: u64,
 }
 
-/// Why nothing is written at the moment. Appends wait; nothing is lost, and nothing is acknowledged.
+/// Why nothing can be written. Appends wait; nothing is lost, and no receipt is given.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Blocked {
-    /// All segments together are at the limit, until some are released.
+    /// The segments take [`Usage::limit_bytes`], until some are released.
     Limit,
-    /// The disk is (nearly) full.
+    /// The disk has no space for the next segment.
     NoSpace,
-    /// The disk answers with this error; it is tried again.
+    /// Writes fail with this error and are tried again.
     Failing(Arc<str>),
 }
 
@@ -98,44 +100,6 @@ impl std::fmt::Display for Blocked {
             Self::Limit => f.write_str("the journal is at its limit"),
             Self::NoSpace => f.write_str("the disk has no space for the next journal segment"),
             Self::Failing(error) => write!(f, "the disk fails: {error}"),
-        }
-    }
-}
-
-impl Shared {
-    pub(super) fn usage(&self) -> Usage {
-        let queue = lock(&self.queue);
-        let waiting = queue.items.len() + queue.held_by_writer;
-        drop(queue);
-        let state = lock(&self.state);
-        let segments = &state.segments;
-        let oldest = segments.iter().find_map(|segment| {
-            let first_unreleased_lsn = segment.first_unreleased()?;
-            Some(OldestSegment {
-                number: segment.number,
-                first_unreleased_lsn,
-                unreleased: segment.unreleased(),
-            })
-        });
-        Usage {
-            bytes: segments.bytes(),
-            limit_bytes: self.limit_bytes,
-            segments: segments.len(),
-            oldest_segment: oldest,
-            unreleased_records: segments.unreleased(),
-            next_lsn: segments.newest().map_or(1, |segment| segment.next_lsn),
-            waiting,
-            blocked: state.blocked.clone(),
-            failing: state.failing_since.map(|since| since.elapsed()),
-            ended: state.ended,
-            records: state.counts.records,
-            record_bytes: state.counts.record_bytes,
-            syncs: state.counts.syncs,
-            sync_time: state.counts.sync_time,
-            sync_buckets: state.counts.sync_buckets,
-            disk_errors: state.counts.disk_errors,
-            quarantined_segments: state.counts.quarantined,
-            lost_records: state.counts.lost_records,
         }
     }
 }

@@ -10,7 +10,7 @@ use tokio::sync::mpsc;
 use super::super::*;
 use crate::output::Batch;
 use crate::output::dead_letter::DeadLetter;
-use windrow_journal::Options;
+use windrow_journal::JournalOptions;
 
 /// A gatherer, with what is beside it.
 pub(super) struct Scene {
@@ -24,7 +24,7 @@ pub(super) struct Scene {
 impl Scene {
     /// With the journal and the dead letter in a folder, and so many bytes for a trace.
     pub(super) fn new(folder: &Path, max_trace_bytes: usize) -> Self {
-        let (journal, _) = Journal::open(Options::new(folder.join("journal")), Box::new(())).unwrap();
+        let (journal, _) = Journal::open(JournalOptions::new(folder.join("journal")), Box::new(())).unwrap();
         let dead_letter = Arc::new(DeadLetter::open(folder.join("dead-letter"), 8 << 20, 8 << 20).unwrap());
         let (account, metrics) = (Arc::<Account>::default(), Arc::new(Metrics::new(&[])));
         let (sender, batches) = mpsc::channel(1000);

@@ -7,7 +7,7 @@
 use bytes::{Buf, BytesMut};
 
 use crate::spares::{self, Spares};
-use windrow_journal::BLOCK;
+use windrow_journal::BLOCK_BYTES;
 
 /// The first read of a connection, and the least room for a read: ten thousand that send a byte and wait cost little.
 pub(super) const TINY: usize = 1 << 10;
@@ -94,14 +94,14 @@ fn grow(buffer: &mut BytesMut, more: usize, spares: &Spares) {
         return;
     }
     let bytes = buffer.len() + more;
-    let mut larger = spares.take(BLOCK + bytes).unwrap_or_else(|| {
+    let mut larger = spares.take(BLOCK_BYTES + bytes).unwrap_or_else(|| {
         // One that is made with a capacity takes as much when it needs only a little the next time.
         let mut new = BytesMut::new();
-        new.reserve(2 * BLOCK + bytes.next_multiple_of(STEP));
+        new.reserve(2 * BLOCK_BYTES + bytes.next_multiple_of(STEP));
         new
     });
-    let before = larger.spare_capacity_mut().as_ptr().align_offset(BLOCK);
-    if before < BLOCK {
+    let before = larger.spare_capacity_mut().as_ptr().align_offset(BLOCK_BYTES);
+    if before < BLOCK_BYTES {
         larger.resize(before, 0);
         larger.advance(before);
     }
@@ -183,7 +183,7 @@ mod tests {
             for _ in 0..20 {
                 receive(&mut room, &mut buffer, &mut kept, connections);
             }
-            let at_block = |message: &&Bytes| message.as_ptr().align_offset(BLOCK) == 0;
+            let at_block = |message: &&Bytes| message.as_ptr().align_offset(BLOCK_BYTES) == 0;
             assert_eq!(kept[10..].iter().filter(at_block).count(), 10, "{connections}");
         }
     }
@@ -200,7 +200,7 @@ mod tests {
                 room.make(&mut buffer, length - TINY, &spares);
                 assert_eq!(buffer, vec![1; TINY]);
                 let place = buffer.as_ptr();
-                assert_eq!(place.align_offset(BLOCK), 0);
+                assert_eq!(place.align_offset(BLOCK_BYTES), 0);
                 assert_eq!(*before.get_or_insert(place), place);
                 buffer.resize(length, 1);
                 room.left(length);

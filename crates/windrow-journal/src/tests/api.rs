@@ -1,4 +1,4 @@
-//! The journal through its public face, on the real file system.
+//! Tests of the public API on a real file system.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -7,19 +7,17 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
-use super::super::{
-    AppendError, Blocked, Committed, Journal, OpenError, Options, Record, inspect, inspect_with,
-};
+use crate::{AppendError, Blocked, CommitSink, Journal, JournalOptions, OpenError, Record, inspect};
 
 struct Sink(std::sync::mpsc::SyncSender<Vec<Record>>);
 
-impl Committed for Sink {
+impl CommitSink for Sink {
     fn committed(&mut self, records: Vec<Record>) {
         let _ = self.0.send(records);
     }
 }
 
-fn sink() -> (Box<dyn Committed>, Receiver<Vec<Record>>) {
+fn sink() -> (Box<dyn CommitSink>, Receiver<Vec<Record>>) {
     let (send, receive) = sync_channel(100_000);
     (Box::new(Sink(send)), receive)
 }
@@ -27,10 +25,10 @@ fn sink() -> (Box<dyn Committed>, Receiver<Vec<Record>>) {
 #[test]
 fn what_was_confirmed_comes_back_after_a_restart() {
     let dir = tempfile::tempdir().unwrap();
-    let options = Options {
+    let options = JournalOptions {
         segment_bytes: 4096,
         limit_bytes: 1 << 20,
-        ..Options::new(dir.path())
+        ..JournalOptions::new(dir.path())
     };
     let (sink, committed) = sink();
     let (journal, recovery) = Journal::open(options.clone(), sink).unwrap();
@@ -87,15 +85,15 @@ fn what_was_confirmed_comes_back_after_a_restart() {
     assert_eq!(replayed.iter().filter(|record| !record.released).count(), 50);
 }
 
-pub(super) fn small(dir: &std::path::Path) -> Options {
-    Options {
+pub(super) fn small(dir: &std::path::Path) -> JournalOptions {
+    JournalOptions {
         segment_bytes: 16 << 10,
         limit_bytes: 256 << 10,
-        ..Options::new(dir)
+        ..JournalOptions::new(dir)
     }
 }
 
-/// Waits for a condition, with a bound.
+/// Waits for a condition, 20 s at most.
 fn until(what: &str, mut condition: impl FnMut() -> bool) {
     let started = Instant::now();
     while !condition() {
@@ -111,7 +109,7 @@ fn until(what: &str, mut condition: impl FnMut() -> bool) {
 fn many_appenders_at_once_get_one_receipt_each_and_the_sink_sees_the_order_of_the_reader() {
     let dir = tempfile::tempdir().unwrap();
     let (sink, committed) = sink();
-    let (journal, _) = Journal::open(Options::new(dir.path()), sink).unwrap();
+    let (journal, _) = Journal::open(JournalOptions::new(dir.path()), sink).unwrap();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .build()
@@ -153,8 +151,8 @@ fn many_appenders_at_once_get_one_receipt_each_and_the_sink_sees_the_order_of_th
         );
         assert_eq!(record.payload, payload);
     }
-    // The answers come before the writer says that it holds nothing any more.
-    until("nothing waits any more", || journal.usage().waiting == 0);
+    // The receipts are sent before the writer updates the number of waiting appends.
+    until("no append waits", || journal.usage().waiting == 0);
     let usage = journal.usage();
     assert!(
         usage.syncs < 2000,
@@ -204,7 +202,7 @@ fn at_the_limit_appends_wait_and_go_on_when_segments_are_released() {
     until("the first segment makes room", || {
         journal.usage().records > before
     });
-    // Releases as they come let everything through.
+    // Releasing each record as it is read lets all appends through.
     let releaser = {
         let journal = journal.clone();
         std::thread::spawn(move || {
@@ -241,7 +239,7 @@ fn one_process_per_folder() {
     let report = inspect(dir.path()).unwrap();
     assert_eq!(report.in_use, Some(Some(std::process::id())));
     let append = journal.append(0, Bytes::from_static(b"last"));
-    // The lock goes with the journal, even if a clone is still around.
+    // Closing unlocks the folder, even while a clone exists.
     let clone = journal.clone();
     journal.close();
     assert_eq!(append.wait().unwrap().lsn(), 1);
@@ -262,7 +260,7 @@ fn one_process_per_folder() {
 fn what_can_never_be_stored_is_refused_at_once() {
     let dir = tempfile::tempdir().unwrap();
     let (journal, _) = Journal::open(small(dir.path()), Box::new(())).unwrap();
-    assert_eq!(journal.max_payload(), 128 << 10);
+    assert_eq!(journal.max_payload_bytes(), 128 << 10);
     let error = journal
         .append(0, Bytes::from(vec![0; (128 << 10) + 1]))
         .wait()
@@ -286,7 +284,7 @@ fn what_can_never_be_stored_is_refused_at_once() {
 #[test]
 fn a_sink_that_panics_stops_the_journal_and_leaves_nobody_waiting() {
     struct Panics;
-    impl Committed for Panics {
+    impl CommitSink for Panics {
         fn committed(&mut self, _: Vec<Record>) {
             panic!("on purpose");
         }
@@ -301,9 +299,9 @@ fn a_sink_that_panics_stops_the_journal_and_leaves_nobody_waiting() {
         matches!(journal.append(0, Bytes::new()).wait(), Err(AppendError::Closed))
     });
     assert!(matches!(journal.usage().blocked, Some(Blocked::Failing(_))));
-    assert_eq!(journal.usage().ended, Some("writer"));
+    assert_eq!(journal.usage().panicked_thread, Some("writer"));
     journal.close();
-    // It was durable: the next life has it.
+    // The record was durable: the next run has it.
     let (_, recovery) = Journal::open(small(dir.path()), Box::new(())).unwrap();
     assert_eq!(recovery.next_lsn, 2);
 }
@@ -319,7 +317,7 @@ fn closing_at_the_limit_answers_everybody() {
     });
     let clone = journal.clone();
     journal.close();
-    let answers: Vec<_> = appends.into_iter().map(super::super::Append::wait).collect();
+    let answers: Vec<_> = appends.into_iter().map(crate::Append::wait).collect();
     let durable = answers.iter().take_while(|answer| answer.is_ok()).count();
     assert!(
         answers[durable..]
@@ -327,7 +325,7 @@ fn closing_at_the_limit_answers_everybody() {
             .all(|answer| matches!(answer, Err(AppendError::Closed)))
     );
     assert!(durable > 50 && durable < 100, "{durable}");
-    // A reader goes on.
+    // Open readers stay usable.
     let mut reader = clone.reader(0);
     assert_eq!(std::iter::from_fn(|| reader.next().unwrap()).count(), durable);
 }
@@ -340,38 +338,11 @@ fn a_folder_without_permission_is_said_so() {
     // A file where the folder should be: an error even for root.
     let error = Journal::open(small(&file), Box::new(())).unwrap_err().to_string();
     assert!(error.contains("file"), "{error}");
-    let denied = super::super::lock::about("write", "/data/journal/LOCK");
+    let denied = OpenError::during("write", "/data/journal/LOCK");
     let error = denied(std::io::ErrorKind::PermissionDenied.into()).to_string();
     assert!(
         error.contains("/data/journal/LOCK") && error.contains("chown"),
         "{error}"
-    );
-}
-
-#[test]
-fn inspect_of_a_real_folder() {
-    let dir = tempfile::tempdir().unwrap();
-    let (journal, _) = Journal::open(small(dir.path()), Box::new(())).unwrap();
-    for _ in 0..30 {
-        drop(journal.append(0, Bytes::from(vec![1; 1000])).wait().unwrap());
-    }
-    journal.release_many(&[1, 2, 3, 17]);
-    journal.close();
-    let report = inspect(dir.path()).unwrap();
-    assert_eq!(
-        (report.records(), report.unreleased(), report.is_damaged()),
-        (30, 26, false),
-        "{report}"
-    );
-    assert_eq!(report.in_use, None);
-    let mut seen = Vec::new();
-    let again = inspect_with(dir.path(), &mut |kind, payload| seen.push((kind, payload.len()))).unwrap();
-    assert_eq!(again.records(), 30);
-    assert_eq!(seen, vec![(0, 1000); 26], "the released ones are left out");
-    let text = report.to_string();
-    assert!(
-        text.contains("30 records (26 not released)") && text.contains("1..=15"),
-        "{text}"
     );
 }
 
@@ -395,7 +366,7 @@ fn those_who_go_away_while_the_journal_is_blocked_do_not_pile_up() {
     );
 }
 
-/// On a tmpfs of its own, or on the small file system (8 to 64 MiB) that `WINDROW_SMALL_DISK` names, say an ext4.
+/// Runs on a tmpfs, or on the small file system (8 to 64 MiB) that `WINDROW_SMALL_DISK` names.
 #[test]
 fn a_really_full_disk_blocks_and_goes_on_by_itself() {
     let mounted;
@@ -407,9 +378,9 @@ fn a_really_full_disk_blocks_and_goes_on_by_itself() {
         }
     };
     let dir = tempfile::tempdir_in(&disk).unwrap();
-    let options = Options {
+    let options = JournalOptions {
         segment_bytes: 2 << 20,
-        ..Options::new(dir.path())
+        ..JournalOptions::new(dir.path())
     };
     let (journal, _) = Journal::open(options.clone(), Box::new(())).unwrap();
     let payload = Bytes::from(vec![7; 100_000]);
@@ -417,7 +388,7 @@ fn a_really_full_disk_blocks_and_goes_on_by_itself() {
     until("the disk is full", || {
         journal.usage().blocked == Some(Blocked::NoSpace)
     });
-    // Somebody else takes the rest, and more than that is needed before it goes on.
+    // Another program takes the remaining space.
     let other = disk.join("other");
     let mut size = 1 << 20;
     while size > 1000 {
@@ -434,7 +405,7 @@ fn a_really_full_disk_blocks_and_goes_on_by_itself() {
         "{} records, {} bytes on the full disk",
         stuck.records, stuck.bytes
     );
-    // Delivering makes room, although the disk is full to the brim.
+    // Releasing makes room, although the disk is completely full.
     let mut reader = journal.reader(0);
     let mut read = 0;
     until("all goes through", || {
@@ -462,7 +433,7 @@ fn a_really_full_disk_blocks_and_goes_on_by_itself() {
 #[test]
 fn a_reader_sees_a_record_exactly_from_when_the_sink_has_it() {
     struct Newest(Arc<AtomicU64>);
-    impl Committed for Newest {
+    impl CommitSink for Newest {
         fn committed(&mut self, records: Vec<Record>) {
             std::thread::yield_now();
             self.0.store(records.last().unwrap().lsn, Ordering::SeqCst);
@@ -470,8 +441,11 @@ fn a_reader_sees_a_record_exactly_from_when_the_sink_has_it() {
     }
     let dir = tempfile::tempdir().unwrap();
     let newest = Arc::new(AtomicU64::new(0));
-    let (journal, _) =
-        Journal::open(Options::new(dir.path()), Box::new(Newest(Arc::clone(&newest)))).unwrap();
+    let (journal, _) = Journal::open(
+        JournalOptions::new(dir.path()),
+        Box::new(Newest(Arc::clone(&newest))),
+    )
+    .unwrap();
     let writer = {
         let journal = journal.clone();
         std::thread::spawn(move || {

@@ -1,17 +1,17 @@
-//! Every byte cut off, every byte flipped.
+//! Tests of damage: truncation at every byte, a flip of every byte, missing and garbage files.
 
 use std::collections::BTreeSet;
 use std::ops::Range;
 
-use super::super::format::{RECORD_HEADER_BYTES, SEGMENT_HEADER_BYTES, segment_name};
-use super::super::inspect::inspect_on;
-use super::super::storage::Storage;
-use super::faulty::Disk;
+use super::faulty_disk::FaultyDisk;
 use super::rig::{Ledger, Rig, options};
+use crate::format::{RECORD_HEADER_BYTES, SEGMENT_HEADER_BYTES, segment_name};
+use crate::inspect::inspect_on;
+use crate::storage::Storage;
 
-/// A small journal of three segments; where its records are: (segment, bytes, lsn).
+/// A journal of three segments, and the places of its records: (segment, bytes, lsn).
 struct Small {
-    disk: Disk,
+    disk: FaultyDisk,
     ledger: Ledger,
     records: Vec<(u64, Range<u64>, u64)>,
     /// The records of the last commit.
@@ -19,7 +19,7 @@ struct Small {
 }
 
 fn small() -> Small {
-    let disk = Disk::default();
+    let disk = FaultyDisk::default();
     let mut ledger = Ledger::default();
     let mut rig = Rig::open(&disk).unwrap();
     // Two records a commit, two commits a segment: the third stays half empty.
@@ -27,7 +27,7 @@ fn small() -> Small {
         rig.send(&mut ledger, 1400 + commit * 10);
         rig.send(&mut ledger, 300);
         rig.run(&mut ledger);
-        rig.keeper.tick();
+        rig.maintenance.tick();
     }
     rig.send(&mut ledger, 60);
     rig.send(&mut ledger, 0);
@@ -57,7 +57,7 @@ fn small() -> Small {
 }
 
 impl Small {
-    fn copy(&self) -> (Disk, Ledger) {
+    fn copy(&self) -> (FaultyDisk, Ledger) {
         (self.disk.copy(), self.ledger.clone())
     }
 
@@ -70,10 +70,10 @@ impl Small {
     }
 }
 
-/// The journal works: what was there stays, and new records are taken, confirmed and read back in order.
+/// The journal works: its records stay, and new records are confirmed and read back in order.
 fn goes_on(mut rig: Rig, ledger: &mut Ledger, lost: &BTreeSet<u64>) {
     rig.send(ledger, 500);
-    rig.keeper.tick();
+    rig.maintenance.tick();
     rig.run(ledger);
     assert!(rig.backlog.is_empty());
     rig.check_all_but(ledger, lost);
@@ -105,9 +105,9 @@ fn the_newest_segment_cut_at_every_byte_loses_only_what_is_cut() {
         assert_eq!(back, expected, "cut to {len} bytes");
         assert!(
             rig.recovery.quarantined.is_empty(),
-            "a torn end is no damage ({len} bytes)"
+            "a torn tail is no damage ({len} bytes)"
         );
-        // No lsn that may have been confirmed is given again, unless the cut left no trace at all.
+        // No lsn that may have been confirmed is assigned again, unless the cut leaves no trace.
         let clean_cut = small
             .records
             .iter()
@@ -127,7 +127,7 @@ fn every_byte_flipped_costs_at_most_the_record_that_it_is_in() {
     for segment in small.segments() {
         let name = segment_name(segment);
         let content = small.disk.content(&name).unwrap();
-        // Zeros behind the newest record, allocated ahead: a sample of them.
+        // A sample of the preallocated zeros after the newest record.
         let written = small
             .records
             .iter()
@@ -156,11 +156,12 @@ fn every_byte_flipped_costs_at_most_the_record_that_it_is_in() {
             let usage = rig.shared.usage();
             let kept = disk.names().contains(&format!("quarantine/{name}"));
             if in_last_commit {
-                // Nobody can tell it from a commit that a crash cut short: all from there on goes.
+                // It looks like a commit that a crash cut short: everything from there on is cut
+                // off.
                 let lsn = hit.unwrap().2;
                 assert_eq!(back, (1..lsn).collect(), "{context}");
                 assert!(rig.recovery.torn_bytes > 0 && !kept, "{context}");
-                assert!(rig.recovery.next_lsn > 12, "{context}: lsns are given twice");
+                assert!(rig.recovery.next_lsn > 12, "{context}: lsns are assigned twice");
                 let lost = (lsn..=12).collect();
                 ledger.forget(&lost);
                 goes_on(rig, &mut ledger, &lost);
@@ -176,7 +177,7 @@ fn every_byte_flipped_costs_at_most_the_record_that_it_is_in() {
                 "{context}"
             );
             assert_eq!(kept, in_header || hit.is_some(), "{context}");
-            // Lost is as good as released: the segments can go.
+            // Lost records count as released, so the segments can be removed.
             for lsn in &back {
                 rig.release(&mut ledger, *lsn);
             }
@@ -196,8 +197,8 @@ fn damage_of_small_files_is_harmless() {
     for lsn in [1, 2, 5] {
         rig.release(&mut ledger, lsn);
     }
-    let mut keeper = rig.keeper;
-    keeper.tick();
+    let mut maintenance = rig.maintenance;
+    maintenance.tick();
     let notes: Vec<String> = disk
         .names()
         .into_iter()
@@ -234,11 +235,11 @@ fn missing_segments_are_missed() {
         let gone = small.records.iter().filter(|record| record.0 == segment);
         let lost: BTreeSet<u64> = gone.map(|record| record.2).collect();
         rig.check_all_but(&mut ledger, &lost);
-        // Of the newest and of the oldest nothing tells that they were ever there.
+        // Nothing tells that the newest or the oldest segment ever existed.
         ledger.forget(&lost);
         goes_on(rig, &mut ledger, &lost);
     }
-    // While it is open.
+    // The file is removed while the journal is open.
     let (disk, mut ledger) = small.copy();
     let rig = Rig::open(&disk).unwrap();
     disk.remove(&segment_name(2)).unwrap();
@@ -268,7 +269,7 @@ fn a_file_of_garbage_goes_to_the_quarantine_and_its_number_is_not_used_again() {
         );
         rig.check_all_but(&mut ledger, &lost);
         if number == small.newest() {
-            assert!(rig.recovery.next_lsn > 12, "its lsns may have been given");
+            assert!(rig.recovery.next_lsn > 12, "its lsns may have been assigned");
         }
         ledger.forget(&lost);
         goes_on(rig, &mut ledger, &lost);

@@ -1,10 +1,10 @@
-//! Formats of the files on disk: those that were ever written are read, and a newer one is told from damage.
+//! Tests of format versions: all older ones are read, a newer one is told from damage.
 
 use bytes::Bytes;
 
-use super::super::format::segment_name;
-use super::super::{Journal, OpenError, inspect};
 use super::api::small;
+use crate::format::segment_name;
+use crate::{Journal, OpenError, inspect};
 
 #[test]
 fn a_newer_format_is_refused_clearly() {
@@ -31,13 +31,13 @@ fn a_newer_format_is_refused_clearly() {
         "{error}"
     );
     assert!(error.to_string().contains("journal format 3"));
-    assert_eq!(std::fs::read(&path).unwrap(), content, "nothing was touched");
+    assert_eq!(std::fs::read(&path).unwrap(), content, "nothing was changed");
     let report = inspect(dir.path()).unwrap().to_string();
     assert!(report.contains("newer Windrow (format 3)"), "{report}");
 }
 
-/// The bytes of both formats, written down once: a program that cannot read them has lost its users' data. `zeros` stand before
-/// the payload where `flags` say so.
+/// Golden files of both formats. A program that cannot read them loses its users' data. `zeros` is
+/// the padding before the payload.
 #[test]
 fn formats_1_and_2_stay_readable() {
     for (format, flags, zeros) in [(1, 1, 0), (2, 1, 0), (2, 1 | 2, 4096 - 64 - 32)] {

@@ -1,4 +1,4 @@
-//! Real processes on a real disk, killed with SIGKILL again and again.
+//! Crash test: processes on a real disk, killed with SIGKILL.
 
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader};
@@ -7,26 +7,26 @@ use std::process::{Command, Stdio};
 
 use bytes::Bytes;
 
-use super::super::{Committed, Journal, Options, Record};
-use super::faulty::Chance;
+use super::faulty_disk::Rng;
+use crate::{CommitSink, Journal, JournalOptions, Record};
 
 const FOLDER: &str = "WINDROW_TEST_JOURNAL_FOLDER";
 const KILLS: u64 = 20;
 const CALLERS: u64 = 8;
 
-fn options(dir: &Path) -> Options {
-    Options {
+fn options(dir: &Path) -> JournalOptions {
+    JournalOptions {
         segment_bytes: 64 << 10,
         limit_bytes: 1 << 20,
-        ..Options::new(dir)
+        ..JournalOptions::new(dir)
     }
 }
 
-/// The process that is killed: prints what was confirmed, one line each, and releases one in three.
+/// The process that is killed: prints each confirmed record, and releases one in three.
 fn child(dir: &Path) {
     let (journal, recovery) = Journal::open(options(dir), Box::new(())).unwrap();
     let mut reader = journal.reader(recovery.first_lsn);
-    // What an earlier life left is released here, so that the folder does not fill up.
+    // Records of previous runs are released, so that the folder does not fill up.
     while let Some(record) = reader.next().unwrap() {
         println!("found {} {}", record.lsn, crc32fast::hash(&record.payload));
         journal.release(record.lsn);
@@ -35,10 +35,10 @@ fn child(dir: &Path) {
         for caller in 0..CALLERS {
             let journal = journal.clone();
             scope.spawn(move || {
-                let mut chance = Chance::new(caller + u64::from(std::process::id()));
+                let mut rng = Rng::new(caller + u64::from(std::process::id()));
                 loop {
-                    let size = chance.below(if caller == 0 { 20_000 } else { 300 });
-                    let payload: Bytes = (0..size).map(|_| chance.below(256) as u8).collect();
+                    let size = rng.below(if caller == 0 { 20_000 } else { 300 });
+                    let payload: Bytes = (0..size).map(|_| rng.below(256) as u8).collect();
                     let crc = crc32fast::hash(&payload);
                     let receipt = journal.append(caller as u8, payload).wait().unwrap();
                     println!("confirmed {} {crc}", receipt.lsn());
@@ -53,19 +53,19 @@ fn child(dir: &Path) {
 
 #[test]
 fn twenty_kills_lose_nothing_confirmed() {
-    // The children are this same test, told apart by their environment.
+    // The killed processes run this same test, with this variable set.
     if let Some(dir) = std::env::var_os(FOLDER) {
         return child(dir.as_ref());
     }
     let dir = tempfile::tempdir().unwrap();
     let mut confirmed: BTreeMap<u64, u32> = BTreeMap::new();
     let mut found: BTreeMap<u64, u32> = BTreeMap::new();
-    let mut chance = Chance::new(u64::from(std::process::id()));
+    let mut rng = Rng::new(u64::from(std::process::id()));
     let mut record = |line: &str| {
         let mut words = line
             .split(' ')
             .skip_while(|word| *word != "confirmed" && *word != "found");
-        // The last line can be cut short; the harness prints some of its own.
+        // The last line can be cut short, and the test harness prints lines too.
         if let (Some(what), Some(lsn), Some(crc), None) =
             (words.next(), words.next(), words.next(), words.next())
         {
@@ -76,7 +76,7 @@ fn twenty_kills_lose_nothing_confirmed() {
             };
             assert!(
                 map.insert(lsn, crc).is_none_or(|before| before == crc),
-                "lsn {lsn} was given twice"
+                "lsn {lsn} was assigned twice"
             );
             assert!(
                 other.get(&lsn).is_none_or(|&before| before == crc),
@@ -88,7 +88,7 @@ fn twenty_kills_lose_nothing_confirmed() {
         let mut child = Command::new(std::env::current_exe().unwrap())
             .args([
                 "--exact",
-                "journal::tests::kill::twenty_kills_lose_nothing_confirmed",
+                "tests::kill::twenty_kills_lose_nothing_confirmed",
                 "--nocapture",
             ])
             .env(FOLDER, dir.path())
@@ -97,7 +97,7 @@ fn twenty_kills_lose_nothing_confirmed() {
             .spawn()
             .unwrap();
         let mut lines = BufReader::new(child.stdout.take().unwrap());
-        let mut left = 20 + chance.below(300);
+        let mut left = 20 + rng.below(300);
         let mut line = String::new();
         while left > 0 && lines.read_line(&mut line).unwrap() > 0 {
             left -= u64::from(line.contains("confirmed "));
@@ -105,7 +105,7 @@ fn twenty_kills_lose_nothing_confirmed() {
             line.clear();
         }
         child.kill().unwrap();
-        // What it had said before it died counts as well, but for a line without an end.
+        // What it printed before it died counts, except for an incomplete line.
         while lines.read_line(&mut line).unwrap() > 0 {
             if line.ends_with('\n') {
                 record(line.trim_end());
@@ -124,7 +124,7 @@ fn twenty_kills_lose_nothing_confirmed() {
     for (lsn, crc) in &confirmed {
         match found.get(lsn) {
             Some(again) => assert_eq!(crc, again, "record {lsn} came back changed"),
-            // Released, and its segment is gone.
+            // Released, and its segment is removed.
             None => assert_eq!(lsn % 3, 0, "record {lsn} is lost"),
         }
     }
@@ -133,6 +133,6 @@ fn twenty_kills_lose_nothing_confirmed() {
 
 struct Nothing;
 
-impl Committed for Nothing {
+impl CommitSink for Nothing {
     fn committed(&mut self, _: Vec<Record>) {}
 }

@@ -2,11 +2,12 @@
 
 mod api;
 mod damage;
-mod direct;
+mod direct_io;
 mod faults;
-mod faulty;
+mod faulty_disk;
 mod formats;
+mod inspect;
 mod kill;
 mod model;
-mod reuse;
+mod recycling;
 mod rig;

@@ -1,27 +1,28 @@
-//! Any order of appends, releases, crashes, faults and restarts, against the ledger.
+//! Model test: random sequences of appends, releases, crashes, faults and restarts, compared with a
+//! ledger.
 
 use proptest::prelude::*;
 
-use super::super::writer::Progress;
-use super::faulty::{Disk, Fault, Sort};
+use super::faulty_disk::{Fault, FaultyDisk, Operation};
 use super::rig::{Ledger, Rig};
+use crate::writer::Progress;
 
 #[derive(Debug, Clone)]
 enum Op {
-    /// This many records of this size.
+    /// Number of records, and their size in bytes.
     Send(usize, usize),
     Commit,
-    /// Of the confirmed records, from this part on so many.
+    /// Where to start in the confirmed records, in percent, and the number of records.
     Release(usize, usize),
     Tick,
     ReadAll,
-    /// The process dies.
+    /// The process is killed.
     Kill,
-    /// The power fails, with this chance.
+    /// A power failure, with this seed.
     Crash(u64),
-    /// So many operations from now something fails.
+    /// A fault after this number of operations.
     Fail(u64, Fault),
-    /// The disk is full, or not any more.
+    /// The disk is full, or has space again.
     Full(bool),
 }
 
@@ -45,8 +46,8 @@ fn op() -> impl Strategy<Value = Op> {
     ]
 }
 
-/// Opens, with faults in the way: what fails while the fault lasts must work after it.
-fn reopen(disk: &Disk, ledger: &mut Ledger, seed: u64) -> Rig {
+/// Opens the journal. While a fault lasts that may fail; after a power cycle it must work.
+fn reopen(disk: &FaultyDisk, ledger: &mut Ledger, seed: u64) -> Rig {
     for attempt in 0.. {
         match Rig::open(disk) {
             Ok(rig) if !disk.is_dead() => {
@@ -62,7 +63,7 @@ fn reopen(disk: &Disk, ledger: &mut Ledger, seed: u64) -> Rig {
 }
 
 fn run(ops: &[Op]) {
-    let disk = Disk::default();
+    let disk = FaultyDisk::default();
     let mut ledger = Ledger::default();
     let mut rig = Rig::open(&disk).unwrap();
     for (at, op) in ops.iter().enumerate() {
@@ -77,11 +78,11 @@ fn run(ops: &[Op]) {
                     .take(count)
                     .for_each(|lsn| rig.release(&mut ledger, lsn));
             }
-            Op::Tick => drop(rig.keeper.tick()),
+            Op::Tick => drop(rig.maintenance.tick()),
             Op::ReadAll if disk.is_dead() => {}
             Op::ReadAll => rig.check(&mut ledger),
             Op::Kill => {
-                // In the middle of an operation, if a fault says so. The system keeps what was written.
+                // Within an operation, if it has a fault. The page cache keeps what was written.
                 disk.process_dies();
                 drop(rig);
                 rig = reopen(&disk, &mut ledger, at as u64);
@@ -98,19 +99,19 @@ fn run(ops: &[Op]) {
             Op::Full(full) => disk.set_capacity(full.then(|| disk.used())),
         }
     }
-    // All is well again: everything that waits is written, all of it can be read, released and removed.
+    // Without faults everything that waits is written, and can be read, released and removed.
     disk.set_capacity(None);
     disk.power_cycle(ops.len() as u64);
     drop(rig);
     let mut rig = reopen(&disk, &mut ledger, 0);
     (0..5).for_each(|_| rig.send(&mut ledger, 100));
-    rig.keeper.tick();
+    rig.maintenance.tick();
     assert_eq!(rig.step(&mut ledger), Progress::Committed);
     rig.check(&mut ledger);
     for lsn in ledger.lsns() {
         rig.release(&mut ledger, lsn);
     }
-    rig.keeper.tick();
+    rig.maintenance.tick();
     assert_eq!(
         (rig.shared.usage().segments, rig.shared.usage().unreleased_records),
         (1, 0)
@@ -126,36 +127,36 @@ proptest! {
     }
 }
 
-/// A script that reaches every kind of operation: rolls, releases, notes, removals.
+/// A script with every kind of operation: new segments, releases, release logs, removals.
 fn script(rig: &mut Rig, ledger: &mut Ledger) {
     for round in 0..6 {
         for size in [10, 900, 3000, 0, 5000] {
             rig.send(ledger, size);
         }
         rig.run(ledger);
-        rig.keeper.tick();
+        rig.maintenance.tick();
         let lsns = ledger.lsns();
         lsns.into_iter()
             .take(round * 4)
             .for_each(|lsn| rig.release(ledger, lsn));
-        rig.keeper.tick();
+        rig.maintenance.tick();
     }
 }
 
 fn operations_of_script() -> u64 {
-    let disk = Disk::default();
+    let disk = FaultyDisk::default();
     script(&mut Rig::open(&disk).unwrap(), &mut Ledger::default());
     let log = disk.log();
-    for sort in [
-        Sort::Write,
-        Sort::Sync,
-        Sort::SyncFolder,
-        Sort::Create,
-        Sort::Allocate,
-        Sort::SetLen,
-        Sort::Remove,
+    for operation in [
+        Operation::Write,
+        Operation::Sync,
+        Operation::SyncFolder,
+        Operation::Create,
+        Operation::Allocate,
+        Operation::SetLen,
+        Operation::Remove,
     ] {
-        assert!(log.contains(&sort), "the script never does {sort:?}");
+        assert!(log.contains(&operation), "the script never does {operation:?}");
     }
     disk.operations()
 }
@@ -165,18 +166,18 @@ fn a_crash_at_any_operation_loses_nothing_confirmed() {
     crash_at_each(operations_of_script(), script);
 }
 
-/// The power fails at each operation of a script, and again while the journal recovers.
+/// Lets the power fail at each operation of a script, and again during recovery.
 pub(super) fn crash_at_each(operations: u64, script: fn(&mut Rig, &mut Ledger)) {
     for at in 1..=operations {
         for seed in 0..6 {
-            let disk = Disk::default();
+            let disk = FaultyDisk::default();
             let mut ledger = Ledger::default();
             disk.fail(at, Fault::Crash);
             if let Ok(mut rig) = Rig::open(&disk) {
                 script(&mut rig, &mut ledger);
             }
             assert!(disk.is_dead());
-            // And once more while it recovers.
+            // And again during recovery.
             disk.power_cycle(seed + at * 31);
             disk.fail(1 + seed, Fault::Crash);
             drop(Rig::open(&disk));
@@ -194,21 +195,21 @@ fn an_error_at_any_operation_confirms_nothing_that_is_not_durable() {
     fail_at_each(operations_of_script(), script);
 }
 
-/// Each operation of a script fails once, in each way.
+/// Lets each operation of a script fail once, with each fault.
 pub(super) fn fail_at_each(operations: u64, script: fn(&mut Rig, &mut Ledger)) {
     for fault in [Fault::Broken, Fault::Full, Fault::Short] {
         for at in 1..=operations {
-            let disk = Disk::default();
+            let disk = FaultyDisk::default();
             let mut ledger = Ledger::default();
             let mut rig = Rig::open(&disk).unwrap();
             disk.fail(at, fault);
             script(&mut rig, &mut ledger);
-            rig.keeper.tick();
-            // The fault has passed; the journal goes on by itself, in this life.
+            rig.maintenance.tick();
+            // The fault has passed: the journal continues without a restart.
             rig.run(&mut ledger);
-            // More than once, in case that one of these was the very operation that failed.
+            // More than once, since one of these may be the operation that fails.
             for _ in 0..10 {
-                rig.keeper.tick();
+                rig.maintenance.tick();
                 rig.send(&mut ledger, 10);
                 rig.run(&mut ledger);
             }

@@ -1,4 +1,5 @@
-//! The journal's parts without their threads, one step at a time, beside a ledger of what was confirmed.
+//! Test harness: the journal's parts without threads, driven step by step, and a ledger of what was
+//! confirmed.
 
 use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -10,27 +11,28 @@ use std::task::{Context, Poll, Waker};
 
 use bytes::Bytes;
 
-use super::super::blocks::BLOCK;
-use super::super::error::OpenError;
-use super::super::keeper::Keeper;
-use super::super::queue::{Append, Pending};
-use super::super::reader::Reader;
-use super::super::recovery::{Recovery, recover};
-use super::super::shared::{Shared, lock};
-use super::super::writer::{Progress, Writer};
-use super::super::{AppendError, Options, Receipt, Record};
-use super::faulty::Disk;
+use super::faulty_disk::FaultyDisk;
+use crate::error::OpenError;
+use crate::maintenance::Maintenance;
+use crate::queue::{Append, PendingAppend};
+use crate::reader::Reader;
+use crate::recovery::{Recovery, recover};
+use crate::shared::Shared;
+use crate::storage::BLOCK_BYTES;
+use crate::sync::lock;
+use crate::writer::{Progress, Writer};
+use crate::{AppendError, JournalOptions, Receipt, Record};
 
-/// Segments of 4 KiB (the least), so that a few records fill one.
-pub(super) fn options() -> Options {
-    Options {
+/// Segments of 4 KiB, the minimum, so that a few records fill one.
+pub(super) fn options() -> JournalOptions {
+    JournalOptions {
         dir: PathBuf::from("journal"),
         segment_bytes: 4096,
         limit_bytes: 1 << 20,
     }
 }
 
-/// A clock that goes backwards now and then.
+/// A clock that is set back from time to time.
 fn clock() -> i64 {
     thread_local!(static CALLS: Cell<i64> = const { Cell::new(0) });
     let calls = CALLS.replace(CALLS.get() + 1);
@@ -38,85 +40,85 @@ fn clock() -> i64 {
 }
 
 pub(super) struct Rig {
-    pub(super) disk: Disk,
+    pub(super) disk: FaultyDisk,
     pub(super) shared: Arc<Shared>,
     pub(super) writer: Writer,
-    pub(super) keeper: Keeper,
+    pub(super) maintenance: Maintenance,
     pub(super) recovery: Recovery,
-    pub(super) backlog: VecDeque<Pending>,
+    pub(super) backlog: VecDeque<PendingAppend>,
     waiting: Vec<(Bytes, Append)>,
 }
 
-/// A confirmed record, as the one who sent it knows it.
+/// A confirmed record, as its sender knows it.
 #[derive(Debug, Clone)]
-pub(super) struct Known {
+pub(super) struct ConfirmedRecord {
     received_us: i64,
     payload: Bytes,
-    /// It was never confirmed, and came back all the same.
+    /// It was never confirmed, and was read back.
     adopted: bool,
-    /// Released. Whether the journal still knows after a crash is open.
+    /// Released. The journal may have forgotten that in a crash.
     released: bool,
 }
 
-/// What an independent observer knows: what was sent and what was confirmed.
+/// What was sent and what was confirmed, recorded independently of the journal.
 #[derive(Debug, Default, Clone)]
 pub(super) struct Ledger {
-    pub(super) confirmed: BTreeMap<u64, Known>,
-    /// Sent and not confirmed: it may or may not come back.
+    pub(super) confirmed: BTreeMap<u64, ConfirmedRecord>,
+    /// Sent and not confirmed: these may or may not come back.
     unconfirmed: BTreeSet<Bytes>,
     sent: u64,
-    /// The device failed at some time: what was never confirmed may come back from the memory of the system, where a
-    /// failed sync left it, and be gone after the next power failure. No journal can help that.
+    /// The device has failed: unconfirmed records may come back from the page cache, where a failed
+    /// sync left them, and be lost in the next power failure. No journal can prevent that.
     pub(super) device_failed: bool,
     pub(super) failed: u64,
 }
 
 impl Rig {
-    pub(super) fn open(disk: &Disk) -> Result<Self, OpenError> {
+    pub(super) fn open(disk: &FaultyDisk) -> Result<Self, OpenError> {
         Self::open_with(disk, options())
     }
 
-    pub(super) fn open_with(disk: &Disk, options: Options) -> Result<Self, OpenError> {
+    pub(super) fn open_with(disk: &FaultyDisk, options: JournalOptions) -> Result<Self, OpenError> {
         let (shared, writer, recovery) = recover(Arc::new(disk.clone()), options, Box::new(()), clock)?;
-        let keeper = Keeper::new(Arc::clone(&shared));
+        let maintenance = Maintenance::new(Arc::clone(&shared));
         let disk = disk.clone();
         Ok(Self {
             disk,
             shared,
             writer,
-            keeper,
+            maintenance,
             recovery,
             backlog: VecDeque::new(),
             waiting: Vec::new(),
         })
     }
 
-    /// Sends a payload of about `size` bytes that is like no other.
+    /// Sends a unique payload of about `size` bytes.
     pub(super) fn send(&mut self, ledger: &mut Ledger, size: usize) {
         let payload = ledger.payload(size);
         self.send_payload(ledger, payload.into());
     }
 
-    /// The same, with a payload that begins at a block in memory.
-    pub(super) fn send_at_block(&mut self, ledger: &mut Ledger, size: usize) {
+    /// Sends a unique, block-aligned payload of about `size` bytes.
+    pub(super) fn send_aligned(&mut self, ledger: &mut Ledger, size: usize) {
         let payload = ledger.payload(size);
-        let mut memory = vec![0; payload.len() + BLOCK];
-        let at = memory.as_ptr().align_offset(BLOCK);
+        let mut memory = vec![0; payload.len() + BLOCK_BYTES];
+        let at = memory.as_ptr().align_offset(BLOCK_BYTES);
         memory[at..at + payload.len()].copy_from_slice(&payload);
         self.send_payload(ledger, Bytes::from(memory).slice(at..at + payload.len()));
     }
 
     fn send_payload(&mut self, ledger: &mut Ledger, payload: Bytes) {
         ledger.unconfirmed.insert(payload.clone());
-        let (pending, append) = Pending::new(kind_of(&payload), payload.clone());
+        let (pending, append) = PendingAppend::new(kind_of(&payload), payload.clone());
         self.backlog.push_back(pending);
         self.waiting.push((payload, append));
     }
 
-    /// One commit; what was confirmed goes into the ledger.
+    /// Makes one commit and enters its receipts into the ledger.
     pub(super) fn step(&mut self, ledger: &mut Ledger) -> Progress {
         let progress = self.writer.step(&mut self.backlog);
-        // As the thread does.
+        // As the writer thread does.
         lock(&self.shared.state).blocked = match &progress {
             Progress::Failed(why) | Progress::Blocked(why) => Some(why.clone()),
             Progress::Idle | Progress::Committed => None,
@@ -125,12 +127,12 @@ impl Rig {
         progress
     }
 
-    /// Commits until nothing waits or nothing goes.
+    /// Commits until nothing waits or a commit fails.
     pub(super) fn run(&mut self, ledger: &mut Ledger) {
         while self.step(ledger) == Progress::Committed {}
     }
 
-    /// The one who sent the last payload goes away.
+    /// Drops the future of the last append.
     pub(super) fn abandon(&mut self) {
         self.waiting.pop();
     }
@@ -163,7 +165,7 @@ impl Rig {
         std::iter::from_fn(|| reader.next().unwrap()).collect()
     }
 
-    /// Reads everything back and compares it with the ledger; no damage may be seen.
+    /// Reads everything back and compares it with the ledger. There must be no damage.
     pub(super) fn check(&self, ledger: &mut Ledger) {
         self.check_all_but(ledger, &BTreeSet::new());
         if ledger.device_failed {
@@ -173,11 +175,11 @@ impl Rig {
         assert_eq!(
             (usage.lost_records, usage.quarantined_segments),
             (0, 0),
-            "damage where there is none"
+            "false alarm"
         );
     }
 
-    /// As `check`; of these lsns nothing is expected.
+    /// [`Rig::check`], except for lsns that may be missing.
     pub(super) fn check_all_but(&self, ledger: &mut Ledger, damaged: &BTreeSet<u64>) {
         let records = self.read_all();
         for pair in records.windows(2) {
@@ -198,12 +200,12 @@ impl Rig {
                     assert!(known.released || !record.released, "never released: {record:?}");
                 }
                 None => {
-                    // Not confirmed, but durable after all: from now on it has to stay.
+                    // Not confirmed, but durable: it has to stay.
                     assert!(
                         ledger.unconfirmed.remove(&record.payload),
                         "nobody sent this: {record:?}"
                     );
-                    let known = Known {
+                    let known = ConfirmedRecord {
                         received_us: record.received_us,
                         payload: record.payload.clone(),
                         adopted: true,
@@ -231,14 +233,14 @@ impl Rig {
         assert!(missing.is_empty(), "confirmed records are missing: {missing:?}");
     }
 
-    /// The process ends without closing anything.
-    pub(super) fn kill(self) -> Disk {
+    /// Kills the process.
+    pub(super) fn kill(self) -> FaultyDisk {
         self.disk
     }
 }
 
 impl Ledger {
-    /// A payload of about `size` bytes that is like no other.
+    /// A unique payload of about `size` bytes.
     fn payload(&mut self, size: usize) -> Vec<u8> {
         self.sent += 1;
         let mut payload = format!("<{}>", self.sent).into_bytes();
@@ -254,7 +256,7 @@ impl Ledger {
         }
         self.confirmed.insert(
             lsn,
-            Known {
+            ConfirmedRecord {
                 received_us,
                 payload,
                 adopted: false,
@@ -263,7 +265,7 @@ impl Ledger {
         );
     }
 
-    /// These are known to be gone; their payloads may be sent again.
+    /// Forgets records that are known to be lost.
     pub(super) fn forget(&mut self, lsns: &BTreeSet<u64>) {
         self.confirmed.retain(|lsn, _| !lsns.contains(lsn));
     }
@@ -273,7 +275,7 @@ impl Ledger {
     }
 }
 
-/// So that a kind that comes back wrong is seen too.
+/// A kind derived from the payload, so that a wrong one is noticed.
 fn kind_of(payload: &[u8]) -> u8 {
     (crc32fast::hash(payload) % 251) as u8
 }

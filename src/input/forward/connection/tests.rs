@@ -11,7 +11,7 @@ use tokio_util::task::TaskTracker;
 
 use super::*;
 use crate::brake::Brake;
-use windrow_journal::{Committed, Journal, Options, Record};
+use windrow_journal::{CommitSink, Journal, JournalOptions, Record};
 
 /// Bytes that fit into the pipe, as into the buffers of a socket.
 const PIPE: usize = 64 << 10;
@@ -30,9 +30,9 @@ impl Scene {
         Self::with(limit, Box::new(()))
     }
 
-    fn with(limit: usize, sink: Box<dyn Committed>) -> Self {
+    fn with(limit: usize, sink: Box<dyn CommitSink>) -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let (journal, _) = Journal::open(Options::new(dir.path()), sink).unwrap();
+        let (journal, _) = Journal::open(JournalOptions::new(dir.path()), sink).unwrap();
         let second = Duration::from_secs(10);
         let context = Arc::new(Context {
             journal,
@@ -208,7 +208,7 @@ async fn a_client_that_goes_on_sending_is_sent_away_when_windrow_stops() {
 #[tokio::test]
 async fn of_a_large_message_that_is_acknowledged_gathering_has_the_buffer_alone() {
     struct Sink(std::sync::mpsc::SyncSender<Record>);
-    impl Committed for Sink {
+    impl CommitSink for Sink {
         fn committed(&mut self, records: Vec<Record>) {
             records
                 .into_iter()
@@ -223,7 +223,7 @@ async fn of_a_large_message_that_is_acknowledged_gathering_has_the_buffer_alone(
         expect(&mut scene.client, &ack).await;
         let payload = records.recv().unwrap().payload;
         assert_eq!(payload, message);
-        assert_eq!(payload.as_ptr().align_offset(windrow_journal::BLOCK), 0);
+        assert_eq!(payload.as_ptr().align_offset(windrow_journal::BLOCK_BYTES), 0);
         scene.context.spares.give(payload);
         let buffer = scene.context.spares.take(spares::LEAST);
         assert!(buffer.is_some(), "somebody else has it");

@@ -1,37 +1,37 @@
-//! A disk in memory that fails and crashes on purpose.
+//! In-memory disk that fails and crashes on demand.
 //!
-//! It keeps apart what programs see and what would survive a power failure. Content survives once it was synced;
-//! of what was written since, a crash keeps any sectors and loses any others. Names survive once the folder was
-//! synced; of what was done since, a crash keeps some first part. A failed sync forgets what was not written, as
-//! Linux does: a later sync of that file succeeds and saves nothing.
+//! Models what programs see and what survives a power failure. Synced content survives; of later
+//! writes a crash keeps any subset of sectors. Names survive once the folder is synced; of later
+//! changes a crash keeps a prefix. A failed sync drops the dirty data, as Linux does: a later sync
+//! of that file succeeds and saves nothing.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard};
 
+use rustix::io::Errno;
+
 mod files;
 
 const SECTOR: usize = 64;
-const EIO: i32 = 5;
-const EINVAL: i32 = 22;
-const ENOSPC: i32 = 28;
 
-/// What goes wrong at one operation.
+/// Fault of one operation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Fault {
-    /// The operation fails with an error of the device; of a write, half is done.
+    /// The operation fails with `EIO`; half of a write is done.
     Broken,
-    /// No space left; of a write, half is done.
+    /// The operation fails with `ENOSPC`; half of a write is done.
     Full,
-    /// A write takes only some of the bytes and says so.
+    /// A short write.
     Short,
-    /// The power goes: of a write, half is done, and nothing works any more until [`Disk::power_on`].
+    /// The power fails: half of a write is done, and every operation fails until
+    /// [`FaultyDisk::power_cycle`].
     Crash,
 }
 
-/// Operations that change something, for faults that strike only one sort.
+/// Kinds of operations.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub(super) enum Sort {
+pub(super) enum Operation {
     Write,
     Sync,
     SyncFolder,
@@ -44,38 +44,38 @@ pub(super) enum Sort {
 }
 
 #[derive(Clone, Default)]
-pub(super) struct Disk(Arc<Mutex<State>>);
+pub(super) struct FaultyDisk(Arc<Mutex<DiskState>>);
 
 #[derive(Default)]
-struct State {
+struct DiskState {
     nodes: BTreeMap<u64, Node>,
     names: BTreeMap<String, u64>,
     durable_names: BTreeMap<String, u64>,
     name_changes: Vec<NameChange>,
     folders: BTreeSet<String>,
     next_node: u64,
-    /// Changing operations so far.
+    /// Operations so far, except reads.
     operations: u64,
     /// By the number of the operation.
     faults: BTreeMap<u64, Fault>,
-    /// Every operation of this sort fails.
-    always: BTreeMap<Sort, Fault>,
+    /// Every operation of this kind fails.
+    always: BTreeMap<Operation, Fault>,
     dead: bool,
     dead_nodes: BTreeSet<u64>,
     capacity: Option<u64>,
     no_allocate: bool,
-    /// Writes past the page cache are refused.
-    no_direct: Option<Refused>,
-    log: Vec<Sort>,
+    /// Direct writes are refused.
+    no_direct: Option<DirectIoRefusal>,
+    log: Vec<Operation>,
     direct_writes: u64,
 }
 
-/// How a file system says that it writes nothing past the page cache.
+/// How a file system refuses direct I/O.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Refused {
-    /// At once.
+pub(super) enum DirectIoRefusal {
+    /// When it is switched on.
     Asked,
-    /// By each write.
+    /// At each write.
     Write,
 }
 
@@ -97,10 +97,10 @@ enum NameChange {
     Remove(String),
 }
 
-/// A small source of chance with a seed (xorshift64*).
-pub(super) struct Chance(u64);
+/// Pseudo-random number generator with a seed (xorshift64*).
+pub(super) struct Rng(u64);
 
-impl Chance {
+impl Rng {
     pub(super) fn new(seed: u64) -> Self {
         Self(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1)
     }
@@ -114,18 +114,18 @@ impl Chance {
 }
 
 impl Node {
-    /// What a crash leaves.
-    fn crash(&mut self, chance: &mut Chance) {
-        let mode = chance.below(4);
+    /// Applies a power failure.
+    fn crash(&mut self, rng: &mut Rng) {
+        let mode = rng.below(4);
         for change in std::mem::take(&mut self.changes) {
             match change {
-                Change::SetLen(len) if mode == 1 || (mode > 1 && chance.below(2) == 0) => {
+                Change::SetLen(len) if mode == 1 || (mode > 1 && rng.below(2) == 0) => {
                     self.durable.resize(len, 0);
                 }
                 Change::SetLen(_) => {}
                 Change::Write(at, bytes) => {
                     for (index, sector) in bytes.chunks(SECTOR).enumerate() {
-                        if mode == 1 || (mode > 1 && chance.below(2) == 0) {
+                        if mode == 1 || (mode > 1 && rng.below(2) == 0) {
                             put(&mut self.durable, at + index * SECTOR, sector);
                         }
                     }
@@ -143,33 +143,31 @@ fn put(content: &mut Vec<u8>, at: usize, bytes: &[u8]) {
     content[at..at + bytes.len()].copy_from_slice(bytes);
 }
 
-fn os(code: i32) -> io::Error {
-    io::Error::from_raw_os_error(code)
-}
-
-impl State {
-    /// Counts an operation; says what goes wrong with it.
-    fn operation(&mut self, sort: Sort) -> io::Result<Option<Fault>> {
+impl DiskState {
+    /// Counts an operation; returns its fault.
+    fn operation(&mut self, operation: Operation) -> io::Result<Option<Fault>> {
         if self.dead {
-            return Err(os(EIO));
+            return Err(Errno::IO.into());
         }
-        let fault = match sort {
-            Sort::Read => None,
+        let fault = match operation {
+            Operation::Read => None,
             _ => {
                 self.operations += 1;
-                self.log.push(sort);
+                self.log.push(operation);
                 self.faults.remove(&self.operations)
             }
         };
-        let fault = fault.or_else(|| self.always.get(&sort).copied());
+        let fault = fault.or_else(|| self.always.get(&operation).copied());
         match fault {
             Some(Fault::Crash) => self.dead = true,
-            Some(Fault::Short) if sort != Sort::Write => return Ok(None),
+            Some(Fault::Short) if operation != Operation::Write => return Ok(None),
             _ => {}
         }
-        // A write does half of its work first.
+        // Writes and syncs handle their faults themselves.
         match fault {
-            Some(fault) if sort != Sort::Write && sort != Sort::Sync => Err(fault.error()),
+            Some(fault) if operation != Operation::Write && operation != Operation::Sync => {
+                Err(fault.error())
+            }
             other => Ok(other),
         }
     }
@@ -198,34 +196,34 @@ impl State {
 impl Fault {
     fn error(self) -> io::Error {
         match self {
-            Self::Full => os(ENOSPC),
-            Self::Broken | Self::Short | Self::Crash => os(EIO),
+            Self::Full => Errno::NOSPC.into(),
+            Self::Broken | Self::Short | Self::Crash => Errno::IO.into(),
         }
     }
 }
 
-impl Disk {
-    fn state(&self) -> MutexGuard<'_, State> {
+impl FaultyDisk {
+    fn state(&self) -> MutexGuard<'_, DiskState> {
         self.0.lock().unwrap()
     }
 
-    /// The operation with this number (from now on: 1 is the next one) goes wrong.
+    /// Lets an operation fail: 1 is the next one.
     pub(super) fn fail(&self, from_now: u64, fault: Fault) {
         let mut state = self.state();
         let at = state.operations + from_now;
         state.faults.insert(at, fault);
     }
 
-    /// All operations of a sort go wrong, or none any more.
-    pub(super) fn fail_always(&self, sort: Sort, fault: Option<Fault>) {
+    /// Lets all operations of a kind fail, or none.
+    pub(super) fn fail_always(&self, operation: Operation, fault: Option<Fault>) {
         let mut state = self.state();
         match fault {
-            Some(fault) => state.always.insert(sort, fault),
-            None => state.always.remove(&sort),
+            Some(fault) => state.always.insert(operation, fault),
+            None => state.always.remove(&operation),
         };
     }
 
-    /// The sectors of a file are dead.
+    /// Makes all sectors of a file but the first unreadable.
     pub(super) fn break_reads_of(&self, name: &str) {
         let mut state = self.state();
         let node = state.names[name];
@@ -236,7 +234,7 @@ impl Disk {
         self.state().operations
     }
 
-    pub(super) fn log(&self) -> Vec<Sort> {
+    pub(super) fn log(&self) -> Vec<Operation> {
         self.state().log.clone()
     }
 
@@ -254,12 +252,12 @@ impl Disk {
         self
     }
 
-    /// From now on.
-    pub(super) fn refuse_direct(&self, how: Refused) {
+    /// Refuses direct I/O from the next operation on.
+    pub(super) fn refuse_direct(&self, how: DirectIoRefusal) {
         self.state().no_direct = Some(how);
     }
 
-    /// Writes that went past the page cache.
+    /// Number of direct writes.
     pub(super) fn direct_writes(&self) -> u64 {
         self.state().direct_writes
     }
@@ -268,15 +266,15 @@ impl Disk {
         self.state().dead
     }
 
-    /// The power goes and comes back: what was not durable may be gone.
+    /// Power failure and restart: what was not durable may be lost.
     pub(super) fn power_cycle(&self, seed: u64) {
-        let mut chance = Chance::new(seed);
+        let mut rng = Rng::new(seed);
         let mut state = self.state();
         state.dead = false;
         state.faults.clear();
         state.always.clear();
         let changes = std::mem::take(&mut state.name_changes);
-        let kept = chance.below(changes.len() as u64 + 1) as usize;
+        let kept = rng.below(changes.len() as u64 + 1) as usize;
         for change in changes.into_iter().take(kept) {
             match change {
                 NameChange::Set(name, node) => state.durable_names.insert(name, node),
@@ -285,11 +283,11 @@ impl Disk {
         }
         state.names = state.durable_names.clone();
         for node in state.nodes.values_mut() {
-            node.crash(&mut chance);
+            node.crash(&mut rng);
         }
     }
 
-    /// The process dies, the machine does not: everything stays.
+    /// The process is killed: everything in the page cache stays.
     pub(super) fn process_dies(&self) {
         let mut state = self.state();
         state.dead = false;
@@ -300,30 +298,30 @@ impl Disk {
     /// A copy that shares nothing.
     pub(super) fn copy(&self) -> Self {
         let state = self.state();
-        Self(Arc::new(Mutex::new(State {
+        Self(Arc::new(Mutex::new(DiskState {
             nodes: state.nodes.clone(),
             names: state.names.clone(),
             durable_names: state.names.clone(),
             folders: state.folders.clone(),
             next_node: state.next_node,
-            ..State::default()
+            ..DiskState::default()
         })))
     }
 
-    /// A copy that went through [`Disk::power_cycle`].
+    /// A copy that went through [`FaultyDisk::power_cycle`].
     pub(super) fn copy_with_power_failure(&self, seed: u64) -> Self {
         let state = self.state();
         let changes = state.name_changes.iter().map(|change| match change {
             NameChange::Set(name, node) => NameChange::Set(name.clone(), *node),
             NameChange::Remove(name) => NameChange::Remove(name.clone()),
         });
-        let copy = Self(Arc::new(Mutex::new(State {
+        let copy = Self(Arc::new(Mutex::new(DiskState {
             nodes: state.nodes.clone(),
             durable_names: state.durable_names.clone(),
             name_changes: changes.collect(),
             folders: state.folders.clone(),
             next_node: state.next_node,
-            ..State::default()
+            ..DiskState::default()
         })));
         drop(state);
         copy.power_cycle(seed);
@@ -353,7 +351,7 @@ impl Disk {
         );
     }
 
-    /// Names of all files, with those in folders.
+    /// Names of all files, those in folders included.
     pub(super) fn names(&self) -> Vec<String> {
         self.state().names.keys().cloned().collect()
     }

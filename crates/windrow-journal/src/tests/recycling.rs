@@ -1,4 +1,4 @@
-//! Files of segments that are done with become those of new ones, and nothing of what they held ever comes back.
+//! Tests of segment recycling: no remains of a previous segment ever come back.
 
 use std::collections::BTreeSet;
 use std::io::{self, Write};
@@ -6,39 +6,39 @@ use std::sync::{Arc, Mutex};
 
 use tracing_subscriber::fmt::MakeWriter;
 
-use super::super::format::segment_name;
-use super::super::inspect::inspect_on;
-use super::super::storage::QUARANTINE;
-use super::super::writer::Progress;
-use super::faulty::{Disk, Fault, Sort};
+use super::faulty_disk::{Fault, FaultyDisk, Operation};
 use super::model::{crash_at_each, fail_at_each};
 use super::rig::{Ledger, Rig, options};
+use crate::format::segment_name;
+use crate::inspect::inspect_on;
+use crate::quarantine::QUARANTINE;
+use crate::writer::Progress;
 
-/// One record a segment, of this size.
-const RECORD: usize = 3000;
+/// Payload size in bytes; a segment holds one such record.
+const RECORD_BYTES: usize = 3000;
 
-/// Writes a segment, and releases all but the last three.
+/// Writes a segment and releases all records but the last three.
 fn round(rig: &mut Rig, ledger: &mut Ledger) {
-    rig.send(ledger, RECORD);
+    rig.send(ledger, RECORD_BYTES);
     rig.run(ledger);
-    rig.keeper.tick();
+    rig.maintenance.tick();
     let lsns = ledger.lsns();
     let old = lsns.len().saturating_sub(3);
     lsns.into_iter()
         .take(old)
         .for_each(|lsn| rig.release(ledger, lsn));
-    rig.keeper.tick();
+    rig.maintenance.tick();
 }
 
 fn churn(rig: &mut Rig, ledger: &mut Ledger) {
     (0..9).for_each(|_| round(rig, ledger));
 }
 
-fn count(disk: &Disk, sort: Sort) -> usize {
-    disk.log().iter().filter(|its| **its == sort).count()
+fn count(disk: &FaultyDisk, operation: Operation) -> usize {
+    disk.log().iter().filter(|its| **its == operation).count()
 }
 
-fn spares(disk: &Disk) -> usize {
+fn spares(disk: &FaultyDisk) -> usize {
     disk.names()
         .iter()
         .filter(|name| name.ends_with(".spare"))
@@ -46,36 +46,38 @@ fn spares(disk: &Disk) -> usize {
 }
 
 fn operations_of_churn() -> u64 {
-    let disk = Disk::default();
+    let disk = FaultyDisk::default();
     churn(&mut Rig::open(&disk).unwrap(), &mut Ledger::default());
-    // The instance file is one rename; each file that is used again is two.
-    assert!(count(&disk, Sort::Rename) > 6, "the script uses no file again");
+    // The instance file is one rename; each recycled file is two.
+    assert!(count(&disk, Operation::Rename) > 6, "the script recycles no file");
     disk.operations()
 }
 
 #[test]
 fn in_the_long_run_no_file_is_made_or_removed() {
-    let disk = Disk::default();
+    let disk = FaultyDisk::default();
     let mut ledger = Ledger::default();
     let mut rig = Rig::open(&disk).unwrap();
     churn(&mut rig, &mut ledger);
-    let counts = [Sort::Create, Sort::Remove, Sort::Allocate].map(|sort| count(&disk, sort));
+    let counts =
+        [Operation::Create, Operation::Remove, Operation::Allocate].map(|operation| count(&disk, operation));
     let used = disk.used();
     for _ in 0..50 {
         round(&mut rig, &mut ledger);
         rig.check(&mut ledger);
         assert!(disk.used() <= used + 4096, "{}", disk.used());
     }
-    let after = [Sort::Create, Sort::Remove, Sort::Allocate].map(|sort| count(&disk, sort));
+    let after =
+        [Operation::Create, Operation::Remove, Operation::Allocate].map(|operation| count(&disk, operation));
     let [created, removed, allocated] = [0, 1, 2].map(|at| after[at] - counts[at]);
-    // Notes are files too: one for each segment. And each file is filled up again.
+    // One release log for each segment. And each recycled file is allocated to its full size.
     assert_eq!((created, removed, allocated), (50, 50, 50));
 }
 
 #[test]
 fn after_a_kill_only_what_is_open_comes_back() {
     for size in [10, 1500, 3500] {
-        let disk = Disk::default();
+        let disk = FaultyDisk::default();
         let mut ledger = Ledger::default();
         let mut rig = Rig::open(&disk).unwrap();
         churn(&mut rig, &mut ledger);
@@ -85,7 +87,7 @@ fn after_a_kill_only_what_is_open_comes_back() {
         disk.process_dies();
         let disk = rig.kill();
         let rig = Rig::open(&disk).unwrap();
-        assert_eq!(spares(&disk), 0, "they are of no use to another life");
+        assert_eq!(spares(&disk), 0, "spare files are not kept over a restart");
         assert_eq!((rig.recovery.torn_bytes, rig.recovery.quarantined.len()), (0, 0));
         rig.check(&mut ledger);
         let expected: Vec<_> = ledger.lsns().into_iter().rev().take(4).collect();
@@ -106,7 +108,7 @@ fn an_error_at_any_operation_confirms_nothing_that_is_not_durable() {
 
 #[test]
 fn damage_is_told_from_what_an_earlier_segment_left() {
-    let disk = Disk::default();
+    let disk = FaultyDisk::default();
     let mut ledger = Ledger::default();
     let mut rig = Rig::open(&disk).unwrap();
     churn(&mut rig, &mut ledger);
@@ -129,17 +131,17 @@ fn damage_is_told_from_what_an_earlier_segment_left() {
     let mut content = disk.content(&segment_name(segment)).unwrap();
     content[200] ^= 1;
     disk.set_content(&segment_name(segment), &content);
-    // Of the commits of the newest segment the first is damaged: the later ones say so.
+    // The first commit of the newest segment is damaged, as the later ones prove.
     let rig = Rig::open(&disk).unwrap();
     assert_eq!(rig.recovery.quarantined, [segment]);
     rig.check_all_but(&mut ledger, &[its[0]].into());
     assert_eq!(rig.shared.usage().quarantined_segments, 1);
 }
 
-/// The quarantine has a second name for the damaged file, not a copy.
+/// The quarantine holds a link to the damaged file, not a copy.
 #[test]
 fn a_damaged_file_is_never_used_again() {
-    let disk = Disk::default();
+    let disk = FaultyDisk::default();
     let mut ledger = Ledger::default();
     let mut rig = Rig::open(&disk).unwrap();
     churn(&mut rig, &mut ledger);
@@ -153,48 +155,48 @@ fn a_damaged_file_is_never_used_again() {
     assert_eq!(rig.shared.usage().quarantined_segments, 1);
     ledger.forget(&[lost].into());
     churn(&mut rig, &mut ledger);
-    assert_eq!(disk.content(&name), None, "it is gone under its own name");
+    assert_eq!(disk.content(&name), None, "it is removed under its own name");
     let kept = disk.content(&format!("{QUARANTINE}/{name}")).unwrap();
     assert_eq!(kept[..content.len().min(kept.len())], content[..kept.len()]);
 }
 
 #[test]
 fn a_file_that_failed_is_never_used_again() {
-    let disk = Disk::default();
+    let disk = FaultyDisk::default();
     let mut ledger = Ledger::default();
     let mut rig = Rig::open(&disk).unwrap();
     // Two thirds of a segment, so that it is large enough to be kept.
-    rig.send(&mut ledger, RECORD);
+    rig.send(&mut ledger, RECORD_BYTES);
     rig.run(&mut ledger);
-    rig.keeper.tick();
+    rig.maintenance.tick();
     disk.fail(2, Fault::Broken);
     rig.send(&mut ledger, 500);
     assert!(matches!(rig.step(&mut ledger), Progress::Failed(_)));
     ledger.device_failed = true;
-    rig.send(&mut ledger, RECORD);
+    rig.send(&mut ledger, RECORD_BYTES);
     rig.run(&mut ledger);
-    rig.keeper.tick();
+    rig.maintenance.tick();
     let first = ledger.lsns()[0];
     rig.release(&mut ledger, first);
-    rig.keeper.tick();
+    rig.maintenance.tick();
     assert_eq!((rig.shared.usage().segments, spares(&disk)), (1, 0));
     rig.check(&mut ledger);
 }
 
-/// Everything in the file was released, so nothing is lost; the reader goes on with the segments that are there.
+/// All its records were released, so nothing is lost; the reader continues with the next segment.
 #[test]
 fn a_reader_inside_a_file_that_is_used_again_raises_no_alarm() {
     let mut large = options();
     (large.segment_bytes, large.limit_bytes) = (4 << 20, 64 << 20);
-    let disk = Disk::default();
+    let disk = FaultyDisk::default();
     let mut ledger = Ledger::default();
     let mut rig = Rig::open_with(&disk, large).unwrap();
-    // Larger than what a reader reads ahead.
+    // Larger than the read window.
     let round = |rig: &mut Rig, ledger: &mut Ledger| {
         rig.send(ledger, 1_200_000);
         rig.send(ledger, 1_200_000);
         rig.run(ledger);
-        rig.keeper.tick();
+        rig.maintenance.tick();
     };
     round(&mut rig, &mut ledger);
     let mut reader = rig.reader(0);
@@ -206,8 +208,8 @@ fn a_reader_inside_a_file_that_is_used_again_raises_no_alarm() {
         round(&mut rig, &mut ledger);
     }
     let name = segment_name(first.segment);
-    assert!(disk.content(&name).is_none() && count(&disk, Sort::Rename) > 6);
-    let said = Said::default();
+    assert!(disk.content(&name).is_none() && count(&disk, Operation::Rename) > 6);
+    let said = CapturedLog::default();
     let lines = tracing_subscriber::fmt().with_writer(said.clone()).finish();
     let found: Vec<u64> = tracing::subscriber::with_default(lines, || {
         std::iter::from_fn(|| reader.next().unwrap())
@@ -221,11 +223,11 @@ fn a_reader_inside_a_file_that_is_used_again_raises_no_alarm() {
     assert_eq!((usage.lost_records, usage.quarantined_segments), (0, 0));
 }
 
-/// What was logged.
+/// Collects log lines.
 #[derive(Clone, Default)]
-struct Said(Arc<Mutex<Vec<u8>>>);
+struct CapturedLog(Arc<Mutex<Vec<u8>>>);
 
-impl MakeWriter<'_> for Said {
+impl MakeWriter<'_> for CapturedLog {
     type Writer = Self;
 
     fn make_writer(&self) -> Self {
@@ -233,7 +235,7 @@ impl MakeWriter<'_> for Said {
     }
 }
 
-impl Write for Said {
+impl Write for CapturedLog {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         self.0.lock().unwrap().extend_from_slice(bytes);
         Ok(bytes.len())
@@ -248,24 +250,24 @@ impl Write for Said {
 fn nothing_is_kept_near_the_limit_or_on_a_full_disk() {
     let mut narrow = options();
     narrow.limit_bytes = 8 * 4096;
-    let disk = Disk::default();
+    let disk = FaultyDisk::default();
     let mut ledger = Ledger::default();
     let mut rig = Rig::open_with(&disk, narrow).unwrap();
     for _ in 0..30 {
         round(&mut rig, &mut ledger);
         assert!(disk.used() <= 9 * 4096 + 1000, "{}", disk.used());
     }
-    let disk = Disk::default();
+    let disk = FaultyDisk::default();
     let mut ledger = Ledger::default();
     let mut rig = Rig::open(&disk).unwrap();
     churn(&mut rig, &mut ledger);
     assert!(spares(&disk) > 1);
     disk.set_capacity(Some(disk.used() + 4096));
-    rig.keeper.tick();
+    rig.maintenance.tick();
     assert_eq!(
         spares(&disk),
         1,
-        "the one that is next; the space of others is needed"
+        "only the next segment; the space of others is needed"
     );
     round(&mut rig, &mut ledger);
     rig.check(&mut ledger);

@@ -1,15 +1,16 @@
-//! The faulty disk as the journal sees it: names and files. What goes wrong, and what survives, is the disk's.
+//! [`Storage`] and [`StorageFile`] on the faulty disk.
 
 use std::io::{self, IoSlice};
 
-use super::super::super::blocks::BLOCK;
-use super::super::super::storage::{Storage, StorageFile};
-use super::{Change, Disk, EINVAL, EIO, ENOSPC, Fault, NameChange, Node, Refused, Sort, os, put};
+use rustix::io::Errno;
 
-impl Storage for Disk {
+use super::{Change, DirectIoRefusal, Fault, FaultyDisk, NameChange, Node, Operation, put};
+use crate::storage::{BLOCK_BYTES, Storage, StorageFile};
+
+impl Storage for FaultyDisk {
     fn list(&self, sub: &str) -> io::Result<Vec<(String, u64)>> {
         let mut state = self.state();
-        state.operation(Sort::Read)?;
+        state.operation(Operation::Read)?;
         let prefix = if sub.is_empty() {
             String::new()
         } else {
@@ -24,13 +25,13 @@ impl Storage for Disk {
 
     fn create(&self, name: &str) -> io::Result<Box<dyn StorageFile>> {
         let mut state = self.state();
-        state.operation(Sort::Create)?;
+        state.operation(Operation::Create)?;
         let node = state.next_node;
         state.next_node += 1;
         state.nodes.insert(node, Node::default());
         state.names.insert(name.to_owned(), node);
         state.name_changes.push(NameChange::Set(name.to_owned(), node));
-        Ok(Box::new(Open {
+        Ok(Box::new(OpenFile {
             disk: self.clone(),
             node,
             direct: false,
@@ -39,9 +40,9 @@ impl Storage for Disk {
 
     fn open(&self, name: &str, _write: bool) -> io::Result<Box<dyn StorageFile>> {
         let mut state = self.state();
-        state.operation(Sort::Read)?;
+        state.operation(Operation::Read)?;
         let node = *state.names.get(name).ok_or(io::ErrorKind::NotFound)?;
-        Ok(Box::new(Open {
+        Ok(Box::new(OpenFile {
             disk: self.clone(),
             node,
             direct: false,
@@ -53,7 +54,7 @@ impl Storage for Disk {
         if !state.dead && !state.names.contains_key(name) {
             return Err(io::ErrorKind::NotFound.into());
         }
-        state.operation(Sort::Remove)?;
+        state.operation(Operation::Remove)?;
         state.names.remove(name);
         state.name_changes.push(NameChange::Remove(name.to_owned()));
         Ok(())
@@ -61,7 +62,7 @@ impl Storage for Disk {
 
     fn rename(&self, from: &str, to: &str) -> io::Result<()> {
         let mut state = self.state();
-        state.operation(Sort::Rename)?;
+        state.operation(Operation::Rename)?;
         let node = state.names.remove(from).ok_or(io::ErrorKind::NotFound)?;
         state.names.insert(to.to_owned(), node);
         state.name_changes.push(NameChange::Set(to.to_owned(), node));
@@ -71,7 +72,7 @@ impl Storage for Disk {
 
     fn link(&self, from: &str, to: &str) -> io::Result<()> {
         let mut state = self.state();
-        state.operation(Sort::Rename)?;
+        state.operation(Operation::Rename)?;
         if state.names.contains_key(to) {
             return Err(io::ErrorKind::AlreadyExists.into());
         }
@@ -83,14 +84,14 @@ impl Storage for Disk {
 
     fn create_folder(&self, name: &str) -> io::Result<()> {
         let mut state = self.state();
-        state.operation(Sort::Create)?;
+        state.operation(Operation::Create)?;
         state.folders.insert(name.to_owned());
         Ok(())
     }
 
     fn sync_folder(&self) -> io::Result<()> {
         let mut state = self.state();
-        state.operation(Sort::SyncFolder)?;
+        state.operation(Operation::SyncFolder)?;
         state.name_changes.clear();
         state.durable_names = state.names.clone();
         Ok(())
@@ -104,16 +105,16 @@ impl Storage for Disk {
     }
 }
 
-struct Open {
-    disk: Disk,
+struct OpenFile {
+    disk: FaultyDisk,
     node: u64,
     direct: bool,
 }
 
-impl Open {
+impl OpenFile {
     fn sync(&self) -> io::Result<()> {
         let mut state = self.disk.state();
-        let fault = state.operation(Sort::Sync)?;
+        let fault = state.operation(Operation::Sync)?;
         let node = state.node(self.node);
         match fault {
             None | Some(Fault::Short) => {
@@ -121,8 +122,8 @@ impl Open {
                 node.changes.clear();
                 Ok(())
             }
-            // Everything is still in flight when the power goes.
-            Some(Fault::Crash) => Err(os(EIO)),
+            // The power fails before anything is written.
+            Some(Fault::Crash) => Err(Errno::IO.into()),
             Some(fault) => {
                 node.changes.clear();
                 Err(fault.error())
@@ -131,10 +132,10 @@ impl Open {
     }
 }
 
-impl StorageFile for Open {
+impl StorageFile for OpenFile {
     fn set_direct(&mut self, direct: bool) -> io::Result<()> {
-        if direct && self.disk.state().no_direct == Some(Refused::Asked) {
-            return Err(os(EINVAL));
+        if direct && self.disk.state().no_direct == Some(DirectIoRefusal::Asked) {
+            return Err(Errno::INVAL.into());
         }
         self.direct = direct;
         Ok(())
@@ -145,18 +146,18 @@ impl StorageFile for Open {
         if self.direct {
             for slice in slices {
                 let place = (
-                    offset as usize % BLOCK,
-                    slice.len() % BLOCK,
-                    slice.as_ptr().align_offset(BLOCK),
+                    offset as usize % BLOCK_BYTES,
+                    slice.len() % BLOCK_BYTES,
+                    slice.as_ptr().align_offset(BLOCK_BYTES),
                 );
-                assert_eq!(place, (0, 0, 0), "no whole blocks");
+                assert_eq!(place, (0, 0, 0), "direct I/O needs whole, aligned blocks");
             }
-            if state.no_direct == Some(Refused::Write) {
-                return Err(os(EINVAL));
+            if state.no_direct == Some(DirectIoRefusal::Write) {
+                return Err(Errno::INVAL.into());
             }
             state.direct_writes += 1;
         }
-        let fault = state.operation(Sort::Write)?;
+        let fault = state.operation(Operation::Write)?;
         let mut bytes: Vec<u8> = slices.iter().flat_map(|slice| slice.iter().copied()).collect();
         let at = offset as usize;
         if fault.is_some() {
@@ -171,7 +172,7 @@ impl StorageFile for Open {
             }
         }
         if full && fault.is_none() {
-            return Err(os(ENOSPC));
+            return Err(Errno::NOSPC.into());
         }
         let node = state.node(self.node);
         put(&mut node.now, at, &bytes);
@@ -187,10 +188,10 @@ impl StorageFile for Open {
 
     fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
         let mut state = self.disk.state();
-        state.operation(Sort::Read)?;
-        // The first sector is alive.
+        state.operation(Operation::Read)?;
+        // The first sector stays readable.
         if offset > 0 && state.dead_nodes.contains(&self.node) {
-            return Err(os(EIO));
+            return Err(Errno::IO.into());
         }
         let node = state.node(self.node);
         let rest = node.now.get(offset as usize..).unwrap_or_default();
@@ -205,7 +206,7 @@ impl StorageFile for Open {
 
     fn set_len(&mut self, len: u64) -> io::Result<()> {
         let mut state = self.disk.state();
-        state.operation(Sort::SetLen)?;
+        state.operation(Operation::SetLen)?;
         let node = state.node(self.node);
         node.now.resize(len as usize, 0);
         node.changes.push(Change::SetLen(len as usize));
@@ -214,12 +215,12 @@ impl StorageFile for Open {
 
     fn allocate(&mut self, len: u64) -> io::Result<()> {
         let mut state = self.disk.state();
-        state.operation(Sort::Allocate)?;
+        state.operation(Operation::Allocate)?;
         if state.no_allocate {
             return Err(io::ErrorKind::Unsupported.into());
         }
         if !state.room_for(self.node, len as usize) {
-            return Err(os(ENOSPC));
+            return Err(Errno::NOSPC.into());
         }
         let node = state.node(self.node);
         if node.now.len() < len as usize {

@@ -1,34 +1,34 @@
-//! Notes of which records are released, one small file beside each segment.
+//! Release log: which records of a segment are released, one `.notes` file beside each segment.
 //!
-//! They are never synced: a lost note only means that a record is processed once more after a restart, and
-//! processing is idempotent. Each entry (a range of lsns) has its own checksum, so a torn or damaged one is
-//! skipped and costs nothing else.
+//! Never synced: after a lost entry a record is processed once more, and processing is idempotent.
+//! Each entry, a range of lsns, has its own checksum, so a torn or damaged entry is skipped alone.
 //!
 //! ```text
 //! entry    first lsn 8 | count 4 | crc 4 (over segment number, instance, first lsn, count)
 //! ```
 //!
-//! An entry with the count 0 says where a sealed segment ends: its records have smaller lsns. The next segment's
-//! header says the same, but that one may be gone first.
+//! An entry with the count 0 seals the segment: its records have smaller lsns. The header of the
+//! next segment says the same, but that segment may be removed first.
 
 use std::collections::HashMap;
 use std::io::{self, IoSlice};
 use std::ops::Range;
 
-use super::format::{Salt, notes_name};
-use super::storage::{Storage, StorageFile, read_full_at, write_all_at};
+use crate::format::{Salt, release_log_name};
+use crate::storage::{Storage, StorageFile, read_full_at, write_all_at};
 
-const ENTRY: usize = 16;
+const ENTRY_BYTES: usize = 16;
 
-/// The files that are open for writing.
+/// The logs that are open for writing.
 #[derive(Default)]
-pub(super) struct Notes {
+pub(crate) struct ReleaseLogs {
+    /// File and length, by segment number.
     files: HashMap<u64, (Box<dyn StorageFile>, u64)>,
 }
 
-impl Notes {
-    /// Appends the (ascending) lsns of one segment.
-    pub(super) fn append(
+impl ReleaseLogs {
+    /// Logs ascending lsns of one segment.
+    pub(crate) fn append(
         &mut self,
         storage: &dyn Storage,
         number: u64,
@@ -38,8 +38,8 @@ impl Notes {
         self.write(storage, number, &encode(&Salt::new(number, instance), lsns))
     }
 
-    /// The segment has its last record; all have smaller lsns than this.
-    pub(super) fn seal(
+    /// Logs that all records of the segment have smaller lsns than `next_lsn`.
+    pub(crate) fn seal(
         &mut self,
         storage: &dyn Storage,
         number: u64,
@@ -58,25 +58,24 @@ impl Notes {
             std::collections::hash_map::Entry::Occupied(entry) => entry.into_mut(),
             std::collections::hash_map::Entry::Vacant(entry) => entry.insert(open(storage, number)?),
         };
-        write_all_at(&mut **file, &mut [IoSlice::new(entries)], *len)?;
-        *len += entries.len() as u64;
+        *len += write_all_at(&mut **file, &mut [IoSlice::new(entries)], *len, &mut false)?;
         Ok(())
     }
 
-    /// The segment is gone or going.
-    pub(super) fn forget(&mut self, number: u64) {
+    /// Closes the log of a segment.
+    pub(crate) fn close(&mut self, number: u64) {
         self.files.remove(&number);
     }
 }
 
 fn open(storage: &dyn Storage, number: u64) -> io::Result<(Box<dyn StorageFile>, u64)> {
-    let name = notes_name(number);
+    let name = release_log_name(number);
     let file = match storage.open(&name, true) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => storage.create(&name)?,
         other => other?,
     };
-    // A torn last entry is filled up: entries stay where they can be found.
-    let len = file.len()?.next_multiple_of(ENTRY as u64);
+    // Entries stay at multiples of their size, also after a torn one.
+    let len = file.len()?.next_multiple_of(ENTRY_BYTES as u64);
     Ok((file, len))
 }
 
@@ -84,10 +83,10 @@ fn encode(salt: &Salt, lsns: &[u64]) -> Vec<u8> {
     ranges(lsns).flat_map(|range| entry(salt, &range)).collect()
 }
 
-fn entry(salt: &Salt, lsns: &Range<u64>) -> [u8; ENTRY] {
-    let mut entry = [0; ENTRY];
+fn entry(salt: &Salt, lsns: &Range<u64>) -> [u8; ENTRY_BYTES] {
+    let mut entry = [0; ENTRY_BYTES];
     entry[..8].copy_from_slice(&lsns.start.to_le_bytes());
-    // A segment never has so many records.
+    // A segment never has more records than that.
     let count = u32::try_from(lsns.end - lsns.start).unwrap_or(u32::MAX);
     entry[8..12].copy_from_slice(&count.to_le_bytes());
     let crc = salt.crc(&entry[..12]);
@@ -95,38 +94,37 @@ fn entry(salt: &Salt, lsns: &Range<u64>) -> [u8; ENTRY] {
     entry
 }
 
-/// Ascending numbers as ranges.
+/// Ranges of consecutive lsns.
 fn ranges(lsns: &[u64]) -> impl Iterator<Item = Range<u64>> {
     lsns.chunk_by(|a, b| a + 1 == *b)
         .filter_map(|run| Some(*run.first()?..*run.last()? + 1))
 }
 
-/// What the notes of a segment tell.
+/// Content of the release log of one segment.
 #[derive(Debug, Default)]
-pub(super) struct Noted {
-    pub(super) released: Vec<Range<u64>>,
-    /// All its records have smaller lsns than this; nothing if that was not noted.
-    pub(super) next_lsn: Option<u64>,
-    /// Entries that were not readable.
-    pub(super) bad: u64,
+pub(crate) struct LoggedReleases {
+    pub(crate) released: Vec<Range<u64>>,
+    /// All records of the segment have smaller lsns than this, if it was sealed.
+    pub(crate) next_lsn: Option<u64>,
+    pub(crate) unreadable_entries: u64,
 }
 
-/// Reads the notes of a segment, if there are any.
-pub(super) fn read(storage: &dyn Storage, number: u64, instance: u64) -> io::Result<Noted> {
-    let file = match storage.open(&notes_name(number), false) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Noted::default()),
+/// Reads the release log of a segment; empty if there is none.
+pub(crate) fn read(storage: &dyn Storage, number: u64, instance: u64) -> io::Result<LoggedReleases> {
+    let file = match storage.open(&release_log_name(number), false) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(LoggedReleases::default()),
         other => other?,
     };
     let mut bytes = vec![0; usize::try_from(file.len()?).unwrap_or(0)];
     let read = read_full_at(&*file, &mut bytes, 0)?;
     bytes.truncate(read);
     let salt = Salt::new(number, instance);
-    let mut out = Noted::default();
-    for entry in bytes.chunks(ENTRY) {
+    let mut out = LoggedReleases::default();
+    for entry in bytes.chunks(ENTRY_BYTES) {
         match decode(&salt, entry) {
             Some(range) if range.is_empty() => out.next_lsn = Some(range.start),
             Some(range) => out.released.push(range),
-            None => out.bad += 1,
+            None => out.unreadable_entries += 1,
         }
     }
     Ok(out)
@@ -153,7 +151,7 @@ mod tests {
         let mut bytes = encode(&salt, &[5, 6, 7, 9, 20]);
         let read = |bytes: &[u8]| {
             bytes
-                .chunks(ENTRY)
+                .chunks(ENTRY_BYTES)
                 .filter_map(|e| decode(&salt, e))
                 .collect::<Vec<_>>()
         };

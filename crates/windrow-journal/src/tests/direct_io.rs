@@ -1,33 +1,33 @@
-//! Commits are written as whole blocks, past the page cache where the file system lets us: nothing of that is seen.
+//! Tests of direct I/O and block-aligned writes.
 
 use std::collections::BTreeSet;
 use std::path::Path;
 
 use bytes::Bytes;
 
-use super::super::blocks::BLOCK;
-use super::super::format::segment_name;
-use super::super::inspect::inspect_on;
-use super::super::queue::AT_BLOCK_FROM;
-use super::super::{Journal, Options};
-use super::faulty::{Chance, Disk, Fault, Refused, Sort};
+use super::faulty_disk::{DirectIoRefusal, Fault, FaultyDisk, Operation, Rng};
 use super::rig::{Ledger, Rig, options};
+use crate::format::segment_name;
+use crate::inspect::inspect_on;
+use crate::queue::MIN_ALIGNED_PAYLOAD_BYTES;
+use crate::storage::BLOCK_BYTES;
+use crate::{Journal, JournalOptions};
 
-/// Nothing, less than a block, exactly one, several, more than is put together at once.
+/// Empty, less than a block, exactly one, several, and more than the buffer holds.
 const SIZES: [usize; 10] = [0, 10, 250, 4000, 4096 - 32, 4096, 9000, 60_000, 70_000, 2_500_000];
 
-fn wide() -> Options {
-    Options {
+fn wide() -> JournalOptions {
+    JournalOptions {
         segment_bytes: 8 << 20,
         limit_bytes: 256 << 20,
         ..options()
     }
 }
 
-/// Commits of all sizes one after another, with a reader that follows; it ends in the middle of a block.
+/// Makes commits of all sizes while a reader follows; the last commit ends within a block.
 fn mixture(rig: &mut Rig, ledger: &mut Ledger, seed: u64) {
-    let mut chance = Chance::new(seed);
-    let mut pick = |n: usize| chance.below(n as u64) as usize;
+    let mut rng = Rng::new(seed);
+    let mut pick = |n: usize| rng.below(n as u64) as usize;
     let after = ledger.lsns().last().map_or(0, |lsn| lsn + 1);
     let mut reader = rig.reader(after);
     for _ in 0..40 {
@@ -36,7 +36,7 @@ fn mixture(rig: &mut Rig, ledger: &mut Ledger, seed: u64) {
             let size = SIZES[pick(SIZES.len())];
             match pick(2) {
                 0 => rig.send(ledger, size),
-                _ => rig.send_at_block(ledger, size),
+                _ => rig.send_aligned(ledger, size),
             }
         }
         rig.run(ledger);
@@ -46,11 +46,11 @@ fn mixture(rig: &mut Rig, ledger: &mut Ledger, seed: u64) {
             assert_eq!(reader.next().unwrap().unwrap().lsn, *lsn);
         }
         assert_eq!(reader.next().unwrap(), None);
-        rig.keeper.tick();
+        rig.maintenance.tick();
         lsns.iter()
             .take(lsns.len().saturating_sub(10))
             .for_each(|lsn| rig.release(ledger, *lsn));
-        rig.keeper.tick();
+        rig.maintenance.tick();
     }
     rig.send(ledger, 100);
     rig.run(ledger);
@@ -59,7 +59,7 @@ fn mixture(rig: &mut Rig, ledger: &mut Ledger, seed: u64) {
 
 #[test]
 fn commits_of_all_sizes_take_turns_through_restarts_and_power_failures() {
-    let disk = Disk::default();
+    let disk = FaultyDisk::default();
     let mut ledger = Ledger::default();
     for seed in 0..6 {
         let mut rig = Rig::open_with(&disk, wide()).unwrap();
@@ -80,17 +80,17 @@ fn a_commit_in_several_pieces_is_whole_or_was_never_confirmed() {
     // Three writes and a sync.
     for at in 1..=4 {
         for seed in 0..8 {
-            let disk = Disk::default();
+            let disk = FaultyDisk::default();
             let mut ledger = Ledger::default();
             let mut rig = Rig::open_with(&disk, wide()).unwrap();
             rig.send(&mut ledger, 100);
             rig.run(&mut ledger);
-            rig.keeper.tick();
+            rig.maintenance.tick();
             let before = disk.operations();
             disk.fail(at, Fault::Crash);
             rig.send(&mut ledger, 1_000_000);
-            // Among them one that is written from where it is.
-            rig.send_at_block(&mut ledger, 200_000);
+            // One of them is written without a copy.
+            rig.send_aligned(&mut ledger, 200_000);
             (0..2).for_each(|_| rig.send(&mut ledger, 1_000_000));
             rig.step(&mut ledger);
             let done = disk.operations() - before;
@@ -103,10 +103,10 @@ fn a_commit_in_several_pieces_is_whole_or_was_never_confirmed() {
     }
 }
 
-/// Whatever sectors of it the disk had written when the power went.
+/// With every subset of the sectors that the disk can have written before a power failure.
 #[test]
 fn what_was_confirmed_survives_each_torn_rewrite_of_its_block() {
-    let disk = Disk::default();
+    let disk = FaultyDisk::default();
     let mut ledger = Ledger::default();
     let mut rig = Rig::open_with(&disk, wide()).unwrap();
     (0..5).for_each(|_| rig.send(&mut ledger, 300));
@@ -119,7 +119,11 @@ fn what_was_confirmed_survives_each_torn_rewrite_of_its_block() {
     assert!(disk.is_dead());
     disk.process_dies();
     let after = disk.content(&name).unwrap();
-    assert_eq!(before[BLOCK..], after[BLOCK..], "one block was written again");
+    assert_eq!(
+        before[BLOCK_BYTES..],
+        after[BLOCK_BYTES..],
+        "one block was written again"
+    );
     for subset in 0..256_u32 {
         let mut torn = before.clone();
         for sector in (0..8).filter(|sector| subset & (1 << sector) != 0) {
@@ -136,7 +140,7 @@ fn what_was_confirmed_survives_each_torn_rewrite_of_its_block() {
 
 #[test]
 fn behind_the_last_record_of_a_commit_there_are_zeros_up_to_the_end_of_its_block() {
-    let disk = Disk::default();
+    let disk = FaultyDisk::default();
     let mut ledger = Ledger::default();
     let mut rig = Rig::open(&disk).unwrap();
     let mut again = 0;
@@ -147,27 +151,27 @@ fn behind_the_last_record_of_a_commit_there_are_zeros_up_to_the_end_of_its_block
         let content = disk.content(&segment_name(newest)).unwrap();
         assert_eq!(
             (content.len(), &content[64 + 42..]),
-            (BLOCK, &[0; BLOCK - 64 - 42][..])
+            (BLOCK_BYTES, &[0; BLOCK_BYTES - 64 - 42][..])
         );
         again += u64::from(content[56] == 1);
         rig.send(&mut ledger, 3950);
         rig.run(&mut ledger);
-        rig.keeper.tick();
+        rig.maintenance.tick();
         ledger
             .lsns()
             .into_iter()
             .for_each(|lsn| rig.release(&mut ledger, lsn));
-        rig.keeper.tick();
+        rig.maintenance.tick();
     }
-    assert!(again > 3, "files that held another segment: {again}");
+    assert!(again > 3, "recycled files: {again}");
 }
 
 #[test]
 fn where_the_page_cache_cannot_be_passed_it_is_not() {
-    for how in [Refused::Asked, Refused::Write] {
-        // From the start, and from one write to the next.
+    for how in [DirectIoRefusal::Asked, DirectIoRefusal::Write] {
+        // From the start, or from some write on.
         for late in [false, true] {
-            let disk = Disk::default();
+            let disk = FaultyDisk::default();
             let mut ledger = Ledger::default();
             let mut rig = Rig::open_with(&disk, wide()).unwrap();
             let direct = disk.direct_writes();
@@ -193,21 +197,24 @@ fn where_the_page_cache_cannot_be_passed_it_is_not() {
 
 #[test]
 fn a_large_payload_that_begins_at_a_block_is_written_from_where_it_is() {
-    let disk = Disk::default();
+    let disk = FaultyDisk::default();
     let mut ledger = Ledger::default();
     let mut rig = Rig::open_with(&disk, wide()).unwrap();
     let at_block = |rig: &Rig| {
         let content = disk.content(&segment_name(rig.read_all()[0].segment)).unwrap();
         let payload = &rig.read_all().pop().unwrap().payload;
         let at = content.windows(payload.len()).position(|bytes| bytes == payload);
-        at.unwrap() % BLOCK == 0
+        at.unwrap() % BLOCK_BYTES == 0
     };
-    for (size, expected) in [(AT_BLOCK_FROM, true), (AT_BLOCK_FROM - 1, false)] {
+    for (size, expected) in [
+        (MIN_ALIGNED_PAYLOAD_BYTES, true),
+        (MIN_ALIGNED_PAYLOAD_BYTES - 1, false),
+    ] {
         rig.send(&mut ledger, 10);
-        rig.send_at_block(&mut ledger, size);
+        rig.send_aligned(&mut ledger, size);
         rig.run(&mut ledger);
         assert_eq!(at_block(&rig), expected, "{size}");
-        // Not one that begins somewhere else.
+        // A payload that is not block-aligned is copied.
         rig.send(&mut ledger, size + 1);
         rig.run(&mut ledger);
         assert!(!at_block(&rig));
@@ -224,31 +231,31 @@ fn a_large_payload_that_begins_at_a_block_is_written_from_where_it_is() {
     assert_eq!(segment.record_bytes + 64, rig.shared.usage().bytes);
 }
 
-/// Each byte of the zeros before it, of its header and of its ends.
+/// Flips bytes of its header, of the padding before it, and of its first and last 20 bytes.
 #[test]
 fn of_a_payload_at_a_block_a_byte_flipped_costs_at_most_itself() {
-    let disk = Disk::default();
+    let disk = FaultyDisk::default();
     let mut ledger = Ledger::default();
     let mut rig = Rig::open_with(&disk, wide()).unwrap();
     for _ in 0..2 {
         rig.send(&mut ledger, 10);
-        rig.send_at_block(&mut ledger, 70_001);
+        rig.send_aligned(&mut ledger, 70_001);
         rig.send(&mut ledger, 10);
         rig.run(&mut ledger);
     }
     let name = segment_name(rig.read_all()[0].segment);
     let content = disk.content(&name).unwrap();
     let lsns = ledger.lsns();
-    let (begins, ends) = (64 + 42, BLOCK + 70_001);
-    let padding = (begins + 40..BLOCK).step_by(97);
-    let ends = (BLOCK..BLOCK + 20).chain(ends - 20..ends);
+    let (begins, ends) = (64 + 42, BLOCK_BYTES + 70_001);
+    let padding = (begins + 40..BLOCK_BYTES).step_by(97);
+    let ends = (BLOCK_BYTES..BLOCK_BYTES + 20).chain(ends - 20..ends);
     for at in (begins..begins + 40).chain(padding).chain(ends) {
         let disk = disk.copy();
         let mut flipped = content.clone();
         flipped[at] ^= 0x55;
         disk.set_content(&name, &flipped);
         let rig = Rig::open_with(&disk, wide()).unwrap();
-        let is_padding = (begins + 32..BLOCK).contains(&at);
+        let is_padding = (begins + 32..BLOCK_BYTES).contains(&at);
         let back: Vec<u64> = rig.read_all().iter().map(|record| record.lsn).collect();
         let expected = lsns.iter().filter(|lsn| **lsn != lsns[1] || is_padding);
         assert!(expected.eq(&back), "{at}: {back:?}");
@@ -257,38 +264,38 @@ fn of_a_payload_at_a_block_a_byte_flipped_costs_at_most_itself() {
 
 #[test]
 fn one_commit_is_one_write_and_one_sync() {
-    let disk = Disk::default();
+    let disk = FaultyDisk::default();
     let mut ledger = Ledger::default();
     let mut rig = Rig::open_with(&disk, wide()).unwrap();
     rig.send(&mut ledger, 10);
     rig.run(&mut ledger);
-    rig.keeper.tick();
+    rig.maintenance.tick();
     for size in [10, 250_000, 10] {
         let before = disk.log().len();
         for _ in 0..2 {
             rig.send(&mut ledger, size);
-            rig.send_at_block(&mut ledger, size);
+            rig.send_aligned(&mut ledger, size);
         }
         rig.run(&mut ledger);
-        assert_eq!(disk.log()[before..], [Sort::Write, Sort::Sync]);
+        assert_eq!(disk.log()[before..], [Operation::Write, Operation::Sync]);
     }
 }
 
-/// On the disk of this machine, with the page cache of its system in between.
+/// On a real disk, where reads go through the page cache.
 #[test]
 fn a_reader_that_follows_closely_never_sees_a_block_half_way() {
     let dir = tempfile::tempdir().unwrap();
-    let options = Options {
+    let options = JournalOptions {
         segment_bytes: 1 << 20,
         limit_bytes: 32 << 20,
-        ..Options::new(dir.path())
+        ..JournalOptions::new(dir.path())
     };
     let (journal, _) = Journal::open(options, Box::new(())).unwrap();
     let payload = |at: u64| {
-        let mut chance = Chance::new(at);
+        let mut rng = Rng::new(at);
         let size = match at % 20 {
-            0 => 100_000 + chance.below(200_000),
-            _ => chance.below(600),
+            0 => 100_000 + rng.below(200_000),
+            _ => rng.below(600),
         };
         Bytes::from(vec![at as u8; size as usize])
     };
