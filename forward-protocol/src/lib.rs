@@ -114,6 +114,7 @@
 //!
 //! All are on by default: `gzip` and `zstd` (compressed payloads; without the feature such a
 //! payload is reported as damage), `json` (the JSON carrier).
+#![cfg_attr(docsrs, feature(doc_cfg))]
 #![forbid(unsafe_code)]
 
 pub mod ack;
