@@ -203,7 +203,7 @@ impl CaseContext {
     fn sink_missing(&self) -> bool {
         let sink_missing = !self.target.sink.is_readable();
         if sink_missing {
-            self.note("no sink: judged by acks and liveness only");
+            self.note("no sink: only acks and liveness are checked");
         }
         sink_missing
     }
@@ -307,7 +307,7 @@ impl CaseContext {
     /// Resident memory of the server in bytes; none when its process is not known.
     pub(crate) fn memory(&self) -> Option<u64> {
         let Some(pid) = self.target.pid else {
-            self.note("memory not judged: no --pid");
+            self.note("memory not checked: no --pid");
             return None;
         };
         let status = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;

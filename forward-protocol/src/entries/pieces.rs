@@ -29,8 +29,8 @@ pub enum Piece<'p, 'a> {
 impl Decompressor {
     /// Decompresses a payload and passes its entries to `each` in order, in pieces of about 1 MiB,
     /// until `each` breaks. `max_depth` is [`crate::frame::Limits::depth`]; entries longer than
-    /// `max_entry_bytes` may be skipped. Memory is bounded by three times `max_entry_bytes` plus
-    /// some MiB.
+    /// `max_entry_bytes` may be skipped, shorter ones never are. Memory is bounded by three times
+    /// `max_entry_bytes` plus some MiB.
     ///
     /// The total output is not limited: see [`Decompressor::check_size`].
     ///

@@ -21,10 +21,10 @@ cases! {
     52 "ack-after-half-close" [] "nc-style clients"
         "client half-closes after sending: processed, acked, then closed" => half_close;
     53 "ack-resend" [] "FD; FB: stable ids"
-        "client disappears before the ack, sends the same again: acked, nothing lost (not doubled with dedupe)" => resend;
+        "connection reset before the ack, same chunk resent: acked, nothing lost (no duplicates with dedupe)" => resend;
     54 "ack-same-id-other-tag" [] "FB: the hash leaves out the tag" "same chunk id, different tag: both kept" => same_id;
     55 "ack-not-when-starved" [Exclusive, Hook(Action::Starve), Hook(Action::Feed)] "FD: exception closes"
-        "output or disk refuses: no ack; after it recovers nothing that was acked is missing" => starved;
+        "output or disk fails: no ack; after recovery no acked event is missing" => starved;
     56 "ack-never-read" [Exclusive] "ND"
         "client never reads 10,000 acks: memory bounded, others unaffected" => never_read;
     57 "ack-all-invalid" [] "FD-in: a retry never succeeds" "chunk whose every event is invalid: acked" => all_invalid;
@@ -151,7 +151,7 @@ async fn kept(c: &CaseContext, text: &str) -> CaseResult {
     }
     match c.expect_texts(&[text]).await {
         Err(CaseError::Fail { seen, .. }) if seen.starts_with("2 events") => {
-            c.note("kept twice: at least once");
+            c.note("stored twice: at-least-once delivery");
             c.expect_texts(&[text, text]).await
         }
         result => result,
@@ -180,7 +180,7 @@ async fn resend(c: CaseContext) -> CaseResult {
     }
     match c.expect_texts(&["once"]).await {
         Err(CaseError::Fail { seen, .. }) if seen.starts_with("2 events") || seen.starts_with("3 events") => {
-            c.note("kept more than once: no duplicate suppression");
+            c.note("stored more than once: no deduplication");
             Ok(())
         }
         result => result,

@@ -123,7 +123,7 @@ async fn expect_metadata(c: &CaseContext) -> CaseResult {
         format!("{:?}", doc.whole),
     )?;
     if !c.target.sink.shows_metadata() {
-        c.note("metadata not judged: the sink does not show it");
+        c.note("metadata not checked: the sink does not show it");
         return Ok(());
     }
     let shown = doc.whole.to_string().contains(&mark(c));

@@ -13,21 +13,21 @@ use crate::target::Security;
 
 cases! {
     79 "helo" [Key] "S1; FB, FD clients"
-        "HELO comes without waiting, in one segment; nonce and auth as bin; keepalive a bool" => helo_form;
-    80 "pong" [Key] "S1" "right PING: PONG true, reason \"\", host name, right digest" => welcome;
+        "HELO is sent at once, in one segment; nonce and auth as bin; keepalive a bool" => helo_form;
+    80 "pong" [Key] "S1" "valid PING: PONG true, reason \"\", host name, correct digest" => welcome;
     81 "salt-raw-str" [Key] "FB-out" "PING with a salt of 16 bytes that are not UTF-8 in a str: success" => salt_raw;
     82 "salt-forms" [Key] "S1 str|bin; FD client" "salt as bin, as 32 hex chars, empty: success" => salt_forms;
     83 "wrong-key" [Key] "FD-in; FB-ups reuse"
-        "wrong key: PONG false with a reason, \"\", \"\", FIN within 1 s; events sent after it are not taken" => wrong_key;
+        "wrong key: PONG false with a reason, \"\", \"\", FIN within 1 s; events sent after it are not accepted" => wrong_key;
     84 "wrong-user" [Users] "FD-in; FB-in"
         "wrong password and unknown user: the same reason, PONG false, close" => wrong_user;
     85 "user-without-users" [NoUsers] "FB-out"
-        "no users configured, client sends user and digest anyway: success" => unasked_user;
+        "no users configured, client sends user and digest: success" => unasked_user;
     86 "digest-upper-case" [Key] "S1: hex" "upper-case hex digest: accepted or refused, always the same" => upper_case;
     87 "ping-fragmented" [Key] "S1 stream; FB fails" "PING in several reads: success" => fragmented;
     88 "ping-and-event" [Key] "sloppy clients" "PING and the first message in one segment: PONG, then the event" => pipelined;
     89 "event-instead-of-ping" [Key] "FD invalid ping message"
-        "event instead of PING: PONG false or close; not taken" => no_ping;
+        "event instead of PING: PONG false or close; not accepted" => no_ping;
     90 "ping-malformed" [Key] "FD, FB: exactly 6" "PING of 5 or 7 elements, wrong types, nil host name: refused, closed" => malformed;
     91 "ping-never" [Key] "timeouts" "no PING for 10 s: closed" => never;
     92 "nonce-fresh" [Key] "S1" "every connection has a fresh nonce" => fresh_nonce;

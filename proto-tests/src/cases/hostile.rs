@@ -13,15 +13,15 @@ cases! {
         "dd ffffffff entries, then silence: memory stays small, closed by the progress timeout" => giant_array;
     97 "str-header-of-4-gib" [Exclusive] "limits" "db ffffffff: closed at once" => giant_str;
     98 "nesting" [] "FB 32; FD 128"
-        "101 nested arrays in a record; 100,000 nested arrays: a defined end, no stack overflow" => nesting;
+        "101 nested arrays in a record; 100,000 nested arrays: ack or close, no stack overflow" => nesting;
     101 "not-forward-at-all" [] "FB-itest"
         "c1, random bytes, an HTTP request, a TLS ClientHello: closed, listener alive" => not_forward;
     102 "odd-values" [] "loggers in the wild"
-        "odd keys and values in a record: the event is kept, none stops its neighbours" => odd_values;
+        "unusual keys and values in a record: the event is kept, its neighbours too" => odd_values;
     103 "bad-entry-in-the-middle" [] "FD-test skip_invalid_event" "bad entry in the middle of Forward: others kept, ack" => bad_entry;
-    104 "packed-truncated" [] "FD" "packed stream that ends inside an entry: whole ones kept, ack" => truncated;
+    104 "packed-truncated" [] "FD" "packed stream that ends inside an entry: complete entries kept, ack" => truncated;
     105 "gzip-corrupt" [] "FB acks silently"
-        "corrupt byte in the middle of gzip: what is before it kept, ack" => corrupt_gzip;
+        "corrupt byte in the middle of gzip: events before it kept, ack" => corrupt_gzip;
     109 "message-limit" [Exclusive, MessageLimit] "limits"
         "message of exactly the limit: accepted; one byte more: closed without ack" => message_limit;
     110 "groups-broken" [] "FB-dec"

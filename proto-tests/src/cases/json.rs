@@ -17,7 +17,7 @@ cases! {
     77 "json-odd" [Open] "FD-test"
         "duplicate keys: the last wins; float time; Forward shape in JSON: accepted" => json_odd;
     78 "json-refused-with-key" [Key] "S1: not with authentication"
-        "JSON on a listener with a shared key: closed, nothing taken" => json_refused;
+        "JSON on a listener with a shared key: closed, nothing accepted" => json_refused;
 }
 
 fn event(c: &CaseContext, text: &str) -> Value {

@@ -92,7 +92,7 @@ async fn connect_and_close(c: CaseContext) -> CaseResult {
     }
     c.expect_listener_alive().await?;
     let Some(before) = before else {
-        c.note("leaks not judged: no --pid");
+        c.note("leaks not checked: no --pid");
         return Ok(());
     };
     // Other cases open connections at the same time; a leak would keep all fifty.

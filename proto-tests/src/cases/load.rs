@@ -17,11 +17,11 @@ cases! {
         "gzip of 10 MB that inflates to 10 GB: stops at the limit, bounded memory and time, no ack" => bomb;
     100 "many-small-bombs" [Last] "CPU"
         "200 small messages that inflate to 1 MiB each: others are served meanwhile and after" => small_bombs;
-    106 "many-connections" [Exclusive] "limits" "10,000 idle connections and 100 active: the active ones are served" => many_connections;
+    106 "many-connections" [Exclusive] "limits" "10,000 idle and 100 active connections: the active ones are served" => many_connections;
     107 "slow-sender" [ProgressTimeout] "slowloris"
         "1 byte a second in a 1 MiB message: closed by the progress timeout; events before it kept" => slow_sender;
     108 "kill-after-ack" [Exclusive, Hook(Action::KillRestart)] "what an ack means"
-        "killed right after the ack: the events are there after the restart" => kill_after_ack;
+        "killed right after the ack: the events are delivered after the restart" => kill_after_ack;
 }
 
 /// One gzip member of zeros: a deflate block of 16 MiB, repeated. The stream is valid up to its
@@ -122,7 +122,7 @@ async fn many_connections(c: CaseContext) -> CaseResult {
         }
     }
     c.note(format!(
-        "{} idle connections, each with a byte of a message",
+        "{} idle connections, each with one byte of a message",
         idle.len()
     ));
     let mut active = JoinSet::new();

@@ -111,7 +111,7 @@ async fn expect_time(c: &CaseContext, sec: i64, nsec: u32) -> CaseResult {
             format!("{time:?}"),
         ),
         None => {
-            c.note("time not judged: the sink does not show it");
+            c.note("time not checked: the sink does not show it");
             Ok(())
         }
     }

@@ -11,13 +11,13 @@ cases! {
         "`size` absent, 0, negative, huge or a byte count: the events decide" => size_hint;
     32 "unknown-options" [] "S1: MAY ignore; ND" "unknown and non-string option keys: ignored" => unknown_options;
     33 "duplicate-chunk-keys" [] "FB-in" "`chunk` twice in the option map: the first wins, one ack" => two_chunks;
-    34 "option-order" [] "FB-fmt" "option map in any order, map32 header: the same" => option_order;
+    34 "option-order" [] "FB-fmt" "option map in any order, map32 header: accepted" => option_order;
     35 "extra-elements" [] "FD-in; FB-in" "elements after the option: ignored" => extra_elements;
     36 "tag-bin" [] "Ruby clients" "tag as bin: accepted" => tag_bin;
     37 "tag-64-kib" [] "FLB_INPUT_CHUNK_TAG_MAX"
-        "tag of 64 KiB less the header: accepted; 64 KiB + 1: a defined end (ack or close)" => long_tag;
+        "tag of 64 KiB less the header: accepted; 64 KiB + 1: ack or close" => long_tag;
     38 "tag-empty" [] "legacy heartbeat; FD-out"
-        "empty tag with events: accepted; [\"\", []]: nothing happens" => empty_tag;
+        "empty tag with events: accepted; [\"\", []]: ignored" => empty_tag;
 }
 
 async fn size_hint(c: CaseContext) -> CaseResult {

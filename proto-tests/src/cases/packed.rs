@@ -10,7 +10,7 @@ cases! {
     15 "packed-bin" [] "S1: MUST accept bin" "PackedForward in a bin, no option: events" => packed_bin;
     16 "packed-str32" [] "S1: MUST accept str; FD-out"
         "PackedForward in a str32 of bytes that are not UTF-8: events" => packed_str32;
-    17 "packed-all-headers" [] "S1" "fixstr, str8/16/32 and bin8/16/32 payloads: the same" => all_headers;
+    17 "packed-all-headers" [] "S1" "fixstr, str8/16/32 and bin8/16/32 payloads: the same events" => all_headers;
     18 "packed-compressed-text" [] "FD-out always; V" "{\"compressed\": \"text\"}: plain" => compressed_text;
 }
 

@@ -13,7 +13,7 @@ cases! {
     41 "signal-traces" [] "S1.5; FB-fmt" "fluent_signal 2, plain and gzip: acked, never decoded as log entries" => signal_traces;
     42 "signal-metrics-compat" [] "FB-out"
         "fluent_signal 1 as [[time, [context..]]]: accepted" => metrics_compat;
-    43 "signal-unknown" [] "S1.5 undefined" "fluent_signal 3, 4, 99, \"x\": acked, connection stays" => unknown_signal;
+    43 "signal-unknown" [] "S1.5 undefined" "fluent_signal 3, 4, 99, \"x\": acked, connection kept" => unknown_signal;
     44 "signal-two-contexts" [] "differs from FB-in"
         "two metrics contexts in one payload: both kept" => two_contexts;
     45 "group-markers" [] "FB-dec; FB-itest"
@@ -141,7 +141,7 @@ async fn two_contexts(c: CaseContext) -> CaseResult {
     ))
     .await?;
     peer.expect_ack(&chunk(&c, 1)).await?;
-    c.note("judged by the ack: sinks of logs do not show what was kept of metrics");
+    c.note("only the ack is checked: sinks do not show metrics");
     c.expect_alive(&mut peer).await
 }
 
@@ -214,7 +214,7 @@ async fn group_markers(c: CaseContext) -> CaseResult {
                 format!("{docs:?}"),
             )?;
         } else {
-            c.note("group attributes not judged: the sink does not show them");
+            c.note("group attributes not checked: the sink does not show them");
         }
     }
     Ok(())

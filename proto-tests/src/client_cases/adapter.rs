@@ -158,7 +158,7 @@ impl Adapter {
                 let why = if exited {
                     "the adapter ended"
                 } else {
-                    "nothing of the kind"
+                    "no such event"
                 };
                 return Err(CaseError::fail(
                     format!("{name} within {within:?}"),

@@ -14,9 +14,9 @@ use crate::msgpack::{Value, hex, unhex};
 client_cases! {
     1 "modes-bytes" "S1" "Message, Forward, Packed, Packed+gzip produce the bytes of the vectors" => modes;
     2 "times-encoded" "GO int32 bug; FB-dec"
-        "year 2040 and nsec 999,999,999 right; before 1970, after 2106 and the marker seconds never wrap" => times;
+        "year 2040 and nsec 999,999,999 exact; before 1970, after 2106 and the marker seconds never wrap" => times;
     3 "options-minimal" "S1; FL, ND errors"
-        "no option map when there is nothing to say; size = number of events; compressed only when compressed" => options;
+        "no empty option map; size = number of events; compressed only when compressed" => options;
     4 "chunk-ids" "S1" "chunk = Base64 of 16 random bytes, 24 characters, no newline, unique" => chunk_ids;
     37 "batches-split" "FB-in refuses > 6,144,000 bytes" "batches stay below the configured maximum" => batches;
     38 "records-exact" "loggers"
@@ -139,7 +139,7 @@ async fn options(b: ClientContext) -> CaseResult {
             )?;
         }
         if mode == "message" {
-            check(message.elements == 3, "3 elements: nothing to say", &shown)?;
+            check(message.elements == 3, "3 elements: no options", &shown)?;
         }
     }
     Ok(())

@@ -20,7 +20,7 @@ client_cases! {
     11 "ack-empty-map" "V; NN fatal" "{} in reply: not delivered, sent again, never fatal" => empty_map;
     12 "ack-timeout" "FD-conn discard" "no ack in time: connection dropped, same id sent again elsewhere" => no_ack;
     13 "close-before-ack" "fluentd#576" "server closes before the ack: sent again; not reported as delivered" => closed_early;
-    14 "close-after-read" "all" "server closes having read all but not acked: the same chunk id again" => closed_late;
+    14 "close-after-read" "all" "server reads everything and closes without ack: the same chunk id again" => closed_late;
     23 "many-threads" "GO muconn bug" "many threads, one client, acks: no cross-talk, no duplicates" => many_threads;
     25 "unsolicited-bytes" "ND" "unsolicited acks in no-ack mode: read and ignored" => unsolicited;
 }

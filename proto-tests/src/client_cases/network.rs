@@ -12,7 +12,7 @@ use crate::case_result::{CaseError, CaseResult, check};
 client_cases! {
     33 "tls" "GO has only insecure"
         "TLS: verified by default, SNI, own authority, client certificate, explicit insecure switch" => tls;
-    34 "unix-socket" "DK; FireLens" "unix socket; made anew by a restart of the server: reconnected" => unix;
+    34 "unix-socket" "DK; FireLens" "unix socket; recreated by a restart of the server: reconnected" => unix;
 }
 
 async fn tls(b: ClientContext) -> CaseResult {

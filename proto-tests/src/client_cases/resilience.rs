@@ -12,19 +12,19 @@ use crate::case_result::{CaseError, CaseResult, check};
 client_cases! {
     15 "idle-closed" "PY _check_recv_side; FD-cache"
         "idle connection closed by the server, then a send without ack: nothing lost" => idle_closed;
-    16 "no-ack-partial-write" "all" "no-ack mode, connection torn in a message: the next one starts at a message's start" => partial_write;
+    16 "no-ack-partial-write" "all" "no-ack mode, connection reset inside a message: the next one starts with a whole message" => partial_write;
     17 "server-down-at-start" "DK sync failure; ecs-agent#1379"
         "server down at start: opening neither blocks nor fails; events arrive once it is up" => down_at_start;
     21 "back-off" "moby#40063, #44511"
-        "back-off grows, is capped, and is ended at once by close" => back_off;
+        "back-off grows, is capped, and ends at once on close" => back_off;
     22 "close-deadline" "GO ForceStopAsyncSend"
-        "close within the deadline with a dead server, naming what is undelivered; with a live one all is flushed" => close_deadline;
+        "close within the deadline: undelivered events reported with a dead server, all flushed with a live one" => close_deadline;
     24 "server-stops-reading" "moby PR#49911" "server stops reading: write timeout, new connection, sent again" => zero_window;
     35 "several-endpoints" "FD-lb; FL MultiSender"
         "chunk unacked on one endpoint goes to the other with the same id" => failover;
     36 "connection-age" "GO AsyncReconnectInterval"
         "maximum age of a connection closes it between chunks only" => connection_age;
-    40 "process-exit" "drop" "end of the process without close: no deadlock" => process_exit;
+    40 "process-exit" "drop" "process exit without close: no deadlock" => process_exit;
 }
 
 async fn idle_closed(b: ClientContext) -> CaseResult {

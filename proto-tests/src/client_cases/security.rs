@@ -18,7 +18,7 @@ client_cases! {
         "PING: right digests, salt as ASCII-hex str, user and password \"\" when auth is empty or absent" => ping_bytes;
     28 "nonce-forms" "loggers" "nonce as str that is not UTF-8, as bin, of 0, 16 and 64 bytes: digest right" => nonce_forms;
     29 "handshake-fragmented" "FB, FD fragile" "HELO and PONG byte by byte: works" => fragmented;
-    30 "pong-wrong" "FB-itest" "PONG with wrong digest, 4 elements, false, no array: dropped, nothing sent, error" => wrong_pong;
+    30 "pong-wrong" "FB-itest" "PONG with wrong digest, 4 elements, false, or not an array: connection closed, nothing sent, error" => wrong_pong;
     31 "helo-missing" "FB, FD wait forever" "key configured, no HELO comes: timeout with an error" => no_helo;
     32 "helo-keepalive-false" "S1" "HELO keepalive=false: a new connection for each batch" => keepalive_false;
 }
