@@ -1,5 +1,7 @@
-//! What must hold for any bytes. Each function takes bytes that a fuzzer made up and panics when something does not
-//! hold. Shared by the fuzz targets and by the replay of the corpus in forward-protocol's tests.
+//! The fuzz targets: properties that must hold for any bytes.
+//!
+//! Each function panics when a property fails. Shared by the libFuzzer binaries and by the corpus
+//! test of forward-protocol.
 
 use std::ops::ControlFlow;
 
@@ -10,13 +12,13 @@ use forward_protocol::encode::{
 use forward_protocol::entries::{
     Compression, Decompressed, Decompressor, Entries, MapPairs, Piece, decompress,
 };
-use forward_protocol::frame::{Frame, Framer, Limits, Payload, Refusal, Violation, messages};
+use forward_protocol::frame::{Frame, Framer, Limits, Payload, RejectReason, Violation, messages};
 use forward_protocol::handshake::client::{AfterHelo, AfterPong, AwaitHelo, Credentials};
-use forward_protocol::handshake::server::{AwaitPing, Hello, Step, User};
+use forward_protocol::handshake::server::{AfterPing, AwaitPing, Hello, User};
 use forward_protocol::json::JsonCarrier;
 use forward_protocol::msgpack::skip;
 
-/// Gives out the fuzzer's bytes; zeros when there are no more.
+/// The fuzzer's bytes as a source of values; zeros at the end.
 struct Source<'a>(&'a [u8]);
 
 impl<'a> Source<'a> {
@@ -40,8 +42,9 @@ impl<'a> Source<'a> {
     }
 }
 
-/// The first byte says how the rest is cut into reads. Any way of cutting gives the same messages as one read, what was
-/// framed is framed again from storage, and every entry lies within its message.
+/// The first byte seeds the fragmentation of the rest into reads. Any fragmentation gives the same
+/// messages as one read, framed messages can be read back from storage, and every entry lies within
+/// its message.
 pub(crate) fn decoder(data: &[u8]) {
     let Some((&seed, bytes)) = data.split_first() else {
         return;
@@ -66,7 +69,7 @@ pub(crate) fn decoder(data: &[u8]) {
     let mut stored = messages(run, limits).filter(|item| match item {
         Ok(_) => true,
         Err(refused) => {
-            assert!(matches!(refused.reason, Refusal::Poison(_)), "{refused:?}");
+            assert!(matches!(refused.reason, RejectReason::Poison(_)), "{refused:?}");
             false
         }
     });
@@ -108,7 +111,7 @@ fn in_reads(bytes: &[u8], seed: u8, limits: Limits) -> (Vec<Frame>, Option<Viola
     let mut framer = Framer::new(limits);
     let (mut frames, mut from, mut arrived, mut step) = (Vec::new(), 0, 0, usize::from(seed));
     while arrived < bytes.len() {
-        // Some odd sequence of lengths between 1 and 64.
+        // A pseudo-random sequence of lengths between 1 and 64.
         step = (step * 31 + 7) % 64;
         arrived = bytes.len().min(arrived + step + 1);
         let run = framer.scan(&bytes[from..arrived]);
@@ -128,8 +131,8 @@ fn kind(violation: Option<Violation>) -> Option<std::mem::Discriminant<Violation
     violation.as_ref().map(std::mem::discriminant)
 }
 
-/// The first byte chooses the format. Decompressing keeps its limit, checking the size agrees with it, and what is
-/// compressed comes back.
+/// The first byte chooses the format. Decompression respects its limit, checking the size agrees
+/// with it, and compressed data round-trips.
 pub(crate) fn decompression(data: &[u8]) {
     const LIMIT: usize = 1 << 16;
     let Some((&seed, bytes)) = data.split_first() else {
@@ -144,7 +147,8 @@ pub(crate) fn decompression(data: &[u8]) {
     let first = decompressor.decompress(compression, bytes, LIMIT);
     if let Ok(plain) = &first {
         assert!(plain.bytes.len() <= LIMIT);
-        // How much comes out before a defect depends on the room for it, so only whole payloads are measured exactly.
+        // The output before a defect depends on the buffer, so only undamaged payloads have an
+        // exact size.
         if plain.damage.is_none() {
             assert_eq!(
                 decompressor.check_size(compression, bytes, plain.bytes.len()),
@@ -155,7 +159,7 @@ pub(crate) fn decompression(data: &[u8]) {
     assert_eq!(
         decompressor.decompress(compression, bytes, LIMIT),
         first,
-        "nothing is left over between payloads"
+        "no state is carried over between payloads"
     );
     if let Ok(plain) = &first {
         in_pieces(&mut decompressor, compression, bytes, plain);
@@ -169,7 +173,7 @@ pub(crate) fn decompression(data: &[u8]) {
     assert_eq!((plain.bytes.as_slice(), plain.damage), (bytes, None));
 }
 
-/// Walking a payload in pieces comes to the same entries, and to the same damage.
+/// The streaming walk gives the same entries and the same damage.
 fn in_pieces(decompressor: &mut Decompressor, compression: Compression, bytes: &[u8], plain: &Decompressed) {
     let (mut good, mut bad) = (0, 0);
     let damage = decompressor.walk(compression, bytes, 100, 1 << 20, |piece| {
@@ -184,7 +188,7 @@ fn in_pieces(decompressor: &mut Decompressor, compression: Compression, bytes: &
         ControlFlow::Continue(())
     });
     assert_eq!(damage.is_some(), plain.damage.is_some());
-    // How much comes out before a defect, and where it is noticed, depends on the room for it.
+    // The output before a defect, and where it is detected, depends on the buffer.
     if damage.is_none() {
         let all: Vec<_> = Entries::new(&plain.bytes, 100).collect();
         assert_eq!(good, all.iter().filter(|item| item.is_ok()).count());
@@ -192,7 +196,7 @@ fn in_pieces(decompressor: &mut Decompressor, compression: Compression, bytes: &
     }
 }
 
-/// Made-up bytes never establish a session; honest peers always do, however the bytes are cut.
+/// Arbitrary bytes never establish a session; honest peers always do, in any fragmentation.
 pub(crate) fn handshake(data: &[u8]) {
     let mut source = Source(data);
     let step = usize::from(source.byte()) + 1;
@@ -220,7 +224,7 @@ pub(crate) fn handshake(data: &[u8]) {
     let rest = source.0;
     let mut helo = Vec::new();
     let forged = AwaitPing::begin(&hello, &mut Vec::new()).receive(rest, b"a key that nobody knows", &users);
-    assert!(!matches!(forged, Step::Established { .. }));
+    assert!(!matches!(forged, AfterPing::Established { .. }));
     let waiting = AwaitPing::begin(&hello, &mut helo);
     if let Ok(AfterHelo::Ping { next, .. }) = AwaitHelo::new(credentials.clone(), salt).receive(&helo) {
         assert!(!matches!(next.receive(rest), Ok(AfterPong::Established { .. })));
@@ -244,8 +248,8 @@ pub(crate) fn handshake(data: &[u8]) {
     let pong = loop {
         end = ping.len().min(end + step);
         match server.receive(&ping[..end], key, &users) {
-            Step::More(more) => server = more,
-            Step::Established {
+            AfterPing::More(more) => server = more,
+            AfterPing::Established {
                 reply,
                 consumed,
                 session,
@@ -254,16 +258,17 @@ pub(crate) fn handshake(data: &[u8]) {
                 assert_eq!(session.username.is_some(), with_user);
                 break reply;
             }
-            Step::Refused { reason, .. } => panic!("an honest client was refused: {reason}"),
+            AfterPing::Refused { reason, .. } => panic!("an honest client was refused: {reason}"),
         }
     };
     match pong_waiting.receive(&pong) {
         Ok(AfterPong::Established { consumed, .. }) => assert_eq!(consumed, pong.len()),
-        other => panic!("an honest server was not believed: {other:?}"),
+        other => panic!("an honest server was rejected: {other:?}"),
     }
 }
 
-/// The first byte says how the rest is cut. Any way of cutting gives the same messages, and these are well-formed.
+/// The first byte gives the fragment length. Any fragmentation gives the same messages, and these
+/// are well-formed.
 pub(crate) fn json(data: &[u8]) {
     let Some((&seed, text)) = data.split_first() else {
         return;
@@ -286,9 +291,9 @@ pub(crate) fn json(data: &[u8]) {
     assert_eq!((out, from), (whole, expected.consumed));
 }
 
-/// A client and a server with two pipes between them. The bytes are a list of steps: log an event, send what was
-/// logged in some mode, let some bytes arrive at either end. At the end every event arrived once and in order, and
-/// every chunk was acknowledged.
+/// A client and a server with two pipes between them. The bytes are a list of steps: log an event,
+/// send the batch in some mode, deliver some bytes to either end. At the end every event arrived
+/// once and in order, and every chunk was acknowledged.
 pub(crate) fn session(data: &[u8]) {
     let mut source = Source(data);
     let limits = Limits::default();
@@ -358,7 +363,7 @@ pub(crate) fn session(data: &[u8]) {
     serve(&mut framer, &mut received, limits, &mut seen, &mut to_client);
     take_acks(&mut reader, &to_client, &mut waiting);
     assert!(received.is_empty() && waiting.is_empty());
-    // Numbers go round at 128; what was logged but not sent is not expected.
+    // Numbers wrap at 128; events that were logged but not sent are not expected.
     let sent = 128 + usize::from(logged) - count(&batch) as usize % 128;
     assert_eq!(seen.len() % 128, sent % 128);
     for (n, record_seen) in seen.iter().enumerate() {
@@ -410,8 +415,8 @@ fn take_acks(reader: &mut AckReader, part: &[u8], waiting: &mut AckMatcher<()>) 
     reader.feed(part);
     while let Some(reply) = reader.reply().expect("an honest server") {
         let Reply::Ack(id) = reply else {
-            panic!("{reply:?} is no ack")
+            panic!("{reply:?} is not an ack")
         };
-        assert!(waiting.acked(&id).is_some(), "an ack for nothing");
+        assert!(waiting.acked(&id).is_some(), "an ack for an unknown chunk");
     }
 }

@@ -53,7 +53,7 @@ async fn all_client_cases_pass() {
     let folder = tempfile::tempdir().unwrap();
     let mut options = ClientOptions::new(adapter.display().to_string());
     options.tls = Some(certificates(folder.path()));
-    options.patience = Duration::from_secs(30);
+    options.reply_timeout = Duration::from_secs(30);
     let report = run(&options, &Expectations::default()).await;
     let passed = report
         .findings

@@ -1,20 +1,20 @@
-//! The Fluent Forward protocol without any I/O: bytes in, messages and bytes out, for both ends.
+//! A sans-I/O implementation of the Fluent Forward protocol, for both ends.
 //!
 //! ```text
 //!   bytes received ─▶ frame ─▶ message ─▶ entries ─▶ events          (server)
 //!     bytes to send ◀─ ack, handshake ◀─ the server's decision
 //!
 //!            events ─▶ encode ─▶ bytes to send                       (client)
-//!    bytes received ─▶ handshake, ack ─▶ what is safe now
+//!    bytes received ─▶ handshake, ack ─▶ acknowledged chunks
 //! ```
 //!
-//! This crate owns the wire format. It opens no sockets, reads no clock and makes no random numbers: buffers, nonces
-//! and salts are arguments. It does not decide what happens to an event; it says what came, where it stands in the
-//! buffer, and whose fault it is when something is wrong. Reading copies nothing: messages, entries and values are
-//! views on the received bytes.
+//! Owns the wire format. Opens no sockets, reads no clock and generates no random numbers: buffers,
+//! nonces and salts are arguments. Does not decide what happens to an event; it reports what was
+//! received, where it is in the buffer, and which end is at fault for a defect. Reading copies
+//! nothing: messages, entries and values are views on the received bytes.
 //!
-//! The protocol facts are those of the Forward Protocol Specification v1 and v1.5, and of what Fluent Bit 5.1.1,
-//! Fluentd 1.19 and the common loggers really send, which is more than the specification says.
+//! The protocol facts are those of the Forward Protocol Specification v1 and v1.5, and of Fluent
+//! Bit 5.1.1, Fluentd 1.19 and the common loggers, which go beyond the specification.
 //!
 //! # A server
 //!
@@ -57,7 +57,8 @@
 //!                 }
 //!             }
 //!         }
-//!         // Only once the message is safe; poison is acknowledged as well, a retry could not cure it.
+//!         // Only once the message is durable. Poison is acknowledged as well: a retry would fail
+//!         // again.
 //!         if let (Outcome::Accepted | Outcome::Poison(_), Some(chunk)) = (frame.outcome, frame.chunk(&received)) {
 //!             write_ack(&mut acks, chunk);
 //!         }
@@ -89,15 +90,15 @@
 //! let mut message = Vec::new();
 //! write_packed(&mut message, b"app", EntryStream { bytes: &entries, count: 1 }, Some(&id));
 //! let mut waiting = AckMatcher::new();
-//! waiting.sent(id, message); // and write it to the socket
+//! waiting.sent(id, message); // then write it to the socket
 //!
-//! // What comes back, in whatever parts:
+//! // The replies, in any fragmentation:
 //! let mut reader = AckReader::new();
 //! reader.feed(b"\x81\xa3ack\xb8BwcHBwcHBwcHBwcH");
 //! reader.feed(b"BwcHBw==");
 //! while let Some(reply) = reader.reply()? {
 //!     match reply {
-//!         Reply::Ack(id) => assert!(waiting.acked(&id).is_some(), "the chunk is safe"),
+//!         Reply::Ack(id) => assert!(waiting.acked(&id).is_some(), "the chunk is durable"),
 //!         Reply::Nack => { /* send again after a pause */ }
 //!         _ => {}
 //!     }
@@ -106,13 +107,14 @@
 //! # Ok::<(), forward_protocol::ack::BadReply>(())
 //! ```
 //!
-//! A connection with a shared key begins with a [`handshake`]. A server that also takes JSON looks at the first byte of
-//! a connection and puts a `json::JsonCarrier` before the framer.
+//! A connection with a shared key begins with a [`handshake`]. A server that also accepts JSON
+//! checks the first byte of a connection and puts a `json::JsonCarrier` before the framer.
 //!
 //! # Features
 //!
-//! All are on by default: `gzip` and `zstd` (compressed payloads; without them such a payload is reported as damage),
-//! `json` (the JSON carrier).
+//! All are on by default: `gzip` and `zstd` (compressed payloads; without the feature such a
+//! payload is reported as damage), `json` (the JSON carrier).
+#![cfg_attr(docsrs, feature(doc_cfg))]
 #![forbid(unsafe_code)]
 
 pub mod ack;

@@ -1,6 +1,6 @@
-//! Test only: bytes that real clients put on the wire, as literal hex. Tag `t.a`, time 1700000000.123456789, record
-//! `{"log":"hi"}`, unless the name says otherwise. Taken from the encoders of Fluent Bit 5.1.1, Fluentd 1.19,
-//! fluent-logger-golang 1.10 and Docker 18.
+//! Test vectors: messages of real clients as literal hex. Tag `t.a`, time 1700000000.123456789,
+//! record `{"log":"hi"}`, unless the name says otherwise. Taken from the encoders of Fluent Bit
+//! 5.1.1, Fluentd 1.19, fluent-logger-golang 1.10 and Docker 18.
 
 /// Decodes hex.
 pub(crate) fn hex(text: &str) -> Vec<u8> {

@@ -1,4 +1,4 @@
-//! Runs the fuzz checks over their corpus, so that every finding stays fixed without a fuzzer at hand.
+//! Regression test: runs the fuzz targets over their corpus on the stable compiler.
 #![cfg(all(feature = "gzip", feature = "json", feature = "zstd"))]
 
 use std::path::Path;
@@ -6,7 +6,8 @@ use std::path::Path;
 #[path = "../../fuzz/targets.rs"]
 mod targets;
 
-/// Runs the check on every file of its corpus, on every file cut short, and with single bytes changed.
+/// Runs the target on every file of its corpus, on truncated files, and on files with one changed
+/// byte.
 fn replay(name: &str, check: fn(&[u8])) {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR"))
         .join("../fuzz/corpus")

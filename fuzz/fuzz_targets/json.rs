@@ -1,8 +1,8 @@
-//! Runs the check `json` of `targets.rs` on what the fuzzer makes up.
+//! libFuzzer binary for the target `json`.
 #![no_main]
 
 #[path = "../targets.rs"]
-#[allow(dead_code, reason = "each binary runs one of the checks")]
+#[allow(dead_code, reason = "each binary runs one of the targets")]
 mod targets;
 
 libfuzzer_sys::fuzz_target!(|data: &[u8]| targets::json(data));

@@ -1,12 +1,9 @@
-//! The smallest adapter of the client cases, around a client that does nearly everything wrong.
+//! A minimal adapter for the client cases, around a client that does nearly everything wrong.
 //!
-//! It shows the adapter's side of the contract, and it is what the suite's own test expects to fail: Message mode only,
-//! an event counts as delivered once it is written, no ack is read, nothing is sent again, no handshake.
+//! Shows the adapter's side of the contract; the suite's own test expects it to fail. Message mode
+//! only, events count as delivered once written, and there are no acks, retries or handshake.
 
-#![expect(
-    clippy::unwrap_used,
-    reason = "a program for tests: what is not there ends it"
-)]
+#![expect(clippy::unwrap_used, reason = "a program for tests")]
 
 use std::io::{BufRead, Write};
 use std::net::TcpStream;
@@ -112,7 +109,7 @@ impl Client {
     }
 }
 
-/// JSON as msgpack, with the longest headers throughout; of the one-key forms only `$fill`.
+/// Encodes JSON as MessagePack with the longest headers; of the one-key objects only `$fill`.
 fn pack(out: &mut Vec<u8>, value: &Value) {
     let mut text = |head: u8, bytes: &[u8]| {
         out.push(head);

@@ -1,7 +1,7 @@
-//! What a case runs in: the target, a token of its own, connections, and a look into the sink.
+//! [`CaseContext`]: gives a server case its target, its token, connections, and the sink.
 //!
-//! Owns connecting (TLS and handshake as the target demands) and looking into the sink. Judges only through the
-//! `expect_…` helpers that the cases call.
+//! Owns connecting (with TLS and handshake as configured) and reading the sink. Decides on failure
+//! only in the `expect_…` methods that the cases call.
 
 use std::hash::{BuildHasher, Hasher};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -10,16 +10,17 @@ use std::time::{Duration, Instant};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-use crate::case::{Fault, Options, Verdict, check};
+use crate::case_result::{CaseError, CaseResult, check};
 use crate::handshake;
-use crate::msgpack::{Raw, array, cat, event_time, map, s};
+use crate::msgpack::{Raw, array, concat, event_time, map, s};
+use crate::options::Options;
 use crate::peer::Peer;
-use crate::sink::Doc;
+use crate::sink::Document;
 use crate::target::{Action, Target};
 
-/// What a case gets: the target, a token of its own and the helpers.
+/// The context of one run of a server case.
 #[derive(Clone)]
-pub(crate) struct Ctx {
+pub(crate) struct CaseContext {
     pub(crate) target: Arc<Target>,
     pub(crate) options: Arc<Options>,
     /// Unique to this run of this case; the `traceId` of what it sends.
@@ -28,10 +29,10 @@ pub(crate) struct Ctx {
     notes: Arc<Mutex<Vec<String>>>,
 }
 
-/// The event time that cases use where they do not care: 2023-11-14T22:13:20Z.
+/// Default event time of the cases: 2023-11-14T22:13:20Z.
 pub(crate) const T0: u32 = 1_700_000_000;
 
-impl Ctx {
+impl CaseContext {
     pub(crate) fn new(target: Arc<Target>, options: Arc<Options>, number: u16) -> Self {
         let token = format!("c{number:03}-{:016x}", random());
         Self {
@@ -65,76 +66,83 @@ impl Ctx {
     }
 
     /// A context with another token, for events that must not mix with the case's own.
-    pub(crate) fn sub(&self, suffix: &str) -> Self {
+    pub(crate) fn with_suffix(&self, suffix: &str) -> Self {
         self.with_token(format!("{}-{suffix}", self.token))
     }
 
-    /// The tag of this case: its own, for servers that gather by tag and may spoil what is gathered with bad input.
+    /// The tag of this case. Unique, for servers that buffer by tag and may lose a buffer with bad
+    /// input.
     pub(crate) fn tag(&self) -> Raw {
         s(&format!("conformance.{:03}", self.number))
     }
 
     /// `{"traceId": token, "log": text}`
-    pub(crate) fn rec(&self, text: &str) -> Raw {
-        self.rec_with(text, &[])
+    pub(crate) fn record(&self, text: &str) -> Raw {
+        self.record_with(text, &[])
     }
 
-    /// The record with more pairs.
-    pub(crate) fn rec_with(&self, text: &str, more: &[(Raw, Raw)]) -> Raw {
+    /// The record with additional pairs.
+    pub(crate) fn record_with(&self, text: &str, more: &[(Raw, Raw)]) -> Raw {
         let mut pairs = vec![(s("traceId"), s(&self.token)), (s("log"), s(text))];
         pairs.extend_from_slice(more);
         map(&pairs)
     }
 
-    /// The `n`th event time of the case: one millisecond apart, so that order by time is order of sending.
+    /// The `n`th event time of the case: one millisecond apart, so that order by time is order of
+    /// sending.
     pub(crate) fn time(&self, n: u32) -> Raw {
         event_time(T0 + n / 1000, n % 1000 * 1_000_000)
     }
 
     /// `[time, record]` with the `n`th time.
     pub(crate) fn entry(&self, n: u32, text: &str) -> Raw {
-        array(&[self.time(n), self.rec(text)])
+        array(&[self.time(n), self.record(text)])
     }
 
     /// Entries with these texts, one after the other (the payload of PackedForward).
     pub(crate) fn entries(&self, texts: &[&str]) -> Raw {
-        cat(&(0..)
-            .zip(texts)
-            .map(|(n, text)| self.entry(n, text))
-            .collect::<Vec<_>>())
+        concat(
+            &(0..)
+                .zip(texts)
+                .map(|(n, text)| self.entry(n, text))
+                .collect::<Vec<_>>(),
+        )
     }
 
-    /// Opens a connection; TLS as the target wants, no handshake.
-    pub(crate) async fn connect_raw(&self) -> Result<Peer, Fault> {
-        let patience = self.options.patience;
+    /// Opens a connection, with TLS if configured, without handshake.
+    pub(crate) async fn connect_raw(&self) -> Result<Peer, CaseError> {
+        let reply_timeout = self.options.reply_timeout;
         let connect = TcpStream::connect(&self.target.address);
-        let stream = match timeout(patience, connect).await {
+        let stream = match timeout(reply_timeout, connect).await {
             Ok(Ok(stream)) => stream,
-            Ok(Err(e)) => return Err(Fault::fail("the server accepts a connection", e)),
+            Ok(Err(e)) => return Err(CaseError::fail("the server accepts a connection", e)),
             Err(_) => {
-                return Err(Fault::fail(
+                return Err(CaseError::fail(
                     "the server accepts a connection",
-                    format!("nothing in {patience:?}"),
+                    format!("nothing in {reply_timeout:?}"),
                 ));
             }
         };
         stream
             .set_nodelay(true)
-            .map_err(|e| Fault::fail("TCP_NODELAY can be set", e))?;
+            .map_err(|e| CaseError::fail("TCP_NODELAY can be set", e))?;
         match &self.target.tls {
-            None => Ok(Peer::plain(stream, patience)),
+            None => Ok(Peer::plain(stream, reply_timeout)),
             Some(tls) => {
-                let stream = timeout(patience, crate::tls::connect(tls, &self.target.address, stream))
-                    .await
-                    .map_err(|_| Fault::fail("TLS is set up", format!("nothing in {patience:?}")))?
-                    .map_err(|e| Fault::fail("TLS is set up", e))?;
-                Ok(Peer::tls(stream, patience))
+                let stream = timeout(
+                    reply_timeout,
+                    crate::tls::connect(tls, &self.target.address, stream),
+                )
+                .await
+                .map_err(|_| CaseError::fail("TLS is set up", format!("nothing in {reply_timeout:?}")))?
+                .map_err(|e| CaseError::fail("TLS is set up", e))?;
+                Ok(Peer::tls(stream, reply_timeout))
             }
         }
     }
 
     /// Opens a connection that is ready for events.
-    pub(crate) async fn connect(&self) -> Result<Peer, Fault> {
+    pub(crate) async fn connect(&self) -> Result<Peer, CaseError> {
         let mut peer = self.connect_raw().await?;
         if let Some(security) = &self.target.security {
             handshake::perform(&mut peer, security).await?;
@@ -142,19 +150,19 @@ impl Ctx {
         Ok(peer)
     }
 
-    /// Proves that this connection still works: an event with a chunk id is acked.
-    pub(crate) async fn alive(&self, peer: &mut Peer) -> Verdict {
-        let live = self.sub("live");
+    /// Expects that the connection still works: an event with a chunk id is acked.
+    pub(crate) async fn expect_alive(&self, peer: &mut Peer) -> CaseResult {
+        let live = self.with_suffix("live");
         let chunk = s(&format!("live-{:016x}", random()));
         let message = array(&[
             self.tag(),
             self.time(0),
-            live.rec("alive"),
+            live.record("alive"),
             map(&[(s("chunk"), chunk.clone())]),
         ]);
         let step = |f| match f {
-            Fault::Fail { seen, .. } => {
-                Fault::fail("the connection still works: the next message is acked", seen)
+            CaseError::Fail { seen, .. } => {
+                CaseError::fail("the connection still works: the next message is acked", seen)
             }
             skip => skip,
         };
@@ -162,28 +170,28 @@ impl Ctx {
         peer.expect_ack(&chunk).await.map_err(step)
     }
 
-    /// Proves that the listener still serves others.
-    pub(crate) async fn listener_alive(&self) -> Verdict {
+    /// Expects that the listener still serves new connections.
+    pub(crate) async fn expect_listener_alive(&self) -> CaseResult {
         let mut peer = self.connect().await?;
-        self.alive(&mut peer).await
+        self.expect_alive(&mut peer).await
     }
 
-    /// What has arrived for this context's token once at least `records` records are there.
-    async fn arrived(&self, records: u64) -> Result<Vec<Doc>, Fault> {
+    /// The documents of this context's token, once they hold at least `records` records.
+    async fn arrived(&self, records: u64) -> Result<Vec<Document>, CaseError> {
         let sink = &self.target.sink;
-        let deadline = Instant::now() + self.options.sink_patience;
-        let count = |docs: &[Doc]| docs.iter().map(|d| d.records).sum::<u64>();
+        let deadline = Instant::now() + self.options.sink_timeout;
+        let count = |docs: &[Document]| docs.iter().map(|d| d.records).sum::<u64>();
         loop {
             let docs = sink
-                .look(&self.token)
+                .read(&self.token)
                 .await
-                .map_err(|e| Fault::fail("the sink can be read", e))?;
+                .map_err(|e| CaseError::fail("the sink can be read", e))?;
             if count(&docs) >= records {
-                tokio::time::sleep(sink.settle()).await;
+                tokio::time::sleep(sink.settle_time()).await;
                 return sink
-                    .look(&self.token)
+                    .read(&self.token)
                     .await
-                    .map_err(|e| Fault::fail("the sink can be read", e));
+                    .map_err(|e| CaseError::fail("the sink can be read", e));
             }
             if Instant::now() > deadline {
                 return Ok(docs);
@@ -192,17 +200,17 @@ impl Ctx {
         }
     }
 
-    fn unseen(&self) -> bool {
-        let unseen = !self.target.sink.looks();
-        if unseen {
-            self.note("no sink: judged by acks and liveness only");
+    fn sink_missing(&self) -> bool {
+        let sink_missing = !self.target.sink.is_readable();
+        if sink_missing {
+            self.note("no sink: only acks and liveness are checked");
         }
-        unseen
+        sink_missing
     }
 
     /// Expects exactly these texts for the case's token, in this order.
-    pub(crate) async fn expect_texts(&self, texts: &[&str]) -> Verdict {
-        if self.unseen() {
+    pub(crate) async fn expect_texts(&self, texts: &[&str]) -> CaseResult {
+        if self.sink_missing() {
             return Ok(());
         }
         let docs = self.arrived(texts.len() as u64).await?;
@@ -225,8 +233,8 @@ impl Ctx {
     }
 
     /// Expects exactly `records` records for the case's token, whatever they hold.
-    pub(crate) async fn expect_count(&self, records: u64) -> Verdict {
-        if self.unseen() {
+    pub(crate) async fn expect_count(&self, records: u64) -> CaseResult {
+        if self.sink_missing() {
             return Ok(());
         }
         let docs = self.arrived(records).await?;
@@ -238,9 +246,9 @@ impl Ctx {
         )
     }
 
-    /// The one record of this token; none when there is no sink.
-    pub(crate) async fn only_record(&self) -> Result<Option<Doc>, Fault> {
-        if self.unseen() {
+    /// The only record of this token; none when there is no sink.
+    pub(crate) async fn only_record(&self) -> Result<Option<Document>, CaseError> {
+        if self.sink_missing() {
             return Ok(None);
         }
         let mut docs = self.arrived(1).await?;
@@ -252,14 +260,15 @@ impl Ctx {
         Ok(docs.pop())
     }
 
-    /// Expects that nothing arrived for the token: a later event of another token is awaited first.
-    pub(crate) async fn expect_nothing(&self) -> Verdict {
-        if self.unseen() {
+    /// Expects that nothing arrived for the token, after a later event of another token has
+    /// arrived.
+    pub(crate) async fn expect_nothing(&self) -> CaseResult {
+        if self.sink_missing() {
             return Ok(());
         }
-        let fence = self.sub("fence");
+        let fence = self.with_suffix("fence");
         let mut peer = fence.connect().await?;
-        peer.send(&array(&[self.tag(), self.time(0), fence.rec("fence")]))
+        peer.send(&array(&[self.tag(), self.time(0), fence.record("fence")]))
             .await?;
         fence.expect_texts(&["fence"]).await?;
         let docs = self.arrived(0).await?;
@@ -270,21 +279,21 @@ impl Ctx {
         )
     }
 
-    /// Runs a hook; a case that calls it has the need declared.
-    pub(crate) async fn hook(&self, action: Action) -> Verdict {
+    /// Runs a hook. The case must declare the need.
+    pub(crate) async fn hook(&self, action: Action) -> CaseResult {
         let Some(hook) = self.target.hooks.get(action) else {
-            return Err(Fault::Skip(format!("hook {} is not given", action.name())));
+            return Err(CaseError::Skip(format!("hook {} is not given", action.name())));
         };
         let done = tokio::task::spawn_blocking(move || hook()).await;
         match done {
             Ok(Ok(())) => Ok(()),
-            Ok(Err(e)) => Err(Fault::fail(format!("the hook {} works", action.name()), e)),
-            Err(e) => Err(Fault::fail(format!("the hook {} works", action.name()), e)),
+            Ok(Err(e)) => Err(CaseError::fail(format!("the hook {} works", action.name()), e)),
+            Err(e) => Err(CaseError::fail(format!("the hook {} works", action.name()), e)),
         }
     }
 
     /// Waits until the server accepts connections again.
-    pub(crate) async fn await_listener(&self) -> Verdict {
+    pub(crate) async fn await_listener(&self) -> CaseResult {
         let deadline = Instant::now() + Duration::from_secs(30);
         loop {
             match self.connect().await {
@@ -298,7 +307,7 @@ impl Ctx {
     /// Resident memory of the server in bytes; none when its process is not known.
     pub(crate) fn memory(&self) -> Option<u64> {
         let Some(pid) = self.target.pid else {
-            self.note("memory not judged: no --pid");
+            self.note("memory not checked: no --pid");
             return None;
         };
         let status = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
@@ -312,7 +321,7 @@ impl Ctx {
     }
 
     /// Expects that memory grew by at most `allowed` bytes since `before`.
-    pub(crate) fn expect_memory(&self, before: Option<u64>, allowed: u64) -> Verdict {
+    pub(crate) fn expect_memory(&self, before: Option<u64>, allowed: u64) -> CaseResult {
         let (Some(before), Some(now)) = (before, self.memory()) else {
             return Ok(());
         };

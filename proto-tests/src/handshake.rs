@@ -1,15 +1,16 @@
-//! The client's side of HELO, PING, PONG, with every part open to be made wrong on purpose.
+//! The client side of the handshake, with every part replaceable to build invalid messages.
 //!
-//! Digests by the specification: SHA-512 over raw bytes, lower-case hex. Also used by the scripted server.
+//! Digests follow the specification: SHA-512 over raw bytes, lower-case hex. The scripted server
+//! uses them too.
 
 use sha2::{Digest, Sha512};
 
-use crate::case::{Fault, Verdict, check};
-use crate::msgpack::{Raw, Value, array, s, st};
+use crate::case_result::{CaseError, CaseResult, check};
+use crate::msgpack::{Raw, Value, array, s, str_bytes};
 use crate::peer::Peer;
 use crate::target::Security;
 
-/// Lower-case hex of the SHA-512 of the parts one after the other.
+/// Lower-case hex of the SHA-512 of the concatenated parts.
 pub(crate) fn digest(parts: &[&[u8]]) -> String {
     let mut hash = Sha512::new();
     for part in parts {
@@ -27,15 +28,15 @@ pub(crate) struct Helo {
 }
 
 /// Reads the server's HELO.
-pub(crate) async fn helo(peer: &mut Peer) -> Result<Helo, Fault> {
+pub(crate) async fn helo(peer: &mut Peer) -> Result<Helo, CaseError> {
     let expected = "[\"HELO\", {nonce, auth, keepalive}] from the server, first";
     let value = peer.value(expected).await?;
     let parsed = match value.items() {
         Some([name, options @ Value::Map(_)]) if name.bytes() == Some(b"HELO") => options.clone(),
-        _ => return Err(Fault::fail(expected, format!("{value:?}"))),
+        _ => return Err(CaseError::fail(expected, format!("{value:?}"))),
     };
     let part = |key: &str| parsed.get(key).and_then(Value::bytes).map(<[u8]>::to_vec);
-    let nonce = part("nonce").ok_or_else(|| Fault::fail("a nonce in HELO", format!("{value:?}")))?;
+    let nonce = part("nonce").ok_or_else(|| CaseError::fail("a nonce in HELO", format!("{value:?}")))?;
     Ok(Helo {
         nonce,
         auth: part("auth").unwrap_or_default(),
@@ -43,7 +44,7 @@ pub(crate) async fn helo(peer: &mut Peer) -> Result<Helo, Fault> {
     })
 }
 
-/// What goes into a PING, as msgpack values.
+/// The parts of a PING, as MessagePack values.
 #[derive(Clone, Debug)]
 pub(crate) struct Ping {
     pub(crate) hostname: Raw,
@@ -55,11 +56,11 @@ pub(crate) struct Ping {
 
 /// The client's host name in all handshakes of the suite.
 pub(crate) const HOSTNAME: &str = "client.example";
-/// The salt where a case does not care: ASCII hex, as Fluentd sends it.
+/// Default salt: ASCII hex, as Fluentd sends it.
 pub(crate) const SALT: &[u8] = b"30313233343536373839616263646566";
 
 impl Ping {
-    /// A right PING with this salt, sent as `str`.
+    /// A valid PING with this salt, sent as `str`.
     pub(crate) fn new(helo: &Helo, key: &str, user: Option<(&str, &str)>, salt: &[u8]) -> Self {
         let (username, password_digest) = match user {
             Some((name, password)) => (name, digest(&[&helo.auth, name.as_bytes(), password.as_bytes()])),
@@ -67,7 +68,7 @@ impl Ping {
         };
         Self {
             hostname: s(HOSTNAME),
-            salt: st(salt),
+            salt: str_bytes(salt),
             key_digest: s(&digest(&[salt, HOSTNAME.as_bytes(), &helo.nonce, key.as_bytes()])),
             username: s(username),
             password_digest: s(&password_digest),
@@ -96,10 +97,10 @@ pub(crate) struct Pong {
 }
 
 /// Reads the server's PONG.
-pub(crate) async fn pong(peer: &mut Peer) -> Result<Pong, Fault> {
+pub(crate) async fn pong(peer: &mut Peer) -> Result<Pong, CaseError> {
     let expected = "[\"PONG\", auth, reason, hostname, digest] from the server";
     let value = peer.value(expected).await?;
-    let bad = || Fault::fail(expected, format!("{value:?}"));
+    let bad = || CaseError::fail(expected, format!("{value:?}"));
     let Some([name, Value::Bool(ok), reason, hostname, digest]) = value.items() else {
         return Err(bad());
     };
@@ -115,8 +116,8 @@ pub(crate) async fn pong(peer: &mut Peer) -> Result<Pong, Fault> {
     })
 }
 
-/// Expects PONG true with an empty reason and the server's right digest.
-pub(crate) async fn expect_welcome(peer: &mut Peer, helo: &Helo, key: &str, salt: &[u8]) -> Verdict {
+/// Expects PONG true with an empty reason and the correct digest.
+pub(crate) async fn expect_welcome(peer: &mut Peer, helo: &Helo, key: &str, salt: &[u8]) -> CaseResult {
     let pong = pong(peer).await?;
     let right = digest(&[salt, &pong.hostname, &helo.nonce, key.as_bytes()]);
     check(
@@ -131,7 +132,7 @@ pub(crate) async fn expect_welcome(peer: &mut Peer, helo: &Helo, key: &str, salt
     )
 }
 
-/// The key that the server wants from the suite's address.
+/// The key that the server expects from the suite's address.
 pub(crate) fn key_of(security: &Security) -> &str {
     security.network_key.as_deref().unwrap_or(&security.shared_key)
 }
@@ -144,8 +145,8 @@ pub(crate) fn user_of(security: &Security) -> Option<(&str, &str)> {
         .map(|(name, password)| (name.as_str(), password.as_str()))
 }
 
-/// The whole handshake, done right.
-pub(crate) async fn perform(peer: &mut Peer, security: &Security) -> Verdict {
+/// Performs a valid handshake.
+pub(crate) async fn perform(peer: &mut Peer, security: &Security) -> CaseResult {
     let helo = helo(peer).await?;
     let key = key_of(security);
     peer.send(&Ping::new(&helo, key, user_of(security), SALT).bytes())
@@ -156,12 +157,12 @@ pub(crate) async fn perform(peer: &mut Peer, security: &Security) -> Verdict {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::msgpack::{Read, read, unhex};
+    use crate::msgpack::{Parsed, read, unhex};
     use crate::vectors;
 
     #[test]
-    fn the_ping_of_the_sheet_is_made_byte_for_byte() {
-        let Read::Whole(value, _) = read(&unhex(vectors::HELO)) else {
+    fn the_ping_has_the_bytes_of_the_vector() {
+        let Parsed::Complete(value, _) = read(&unhex(vectors::HELO)) else {
             panic!("HELO")
         };
         let options = value.items().unwrap()[1].clone();
@@ -174,7 +175,7 @@ mod tests {
         let salt: Vec<u8> = (0x20..0x30).collect();
         let ping = Ping::new(&helo, "secret", Some(("alice", "pass")), &salt);
         assert_eq!(ping.bytes(), unhex(vectors::PING));
-        let Read::Whole(pong, _) = read(&unhex(vectors::PONG)) else {
+        let Parsed::Complete(pong, _) = read(&unhex(vectors::PONG)) else {
             panic!("PONG")
         };
         let right = digest(&[&salt, b"server.example", &helo.nonce, b"secret"]);

@@ -1,9 +1,9 @@
-//! A black-box conformance suite for peers of the Fluent Forward protocol.
+//! A black-box conformance suite for the Fluent Forward protocol.
 //!
-//! It shares no code with the peers that it judges: bytes are literal vectors from the wire of known senders, or are
-//! made by a tiny writer of its own. [`run`] holds a server to the server cases; [`client_cases`] is a scripted server
-//! that a client library is pointed at. The program `forward-conformance` does both from the command line.
-//! How to use it, what the sources mean, and which peers were measured: `README.md`.
+//! Shares no code with the peers under test: messages are captured from known senders or written by
+//! its own encoder. [`run`] runs the server cases; [`client_cases`] runs client libraries against
+//! scripted servers. The program `forward-conformance` does both. Usage, sources and measured
+//! peers: `README.md`.
 //!
 //! ```no_run
 //! # async fn example() -> Result<(), String> {
@@ -17,11 +17,14 @@
 //! ```
 
 mod case;
+mod case_result;
 mod cases;
 pub mod client_cases;
 mod context;
 mod handshake;
 mod msgpack;
+mod need;
+mod options;
 mod peer;
 mod report;
 mod run;
@@ -32,8 +35,9 @@ mod target;
 mod tls;
 mod vectors;
 
-pub use case::{Case, Options};
+pub use case::Case;
 pub use cases::all as server_cases;
+pub use options::Options;
 pub use report::{Expectations, Expected, ExpectedResult, Finding, Outcome, Report};
 pub use run::{run, run_expecting};
 pub use sink::Sink;

@@ -1,4 +1,4 @@
-//! `forward-conformance`: reads the command line, runs the suite, prints the report, says good or bad by its exit code.
+//! The command line program `forward-conformance`: runs the suite and prints the report.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -8,7 +8,7 @@ use clap::{Args, Parser, Subcommand};
 use proto_tests::client_cases::{self, ClientOptions, ServerTls};
 use proto_tests::{Action, Expectations, Hooks, Options, Report, Security, Sink, Target, Tls};
 
-/// Holds a Forward server (or, with `serve-cases`, a client) to the conformance cases of the protocol.
+/// Runs the Forward protocol conformance cases against a server (or, with `serve-cases`, a client).
 #[derive(Parser)]
 #[command(
     version,
@@ -24,13 +24,13 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Holds a client library to the client cases: a scripted server that an adapter program is pointed at.
+    /// Runs the client cases: scripted servers to which an adapter program connects.
     ServeCases(ClientArgs),
 }
 
 #[derive(Args)]
 struct ClientArgs {
-    /// Adapter program, run by `sh -c` once for each connection setup of a case (contract: README.md).
+    /// Adapter program, run by `sh -c` once for each client of a case (contract: README.md).
     #[arg(long, value_name = "CMD", required_unless_present = "list")]
     client: Option<String>,
     /// Certificate chain of the scripted server, PEM, for the name server.example.
@@ -39,10 +39,10 @@ struct ClientArgs {
     /// Key of the scripted server, PEM.
     #[arg(long)]
     tls_key: Option<PathBuf>,
-    /// Authority that the client is told to trust, PEM.
+    /// Certificate authority that the client trusts, PEM.
     #[arg(long)]
     ca: Option<PathBuf>,
-    /// Client certificate chain, PEM, signed by --ca; then the server demands it.
+    /// Client certificate chain, PEM, signed by --ca; the scripted server then requires it.
     #[arg(long, requires = "client_key")]
     client_cert: Option<PathBuf>,
     /// Client key, PEM.
@@ -54,9 +54,9 @@ struct ClientArgs {
     /// How many cases run at once.
     #[arg(long, default_value_t = 4)]
     parallel: usize,
-    /// Seconds to wait for something that must come.
-    #[arg(long, default_value_t = 10)]
-    patience: u64,
+    /// Seconds to wait for an expected action of the client.
+    #[arg(long, alias = "patience", default_value_t = 10)]
+    reply_timeout: u64,
     /// TOML file with the failures that are expected of this client, each with its reason.
     #[arg(long)]
     expectations: Option<PathBuf>,
@@ -76,19 +76,19 @@ struct ServerArgs {
     /// Address that answers UDP heartbeats.
     #[arg(long, value_name = "HOST:PORT")]
     udp: Option<String>,
-    /// Shared key of the server; without it the listener is taken to do no handshake.
+    /// Shared key of the server; without it the suite does no handshake.
     #[arg(long)]
     shared_key: Option<String>,
-    /// A user that the server knows (repeatable).
+    /// A configured user (repeatable).
     #[arg(long, value_name = "NAME:PASSWORD", requires = "shared_key")]
     user: Vec<String>,
-    /// The key that the server wants from this machine's address instead of --shared-key.
+    /// The key that the server has configured for this machine's network instead of --shared-key.
     #[arg(long, requires = "shared_key")]
     network_key: Option<String>,
     /// Speak TLS.
     #[arg(long)]
     tls: bool,
-    /// Authority of the server's certificate, PEM; without it the certificate is not verified.
+    /// Certificate authority of the server, PEM; without it the certificate is not verified.
     #[arg(long, requires = "tls")]
     ca: Option<PathBuf>,
     /// Client certificate chain, PEM.
@@ -100,13 +100,13 @@ struct ServerArgs {
     /// Name in the server's certificate, when it is not the host of --target.
     #[arg(long, requires = "tls")]
     server_name: Option<String>,
-    /// Where arrivals can be seen: windrow-logs=http://HOST:PORT, file=PATH, none.
+    /// Where delivered events can be read: windrow-logs=http://HOST:PORT, file=PATH, none.
     #[arg(long, default_value = "none")]
     sink: Sink,
     /// Process id of the server, to watch its memory.
     #[arg(long)]
     pid: Option<u32>,
-    /// Command that does something to the server (repeatable): kill-restart, stop-restart, starve, feed.
+    /// Command that acts on the server (repeatable): kill-restart, stop-restart, starve, feed.
     #[arg(long, value_name = "NAME=CMD")]
     hook: Vec<String>,
     /// The server's limit on one message, in bytes.
@@ -118,13 +118,13 @@ struct ServerArgs {
     /// The server's limit on connections.
     #[arg(long)]
     connection_limit: Option<usize>,
-    /// Seconds after which the server closes a connection with a half message and no progress.
+    /// Seconds after which the server closes a connection whose partial message makes no progress.
     #[arg(long)]
     progress_timeout: Option<u64>,
     /// Seconds after which the server closes an unfinished handshake [default: 10].
     #[arg(long)]
     handshake_timeout: Option<u64>,
-    /// The server claims that a chunk sent again is not kept twice.
+    /// The server deduplicates chunks.
     #[arg(long)]
     dedupe: bool,
     /// Only these cases: numbers, ranges and name globs, separated by commas.
@@ -134,15 +134,15 @@ struct ServerArgs {
     #[arg(long, default_value_t = 8)]
     parallel: usize,
     /// Seconds to wait for a reply.
-    #[arg(long, default_value_t = 5)]
-    patience: u64,
-    /// Seconds to wait for something to show up in the sink.
-    #[arg(long, default_value_t = 15)]
-    sink_patience: u64,
+    #[arg(long, alias = "patience", default_value_t = 5)]
+    reply_timeout: u64,
+    /// Seconds to wait for events to appear in the sink.
+    #[arg(long, alias = "sink-patience", default_value_t = 15)]
+    sink_timeout: u64,
     /// Also run the cases that take a minute or more.
     #[arg(long)]
     slow: bool,
-    /// Connections of the case with many of them.
+    /// Number of connections in the case many-connections.
     #[arg(long, default_value_t = 10_000)]
     many_connections: usize,
     /// TOML file with the failures that are expected of this server, each with its reason.
@@ -187,8 +187,8 @@ async fn server(args: ServerArgs) -> Result<bool, String> {
     let options = Options {
         filter: args.filter.clone(),
         parallel: args.parallel,
-        patience: Duration::from_secs(args.patience),
-        sink_patience: Duration::from_secs(args.sink_patience),
+        reply_timeout: Duration::from_secs(args.reply_timeout),
+        sink_timeout: Duration::from_secs(args.sink_timeout),
         slow: args.slow,
         many_connections: args.many_connections,
         ..Options::default()
@@ -213,7 +213,7 @@ async fn client(args: ClientArgs) -> Result<bool, String> {
     let mut options = ClientOptions::new(args.client.unwrap_or_default());
     options.filter = args.filter;
     options.parallel = args.parallel;
-    options.patience = Duration::from_secs(args.patience);
+    options.reply_timeout = Duration::from_secs(args.reply_timeout);
     if let (Some(chain), Some(key), Some(ca)) = (args.tls_cert, args.tls_key, args.ca) {
         options.tls = Some(ServerTls {
             chain,

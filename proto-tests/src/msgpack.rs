@@ -1,10 +1,11 @@
-//! A tiny msgpack writer and reader, written from the msgpack specification alone.
+//! A minimal MessagePack encoder and decoder.
 //!
-//! It exists so that the suite shares no code with any server or client under test. The writer makes one value
-//! per call and values are put together by concatenation, so that every odd form of a header can be made on purpose.
-//! The reader is for the few small values that peers send back. Neither is meant to be fast.
+//! Written from the MessagePack specification, so that the suite shares no code with a peer under
+//! test. The encoder writes one value per call and values are concatenated, so that every header
+//! format can be produced. The decoder reads the few small values that peers send. Neither is
+//! optimised.
 
-/// The bytes of one msgpack value.
+/// The bytes of one MessagePack value.
 pub(crate) type Raw = Vec<u8>;
 
 pub(crate) fn nil() -> Raw {
@@ -15,7 +16,7 @@ pub(crate) fn boolean(b: bool) -> Raw {
     vec![if b { 0xc3 } else { 0xc2 }]
 }
 
-/// A whole number in its shortest form.
+/// An integer in its shortest format.
 pub(crate) fn int(v: i64) -> Raw {
     match v {
         0.. => uint(v.unsigned_abs()),
@@ -27,7 +28,7 @@ pub(crate) fn int(v: i64) -> Raw {
     }
 }
 
-/// An unsigned whole number in its shortest form.
+/// An unsigned integer in its shortest format.
 pub(crate) fn uint(v: u64) -> Raw {
     let b = v.to_be_bytes();
     match v {
@@ -39,7 +40,7 @@ pub(crate) fn uint(v: u64) -> Raw {
     }
 }
 
-/// A whole number as int 32 (`d2`), whatever its size.
+/// An integer as int 32 (`d2`), whatever its size.
 pub(crate) fn int32(v: i32) -> Raw {
     head(0xd2, &v.to_be_bytes())
 }
@@ -52,35 +53,35 @@ pub(crate) fn f32(v: f32) -> Raw {
     head(0xca, &v.to_be_bytes())
 }
 
-/// A string in its shortest form.
+/// A string in its shortest format.
 pub(crate) fn s(text: &str) -> Raw {
-    st(text.as_bytes())
+    str_bytes(text.as_bytes())
 }
 
-/// A `str` of any bytes (they need not be UTF-8), shortest form.
-pub(crate) fn st(bytes: &[u8]) -> Raw {
-    let form = match bytes.len() {
-        0..32 => Form::FixStr,
-        32..0x100 => Form::Str8,
-        0x100..0x1_0000 => Form::Str16,
-        _ => Form::Str32,
+/// A `str` of any bytes, UTF-8 or not, in its shortest format.
+pub(crate) fn str_bytes(bytes: &[u8]) -> Raw {
+    let format = match bytes.len() {
+        0..32 => Format::FixStr,
+        32..0x100 => Format::Str8,
+        0x100..0x1_0000 => Format::Str16,
+        _ => Format::Str32,
     };
-    blob(form, bytes)
+    blob(format, bytes)
 }
 
-/// A `bin`, shortest form.
+/// A `bin` in its shortest format.
 pub(crate) fn bin(bytes: &[u8]) -> Raw {
-    let form = match bytes.len() {
-        0..0x100 => Form::Bin8,
-        0x100..0x1_0000 => Form::Bin16,
-        _ => Form::Bin32,
+    let format = match bytes.len() {
+        0..0x100 => Format::Bin8,
+        0x100..0x1_0000 => Format::Bin16,
+        _ => Format::Bin32,
     };
-    blob(form, bytes)
+    blob(format, bytes)
 }
 
-/// Which header a `str` or `bin` gets.
+/// The header format of a `str` or `bin`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Form {
+pub(crate) enum Format {
     FixStr,
     Str8,
     Str16,
@@ -90,17 +91,17 @@ pub(crate) enum Form {
     Bin32,
 }
 
-/// A `str` or `bin` with exactly this header, shortest or not.
-pub(crate) fn blob(form: Form, bytes: &[u8]) -> Raw {
+/// A `str` or `bin` with exactly this header format, shortest or not.
+pub(crate) fn blob(format: Format, bytes: &[u8]) -> Raw {
     let n = bytes.len().to_be_bytes();
-    let mut out = match form {
-        Form::FixStr => vec![0xa0 | n[7]],
-        Form::Str8 => head(0xd9, &n[7..]),
-        Form::Str16 => head(0xda, &n[6..]),
-        Form::Str32 => head(0xdb, &n[4..]),
-        Form::Bin8 => head(0xc4, &n[7..]),
-        Form::Bin16 => head(0xc5, &n[6..]),
-        Form::Bin32 => head(0xc6, &n[4..]),
+    let mut out = match format {
+        Format::FixStr => vec![0xa0 | n[7]],
+        Format::Str8 => head(0xd9, &n[7..]),
+        Format::Str16 => head(0xda, &n[6..]),
+        Format::Str32 => head(0xdb, &n[4..]),
+        Format::Bin8 => head(0xc4, &n[7..]),
+        Format::Bin16 => head(0xc5, &n[6..]),
+        Format::Bin32 => head(0xc6, &n[4..]),
     };
     out.extend_from_slice(bytes);
     out
@@ -132,7 +133,7 @@ pub(crate) fn map(pairs: &[(Raw, Raw)]) -> Raw {
     };
     pairs
         .iter()
-        .fold(header, |out, (k, v)| cat(&[out, k.clone(), v.clone()]))
+        .fold(header, |out, (k, v)| concat(&[out, k.clone(), v.clone()]))
 }
 
 /// A map with a map 32 header, as Fluent Bit writes it.
@@ -140,7 +141,7 @@ pub(crate) fn map32(pairs: &[(Raw, Raw)]) -> Raw {
     let header = head(0xdf, &pairs.len().to_be_bytes()[4..]);
     pairs
         .iter()
-        .fold(header, |out, (k, v)| cat(&[out, k.clone(), v.clone()]))
+        .fold(header, |out, (k, v)| concat(&[out, k.clone(), v.clone()]))
 }
 
 /// An extension value: fixext where the length has one, ext 8/16 otherwise.
@@ -161,25 +162,25 @@ pub(crate) fn ext(kind: i8, payload: &[u8]) -> Raw {
     out
 }
 
-/// EventTime in its usual form, fixext 8 (`d7 00`).
+/// EventTime as fixext 8 (`d7 00`), the usual format.
 pub(crate) fn event_time(sec: u32, nsec: u32) -> Raw {
     ext(
         0,
-        &cat(&[sec.to_be_bytes().to_vec(), nsec.to_be_bytes().to_vec()]),
+        &concat(&[sec.to_be_bytes().to_vec(), nsec.to_be_bytes().to_vec()]),
     )
 }
 
-/// EventTime as ext 8 (`c7 08 00`), which the specification allows too.
+/// EventTime as ext 8 (`c7 08 00`), which the specification also allows.
 pub(crate) fn event_time_ext8(sec: u32, nsec: u32) -> Raw {
-    cat(&[
+    concat(&[
         vec![0xc7, 8, 0],
         sec.to_be_bytes().to_vec(),
         nsec.to_be_bytes().to_vec(),
     ])
 }
 
-/// Values one after the other, without anything around them.
-pub(crate) fn cat(parts: &[Raw]) -> Raw {
+/// Concatenated values.
+pub(crate) fn concat(parts: &[Raw]) -> Raw {
     parts.concat()
 }
 
@@ -247,24 +248,24 @@ impl Value {
     }
 }
 
-/// What reading the first value of some bytes gave.
+/// The result of [`read`].
 #[derive(Debug, PartialEq)]
-pub(crate) enum Read {
-    /// The value and how many bytes it took.
-    Whole(Value, usize),
+pub(crate) enum Parsed {
+    /// The value and its length in bytes.
+    Complete(Value, usize),
     /// More bytes are needed.
-    Partial,
-    /// Not msgpack.
-    Broken(String),
+    Incomplete,
+    /// Not MessagePack.
+    Invalid(String),
 }
 
 /// Reads the first value of `input`.
-pub(crate) fn read(input: &[u8]) -> Read {
+pub(crate) fn read(input: &[u8]) -> Parsed {
     let mut cursor = Cursor { input, at: 0 };
     match cursor.value(0) {
-        Ok(value) => Read::Whole(value, cursor.at),
-        Err(None) => Read::Partial,
-        Err(Some(why)) => Read::Broken(why),
+        Ok(value) => Parsed::Complete(value, cursor.at),
+        Err(None) => Parsed::Incomplete,
+        Err(Some(why)) => Parsed::Invalid(why),
     }
 }
 
@@ -273,12 +274,12 @@ pub(crate) fn read_all(mut input: &[u8]) -> Result<Vec<Value>, String> {
     let mut values = Vec::new();
     while !input.is_empty() {
         match read(input) {
-            Read::Whole(value, n) => {
+            Parsed::Complete(value, n) => {
                 values.push(value);
                 input = &input[n..];
             }
-            Read::Partial => return Err(format!("ends inside a value: {}", hex(input))),
-            Read::Broken(why) => return Err(why),
+            Parsed::Incomplete => return Err(format!("ends inside a value: {}", hex(input))),
+            Parsed::Invalid(why) => return Err(why),
         }
     }
     Ok(values)
@@ -376,7 +377,7 @@ impl Cursor<'_> {
     }
 }
 
-/// Lower-case hex of at most the first 96 bytes; says how many there are when there are more.
+/// Lower-case hex of the first 96 bytes, with the length when there are more.
 pub(crate) fn hex(bytes: &[u8]) -> String {
     let shown: String = bytes.iter().take(96).map(|b| format!("{b:02x}")).collect();
     if bytes.len() > 96 {
@@ -436,10 +437,10 @@ mod tests {
             Value::Map(vec![(Value::Str(b"k".to_vec()), Value::Nil)]),
             Value::Float(1.5),
         ]);
-        assert_eq!(read(&value), Read::Whole(expected, value.len()));
+        assert_eq!(read(&value), Parsed::Complete(expected, value.len()));
         for end in 0..value.len() {
-            assert_eq!(read(&value[..end]), Read::Partial, "cut at {end}");
+            assert_eq!(read(&value[..end]), Parsed::Incomplete, "cut at {end}");
         }
-        assert!(matches!(read(&[0xc1]), Read::Broken(_)));
+        assert!(matches!(read(&[0xc1]), Parsed::Invalid(_)));
     }
 }

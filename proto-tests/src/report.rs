@@ -1,4 +1,4 @@
-//! Results: what each case gave, how that compares with a peer's expectations file, and how it is shown.
+//! [`Report`]: the outcome of each case, compared with a peer's expectations file.
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -7,19 +7,19 @@ use std::time::Duration;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-/// What one case gave.
+/// The outcome of a case.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Outcome {
-    /// The peer did what is expected.
+    /// The peer met the expectation.
     Pass,
-    /// The peer did something else.
+    /// The peer did not meet the expectation.
     Fail {
-        /// What the case wants.
+        /// What the case expects.
         expected: String,
         /// What the peer did; bytes in hex.
         seen: String,
     },
-    /// The case was not run, or could not be judged.
+    /// The case was not run.
     Skip(String),
 }
 
@@ -36,17 +36,17 @@ pub struct Finding {
     pub text: String,
     /// What happened.
     pub outcome: Outcome,
-    /// Remarks, for instance that a part could not be judged.
+    /// Remarks, for instance that a part could not be checked.
     pub notes: Vec<String>,
     /// How long it took.
     pub took: Duration,
     /// Why a failure is expected of this peer, from its expectations file.
-    pub excuse: Option<String>,
+    pub expected_failure: Option<String>,
 }
 
 impl Finding {
-    fn word(&self) -> &'static str {
-        match (&self.outcome, &self.excuse) {
+    fn label(&self) -> &'static str {
+        match (&self.outcome, &self.expected_failure) {
             (Outcome::Pass, None) => "pass",
             (Outcome::Pass, Some(_)) => "PASS (failure was expected)",
             (Outcome::Fail { .. }, Some(_)) => "fail, expected",
@@ -60,15 +60,15 @@ impl Finding {
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Expectations {
-    /// Who the file is about, with version and how it was set up.
+    /// The peer, with version and set-up.
     #[serde(default)]
     pub peer: String,
-    /// Case number to what is expected.
+    /// Expectations by case number.
     #[serde(default)]
     pub cases: BTreeMap<String, Expected>,
 }
 
-/// What is expected of one case.
+/// The expectation for one case.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Expected {
@@ -84,7 +84,7 @@ pub struct Expected {
 pub enum ExpectedResult {
     /// The case fails, for the reason given.
     Fail,
-    /// The case is not run against this peer: it would only waste time or disturb the others.
+    /// The case is not run against this peer.
     Skip,
 }
 
@@ -122,13 +122,13 @@ pub struct Report {
 }
 
 impl Report {
-    /// Marks the failures that are expected of this peer.
-    pub fn excuse(&mut self, expectations: &Expectations) {
+    /// Marks the expected failures of this peer.
+    pub fn mark_expected(&mut self, expectations: &Expectations) {
         for finding in &mut self.findings {
             let expected = expectations
                 .get(finding.number)
                 .filter(|e| e.result == ExpectedResult::Fail);
-            finding.excuse = expected.map(|e| e.reason.clone());
+            finding.expected_failure = expected.map(|e| e.reason.clone());
         }
     }
 
@@ -136,7 +136,7 @@ impl Report {
     pub fn failures(&self) -> impl Iterator<Item = &Finding> {
         self.findings
             .iter()
-            .filter(|f| f.excuse.is_none() && matches!(f.outcome, Outcome::Fail { .. }))
+            .filter(|f| f.expected_failure.is_none() && matches!(f.outcome, Outcome::Fail { .. }))
     }
 
     /// The numbers of all cases that failed, expected or not.
@@ -154,7 +154,7 @@ impl Report {
     }
 
     fn count(&self, word: &str) -> usize {
-        self.findings.iter().filter(|f| f.word() == word).count()
+        self.findings.iter().filter(|f| f.label() == word).count()
     }
 
     /// One line: how many of each.
@@ -167,11 +167,11 @@ impl Report {
             self.count("fail, expected"),
             self.count("skip"),
         );
-        let surprises = self.count("PASS (failure was expected)");
-        if surprises > 0 {
+        let unexpected_passes = self.count("PASS (failure was expected)");
+        if unexpected_passes > 0 {
             let _ = write!(
                 text,
-                "; {surprises} passed that were expected to fail: the expectations file is out of date"
+                "; {unexpected_passes} passed that were expected to fail: the expectations file is out of date"
             );
         }
         text
@@ -186,10 +186,10 @@ impl Report {
                 "{:>3}  {:<34} {:<15} {:>7.2} s",
                 f.number,
                 f.name,
-                f.word(),
+                f.label(),
                 f.took.as_secs_f64()
             );
-            let remark = match (&f.outcome, &f.excuse) {
+            let remark = match (&f.outcome, &f.expected_failure) {
                 (Outcome::Skip(reason), _) | (_, Some(reason)) => Some(reason.as_str()),
                 _ => None,
             };
@@ -211,7 +211,7 @@ impl Report {
         out
     }
 
-    /// Everything, for machines.
+    /// The report as JSON.
     pub fn json(&self) -> Value {
         let findings: Vec<Value> = self
             .findings
@@ -224,7 +224,7 @@ impl Report {
                 };
                 json!({
                     "number": f.number, "name": f.name, "source": f.source, "text": f.text, "result": result,
-                    "expected": expected, "seen": seen, "skipped_because": reason, "expected_failure": f.excuse,
+                    "expected": expected, "seen": seen, "skipped_because": reason, "expected_failure": f.expected_failure,
                     "notes": f.notes, "seconds": f.took.as_secs_f64(),
                 })
             })
@@ -246,7 +246,7 @@ mod tests {
             outcome,
             notes: Vec::new(),
             took: Duration::ZERO,
-            excuse: None,
+            expected_failure: None,
         }
     }
 
@@ -264,7 +264,7 @@ mod tests {
             ],
         };
         let text = "[cases.1]\nresult = 'fail'\nreason = 'so'\n[cases.2]\nresult = 'fail'\nreason = 'so'\n";
-        report.excuse(&Expectations::parse(text).unwrap());
+        report.mark_expected(&Expectations::parse(text).unwrap());
         assert_eq!(report.failures().map(|f| f.number).collect::<Vec<_>>(), [3]);
         assert!(
             report.summary().contains("1 passed that were expected to fail"),

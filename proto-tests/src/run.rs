@@ -1,4 +1,5 @@
-//! Runs server cases: filter, needs, several at once, the disturbing ones by themselves at the end.
+//! [`run`]: selects the server cases and runs them, first in parallel, then those that need
+//! exclusivity.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -7,26 +8,29 @@ use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
-use crate::case::{Case, Fault, Need, Options};
-use crate::context::Ctx;
+use crate::case::Case;
+use crate::case_result::{CaseError, RunningCase};
+use crate::context::CaseContext;
+use crate::need::Need;
+use crate::options::Options;
 use crate::report::{Expectations, Finding, Outcome, Report};
 use crate::target::Target;
 
-/// No case takes longer than this; it fails when it does.
-const CASE_LIMIT: Duration = Duration::from_secs(240);
+/// A case that takes longer fails.
+const CASE_TIMEOUT: Duration = Duration::from_secs(240);
 
 /// Runs the cases that the options select against the target.
 pub async fn run(target: &Target, options: &Options) -> Report {
     run_expecting(target, options, &Expectations::default()).await
 }
 
-/// As [`run`], with the expectations of a known peer: its skips are honoured and its failures marked.
+/// Like [`run`], with the expectations of a known peer, which skip cases and mark failures.
 pub async fn run_expecting(target: &Target, options: &Options, expectations: &Expectations) -> Report {
     let target = Arc::new(target.clone());
     let options = Arc::new(options.clone());
     let mut findings = Vec::new();
-    let mut together = JoinSet::new();
-    let mut by_themselves = Vec::new();
+    let mut parallel = JoinSet::new();
+    let mut exclusive = Vec::new();
     let permits = Arc::new(Semaphore::new(options.parallel.max(1)));
     for case in crate::cases::all()
         .into_iter()
@@ -42,41 +46,47 @@ pub async fn run_expecting(target: &Target, options: &Options, expectations: &Ex
             ));
             continue;
         }
-        if case.alone {
-            by_themselves.push(case);
+        if case.exclusive {
+            exclusive.push(case);
             continue;
         }
         let (target, options, permits) = (target.clone(), options.clone(), permits.clone());
-        together.spawn(async move {
+        parallel.spawn(async move {
             let _permit = permits.acquire().await;
             run_one(case, target, options).await
         });
     }
-    findings.extend(together.join_all().await);
-    // Those that restart the server come late: the process that is watched is gone then.
+    findings.extend(parallel.join_all().await);
+    // Cases that restart the server run late: its process id changes.
     let rank = |case: &Case| {
         let hook = case.needs.iter().any(|need| matches!(need, Need::Hook(_)));
         (case.needs.contains(&Need::Last), hook)
     };
-    by_themselves.sort_by_key(rank);
-    for case in by_themselves {
+    exclusive.sort_by_key(rank);
+    for case in exclusive {
         findings.push(run_one(case, target.clone(), options.clone()).await);
     }
     findings.sort_by_key(|f| f.number);
     let mut report = Report { findings };
-    report.excuse(expectations);
+    report.mark_expected(expectations);
     report
 }
 
 async fn run_one(case: Case, target: Arc<Target>, options: Arc<Options>) -> Finding {
     let started = Instant::now();
-    let ctx = Ctx::new(target, options, case.number);
-    // A task of its own, so that a panic in one case is its failure and not the end of the run.
-    let mut task = tokio::spawn((case.run)(ctx.clone()));
-    let outcome = match timeout(CASE_LIMIT, &mut task).await {
+    let ctx = CaseContext::new(target, options, case.number);
+    let outcome = run_to_outcome((case.run)(ctx.clone()), CASE_TIMEOUT).await;
+    finding(&case, outcome, ctx.notes(), started.elapsed())
+}
+
+/// Runs a case to its outcome; one that takes longer than `limit` or panics fails.
+pub(crate) async fn run_to_outcome(case: RunningCase, limit: Duration) -> Outcome {
+    // A separate task, so that a panic fails the case and not the run.
+    let mut task = tokio::spawn(case);
+    match timeout(limit, &mut task).await {
         Ok(Ok(Ok(()))) => Outcome::Pass,
-        Ok(Ok(Err(Fault::Skip(reason)))) => Outcome::Skip(reason),
-        Ok(Ok(Err(Fault::Fail { expected, seen }))) => Outcome::Fail { expected, seen },
+        Ok(Ok(Err(CaseError::Skip(reason)))) => Outcome::Skip(reason),
+        Ok(Ok(Err(CaseError::Fail { expected, seen }))) => Outcome::Fail { expected, seen },
         Ok(Err(e)) => Outcome::Fail {
             expected: "the case runs to its end".into(),
             seen: e.to_string(),
@@ -84,12 +94,11 @@ async fn run_one(case: Case, target: Arc<Target>, options: Arc<Options>) -> Find
         Err(_) => {
             task.abort();
             Outcome::Fail {
-                expected: format!("the case ends within {CASE_LIMIT:?}"),
+                expected: format!("the case ends within {limit:?}"),
                 seen: "still running".into(),
             }
         }
-    };
-    finding(&case, outcome, ctx.notes(), started.elapsed())
+    }
 }
 
 fn finding(case: &Case, outcome: Outcome, notes: Vec<String>, took: Duration) -> Finding {
@@ -101,7 +110,7 @@ fn finding(case: &Case, outcome: Outcome, notes: Vec<String>, took: Duration) ->
         outcome,
         notes,
         took,
-        excuse: None,
+        expected_failure: None,
     }
 }
 
@@ -126,7 +135,7 @@ pub(crate) fn selected(filter: &str, number: u16, name: &str) -> bool {
     })
 }
 
-/// `*` is any text, everything else itself.
+/// Matches `*` with any text, every other byte with itself.
 fn glob(pattern: &[u8], text: &[u8]) -> bool {
     match pattern.split_first() {
         None => text.is_empty(),

@@ -1,7 +1,7 @@
-//! Where what arrived at the far side of the server can be seen.
+//! [`Sink`]: reads the events that the server under test has delivered.
 //!
-//! One enum: a Windrow's `/logs`, a file that the server (or its output) appends to, or nothing. It turns what it
-//! finds into `Doc`s and judges nothing.
+//! Reads Windrow's `/logs` or a file that the server (or its output) appends to, and returns
+//! `Document`s. Decides nothing about them.
 
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
@@ -11,14 +11,14 @@ use serde_json::{Map, Value};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-/// Where to look for what arrived.
+/// Where delivered events can be read.
 #[derive(Clone, Debug)]
 pub enum Sink {
-    /// `HOST:PORT` of a Windrow's admin listener: `GET /logs?traceId=…`, one document per trace.
+    /// `HOST:PORT` of Windrow's admin listener: `GET /logs?traceId=…`, one document per trace.
     WindrowLogs(String),
-    /// A file with one record a line: NDJSON, or Fluent Bit's file output (`tag: [time, {…}]`).
+    /// A file with one record per line: NDJSON, or Fluent Bit's file output (`tag: [time, {…}]`).
     File(PathBuf),
-    /// Not looked at: only acks and liveness are judged, and the report says so.
+    /// No sink: only acks and liveness are checked, and the report says so.
     None,
 }
 
@@ -42,31 +42,31 @@ impl FromStr for Sink {
     }
 }
 
-/// One thing that arrived: a record, or for Windrow the document that a trace became.
+/// A delivered record, or for Windrow the document of a trace.
 #[derive(Clone, Debug)]
-pub(crate) struct Doc {
-    /// The fields of the record itself, without what the server added.
+pub(crate) struct Document {
+    /// The fields of the record, without those that the server added.
     pub(crate) fields: Map<String, Value>,
-    /// The texts of the records in it, in its order.
+    /// The texts of its records, in order.
     pub(crate) texts: Vec<String>,
     /// How many records it holds.
     pub(crate) records: u64,
     /// Its event time as the sink shows it.
-    pub(crate) time: Option<Stamp>,
-    /// Everything, as the sink showed it.
+    pub(crate) time: Option<ShownTime>,
+    /// The whole document, as read from the sink.
     pub(crate) whole: Value,
 }
 
-/// An event time with the number of decimals in which it was shown.
+/// An event time with the number of decimals that the sink shows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Stamp {
+pub(crate) struct ShownTime {
     pub(crate) sec: i64,
     pub(crate) nsec: u32,
     pub(crate) decimals: u32,
 }
 
-impl Stamp {
-    /// Whether this is the given time, as far as the decimals that the sink shows can tell.
+impl ShownTime {
+    /// Whether this is the given time, to the precision of the sink.
     pub(crate) fn is(self, sec: i64, nsec: u32) -> bool {
         let unit = 10_u32.pow(9 - self.decimals.min(9));
         self.sec == sec && self.nsec / unit == nsec / unit
@@ -74,17 +74,17 @@ impl Stamp {
 }
 
 impl Sink {
-    pub(crate) fn looks(&self) -> bool {
+    pub(crate) fn is_readable(&self) -> bool {
         !matches!(self, Self::None)
     }
 
-    /// Whether metadata and group attributes of an event can be seen.
+    /// Whether metadata and group attributes of events can be read.
     pub(crate) fn shows_metadata(&self) -> bool {
         matches!(self, Self::WindrowLogs(_))
     }
 
-    /// How long after the expected number has arrived a surplus record may still show up.
-    pub(crate) fn settle(&self) -> Duration {
+    /// How long after the expected number of records a surplus one may still appear.
+    pub(crate) fn settle_time(&self) -> Duration {
         Duration::from_millis(if matches!(self, Self::WindrowLogs(_)) {
             300
         } else {
@@ -92,8 +92,8 @@ impl Sink {
         })
     }
 
-    /// What has arrived for this token, oldest first.
-    pub(crate) async fn look(&self, token: &str) -> Result<Vec<Doc>, String> {
+    /// The documents of this token, oldest first.
+    pub(crate) async fn read(&self, token: &str) -> Result<Vec<Document>, String> {
         match self {
             Self::None => Ok(Vec::new()),
             Self::File(path) => read_file(path, token),
@@ -109,7 +109,7 @@ impl Sink {
 
 const TEXT_KEYS: [&str; 3] = ["message", "log", "msg"];
 
-fn windrow_doc(whole: Value) -> Option<Doc> {
+fn windrow_doc(whole: Value) -> Option<Document> {
     let mut fields = whole.as_object()?.clone();
     let own = fields.shift_remove("windrow").unwrap_or(Value::Null);
     let time = fields
@@ -120,7 +120,7 @@ fn windrow_doc(whole: Value) -> Option<Doc> {
         .map(|t| t.split('\n').map(str::to_owned).collect())
         .unwrap_or_default();
     let records = own.get("lines").and_then(Value::as_u64).unwrap_or(1);
-    Some(Doc {
+    Some(Document {
         fields,
         texts,
         records,
@@ -129,30 +129,30 @@ fn windrow_doc(whole: Value) -> Option<Doc> {
     })
 }
 
-fn read_file(path: &Path, token: &str) -> Result<Vec<Doc>, String> {
+fn read_file(path: &Path, token: &str) -> Result<Vec<Document>, String> {
     let bytes = match std::fs::read(path) {
         Ok(bytes) => bytes,
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
         Err(e) => return Err(format!("{}: {e}", path.display())),
     };
     let text = String::from_utf8_lossy(&bytes);
-    // The last line may be half written; it is whole at the next look.
+    // The last line may be partially written; the next read finds it complete.
     let whole_lines = text.rfind('\n').map_or("", |end| &text[..end]);
     let own = format!("\"traceId\":\"{token}\"");
     let lines = whole_lines.lines().filter(|line| line.contains(&own));
     Ok(lines
-        .map(|line| file_doc(line).unwrap_or_else(|| odd_line(line)))
+        .map(|line| file_doc(line).unwrap_or_else(|| unparsed_line(line)))
         .collect())
 }
 
-/// A line that holds the event but is not JSON (a key that is no string, a NaN): its text, as far as it can be found.
-fn odd_line(line: &str) -> Doc {
+/// A line with the event that is not JSON (a non-string key, a NaN): its text, if found.
+fn unparsed_line(line: &str) -> Document {
     let text = line
         .split_once("\"log\":\"")
         .and_then(|(_, rest)| rest.split_once('"'))
         .map(|(text, _)| text.to_owned());
     let whole = Value::String(line.to_owned());
-    Doc {
+    Document {
         fields: Map::new(),
         texts: text.into_iter().collect(),
         records: 1,
@@ -161,7 +161,7 @@ fn odd_line(line: &str) -> Doc {
     }
 }
 
-fn file_doc(line: &str) -> Option<Doc> {
+fn file_doc(line: &str) -> Option<Document> {
     let start = line.find('{')?;
     let end = line.rfind('}')?;
     let whole: Value = serde_json::from_str(line.get(start..=end)?).ok()?;
@@ -176,7 +176,7 @@ fn file_doc(line: &str) -> Option<Doc> {
         .iter()
         .find_map(|key| fields.get(*key)?.as_str())
         .map(str::to_owned);
-    Some(Doc {
+    Some(Document {
         texts: text.into_iter().collect(),
         records: 1,
         time: shown.and_then(|t| decimal(&t)),
@@ -186,11 +186,11 @@ fn file_doc(line: &str) -> Option<Doc> {
 }
 
 /// `1700000000.123456789`
-fn decimal(text: &str) -> Option<Stamp> {
+fn decimal(text: &str) -> Option<ShownTime> {
     let (sec, part) = text.split_once('.').unwrap_or((text, ""));
     let decimals = part.len().min(9);
     let nsec = format!("{:0<9}", &part[..decimals]).parse().ok()?;
-    Some(Stamp {
+    Some(ShownTime {
         sec: sec.parse().ok()?,
         nsec,
         decimals: decimals as u32,
@@ -198,20 +198,21 @@ fn decimal(text: &str) -> Option<Stamp> {
 }
 
 /// `2026-11-21T09:20:00.123Z`, UTC only.
-fn rfc3339(text: &str) -> Option<Stamp> {
+fn rfc3339(text: &str) -> Option<ShownTime> {
     let (date, clock) = text.strip_suffix('Z')?.split_once('T')?;
     let numbers = |s: &str, by: char| -> Option<Vec<i64>> { s.split(by).map(|n| n.parse().ok()).collect() };
     let (clock, part) = clock.split_once('.').unwrap_or((clock, ""));
     let [year, month, day] = numbers(date, '-')?.try_into().ok()?;
     let [h, m, s] = numbers(clock, ':')?.try_into().ok()?;
     let stamp = decimal(&format!("0.{part}"))?;
-    Some(Stamp {
+    Some(ShownTime {
         sec: days(year, month, day) * 86_400 + h * 3600 + m * 60 + s,
         ..stamp
     })
 }
 
-/// Days since 1970-01-01 in the proleptic Gregorian calendar (years from March, so that the leap day is the last).
+/// Days since 1970-01-01 in the proleptic Gregorian calendar (years from March, so that the leap
+/// day is the last).
 fn days(year: i64, month: i64, day: i64) -> i64 {
     let year = if month <= 2 { year - 1 } else { year };
     let day_of_year = (153 * ((month + 9) % 12) + 2) / 5 + day - 1;
@@ -282,7 +283,7 @@ mod tests {
         let stamp = rfc3339("2023-11-14T22:13:20.123Z").unwrap();
         assert_eq!(
             stamp,
-            Stamp {
+            ShownTime {
                 sec: 1_700_000_000,
                 nsec: 123_000_000,
                 decimals: 3

@@ -1,6 +1,7 @@
-//! What is under test and how it was set up: addresses, security, declared limits, hooks, and the sink.
+//! [`Target`]: the server under test, with its addresses, security, declared limits, hooks and
+//! sink.
 //!
-//! It owns no connection. A case that needs something which is not given here is skipped and says so.
+//! Owns no connection. A case that needs a setting that is not given here is skipped.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -20,18 +21,18 @@ pub struct Target {
     pub security: Option<Security>,
     /// How to speak TLS; none: plain TCP.
     pub tls: Option<Tls>,
-    /// Where what arrived can be seen.
+    /// Where delivered events can be read.
     pub sink: Sink,
     /// Limits that the server was configured with.
     pub declared: Declared,
     /// Process id of a server on this machine: its memory is watched in the hostile cases.
     pub pid: Option<u32>,
-    /// What to call to kill, restart or starve the server.
+    /// Hooks that kill, restart or starve the server.
     pub hooks: Hooks,
 }
 
 impl Target {
-    /// A plain target without handshake, whose arrivals are not looked at.
+    /// A target without TLS, handshake and sink.
     pub fn new(address: impl Into<String>) -> Self {
         Self {
             address: address.into(),
@@ -53,14 +54,15 @@ pub struct Security {
     pub shared_key: String,
     /// Users and passwords; empty: the server asks for none.
     pub users: Vec<(String, String)>,
-    /// The key that the server wants from the suite's own address instead of `shared_key`, where it has keys per network.
+    /// The key for the suite's network instead of `shared_key`, for servers with keys per network.
     pub network_key: Option<String>,
 }
 
 /// How the suite speaks TLS to the target.
 #[derive(Clone, Debug, Default)]
 pub struct Tls {
-    /// PEM file with the authority of the server's certificate; none: the certificate is not verified.
+    /// PEM file with the certificate authority of the server; none: the certificate is not
+    /// verified.
     pub ca: Option<PathBuf>,
     /// PEM files of the client's certificate chain and key.
     pub client: Option<(PathBuf, PathBuf)>,
@@ -77,18 +79,18 @@ pub struct Declared {
     pub decompressed_bytes: Option<u64>,
     /// Most connections at once.
     pub connections: Option<usize>,
-    /// Time after which a half message without progress closes the connection.
+    /// Time after which a partial message without progress closes the connection.
     pub progress_timeout: Option<Duration>,
     /// Time for the handshake; 10 s when not declared.
     pub handshake_timeout: Option<Duration>,
-    /// Whether the server claims that a chunk sent again is not kept twice.
+    /// Whether the server deduplicates chunks.
     pub dedupe: bool,
 }
 
-/// A thing that the suite may ask to be done to the server. It returns when it is done.
+/// A blocking function that acts on the server.
 pub type Hook = Arc<dyn Fn() -> std::io::Result<()> + Send + Sync>;
 
-/// Hooks by what they do.
+/// Hooks by action.
 #[derive(Clone, Default)]
 pub struct Hooks(BTreeMap<Action, Hook>);
 

@@ -1,4 +1,4 @@
-//! TLS for the suite's connections: rustls with the ring provider, set up from PEM files.
+//! TLS of the suite's connections: rustls with the ring provider, configured from PEM files.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -17,7 +17,7 @@ use tokio_rustls::{TlsAcceptor, TlsConnector};
 
 use crate::target::Tls;
 
-/// Sets up TLS on a connected stream as the target wants it.
+/// Starts TLS on a connected stream as the target configures it.
 pub(crate) async fn connect(
     tls: &Tls,
     address: &str,
@@ -52,7 +52,8 @@ fn client_config(tls: &Tls) -> Result<ClientConfig, String> {
     }
 }
 
-/// An acceptor for the scripted server: certificate, key, and the authority of client certificates if those are wanted.
+/// An acceptor for the scripted server: certificate, key, and the authority of client certificates
+/// if they are required.
 pub(crate) fn acceptor(chain: &Path, key: &Path, client_ca: Option<&Path>) -> Result<TlsAcceptor, String> {
     let provider = Arc::new(ring::default_provider());
     let builder = ServerConfig::builder_with_provider(provider.clone())
@@ -92,7 +93,8 @@ fn private_key(path: &Path) -> Result<PrivateKeyDer<'static>, String> {
     PrivateKeyDer::from_pem_file(path).map_err(|e| format!("{}: {e}", path.display()))
 }
 
-/// Accepts any certificate: a conformance run without `--ca` is not about identity. Signatures are still verified.
+/// Accepts any certificate, since a run without `--ca` does not test identity. Signatures are still
+/// verified.
 #[derive(Debug)]
 struct Unverified(Arc<CryptoProvider>);
 

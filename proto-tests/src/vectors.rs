@@ -1,46 +1,49 @@
-//! The literal byte vectors of the protocol sheet, as hex: tag `t.a`, time 1700000000.123456789, record `{"log":"hi"}`.
+//! Test vectors: captured messages as hex.
 //!
-//! They were taken from the wire of the named senders, not made by any code of this project. The handshake vectors
-//! use the shared key `secret`, user `alice` with password `pass`, client `client.example`, server `server.example`.
+//! Tag `t.a`, time 1700000000.123456789, record `{"log":"hi"}`.
+//!
+//! Captured from the named senders, not written by any code of this project. The handshake vectors
+//! use the shared key `secret`, user `alice` with password `pass`, client `client.example`, server
+//! `server.example`.
 
 /// Message, integer time.
-pub(crate) const V1: &str = "93a3742e61ce6553f10081a36c6f67a26869";
+pub(crate) const MESSAGE_INT: &str = "93a3742e61ce6553f10081a36c6f67a26869";
 /// Message, EventTime as fixext 8.
-pub(crate) const V2: &str = "93a3742e61d7006553f100075bcd1581a36c6f67a26869";
+pub(crate) const MESSAGE_FIXEXT8: &str = "93a3742e61d7006553f100075bcd1581a36c6f67a26869";
 /// Message, EventTime as ext 8.
-pub(crate) const V3: &str = "93a3742e61c708006553f100075bcd1581a36c6f67a26869";
+pub(crate) const MESSAGE_EXT8: &str = "93a3742e61c708006553f100075bcd1581a36c6f67a26869";
 /// Forward, Fluent Bit 5.1.1 default: v2 entry, no option.
-pub(crate) const V4: &str = "92a3742e61919292d7006553f100075bcd158081a36c6f67a26869";
+pub(crate) const BIT_DEFAULT: &str = "92a3742e61919292d7006553f100075bcd158081a36c6f67a26869";
 /// Forward, Fluent Bit 5.1.1 with send_options.
-pub(crate) const V5: &str = "\
+pub(crate) const BIT_SEND_OPTIONS: &str = "\
     93a3742e61919292d7006553f100075bcd158081a36c6f67a26869df00000002a473697a6501ad666c75656e745f7369\
     676e616c00";
 /// Forward, Fluent Bit 5.1.1 asking for an ack.
-pub(crate) const V6: &str = "\
+pub(crate) const BIT_ACK: &str = "\
     93a3742e61919292d7006553f100075bcd158081a36c6f67a26869df00000003a56368756e6bb8776a754738554e474d\
     5051544353724a732f4a7650413d3da473697a6501ad666c75656e745f7369676e616c00";
-/// The reply to `V6`.
-pub(crate) const V6_ACK: &str = "81a361636bb8776a754738554e474d5051544353724a732f4a7650413d3d";
+/// The reply to `BIT_ACK`.
+pub(crate) const BIT_ACK_REPLY: &str = "81a361636bb8776a754738554e474d5051544353724a732f4a7650413d3d";
 /// Forward, v1 entry with chunk.
-pub(crate) const V7: &str = "\
+pub(crate) const BIT_V1_ACK: &str = "\
     93a3742e619192d7006553f100075bcd1581a36c6f67a26869df00000003a56368756e6bb84d412f7937666765596353\
     3567535071506c4a3943413d3da473697a6501ad666c75656e745f7369676e616c00";
 /// Forward with group markers around one event.
-pub(crate) const V8: &str = "\
+pub(crate) const GROUPED: &str = "\
     93a776315f6c6f6773939292d700ffffffff0000000083a6736368656d61a46f746c70ab7265736f757263655f696400\
     a873636f70655f69640081a87265736f75726365809292d7006553f100075bcd158081a36c6f67a268699292d700ffff\
     fffe000000008080df00000002a473697a6503ad666c75656e745f7369676e616c00";
 /// PackedForward in a str 32 with chunk, as Fluentd sends it.
-pub(crate) const V9: &str = "\
+pub(crate) const FLUENTD_PACKED: &str = "\
     93a3742e61db0000001392d7006553f100075bcd1581a36c6f67a2686983a473697a6501aa636f6d70726573736564a4\
     74657874a56368756e6bb97038386e676d7854515643382f6e6832776c4b4b65513d3d0a";
-/// The reply to `V9`.
-pub(crate) const V9_ACK: &str = "\
+/// The reply to `FLUENTD_PACKED`.
+pub(crate) const FLUENTD_ACK_REPLY: &str = "\
     81a361636bb97038386e676d7854515643382f6e6832776c4b4b65513d3d0a";
 /// Message with an empty option map (Go logger).
-pub(crate) const V12: &str = "94a3742e61ce6553f10081a36c6f67a2686980";
+pub(crate) const GO_EMPTY_OPTIONS: &str = "94a3742e61ce6553f10081a36c6f67a2686980";
 /// Message with a nil option (Docker 18).
-pub(crate) const V13: &str = "94a3742e61ce6553f10081a36c6f67a26869c0";
+pub(crate) const DOCKER_NIL_OPTIONS: &str = "94a3742e61ce6553f10081a36c6f67a26869c0";
 /// HELO with nonce and auth as bin.
 pub(crate) const HELO: &str = "\
     92a448454c4f83a56e6f6e6365c410000102030405060708090a0b0c0d0e0fa461757468c41010111213141516171819\
@@ -63,22 +66,22 @@ pub(crate) const PONG: &str = "\
     636264666565646262616565643361323532346666323234336437366462633330373764386539656161323466663337\
     323063353264336531";
 /// CompressedPackedForward, two gzip members in a bin.
-pub(crate) const V14: &str = "\
+pub(crate) const GZIP_TWO_MEMBERS: &str = "\
     93a3742e61c44d1f8b08000000000002039b749d2135f823037bf459d1c6c539f9e98b3232017fa3bbf8130000001f8b\
     08000000000002039b749d2135f823230310342ecec94f5f54990f001fcd86db1300000082aa636f6d70726573736564\
     a4677a6970a473697a6502";
-/// As `V4` with map 32 headers.
-pub(crate) const W1: &str = "\
+/// As `BIT_DEFAULT` with map 32 headers.
+pub(crate) const BIT_MAP32: &str = "\
     92a3742e61919292d7006553f100075bcd15df00000000df00000001a36c6f67a26869";
-/// As `V6` with map 32 headers.
-pub(crate) const W2: &str = "\
+/// As `BIT_ACK` with map 32 headers.
+pub(crate) const BIT_MAP32_ACK: &str = "\
     93a3742e61919292d7006553f100075bcd15df00000000df00000001a36c6f67a26869df00000003a56368756e6bb878\
     2f6c75784c654a46593175313451362f7269504e513d3da473697a6501ad666c75656e745f7369676e616c00";
 /// Message with chunk and metadata options.
-pub(crate) const W4: &str = "\
+pub(crate) const BIT_DYNAMIC_TAG: &str = "\
     94a564796e2e78d7006553f100075bcd15df00000001a36c6f67a26869df00000003a56368756e6bb8782f6c75784c65\
     4a46593175313451362f7269504e513d3dad666c75656e745f7369676e616c00a86d6574616461746181a16ba176";
 /// Forward, integer time, map 32 headers.
-pub(crate) const W5: &str = "\
+pub(crate) const BIT_INT_TIME: &str = "\
     93a3742e619192ce6553f100df00000001a36c6f67a26869df00000002a473697a6501ad666c75656e745f7369676e61\
     6c00";

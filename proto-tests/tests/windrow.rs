@@ -1,10 +1,10 @@
-//! Runs the whole suite against a real `windrow serve`, in the variants that it knows.
+//! The whole suite against a real `windrow serve`, in several configurations.
 //!
-//! The program is taken from `WINDROW_BIN`, or from the target folder that this test was built into; where there is
-//! none the test says so and passes, since this package alone does not build it. `WINDROW_CONFORMANCE=require` makes
-//! that a failure.
+//! The program is `WINDROW_BIN`, or that of the target folder of this test. Without it the tests
+//! print so and pass, since this package does not build it; with `WINDROW_CONFORMANCE=require` they
+//! fail.
 
-#![expect(clippy::unwrap_used, reason = "a test: what is not there ends it")]
+#![expect(clippy::unwrap_used, reason = "a test")]
 
 use std::net::{TcpListener, TcpStream};
 use std::path::PathBuf;
@@ -83,7 +83,7 @@ impl Windrow {
             ])
             .arg("--data-dir")
             .arg(self.folder.path().join("data"))
-            // A document is there when its trace is over; the events of the suite are years old.
+            // A document appears when its trace ends; the events of the suite are years old.
             .env("WINDROW_IDLE_TIMEOUT", "1s")
             .env("WINDROW_LINGER", "200ms")
             .env("WINDROW_SQLITE_RETENTION_AGE", "0s")
@@ -146,13 +146,13 @@ fn free_address() -> String {
         .to_string()
 }
 
-/// Runs all cases on a server with these settings; `shape` says what the suite has to know of them.
+/// Runs all cases on a server with these settings; `shape` configures the target for them.
 async fn holds(name: &str, settings: &[(&'static str, String)], shape: impl FnOnce(&mut Target)) {
     let filter = std::env::var("WINDROW_CONFORMANCE_FILTER").unwrap_or_default();
     holds_in(&filter, name, settings, shape).await;
 }
 
-/// [`holds`] for some of the cases.
+/// [`holds`] for a filter.
 async fn holds_in(
     filter: &str,
     name: &str,
@@ -186,8 +186,8 @@ async fn holds_in(
     let options = Options {
         filter: filter.to_owned(),
         slow: filter == IDLE,
-        patience: Duration::from_secs(10),
-        sink_patience: Duration::from_secs(30),
+        reply_timeout: Duration::from_secs(10),
+        sink_timeout: Duration::from_secs(30),
         many_connections: 2000,
         ..Options::default()
     };
@@ -230,7 +230,7 @@ async fn windrow_with_users() {
     .await;
 }
 
-/// What the variants above have no part in: users without a key, which makes the key empty; a key for the client's network.
+/// Users without a key, which makes the key empty.
 #[tokio::test(flavor = "multi_thread")]
 async fn windrow_with_an_empty_key() {
     let settings = [("WINDROW_USER", "alice:pass".to_owned())];
@@ -262,7 +262,7 @@ async fn windrow_with_a_key_for_the_network() {
     .await;
 }
 
-/// The case of the connection that is idle for a minute.
+/// The case of a connection that is idle for a minute.
 const IDLE: &str = "73";
 
 #[tokio::test(flavor = "multi_thread")]
@@ -289,7 +289,7 @@ async fn windrow_with_client_certificates_and_a_key() {
     .await;
 }
 
-/// Case 55: the journal is full because an output takes nothing. Room comes back by itself when it does.
+/// Case 55: the journal is full because an output is down, and drains when it is up again.
 #[tokio::test(flavor = "multi_thread")]
 async fn windrow_starved() {
     let Some(program) = program() else { return };
@@ -325,8 +325,8 @@ async fn windrow_starved() {
     }
     let options = Options {
         filter: "55".into(),
-        patience: Duration::from_secs(60),
-        sink_patience: Duration::from_secs(60),
+        reply_timeout: Duration::from_secs(60),
+        sink_timeout: Duration::from_secs(60),
         ..Options::default()
     };
     let report = proto_tests::run(&target, &options).await;
@@ -339,7 +339,7 @@ async fn windrow_starved() {
     );
 }
 
-/// A server whose second output can be taken away, and what fills its journal meanwhile.
+/// A server whose second output can be stopped, and the load that fills its journal.
 struct Starving {
     server: Server,
     sink: Mutex<Sink>,
@@ -361,7 +361,7 @@ impl Starving {
         });
     }
 
-    /// Brings the output back, and waits until the filler is through too.
+    /// Starts the output again, and waits for the end of the load.
     fn feed(&self) {
         self.sink.lock().unwrap().start_again();
         if let Some(filler) = self.filler.lock().unwrap().take() {
@@ -370,7 +370,7 @@ impl Starving {
     }
 }
 
-/// What the server and the suite have to know of the certificates.
+/// The TLS settings of the server.
 fn settings(certificates: &Certificates, client: bool) -> Vec<(&'static str, String)> {
     let text = |path: PathBuf| path.display().to_string();
     let (cert, key) = certificates.server();

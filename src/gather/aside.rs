@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use forward_protocol::entries::{Damage, Defect};
-use forward_protocol::frame::{Refusal, Refused};
+use forward_protocol::frame::{RejectReason, RejectedMessage};
 
 use crate::metrics::{DeadLetterSource, Metrics, Poison};
 use crate::output::Account;
@@ -23,7 +23,7 @@ const GROUP_BYTES: usize = 8 << 20;
 /// Why something is set aside.
 #[derive(Clone, Copy)]
 pub(crate) enum Why<'a> {
-    Message(&'a Refused<'a>),
+    Message(&'a RejectedMessage<'a>),
     Entry(Defect),
     /// More entries of one message than are kept one by one.
     Entries(Defect),
@@ -147,10 +147,10 @@ impl Why<'_> {
         use forward_protocol::frame::Poison as Message;
         match self {
             Self::Message(refused) => match refused.reason {
-                Refusal::Poison(Message::TagType(_) | Message::TagTooLong { .. }) => Poison::Tag,
-                Refusal::Poison(Message::Signal) => Poison::Signal,
-                Refusal::Poison(_) => Poison::Element,
-                Refusal::Truncated | Refusal::Damaged(_) => Poison::Stored,
+                RejectReason::Poison(Message::TagType(_) | Message::TagTooLong { .. }) => Poison::Tag,
+                RejectReason::Poison(Message::Signal) => Poison::Signal,
+                RejectReason::Poison(_) => Poison::Element,
+                RejectReason::Truncated | RejectReason::Damaged(_) => Poison::Stored,
             },
             Self::Entry(Defect::Record(_)) | Self::Entries(Defect::Record(_)) => Poison::Record,
             Self::Entry(Defect::Truncated) => Poison::PackedEnd,

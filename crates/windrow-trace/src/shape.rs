@@ -195,7 +195,7 @@ impl Shape {
             });
             let key = WireKey::new(field);
             keys.push(if role == Role::Plain && !watched {
-                key.passed_over()
+                key.skipped()
             } else {
                 key
             });

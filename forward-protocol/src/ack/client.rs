@@ -1,11 +1,12 @@
-//! The client's side: reading answers from any way of cutting them, and finding out what they answer.
+//! Client side: [`AckReader`] parses replies from any fragmentation, [`AckMatcher`] matches them to
+//! chunks.
 
 use std::collections::VecDeque;
 
 use crate::encode::ChunkId;
 use crate::msgpack::{self, Kind, Reader, Scanner, Value, skip};
 
-/// What a server said.
+/// A reply of the server.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Reply {
@@ -13,38 +14,38 @@ pub enum Reply {
     Ack(Vec<u8>),
     /// A map without an ack; Vector sends `{}` when it could not deliver. Send the chunk again.
     Nack,
-    /// The server wants a handshake: it has a shared key. Comes when the client believes that there is none.
+    /// The server starts a handshake: it has a shared key and this client does not.
     Helo,
-    /// Something else, which is to be ignored.
+    /// Another value, to be ignored.
     Other(Kind),
 }
 
-/// The server sent something that is no answer; close the connection and send again what was not acknowledged.
+/// The server sent an invalid reply: close the connection and resend what was not acknowledged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum BadReply {
-    /// It is no MessagePack, or nested without end.
-    #[error("the server sent bytes that are no answer")]
+    /// It is not MessagePack, or nested too deep.
+    #[error("the server sent bytes that are not a reply")]
     Malformed,
-    /// It is longer than any answer.
-    #[error("the server sent an answer of at least {needed} bytes, the limit is {limit}")]
+    /// It is longer than any reply.
+    #[error("the server sent a reply of at least {needed} bytes, the limit is {limit}")]
     TooLong {
-        /// How long it is at least.
+        /// Lower bound of its length in bytes.
         needed: u64,
         /// The limit.
         limit: usize,
     },
 }
 
-/// Puts answers together from whatever reads return.
+/// Assembles replies from any fragmentation.
 #[derive(Clone, Debug)]
 pub struct AckReader {
-    /// What came and was not taken as an answer yet.
+    /// Received bytes that are not part of a returned reply.
     buf: Vec<u8>,
     scanner: Scanner,
 }
 
-/// Far more than an ack needs, and enough for a PONG that comes too late.
-const MAX_REPLY: usize = 64 << 10;
+/// Longest reply in bytes: far more than an ack, and enough for a late PONG.
+const MAX_REPLY_BYTES: usize = 64 << 10;
 const MAX_DEPTH: u32 = 32;
 
 impl Default for AckReader {
@@ -62,15 +63,15 @@ impl AckReader {
         }
     }
 
-    /// Takes bytes as they came from the server. Then call [`AckReader::reply`] until it returns `None`.
+    /// Appends received bytes. Then call [`AckReader::reply`] until it returns `None`.
     pub fn feed(&mut self, bytes: &[u8]) {
         self.buf.extend_from_slice(bytes);
     }
 
-    /// The next complete answer.
+    /// The next complete reply.
     ///
     /// # Errors
-    /// [`BadReply`]; the reader must not be used again then.
+    /// [`BadReply`]; do not use the reader after it.
     pub fn reply(&mut self) -> Result<Option<Reply>, BadReply> {
         let end = self.scanner.scan(&self.buf).map_err(|error| match error {
             msgpack::Error::TooLong { needed, limit } => BadReply::TooLong { needed, limit },
@@ -89,7 +90,7 @@ impl AckReader {
 }
 
 fn scanner() -> Scanner {
-    Scanner::new(0, MAX_REPLY, MAX_DEPTH)
+    Scanner::new(0, MAX_REPLY_BYTES, MAX_DEPTH)
 }
 
 fn read_reply(value: &[u8]) -> Result<Reply, msgpack::Error> {
@@ -116,7 +117,7 @@ fn read_reply(value: &[u8]) -> Result<Reply, msgpack::Error> {
     }
 }
 
-/// What was sent and is not acknowledged yet, in the order in which it was sent. Acks may come in any order.
+/// The sent chunks that are not acknowledged, in order of sending. Acks may arrive in any order.
 #[derive(Clone, Debug)]
 pub struct AckMatcher<T> {
     waiting: VecDeque<(ChunkId, T)>,
@@ -131,7 +132,7 @@ impl<T> Default for AckMatcher<T> {
 }
 
 impl<T> AckMatcher<T> {
-    /// Nothing is waiting.
+    /// An empty matcher.
     pub fn new() -> Self {
         Self::default()
     }
@@ -141,14 +142,14 @@ impl<T> AckMatcher<T> {
         self.waiting.push_back((id, chunk));
     }
 
-    /// Takes out the chunk with the acknowledged id; `None` when none with this id is waiting. Servers answer in
-    /// order, so the search mostly ends with the first.
+    /// Removes the chunk with the acknowledged id; `None` when no such chunk waits. Servers reply
+    /// in order, so the search mostly ends at the first.
     pub fn acked(&mut self, id: &[u8]) -> Option<T> {
-        let place = self
+        let index = self
             .waiting
             .iter()
             .position(|(waiting, _)| waiting.as_bytes() == id)?;
-        self.waiting.remove(place).map(|(_, chunk)| chunk)
+        self.waiting.remove(index).map(|(_, chunk)| chunk)
     }
 
     /// The chunk that has waited longest.
@@ -166,7 +167,8 @@ impl<T> AckMatcher<T> {
         self.waiting.is_empty()
     }
 
-    /// Takes out everything, oldest first, when the connection is lost: it must be sent again with the same ids.
+    /// Removes all chunks, oldest first, when the connection is lost: resend them with the same
+    /// ids.
     pub fn take_unacked(&mut self) -> impl Iterator<Item = (ChunkId, T)> + use<T> {
         std::mem::take(&mut self.waiting).into_iter()
     }

@@ -1,4 +1,4 @@
-//! Acks against the bytes of real servers, whole and in parts.
+//! Acks of real servers, whole and fragmented.
 
 use super::*;
 use crate::encode::ChunkId;

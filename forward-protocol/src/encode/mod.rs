@@ -1,8 +1,8 @@
-//! The client's sending side: messages of every mode, byte for byte.
+//! Client side: writes messages of every carrier mode.
 //!
-//! Records and metadata are given as raw MessagePack maps (see [`crate::msgpack`] for writing them), so a record is
-//! encoded once, when it is logged, and only copied here. An option map is written only when there is something to
-//! say: an ack is wanted, the payload is compressed, or metadata belongs to a single event.
+//! Records and metadata are given as raw MessagePack maps (see [`crate::msgpack`] for writing
+//! them), so a record is encoded once, when it is logged, and only copied here. An option map is
+//! written only when needed: for an ack, a compressed payload, or the metadata of a single event.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -16,32 +16,33 @@ use crate::msgpack::{
 #[cfg(test)]
 mod tests;
 
-/// The id of a chunk for which an ack is wanted: Base64 of 16 random bytes, 24 characters, as the specification asks,
-/// or a text of the caller's. Sending the chunk again must use the same id: servers recognise a repeated chunk by it.
+/// The id of a chunk that is to be acknowledged: Base64 of 16 random bytes, 24 characters, as the
+/// specification demands, or a text of the caller's. A retry must use the same id: servers
+/// deduplicate by it.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct ChunkId {
-    /// Zeros behind the text.
-    text: [u8; Self::LONGEST],
+    /// The text, padded with zeros.
+    text: [u8; Self::MAX_LEN],
     len: u8,
 }
 
 impl ChunkId {
-    /// The longest id of a caller's own, in bytes: enough for the hexadecimal digits of a 256-bit hash.
-    pub const LONGEST: usize = 64;
+    /// The longest caller-given id in bytes: enough for the hexadecimal digits of a 256-bit hash.
+    pub const MAX_LEN: usize = 64;
 
     /// The id for 16 random bytes.
     pub fn from_random(random: [u8; 16]) -> Self {
-        let mut text = [0; Self::LONGEST];
+        let mut text = [0; Self::MAX_LEN];
         // 16 bytes always fill 24 characters exactly.
         let written = STANDARD.encode_slice(random, &mut text);
         debug_assert_eq!(written.ok(), Some(24));
         Self { text, len: 24 }
     }
 
-    /// An id of the caller's own. `None` if it is empty or longer than [`LONGEST`](Self::LONGEST).
+    /// A caller-given id. `None` if it is empty or longer than [`MAX_LEN`](Self::MAX_LEN).
     pub fn from_text(own: &str) -> Option<Self> {
         let len = u8::try_from(own.len()).ok().filter(|len| *len > 0)?;
-        let mut text = [0; Self::LONGEST];
+        let mut text = [0; Self::MAX_LEN];
         text.get_mut(..own.len())?.copy_from_slice(own.as_bytes());
         Some(Self { text, len })
     }
@@ -64,9 +65,9 @@ impl std::fmt::Debug for ChunkId {
     }
 }
 
-/// Writes an event time given in nanoseconds since 1970: an EventTime where one can say it, else whole seconds as
-/// an integer. An EventTime cannot say times before 1970 and from 2106 on; its last two seconds are Fluent Bit's
-/// group markers. Nothing ever wraps around.
+/// Writes an event time given in nanoseconds since 1970: an EventTime where it can represent the
+/// time, else whole seconds as an integer. An EventTime covers 1970 to 2106; its last two seconds
+/// are Fluent Bit's group markers. No value wraps around.
 pub fn write_time(out: &mut impl BufMut, unix_ns: i64) {
     let seconds = unix_ns.div_euclid(1_000_000_000);
     match u32::try_from(seconds) {
@@ -77,8 +78,9 @@ pub fn write_time(out: &mut impl BufMut, unix_ns: i64) {
     }
 }
 
-/// Writes one entry of a Forward or PackedForward message: `[time, record]`, or `[[time, metadata], record]` when there
-/// is metadata, which Fluentd up to 1.19 does not understand.
+/// Writes one entry of a Forward or PackedForward message: `[time, record]`, or
+/// `[[time, metadata], record]` when there is metadata, which Fluentd up to 1.19 does not
+/// understand.
 pub fn write_entry(out: &mut impl BufMut, unix_ns: i64, metadata: Option<&[u8]>, record: &[u8]) {
     write_array_len(out, 2);
     if let Some(metadata) = metadata {
@@ -115,7 +117,7 @@ pub fn write_message(
     }
 }
 
-/// Entries that were written one behind the other with [`write_entry`].
+/// Consecutive entries written with [`write_entry`].
 #[derive(Clone, Copy, Debug)]
 pub struct EntryStream<'a> {
     /// The entries.
@@ -133,7 +135,8 @@ pub fn write_forward(out: &mut impl BufMut, tag: &[u8], entries: EntryStream<'_>
     write_options(out, entries.count, None, chunk);
 }
 
-/// Writes a message in PackedForward mode, not compressed. The cheapest mode for a server to receive.
+/// Writes a message in PackedForward mode, not compressed. The cheapest mode for a server to
+/// receive.
 pub fn write_packed(out: &mut impl BufMut, tag: &[u8], entries: EntryStream<'_>, chunk: Option<&ChunkId>) {
     write_array_len(out, if chunk.is_some() { 3 } else { 2 });
     write_str(out, tag);
@@ -141,8 +144,9 @@ pub fn write_packed(out: &mut impl BufMut, tag: &[u8], entries: EntryStream<'_>,
     write_options(out, entries.count, None, chunk);
 }
 
-/// Writes a message in CompressedPackedForward mode. `compressed` are the entries after [`compress`], `count` is how
-/// many there are. Every server reads gzip; zstd is for Fluentd from 1.19, Fluent Bit from 4.1, and Windrow.
+/// Writes a message in CompressedPackedForward mode. `compressed` is the output of [`compress`],
+/// `count` the number of entries. Every server reads gzip; zstd is for Fluentd from 1.19, Fluent
+/// Bit from 4.1, and Windrow.
 pub fn write_compressed(
     out: &mut impl BufMut,
     tag: &[u8],
@@ -157,10 +161,11 @@ pub fn write_compressed(
     write_options(out, count, Some(compression), chunk);
 }
 
-/// Compresses entries. `level` is 0 to 9 for gzip and 1 to 22 for zstd; others are brought into the range.
+/// Compresses entries. `level` is 0 to 9 for gzip and 1 to 22 for zstd; other values are clamped.
 ///
 /// # Errors
-/// [`std::io::ErrorKind::Unsupported`] when the feature of the format is off. Compressing itself does not fail.
+/// [`std::io::ErrorKind::Unsupported`] when the feature of the format is off. Compressing itself
+/// does not fail.
 pub fn compress(compression: Compression, entries: &[u8], level: u32) -> std::io::Result<Vec<u8>> {
     match compression {
         #[cfg(feature = "gzip")]
@@ -184,18 +189,19 @@ pub fn compress(compression: Compression, entries: &[u8], level: u32) -> std::io
     }
 }
 
-/// Writes the option map, if there is anything to say. The chunk id goes first: Fluent Bit relied on that for long.
+/// Writes the option map, if it has any option. The chunk id comes first: old versions of Fluent
+/// Bit rely on it.
 fn write_options(
     out: &mut impl BufMut,
     count: u32,
     compression: Option<Compression>,
     chunk: Option<&ChunkId>,
 ) {
-    let said = u32::from(chunk.is_some()) + u32::from(compression.is_some());
-    if said == 0 {
+    let pairs = u32::from(chunk.is_some()) + u32::from(compression.is_some());
+    if pairs == 0 {
         return;
     }
-    write_map_len(out, said + 1);
+    write_map_len(out, pairs + 1);
     write_chunk(out, chunk);
     write_str(out, b"size");
     write_u64(out, u64::from(count));

@@ -1,4 +1,4 @@
-//! What we send, against literal bytes, and read back by our own server side.
+//! Encoded messages against literal bytes, and read back by the server side.
 
 #[cfg(all(feature = "gzip", feature = "zstd"))]
 use proptest::prelude::*;
@@ -156,9 +156,9 @@ proptest! {
         prop_assert_eq!(message.tag, &tag[..]);
         prop_assert_eq!(message.mode, if shape == 0 { Mode::Forward } else { Mode::Packed });
         prop_assert_eq!(message.options.compressed, [
-            Compressed::Unsaid, Compressed::Unsaid, Compressed::Gzip, Compressed::Zstd,
+            Compressed::Absent, Compressed::Absent, Compressed::Gzip, Compressed::Zstd,
         ][shape]);
-        prop_assert!(!message.contradicts_itself());
+        prop_assert!(!message.compression_mismatch());
         prop_assert_eq!(message.options.size, (id.is_some() || shape > 1).then_some(times.len() as i64));
         prop_assert_eq!(message.options.chunk.map(|raw| raw[1..].to_vec()), id.map(|id| id.as_bytes().to_vec()));
         let plain = match message.payload(100) {

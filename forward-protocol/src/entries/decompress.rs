@@ -1,8 +1,10 @@
-//! Decompressing payloads: several gzip members or zstd frames in one payload, a limit on what comes out, and
-//! whatever was decoded before a defect.
+//! [`Decompressor`]: gzip and zstd payloads, with several members or frames and a limit on the
+//! output.
 //!
-//! A payload is not decoded all at once on trust: the output grows with what really comes out and stops at the limit.
-//! Walking what comes out piece by piece, so that it is never there as a whole, is in `pieces`.
+//! Output before a defect is kept.
+//!
+//! The output buffer grows with the actual output and never beyond the limit. The streaming walk
+//! over the entries is in `pieces`.
 
 use std::ops::ControlFlow;
 
@@ -16,7 +18,7 @@ pub enum Compression {
 }
 
 impl Compression {
-    /// What the first bytes say. Neither magic can begin a stream of entries.
+    /// Detects the format by its magic number, which cannot begin a stream of entries.
     #[inline]
     pub fn sniff(bytes: &[u8]) -> Option<Self> {
         match bytes {
@@ -27,28 +29,28 @@ impl Compression {
     }
 }
 
-/// What came out of a payload.
+/// The output of a payload.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Decompressed {
-    /// Everything that could be decoded, from the start up to the defect if there is one.
+    /// The decoded bytes, up to the defect if there is one.
     pub bytes: Vec<u8>,
-    /// What is wrong with the payload.
+    /// The damage of the payload, if any.
     pub damage: Option<Damage>,
 }
 
-/// What is wrong with a compressed payload, and where in the compressed bytes it was noticed.
+/// Damage of a compressed payload, and where in the compressed bytes it was detected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, thiserror::Error)]
 #[non_exhaustive]
 pub enum Damage {
-    /// The compressed data is not what its format demands.
+    /// The compressed data violates its format.
     #[error("the compressed data is corrupt near byte {at}")]
     Corrupt {
         /// Where, in the compressed bytes.
         at: usize,
     },
-    /// The data was decoded but its checksum or length does not agree: some of it may be wrong.
-    #[error("the checksum of the compressed data that ends at byte {at} does not agree")]
+    /// The data was decoded but its checksum or length does not match: some of it may be wrong.
+    #[error("the checksum of the compressed data that ends at byte {at} does not match")]
     Checksum {
         /// Where the member ends, in the compressed bytes.
         at: usize,
@@ -56,20 +58,20 @@ pub enum Damage {
     /// The compressed data ends too early.
     #[error("the compressed data ends too early")]
     Truncated,
-    /// Bytes other than zero stand behind the last gzip member. What stands before them is complete.
-    #[error("{len} bytes that belong to nothing stand behind the compressed data, from byte {at} on")]
+    /// Bytes other than zero follow the last gzip member. The data before them is complete.
+    #[error("{len} bytes of garbage follow the compressed data at byte {at}")]
     Trailing {
         /// Where they begin, in the compressed bytes.
         at: usize,
         /// How many there are.
         len: usize,
     },
-    /// This build cannot read the format: the crate's feature is off.
-    #[error("this build cannot read {0:?}")]
+    /// This build does not support the format: the crate's feature is off.
+    #[error("this build does not support {0:?}")]
     Unsupported(Compression),
 }
 
-/// More comes out of the payload than the limit allows. Decoding stopped there.
+/// The payload decompresses to more than the limit. Decoding stopped there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, thiserror::Error)]
 #[error("the payload of {compressed} bytes decompresses to more than the limit of {limit} bytes")]
 pub struct Oversize {
@@ -79,15 +81,16 @@ pub struct Oversize {
     pub limit: usize,
 }
 
-/// Decompresses a payload; at most `limit` bytes may come out. To decompress many payloads keep a [`Decompressor`].
+/// Decompresses a payload to at most `limit` bytes. For many payloads keep a [`Decompressor`].
 ///
 /// # Errors
-/// [`Oversize`] as soon as more than `limit` bytes would come out. Damage is no error: see [`Decompressed::damage`].
+/// [`Oversize`] as soon as the output exceeds `limit` bytes. Damage is not an error: see
+/// [`Decompressed::damage`].
 pub fn decompress(compression: Compression, bytes: &[u8], limit: usize) -> Result<Decompressed, Oversize> {
     Decompressor::new().decompress(compression, bytes, limit)
 }
 
-/// Decompresses payloads one after the other and keeps its working memory between them.
+/// Decompresses payloads and reuses its working memory between them.
 #[derive(Default)]
 pub struct Decompressor {
     #[cfg(feature = "gzip")]
@@ -105,12 +108,12 @@ impl std::fmt::Debug for Decompressor {
 const DEFLATE_RATIO: usize = 1032;
 
 impl Decompressor {
-    /// A decompressor without working memory; it is made when first needed.
+    /// A decompressor; it allocates its working memory when first needed.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Decompresses a payload; at most `limit` bytes may come out.
+    /// Decompresses a payload to at most `limit` bytes.
     ///
     /// # Errors
     /// [`Oversize`]; see [`decompress`].
@@ -120,25 +123,25 @@ impl Decompressor {
         bytes: &[u8],
         limit: usize,
     ) -> Result<Decompressed, Oversize> {
-        let mut out = Output::new(Vec::new(), Keep::All, limit);
-        // A guess that saves most regrowing, from bytes that are really there.
+        let mut out = Output::new(Vec::new(), Sink::Collect, limit);
+        // An estimate from the received length that avoids most reallocations.
         out.bytes
             .reserve(bytes.len().saturating_mul(4).min(limit).min(8 << 20));
         let compressed = bytes.len();
         let outcome = self.run(compression, bytes, &mut out);
-        let damage = outcome.map_err(|Stop| Oversize { compressed, limit })?;
+        let damage = outcome.map_err(|Stopped| Oversize { compressed, limit })?;
         Ok(Decompressed {
             bytes: out.bytes,
             damage,
         })
     }
 
-    /// Makes sure that at most `limit` bytes will come out, without keeping them. Costs nothing when the length of
-    /// the payload already proves it, as it does for gzip below a thousandth of the limit.
+    /// Checks that the output is at most `limit` bytes, without keeping it. Free when the length of
+    /// the payload already proves it, as for gzip below a thousandth of the limit.
     ///
     /// # Errors
-    /// [`Oversize`]. Damage is not reported here; of a damaged payload [`Decompressor::decompress`] may salvage some
-    /// more or less than was counted here.
+    /// [`Oversize`]. Damage is not reported here; for a damaged payload
+    /// [`Decompressor::decompress`] may return slightly more or less than was counted here.
     pub fn check_size(
         &mut self,
         compression: Compression,
@@ -149,40 +152,43 @@ impl Decompressor {
             return Ok(());
         }
         let scratch = std::mem::take(&mut self.scratch);
-        let mut out = Output::new(scratch, Keep::Nothing, limit);
+        let mut out = Output::new(scratch, Sink::Count, limit);
         let outcome = self.run(compression, bytes, &mut out);
         self.scratch = out.bytes;
         let compressed = bytes.len();
-        outcome.map(|_| ()).map_err(|Stop| Oversize { compressed, limit })
+        outcome
+            .map(|_| ())
+            .map_err(|Stopped| Oversize { compressed, limit })
     }
 
-    /// Gives what comes out to `take` whenever there is so much that `take` wants it: it removes what it has done with
-    /// from the front, and says how many bytes it wants to see next time, more than it has left. `None` when it wanted
-    /// no more; otherwise what is left at the end, and the damage.
-    pub(super) fn in_pieces(
+    /// Streams the output to `consume`, which is called once `first` bytes are there. It removes
+    /// what it has consumed from the front and returns the length at which it wants to be called
+    /// again, more than it left. `None` when it broke; otherwise the unconsumed rest, and the
+    /// damage.
+    pub(super) fn stream(
         &mut self,
         compression: Compression,
         bytes: &[u8],
         first: usize,
-        take: &mut Take<'_>,
+        consume: &mut Consumer<'_>,
     ) -> Option<(Vec<u8>, Option<Damage>)> {
-        let keep = Keep::Pieces { next: first, take };
-        let mut out = Output::new(std::mem::take(&mut self.scratch), keep, usize::MAX);
+        let sink = Sink::Stream { next: first, consume };
+        let mut out = Output::new(std::mem::take(&mut self.scratch), sink, usize::MAX);
         out.bytes.clear();
         let outcome = self.run(compression, bytes, &mut out);
         let rest = out.bytes;
         outcome.ok().map(|damage| (rest, damage))
     }
 
-    /// Keeps this memory for the next payload, if it is not too much.
+    /// Keeps this buffer for the next payload, up to [`MAX_RETAINED_BYTES`].
     pub(super) fn recycle(&mut self, scratch: Vec<u8>) {
-        if scratch.capacity() <= KEPT {
+        if scratch.capacity() <= MAX_RETAINED_BYTES {
             self.scratch = scratch;
         }
     }
 
     #[cfg(all(test, feature = "gzip"))]
-    pub(super) fn kept(&self) -> usize {
+    pub(super) fn retained_bytes(&self) -> usize {
         self.scratch.capacity()
     }
 
@@ -191,7 +197,7 @@ impl Decompressor {
         compression: Compression,
         bytes: &[u8],
         out: &mut Output<'_, '_>,
-    ) -> Result<Option<Damage>, Stop> {
+    ) -> Result<Option<Damage>, Stopped> {
         match compression {
             #[cfg(feature = "gzip")]
             Compression::Gzip => gzip(
@@ -210,53 +216,53 @@ impl Decompressor {
     }
 }
 
-/// The most memory that is kept from one payload to the next.
-const KEPT: usize = 4 << 20;
+/// The largest buffer that is kept from one payload to the next.
+const MAX_RETAINED_BYTES: usize = 4 << 20;
 
-/// Takes from the front of what is decoded; see [`Decompressor::in_pieces`].
-pub(super) type Take<'t> = dyn FnMut(&mut Vec<u8>) -> ControlFlow<(), usize> + 't;
+/// Consumes decoded bytes from the front; see [`Decompressor::stream`].
+pub(super) type Consumer<'t> = dyn FnMut(&mut Vec<u8>) -> ControlFlow<(), usize> + 't;
 
-/// Where decoded bytes go, and how many more may come.
+/// The output buffer, what happens to its bytes, and the limit.
 #[cfg_attr(
     not(any(feature = "gzip", feature = "zstd")),
     expect(dead_code, reason = "without any format nothing is decoded")
 )]
 struct Output<'o, 't> {
     bytes: Vec<u8>,
-    keep: Keep<'o, 't>,
-    /// Decoded so far.
+    sink: Sink<'o, 't>,
+    /// Bytes decoded so far.
     total: usize,
     limit: usize,
 }
 
-/// What is to be done with decoded bytes.
+/// What happens to decoded bytes.
 #[cfg_attr(
     not(any(feature = "gzip", feature = "zstd")),
     expect(dead_code, reason = "without any format nothing is decoded")
 )]
-enum Keep<'o, 't> {
-    All,
-    /// They are only counted.
-    Nothing,
-    /// They are taken as soon as there are `next`.
-    Pieces {
+enum Sink<'o, 't> {
+    Collect,
+    /// Only counted.
+    Count,
+    /// Passed to `consume` once `next` bytes are there.
+    Stream {
         next: usize,
-        take: &'o mut Take<'t>,
+        consume: &'o mut Consumer<'t>,
     },
 }
 
-/// More than the limit came out, or enough for whoever takes pieces.
+/// The limit was exceeded, or the consumer broke.
 #[cfg_attr(
     not(any(feature = "gzip", feature = "zstd")),
     expect(dead_code, reason = "without any format nothing is decoded")
 )]
-struct Stop;
+struct Stopped;
 
 impl<'o, 't> Output<'o, 't> {
-    fn new(bytes: Vec<u8>, keep: Keep<'o, 't>, limit: usize) -> Self {
+    fn new(bytes: Vec<u8>, sink: Sink<'o, 't>, limit: usize) -> Self {
         Self {
             bytes,
-            keep,
+            sink,
             total: 0,
             limit,
         }
@@ -265,31 +271,32 @@ impl<'o, 't> Output<'o, 't> {
 
 #[cfg(any(feature = "gzip", feature = "zstd"))]
 impl Output<'_, '_> {
-    /// Makes room for more: at least one byte, so that too much output is noticed as such.
+    /// Reserves room for at least one byte, so that exceeding the limit is detected.
     fn make_room(&mut self) {
-        /// How many bytes are made room for at a time.
-        const STEP: usize = 64 << 10;
-        if matches!(self.keep, Keep::Nothing) {
+        /// Bytes reserved at a time.
+        const STEP_BYTES: usize = 64 << 10;
+        if matches!(self.sink, Sink::Count) {
             self.bytes.clear();
         }
-        if self.bytes.capacity() - self.bytes.len() < STEP / 4 {
+        if self.bytes.capacity() - self.bytes.len() < STEP_BYTES / 4 {
             let allowed = self.limit.saturating_sub(self.total).saturating_add(1);
-            self.bytes.reserve_exact(self.bytes.len().max(STEP).min(allowed));
+            self.bytes
+                .reserve_exact(self.bytes.len().max(STEP_BYTES).min(allowed));
         }
     }
 
-    fn came(&mut self, n: usize) -> Result<(), Stop> {
+    fn produced(&mut self, n: usize) -> Result<(), Stopped> {
         self.total = self.total.saturating_add(n);
         if self.total > self.limit {
-            return Err(Stop);
+            return Err(Stopped);
         }
-        match &mut self.keep {
-            Keep::Pieces { next, take } if self.bytes.len() >= *next => match take(&mut self.bytes) {
+        match &mut self.sink {
+            Sink::Stream { next, consume } if self.bytes.len() >= *next => match consume(&mut self.bytes) {
                 ControlFlow::Continue(wanted) => {
                     *next = wanted;
                     Ok(())
                 }
-                ControlFlow::Break(()) => Err(Stop),
+                ControlFlow::Break(()) => Err(Stopped),
             },
             _ => Ok(()),
         }
@@ -301,11 +308,11 @@ fn gzip(
     inflate: &mut flate2::Decompress,
     bytes: &[u8],
     out: &mut Output<'_, '_>,
-) -> Result<Option<Damage>, Stop> {
+) -> Result<Option<Damage>, Stopped> {
     let mut at = 0;
     while at < bytes.len() {
         let rest = bytes.get(at..).unwrap_or_default();
-        // Some writers pad to a block with zeros (tar and tape habits): no harm.
+        // Some writers pad with zeros to a block.
         if rest.iter().all(|byte| *byte == 0) {
             break;
         }
@@ -332,7 +339,7 @@ fn gzip(
             crc.update(decoded);
             let (progress, taken) = (decoded.len(), (inflate.total_in() - taken) as usize);
             at += taken;
-            out.came(progress)?;
+            out.produced(progress)?;
             match status {
                 Ok(flate2::Status::StreamEnd) => break,
                 Ok(_) if progress == 0 && taken == 0 => return Ok(Some(Damage::Truncated)),
@@ -352,8 +359,8 @@ fn gzip(
     Ok(None)
 }
 
-/// The length of the gzip member header at the front of `bytes` (RFC 1952, section 2.3); `None` when it is not whole
-/// or none.
+/// The length of the gzip member header at the front of `bytes` (RFC 1952, section 2.3); `None`
+/// when it is truncated or absent.
 #[cfg(feature = "gzip")]
 fn gzip_header(bytes: &[u8]) -> Option<usize> {
     const FHCRC: u8 = 2;
@@ -380,7 +387,7 @@ fn gzip_header(bytes: &[u8]) -> Option<usize> {
 }
 
 #[cfg(feature = "zstd")]
-fn zstandard(bytes: &[u8], out: &mut Output<'_, '_>) -> Result<Option<Damage>, Stop> {
+fn zstandard(bytes: &[u8], out: &mut Output<'_, '_>) -> Result<Option<Damage>, Stopped> {
     use zstd::stream::raw::{Decoder, InBuffer, Operation, OutBuffer};
 
     let Ok(mut decoder) = Decoder::new() else {
@@ -393,14 +400,14 @@ fn zstandard(bytes: &[u8], out: &mut Output<'_, '_>) -> Result<Option<Damage>, S
         let before = out.bytes.len();
         let taken = input.pos();
         let status = {
-            // Writes into the spare room of the Vec, behind what is there.
+            // Writes into the spare capacity of the Vec.
             let mut buffer = OutBuffer::around_pos(&mut out.bytes, before);
             decoder.run(&mut input, &mut buffer)
         };
         let progress = out.bytes.len() - before;
-        out.came(progress)?;
+        out.produced(progress)?;
         match status {
-            // 0 says that a frame is complete and all of it has come out.
+            // 0: a frame is complete and flushed.
             Ok(hint) => whole = hint == 0,
             Err(_) => return Ok(Some(Damage::Corrupt { at: input.pos() })),
         }

@@ -1,4 +1,4 @@
-//! The pairs of a record map, in place.
+//! [`MapPairs`]: the iterator over the pairs of a map, in place.
 
 use crate::msgpack::{Error, Value, extent, scalar_end};
 
@@ -20,33 +20,33 @@ pub enum Key<'a> {
     Other(&'a [u8]),
 }
 
-/// Iterates over the pairs of one map, in the order in which they stand. A key may come twice.
+/// Iterates over the pairs of one map, in wire order. A key may occur twice.
 ///
-/// The bytes are expected to be one whole map, as [`super::Entry::record`] is; with other bytes the iteration ends
-/// early, it never panics.
+/// `buf` must be one whole map, as [`super::Entry::record`] is; with other bytes the iteration ends
+/// early. It never panics.
 #[derive(Clone, Debug)]
 pub struct MapPairs<'a> {
     buf: &'a [u8],
     at: usize,
-    left: u32,
+    remaining: u32,
 }
 
 impl<'a> MapPairs<'a> {
-    /// The pairs of the map that begins `buf`; none when something else stands there.
+    /// The pairs of the map at the front of `buf`; none when another value is there.
     pub fn new(buf: &'a [u8]) -> Self {
         match Value::read(buf, 0) {
-            Ok((Value::Map(left), at)) => Self { buf, at, left },
+            Ok((Value::Map(remaining), at)) => Self { buf, at, remaining },
             _ => Self {
                 buf,
                 at: buf.len(),
-                left: 0,
+                remaining: 0,
             },
         }
     }
 
-    /// How many pairs are still to come, as the map declares.
+    /// The number of pairs left, as the map declares.
     pub fn remaining(&self) -> u32 {
-        self.left
+        self.remaining
     }
 }
 
@@ -55,7 +55,7 @@ impl<'a> Iterator for MapPairs<'a> {
 
     #[inline]
     fn next(&mut self) -> Option<Pair<'a>> {
-        self.left = self.left.checked_sub(1)?;
+        self.remaining = self.remaining.checked_sub(1)?;
         let mut opened = 0;
         let (pair, next) = pair_at(self.buf, self.at, &mut opened).ok()?;
         self.at = next;
@@ -72,7 +72,7 @@ pub(super) fn pair_at<'a>(buf: &'a [u8], at: usize, opened: &mut u32) -> Result<
         let end = at + 1 + usize::from(first & 0x1f);
         (Key::Text(buf.get(at + 1..end).ok_or(short)?), end)
     } else {
-        other_key(buf, at, opened)?
+        key_slow(buf, at, opened)?
     };
     let (value, end) = value_at(buf, middle, opened)?;
     Ok((Pair { key, value }, end))
@@ -83,13 +83,13 @@ pub(super) fn pair_at<'a>(buf: &'a [u8], at: usize, opened: &mut u32) -> Result<
 pub(super) fn value_at<'a>(buf: &'a [u8], at: usize, opened: &mut u32) -> Result<(&'a [u8], usize), Error> {
     match scalar_end(buf, at).and_then(|end| Some((buf.get(at..end)?, end))) {
         Some(scalar) => Ok(scalar),
-        None => other_value(buf, at, opened),
+        None => value_slow(buf, at, opened),
     }
 }
 
-/// The same for a value that is a container, that is long, or that is cut short.
+/// The same for a container, a long value, or a truncated one.
 #[inline(never)]
-fn other_value<'a>(buf: &'a [u8], at: usize, opened: &mut u32) -> Result<(&'a [u8], usize), Error> {
+fn value_slow<'a>(buf: &'a [u8], at: usize, opened: &mut u32) -> Result<(&'a [u8], usize), Error> {
     let (end, inner) = extent(buf, at)?;
     *opened = opened.saturating_add(inner);
     let value = buf.get(at..end).ok_or(Error::Incomplete { at })?;
@@ -97,7 +97,7 @@ fn other_value<'a>(buf: &'a [u8], at: usize, opened: &mut u32) -> Result<(&'a [u
 }
 
 #[cold]
-fn other_key<'a>(buf: &'a [u8], at: usize, opened: &mut u32) -> Result<(Key<'a>, usize), Error> {
+fn key_slow<'a>(buf: &'a [u8], at: usize, opened: &mut u32) -> Result<(Key<'a>, usize), Error> {
     let (end, inner) = extent(buf, at)?;
     *opened = opened.saturating_add(inner);
     let key = match Value::read(buf, at)?.0 {

@@ -1,8 +1,10 @@
-//! Walking the entries of a compressed payload piece by piece: what it takes in memory depends on the longest entry, not
-//! on the payload, which may be a thousand times longer than what was received.
+//! Streaming walk over the entries of a compressed payload.
 //!
-//! Owns the cuts between pieces: an entry that is cut off waits for the next one, the group goes on across them, and
-//! an entry that is too long to wait for is passed over.
+//! Memory depends on the longest entry and not on the decompressed size, which may be a thousand
+//! times the received size.
+//!
+//! Owns the boundaries between pieces: a truncated entry waits for the next piece, the open group
+//! is carried over, and an entry that is too long is skipped.
 
 use std::ops::ControlFlow;
 
@@ -10,72 +12,79 @@ use super::decompress::{Compression, Damage, Decompressor};
 use super::iter::{Entries, Group};
 use crate::msgpack::Scanner;
 
-/// How many bytes are walked at a time. Most payloads are shorter: they are one piece. (Less in the tests: many pieces.)
-const PIECE: usize = if cfg!(test) { 1 << 10 } else { 1 << 20 };
+/// Bytes that are walked at a time; most payloads are one piece. Smaller in tests, to have many
+/// pieces.
+const PIECE_BYTES: usize = if cfg!(test) { 1 << 10 } else { 1 << 20 };
 
-/// What [`Decompressor::walk`] comes to.
+/// What [`Decompressor::walk`] hands to its callback.
 #[derive(Debug)]
 pub enum Piece<'p, 'a> {
-    /// Some entries, to be walked to their end. Their offsets count from the start of the piece.
+    /// Some entries. Iterate to the end; offsets count from the start of the piece.
     Entries(&'p mut Entries<'a>),
-    /// An entry of more bytes than were asked for was passed over, or, at the end of the payload, what began like one.
+    /// An entry longer than `max_entry_bytes` was skipped, or, at the end of the payload, the start
+    /// of one.
     TooLong,
 }
 
 impl Decompressor {
-    /// Decompresses a payload and gives its entries to `each`, in order, a piece of about 1 MiB after the other, until
-    /// `each` breaks off. `max_depth` is [`crate::frame::Limits::depth`]; entries that are longer than `longest` bytes may be
-    /// passed over, those of up to `longest` are not. Memory is bounded by three times `longest` and some MiB.
+    /// Decompresses a payload and passes its entries to `each` in order, in pieces of about 1 MiB,
+    /// until `each` breaks. `max_depth` is [`crate::frame::Limits::depth`]; entries longer than
+    /// `max_entry_bytes` may be skipped, shorter ones never are. Memory is bounded by three times
+    /// `max_entry_bytes` plus some MiB.
     ///
-    /// How much comes out in all is not limited: see [`Decompressor::check_size`].
+    /// The total output is not limited: see [`Decompressor::check_size`].
     ///
-    /// Returns what is wrong with the payload; all entries before the damage were given to `each`. `None` also when `each`
-    /// broke off.
+    /// Returns the damage of the payload, if any; `each` has seen all entries before it. `None`
+    /// also when `each` broke.
     pub fn walk(
         &mut self,
         compression: Compression,
         bytes: &[u8],
         max_depth: u32,
-        longest: usize,
+        max_entry_bytes: usize,
         each: impl FnMut(Piece<'_, '_>) -> ControlFlow<()>,
     ) -> Option<Damage> {
         let mut walk = Walk {
             max_depth,
-            longest,
+            max_entry_bytes,
             group: None,
-            passing: None,
+            skipping: None,
             each,
         };
-        let (mut rest, damage) = self.in_pieces(compression, bytes, PIECE, &mut |bytes| {
-            walk.take(bytes, true)?;
+        let (mut rest, damage) = self.stream(compression, bytes, PIECE_BYTES, &mut |bytes| {
+            walk.consume(bytes, true)?;
             let left = bytes.len();
-            ControlFlow::Continue(PIECE.max(left.saturating_mul(2).min(longest)).max(left + 1))
+            ControlFlow::Continue(
+                PIECE_BYTES
+                    .max(left.saturating_mul(2).min(max_entry_bytes))
+                    .max(left + 1),
+            )
         })?;
-        let flow = walk.take(&mut rest, false);
+        let flow = walk.consume(&mut rest, false);
         self.recycle(rest);
         damage.filter(|_| flow.is_continue())
     }
 }
 
-/// A walk over a stream of entries of which only a piece is there.
+/// The state of a walk between two pieces.
 struct Walk<F> {
     max_depth: u32,
-    longest: usize,
-    /// The group in which the next entry stands: its metadata and attributes.
+    max_entry_bytes: usize,
+    /// Metadata and attributes of the group that is open.
     group: Option<(Vec<u8>, Vec<u8>)>,
-    /// Looks for the end of an entry that is too long.
-    passing: Option<Scanner>,
+    /// Finds the end of the entry that is being skipped.
+    skipping: Option<Scanner>,
     each: F,
 }
 
 impl<F: FnMut(Piece<'_, '_>) -> ControlFlow<()>> Walk<F> {
-    /// Walks what is there and removes it. `more` is to come, or not.
-    fn take(&mut self, bytes: &mut Vec<u8>, more: bool) -> ControlFlow<()> {
+    /// Walks the entries in `bytes` and removes them; `more` says whether further bytes follow.
+    fn consume(&mut self, bytes: &mut Vec<u8>, more: bool) -> ControlFlow<()> {
         loop {
-            if self.passing.is_some() {
-                self.pass(bytes, more)?;
+            if self.skipping.is_some() {
+                self.skip(bytes, more)?;
             }
-            if bytes.is_empty() || self.passing.is_some() {
+            if bytes.is_empty() || self.skipping.is_some() {
                 return ControlFlow::Continue(());
             }
             let group = self
@@ -87,16 +96,16 @@ impl<F: FnMut(Piece<'_, '_>) -> ControlFlow<()>> Walk<F> {
             let (walked, group) = (entries.at(), entries.group());
             self.group = group.map(|group| (group.metadata.to_vec(), group.attributes.to_vec()));
             bytes.drain(..walked.min(bytes.len()));
-            if !more || bytes.len() <= self.longest {
+            if !more || bytes.len() <= self.max_entry_bytes {
                 return ControlFlow::Continue(());
             }
-            self.passing = Some(Scanner::new(0, usize::MAX, u32::MAX));
+            self.skipping = Some(Scanner::new(0, usize::MAX, u32::MAX));
         }
     }
 
-    /// Passes over an entry that is too long, as far as it is there.
-    fn pass(&mut self, bytes: &mut Vec<u8>, more: bool) -> ControlFlow<()> {
-        let Some(scanner) = &mut self.passing else {
+    /// Skips the bytes of an entry that is too long.
+    fn skip(&mut self, bytes: &mut Vec<u8>, more: bool) -> ControlFlow<()> {
+        let Some(scanner) = &mut self.skipping else {
             return ControlFlow::Continue(());
         };
         match scanner.scan(bytes) {
@@ -109,13 +118,13 @@ impl<F: FnMut(Piece<'_, '_>) -> ControlFlow<()>> Walk<F> {
                 return ControlFlow::Continue(());
             }
             Ok(None) => bytes.clear(),
-            // What follows is no MessagePack: where another entry begins cannot be known.
+            // Not MessagePack: where the next entry begins is unknown.
             Err(_) => {
                 (self.each)(Piece::TooLong)?;
                 return ControlFlow::Break(());
             }
         }
-        self.passing = None;
+        self.skipping = None;
         (self.each)(Piece::TooLong)
     }
 }

@@ -1,4 +1,4 @@
-//! Entries of every form, bad ones among good ones, groups, times and compressed payloads.
+//! Entries of every form, bad entries, groups, times and compressed payloads.
 
 use proptest::prelude::*;
 
@@ -26,7 +26,7 @@ fn walk(text: &str) -> Vec<Result<(Time, usize), (usize, Defect)>> {
         .collect()
 }
 
-/// What one entry with this time says.
+/// The time of an entry with this encoded time.
 fn time(text: &str) -> Result<Time, Defect> {
     let items = walk(&format!("92 {text} R"));
     assert_eq!(items.len(), 1);
@@ -57,7 +57,7 @@ fn every_form_of_time_is_understood() {
         ("ff", Time::At(-1_000_000_000)),
         ("00", Time::Absent),
         ("c0", Time::Absent),
-        // Date.now() and its finer relatives.
+        // Date.now(), and the same in microseconds and nanoseconds.
         ("cf0000018bcfe5687b", Time::At(1_700_000_000_123_000_000)),
         ("cf00060a24181e4040", Time::At(1_700_000_000_000_064_000)),
         ("cf17979cfe362a0000", Time::At(SECONDS)),

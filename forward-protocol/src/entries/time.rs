@@ -1,21 +1,22 @@
-//! Event times: every form that senders use, as nanoseconds since 1970.
+//! [`Time`]: event times in every encoding that senders use, as nanoseconds since 1970.
 
-use super::iter::Defect;
+use super::defect::Defect;
 use crate::msgpack::{Kind, Value};
 
-/// When an event happened, as its sender says.
+/// The time of an event, as its sender gave it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Time {
     /// Nanoseconds since 1970-01-01T00:00:00Z.
     At(i64),
-    /// Nothing was said: nil or 0 seconds. Fluentd takes the time of receipt then.
+    /// No time: nil or 0 seconds. Fluentd uses the time of receipt then.
     Absent,
-    /// A time that cannot be: nanoseconds of 1 000 000 000 and more, NaN, or outside the years 1677 to 2262.
+    /// An impossible time: 1 000 000 000 nanoseconds or more, NaN, or outside the years 1677 to
+    /// 2262.
     Invalid,
 }
 
 impl Time {
-    /// The time in nanoseconds since 1970, or `received_ns` when nothing usable was said.
+    /// The time in nanoseconds since 1970, or `received_ns` when there is no usable time.
     pub fn or_received(self, received_ns: i64) -> i64 {
         match self {
             Self::At(ns) => ns,
@@ -24,9 +25,9 @@ impl Time {
     }
 }
 
-/// What an entry's time says.
+/// The time field of an entry: a time or a group marker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Stamp {
+pub(super) enum TimeField {
     Time(Time),
     GroupStart,
     GroupEnd,
@@ -34,27 +35,27 @@ pub(super) enum Stamp {
 
 /// An EventTime (extension type 0, Forward Protocol Specification v1). The seconds are unsigned.
 #[inline]
-pub(super) fn event_time(seconds: u32, nanoseconds: u32) -> Stamp {
+pub(super) fn event_time(seconds: u32, nanoseconds: u32) -> TimeField {
     if nanoseconds == 0 && seconds >= 0xffff_fffe {
         return if seconds == 0xffff_ffff {
-            Stamp::GroupStart
+            TimeField::GroupStart
         } else {
-            Stamp::GroupEnd
+            TimeField::GroupEnd
         };
     }
     if nanoseconds >= NS {
-        return Stamp::Time(Time::Invalid);
+        return TimeField::Time(Time::Invalid);
     }
     if seconds == 0 {
-        return Stamp::Time(Time::Absent);
+        return TimeField::Time(Time::Absent);
     }
-    Stamp::Time(Time::At(
+    TimeField::Time(Time::At(
         i64::from(seconds) * i64::from(NS) + i64::from(nanoseconds),
     ))
 }
 
-/// Reads the time of any form at byte `at`.
-pub(super) fn read(buf: &[u8], at: usize) -> Result<(Stamp, usize), Defect> {
+/// Reads a time in any encoding at byte `at`.
+pub(super) fn read_time(buf: &[u8], at: usize) -> Result<(TimeField, usize), Defect> {
     let (value, next) = Value::read(buf, at)?;
     let time = match value {
         Value::Nil => Time::Absent,
@@ -90,14 +91,15 @@ pub(super) fn read(buf: &[u8], at: usize) -> Result<(Stamp, usize), Defect> {
             ));
         }
     };
-    Ok((Stamp::Time(time), next))
+    Ok((TimeField::Time(time), next))
 }
 
 const NS: u32 = 1_000_000_000;
 
-/// Integers are seconds by the specification. The npm package fluent-logger sends `Date.now()`, milliseconds, when told
-/// so; such numbers as seconds lie thousands of years ahead, so the size tells the unit: from 10^11 on
-/// milliseconds (1973), from 10^14 microseconds, from 10^17 nanoseconds.
+/// Integers are seconds by the specification. The npm package fluent-logger sends `Date.now()`,
+/// milliseconds, when configured so. Read as seconds such numbers are thousands of years ahead, so
+/// the magnitude gives the unit: from 10^11 on milliseconds (1973), from 10^14 microseconds, from
+/// 10^17 nanoseconds.
 fn integer(n: u64) -> Time {
     let Ok(n) = i64::try_from(n) else {
         return Time::Invalid;

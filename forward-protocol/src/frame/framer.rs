@@ -1,100 +1,58 @@
-//! Finding complete messages in a growing buffer.
+//! [`Framer`]: finds complete messages in a growing buffer.
 
 use std::ops::Range;
 
-use super::message::{Head, Message, Poison, read_head};
+use super::head::{Head, Starts, read_head};
+use super::limits::Limits;
+use super::message::Message;
+use super::outcome::{Outcome, Violation};
 use crate::msgpack::{self, Kind, Scanner, Value};
 
-/// What a peer may send. Every limit is a number of bytes unless it says otherwise.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct Limits {
-    /// The longest message, default 64 MiB. Fluentd with a file buffer sends up to 256 MiB at once.
-    pub message: usize,
-    /// The longest tag, default 64 KiB (Fluent Bit sends up to 65 531 bytes).
-    pub tag: usize,
-    /// The longest chunk id, default 1 KiB. Real ids have 24 to 36 bytes.
-    pub chunk: usize,
-    /// The most pairs in an option map, default 64.
-    pub options: u32,
-    /// The most containers inside each other in an entry, default 100 (Fluentd stops at 128, Fluent Bit at 32).
-    /// A deeper entry is a bad entry; its neighbours are kept.
-    pub depth: u32,
-    /// How many values that are no arrays a connection may send before it is closed, default 8. The specification
-    /// wants them ignored; a peer that sends many of them speaks another protocol.
-    pub strays: u32,
-}
-
-impl Default for Limits {
-    fn default() -> Self {
-        Self {
-            message: 64 << 20,
-            tag: 64 << 10,
-            chunk: 1 << 10,
-            options: 64,
-            depth: 100,
-            strays: 8,
-        }
-    }
-}
-
-/// What was found in a buffer.
+/// The result of [`Framer::scan`].
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Run {
     /// The complete messages, in order.
     pub frames: Vec<Frame>,
-    /// How many bytes from the buffer's start the complete messages take, without gaps. Give the next
-    /// [`Framer::scan`] a buffer that begins here.
+    /// Length of the complete messages, which begin at the buffer's start and have no gaps. The
+    /// next buffer given to [`Framer::scan`] must begin here.
     pub end: usize,
-    /// The least number of bytes that are missing behind the buffer's end to complete the message that begins at
-    /// `end`; 0 when none has begun. A hint for how much room to make, bounded by [`Limits::message`].
+    /// Lower bound of the bytes still missing from the message that begins at `end`; 0 when none
+    /// has begun. A hint for how much to read, bounded by [`Limits::message`].
     pub needed: usize,
-    /// What makes it impossible to go on. The messages before it are good. Close the connection.
+    /// Set when scanning cannot continue. The messages before it are valid. Close the connection.
     pub violation: Option<Violation>,
 }
 
 impl Run {
-    /// Whether nothing came that is worth storing or answering: heartbeats and stray values only.
+    /// Whether nothing has to be stored or answered: heartbeats and stray values only.
     pub fn is_idle(&self) -> bool {
         self.frames.iter().all(Frame::is_idle)
     }
 }
 
-/// One complete message: where it stands and what it is. Ranges count from the start of the scanned buffer, so they
-/// also fit the first [`Run::end`] bytes of it once these are split off.
+/// One complete message: its range and its classification. Ranges count from the start of the
+/// scanned buffer, and stay valid for its first [`Run::end`] bytes once these are split off.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Frame {
     /// The whole message.
     pub range: Range<usize>,
-    /// What is to be done with it.
+    /// Its classification.
     pub outcome: Outcome,
-    /// Set for what is an array: poison has as much of it as could be read.
+    /// Set for arrays; for poison as far as it could be read.
     pub(super) head: Option<Head>,
 }
 
-/// What is to be done with a message.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Outcome {
-    /// It can be stored and acknowledged. Single entries may still be bad.
-    Accepted,
-    /// It can never be accepted: keep it aside and acknowledge it.
-    Poison(Poison),
-    /// A bare `nil`, the TCP heartbeat of the specification: ignore it.
-    Heartbeat,
-    /// A value that is no array: ignore it.
-    Stray(Kind),
-}
-
 impl Frame {
-    /// The chunk id exactly as it was sent, with its MessagePack header: the value of the ack. `None` when the client
-    /// wants no ack. `buf` is the buffer that was scanned, or the run that was split off it.
+    /// The chunk id exactly as it was sent, with its MessagePack header: the value of the ack.
+    /// `None` when the client does not ask for an ack. `buf` is the buffer that was scanned, or the
+    /// run that was split off it.
     pub fn chunk<'a>(&self, buf: &'a [u8]) -> Option<&'a [u8]> {
         let range = self.head.as_ref()?.options.chunk.clone()?;
         buf.get(self.range.clone())?.get(range)
     }
 
-    /// The message, as a view on the buffer that was scanned or the run that was split off it. `None` for
-    /// heartbeats, stray values and poison.
+    /// The message, as a view on the buffer that was scanned or the run that was split off it.
+    /// `None` for heartbeats, stray values and poison.
     pub fn message<'a>(&self, buf: &'a [u8]) -> Option<Message<'a>> {
         match self.outcome {
             Outcome::Accepted => Some(
@@ -118,111 +76,37 @@ impl Frame {
     }
 }
 
-/// The peer broke the protocol so badly that the connection must be closed. `at` counts from the start of the
-/// scanned buffer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum Violation {
-    /// These bytes are no MessagePack.
-    #[error("the peer sent the byte 0xc1, which MessagePack never uses, at byte {at}")]
-    Malformed {
-        /// Where the illegal byte stands.
-        at: usize,
-    },
-    /// An array with less than two elements can be no Forward message.
-    #[error("the peer sent an array of {elements} at byte {at}; every Forward mode has at least 2 elements")]
-    TooShort {
-        /// Where the array begins.
-        at: usize,
-        /// How many elements it has.
-        elements: u32,
-    },
-    /// The message is longer than [`Limits::message`], as its headers say. A retry cannot help: raise the limit.
-    #[error("the message at byte {at} has at least {needed} bytes, the limit is {limit}")]
-    TooLarge {
-        /// Where the message begins.
-        at: usize,
-        /// The least length that it can have.
-        needed: u64,
-        /// [`Limits::message`].
-        limit: usize,
-    },
-    /// A chain of containers opens inside each other without end.
-    #[error("more than {limit} containers open inside each other at byte {at}")]
-    TooDeep {
-        /// Where the last of them opens.
-        at: usize,
-        /// How many are let through.
-        limit: u32,
-    },
-    /// The chunk id is longer than [`Limits::chunk`].
-    #[error("the message at byte {at} has a chunk id of {len} bytes, the limit is {limit}")]
-    ChunkTooLong {
-        /// Where the message begins.
-        at: usize,
-        /// The length of the id.
-        len: usize,
-        /// [`Limits::chunk`].
-        limit: usize,
-    },
-    /// The option map has more pairs than [`Limits::options`].
-    #[error("the message at byte {at} has {pairs} options, the limit is {limit}")]
-    TooManyOptions {
-        /// Where the message begins.
-        at: usize,
-        /// How many pairs it has.
-        pairs: u32,
-        /// [`Limits::options`].
-        limit: u32,
-    },
-    /// More than [`Limits::strays`] values that are no arrays.
-    #[error("the peer sent {count} values that are no Forward messages; it speaks another protocol")]
-    TooManyStrays {
-        /// How many came.
-        count: u32,
-    },
-    /// The connection begins like TLS: the client has TLS switched on and the listener has not.
-    #[error("the peer speaks TLS to a listener without TLS")]
-    Tls,
-    /// The connection begins like an HTTP request.
-    #[error("the peer speaks HTTP")]
-    Http,
-}
-
 /// Finds complete messages in the receive buffer of one connection.
 #[derive(Clone, Debug)]
 pub struct Framer {
     limits: Limits,
-    part: Part,
+    state: ScanState,
     strays: u32,
-    /// Nothing was recognised on this connection yet.
-    fresh: bool,
+    /// No message has been recognised on this connection yet.
+    at_start: bool,
 }
 
-/// How far the message at the front of the buffer has been scanned. Offsets count from its first byte.
+/// Progress in the message at the front of the buffer. Offsets count from its first byte.
 #[derive(Clone, Debug)]
-enum Part {
-    /// Its header is not complete.
+enum ScanState {
+    /// The array header is not complete.
     Header,
-    /// Some value that is no array.
+    /// In a value other than an array.
     Stray(Scanner),
     /// Inside an array.
     Elements {
         scanner: Scanner,
         /// The declared number of elements.
         count: u32,
-        /// The element that the scanner is in.
+        /// Index of the element that the scanner is in.
         index: u32,
-        /// Where the first elements begin: `starts[index]` and those before it are known.
+        /// Offsets of the first elements, known up to `starts[index]`.
         starts: Starts,
     },
 }
 
-/// Where the elements 0 to 3 begin, and where element 3 ends.
-pub(super) type Starts = [usize; 5];
-
-/// More container headers in one chain than any sender needs. Deep entries are refused one by one by
-/// [`Limits::depth`]; this only stops a chain that never ends.
+/// Nesting deeper than any sender needs. [`Limits::depth`] rejects deep entries one by one; this
+/// only stops an endless chain of container headers.
 const MAX_CHAIN: u32 = 10_000;
 
 impl Framer {
@@ -230,13 +114,13 @@ impl Framer {
     pub fn new(limits: Limits) -> Self {
         Self {
             limits,
-            part: Part::Header,
+            state: ScanState::Header,
             strays: 0,
-            fresh: true,
+            at_start: true,
         }
     }
 
-    /// A framer for stored messages: they passed the limit on length when they came.
+    /// A framer for stored messages, which passed the length limit when they were received.
     pub(super) fn for_stored(limits: Limits) -> Self {
         let limits = Limits {
             message: usize::MAX,
@@ -245,14 +129,14 @@ impl Framer {
         };
         Self {
             limits,
-            part: Part::Header,
+            state: ScanState::Header,
             strays: 0,
-            fresh: false,
+            at_start: false,
         }
     }
 
-    /// Finds the complete messages at the front of `buf`, which holds what was not part of an earlier run, followed
-    /// by whatever came since. Call it again when more bytes have come.
+    /// Finds the complete messages at the front of `buf`, which holds the bytes after the last
+    /// run's `end`, followed by newly received bytes.
     pub fn scan(&mut self, buf: &[u8]) -> Run {
         let mut run = Run::default();
         while let Some(rest) = buf.get(run.end..).filter(|rest| !rest.is_empty()) {
@@ -274,11 +158,11 @@ impl Framer {
         run
     }
 
-    /// The tag of the message that is not complete yet, as far as it is known. `rest` begins where the last run
-    /// ended. For log lines about messages that are too large or never end.
+    /// The tag of the incomplete message, if it has been received. `rest` begins where the last run
+    /// ended. For log messages about messages that are too large or never complete.
     pub fn unfinished_tag<'a>(&self, rest: &'a [u8]) -> Option<&'a [u8]> {
-        match &self.part {
-            Part::Elements {
+        match &self.state {
+            ScanState::Elements {
                 index: 1.., starts, ..
             } => Value::read(rest, starts[0]).ok()?.0.as_bytes(),
             _ => None,
@@ -286,10 +170,10 @@ impl Framer {
     }
 
     fn needed(&self) -> usize {
-        match &self.part {
-            Part::Header => 1,
-            Part::Stray(scanner) => scanner.needed(),
-            Part::Elements {
+        match &self.state {
+            ScanState::Header => 1,
+            ScanState::Stray(scanner) => scanner.needed(),
+            ScanState::Elements {
                 scanner,
                 count,
                 index,
@@ -300,16 +184,20 @@ impl Framer {
         }
     }
 
-    /// The message at the front of `rest`, if it is complete. `base` is where `rest` begins in the caller's buffer.
+    /// The message at the front of `rest`, if it is complete. `base` is where `rest` begins in the
+    /// caller's buffer.
     pub(super) fn step(&mut self, rest: &[u8], base: usize) -> Result<Option<Frame>, Violation> {
-        if matches!(self.part, Part::Header) && !self.begin(rest, base)? {
+        if matches!(self.state, ScanState::Header) && !self.read_header(rest, base)? {
             return Ok(None);
         }
         let limit = self.limits.message;
-        let frame = match &mut self.part {
-            Part::Header => return Ok(None),
-            Part::Stray(scanner) => {
-                let Some(end) = scanner.scan(rest).map_err(|error| lost(error, base, limit))? else {
+        let frame = match &mut self.state {
+            ScanState::Header => return Ok(None),
+            ScanState::Stray(scanner) => {
+                let Some(end) = scanner
+                    .scan(rest)
+                    .map_err(|error| violation_of(error, base, limit))?
+                else {
                     return Ok(None);
                 };
                 let kind = rest.first().map_or(Kind::Illegal, |first| Kind::of(*first));
@@ -329,14 +217,17 @@ impl Framer {
                     head: None,
                 }
             }
-            Part::Elements {
+            ScanState::Elements {
                 scanner,
                 count,
                 index,
                 starts,
             } => {
                 let end = loop {
-                    let Some(end) = scanner.scan(rest).map_err(|error| lost(error, base, limit))? else {
+                    let Some(end) = scanner
+                        .scan(rest)
+                        .map_err(|error| violation_of(error, base, limit))?
+                    else {
                         return Ok(None);
                     };
                     *index += 1;
@@ -357,19 +248,19 @@ impl Framer {
                 }
             }
         };
-        self.part = Part::Header;
-        self.fresh = false;
+        self.state = ScanState::Header;
+        self.at_start = false;
         Ok(Some(frame))
     }
 
-    /// Reads the header of a message. False when bytes are missing.
-    fn begin(&mut self, rest: &[u8], base: usize) -> Result<bool, Violation> {
-        if self.fresh {
-            match foreign(rest) {
-                Foreign::No => {}
-                Foreign::Perhaps => return Ok(false),
-                Foreign::Tls => return Err(Violation::Tls),
-                Foreign::Http => return Err(Violation::Http),
+    /// Reads the header of a message; false when bytes are missing.
+    fn read_header(&mut self, rest: &[u8], base: usize) -> Result<bool, Violation> {
+        if self.at_start {
+            match detect_other_protocol(rest) {
+                OtherProtocol::None => {}
+                OtherProtocol::Undecided => return Ok(false),
+                OtherProtocol::Tls => return Err(Violation::Tls),
+                OtherProtocol::Http => return Err(Violation::Http),
             }
         }
         let limit = self.limits.message;
@@ -381,7 +272,7 @@ impl Framer {
                 return Ok(false);
             }
             _ => {
-                self.part = Part::Stray(Scanner::new(0, limit, MAX_CHAIN));
+                self.state = ScanState::Stray(Scanner::new(0, limit, MAX_CHAIN));
                 return Ok(true);
             }
         };
@@ -401,7 +292,7 @@ impl Framer {
         }
         let mut starts = Starts::default();
         starts[0] = start;
-        self.part = Part::Elements {
+        self.state = ScanState::Elements {
             scanner: Scanner::new(start, limit, MAX_CHAIN),
             count,
             index: 0,
@@ -411,7 +302,7 @@ impl Framer {
     }
 }
 
-fn lost(error: msgpack::Error, base: usize, limit: usize) -> Violation {
+fn violation_of(error: msgpack::Error, base: usize, limit: usize) -> Violation {
     match error {
         msgpack::Error::TooLong { needed, .. } => Violation::TooLarge {
             at: base,
@@ -425,34 +316,34 @@ fn lost(error: msgpack::Error, base: usize, limit: usize) -> Violation {
     }
 }
 
-enum Foreign {
-    No,
-    /// More bytes will tell.
-    Perhaps,
+enum OtherProtocol {
+    None,
+    /// More bytes are needed to decide.
+    Undecided,
     Tls,
     Http,
 }
 
-/// Whether a connection begins like another protocol. All these first bytes are small integers in MessagePack, which
-/// no Forward client sends first.
-fn foreign(start: &[u8]) -> Foreign {
+/// Whether a connection begins like TLS or HTTP. Their first bytes are small integers in
+/// MessagePack, which no Forward client sends first.
+fn detect_other_protocol(start: &[u8]) -> OtherProtocol {
     const METHODS: [&[u8]; 7] = [b"GET ", b"HEAD", b"POST", b"PUT ", b"OPTI", b"DELE", b"CONN"];
     /// A TLS record of type handshake, version 3.x (RFC 8446, section 5.1).
     const HELLO: &[u8] = &[0x16, 0x03];
     let begins = |full: &[u8]| full.starts_with(start) || start.starts_with(full);
     if begins(HELLO) {
         return if start.len() < HELLO.len() {
-            Foreign::Perhaps
+            OtherProtocol::Undecided
         } else {
-            Foreign::Tls
+            OtherProtocol::Tls
         };
     }
     if METHODS.into_iter().any(begins) {
         return if start.len() < 4 {
-            Foreign::Perhaps
+            OtherProtocol::Undecided
         } else {
-            Foreign::Http
+            OtherProtocol::Http
         };
     }
-    Foreign::No
+    OtherProtocol::None
 }

@@ -1,4 +1,4 @@
-//! Messages as real clients send them, hostile ones, and any way of cutting them into reads.
+//! Messages of real clients, hostile ones, and any fragmentation into reads.
 
 use proptest::prelude::*;
 
@@ -135,7 +135,7 @@ fn both_gzip_members_are_read() {
     let message = message(&bytes);
     assert_eq!(message.options.compressed, Compressed::Gzip);
     assert_eq!(message.options.size, Some(2));
-    assert!(!message.contradicts_itself());
+    assert!(!message.compression_mismatch());
     assert_eq!(entries(&message).len(), 2);
 }
 
@@ -172,7 +172,7 @@ fn options_in_every_shape() {
         chunk("93a174 91… 8301c0 9101c0 a56368756e6ba178"),
         Some(hex("a178"))
     );
-    // nil, containers, no map at all.
+    // nil, containers, and a value that is not a map.
     assert_eq!(chunk("93a174 91… 81a56368756e6bc0"), None);
     assert_eq!(chunk("93a174 91… 81a56368756e6b9101"), None);
     assert!(message(&from("93a174 91… 07")).options.ignored);
@@ -235,7 +235,7 @@ fn poison_is_named_and_keeps_its_chunk_id() {
         let refused = messages(&bytes, Limits::default()).next().unwrap().unwrap_err();
         assert_eq!(
             (refused.reason, refused.chunk),
-            (Refusal::Poison(poison), Some(&b"\xa1x"[..]))
+            (RejectReason::Poison(poison), Some(&b"\xa1x"[..]))
         );
         assert_eq!(refused.bytes, bytes);
     }
@@ -387,12 +387,12 @@ fn how_many_bytes_are_missing_is_known_from_the_header() {
 fn damaged_storage_is_told_apart_from_poison() {
     let bytes = hex(vectors::MESSAGE_INT);
     let mut cut = messages(&bytes[..10], Limits::default());
-    assert_eq!(cut.next().unwrap().unwrap_err().reason, Refusal::Truncated);
+    assert_eq!(cut.next().unwrap().unwrap_err().reason, RejectReason::Truncated);
     assert_eq!(cut.next(), None);
     let mut damaged = messages(&[0xc1], Limits::default());
     assert_eq!(
         damaged.next().unwrap().unwrap_err().reason,
-        Refusal::Damaged(Violation::Malformed { at: 0 })
+        RejectReason::Damaged(Violation::Malformed { at: 0 })
     );
 }
 
@@ -455,7 +455,7 @@ proptest! {
                 Ok(message) => if let Payload::Entries(entries) = message.payload(100) {
                     prop_assert!(entries.count() <= message.body.len());
                 },
-                Err(refused) => prop_assert!(matches!(refused.reason, Refusal::Poison(_))),
+                Err(refused) => prop_assert!(matches!(refused.reason, RejectReason::Poison(_))),
             }
         }
     }

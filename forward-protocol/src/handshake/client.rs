@@ -1,12 +1,12 @@
 //! The client's states: [`AwaitHelo`], then [`AwaitPong`], then [`Established`].
 
-use super::{HexDigest, MAX_DEPTH, Waiting, elements, hex_digits};
+use super::{HexDigest, MAX_DEPTH, MessageReader, elements, hex_digits};
 use crate::msgpack::{Error as BadBytes, Reader, Value, write_array_len, write_str};
 
-/// What the client proves itself with.
+/// The credentials of the client.
 #[derive(Clone)]
 pub struct Credentials {
-    /// How the client calls itself; must differ from the server's name.
+    /// The client's host name; must differ from the server's.
     pub hostname: String,
     /// The key that client and server share; may be empty.
     pub shared_key: Vec<u8>,
@@ -22,8 +22,9 @@ impl std::fmt::Debug for Credentials {
     }
 }
 
-/// The salt for 16 random bytes as every server reads it: 32 hexadecimal digits, which are hashed as they stand.
-/// Fluent Bit refuses a salt that is no `str`, and others spoil a `str` that is not UTF-8.
+/// The salt for 16 random bytes in the form that every server reads: 32 hexadecimal digits, which
+/// are hashed as text. Fluent Bit rejects a salt that is not a `str`, and other servers corrupt a
+/// `str` that is not UTF-8.
 pub fn hex_salt(random: [u8; 16]) -> [u8; 32] {
     let mut salt = [0; 32];
     for (pair, byte) in salt.chunks_exact_mut(2).zip(random) {
@@ -32,35 +33,36 @@ pub fn hex_salt(random: [u8; 16]) -> [u8; 32] {
     salt
 }
 
-/// Connected; the server speaks first. A server that says nothing for some 10 seconds does not ask for a key.
+/// Connected, waiting for the HELO. A server that sends nothing for about 10 seconds has no shared
+/// key.
 #[derive(Debug)]
 pub struct AwaitHelo {
     credentials: Credentials,
     salt: Box<[u8]>,
-    waiting: Waiting,
+    reader: MessageReader,
 }
 
-/// The PING was sent; the server must prove that it knows the key, too.
+/// The PING was sent, waiting for the server's proof that it knows the key.
 #[derive(Debug)]
 pub struct AwaitPong {
     credentials: Credentials,
     salt: Box<[u8]>,
     nonce: Box<[u8]>,
     keepalive: bool,
-    waiting: Waiting,
+    reader: MessageReader,
 }
 
-/// Both ends have proved to know the key. Only a successful handshake makes this value.
+/// Both ends have proved that they know the key. Only a successful handshake makes this value.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Established {
-    /// How the server calls itself.
+    /// The server's host name.
     pub server_hostname: Vec<u8>,
     /// When false: open a new connection for each chunk.
     pub keepalive: bool,
 }
 
-/// What the client does after the HELO.
+/// The next step of the client after [`AwaitHelo::receive`].
 #[derive(Debug)]
 pub enum AfterHelo {
     /// Wait for more bytes, then call [`AwaitHelo::receive`] again with all of them.
@@ -76,7 +78,7 @@ pub enum AfterHelo {
     },
 }
 
-/// What the client does after the PONG.
+/// The next step of the client after [`AwaitPong::receive`].
 #[derive(Debug)]
 pub enum AfterPong {
     /// Wait for more bytes, then call [`AwaitPong::receive`] again with all of them.
@@ -85,7 +87,7 @@ pub enum AfterPong {
     Established {
         /// Length of the PONG.
         consumed: usize,
-        /// What is known now.
+        /// The authenticated session.
         session: Established,
     },
 }
@@ -94,52 +96,53 @@ pub enum AfterPong {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum HandshakeError {
-    /// The server sent something else than a HELO. Perhaps it is no Forward server.
+    /// The server sent something other than a HELO; it may not be a Forward server.
     #[error("the server did not begin with a HELO")]
     NoHelo,
     /// The HELO has no usable nonce.
     #[error("the server's HELO has no nonce")]
     NoNonce,
-    /// The server answered the PING with something else than a PONG of 5 elements.
+    /// The server answered the PING with something other than a PONG of 5 elements.
     #[error("the server did not answer with a PONG")]
     NoPong,
-    /// The server refuses this client, and says why.
+    /// The server refuses this client and gives a reason.
     #[error("the server refuses this client: {reason}")]
     Refused {
-        /// The server's words.
+        /// The server's reason.
         reason: String,
     },
-    /// The server does not know the key: it is not the server that this client wants to talk to.
+    /// The server does not know the shared key: do not trust it.
     #[error("the server could not prove that it knows the shared key")]
-    Impostor,
-    /// The server has this client's name. Whoever sends a client's own proof back would pass for the server, so
-    /// names must differ.
+    ServerDigest,
+    /// The server has this client's host name. With equal names a peer that reflects the client's
+    /// digest would authenticate as the server.
     #[error("the server calls itself {name}, like this client: give one of them another name")]
     SameName {
-        /// The common name.
+        /// The host name of both.
         name: String,
     },
-    /// What the server sent is no MessagePack or longer than any handshake message.
+    /// The server's message is not MessagePack, or too long.
     #[error("the server's message cannot be read: {0}")]
     BadBytes(#[from] BadBytes),
 }
 
 impl AwaitHelo {
-    /// Begins a handshake on a new connection. `salt` is random, fresh for every connection, see [`hex_salt`].
+    /// Begins a handshake on a new connection. `salt` is random, fresh for every connection, see
+    /// [`hex_salt`].
     pub fn new(credentials: Credentials, salt: &[u8]) -> Self {
         Self {
             credentials,
             salt: salt.into(),
-            waiting: Waiting::new(),
+            reader: MessageReader::new(),
         }
     }
 
-    /// Looks at everything that came since the connection was opened.
+    /// Reads the HELO. `buf` holds everything received on the connection.
     ///
     /// # Errors
     /// [`HandshakeError`]: the server's fault.
     pub fn receive(mut self, buf: &[u8]) -> Result<AfterHelo, HandshakeError> {
-        let Some(message) = self.waiting.message(buf)? else {
+        let Some(message) = self.reader.message(buf)? else {
             return Ok(AfterHelo::More(self));
         };
         let helo = Helo::read(message).ok_or(HandshakeError::NoHelo)?;
@@ -153,7 +156,7 @@ impl AwaitHelo {
             salt,
             nonce: nonce.into(),
             keepalive: helo.keepalive,
-            waiting: Waiting::new(),
+            reader: MessageReader::new(),
         };
         Ok(AfterHelo::Ping {
             send,
@@ -191,12 +194,12 @@ impl AwaitHelo {
 }
 
 impl AwaitPong {
-    /// Looks at everything that came since the PING was sent.
+    /// Reads the PONG. `buf` holds everything received after the HELO.
     ///
     /// # Errors
     /// [`HandshakeError`]: a refusal, or the server's fault.
     pub fn receive(mut self, buf: &[u8]) -> Result<AfterPong, HandshakeError> {
-        let Some(message) = self.waiting.message(buf)? else {
+        let Some(message) = self.reader.message(buf)? else {
             return Ok(AfterPong::More(self));
         };
         let values = elements(message).ok_or(HandshakeError::NoPong)?;
@@ -225,7 +228,7 @@ impl AwaitPong {
             });
         }
         if !HexDigest::of(&[&self.salt, server, &self.nonce, shared_key]).is(digest) {
-            return Err(HandshakeError::Impostor);
+            return Err(HandshakeError::ServerDigest);
         }
         let session = Established {
             server_hostname: server.to_vec(),
@@ -240,7 +243,7 @@ impl AwaitPong {
 
 struct Helo<'a> {
     nonce: Option<&'a [u8]>,
-    /// Empty: the server asks for no user.
+    /// Empty when the server does not ask for a user.
     auth: &'a [u8],
     keepalive: bool,
 }

@@ -1,4 +1,4 @@
-//! The handshake of connections with a shared key, both ends.
+//! The handshake of connections with a shared key, for both ends.
 //!
 //! ```text
 //! server ─▶ client   ["HELO", {"nonce", "auth", "keepalive"}]
@@ -10,13 +10,14 @@
 //! D3 = hex SHA-512(salt | server hostname | nonce | shared key)
 //! ```
 //!
-//! Each state is a type and each step consumes it: [`server::AwaitPing`] becomes [`server::Established`];
-//! [`client::AwaitHelo`] becomes [`client::AwaitPong`] becomes [`client::Established`]. Nothing else makes these values,
-//! so events from a peer that proved nothing cannot be accepted by mistake. Nonces and salts are arguments: take fresh
-//! random bytes for every connection. The handshake proves who speaks, it encrypts nothing.
+//! Each state is a type and each step consumes it: [`server::AwaitPing`] becomes
+//! [`server::Established`]; [`client::AwaitHelo`] becomes [`client::AwaitPong`] becomes
+//! [`client::Established`]. No other code can construct these values, so events of an
+//! unauthenticated peer cannot be accepted by mistake. Nonces and salts are arguments: use fresh
+//! random bytes for every connection. The handshake authenticates; it does not encrypt.
 //!
-//! Protocol facts: Forward Protocol Specification v1, section "Handshake messages"; what real peers demand beyond it is
-//! said where it is done.
+//! Source: Forward Protocol Specification v1, section "Handshake messages". Deviations of real
+//! peers are documented where they are handled.
 
 pub mod client;
 pub mod server;
@@ -29,20 +30,21 @@ use subtle::ConstantTimeEq as _;
 
 use crate::msgpack::{self, Scanner, Value, skip};
 
-/// The longest handshake message that is read, in bytes. A PING with the longest names takes less than 1 KiB.
-const MAX_MESSAGE: usize = 8 << 10;
+/// The longest accepted handshake message in bytes. A PING with the longest names has less than 1
+/// KiB.
+const MAX_MESSAGE_BYTES: usize = 8 << 10;
 const MAX_DEPTH: u32 = 8;
 
 /// Reads the one message that a state waits for.
 #[derive(Clone, Debug)]
-struct Waiting(Scanner);
+struct MessageReader(Scanner);
 
-impl Waiting {
+impl MessageReader {
     fn new() -> Self {
-        Self(Scanner::new(0, MAX_MESSAGE, MAX_DEPTH))
+        Self(Scanner::new(0, MAX_MESSAGE_BYTES, MAX_DEPTH))
     }
 
-    /// `Ok(None)`: more bytes are needed. The message is given as its bytes.
+    /// The bytes of the message; `Ok(None)` when more bytes are needed.
     fn message<'a>(&mut self, buf: &'a [u8]) -> Result<Option<&'a [u8]>, msgpack::Error> {
         let Some(end) = self.0.scan(buf)? else {
             return Ok(None);
@@ -52,12 +54,12 @@ impl Waiting {
     }
 }
 
-/// A digest as it goes over the wire: 128 lower-case hexadecimal digits.
+/// A digest as sent on the wire: 128 lower-case hexadecimal digits.
 #[derive(Clone, Copy)]
 struct HexDigest([u8; 128]);
 
 impl HexDigest {
-    /// Of all parts joined. The parts are the raw bytes that the message carried, never decoded from hex.
+    /// The digest of all parts concatenated: the raw bytes of the message, never decoded from hex.
     fn of(parts: &[&[u8]]) -> Self {
         let mut hash = Sha512::new();
         for part in parts {
@@ -70,7 +72,7 @@ impl HexDigest {
         Self(text)
     }
 
-    /// Compares in a time that does not depend on where the difference is.
+    /// Compares in constant time.
     fn is(&self, claimed: &[u8]) -> bool {
         bool::from(self.0.as_slice().ct_eq(claimed))
     }
@@ -81,12 +83,12 @@ fn hex_digits(byte: u8) -> [u8; 2] {
     [DIGITS[usize::from(byte >> 4)], DIGITS[usize::from(byte & 15)]]
 }
 
-/// The elements of an array, shallowly; containers among them are passed over whole and yield their header.
+/// The elements of an array, shallowly: of a container only its header.
 fn elements(message: &[u8]) -> Option<Vec<Value<'_>>> {
     let (Value::Array(count), mut at) = Value::read(message, 0).ok()? else {
         return None;
     };
-    // No handshake message has more; `count` is only what the peer declares.
+    // No handshake message has more elements; `count` is declared by the peer.
     if count > 16 {
         return None;
     }

@@ -3,30 +3,31 @@
 use bytes::BufMut;
 use subtle::ConstantTimeEq as _;
 
-use super::{HexDigest, Waiting, elements};
+use super::{HexDigest, MessageReader, elements};
 use crate::msgpack::{write_array_len, write_bin, write_bool, write_map_len, write_str};
 
-/// What the server says about itself.
+/// The server's part of the HELO, and its name.
 #[derive(Clone, Debug)]
 pub struct Hello<'a> {
-    /// The server's name. Fluentd and the node loggers refuse a server whose name equals their own, and Fluent Bit's
-    /// default is `localhost`, so choose another; at most 255 bytes, for Fluentd reads the PONG as at most 512.
+    /// The server's name. Fluentd and the node loggers refuse a server whose name equals their own,
+    /// and Fluent Bit's default is `localhost`, so choose another. At most 255 bytes, because
+    /// Fluentd reads at most 512 bytes of PONG.
     pub hostname: &'a str,
     /// Fresh random bytes.
     pub nonce: [u8; 16],
-    /// Fresh random bytes when users must prove themselves too, else `None`.
+    /// Fresh random bytes when users must authenticate too, else `None`.
     pub auth: Option<[u8; 16]>,
-    /// Whether the client may send more than one chunk over the connection. Clients ignore it: a server that means
-    /// `false` closes after the first ack.
+    /// Whether the client may send more than one chunk over the connection. Clients ignore it: to
+    /// enforce `false`, close after the first ack.
     pub keepalive: bool,
 }
 
-/// A user and the password.
+/// A user with its password.
 #[derive(Clone, Copy)]
 pub struct User<'a> {
     /// Name of the user.
     pub name: &'a [u8],
-    /// The password, in clear: the protocol needs it so.
+    /// The password in clear text, which the protocol requires.
     pub password: &'a [u8],
 }
 
@@ -38,56 +39,58 @@ impl std::fmt::Debug for User<'_> {
     }
 }
 
-/// The client has been sent the HELO and has proved nothing yet. Whatever it sends is a PING or is refused.
+/// The HELO was sent; the client is not authenticated. It must send a PING or is refused.
 #[derive(Debug)]
 pub struct AwaitPing {
     hostname: Box<[u8]>,
     nonce: [u8; 16],
     auth: Option<[u8; 16]>,
-    waiting: Waiting,
+    reader: MessageReader,
 }
 
-/// What the server does next.
+/// The next step of the server after [`AwaitPing::receive`].
 #[derive(Debug)]
-pub enum Step {
-    /// Wait for more bytes, then call [`AwaitPing::receive`] again with all of them. Close after some 10 seconds.
+pub enum AfterPing {
+    /// Wait for more bytes, then call [`AwaitPing::receive`] again with all of them. Close after
+    /// about 10 seconds.
     More(AwaitPing),
-    /// Send `reply` in one write; the first `consumed` bytes were the PING, what follows them are messages.
+    /// Send `reply` in one write; the first `consumed` bytes were the PING, messages follow.
     Established {
         /// The PONG.
         reply: Vec<u8>,
         /// Length of the PING.
         consumed: usize,
-        /// Who the client is.
+        /// The authenticated client.
         session: Established,
     },
-    /// Send `reply` in one write and close the connection. Fluent Bit would otherwise use it for events.
+    /// Send `reply` in one write and close the connection. Fluent Bit would otherwise send events
+    /// over it.
     Refused {
-        /// The PONG that says why.
+        /// The PONG with the reason.
         reply: Vec<u8>,
         /// Why.
         reason: Refusal,
     },
 }
 
-/// The client knows the key. Only a successful handshake makes this value.
+/// The client has proved that it knows the key. Only a successful handshake makes this value.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Established {
-    /// How the client calls itself.
+    /// The client's host name.
     pub client_hostname: Vec<u8>,
-    /// The user that proved itself, when users are asked for.
+    /// The authenticated user, when users are required.
     pub username: Option<Vec<u8>>,
 }
 
-/// Why a client is refused. The texts are those of Fluentd; they go to the client.
+/// Why a client is refused. The texts are those of Fluentd and are sent to the client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, thiserror::Error)]
 #[non_exhaustive]
 pub enum Refusal {
-    /// What came is no PING. A client without a shared key sends events at once.
+    /// The message is not a PING. A client without a shared key sends events at once.
     #[error("invalid ping message")]
     NoPing,
-    /// The client's key is another one.
+    /// The client has another key.
     #[error("shared_key mismatch")]
     SharedKey,
     /// The user is unknown or the password is wrong.
@@ -99,10 +102,11 @@ pub enum Refusal {
 }
 
 impl AwaitPing {
-    /// Begins a handshake: writes the HELO, to be sent at once and in one write, and waits for the PING.
+    /// Begins a handshake: writes the HELO, to be sent at once and in one write, and waits for the
+    /// PING.
     ///
-    /// Nonce and auth go as `bin`: the node loggers spoil a `str` that is not UTF-8. Without users auth is an empty
-    /// string, which no client answers with a password.
+    /// Nonce and auth are sent as `bin`: the node loggers corrupt a `str` that is not UTF-8.
+    /// Without users auth is an empty string, to which no client replies with a password.
     pub fn begin(hello: &Hello<'_>, out: &mut impl BufMut) -> Self {
         write_array_len(out, 2);
         write_str(out, b"HELO");
@@ -120,16 +124,17 @@ impl AwaitPing {
             hostname: hello.hostname.as_bytes().into(),
             nonce: hello.nonce,
             auth: hello.auth,
-            waiting: Waiting::new(),
+            reader: MessageReader::new(),
         }
     }
 
-    /// Looks at everything that came since the HELO. `shared_key` is the key for the client's address; it may be
-    /// empty. `users` counts only when the HELO asked for users: then one of them must match.
-    pub fn receive(mut self, buf: &[u8], shared_key: &[u8], users: &[User<'_>]) -> Step {
-        let message = match self.waiting.message(buf) {
+    /// Reads the PING. `buf` holds everything received on the connection. `shared_key` is the key
+    /// for the client's address; it may be empty. `users` is used only when the HELO asked for
+    /// users: then one of them must match.
+    pub fn receive(mut self, buf: &[u8], shared_key: &[u8], users: &[User<'_>]) -> AfterPing {
+        let message = match self.reader.message(buf) {
             Ok(Some(message)) => message,
-            Ok(None) => return Step::More(self),
+            Ok(None) => return AfterPing::More(self),
             Err(_) => return self.refuse(Refusal::NoPing),
         };
         let Some(ping) = Ping::read(message) else {
@@ -141,13 +146,13 @@ impl AwaitPing {
         }
         let mut username = None;
         if let Some(auth) = &self.auth {
-            if !knows(users, auth, &ping) {
+            if !authenticates(users, auth, &ping) {
                 return self.refuse(Refusal::User);
             }
             username = Some(ping.username.to_vec());
         }
         let proof = HexDigest::of(&[ping.salt, &self.hostname, &self.nonce, shared_key]);
-        Step::Established {
+        AfterPing::Established {
             reply: pong(true, "", &self.hostname, &proof.0),
             consumed: message.len(),
             session: Established {
@@ -157,9 +162,9 @@ impl AwaitPing {
         }
     }
 
-    /// Refuses the client whatever it sends, for instance because no key belongs to its address.
-    pub fn refuse(self, reason: Refusal) -> Step {
-        Step::Refused {
+    /// Refuses the client whatever it sent, for instance because its address has no key.
+    pub fn refuse(self, reason: Refusal) -> AfterPing {
+        AfterPing::Refused {
             reply: pong(false, &reason.to_string(), b"", b""),
             reason,
         }
@@ -175,7 +180,7 @@ struct Ping<'a> {
 }
 
 impl<'a> Ping<'a> {
-    /// Strings may come as `str` or `bin`; Fluent Bit's salt is 16 raw bytes in a `str`.
+    /// Strings may be `str` or `bin`; Fluent Bit's salt is 16 raw bytes in a `str`.
     fn read(message: &'a [u8]) -> Option<Self> {
         let values = elements(message)?;
         let [name, hostname, salt, digest, username, user_digest] = values.as_slice() else {
@@ -194,8 +199,9 @@ impl<'a> Ping<'a> {
     }
 }
 
-/// Whether the client proved to be one of `users`. Every user is tried, so the time does not tell which name exists.
-fn knows(users: &[User<'_>], auth: &[u8; 16], ping: &Ping<'_>) -> bool {
+/// Whether the client is one of `users`. Every user is compared, so that the time does not reveal
+/// which name exists.
+fn authenticates(users: &[User<'_>], auth: &[u8; 16], ping: &Ping<'_>) -> bool {
     let mut known = false;
     for user in users {
         let same_name = bool::from(user.name.ct_eq(ping.username));

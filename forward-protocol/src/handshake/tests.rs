@@ -1,19 +1,20 @@
-//! The handshake against literal bytes, against itself, and against peers that behave badly.
+//! The handshake against literal bytes, against itself, and against misbehaving peers.
 
 use proptest::prelude::*;
 
 use super::HexDigest;
 use super::client::{AfterHelo, AfterPong, AwaitHelo, AwaitPong, Credentials, HandshakeError, hex_salt};
-use super::server::{AwaitPing, Hello, Refusal, Step, User};
+use super::server::{AfterPing, AwaitPing, Hello, Refusal, User};
 use crate::msgpack::{write_bin, write_str};
 use crate::vectors::hex;
 
-// Shared key `secret`, user `alice` with `pass`, client `client.example`, server `server.example`, a salt of 16 raw
-// bytes in a `str`. The digests were made with another implementation.
+// Shared key `secret`, user `alice` with `pass`, client `client.example`, server `server.example`,
+// a salt of 16 raw bytes in a `str`. The digests were made with another implementation.
 const HELO: &str = "92a448454c4f83a56e6f6e6365c410000102030405060708090a0b0c0d0e0fa461757468c410101112131415161718191a1b1c1d1e1fa96b656570616c697665c3";
 const PING: &str = "96a450494e47ae636c69656e742e6578616d706c65b0202122232425262728292a2b2c2d2e2fd9803333653961646262336364326237383130653338326366383939333264393266343339646361653662623737656637376533303166656566653438633530646133393736623633336333663931343639323939623265386535646235363562363864626335653338393334373363316230653865383333323062643662386561a5616c696365d9803966343863353239333664613031323438653163336532666661623135386138613363633230316363313361656361386239643638396136656131336539386630643636316161363735653933343930383035623064383833346363636335646639303238633961336132373937653731303836656564623835303639323233";
 const PONG: &str = "95a4504f4e47c3a0ae7365727665722e6578616d706c65d9806438343464633836306131313066356130333637663163613466376336646365613231616666393333623133636235666437336366653263643538633964316137356232346632636264666565646262616565643361323532346666323234336437366462633330373764386539656161323466663337323063353264336531";
-/// A PING without a user, as Fluent Bit answers an auth salt: digest over the empty name and password.
+/// A PING without a user, as Fluent Bit answers an auth salt: digest over the empty name and
+/// password.
 const NO_USER_DIGEST: &str = "743ea02a3e4ce5c64fe19855f611fdc5897737c0e6ff65226126edbd97fa0b9f67f4588b85662b8b3ec267eb787442fc04b49e0c7b1fcca0200ed774975472a0";
 
 fn sixteen(from: u8) -> [u8; 16] {
@@ -52,9 +53,9 @@ const USERS: &[User<'static>] = &[
     },
 ];
 
-fn refusal(step: Step) -> Refusal {
+fn refusal(step: AfterPing) -> Refusal {
     match step {
-        Step::Refused { reply, reason } => {
+        AfterPing::Refused { reply, reason } => {
             let text = reason.to_string();
             let expected = [
                 b"\x95\xa4PONG\xc2",
@@ -85,7 +86,7 @@ fn all_three_messages_are_those_of_the_vectors() {
     assert_eq!((ping.clone(), consumed), (hex(PING), helo.len()));
     // Events may follow the PING in the same segment.
     let segment = [&ping[..], &[0x93, 0xa1]].concat();
-    let Step::Established {
+    let AfterPing::Established {
         reply,
         consumed,
         session,
@@ -152,14 +153,14 @@ fn without_users_any_user_is_ignored() {
     // Fluent Bit sends name and digest anyway.
     assert!(matches!(
         waiting.receive(&hex(PING), b"secret", &[]),
-        Step::Established { session, .. } if session.username.is_none()
+        AfterPing::Established { session, .. } if session.username.is_none()
     ));
     // We do not.
     let (ping, ..) = ping_sent(&helo);
     assert!(ping.ends_with(b"\xa0\xa0"));
     assert!(matches!(
         server(false).receive(&ping, b"secret", &[]),
-        Step::Established { .. }
+        AfterPing::Established { .. }
     ));
     // A server with users refuses that, and a digest over nothing.
     assert_eq!(
@@ -178,7 +179,7 @@ fn without_users_any_user_is_ignored() {
     }];
     assert!(matches!(
         server(true).receive(&digest, b"secret", &nobody),
-        Step::Established { .. }
+        AfterPing::Established { .. }
     ));
 }
 
@@ -219,7 +220,7 @@ fn the_salt_may_be_bin_or_hex_and_the_key_empty() {
         let Ok(AfterHelo::Ping { send, next, .. }) = AwaitHelo::new(client, salt).receive(&helo) else {
             panic!()
         };
-        let Step::Established { reply, .. } = waiting.receive(&send, b"", USERS) else {
+        let AfterPing::Established { reply, .. } = waiting.receive(&send, b"", USERS) else {
             panic!()
         };
         assert!(matches!(next.receive(&reply), Ok(AfterPong::Established { .. })));
@@ -228,7 +229,7 @@ fn the_salt_may_be_bin_or_hex_and_the_key_empty() {
     let bin = [&ping[..21], &[0xc4, 16], &ping[22..]].concat();
     assert!(matches!(
         server(true).receive(&bin, b"secret", USERS),
-        Step::Established { .. }
+        AfterPing::Established { .. }
     ));
     assert_eq!(&hex_salt(sixteen(0xf0)), b"f0f1f2f3f4f5f6f7f8f9fafbfcfdfeff");
 }
@@ -272,7 +273,7 @@ fn a_false_pong_ends_the_handshake() {
     let pong = hex(PONG);
     let mut wrong = pong.clone();
     wrong[60] ^= 1;
-    assert_eq!(fail(&wrong), HandshakeError::Impostor);
+    assert_eq!(fail(&wrong), HandshakeError::ServerDigest);
     assert_eq!(
         fail(&[&[0x94], &pong[1..pong.len() - 130]].concat()),
         HandshakeError::NoPong
@@ -306,11 +307,11 @@ proptest! {
         let mut waiting = server(true);
         for end in &ends {
             match waiting.receive(&ping[..*end], b"secret", USERS) {
-                Step::More(more) => {
+                AfterPing::More(more) => {
                     prop_assert!(*end < ping.len());
                     waiting = more;
                 }
-                Step::Established { reply, .. } => {
+                AfterPing::Established { reply, .. } => {
                     prop_assert_eq!(*end, ping.len());
                     prop_assert_eq!(reply, &pong[..]);
                     break;
@@ -334,7 +335,7 @@ proptest! {
 
     #[test]
     fn random_bytes_never_establish_anything(bytes in prop::collection::vec(any::<u8>(), 0..100)) {
-        let established = matches!(server(true).receive(&bytes, b"secret", USERS), Step::Established { .. });
+        let established = matches!(server(true).receive(&bytes, b"secret", USERS), AfterPing::Established { .. });
         prop_assert!(!established);
         let _ = AwaitHelo::new(credentials(), b"").receive(&bytes);
         let established =

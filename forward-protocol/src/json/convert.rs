@@ -1,4 +1,4 @@
-//! A JSON value as MessagePack.
+//! [`write_value`]: converts a JSON value to MessagePack.
 
 use serde_json::Value;
 
@@ -6,7 +6,8 @@ use crate::msgpack::{
     write_array_len, write_bool, write_f64, write_i64, write_map_len, write_nil, write_str, write_u64,
 };
 
-/// Appends the value. Recursion is bounded by the parser, which refuses texts nested deeper than 127.
+/// Appends the value. Recursion is bounded by the parser, which refuses texts nested deeper than
+/// 127.
 pub(super) fn write_value(out: &mut Vec<u8>, value: &Value) {
     match value {
         Value::Null => write_nil(out),

@@ -1,12 +1,13 @@
-//! The JSON carrier: the same messages as JSON texts on a TCP connection, as fluent-logger-golang with
-//! `MarshalAsJSON` and people with `nc` send them.
+//! The JSON carrier: the same messages as JSON texts on a TCP connection, as sent by
+//! fluent-logger-golang with `MarshalAsJSON`, or by hand with `nc`.
 //!
-//! Which carrier a connection speaks is decided once, by its very first byte ([`is_json`]): `{` and `[` are small
-//! integers in MessagePack, which no Forward client sends first. [`JsonCarrier`] turns each complete text into the equal
-//! message in MessagePack, so everything behind it knows one format. A connection with a shared key cannot speak JSON.
+//! The first byte of a connection decides its carrier ([`is_json`]): `{` and `[` are small integers
+//! in MessagePack, which no Forward client sends first. [`JsonCarrier`] converts each complete text
+//! into the same message in MessagePack, so that all later stages handle one format. A connection
+//! with a shared key cannot speak JSON.
 //!
-//! Of a key that comes twice in an object the last counts, as in Fluentd. Texts may be nested 127 deep. Integers beyond
-//! 64 bits become floats. Comments, which Fluentd's parser lets through, are refused.
+//! Of duplicate keys in an object the last counts, as in Fluentd. Texts may be nested 127 deep.
+//! Integers beyond 64 bits become floats. Comments, which Fluentd's parser accepts, are rejected.
 
 mod convert;
 mod split;
@@ -25,30 +26,30 @@ pub fn is_json(first: u8) -> bool {
     matches!(first, b'{' | b'[')
 }
 
-/// Turns the JSON texts of one connection into MessagePack messages.
+/// Converts the JSON texts of one connection into MessagePack messages.
 #[derive(Clone, Debug)]
 pub struct JsonCarrier {
     splitter: Splitter,
     limit: usize,
 }
 
-/// What was taken from the buffer.
+/// The result of [`JsonCarrier::convert`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Converted {
-    /// How many bytes from the buffer's start were turned into messages. Give the next [`JsonCarrier::convert`] a
-    /// buffer that begins here.
+    /// Length of the converted bytes at the buffer's start. The next buffer given to
+    /// [`JsonCarrier::convert`] must begin here.
     pub consumed: usize,
-    /// What makes it impossible to go on. The messages before it are good. Close the connection.
+    /// Set when converting cannot continue. The messages before it are valid. Close the connection.
     pub violation: Option<JsonViolation>,
 }
 
-/// The peer sent what is no JSON, or too much of it.
+/// A breach of the JSON carrier after which the connection must be closed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum JsonViolation {
-    /// The bytes are no JSON text.
+    /// The bytes are not a JSON text.
     #[error(
-        "the peer sent what is no JSON: the text that begins at byte {at} is broken at its line {line}, column {column}"
+        "the peer sent invalid JSON: the text that begins at byte {at} has an error at line {line}, column {column}"
     )]
     Malformed {
         /// Where the text begins.
@@ -69,7 +70,8 @@ pub enum JsonViolation {
 }
 
 impl JsonCarrier {
-    /// For a new connection; `limit` is the longest text in bytes, usually [`crate::frame::Limits::message`].
+    /// A carrier for a new connection; `limit` is the longest text in bytes, usually
+    /// [`crate::frame::Limits::message`].
     pub fn new(limit: usize) -> Self {
         Self {
             splitter: Splitter::default(),
@@ -77,8 +79,8 @@ impl JsonCarrier {
         }
     }
 
-    /// Appends every complete text at the front of `buf` to `out`, as a MessagePack message for [`crate::frame::Framer`].
-    /// No byte is looked at twice while a text is incomplete.
+    /// Appends every complete text at the front of `buf` to `out`, as a MessagePack message for
+    /// [`crate::frame::Framer`]. No byte is scanned twice while a text is incomplete.
     pub fn convert(&mut self, buf: &[u8], out: &mut Vec<u8>) -> Converted {
         let mut converted = Converted::default();
         loop {
@@ -116,8 +118,8 @@ impl JsonCarrier {
     }
 }
 
-/// Writes the ack of a chunk for a JSON connection: `{"ack":"…"}`. `chunk` is the id with its MessagePack header, as
-/// [`crate::frame::Frame::chunk`] gives it.
+/// Writes the ack of a chunk for a JSON connection: `{"ack":"…"}`. `chunk` is the id with its
+/// MessagePack header, as [`crate::frame::Frame::chunk`] gives it.
 pub fn write_json_ack(out: &mut impl BufMut, chunk: &[u8]) {
     let id = match Value::read(chunk, 0) {
         Ok((Value::Str(text) | Value::Bin(text), _)) => String::from_utf8_lossy(text).into_owned().into(),

@@ -1,23 +1,22 @@
-//! Where a JSON text ends, in a buffer that grows.
+//! [`Splitter`]: finds the end of JSON texts in a growing buffer.
 
-/// Finds the end of one text after the other. Only brackets and strings are looked at; whether the text is JSON at all
-/// is for the parser to say.
+/// Finds the end of consecutive texts by brackets and strings only; the parser validates the text.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Splitter {
-    /// How many bytes of the current text were looked at.
+    /// Scanned bytes of the current text.
     at: usize,
     depth: usize,
     /// Inside a string.
     string: bool,
     /// The next byte belongs to an escape.
     escaped: bool,
-    /// Inside a number or a word at the top level, which ends where something else begins.
+    /// Inside a number or a literal at the top level, which the next token ends.
     bare: bool,
 }
 
 impl Splitter {
-    /// Where the text at the front of `rest` ends, white space around it included. `None`: more bytes are needed;
-    /// call again with the same bytes and what follows them. White space alone is a text too.
+    /// The end of the text at the front of `rest`, including white space around it. `None`: call
+    /// again with the same bytes followed by more. White space alone is a text too.
     pub(super) fn end(&mut self, rest: &[u8]) -> Option<usize> {
         while let Some(byte) = rest.get(self.at) {
             self.at += 1;
@@ -37,14 +36,14 @@ impl Splitter {
             }
             let bare = self.bare;
             match byte {
-                // What ends a bare word belongs to the next text.
+                // The byte that ends a bare token belongs to the next text.
                 b'[' | b'{' | b'"' | b']' | b'}' | b' ' | b'\t' | b'\r' | b'\n' | b',' | b':' if bare => {
                     return Some(self.finish(1));
                 }
                 b'"' => self.string = true,
                 b'[' | b'{' => self.depth += 1,
                 b']' | b'}' => {
-                    // One too many is the parser's error.
+                    // The parser reports an unbalanced bracket.
                     self.depth = self.depth.saturating_sub(1);
                     if self.depth == 0 {
                         return Some(self.finish(0));
@@ -58,7 +57,7 @@ impl Splitter {
         None
     }
 
-    /// Ends the text `back` bytes before the last one that was looked at.
+    /// Ends the text `back` bytes before the last scanned one.
     fn finish(&mut self, back: usize) -> usize {
         let end = self.at - back;
         *self = Self::default();

@@ -1,4 +1,4 @@
-//! JSON connections: texts in every shape, cut anywhere.
+//! JSON connections: texts of every form, in any fragmentation.
 
 use proptest::prelude::*;
 
@@ -177,7 +177,7 @@ proptest! {
     fn random_bytes_never_panic(bytes in prop::collection::vec(prop_oneof![any::<u8>(), Just(b'['), Just(b'"'), Just(b'}')], 0..100)) {
         let (out, converted) = convert(&bytes);
         prop_assert!(converted.consumed <= bytes.len());
-        // What came out is well-formed.
+        // The output is well-formed.
         let mut at = 0;
         while at < out.len() {
             at = crate::msgpack::skip(&out, at, 200).unwrap();

@@ -1,13 +1,13 @@
 //! MessagePack: finding the end of values, reading them in place, and writing them.
 //!
-//! Owns the byte format only; knows nothing of Forward. Nothing here recurses, and nothing reserves memory from a
-//! length that a peer declared: a container's count only says how many values must still follow.
+//! Owns the byte format and knows nothing of Forward. No function recurses or reserves memory for a
+//! declared length: a container's count only says how many values must follow.
 //!
-//! Two ways of finding the end of a value share one loop, which looks at the first byte of each value in a table
-//! and keeps a single number, the count of values that are still to come:
+//! Two functions find the end of a value with the same loop, which looks up the first byte of each
+//! value in a table and keeps one number, the count of values still to come:
 //!
-//! * [`skip`] for bytes that are all there,
-//! * [`Scanner`] for a buffer that is still growing: it goes on where it stopped.
+//! * [`skip`] for a complete buffer,
+//! * [`Scanner`] for a growing buffer: it resumes where it stopped.
 
 mod read;
 mod scan;
@@ -24,44 +24,44 @@ pub use write::{
     write_map_len, write_nil, write_str, write_u64,
 };
 
-/// Why bytes are not one MessagePack value. Offsets count from the start of the buffer given.
+/// Why bytes cannot be read as a MessagePack value. Offsets count from the start of the buffer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
     /// The bytes end inside a value. With more bytes it may become complete.
     #[error("the bytes end inside the value at byte {at}")]
     Incomplete {
-        /// Where the value that is cut off begins.
+        /// Offset of the truncated value.
         at: usize,
     },
     /// The byte `0xc1`, which MessagePack never uses.
     #[error("illegal MessagePack byte 0xc1 at byte {at}")]
     Malformed {
-        /// Where it stands.
+        /// Its offset.
         at: usize,
     },
-    /// Containers stand open inside each other beyond the limit.
-    #[error("more than {limit} containers inside each other at byte {at}")]
+    /// Containers are nested beyond the limit.
+    #[error("containers are nested deeper than {limit} at byte {at}")]
     TooDeep {
         /// The header of the first container beyond the limit.
         at: usize,
         /// The limit that was given.
         limit: u32,
     },
-    /// A value of this type was not expected here.
+    /// The value has another type than the caller wants.
     #[error("expected {expected}, found {found:?} at byte {at}")]
     WrongType {
         /// Where the value begins.
         at: usize,
-        /// What the caller wanted.
+        /// The wanted type.
         expected: &'static str,
-        /// What stands there.
+        /// The actual type.
         found: Kind,
     },
-    /// The value can only be complete in a longer message than the limit allows.
+    /// The value is longer than the limit allows.
     #[error("the value needs at least {needed} bytes, the limit is {limit}")]
     TooLong {
-        /// The least number of bytes from the value's start to its end.
+        /// Lower bound of the value's length in bytes.
         needed: u64,
         /// The limit that was given.
         limit: usize,

@@ -1,9 +1,9 @@
-//! Reading values in place: a shallow borrowed view and a cursor.
+//! [`Value`] and [`Reader`]: reading values in place, as a shallow borrowed view and with a cursor.
 
 use super::Error;
 use super::scan::{head, read_u16, read_u32, read_u64, skip};
 
-/// The type of a value, as its first byte says.
+/// The type of a value, given by its first byte.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Kind {
     /// `nil`.
@@ -47,7 +47,8 @@ impl Kind {
     }
 }
 
-/// One value, read shallowly: of a container only the number of its children, which follow it in the buffer.
+/// One value, read shallowly: of a container only the number of its children, which follow it in
+/// the buffer.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Value<'a> {
     /// `nil`.
@@ -66,16 +67,19 @@ pub enum Value<'a> {
     Str(&'a [u8]),
     /// Bytes.
     Bin(&'a [u8]),
-    /// An array and how many values follow. The number is declared by the peer: never reserve memory from it.
+    /// An array and how many values follow. The number is declared by the peer: never reserve
+    /// memory from it.
     Array(u32),
-    /// A map and how many pairs follow. The number is declared by the peer: never reserve memory from it.
+    /// A map and how many pairs follow. The number is declared by the peer: never reserve memory
+    /// from it.
     Map(u32),
     /// Extension type and its bytes.
     Ext(i8, &'a [u8]),
 }
 
 impl<'a> Value<'a> {
-    /// Reads the value at `at`; returns it and where the next one begins (the first child, for a container).
+    /// Reads the value at `at`; returns it and where the next one begins (the first child, for a
+    /// container).
     ///
     /// # Errors
     /// [`Error::Incomplete`] or [`Error::Malformed`].
@@ -213,7 +217,7 @@ impl<'a> Reader<'a> {
     /// Reads an array header and returns the declared number of values.
     ///
     /// # Errors
-    /// [`Error::WrongType`] when something else stands there; it is not read then.
+    /// [`Error::WrongType`] when the next value has another type; it is not consumed then.
     pub fn array_len(&mut self) -> Result<u32, Error> {
         self.typed("an array", |value| {
             if let Value::Array(n) = value {
@@ -227,7 +231,7 @@ impl<'a> Reader<'a> {
     /// Reads a map header and returns the declared number of pairs.
     ///
     /// # Errors
-    /// [`Error::WrongType`] when something else stands there; it is not read then.
+    /// [`Error::WrongType`] when the next value has another type; it is not consumed then.
     pub fn map_len(&mut self) -> Result<u32, Error> {
         self.typed(
             "a map",
@@ -238,7 +242,7 @@ impl<'a> Reader<'a> {
     /// Reads a string or binary.
     ///
     /// # Errors
-    /// [`Error::WrongType`] when something else stands there; it is not read then.
+    /// [`Error::WrongType`] when the next value has another type; it is not consumed then.
     pub fn str_or_bin(&mut self) -> Result<&'a [u8], Error> {
         self.typed("a string or binary", |value| value.as_bytes())
     }
@@ -246,7 +250,7 @@ impl<'a> Reader<'a> {
     /// Reads an integer that fits in an `i64`.
     ///
     /// # Errors
-    /// [`Error::WrongType`] when something else stands there; it is not read then.
+    /// [`Error::WrongType`] when the next value has another type; it is not consumed then.
     pub fn int(&mut self) -> Result<i64, Error> {
         self.typed("an integer below 2^63", |value| value.as_i64())
     }

@@ -1,8 +1,8 @@
-//! Finding the end of a value: one loop over first bytes, driven by a table.
+//! [`skip`] and [`Scanner`]: find the end of a value with a table-driven loop over first bytes.
 //!
-//! The state of the loop is two numbers: where the next value begins and how many values must still come. A
-//! container adds its children to the second number, so nesting needs no stack. Depth is only looked at when more
-//! containers were met than may lie inside each other; few records have that many.
+//! The state of the loop is two numbers: where the next value begins and how many values must still
+//! come. A container adds its children to the second number, so nesting needs no stack. Depth is
+//! only computed when a value has more containers than the depth limit; few records do.
 
 use super::Error;
 
@@ -10,8 +10,8 @@ use super::Error;
 ///
 /// # Errors
 /// [`Error::Incomplete`] when `buf` ends first (whatever count or length a header declares),
-/// [`Error::Malformed`] for `0xc1`, [`Error::TooDeep`] when more than `max_depth` non-empty containers lie inside
-/// each other.
+/// [`Error::Malformed`] for `0xc1`, [`Error::TooDeep`] when non-empty containers are nested deeper
+/// than `max_depth`.
 #[inline]
 pub fn skip(buf: &[u8], at: usize, max_depth: u32) -> Result<usize, Error> {
     let (end, opened) = extent(buf, at)?;
@@ -21,54 +21,54 @@ pub fn skip(buf: &[u8], at: usize, max_depth: u32) -> Result<usize, Error> {
     Ok(end)
 }
 
-/// Finds the end of one value in a buffer that grows, without reading any byte twice.
+/// Finds the end of one value in a growing buffer, without reading any byte twice.
 ///
-/// A string, binary or extension is passed over by its length, so its bytes need not be looked at when they come.
+/// A string, binary or extension is skipped by its length, so its bytes are never read.
 #[derive(Clone, Debug)]
 pub struct Scanner {
-    /// Where the next value begins; may lie beyond the bytes that are there.
+    /// Offset of the next value; may lie beyond the received bytes.
     at: usize,
-    /// How many values must still come; 0 means the value is complete.
+    /// Number of values still to come; 0 means the value is complete.
     pending: u64,
-    /// How many container headers came without anything else between them: a lower bound of the depth.
-    streak: u32,
-    max_streak: u32,
-    /// The most bytes that the value may have, counted from the buffer's start.
+    /// Number of consecutive container headers: a lower bound of the depth.
+    chain: u32,
+    max_chain: u32,
+    /// The largest allowed end of the value, counted from the buffer's start.
     limit: usize,
 }
 
 impl Scanner {
-    /// A scanner for the value at byte `at` of a buffer. The value must end at or before byte `limit`. Only depth
-    /// that comes as one chain of more than `max_chain` container headers is refused here: deeper values than a
-    /// reader likes still have an end.
+    /// A scanner for the value at byte `at` of a buffer. The value must end at or before byte
+    /// `limit`. Only a chain of more than `max_chain` consecutive container headers is rejected
+    /// here: the end of other deep values can still be found.
     pub fn new(at: usize, limit: usize, max_chain: u32) -> Self {
         Self {
             at,
             pending: 1,
-            streak: 0,
-            max_streak: max_chain,
+            chain: 0,
+            max_chain,
             limit,
         }
     }
 
-    /// Goes on scanning. `buf` holds the bytes of the earlier calls and whatever came since. `Ok(Some(end))` when
-    /// the value is complete, `Ok(None)` when bytes are missing.
+    /// Continues the scan. `buf` holds the bytes of the earlier calls, followed by new ones.
+    /// `Ok(Some(end))` when the value is complete, `Ok(None)` when bytes are missing.
     ///
     /// # Errors
-    /// [`Error::Malformed`], [`Error::TooDeep`], and [`Error::TooLong`] as soon as headers declare more bytes than
-    /// the limit allows, before those bytes have come. After an error the scanner must not be used again.
+    /// [`Error::Malformed`], [`Error::TooDeep`], and [`Error::TooLong`] as soon as headers declare
+    /// more bytes than the limit allows. After an error the scanner must not be used again.
     #[inline]
     pub fn scan(&mut self, buf: &[u8]) -> Result<Option<usize>, Error> {
         let mut at = self.at;
         let mut pending = self.pending;
-        let mut streak = self.streak;
+        let mut chain = self.chain;
         let mut outcome = Ok(());
         while pending > 0 {
             let Some(&first) = buf.get(at) else { break };
             if let Some(size) = short_str(buf, at, first) {
                 at += size;
                 pending -= 1;
-                streak = 0;
+                chain = 0;
                 continue;
             }
             let (size, children) = match head(buf, at, first) {
@@ -81,20 +81,20 @@ impl Scanner {
             };
             at = at.saturating_add(size);
             pending = pending - 1 + children;
-            streak = if children == 0 { 0 } else { streak + 1 };
-            if streak > self.max_streak {
+            chain = if children == 0 { 0 } else { chain + 1 };
+            if chain > self.max_chain {
                 outcome = Err(Error::TooDeep {
                     at: at - size,
-                    limit: self.max_streak,
+                    limit: self.max_chain,
                 });
                 break;
             }
         }
         self.at = at;
         self.pending = pending;
-        self.streak = streak;
-        // Every value that is still to come has at least one byte, so this number never falls: looking at it first
-        // gives the same error however the bytes were split.
+        self.chain = chain;
+        // A value has at least one byte, so this number never falls: checking it first gives the
+        // same error for any split of the bytes into reads.
         let needed = (at as u64).saturating_add(pending);
         if needed > self.limit as u64 {
             return Err(Error::TooLong {
@@ -106,22 +106,22 @@ impl Scanner {
         Ok((pending == 0 && at <= buf.len()).then_some(at))
     }
 
-    /// Forgets the bytes at the front of a buffer of this length that need not be seen again, and says how many they
-    /// are: the next [`Scanner::scan`] gets a buffer without them. The limit counts from the new start.
+    /// Drops the scanned bytes from a buffer of this length and returns their number: the next
+    /// [`Scanner::scan`] gets a buffer without them. The limit counts from the new start.
     pub(crate) fn forget(&mut self, len: usize) -> usize {
         let seen = self.at.min(len);
         self.at -= seen;
         seen
     }
 
-    /// The least length that the buffer must have before [`Scanner::scan`] can find the end.
+    /// Lower bound of the buffer length at which [`Scanner::scan`] can find the end.
     pub fn needed(&self) -> usize {
         self.at
             .saturating_add(usize::try_from(self.pending).unwrap_or(usize::MAX))
     }
 }
 
-/// Returns the end of the value at `at` and how many non-empty containers it has.
+/// Returns the end of the value at `start` and the number of its non-empty containers.
 #[inline]
 pub(crate) fn extent(buf: &[u8], start: usize) -> Result<(usize, u32), Error> {
     let mut at = start;
@@ -147,9 +147,9 @@ pub(crate) fn extent(buf: &[u8], start: usize) -> Result<(usize, u32), Error> {
     Ok((at, opened))
 }
 
-/// The size of a string of up to 255 bytes, and `None` for everything else. Most values are such strings, and taking
-/// their length from the bytes themselves is quicker than going through the table: each step of a walk waits for the
-/// size of the one before.
+/// The size of a string of up to 255 bytes, and `None` for everything else. Most values are such
+/// strings, and taking the length from the bytes is faster than the table: each step of a walk
+/// depends on the size of the previous one.
 #[inline(always)]
 fn short_str(buf: &[u8], at: usize, first: u8) -> Option<usize> {
     if first & 0xe0 == 0xa0 {
@@ -161,16 +161,16 @@ fn short_str(buf: &[u8], at: usize, first: u8) -> Option<usize> {
     None
 }
 
-/// Where the value at `at` ends, if its first bytes tell; `None` says nothing of the value. The end may lie beyond the
-/// buffer.
+/// The end of the value at `at`, if its first three bytes tell it; `None`: not decided here. The
+/// end may lie beyond the buffer.
 #[inline]
 pub(crate) fn scalar_end(buf: &[u8], at: usize) -> Option<usize> {
     let [first, low, high] = *buf.get(at..)?.first_chunk()?;
     Some(at + scalar_size(first, low, high)?)
 }
 
-/// The size of a value that begins with these three bytes, if it is no container with something inside and they tell
-/// it. What follows a value of one byte or two may be anything.
+/// The size of a value that begins with these three bytes, if they tell it and the value is not a
+/// non-empty container. After a value of one or two bytes the rest may be anything.
 #[inline(always)]
 pub(crate) fn scalar_size(first: u8, second: u8, third: u8) -> Option<usize> {
     if first & 0xe0 == 0xa0 {
@@ -179,7 +179,7 @@ pub(crate) fn scalar_size(first: u8, second: u8, third: u8) -> Option<usize> {
     match first {
         0xd9 => Some(2 + usize::from(second)),
         0xda => Some(3 + usize::from(u16::from_be_bytes([second, third]))),
-        // The number of children stands above the size, so that only containers that are empty are let through.
+        // The number of children is above the low byte, so only empty containers match.
         _ => match TABLE[usize::from(first)] {
             size @ 1..=0xff => Some(usize::from(size)),
             _ => None,
@@ -187,7 +187,7 @@ pub(crate) fn scalar_size(first: u8, second: u8, third: u8) -> Option<usize> {
     }
 }
 
-/// Walks the value again with a stack, for the rare value with many containers.
+/// Walks the value with a stack, for the rare value with many containers.
 #[cold]
 pub(crate) fn check_depth(buf: &[u8], start: usize, limit: u32) -> Result<(), Error> {
     let mut open: Vec<u64> = Vec::new();
@@ -218,20 +218,21 @@ pub(crate) fn check_depth(buf: &[u8], start: usize, limit: u32) -> Result<(), Er
     }
 }
 
-/// Bytes up to the next value, and number of children, of the value that begins at `at` with the byte `first`.
+/// Distance to the next value, and number of children, of the value at `at` with the first byte
+/// `first`.
 #[inline]
 pub(crate) fn head(buf: &[u8], at: usize, first: u8) -> Result<(usize, u64), Error> {
     let step = TABLE[usize::from(first)];
     if step & 0xff != 0 {
         Ok((usize::from(step & 0xff), u64::from(step >> 8)))
     } else {
-        wide(buf, at, first)
+        head_with_length(buf, at, first)
     }
 }
 
 /// The same for values whose first byte is followed by a length or a count.
 #[inline]
-fn wide(buf: &[u8], at: usize, first: u8) -> Result<(usize, u64), Error> {
+fn head_with_length(buf: &[u8], at: usize, first: u8) -> Result<(usize, u64), Error> {
     let short = Error::Incomplete { at };
     let n8 = || buf.get(at + 1).map(|n| usize::from(*n)).ok_or(short);
     let n16 = || read_u16(buf, at + 1).map(usize::from).ok_or(short);
@@ -266,8 +267,8 @@ pub(crate) fn read_u64(buf: &[u8], at: usize) -> Option<u64> {
     buf.get(at..)?.first_chunk().map(|b| u64::from_be_bytes(*b))
 }
 
-/// For each first byte: in the low byte how many bytes lead to the next value (0: see [`wide`]), in the high byte
-/// the number of children.
+/// For each first byte: the distance to the next value in the low byte (0: see
+/// [`head_with_length`]), the number of children in the high byte.
 static TABLE: [u16; 256] = table();
 
 const fn table() -> [u16; 256] {

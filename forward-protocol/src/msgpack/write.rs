@@ -1,4 +1,4 @@
-//! Writing values in their shortest form, into anything that takes bytes.
+//! Writers: append values in their shortest form to any [`BufMut`].
 
 use bytes::BufMut;
 
@@ -67,11 +67,11 @@ pub fn write_f64(out: &mut impl BufMut, value: f64) {
 /// Writes a string. Bytes that are not UTF-8 are allowed: the peers treat `str` as bytes.
 ///
 /// # Panics
-/// When `value` is 4 GiB or longer, which MessagePack cannot say.
+/// When `value` is 4 GiB or longer, which MessagePack cannot represent.
 pub fn write_str(out: &mut impl BufMut, value: &[u8]) {
     match value.len() {
         n @ 0..=31 => out.put_u8(0xa0 | n as u8),
-        n => sized(out, n, [0xd9, 0xda, 0xdb]),
+        n => write_len_header(out, n, [0xd9, 0xda, 0xdb]),
     }
     out.put_slice(value);
 }
@@ -79,9 +79,9 @@ pub fn write_str(out: &mut impl BufMut, value: &[u8]) {
 /// Writes a binary.
 ///
 /// # Panics
-/// When `value` is 4 GiB or longer, which MessagePack cannot say.
+/// When `value` is 4 GiB or longer, which MessagePack cannot represent.
 pub fn write_bin(out: &mut impl BufMut, value: &[u8]) {
-    sized(out, value.len(), [0xc4, 0xc5, 0xc6]);
+    write_len_header(out, value.len(), [0xc4, 0xc5, 0xc6]);
     out.put_slice(value);
 }
 
@@ -90,7 +90,7 @@ pub fn write_array_len(out: &mut impl BufMut, len: u32) {
     if len < 16 {
         out.put_u8(0x90 | len as u8);
     } else {
-        counted(out, len, [0xdc, 0xdd]);
+        write_count_header(out, len, [0xdc, 0xdd]);
     }
 }
 
@@ -99,14 +99,14 @@ pub fn write_map_len(out: &mut impl BufMut, len: u32) {
     if len < 16 {
         out.put_u8(0x80 | len as u8);
     } else {
-        counted(out, len, [0xde, 0xdf]);
+        write_count_header(out, len, [0xde, 0xdf]);
     }
 }
 
 /// Writes an extension value.
 ///
 /// # Panics
-/// When `data` is 4 GiB or longer, which MessagePack cannot say.
+/// When `data` is 4 GiB or longer, which MessagePack cannot represent.
 pub fn write_ext(out: &mut impl BufMut, kind: i8, data: &[u8]) {
     match data.len() {
         1 => out.put_u8(0xd4),
@@ -114,14 +114,14 @@ pub fn write_ext(out: &mut impl BufMut, kind: i8, data: &[u8]) {
         4 => out.put_u8(0xd6),
         8 => out.put_u8(0xd7),
         16 => out.put_u8(0xd8),
-        n => sized(out, n, [0xc7, 0xc8, 0xc9]),
+        n => write_len_header(out, n, [0xc7, 0xc8, 0xc9]),
     }
     out.put_i8(kind);
     out.put_slice(data);
 }
 
-/// Writes an EventTime as fixext8 of type 0 (Forward Protocol Specification v1): unsigned seconds since 1970 and
-/// nanoseconds below 1 000 000 000.
+/// Writes an EventTime as fixext8 of type 0 (Forward Protocol Specification v1): unsigned seconds
+/// since 1970 and nanoseconds below 1 000 000 000.
 pub fn write_event_time(out: &mut impl BufMut, seconds: u32, nanoseconds: u32) {
     let mut bytes = [0u8; 10];
     bytes[0] = 0xd7;
@@ -131,7 +131,7 @@ pub fn write_event_time(out: &mut impl BufMut, seconds: u32, nanoseconds: u32) {
 }
 
 /// The header of a value with a length in bytes; `tags` are those for 8, 16 and 32 bits.
-fn sized(out: &mut impl BufMut, len: usize, tags: [u8; 3]) {
+fn write_len_header(out: &mut impl BufMut, len: usize, tags: [u8; 3]) {
     if let Ok(n) = u8::try_from(len) {
         out.put_u8(tags[0]);
         out.put_u8(n);
@@ -148,7 +148,7 @@ fn sized(out: &mut impl BufMut, len: usize, tags: [u8; 3]) {
 }
 
 /// The header of a container; `tags` are those for 16 and 32 bits.
-fn counted(out: &mut impl BufMut, len: u32, tags: [u8; 2]) {
+fn write_count_header(out: &mut impl BufMut, len: u32, tags: [u8; 2]) {
     if let Ok(n) = u16::try_from(len) {
         out.put_u8(tags[0]);
         out.put_u16(n);

@@ -1,8 +1,9 @@
-// Runs the OpenTelemetry Collector's fluentforward receiver by itself, as a peer of the conformance suite.
+// Runs the OpenTelemetry Collector's fluentforward receiver by itself, as a peer of the conformance
+// suite.
 //
-// It takes the receiver exactly as published and appends each log record that it emits to a file as one JSON line:
-// {"date": "seconds.nanoseconds", "tag": ..., "log": body, ...attributes}. Nothing else of the collector takes part,
-// so what is measured is the receiver: framing, decoding and acks.
+// It uses the published receiver and appends each log record that it emits to a file as one JSON
+// line: {"date": "seconds.nanoseconds", "tag": ..., "log": body, ...attributes}. No other part of
+// the collector is involved, so the cases test the receiver: framing, decoding and acks.
 //
 //	go run . 127.0.0.1:24224 out.ndjson
 package main

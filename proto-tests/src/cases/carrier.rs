@@ -1,10 +1,10 @@
-//! Message and Forward mode: cases 1 to 14.
+//! Cases 1 to 14: Message and Forward mode.
 
 use std::time::Duration;
 
-use super::{batch, cases, chunk, expect_time, message, opts, sends};
-use crate::case::{Verdict, check};
-use crate::context::{Ctx, T0};
+use super::{batch, cases, chunk, expect_time, message, opts, send_and_expect};
+use crate::case_result::{CaseResult, check};
+use crate::context::{CaseContext, T0};
 use crate::msgpack::{
     Raw, array, array32, event_time, event_time_ext8, f64, int, int32, map, map32, nil, s, uint, unhex,
 };
@@ -34,31 +34,31 @@ cases! {
         "array32 and map32 headers for small counts: accepted" => long_headers;
 }
 
-/// Long enough for a server that would answer to do so.
-const QUIET: Duration = Duration::from_millis(300);
+/// How long an unexpected reply is awaited.
+const SILENCE: Duration = Duration::from_millis(300);
 
-async fn int_time(c: Ctx) -> Verdict {
+async fn int_time(c: CaseContext) -> CaseResult {
     let mut peer = c.connect().await?;
-    peer.send(&unhex(vectors::V1)).await?;
-    peer.send(&message(&c, int32(T0.cast_signed()), c.rec("one"), None))
+    peer.send(&unhex(vectors::MESSAGE_INT)).await?;
+    peer.send(&message(&c, int32(T0.cast_signed()), c.record("one"), None))
         .await?;
-    peer.expect_silence(QUIET).await?;
-    c.alive(&mut peer).await?;
+    peer.expect_silence(SILENCE).await?;
+    c.expect_alive(&mut peer).await?;
     c.expect_texts(&["one"]).await
 }
 
-async fn nanoseconds(c: &Ctx, time: fn(u32, u32) -> Raw, vector: &str) -> Verdict {
-    let (precise, order) = (c.sub("precise"), c.sub("order"));
+async fn nanoseconds(c: &CaseContext, time: fn(u32, u32) -> Raw, vector: &str) -> CaseResult {
+    let (precise, order) = (c.with_suffix("precise"), c.with_suffix("order"));
     let mut peer = c.connect().await?;
     peer.send(&unhex(vector)).await?;
-    peer.send(&message(c, time(T0, 123_456_789), precise.rec("one"), None))
+    peer.send(&message(c, time(T0, 123_456_789), precise.record("one"), None))
         .await?;
-    // A sink that orders by time shows the nanosecond even where it prints fewer digits.
-    peer.send(&message(c, time(T0, 123_456_790), order.rec("later"), None))
+    // A sink that orders by time reveals the nanosecond even if it prints fewer digits.
+    peer.send(&message(c, time(T0, 123_456_790), order.record("later"), None))
         .await?;
-    peer.send(&message(c, time(T0, 123_456_789), order.rec("sooner"), None))
+    peer.send(&message(c, time(T0, 123_456_789), order.record("sooner"), None))
         .await?;
-    c.alive(&mut peer).await?;
+    c.expect_alive(&mut peer).await?;
     expect_time(&precise, T0.into(), 123_456_789).await?;
     let by_time = matches!(c.target.sink, crate::Sink::WindrowLogs(_));
     order
@@ -70,48 +70,49 @@ async fn nanoseconds(c: &Ctx, time: fn(u32, u32) -> Raw, vector: &str) -> Verdic
         .await
 }
 
-async fn event_time_fixext8(c: Ctx) -> Verdict {
-    nanoseconds(&c, event_time, vectors::V2).await
+async fn event_time_fixext8(c: CaseContext) -> CaseResult {
+    nanoseconds(&c, event_time, vectors::MESSAGE_FIXEXT8).await
 }
 
-async fn event_time_as_ext8(c: Ctx) -> Verdict {
-    nanoseconds(&c, event_time_ext8, vectors::V3).await
+async fn event_time_as_ext8(c: CaseContext) -> CaseResult {
+    nanoseconds(&c, event_time_ext8, vectors::MESSAGE_EXT8).await
 }
 
-async fn empty_option(c: Ctx) -> Verdict {
+async fn empty_option(c: CaseContext) -> CaseResult {
     let bytes = [
-        unhex(vectors::V12),
-        message(&c, c.time(0), c.rec("one"), Some(map(&[]))),
+        unhex(vectors::GO_EMPTY_OPTIONS),
+        message(&c, c.time(0), c.record("one"), Some(map(&[]))),
     ]
     .concat();
-    sends(&c, bytes, &["one"]).await
+    send_and_expect(&c, bytes, &["one"]).await
 }
 
-async fn nil_option(c: Ctx) -> Verdict {
+async fn nil_option(c: CaseContext) -> CaseResult {
     let bytes = [
-        unhex(vectors::V13),
-        message(&c, c.time(0), c.rec("one"), Some(nil())),
+        unhex(vectors::DOCKER_NIL_OPTIONS),
+        message(&c, c.time(0), c.record("one"), Some(nil())),
     ]
     .concat();
-    sends(&c, bytes, &["one"]).await
+    send_and_expect(&c, bytes, &["one"]).await
 }
 
-async fn message_chunk(c: Ctx) -> Verdict {
+async fn message_chunk(c: CaseContext) -> CaseResult {
     let mut peer = c.connect().await?;
     peer.send(&message(
         &c,
         c.time(0),
-        c.rec("one"),
+        c.record("one"),
         Some(opts(&[("chunk", chunk(&c, 1))])),
     ))
     .await?;
     peer.expect_ack(&chunk(&c, 1)).await?;
-    c.alive(&mut peer).await?;
+    c.expect_alive(&mut peer).await?;
     c.expect_texts(&["one"]).await
 }
 
-/// Expects one event with the text "one" whose record has no field `mark`, and whose metadata shows where it can.
-async fn expect_metadata(c: &Ctx) -> Verdict {
+/// Expects one event with the text "one", no field `mark` in the record, and the metadata, if the
+/// sink shows it.
+async fn expect_metadata(c: &CaseContext) -> CaseResult {
     let Some(doc) = c.only_record().await? else {
         return Ok(());
     };
@@ -122,7 +123,7 @@ async fn expect_metadata(c: &Ctx) -> Verdict {
         format!("{:?}", doc.whole),
     )?;
     if !c.target.sink.shows_metadata() {
-        c.note("metadata not judged: the sink does not show it");
+        c.note("metadata not checked: the sink does not show it");
         return Ok(());
     }
     let shown = doc.whole.to_string().contains(&mark(c));
@@ -133,48 +134,48 @@ async fn expect_metadata(c: &Ctx) -> Verdict {
     )
 }
 
-fn mark(c: &Ctx) -> String {
+fn mark(c: &CaseContext) -> String {
     format!("meta-of-{}", c.token.chars().rev().take(8).collect::<String>())
 }
 
-fn metadata(c: &Ctx) -> Raw {
+fn metadata(c: &CaseContext) -> Raw {
     map(&[(s("mark"), s(&mark(c)))])
 }
 
-async fn metadata_option(c: Ctx) -> Verdict {
+async fn metadata_option(c: CaseContext) -> CaseResult {
     let mut peer = c.connect().await?;
-    peer.send(&unhex(vectors::W4)).await?;
+    peer.send(&unhex(vectors::BIT_DYNAMIC_TAG)).await?;
     peer.expect_ack(&s("x/luxLeJFY1u14Q6/riPNQ==")).await?;
     peer.send(&message(
         &c,
         c.time(0),
-        c.rec("one"),
+        c.record("one"),
         Some(opts(&[("metadata", metadata(&c))])),
     ))
     .await?;
-    c.alive(&mut peer).await?;
+    c.expect_alive(&mut peer).await?;
     expect_metadata(&c).await
 }
 
-async fn forward(c: Ctx) -> Verdict {
-    let entry = |n: u32, text| array(&[uint((T0 + n).into()), c.rec(text)]);
+async fn forward(c: CaseContext) -> CaseResult {
+    let entry = |n: u32, text| array(&[uint((T0 + n).into()), c.record(text)]);
     let entries = array(&[entry(0, "one"), entry(1, "two"), entry(2, "three")]);
     let mut peer = c.connect().await?;
     peer.send(&batch(&c, entries, None)).await?;
-    peer.expect_silence(QUIET).await?;
-    c.alive(&mut peer).await?;
+    peer.expect_silence(SILENCE).await?;
+    c.expect_alive(&mut peer).await?;
     c.expect_texts(&["one", "two", "three"]).await
 }
 
-async fn mixed_times(c: Ctx) -> Verdict {
+async fn mixed_times(c: CaseContext) -> CaseResult {
     let entries = array(&[
-        array(&[uint(T0.into()), c.rec("int")]),
-        array(&[event_time(T0 + 1, 5), c.rec("fixext8")]),
-        array(&[event_time_ext8(T0 + 2, 5), c.rec("ext8")]),
-        array(&[f64(f64::from(T0) + 3.5), c.rec("float")]),
-        array(&[int(i64::from(T0) + 4), c.rec("last")]),
+        array(&[uint(T0.into()), c.record("int")]),
+        array(&[event_time(T0 + 1, 5), c.record("fixext8")]),
+        array(&[event_time_ext8(T0 + 2, 5), c.record("ext8")]),
+        array(&[f64(f64::from(T0) + 3.5), c.record("float")]),
+        array(&[int(i64::from(T0) + 4), c.record("last")]),
     ]);
-    sends(
+    send_and_expect(
         &c,
         batch(&c, entries, None),
         &["int", "fixext8", "ext8", "float", "last"],
@@ -182,58 +183,65 @@ async fn mixed_times(c: Ctx) -> Verdict {
     .await
 }
 
-fn v2(c: &Ctx, time: Raw, text: &str) -> Raw {
-    array(&[array(&[time, metadata(c)]), c.rec(text)])
+fn v2(c: &CaseContext, time: Raw, text: &str) -> Raw {
+    array(&[array(&[time, metadata(c)]), c.record(text)])
 }
 
-async fn v2_entries(c: Ctx) -> Verdict {
+async fn v2_entries(c: CaseContext) -> CaseResult {
     let mut peer = c.connect().await?;
-    peer.send(&[unhex(vectors::V4), unhex(vectors::V5), unhex(vectors::W1)].concat())
-        .await?;
-    peer.send(&unhex(vectors::V6)).await?;
+    peer.send(
+        &[
+            unhex(vectors::BIT_DEFAULT),
+            unhex(vectors::BIT_SEND_OPTIONS),
+            unhex(vectors::BIT_MAP32),
+        ]
+        .concat(),
+    )
+    .await?;
+    peer.send(&unhex(vectors::BIT_ACK)).await?;
     let ack = peer.raw(1).await;
     check(
-        ack == unhex(vectors::V6_ACK),
-        format!("ack {}", vectors::V6_ACK),
+        ack == unhex(vectors::BIT_ACK_REPLY),
+        format!("ack {}", vectors::BIT_ACK_REPLY),
         crate::msgpack::hex(&ack),
     )?;
-    peer.send(&unhex(vectors::W2)).await?;
+    peer.send(&unhex(vectors::BIT_MAP32_ACK)).await?;
     peer.expect_ack(&s("x/luxLeJFY1u14Q6/riPNQ==")).await?;
     peer.send(&batch(&c, array(&[v2(&c, c.time(0), "one")]), None))
         .await?;
-    c.alive(&mut peer).await?;
+    c.expect_alive(&mut peer).await?;
     expect_metadata(&c).await
 }
 
-async fn v1_and_v2(c: Ctx) -> Verdict {
+async fn v1_and_v2(c: CaseContext) -> CaseResult {
     let entries = array(&[c.entry(0, "v1"), v2(&c, c.time(1), "v2"), c.entry(2, "v1 again")]);
-    sends(&c, batch(&c, entries, None), &["v1", "v2", "v1 again"]).await
+    send_and_expect(&c, batch(&c, entries, None), &["v1", "v2", "v1 again"]).await
 }
 
-async fn v2_int_time(c: Ctx) -> Verdict {
-    let entries = array(&[array(&[array(&[uint(T0.into()), map(&[])]), c.rec("one")])]);
+async fn v2_int_time(c: CaseContext) -> CaseResult {
+    let entries = array(&[array(&[array(&[uint(T0.into()), map(&[])]), c.record("one")])]);
     let mut peer = c.connect().await?;
     peer.send(&batch(&c, entries, None)).await?;
-    c.alive(&mut peer).await?;
+    c.expect_alive(&mut peer).await?;
     expect_time(&c, T0.into(), 0).await
 }
 
-async fn no_entries(c: Ctx) -> Verdict {
+async fn no_entries(c: CaseContext) -> CaseResult {
     let mut peer = c.connect().await?;
     peer.send(&batch(&c, array(&[]), Some(opts(&[("chunk", chunk(&c, 1))]))))
         .await?;
     peer.expect_ack(&chunk(&c, 1)).await?;
-    c.alive(&mut peer).await
+    c.expect_alive(&mut peer).await
 }
 
-async fn long_headers(c: Ctx) -> Verdict {
+async fn long_headers(c: CaseContext) -> CaseResult {
     let record = map32(&[(s("traceId"), s(&c.token)), (s("log"), s("one"))]);
     let entry = array32(&[array32(&[c.time(0), map32(&[])]), record]);
     let option = map32(&[(s("chunk"), chunk(&c, 1)), (s("size"), uint(1))]);
     let mut peer = c.connect().await?;
-    peer.send(&unhex(vectors::W5)).await?;
+    peer.send(&unhex(vectors::BIT_INT_TIME)).await?;
     peer.send(&array32(&[c.tag(), array32(&[entry]), option])).await?;
     peer.expect_ack(&chunk(&c, 1)).await?;
-    c.alive(&mut peer).await?;
+    c.expect_alive(&mut peer).await?;
     c.expect_texts(&["one"]).await
 }

@@ -1,11 +1,11 @@
-//! CompressedPackedForward: cases 19 to 30.
+//! Cases 19 to 30: CompressedPackedForward.
 
 use std::io::Write;
 
 use super::{batch, cases, chunk, opts};
-use crate::case::{Fault, Verdict};
-use crate::context::Ctx;
-use crate::msgpack::{Form, Raw, array, bin, blob, map, s, unhex};
+use crate::case_result::{CaseError, CaseResult};
+use crate::context::CaseContext;
+use crate::msgpack::{Format, Raw, array, bin, blob, map, s, unhex};
 use crate::vectors;
 
 cases! {
@@ -30,36 +30,37 @@ cases! {
 }
 
 /// One gzip member.
-pub(super) fn gzip(data: &[u8]) -> Result<Vec<u8>, Fault> {
+pub(super) fn gzip(data: &[u8]) -> Result<Vec<u8>, CaseError> {
     let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());
     encoder
         .write_all(data)
         .and_then(|()| encoder.finish())
-        .map_err(|e| Fault::Skip(format!("gzip: {e}")))
+        .map_err(|e| CaseError::Skip(format!("gzip: {e}")))
 }
 
-/// One zstd frame as a stream writer makes it: without content size.
-fn zstd(data: &[u8]) -> Result<Vec<u8>, Fault> {
+/// One zstd frame without content size, as a stream writer produces it.
+fn zstd(data: &[u8]) -> Result<Vec<u8>, CaseError> {
     let frame = || {
         let mut encoder = zstd::Encoder::new(Vec::new(), 3)?;
         encoder.include_contentsize(false)?;
         encoder.write_all(data)?;
         encoder.finish()
     };
-    frame().map_err(|e: std::io::Error| Fault::Skip(format!("zstd: {e}")))
+    frame().map_err(|e: std::io::Error| CaseError::Skip(format!("zstd: {e}")))
 }
 
-/// Sends a payload with this `compressed` value and a chunk; expects the ack and exactly these texts.
-async fn delivers(c: &Ctx, payload: Raw, compressed: &str, texts: &[&str]) -> Verdict {
+/// Sends a payload with this `compressed` value and a chunk; expects the ack and exactly these
+/// texts.
+async fn delivers(c: &CaseContext, payload: Raw, compressed: &str, texts: &[&str]) -> CaseResult {
     let mut peer = c.connect().await?;
     let option = opts(&[("chunk", chunk(c, 1)), ("compressed", s(compressed))]);
     peer.send(&batch(c, payload, Some(option))).await?;
     peer.expect_ack(&chunk(c, 1)).await?;
-    c.alive(&mut peer).await?;
+    c.expect_alive(&mut peer).await?;
     c.expect_texts(texts).await
 }
 
-async fn gzip_bin(c: Ctx) -> Verdict {
+async fn gzip_bin(c: CaseContext) -> CaseResult {
     delivers(
         &c,
         bin(&gzip(&c.entries(&["one", "two"]))?),
@@ -69,20 +70,20 @@ async fn gzip_bin(c: Ctx) -> Verdict {
     .await
 }
 
-async fn gzip_str(c: Ctx) -> Verdict {
+async fn gzip_str(c: CaseContext) -> CaseResult {
     delivers(
         &c,
-        blob(Form::Str32, &gzip(&c.entries(&["one", "two"]))?),
+        blob(Format::Str32, &gzip(&c.entries(&["one", "two"]))?),
         "gzip",
         &["one", "two"],
     )
     .await
 }
 
-async fn gzip_members(c: Ctx) -> Verdict {
+async fn gzip_members(c: CaseContext) -> CaseResult {
     let mut peer = c.connect().await?;
-    peer.send(&unhex(vectors::V14)).await?;
-    c.alive(&mut peer).await?;
+    peer.send(&unhex(vectors::GZIP_TWO_MEMBERS)).await?;
+    c.expect_alive(&mut peer).await?;
     let members = [
         gzip(&c.entry(0, "one"))?,
         gzip(&c.entry(1, "two"))?,
@@ -91,18 +92,18 @@ async fn gzip_members(c: Ctx) -> Verdict {
     delivers(&c, bin(&members.concat()), "gzip", &["one", "two", "three"]).await
 }
 
-async fn gzip_empty_member(c: Ctx) -> Verdict {
+async fn gzip_empty_member(c: CaseContext) -> CaseResult {
     let members = [gzip(&c.entry(0, "one"))?, gzip(&[])?, gzip(&c.entry(1, "two"))?];
     delivers(&c, bin(&members.concat()), "gzip", &["one", "two"]).await
 }
 
-async fn gzip_spanning(c: Ctx) -> Verdict {
+async fn gzip_spanning(c: CaseContext) -> CaseResult {
     let entry = c.entry(0, "one");
     let (left, right) = entry.split_at(entry.len() / 2);
     delivers(&c, bin(&[gzip(left)?, gzip(right)?].concat()), "gzip", &["one"]).await
 }
 
-async fn gzip_header_fields(c: Ctx) -> Verdict {
+async fn gzip_header_fields(c: CaseContext) -> CaseResult {
     let data = c.entry(0, "one");
     let plain = gzip(&data)?;
     let crc = |bytes: &[u8]| {
@@ -110,7 +111,8 @@ async fn gzip_header_fields(c: Ctx) -> Verdict {
         crc.update(bytes);
         crc.sum().to_le_bytes()
     };
-    // Magic, deflate, flags FHCRC|FEXTRA|FNAME|FCOMMENT, time, extra flags, system; then the optional parts.
+    // Magic, deflate, flags FHCRC|FEXTRA|FNAME|FCOMMENT, time, extra flags, system; then the
+    // optional parts.
     let mut member = vec![0x1f, 0x8b, 8, 0x1e, 1, 2, 3, 4, 0, 3];
     member.extend_from_slice(&[6, 0, b'A', b'p', 2, 0, 7, 7]);
     member.extend_from_slice(b"name.log\0a comment\0");
@@ -120,7 +122,7 @@ async fn gzip_header_fields(c: Ctx) -> Verdict {
     delivers(&c, bin(&member), "gzip", &["one"]).await
 }
 
-async fn zstd_frame(c: Ctx) -> Verdict {
+async fn zstd_frame(c: CaseContext) -> CaseResult {
     delivers(
         &c,
         bin(&zstd(&c.entries(&["one", "two"]))?),
@@ -130,7 +132,7 @@ async fn zstd_frame(c: Ctx) -> Verdict {
     .await
 }
 
-async fn zstd_frames(c: Ctx) -> Verdict {
+async fn zstd_frames(c: CaseContext) -> CaseResult {
     let frames = [
         zstd(&c.entry(0, "one"))?,
         zstd(&c.entry(1, "two"))?,
@@ -138,23 +140,24 @@ async fn zstd_frames(c: Ctx) -> Verdict {
     ];
     delivers(
         &c,
-        blob(Form::Str32, &frames.concat()),
+        blob(Format::Str32, &frames.concat()),
         "zstd",
         &["one", "two", "three"],
     )
     .await
 }
 
-async fn zstd_large(c: Ctx) -> Verdict {
+async fn zstd_large(c: CaseContext) -> CaseResult {
     let texts: Vec<String> = (0..1000).map(|n| format!("line {n}")).collect();
-    let pad = (s("pad"), blob(Form::Str16, &[b'x'; 8192]));
-    let entry = |(n, text): (u32, &String)| array(&[c.time(n), c.rec_with(text, std::slice::from_ref(&pad))]);
+    let pad = (s("pad"), blob(Format::Str16, &[b'x'; 8192]));
+    let entry =
+        |(n, text): (u32, &String)| array(&[c.time(n), c.record_with(text, std::slice::from_ref(&pad))]);
     let payload = (0..).zip(&texts).map(entry).collect::<Vec<_>>().concat();
     let texts: Vec<&str> = texts.iter().map(String::as_str).collect();
     delivers(&c, bin(&zstd(&payload)?), "zstd", &texts).await
 }
 
-async fn gzip_sniffed(c: Ctx) -> Verdict {
+async fn gzip_sniffed(c: CaseContext) -> CaseResult {
     let mut peer = c.connect().await?;
     let option = opts(&[("chunk", chunk(&c, 1))]);
     peer.send(&batch(&c, bin(&gzip(&c.entry(0, "one"))?), Some(option)))
@@ -162,19 +165,19 @@ async fn gzip_sniffed(c: Ctx) -> Verdict {
     peer.expect_ack(&chunk(&c, 1)).await?;
     peer.send(&batch(&c, bin(&gzip(&c.entry(1, "two"))?), Some(map(&[]))))
         .await?;
-    c.alive(&mut peer).await?;
+    c.expect_alive(&mut peer).await?;
     c.expect_texts(&["one", "two"]).await
 }
 
-async fn gzip_claimed(c: Ctx) -> Verdict {
+async fn gzip_claimed(c: CaseContext) -> CaseResult {
     let mut peer = c.connect().await?;
     let option = opts(&[("chunk", chunk(&c, 1)), ("compressed", s("gzip"))]);
     peer.send(&batch(&c, bin(&c.entry(0, "one")), Some(option)))
         .await?;
     peer.expect_ack(&chunk(&c, 1)).await?;
-    c.alive(&mut peer).await
+    c.expect_alive(&mut peer).await
 }
 
-async fn unknown_compression(c: Ctx) -> Verdict {
+async fn unknown_compression(c: CaseContext) -> CaseResult {
     delivers(&c, bin(&c.entries(&["one", "two"])), "snappy", &["one", "two"]).await
 }

@@ -1,11 +1,11 @@
-//! HELO, PING, PONG: cases 79 to 95.
+//! Cases 79 to 95: the handshake.
 
 use std::collections::HashSet;
 use std::time::{Duration, Instant};
 
 use super::{cases, chunk, message, opts};
-use crate::case::{Fault, Verdict, check};
-use crate::context::Ctx;
+use crate::case_result::{CaseError, CaseResult, check};
+use crate::context::CaseContext;
 use crate::handshake::{Helo, Ping, SALT, digest, expect_welcome, helo, key_of, pong, user_of};
 use crate::msgpack::{Raw, Value, array, bin, int, nil, s};
 use crate::peer::Peer;
@@ -13,21 +13,21 @@ use crate::target::Security;
 
 cases! {
     79 "helo" [Key] "S1; FB, FD clients"
-        "HELO comes without waiting, in one segment; nonce and auth as bin; keepalive a bool" => helo_form;
-    80 "pong" [Key] "S1" "right PING: PONG true, reason \"\", host name, right digest" => welcome;
+        "HELO is sent at once, in one segment; nonce and auth as bin; keepalive a bool" => helo_form;
+    80 "pong" [Key] "S1" "valid PING: PONG true, reason \"\", host name, correct digest" => welcome;
     81 "salt-raw-str" [Key] "FB-out" "PING with a salt of 16 bytes that are not UTF-8 in a str: success" => salt_raw;
     82 "salt-forms" [Key] "S1 str|bin; FD client" "salt as bin, as 32 hex chars, empty: success" => salt_forms;
     83 "wrong-key" [Key] "FD-in; FB-ups reuse"
-        "wrong key: PONG false with a reason, \"\", \"\", FIN within 1 s; events sent after it are not taken" => wrong_key;
+        "wrong key: PONG false with a reason, \"\", \"\", FIN within 1 s; events sent after it are not accepted" => wrong_key;
     84 "wrong-user" [Users] "FD-in; FB-in"
         "wrong password and unknown user: the same reason, PONG false, close" => wrong_user;
     85 "user-without-users" [NoUsers] "FB-out"
-        "no users configured, client sends user and digest anyway: success" => unasked_user;
+        "no users configured, client sends user and digest: success" => unasked_user;
     86 "digest-upper-case" [Key] "S1: hex" "upper-case hex digest: accepted or refused, always the same" => upper_case;
     87 "ping-fragmented" [Key] "S1 stream; FB fails" "PING in several reads: success" => fragmented;
     88 "ping-and-event" [Key] "sloppy clients" "PING and the first message in one segment: PONG, then the event" => pipelined;
     89 "event-instead-of-ping" [Key] "FD invalid ping message"
-        "event instead of PING: PONG false or close; not taken" => no_ping;
+        "event instead of PING: PONG false or close; not accepted" => no_ping;
     90 "ping-malformed" [Key] "FD, FB: exactly 6" "PING of 5 or 7 elements, wrong types, nil host name: refused, closed" => malformed;
     91 "ping-never" [Key] "timeouts" "no PING for 10 s: closed" => never;
     92 "nonce-fresh" [Key] "S1" "every connection has a fresh nonce" => fresh_nonce;
@@ -37,15 +37,15 @@ cases! {
         "a key for the client's network: that key works, the default one does not" => network_key;
 }
 
-fn security(c: &Ctx) -> Result<&Security, Fault> {
+fn security(c: &CaseContext) -> Result<&Security, CaseError> {
     c.target
         .security
         .as_ref()
-        .ok_or_else(|| Fault::Skip("no shared key".into()))
+        .ok_or_else(|| CaseError::Skip("no shared key".into()))
 }
 
-/// A connection whose HELO has been read, and a right PING for it.
-async fn greeted(c: &Ctx, salt: &[u8]) -> Result<(Peer, Helo, Ping), Fault> {
+/// A connection after its HELO, and a valid PING for it.
+async fn greeted(c: &CaseContext, salt: &[u8]) -> Result<(Peer, Helo, Ping), CaseError> {
     let security = security(c)?;
     let mut peer = c.connect_raw().await?;
     let helo = helo(&mut peer).await?;
@@ -53,14 +53,14 @@ async fn greeted(c: &Ctx, salt: &[u8]) -> Result<(Peer, Helo, Ping), Fault> {
     Ok((peer, helo, ping))
 }
 
-/// Expects PONG true and then that events are taken.
-async fn welcomed(c: &Ctx, peer: &mut Peer, helo: &Helo, salt: &[u8]) -> Verdict {
+/// Expects PONG true, and that events are accepted after it.
+async fn welcomed(c: &CaseContext, peer: &mut Peer, helo: &Helo, salt: &[u8]) -> CaseResult {
     expect_welcome(peer, helo, key_of(security(c)?), salt).await?;
-    c.alive(peer).await
+    c.expect_alive(peer).await
 }
 
-/// Expects the connection to be closed, with or without a PONG false before it; gives the reason if there was one.
-async fn refused(peer: &mut Peer) -> Result<Option<String>, Fault> {
+/// Expects the connection to be closed, with or without a PONG false; returns the reason, if any.
+async fn refused(peer: &mut Peer) -> Result<Option<String>, CaseError> {
     let bytes = peer.expect_close(Duration::from_secs(5)).await?;
     let Ok(values) = crate::msgpack::read_all(&bytes) else {
         return Ok(None);
@@ -75,7 +75,7 @@ async fn refused(peer: &mut Peer) -> Result<Option<String>, Fault> {
     Ok(None)
 }
 
-async fn helo_form(c: Ctx) -> Verdict {
+async fn helo_form(c: CaseContext) -> CaseResult {
     let security = security(&c)?;
     let mut peer = c.connect_raw().await?;
     let helo = helo(&mut peer).await?;
@@ -108,7 +108,7 @@ async fn helo_form(c: Ctx) -> Verdict {
     )
 }
 
-async fn welcome(c: Ctx) -> Verdict {
+async fn welcome(c: CaseContext) -> CaseResult {
     let security = security(&c)?;
     let (mut peer, helo, ping) = greeted(&c, SALT).await?;
     peer.reads.clear();
@@ -131,17 +131,17 @@ async fn welcome(c: Ctx) -> Verdict {
     )?;
     let right = digest(&[SALT, &pong.hostname, &helo.nonce, key_of(security).as_bytes()]);
     check(pong.digest == right, right, &pong.digest)?;
-    c.alive(&mut peer).await
+    c.expect_alive(&mut peer).await
 }
 
-async fn salt_raw(c: Ctx) -> Verdict {
+async fn salt_raw(c: CaseContext) -> CaseResult {
     let salt: Vec<u8> = (0xf0..=0xff).collect();
     let (mut peer, helo, ping) = greeted(&c, &salt).await?;
     peer.send(&ping.bytes()).await?;
     welcomed(&c, &mut peer, &helo, &salt).await
 }
 
-async fn salt_forms(c: Ctx) -> Verdict {
+async fn salt_forms(c: CaseContext) -> CaseResult {
     let raw: Vec<u8> = (0xf0..=0xff).collect();
     for (salt, as_bin) in [
         (raw.as_slice(), true),
@@ -159,7 +159,7 @@ async fn salt_forms(c: Ctx) -> Verdict {
     Ok(())
 }
 
-async fn wrong_key(c: Ctx) -> Verdict {
+async fn wrong_key(c: CaseContext) -> CaseResult {
     let security = security(&c)?;
     let mut peer = c.connect_raw().await?;
     let helo = helo(&mut peer).await?;
@@ -171,10 +171,10 @@ async fn wrong_key(c: Ctx) -> Verdict {
         !answer.ok && !answer.reason.is_empty() && answer.hostname.is_empty() && answer.digest.is_empty();
     check(refusal, "PONG false, a reason, \"\", \"\"", format!("{answer:?}"))?;
     let asked = Instant::now();
-    peer.offer(&message(
+    peer.send_unless_closed(&message(
         &c,
         c.time(0),
-        c.rec("too late"),
+        c.record("too late"),
         Some(opts(&[("chunk", chunk(&c, 1))])),
     ))
     .await;
@@ -187,10 +187,10 @@ async fn wrong_key(c: Ctx) -> Verdict {
     c.expect_nothing().await
 }
 
-async fn wrong_user(c: Ctx) -> Verdict {
+async fn wrong_user(c: CaseContext) -> CaseResult {
     let security = security(&c)?;
     let Some((name, password)) = user_of(security) else {
-        return Err(Fault::Skip("no users".into()));
+        return Err(CaseError::Skip("no users".into()));
     };
     let bad = format!("{password}-wrong");
     let mut reasons = Vec::new();
@@ -211,7 +211,7 @@ async fn wrong_user(c: Ctx) -> Verdict {
     )
 }
 
-async fn unasked_user(c: Ctx) -> Verdict {
+async fn unasked_user(c: CaseContext) -> CaseResult {
     let security = security(&c)?;
     let mut peer = c.connect_raw().await?;
     let helo = helo(&mut peer).await?;
@@ -225,7 +225,7 @@ async fn unasked_user(c: Ctx) -> Verdict {
     welcomed(&c, &mut peer, &helo, SALT).await
 }
 
-async fn upper_case(c: Ctx) -> Verdict {
+async fn upper_case(c: CaseContext) -> CaseResult {
     let mut accepted = Vec::new();
     for _ in 0..3 {
         let (mut peer, helo, mut ping) = greeted(&c, SALT).await?;
@@ -255,7 +255,7 @@ async fn upper_case(c: Ctx) -> Verdict {
     )
 }
 
-async fn fragmented(c: Ctx) -> Verdict {
+async fn fragmented(c: CaseContext) -> CaseResult {
     let (mut peer, helo, ping) = greeted(&c, SALT).await?;
     let bytes = ping.bytes();
     for part in bytes.chunks(bytes.len() / 3 + 1) {
@@ -264,16 +264,16 @@ async fn fragmented(c: Ctx) -> Verdict {
     }
     welcomed(&c, &mut peer, &helo, SALT).await?;
     let (mut peer, helo, ping) = greeted(&c, SALT).await?;
-    peer.pieces(ping.bytes().chunks(10)).await?;
+    peer.send_segments(ping.bytes().chunks(10)).await?;
     welcomed(&c, &mut peer, &helo, SALT).await
 }
 
-async fn pipelined(c: Ctx) -> Verdict {
+async fn pipelined(c: CaseContext) -> CaseResult {
     let (mut peer, helo, ping) = greeted(&c, SALT).await?;
     let event = message(
         &c,
         c.time(0),
-        c.rec("one"),
+        c.record("one"),
         Some(opts(&[("chunk", chunk(&c, 1))])),
     );
     peer.send(&[ping.bytes(), event].concat()).await?;
@@ -282,12 +282,12 @@ async fn pipelined(c: Ctx) -> Verdict {
     c.expect_texts(&["one"]).await
 }
 
-async fn no_ping(c: Ctx) -> Verdict {
+async fn no_ping(c: CaseContext) -> CaseResult {
     let mut peer = c.connect_raw().await?;
     peer.send(&message(
         &c,
         c.time(0),
-        c.rec("no ping"),
+        c.record("no ping"),
         Some(opts(&[("chunk", chunk(&c, 1))])),
     ))
     .await?;
@@ -296,7 +296,7 @@ async fn no_ping(c: Ctx) -> Verdict {
     c.expect_nothing().await
 }
 
-async fn malformed(c: Ctx) -> Verdict {
+async fn malformed(c: CaseContext) -> CaseResult {
     let (_, _, sample) = greeted(&c, SALT).await?;
     let _ = sample;
     type Change = fn(&Ping) -> Raw;
@@ -369,16 +369,16 @@ async fn malformed(c: Ctx) -> Verdict {
     ];
     for (name, change) in changes {
         let (mut peer, _, ping) = greeted(&c, SALT).await?;
-        peer.offer(&change(&ping)).await;
+        peer.send_unless_closed(&change(&ping)).await;
         refused(&mut peer).await.map_err(|f| match f {
-            Fault::Fail { expected, seen } => Fault::fail(format!("{name}: {expected}"), seen),
+            CaseError::Fail { expected, seen } => CaseError::fail(format!("{name}: {expected}"), seen),
             skip => skip,
         })?;
     }
     Ok(())
 }
 
-async fn never(c: Ctx) -> Verdict {
+async fn never(c: CaseContext) -> CaseResult {
     let limit = c
         .target
         .declared
@@ -393,7 +393,7 @@ async fn never(c: Ctx) -> Verdict {
     Ok(())
 }
 
-async fn fresh_nonce(c: Ctx) -> Verdict {
+async fn fresh_nonce(c: CaseContext) -> CaseResult {
     let mut nonces = HashSet::new();
     for _ in 0..20 {
         let (_, helo, _) = greeted(&c, SALT).await?;
@@ -402,9 +402,9 @@ async fn fresh_nonce(c: Ctx) -> Verdict {
     check(nonces.len() == 20, "20 different nonces", nonces.len())
 }
 
-async fn empty_key(c: Ctx) -> Verdict {
+async fn empty_key(c: CaseContext) -> CaseResult {
     if !key_of(security(&c)?).is_empty() {
-        return Err(Fault::Skip(
+        return Err(CaseError::Skip(
             "needs a listener whose shared key is empty (--shared-key '')".into(),
         ));
     }
@@ -413,18 +413,18 @@ async fn empty_key(c: Ctx) -> Verdict {
     welcomed(&c, &mut peer, &helo, SALT).await
 }
 
-async fn transport(c: Ctx) -> Verdict {
+async fn transport(c: CaseContext) -> CaseResult {
     c.note(if c.target.tls.is_some() {
         "inside TLS"
     } else {
         "plain TCP"
     });
-    c.listener_alive().await
+    c.expect_listener_alive().await
 }
 
-async fn network_key(c: Ctx) -> Verdict {
+async fn network_key(c: CaseContext) -> CaseResult {
     let security = security(&c)?;
-    c.listener_alive().await?;
+    c.expect_listener_alive().await?;
     let mut peer = c.connect_raw().await?;
     let helo = helo(&mut peer).await?;
     peer.send(&Ping::new(&helo, &security.shared_key, user_of(security), SALT).bytes())

@@ -1,34 +1,34 @@
-//! Bad input in small: cases 96 to 98, 101 to 105, 109, 110.
+//! Cases 96 to 98, 101 to 105, 109 and 110: malformed input.
 
 use std::time::Duration;
 
 use super::options::acked_or_closed;
 use super::{batch, cases, chunk, compressed::gzip, message, opts, signals::marker};
-use crate::case::{Fault, Verdict, check};
-use crate::context::{Ctx, T0, random};
-use crate::msgpack::{Raw, array, bin, boolean, cat, ext, f64, int, map, nil, s, st, uint, unhex};
+use crate::case_result::{CaseError, CaseResult, check};
+use crate::context::{CaseContext, T0, random};
+use crate::msgpack::{Raw, array, bin, boolean, concat, ext, f64, int, map, nil, s, str_bytes, uint, unhex};
 
 cases! {
-    96 "array-header-of-4-g" [Alone, ProgressTimeout] "OT, FB: reserves up front"
+    96 "array-header-of-4-g" [Exclusive, ProgressTimeout] "OT, FB: reserves up front"
         "dd ffffffff entries, then silence: memory stays small, closed by the progress timeout" => giant_array;
-    97 "str-header-of-4-gib" [Alone] "limits" "db ffffffff: closed at once" => giant_str;
+    97 "str-header-of-4-gib" [Exclusive] "limits" "db ffffffff: closed at once" => giant_str;
     98 "nesting" [] "FB 32; FD 128"
-        "101 nested arrays in a record; 100,000 nested arrays: a defined end, no stack overflow" => nesting;
+        "101 nested arrays in a record; 100,000 nested arrays: ack or close, no stack overflow" => nesting;
     101 "not-forward-at-all" [] "FB-itest"
         "c1, random bytes, an HTTP request, a TLS ClientHello: closed, listener alive" => not_forward;
     102 "odd-values" [] "loggers in the wild"
-        "odd keys and values in a record: the event is kept, none stops its neighbours" => odd_values;
+        "unusual keys and values in a record: the event is kept, its neighbours too" => odd_values;
     103 "bad-entry-in-the-middle" [] "FD-test skip_invalid_event" "bad entry in the middle of Forward: others kept, ack" => bad_entry;
-    104 "packed-truncated" [] "FD" "packed stream that ends inside an entry: whole ones kept, ack" => truncated;
+    104 "packed-truncated" [] "FD" "packed stream that ends inside an entry: complete entries kept, ack" => truncated;
     105 "gzip-corrupt" [] "FB acks silently"
-        "corrupt byte in the middle of gzip: what is before it kept, ack" => corrupt_gzip;
-    109 "message-limit" [Alone, MessageLimit] "limits"
+        "corrupt byte in the middle of gzip: events before it kept, ack" => corrupt_gzip;
+    109 "message-limit" [Exclusive, MessageLimit] "limits"
         "message of exactly the limit: accepted; one byte more: closed without ack" => message_limit;
     110 "groups-broken" [] "FB-dec"
         "group start without end, end without start, nested starts: no crash, events kept" => broken_groups;
 }
 
-async fn giant_array(c: Ctx) -> Verdict {
+async fn giant_array(c: CaseContext) -> CaseResult {
     let limit = c
         .target
         .declared
@@ -36,31 +36,33 @@ async fn giant_array(c: Ctx) -> Verdict {
         .unwrap_or(Duration::from_secs(60));
     let before = c.memory();
     let mut peer = c.connect().await?;
-    peer.send(&cat(&[unhex("92"), c.tag(), unhex("ddffffffff")]))
+    peer.send(&concat(&[unhex("92"), c.tag(), unhex("ddffffffff")]))
         .await?;
     tokio::time::sleep(Duration::from_millis(200)).await;
-    // The sheet says 1 MiB; a process that serves grows by some allocator pages while it is looked at.
+    // 1 MiB is expected; the rest allows for allocator pages of a serving process.
     c.expect_memory(before, 4 << 20)?;
     peer.expect_close_unacked(limit + Duration::from_secs(10)).await?;
-    c.listener_alive().await
+    c.expect_listener_alive().await
 }
 
-async fn giant_str(c: Ctx) -> Verdict {
+async fn giant_str(c: CaseContext) -> CaseResult {
     let before = c.memory();
     for header in ["dbffffffff", "c6ffffffff"] {
         let mut peer = c.connect().await?;
-        peer.send(&cat(&[unhex("92"), c.tag(), unhex(header)])).await?;
-        peer.expect_close_unacked(c.options.patience).await?;
+        peer.send(&concat(&[unhex("92"), c.tag(), unhex(header)])).await?;
+        peer.expect_close_unacked(c.options.reply_timeout).await?;
     }
-    // The sheet says 1 MiB; a process that serves grows by some allocator pages while it is looked at.
+    // 1 MiB is expected; the rest allows for allocator pages of a serving process.
     c.expect_memory(before, 4 << 20)?;
-    c.listener_alive().await
+    c.expect_listener_alive().await
 }
 
-async fn nesting(c: Ctx) -> Verdict {
+async fn nesting(c: CaseContext) -> CaseResult {
     let nested = |depth: usize| [vec![0x91; depth], nil()].concat();
     let mut peer = c.connect().await?;
-    let record = c.sub("nested").rec_with("nested", &[(s("n"), nested(101))]);
+    let record = c
+        .with_suffix("nested")
+        .record_with("nested", &[(s("n"), nested(101))]);
     peer.send(&message(
         &c,
         c.time(0),
@@ -70,17 +72,17 @@ async fn nesting(c: Ctx) -> Verdict {
     .await?;
     acked_or_closed(&c, &mut peer, &chunk(&c, 1)).await?;
     let mut peer = c.connect().await?;
-    peer.offer(&vec![0x91; 100_000]).await;
-    peer.expect_close_unacked(c.options.patience).await?;
+    peer.send_unless_closed(&vec![0x91; 100_000]).await;
+    peer.expect_close_unacked(c.options.reply_timeout).await?;
     let mut peer = c.connect().await?;
-    let payload = cat(&[c.entry(0, "before"), array(&[c.time(1), nested(100_000)])]);
-    peer.offer(&batch(&c, bin(&payload), Some(opts(&[("chunk", chunk(&c, 2))]))))
+    let payload = concat(&[c.entry(0, "before"), array(&[c.time(1), nested(100_000)])]);
+    peer.send_unless_closed(&batch(&c, bin(&payload), Some(opts(&[("chunk", chunk(&c, 2))]))))
         .await;
     acked_or_closed(&c, &mut peer, &chunk(&c, 2)).await?;
-    c.listener_alive().await
+    c.expect_listener_alive().await
 }
 
-async fn not_forward(c: Ctx) -> Verdict {
+async fn not_forward(c: CaseContext) -> CaseResult {
     let hello = unhex("1603010200010001fc0303");
     let http = b"GET / HTTP/1.1\r\nHost: example\r\nUser-Agent: probe\r\n\r\n".to_vec();
     for (name, bytes) in [
@@ -89,11 +91,13 @@ async fn not_forward(c: Ctx) -> Verdict {
         ("ClientHello", [hello, vec![0x55; 500]].concat()),
     ] {
         let mut peer = c.connect().await?;
-        peer.offer(&bytes).await;
-        peer.expect_close(c.options.patience).await.map_err(|f| match f {
-            Fault::Fail { expected, seen } => Fault::fail(format!("{name}: {expected}"), seen),
-            skip => skip,
-        })?;
+        peer.send_unless_closed(&bytes).await;
+        peer.expect_close(c.options.reply_timeout)
+            .await
+            .map_err(|f| match f {
+                CaseError::Fail { expected, seen } => CaseError::fail(format!("{name}: {expected}"), seen),
+                skip => skip,
+            })?;
     }
     let seed = random();
     c.note(format!("random bytes from seed {seed:016x}"));
@@ -109,13 +113,13 @@ async fn not_forward(c: Ctx) -> Verdict {
         .take(512)
         .collect();
         let mut peer = c.connect().await?;
-        peer.offer(&bytes).await;
+        peer.send_unless_closed(&bytes).await;
         let _ = peer.drain(Duration::from_millis(5)).await;
     }
-    c.listener_alive().await
+    c.expect_listener_alive().await
 }
 
-/// Records that loggers in the wild, or their users, have produced.
+/// Unusual records that loggers and their users have produced.
 fn odd_pairs() -> Vec<(&'static str, Vec<(Raw, Raw)>)> {
     let one = |name, value| (name, vec![(s("v"), value)]);
     let key = |name, key: Raw| (name, vec![(key, s("v"))]);
@@ -128,7 +132,7 @@ fn odd_pairs() -> Vec<(&'static str, Vec<(Raw, Raw)>)> {
         key("bin key", bin(&[0xff, 0xfe])),
         key("array key", array(&[uint(1)])),
         key("map key", map(&[(s("a"), uint(1))])),
-        key("invalid UTF-8 key", st(&[0xff, 0x41])),
+        key("invalid UTF-8 key", str_bytes(&[0xff, 0x41])),
         key("empty key", s("")),
         ("duplicate keys", vec![(s("v"), uint(1)), (s("v"), uint(2))]),
         one("NaN", f64(f64::NAN)),
@@ -139,7 +143,7 @@ fn odd_pairs() -> Vec<(&'static str, Vec<(Raw, Raw)>)> {
         one("ext 127", ext(127, &[0; 16])),
         one("event time value", ext(0, &[0; 8])),
         one("bin value", bin(&[0, 0xff])),
-        one("invalid UTF-8 value", st(&[0xc3, 0x28, 0xff])),
+        one("invalid UTF-8 value", str_bytes(&[0xc3, 0x28, 0xff])),
         one("NUL and control", s("a\u{0}b\u{1b}[0m")),
         one(
             "nested",
@@ -148,25 +152,27 @@ fn odd_pairs() -> Vec<(&'static str, Vec<(Raw, Raw)>)> {
     ]
 }
 
-async fn odd_values(c: Ctx) -> Verdict {
+async fn odd_values(c: CaseContext) -> CaseResult {
     let mut peer = c.connect().await?;
     let pairs = odd_pairs();
-    let subs: Vec<Ctx> = (0..pairs.len()).map(|n| c.sub(&format!("odd{n}"))).collect();
+    let subs: Vec<CaseContext> = (0..pairs.len())
+        .map(|n| c.with_suffix(&format!("odd{n}")))
+        .collect();
     for ((n, (name, more)), sub) in (0..).zip(&pairs).zip(&subs) {
         let wrong = |f| match f {
-            Fault::Fail { expected, seen } => Fault::fail(format!("{name}: {expected}"), seen),
+            CaseError::Fail { expected, seen } => CaseError::fail(format!("{name}: {expected}"), seen),
             skip => skip,
         };
         let option = opts(&[("chunk", chunk(&c, n))]);
-        peer.send(&message(&c, c.time(n), sub.rec_with(name, more), Some(option)))
+        peer.send(&message(&c, c.time(n), sub.record_with(name, more), Some(option)))
             .await
             .map_err(wrong)?;
         peer.expect_ack(&chunk(&c, n)).await.map_err(wrong)?;
     }
-    c.alive(&mut peer).await?;
+    c.expect_alive(&mut peer).await?;
     for ((name, _), sub) in pairs.iter().zip(&subs) {
         let Some(doc) = sub.only_record().await.map_err(|f| match f {
-            Fault::Fail { expected, seen } => Fault::fail(format!("{name}: {expected}"), seen),
+            CaseError::Fail { expected, seen } => CaseError::fail(format!("{name}: {expected}"), seen),
             skip => skip,
         })?
         else {
@@ -196,16 +202,16 @@ async fn odd_values(c: Ctx) -> Verdict {
     Ok(())
 }
 
-async fn bad_entry(c: Ctx) -> Verdict {
+async fn bad_entry(c: CaseContext) -> CaseResult {
     let bad = [
         uint(5),
         array(&[uint(T0.into())]),
         array(&[uint(T0.into()), s("x")]),
-        array(&[s("t"), c.rec("bad time")]),
+        array(&[s("t"), c.record("bad time")]),
         nil(),
     ];
     for (n, bad) in (0..).zip(bad) {
-        let sub = c.sub(&format!("bad{n}"));
+        let sub = c.with_suffix(&format!("bad{n}"));
         let mut peer = c.connect().await?;
         let entries = [sub.entry(0, "before"), bad, sub.entry(1, "after")];
         peer.send(&batch(
@@ -217,12 +223,12 @@ async fn bad_entry(c: Ctx) -> Verdict {
         peer.expect_ack(&chunk(&sub, 1)).await?;
         peer.send(&batch(
             &c,
-            bin(&cat(&entries)),
+            bin(&concat(&entries)),
             Some(opts(&[("chunk", chunk(&sub, 2))])),
         ))
         .await?;
         peer.expect_ack(&chunk(&sub, 2)).await?;
-        c.alive(&mut peer).await?;
+        c.expect_alive(&mut peer).await?;
         if n != 3 {
             sub.expect_count(4).await?;
         }
@@ -230,24 +236,24 @@ async fn bad_entry(c: Ctx) -> Verdict {
     Ok(())
 }
 
-async fn truncated(c: Ctx) -> Verdict {
+async fn truncated(c: CaseContext) -> CaseResult {
     let mut peer = c.connect().await?;
     let payload = c.entries(&["one", "two", "three"]);
     let payload = &payload[..payload.len() - 3];
     peer.send(&batch(&c, bin(payload), Some(opts(&[("chunk", chunk(&c, 1))]))))
         .await?;
     peer.expect_ack(&chunk(&c, 1)).await?;
-    c.alive(&mut peer).await?;
+    c.expect_alive(&mut peer).await?;
     c.expect_texts(&["one", "two"]).await
 }
 
-async fn corrupt_gzip(c: Ctx) -> Verdict {
-    // Noise between the events keeps the compressor from making one small block of it all.
+async fn corrupt_gzip(c: CaseContext) -> CaseResult {
+    // Random bytes between the events keep the compressor from producing a single small block.
     let noise: Vec<u8> = (0..20_000)
         .map(|n: u32| (n.wrapping_mul(2_654_435_761) >> 13) as u8)
         .collect();
-    let entry = |n, text| array(&[c.time(n), c.rec_with(text, &[(s("noise"), bin(&noise))])]);
-    let whole = cat(&[
+    let entry = |n, text| array(&[c.time(n), c.record_with(text, &[(s("noise"), bin(&noise))])]);
+    let whole = concat(&[
         c.entry(0, "first"),
         entry(1, "second"),
         entry(2, "third"),
@@ -262,43 +268,43 @@ async fn corrupt_gzip(c: Ctx) -> Verdict {
     let option = opts(&[("chunk", chunk(&c, 1)), ("compressed", s("gzip"))]);
     peer.send(&batch(&c, bin(&payload), Some(option))).await?;
     peer.expect_ack(&chunk(&c, 1)).await?;
-    c.alive(&mut peer).await?;
-    // How far the decoder gets is its own affair; the first event is far before the defect.
+    c.expect_alive(&mut peer).await?;
+    // Decoders stop at different places; the first event is far before the defect.
     match c.expect_texts(&["first"]).await {
-        Err(Fault::Fail { seen, .. }) if seen.contains("\"first\"") => Ok(()),
-        verdict => verdict,
+        Err(CaseError::Fail { seen, .. }) if seen.contains("\"first\"") => Ok(()),
+        result => result,
     }
 }
 
-async fn message_limit(c: Ctx) -> Verdict {
+async fn message_limit(c: CaseContext) -> CaseResult {
     let Some(limit) = c.target.declared.message_bytes else {
-        return Err(Fault::Skip("no limit".into()));
+        return Err(CaseError::Skip("no limit".into()));
     };
-    let sized = |sub: &Ctx, total: usize| {
+    let sized = |sub: &CaseContext, total: usize| {
         let make = |pad: usize| {
-            let pad = crate::msgpack::blob(crate::msgpack::Form::Str32, &vec![b'x'; pad]);
+            let pad = crate::msgpack::blob(crate::msgpack::Format::Str32, &vec![b'x'; pad]);
             message(
                 &c,
                 c.time(0),
-                sub.rec_with("big", &[(s("pad"), pad)]),
+                sub.record_with("big", &[(s("pad"), pad)]),
                 Some(opts(&[("chunk", chunk(sub, 1))])),
             )
         };
         make(total - make(0).len())
     };
-    let (exact, over) = (c.sub("exact"), c.sub("over"));
+    let (exact, over) = (c.with_suffix("exact"), c.with_suffix("over"));
     let mut peer = c.connect().await?;
     peer.send(&sized(&exact, limit)).await?;
     peer.expect_ack(&chunk(&exact, 1)).await?;
     let mut peer = c.connect().await?;
-    peer.offer(&sized(&over, limit + 1)).await;
-    peer.expect_close_unacked(c.options.patience).await?;
-    c.listener_alive().await?;
+    peer.send_unless_closed(&sized(&over, limit + 1)).await;
+    peer.expect_close_unacked(c.options.reply_timeout).await?;
+    c.expect_listener_alive().await?;
     exact.expect_count(1).await?;
     over.expect_nothing().await
 }
 
-async fn broken_groups(c: Ctx) -> Verdict {
+async fn broken_groups(c: CaseContext) -> CaseResult {
     let attributes = || map(&[(s("resource"), map(&[]))]);
     let shapes = [
         vec![marker(true, attributes()), c.entry(0, "start only")],
@@ -321,7 +327,7 @@ async fn broken_groups(c: Ctx) -> Verdict {
             .await?;
         peer.expect_ack(&chunk(&c, n)).await?;
     }
-    c.alive(&mut peer).await?;
+    c.expect_alive(&mut peer).await?;
     c.expect_texts(&["start only", "end only", "nested", "nil attributes"])
         .await
 }

@@ -1,12 +1,12 @@
-//! JSON over TCP: cases 74 to 78.
+//! Cases 74 to 78: JSON over TCP.
 
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
 use super::{cases, expect_time};
-use crate::case::{Fault, Verdict, check};
-use crate::context::{Ctx, T0};
+use crate::case_result::{CaseError, CaseResult, check};
+use crate::context::{CaseContext, T0};
 use crate::peer::Peer;
 
 cases! {
@@ -17,15 +17,15 @@ cases! {
     77 "json-odd" [Open] "FD-test"
         "duplicate keys: the last wins; float time; Forward shape in JSON: accepted" => json_odd;
     78 "json-refused-with-key" [Key] "S1: not with authentication"
-        "JSON on a listener with a shared key: closed, nothing taken" => json_refused;
+        "JSON on a listener with a shared key: closed, nothing accepted" => json_refused;
 }
 
-fn event(c: &Ctx, text: &str) -> Value {
+fn event(c: &CaseContext, text: &str) -> Value {
     json!({ "traceId": c.token, "log": text })
 }
 
 /// Expects the next JSON value from the server to be this ack.
-async fn expect_json_ack(peer: &mut Peer, chunk: &str) -> Verdict {
+async fn expect_json_ack(peer: &mut Peer, chunk: &str) -> CaseResult {
     let expected = json!({ "ack": chunk });
     let deadline = Instant::now() + Duration::from_secs(5);
     let mut bytes = Vec::new();
@@ -39,20 +39,21 @@ async fn expect_json_ack(peer: &mut Peer, chunk: &str) -> Verdict {
             break;
         }
     }
-    Err(Fault::fail(
+    Err(CaseError::fail(
         expected.to_string(),
         format!("{:?}", String::from_utf8_lossy(&bytes)),
     ))
 }
 
-/// The connection still works: a JSON event with chunk is acked in JSON.
-async fn alive(c: &Ctx, peer: &mut Peer) -> Verdict {
-    let message = json!(["conformance.json", T0, event(&c.sub("live"), "alive"), { "chunk": "live" }]);
+/// Expects that the connection still works: a JSON event with chunk is acked in JSON.
+async fn expect_alive(c: &CaseContext, peer: &mut Peer) -> CaseResult {
+    let message =
+        json!(["conformance.json", T0, event(&c.with_suffix("live"), "alive"), { "chunk": "live" }]);
     peer.send(message.to_string().as_bytes()).await?;
     expect_json_ack(peer, "live").await
 }
 
-async fn json_message(c: Ctx) -> Verdict {
+async fn json_message(c: CaseContext) -> CaseResult {
     let mut peer = c.connect().await?;
     peer.send(
         json!(["conformance.json", T0, event(&c, "one")])
@@ -60,11 +61,11 @@ async fn json_message(c: Ctx) -> Verdict {
             .as_bytes(),
     )
     .await?;
-    alive(&c, &mut peer).await?;
+    expect_alive(&c, &mut peer).await?;
     c.expect_texts(&["one"]).await
 }
 
-async fn json_stream(c: Ctx) -> Verdict {
+async fn json_stream(c: CaseContext) -> CaseResult {
     let texts = ["one", "two", "three", "four", "fünf \"\\ ]}"];
     let value = |n: usize| json!(["conformance.json", T0 + n as u32, event(&c, texts[n]), {}]).to_string();
     let mut peer = c.connect().await?;
@@ -73,11 +74,11 @@ async fn json_stream(c: Ctx) -> Verdict {
     peer.send(value(3).as_bytes()).await?;
     let last = value(4);
     peer.trickle(last.as_bytes()).await?;
-    alive(&c, &mut peer).await?;
+    expect_alive(&c, &mut peer).await?;
     c.expect_texts(&texts).await
 }
 
-async fn json_ack(c: Ctx) -> Verdict {
+async fn json_ack(c: CaseContext) -> CaseResult {
     let mut peer = c.connect().await?;
     for (n, chunk) in (0..).zip(["x", "p88ngmxTQVC8/nh2wlKKeQ==\n", "a\"b"]) {
         let message = json!(["conformance.json", T0 + n, event(&c, &format!("{n}")), { "chunk": chunk }]);
@@ -87,8 +88,12 @@ async fn json_ack(c: Ctx) -> Verdict {
     c.expect_texts(&["0", "1", "2"]).await
 }
 
-async fn json_odd(c: Ctx) -> Verdict {
-    let (twice, float, forward) = (c.sub("twice"), c.sub("float"), c.sub("forward"));
+async fn json_odd(c: CaseContext) -> CaseResult {
+    let (twice, float, forward) = (
+        c.with_suffix("twice"),
+        c.with_suffix("float"),
+        c.with_suffix("forward"),
+    );
     let mut peer = c.connect().await?;
     let text = format!(
         r#"["conformance.json",{T0},{{"traceId":"{}","log":"x","a":1,"a":2}}]"#,
@@ -108,7 +113,7 @@ async fn json_odd(c: Ctx) -> Verdict {
             .as_bytes(),
     )
     .await?;
-    alive(&c, &mut peer).await?;
+    expect_alive(&c, &mut peer).await?;
     if let Some(doc) = twice.only_record().await? {
         check(
             doc.fields.get("a") == Some(&json!(2)),
@@ -120,10 +125,10 @@ async fn json_odd(c: Ctx) -> Verdict {
     forward.expect_texts(&["one", "two"]).await
 }
 
-async fn json_refused(c: Ctx) -> Verdict {
+async fn json_refused(c: CaseContext) -> CaseResult {
     let mut peer = c.connect_raw().await?;
     crate::handshake::helo(&mut peer).await?;
-    peer.offer(
+    peer.send_unless_closed(
         json!(["conformance.json", T0, event(&c, "one"), { "chunk": "x" }])
             .to_string()
             .as_bytes(),

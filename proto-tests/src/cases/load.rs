@@ -1,4 +1,4 @@
-//! Bad input in bulk and durability: cases 99, 100, 106 to 108. They run by themselves.
+//! Cases 99, 100 and 106 to 108: load and durability.
 
 use std::io::Write;
 use std::time::{Duration, Instant};
@@ -7,34 +7,34 @@ use tokio::task::JoinSet;
 use tokio::time::sleep;
 
 use super::{batch, cases, chunk, compressed::gzip, message, opts};
-use crate::case::{Fault, Verdict, check};
-use crate::context::Ctx;
-use crate::msgpack::{Form, Raw, array, bin, blob, cat, s, unhex};
+use crate::case_result::{CaseError, CaseResult, check};
+use crate::context::CaseContext;
+use crate::msgpack::{Format, Raw, array, bin, blob, concat, s, unhex};
 use crate::target::Action;
 
 cases! {
-    99 "gzip-bomb" [Alone] "FD SizeLimitError; FB-rtest"
+    99 "gzip-bomb" [Exclusive] "FD SizeLimitError; FB-rtest"
         "gzip of 10 MB that inflates to 10 GB: stops at the limit, bounded memory and time, no ack" => bomb;
     100 "many-small-bombs" [Last] "CPU"
         "200 small messages that inflate to 1 MiB each: others are served meanwhile and after" => small_bombs;
-    106 "many-connections" [Alone] "limits" "10,000 idle connections and 100 active: the active ones are served" => many_connections;
+    106 "many-connections" [Exclusive] "limits" "10,000 idle and 100 active connections: the active ones are served" => many_connections;
     107 "slow-sender" [ProgressTimeout] "slowloris"
         "1 byte a second in a 1 MiB message: closed by the progress timeout; events before it kept" => slow_sender;
-    108 "kill-after-ack" [Alone, Hook(Action::KillRestart)] "what an ack means"
-        "killed right after the ack: the events are there after the restart" => kill_after_ack;
+    108 "kill-after-ack" [Exclusive, Hook(Action::KillRestart)] "what an ack means"
+        "killed right after the ack: the events are delivered after the restart" => kill_after_ack;
 }
 
-/// One gzip member of zeros: a deflate block that stands for 16 MiB, again and again. The stream is right up to its
-/// trailer, which nobody should come to see.
-fn gzip_of_zeros(bytes: u64) -> Result<Vec<u8>, Fault> {
+/// One gzip member of zeros: a deflate block of 16 MiB, repeated. The stream is valid up to its
+/// trailer, which no server should reach.
+fn gzip_of_zeros(bytes: u64) -> Result<Vec<u8>, CaseError> {
     const BLOCK: u64 = 16 << 20;
-    let broken = |e: std::io::Error| Fault::Skip(format!("gzip: {e}"));
+    let broken = |e: std::io::Error| CaseError::Skip(format!("gzip: {e}"));
     let mut encoder = flate2::write::DeflateEncoder::new(Vec::new(), flate2::Compression::best());
     let zeros = vec![0; 1 << 20];
     for _ in 0..16 {
         encoder.write_all(&zeros).map_err(broken)?;
     }
-    // A flush ends the block on a byte boundary, so that it can be repeated.
+    // A flush ends the block at a byte boundary, so that it can be repeated.
     encoder.flush().map_err(broken)?;
     let block = encoder.get_ref().clone();
     let mut out = vec![0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 0xff];
@@ -45,7 +45,7 @@ fn gzip_of_zeros(bytes: u64) -> Result<Vec<u8>, Fault> {
     Ok(out)
 }
 
-async fn bomb(c: Ctx) -> Verdict {
+async fn bomb(c: CaseContext) -> CaseResult {
     let before = c.memory();
     let payload = gzip_of_zeros(c.options.bomb_bytes)?;
     c.note(format!(
@@ -55,16 +55,17 @@ async fn bomb(c: Ctx) -> Verdict {
     ));
     let option = opts(&[("chunk", chunk(&c, 1)), ("compressed", s("gzip"))]);
     let mut peer = c.connect().await?;
-    peer.offer(&batch(&c, bin(&payload), Some(option))).await;
-    c.listener_alive().await?;
+    peer.send_unless_closed(&batch(&c, bin(&payload), Some(option)))
+        .await;
+    c.expect_listener_alive().await?;
     peer.expect_close_unacked(Duration::from_secs(30)).await?;
     let limit = c.target.declared.decompressed_bytes.unwrap_or(256 << 20);
     c.expect_memory(before, limit + (64 << 20))?;
-    c.listener_alive().await
+    c.expect_listener_alive().await
 }
 
-async fn small_bombs(c: Ctx) -> Verdict {
-    let payload = gzip(&cat(&[c.sub("bomb").entry(0, "x"), vec![0; 1 << 20]]))?;
+async fn small_bombs(c: CaseContext) -> CaseResult {
+    let payload = gzip(&concat(&[c.with_suffix("bomb").entry(0, "x"), vec![0; 1 << 20]]))?;
     let one = |n| {
         batch(
             &c,
@@ -75,12 +76,12 @@ async fn small_bombs(c: Ctx) -> Verdict {
     let mut peer = c.connect().await?;
     let started = Instant::now();
     for n in 0..200 {
-        if !peer.offer(&one(n)).await {
+        if !peer.send_unless_closed(&one(n)).await {
             c.note(format!("the server stopped reading after {n}"));
             break;
         }
     }
-    c.listener_alive().await?;
+    c.expect_listener_alive().await?;
     c.note(format!("others served after {:?}", started.elapsed()));
     let (bytes, closed) = peer.drain(Duration::from_secs(2)).await;
     check(
@@ -88,16 +89,16 @@ async fn small_bombs(c: Ctx) -> Verdict {
         "acks, or the connection closed",
         "neither",
     )?;
-    // What was made of the bombs must not stand in the way of what others send after them.
-    let other = c.sub("other");
+    // The decompressed bombs must not block later events of others.
+    let other = c.with_suffix("other");
     let mut peer = c.connect().await?;
-    peer.send(&message(&c, c.time(0), other.rec("after the bombs"), None))
+    peer.send(&message(&c, c.time(0), other.record("after the bombs"), None))
         .await?;
-    c.alive(&mut peer).await?;
+    c.expect_alive(&mut peer).await?;
     other.expect_texts(&["after the bombs"]).await
 }
 
-async fn many_connections(c: Ctx) -> Verdict {
+async fn many_connections(c: CaseContext) -> CaseResult {
     let allowed = c
         .target
         .declared
@@ -108,19 +109,20 @@ async fn many_connections(c: Ctx) -> Verdict {
     while idle.len() < wanted {
         match c.connect().await {
             Ok(mut peer) => {
-                peer.offer(&unhex("93")).await;
+                peer.send_unless_closed(&unhex("93")).await;
                 idle.push(peer);
             }
             Err(fault) if idle.len() < 1000 => return Err(fault),
             Err(_) => {
-                // Here or there, files have run out; give some back for the active ones.
+                // This process or the server is out of file descriptors; free some for the active
+                // connections.
                 idle.truncate(idle.len().saturating_sub(200));
                 break;
             }
         }
     }
     c.note(format!(
-        "{} idle connections, each with a byte of a message",
+        "{} idle connections, each with one byte of a message",
         idle.len()
     ));
     let mut active = JoinSet::new();
@@ -132,44 +134,45 @@ async fn many_connections(c: Ctx) -> Verdict {
             peer.send(&message(
                 &c,
                 c.time(n),
-                c.rec(&format!("active {n}")),
+                c.record(&format!("active {n}")),
                 Some(option),
             ))
             .await?;
             peer.expect_ack(&chunk(&c, n)).await
         });
     }
-    for verdict in active.join_all().await {
-        verdict?;
+    for result in active.join_all().await {
+        result?;
     }
     drop(idle);
     c.expect_count(100).await
 }
 
-async fn slow_sender(c: Ctx) -> Verdict {
+async fn slow_sender(c: CaseContext) -> CaseResult {
     let limit = c
         .target
         .declared
         .progress_timeout
         .unwrap_or(Duration::from_secs(60));
     let mut peer = c.connect().await?;
-    peer.send(&message(&c, c.time(0), c.rec("before"), None)).await?;
+    peer.send(&message(&c, c.time(0), c.record("before"), None))
+        .await?;
     let big = batch(
         &c,
-        blob(Form::Bin32, &vec![0; 1 << 20]),
+        blob(Format::Bin32, &vec![0; 1 << 20]),
         Some(opts(&[("chunk", chunk(&c, 1))])),
     );
     peer.send(&big[..100]).await?;
     let deadline = Instant::now() + limit * 2 + Duration::from_secs(10);
     for byte in &big[100..] {
-        let open = peer.offer(&[*byte]).await;
+        let open = peer.send_unless_closed(&[*byte]).await;
         let (bytes, closed) = peer.drain(Duration::from_secs(1)).await;
         check(bytes.is_empty(), "no ack", crate::msgpack::hex(&bytes))?;
         if closed || !open {
             return c.expect_texts(&["before"]).await;
         }
         if Instant::now() > deadline {
-            return Err(Fault::fail(
+            return Err(CaseError::fail(
                 format!("closed about {limit:?} after the start"),
                 "still open",
             ));
@@ -178,7 +181,7 @@ async fn slow_sender(c: Ctx) -> Verdict {
     Ok(())
 }
 
-async fn kill_after_ack(c: Ctx) -> Verdict {
+async fn kill_after_ack(c: CaseContext) -> CaseResult {
     let texts: Vec<String> = (0..50).map(|n| format!("line {n}")).collect();
     let mut peer = c.connect().await?;
     let messages: Vec<Raw> = (0..)

@@ -1,6 +1,6 @@
-//! The 110 server cases, by number, and the message builders that they share.
+//! The 110 server cases, and the message builders that they share.
 //!
-//! A file of cases is a table (number, name, needs, source, expectation) and one function for each row.
+//! A file of cases is a table (number, name, needs, source, expectation) with one function per row.
 
 mod ack;
 mod carrier;
@@ -15,23 +15,24 @@ mod packed;
 mod signals;
 mod times;
 
-use crate::case::{Case, Verdict, check};
-use crate::context::Ctx;
+use crate::case::Case;
+use crate::case_result::{CaseResult, check};
+use crate::context::CaseContext;
 use crate::msgpack::{Raw, array, map, s};
 
 /// Rows of `number name [needs] source expectation => function;`
 macro_rules! cases {
     ($($number:literal $name:literal [$($need:expr),*] $source:literal $text:literal => $run:path;)*) => {
         pub(crate) fn cases() -> Vec<$crate::case::Case> {
-            use $crate::case::Need::*;
+            use $crate::need::Need::*;
             vec![$({
-                const NEEDS: &[$crate::case::Need] = &[$($need),*];
+                const NEEDS: &[$crate::need::Need] = &[$($need),*];
                 $crate::case::Case {
                     number: $number,
                     name: $name,
                     source: $source,
                     text: $text,
-                    alone: NEEDS.contains(&Alone) || NEEDS.contains(&Last),
+                    exclusive: NEEDS.contains(&Exclusive) || NEEDS.contains(&Last),
                     needs: NEEDS,
                     run: |ctx| Box::pin($run(ctx)),
                 }
@@ -62,15 +63,15 @@ pub fn all() -> Vec<Case> {
     cases
 }
 
-/// `[tag, time, record]`, with an option where there is one.
-fn message(c: &Ctx, time: Raw, record: Raw, option: Option<Raw>) -> Raw {
+/// `[tag, time, record, option?]`.
+fn message(c: &CaseContext, time: Raw, record: Raw, option: Option<Raw>) -> Raw {
     let mut items = vec![c.tag(), time, record];
     items.extend(option);
     array(&items)
 }
 
-/// `[tag, body]` where the body is an array of entries or a packed payload, with an option where there is one.
-fn batch(c: &Ctx, body: Raw, option: Option<Raw>) -> Raw {
+/// `[tag, body, option?]`; the body is an array of entries or a packed payload.
+fn batch(c: &CaseContext, body: Raw, option: Option<Raw>) -> Raw {
     let mut items = vec![c.tag(), body];
     items.extend(option);
     array(&items)
@@ -84,21 +85,22 @@ fn opts(pairs: &[(&str, Raw)]) -> Raw {
         .collect::<Vec<_>>())
 }
 
-/// A chunk id that no other case uses.
-fn chunk(c: &Ctx, n: u32) -> Raw {
+/// A chunk id that is unique to the case.
+fn chunk(c: &CaseContext, n: u32) -> Raw {
     s(&format!("{}-{n}", c.token))
 }
 
-/// Sends one message without a chunk id and expects these texts to arrive, no byte in return, and a live connection.
-async fn sends(c: &Ctx, bytes: Raw, texts: &[&str]) -> Verdict {
+/// Sends a message without a chunk id and expects these texts to be delivered, no reply, and a live
+/// connection.
+async fn send_and_expect(c: &CaseContext, bytes: Raw, texts: &[&str]) -> CaseResult {
     let mut peer = c.connect().await?;
     peer.send(&bytes).await?;
-    c.alive(&mut peer).await?;
+    c.expect_alive(&mut peer).await?;
     c.expect_texts(texts).await
 }
 
-/// Expects that the one record of the context arrived with this event time.
-async fn expect_time(c: &Ctx, sec: i64, nsec: u32) -> Verdict {
+/// Expects the only record of the context to have this event time.
+async fn expect_time(c: &CaseContext, sec: i64, nsec: u32) -> CaseResult {
     let Some(doc) = c.only_record().await? else {
         return Ok(());
     };
@@ -109,7 +111,7 @@ async fn expect_time(c: &Ctx, sec: i64, nsec: u32) -> Verdict {
             format!("{time:?}"),
         ),
         None => {
-            c.note("time not judged: the sink does not show it");
+            c.note("time not checked: the sink does not show it");
             Ok(())
         }
     }

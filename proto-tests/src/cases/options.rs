@@ -1,9 +1,9 @@
-//! Options, tags and odd arrays: cases 31 to 38.
+//! Cases 31 to 38: options, tags and additional elements.
 
 use super::{batch, cases, chunk, message, opts};
-use crate::case::{Fault, Verdict};
-use crate::context::Ctx;
-use crate::msgpack::{array, bin, int, map, map32, nil, s, st, uint, unhex};
+use crate::case_result::{CaseError, CaseResult};
+use crate::context::CaseContext;
+use crate::msgpack::{array, bin, int, map, map32, nil, s, str_bytes, uint, unhex};
 use crate::peer::Peer;
 
 cases! {
@@ -11,16 +11,16 @@ cases! {
         "`size` absent, 0, negative, huge or a byte count: the events decide" => size_hint;
     32 "unknown-options" [] "S1: MAY ignore; ND" "unknown and non-string option keys: ignored" => unknown_options;
     33 "duplicate-chunk-keys" [] "FB-in" "`chunk` twice in the option map: the first wins, one ack" => two_chunks;
-    34 "option-order" [] "FB-fmt" "option map in any order, map32 header: the same" => option_order;
+    34 "option-order" [] "FB-fmt" "option map in any order, map32 header: accepted" => option_order;
     35 "extra-elements" [] "FD-in; FB-in" "elements after the option: ignored" => extra_elements;
     36 "tag-bin" [] "Ruby clients" "tag as bin: accepted" => tag_bin;
     37 "tag-64-kib" [] "FLB_INPUT_CHUNK_TAG_MAX"
-        "tag of 64 KiB less the header: accepted; 64 KiB + 1: a defined end (ack or close)" => long_tag;
+        "tag of 64 KiB less the header: accepted; 64 KiB + 1: ack or close" => long_tag;
     38 "tag-empty" [] "legacy heartbeat; FD-out"
-        "empty tag with events: accepted; [\"\", []]: nothing happens" => empty_tag;
+        "empty tag with events: accepted; [\"\", []]: ignored" => empty_tag;
 }
 
-async fn size_hint(c: Ctx) -> Verdict {
+async fn size_hint(c: CaseContext) -> CaseResult {
     let before = c.memory();
     let mut peer = c.connect().await?;
     let sizes = [
@@ -40,12 +40,12 @@ async fn size_hint(c: Ctx) -> Verdict {
         peer.expect_ack(&chunk(&c, n)).await?;
     }
     c.expect_memory(before, 64 << 20)?;
-    c.alive(&mut peer).await?;
+    c.expect_alive(&mut peer).await?;
     c.expect_texts(&texts.iter().map(String::as_str).collect::<Vec<_>>())
         .await
 }
 
-async fn unknown_options(c: Ctx) -> Verdict {
+async fn unknown_options(c: CaseContext) -> CaseResult {
     let mut peer = c.connect().await?;
     let private = opts(&[
         ("chunk", chunk(&c, 0)),
@@ -65,11 +65,11 @@ async fn unknown_options(c: Ctx) -> Verdict {
     peer.send(&batch(&c, bin(&c.entry(1, "odd keys")), Some(odd)))
         .await?;
     peer.expect_ack(&chunk(&c, 1)).await?;
-    c.alive(&mut peer).await?;
+    c.expect_alive(&mut peer).await?;
     c.expect_texts(&["unknown keys", "odd keys"]).await
 }
 
-async fn two_chunks(c: Ctx) -> Verdict {
+async fn two_chunks(c: CaseContext) -> CaseResult {
     let mut peer = c.connect().await?;
     let option = opts(&[
         ("chunk", chunk(&c, 1)),
@@ -79,12 +79,12 @@ async fn two_chunks(c: Ctx) -> Verdict {
     peer.send(&batch(&c, array(&[c.entry(0, "one")]), Some(option)))
         .await?;
     peer.expect_ack(&chunk(&c, 1)).await?;
-    // A second ack would come before that of the next message.
-    c.alive(&mut peer).await?;
+    // A second ack would precede that of the next message.
+    c.expect_alive(&mut peer).await?;
     c.expect_texts(&["one"]).await
 }
 
-async fn option_order(c: Ctx) -> Verdict {
+async fn option_order(c: CaseContext) -> CaseResult {
     let mut peer = c.connect().await?;
     let pairs = [
         (s("fluent_signal"), uint(0)),
@@ -102,18 +102,18 @@ async fn option_order(c: Ctx) -> Verdict {
         .await?;
         peer.expect_ack(&chunk(&c, n)).await?;
     }
-    c.alive(&mut peer).await?;
+    c.expect_alive(&mut peer).await?;
     c.expect_texts(&["place 0", "place 1", "place 2", "place 3"])
         .await
 }
 
-async fn extra_elements(c: Ctx) -> Verdict {
+async fn extra_elements(c: CaseContext) -> CaseResult {
     let mut peer = c.connect().await?;
     let option = |n| opts(&[("chunk", chunk(&c, n))]);
     peer.send(&array(&[
         c.tag(),
         c.time(0),
-        c.rec("message"),
+        c.record("message"),
         option(0),
         s("extra"),
         nil(),
@@ -136,61 +136,63 @@ async fn extra_elements(c: Ctx) -> Verdict {
     ]))
     .await?;
     peer.expect_ack(&chunk(&c, 2)).await?;
-    c.alive(&mut peer).await?;
+    c.expect_alive(&mut peer).await?;
     c.expect_texts(&["message", "forward", "packed"]).await
 }
 
-async fn tag_bin(c: Ctx) -> Verdict {
+async fn tag_bin(c: CaseContext) -> CaseResult {
     let mut peer = c.connect().await?;
     let option = opts(&[("chunk", chunk(&c, 1))]);
     peer.send(&array(&[
         bin(b"conformance.bin"),
         c.time(0),
-        c.rec("one"),
+        c.record("one"),
         option,
     ]))
     .await?;
     peer.expect_ack(&chunk(&c, 1)).await?;
-    c.alive(&mut peer).await?;
+    c.expect_alive(&mut peer).await?;
     c.expect_texts(&["one"]).await
 }
 
-async fn long_tag(c: Ctx) -> Verdict {
+async fn long_tag(c: CaseContext) -> CaseResult {
     let mut peer = c.connect().await?;
     let option = |n| opts(&[("chunk", chunk(&c, n))]);
     peer.send(&array(&[
-        st(&[b't'; 65_531]),
+        str_bytes(&[b't'; 65_531]),
         c.time(0),
-        c.rec("long"),
+        c.record("long"),
         option(1),
     ]))
     .await?;
     peer.expect_ack(&chunk(&c, 1)).await?;
     c.expect_texts(&["long"]).await?;
     peer.send(&array(&[
-        st(&[b't'; 65_537]),
+        str_bytes(&[b't'; 65_537]),
         c.time(0),
-        c.sub("longer").rec("longer"),
+        c.with_suffix("longer").record("longer"),
         option(2),
     ]))
     .await?;
     acked_or_closed(&c, &mut peer, &chunk(&c, 2)).await?;
-    c.listener_alive().await
+    c.expect_listener_alive().await
 }
 
-/// Passes when the chunk is acked and the connection works on, or when it is closed without a byte.
-pub(super) async fn acked_or_closed(c: &Ctx, peer: &mut Peer, chunk: &[u8]) -> Verdict {
+/// Expects either an ack and a live connection, or a close without a byte.
+pub(super) async fn acked_or_closed(c: &CaseContext, peer: &mut Peer, chunk: &[u8]) -> CaseResult {
     match peer.expect_ack(chunk).await {
-        Ok(()) => c.alive(peer).await,
-        Err(Fault::Fail { seen, .. }) if seen.contains("closed the connection") || seen.contains("broke") => {
+        Ok(()) => c.expect_alive(peer).await,
+        Err(CaseError::Fail { seen, .. })
+            if seen.contains("closed the connection") || seen.contains("broke") =>
+        {
             Ok(())
         }
-        Err(Fault::Fail { seen, .. }) => Err(Fault::fail("the ack, or the connection closed", seen)),
+        Err(CaseError::Fail { seen, .. }) => Err(CaseError::fail("the ack, or the connection closed", seen)),
         Err(skip) => Err(skip),
     }
 }
 
-async fn empty_tag(c: Ctx) -> Verdict {
+async fn empty_tag(c: CaseContext) -> CaseResult {
     let mut peer = c.connect().await?;
     peer.send(&unhex("92a090")).await?;
     let option = opts(&[("chunk", chunk(&c, 1))]);
@@ -198,7 +200,7 @@ async fn empty_tag(c: Ctx) -> Verdict {
         .await?;
     peer.expect_ack(&chunk(&c, 1)).await?;
     peer.send(&unhex("92a090")).await?;
-    peer.send(&message(&c, c.time(1), c.rec("two"), None)).await?;
-    c.alive(&mut peer).await?;
+    peer.send(&message(&c, c.time(1), c.record("two"), None)).await?;
+    c.expect_alive(&mut peer).await?;
     c.expect_texts(&["one", "two"]).await
 }

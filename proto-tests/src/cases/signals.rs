@@ -1,8 +1,8 @@
-//! `fluent_signal`, metrics, traces and group markers: cases 39 to 46.
+//! Cases 39 to 46: `fluent_signal`, metrics, traces and group markers.
 
 use super::{batch, cases, chunk, compressed::gzip, message, opts};
-use crate::case::{Verdict, check};
-use crate::context::Ctx;
+use crate::case_result::{CaseResult, check};
+use crate::context::CaseContext;
 use crate::msgpack::{Raw, array, bin, event_time, map, s, uint, unhex};
 use crate::vectors;
 
@@ -13,7 +13,7 @@ cases! {
     41 "signal-traces" [] "S1.5; FB-fmt" "fluent_signal 2, plain and gzip: acked, never decoded as log entries" => signal_traces;
     42 "signal-metrics-compat" [] "FB-out"
         "fluent_signal 1 as [[time, [context..]]]: accepted" => metrics_compat;
-    43 "signal-unknown" [] "S1.5 undefined" "fluent_signal 3, 4, 99, \"x\": acked, connection stays" => unknown_signal;
+    43 "signal-unknown" [] "S1.5 undefined" "fluent_signal 3, 4, 99, \"x\": acked, connection kept" => unknown_signal;
     44 "signal-two-contexts" [] "differs from FB-in"
         "two metrics contexts in one payload: both kept" => two_contexts;
     45 "group-markers" [] "FB-dec; FB-itest"
@@ -21,15 +21,15 @@ cases! {
     46 "group-marker-with-nsec" [] "FB-dec" "marker seconds with nsec != 0: no crash, neighbours kept" => marker_with_nsec;
 }
 
-async fn signal_logs(c: Ctx) -> Verdict {
+async fn signal_logs(c: CaseContext) -> CaseResult {
     let zero = opts(&[("fluent_signal", uint(0))]);
     let bytes = [
         batch(&c, bin(&c.entry(0, "packed")), Some(zero.clone())),
         batch(&c, array(&[c.entry(1, "forward")]), Some(zero.clone())),
-        message(&c, c.time(2), c.rec("message"), Some(zero)),
+        message(&c, c.time(2), c.record("message"), Some(zero)),
         batch(&c, bin(&c.entry(3, "absent")), Some(opts(&[("size", uint(1))]))),
     ];
-    super::sends(&c, bytes.concat(), &["packed", "forward", "message", "absent"]).await
+    super::send_and_expect(&c, bytes.concat(), &["packed", "forward", "message", "absent"]).await
 }
 
 /// A metrics context with one counter, as cmetrics encodes it.
@@ -72,9 +72,10 @@ fn traces() -> Raw {
     map(&[(s("resourceSpans"), array(&[]))])
 }
 
-/// Bytes that are entries to whoever ignores the signal must not become events; ack and close are both fair.
-async fn not_taken_for_logs(c: &Ctx, signal: u64) -> Verdict {
-    let disguised = c.sub("disguised");
+/// Expects that a payload of valid log entries with another signal does not become events. Ack and
+/// close are both allowed.
+async fn not_taken_for_logs(c: &CaseContext, signal: u64) -> CaseResult {
+    let disguised = c.with_suffix("disguised");
     let mut peer = c.connect().await?;
     let option = opts(&[("chunk", chunk(&disguised, 1)), ("fluent_signal", uint(signal))]);
     peer.send(&batch(c, bin(&disguised.entry(0, "disguised")), Some(option)))
@@ -83,16 +84,16 @@ async fn not_taken_for_logs(c: &Ctx, signal: u64) -> Verdict {
     disguised.expect_nothing().await
 }
 
-async fn signal_metrics(c: Ctx) -> Verdict {
+async fn signal_metrics(c: CaseContext) -> CaseResult {
     let mut peer = c.connect().await?;
     let option = opts(&[("chunk", chunk(&c, 1)), ("fluent_signal", uint(1))]);
     peer.send(&batch(&c, bin(&metrics("one")), Some(option))).await?;
     peer.expect_ack(&chunk(&c, 1)).await?;
-    c.alive(&mut peer).await?;
+    c.expect_alive(&mut peer).await?;
     not_taken_for_logs(&c, 1).await
 }
 
-async fn signal_traces(c: Ctx) -> Verdict {
+async fn signal_traces(c: CaseContext) -> CaseResult {
     let mut peer = c.connect().await?;
     let option = opts(&[("chunk", chunk(&c, 1)), ("fluent_signal", uint(2))]);
     peer.send(&batch(&c, bin(&traces()), Some(option))).await?;
@@ -105,32 +106,32 @@ async fn signal_traces(c: Ctx) -> Verdict {
     peer.send(&batch(&c, bin(&gzip(&traces())?), Some(option)))
         .await?;
     peer.expect_ack(&chunk(&c, 2)).await?;
-    c.alive(&mut peer).await?;
+    c.expect_alive(&mut peer).await?;
     not_taken_for_logs(&c, 2).await
 }
 
-async fn metrics_compat(c: Ctx) -> Verdict {
+async fn metrics_compat(c: CaseContext) -> CaseResult {
     let mut peer = c.connect().await?;
     let entry = array(&[c.time(0), array(&[metrics("one"), metrics("two")])]);
     let option = opts(&[("chunk", chunk(&c, 1)), ("fluent_signal", uint(1))]);
     peer.send(&batch(&c, array(&[entry]), Some(option))).await?;
     peer.expect_ack(&chunk(&c, 1)).await?;
-    c.alive(&mut peer).await
+    c.expect_alive(&mut peer).await
 }
 
-async fn unknown_signal(c: Ctx) -> Verdict {
+async fn unknown_signal(c: CaseContext) -> CaseResult {
     for (n, signal) in (0..).zip([uint(3), uint(4), uint(99), s("x")]) {
         let mut peer = c.connect().await?;
         let option = opts(&[("chunk", chunk(&c, n)), ("fluent_signal", signal)]);
         peer.send(&batch(&c, bin(&c.entry(n, "unknown signal")), Some(option)))
             .await?;
         peer.expect_ack(&chunk(&c, n)).await?;
-        c.alive(&mut peer).await?;
+        c.expect_alive(&mut peer).await?;
     }
     Ok(())
 }
 
-async fn two_contexts(c: Ctx) -> Verdict {
+async fn two_contexts(c: CaseContext) -> CaseResult {
     let mut peer = c.connect().await?;
     let option = opts(&[("chunk", chunk(&c, 1)), ("fluent_signal", uint(1))]);
     peer.send(&batch(
@@ -140,8 +141,8 @@ async fn two_contexts(c: Ctx) -> Verdict {
     ))
     .await?;
     peer.expect_ack(&chunk(&c, 1)).await?;
-    c.note("judged by the ack: sinks of logs do not show what was kept of metrics");
-    c.alive(&mut peer).await
+    c.note("only the ack is checked: sinks do not show metrics");
+    c.expect_alive(&mut peer).await
 }
 
 /// A group marker: seconds all ones (start) or one less (end), nsec 0.
@@ -164,18 +165,18 @@ pub(super) fn marker(start: bool, attributes: Raw) -> Raw {
     ])
 }
 
-async fn group_markers(c: Ctx) -> Verdict {
-    let (plain, packed) = (c.sub("plain"), c.sub("gzip"));
-    let attributes = |c: &Ctx| {
+async fn group_markers(c: CaseContext) -> CaseResult {
+    let (plain, packed) = (c.with_suffix("plain"), c.with_suffix("gzip"));
+    let attributes = |c: &CaseContext| {
         let attributes = map(&[(s("service.name"), s(&format!("service-of-{}", c.token)))]);
-        // The token is not a traceId here: were the marker an event, it would be one without a trace.
+        // The token is not a traceId here, so that a marker taken for an event has no trace.
         map(&[
             (s("resource"), map(&[(s("attributes"), attributes)])),
             (s("traceId"), s(&c.token)),
         ])
     };
-    let event = |c: &Ctx, n| array(&[array(&[c.time(n), map(&[])]), c.rec(&format!("event {n}"))]);
-    let group = |c: &Ctx| {
+    let event = |c: &CaseContext, n| array(&[array(&[c.time(n), map(&[])]), c.record(&format!("event {n}"))]);
+    let group = |c: &CaseContext| {
         vec![
             marker(true, attributes(c)),
             event(c, 0),
@@ -184,7 +185,7 @@ async fn group_markers(c: Ctx) -> Verdict {
         ]
     };
     let mut peer = c.connect().await?;
-    peer.send(&unhex(vectors::V8)).await?;
+    peer.send(&unhex(vectors::GROUPED)).await?;
     let option =
         |n, more: &[(&str, Raw)]| opts(&[&[("chunk", chunk(&c, n)), ("size", uint(4))], more].concat());
     peer.send(&batch(
@@ -198,12 +199,12 @@ async fn group_markers(c: Ctx) -> Verdict {
     peer.send(&batch(&c, payload, Some(option(2, &[("compressed", s("gzip"))]))))
         .await?;
     peer.expect_ack(&chunk(&c, 2)).await?;
-    c.alive(&mut peer).await?;
+    c.expect_alive(&mut peer).await?;
     for sub in [plain, packed] {
         sub.expect_texts(&["event 0", "event 1"]).await?;
         sub.expect_count(2).await?;
         if sub.target.sink.shows_metadata() {
-            let docs = sub.target.sink.look(&sub.token).await.unwrap_or_default();
+            let docs = sub.target.sink.read(&sub.token).await.unwrap_or_default();
             let shown = docs
                 .iter()
                 .any(|d| d.whole.to_string().contains(&format!("service-of-{}", sub.token)));
@@ -213,15 +214,15 @@ async fn group_markers(c: Ctx) -> Verdict {
                 format!("{docs:?}"),
             )?;
         } else {
-            c.note("group attributes not judged: the sink does not show them");
+            c.note("group attributes not checked: the sink does not show them");
         }
     }
     Ok(())
 }
 
-async fn marker_with_nsec(c: Ctx) -> Verdict {
-    let odd = c.sub("odd");
-    let entry = |sec, nsec| array(&[array(&[event_time(sec, nsec), map(&[])]), odd.rec("odd")]);
+async fn marker_with_nsec(c: CaseContext) -> CaseResult {
+    let odd = c.with_suffix("odd");
+    let entry = |sec, nsec| array(&[array(&[event_time(sec, nsec), map(&[])]), odd.record("odd")]);
     let entries = [
         c.entry(0, "before"),
         entry(u32::MAX, 1),
@@ -236,6 +237,6 @@ async fn marker_with_nsec(c: Ctx) -> Verdict {
     ))
     .await?;
     peer.expect_ack(&chunk(&c, 1)).await?;
-    c.alive(&mut peer).await?;
+    c.expect_alive(&mut peer).await?;
     c.expect_texts(&["before", "after"]).await
 }

@@ -1,10 +1,10 @@
-//! Event times: cases 59 to 64.
+//! Cases 59 to 64: event times.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use super::{batch, cases, chunk, expect_time, message, opts};
-use crate::case::{Verdict, check};
-use crate::context::{Ctx, T0};
+use crate::case_result::{CaseResult, check};
+use crate::context::{CaseContext, T0};
 use crate::msgpack::{Raw, array, event_time, ext, f32, f64, int, nil, uint};
 
 cases! {
@@ -20,21 +20,22 @@ cases! {
         "msgpack timestamp (ext -1; 4, 8, 12 bytes) as value and as time: accepted" => timestamp;
 }
 
-async fn zero_and_nil(c: Ctx) -> Verdict {
+async fn zero_and_nil(c: CaseContext) -> CaseResult {
     let forms = [
-        c.sub("zero"),
-        c.sub("nil"),
-        c.sub("event-time-zero"),
-        c.sub("nil-in-forward"),
+        c.with_suffix("zero"),
+        c.with_suffix("nil"),
+        c.with_suffix("event-time-zero"),
+        c.with_suffix("nil-in-forward"),
     ];
     let mut peer = c.connect().await?;
-    peer.send(&message(&c, uint(0), forms[0].rec("x"), None)).await?;
-    peer.send(&message(&c, nil(), forms[1].rec("x"), None)).await?;
-    peer.send(&message(&c, event_time(0, 0), forms[2].rec("x"), None))
+    peer.send(&message(&c, uint(0), forms[0].record("x"), None))
         .await?;
-    peer.send(&batch(&c, array(&[array(&[nil(), forms[3].rec("x")])]), None))
+    peer.send(&message(&c, nil(), forms[1].record("x"), None)).await?;
+    peer.send(&message(&c, event_time(0, 0), forms[2].record("x"), None))
         .await?;
-    c.alive(&mut peer).await?;
+    peer.send(&batch(&c, array(&[array(&[nil(), forms[3].record("x")])]), None))
+        .await?;
+    c.expect_alive(&mut peer).await?;
     for form in forms {
         let Some(doc) = form.only_record().await? else {
             return Ok(());
@@ -53,11 +54,12 @@ async fn zero_and_nil(c: Ctx) -> Verdict {
     Ok(())
 }
 
-/// Sends entries with these times between two good ones; expects the ack, the good ones and a live connection.
-async fn neighbours_kept(c: &Ctx, times: &[Raw]) -> Verdict {
+/// Sends entries with these times between two valid ones; expects the ack, the valid ones and a
+/// live connection.
+async fn neighbours_kept(c: &CaseContext, times: &[Raw]) -> CaseResult {
     let mut peer = c.connect().await?;
     for (n, time) in (0..).zip(times) {
-        let odd = array(&[time.clone(), c.sub("odd").rec("odd")]);
+        let odd = array(&[time.clone(), c.with_suffix("odd").record("odd")]);
         let entries = array(&[
             c.entry(2 * n, &format!("before {n}")),
             odd,
@@ -71,13 +73,13 @@ async fn neighbours_kept(c: &Ctx, times: &[Raw]) -> Verdict {
         peer.send(&message(
             c,
             time.clone(),
-            c.sub("odd").rec("odd"),
+            c.with_suffix("odd").record("odd"),
             Some(opts(&[("chunk", id.clone())])),
         ))
         .await?;
         peer.expect_ack(&id).await?;
     }
-    c.alive(&mut peer).await?;
+    c.expect_alive(&mut peer).await?;
     let texts: Vec<String> = (0..times.len())
         .flat_map(|n| [format!("before {n}"), format!("after {n}")])
         .collect();
@@ -85,7 +87,7 @@ async fn neighbours_kept(c: &Ctx, times: &[Raw]) -> Verdict {
         .await
 }
 
-async fn odd_numbers(c: Ctx) -> Verdict {
+async fn odd_numbers(c: CaseContext) -> CaseResult {
     let times = [
         int(-1),
         int(i64::MIN),
@@ -102,12 +104,17 @@ async fn odd_numbers(c: Ctx) -> Verdict {
     neighbours_kept(&c, &times).await
 }
 
-async fn nsec_range(c: Ctx) -> Verdict {
-    let largest = c.sub("largest");
+async fn nsec_range(c: CaseContext) -> CaseResult {
+    let largest = c.with_suffix("largest");
     let mut peer = c.connect().await?;
-    peer.send(&message(&c, event_time(T0, 999_999_999), largest.rec("x"), None))
-        .await?;
-    c.alive(&mut peer).await?;
+    peer.send(&message(
+        &c,
+        event_time(T0, 999_999_999),
+        largest.record("x"),
+        None,
+    ))
+    .await?;
+    c.expect_alive(&mut peer).await?;
     expect_time(&largest, T0.into(), 999_999_999).await?;
     neighbours_kept(
         &c,
@@ -120,20 +127,20 @@ async fn nsec_range(c: Ctx) -> Verdict {
     .await
 }
 
-async fn year_2040(c: Ctx) -> Verdict {
+async fn year_2040(c: CaseContext) -> CaseResult {
     let mut peer = c.connect().await?;
     peer.send(&message(
         &c,
         event_time(2_214_086_400, 500_000_000),
-        c.rec("x"),
+        c.record("x"),
         None,
     ))
     .await?;
-    c.alive(&mut peer).await?;
+    c.expect_alive(&mut peer).await?;
     expect_time(&c, 2_214_086_400, 500_000_000).await
 }
 
-async fn odd_ext(c: Ctx) -> Verdict {
+async fn odd_ext(c: CaseContext) -> CaseResult {
     neighbours_kept(
         &c,
         &[
@@ -147,22 +154,22 @@ async fn odd_ext(c: Ctx) -> Verdict {
     .await
 }
 
-async fn timestamp(c: Ctx) -> Verdict {
+async fn timestamp(c: CaseContext) -> CaseResult {
     let seconds = u64::from(T0).to_be_bytes();
     let eight = (u64::from(500_000_000_u32) << 34 | u64::from(T0)).to_be_bytes();
     let twelve = [500_000_000_u32.to_be_bytes().as_slice(), &seconds].concat();
     let forms = [
-        (c.sub("four"), ext(-1, &seconds[4..]), 0),
-        (c.sub("eight"), ext(-1, &eight), 500_000_000),
-        (c.sub("twelve"), ext(-1, &twelve), 500_000_000),
+        (c.with_suffix("four"), ext(-1, &seconds[4..]), 0),
+        (c.with_suffix("eight"), ext(-1, &eight), 500_000_000),
+        (c.with_suffix("twelve"), ext(-1, &twelve), 500_000_000),
     ];
     let mut peer = c.connect().await?;
     for (sub, time, _) in &forms {
         let value = [(crate::msgpack::s("when"), time.clone())];
-        peer.send(&message(&c, time.clone(), sub.rec_with("x", &value), None))
+        peer.send(&message(&c, time.clone(), sub.record_with("x", &value), None))
             .await?;
     }
-    c.alive(&mut peer).await?;
+    c.expect_alive(&mut peer).await?;
     for (sub, _, nsec) in &forms {
         expect_time(sub, T0.into(), *nsec).await?;
     }

@@ -1,6 +1,6 @@
-//! The adapter process of a client under test: commands in, events out, both as JSON lines.
+//! [`Adapter`]: the adapter process of a client under test; commands in, events out, as JSON lines.
 //!
-//! Owns the process (killed on drop) and the list of what it said, with times.
+//! Owns the process, which is killed on drop, and the log of its events and stderr.
 
 use std::process::Stdio;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -11,24 +11,24 @@ use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::process::{Child, ChildStdin, Command};
 use tokio::sync::Notify;
 
-use crate::case::{Fault, Verdict, check};
+use crate::case_result::{CaseError, CaseResult, check};
 
 /// A running adapter with an open client in it.
 pub(super) struct Adapter {
     child: Child,
     stdin: Option<ChildStdin>,
-    said: Arc<Said>,
-    patience: Duration,
+    log: Arc<AdapterLog>,
+    reply_timeout: Duration,
 }
 
 #[derive(Default)]
-struct Said {
+struct AdapterLog {
     events: Mutex<Vec<Value>>,
     stderr: Mutex<String>,
-    more: Notify,
+    changed: Notify,
 }
 
-impl Said {
+impl AdapterLog {
     fn events(&self) -> Vec<Value> {
         self.events.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
@@ -39,8 +39,8 @@ impl Adapter {
         command: &str,
         endpoints: &[String],
         open: Value,
-        patience: Duration,
-    ) -> Result<Self, Fault> {
+        reply_timeout: Duration,
+    ) -> Result<Self, CaseError> {
         let first = endpoints.first().map_or("", String::as_str);
         let (host, port) = first.rsplit_once(':').unwrap_or((first, ""));
         let mut child = Command::new("sh")
@@ -54,36 +54,36 @@ impl Adapter {
             .stderr(Stdio::piped())
             .kill_on_drop(true)
             .spawn()
-            .map_err(|e| Fault::Skip(format!("the adapter cannot be started: {e}")))?;
+            .map_err(|e| CaseError::Skip(format!("the adapter cannot be started: {e}")))?;
         let (Some(stdin), Some(stdout), Some(mut stderr)) =
             (child.stdin.take(), child.stdout.take(), child.stderr.take())
         else {
-            return Err(Fault::Skip("the adapter has no pipes".into()));
+            return Err(CaseError::Skip("the adapter has no pipes".into()));
         };
-        let said = Arc::new(Said::default());
+        let log = Arc::new(AdapterLog::default());
         tokio::spawn({
-            let said = said.clone();
+            let log = log.clone();
             async move {
                 let mut lines = BufReader::new(stdout).lines();
                 while let Ok(Some(line)) = lines.next_line().await {
                     let event = serde_json::from_str(&line)
                         .unwrap_or_else(|_| json!({ "event": "noise", "line": line }));
-                    said.events
+                    log.events
                         .lock()
                         .unwrap_or_else(PoisonError::into_inner)
                         .push(event);
-                    said.more.notify_waiters();
+                    log.changed.notify_waiters();
                 }
                 let end = json!({ "event": "exited" });
-                said.events
+                log.events
                     .lock()
                     .unwrap_or_else(PoisonError::into_inner)
                     .push(end);
-                said.more.notify_waiters();
+                log.changed.notify_waiters();
             }
         });
         tokio::spawn({
-            let said = said.clone();
+            let log = log.clone();
             async move {
                 let mut part = [0; 4096];
                 while let Ok(n) = stderr.read(&mut part).await {
@@ -91,7 +91,7 @@ impl Adapter {
                         break;
                     }
                     let text = String::from_utf8_lossy(&part[..n]).into_owned();
-                    said.stderr
+                    log.stderr
                         .lock()
                         .unwrap_or_else(PoisonError::into_inner)
                         .push_str(&text);
@@ -101,15 +101,15 @@ impl Adapter {
         let mut adapter = Self {
             child,
             stdin: Some(stdin),
-            said,
-            patience,
+            log,
+            reply_timeout,
         };
         adapter.command(&open).await?;
         let answer = adapter
             .wait("opened", |e| matches!(kind(e), "opened" | "unsupported"))
             .await?;
         if kind(&answer) == "unsupported" {
-            return Err(Fault::Skip(format!(
+            return Err(CaseError::Skip(format!(
                 "the client does not support {}",
                 text(&answer, "what")
             )));
@@ -118,18 +118,23 @@ impl Adapter {
     }
 
     /// Sends one command.
-    pub(super) async fn command(&mut self, command: &Value) -> Verdict {
+    pub(super) async fn command(&mut self, command: &Value) -> CaseResult {
         let Some(stdin) = &mut self.stdin else {
-            return Err(Fault::fail("an open adapter", "stdin closed"));
+            return Err(CaseError::fail("an open adapter", "stdin closed"));
         };
         let line = format!("{command}\n");
         let result = stdin.write_all(line.as_bytes()).await;
-        result.map_err(|e| Fault::fail("the adapter reads its stdin", format!("{e}{}", self.trace())))
+        result.map_err(|e| {
+            CaseError::fail(
+                "the adapter reads its stdin",
+                format!("{e}{}", self.recent_events()),
+            )
+        })
     }
 
     /// Waits for the first event, old or new, that `wanted` accepts.
-    pub(super) async fn wait(&self, name: &str, wanted: impl Fn(&Value) -> bool) -> Result<Value, Fault> {
-        self.wait_within(name, self.patience, wanted).await
+    pub(super) async fn wait(&self, name: &str, wanted: impl Fn(&Value) -> bool) -> Result<Value, CaseError> {
+        self.wait_within(name, self.reply_timeout, wanted).await
     }
 
     pub(super) async fn wait_within(
@@ -137,35 +142,35 @@ impl Adapter {
         name: &str,
         within: Duration,
         wanted: impl Fn(&Value) -> bool,
-    ) -> Result<Value, Fault> {
+    ) -> Result<Value, CaseError> {
         let deadline = Instant::now() + within;
         loop {
-            let more = self.said.more.notified();
-            tokio::pin!(more);
-            more.as_mut().enable();
-            let events = self.said.events();
+            let changed = self.log.changed.notified();
+            tokio::pin!(changed);
+            changed.as_mut().enable();
+            let events = self.log.events();
             if let Some(event) = events.iter().find(|e| wanted(e)) {
                 return Ok(event.clone());
             }
             let exited = events.iter().any(|e| kind(e) == "exited");
             let left = deadline.saturating_duration_since(Instant::now());
-            if exited || tokio::time::timeout(left, more).await.is_err() {
+            if exited || tokio::time::timeout(left, changed).await.is_err() {
                 let why = if exited {
                     "the adapter ended"
                 } else {
-                    "nothing of the kind"
+                    "no such event"
                 };
-                return Err(Fault::fail(
+                return Err(CaseError::fail(
                     format!("{name} within {within:?}"),
-                    format!("{why}{}", self.trace()),
+                    format!("{why}{}", self.recent_events()),
                 ));
             }
         }
     }
 
-    /// What the adapter said last, for reports.
-    fn trace(&self) -> String {
-        let events = self.said.events();
+    /// The latest events and stderr, for reports.
+    fn recent_events(&self) -> String {
+        let events = self.log.events();
         let last: Vec<String> = events
             .iter()
             .rev()
@@ -174,7 +179,7 @@ impl Adapter {
             .map(|e| e.to_string().chars().take(200).collect())
             .collect();
         let stderr = self
-            .said
+            .log
             .stderr
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
@@ -190,8 +195,8 @@ impl Adapter {
         format!("; its last events: [{}]; stderr: {tail:?}", last.join(", "))
     }
 
-    /// Hands one event to the client and gives its answer, `sent` or `rejected`.
-    pub(super) async fn send(&mut self, id: i64, record: Value) -> Result<Value, Fault> {
+    /// Sends one event through the client; returns its reply, `sent` or `rejected`.
+    pub(super) async fn send(&mut self, id: i64, record: Value) -> Result<Value, CaseError> {
         self.send_at(id, Some(super::TIME), record).await
     }
 
@@ -200,7 +205,7 @@ impl Adapter {
         id: i64,
         time: Option<[i64; 2]>,
         record: Value,
-    ) -> Result<Value, Fault> {
+    ) -> Result<Value, CaseError> {
         let mut command = json!({ "do": "send", "id": id, "record": record });
         if let Some(time) = time {
             command["time"] = json!(time);
@@ -211,8 +216,9 @@ impl Adapter {
         Ok(answer)
     }
 
-    /// Waits until these ids have been reported delivered, and checks that each was so once and none failed.
-    pub(super) async fn expect_delivered(&self, ids: &[i64]) -> Verdict {
+    /// Waits until these ids are reported delivered, and checks that each was reported once and
+    /// none failed.
+    pub(super) async fn expect_delivered(&self, ids: &[i64]) -> CaseResult {
         for id in ids {
             let mine = |e: &Value| kind(e) == "delivered" && ids_of(e).contains(id);
             self.wait(&format!("delivery of event {id}"), mine).await?;
@@ -233,7 +239,7 @@ impl Adapter {
     }
 
     fn ids(&self, name: &str) -> Vec<i64> {
-        self.said
+        self.log
             .events()
             .iter()
             .filter(|e| kind(e) == name)
@@ -246,9 +252,9 @@ impl Adapter {
         self.ids("delivered")
     }
 
-    /// All ids reported given up or refused so far.
+    /// All ids reported failed or rejected so far.
     pub(super) fn failed(&self) -> Vec<i64> {
-        let events = self.said.events();
+        let events = self.log.events();
         let refused = events
             .iter()
             .filter(|e| kind(e) == "rejected")
@@ -266,9 +272,9 @@ impl Adapter {
     }
 
     /// Waits for an asynchronous error report.
-    pub(super) async fn expect_error(&self) -> Result<String, Fault> {
-        let said = |e: &Value| matches!(kind(e), "error" | "failed");
-        Ok(text(&self.wait("an error report", said).await?, "error"))
+    pub(super) async fn expect_error(&self) -> Result<String, CaseError> {
+        let failed = |e: &Value| matches!(kind(e), "error" | "failed");
+        Ok(text(&self.wait("an error report", failed).await?, "error"))
     }
 
     /// Runs a burst to its end.
@@ -278,7 +284,7 @@ impl Adapter {
         count: i64,
         threads: u32,
         pad: u32,
-    ) -> Result<Value, Fault> {
+    ) -> Result<Value, CaseError> {
         let command =
             json!({ "do": "burst", "first_id": first, "count": count, "threads": threads, "pad": pad });
         self.command(&command).await?;
@@ -286,12 +292,12 @@ impl Adapter {
             .await
     }
 
-    /// Closes the client with this deadline; gives the answer and how long it took to come.
-    pub(super) async fn close(&mut self, timeout_ms: u64) -> Result<(Value, Duration), Fault> {
+    /// Closes the client with this deadline; returns the reply and the time it took.
+    pub(super) async fn close(&mut self, timeout_ms: u64) -> Result<(Value, Duration), CaseError> {
         let started = Instant::now();
         self.command(&json!({ "do": "close", "timeout_ms": timeout_ms }))
             .await?;
-        let within = Duration::from_millis(timeout_ms) + self.patience;
+        let within = Duration::from_millis(timeout_ms) + self.reply_timeout;
         let answer = self
             .wait_within("closed", within, |e| kind(e) == "closed")
             .await?;
@@ -299,13 +305,13 @@ impl Adapter {
     }
 
     /// Ends the adapter's stdin and waits for its exit.
-    pub(super) async fn hang_up(&mut self, within: Duration) -> Verdict {
+    pub(super) async fn close_stdin(&mut self, within: Duration) -> CaseResult {
         self.stdin = None;
         match tokio::time::timeout(within, self.child.wait()).await {
             Ok(_) => Ok(()),
-            Err(_) => Err(Fault::fail(
+            Err(_) => Err(CaseError::fail(
                 format!("the process ends within {within:?}"),
-                format!("it runs on{}", self.trace()),
+                format!("it runs on{}", self.recent_events()),
             )),
         }
     }

@@ -1,4 +1,4 @@
-//! What a client puts on the wire: client cases 1 to 4, 37 and 38.
+//! Client cases 1 to 4, 37 and 38: encoding of messages.
 
 use std::collections::HashSet;
 
@@ -6,17 +6,17 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::json;
 
-use super::server::{Obedient, Server};
-use super::{Bench, client_cases};
-use crate::case::{Fault, Verdict, check};
+use super::server::{AckingServer, Server};
+use super::{ClientContext, client_cases};
+use crate::case_result::{CaseError, CaseResult, check};
 use crate::msgpack::{Value, hex, unhex};
 
 client_cases! {
     1 "modes-bytes" "S1" "Message, Forward, Packed, Packed+gzip produce the bytes of the vectors" => modes;
     2 "times-encoded" "GO int32 bug; FB-dec"
-        "year 2040 and nsec 999,999,999 right; before 1970, after 2106 and the marker seconds never wrap" => times;
+        "year 2040 and nsec 999,999,999 exact; before 1970, after 2106 and the marker seconds never wrap" => times;
     3 "options-minimal" "S1; FL, ND errors"
-        "no option map when there is nothing to say; size = number of events; compressed only when compressed" => options;
+        "no empty option map; size = number of events; compressed only when compressed" => options;
     4 "chunk-ids" "S1" "chunk = Base64 of 16 random bytes, 24 characters, no newline, unique" => chunk_ids;
     37 "batches-split" "FB-in refuses > 6,144,000 bytes" "batches stay below the configured maximum" => batches;
     38 "records-exact" "loggers"
@@ -25,15 +25,15 @@ client_cases! {
 
 const ENTRY: &str = "92d7006553f100075bcd1581a36c6f67a26869";
 
-async fn modes(b: Bench) -> Verdict {
+async fn modes(b: ClientContext) -> CaseResult {
     for mode in ["message", "forward", "packed", "packed_gzip"] {
         let server = Server::start().await?;
         let mut client = b
             .open(&server.endpoint(), json!({ "mode": mode, "ack": false }))
             .await?;
         client.send(1, json!({ "log": "hi" })).await?;
-        let message = server.accept(b.patience()).await?.message().await?;
-        // Behind the tag `t.a`: time and record themselves, or one entry in an array or in a payload.
+        let message = server.accept(b.reply_timeout()).await?.message().await?;
+        // After the tag `t.a`: time and record, or one entry in an array or in a payload.
         let expected = match mode {
             "message" => format!("a3742e61{}", &ENTRY[2..]),
             "forward" => format!("a3742e6191{ENTRY}"),
@@ -50,10 +50,10 @@ async fn modes(b: Bench) -> Verdict {
     Ok(())
 }
 
-async fn times(b: Bench) -> Verdict {
+async fn times(b: ClientContext) -> CaseResult {
     let server = Server::start().await?;
     let mut client = b.open(&server.endpoint(), json!({ "ack": false })).await?;
-    let peer = Obedient::start(server);
+    let peer = AckingServer::start(server);
     let times: [[i64; 2]; 7] = [
         [2_214_086_400, 999_999_999],
         [1_700_000_000, 1],
@@ -68,7 +68,8 @@ async fn times(b: Bench) -> Verdict {
         let answer = client.send_at(seq, Some(time), json!({ "seq": seq })).await?;
         expected += usize::from(super::adapter::kind(&answer) == "sent");
     }
-    peer.until(b.patience(), |p| p.seqs().len() >= expected).await;
+    peer.until(b.reply_timeout(), |p| p.seqs().len() >= expected)
+        .await;
     let events: Vec<_> = peer.messages().into_iter().flat_map(|m| m.events).collect();
     for event in &events {
         let Some([sec, nsec]) = event.seq().and_then(|n| times.get(n as usize)) else {
@@ -81,7 +82,7 @@ async fn times(b: Bench) -> Verdict {
                 let wire_nsec = u32::from_be_bytes([bytes[4], bytes[5], bytes[6], bytes[7]]);
                 let plain = (0..0xffff_fffe).contains(sec);
                 let same = i64::from(wire) == *sec && i64::from(wire_nsec) == *nsec;
-                // Out of range it may be the nearest time there is, and nothing else.
+                // Out of range only the nearest representable time is allowed.
                 same && plain || !plain && (wire == 0 && *sec < 0 || wire == 0xffff_fffd && *sec > 0)
             }
             _ => false,
@@ -99,7 +100,7 @@ async fn times(b: Bench) -> Verdict {
     )
 }
 
-async fn options(b: Bench) -> Verdict {
+async fn options(b: ClientContext) -> CaseResult {
     for (mode, ack) in [
         ("message", false),
         ("forward", false),
@@ -117,7 +118,7 @@ async fn options(b: Bench) -> Verdict {
         for seq in 0..3 {
             client.send(seq, json!({ "seq": seq })).await?;
         }
-        let message = server.accept(b.patience()).await?.message().await?;
+        let message = server.accept(b.reply_timeout()).await?.message().await?;
         let count = message.events.len() as i128;
         let shown = format!("{mode}, ack {ack}: {:?}", message.option);
         if let Some(option) = &message.option {
@@ -138,13 +139,13 @@ async fn options(b: Bench) -> Verdict {
             )?;
         }
         if mode == "message" {
-            check(message.elements == 3, "3 elements: nothing to say", &shown)?;
+            check(message.elements == 3, "3 elements: no options", &shown)?;
         }
     }
     Ok(())
 }
 
-async fn chunk_ids(b: Bench) -> Verdict {
+async fn chunk_ids(b: ClientContext) -> CaseResult {
     let server = Server::start().await?;
     let mut client = b
         .open(
@@ -152,16 +153,16 @@ async fn chunk_ids(b: Bench) -> Verdict {
             json!({ "mode": "message", "max_batch_events": 1, "flush_interval_ms": 0 }),
         )
         .await?;
-    let peer = Obedient::start(server);
+    let peer = AckingServer::start(server);
     client.burst(0, 500, 4, 0).await?;
-    peer.until(b.patience() * 2, |p| p.seqs().len() >= 500).await;
+    peer.until(b.reply_timeout() * 2, |p| p.seqs().len() >= 500).await;
     let messages = peer.messages();
     check(messages.len() >= 2, "several chunks", messages.len())?;
     let mut seen = HashSet::new();
     for message in &messages {
         let chunk = message.chunk()?;
         let Value::Str(bytes) = &chunk else {
-            return Err(Fault::fail("the chunk id as str", format!("{chunk:?}")));
+            return Err(CaseError::fail("the chunk id as str", format!("{chunk:?}")));
         };
         let decoded = STANDARD.decode(bytes).map(|d| d.len());
         check(
@@ -178,7 +179,7 @@ async fn chunk_ids(b: Bench) -> Verdict {
     Ok(())
 }
 
-async fn batches(b: Bench) -> Verdict {
+async fn batches(b: ClientContext) -> CaseResult {
     let server = Server::start().await?;
     let mut client = b
         .open(
@@ -186,9 +187,9 @@ async fn batches(b: Bench) -> Verdict {
             json!({ "max_batch_bytes": 65_536, "flush_interval_ms": 200 }),
         )
         .await?;
-    let peer = Obedient::start(server);
+    let peer = AckingServer::start(server);
     client.burst(0, 2000, 2, 200).await?;
-    peer.until(b.patience(), |p| p.seqs().len() >= 2000).await;
+    peer.until(b.reply_timeout(), |p| p.seqs().len() >= 2000).await;
     check(peer.seqs().len() == 2000, "2000 events", peer.seqs().len())?;
     let largest = peer.messages().iter().map(|m| m.raw.len()).max().unwrap_or(0);
     check(largest <= 65_536, "no message above 65,536 bytes", largest)?;
@@ -199,7 +200,7 @@ async fn batches(b: Bench) -> Verdict {
     )
 }
 
-async fn records(b: Bench) -> Verdict {
+async fn records(b: ClientContext) -> CaseResult {
     let server = Server::start().await?;
     let mut client = b.open(&server.endpoint(), json!({})).await?;
     let record = json!({
@@ -208,11 +209,11 @@ async fn records(b: Bench) -> Verdict {
         "m": { "k": { "$nest": 5 } }, "big": { "$fill": 70_000 },
     });
     client.send(1, record).await?;
-    let peer = Obedient::start(server);
-    peer.until(b.patience(), |p| !p.seqs().is_empty()).await;
+    let peer = AckingServer::start(server);
+    peer.until(b.reply_timeout(), |p| !p.seqs().is_empty()).await;
     let events: Vec<_> = peer.messages().into_iter().flat_map(|m| m.events).collect();
     let Some(event) = events.first() else {
-        return Err(Fault::fail("the event", "none"));
+        return Err(CaseError::fail("the event", "none"));
     };
     let wanted = [
         ("u", Value::Int(u64::MAX.into())),
@@ -237,19 +238,19 @@ async fn records(b: Bench) -> Verdict {
         "another length",
     )?;
     let Value::Map(pairs) = &event.record else {
-        return Err(Fault::fail("a map", "no map"));
+        return Err(CaseError::fail("a map", "no map"));
     };
     check(
         pairs.iter().all(|(k, _)| matches!(k, Value::Str(_))),
         "keys as str",
         format!("{pairs:?}"),
     )?;
-    // Too deep: refused, cut, or reported; what follows is not stopped by it.
+    // Too deep: rejected, truncated, or reported; later events are not affected.
     client
         .send(2, json!({ "seq": 2, "deep": { "$nest": 300 } }))
         .await?;
     client.send(3, json!({ "seq": 3 })).await?;
-    peer.until(b.patience(), |p| p.seqs().contains(&3)).await;
+    peer.until(b.reply_timeout(), |p| p.seqs().contains(&3)).await;
     check(
         peer.seqs().contains(&3),
         "the event after the deep one",

@@ -1,13 +1,13 @@
-//! Acks as a client must take them: client cases 5 to 14, 23 and 25.
+//! Client cases 5 to 14, 23 and 25: handling of acks.
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
 use serde_json::json;
 
-use super::server::{Conn, Msg, Obedient, Server};
-use super::{Bench, client_cases};
-use crate::case::{Fault, Verdict, check};
+use super::server::{AckingServer, Connection, Message, Server};
+use super::{ClientContext, client_cases};
+use crate::case_result::{CaseError, CaseResult, check};
 use crate::msgpack::{bin, map, map32, s, uint};
 
 client_cases! {
@@ -20,16 +20,16 @@ client_cases! {
     11 "ack-empty-map" "V; NN fatal" "{} in reply: not delivered, sent again, never fatal" => empty_map;
     12 "ack-timeout" "FD-conn discard" "no ack in time: connection dropped, same id sent again elsewhere" => no_ack;
     13 "close-before-ack" "fluentd#576" "server closes before the ack: sent again; not reported as delivered" => closed_early;
-    14 "close-after-read" "all" "server closes having read all but not acked: the same chunk id again" => closed_late;
+    14 "close-after-read" "all" "server reads everything and closes without ack: the same chunk id again" => closed_late;
     23 "many-threads" "GO muconn bug" "many threads, one client, acks: no cross-talk, no duplicates" => many_threads;
     25 "unsolicited-bytes" "ND" "unsolicited acks in no-ack mode: read and ignored" => unsolicited;
 }
 
-async fn acked(b: Bench) -> Verdict {
+async fn acked(b: ClientContext) -> CaseResult {
     let server = Server::start().await?;
     let mut client = b.open(&server.endpoint(), json!({})).await?;
     client.send(1, json!({ "seq": 1 })).await?;
-    let mut conn = server.accept(b.patience()).await?;
+    let mut conn = server.accept(b.reply_timeout()).await?;
     let message = conn.message().await?;
     tokio::time::sleep(Duration::from_millis(200)).await;
     check(
@@ -43,14 +43,14 @@ async fn acked(b: Bench) -> Verdict {
     client.expect_delivered(&[1]).await
 }
 
-async fn trickled(b: Bench) -> Verdict {
+async fn trickled(b: ClientContext) -> CaseResult {
     let server = Server::start().await?;
     let mut client = b.open(&server.endpoint(), json!({})).await?;
     let mut conn = None;
     for id in 1..=3 {
         client.send(id, json!({ "seq": id })).await?;
         if conn.is_none() {
-            conn = Some(server.accept(b.patience()).await?);
+            conn = Some(server.accept(b.reply_timeout()).await?);
         }
         if let Some(conn) = &mut conn {
             let message = conn.message().await?;
@@ -61,26 +61,30 @@ async fn trickled(b: Bench) -> Verdict {
     Ok(())
 }
 
-/// Three events in chunks of their own, unacked at once; skipped when the client sends one chunk at a time.
-async fn pipelined(b: &Bench) -> Result<(super::adapter::Adapter, Conn, Vec<Msg>, Server), Fault> {
+/// Three events in separate chunks, all unacked; skipped when the client sends one chunk at a time.
+async fn pipelined(
+    b: &ClientContext,
+) -> Result<(super::adapter::Adapter, Connection, Vec<Message>, Server), CaseError> {
     let server = Server::start().await?;
     let options = json!({ "mode": "message", "pipeline": 8, "max_batch_events": 1, "flush_interval_ms": 0 });
     let mut client = b.open(&server.endpoint(), options).await?;
     for id in 1..=3 {
         client.send(id, json!({ "seq": id })).await?;
     }
-    let mut conn = server.accept(b.patience()).await?;
+    let mut conn = server.accept(b.reply_timeout()).await?;
     let mut messages = vec![conn.message().await?];
     while let Some(message) = conn.maybe_message(Duration::from_millis(700)).await {
         messages.push(message);
     }
     if messages.len() < 2 {
-        return Err(Fault::Skip("the client keeps one chunk unacked at a time".into()));
+        return Err(CaseError::Skip(
+            "the client keeps one chunk unacked at a time".into(),
+        ));
     }
     Ok((client, conn, messages, server))
 }
 
-fn ids(messages: &[Msg]) -> Vec<i64> {
+fn ids(messages: &[Message]) -> Vec<i64> {
     messages
         .iter()
         .flat_map(|m| &m.events)
@@ -88,14 +92,14 @@ fn ids(messages: &[Msg]) -> Vec<i64> {
         .collect()
 }
 
-async fn together(b: Bench) -> Verdict {
+async fn together(b: ClientContext) -> CaseResult {
     let (client, mut conn, messages, _server) = pipelined(&b).await?;
-    let acks: Vec<_> = messages.iter().map(Msg::ack).collect::<Result<_, _>>()?;
+    let acks: Vec<_> = messages.iter().map(Message::ack).collect::<Result<_, _>>()?;
     conn.write(&acks.concat()).await?;
     client.expect_delivered(&ids(&messages)).await
 }
 
-async fn out_of_order(b: Bench) -> Verdict {
+async fn out_of_order(b: ClientContext) -> CaseResult {
     let (client, mut conn, messages, _server) = pipelined(&b).await?;
     let last = messages.len() - 1;
     conn.ack(&messages[last]).await?;
@@ -111,14 +115,14 @@ async fn out_of_order(b: Bench) -> Verdict {
     client.expect_delivered(&ids(&messages)).await
 }
 
-async fn forms(b: Bench) -> Verdict {
+async fn forms(b: ClientContext) -> CaseResult {
     let server = Server::start().await?;
     let mut client = b.open(&server.endpoint(), json!({})).await?;
     let mut conn = None;
     for id in 1..=4 {
         client.send(id, json!({ "seq": id })).await?;
         if conn.is_none() {
-            conn = Some(server.accept(b.patience()).await?);
+            conn = Some(server.accept(b.reply_timeout()).await?);
         }
         let Some(conn) = &mut conn else { continue };
         let message = conn.message().await?;
@@ -136,30 +140,30 @@ async fn forms(b: Bench) -> Verdict {
     Ok(())
 }
 
-/// The first message comes; `spoil` does something other than acking it. It must come again with the same id on
-/// another connection, and only then be delivered.
-async fn comes_again<F>(b: &Bench, more: serde_json::Value, spoil: F) -> Verdict
+/// Receives a message on which `spoil` acts without acking it. Expects it again with the same id on
+/// another connection, and only then its delivery.
+async fn comes_again<F>(b: &ClientContext, more: serde_json::Value, spoil: F) -> CaseResult
 where
-    F: AsyncFnOnce(Conn, &Msg) -> Result<Option<Conn>, Fault>,
+    F: AsyncFnOnce(Connection, &Message) -> Result<Option<Connection>, CaseError>,
 {
     let server = Server::start().await?;
     let mut client = b.open(&server.endpoint(), more).await?;
     client.send(1, json!({ "seq": 1 })).await?;
-    let mut first = server.accept(b.patience()).await?;
+    let mut first = server.accept(b.reply_timeout()).await?;
     let message = first.message().await?;
     let kept = spoil(first, &message).await?;
     let (mut conn, again) = match kept {
-        // A client may also repeat it on the connection that it kept, or close that one and open another.
+        // A client may resend on the same connection, or on a new one.
         Some(mut kept) => tokio::select! {
-            conn = server.accept(b.patience()) => {
+            conn = server.accept(b.reply_timeout()) => {
                 let mut conn = conn?;
                 let again = conn.message().await?;
                 (conn, again)
             }
-            Ok(again) = kept.message_within(b.patience()) => (kept, again),
+            Ok(again) = kept.message_within(b.reply_timeout()) => (kept, again),
         },
         None => {
-            let mut conn = server.accept(b.patience()).await?;
+            let mut conn = server.accept(b.reply_timeout()).await?;
             let again = conn.message().await?;
             (conn, again)
         }
@@ -179,7 +183,7 @@ where
     client.expect_delivered(&[1]).await
 }
 
-async fn wrong_id(b: Bench) -> Verdict {
+async fn wrong_id(b: ClientContext) -> CaseResult {
     comes_again(&b, json!({}), async |mut conn, _| {
         conn.write(&map(&[(s("ack"), s("AAAAAAAAAAAAAAAAAAAAAA=="))]))
             .await?;
@@ -189,7 +193,7 @@ async fn wrong_id(b: Bench) -> Verdict {
     .await
 }
 
-async fn empty_map(b: Bench) -> Verdict {
+async fn empty_map(b: ClientContext) -> CaseResult {
     comes_again(&b, json!({}), async |mut conn, _| {
         conn.write(&map(&[])).await?;
         Ok(Some(conn))
@@ -197,7 +201,7 @@ async fn empty_map(b: Bench) -> Verdict {
     .await
 }
 
-async fn no_ack(b: Bench) -> Verdict {
+async fn no_ack(b: ClientContext) -> CaseResult {
     comes_again(&b, json!({ "ack_timeout_ms": 500 }), async |mut conn, message| {
         let started = Instant::now();
         conn.expect_close(Duration::from_secs(3)).await?;
@@ -206,23 +210,23 @@ async fn no_ack(b: Bench) -> Verdict {
             "the ack is waited for",
             format!("{:?}", started.elapsed()),
         )?;
-        // A late ack finds nobody.
+        // The late ack is sent to a closed connection.
         let _ = conn.ack(message).await;
         Ok(None)
     })
     .await
 }
 
-async fn closed_early(b: Bench) -> Verdict {
+async fn closed_early(b: ClientContext) -> CaseResult {
     let server = Server::start().await?;
     let mut client = b.open(&server.endpoint(), json!({})).await?;
     client
         .send(1, json!({ "seq": 1, "pad": { "$fill": 20_000 } }))
         .await?;
-    let mut first = server.accept(b.patience()).await?;
-    first.nibble(10).await?;
+    let mut first = server.accept(b.reply_timeout()).await?;
+    first.read_exact(10).await?;
     drop(first);
-    let mut conn = server.accept(b.patience()).await?;
+    let mut conn = server.accept(b.reply_timeout()).await?;
     let message = conn.message().await?;
     check(
         client.delivered().is_empty(),
@@ -233,7 +237,7 @@ async fn closed_early(b: Bench) -> Verdict {
     client.expect_delivered(&[1]).await
 }
 
-async fn closed_late(b: Bench) -> Verdict {
+async fn closed_late(b: ClientContext) -> CaseResult {
     comes_again(&b, json!({}), async |conn, _| {
         drop(conn);
         Ok(None)
@@ -241,16 +245,17 @@ async fn closed_late(b: Bench) -> Verdict {
     .await
 }
 
-async fn many_threads(b: Bench) -> Verdict {
+async fn many_threads(b: ClientContext) -> CaseResult {
     let server = Server::start().await?;
     let options = json!({ "overflow": "block", "block_timeout_ms": 20_000 });
     let mut client = b.open(&server.endpoint(), options).await?;
-    let peer = Obedient::start(server);
+    let peer = AckingServer::start(server);
     client.burst(0, 4000, 8, 20).await?;
     client
         .command(&json!({ "do": "flush", "timeout_ms": 20_000 }))
         .await?;
-    peer.until(b.patience() * 3, |p| p.seqs().len() >= 4000).await;
+    peer.until(b.reply_timeout() * 3, |p| p.seqs().len() >= 4000)
+        .await;
     tokio::time::sleep(Duration::from_millis(300)).await;
     let mut count: HashMap<i64, usize> = HashMap::new();
     for seq in peer.seqs() {
@@ -272,22 +277,22 @@ async fn many_threads(b: Bench) -> Verdict {
     )
 }
 
-async fn unsolicited(b: Bench) -> Verdict {
+async fn unsolicited(b: ClientContext) -> CaseResult {
     let server = Server::start().await?;
     let mut client = b.open(&server.endpoint(), json!({ "ack": false })).await?;
     client.send(1, json!({ "seq": 1 })).await?;
-    let mut conn = server.accept(b.patience()).await?;
+    let mut conn = server.accept(b.reply_timeout()).await?;
     conn.message().await?;
     let noise = map(&[(s("ack"), s("nobody asked"))]).repeat(400_000);
     let drained = conn.write(&noise).await;
     client.send(2, json!({ "seq": 2 })).await?;
-    // The client may drop a server that talks nonsense, but nothing may be lost by it.
+    // The client may close the connection, but must not lose events.
     let message = match conn.message_within(Duration::from_secs(3)).await {
         Ok(message) => message,
-        Err(_) => server.accept(b.patience()).await?.message().await?,
+        Err(_) => server.accept(b.reply_timeout()).await?.message().await?,
     };
     check(ids(&[message]) == [2], "event 2", "another")?;
-    drained.map_err(|_| Fault::fail("8 MB of unsolicited acks are read", "the client does not read"))?;
+    drained.map_err(|_| CaseError::fail("8 MB of unsolicited acks are read", "the client does not read"))?;
     check(
         matches!(client.failed().as_slice(), []),
         "no failure",

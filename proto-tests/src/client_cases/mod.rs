@@ -1,8 +1,8 @@
-//! The 40 client cases: a scripted server that a client library is pointed at through a small adapter program.
+//! The 40 client cases: scripted servers for a client library behind an adapter program.
 //!
-//! Each case starts listeners of its own, runs the adapter once, tells it what to send (JSON lines on its stdin),
-//! hears what the library says (JSON lines from its stdout), and judges that together with the bytes that came over
-//! the wire. The adapter contract is in `README.md`.
+//! Each case starts its own listeners, runs the adapter once, sends it commands (JSON lines on
+//! stdin), receives events (JSON lines on stdout), and checks these and the bytes on the wire. The
+//! adapter contract is in `README.md`.
 
 mod adapter;
 mod basics;
@@ -14,17 +14,17 @@ mod security;
 mod server;
 
 use std::path::PathBuf;
-use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use serde_json::{Map, Value, json};
 
-use crate::case::{Fault, Verdict};
+use crate::case_result::{CaseError, RunningCase};
 use crate::report::{Expectations, Finding, Outcome, Report};
+use crate::run::{run_to_outcome, selected};
 use adapter::Adapter;
 
-/// How to run the client cases.
+/// Options of a run of the client cases.
 #[derive(Clone, Debug)]
 pub struct ClientOptions {
     /// The adapter, run with `sh -c`.
@@ -33,41 +33,39 @@ pub struct ClientOptions {
     pub filter: String,
     /// Certificate, key and authority for the TLS case; none: it is skipped.
     pub tls: Option<ServerTls>,
-    /// How long to wait for something that must come.
-    pub patience: Duration,
+    /// How long to wait for an expected action of the client.
+    pub reply_timeout: Duration,
     /// How many cases may run at once.
     pub parallel: usize,
 }
 
 impl ClientOptions {
-    /// Options with the usual times for this adapter command.
+    /// Options with the default timeouts for this adapter command.
     pub fn new(command: impl Into<String>) -> Self {
         Self {
             command: command.into(),
             filter: String::new(),
             tls: None,
-            patience: Duration::from_secs(10),
+            reply_timeout: Duration::from_secs(10),
             parallel: 4,
         }
     }
 }
 
-/// What the scripted server needs to speak TLS; all PEM files.
+/// PEM files for TLS of the scripted server.
 #[derive(Clone, Debug)]
 pub struct ServerTls {
     /// Certificate chain of the server; its name must be `server.example`.
     pub chain: PathBuf,
     /// Key of the server.
     pub key: PathBuf,
-    /// The authority that the client is told to trust.
+    /// The certificate authority that the client trusts.
     pub ca: PathBuf,
     /// Certificate and key for the client, signed by `ca`; none: client certificates are not tried.
     pub client: Option<(PathBuf, PathBuf)>,
 }
 
-type Running = Pin<Box<dyn Future<Output = Verdict> + Send>>;
-
-/// One expectation of a client.
+/// A client case: one expectation of the protocol.
 #[derive(Clone)]
 pub struct ClientCase {
     /// The number in the list of client cases; stable.
@@ -78,7 +76,7 @@ pub struct ClientCase {
     pub source: &'static str,
     /// The expectation in words.
     pub text: &'static str,
-    run: fn(Bench) -> Running,
+    run: fn(ClientContext) -> RunningCase,
 }
 
 impl std::fmt::Debug for ClientCase {
@@ -99,7 +97,7 @@ macro_rules! client_cases {
                 name: $name,
                 source: $source,
                 text: $text,
-                run: |bench| Box::pin($run(bench)),
+                run: |ctx| Box::pin($run(ctx)),
             }),*]
         }
     };
@@ -121,24 +119,25 @@ pub fn all() -> Vec<ClientCase> {
     cases
 }
 
-/// What a case gets: how to start the adapter, and the times.
+/// The context of one run of a client case.
 #[derive(Clone)]
-struct Bench {
+struct ClientContext {
     options: Arc<ClientOptions>,
     number: u16,
     name: &'static str,
 }
 
-/// What every event of a case that does not care is stamped with.
+/// Default event time of the client cases: seconds and nanoseconds.
 const TIME: [i64; 2] = [1_700_000_000, 123_456_789];
 
-impl Bench {
-    fn patience(&self) -> Duration {
-        self.options.patience
+impl ClientContext {
+    fn reply_timeout(&self) -> Duration {
+        self.options.reply_timeout
     }
 
-    /// Starts the adapter and opens a client on these endpoints; `more` overrides the usual options.
-    async fn open(&self, endpoints: &[String], more: Value) -> Result<Adapter, Fault> {
+    /// Starts the adapter and opens a client on these endpoints; `more` overrides the default
+    /// options.
+    async fn open(&self, endpoints: &[String], more: Value) -> Result<Adapter, CaseError> {
         let mut client: Map<String, Value> = Map::new();
         for key in [
             "shared_key",
@@ -172,7 +171,7 @@ impl Bench {
             }
         }
         let open = json!({ "do": "open", "case": self.number, "name": self.name, "client": client });
-        Adapter::start(&self.options.command, endpoints, open, self.patience()).await
+        Adapter::start(&self.options.command, endpoints, open, self.reply_timeout()).await
     }
 }
 
@@ -184,7 +183,7 @@ pub async fn run(options: &ClientOptions, expectations: &Expectations) -> Report
     let mut findings = Vec::new();
     for case in all()
         .into_iter()
-        .filter(|c| crate::run::selected(&options.filter, c.number, c.name))
+        .filter(|c| selected(&options.filter, c.number, c.name))
     {
         if let Some(reason) = expectations.skip(case.number) {
             findings.push(finding(&case, Outcome::Skip(reason.to_owned()), Duration::ZERO));
@@ -199,35 +198,21 @@ pub async fn run(options: &ClientOptions, expectations: &Expectations) -> Report
     findings.extend(tasks.join_all().await);
     findings.sort_by_key(|f| f.number);
     let mut report = Report { findings };
-    report.excuse(expectations);
+    report.mark_expected(expectations);
     report
 }
 
+/// A client case that takes longer fails.
+const CASE_TIMEOUT: Duration = Duration::from_secs(120);
+
 async fn run_one(case: &ClientCase, options: Arc<ClientOptions>) -> Finding {
-    const LIMIT: Duration = Duration::from_secs(120);
     let started = Instant::now();
-    let bench = Bench {
+    let ctx = ClientContext {
         options,
         number: case.number,
         name: case.name,
     };
-    let mut task = tokio::spawn((case.run)(bench));
-    let outcome = match tokio::time::timeout(LIMIT, &mut task).await {
-        Ok(Ok(Ok(()))) => Outcome::Pass,
-        Ok(Ok(Err(Fault::Skip(reason)))) => Outcome::Skip(reason),
-        Ok(Ok(Err(Fault::Fail { expected, seen }))) => Outcome::Fail { expected, seen },
-        Ok(Err(e)) => Outcome::Fail {
-            expected: "the case runs to its end".into(),
-            seen: e.to_string(),
-        },
-        Err(_) => {
-            task.abort();
-            Outcome::Fail {
-                expected: format!("the case ends within {LIMIT:?}"),
-                seen: "still running".into(),
-            }
-        }
-    };
+    let outcome = run_to_outcome((case.run)(ctx), CASE_TIMEOUT).await;
     finding(case, outcome, started.elapsed())
 }
 
@@ -240,7 +225,7 @@ fn finding(case: &ClientCase, outcome: Outcome, took: Duration) -> Finding {
         outcome,
         notes: Vec::new(),
         took,
-        excuse: None,
+        expected_failure: None,
     }
 }
 

@@ -1,23 +1,23 @@
-//! TLS and unix sockets: client cases 33 and 34.
+//! Client cases 33 and 34: TLS and unix sockets.
 
 use std::time::Duration;
 
 use serde_json::{Value, json};
 use tokio::net::UnixListener;
 
-use super::server::{Conn, Server};
-use super::{Bench, client_cases};
-use crate::case::{Fault, Verdict, check};
+use super::server::{Connection, Server};
+use super::{ClientContext, client_cases};
+use crate::case_result::{CaseError, CaseResult, check};
 
 client_cases! {
     33 "tls" "GO has only insecure"
         "TLS: verified by default, SNI, own authority, client certificate, explicit insecure switch" => tls;
-    34 "unix-socket" "DK; FireLens" "unix socket; made anew by a restart of the server: reconnected" => unix;
+    34 "unix-socket" "DK; FireLens" "unix socket; recreated by a restart of the server: reconnected" => unix;
 }
 
-async fn tls(b: Bench) -> Verdict {
+async fn tls(b: ClientContext) -> CaseResult {
     let Some(files) = b.options.tls.clone() else {
-        return Err(Fault::Skip(
+        return Err(CaseError::Skip(
             "needs certificates (--tls-cert, --tls-key, --ca)".into(),
         ));
     };
@@ -29,7 +29,7 @@ async fn tls(b: Bench) -> Verdict {
         }})
     };
     let client_ca = files.client.as_ref().map(|_| files.ca.as_path());
-    let acceptor = crate::tls::acceptor(&files.chain, &files.key, client_ca).map_err(Fault::Skip)?;
+    let acceptor = crate::tls::acceptor(&files.chain, &files.key, client_ca).map_err(CaseError::Skip)?;
     for (name, ca, insecure, works) in [
         ("server.example", true, false, true),
         ("another.example", true, false, false),
@@ -40,8 +40,8 @@ async fn tls(b: Bench) -> Verdict {
         let server = Server::start().await?;
         let mut client = b.open(&server.endpoint(), options(name, ca, insecure)).await?;
         client.send(1, json!({ "seq": 1 })).await?;
-        let stream = server.accept_tcp(b.patience()).await?;
-        let accepted = tokio::time::timeout(b.patience(), acceptor.accept(stream)).await;
+        let stream = server.accept_tcp(b.reply_timeout()).await?;
+        let accepted = tokio::time::timeout(b.reply_timeout(), acceptor.accept(stream)).await;
         let Ok(Ok(stream)) = accepted else {
             check(
                 !works,
@@ -51,7 +51,7 @@ async fn tls(b: Bench) -> Verdict {
             continue;
         };
         let sni = stream.get_ref().1.server_name().map(str::to_owned);
-        let mut conn = Conn::new(stream, b.patience());
+        let mut conn = Connection::new(stream, b.reply_timeout());
         if works {
             check(
                 sni.as_deref() == Some(name),
@@ -69,24 +69,28 @@ async fn tls(b: Bench) -> Verdict {
     Ok(())
 }
 
-async fn unix(b: Bench) -> Verdict {
+async fn unix(b: ClientContext) -> CaseResult {
     let folder = std::env::temp_dir().join(format!("forward-{:016x}", crate::context::random()));
-    let io = |e: std::io::Error| Fault::Skip(format!("unix socket: {e}"));
+    let io = |e: std::io::Error| CaseError::Skip(format!("unix socket: {e}"));
     std::fs::create_dir(&folder).map_err(io)?;
     let path = folder.join("forward.sock");
-    let verdict = unix_at(&b, &path).await;
+    let result = unix_at(&b, &path).await;
     let _ = std::fs::remove_dir_all(&folder);
-    verdict
+    result
 }
 
-async fn unix_at(b: &Bench, path: &std::path::Path) -> Verdict {
-    let io = |e: std::io::Error| Fault::Skip(format!("unix socket: {e}"));
-    let accept =
-        async |listener: &UnixListener| match tokio::time::timeout(b.patience(), listener.accept()).await {
-            Ok(Ok((stream, _))) => Ok(Conn::new(stream, b.patience())),
-            Ok(Err(e)) => Err(io(e)),
-            Err(_) => Err(Fault::fail("a connection to the unix socket", "none")),
-        };
+async fn unix_at(b: &ClientContext, path: &std::path::Path) -> CaseResult {
+    let io = |e: std::io::Error| CaseError::Skip(format!("unix socket: {e}"));
+    let accept = async |listener: &UnixListener| match tokio::time::timeout(
+        b.reply_timeout(),
+        listener.accept(),
+    )
+    .await
+    {
+        Ok(Ok((stream, _))) => Ok(Connection::new(stream, b.reply_timeout())),
+        Ok(Err(e)) => Err(io(e)),
+        Err(_) => Err(CaseError::fail("a connection to the unix socket", "none")),
+    };
     let listener = UnixListener::bind(path).map_err(io)?;
     let mut client = b.open(&[format!("unix:{}", path.display())], json!({})).await?;
     client.send(1, json!({ "seq": 1 })).await?;

@@ -1,43 +1,43 @@
-//! Connections that break, servers that are away: client cases 15 to 17, 21, 22, 24, 35, 36 and 40.
+//! Client cases 15 to 17, 21, 22, 24, 35, 36 and 40: broken connections and unavailable servers.
 
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 use tokio::time::sleep;
 
-use super::server::{Obedient, Server};
-use super::{Bench, client_cases};
-use crate::case::{Fault, Verdict, check};
+use super::server::{AckingServer, Server};
+use super::{ClientContext, client_cases};
+use crate::case_result::{CaseError, CaseResult, check};
 
 client_cases! {
     15 "idle-closed" "PY _check_recv_side; FD-cache"
         "idle connection closed by the server, then a send without ack: nothing lost" => idle_closed;
-    16 "no-ack-partial-write" "all" "no-ack mode, connection torn in a message: the next one starts at a message's start" => partial_write;
+    16 "no-ack-partial-write" "all" "no-ack mode, connection reset inside a message: the next one starts with a whole message" => partial_write;
     17 "server-down-at-start" "DK sync failure; ecs-agent#1379"
         "server down at start: opening neither blocks nor fails; events arrive once it is up" => down_at_start;
     21 "back-off" "moby#40063, #44511"
-        "back-off grows, is capped, and is ended at once by close" => back_off;
+        "back-off grows, is capped, and ends at once on close" => back_off;
     22 "close-deadline" "GO ForceStopAsyncSend"
-        "close within the deadline with a dead server, naming what is undelivered; with a live one all is flushed" => close_deadline;
+        "close within the deadline: undelivered events reported with a dead server, all flushed with a live one" => close_deadline;
     24 "server-stops-reading" "moby PR#49911" "server stops reading: write timeout, new connection, sent again" => zero_window;
     35 "several-endpoints" "FD-lb; FL MultiSender"
         "chunk unacked on one endpoint goes to the other with the same id" => failover;
     36 "connection-age" "GO AsyncReconnectInterval"
         "maximum age of a connection closes it between chunks only" => connection_age;
-    40 "process-exit" "drop" "end of the process without close: no deadlock" => process_exit;
+    40 "process-exit" "drop" "process exit without close: no deadlock" => process_exit;
 }
 
-async fn idle_closed(b: Bench) -> Verdict {
+async fn idle_closed(b: ClientContext) -> CaseResult {
     let server = Server::start().await?;
     let mut client = b.open(&server.endpoint(), json!({ "ack": false })).await?;
     client.send(1, json!({ "seq": 1 })).await?;
-    let mut conn = server.accept(b.patience()).await?;
+    let mut conn = server.accept(b.reply_timeout()).await?;
     conn.message().await?;
     drop(conn);
-    // The FIN has long arrived when the next event is sent.
+    // The FIN has arrived before the next event is sent.
     sleep(Duration::from_millis(300)).await;
     client.send(2, json!({ "seq": 2 })).await?;
-    let message = server.accept(b.patience()).await?.message().await?;
+    let message = server.accept(b.reply_timeout()).await?.message().await?;
     let seqs: Vec<_> = message
         .events
         .iter()
@@ -46,7 +46,7 @@ async fn idle_closed(b: Bench) -> Verdict {
     check(seqs == [2], "event 2 on a new connection", format!("{seqs:?}"))
 }
 
-async fn partial_write(b: Bench) -> Verdict {
+async fn partial_write(b: ClientContext) -> CaseResult {
     let server = Server::start().await?;
     let mut client = b
         .open(
@@ -54,19 +54,19 @@ async fn partial_write(b: Bench) -> Verdict {
             json!({ "ack": false, "write_timeout_ms": 1000 }),
         )
         .await?;
-    // More than the sockets hold, so that the client is still writing when the connection goes.
+    // More than the socket buffers hold, so that the client is still writing at the reset.
     for seq in 0..16 {
         client
             .send(seq, json!({ "seq": seq, "pad": { "$fill": 1_000_000 } }))
             .await?;
     }
-    let mut conn = server.accept(b.patience()).await?;
-    conn.nibble(100_000).await?;
+    let mut conn = server.accept(b.reply_timeout()).await?;
+    conn.read_exact(100_000).await?;
     drop(conn);
-    let peer = Obedient::start(server);
+    let peer = AckingServer::start(server);
     client.send(99, json!({ "seq": 99 })).await?;
-    peer.until(b.patience(), |p| p.seqs().contains(&99)).await;
-    // `Obedient` stops reading a connection at the first bytes that are no message.
+    peer.until(b.reply_timeout(), |p| p.seqs().contains(&99)).await;
+    // `AckingServer` stops reading a connection at the first bytes that are not a message.
     check(
         peer.seqs().contains(&99),
         "event 99, in whole messages",
@@ -74,7 +74,7 @@ async fn partial_write(b: Bench) -> Verdict {
     )
 }
 
-async fn down_at_start(b: Bench) -> Verdict {
+async fn down_at_start(b: ClientContext) -> CaseResult {
     let server = Server::start().await?;
     let (endpoint, address) = (server.endpoint(), server.address.to_string());
     drop(server);
@@ -89,14 +89,14 @@ async fn down_at_start(b: Bench) -> Verdict {
         client.send(seq, json!({ "seq": seq })).await?;
     }
     sleep(Duration::from_millis(500)).await;
-    let peer = Obedient::start(Server::at(&address).await?);
+    let peer = AckingServer::start(Server::at(&address).await?);
     client.expect_delivered(&[1, 2, 3]).await?;
     let mut seqs = peer.seqs();
     seqs.sort_unstable();
     check(seqs == [1, 2, 3], "each once", format!("{seqs:?}"))
 }
 
-async fn back_off(b: Bench) -> Verdict {
+async fn back_off(b: ClientContext) -> CaseResult {
     let server = Server::start().await?;
     let mut client = b
         .open(
@@ -143,7 +143,7 @@ async fn back_off(b: Bench) -> Verdict {
     )
 }
 
-async fn close_deadline(b: Bench) -> Verdict {
+async fn close_deadline(b: ClientContext) -> CaseResult {
     let server = Server::start().await?;
     let mut client = b
         .open(&server.endpoint(), json!({ "flush_interval_ms": 50 }))
@@ -151,7 +151,7 @@ async fn close_deadline(b: Bench) -> Verdict {
     for seq in 1..=3 {
         client.send(seq, json!({ "seq": seq })).await?;
     }
-    let silent = server.accept(b.patience()).await?;
+    let silent = server.accept(b.reply_timeout()).await?;
     let (answer, took) = client.close(700).await?;
     check(
         took < Duration::from_millis(1700),
@@ -177,7 +177,7 @@ async fn close_deadline(b: Bench) -> Verdict {
     let mut client = b
         .open(&server.endpoint(), json!({ "flush_interval_ms": 3000 }))
         .await?;
-    let peer = Obedient::start(server);
+    let peer = AckingServer::start(server);
     for seq in 1..=3 {
         client.send(seq, json!({ "seq": seq })).await?;
     }
@@ -192,7 +192,7 @@ async fn close_deadline(b: Bench) -> Verdict {
     check(seqs == [1, 2, 3], "all flushed by close", format!("{seqs:?}"))
 }
 
-async fn zero_window(b: Bench) -> Verdict {
+async fn zero_window(b: ClientContext) -> CaseResult {
     let server = Server::start().await?;
     let options = json!({
         "write_timeout_ms": 500, "ack_timeout_ms": 2000, "overflow": "block", "block_timeout_ms": 10_000,
@@ -203,12 +203,12 @@ async fn zero_window(b: Bench) -> Verdict {
             .send(seq, json!({ "seq": seq, "pad": { "$fill": 1_000_000 } }))
             .await?;
     }
-    let stuck = server.accept(b.patience()).await?;
-    let second = server.accept(b.patience()).await;
+    let stuck = server.accept(b.reply_timeout()).await?;
+    let second = server.accept(b.reply_timeout()).await;
     check(second.is_ok(), "a new connection when nothing is read", "none")?;
     drop((second, stuck));
-    let peer = Obedient::start(server);
-    peer.until(b.patience() * 2, |p| (0..12).all(|n| p.seqs().contains(&n)))
+    let peer = AckingServer::start(server);
+    peer.until(b.reply_timeout() * 2, |p| (0..12).all(|n| p.seqs().contains(&n)))
         .await;
     let seqs = peer.seqs();
     check(
@@ -219,18 +219,18 @@ async fn zero_window(b: Bench) -> Verdict {
     client.expect_delivered(&(0..12).collect::<Vec<_>>()).await
 }
 
-async fn failover(b: Bench) -> Verdict {
+async fn failover(b: ClientContext) -> CaseResult {
     let (one, two) = (Server::start().await?, Server::start().await?);
     let endpoints = [one.endpoint(), two.endpoint()].concat();
     let mut client = b.open(&endpoints, json!({})).await?;
     client.send(1, json!({ "seq": 1 })).await?;
     let (mut first, other) = tokio::select! {
-        conn = one.accept(b.patience()) => { drop(one); (conn?, two) }
-        conn = two.accept(b.patience()) => { drop(two); (conn?, one) }
+        conn = one.accept(b.reply_timeout()) => { drop(one); (conn?, two) }
+        conn = two.accept(b.reply_timeout()) => { drop(two); (conn?, one) }
     };
     let message = first.message().await?;
     drop(first);
-    let mut second = other.accept(b.patience()).await?;
+    let mut second = other.accept(b.reply_timeout()).await?;
     let again = second.message().await?;
     check(
         again.chunk()? == message.chunk()?,
@@ -241,12 +241,12 @@ async fn failover(b: Bench) -> Verdict {
     client.expect_delivered(&[1]).await
 }
 
-async fn connection_age(b: Bench) -> Verdict {
+async fn connection_age(b: ClientContext) -> CaseResult {
     let server = Server::start().await?;
     let mut client = b
         .open(&server.endpoint(), json!({ "max_connection_age_ms": 300 }))
         .await?;
-    let peer = Obedient::start(server);
+    let peer = AckingServer::start(server);
     for seq in 0..40 {
         client.send(seq, json!({ "seq": seq })).await?;
         sleep(Duration::from_millis(50)).await;
@@ -266,15 +266,15 @@ async fn connection_age(b: Bench) -> Verdict {
     )
 }
 
-async fn process_exit(b: Bench) -> Verdict {
+async fn process_exit(b: ClientContext) -> CaseResult {
     let server = Server::start().await?;
     let mut client = b.open(&server.endpoint(), json!({})).await?;
     client.send(1, json!({ "seq": 1 })).await?;
-    let mut conn = server.accept(b.patience()).await?;
+    let mut conn = server.accept(b.reply_timeout()).await?;
     conn.message().await.map_err(|f| match f {
-        Fault::Fail { expected, seen } => Fault::fail(format!("{expected} before the end"), seen),
+        CaseError::Fail { expected, seen } => CaseError::fail(format!("{expected} before the end"), seen),
         skip => skip,
     })?;
     // Never acked: the process must end all the same.
-    client.hang_up(Duration::from_secs(10)).await
+    client.close_stdin(Duration::from_secs(10)).await
 }

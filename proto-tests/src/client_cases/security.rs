@@ -1,15 +1,15 @@
-//! The client's side of the handshake: client cases 26 to 32.
+//! Client cases 26 to 32: the handshake.
 
 use std::time::{Duration, Instant};
 
 use serde_json::{Value as Json, json};
 
 use super::adapter::Adapter;
-use super::server::{Conn, Server};
-use super::{Bench, client_cases};
-use crate::case::{Fault, Verdict, check};
+use super::server::{Connection, Server};
+use super::{ClientContext, client_cases};
+use crate::case_result::{CaseError, CaseResult, check};
 use crate::handshake::digest;
-use crate::msgpack::{Raw, Value, array, bin, boolean, hex, map, s, st, uint, unhex};
+use crate::msgpack::{Raw, Value, array, bin, boolean, hex, map, s, str_bytes, uint, unhex};
 use crate::vectors;
 
 client_cases! {
@@ -18,7 +18,7 @@ client_cases! {
         "PING: right digests, salt as ASCII-hex str, user and password \"\" when auth is empty or absent" => ping_bytes;
     28 "nonce-forms" "loggers" "nonce as str that is not UTF-8, as bin, of 0, 16 and 64 bytes: digest right" => nonce_forms;
     29 "handshake-fragmented" "FB, FD fragile" "HELO and PONG byte by byte: works" => fragmented;
-    30 "pong-wrong" "FB-itest" "PONG with wrong digest, 4 elements, false, no array: dropped, nothing sent, error" => wrong_pong;
+    30 "pong-wrong" "FB-itest" "PONG with wrong digest, 4 elements, false, or not an array: connection closed, nothing sent, error" => wrong_pong;
     31 "helo-missing" "FB, FD wait forever" "key configured, no HELO comes: timeout with an error" => no_helo;
     32 "helo-keepalive-false" "S1" "HELO keepalive=false: a new connection for each batch" => keepalive_false;
 }
@@ -39,9 +39,9 @@ struct Ping {
     raw: Raw,
 }
 
-async fn ping(conn: &mut Conn, within: Duration) -> Result<Ping, Fault> {
+async fn ping(conn: &mut Connection, within: Duration) -> Result<Ping, CaseError> {
     let Some((value, raw)) = conn.value(within).await? else {
-        return Err(Fault::fail("PING", "the client closed the connection"));
+        return Err(CaseError::fail("PING", "the client closed the connection"));
     };
     let parts = value.items().unwrap_or_default().to_vec();
     let right =
@@ -56,7 +56,7 @@ async fn ping(conn: &mut Conn, within: Duration) -> Result<Ping, Fault> {
 
 impl Ping {
     /// Checks host name, key digest, and user with password digest.
-    fn check(&self, nonce: &[u8], user: Option<(&[u8], &str, &str)>) -> Verdict {
+    fn check(&self, nonce: &[u8], user: Option<(&[u8], &str, &str)>) -> CaseResult {
         let key = digest(&[&self.salt, b"client.example", nonce, b"secret"]);
         let (name, password) = match user {
             Some((auth, name, password)) => (
@@ -95,7 +95,7 @@ impl Ping {
 }
 
 /// A client with the key `secret` that has an event to send, and its first connection.
-async fn keyed(b: &Bench, more: Json) -> Result<(Adapter, Server, Conn), Fault> {
+async fn keyed(b: &ClientContext, more: Json) -> Result<(Adapter, Server, Connection), CaseError> {
     let server = Server::start().await?;
     let mut options = json!({ "shared_key": "secret", "handshake_timeout_ms": 3000 });
     if let (Json::Object(options), Json::Object(more)) = (&mut options, more) {
@@ -103,18 +103,18 @@ async fn keyed(b: &Bench, more: Json) -> Result<(Adapter, Server, Conn), Fault> 
     }
     let mut client = b.open(&server.endpoint(), options).await?;
     client.send(1, json!({ "seq": 1 })).await?;
-    let conn = server.accept(b.patience()).await?;
+    let conn = server.accept(b.reply_timeout()).await?;
     Ok((client, server, conn))
 }
 
 /// Acks the message of event 1 and expects its delivery.
-async fn delivered(client: &Adapter, conn: &mut Conn) -> Verdict {
+async fn delivered(client: &Adapter, conn: &mut Connection) -> CaseResult {
     let message = conn.message().await?;
     conn.ack(&message).await?;
     client.expect_delivered(&[1]).await
 }
 
-async fn helo_without_key(b: Bench) -> Verdict {
+async fn helo_without_key(b: ClientContext) -> CaseResult {
     let server = Server::start().await?;
     let mut client = b.open(&server.endpoint(), json!({})).await?;
     client.send(1, json!({ "seq": 1 })).await?;
@@ -126,7 +126,7 @@ async fn helo_without_key(b: Bench) -> Verdict {
         };
         tries += 1;
         conn.write(&unhex(vectors::HELO)).await?;
-        // Some have sent events before HELO was read; nothing of it is acked.
+        // Some clients send events before they read the HELO; these are not acked.
         let _ = conn.expect_close(Duration::from_millis(500)).await;
     }
     let error = client.expect_error().await?;
@@ -143,14 +143,14 @@ async fn helo_without_key(b: Bench) -> Verdict {
     )
 }
 
-async fn ping_bytes(b: Bench) -> Verdict {
+async fn ping_bytes(b: ClientContext) -> CaseResult {
     let users = json!({ "username": "alice", "password": "pass" });
     let auth: Vec<u8> = (0x10..0x20).collect();
     let forms: [(Option<Raw>, bool); 3] = [(Some(bin(&auth)), true), (Some(bin(b"")), false), (None, false)];
     for (form, asked) in forms {
         let (client, _server, mut conn) = keyed(&b, users.clone()).await?;
         conn.write(&helo(bin(NONCE), form, true)).await?;
-        let ping = ping(&mut conn, b.patience()).await?;
+        let ping = ping(&mut conn, b.reply_timeout()).await?;
         ping.check(NONCE, asked.then_some((&auth, "alice", "pass")))?;
         let all_str = ping.parts.iter().all(|p| matches!(p, Value::Str(_)));
         check(all_str, "all parts as str", hex(&ping.raw))?;
@@ -162,19 +162,19 @@ async fn ping_bytes(b: Bench) -> Verdict {
     Ok(())
 }
 
-async fn nonce_forms(b: Bench) -> Verdict {
+async fn nonce_forms(b: ClientContext) -> CaseResult {
     let long = [0xa5; 64];
     let forms: [(&[u8], Raw); 5] = [
-        (NONCE, st(NONCE)),
+        (NONCE, str_bytes(NONCE)),
         (NONCE, bin(NONCE)),
-        (b"", st(b"")),
+        (b"", str_bytes(b"")),
         (b"", bin(b"")),
         (&long, bin(&long)),
     ];
     for (nonce, form) in forms {
         let (client, _server, mut conn) = keyed(&b, json!({})).await?;
         conn.write(&helo(form, Some(bin(b"")), true)).await?;
-        let ping = ping(&mut conn, b.patience()).await?;
+        let ping = ping(&mut conn, b.reply_timeout()).await?;
         ping.check(nonce, None)?;
         conn.write(&ping.pong(nonce)).await?;
         delivered(&client, &mut conn).await?;
@@ -182,15 +182,15 @@ async fn nonce_forms(b: Bench) -> Verdict {
     Ok(())
 }
 
-async fn fragmented(b: Bench) -> Verdict {
+async fn fragmented(b: ClientContext) -> CaseResult {
     let (client, _server, mut conn) = keyed(&b, json!({})).await?;
     conn.trickle(&helo(bin(NONCE), Some(bin(b"")), true)).await?;
-    let ping = ping(&mut conn, b.patience()).await?;
+    let ping = ping(&mut conn, b.reply_timeout()).await?;
     conn.trickle(&ping.pong(NONCE)).await?;
     delivered(&client, &mut conn).await
 }
 
-async fn wrong_pong(b: Bench) -> Verdict {
+async fn wrong_pong(b: ClientContext) -> CaseResult {
     type Make = fn(&Ping) -> Raw;
     let forms: [(&str, Make); 4] = [
         ("wrong digest", |_| {
@@ -204,7 +204,7 @@ async fn wrong_pong(b: Bench) -> Verdict {
         }),
         ("4 elements", |p| {
             let right = p.pong(NONCE);
-            array(&[s("PONG"), boolean(true), s(""), st(&right[..8])])
+            array(&[s("PONG"), boolean(true), s(""), str_bytes(&right[..8])])
         }),
         ("false", |_| {
             array(&[s("PONG"), boolean(false), s("shared_key mismatch"), s(""), s("")])
@@ -214,7 +214,7 @@ async fn wrong_pong(b: Bench) -> Verdict {
     for (name, make) in forms {
         let (client, _server, mut conn) = keyed(&b, json!({})).await?;
         conn.write(&helo(bin(NONCE), Some(bin(b"")), true)).await?;
-        let ping = ping(&mut conn, b.patience()).await?;
+        let ping = ping(&mut conn, b.reply_timeout()).await?;
         conn.write(&make(&ping)).await?;
         let sent = conn.expect_close(Duration::from_secs(5)).await?;
         check(sent.is_empty(), format!("{name}: no event after it"), hex(&sent))?;
@@ -233,7 +233,7 @@ async fn wrong_pong(b: Bench) -> Verdict {
     Ok(())
 }
 
-async fn no_helo(b: Bench) -> Verdict {
+async fn no_helo(b: ClientContext) -> CaseResult {
     let (client, _server, mut conn) = keyed(&b, json!({ "handshake_timeout_ms": 500 })).await?;
     let sent = conn.expect_close(Duration::from_secs(5)).await?;
     check(sent.is_empty(), "nothing sent before HELO", hex(&sent))?;
@@ -241,11 +241,11 @@ async fn no_helo(b: Bench) -> Verdict {
     check(!error.is_empty(), "an error with the reason", "an empty one")
 }
 
-async fn keepalive_false(b: Bench) -> Verdict {
+async fn keepalive_false(b: ClientContext) -> CaseResult {
     let (mut client, server, mut conn) = keyed(&b, json!({})).await?;
     for id in 1..=3 {
         conn.write(&helo(bin(NONCE), Some(bin(b"")), false)).await?;
-        let ping = ping(&mut conn, b.patience()).await?;
+        let ping = ping(&mut conn, b.reply_timeout()).await?;
         conn.write(&ping.pong(NONCE)).await?;
         let message = conn.message().await?;
         conn.ack(&message).await?;
@@ -254,7 +254,7 @@ async fn keepalive_false(b: Bench) -> Verdict {
             break;
         }
         client.send(id + 1, json!({ "seq": id + 1 })).await?;
-        let next = server.accept(b.patience()).await?;
+        let next = server.accept(b.reply_timeout()).await?;
         conn = next;
     }
     Ok(())

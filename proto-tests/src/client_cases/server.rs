@@ -1,6 +1,6 @@
-//! The scripted server: listeners, connections, and what a client's messages say.
+//! The scripted server: listeners, connections, and parsed messages of the client.
 //!
-//! A `Conn` does only what a case tells it to; `Obedient` is a server that acks everything and keeps what it got.
+//! A [`Connection`] is driven by the case; [`AckingServer`] acks and keeps all messages.
 
 use std::io::Read as _;
 use std::net::SocketAddr;
@@ -12,10 +12,10 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
-use crate::case::{Fault, Verdict};
-use crate::msgpack::{Raw, Read, Value, bin, hex, map, read, read_all, s, st};
+use crate::case_result::{CaseError, CaseResult};
+use crate::msgpack::{Parsed, Raw, Value, bin, hex, map, read, read_all, s, str_bytes};
 
-/// What a scripted connection runs over.
+/// A transport of a scripted connection.
 pub(super) trait Io: AsyncRead + AsyncWrite + Unpin + Send {}
 impl<T: AsyncRead + AsyncWrite + Unpin + Send> Io for T {}
 
@@ -26,16 +26,18 @@ pub(super) struct Server {
 }
 
 impl Server {
-    pub(super) async fn start() -> Result<Self, Fault> {
+    pub(super) async fn start() -> Result<Self, CaseError> {
         Self::at("127.0.0.1:0").await
     }
 
-    /// Listens on a certain address, for a server that comes up late.
-    pub(super) async fn at(address: &str) -> Result<Self, Fault> {
+    /// Listens on this address, for a server that starts late.
+    pub(super) async fn at(address: &str) -> Result<Self, CaseError> {
         let listener = TcpListener::bind(address)
             .await
-            .map_err(|e| Fault::Skip(format!("{address}: {e}")))?;
-        let address = listener.local_addr().map_err(|e| Fault::Skip(e.to_string()))?;
+            .map_err(|e| CaseError::Skip(format!("{address}: {e}")))?;
+        let address = listener
+            .local_addr()
+            .map_err(|e| CaseError::Skip(e.to_string()))?;
         Ok(Self { listener, address })
     }
 
@@ -44,53 +46,53 @@ impl Server {
     }
 
     /// The next TCP connection.
-    pub(super) async fn accept_tcp(&self, within: Duration) -> Result<TcpStream, Fault> {
+    pub(super) async fn accept_tcp(&self, within: Duration) -> Result<TcpStream, CaseError> {
         match timeout(within, self.listener.accept()).await {
             Ok(Ok((stream, _))) => {
                 let _ = stream.set_nodelay(true);
                 Ok(stream)
             }
-            Ok(Err(e)) => Err(Fault::Skip(e.to_string())),
-            Err(_) => Err(Fault::fail(
+            Ok(Err(e)) => Err(CaseError::Skip(e.to_string())),
+            Err(_) => Err(CaseError::fail(
                 "a connection from the client",
                 format!("none in {within:?}"),
             )),
         }
     }
 
-    pub(super) async fn accept(&self, within: Duration) -> Result<Conn, Fault> {
-        Ok(Conn::new(self.accept_tcp(within).await?, within))
+    pub(super) async fn accept(&self, within: Duration) -> Result<Connection, CaseError> {
+        Ok(Connection::new(self.accept_tcp(within).await?, within))
     }
 }
 
 /// One connection of the client.
-pub(super) struct Conn {
+pub(super) struct Connection {
     io: Box<dyn Io>,
     buffer: Vec<u8>,
-    patience: Duration,
+    reply_timeout: Duration,
 }
 
-impl Conn {
-    pub(super) fn new(io: impl Io + 'static, patience: Duration) -> Self {
+impl Connection {
+    pub(super) fn new(io: impl Io + 'static, reply_timeout: Duration) -> Self {
         Self {
             io: Box::new(io),
             buffer: Vec::new(),
-            patience,
+            reply_timeout,
         }
     }
 
     /// The next msgpack value with its bytes; none when the client closed.
-    pub(super) async fn value(&mut self, within: Duration) -> Result<Option<(Value, Raw)>, Fault> {
+    pub(super) async fn value(&mut self, within: Duration) -> Result<Option<(Value, Raw)>, CaseError> {
         let deadline = Instant::now() + within;
         let mut part = vec![0; 256 * 1024];
         loop {
             match read(&self.buffer) {
-                Read::Whole(value, n) => return Ok(Some((value, self.buffer.drain(..n).collect()))),
-                Read::Broken(why) => {
+                Parsed::Complete(value, n) => return Ok(Some((value, self.buffer.drain(..n).collect()))),
+                Parsed::Invalid(why) => {
                     let seen = format!("{why}: {}", hex(&self.buffer));
-                    return Err(Fault::fail("msgpack from the client", seen));
+                    return Err(CaseError::fail("msgpack from the client", seen));
                 }
-                Read::Partial => {}
+                Parsed::Incomplete => {}
             }
             let left = deadline.saturating_duration_since(Instant::now());
             match timeout(left, self.io.read(&mut part)).await {
@@ -98,21 +100,21 @@ impl Conn {
                 Ok(Ok(n)) => self.buffer.extend_from_slice(&part[..n]),
                 Err(_) => {
                     let seen = format!("nothing whole in {within:?}, bytes {:?}", hex(&self.buffer));
-                    return Err(Fault::fail("a message from the client", seen));
+                    return Err(CaseError::fail("a message from the client", seen));
                 }
             }
         }
     }
 
-    /// The next message; it is a failure when the client closes instead.
-    pub(super) async fn message(&mut self) -> Result<Msg, Fault> {
-        self.message_within(self.patience).await
+    /// The next message; fails when the client closes instead.
+    pub(super) async fn message(&mut self) -> Result<Message, CaseError> {
+        self.message_within(self.reply_timeout).await
     }
 
-    pub(super) async fn message_within(&mut self, within: Duration) -> Result<Msg, Fault> {
+    pub(super) async fn message_within(&mut self, within: Duration) -> Result<Message, CaseError> {
         match self.value(within).await? {
-            Some((value, raw)) => Msg::parse(&value, raw),
-            None => Err(Fault::fail(
+            Some((value, raw)) => Message::parse(&value, raw),
+            None => Err(CaseError::fail(
                 "a message from the client",
                 "it closed the connection",
             )),
@@ -120,19 +122,19 @@ impl Conn {
     }
 
     /// The next message if one comes within this time.
-    pub(super) async fn maybe_message(&mut self, within: Duration) -> Option<Msg> {
+    pub(super) async fn maybe_message(&mut self, within: Duration) -> Option<Message> {
         self.message_within(within).await.ok()
     }
 
-    pub(super) async fn write(&mut self, bytes: &[u8]) -> Verdict {
+    pub(super) async fn write(&mut self, bytes: &[u8]) -> CaseResult {
         let write = async {
             self.io.write_all(bytes).await?;
             self.io.flush().await
         };
-        match timeout(self.patience, write).await {
+        match timeout(self.reply_timeout, write).await {
             Ok(Ok(())) => Ok(()),
-            Ok(Err(e)) => Err(Fault::fail("the client keeps the connection", e)),
-            Err(_) => Err(Fault::fail(
+            Ok(Err(e)) => Err(CaseError::fail("the client keeps the connection", e)),
+            Err(_) => Err(CaseError::fail(
                 "the client reads",
                 format!("{} bytes not taken", bytes.len()),
             )),
@@ -140,7 +142,7 @@ impl Conn {
     }
 
     /// One byte at a time.
-    pub(super) async fn trickle(&mut self, bytes: &[u8]) -> Verdict {
+    pub(super) async fn trickle(&mut self, bytes: &[u8]) -> CaseResult {
         for byte in bytes {
             self.write(&[*byte]).await?;
             tokio::time::sleep(Duration::from_millis(2)).await;
@@ -148,22 +150,22 @@ impl Conn {
         Ok(())
     }
 
-    pub(super) async fn ack(&mut self, message: &Msg) -> Verdict {
+    pub(super) async fn ack(&mut self, message: &Message) -> CaseResult {
         self.write(&message.ack()?).await
     }
 
-    /// Reads a few bytes and no more.
-    pub(super) async fn nibble(&mut self, n: usize) -> Verdict {
+    /// Reads exactly `n` bytes.
+    pub(super) async fn read_exact(&mut self, n: usize) -> CaseResult {
         let mut part = vec![0; n];
-        match timeout(self.patience, self.io.read_exact(&mut part)).await {
+        match timeout(self.reply_timeout, self.io.read_exact(&mut part)).await {
             Ok(Ok(_)) => Ok(()),
-            Ok(Err(e)) => Err(Fault::fail("bytes from the client", e)),
-            Err(_) => Err(Fault::fail("bytes from the client", "none")),
+            Ok(Err(e)) => Err(CaseError::fail("bytes from the client", e)),
+            Err(_) => Err(CaseError::fail("bytes from the client", "none")),
         }
     }
 
-    /// Expects the client to close within this time; gives the bytes that it sent before.
-    pub(super) async fn expect_close(&mut self, within: Duration) -> Result<Raw, Fault> {
+    /// Expects the client to close within this time; returns the bytes that it sent before.
+    pub(super) async fn expect_close(&mut self, within: Duration) -> Result<Raw, CaseError> {
         let deadline = Instant::now() + within;
         let mut part = vec![0; 64 * 1024];
         loop {
@@ -173,7 +175,7 @@ impl Conn {
                 Ok(Ok(n)) => self.buffer.extend_from_slice(&part[..n]),
                 Err(_) => {
                     let seen = format!("open, bytes {:?}", hex(&self.buffer));
-                    return Err(Fault::fail(
+                    return Err(CaseError::fail(
                         format!("the client drops the connection within {within:?}"),
                         seen,
                     ));
@@ -183,7 +185,7 @@ impl Conn {
     }
 }
 
-/// One event as it went over the wire.
+/// A received event.
 #[derive(Clone, Debug)]
 pub(super) struct Event {
     pub(super) time: Value,
@@ -200,20 +202,20 @@ impl Event {
     }
 }
 
-/// One message as it went over the wire.
+/// A received message.
 #[derive(Clone, Debug)]
-pub(super) struct Msg {
+pub(super) struct Message {
     pub(super) raw: Raw,
     pub(super) elements: usize,
     pub(super) events: Vec<Event>,
-    /// The entries' bytes of a packed mode, inflated.
+    /// The decompressed payload of a packed mode.
     pub(super) payload: Option<Raw>,
     pub(super) option: Option<Value>,
 }
 
-impl Msg {
-    fn parse(value: &Value, raw: Raw) -> Result<Self, Fault> {
-        let bad = |why: &str| Fault::fail("a Forward message", format!("{why}: {}", hex(&raw)));
+impl Message {
+    fn parse(value: &Value, raw: Raw) -> Result<Self, CaseError> {
+        let bad = |why: &str| CaseError::fail("a Forward message", format!("{why}: {}", hex(&raw)));
         let Some([tag, body, rest @ ..]) = value.items() else {
             return Err(bad("not an array of 2 or more"));
         };
@@ -263,22 +265,25 @@ impl Msg {
     }
 
     /// The chunk id of a message that asks for an ack.
-    pub(super) fn chunk(&self) -> Result<Value, Fault> {
+    pub(super) fn chunk(&self) -> Result<Value, CaseError> {
         let chunk = self.option.as_ref().and_then(|o| o.get("chunk")).cloned();
-        chunk.ok_or_else(|| Fault::fail("a chunk id, since acks are on", hex(&self.raw)))
+        chunk.ok_or_else(|| CaseError::fail("a chunk id, since acks are on", hex(&self.raw)))
     }
 
-    /// The bytes of its chunk id's own msgpack form.
-    pub(super) fn chunk_raw(&self) -> Result<Raw, Fault> {
+    /// The chunk id as encoded MessagePack.
+    pub(super) fn chunk_raw(&self) -> Result<Raw, CaseError> {
         match self.chunk()? {
-            Value::Str(b) => Ok(st(&b)),
+            Value::Str(b) => Ok(str_bytes(&b)),
             Value::Bin(b) => Ok(bin(&b)),
-            other => Err(Fault::fail("a chunk id that is a string", format!("{other:?}"))),
+            other => Err(CaseError::fail(
+                "a chunk id that is a string",
+                format!("{other:?}"),
+            )),
         }
     }
 
-    /// The ack that it wants.
-    pub(super) fn ack(&self) -> Result<Raw, Fault> {
+    /// The encoded ack of the message.
+    pub(super) fn ack(&self) -> Result<Raw, CaseError> {
         Ok(map(&[(s("ack"), self.chunk_raw()?)]))
     }
 }
@@ -297,16 +302,16 @@ fn inflate(bytes: &[u8], compressed: Option<&str>) -> Result<Vec<u8>, String> {
     Ok(out)
 }
 
-/// A server that accepts everything, acks what wants an ack, and keeps all messages.
-pub(super) struct Obedient {
-    got: Arc<Mutex<Vec<Msg>>>,
+/// A server that accepts, acks and keeps all messages.
+pub(super) struct AckingServer {
+    got: Arc<Mutex<Vec<Message>>>,
     connections: Arc<Mutex<usize>>,
     task: JoinHandle<()>,
 }
 
-impl Obedient {
+impl AckingServer {
     pub(super) fn start(server: Server) -> Self {
-        let got: Arc<Mutex<Vec<Msg>>> = Arc::default();
+        let got: Arc<Mutex<Vec<Message>>> = Arc::default();
         let connections: Arc<Mutex<usize>> = Arc::default();
         let task = tokio::spawn({
             let (got, connections) = (got.clone(), connections.clone());
@@ -337,7 +342,7 @@ impl Obedient {
         }
     }
 
-    pub(super) fn messages(&self) -> Vec<Msg> {
+    pub(super) fn messages(&self) -> Vec<Message> {
         self.got.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
@@ -354,7 +359,7 @@ impl Obedient {
             .collect()
     }
 
-    /// Waits until `done` says so, or the time is up.
+    /// Waits until `done` returns true, at most this long.
     pub(super) async fn until(&self, within: Duration, done: impl Fn(&Self) -> bool) {
         let deadline = Instant::now() + within;
         while !done(self) && Instant::now() < deadline {
@@ -363,7 +368,7 @@ impl Obedient {
     }
 }
 
-impl Drop for Obedient {
+impl Drop for AckingServer {
     fn drop(&mut self) {
         self.task.abort();
     }

@@ -1,6 +1,7 @@
-//! Tests of the suite itself: a right server passes, and a server with one fault fails the cases that are about it.
+//! Tests of the suite itself: a correct server passes, and a server with an injected fault fails
+//! the cases for it.
 
-mod mini;
+mod reference_server;
 
 use std::time::Duration;
 
@@ -8,11 +9,11 @@ use crate::report::{Expectations, Report};
 use crate::sink::Sink;
 use crate::target::{Security, Target};
 use crate::{Options, run, run_expecting};
-use mini::{Fault, Mini};
+use reference_server::{Fault, ReferenceServer};
 
 async fn target(fault: Fault, security: Option<Security>, folder: &tempfile::TempDir) -> Target {
     let file = folder.path().join("out.ndjson");
-    let mut target = Target::new(Mini::start(fault, security.clone(), file.clone()).await);
+    let mut target = Target::new(ReferenceServer::start(fault, security.clone(), file.clone()).await);
     target.security = security;
     target.sink = Sink::File(file);
     target.declared.handshake_timeout = Some(Duration::from_secs(1));
@@ -22,8 +23,8 @@ async fn target(fault: Fault, security: Option<Security>, folder: &tempfile::Tem
 fn options(filter: &str) -> Options {
     Options {
         filter: filter.into(),
-        patience: Duration::from_secs(3),
-        sink_patience: Duration::from_secs(3),
+        reply_timeout: Duration::from_secs(3),
+        sink_timeout: Duration::from_secs(3),
         many_connections: 200,
         bomb_bytes: 1 << 30,
         ..Options::default()
@@ -33,7 +34,7 @@ fn options(filter: &str) -> Options {
 fn security(users: &[(&str, &str)]) -> Option<Security> {
     let users = users
         .iter()
-        .map(|(name, word)| ((*name).to_owned(), (*word).to_owned()))
+        .map(|(name, password)| ((*name).to_owned(), (*password).to_owned()))
         .collect();
     Some(Security {
         shared_key: "secret".into(),
@@ -42,28 +43,33 @@ fn security(users: &[(&str, &str)]) -> Option<Security> {
     })
 }
 
-/// What the small server does not do; everything else it must do right.
-const LEFT_OUT: &str = "
+/// Cases for features that the reference server does not have.
+const NOT_IMPLEMENTED: &str = "
     [cases.52]
     result = 'skip'
-    reason = 'the small server closes at once when its input ends; that is right too, but not told apart here'
+    reason = 'the reference server closes at once at the end of its input, which is valid but not distinguished here'
     [cases.99]
     result = 'skip'
-    reason = 'the small server has no limit on inflating'
+    reason = 'the reference server has no limit on decompression'
     [cases.100]
     result = 'skip'
-    reason = 'the small server keeps every value in memory'
+    reason = 'the reference server keeps every value in memory'
 ";
 
-async fn right_server(security: Option<Security>) -> Report {
+async fn correct_server(security: Option<Security>) -> Report {
     let folder = tempfile::tempdir().unwrap();
     let target = target(Fault::None, security, &folder).await;
-    run_expecting(&target, &options(""), &Expectations::parse(LEFT_OUT).unwrap()).await
+    run_expecting(
+        &target,
+        &options(""),
+        &Expectations::parse(NOT_IMPLEMENTED).unwrap(),
+    )
+    .await
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_right_server_passes() {
-    let report = right_server(None).await;
+async fn a_correct_server_passes() {
+    let report = correct_server(None).await;
     assert!(report.is_good(), "{}", report.text());
     assert!(
         report.findings.len() == 110 && report.summary().contains("0 failed"),
@@ -73,14 +79,14 @@ async fn a_right_server_passes() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_right_server_with_a_key_passes() {
-    let report = right_server(security(&[])).await;
+async fn a_correct_server_with_a_key_passes() {
+    let report = correct_server(security(&[])).await;
     assert!(report.is_good(), "{}", report.text());
-    let report = right_server(security(&[("alice", "pass"), ("bob", "word")])).await;
+    let report = correct_server(security(&[("alice", "pass"), ("bob", "word")])).await;
     assert!(report.is_good(), "{}", report.text());
 }
 
-/// Each fault with the cases that must find it (and, of those that are run with it, no other may fail).
+/// Each fault with the cases to run and the cases that must fail; the others must pass.
 const FAULTS: [(Fault, &str, &[u16]); 20] = [
     (Fault::AckTrimmed, "47,49", &[47]),
     (Fault::AckAlwaysStr, "47,49", &[49]),
@@ -99,7 +105,7 @@ const FAULTS: [(Fault, &str, &[u16]); 20] = [
     (Fault::MarkersAreEvents, "10,45", &[45]),
     (Fault::IgnoresSignal, "39-41", &[40, 41]),
     (Fault::BadEntryCloses, "1,103", &[103]),
-    (Fault::JunkIgnored, "1,101", &[101]),
+    (Fault::GarbageIgnored, "1,101", &[101]),
     (Fault::StopsAtPartial, "1,68,69", &[68, 69]),
     (Fault::JsonAckInMsgpack, "74,76", &[74, 76]),
 ];

@@ -7,7 +7,7 @@
 use std::net::IpAddr;
 
 use bytes::{Buf, BytesMut};
-use forward_protocol::handshake::server::{AwaitPing, Hello, Refusal, Step, User};
+use forward_protocol::handshake::server::{AfterPing, AwaitPing, Hello, Refusal, User};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::time::Instant;
 
@@ -138,14 +138,14 @@ impl Security {
                 }
             };
             match step {
-                Step::More(again) => waiting = again,
-                Step::Established { reply, consumed, .. } => {
+                AfterPing::More(again) => waiting = again,
+                AfterPing::Established { reply, consumed, .. } => {
                     buffer.advance(consumed);
                     stream.write_all(&reply).await?;
                     self.penalties.succeeded(peer);
                     return Ok(());
                 }
-                Step::Refused { reply, reason } => {
+                AfterPing::Refused { reply, reason } => {
                     tokio::time::sleep(self.penalties.failed(peer, Instant::now())).await;
                     stream.write_all(&reply).await?;
                     return Err(reason.into());

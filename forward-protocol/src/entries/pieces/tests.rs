@@ -1,4 +1,4 @@
-//! Walking in pieces gives what walking the whole payload gives, but for entries that are too long.
+//! The streaming walk against a walk over the whole payload.
 
 use std::io::Write as _;
 
@@ -41,7 +41,7 @@ fn seen(entries: &mut Entries<'_>) -> Vec<Seen> {
     all
 }
 
-fn in_pieces(longest: usize, payload: &[u8]) -> (Vec<Seen>, Option<Damage>) {
+fn stream(longest: usize, payload: &[u8]) -> (Vec<Seen>, Option<Damage>) {
     let mut all = Vec::new();
     let damage = Decompressor::new().walk(Compression::Gzip, payload, 100, longest, |piece| {
         match piece {
@@ -53,7 +53,7 @@ fn in_pieces(longest: usize, payload: &[u8]) -> (Vec<Seen>, Option<Damage>) {
     (all, damage)
 }
 
-/// `[time, {"t": TEXT}]` with so many bytes of text.
+/// `[time, {"t": TEXT}]` with `len` bytes of text.
 fn entry(number: usize, len: usize) -> Vec<u8> {
     let mut record = b"\x81\xa1t\xdb".to_vec();
     record.extend_from_slice(&(len as u32).to_be_bytes());
@@ -92,7 +92,7 @@ proptest! {
         }
         plain.truncate(plain.len() - cut.unwrap_or(0).min(plain.len()));
         let expected = seen(&mut Entries::new(&plain, 100));
-        let (found, damage) = in_pieces(longest, &gzip(&plain));
+        let (found, damage) = stream(longest, &gzip(&plain));
         prop_assert_eq!(damage, None);
         prop_assert_eq!(found.len(), expected.len());
         for (found, expected) in found.iter().zip(&expected) {
@@ -112,7 +112,7 @@ proptest! {
 #[test]
 fn an_entry_that_is_too_long_is_passed_over_and_its_neighbours_are_kept() {
     let plain = [entry(0, 10), entry(1, 3 << 20), entry(2, 10), entry(3, 5 << 20)].concat();
-    let (found, damage) = in_pieces(1 << 20, &gzip(&plain));
+    let (found, damage) = stream(1 << 20, &gzip(&plain));
     assert_eq!(damage, None);
     let neighbours: Vec<_> = [entry(0, 10), entry(2, 10)].concat();
     let mut expected = seen(&mut Entries::new(&neighbours, 100));
@@ -136,9 +136,9 @@ fn memory_is_that_of_the_longest_entry() {
     assert_eq!((walked, too_long), (1, 1));
     // It is kept only if it is not much.
     assert!(
-        (1..=4 << 20).contains(&decompressor.kept()),
+        (1..=4 << 20).contains(&decompressor.retained_bytes()),
         "{}",
-        decompressor.kept()
+        decompressor.retained_bytes()
     );
 }
 
@@ -147,7 +147,7 @@ fn damage_is_told_after_what_came_before_it() {
     let plain = [entry(0, 10), entry(1, 3 << 20)].concat();
     let mut payload = gzip(&plain);
     payload.truncate(payload.len() - 4);
-    let (found, damage) = in_pieces(1 << 30, &payload);
+    let (found, damage) = stream(1 << 30, &payload);
     assert_eq!(damage, Some(Damage::Truncated));
     assert_eq!(found.len(), 2);
 }
@@ -169,6 +169,6 @@ fn what_is_no_messagepack_inside_a_long_entry_ends_the_walk() {
     plain.resize(3 << 20, 1);
     plain.push(0xc1);
     plain.extend(entry(0, 10));
-    let (found, damage) = in_pieces(1 << 20, &gzip(&plain));
+    let (found, damage) = stream(1 << 20, &gzip(&plain));
     assert_eq!((found, damage), (vec![Seen::TooLong], None));
 }

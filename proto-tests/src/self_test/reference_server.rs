@@ -1,6 +1,6 @@
-//! A small Forward server for testing the suite itself: right in all that the suite asks, or wrong in one chosen way.
+//! [`ReferenceServer`]: a correct Forward server with optional fault injection.
 //!
-//! It keeps records in a file of JSON lines. It is no server for use: it holds everything in memory and trusts clocks.
+//! Appends records to a file of JSON lines. For tests only: it keeps every value in memory.
 
 use std::io::{Read as _, Write as _};
 use std::path::PathBuf;
@@ -12,10 +12,10 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
 use crate::handshake::digest;
-use crate::msgpack::{Raw, Read, Value, array, bin, boolean, map, read, s, st};
+use crate::msgpack::{Parsed, Raw, Value, array, bin, boolean, map, read, s, str_bytes};
 use crate::target::Security;
 
-/// The one thing that the server does wrong.
+/// The injected fault.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Fault {
     None,
@@ -36,7 +36,7 @@ pub(super) enum Fault {
     MarkersAreEvents,
     IgnoresSignal,
     BadEntryCloses,
-    JunkIgnored,
+    GarbageIgnored,
     StopsAtPartial,
     JsonAckInMsgpack,
     AnyKey,
@@ -48,32 +48,32 @@ pub(super) enum Fault {
 }
 
 #[derive(Clone)]
-pub(super) struct Mini {
+pub(super) struct ReferenceServer {
     fault: Fault,
     security: Option<Security>,
     out: Arc<Mutex<std::fs::File>>,
 }
 
-impl Mini {
-    /// Starts a server that appends to `file`; gives its address.
+impl ReferenceServer {
+    /// Starts a server that appends to `file`; returns its address.
     pub(super) async fn start(fault: Fault, security: Option<Security>, file: PathBuf) -> String {
         let out = Arc::new(Mutex::new(std::fs::File::create(file).unwrap()));
-        let mini = Self { fault, security, out };
+        let server = Self { fault, security, out };
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap().to_string();
         tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
                 stream.set_nodelay(true).unwrap();
-                let mini = mini.clone();
+                let server = server.clone();
                 tokio::spawn(async move {
-                    let _ = mini.connection(stream).await;
+                    let _ = server.connection(stream).await;
                 });
             }
         });
         address
     }
 
-    fn is(&self, fault: Fault) -> bool {
+    fn has(&self, fault: Fault) -> bool {
         self.fault == fault
     }
 
@@ -83,7 +83,7 @@ impl Mini {
             self.handshake(&mut stream, &mut buffer, security).await?;
         }
         let mut part = vec![0; 1 << 20];
-        let mut junk = 0;
+        let mut garbage = 0;
         loop {
             if matches!(buffer.first(), Some(b'[' | b'{')) {
                 return self.json(stream, buffer).await;
@@ -91,36 +91,36 @@ impl Mini {
             let mut acks: Vec<Raw> = Vec::new();
             loop {
                 match read(&buffer) {
-                    Read::Whole(value, n) => {
+                    Parsed::Complete(value, n) => {
                         buffer.drain(..n);
                         match value {
                             Value::Array(items) if items.len() >= 2 => {
                                 acks.extend(self.message(&items)?);
-                                if self.is(Fault::AnswersUnasked) && acks.is_empty() {
+                                if self.has(Fault::AnswersUnasked) && acks.is_empty() {
                                     acks.push(map(&[]));
                                 }
                             }
-                            Value::Nil if !self.is(Fault::NilCloses) => {}
+                            Value::Nil if !self.has(Fault::NilCloses) => {}
                             Value::Nil | Value::Array(_) => return None,
-                            _ => junk += 1,
+                            _ => garbage += 1,
                         }
-                        if junk > 8 && !self.is(Fault::JunkIgnored) {
+                        if garbage > 8 && !self.has(Fault::GarbageIgnored) {
                             return None;
                         }
                     }
-                    Read::Partial => break,
-                    Read::Broken(_) if self.is(Fault::JunkIgnored) => buffer.clear(),
-                    Read::Broken(_) => return None,
+                    Parsed::Incomplete => break,
+                    Parsed::Invalid(_) if self.has(Fault::GarbageIgnored) => buffer.clear(),
+                    Parsed::Invalid(_) => return None,
                 }
             }
-            if self.is(Fault::AckReversed) {
+            if self.has(Fault::AckReversed) {
                 acks.reverse();
             }
-            if self.is(Fault::StopsAtPartial) && !buffer.is_empty() {
+            if self.has(Fault::StopsAtPartial) && !buffer.is_empty() {
                 return None;
             }
             for ack in acks {
-                if self.is(Fault::AckInTwoWrites) {
+                if self.has(Fault::AckInTwoWrites) {
                     let (left, right) = ack.split_at(ack.len() / 2);
                     stream.write_all(left).await.ok()?;
                     tokio::time::sleep(Duration::from_millis(20)).await;
@@ -142,7 +142,7 @@ impl Mini {
         buffer: &mut Vec<u8>,
         security: &Security,
     ) -> Option<()> {
-        let nonce = if self.is(Fault::StaleNonce) {
+        let nonce = if self.has(Fault::StaleNonce) {
             7
         } else {
             crate::context::random()
@@ -163,9 +163,9 @@ impl Mini {
         let deadline = tokio::time::Instant::now() + Duration::from_secs(1);
         let ping = loop {
             match read(buffer) {
-                Read::Whole(value, n) => {
+                Parsed::Complete(value, n) => {
                     let raw: Vec<u8> = buffer.drain(..n).collect();
-                    if self.is(Fault::NoPingNeeded)
+                    if self.has(Fault::NoPingNeeded)
                         && value.items().and_then(|i| i[0].bytes()) != Some(b"PING")
                     {
                         buffer.splice(..0, raw);
@@ -173,7 +173,7 @@ impl Mini {
                     }
                     break value;
                 }
-                Read::Partial if buffer.len() < 8192 => {}
+                Parsed::Incomplete if buffer.len() < 8192 => {}
                 _ => return None,
             }
             match tokio::time::timeout_at(deadline, stream.read(&mut part)).await {
@@ -193,9 +193,9 @@ impl Mini {
                 let user_right = known.is_some_and(|(name, word)| {
                     password.bytes() == Some(digest(&[auth, name.as_bytes(), word.as_bytes()]).as_bytes())
                 });
-                if key.bytes() != Some(right.as_bytes()) && !self.is(Fault::AnyKey) {
+                if key.bytes() != Some(right.as_bytes()) && !self.has(Fault::AnyKey) {
                     Err("shared_key mismatch")
-                } else if !security.users.is_empty() && !user_right && !self.is(Fault::AnyUser) {
+                } else if !security.users.is_empty() && !user_right && !self.has(Fault::AnyUser) {
                     Err("username/password mismatch")
                 } else {
                     Ok(salt.to_vec())
@@ -205,7 +205,7 @@ impl Mini {
         };
         match checked {
             Ok(salt) => {
-                let key = if self.is(Fault::WrongPong) {
+                let key = if self.has(Fault::WrongPong) {
                     "another"
                 } else {
                     &security.shared_key
@@ -218,7 +218,7 @@ impl Mini {
             }
             Err(reason) => {
                 stream.write_all(&pong(false, reason, "", "")).await.ok()?;
-                if self.is(Fault::StaysAfterRefusal) {
+                if self.has(Fault::StaysAfterRefusal) {
                     Some(())
                 } else {
                     None
@@ -227,7 +227,7 @@ impl Mini {
         }
     }
 
-    /// Takes one message; gives the ack. None: the connection is to be closed.
+    /// Handles one message and returns its ack, if any. `None`: close the connection.
     fn message(&self, items: &[Value]) -> Option<Option<Raw>> {
         let slot = usize::from(!matches!(
             items[1],
@@ -235,7 +235,7 @@ impl Mini {
         ));
         let option = items.get(2 + slot).unwrap_or(&Value::Nil);
         let logs = matches!(option.get("fluent_signal"), None | Some(Value::Int(0)))
-            || self.is(Fault::IgnoresSignal);
+            || self.has(Fault::IgnoresSignal);
         let mut entries = match &items[1] {
             Value::Array(entries) => entries.clone(),
             Value::Str(bytes) | Value::Bin(bytes) => self.packed(bytes, option),
@@ -248,23 +248,23 @@ impl Mini {
                 ])]
             }
         };
-        if self.is(Fault::LosesLastEntry) && entries.len() > 1 {
+        if self.has(Fault::LosesLastEntry) && entries.len() > 1 {
             entries.pop();
         }
         for entry in entries.iter().filter(|_| logs) {
             let kept = self.entry(entry).is_some();
-            if !kept && self.is(Fault::BadEntryCloses) {
+            if !kept && self.has(Fault::BadEntryCloses) {
                 return None;
             }
         }
         let chunk = match option.get("chunk") {
-            Some(Value::Str(id)) if self.is(Fault::AckTrimmed) => Some(st(id.trim_ascii_end())),
-            Some(Value::Str(id)) => Some(st(id)),
-            Some(Value::Bin(id)) if self.is(Fault::AckAlwaysStr) => Some(st(id)),
+            Some(Value::Str(id)) if self.has(Fault::AckTrimmed) => Some(str_bytes(id.trim_ascii_end())),
+            Some(Value::Str(id)) => Some(str_bytes(id)),
+            Some(Value::Bin(id)) if self.has(Fault::AckAlwaysStr) => Some(str_bytes(id)),
             Some(Value::Bin(id)) => Some(bin(id)),
             _ => None,
         };
-        if self.is(Fault::AckLost) {
+        if self.has(Fault::AckLost) {
             return Some(None);
         }
         Some(chunk.map(|id| map(&[(s("ack"), id)])))
@@ -275,18 +275,18 @@ impl Mini {
             .get("compressed")
             .and_then(Value::text)
             .is_some_and(|c| c != "text");
-        let sniff = *option != Value::Nil && (named || !self.is(Fault::NoSniffing));
+        let sniff = *option != Value::Nil && (named || !self.has(Fault::NoSniffing));
         let mut plain = Vec::new();
         match bytes {
             [0x1f, 0x8b, ..] if sniff => {
                 let mut member = flate2::bufread::GzDecoder::new(bytes);
                 let mut all = flate2::read::MultiGzDecoder::new(bytes);
-                let reader: &mut dyn std::io::Read = if self.is(Fault::FirstGzipMemberOnly) {
+                let reader: &mut dyn std::io::Read = if self.has(Fault::FirstGzipMemberOnly) {
                     &mut member
                 } else {
                     &mut all
                 };
-                // What was inflated before a defect stays.
+                // Output before a defect is kept.
                 let _ = reader.take(300 << 20).read_to_end(&mut plain);
             }
             [0x28, 0xb5, 0x2f, 0xfd, ..] if sniff => {
@@ -296,7 +296,7 @@ impl Mini {
         }
         let mut values = Vec::new();
         let mut rest = plain.as_slice();
-        while let Read::Whole(value, n) = read(rest) {
+        while let Parsed::Complete(value, n) = read(rest) {
             values.push(value);
             rest = &rest[n..];
         }
@@ -313,18 +313,18 @@ impl Mini {
         };
         if let Value::Ext(0, bytes) = time
             && matches!(bytes.as_slice(), [0xff, 0xff, 0xff, 0xfe | 0xff, 0, 0, 0, 0])
-            && !self.is(Fault::MarkersAreEvents)
+            && !self.has(Fault::MarkersAreEvents)
         {
             return Some(());
         }
         let (sec, mut nsec) = self.time(time)?;
-        if self.is(Fault::Milliseconds) {
+        if self.has(Fault::Milliseconds) {
             nsec = nsec / 1_000_000 * 1_000_000;
         }
         let Json::Object(mut fields) = to_json(record) else {
             return None;
         };
-        if let (Some(metadata), true) = (metadata, self.is(Fault::MetadataInRecord))
+        if let (Some(metadata), true) = (metadata, self.has(Fault::MetadataInRecord))
             && let Json::Object(more) = to_json(metadata)
         {
             fields.extend(more);
@@ -336,7 +336,7 @@ impl Mini {
     fn keep(&self, mut fields: Map<String, Json>, sec: i128, nsec: u32) {
         fields.insert("date".into(), json!(format!("{sec}.{nsec:09}")));
         let line = format!("{}\n", Json::Object(fields));
-        let times = if self.is(Fault::DoublesEvents) { 2 } else { 1 };
+        let times = if self.has(Fault::DoublesEvents) { 2 } else { 1 };
         self.out
             .lock()
             .unwrap()
@@ -358,7 +358,7 @@ impl Mini {
             }
             Value::Ext(0, b) if b.len() == 8 && word(&b[4..]) < 1_000_000_000 => match word(&b[..4]) {
                 0 => now(),
-                sec if self.is(Fault::SignedSeconds) => {
+                sec if self.has(Fault::SignedSeconds) => {
                     (i128::from((sec as u32).cast_signed()), word(&b[4..]) as u32)
                 }
                 sec => (sec.into(), word(&b[4..]) as u32),
@@ -381,7 +381,7 @@ impl Mini {
             let taken = values.byte_offset();
             buffer.drain(..taken);
             for chunk in acks {
-                let in_msgpack = self.is(Fault::JsonAckInMsgpack);
+                let in_msgpack = self.has(Fault::JsonAckInMsgpack);
                 let ack = if in_msgpack {
                     map(&[(s("ack"), s(chunk.as_str()?))])
                 } else {
