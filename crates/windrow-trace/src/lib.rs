@@ -9,48 +9,32 @@
 //!
 //! No I/O, no clock, no threads: time is an argument. Knows nothing of the Forward protocol, the journal or outputs.
 
-mod about;
-mod closed;
 mod document;
-mod fields;
-mod index;
-mod joined;
-mod json;
-mod key;
-mod lines;
-mod linger;
+mod lingering;
 mod open;
-mod pack;
 mod part;
-mod patience;
-mod shape;
-mod slab;
+mod sealed;
 mod source;
-mod spaces;
-mod state;
 mod table;
-mod time;
+mod trace_id;
 mod union;
 
 #[cfg(test)]
 mod tests;
 
-pub use self::closed::{Closed, Scratch};
-pub use self::document::{Content, Extent, Gathered, PartInfo, Renderer, Single};
-pub use self::fields::Names;
-pub use self::joined::View;
-pub use self::key::Id;
-pub use self::lines::{Line, Span};
-pub use self::open::{Added, Incoming};
-pub use self::part::PartId;
-pub use self::shape::{Role, Shape, ShapeId, Shapes};
-pub use self::slab::Guess;
-pub use self::source::{Source, SourceId, Sources};
-pub use self::state::Reason;
+pub use self::document::content::{Content, Extent, Gathered, Line, Single, Span, View};
+pub use self::document::json::write_value;
+pub use self::document::msgpack::{Head, head};
+pub use self::document::names::{Names, as_text};
+pub use self::document::render::Renderer;
+pub use self::document::shape::{Role, Shape, ShapeId, Shapes};
+pub use self::document::state::Reason;
+pub use self::document::time::day_of;
+pub use self::open::slab::Guess;
+pub use self::open::trace::{Added, Incoming};
+pub use self::part::{PartId, PartInfo};
+pub use self::sealed::{Closed, Scratch};
+pub use self::source::{Source, SourceId};
 pub use self::table::{Limits, Table};
-pub use self::time::day_of;
+pub use self::trace_id::Id;
 pub use self::union::{NotOurs, Union, part_ids, union};
-pub use self::{
-    fields::as_text,
-    json::{Head, head, write_value},
-};

@@ -54,6 +54,17 @@ impl std::fmt::Display for PartId {
     }
 }
 
+/// One part of a trace that is being sealed.
+#[derive(Clone, Copy, Debug)]
+pub struct PartInfo {
+    /// Its identity.
+    pub id: PartId,
+    /// When it was received, Unix µs.
+    pub received: i64,
+    /// Records of this trace in it, with those that found no room.
+    pub total: u32,
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

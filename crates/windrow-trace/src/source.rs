@@ -6,7 +6,7 @@
 
 use std::sync::Arc;
 
-use super::part::PartId;
+use crate::part::PartId;
 
 /// The records that came together: a chunk, or what was read at once without chunk ids.
 #[derive(Debug)]
@@ -23,11 +23,11 @@ pub struct Source<H> {
 
 /// The number of a source, for as long as it is used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct SourceId(pub(super) u32);
+pub struct SourceId(pub(crate) u32);
 
 /// The sources that are used.
 #[derive(Debug)]
-pub struct Sources<H> {
+pub(crate) struct Sources<H> {
     list: Vec<Used<H>>,
     free: Vec<u32>,
 }
@@ -42,7 +42,7 @@ struct Used<H> {
 }
 
 impl<H: Clone> Sources<H> {
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self {
             list: Vec::new(),
             free: Vec::new(),
@@ -50,7 +50,7 @@ impl<H: Clone> Sources<H> {
     }
 
     /// Begins with one use, which is the caller's.
-    pub(super) fn begin(&mut self, source: Source<H>) -> SourceId {
+    pub(crate) fn begin(&mut self, source: Source<H>) -> SourceId {
         let used = Used {
             source: Some(source),
             uses: 1,
@@ -70,20 +70,20 @@ impl<H: Clone> Sources<H> {
     }
 
     #[inline]
-    pub(super) fn get(&self, id: SourceId) -> Option<&Source<H>> {
+    pub(crate) fn get(&self, id: SourceId) -> Option<&Source<H>> {
         self.list.get(id.0 as usize)?.source.as_ref()
     }
 
     /// One more use.
     #[inline]
-    pub(super) fn use_again(&mut self, id: SourceId) {
+    pub(crate) fn use_again(&mut self, id: SourceId) {
         if let Some(used) = self.list.get_mut(id.0 as usize) {
             used.uses += 1;
         }
     }
 
     /// Ends a use without a document; gives what is held when it was the last.
-    pub(super) fn end(&mut self, id: SourceId) -> Option<H> {
+    pub(crate) fn end(&mut self, id: SourceId) -> Option<H> {
         let used = self.list.get_mut(id.0 as usize)?;
         used.uses = used.uses.saturating_sub(1);
         if used.uses > 0 {
@@ -96,7 +96,7 @@ impl<H: Clone> Sources<H> {
     /// Ends the use by a trace of which a document was made, in the batch of this number (from 1 on). Gives a claim for
     /// the batch, unless the batch has one already.
     #[inline]
-    pub(super) fn leave(&mut self, id: SourceId, batch: u64) -> Option<H> {
+    pub(crate) fn leave(&mut self, id: SourceId, batch: u64) -> Option<H> {
         let used = self.list.get_mut(id.0 as usize)?;
         if used.uses > 1 {
             used.uses -= 1;
@@ -110,13 +110,13 @@ impl<H: Clone> Sources<H> {
     }
 
     /// Which of them hold something of which `pinned` says so; by their numbers.
-    pub(super) fn holding(&self, mut pinned: impl FnMut(&H) -> bool) -> Vec<bool> {
+    pub(crate) fn holding(&self, mut pinned: impl FnMut(&H) -> bool) -> Vec<bool> {
         let holds = |used: &Used<H>| used.source.as_ref().is_some_and(|source| pinned(&source.hold));
         self.list.iter().map(holds).collect()
     }
 
     #[cfg(test)]
-    pub(super) fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.list.len() - self.free.len()
     }
 }

@@ -10,16 +10,16 @@
 
 use std::collections::VecDeque;
 
-use super::closed::Closed;
-use super::key::{Id, Keys};
-use super::lines::HEADER;
-use super::linger::Lingering;
-use super::open::{Added, Incoming, Trace};
-use super::patience::Patience;
-use super::slab::{Guess, Slab, Ticket};
-use super::source::{Source, SourceId, Sources};
-use super::spaces::Spaces;
-use super::state::Reason;
+use crate::document::state::Reason;
+use crate::lingering::budget::Patience;
+use crate::lingering::queue::Lingering;
+use crate::open::buffer_pool::Spaces;
+use crate::open::lines::HEADER;
+use crate::open::slab::{Guess, Slab, Ticket};
+use crate::open::trace::{Added, Incoming, Trace};
+use crate::sealed::Closed;
+use crate::source::{Source, SourceId, Sources};
+use crate::trace_id::{Id, Keys};
 
 /// Traces are moved to the end of the list when they are used later than this part of the idle timeout after the last
 /// time.

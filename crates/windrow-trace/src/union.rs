@@ -17,11 +17,11 @@ use std::fmt;
 use serde::de::{Deserializer as _, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
-use super::about::{About, begin, id_head, write_about};
-use super::json::{write_escaped, write_string};
-use super::part::PartId;
-use super::state::{LineState, Older, PartState, Place, State, StateError};
-use super::time::Rfc3339;
+use crate::document::json::{write_escaped, write_string};
+use crate::document::state::{LineState, Older, PartState, Place, Reason, State, StateError};
+use crate::document::time::Rfc3339;
+use crate::document::windrow_object::{About, begin, id_head, write_about};
+use crate::part::PartId;
 
 /// What the union of an existing document with ours is.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -115,7 +115,7 @@ struct Joined<'a> {
     lines: BTreeMap<Order, Option<&'a str>>,
     fields: Vec<(Place, &'a str, Order, &'a RawValue)>,
     tags: Vec<&'a str>,
-    state: (super::Reason, i64),
+    state: (Reason, i64),
 }
 
 impl<'a> Document<'a> {

@@ -2,8 +2,8 @@
 
 use serde_json::json;
 
-use super::super::Single;
 use super::*;
+use crate::Single;
 
 const S: i64 = 1_000_000_000;
 

@@ -9,28 +9,28 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
-use super::{Content, Gathered, Line, Names, PartId, PartInfo, Reason, Renderer, Shapes, Span};
+use crate::{Content, Gathered, Line, Names, PartId, PartInfo, Reason, Renderer, Shapes, Span};
 
 /// A record as MessagePack.
-pub(super) fn record(json: &Value) -> Vec<u8> {
+pub(crate) fn record(json: &Value) -> Vec<u8> {
     rmp_serde::to_vec(json).unwrap()
 }
 
-pub(super) fn tag(name: &str) -> Arc<str> {
+pub(crate) fn tag(name: &str) -> Arc<str> {
     Arc::from(name)
 }
 
 /// A part for tests: what was received together.
 #[derive(Clone, Debug)]
-pub(super) struct TestPart {
-    pub(super) id: [u8; 12],
-    pub(super) received: i64,
-    pub(super) tag: &'static str,
-    pub(super) records: Vec<(i64, Vec<u8>, Vec<u8>)>,
+pub(crate) struct TestPart {
+    pub(crate) id: [u8; 12],
+    pub(crate) received: i64,
+    pub(crate) tag: &'static str,
+    pub(crate) records: Vec<(i64, Vec<u8>, Vec<u8>)>,
 }
 
 /// The document of these parts.
-pub(super) fn render(key: &str, parts: &[TestPart], reason: Reason, sealed_at: i64) -> Vec<u8> {
+pub(crate) fn render(key: &str, parts: &[TestPart], reason: Reason, sealed_at: i64) -> Vec<u8> {
     let infos: Vec<PartInfo> = parts
         .iter()
         .map(|part| PartInfo {
@@ -78,6 +78,6 @@ pub(super) fn render(key: &str, parts: &[TestPart], reason: Reason, sealed_at: i
     out
 }
 
-pub(super) fn value(json: &[u8]) -> Value {
+pub(crate) fn value(json: &[u8]) -> Value {
     serde_json::from_slice(json).unwrap_or_else(|error| panic!("{error}: {}", String::from_utf8_lossy(json)))
 }

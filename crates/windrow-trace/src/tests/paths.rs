@@ -3,9 +3,9 @@
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
-use super::super::{Added, Incoming, Limits, Scratch, ShapeId, Shapes, Source, SourceId, Table};
 use super::union::canonical;
 use super::*;
+use crate::{Added, Incoming, Limits, Scratch, ShapeId, Shapes, Source, SourceId, Table};
 
 /// A record of a test.
 #[derive(Clone, Debug)]

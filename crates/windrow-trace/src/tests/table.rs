@@ -2,8 +2,8 @@
 
 use serde_json::json;
 
-use super::super::{Added, Content, Incoming, Limits, Scratch, Source, SourceId, Table};
 use super::*;
+use crate::{Added, Content, Incoming, Limits, Scratch, Source, SourceId, Table};
 
 const SECOND: i64 = 1_000_000;
 

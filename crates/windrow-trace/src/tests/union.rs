@@ -4,12 +4,12 @@
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
-use super::super::state::State;
-use super::super::{NotOurs, Union, union};
 use super::*;
+use crate::document::state::State;
+use crate::{NotOurs, Union, union};
 
 /// A document in a form that can be compared: names without order, the state taken apart and its parts by id.
-pub(super) fn canonical(document: &[u8]) -> Value {
+pub(crate) fn canonical(document: &[u8]) -> Value {
     let mut document = value(document);
     let state = State::read(document["windrow"]["state"].as_str().unwrap()).unwrap();
     let id = |part: u32| format!("{:?}", state.parts[part as usize].id);

@@ -6,12 +6,13 @@
 use prefetch_index::prefetch_index;
 use smallvec::SmallVec;
 
+use super::cache_line::LINE;
 use super::joined::Joined;
-use super::key::Id;
 use super::lines::{HEADER, Lines, NewLine};
-use super::shape::ShapeId;
-use super::slab::LINE;
-use super::source::{SourceId, Sources};
+use crate::document::content::{Content, Line};
+use crate::document::shape::ShapeId;
+use crate::source::{SourceId, Sources};
+use crate::trace_id::Id;
 
 /// Bytes that a trace costs beyond its records: list node, hash slot, key, and what the allocator rounds up.
 const TRACE_OVERHEAD: usize = 320;
@@ -22,11 +23,11 @@ const MOST_FETCHED: usize = 2048;
 /// A record on its way into the table.
 #[derive(Clone, Copy, Debug)]
 pub struct Incoming<'a> {
-    /// The trace id, not empty; from [`super::Table::id`].
+    /// The trace id, not empty; from [`crate::Table::id`].
     pub id: Id<'a>,
     /// Event time, Unix ns.
     pub time: i64,
-    /// Where it comes from; see [`super::Table::begin`].
+    /// Where it comes from; see [`crate::Table::begin`].
     pub source: SourceId,
     /// Its number in the chunk.
     pub position: u32,
@@ -44,14 +45,14 @@ pub struct Incoming<'a> {
 
 /// The records of a trace that came together.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Part {
-    pub(super) source: SourceId,
+pub(crate) struct Part {
+    pub(crate) source: SourceId,
     /// Records, with those that found no room.
-    pub(super) total: u32,
+    pub(crate) total: u32,
 }
 
 /// Of which a trace mostly has few.
-pub(super) type Parts = SmallVec<[Part; 4]>;
+pub(crate) type Parts = SmallVec<[Part; 4]>;
 
 /// What became of a record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -67,22 +68,22 @@ pub enum Added {
 
 /// An open trace.
 #[derive(Debug)]
-pub(super) struct Trace {
-    pub(super) parts: Parts,
-    pub(super) records: Records,
-    pub(super) opened: i64,
-    pub(super) last_seen: i64,
+pub(crate) struct Trace {
+    pub(crate) parts: Parts,
+    pub(crate) records: Records,
+    pub(crate) opened: i64,
+    pub(crate) last_seen: i64,
     /// When it was moved to the end of the list.
-    pub(super) placed: i64,
+    pub(crate) placed: i64,
     /// A record said that it is complete.
-    pub(super) completed: bool,
+    pub(crate) completed: bool,
     /// It is complete or too old, and stands among those that are due.
-    pub(super) queued: bool,
+    pub(crate) queued: bool,
 }
 
 /// The records of a trace.
 #[derive(Debug)]
-pub(super) enum Records {
+pub(crate) enum Records {
     /// All of one shape, in order.
     Joined(Joined),
     /// Any.
@@ -91,7 +92,7 @@ pub(super) enum Records {
 
 impl Trace {
     /// A place for one.
-    pub(super) const fn vacant() -> Self {
+    pub(crate) const fn vacant() -> Self {
         Self {
             parts: Parts::new_const(),
             records: Records::Joined(Joined::nothing()),
@@ -106,7 +107,7 @@ impl Trace {
     /// Begins with the first record, which is not too long, in a vacant place. `buffer` is empty.
     // In its place and not as a value: a value that was just written piece by piece is slow to be moved.
     #[inline]
-    pub(super) fn begin<H: Clone>(
+    pub(crate) fn begin<H: Clone>(
         &mut self,
         now: i64,
         incoming: &Incoming<'_>,
@@ -138,7 +139,7 @@ impl Trace {
 
     /// Makes a vacant place of it. Gives the buffer of its records.
     #[inline]
-    pub(super) fn vacate(&mut self) -> Vec<u8> {
+    pub(crate) fn vacate(&mut self) -> Vec<u8> {
         if self.parts.spilled() {
             self.parts = Parts::new();
         }
@@ -152,7 +153,7 @@ impl Trace {
         }
     }
 
-    pub(super) fn cost(&self) -> usize {
+    pub(crate) fn cost(&self) -> usize {
         let spilled = if self.parts.spilled() {
             self.parts.capacity() * size_of::<Part>()
         } else {
@@ -166,7 +167,7 @@ impl Trace {
     }
 
     /// Records in it.
-    pub(super) fn count(&self) -> u32 {
+    pub(crate) fn count(&self) -> u32 {
         match &self.records {
             Records::Joined(joined) => joined.count(),
             Records::Lines(lines) => lines.len(),
@@ -174,7 +175,7 @@ impl Trace {
     }
 
     /// Bytes of its records as they are kept.
-    pub(super) fn bytes(&self) -> usize {
+    pub(crate) fn bytes(&self) -> usize {
         match &self.records {
             Records::Joined(joined) => joined.buffer().len(),
             Records::Lines(lines) => lines.buffer().len(),
@@ -183,7 +184,7 @@ impl Trace {
 
     /// Has the processor fetch the places where the next record goes.
     #[inline]
-    pub(super) fn fetch(&self) {
+    pub(crate) fn fetch(&self) {
         match &self.records {
             Records::Joined(joined) => joined.fetch(),
             Records::Lines(lines) => prefetch_index(lines.buffer(), lines.buffer().len()),
@@ -192,7 +193,7 @@ impl Trace {
 
     /// Has the processor fetch all of its records, if they are few.
     #[inline]
-    pub(super) fn fetch_whole(&self) {
+    pub(crate) fn fetch_whole(&self) {
         let buffer = match &self.records {
             Records::Joined(joined) => joined.buffer(),
             Records::Lines(lines) => lines.buffer(),
@@ -211,7 +212,7 @@ impl Trace {
 
     /// Takes one more record in, if there is room for it.
     #[inline]
-    pub(super) fn add<H: Clone>(
+    pub(crate) fn add<H: Clone>(
         &mut self,
         now: i64,
         incoming: &Incoming<'_>,
@@ -251,7 +252,7 @@ impl Trace {
     }
 
     /// Its records as lines, whatever they were.
-    pub(super) fn lines(&mut self) -> &mut Lines {
+    pub(crate) fn lines(&mut self) -> &mut Lines {
         let nothing = Records::Lines(Lines::in_space(Vec::new()));
         let lines = match std::mem::replace(&mut self.records, nothing) {
             Records::Joined(joined) => joined.into_lines(),
@@ -261,6 +262,24 @@ impl Trace {
         match &mut self.records {
             Records::Lines(lines) => lines,
             Records::Joined(_) => unreachable!("they have just been made lines"),
+        }
+    }
+
+    /// Lists its records, if they are kept one by one.
+    pub(crate) fn list(&self, lines: &mut Vec<Line>) {
+        if let Records::Lines(of) = &self.records {
+            lines.extend(of.iter());
+        }
+    }
+
+    /// Its records; `lines` are those that stand in its document.
+    pub(crate) fn content<'a>(&'a self, lines: &'a mut Vec<Line>) -> Content<'a> {
+        match &self.records {
+            Records::Joined(joined) => Content::Joined(joined.view()),
+            Records::Lines(of) => Content::Lines {
+                buffer: of.buffer(),
+                lines,
+            },
         }
     }
 }

@@ -2,11 +2,11 @@
 
 use std::sync::Arc;
 
-use super::super::key::Keys;
-use super::super::open::Incoming;
-use super::super::part::PartId;
-use super::super::source::{Source, SourceId, Sources};
 use super::*;
+use crate::open::trace::Incoming;
+use crate::part::PartId;
+use crate::source::{Source, SourceId, Sources};
+use crate::trace_id::Keys;
 
 struct Fixture {
     slab: Slab,

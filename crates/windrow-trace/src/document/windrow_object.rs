@@ -2,11 +2,11 @@
 //!
 //! Owns their form, which `document` and `union` have in common. The lines and fields are theirs.
 
-use super::document::PartInfo;
-use super::fields::Names;
 use super::json::{write_string, write_unsigned};
+use super::names::Names;
 use super::state::{PartState, Reason, Writer};
 use super::time::Rfc3339;
+use crate::part::PartInfo;
 
 /// The `windrow` object, apart from its state and metadata.
 pub(crate) struct About<'a, T> {
@@ -21,27 +21,27 @@ pub(crate) struct About<'a, T> {
 }
 
 /// What a document says of its trace as a whole.
-pub(super) struct Seal<'a> {
-    pub(super) key: &'a [u8],
-    pub(super) parts: &'a [PartInfo],
-    pub(super) tags: &'a [&'a str],
-    pub(super) reason: Reason,
-    pub(super) sealed_at: i64,
+pub(crate) struct Seal<'a> {
+    pub(crate) key: &'a [u8],
+    pub(crate) parts: &'a [PartInfo],
+    pub(crate) tags: &'a [&'a str],
+    pub(crate) reason: Reason,
+    pub(crate) sealed_at: i64,
 }
 
 impl Seal<'_> {
     /// A gatherer seals after it has received; only a clock that was set back makes a line late here.
-    pub(super) fn some_late(&self) -> bool {
+    pub(crate) fn some_late(&self) -> bool {
         self.parts.iter().any(|part| part.received > self.sealed_at)
     }
 
     /// Whether the lines of this part are.
-    pub(super) fn is_late(&self, part: u32) -> bool {
+    pub(crate) fn is_late(&self, part: u32) -> bool {
         let part = self.parts.get(part as usize);
         part.is_some_and(|part| part.received > self.sealed_at)
     }
 
-    pub(super) fn write_about(
+    pub(crate) fn write_about(
         &self,
         out: &mut Vec<u8>,
         times: &mut Rfc3339,
@@ -64,7 +64,7 @@ impl Seal<'_> {
     }
 
     /// Begins the state, with the parts.
-    pub(super) fn begin_state<'w>(
+    pub(crate) fn begin_state<'w>(
         &self,
         scratch: &'w mut Vec<u8>,
         names: &Names,

@@ -5,15 +5,16 @@
 //! of the list. What is needed soon can be fetched: then the processor gets it from memory while something else is done. To
 //! fetch is never wrong, and never needed. When a trace is moved in the list, and what it is, is the table's business.
 
-mod index;
+mod hash_index;
 #[cfg(test)]
 mod tests;
 
 use prefetch_index::prefetch_index;
 
-use self::index::Index;
-use super::key::{Id, Key};
-use super::open::Trace;
+use self::hash_index::Index;
+use super::cache_line::LINE;
+use super::trace::Trace;
+use crate::trace_id::{Id, Key};
 
 /// Places of a chunk.
 const CHUNK: usize = 256;
@@ -22,7 +23,7 @@ const NONE: u32 = u32::MAX;
 
 /// See above.
 #[derive(Debug)]
-pub(super) struct Slab {
+pub(crate) struct Slab {
     index: Index,
     chunks: Vec<Chunk>,
     /// A bit for each chunk that has a vacant place: new traces take the first, so that the last chunks become empty.
@@ -49,29 +50,27 @@ struct Chunk {
 // Begins with a line of the cache, and with its stamp.
 #[derive(Debug)]
 #[repr(C, align(64))]
-pub(super) struct Node {
+pub(crate) struct Node {
     /// None while it is vacant.
     stamp: u64,
     key: Key,
-    pub(super) trace: Trace,
+    pub(crate) trace: Trace,
 }
 
 impl Node {
     /// The id of the trace.
     #[inline]
-    pub(super) fn id(&self) -> Id<'_> {
+    pub(crate) fn id(&self) -> Id<'_> {
         self.key.as_id()
     }
 
     /// The trace with its id.
     #[inline]
-    pub(super) fn both(&mut self) -> (Id<'_>, &mut Trace) {
+    pub(crate) fn both(&mut self) -> (Id<'_>, &mut Trace) {
         (self.key.as_id(), &mut self.trace)
     }
 }
 
-/// Bytes of a line of the processor's cache.
-pub(super) const LINE: usize = 64;
 const NODE_LINES: usize = size_of::<Node>() / LINE;
 
 /// The stamp of what is vacant.
@@ -85,13 +84,13 @@ struct Link {
 
 /// Where a trace lies, for as long as it is there: of one that has gone it leads nowhere.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Ticket {
+pub(crate) struct Ticket {
     at: u32,
     stamp: u64,
 }
 
 impl Slab {
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self {
             index: Index::new(),
             chunks: Vec::new(),
@@ -105,13 +104,13 @@ impl Slab {
     }
 
     #[inline]
-    pub(super) fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.index.len()
     }
 
     /// The trace of this id.
     #[inline]
-    pub(super) fn find(&mut self, id: Id<'_>) -> Option<(Ticket, &mut Trace)> {
+    pub(crate) fn find(&mut self, id: Id<'_>) -> Option<(Ticket, &mut Trace)> {
         let is = |at: u32| self.node(at).is_some_and(|node| node.key.is(id));
         let at = self.index.find(id.hash(), is)?;
         self.at(at)
@@ -119,19 +118,19 @@ impl Slab {
 
     /// Has the processor fetch what is needed to find the trace of this hash.
     #[inline]
-    pub(super) fn fetch_place(&self, hash: u64) {
+    pub(crate) fn fetch_place(&self, hash: u64) {
         self.index.fetch(hash);
     }
 
     /// Where the trace of this hash may be, without a look at it.
     #[inline]
-    pub(super) fn guess(&self, hash: u64) -> Option<Guess> {
+    pub(crate) fn guess(&self, hash: u64) -> Option<Guess> {
         self.index.find(hash, |_| true).map(Guess)
     }
 
     /// Has the processor fetch what is needed to find the records of this trace.
     #[inline]
-    pub(super) fn fetch(&self, guess: Guess) {
+    pub(crate) fn fetch(&self, guess: Guess) {
         if let Some(node) = self.node(guess.0) {
             // Its stamp stands first.
             let words = std::slice::from_ref(&node.stamp);
@@ -143,7 +142,7 @@ impl Slab {
 
     /// Has the processor fetch the places where the next record of this trace goes.
     #[inline]
-    pub(super) fn fetch_records(&self, guess: Guess) {
+    pub(crate) fn fetch_records(&self, guess: Guess) {
         if let Some(node) = self.node(guess.0) {
             node.trace.fetch();
         }
@@ -151,7 +150,7 @@ impl Slab {
 
     /// Has the processor fetch what is needed to take a trace out later on: first what leads to all the rest.
     #[inline]
-    pub(super) fn fetch_ticket(&self, ticket: Ticket) {
+    pub(crate) fn fetch_ticket(&self, ticket: Ticket) {
         self.fetch(Guess(ticket.at));
         if let Some(chunk) = self.chunks.get(ticket.at as usize / CHUNK) {
             prefetch_index(&chunk.links, ticket.at as usize % CHUNK);
@@ -160,7 +159,7 @@ impl Slab {
 
     /// And then the rest.
     #[inline]
-    pub(super) fn fetch_whole(&self, ticket: Ticket) {
+    pub(crate) fn fetch_whole(&self, ticket: Ticket) {
         if let (Some(node), Some(link)) = (self.node(ticket.at), self.link(ticket.at)) {
             self.index.fetch(node.key.hash());
             node.trace.fetch_whole();
@@ -174,14 +173,14 @@ impl Slab {
 
     /// The trace of this ticket, with its id.
     #[inline]
-    pub(super) fn get_mut(&mut self, ticket: Ticket) -> Option<(Id<'_>, &mut Trace)> {
+    pub(crate) fn get_mut(&mut self, ticket: Ticket) -> Option<(Id<'_>, &mut Trace)> {
         let node = self.node_mut(ticket.at)?;
         (node.stamp == ticket.stamp).then_some((node.key.as_id(), &mut node.trace))
     }
 
     /// Gives this id, which is not there, a vacant place at the end of the list.
     #[inline]
-    pub(super) fn open(&mut self, id: Id<'_>) -> (Ticket, &mut Trace) {
+    pub(crate) fn open(&mut self, id: Id<'_>) -> (Ticket, &mut Trace) {
         self.stamp += 1;
         let (at, stamp) = (self.place(), self.stamp);
         self.link_last(at);
@@ -195,7 +194,7 @@ impl Slab {
     }
 
     /// Moves it to the end of the list.
-    pub(super) fn promote(&mut self, ticket: Ticket) {
+    pub(crate) fn promote(&mut self, ticket: Ticket) {
         if ticket.at != self.newest && self.get_mut(ticket).is_some() {
             self.unlink(ticket.at);
             self.link_last(ticket.at);
@@ -204,13 +203,13 @@ impl Slab {
 
     /// The first of the list.
     #[inline]
-    pub(super) fn oldest(&mut self) -> Option<(Ticket, &mut Trace)> {
+    pub(crate) fn oldest(&mut self) -> Option<(Ticket, &mut Trace)> {
         self.at(self.oldest)
     }
 
     /// Takes a trace out: its place is vacant, and what lies there is the caller's for as long as nothing else is done here.
     #[inline]
-    pub(super) fn take(&mut self, ticket: Ticket) -> Option<&mut Node> {
+    pub(crate) fn take(&mut self, ticket: Ticket) -> Option<&mut Node> {
         let at = ticket.at;
         let node = self.node_mut(at).filter(|node| node.stamp == ticket.stamp)?;
         node.stamp = VACANT;
@@ -222,14 +221,14 @@ impl Slab {
     }
 
     /// All of them.
-    pub(super) fn iter(&self) -> impl Iterator<Item = (Id<'_>, &Trace)> {
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (Id<'_>, &Trace)> {
         let nodes = self.chunks.iter().flat_map(|chunk| &chunk.nodes);
         let there = nodes.filter(|node| node.stamp != VACANT);
         there.map(|node| (node.key.as_id(), &node.trace))
     }
 
     /// Gives memory back, when there is none.
-    pub(super) fn rest(&mut self) {
+    pub(crate) fn rest(&mut self) {
         if self.len() == 0 && self.allocated > 1 {
             let stamp = self.stamp;
             *self = Self { stamp, ..Self::new() };

@@ -12,7 +12,7 @@ const MOST_AHEAD: usize = 4096;
 
 /// See above.
 #[derive(Debug)]
-pub(super) struct Spaces {
+pub(crate) struct Spaces {
     left: Vec<Vec<u8>>,
     /// Bytes of those.
     bytes: usize,
@@ -21,7 +21,7 @@ pub(super) struct Spaces {
 }
 
 impl Spaces {
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self {
             left: Vec::new(),
             bytes: 0,
@@ -31,7 +31,7 @@ impl Spaces {
 
     /// Space for the records of a new trace, of which the first takes `size` bytes.
     #[inline]
-    pub(super) fn take(&mut self, size: usize) -> Vec<u8> {
+    pub(crate) fn take(&mut self, size: usize) -> Vec<u8> {
         if let Some(space) = self.left.pop() {
             self.bytes -= space.capacity();
             if space.capacity() >= size {
@@ -45,7 +45,7 @@ impl Spaces {
 
     /// Space that is not needed any more.
     #[inline]
-    pub(super) fn put(&mut self, mut space: Vec<u8>) {
+    pub(crate) fn put(&mut self, mut space: Vec<u8>) {
         let bytes = space.capacity();
         if (1..=TOO_LARGE * self.usual).contains(&bytes) && self.bytes + bytes <= KEPT {
             space.clear();
@@ -56,12 +56,12 @@ impl Spaces {
 
     /// A trace that goes has so many bytes.
     #[inline]
-    pub(super) fn note(&mut self, bytes: usize) {
+    pub(crate) fn note(&mut self, bytes: usize) {
         self.usual = (self.usual * 15 + bytes) / 16;
     }
 
     /// Gives the memory back.
-    pub(super) fn rest(&mut self) {
+    pub(crate) fn rest(&mut self) {
         (self.left, self.bytes) = (Vec::new(), 0);
     }
 }

@@ -22,14 +22,14 @@ impl<'a> Id<'a> {
     }
 
     #[inline]
-    pub(super) fn hash(self) -> u64 {
+    pub(crate) fn hash(self) -> u64 {
         self.hash
     }
 }
 
 /// A trace id that is kept. Those of the usual lengths (32 hex digits, a UUID) lie where they are looked up.
 #[derive(Clone, Debug)]
-pub(super) struct Key {
+pub(crate) struct Key {
     hash: u64,
     id: Kept,
 }
@@ -48,7 +48,7 @@ struct Room([u8; ROOM]);
 
 impl Key {
     /// Of nothing.
-    pub(super) const NONE: Self = Self {
+    pub(crate) const NONE: Self = Self {
         hash: 0,
         id: Kept::Short {
             room: Room([0; ROOM]),
@@ -57,17 +57,17 @@ impl Key {
     };
 
     /// Of an id and its hash, from [`Self::hash`].
-    pub(super) fn again(id: &[u8], hash: u64) -> Self {
+    pub(crate) fn again(id: &[u8], hash: u64) -> Self {
         Self { hash, id: copy(id) }
     }
 
     #[inline]
-    pub(super) fn hash(&self) -> u64 {
+    pub(crate) fn hash(&self) -> u64 {
         self.hash
     }
 
     #[inline]
-    pub(super) fn id(&self) -> &[u8] {
+    pub(crate) fn id(&self) -> &[u8] {
         match &self.id {
             Kept::Short { room, length } => room.0.get(..usize::from(*length)).unwrap_or_default(),
             Kept::Long(id) => id,
@@ -76,7 +76,7 @@ impl Key {
 
     /// As it came.
     #[inline]
-    pub(super) fn as_id(&self) -> Id<'_> {
+    pub(crate) fn as_id(&self) -> Id<'_> {
         Id {
             hash: self.hash,
             id: self.id(),
@@ -85,7 +85,7 @@ impl Key {
 
     /// Whether it is of this id.
     #[inline]
-    pub(super) fn is(&self, id: Id<'_>) -> bool {
+    pub(crate) fn is(&self, id: Id<'_>) -> bool {
         self.hash == id.hash && self.id() == id.id
     }
 }
@@ -99,11 +99,11 @@ impl From<Id<'_>> for Key {
 
 /// Hashes ids.
 #[derive(Debug, Default)]
-pub(super) struct Keys(foldhash::quality::RandomState);
+pub(crate) struct Keys(foldhash::quality::RandomState);
 
 impl Keys {
     #[inline]
-    pub(super) fn id<'a>(&self, id: &'a [u8]) -> Id<'a> {
+    pub(crate) fn id<'a>(&self, id: &'a [u8]) -> Id<'a> {
         // Without the length that `Hash` would add: ids are compared whatever their hashes say.
         let mut hasher = self.0.build_hasher();
         hasher.write(id);
@@ -143,11 +143,11 @@ fn copy(id: &[u8]) -> Kept {
 }
 
 /// For tables of hashes.
-pub(super) type Hashed = BuildHasherDefault<Given>;
+pub(crate) type Hashed = BuildHasherDefault<Given>;
 
 /// See [`Hashed`].
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Given(u64);
+pub(crate) struct Given(u64);
 
 impl Hasher for Given {
     #[inline]

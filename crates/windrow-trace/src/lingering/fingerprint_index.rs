@@ -17,7 +17,7 @@ const KEPT: usize = 1024;
 
 /// See above. The numbers are given in order, and wrap around.
 #[derive(Debug, Default)]
-pub(super) struct Index {
+pub(crate) struct Index {
     /// A power of two of them, or none.
     buckets: Vec<Bucket>,
     /// For each bucket the numbers that belong to its bytes.
@@ -36,7 +36,7 @@ struct Bucket {
 impl Index {
     /// Notes that `number` is there, the last of those from `first` on. Says whether the table is too small by now.
     #[inline]
-    pub(super) fn insert(&mut self, hash: u64, number: u32, first: u32) -> bool {
+    pub(crate) fn insert(&mut self, hash: u64, number: u32, first: u32) -> bool {
         let at = self.place(hash);
         if let (Some(bucket), Some(numbers)) = (self.buckets.get_mut(at), self.numbers.get_mut(at)) {
             let place = usize::from(bucket.next) % PLACES;
@@ -48,7 +48,7 @@ impl Index {
     }
 
     /// Begins anew, with room for twice as many as there are: those from `first` on.
-    pub(super) fn fill(&mut self, first: u32, count: usize, there: impl Iterator<Item = (u64, u32)>) {
+    pub(crate) fn fill(&mut self, first: u32, count: usize, there: impl Iterator<Item = (u64, u32)>) {
         let buckets = (count * 2 / PER_BUCKET).next_power_of_two().max(LEAST);
         self.buckets = vec![Bucket::default(); buckets];
         self.numbers = vec![[0; PLACES]; buckets];
@@ -58,7 +58,7 @@ impl Index {
     }
 
     /// There is nothing any more: gives the memory of a large table back.
-    pub(super) fn forget(&mut self) {
+    pub(crate) fn forget(&mut self) {
         if self.buckets.len() > KEPT {
             *self = Self::default();
         }
@@ -66,7 +66,7 @@ impl Index {
 
     /// The numbers of those that may be it; what they number may have gone.
     #[inline]
-    pub(super) fn find(&self, hash: u64) -> impl Iterator<Item = u32> + '_ {
+    pub(crate) fn find(&self, hash: u64) -> impl Iterator<Item = u32> + '_ {
         let at = self.place(hash);
         let bytes = self.buckets.get(at).map_or(&[][..], |bucket| &bucket.bytes);
         let wanted = byte(hash);

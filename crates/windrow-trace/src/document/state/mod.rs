@@ -18,7 +18,7 @@ use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
 pub(crate) use self::write::{LineWriter, MOST_OF_A_LINE, Writer};
-use super::part::PartId;
+use crate::part::PartId;
 
 /// The name of the field that holds the trace id, unless a document says otherwise.
 pub(crate) const DEFAULT_KEY: &str = "traceId";

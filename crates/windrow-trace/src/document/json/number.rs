@@ -14,18 +14,18 @@ pub(crate) fn write_unsigned(out: &mut Vec<u8>, n: u64) {
 }
 
 /// Appends a number that may be negative.
-pub(super) fn write_signed(out: &mut Vec<u8>, n: i64) {
+pub(crate) fn write_signed(out: &mut Vec<u8>, n: i64) {
     out.extend_from_slice(itoa::Buffer::new().format(n).as_bytes());
 }
 
 /// Appends a finite number of single precision, as ryu does.
-pub(super) fn write_single(out: &mut Vec<u8>, n: f32) {
+pub(crate) fn write_single(out: &mut Vec<u8>, n: f32) {
     out.extend_from_slice(ryu::Buffer::new().format_finite(n).as_bytes());
 }
 
 /// Appends a finite number in the fewest digits that read back as it, as ryu does.
 #[inline]
-pub(super) fn write_double(out: &mut Vec<u8>, n: f64) {
+pub(crate) fn write_double(out: &mut Vec<u8>, n: f64) {
     if !write_thousandths(out, n) {
         out.extend_from_slice(ryu::Buffer::new().format_finite(n).as_bytes());
     }

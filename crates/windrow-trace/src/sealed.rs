@@ -5,16 +5,15 @@
 
 use smallvec::SmallVec;
 
-use super::document::{Content, Gathered, PartInfo};
-use super::key::Key;
-use super::lines::Line;
-use super::linger::{Left, LeftRecords, list};
-use super::open::{Part, Records, Trace};
-use super::part::PartId;
-use super::slab::Node;
-use super::source::Sources;
-use super::spaces::Spaces;
-use super::state::Reason;
+use crate::document::content::{Content, Gathered, Line};
+use crate::document::state::Reason;
+use crate::lingering::queue::{Left, LeftRecords, list};
+use crate::open::buffer_pool::Spaces;
+use crate::open::slab::Node;
+use crate::open::trace::{Part, Trace};
+use crate::part::{PartId, PartInfo};
+use crate::source::Sources;
+use crate::trace_id::Key;
 
 /// A trace that has left the table.
 #[derive(Debug)]
@@ -39,7 +38,7 @@ enum Gone<'a> {
 }
 
 impl<'a, H: Clone> Closed<'a, H> {
-    pub(super) fn open(
+    pub(crate) fn open(
         reason: Reason,
         node: &'a mut Node,
         sources: &'a mut Sources<H>,
@@ -53,7 +52,7 @@ impl<'a, H: Clone> Closed<'a, H> {
         }
     }
 
-    pub(super) fn lingered(left: Left<'a>, sources: &'a mut Sources<H>, spaces: &'a mut Spaces) -> Self {
+    pub(crate) fn lingered(left: Left<'a>, sources: &'a mut Sources<H>, spaces: &'a mut Spaces) -> Self {
         Self {
             reason: Reason::Completed,
             trace: Gone::Lingered(left),
@@ -63,7 +62,7 @@ impl<'a, H: Clone> Closed<'a, H> {
     }
 
     /// One that waited, and was taken out.
-    pub(super) fn again(key: Key, trace: Trace, sources: &'a mut Sources<H>, spaces: &'a mut Spaces) -> Self {
+    pub(crate) fn again(key: Key, trace: Trace, sources: &'a mut Sources<H>, spaces: &'a mut Spaces) -> Self {
         Self {
             reason: Reason::Completed,
             trace: Gone::Again(Box::new((key, trace))),
@@ -185,26 +184,6 @@ impl Gone<'_> {
             Self::Open(node) => node.trace.parts.iter().copied().for_each(each),
             Self::Lingered(left) => left.parts().for_each(each),
             Self::Again(again) => again.1.parts.iter().copied().for_each(each),
-        }
-    }
-}
-
-impl Trace {
-    /// Lists its records, if they are kept one by one.
-    fn list(&self, lines: &mut Vec<Line>) {
-        if let Records::Lines(of) = &self.records {
-            lines.extend(of.iter());
-        }
-    }
-
-    /// Its records; `lines` are those that stand in its document.
-    fn content<'a>(&'a self, lines: &'a mut Vec<Line>) -> Content<'a> {
-        match &self.records {
-            Records::Joined(joined) => Content::Joined(joined.view()),
-            Records::Lines(of) => Content::Lines {
-                buffer: of.buffer(),
-                lines,
-            },
         }
     }
 }

@@ -11,7 +11,8 @@
 //!
 //! Each is followed by what stands behind the line's header.
 
-use super::lines::{HEADER, Head, Lines, NO_TEXT, Span};
+use crate::document::content::Span;
+use crate::open::lines::{HEADER, Head, Lines, NO_TEXT};
 
 /// Bytes of a short header, with its first byte.
 const SHORT: usize = 15;
@@ -23,7 +24,7 @@ const SHORT_NO_TEXT: u16 = u16::MAX;
 
 /// What is needed beside the bytes of the short form.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Packed {
+pub(crate) struct Packed {
     bytes: u32,
     count: u32,
     /// Bytes of the records as they came; they had room for less than 4 GiB.
@@ -32,13 +33,13 @@ pub(super) struct Packed {
 
 impl Packed {
     /// How many lines it is.
-    pub(super) fn len(&self) -> u32 {
+    pub(crate) fn len(&self) -> u32 {
         self.count
     }
 }
 
 /// Appends the short form of the lines to `out`.
-pub(super) fn pack(lines: &Lines, out: &mut Vec<u8>) -> Packed {
+pub(crate) fn pack(lines: &Lines, out: &mut Vec<u8>) -> Packed {
     for (head, body) in lines.raw() {
         match short(&head) {
             Some(bytes) if head.record > 0 => {
@@ -92,7 +93,7 @@ fn short(head: &Head) -> Option<[u8; SHORT]> {
 }
 
 /// The lines in the short form, and where in `bytes` stands what is behind each header.
-pub(super) fn lines<'a>(packed: &Packed, bytes: &'a [u8]) -> impl Iterator<Item = (Head, usize)> + use<'a> {
+pub(crate) fn lines<'a>(packed: &Packed, bytes: &'a [u8]) -> impl Iterator<Item = (Head, usize)> + use<'a> {
     let mut at = 0;
     (0..packed.count).map_while(move |_| {
         let (head, body) = header(bytes, at)?;
@@ -141,7 +142,7 @@ fn header(bytes: &[u8], at: usize) -> Option<(Head, usize)> {
 }
 
 /// The lines as they were when they were packed; `bytes` begins with their short form.
-pub(super) fn unpack(packed: &Packed, bytes: &[u8]) -> Option<Lines> {
+pub(crate) fn unpack(packed: &Packed, bytes: &[u8]) -> Option<Lines> {
     let mut all = Lines::new(packed.bytes as usize);
     for (head, body) in lines(packed, bytes) {
         all.push_raw(&head, bytes.get(body..body + head.body())?);
@@ -154,9 +155,9 @@ pub(super) fn unpack(packed: &Packed, bytes: &[u8]) -> Option<Lines> {
 mod tests {
     use proptest::prelude::*;
 
-    use super::super::lines::NewLine;
-    use super::super::shape::ShapeId;
     use super::*;
+    use crate::document::shape::ShapeId;
+    use crate::open::lines::NewLine;
 
     /// Of the kind that short headers take, and just not.
     fn number() -> impl Strategy<Value = u32> {

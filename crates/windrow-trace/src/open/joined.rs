@@ -12,11 +12,12 @@
 
 use prefetch_index::prefetch_index;
 
-use super::json::{push_unescaped, write_escaped};
-use super::lines::{HEADER, Head, Lines, NO_TEXT, NewLine, Span};
-use super::shape::ShapeId;
-use super::slab::LINE;
-use super::state::{LineWriter, MOST_OF_A_LINE, lines_of};
+use super::cache_line::LINE;
+use super::lines::{HEADER, Head, Lines, NO_TEXT, NewLine};
+use crate::document::content::{Span, View};
+use crate::document::json::{push_unescaped, write_escaped};
+use crate::document::shape::ShapeId;
+use crate::document::state::{LineWriter, MOST_OF_A_LINE, lines_of};
 
 /// Room for the state of the lines of most traces.
 const AREA: usize = 96;
@@ -31,7 +32,7 @@ const NEXT: usize = 640;
 
 /// See above.
 #[derive(Debug)]
-pub(super) struct Joined {
+pub(crate) struct Joined {
     buffer: Vec<u8>,
     /// Where the text begins, and where it ends.
     area: u32,
@@ -43,12 +44,12 @@ pub(super) struct Joined {
 
 /// What is known of them besides their bytes.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct About {
-    pub(super) shape: ShapeId,
-    pub(super) count: u32,
+pub(crate) struct About {
+    pub(crate) shape: ShapeId,
+    pub(crate) count: u32,
     /// Event times of the first and of the last, Unix ns.
-    pub(super) first: i64,
-    pub(super) last: i64,
+    pub(crate) first: i64,
+    pub(crate) last: i64,
     /// Of which part the last is.
     part: u32,
     writer: LineWriter,
@@ -58,25 +59,9 @@ pub(super) struct About {
     received: usize,
 }
 
-/// All that a document needs of them.
-#[derive(Clone, Copy, Debug)]
-pub struct View<'a> {
-    pub(super) shape: ShapeId,
-    pub(super) count: u32,
-    pub(super) first: i64,
-    pub(super) last: i64,
-    /// Number of the unit of time in the state.
-    pub(super) unit: u8,
-    pub(super) state: &'a [u8],
-    /// The inside of a JSON string.
-    pub(super) text: &'a [u8],
-    /// The record from which the document has its fields.
-    pub(super) newest: &'a [u8],
-}
-
 impl Joined {
     /// Nothing, until [`Self::begin`].
-    pub(super) const fn nothing() -> Self {
+    pub(crate) const fn nothing() -> Self {
         Self {
             buffer: Vec::new(),
             area: 0,
@@ -98,7 +83,7 @@ impl Joined {
     /// With the first record, and nothing of what was there before; gives `buffer`, which is empty, back when it is not
     /// one for here.
     #[inline]
-    pub(super) fn begin(&mut self, buffer: Vec<u8>, line: &NewLine<'_>) -> Result<(), Vec<u8>> {
+    pub(crate) fn begin(&mut self, buffer: Vec<u8>, line: &NewLine<'_>) -> Result<(), Vec<u8>> {
         let fits = line.metadata.is_empty() && line.record.len() <= LONGEST;
         let Some(shape) = line.shape.filter(|_| fits) else {
             return Err(buffer);
@@ -123,20 +108,20 @@ impl Joined {
 
     /// Gives the buffer away; what it is then counts for nothing.
     #[inline]
-    pub(super) fn take_buffer(&mut self) -> Vec<u8> {
+    pub(crate) fn take_buffer(&mut self) -> Vec<u8> {
         std::mem::take(&mut self.buffer)
     }
 
     /// Of which part the last record is.
     #[inline]
-    pub(super) fn part(&self) -> u32 {
+    pub(crate) fn part(&self) -> u32 {
         self.about.part
     }
 
     /// Takes the next record in; `false` when it is not one for here. `later`: it is of another part than the last, which
     /// was received later.
     #[inline]
-    pub(super) fn add(&mut self, line: &NewLine<'_>, later: bool) -> bool {
+    pub(crate) fn add(&mut self, line: &NewLine<'_>, later: bool) -> bool {
         let About {
             writer, last, part, ..
         } = &self.about;
@@ -238,22 +223,22 @@ impl Joined {
         }
     }
 
-    pub(super) fn count(&self) -> u32 {
+    pub(crate) fn count(&self) -> u32 {
         self.about.count
     }
 
     /// Bytes of all records as they came, with the headers that lines have.
-    pub(super) fn received(&self) -> usize {
+    pub(crate) fn received(&self) -> usize {
         self.about.received
     }
 
-    pub(super) fn buffer(&self) -> &Vec<u8> {
+    pub(crate) fn buffer(&self) -> &Vec<u8> {
         &self.buffer
     }
 
     /// Has the processor fetch the places where the next record goes.
     #[inline]
-    pub(super) fn fetch(&self) {
+    pub(crate) fn fetch(&self) {
         prefetch_index(&self.buffer, 0);
         // The next text comes where the newest record is, and the next record behind it.
         let end = (self.buffer.len() + NEXT_TEXT).min(self.buffer.capacity());
@@ -272,14 +257,14 @@ impl Joined {
         self.buffer.get(self.text_end as usize..).unwrap_or_default()
     }
 
-    pub(super) fn view(&self) -> View<'_> {
+    pub(crate) fn view(&self) -> View<'_> {
         let state = self.buffer.get(..self.about.state as usize).unwrap_or_default();
         self.about.view(state, self.text(), self.newest())
     }
 
     /// Appends the packed form to `out`. Gives what is needed to read it besides, and the buffer.
     #[inline]
-    pub(super) fn pack(&mut self, out: &mut Vec<u8>) -> (Packed, Vec<u8>) {
+    pub(crate) fn pack(&mut self, out: &mut Vec<u8>) -> (Packed, Vec<u8>) {
         out.extend_from_slice(self.buffer.get(..self.about.state as usize).unwrap_or_default());
         out.extend_from_slice(self.buffer.get(self.area as usize..).unwrap_or_default());
         let About {
@@ -310,7 +295,7 @@ impl Joined {
     }
 
     /// Makes lines of it.
-    pub(super) fn into_lines(self) -> Lines {
+    pub(crate) fn into_lines(self) -> Lines {
         let mut lines = Lines::new(self.buffer.len());
         let state = self.buffer.get(..self.about.state as usize).unwrap_or_default();
         let escaped = self.text();
@@ -367,7 +352,7 @@ impl About {
 
 /// What is needed besides the bytes of the packed form.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Packed {
+pub(crate) struct Packed {
     first: i64,
     last: i64,
     shape: ShapeId,
@@ -382,12 +367,12 @@ pub(super) struct Packed {
 }
 
 impl Packed {
-    pub(super) fn count(&self) -> u32 {
+    pub(crate) fn count(&self) -> u32 {
         self.count
     }
 
     /// Of the bytes of the packed form, and nothing behind them.
-    pub(super) fn view<'a>(&self, bytes: &'a [u8]) -> View<'a> {
+    pub(crate) fn view<'a>(&self, bytes: &'a [u8]) -> View<'a> {
         let (state, rest) = bytes.split_at_checked(self.state as usize).unwrap_or_default();
         let (text, newest) = rest.split_at_checked(self.text as usize).unwrap_or_default();
         self.about().view(state, text, newest)
@@ -407,7 +392,7 @@ impl Packed {
     }
 
     /// As it was.
-    pub(super) fn unpack(&self, bytes: &[u8]) -> Joined {
+    pub(crate) fn unpack(&self, bytes: &[u8]) -> Joined {
         let mut buffer = Vec::with_capacity(bytes.len() + AREA);
         let View {
             state, text, newest, ..

@@ -7,13 +7,13 @@
 
 use std::collections::VecDeque;
 
-use super::index::Index;
-use super::joined::{self, View};
-use super::key::{Id, Key};
-use super::lines::Line;
-use super::open::{Part, Parts, Records, Trace};
+use super::fingerprint_index::Index;
 use super::pack;
-use super::source::SourceId;
+use crate::document::content::{Line, View};
+use crate::open::joined;
+use crate::open::trace::{Part, Parts, Records, Trace};
+use crate::source::SourceId;
+use crate::trace_id::{Id, Key};
 
 /// Bytes of a chunk.
 const CHUNK: usize = 1 << 20;
@@ -28,7 +28,7 @@ const INDEXED: usize = 8;
 
 /// See above.
 #[derive(Debug)]
-pub(super) struct Lingering {
+pub(crate) struct Lingering {
     /// In the order in which they are due; the last is the one that is filled.
     chunks: VecDeque<Chunk>,
     index: Index,
@@ -70,14 +70,14 @@ enum Packed {
 
 /// A trace that has left, where it lies.
 #[derive(Debug)]
-pub(super) struct Left<'a> {
+pub(crate) struct Left<'a> {
     waiting: Waiting,
     /// Its bytes.
     bytes: &'a [u8],
 }
 
 /// The records of one that has left.
-pub(super) enum LeftRecords<'a> {
+pub(crate) enum LeftRecords<'a> {
     Joined(View<'a>),
     Lines {
         packed: &'a pack::Packed,
@@ -86,7 +86,7 @@ pub(super) enum LeftRecords<'a> {
 }
 
 impl Lingering {
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self {
             chunks: VecDeque::new(),
             index: Index::default(),
@@ -96,18 +96,18 @@ impl Lingering {
         }
     }
 
-    pub(super) fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.len
     }
 
     /// Bytes that they take.
-    pub(super) fn bytes(&self) -> usize {
+    pub(crate) fn bytes(&self) -> usize {
         self.bytes
     }
 
     /// Whether this trace is one for here: larger ones better stay where they are.
     #[inline]
-    pub(super) fn takes(id: Id<'_>, trace: &Trace) -> bool {
+    pub(crate) fn takes(id: Id<'_>, trace: &Trace) -> bool {
         Self::size(id, trace) <= MOST
     }
 
@@ -117,7 +117,7 @@ impl Lingering {
     }
 
     /// Takes a trace in, and gives the space of its records back. `due` is not before that of the one before.
-    pub(super) fn push(&mut self, id: Id<'_>, trace: &mut Trace, due: i64) -> Vec<u8> {
+    pub(crate) fn push(&mut self, id: Id<'_>, trace: &mut Trace, due: i64) -> Vec<u8> {
         let size = Self::size(id, trace);
         let chunk = self.chunk(size);
         let out = &mut chunk.bytes;
@@ -190,13 +190,13 @@ impl Lingering {
     }
 
     /// Whether the trace of this id is here.
-    pub(super) fn has(&self, id: Id<'_>) -> bool {
+    pub(crate) fn has(&self, id: Id<'_>) -> bool {
         self.place(id).is_some()
     }
 
     /// Takes the trace of this id out, if it is here: a straggler came. Gives when it is due, too.
     #[inline]
-    pub(super) fn take(&mut self, id: Id<'_>) -> Option<(i64, Trace)> {
+    pub(crate) fn take(&mut self, id: Id<'_>) -> Option<(i64, Trace)> {
         let (at, slot) = self.place(id)?;
         let chunk = self.chunks.get_mut(at)?;
         let left = chunk.leave(slot)?;
@@ -227,14 +227,14 @@ impl Lingering {
     }
 
     /// When the first is due.
-    pub(super) fn first_due(&mut self) -> Option<i64> {
+    pub(crate) fn first_due(&mut self) -> Option<i64> {
         self.drop_gone();
         let chunk = self.chunks.front()?;
         Some(chunk.slots.get(chunk.gone)?.as_ref()?.due)
     }
 
     /// Takes out the first that is due.
-    pub(super) fn pop(&mut self) -> Option<Left<'_>> {
+    pub(crate) fn pop(&mut self) -> Option<Left<'_>> {
         self.drop_gone();
         let chunk = self.chunks.front_mut()?;
         let left = chunk.leave(chunk.gone)?;
@@ -244,7 +244,7 @@ impl Lingering {
     }
 
     /// The ids of all that have a part from one of the sources of which `pinned` says so.
-    pub(super) fn ids_with(&self, mut pinned: impl FnMut(SourceId) -> bool) -> Vec<Vec<u8>> {
+    pub(crate) fn ids_with(&self, mut pinned: impl FnMut(SourceId) -> bool) -> Vec<Vec<u8>> {
         let chunks = self.chunks.iter();
         let all = chunks.flat_map(|chunk| chunk.slots.iter().flatten().map(move |waiting| (chunk, *waiting)));
         let all = all.filter_map(|(chunk, waiting)| {
@@ -285,7 +285,7 @@ impl Lingering {
     }
 
     /// Gives memory back that is only kept to be used again.
-    pub(super) fn rest(&mut self) {
+    pub(crate) fn rest(&mut self) {
         if self.len == 0 {
             self.drop_gone();
             self.spare = Vec::new();
@@ -330,37 +330,37 @@ impl Waiting {
 
 impl<'a> Left<'a> {
     /// Its id.
-    pub(super) fn id(&self) -> &'a [u8] {
+    pub(crate) fn id(&self) -> &'a [u8] {
         self.bytes.get(..self.waiting.key as usize).unwrap_or_default()
     }
 
     /// The hash of its id.
     #[inline]
-    pub(super) fn hash(&self) -> u64 {
+    pub(crate) fn hash(&self) -> u64 {
         self.waiting.hash
     }
 
     /// When it is due.
     #[inline]
-    pub(super) fn due(&self) -> i64 {
+    pub(crate) fn due(&self) -> i64 {
         self.waiting.due
     }
 
     /// Bytes that it takes.
     #[inline]
-    pub(super) fn bytes(&self) -> usize {
+    pub(crate) fn bytes(&self) -> usize {
         self.bytes.len()
     }
 
     /// How many records it has.
-    pub(super) fn count(&self) -> u32 {
+    pub(crate) fn count(&self) -> u32 {
         match &self.waiting.records {
             Packed::Joined(packed) => packed.count(),
             Packed::Lines(packed) => packed.len(),
         }
     }
 
-    pub(super) fn parts(&self) -> impl Iterator<Item = Part> + use<'a> {
+    pub(crate) fn parts(&self) -> impl Iterator<Item = Part> + use<'a> {
         let parts = self
             .content()
             .chunks_exact(PART)
@@ -374,7 +374,7 @@ impl<'a> Left<'a> {
         })
     }
 
-    pub(super) fn records(&self) -> LeftRecords<'_> {
+    pub(crate) fn records(&self) -> LeftRecords<'_> {
         match &self.waiting.records {
             Packed::Joined(packed) => LeftRecords::Joined(packed.view(self.packed_records())),
             Packed::Lines(packed) => LeftRecords::Lines {
@@ -395,7 +395,7 @@ impl<'a> Left<'a> {
     }
 
     /// Makes it a trace again.
-    pub(super) fn unpack(&self) -> Option<(Key, Trace)> {
+    pub(crate) fn unpack(&self) -> Option<(Key, Trace)> {
         let bytes = self.packed_records();
         let trace = Trace {
             parts: self.parts().collect::<Parts>(),
@@ -414,19 +414,19 @@ impl<'a> Left<'a> {
 }
 
 /// Lists lines; what they say lies in `bytes`.
-pub(super) fn list(packed: &pack::Packed, bytes: &[u8], lines: &mut Vec<Line>) {
-    lines.extend(pack::lines(packed, bytes).map(|(head, body)| Line::of(&head, body)));
+pub(crate) fn list(packed: &pack::Packed, bytes: &[u8], lines: &mut Vec<Line>) {
+    lines.extend(pack::lines(packed, bytes).map(|(head, body)| head.line(body)));
 }
 
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
 
-    use super::super::key::Keys;
-    use super::super::open::Incoming;
-    use super::super::part::PartId;
-    use super::super::source::{Source, Sources};
     use super::*;
+    use crate::open::trace::Incoming;
+    use crate::part::PartId;
+    use crate::source::{Source, Sources};
+    use crate::trace_id::Keys;
 
     fn push(lingering: &mut Lingering, sources: &mut Sources<()>, number: u32) {
         let id = number.to_string();

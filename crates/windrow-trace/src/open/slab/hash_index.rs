@@ -15,7 +15,7 @@ const LEAST: usize = 64;
 
 /// See above.
 #[derive(Debug)]
-pub(super) struct Index {
+pub(crate) struct Index {
     /// As many as a power of two, at most three quarters of them taken. An entry stands at its home, or behind it with none vacant
     /// in between.
     entries: Vec<Entry>,
@@ -30,7 +30,7 @@ struct Entry {
 }
 
 impl Index {
-    pub(super) const fn new() -> Self {
+    pub(crate) const fn new() -> Self {
         Self {
             entries: Vec::new(),
             len: 0,
@@ -38,26 +38,26 @@ impl Index {
     }
 
     #[inline]
-    pub(super) fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.len
     }
 
     /// Has the processor fetch where the place for this hash is found.
     #[inline]
-    pub(super) fn fetch(&self, hash: u64) {
+    pub(crate) fn fetch(&self, hash: u64) {
         prefetch_index(&self.entries, self.home(short(hash)));
     }
 
     /// The first place for this hash that is the right one.
     #[inline]
-    pub(super) fn find(&self, hash: u64, is: impl FnMut(u32) -> bool) -> Option<u32> {
+    pub(crate) fn find(&self, hash: u64, is: impl FnMut(u32) -> bool) -> Option<u32> {
         let number = self.position(hash, is)?;
         Some(self.entries.get(number)?.at)
     }
 
     /// Adds a place, which is not there yet.
     #[inline]
-    pub(super) fn insert(&mut self, hash: u64, at: u32) {
+    pub(crate) fn insert(&mut self, hash: u64, at: u32) {
         if self.len * 4 >= self.entries.len() * 3 {
             self.grow();
         }
@@ -70,7 +70,7 @@ impl Index {
 
     /// Takes a place out.
     #[inline]
-    pub(super) fn remove(&mut self, hash: u64, at: u32) {
+    pub(crate) fn remove(&mut self, hash: u64, at: u32) {
         let Some(mut hole) = self.position(hash, |other| other == at) else {
             return;
         };

@@ -10,7 +10,7 @@
 
 use std::collections::{HashSet, VecDeque};
 
-use super::key::Hashed;
+use crate::trace_id::Hashed;
 
 /// Bytes that may wait, as long as there are not more: some thousands of traces, about what stays in the cache. When there
 /// are, either more may wait or nothing.
@@ -37,7 +37,7 @@ const FORGET: i64 = 60_000_000;
 
 /// See above.
 #[derive(Debug)]
-pub(super) struct Patience {
+pub(crate) struct Patience {
     least: usize,
     most: usize,
     room: usize,
@@ -62,7 +62,7 @@ pub(super) struct Patience {
 
 impl Patience {
     /// No more than `most` bytes may ever wait.
-    pub(super) fn new(most: usize) -> Self {
+    pub(crate) fn new(most: usize) -> Self {
         let least = LEAST.min(most);
         Self {
             least,
@@ -83,7 +83,7 @@ impl Patience {
 
     /// Bytes that may wait now.
     #[inline]
-    pub(super) fn room(&mut self, now: i64) -> usize {
+    pub(crate) fn room(&mut self, now: i64) -> usize {
         if self.room > self.least && !(0..FORGET).contains(&(now - self.needed)) {
             self.room = (self.room / 2).max(self.least);
             self.needed = now;
@@ -93,7 +93,7 @@ impl Patience {
 
     /// The trace of this hash, which takes so many bytes, is sealed although it is due only then.
     #[inline]
-    pub(super) fn hurried(&mut self, now: i64, hash: u64, due: i64, bytes: usize) {
+    pub(crate) fn hurried(&mut self, now: i64, hash: u64, due: i64, bytes: usize) {
         if self.room == 0 {
             self.sealed += bytes;
             let linger = due - now;
@@ -114,7 +114,7 @@ impl Patience {
 
     /// A straggler came for one that waited.
     #[inline]
-    pub(super) fn came_in_time(&mut self) {
+    pub(crate) fn came_in_time(&mut self) {
         self.in_time += 1;
     }
 
@@ -147,7 +147,7 @@ impl Patience {
 
     /// A trace of this hash begins, which is not among those that wait.
     #[inline]
-    pub(super) fn begins(&mut self, now: i64, hash: u64) {
+    pub(crate) fn begins(&mut self, now: i64, hash: u64) {
         if hash.is_multiple_of(SAMPLE) && self.hashes.remove(&hash) {
             self.miss(now);
         }

@@ -9,9 +9,10 @@ use std::collections::HashMap;
 use forward_protocol::entries::WireKey;
 use twox_hash::XxHash3_64;
 
-use super::about::id_head;
-use super::fields::{Names, document_name};
-use super::json::{Head, head, write_string};
+use super::json::write_string;
+use super::msgpack::{Head, head, skip};
+use super::names::{Names, document_name};
+use super::windrow_object::id_head;
 
 /// Fields of a shape at the most.
 const MAX_FIELDS: u32 = 128;
@@ -30,7 +31,7 @@ pub struct ShapeId(u32);
 
 impl ShapeId {
     /// That of nothing.
-    pub(super) const NONE: Self = Self(u32::MAX);
+    pub(crate) const NONE: Self = Self(u32::MAX);
 
     /// As a number, for [`Self::from_u32`].
     pub(crate) fn to_u32(this: Option<Self>) -> u32 {
@@ -284,7 +285,7 @@ impl Shapes {
             if self.encoded.len() > MAX_NAME_BYTES {
                 return None;
             }
-            at = super::json::skip(record, value)?;
+            at = skip(record, value)?;
         }
         let found = match self.known.get(&*self.encoded) {
             Some(found) => *found,
@@ -325,8 +326,8 @@ impl Shapes {
 mod tests {
     use serde_json::json;
 
-    use super::super::tests::record;
     use super::*;
+    use crate::tests::record;
 
     fn shapes() -> Shapes {
         Shapes::new(Names::default(), vec!["message".into()])

@@ -8,85 +8,16 @@ use std::borrow::Cow;
 
 use smallvec::SmallVec;
 
-use super::about::{Seal, begin, id_head};
-use super::fields::{Fields, Names};
-use super::joined::View;
-use super::json::{self, Head, write_escaped, write_string};
-use super::lines::Line;
-use super::part::PartId;
+use super::content::{Content, Extent, Gathered, Line, Single, View};
+use super::fields::Fields;
+use super::json::{self, write_escaped, write_string};
+use super::msgpack::{Head, after_scalar, head};
+use super::names::Names;
 use super::shape::{Shape, Shapes};
-use super::state::{LineState, Place, Reason, Writer, lines_of};
+use super::state::{LineState, Place, Writer, lines_of};
 use super::time::Rfc3339;
-
-/// One part of a trace that is being sealed.
-#[derive(Clone, Copy, Debug)]
-pub struct PartInfo {
-    /// Its identity.
-    pub id: PartId,
-    /// When it was received, Unix µs.
-    pub received: i64,
-    /// Records of this trace in it, with those that found no room.
-    pub total: u32,
-}
-
-/// Everything of a trace at the moment of sealing.
-#[derive(Debug)]
-pub struct Gathered<'a> {
-    /// The trace id.
-    pub key: &'a [u8],
-    /// The parts, in the order in which they were received.
-    pub parts: &'a [PartInfo],
-    /// The tags under which they came, sorted, each once.
-    pub tags: SmallVec<[&'a str; 2]>,
-    /// Why it is sealed.
-    pub reason: Reason,
-    /// When, Unix µs.
-    pub sealed_at: i64,
-    /// Its records.
-    pub content: Content<'a>,
-}
-
-/// The records of a trace at the moment of sealing.
-#[derive(Debug)]
-pub enum Content<'a> {
-    /// Joined as the document has them.
-    Joined(View<'a>),
-    /// One by one.
-    Lines {
-        /// Where the lines lie.
-        buffer: &'a [u8],
-        /// The lines, in any order.
-        lines: &'a mut [Line],
-    },
-}
-
-/// A record without a trace id.
-#[derive(Clone, Copy, Debug)]
-pub struct Single<'a> {
-    /// The shape that it is of, if one is known.
-    pub shape: Option<&'a Shape>,
-    /// Event time, Unix ns.
-    pub time: i64,
-    /// The tag under which it came.
-    pub tag: &'a str,
-    /// The record: a MessagePack map.
-    pub record: &'a [u8],
-    /// Its metadata: a MessagePack map, or empty.
-    pub metadata: &'a [u8],
-}
-
-/// What the outputs need to know of a rendered document besides its text.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Extent {
-    /// Where it begins in the buffer.
-    pub at: usize,
-    /// First event time, Unix ns.
-    pub first: i64,
-    /// Last event time, Unix ns.
-    pub last: i64,
-    /// Records in it.
-    pub lines: u32,
-}
+use super::windrow_object::{Seal, begin, id_head};
+use crate::part::PartInfo;
 
 /// Renders documents; holds scratch space that is used again.
 #[derive(Debug, Default)]
@@ -353,15 +284,15 @@ fn write_lines(writer: &mut Writer<'_>, parts: usize, lines: &[Line], text_lengt
 
 /// The fields of a record of this shape, but for those that the document has in another place.
 fn write_fields(out: &mut Vec<u8>, shape: &Shape, record: &[u8]) {
-    let Some((Head::Map(_), mut at)) = json::head(record, 0) else {
+    let Some((Head::Map(_), mut at)) = head(record, 0) else {
         return;
     };
     for slot in shape.slots() {
-        let Some(value) = json::after_scalar(record, at) else {
+        let Some(value) = after_scalar(record, at) else {
             return;
         };
         at = if slot.role().is_left_out() {
-            match json::after_scalar(record, value) {
+            match after_scalar(record, value) {
                 Some(next) => next,
                 None => return,
             }
@@ -374,11 +305,11 @@ fn write_fields(out: &mut Vec<u8>, shape: &Shape, record: &[u8]) {
 
 /// All fields of a record of this shape.
 fn write_all_fields(out: &mut Vec<u8>, shape: &Shape, record: &[u8]) {
-    let Some((Head::Map(_), mut at)) = json::head(record, 0) else {
+    let Some((Head::Map(_), mut at)) = head(record, 0) else {
         return;
     };
     for slot in shape.slots() {
-        let Some(value) = json::after_scalar(record, at) else {
+        let Some(value) = after_scalar(record, at) else {
             return;
         };
         out.extend_from_slice(slot.json());
