@@ -7,8 +7,9 @@ use smallvec::SmallVec;
 
 use crate::document::content::{Content, Gathered, Line};
 use crate::document::state::Reason;
-use crate::lingering::queue::{Left, LeftRecords, list};
+use crate::lingering::queue::{Left, LeftRecords};
 use crate::open::buffer_pool::Spaces;
+use crate::open::lines::iter;
 use crate::open::slab::Node;
 use crate::open::trace::{Part, Trace};
 use crate::part::{PartId, PartInfo};
@@ -124,10 +125,8 @@ impl<'a, H: Clone> Closed<'a, H> {
         let unique = are_unique(parts);
         if !unique {
             // Only of lines some can be left out.
-            if let Gone::Lingered(left) = &self.trace
-                && let Some(again) = left.unpack()
-            {
-                self.trace = Gone::Again(Box::new(again));
+            if let Gone::Lingered(left) = &self.trace {
+                self.trace = Gone::Again(Box::new(left.unpack()));
             }
             match &mut self.trace {
                 Gone::Open(node) => _ = node.trace.lines(),
@@ -137,8 +136,8 @@ impl<'a, H: Clone> Closed<'a, H> {
         }
         match &self.trace {
             Gone::Lingered(left) => {
-                if let LeftRecords::Lines { packed, bytes } = left.records() {
-                    list(packed, bytes, lines);
+                if let LeftRecords::Lines(buffer) = left.records() {
+                    lines.extend(iter(buffer));
                 }
             }
             Gone::Open(node) => node.trace.list(lines),
@@ -154,7 +153,7 @@ impl<'a, H: Clone> Closed<'a, H> {
             Gone::Again(again) => again.1.content(lines),
             Gone::Lingered(left) => match left.records() {
                 LeftRecords::Joined(view) => Content::Joined(view),
-                LeftRecords::Lines { bytes, .. } => Content::Lines { buffer: bytes, lines },
+                LeftRecords::Lines(buffer) => Content::Lines { buffer, lines },
             },
         };
         let gathered = Gathered {

@@ -2,5 +2,4 @@
 
 pub(crate) mod budget;
 mod fingerprint_index;
-mod pack;
 pub(crate) mod queue;

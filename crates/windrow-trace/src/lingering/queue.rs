@@ -8,10 +8,9 @@
 use std::collections::VecDeque;
 
 use super::fingerprint_index::Index;
-use super::pack;
-use crate::document::content::{Line, View};
-use crate::open::joined;
+use crate::document::content::View;
 use crate::open::trace::{Part, Parts, Records, Trace};
+use crate::open::{joined, lines};
 use crate::source::SourceId;
 use crate::trace_id::{Id, Key};
 
@@ -65,7 +64,7 @@ struct Waiting {
 #[derive(Clone, Copy, Debug)]
 enum Packed {
     Joined(joined::Packed),
-    Lines(pack::Packed),
+    Lines(lines::Packed),
 }
 
 /// A trace that has left, where it lies.
@@ -79,10 +78,8 @@ pub(crate) struct Left<'a> {
 /// The records of one that has left.
 pub(crate) enum LeftRecords<'a> {
     Joined(View<'a>),
-    Lines {
-        packed: &'a pack::Packed,
-        bytes: &'a [u8],
-    },
+    /// A buffer of lines.
+    Lines(&'a [u8]),
 }
 
 impl Lingering {
@@ -134,7 +131,10 @@ impl Lingering {
                 let (packed, space) = joined.pack(out);
                 (Packed::Joined(packed), space)
             }
-            Records::Lines(lines) => (Packed::Lines(pack::pack(lines, out)), lines.take_buffer()),
+            Records::Lines(lines) => {
+                let (packed, space) = lines.pack(out);
+                (Packed::Lines(packed), space)
+            }
         };
         let waiting = Waiting {
             due,
@@ -202,7 +202,7 @@ impl Lingering {
         let left = chunk.leave(slot)?;
         self.len -= 1;
         self.bytes -= left.waiting.cost();
-        Some((left.waiting.due, left.unpack()?.1))
+        Some((left.waiting.due, left.unpack().1))
     }
 
     /// In which chunk it is, and where there.
@@ -356,7 +356,7 @@ impl<'a> Left<'a> {
     pub(crate) fn count(&self) -> u32 {
         match &self.waiting.records {
             Packed::Joined(packed) => packed.count(),
-            Packed::Lines(packed) => packed.len(),
+            Packed::Lines(packed) => packed.count(),
         }
     }
 
@@ -377,10 +377,7 @@ impl<'a> Left<'a> {
     pub(crate) fn records(&self) -> LeftRecords<'_> {
         match &self.waiting.records {
             Packed::Joined(packed) => LeftRecords::Joined(packed.view(self.packed_records())),
-            Packed::Lines(packed) => LeftRecords::Lines {
-                packed,
-                bytes: self.packed_records(),
-            },
+            Packed::Lines(_) => LeftRecords::Lines(self.packed_records()),
         }
     }
 
@@ -395,13 +392,13 @@ impl<'a> Left<'a> {
     }
 
     /// Makes it a trace again.
-    pub(crate) fn unpack(&self) -> Option<(Key, Trace)> {
+    pub(crate) fn unpack(&self) -> (Key, Trace) {
         let bytes = self.packed_records();
         let trace = Trace {
             parts: self.parts().collect::<Parts>(),
             records: match &self.waiting.records {
                 Packed::Joined(packed) => Records::Joined(packed.unpack(bytes)),
-                Packed::Lines(packed) => Records::Lines(pack::unpack(packed, bytes)?),
+                Packed::Lines(packed) => Records::Lines(packed.unpack(bytes)),
             },
             opened: self.waiting.opened,
             last_seen: self.waiting.due,
@@ -409,13 +406,8 @@ impl<'a> Left<'a> {
             completed: true,
             queued: true,
         };
-        Some((Key::again(self.id(), self.waiting.hash), trace))
+        (Key::again(self.id(), self.waiting.hash), trace)
     }
-}
-
-/// Lists lines; what they say lies in `bytes`.
-pub(crate) fn list(packed: &pack::Packed, bytes: &[u8], lines: &mut Vec<Line>) {
-    lines.extend(pack::lines(packed, bytes).map(|(head, body)| head.line(body)));
 }
 
 #[cfg(test)]

@@ -152,27 +152,57 @@ impl Lines {
         self.received = bytes;
     }
 
-    /// What stands before each line, and what behind that, in the order in which they came.
-    pub(crate) fn raw(&self) -> impl Iterator<Item = (Head, &[u8])> {
-        let mut rest = self.buffer.as_slice();
-        std::iter::from_fn(move || {
-            let (head, behind) = rest.split_first_chunk()?;
-            let head = Head::decode(head);
-            let (body, behind) = behind.split_at_checked(head.body())?;
-            rest = behind;
-            Some((head, body))
-        })
-    }
-
     /// The lines in the order in which they came.
     pub(crate) fn iter(&self) -> impl Iterator<Item = Line> {
-        let mut at = 0;
-        self.raw().map(move |(head, behind)| {
-            let body = at + HEADER;
-            at = body + behind.len();
-            head.line(body)
-        })
+        iter(&self.buffer)
     }
+
+    /// Appends all lines to `out`. Gives what is needed to read them there, and the buffer.
+    pub(crate) fn pack(&mut self, out: &mut Vec<u8>) -> (Packed, Vec<u8>) {
+        out.extend_from_slice(&self.buffer);
+        let packed = Packed {
+            count: self.count,
+            // Only small traces are packed.
+            last: self.last as u32,
+            received: u32::try_from(self.received).unwrap_or(u32::MAX),
+        };
+        (packed, self.take_buffer())
+    }
+}
+
+/// What is needed besides the bytes of packed lines.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Packed {
+    count: u32,
+    last: u32,
+    received: u32,
+}
+
+impl Packed {
+    pub(crate) fn count(&self) -> u32 {
+        self.count
+    }
+
+    /// As they were. `bytes` are those of the lines, and nothing behind them.
+    pub(crate) fn unpack(&self, bytes: &[u8]) -> Lines {
+        Lines {
+            buffer: bytes.to_vec(),
+            last: self.last as usize,
+            count: self.count,
+            received: self.received as usize,
+        }
+    }
+}
+
+/// The lines in a buffer of lines.
+pub(crate) fn iter(buffer: &[u8]) -> impl Iterator<Item = Line> + use<'_> {
+    let mut at = 0;
+    std::iter::from_fn(move || {
+        let head = Head::decode(buffer.get(at..)?.first_chunk()?);
+        let body = at + HEADER;
+        at = body + head.body();
+        (at <= buffer.len()).then(|| head.line(body))
+    })
 }
 
 /// What stands before a line.
@@ -244,6 +274,74 @@ impl Head {
                 at: word(28),
                 len: word(32),
             },
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn number() -> impl Strategy<Value = u32> {
+        prop_oneof![4 => 0..200u32, 1 => 65_530..65_540u32, 1 => any::<u32>()]
+    }
+
+    fn size() -> impl Strategy<Value = usize> {
+        prop_oneof![3 => Just(0), 1 => 1..5usize]
+    }
+
+    /// Time, part, position, shape, bytes of the record and of its metadata, whether it has text.
+    type TestLine = (i64, u32, u32, u32, usize, usize, bool);
+
+    fn filled(lines: &[TestLine]) -> Lines {
+        let mut filled = Lines::new(1);
+        for (number, &(time, part, position, shape, record, metadata, text)) in lines.iter().enumerate() {
+            let whole = vec![number as u8; record];
+            filled.push(&NewLine {
+                // Some are newer than the one before, which is stripped then.
+                time: if number % 3 == 0 { time } else { i64::MAX },
+                part,
+                position,
+                shape: ShapeId::from_u32(shape.wrapping_sub(1)),
+                record: &whole,
+                metadata: &vec![255; metadata],
+                text: text.then(|| &whole[record / 2..record / 2 + record / 3]),
+            });
+        }
+        filled
+    }
+
+    proptest! {
+        #[test]
+        fn what_was_packed_comes_back(
+            lines in prop::collection::vec(
+                (any::<i64>(), number(), number(), 0..3u32, 1..400usize, size(), any::<bool>()),
+                0..30,
+            ),
+        ) {
+            let mut before = filled(&lines);
+            let mut bytes = b"before".to_vec();
+            let (packed, buffer) = filled(&lines).pack(&mut bytes);
+            prop_assert_eq!(&buffer, before.buffer());
+            prop_assert_eq!(iter(&bytes[6..]).count(), lines.len());
+            let mut after = packed.unpack(&bytes[6..]);
+            prop_assert_eq!(after.buffer(), before.buffer());
+            prop_assert_eq!((after.len(), after.received()), (before.len(), before.received()));
+            // And they go on as if nothing had been.
+            for lines in [&mut before, &mut after] {
+                lines.push(&NewLine {
+                    time: i64::MAX,
+                    part: 2,
+                    position: u32::MAX,
+                    shape: ShapeId::from_u32(0),
+                    record: b"one more",
+                    metadata: b"",
+                    text: None,
+                });
+            }
+            prop_assert_eq!(after.buffer(), before.buffer());
         }
     }
 }
