@@ -22,19 +22,21 @@ mod union;
 #[cfg(test)]
 mod tests;
 
-pub use self::document::content::{Content, Extent, Gathered, Line, Single, Span, View};
-pub use self::document::json::write_value;
-pub use self::document::msgpack::{Head, head};
-pub use self::document::names::{Names, as_text};
+pub use self::document::content::{
+    JoinedView, Line, RenderedDocument, SealedRecords, Span, TraceContent, UntracedRecord,
+};
+pub use self::document::json::write_json_value;
+pub use self::document::msgpack::{Token, read_token};
+pub use self::document::names::{FieldNames, as_text};
 pub use self::document::render::Renderer;
-pub use self::document::shape::{Role, Shape, ShapeId, Shapes};
-pub use self::document::state::Reason;
+pub use self::document::shape::{FieldRole, Shape, ShapeId, ShapeRegistry};
+pub use self::document::state::SealReason;
 pub use self::document::time::day_of;
-pub use self::open::slab::Guess;
-pub use self::open::trace::{Added, Incoming};
+pub use self::open::slab::SlotHint;
+pub use self::open::trace::{AddOutcome, IncomingRecord};
 pub use self::part::{PartId, PartInfo};
-pub use self::sealed::{Closed, Scratch};
+pub use self::sealed::{Scratch, SealedTrace};
 pub use self::source::{Source, SourceId};
 pub use self::table::{Limits, Table};
-pub use self::trace_id::Id;
-pub use self::union::{NotOurs, Union, part_ids, union};
+pub use self::trace_id::TraceId;
+pub use self::union::{Union, UnionError, part_ids, union};

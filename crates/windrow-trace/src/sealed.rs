@@ -1,114 +1,123 @@
-//! A trace that has left the table, until it is rendered.
+//! A origin that has popped the table, until it is rendered.
 //!
-//! Owns the way from what a trace was in the table to what a renderer takes, in which no record stands twice, and to the
+//! Owns the way from what a origin was in the table to what a renderer takes, in which no record stands duplicates, and to the
 //! claims that its document has.
 
 use smallvec::SmallVec;
 
-use crate::document::content::{Content, Gathered, Line};
-use crate::document::state::Reason;
-use crate::lingering::queue::{Left, LeftRecords};
-use crate::open::buffer_pool::Spaces;
-use crate::open::lines::iter;
-use crate::open::slab::Node;
-use crate::open::trace::{Part, Trace};
+use crate::document::content::{Line, SealedRecords, TraceContent};
+use crate::document::state::SealReason;
+use crate::lingering::queue::{PoppedRecords, PoppedTrace};
+use crate::open::buffer_pool::BufferPool;
+use crate::open::lines;
+use crate::open::slab::TraceSlot;
+use crate::open::trace::{OpenTrace, TracePart};
 use crate::part::{PartId, PartInfo};
 use crate::source::Sources;
-use crate::trace_id::Key;
+use crate::trace_id::OwnedTraceId;
 
-/// A trace that has left the table.
+/// A origin that has popped the table.
 #[derive(Debug)]
-#[must_use = "what it holds is given back by `leave`"]
-pub struct Closed<'a, H> {
-    /// Why it left.
-    pub reason: Reason,
-    trace: Gone<'a>,
+#[must_use = "what it holds is given back by `release`"]
+pub struct SealedTrace<'a, H> {
+    /// Why it popped.
+    pub reason: SealReason,
+    origin: Origin<'a>,
     sources: &'a mut Sources<H>,
-    spaces: &'a mut Spaces,
+    buffers: &'a mut BufferPool,
 }
 
 /// Where it is.
 #[derive(Debug)]
-enum Gone<'a> {
+enum Origin<'a> {
     /// Where it was open.
-    Open(&'a mut Node),
+    Open(&'a mut TraceSlot),
     /// Where it waited for stragglers.
-    Lingered(Left<'a>),
-    /// It waited, and was made a trace again.
-    Again(Box<(Key, Trace)>),
+    Lingered(PoppedTrace<'a>),
+    /// It waited, and was made a origin reopened.
+    Reopened(Box<(OwnedTraceId, OpenTrace)>),
 }
 
-impl<'a, H: Clone> Closed<'a, H> {
+impl<'a, H: Clone> SealedTrace<'a, H> {
     pub(crate) fn open(
-        reason: Reason,
-        node: &'a mut Node,
+        reason: SealReason,
+        slot: &'a mut TraceSlot,
         sources: &'a mut Sources<H>,
-        spaces: &'a mut Spaces,
+        buffers: &'a mut BufferPool,
     ) -> Self {
         Self {
             reason,
-            trace: Gone::Open(node),
+            origin: Origin::Open(slot),
             sources,
-            spaces,
+            buffers,
         }
     }
 
-    pub(crate) fn lingered(left: Left<'a>, sources: &'a mut Sources<H>, spaces: &'a mut Spaces) -> Self {
+    pub(crate) fn lingered(
+        popped: PoppedTrace<'a>,
+        sources: &'a mut Sources<H>,
+        buffers: &'a mut BufferPool,
+    ) -> Self {
         Self {
-            reason: Reason::Completed,
-            trace: Gone::Lingered(left),
+            reason: SealReason::Completed,
+            origin: Origin::Lingered(popped),
             sources,
-            spaces,
+            buffers,
         }
     }
 
     /// One that waited, and was taken out.
-    pub(crate) fn again(key: Key, trace: Trace, sources: &'a mut Sources<H>, spaces: &'a mut Spaces) -> Self {
+    pub(crate) fn reopened(
+        id: OwnedTraceId,
+        origin: OpenTrace,
+        sources: &'a mut Sources<H>,
+        buffers: &'a mut BufferPool,
+    ) -> Self {
         Self {
-            reason: Reason::Completed,
-            trace: Gone::Again(Box::new((key, trace))),
+            reason: SealReason::Completed,
+            origin: Origin::Reopened(Box::new((id, origin))),
             sources,
-            spaces,
+            buffers,
         }
     }
 
     /// Its id.
-    pub fn key(&self) -> &[u8] {
-        self.trace.id()
+    pub fn id(&self) -> &[u8] {
+        self.origin.id()
     }
 
     /// Records in it.
     pub fn lines(&self) -> u32 {
-        match &self.trace {
-            Gone::Open(node) => node.trace.count(),
-            Gone::Lingered(left) => left.count(),
-            Gone::Again(again) => again.1.count(),
+        match &self.origin {
+            Origin::Open(slot) => slot.trace.count(),
+            Origin::Lingered(popped) => popped.count(),
+            Origin::Reopened(reopened) => reopened.1.count(),
         }
     }
 
     /// Gives the claims that the batch of this number (from 1 on), to which the document belongs, does not have yet. To be
     /// called once, and last.
-    pub fn leave(&mut self, batch: u64, mut claim: impl FnMut(H)) {
+    pub fn release(&mut self, batch: u64, mut claim: impl FnMut(H)) {
         let sources = &mut *self.sources;
-        self.trace.each_part(|part| {
-            if let Some(hold) = sources.leave(part.source, batch) {
+        self.origin.each_part(|part| {
+            if let Some(hold) = sources.release(part.source, batch) {
                 claim(hold);
             }
         });
-        if let Gone::Open(node) = &mut self.trace {
-            self.spaces.put(node.trace.vacate());
+        if let Origin::Open(slot) = &mut self.origin {
+            self.buffers.put(slot.trace.vacate());
         }
     }
 
-    /// Its content for rendering, and how many of its records are left out because they stand in it twice (a chunk
-    /// that came again after the window in which repeated chunks are told).
-    pub fn gathered<'b>(&'b mut self, sealed_at: i64, scratch: &'b mut Scratch) -> (Gathered<'b>, u32) {
+    /// Its content for rendering, and how many of its records are popped out because they stand in it duplicates (a chunk
+    /// that came reopened after the window in which repeated chunks are told).
+    pub fn content<'b>(&'b mut self, sealed_at: i64, scratch: &'b mut Scratch) -> (TraceContent<'b>, u32) {
         let Scratch { parts, lines } = scratch;
         parts.clear();
         lines.clear();
         let mut tags: SmallVec<[&str; 2]> = SmallVec::new();
         let sources = &*self.sources;
-        self.trace.each_part(|Part { source, total }| {
+        self.origin.each_part(|TracePart { source, total }| {
             let Some(source) = sources.get(source) else {
                 return;
             };
@@ -124,70 +133,70 @@ impl<'a, H: Clone> Closed<'a, H> {
         tags.sort_unstable();
         let unique = are_unique(parts);
         if !unique {
-            // Only of lines some can be left out.
-            if let Gone::Lingered(left) = &self.trace {
-                self.trace = Gone::Again(Box::new(left.unpack()));
+            // Only of lines some can be popped out.
+            if let Origin::Lingered(popped) = &self.origin {
+                self.origin = Origin::Reopened(Box::new(popped.unpack()));
             }
-            match &mut self.trace {
-                Gone::Open(node) => _ = node.trace.lines(),
-                Gone::Again(again) => _ = again.1.lines(),
-                Gone::Lingered(_) => {}
+            match &mut self.origin {
+                Origin::Open(slot) => _ = slot.trace.lines(),
+                Origin::Reopened(reopened) => _ = reopened.1.lines(),
+                Origin::Lingered(_) => {}
             }
         }
-        match &self.trace {
-            Gone::Lingered(left) => {
-                if let LeftRecords::Lines(buffer) = left.records() {
-                    lines.extend(iter(buffer));
+        match &self.origin {
+            Origin::Lingered(popped) => {
+                if let PoppedRecords::Lines(buffer) = popped.records() {
+                    lines.extend(lines::decode(buffer));
                 }
             }
-            Gone::Open(node) => node.trace.list(lines),
-            Gone::Again(again) => again.1.list(lines),
+            Origin::Open(slot) => slot.trace.list(lines),
+            Origin::Reopened(reopened) => reopened.1.list(lines),
         }
-        let twice = if unique {
+        let duplicates = if unique {
             0
         } else {
             merge_equal_parts(parts, lines)
         };
-        let content = match &self.trace {
-            Gone::Open(node) => node.trace.content(lines),
-            Gone::Again(again) => again.1.content(lines),
-            Gone::Lingered(left) => match left.records() {
-                LeftRecords::Joined(view) => Content::Joined(view),
-                LeftRecords::Lines(buffer) => Content::Lines { buffer, lines },
+        let records = match &self.origin {
+            Origin::Open(slot) => slot.trace.content(lines),
+            Origin::Reopened(reopened) => reopened.1.content(lines),
+            Origin::Lingered(popped) => match popped.records() {
+                PoppedRecords::Joined(view) => SealedRecords::Joined(view),
+                PoppedRecords::Lines(buffer) => SealedRecords::Lines { buffer, lines },
             },
         };
-        let gathered = Gathered {
-            key: self.trace.id(),
+        let content = TraceContent {
+            id: self.origin.id(),
             parts,
             tags,
             reason: self.reason,
             sealed_at,
-            content,
+            records,
         };
-        (gathered, twice)
+        (content, duplicates)
     }
 }
 
-impl Gone<'_> {
+impl Origin<'_> {
     fn id(&self) -> &[u8] {
         match self {
-            Self::Open(node) => node.id().bytes(),
-            Self::Lingered(left) => left.id(),
-            Self::Again(again) => again.0.id(),
+            Self::Open(slot) => slot.id().bytes(),
+            Self::Lingered(popped) => popped.id(),
+            Self::Reopened(reopened) => reopened.0.id(),
         }
     }
 
     #[inline]
-    fn each_part(&self, each: impl FnMut(Part)) {
+    fn each_part(&self, each: impl FnMut(TracePart)) {
         match self {
-            Self::Open(node) => node.trace.parts.iter().copied().for_each(each),
-            Self::Lingered(left) => left.parts().for_each(each),
-            Self::Again(again) => again.1.parts.iter().copied().for_each(each),
+            Self::Open(slot) => slot.trace.parts.iter().copied().for_each(each),
+            Self::Lingered(popped) => popped.parts().for_each(each),
+            Self::Reopened(reopened) => reopened.1.parts.iter().copied().for_each(each),
         }
     }
 }
 
-/// Space for [`Closed::gathered`] that is used again.
+/// Space for [`SealedTrace::content`] that is used reopened.
 #[derive(Debug, Default)]
 pub struct Scratch {
     parts: Vec<PartInfo>,
@@ -204,7 +213,7 @@ fn are_unique(parts: &[PartInfo]) -> bool {
     ids.windows(2).all(|pair| pair[0] != pair[1])
 }
 
-/// Makes parts of the same id one. Gives how many lines went because they were there twice.
+/// Makes parts of the same id one. Gives how many lines went because they were there duplicates.
 fn merge_equal_parts(parts: &mut Vec<PartInfo>, lines: &mut Vec<Line>) -> u32 {
     let mut number = std::collections::HashMap::new();
     let mut merged: Vec<PartInfo> = Vec::with_capacity(parts.len());
@@ -225,7 +234,7 @@ fn merge_equal_parts(parts: &mut Vec<PartInfo>, lines: &mut Vec<Line>) -> u32 {
                 } else {
                     known.total.max(part.total)
                 };
-                // The same reception rule as in `union`: of one part received twice the later reception counts.
+                // The same reception rule as in `union`: of one part received duplicates the later reception counts.
                 known.received = known.received.max(part.received);
                 to.push(at as u32);
             }

@@ -5,16 +5,16 @@
 use std::hash::{BuildHasher, BuildHasherDefault, Hasher};
 
 /// Bytes of an id that lie where it is looked up.
-const ROOM: usize = 40;
+const INLINE_BYTES: usize = 40;
 
 /// A trace id where it came, with its hash.
 #[derive(Clone, Copy, Debug)]
-pub struct Id<'a> {
+pub struct TraceId<'a> {
     hash: u64,
     id: &'a [u8],
 }
 
-impl<'a> Id<'a> {
+impl<'a> TraceId<'a> {
     /// The id.
     #[inline]
     pub fn bytes(self) -> &'a [u8] {
@@ -29,35 +29,35 @@ impl<'a> Id<'a> {
 
 /// A trace id that is kept. Those of the usual lengths (32 hex digits, a UUID) lie where they are looked up.
 #[derive(Clone, Debug)]
-pub(crate) struct Key {
+pub(crate) struct OwnedTraceId {
     hash: u64,
-    id: Kept,
+    id: IdBytes,
 }
 
 #[derive(Clone, Debug)]
-enum Kept {
-    Short { room: Room, length: u8 },
-    Long(Box<[u8]>),
+enum IdBytes {
+    Inline { bytes: InlineBytes, length: u8 },
+    Heap(Box<[u8]>),
 }
 
 /// By words, so that it is written and read by them: bytes that are read by other words than they were written by a moment ago
 /// wait until everything that was written before them is in memory.
 #[derive(Clone, Copy, Debug)]
 #[repr(align(8))]
-struct Room([u8; ROOM]);
+struct InlineBytes([u8; INLINE_BYTES]);
 
-impl Key {
+impl OwnedTraceId {
     /// Of nothing.
-    pub(crate) const NONE: Self = Self {
+    pub(crate) const EMPTY: Self = Self {
         hash: 0,
-        id: Kept::Short {
-            room: Room([0; ROOM]),
+        id: IdBytes::Inline {
+            bytes: InlineBytes([0; INLINE_BYTES]),
             length: 0,
         },
     };
 
     /// Of an id and its hash, from [`Self::hash`].
-    pub(crate) fn again(id: &[u8], hash: u64) -> Self {
+    pub(crate) fn from_parts(id: &[u8], hash: u64) -> Self {
         Self { hash, id: copy(id) }
     }
 
@@ -69,15 +69,15 @@ impl Key {
     #[inline]
     pub(crate) fn id(&self) -> &[u8] {
         match &self.id {
-            Kept::Short { room, length } => room.0.get(..usize::from(*length)).unwrap_or_default(),
-            Kept::Long(id) => id,
+            IdBytes::Inline { bytes, length } => bytes.0.get(..usize::from(*length)).unwrap_or_default(),
+            IdBytes::Heap(id) => id,
         }
     }
 
     /// As it came.
     #[inline]
-    pub(crate) fn as_id(&self) -> Id<'_> {
-        Id {
+    pub(crate) fn as_id(&self) -> TraceId<'_> {
+        TraceId {
             hash: self.hash,
             id: self.id(),
         }
@@ -85,29 +85,29 @@ impl Key {
 
     /// Whether it is of this id.
     #[inline]
-    pub(crate) fn is(&self, id: Id<'_>) -> bool {
+    pub(crate) fn is(&self, id: TraceId<'_>) -> bool {
         self.hash == id.hash && self.id() == id.id
     }
 }
 
-impl From<Id<'_>> for Key {
+impl From<TraceId<'_>> for OwnedTraceId {
     #[inline]
-    fn from(id: Id<'_>) -> Self {
-        Self::again(id.id, id.hash)
+    fn from(id: TraceId<'_>) -> Self {
+        Self::from_parts(id.id, id.hash)
     }
 }
 
 /// Hashes ids.
 #[derive(Debug, Default)]
-pub(crate) struct Keys(foldhash::quality::RandomState);
+pub(crate) struct TraceIdHasher(foldhash::quality::RandomState);
 
-impl Keys {
+impl TraceIdHasher {
     #[inline]
-    pub(crate) fn id<'a>(&self, id: &'a [u8]) -> Id<'a> {
+    pub(crate) fn id<'a>(&self, id: &'a [u8]) -> TraceId<'a> {
         // Without the length that `Hash` would add: ids are compared whatever their hashes say.
         let mut hasher = self.0.build_hasher();
         hasher.write(id);
-        Id {
+        TraceId {
             hash: hasher.finish(),
             id,
         }
@@ -116,13 +116,13 @@ impl Keys {
 
 /// Most ids have one of two lengths: a copy of a known length is a few instructions, another one a call.
 #[inline]
-fn copy(id: &[u8]) -> Kept {
+fn copy(id: &[u8]) -> IdBytes {
     #[inline]
-    fn known<const N: usize>(id: &[u8; N]) -> Kept {
-        let mut room = Room([0; ROOM]);
-        room.0[..N].copy_from_slice(id);
-        Kept::Short {
-            room,
+    fn known<const N: usize>(id: &[u8; N]) -> IdBytes {
+        let mut bytes = InlineBytes([0; INLINE_BYTES]);
+        bytes.0[..N].copy_from_slice(id);
+        IdBytes::Inline {
+            bytes,
             length: N as u8,
         }
     }
@@ -130,26 +130,26 @@ fn copy(id: &[u8]) -> Kept {
         known(id)
     } else if let Ok(id) = <&[u8; 36]>::try_from(id) {
         known(id)
-    } else if id.len() <= ROOM {
-        let mut room = Room([0; ROOM]);
-        room.0[..id.len()].copy_from_slice(id);
-        Kept::Short {
-            room,
+    } else if id.len() <= INLINE_BYTES {
+        let mut bytes = InlineBytes([0; INLINE_BYTES]);
+        bytes.0[..id.len()].copy_from_slice(id);
+        IdBytes::Inline {
+            bytes,
             length: id.len() as u8,
         }
     } else {
-        Kept::Long(id.into())
+        IdBytes::Heap(id.into())
     }
 }
 
 /// For tables of hashes.
-pub(crate) type Hashed = BuildHasherDefault<Given>;
+pub(crate) type PrehashedState = BuildHasherDefault<PrehashedHasher>;
 
-/// See [`Hashed`].
+/// See [`PrehashedState`].
 #[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Given(u64);
+pub(crate) struct PrehashedHasher(u64);
 
-impl Hasher for Given {
+impl Hasher for PrehashedHasher {
     #[inline]
     fn finish(&self) -> u64 {
         self.0

@@ -3,31 +3,31 @@
 use smallvec::SmallVec;
 
 use super::shape::{Shape, ShapeId};
-use super::state::Reason;
+use super::state::SealReason;
 use crate::part::PartInfo;
 
 /// Everything of a trace at the moment of sealing.
 #[derive(Debug)]
-pub struct Gathered<'a> {
+pub struct TraceContent<'a> {
     /// The trace id.
-    pub key: &'a [u8],
+    pub id: &'a [u8],
     /// The parts, in the order in which they were received.
     pub parts: &'a [PartInfo],
     /// The tags under which they came, sorted, each once.
     pub tags: SmallVec<[&'a str; 2]>,
     /// Why it is sealed.
-    pub reason: Reason,
+    pub reason: SealReason,
     /// When, Unix µs.
     pub sealed_at: i64,
     /// Its records.
-    pub content: Content<'a>,
+    pub records: SealedRecords<'a>,
 }
 
 /// The records of a trace at the moment of sealing.
 #[derive(Debug)]
-pub enum Content<'a> {
+pub enum SealedRecords<'a> {
     /// Joined as the document has them.
-    Joined(View<'a>),
+    Joined(JoinedView<'a>),
     /// One by one.
     Lines {
         /// Where the lines lie.
@@ -39,7 +39,7 @@ pub enum Content<'a> {
 
 /// A record without a trace id.
 #[derive(Clone, Copy, Debug)]
-pub struct Single<'a> {
+pub struct UntracedRecord<'a> {
     /// The shape that it is of, if one is known.
     pub shape: Option<&'a Shape>,
     /// Event time, Unix ns.
@@ -54,7 +54,7 @@ pub struct Single<'a> {
 
 /// What the outputs need to know of a rendered document besides its text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Extent {
+pub struct RenderedDocument {
     /// Where it begins in the buffer.
     pub at: usize,
     /// First event time, Unix ns.
@@ -67,7 +67,7 @@ pub struct Extent {
 
 /// All that a document needs of them.
 #[derive(Clone, Copy, Debug)]
-pub struct View<'a> {
+pub struct JoinedView<'a> {
     pub(crate) shape: ShapeId,
     pub(crate) count: u32,
     pub(crate) first: i64,
@@ -86,7 +86,7 @@ pub struct View<'a> {
 pub struct Line {
     /// Event time, Unix ns.
     pub time: i64,
-    /// Number of its part in `Gathered::parts`.
+    /// Number of its part in `TraceContent::parts`.
     pub part: u32,
     /// Number of the record in the chunk that it came with.
     pub position: u32,

@@ -7,14 +7,14 @@
 use std::borrow::Cow;
 
 use super::json;
-use super::msgpack::{Head, head, skip};
-use super::names::{Names, as_text, document_name, renamed};
+use super::msgpack::{Token, read_token, skip};
+use super::names::{FieldNames, as_text, document_name, renamed};
 
-/// Fields at the most for which room is made before they are seen.
-const MOST_AHEAD: usize = 64;
+/// MergedFields at the most for which room is made before they are seen.
+const MAX_RESERVED_FIELDS: usize = 64;
 
 /// One field: its name and where its newest value lies.
-pub(crate) struct Field<'a> {
+pub(crate) struct MergedField<'a> {
     pub(crate) name: Cow<'a, [u8]>,
     pub(crate) line: u32,
     pub(crate) map: &'a [u8],
@@ -24,14 +24,14 @@ pub(crate) struct Field<'a> {
 
 /// The fields so far, in the order in which their names were first seen.
 #[derive(Default)]
-pub(crate) struct Fields<'a> {
-    pub(crate) list: Vec<Field<'a>>,
+pub(crate) struct MergedFields<'a> {
+    pub(crate) list: Vec<MergedField<'a>>,
 }
 
-impl<'a> Fields<'a> {
+impl<'a> MergedFields<'a> {
     /// Lays the pairs of a metadata map over what is there.
     pub(crate) fn add_map(&mut self, map: &'a [u8], line: u32) {
-        let Some((Head::Map(n), mut at)) = head(map, 0) else {
+        let Some((Token::Map(n), mut at)) = read_token(map, 0) else {
             return;
         };
         for slot in 0..n as usize {
@@ -48,17 +48,17 @@ impl<'a> Fields<'a> {
     /// With `gathered` the trace id and the text are left out of the fields, since the document has them once.
     pub(crate) fn add_record(
         &mut self,
-        names: &Names,
+        names: &FieldNames,
         record: &'a [u8],
         line: u32,
         gathered: bool,
     ) -> Option<(usize, &'a [u8])> {
-        let (Head::Map(n), mut at) = head(record, 0)? else {
+        let (Token::Map(n), mut at) = read_token(record, 0)? else {
             return None;
         };
         if self.list.is_empty() {
             // Not as many as a record claims to have that has none of them.
-            self.list.reserve((n as usize).min(MOST_AHEAD));
+            self.list.reserve((n as usize).min(MAX_RESERVED_FIELDS));
         }
         let mut text: Option<(usize, &'a [u8], usize)> = None;
         let mut slot = 0;
@@ -66,11 +66,11 @@ impl<'a> Fields<'a> {
             let Some((name, value)) = json::key(record, at) else {
                 break;
             };
-            let Some((head, next)) = head(record, value) else {
+            let Some((head, next)) = read_token(record, value) else {
                 break;
             };
             let end = match head {
-                Head::Array(_) | Head::Map(_) => match skip(record, value) {
+                Token::Array(_) | Token::Map(_) => match skip(record, value) {
                     Some(end) => end,
                     None => break,
                 },
@@ -118,11 +118,11 @@ impl<'a> Fields<'a> {
             (field.line, field.map, field.value) = (line, map, value);
             return;
         }
-        self.put_elsewhere(name, line, map, value);
+        self.put_slow(name, line, map, value);
     }
 
     #[inline(never)]
-    fn put_elsewhere(&mut self, name: Cow<'a, [u8]>, line: u32, map: &'a [u8], value: usize) {
+    fn put_slow(&mut self, name: Cow<'a, [u8]>, line: u32, map: &'a [u8], value: usize) {
         let name = match document_name(&name) {
             Cow::Owned(other) => Cow::Owned(other),
             Cow::Borrowed(_) => name,
@@ -130,7 +130,7 @@ impl<'a> Fields<'a> {
         if let Some(field) = self.list.iter_mut().find(|field| field.name == name) {
             (field.line, field.map, field.value) = (line, map, value);
         } else {
-            self.list.push(Field {
+            self.list.push(MergedField {
                 name,
                 line,
                 map,

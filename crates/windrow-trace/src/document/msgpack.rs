@@ -2,7 +2,7 @@
 
 /// One value's head: what it is and where its content lies.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Head<'a> {
+pub enum Token<'a> {
     /// `nil`.
     Nil,
     /// A boolean.
@@ -12,7 +12,7 @@ pub enum Head<'a> {
     /// A negative integer, or one in a signed encoding.
     Signed(i64),
     /// A `float 32`.
-    Single(f32),
+    UntracedRecord(f32),
     /// A `float 64`.
     Double(f64),
     /// The bytes of a string, which need not be UTF-8.
@@ -29,73 +29,76 @@ pub enum Head<'a> {
 
 /// The head of the value at `at`, and where its content ends (for arrays and maps: where their first element begins).
 #[inline]
-pub fn head(buf: &[u8], at: usize) -> Option<(Head<'_>, usize)> {
+pub fn read_token(buf: &[u8], at: usize) -> Option<(Token<'_>, usize)> {
     let marker = *buf.get(at)?;
     let body = at + 1;
     Some(match marker {
-        0x00..=0x7f => (Head::Unsigned(u64::from(marker)), body),
-        0x80..=0x8f => (Head::Map(u32::from(marker & 0x0f)), body),
-        0x90..=0x9f => (Head::Array(u32::from(marker & 0x0f)), body),
+        0x00..=0x7f => (Token::Unsigned(u64::from(marker)), body),
+        0x80..=0x8f => (Token::Map(u32::from(marker & 0x0f)), body),
+        0x90..=0x9f => (Token::Array(u32::from(marker & 0x0f)), body),
         0xa0..=0xbf => {
             let end = body + usize::from(marker & 0x1f);
-            (Head::Str(buf.get(body..end)?), end)
+            (Token::Str(buf.get(body..end)?), end)
         }
-        0xc0 | 0xc1 => (Head::Nil, body),
-        0xc2 => (Head::Bool(false), body),
-        0xc3 => (Head::Bool(true), body),
+        0xc0 | 0xc1 => (Token::Nil, body),
+        0xc2 => (Token::Bool(false), body),
+        0xc3 => (Token::Bool(true), body),
         0xc4..=0xc6 => {
             let (bytes, end) = sized(buf, body, marker - 0xc4, 0)?;
-            (Head::Bin(bytes), end)
+            (Token::Bin(bytes), end)
         }
         0xc7..=0xc9 => {
             let (bytes, end) = sized(buf, body, marker - 0xc7, 1)?;
             let (kind, data) = bytes.split_first()?;
-            (Head::Ext(*kind as i8, data), end)
+            (Token::Ext(*kind as i8, data), end)
         }
-        0xca => (Head::Single(f32::from_be_bytes(array(buf, body)?)), body + 4),
-        0xcb => (Head::Double(f64::from_be_bytes(array(buf, body)?)), body + 8),
-        0xcc => (Head::Unsigned(u64::from(*buf.get(body)?)), body + 1),
+        0xca => (
+            Token::UntracedRecord(f32::from_be_bytes(array(buf, body)?)),
+            body + 4,
+        ),
+        0xcb => (Token::Double(f64::from_be_bytes(array(buf, body)?)), body + 8),
+        0xcc => (Token::Unsigned(u64::from(*buf.get(body)?)), body + 1),
         0xcd => (
-            Head::Unsigned(u64::from(u16::from_be_bytes(array(buf, body)?))),
+            Token::Unsigned(u64::from(u16::from_be_bytes(array(buf, body)?))),
             body + 2,
         ),
         0xce => (
-            Head::Unsigned(u64::from(u32::from_be_bytes(array(buf, body)?))),
+            Token::Unsigned(u64::from(u32::from_be_bytes(array(buf, body)?))),
             body + 4,
         ),
-        0xcf => (Head::Unsigned(u64::from_be_bytes(array(buf, body)?)), body + 8),
+        0xcf => (Token::Unsigned(u64::from_be_bytes(array(buf, body)?)), body + 8),
         0xd0 => (
-            Head::Signed(i64::from(i8::from_be_bytes(array(buf, body)?))),
+            Token::Signed(i64::from(i8::from_be_bytes(array(buf, body)?))),
             body + 1,
         ),
         0xd1 => (
-            Head::Signed(i64::from(i16::from_be_bytes(array(buf, body)?))),
+            Token::Signed(i64::from(i16::from_be_bytes(array(buf, body)?))),
             body + 2,
         ),
         0xd2 => (
-            Head::Signed(i64::from(i32::from_be_bytes(array(buf, body)?))),
+            Token::Signed(i64::from(i32::from_be_bytes(array(buf, body)?))),
             body + 4,
         ),
-        0xd3 => (Head::Signed(i64::from_be_bytes(array(buf, body)?)), body + 8),
+        0xd3 => (Token::Signed(i64::from_be_bytes(array(buf, body)?)), body + 8),
         0xd4..=0xd8 => {
             let end = body + 1 + (1usize << (marker - 0xd4));
-            (Head::Ext(*buf.get(body)? as i8, buf.get(body + 1..end)?), end)
+            (Token::Ext(*buf.get(body)? as i8, buf.get(body + 1..end)?), end)
         }
         0xd9..=0xdb => {
             let (bytes, end) = sized(buf, body, marker - 0xd9, 0)?;
-            (Head::Str(bytes), end)
+            (Token::Str(bytes), end)
         }
         0xdc => (
-            Head::Array(u32::from(u16::from_be_bytes(array(buf, body)?))),
+            Token::Array(u32::from(u16::from_be_bytes(array(buf, body)?))),
             body + 2,
         ),
-        0xdd => (Head::Array(u32::from_be_bytes(array(buf, body)?)), body + 4),
+        0xdd => (Token::Array(u32::from_be_bytes(array(buf, body)?)), body + 4),
         0xde => (
-            Head::Map(u32::from(u16::from_be_bytes(array(buf, body)?))),
+            Token::Map(u32::from(u16::from_be_bytes(array(buf, body)?))),
             body + 2,
         ),
-        0xdf => (Head::Map(u32::from_be_bytes(array(buf, body)?)), body + 4),
-        0xe0..=0xff => (Head::Signed(i64::from(marker as i8)), body),
+        0xdf => (Token::Map(u32::from_be_bytes(array(buf, body)?)), body + 4),
+        0xe0..=0xff => (Token::Signed(i64::from(marker as i8)), body),
     })
 }
 
@@ -104,7 +107,7 @@ pub(crate) fn array<const N: usize>(buf: &[u8], at: usize) -> Option<[u8; N]> {
     buf.get(at..at + N)?.try_into().ok()
 }
 
-/// Content with a length of 1, 2 or 4 bytes before it; `extra` bytes belong to it that the length does not count.
+/// SealedRecords with a length of 1, 2 or 4 bytes before it; `extra` bytes belong to it that the length does not count.
 #[inline]
 fn sized(buf: &[u8], at: usize, width: u8, extra: usize) -> Option<(&[u8], usize)> {
     let (length, from) = match width {
@@ -122,7 +125,7 @@ pub(crate) fn after_scalar(buf: &[u8], at: usize) -> Option<usize> {
     match *buf.get(at)? {
         marker @ 0xa0..=0xbf => Some(at + 1 + usize::from(marker & 0x1f)),
         0xd9 => Some(at + 2 + usize::from(*buf.get(at + 1)?)),
-        _ => head(buf, at).map(|(_, next)| next),
+        _ => read_token(buf, at).map(|(_, next)| next),
     }
 }
 
@@ -131,12 +134,12 @@ pub(crate) fn skip(buf: &[u8], at: usize) -> Option<usize> {
     let mut at = at;
     let mut left = 1u64;
     while left > 0 {
-        let (head, next) = head(buf, at)?;
+        let (head, next) = read_token(buf, at)?;
         at = next;
         left -= 1;
         match head {
-            Head::Array(n) => left += u64::from(n),
-            Head::Map(n) => left += 2 * u64::from(n),
+            Token::Array(n) => left += u64::from(n),
+            Token::Map(n) => left += 2 * u64::from(n),
             _ => {}
         }
     }

@@ -1,19 +1,19 @@
-//! Names of fields.
+//! FieldNames of fields.
 
 use std::borrow::Cow;
 
-use super::msgpack::Head;
+use super::msgpack::Token;
 
 /// Which fields of a record hold the trace id and the text, in order of preference.
 #[derive(Clone, Debug)]
-pub struct Names {
+pub struct FieldNames {
     /// Fields that may hold the trace id; the first one is its name in the document.
     pub keys: Vec<String>,
     /// Fields that may hold the text.
     pub text: Vec<String>,
 }
 
-impl Default for Names {
+impl Default for FieldNames {
     fn default() -> Self {
         let own = |names: [&str; 3]| names.map(str::to_owned).to_vec();
         Self {
@@ -23,7 +23,7 @@ impl Default for Names {
     }
 }
 
-impl Names {
+impl FieldNames {
     /// The name of the trace id in a document.
     pub(crate) fn key(&self) -> &str {
         self.keys
@@ -36,7 +36,7 @@ impl Names {
     }
 }
 
-/// Names that the document or Elasticsearch keeps for itself; a record's own field of that name gets a `_` behind it.
+/// FieldNames that the document or Elasticsearch keeps for itself; a record's own field of that name gets a `_` behind it.
 fn is_reserved(name: &[u8]) -> bool {
     const METADATA: [&[u8]; 15] = [
         b"_id",
@@ -80,10 +80,10 @@ pub(crate) fn renamed(name: &[u8]) -> Cow<'static, [u8]> {
 }
 
 /// The bytes of a value that counts as a string: `str`, or `bin` that is UTF-8 (Ruby and Python clients send both).
-pub fn as_text(head: Head<'_>) -> Option<&[u8]> {
+pub fn as_text(head: Token<'_>) -> Option<&[u8]> {
     match head {
-        Head::Str(text) => Some(text),
-        Head::Bin(bytes) if std::str::from_utf8(bytes).is_ok() => Some(bytes),
+        Token::Str(text) => Some(text),
+        Token::Bin(bytes) if std::str::from_utf8(bytes).is_ok() => Some(bytes),
         _ => None,
     }
 }

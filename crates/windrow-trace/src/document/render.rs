@@ -8,21 +8,21 @@ use std::borrow::Cow;
 
 use smallvec::SmallVec;
 
-use super::content::{Content, Extent, Gathered, Line, Single, View};
-use super::fields::Fields;
+use super::content::{JoinedView, Line, RenderedDocument, SealedRecords, TraceContent, UntracedRecord};
+use super::fields::MergedFields;
 use super::json::{self, write_escaped, write_string};
-use super::msgpack::{Head, after_scalar, head};
-use super::names::Names;
-use super::shape::{Shape, Shapes};
-use super::state::{LineState, Place, Writer, lines_of};
-use super::time::Rfc3339;
-use super::windrow_object::{Seal, begin, id_head};
+use super::msgpack::{Token, after_scalar, read_token};
+use super::names::FieldNames;
+use super::shape::{Shape, ShapeRegistry};
+use super::state::{FieldLocation, LineState, StateWriter, decode_lines};
+use super::time::Rfc3339Writer;
+use super::windrow_object::{SealInfo, begin_document, trace_id_prefix};
 use crate::part::PartInfo;
 
 /// Renders documents; holds scratch space that is used again.
 #[derive(Debug, Default)]
 pub struct Renderer {
-    times: Rfc3339,
+    times: Rfc3339Writer,
     state: Vec<u8>,
     text_lengths: Vec<Option<u32>>,
 }
@@ -33,32 +33,32 @@ impl Renderer {
     pub fn trace(
         &mut self,
         out: &mut Vec<u8>,
-        names: &Names,
-        shapes: &Shapes,
-        trace: Gathered<'_>,
+        names: &FieldNames,
+        shapes: &ShapeRegistry,
+        trace: TraceContent<'_>,
         head: impl FnOnce(&mut Vec<u8>, i64),
-    ) -> Extent {
-        let Gathered {
-            key,
+    ) -> RenderedDocument {
+        let TraceContent {
+            id,
             parts,
             tags,
             reason,
             sealed_at,
-            content,
+            records,
         } = trace;
-        let seal = Seal {
-            key,
+        let seal = SealInfo {
+            id,
             parts,
             tags: &tags,
             reason,
             sealed_at,
         };
-        match content {
-            Content::Joined(view) => {
+        match records {
+            SealedRecords::Joined(view) => {
                 head(out, view.first);
                 self.joined(out, names, shapes, &seal, &view)
             }
-            Content::Lines { buffer, lines } => {
+            SealedRecords::Lines { buffer, lines } => {
                 sort(lines, parts);
                 head(out, lines.first().map_or(0, |line| line.time));
                 self.lines(out, names, shapes, &seal, buffer, lines)
@@ -70,40 +70,40 @@ impl Renderer {
     fn joined(
         &mut self,
         out: &mut Vec<u8>,
-        names: &Names,
-        shapes: &Shapes,
-        seal: &Seal<'_>,
-        view: &View<'_>,
-    ) -> Extent {
+        names: &FieldNames,
+        shapes: &ShapeRegistry,
+        seal: &SealInfo<'_>,
+        view: &JoinedView<'_>,
+    ) -> RenderedDocument {
         let at = out.len();
         let shape = shapes.get(view.shape);
-        let known = shape.map(|shape| Cow::Borrowed(shape.id_head()));
-        let head = known.unwrap_or_else(|| id_head(names.key()).into());
-        begin(out, &mut self.times, view.first, &head, seal.key);
+        let known = shape.map(|shape| Cow::Borrowed(shape.trace_id_prefix()));
+        let head = known.unwrap_or_else(|| trace_id_prefix(names.key()).into());
+        begin_document(out, &mut self.times, view.first, &head, seal.id);
         let text_name = shape.and_then(|shape| names.text.get(shape.text_rank()?));
         if let Some(shape) = shape {
             if text_name.is_some() {
-                out.extend_from_slice(shape.text_head());
+                out.extend_from_slice(shape.text_prefix());
                 out.extend_from_slice(view.text);
                 out.push(b'"');
             }
             write_fields(out, shape, view.newest);
         }
         let count = view.count as usize;
-        let late = if seal.some_late() {
-            let lines = lines_of(view.state, view.unit);
+        let late = if seal.any_late() {
+            let lines = decode_lines(view.state, view.unit);
             lines.filter(|line| seal.is_late(line.part)).count() as u64
         } else {
             0
         };
-        seal.write_about(out, &mut self.times, (view.first, view.last), count, late);
+        seal.write_object(out, &mut self.times, (view.first, view.last), count, late);
         out.extend_from_slice(b",\"state\":\"");
         let mut writer = seal.begin_state(&mut self.state, names, text_name.map(String::as_str));
         writer.written_lines(view.count, view.unit, view.state);
         writer.older(0);
         writer.finish(out);
         out.extend_from_slice(b"\"}}");
-        Extent {
+        RenderedDocument {
             at,
             first: view.first,
             last: view.last,
@@ -115,19 +115,25 @@ impl Renderer {
     fn lines(
         &mut self,
         out: &mut Vec<u8>,
-        names: &Names,
-        shapes: &Shapes,
-        seal: &Seal<'_>,
+        names: &FieldNames,
+        shapes: &ShapeRegistry,
+        seal: &SealInfo<'_>,
         buffer: &[u8],
         lines: &[Line],
-    ) -> Extent {
+    ) -> RenderedDocument {
         let first = lines.first().map_or(0, |line| line.time);
         let last = lines.last().map_or(0, |line| line.time);
         let at = out.len();
-        begin(out, &mut self.times, first, &id_head(names.key()), seal.key);
+        begin_document(
+            out,
+            &mut self.times,
+            first,
+            &trace_id_prefix(names.key()),
+            seal.id,
+        );
 
-        let mut fields = Fields::default();
-        let mut metadata = Fields::default();
+        let mut fields = MergedFields::default();
+        let mut metadata = MergedFields::default();
         let mut texts = Vec::with_capacity(lines.len());
         let mut best = usize::MAX;
         for (number, line) in lines.iter().enumerate() {
@@ -155,15 +161,15 @@ impl Renderer {
             out.push(b',');
             write_string(out, &field.name);
             out.push(b':');
-            json::write_value(out, field.map, field.value);
+            json::write_json_value(out, field.map, field.value);
         }
 
-        let late = if seal.some_late() {
+        let late = if seal.any_late() {
             lines.iter().filter(|line| seal.is_late(line.part)).count() as u64
         } else {
             0
         };
-        seal.write_about(out, &mut self.times, (first, last), lines.len(), late);
+        seal.write_object(out, &mut self.times, (first, last), lines.len(), late);
         if !metadata.list.is_empty() {
             out.extend_from_slice(b",\"metadata\":{");
             for (number, field) in metadata.list.iter().enumerate() {
@@ -172,7 +178,7 @@ impl Renderer {
                 }
                 write_string(out, &field.name);
                 out.push(b':');
-                json::write_value(out, field.map, field.value);
+                json::write_json_value(out, field.map, field.value);
             }
             out.push(b'}');
         }
@@ -180,16 +186,20 @@ impl Renderer {
         let mut writer = seal.begin_state(&mut self.state, names, text_name.map(String::as_str));
         write_lines(&mut writer, seal.parts.len(), lines, &self.text_lengths);
         let newest = (lines.len() as u32).saturating_sub(1);
-        let older = |fields: &Fields<'_>| fields.list.iter().filter(|field| field.line != newest).count();
+        let older =
+            |fields: &MergedFields<'_>| fields.list.iter().filter(|field| field.line != newest).count();
         writer.older(older(&fields) + older(&metadata));
-        for (place, fields) in [(Place::Field, &fields), (Place::Metadata, &metadata)] {
+        for (place, fields) in [
+            (FieldLocation::Field, &fields),
+            (FieldLocation::Metadata, &metadata),
+        ] {
             for field in fields.list.iter().filter(|field| field.line != newest) {
                 writer.older_field(place, &field.name, field.line);
             }
         }
         writer.finish(out);
         out.extend_from_slice(b"\"}}");
-        Extent {
+        RenderedDocument {
             at,
             first,
             last,
@@ -226,14 +236,19 @@ impl Renderer {
     }
 
     /// Appends the document of one record without a trace id to `out`, without a newline.
-    pub fn single(&mut self, out: &mut Vec<u8>, names: &Names, single: &Single<'_>) -> Extent {
-        let Single {
+    pub fn untraced(
+        &mut self,
+        out: &mut Vec<u8>,
+        names: &FieldNames,
+        untraced: &UntracedRecord<'_>,
+    ) -> RenderedDocument {
+        let UntracedRecord {
             shape,
             time,
             tag,
             record,
             metadata,
-        } = *single;
+        } = *untraced;
         let at = out.len();
         out.extend_from_slice(b"{\"@timestamp\":\"");
         self.times.write(out, time);
@@ -241,13 +256,13 @@ impl Renderer {
         if let Some(shape) = shape {
             write_all_fields(out, shape, record);
         } else {
-            let mut fields = Fields::default();
+            let mut fields = MergedFields::default();
             fields.add_record(names, record, 0, false);
             for field in &fields.list {
                 out.push(b',');
                 write_string(out, &field.name);
                 out.push(b':');
-                json::write_value(out, field.map, field.value);
+                json::write_json_value(out, field.map, field.value);
             }
         }
         out.extend_from_slice(b",\"windrow\":{\"tags\":[");
@@ -255,10 +270,10 @@ impl Renderer {
         out.push(b']');
         if !metadata.is_empty() {
             out.extend_from_slice(b",\"metadata\":");
-            json::write_value(out, metadata, 0);
+            json::write_json_value(out, metadata, 0);
         }
         out.extend_from_slice(b"}}");
-        Extent {
+        RenderedDocument {
             at,
             first: time,
             last: time,
@@ -268,9 +283,9 @@ impl Renderer {
 }
 
 /// Writes the lines of a state; `text_lengths` are those of their texts.
-fn write_lines(writer: &mut Writer<'_>, parts: usize, lines: &[Line], text_lengths: &[Option<u32>]) {
+fn write_lines(writer: &mut StateWriter<'_>, parts: usize, lines: &[Line], text_lengths: &[Option<u32>]) {
     writer.lines(lines.iter().map(|line| line.time));
-    let mut expected = Expected::new(parts);
+    let mut next_positions = NextPositions::new(parts);
     for (line, text) in lines.iter().zip(text_lengths) {
         let state = LineState {
             time: line.time,
@@ -278,49 +293,49 @@ fn write_lines(writer: &mut Writer<'_>, parts: usize, lines: &[Line], text_lengt
             position: line.position,
             text: *text,
         };
-        writer.line(&state, expected.next(line.part, line.position));
+        writer.line(&state, next_positions.next(line.part, line.position));
     }
 }
 
 /// The fields of a record of this shape, but for those that the document has in another place.
 fn write_fields(out: &mut Vec<u8>, shape: &Shape, record: &[u8]) {
-    let Some((Head::Map(_), mut at)) = head(record, 0) else {
+    let Some((Token::Map(_), mut at)) = read_token(record, 0) else {
         return;
     };
-    for slot in shape.slots() {
+    for field in shape.fields() {
         let Some(value) = after_scalar(record, at) else {
             return;
         };
-        at = if slot.role().is_left_out() {
+        at = if field.role().is_outside_fields() {
             match after_scalar(record, value) {
                 Some(next) => next,
                 None => return,
             }
         } else {
-            out.extend_from_slice(slot.json());
-            json::write_value(out, record, value)
+            out.extend_from_slice(field.json_prefix());
+            json::write_json_value(out, record, value)
         };
     }
 }
 
 /// All fields of a record of this shape.
 fn write_all_fields(out: &mut Vec<u8>, shape: &Shape, record: &[u8]) {
-    let Some((Head::Map(_), mut at)) = head(record, 0) else {
+    let Some((Token::Map(_), mut at)) = read_token(record, 0) else {
         return;
     };
-    for slot in shape.slots() {
+    for field in shape.fields() {
         let Some(value) = after_scalar(record, at) else {
             return;
         };
-        out.extend_from_slice(slot.json());
-        at = json::write_value(out, record, value);
+        out.extend_from_slice(field.json_prefix());
+        at = json::write_json_value(out, record, value);
     }
 }
 
-/// The position that is expected next in each part; most traces have few.
-struct Expected(SmallVec<[u32; 8]>);
+/// The position that is next_positions next in each part; most traces have few.
+struct NextPositions(SmallVec<[u32; 8]>);
 
-impl Expected {
+impl NextPositions {
     fn new(parts: usize) -> Self {
         Self(SmallVec::from_elem(0, parts))
     }

@@ -1,4 +1,4 @@
-//! Shapes: what can be known of a record from the names of its fields alone, worked out once for all records that have
+//! ShapeRegistry: what can be known of a record from the names of its fields alone, worked out once for all records that have
 //! the same names in the same order. Applications log few shapes, each of them millions of times.
 //!
 //! Owns the registry of shapes and the role of each field in one. Whether a record has a shape is decided by comparing
@@ -10,20 +10,20 @@ use forward_protocol::entries::WireKey;
 use twox_hash::XxHash3_64;
 
 use super::json::write_string;
-use super::msgpack::{Head, head, skip};
-use super::names::{Names, document_name};
-use super::windrow_object::id_head;
+use super::msgpack::{Token, read_token, skip};
+use super::names::{FieldNames, document_name};
+use super::windrow_object::trace_id_prefix;
 
 /// Fields of a shape at the most.
 const MAX_FIELDS: u32 = 128;
 /// Bytes of all names of a shape at the most.
 const MAX_NAME_BYTES: usize = 4096;
-/// Shapes that are known at the most.
+/// ShapeRegistry that are known at the most.
 const MAX_SHAPES: usize = 4096;
 /// Places where the hash of a shape that was seen once is remembered; a power of two.
-const SEEN: usize = 4096;
+const SEEN_HASHES: usize = 4096;
 /// Guesses, by the number of fields; a power of two.
-const GUESSES: usize = 64;
+const PREDICTIONS: usize = 64;
 
 /// The number of a shape; valid for the registry that gave it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -44,42 +44,42 @@ impl ShapeId {
     }
 }
 
-/// What a field is for a document. For all but [`Role::Plain`] the value has to be a string, or the record is not one
+/// What a field is for a document. For all but [`FieldRole::Plain`] the value has to be a string, or the record is not one
 /// of this shape.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Role {
+pub enum FieldRole {
     /// A field of the document.
     Plain,
     /// A field of the document, under a name that may hold text.
-    Text,
+    OtherText,
     /// The trace id; must not be empty. A field of the document when it stands under another name than the document's.
-    Id {
+    TraceId {
         /// Whether it is left out of the fields.
-        own: bool,
+        canonical: bool,
     },
     /// The text that is joined; left out of the fields.
-    Joined,
+    JoinedText,
 }
 
-impl Role {
+impl FieldRole {
     /// Whether a document has it in another place than among the fields.
     #[inline]
-    pub(crate) fn is_left_out(self) -> bool {
-        matches!(self, Self::Joined | Self::Id { own: true })
+    pub(crate) fn is_outside_fields(self) -> bool {
+        matches!(self, Self::JoinedText | Self::TraceId { canonical: true })
     }
 }
 
 /// One field of a shape.
 #[derive(Debug)]
-pub struct Slot {
+pub struct ShapeField {
     name: Box<[u8]>,
     /// `,"name":`
     json: Box<[u8]>,
-    role: Role,
+    role: FieldRole,
     watched: bool,
 }
 
-impl Slot {
+impl ShapeField {
     /// Its name, as it stands in the records.
     #[inline]
     pub fn name(&self) -> &[u8] {
@@ -88,11 +88,11 @@ impl Slot {
 
     /// What it is for a document.
     #[inline]
-    pub fn role(&self) -> Role {
+    pub fn role(&self) -> FieldRole {
         self.role
     }
 
-    /// Whether its value has to be looked at besides: see [`Shapes::new`].
+    /// Whether its value has to be looked at besides: see [`ShapeRegistry::new`].
     #[inline]
     pub fn is_watched(&self) -> bool {
         self.watched
@@ -100,7 +100,7 @@ impl Slot {
 
     /// What stands before its value in a document: a comma, the name, a colon.
     #[inline]
-    pub(crate) fn json(&self) -> &[u8] {
+    pub(crate) fn json_prefix(&self) -> &[u8] {
         &self.json
     }
 }
@@ -108,23 +108,23 @@ impl Slot {
 /// The fields of all records of one shape.
 #[derive(Debug)]
 pub struct Shape {
-    slots: Box<[Slot]>,
+    fields: Box<[ShapeField]>,
     /// The names as keys of the records.
     keys: Box<[WireKey]>,
     has_id: bool,
     /// How preferred the name of the joined text is.
     text_rank: Option<usize>,
     /// What stands between the time and the trace id in a document: `","name":`.
-    id_head: Box<[u8]>,
+    trace_id_prefix: Box<[u8]>,
     /// What stands before the joined text in a document: `,"name":"`.
-    text_head: Box<[u8]>,
+    text_prefix: Box<[u8]>,
 }
 
 impl Shape {
     /// Its fields, in order.
     #[inline]
-    pub fn slots(&self) -> &[Slot] {
-        &self.slots
+    pub fn fields(&self) -> &[ShapeField] {
+        &self.fields
     }
 
     /// The names of its fields as keys of the records. Those of which the value does not matter while a record is
@@ -148,19 +148,19 @@ impl Shape {
 
     /// What stands between the time and the trace id in a document.
     #[inline]
-    pub(crate) fn id_head(&self) -> &[u8] {
-        &self.id_head
+    pub(crate) fn trace_id_prefix(&self) -> &[u8] {
+        &self.trace_id_prefix
     }
 
     /// What stands before the text in a document; nothing when it has none.
     #[inline]
-    pub(crate) fn text_head(&self) -> &[u8] {
-        &self.text_head
+    pub(crate) fn text_prefix(&self) -> &[u8] {
+        &self.text_prefix
     }
 
-    fn new(names: &Names, watched: &[String], fields: &[&[u8]]) -> Option<Self> {
+    fn new(names: &FieldNames, watched: &[String], field_names: &[&[u8]]) -> Option<Self> {
         let best = |of: &[String]| {
-            let ranked = fields.iter().enumerate().filter_map(|(slot, field)| {
+            let ranked = field_names.iter().enumerate().filter_map(|(slot, field)| {
                 let rank = of.iter().position(|name| name.as_bytes() == *field)?;
                 Some((rank, slot))
             });
@@ -168,17 +168,17 @@ impl Shape {
         };
         let id = best(&names.keys);
         let text = best(&names.text);
-        let mut slots = Vec::with_capacity(fields.len());
-        let mut keys = Vec::with_capacity(fields.len());
-        for (number, field) in fields.iter().enumerate() {
+        let mut fields = Vec::with_capacity(field_names.len());
+        let mut keys = Vec::with_capacity(field_names.len());
+        for (number, field) in field_names.iter().enumerate() {
             let among = |of: &[String]| of.iter().any(|name| name.as_bytes() == *field);
             let role = match (id, text) {
-                (Some((_, slot)), _) if slot == number => Role::Id {
-                    own: names.key().as_bytes() == *field,
+                (Some((_, slot)), _) if slot == number => FieldRole::TraceId {
+                    canonical: names.key().as_bytes() == *field,
                 },
-                (_, Some((_, slot))) if slot == number => Role::Joined,
-                _ if among(&names.text) => Role::Text,
-                _ => Role::Plain,
+                (_, Some((_, slot))) if slot == number => FieldRole::JoinedText,
+                _ if among(&names.text) => FieldRole::OtherText,
+                _ => FieldRole::Plain,
             };
             // A field for both is nobody's usual configuration: the general way knows what to do.
             if among(&names.keys) && among(&names.text) {
@@ -188,14 +188,14 @@ impl Shape {
             write_string(&mut json, &document_name(field));
             json.push(b':');
             let watched = watched.iter().any(|name| name.as_bytes() == *field);
-            slots.push(Slot {
+            fields.push(ShapeField {
                 name: (*field).into(),
                 json: json.into(),
                 role,
                 watched,
             });
             let key = WireKey::new(field);
-            keys.push(if role == Role::Plain && !watched {
+            keys.push(if role == FieldRole::Plain && !watched {
                 key.passed_over()
             } else {
                 key
@@ -203,21 +203,21 @@ impl Shape {
         }
         // Two names that become one in the document, or one that stands twice: the last of them wins, which the
         // general way does.
-        let mut all: Vec<&[u8]> = slots.iter().map(Slot::json).collect();
+        let mut all: Vec<&[u8]> = fields.iter().map(ShapeField::json_prefix).collect();
         all.sort_unstable();
         if all.windows(2).any(|pair| pair[0] == pair[1]) {
             return None;
         }
-        let mut text_head = Vec::new();
+        let mut text_prefix = Vec::new();
         if let Some(name) = text.and_then(|(rank, _)| names.text.get(rank)) {
-            text_head.push(b',');
-            write_string(&mut text_head, name.as_bytes());
-            text_head.extend_from_slice(b":\"");
+            text_prefix.push(b',');
+            write_string(&mut text_prefix, name.as_bytes());
+            text_prefix.extend_from_slice(b":\"");
         }
         Some(Self {
-            slots: slots.into(),
-            id_head: id_head(names.key()).into(),
-            text_head: text_head.into(),
+            fields: fields.into(),
+            trace_id_prefix: trace_id_prefix(names.key()).into(),
+            text_prefix: text_prefix.into(),
             keys: keys.into(),
             has_id: id.is_some(),
             text_rank: text.map(|(rank, _)| rank),
@@ -227,28 +227,28 @@ impl Shape {
 
 /// The known shapes.
 #[derive(Debug)]
-pub struct Shapes {
-    names: Names,
+pub struct ShapeRegistry {
+    names: FieldNames,
     watched: Vec<String>,
     list: Vec<Shape>,
     /// By length-prefixed names; `None` for names that make no shape.
     known: HashMap<Box<[u8]>, Option<ShapeId>, foldhash::quality::RandomState>,
-    guesses: [Option<ShapeId>; GUESSES],
+    predictions: [Option<ShapeId>; PREDICTIONS],
     /// Hashes of names that were seen once: records whose names never come again are not worth learning.
     seen: Box<[u64]>,
     encoded: Vec<u8>,
 }
 
-impl Shapes {
+impl ShapeRegistry {
     /// No shape is known. Fields of the names `watched` are marked as such.
-    pub fn new(names: Names, watched: Vec<String>) -> Self {
+    pub fn new(names: FieldNames, watched: Vec<String>) -> Self {
         Self {
             names,
             watched,
             list: Vec::new(),
             known: HashMap::default(),
-            guesses: [None; GUESSES],
-            seen: vec![0; SEEN].into(),
+            predictions: [None; PREDICTIONS],
+            seen: vec![0; SEEN_HASHES].into(),
             encoded: Vec::new(),
         }
     }
@@ -261,15 +261,15 @@ impl Shapes {
 
     /// The shape that the last record with so many fields had.
     #[inline]
-    pub fn guess(&self, fields: u32) -> Option<ShapeId> {
-        self.guesses[fields as usize % GUESSES]
+    pub fn predict(&self, fields: u32) -> Option<ShapeId> {
+        self.predictions[fields as usize % PREDICTIONS]
     }
 
-    /// The shape of a record of which the guess was wrong; learned when its names have come before. The caller still
+    /// The shape of a record of which the predict was wrong; learned when its names have come before. The caller still
     /// has to look at the values.
     #[inline(never)]
     pub fn find(&mut self, record: &[u8]) -> Option<ShapeId> {
-        let (Head::Map(fields), mut at) = head(record, 0)? else {
+        let (Token::Map(fields), mut at) = read_token(record, 0)? else {
             return None;
         };
         if fields > MAX_FIELDS {
@@ -277,7 +277,7 @@ impl Shapes {
         }
         self.encoded.clear();
         for _ in 0..fields {
-            let (Head::Str(name), value) = head(record, at)? else {
+            let (Token::Str(name), value) = read_token(record, at)? else {
                 return None;
             };
             self.encoded.extend_from_slice(&(name.len() as u32).to_le_bytes());
@@ -292,7 +292,7 @@ impl Shapes {
             None => self.learn(),
         };
         if found.is_some() {
-            self.guesses[fields as usize % GUESSES] = found;
+            self.predictions[fields as usize % PREDICTIONS] = found;
         }
         found
     }
@@ -302,7 +302,7 @@ impl Shapes {
             return None;
         }
         let hash = XxHash3_64::oneshot(&self.encoded) | 1;
-        let place = self.seen.get_mut(hash as usize / 2 % SEEN)?;
+        let place = self.seen.get_mut(hash as usize / 2 % SEEN_HASHES)?;
         if std::mem::replace(place, hash) != hash {
             return None;
         }
@@ -329,8 +329,8 @@ mod tests {
     use super::*;
     use crate::tests::record;
 
-    fn shapes() -> Shapes {
-        Shapes::new(Names::default(), vec!["message".into()])
+    fn shapes() -> ShapeRegistry {
+        ShapeRegistry::new(FieldNames::default(), vec!["message".into()])
     }
 
     #[test]
@@ -339,13 +339,20 @@ mod tests {
         let one = record(&json!({"traceId": "a", "message": "x", "status": 1}));
         assert_eq!(shapes.find(&one), None);
         let id = shapes.find(&one).unwrap();
-        assert_eq!(shapes.guess(3), Some(id));
+        assert_eq!(shapes.predict(3), Some(id));
         let shape = shapes.get(id).unwrap();
-        let roles: Vec<_> = shape.slots().iter().map(Slot::role).collect();
-        assert_eq!(roles, [Role::Id { own: true }, Role::Joined, Role::Plain]);
-        let watched: Vec<_> = shape.slots().iter().map(Slot::is_watched).collect();
+        let roles: Vec<_> = shape.fields().iter().map(ShapeField::role).collect();
+        assert_eq!(
+            roles,
+            [
+                FieldRole::TraceId { canonical: true },
+                FieldRole::JoinedText,
+                FieldRole::Plain
+            ]
+        );
+        let watched: Vec<_> = shape.fields().iter().map(ShapeField::is_watched).collect();
         assert_eq!(watched, [false, true, false]);
-        assert_eq!(shape.slots()[2].json(), b",\"status\":");
+        assert_eq!(shape.fields()[2].json_prefix(), b",\"status\":");
         let other = record(&json!({"traceId": "a", "status": 1, "message": "x"}));
         assert_eq!(shapes.find(&other), None, "the order belongs to the shape");
         assert_ne!(shapes.find(&other), Some(id));
@@ -357,19 +364,19 @@ mod tests {
         let one = record(&json!({"trace_id": "a", "log": "x", "msg": "y", "_id": 1, "a\"b": 2}));
         shapes.find(&one);
         let shape = shapes.find(&one).and_then(|id| shapes.get(id)).unwrap();
-        let slots: Vec<_> = shape
-            .slots()
+        let fields: Vec<_> = shape
+            .fields()
             .iter()
-            .map(|slot| (slot.role(), std::str::from_utf8(slot.json()).unwrap()))
+            .map(|slot| (slot.role(), std::str::from_utf8(slot.json_prefix()).unwrap()))
             .collect();
         assert_eq!(
-            slots,
+            fields,
             [
-                (Role::Id { own: false }, r#","trace_id":"#),
-                (Role::Joined, r#","log":"#),
-                (Role::Text, r#","msg":"#),
-                (Role::Plain, r#","_id_":"#),
-                (Role::Plain, r#","a\"b":"#),
+                (FieldRole::TraceId { canonical: false }, r#","trace_id":"#),
+                (FieldRole::JoinedText, r#","log":"#),
+                (FieldRole::OtherText, r#","msg":"#),
+                (FieldRole::Plain, r#","_id_":"#),
+                (FieldRole::Plain, r#","a\"b":"#),
             ]
         );
     }

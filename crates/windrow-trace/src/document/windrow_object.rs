@@ -3,14 +3,14 @@
 //! Owns their form, which `document` and `union` have in common. The lines and fields are theirs.
 
 use super::json::{write_string, write_unsigned};
-use super::names::Names;
-use super::state::{PartState, Reason, Writer};
-use super::time::Rfc3339;
+use super::names::FieldNames;
+use super::state::{PartState, SealReason, StateWriter};
+use super::time::Rfc3339Writer;
 use crate::part::PartInfo;
 
 /// The `windrow` object, apart from its state and metadata.
-pub(crate) struct About<'a, T> {
-    pub(crate) reason: Reason,
+pub(crate) struct WindrowObject<'a, T> {
+    pub(crate) reason: SealReason,
     pub(crate) first: i64,
     pub(crate) last: i64,
     pub(crate) lines: usize,
@@ -21,17 +21,17 @@ pub(crate) struct About<'a, T> {
 }
 
 /// What a document says of its trace as a whole.
-pub(crate) struct Seal<'a> {
-    pub(crate) key: &'a [u8],
+pub(crate) struct SealInfo<'a> {
+    pub(crate) id: &'a [u8],
     pub(crate) parts: &'a [PartInfo],
     pub(crate) tags: &'a [&'a str],
-    pub(crate) reason: Reason,
+    pub(crate) reason: SealReason,
     pub(crate) sealed_at: i64,
 }
 
-impl Seal<'_> {
+impl SealInfo<'_> {
     /// A gatherer seals after it has received; only a clock that was set back makes a line late here.
-    pub(crate) fn some_late(&self) -> bool {
+    pub(crate) fn any_late(&self) -> bool {
         self.parts.iter().any(|part| part.received > self.sealed_at)
     }
 
@@ -41,16 +41,16 @@ impl Seal<'_> {
         part.is_some_and(|part| part.received > self.sealed_at)
     }
 
-    pub(crate) fn write_about(
+    pub(crate) fn write_object(
         &self,
         out: &mut Vec<u8>,
-        times: &mut Rfc3339,
+        times: &mut Rfc3339Writer,
         between: (i64, i64),
         lines: usize,
         late: u64,
     ) {
         let total: u64 = self.parts.iter().map(|part| u64::from(part.total)).sum();
-        let about = About {
+        let object = WindrowObject {
             reason: self.reason,
             first: between.0,
             last: between.1,
@@ -60,18 +60,18 @@ impl Seal<'_> {
             late,
             truncated: total.saturating_sub(lines as u64),
         };
-        write_about(out, times, &about);
+        write_windrow_object(out, times, &object);
     }
 
     /// Begins the state, with the parts.
     pub(crate) fn begin_state<'w>(
         &self,
         scratch: &'w mut Vec<u8>,
-        names: &Names,
+        names: &FieldNames,
         text_name: Option<&str>,
-    ) -> Writer<'w> {
+    ) -> StateWriter<'w> {
         let count = self.parts.len();
-        let mut writer = Writer::begin(
+        let mut writer = StateWriter::begin(
             scratch,
             names.key(),
             text_name,
@@ -90,49 +90,59 @@ impl Seal<'_> {
     }
 }
 
-/// `{"@timestamp":"…","traceId":"…"`; `head`: see [`id_head`].
-pub(crate) fn begin(out: &mut Vec<u8>, times: &mut Rfc3339, first: i64, head: &[u8], key: &[u8]) {
+/// `{"@timestamp":"…","traceId":"…"`; `prefix`: see [`trace_id_prefix`].
+pub(crate) fn begin_document(
+    out: &mut Vec<u8>,
+    times: &mut Rfc3339Writer,
+    first: i64,
+    prefix: &[u8],
+    id: &[u8],
+) {
     out.extend_from_slice(b"{\"@timestamp\":\"");
     times.write(out, first);
-    out.extend_from_slice(head);
-    write_string(out, key);
+    out.extend_from_slice(prefix);
+    write_string(out, id);
 }
 
 /// What stands between the time and the trace id, which has this name: `","traceId":`.
-pub(crate) fn id_head(name: &str) -> Vec<u8> {
-    let mut head = b"\",".to_vec();
-    write_string(&mut head, name.as_bytes());
-    head.push(b':');
-    head
+pub(crate) fn trace_id_prefix(name: &str) -> Vec<u8> {
+    let mut prefix = b"\",".to_vec();
+    write_string(&mut prefix, name.as_bytes());
+    prefix.push(b':');
+    prefix
 }
 
 /// `,"windrow":{"reason":"…",…`, left open for metadata and state.
-pub(crate) fn write_about<T: AsRef<str>>(out: &mut Vec<u8>, times: &mut Rfc3339, about: &About<'_, T>) {
+pub(crate) fn write_windrow_object<T: AsRef<str>>(
+    out: &mut Vec<u8>,
+    times: &mut Rfc3339Writer,
+    object: &WindrowObject<'_, T>,
+) {
     let number = |out: &mut Vec<u8>, name: &[u8], value: u64| {
         out.extend_from_slice(name);
         write_unsigned(out, value);
     };
     out.extend_from_slice(b",\"windrow\":{\"reason\":\"");
-    out.extend_from_slice(about.reason.as_str().as_bytes());
+    out.extend_from_slice(object.reason.as_str().as_bytes());
     out.push(b'"');
-    number(out, b",\"lines\":", about.lines as u64);
+    number(out, b",\"lines\":", object.lines as u64);
     out.extend_from_slice(b",\"last\":\"");
-    times.write(out, about.last);
+    times.write(out, object.last);
     number(
         out,
         b"\",\"durationMs\":",
-        (about.last.saturating_sub(about.first) / 1_000_000) as u64,
+        (object.last.saturating_sub(object.first) / 1_000_000) as u64,
     );
     out.extend_from_slice(b",\"tags\":[");
-    for (i, tag) in about.tags.iter().enumerate() {
+    for (i, tag) in object.tags.iter().enumerate() {
         if i > 0 {
             out.push(b',');
         }
         write_string(out, tag.as_ref().as_bytes());
     }
-    number(out, b"],\"parts\":", about.parts as u64);
-    number(out, b",\"late\":", about.late);
-    if about.truncated > 0 {
-        number(out, b",\"truncated\":", about.truncated);
+    number(out, b"],\"parts\":", object.parts as u64);
+    number(out, b",\"late\":", object.late);
+    if object.truncated > 0 {
+        number(out, b",\"truncated\":", object.truncated);
     }
 }

@@ -1,68 +1,70 @@
 //! Space for the records of new traces: that of traces that have gone, which the processor's cache still has, or else as
 //! much as traces usually take.
 //!
-//! Owns both. How a trace fills its space, and grows beyond it, is not known here.
+//! Owns both. How a trace fills its buffer, and grows beyond it, is not known here.
 
 /// Bytes that are kept to be used again at the most.
-const KEPT: usize = 1 << 20;
-/// Spaces that are so many times as large as usual are not kept: in small traces they would be a waste.
-const TOO_LARGE: usize = 4;
+const MAX_POOLED_BYTES: usize = 1 << 20;
+/// BufferPool that are so many times as large as average_bytes are not kept: in small traces they would be a waste.
+const MAX_SIZE_RATIO: usize = 4;
 /// The most that is reserved for records to come, in bytes.
-const MOST_AHEAD: usize = 4096;
+const MAX_SPARE_BYTES: usize = 4096;
 
 /// See above.
 #[derive(Debug)]
-pub(crate) struct Spaces {
-    left: Vec<Vec<u8>>,
+pub(crate) struct BufferPool {
+    free: Vec<Vec<u8>>,
     /// Bytes of those.
     bytes: usize,
     /// Bytes of the records of the traces that have gone last, on average.
-    usual: usize,
+    average_bytes: usize,
 }
 
-impl Spaces {
+impl BufferPool {
     pub(crate) fn new() -> Self {
         Self {
-            left: Vec::new(),
+            free: Vec::new(),
             bytes: 0,
-            usual: 512,
+            average_bytes: 512,
         }
     }
 
     /// Space for the records of a new trace, of which the first takes `size` bytes.
     #[inline]
     pub(crate) fn take(&mut self, size: usize) -> Vec<u8> {
-        if let Some(space) = self.left.pop() {
-            self.bytes -= space.capacity();
-            if space.capacity() >= size {
-                return space;
+        if let Some(buffer) = self.free.pop() {
+            self.bytes -= buffer.capacity();
+            if buffer.capacity() >= size {
+                return buffer;
             }
         }
-        // A little more than usual, so that most traces never grow.
-        let usual = self.usual + self.usual / 8 + size;
-        Vec::with_capacity(usual.clamp(size, size + MOST_AHEAD))
+        // A little more than average_bytes, so that most traces never grow.
+        let average_bytes = self.average_bytes + self.average_bytes / 8 + size;
+        Vec::with_capacity(average_bytes.clamp(size, size + MAX_SPARE_BYTES))
     }
 
     /// Space that is not needed any more.
     #[inline]
-    pub(crate) fn put(&mut self, mut space: Vec<u8>) {
-        let bytes = space.capacity();
-        if (1..=TOO_LARGE * self.usual).contains(&bytes) && self.bytes + bytes <= KEPT {
-            space.clear();
+    pub(crate) fn put(&mut self, mut buffer: Vec<u8>) {
+        let bytes = buffer.capacity();
+        if (1..=MAX_SIZE_RATIO * self.average_bytes).contains(&bytes)
+            && self.bytes + bytes <= MAX_POOLED_BYTES
+        {
+            buffer.clear();
             self.bytes += bytes;
-            self.left.push(space);
+            self.free.push(buffer);
         }
     }
 
     /// A trace that goes has so many bytes.
     #[inline]
-    pub(crate) fn note(&mut self, bytes: usize) {
-        self.usual = (self.usual * 15 + bytes) / 16;
+    pub(crate) fn observe(&mut self, bytes: usize) {
+        self.average_bytes = (self.average_bytes * 15 + bytes) / 16;
     }
 
     /// Gives the memory back.
-    pub(crate) fn rest(&mut self) {
-        (self.left, self.bytes) = (Vec::new(), 0);
+    pub(crate) fn shrink(&mut self) {
+        (self.free, self.bytes) = (Vec::new(), 0);
     }
 }
 
@@ -72,36 +74,40 @@ mod tests {
 
     #[test]
     fn space_is_used_again_within_bounds() {
-        let mut spaces = Spaces::new();
-        spaces.put(Vec::new());
-        assert!(spaces.left.is_empty(), "nothing is no space");
+        let mut pool = BufferPool::new();
+        pool.put(Vec::new());
+        assert!(pool.free.is_empty(), "nothing is no buffer");
         for _ in 0..10_000 {
-            spaces.put(Vec::with_capacity(1000));
+            pool.put(Vec::with_capacity(1000));
         }
-        spaces.put(Vec::with_capacity(TOO_LARGE * 512 + 1));
-        assert!((900 << 10..=KEPT).contains(&spaces.bytes), "{}", spaces.bytes);
-        let before = spaces.left.len();
-        assert_eq!(spaces.take(10).capacity(), 1000);
+        pool.put(Vec::with_capacity(MAX_SIZE_RATIO * 512 + 1));
         assert!(
-            spaces.take(1001).capacity() > 1001 + 512,
+            (900 << 10..=MAX_POOLED_BYTES).contains(&pool.bytes),
+            "{}",
+            pool.bytes
+        );
+        let before = pool.free.len();
+        assert_eq!(pool.take(10).capacity(), 1000);
+        assert!(
+            pool.take(1001).capacity() > 1001 + 512,
             "one that is large enough"
         );
-        assert_eq!(spaces.left.len(), before - 2);
-        spaces.rest();
-        assert_eq!((spaces.bytes, spaces.left.capacity()), (0, 0));
+        assert_eq!(pool.free.len(), before - 2);
+        pool.shrink();
+        assert_eq!((pool.bytes, pool.free.capacity()), (0, 0));
     }
 
     #[test]
     fn new_space_is_as_usual() {
-        let mut spaces = Spaces::new();
+        let mut pool = BufferPool::new();
         for _ in 0..1000 {
-            spaces.note(1600);
+            pool.observe(1600);
         }
-        let capacity = spaces.take(100).capacity();
+        let capacity = pool.take(100).capacity();
         assert!((1700..2000).contains(&capacity), "{capacity}");
         for _ in 0..1000 {
-            spaces.note(1 << 20);
+            pool.observe(1 << 20);
         }
-        assert_eq!(spaces.take(100).capacity(), 100 + MOST_AHEAD);
+        assert_eq!(pool.take(100).capacity(), 100 + MAX_SPARE_BYTES);
     }
 }

@@ -12,39 +12,39 @@
 
 use prefetch_index::prefetch_index;
 
-use super::cache_line::LINE;
-use super::lines::{HEADER, Head, Lines, NO_TEXT, NewLine};
-use crate::document::content::{Span, View};
+use super::cache_line::CACHE_LINE_BYTES;
+use super::lines::{HEADER_BYTES, LineBuffer, LineHeader, NO_TEXT, NewLine};
+use crate::document::content::{JoinedView, Span};
 use crate::document::json::{push_unescaped, write_escaped};
 use crate::document::shape::ShapeId;
-use crate::document::state::{LineWriter, MOST_OF_A_LINE, lines_of};
+use crate::document::state::{MAX_LINE_STATE_BYTES, StateLineWriter, decode_lines};
 
 /// Room for the state of the lines of most traces.
-const AREA: usize = 96;
+const STATE_AREA_BYTES: usize = 96;
 /// A trace that takes more goes on as lines, and so does one with a longer record: places in the buffer have 32 bits, and
 /// a text can be six times as long when it is escaped.
-const MOST: usize = 1 << 30;
-const LONGEST: usize = 1 << 28;
+const MAX_BUFFER_BYTES: usize = 1 << 30;
+const MAX_RECORD_BYTES: usize = 1 << 28;
 
 /// Most texts are shorter, and most records with their text, in bytes: so much is fetched for the next ones.
-const NEXT_TEXT: usize = 128;
-const NEXT: usize = 640;
+const PREFETCH_TEXT_BYTES: usize = 128;
+const PREFETCH_BYTES: usize = 640;
 
 /// See above.
 #[derive(Debug)]
-pub(crate) struct Joined {
+pub(crate) struct JoinedRecords {
     buffer: Vec<u8>,
     /// Where the text begins, and where it ends.
-    area: u32,
+    state_area: u32,
     text_end: u32,
     /// Where the newest record has its text.
-    text_in_newest: Span,
-    about: About,
+    newest_text: Span,
+    meta: JoinedMeta,
 }
 
 /// What is known of them besides their bytes.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct About {
+pub(crate) struct JoinedMeta {
     pub(crate) shape: ShapeId,
     pub(crate) count: u32,
     /// Event times of the first and of the last, Unix ns.
@@ -52,61 +52,61 @@ pub(crate) struct About {
     pub(crate) last: i64,
     /// Of which part the last is.
     part: u32,
-    writer: LineWriter,
+    writer: StateLineWriter,
     /// Bytes of the state.
     state: u32,
     /// Bytes of all records as they came, with the headers that lines have.
     received: usize,
 }
 
-impl Joined {
+impl JoinedRecords {
     /// Nothing, until [`Self::begin`].
-    pub(crate) const fn nothing() -> Self {
+    pub(crate) const fn empty() -> Self {
         Self {
             buffer: Vec::new(),
-            area: 0,
+            state_area: 0,
             text_end: 0,
-            text_in_newest: Span { at: 0, len: 0 },
-            about: About {
+            newest_text: Span { at: 0, len: 0 },
+            meta: JoinedMeta {
                 shape: ShapeId::NONE,
                 count: 0,
                 first: 0,
                 last: 0,
                 part: 0,
-                writer: LineWriter::behind(0, 0, 0),
+                writer: StateLineWriter::resume(0, 0, 0),
                 state: 0,
                 received: 0,
             },
         }
     }
 
-    /// With the first record, and nothing of what was there before; gives `buffer`, which is empty, back when it is not
+    /// With the first record, and empty of what was there before; gives `buffer`, which is empty, back when it is not
     /// one for here.
     #[inline]
     pub(crate) fn begin(&mut self, buffer: Vec<u8>, line: &NewLine<'_>) -> Result<(), Vec<u8>> {
-        let fits = line.metadata.is_empty() && line.record.len() <= LONGEST;
+        let fits = line.metadata.is_empty() && line.record.len() <= MAX_RECORD_BYTES;
         let Some(shape) = line.shape.filter(|_| fits) else {
             return Err(buffer);
         };
         self.buffer = buffer;
-        (self.area, self.text_end) = (AREA as u32, AREA as u32);
-        self.text_in_newest = Span { at: 0, len: 0 };
-        self.about = About {
+        (self.state_area, self.text_end) = (STATE_AREA_BYTES as u32, STATE_AREA_BYTES as u32);
+        self.newest_text = Span { at: 0, len: 0 };
+        self.meta = JoinedMeta {
             shape,
             count: 0,
             first: line.time,
             last: line.time,
             part: line.part,
-            writer: LineWriter::new(line.time),
+            writer: StateLineWriter::new(line.time),
             state: 0,
             received: 0,
         };
-        self.buffer.extend_from_slice(&[0; AREA]);
+        self.buffer.extend_from_slice(&[0; STATE_AREA_BYTES]);
         self.push(line);
         Ok(())
     }
 
-    /// Gives the buffer away; what it is then counts for nothing.
+    /// Gives the buffer away; what it is then counts for empty.
     #[inline]
     pub(crate) fn take_buffer(&mut self) -> Vec<u8> {
         std::mem::take(&mut self.buffer)
@@ -115,23 +115,23 @@ impl Joined {
     /// Of which part the last record is.
     #[inline]
     pub(crate) fn part(&self) -> u32 {
-        self.about.part
+        self.meta.part
     }
 
     /// Takes the next record in; `false` when it is not one for here. `later`: it is of another part than the last, which
     /// was received later.
     #[inline]
     pub(crate) fn add(&mut self, line: &NewLine<'_>, later: bool) -> bool {
-        let About {
+        let JoinedMeta {
             writer, last, part, ..
-        } = &self.about;
-        let behind = later || (line.part == *part && line.position >= writer.expected());
-        let newer = line.time > *last || (line.time == *last && behind);
-        if line.shape != Some(self.about.shape)
+        } = &self.meta;
+        let resume = later || (line.part == *part && line.position >= writer.next_position());
+        let newer = line.time > *last || (line.time == *last && resume);
+        if line.shape != Some(self.meta.shape)
             || !newer
             || !line.metadata.is_empty()
-            || self.buffer.len() > MOST
-            || line.record.len() > LONGEST
+            || self.buffer.len() > MAX_BUFFER_BYTES
+            || line.record.len() > MAX_RECORD_BYTES
         {
             return false;
         }
@@ -141,10 +141,10 @@ impl Joined {
 
     #[inline]
     fn push(&mut self, line: &NewLine<'_>) {
-        let size = HEADER + line.record.len();
+        let size = HEADER_BYTES + line.record.len();
         self.buffer.truncate(self.text_end as usize);
-        if self.about.state as usize + MOST_OF_A_LINE > self.area as usize {
-            self.widen(self.area as usize);
+        if self.meta.state as usize + MAX_LINE_STATE_BYTES > self.state_area as usize {
+            self.grow_state_area(self.state_area as usize);
         }
         // With some bytes that must be escaped, and what is written at once beyond a text's end.
         let text = line.text.map_or(0, |text| text.len() + text.len() / 8 + 32);
@@ -154,53 +154,51 @@ impl Joined {
             self.buffer.reserve_exact(more);
         }
         let text = line.text.map(|text| {
-            if self.about.count > 0 {
+            if self.meta.count > 0 {
                 self.buffer.extend_from_slice(b"\\n");
             }
             let length = write_escaped(&mut self.buffer, text);
-            self.text_in_newest = Span::within(line.record, text);
+            self.newest_text = Span::within(line.record, text);
             length as u32
         });
         self.text_end = self.buffer.len() as u32;
         self.buffer.extend_from_slice(line.record);
-        if self.about.writer.is_too_coarse(line.time) {
-            self.refine(line.time);
+        if self.meta.writer.is_too_coarse(line.time) {
+            self.refine_time_unit(line.time);
         }
-        let about = &mut self.about;
-        if line.part != about.part {
-            about.part = line.part;
-            about.writer.begin_part();
+        let meta = &mut self.meta;
+        if line.part != meta.part {
+            meta.part = line.part;
+            meta.writer.begin_part();
         }
-        let at = about.state as usize;
-        if let Some(room) = self.buffer.get_mut(at..at + MOST_OF_A_LINE)
+        let at = meta.state as usize;
+        if let Some(room) = self.buffer.get_mut(at..at + MAX_LINE_STATE_BYTES)
             && let Some(room) = room.first_chunk_mut()
         {
-            about.state += about
-                .writer
-                .write(room, line.time, line.part, line.position, text) as u32;
+            meta.state += meta.writer.write(room, line.time, line.part, line.position, text) as u32;
         }
-        about.count += 1;
-        about.last = line.time;
-        about.received += size;
+        meta.count += 1;
+        meta.last = line.time;
+        meta.received += size;
     }
 
     /// Makes room for so many bytes more of state.
     #[cold]
-    fn widen(&mut self, more: usize) {
-        let at = self.about.state as usize;
+    fn grow_state_area(&mut self, more: usize) {
+        let at = self.meta.state as usize;
         self.buffer.splice(at..at, std::iter::repeat_n(0, more));
-        self.area += more as u32;
+        self.state_area += more as u32;
         self.text_end += more as u32;
     }
 
     /// Writes the state again, in a smaller unit of time, in which this time is a whole number.
     #[cold]
-    fn refine(&mut self, time: i64) {
-        let About { writer, state, .. } = self.about;
-        let mut finer = LineWriter::new(time);
+    fn refine_time_unit(&mut self, time: i64) {
+        let JoinedMeta { writer, state, .. } = self.meta;
+        let mut finer = StateLineWriter::new(time);
         let mut bytes = Vec::new();
         let mut part = None;
-        let lines = lines_of(
+        let lines = decode_lines(
             self.buffer.get(..state as usize).unwrap_or_default(),
             writer.unit(),
         );
@@ -208,48 +206,48 @@ impl Joined {
             if part.replace(line.part) != Some(line.part) {
                 finer.begin_part();
             }
-            let mut room = [0; MOST_OF_A_LINE];
+            let mut room = [0; MAX_LINE_STATE_BYTES];
             let length = finer.write(&mut room, line.time, line.part, line.position, line.text);
             bytes.extend_from_slice(room.get(..length).unwrap_or_default());
         }
-        self.about.writer = finer;
-        let missing = (bytes.len() + MOST_OF_A_LINE).saturating_sub(self.area as usize);
+        self.meta.writer = finer;
+        let missing = (bytes.len() + MAX_LINE_STATE_BYTES).saturating_sub(self.state_area as usize);
         if missing > 0 {
-            self.widen(missing);
+            self.grow_state_area(missing);
         }
-        self.about.state = bytes.len() as u32;
+        self.meta.state = bytes.len() as u32;
         if let Some(place) = self.buffer.get_mut(..bytes.len()) {
             place.copy_from_slice(&bytes);
         }
     }
 
     pub(crate) fn count(&self) -> u32 {
-        self.about.count
+        self.meta.count
     }
 
     /// Bytes of all records as they came, with the headers that lines have.
     pub(crate) fn received(&self) -> usize {
-        self.about.received
+        self.meta.received
     }
 
     pub(crate) fn buffer(&self) -> &Vec<u8> {
         &self.buffer
     }
 
-    /// Has the processor fetch the places where the next record goes.
+    /// Has the processor prefetch the places where the next record goes.
     #[inline]
-    pub(crate) fn fetch(&self) {
+    pub(crate) fn prefetch(&self) {
         prefetch_index(&self.buffer, 0);
-        // The next text comes where the newest record is, and the next record behind it.
-        let end = (self.buffer.len() + NEXT_TEXT).min(self.buffer.capacity());
+        // The next text comes where the newest record is, and the next record resume it.
+        let end = (self.buffer.len() + PREFETCH_TEXT_BYTES).min(self.buffer.capacity());
         let from = self.text_end as usize;
-        for at in (from..end.min(from + NEXT)).step_by(LINE) {
+        for at in (from..end.min(from + PREFETCH_BYTES)).step_by(CACHE_LINE_BYTES) {
             prefetch_index(&self.buffer, at);
         }
     }
 
     fn text(&self) -> &[u8] {
-        let place = self.area as usize..self.text_end as usize;
+        let place = self.state_area as usize..self.text_end as usize;
         self.buffer.get(place).unwrap_or_default()
     }
 
@@ -257,17 +255,17 @@ impl Joined {
         self.buffer.get(self.text_end as usize..).unwrap_or_default()
     }
 
-    pub(crate) fn view(&self) -> View<'_> {
-        let state = self.buffer.get(..self.about.state as usize).unwrap_or_default();
-        self.about.view(state, self.text(), self.newest())
+    pub(crate) fn view(&self) -> JoinedView<'_> {
+        let state = self.buffer.get(..self.meta.state as usize).unwrap_or_default();
+        self.meta.view(state, self.text(), self.newest())
     }
 
     /// Appends the packed form to `out`. Gives what is needed to read it besides, and the buffer.
     #[inline]
-    pub(crate) fn pack(&mut self, out: &mut Vec<u8>) -> (Packed, Vec<u8>) {
-        out.extend_from_slice(self.buffer.get(..self.about.state as usize).unwrap_or_default());
-        out.extend_from_slice(self.buffer.get(self.area as usize..).unwrap_or_default());
-        let About {
+    pub(crate) fn pack(&mut self, out: &mut Vec<u8>) -> (PackedJoined, Vec<u8>) {
+        out.extend_from_slice(self.buffer.get(..self.meta.state as usize).unwrap_or_default());
+        out.extend_from_slice(self.buffer.get(self.state_area as usize..).unwrap_or_default());
+        let JoinedMeta {
             shape,
             count,
             first,
@@ -276,17 +274,17 @@ impl Joined {
             writer,
             state,
             received,
-        } = self.about;
-        let packed = Packed {
+        } = self.meta;
+        let packed = PackedJoined {
             first,
             last,
             shape,
             count,
             part,
             state,
-            text: self.text_end - self.area,
-            text_in_newest: self.text_in_newest,
-            expected: writer.expected(),
+            text: self.text_end - self.state_area,
+            newest_text: self.newest_text,
+            next_position: writer.next_position(),
             // Only small traces are packed.
             received: received as u32,
             unit: writer.unit(),
@@ -295,12 +293,12 @@ impl Joined {
     }
 
     /// Makes lines of it.
-    pub(crate) fn into_lines(self) -> Lines {
-        let mut lines = Lines::new(self.buffer.len());
-        let state = self.buffer.get(..self.about.state as usize).unwrap_or_default();
+    pub(crate) fn into_lines(self) -> LineBuffer {
+        let mut lines = LineBuffer::new(self.buffer.len());
+        let state = self.buffer.get(..self.meta.state as usize).unwrap_or_default();
         let escaped = self.text();
         let (mut at, mut text) = (0, Vec::new());
-        for (number, line) in (1..).zip(lines_of(state, self.about.writer.unit())) {
+        for (number, line) in (1..).zip(decode_lines(state, self.meta.writer.unit())) {
             text.clear();
             if let Some(length) = line.text {
                 if number > 1 {
@@ -309,35 +307,35 @@ impl Joined {
                 at = push_unescaped(&mut text, escaped, at, length as usize);
             }
             let text_len = line.text.map_or(NO_TEXT, |_| text.len() as u32);
-            let mut head = Head {
+            let mut head = LineHeader {
                 time: line.time,
                 part: line.part,
                 position: line.position,
-                shape: ShapeId::to_u32(Some(self.about.shape)),
+                shape: ShapeId::to_u32(Some(self.meta.shape)),
                 record: 0,
                 metadata: 0,
                 text: Span { at: 0, len: text_len },
             };
-            if number < self.about.count {
+            if number < self.meta.count {
                 lines.push_raw(&head, &text);
                 continue;
             }
             let record = self.newest();
             if line.text.is_some() {
                 // As it came: in the joined text it may have been replaced where it was no UTF-8.
-                head.text = self.text_in_newest;
+                head.text = self.newest_text;
             }
             head.record = record.len() as u32;
             lines.push_raw(&head, record);
         }
-        lines.set_received(self.about.received);
+        lines.set_received(self.meta.received);
         lines
     }
 }
 
-impl About {
-    fn view<'a>(&self, state: &'a [u8], text: &'a [u8], newest: &'a [u8]) -> View<'a> {
-        View {
+impl JoinedMeta {
+    fn view<'a>(&self, state: &'a [u8], text: &'a [u8], newest: &'a [u8]) -> JoinedView<'a> {
+        JoinedView {
             shape: self.shape,
             count: self.count,
             first: self.first,
@@ -352,7 +350,7 @@ impl About {
 
 /// What is needed besides the bytes of the packed form.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Packed {
+pub(crate) struct PackedJoined {
     first: i64,
     last: i64,
     shape: ShapeId,
@@ -360,55 +358,55 @@ pub(crate) struct Packed {
     part: u32,
     state: u32,
     text: u32,
-    text_in_newest: Span,
-    expected: u32,
+    newest_text: Span,
+    next_position: u32,
     received: u32,
     unit: u8,
 }
 
-impl Packed {
+impl PackedJoined {
     pub(crate) fn count(&self) -> u32 {
         self.count
     }
 
-    /// Of the bytes of the packed form, and nothing behind them.
-    pub(crate) fn view<'a>(&self, bytes: &'a [u8]) -> View<'a> {
+    /// Of the bytes of the packed form, and empty resume them.
+    pub(crate) fn view<'a>(&self, bytes: &'a [u8]) -> JoinedView<'a> {
         let (state, rest) = bytes.split_at_checked(self.state as usize).unwrap_or_default();
         let (text, newest) = rest.split_at_checked(self.text as usize).unwrap_or_default();
-        self.about().view(state, text, newest)
+        self.meta().view(state, text, newest)
     }
 
-    fn about(&self) -> About {
-        About {
+    fn meta(&self) -> JoinedMeta {
+        JoinedMeta {
             shape: self.shape,
             count: self.count,
             first: self.first,
             last: self.last,
             part: self.part,
-            writer: LineWriter::behind(self.unit, self.last, self.expected),
+            writer: StateLineWriter::resume(self.unit, self.last, self.next_position),
             state: self.state,
             received: self.received as usize,
         }
     }
 
     /// As it was.
-    pub(crate) fn unpack(&self, bytes: &[u8]) -> Joined {
-        let mut buffer = Vec::with_capacity(bytes.len() + AREA);
-        let View {
+    pub(crate) fn unpack(&self, bytes: &[u8]) -> JoinedRecords {
+        let mut buffer = Vec::with_capacity(bytes.len() + STATE_AREA_BYTES);
+        let JoinedView {
             state, text, newest, ..
         } = self.view(bytes);
-        let area = (state.len() + MOST_OF_A_LINE).max(AREA);
+        let state_area = (state.len() + MAX_LINE_STATE_BYTES).max(STATE_AREA_BYTES);
         buffer.extend_from_slice(state);
-        buffer.resize(area, 0);
+        buffer.resize(state_area, 0);
         buffer.extend_from_slice(text);
         let text_end = buffer.len() as u32;
         buffer.extend_from_slice(newest);
-        Joined {
+        JoinedRecords {
             buffer,
-            area: area as u32,
+            state_area: state_area as u32,
             text_end,
-            text_in_newest: self.text_in_newest,
-            about: self.about(),
+            newest_text: self.newest_text,
+            meta: self.meta(),
         }
     }
 }

@@ -8,7 +8,7 @@ use crate::document::content::{Line, Span};
 use crate::document::shape::ShapeId;
 
 /// Bytes before each line in the buffer.
-pub(crate) const HEADER: usize = 36;
+pub(crate) const HEADER_BYTES: usize = 36;
 /// The length of a text that is not there.
 pub(crate) const NO_TEXT: u32 = u32::MAX;
 
@@ -28,7 +28,7 @@ pub(crate) struct NewLine<'a> {
 
 /// The lines.
 #[derive(Debug)]
-pub(crate) struct Lines {
+pub(crate) struct LineBuffer {
     /// Each line behind its header.
     buffer: Vec<u8>,
     /// Where the header of the last line stands.
@@ -38,14 +38,14 @@ pub(crate) struct Lines {
     received: usize,
 }
 
-impl Lines {
+impl LineBuffer {
     /// No line yet, with room for so many bytes.
     pub(crate) fn new(bytes: usize) -> Self {
-        Self::in_space(Vec::with_capacity(bytes))
+        Self::with_buffer(Vec::with_capacity(bytes))
     }
 
     /// No line yet, in this space, which is empty.
-    pub(crate) fn in_space(buffer: Vec<u8>) -> Self {
+    pub(crate) fn with_buffer(buffer: Vec<u8>) -> Self {
         Self {
             buffer,
             last: 0,
@@ -79,11 +79,11 @@ impl Lines {
 
     pub(crate) fn push(&mut self, line: &NewLine<'_>) {
         self.count += 1;
-        self.received += HEADER + line.record.len() + line.metadata.len();
+        self.received += HEADER_BYTES + line.record.len() + line.metadata.len();
         if line.shape.is_some() {
             self.strip_last(line);
         }
-        let size = HEADER + line.record.len() + line.metadata.len();
+        let size = HEADER_BYTES + line.record.len() + line.metadata.len();
         if self.buffer.capacity() - self.buffer.len() < size {
             // Half again instead of twice: open traces are most of the memory.
             self.buffer.reserve_exact(size.max(self.buffer.len() / 2));
@@ -91,7 +91,7 @@ impl Lines {
         self.last = self.buffer.len();
         let none = Span { at: 0, len: NO_TEXT };
         let text = line.text.map_or(none, |text| Span::within(line.record, text));
-        let head = Head {
+        let head = LineHeader {
             time: line.time,
             part: line.part,
             position: line.position,
@@ -113,14 +113,14 @@ impl Lines {
         let Some(bytes) = self.buffer.get(self.last..).and_then(|last| last.first_chunk()) else {
             return;
         };
-        let mut head = Head::decode(bytes);
+        let mut head = LineHeader::decode(bytes);
         // Newer without a doubt: which of two parts counts as the earlier may change while the trace is open.
         let newer = head.time < next.time
             || (head.time == next.time && head.part == next.part && head.position < next.position);
         if head.shape != ShapeId::to_u32(next.shape) || head.metadata != 0 || !newer {
             return;
         }
-        let body = self.last + HEADER;
+        let body = self.last + HEADER_BYTES;
         let mut end = body;
         if head.text.len != NO_TEXT {
             let from = body + head.text.at as usize;
@@ -140,7 +140,7 @@ impl Lines {
     }
 
     /// A line as another one has it, at the end.
-    pub(crate) fn push_raw(&mut self, head: &Head, body: &[u8]) {
+    pub(crate) fn push_raw(&mut self, head: &LineHeader, body: &[u8]) {
         self.last = self.buffer.len();
         self.count += 1;
         self.buffer.extend_from_slice(&head.encode());
@@ -154,13 +154,13 @@ impl Lines {
 
     /// The lines in the order in which they came.
     pub(crate) fn iter(&self) -> impl Iterator<Item = Line> {
-        iter(&self.buffer)
+        decode(&self.buffer)
     }
 
     /// Appends all lines to `out`. Gives what is needed to read them there, and the buffer.
-    pub(crate) fn pack(&mut self, out: &mut Vec<u8>) -> (Packed, Vec<u8>) {
+    pub(crate) fn pack(&mut self, out: &mut Vec<u8>) -> (PackedLines, Vec<u8>) {
         out.extend_from_slice(&self.buffer);
-        let packed = Packed {
+        let packed = PackedLines {
             count: self.count,
             // Only small traces are packed.
             last: self.last as u32,
@@ -172,20 +172,20 @@ impl Lines {
 
 /// What is needed besides the bytes of packed lines.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Packed {
+pub(crate) struct PackedLines {
     count: u32,
     last: u32,
     received: u32,
 }
 
-impl Packed {
+impl PackedLines {
     pub(crate) fn count(&self) -> u32 {
         self.count
     }
 
     /// As they were. `bytes` are those of the lines, and nothing behind them.
-    pub(crate) fn unpack(&self, bytes: &[u8]) -> Lines {
-        Lines {
+    pub(crate) fn unpack(&self, bytes: &[u8]) -> LineBuffer {
+        LineBuffer {
             buffer: bytes.to_vec(),
             last: self.last as usize,
             count: self.count,
@@ -195,18 +195,18 @@ impl Packed {
 }
 
 /// The lines in a buffer of lines.
-pub(crate) fn iter(buffer: &[u8]) -> impl Iterator<Item = Line> + use<'_> {
+pub(crate) fn decode(buffer: &[u8]) -> impl Iterator<Item = Line> + use<'_> {
     let mut at = 0;
     std::iter::from_fn(move || {
-        let head = Head::decode(buffer.get(at..)?.first_chunk()?);
-        let body = at + HEADER;
+        let head = LineHeader::decode(buffer.get(at..)?.first_chunk()?);
+        let body = at + HEADER_BYTES;
         at = body + head.body();
         (at <= buffer.len()).then(|| head.line(body))
     })
 }
 
 /// What stands before a line.
-pub(crate) struct Head {
+pub(crate) struct LineHeader {
     pub(crate) time: i64,
     pub(crate) part: u32,
     pub(crate) position: u32,
@@ -218,7 +218,7 @@ pub(crate) struct Head {
     pub(crate) text: Span,
 }
 
-impl Head {
+impl LineHeader {
     /// Bytes behind it: the record, or the text that is left of it, and the metadata.
     #[inline]
     pub(crate) fn body(&self) -> usize {
@@ -247,8 +247,8 @@ impl Head {
     }
 
     #[inline]
-    pub(crate) fn encode(&self) -> [u8; HEADER] {
-        let mut bytes = [0u8; HEADER];
+    pub(crate) fn encode(&self) -> [u8; HEADER_BYTES] {
+        let mut bytes = [0u8; HEADER_BYTES];
         bytes[0..8].copy_from_slice(&self.time.to_le_bytes());
         bytes[8..12].copy_from_slice(&self.part.to_le_bytes());
         bytes[12..16].copy_from_slice(&self.position.to_le_bytes());
@@ -261,7 +261,7 @@ impl Head {
     }
 
     #[inline]
-    pub(crate) fn decode(bytes: &[u8; HEADER]) -> Self {
+    pub(crate) fn decode(bytes: &[u8; HEADER_BYTES]) -> Self {
         let word = |at: usize| u32::from_le_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]]);
         Self {
             time: (u64::from(word(0)) | u64::from(word(4)) << 32) as i64,
@@ -295,8 +295,8 @@ mod tests {
     /// Time, part, position, shape, bytes of the record and of its metadata, whether it has text.
     type TestLine = (i64, u32, u32, u32, usize, usize, bool);
 
-    fn filled(lines: &[TestLine]) -> Lines {
-        let mut filled = Lines::new(1);
+    fn filled(lines: &[TestLine]) -> LineBuffer {
+        let mut filled = LineBuffer::new(1);
         for (number, &(time, part, position, shape, record, metadata, text)) in lines.iter().enumerate() {
             let whole = vec![number as u8; record];
             filled.push(&NewLine {
@@ -325,7 +325,7 @@ mod tests {
             let mut bytes = b"before".to_vec();
             let (packed, buffer) = filled(&lines).pack(&mut bytes);
             prop_assert_eq!(&buffer, before.buffer());
-            prop_assert_eq!(iter(&bytes[6..]).count(), lines.len());
+            prop_assert_eq!(decode(&bytes[6..]).count(), lines.len());
             let mut after = packed.unpack(&bytes[6..]);
             prop_assert_eq!(after.buffer(), before.buffer());
             prop_assert_eq!((after.len(), after.received()), (before.len(), before.received()));

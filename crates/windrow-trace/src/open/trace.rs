@@ -6,25 +6,25 @@
 use prefetch_index::prefetch_index;
 use smallvec::SmallVec;
 
-use super::cache_line::LINE;
-use super::joined::Joined;
-use super::lines::{HEADER, Lines, NewLine};
-use crate::document::content::{Content, Line};
+use super::cache_line::CACHE_LINE_BYTES;
+use super::joined::JoinedRecords;
+use super::lines::{HEADER_BYTES, LineBuffer, NewLine};
+use crate::document::content::{Line, SealedRecords};
 use crate::document::shape::ShapeId;
 use crate::source::{SourceId, Sources};
-use crate::trace_id::Id;
+use crate::trace_id::TraceId;
 
 /// Bytes that a trace costs beyond its records: list node, hash slot, key, and what the allocator rounds up.
-const TRACE_OVERHEAD: usize = 320;
+const TRACE_OVERHEAD_BYTES: usize = 320;
 
 /// Bytes of records that are fetched ahead at the most.
-const MOST_FETCHED: usize = 2048;
+const MAX_PREFETCH_BYTES: usize = 2048;
 
 /// A record on its way into the table.
 #[derive(Clone, Copy, Debug)]
-pub struct Incoming<'a> {
+pub struct IncomingRecord<'a> {
     /// The trace id, not empty; from [`crate::Table::id`].
-    pub id: Id<'a>,
+    pub id: TraceId<'a>,
     /// Event time, Unix ns.
     pub time: i64,
     /// Where it comes from; see [`crate::Table::begin`].
@@ -45,62 +45,62 @@ pub struct Incoming<'a> {
 
 /// The records of a trace that came together.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Part {
+pub(crate) struct TracePart {
     pub(crate) source: SourceId,
-    /// Records, with those that found no room.
+    /// OpenRecords, with those that found no room.
     pub(crate) total: u32,
 }
 
 /// Of which a trace mostly has few.
-pub(crate) type Parts = SmallVec<[Part; 4]>;
+pub(crate) type TraceParts = SmallVec<[TracePart; 4]>;
 
 /// What became of a record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[must_use = "a record that found no room must go to the dead letter"]
-pub enum Added {
+pub enum AddOutcome {
     /// It is in its trace.
-    Kept,
+    Added,
     /// Its trace is at `max_trace_bytes`.
-    NoRoom,
+    TraceFull,
     /// It is longer than `max_trace_bytes`.
     TooLong,
 }
 
 /// An open trace.
 #[derive(Debug)]
-pub(crate) struct Trace {
-    pub(crate) parts: Parts,
-    pub(crate) records: Records,
-    pub(crate) opened: i64,
+pub(crate) struct OpenTrace {
+    pub(crate) parts: TraceParts,
+    pub(crate) records: OpenRecords,
+    pub(crate) opened_at: i64,
     pub(crate) last_seen: i64,
     /// When it was moved to the end of the list.
-    pub(crate) placed: i64,
+    pub(crate) promoted_at: i64,
     /// A record said that it is complete.
-    pub(crate) completed: bool,
+    pub(crate) is_complete: bool,
     /// It is complete or too old, and stands among those that are due.
-    pub(crate) queued: bool,
+    pub(crate) has_deadline: bool,
 }
 
 /// The records of a trace.
 #[derive(Debug)]
-pub(crate) enum Records {
+pub(crate) enum OpenRecords {
     /// All of one shape, in order.
-    Joined(Joined),
+    Joined(JoinedRecords),
     /// Any.
-    Lines(Lines),
+    Lines(LineBuffer),
 }
 
-impl Trace {
+impl OpenTrace {
     /// A place for one.
     pub(crate) const fn vacant() -> Self {
         Self {
-            parts: Parts::new_const(),
-            records: Records::Joined(Joined::nothing()),
-            opened: 0,
+            parts: TraceParts::new_const(),
+            records: OpenRecords::Joined(JoinedRecords::empty()),
+            opened_at: 0,
             last_seen: 0,
-            placed: 0,
-            completed: false,
-            queued: false,
+            promoted_at: 0,
+            is_complete: false,
+            has_deadline: false,
         }
     }
 
@@ -110,103 +110,103 @@ impl Trace {
     pub(crate) fn begin<H: Clone>(
         &mut self,
         now: i64,
-        incoming: &Incoming<'_>,
+        incoming: &IncomingRecord<'_>,
         sources: &mut Sources<H>,
         buffer: Vec<u8>,
     ) {
-        if let Records::Lines(_) = self.records {
+        if let OpenRecords::Lines(_) = self.records {
             self.vacate();
         }
         let line = new_line(incoming, 0);
         let left = match &mut self.records {
-            Records::Joined(joined) => joined.begin(buffer, &line).err(),
-            Records::Lines(_) => Some(buffer),
+            OpenRecords::Joined(joined) => joined.begin(buffer, &line).err(),
+            OpenRecords::Lines(_) => Some(buffer),
         };
         if let Some(buffer) = left {
-            let mut lines = Lines::in_space(buffer);
+            let mut lines = LineBuffer::with_buffer(buffer);
             lines.push(&line);
-            self.records = Records::Lines(lines);
+            self.records = OpenRecords::Lines(lines);
         }
-        sources.use_again(incoming.source);
+        sources.retain(incoming.source);
         self.parts.clear();
-        self.parts.push(Part {
+        self.parts.push(TracePart {
             source: incoming.source,
             total: 1,
         });
-        (self.opened, self.last_seen, self.placed) = (now, now, now);
-        (self.completed, self.queued) = (incoming.completes, false);
+        (self.opened_at, self.last_seen, self.promoted_at) = (now, now, now);
+        (self.is_complete, self.has_deadline) = (incoming.completes, false);
     }
 
     /// Makes a vacant place of it. Gives the buffer of its records.
     #[inline]
     pub(crate) fn vacate(&mut self) -> Vec<u8> {
         if self.parts.spilled() {
-            self.parts = Parts::new();
+            self.parts = TraceParts::new();
         }
         match &mut self.records {
-            Records::Joined(joined) => joined.take_buffer(),
-            Records::Lines(lines) => {
+            OpenRecords::Joined(joined) => joined.take_buffer(),
+            OpenRecords::Lines(lines) => {
                 let buffer = lines.take_buffer();
-                self.records = Records::Joined(Joined::nothing());
+                self.records = OpenRecords::Joined(JoinedRecords::empty());
                 buffer
             }
         }
     }
 
-    pub(crate) fn cost(&self) -> usize {
+    pub(crate) fn memory_bytes(&self) -> usize {
         let spilled = if self.parts.spilled() {
-            self.parts.capacity() * size_of::<Part>()
+            self.parts.capacity() * size_of::<TracePart>()
         } else {
             0
         };
         let buffer = match &self.records {
-            Records::Joined(joined) => joined.buffer().capacity(),
-            Records::Lines(lines) => lines.capacity(),
+            OpenRecords::Joined(joined) => joined.buffer().capacity(),
+            OpenRecords::Lines(lines) => lines.capacity(),
         };
-        TRACE_OVERHEAD + buffer + spilled
+        TRACE_OVERHEAD_BYTES + buffer + spilled
     }
 
-    /// Records in it.
+    /// OpenRecords in it.
     pub(crate) fn count(&self) -> u32 {
         match &self.records {
-            Records::Joined(joined) => joined.count(),
-            Records::Lines(lines) => lines.len(),
+            OpenRecords::Joined(joined) => joined.count(),
+            OpenRecords::Lines(lines) => lines.len(),
         }
     }
 
     /// Bytes of its records as they are kept.
-    pub(crate) fn bytes(&self) -> usize {
+    pub(crate) fn record_bytes(&self) -> usize {
         match &self.records {
-            Records::Joined(joined) => joined.buffer().len(),
-            Records::Lines(lines) => lines.buffer().len(),
+            OpenRecords::Joined(joined) => joined.buffer().len(),
+            OpenRecords::Lines(lines) => lines.buffer().len(),
         }
     }
 
-    /// Has the processor fetch the places where the next record goes.
+    /// Has the processor prefetch the places where the next record goes.
     #[inline]
-    pub(crate) fn fetch(&self) {
+    pub(crate) fn prefetch(&self) {
         match &self.records {
-            Records::Joined(joined) => joined.fetch(),
-            Records::Lines(lines) => prefetch_index(lines.buffer(), lines.buffer().len()),
+            OpenRecords::Joined(joined) => joined.prefetch(),
+            OpenRecords::Lines(lines) => prefetch_index(lines.buffer(), lines.buffer().len()),
         }
     }
 
-    /// Has the processor fetch all of its records, if they are few.
+    /// Has the processor prefetch all of its records, if they are few.
     #[inline]
-    pub(crate) fn fetch_whole(&self) {
+    pub(crate) fn prefetch_all(&self) {
         let buffer = match &self.records {
-            Records::Joined(joined) => joined.buffer(),
-            Records::Lines(lines) => lines.buffer(),
+            OpenRecords::Joined(joined) => joined.buffer(),
+            OpenRecords::Lines(lines) => lines.buffer(),
         };
-        for at in (0..buffer.len().min(MOST_FETCHED)).step_by(LINE) {
+        for at in (0..buffer.len().min(MAX_PREFETCH_BYTES)).step_by(CACHE_LINE_BYTES) {
             prefetch_index(buffer, at);
         }
     }
 
     fn received(&self) -> usize {
         match &self.records {
-            Records::Joined(joined) => joined.received(),
-            Records::Lines(lines) => lines.received(),
+            OpenRecords::Joined(joined) => joined.received(),
+            OpenRecords::Lines(lines) => lines.received(),
         }
     }
 
@@ -215,68 +215,71 @@ impl Trace {
     pub(crate) fn add<H: Clone>(
         &mut self,
         now: i64,
-        incoming: &Incoming<'_>,
+        incoming: &IncomingRecord<'_>,
         sources: &mut Sources<H>,
         max_bytes: usize,
-    ) -> Added {
+    ) -> AddOutcome {
         self.last_seen = now;
-        self.completed |= incoming.completes;
+        self.is_complete |= incoming.completes;
         // The records of a part follow each other, so only the last part can be this record's.
         match self.parts.last_mut() {
             Some(part) if part.source == incoming.source => part.total += 1,
             _ => {
-                sources.use_again(incoming.source);
+                sources.retain(incoming.source);
                 let source = incoming.source;
-                self.parts.push(Part { source, total: 1 });
+                self.parts.push(TracePart { source, total: 1 });
             }
         }
-        let size = HEADER + incoming.record.len() + incoming.metadata.len();
+        let size = HEADER_BYTES + incoming.record.len() + incoming.metadata.len();
         if self.received() + size > max_bytes {
             return if size > max_bytes {
-                Added::TooLong
+                AddOutcome::TooLong
             } else {
-                Added::NoRoom
+                AddOutcome::TraceFull
             };
         }
         let line = new_line(incoming, self.parts.len() as u32 - 1);
-        if let Records::Joined(joined) = &mut self.records
-            && joined.add(&line, is_later(sources, &self.parts, joined.part(), line.part))
+        if let OpenRecords::Joined(joined) = &mut self.records
+            && joined.add(
+                &line,
+                was_received_later(sources, &self.parts, joined.part(), line.part),
+            )
         {
-            return Added::Kept;
+            return AddOutcome::Added;
         }
         match &mut self.records {
-            Records::Lines(lines) => lines.push(&line),
-            Records::Joined(_) => self.lines().push(&line),
+            OpenRecords::Lines(lines) => lines.push(&line),
+            OpenRecords::Joined(_) => self.lines().push(&line),
         }
-        Added::Kept
+        AddOutcome::Added
     }
 
     /// Its records as lines, whatever they were.
-    pub(crate) fn lines(&mut self) -> &mut Lines {
-        let nothing = Records::Lines(Lines::in_space(Vec::new()));
+    pub(crate) fn lines(&mut self) -> &mut LineBuffer {
+        let nothing = OpenRecords::Lines(LineBuffer::with_buffer(Vec::new()));
         let lines = match std::mem::replace(&mut self.records, nothing) {
-            Records::Joined(joined) => joined.into_lines(),
-            Records::Lines(lines) => lines,
+            OpenRecords::Joined(joined) => joined.into_lines(),
+            OpenRecords::Lines(lines) => lines,
         };
-        self.records = Records::Lines(lines);
+        self.records = OpenRecords::Lines(lines);
         match &mut self.records {
-            Records::Lines(lines) => lines,
-            Records::Joined(_) => unreachable!("they have just been made lines"),
+            OpenRecords::Lines(lines) => lines,
+            OpenRecords::Joined(_) => unreachable!("they have just been made lines"),
         }
     }
 
     /// Lists its records, if they are kept one by one.
     pub(crate) fn list(&self, lines: &mut Vec<Line>) {
-        if let Records::Lines(of) = &self.records {
+        if let OpenRecords::Lines(of) = &self.records {
             lines.extend(of.iter());
         }
     }
 
     /// Its records; `lines` are those that stand in its document.
-    pub(crate) fn content<'a>(&'a self, lines: &'a mut Vec<Line>) -> Content<'a> {
+    pub(crate) fn content<'a>(&'a self, lines: &'a mut Vec<Line>) -> SealedRecords<'a> {
         match &self.records {
-            Records::Joined(joined) => Content::Joined(joined.view()),
-            Records::Lines(of) => Content::Lines {
+            OpenRecords::Joined(joined) => SealedRecords::Joined(joined.view()),
+            OpenRecords::Lines(of) => SealedRecords::Lines {
                 buffer: of.buffer(),
                 lines,
             },
@@ -286,7 +289,7 @@ impl Trace {
 
 /// Whether a part was received later than another one of the trace.
 #[inline]
-fn is_later<H: Clone>(sources: &Sources<H>, parts: &[Part], before: u32, part: u32) -> bool {
+fn was_received_later<H: Clone>(sources: &Sources<H>, parts: &[TracePart], before: u32, part: u32) -> bool {
     let received = |part: u32| {
         let part = parts.get(part as usize)?;
         Some(sources.get(part.source)?.received)
@@ -295,7 +298,7 @@ fn is_later<H: Clone>(sources: &Sources<H>, parts: &[Part], before: u32, part: u
 }
 
 #[inline]
-fn new_line<'a>(incoming: &Incoming<'a>, part: u32) -> NewLine<'a> {
+fn new_line<'a>(incoming: &IncomingRecord<'a>, part: u32) -> NewLine<'a> {
     NewLine {
         time: incoming.time,
         part,

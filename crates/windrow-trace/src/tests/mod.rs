@@ -9,7 +9,10 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
-use crate::{Content, Gathered, Line, Names, PartId, PartInfo, Reason, Renderer, Shapes, Span};
+use crate::{
+    FieldNames, Line, PartId, PartInfo, Renderer, SealReason, SealedRecords, ShapeRegistry, Span,
+    TraceContent,
+};
 
 /// A record as MessagePack.
 pub(crate) fn record(json: &Value) -> Vec<u8> {
@@ -30,7 +33,7 @@ pub(crate) struct TestPart {
 }
 
 /// The document of these parts.
-pub(crate) fn render(key: &str, parts: &[TestPart], reason: Reason, sealed_at: i64) -> Vec<u8> {
+pub(crate) fn render(key: &str, parts: &[TestPart], reason: SealReason, sealed_at: i64) -> Vec<u8> {
     let infos: Vec<PartInfo> = parts
         .iter()
         .map(|part| PartInfo {
@@ -61,20 +64,20 @@ pub(crate) fn render(key: &str, parts: &[TestPart], reason: Reason, sealed_at: i
     let mut tags: Vec<_> = parts.iter().map(|part| part.tag).collect();
     tags.sort_unstable();
     tags.dedup();
-    let trace = Gathered {
-        key: key.as_bytes(),
+    let trace = TraceContent {
+        id: key.as_bytes(),
         parts: &infos,
         tags: tags.into(),
         reason,
         sealed_at,
-        content: Content::Lines {
+        records: SealedRecords::Lines {
             buffer: &buffer,
             lines: &mut lines,
         },
     };
     let mut out = Vec::new();
-    let shapes = Shapes::new(Names::default(), Vec::new());
-    Renderer::default().trace(&mut out, &Names::default(), &shapes, trace, |_, _| ());
+    let shapes = ShapeRegistry::new(FieldNames::default(), Vec::new());
+    Renderer::default().trace(&mut out, &FieldNames::default(), &shapes, trace, |_, _| ());
     out
 }
 

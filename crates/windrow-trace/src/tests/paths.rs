@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 
 use super::union::canonical;
 use super::*;
-use crate::{Added, Incoming, Limits, Scratch, ShapeId, Shapes, Source, SourceId, Table};
+use crate::{AddOutcome, IncomingRecord, Limits, Scratch, ShapeId, ShapeRegistry, Source, SourceId, Table};
 
 /// A record of a test.
 #[derive(Clone, Debug)]
@@ -96,7 +96,7 @@ fn document(
     records: &[One],
     max_trace_bytes: usize,
     mut shape: impl FnMut(&[u8]) -> Option<ShapeId>,
-    shapes: &Shapes,
+    shapes: &ShapeRegistry,
 ) -> Vec<u8> {
     let mut table = Table::new(Limits {
         linger: 1000,
@@ -113,7 +113,7 @@ fn document(
             Some((part, _)) if part == one.part => source.unwrap(),
             _ => *source.insert((
                 one.part,
-                table.begin(Source {
+                table.begin_source(Source {
                     part: PartId([one.part; 12]),
                     // Not always later than the one before.
                     received: i64::from(one.part % 3),
@@ -123,8 +123,8 @@ fn document(
             )),
         };
         let shape = shape(&one.record);
-        let incoming = Incoming {
-            id: table.id(b"t"),
+        let incoming = IncomingRecord {
+            id: table.trace_id(b"t"),
             time: one.time,
             source,
             position: position as u32,
@@ -134,21 +134,21 @@ fn document(
             shape,
             text: shape.and_then(|_| text_of(&one.record)),
         };
-        kept += u64::from(table.add(1, &incoming) == Added::Kept);
+        kept += u64::from(table.add(1, &incoming) == AddOutcome::Added);
         if one.completes {
-            table.settle();
+            table.move_completed();
         }
     }
     assert_eq!((table.len(), table.lines()), (1, kept));
-    let mut closed = table.close(b"t").unwrap();
+    let mut sealed = table.seal(b"t").unwrap();
     // Whether it was complete is not what is compared.
-    closed.reason = Reason::Idle;
+    sealed.reason = SealReason::Idle;
     let mut scratch = Scratch::default();
-    let (gathered, twice) = closed.gathered(99, &mut scratch);
-    assert_eq!(twice, 0);
+    let (content, duplicates) = sealed.content(99, &mut scratch);
+    assert_eq!(duplicates, 0);
     let mut out = Vec::new();
-    Renderer::default().trace(&mut out, &Names::default(), shapes, gathered, |_, _| ());
-    closed.leave(1, |()| ());
+    Renderer::default().trace(&mut out, &FieldNames::default(), shapes, content, |_, _| ());
+    sealed.release(1, |()| ());
     assert_eq!((table.len(), table.bytes()), (0, 0));
     out
 }
@@ -158,7 +158,7 @@ proptest! {
 
     #[test]
     fn a_shape_changes_nothing_in_the_document(records in records(), small in prop::option::weighted(0.3, 150..1500usize)) {
-        let mut shapes = Shapes::new(Names::default(), Vec::new());
+        let mut shapes = ShapeRegistry::new(FieldNames::default(), Vec::new());
         for one in records.iter().chain(&records) {
             shapes.find(&one.record);
         }

@@ -9,17 +9,17 @@ use std::borrow::Cow;
 use wide::i8x16;
 
 /// Bytes that are looked at at once.
-const BLOCK: usize = 16;
+const BLOCK_BYTES: usize = 16;
 
 /// Appends `text` as a JSON string with its quotes. Invalid UTF-8 is replaced by U+FFFD.
 pub(crate) fn write_string(out: &mut Vec<u8>, text: &[u8]) {
     out.push(b'"');
-    // Names and most values are shorter than a block.
-    let short = (text.len() < BLOCK).then(|| Block::short(text));
+    // FieldNames and most values are shorter than a block.
+    let short = (text.len() < BLOCK_BYTES).then(|| Block::short(text));
     match short.filter(|block| block.special::<false>().first() >= text.len()) {
         Some(block) => {
             out.extend_from_slice(&block.bytes());
-            out.truncate(out.len() - BLOCK + text.len());
+            out.truncate(out.len() - BLOCK_BYTES + text.len());
         }
         None => {
             write_escaped(out, text);
@@ -30,7 +30,7 @@ pub(crate) fn write_string(out: &mut Vec<u8>, text: &[u8]) {
 
 /// Appends `text` as the inside of a JSON string; gives how many bytes of UTF-8 it is unescaped.
 pub(crate) fn write_escaped(out: &mut Vec<u8>, text: &[u8]) -> usize {
-    let rest = write_valid::<false>(out, text);
+    let rest = write_escaping::<false>(out, text);
     if rest.is_empty() {
         return text.len();
     }
@@ -39,14 +39,14 @@ pub(crate) fn write_escaped(out: &mut Vec<u8>, text: &[u8]) -> usize {
         Ok(valid) => Cow::Borrowed(valid),
         Err(_) => String::from_utf8_lossy(rest),
     };
-    write_valid::<true>(out, rest.as_bytes());
+    write_escaping::<true>(out, rest.as_bytes());
     ascii + rest.len()
 }
 
 /// Escapes `text` up to its end or, unless it is known to be UTF-8, up to the first byte that is not ASCII. Gives what is
 /// left of it.
 #[inline]
-fn write_valid<'a, const UTF8: bool>(out: &mut Vec<u8>, text: &'a [u8]) -> &'a [u8] {
+fn write_escaping<'a, const UTF8: bool>(out: &mut Vec<u8>, text: &'a [u8]) -> &'a [u8] {
     let mut rest = text;
     loop {
         let (plain, special) = rest.split_at(plain::<UTF8>(rest));
@@ -68,16 +68,16 @@ fn plain<const UTF8: bool>(text: &[u8]) -> usize {
     for (number, block) in blocks.iter().enumerate() {
         let special = Block::new(block).special::<UTF8>();
         if !special.is_none() {
-            return number * BLOCK + special.first();
+            return number * BLOCK_BYTES + special.first();
         }
     }
-    let seen = blocks.len() * BLOCK;
+    let seen = blocks.len() * BLOCK_BYTES;
     if seen == text.len() {
         return seen;
     }
     match text.last_chunk() {
         // Some of its bytes were seen before: those that were plain.
-        Some(block) => text.len() - BLOCK + Block::new(block).special::<UTF8>().first(),
+        Some(block) => text.len() - BLOCK_BYTES + Block::new(block).special::<UTF8>().first(),
         None => Block::short(text).special::<UTF8>().first().min(text.len()),
     }
 }
@@ -88,7 +88,7 @@ struct Block(u64, u64);
 
 impl Block {
     #[inline]
-    fn new(bytes: &[u8; BLOCK]) -> Self {
+    fn new(bytes: &[u8; BLOCK_BYTES]) -> Self {
         let block = u128::from_le_bytes(*bytes);
         Self(block as u64, (block >> 64) as u64)
     }
@@ -99,7 +99,7 @@ impl Block {
         match (bytes.first_chunk::<8>(), bytes.last_chunk::<8>()) {
             (Some(first), Some(last)) => {
                 // The last eight without those that are among the first eight.
-                let again = 8 * (BLOCK as u32 - bytes.len() as u32);
+                let again = 8 * (BLOCK_BYTES as u32 - bytes.len() as u32);
                 let last = u64::from_le_bytes(*last).checked_shr(again).unwrap_or(0);
                 Self(u64::from_le_bytes(*first), last)
             }
@@ -108,22 +108,22 @@ impl Block {
     }
 
     #[inline]
-    fn bytes(self) -> [u8; BLOCK] {
+    fn bytes(self) -> [u8; BLOCK_BYTES] {
         (u128::from(self.0) | u128::from(self.1) << 64).to_le_bytes()
     }
 
     /// Those that must be escaped or, unless `UTF8`, are not ASCII.
     #[inline]
-    fn special<const UTF8: bool>(self) -> Marks {
-        Marks::of::<UTF8>(self)
+    fn special<const UTF8: bool>(self) -> ByteMask {
+        ByteMask::of::<UTF8>(self)
     }
 }
 
 /// The bytes of a block that were looked for, one bit each, the first as the lowest.
 #[derive(Clone, Copy)]
-struct Marks(u32);
+struct ByteMask(u32);
 
-impl Marks {
+impl ByteMask {
     #[inline]
     fn of<const UTF8: bool>(block: Block) -> Self {
         let block = i8x16::new(block.bytes().map(|byte| byte as i8));
@@ -143,7 +143,7 @@ impl Marks {
     /// How many bytes stand before the first that is marked.
     #[inline]
     fn first(self) -> usize {
-        (self.0 | 1 << BLOCK).trailing_zeros() as usize
+        (self.0 | 1 << BLOCK_BYTES).trailing_zeros() as usize
     }
 }
 
@@ -167,7 +167,7 @@ fn short_word(bytes: &[u8]) -> u64 {
 
 #[inline]
 fn write_escape(out: &mut Vec<u8>, byte: u8) {
-    match SHORT[usize::from(byte)] {
+    match SHORT_ESCAPES[usize::from(byte)] {
         0 => write_long_escape(out, byte),
         short => out.extend_from_slice(&[b'\\', short]),
     }
@@ -181,7 +181,7 @@ fn write_long_escape(out: &mut Vec<u8>, byte: u8) {
 }
 
 /// What stands behind the backslash; 0 where that is a number.
-static SHORT: [u8; 256] = {
+static SHORT_ESCAPES: [u8; 256] = {
     let mut short = [0; 256];
     let all = *b"\"\"\\\\\nn\tt\rr\x08b\x0cf";
     let mut at = 0;

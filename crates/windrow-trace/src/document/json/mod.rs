@@ -18,7 +18,7 @@ use base64::engine::general_purpose::STANDARD;
 pub(crate) use self::escape::{push_unescaped, write_escaped, write_string};
 pub(crate) use self::number::write_unsigned;
 use self::number::{write_double, write_signed, write_single};
-use super::msgpack::{Head, array, head, skip};
+use super::msgpack::{Token, array, read_token, skip};
 use super::time::{SECOND_NS, write_rfc3339};
 
 /// How deep a value may be nested; deeper ones were refused at intake.
@@ -26,7 +26,7 @@ const MAX_DEPTH: u32 = 128;
 
 /// Appends the JSON text of the value that begins at `at`; gives where it ends (the end of `buf` for a damaged one).
 #[inline]
-pub fn write_value(out: &mut Vec<u8>, buf: &[u8], at: usize) -> usize {
+pub fn write_json_value(out: &mut Vec<u8>, buf: &[u8], at: usize) -> usize {
     // What most values are.
     match buf.get(at) {
         Some(marker @ 0xa0..=0xbf) => {
@@ -53,24 +53,24 @@ pub fn write_value(out: &mut Vec<u8>, buf: &[u8], at: usize) -> usize {
 }
 
 fn write_nested(out: &mut Vec<u8>, buf: &[u8], at: usize, depth: u32) -> usize {
-    let Some((head, next)) = head(buf, at).filter(|_| depth < MAX_DEPTH) else {
+    let Some((head, next)) = read_token(buf, at).filter(|_| depth < MAX_DEPTH) else {
         out.extend_from_slice(b"null");
         return buf.len();
     };
     match head {
-        Head::Nil => out.extend_from_slice(b"null"),
-        Head::Bool(true) => out.extend_from_slice(b"true"),
-        Head::Bool(false) => out.extend_from_slice(b"false"),
-        Head::Unsigned(n) => write_unsigned(out, n),
-        Head::Signed(n) => write_signed(out, n),
-        Head::Single(n) if n.is_finite() => write_single(out, n),
-        Head::Double(n) if n.is_finite() => write_double(out, n),
-        Head::Single(_) | Head::Double(_) => out.extend_from_slice(b"null"),
-        Head::Str(text) => write_string(out, text),
-        Head::Bin(bytes) => write_binary(out, bytes),
-        Head::Ext(kind, data) => write_extension(out, kind, data),
-        Head::Array(n) => return write_array(out, buf, next, n, depth),
-        Head::Map(n) => return write_map(out, buf, next, n, depth),
+        Token::Nil => out.extend_from_slice(b"null"),
+        Token::Bool(true) => out.extend_from_slice(b"true"),
+        Token::Bool(false) => out.extend_from_slice(b"false"),
+        Token::Unsigned(n) => write_unsigned(out, n),
+        Token::Signed(n) => write_signed(out, n),
+        Token::UntracedRecord(n) if n.is_finite() => write_single(out, n),
+        Token::Double(n) if n.is_finite() => write_double(out, n),
+        Token::UntracedRecord(_) | Token::Double(_) => out.extend_from_slice(b"null"),
+        Token::Str(text) => write_string(out, text),
+        Token::Bin(bytes) => write_binary(out, bytes),
+        Token::Ext(kind, data) => write_extension(out, kind, data),
+        Token::Array(n) => return write_array(out, buf, next, n, depth),
+        Token::Map(n) => return write_map(out, buf, next, n, depth),
     }
     next
 }
@@ -130,12 +130,12 @@ fn write_map(out: &mut Vec<u8>, buf: &[u8], mut at: usize, n: u32, depth: u32) -
 
 /// The name that the map key at `at` has in JSON, and where its value begins.
 pub(crate) fn key(buf: &[u8], at: usize) -> Option<(Cow<'_, [u8]>, usize)> {
-    let (head, next) = head(buf, at)?;
+    let (head, next) = read_token(buf, at)?;
     match head {
-        Head::Str(text) | Head::Bin(text) => Some((Cow::Borrowed(text), next)),
+        Token::Str(text) | Token::Bin(text) => Some((Cow::Borrowed(text), next)),
         _ => {
             let mut name = Vec::new();
-            let end = write_value(&mut name, buf, at);
+            let end = write_json_value(&mut name, buf, at);
             // A quoted form (a time, say) names the key without its quotes.
             if name.len() >= 2 && name.first() == Some(&b'"') {
                 name.pop();
@@ -204,7 +204,7 @@ mod tests {
 
     fn json(bytes: &[u8]) -> String {
         let mut out = Vec::new();
-        assert_eq!(write_value(&mut out, bytes, 0), bytes.len());
+        assert_eq!(write_json_value(&mut out, bytes, 0), bytes.len());
         String::from_utf8(out).unwrap()
     }
 
@@ -267,7 +267,7 @@ mod tests {
         #[test]
         fn any_bytes_give_valid_json(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
             let mut out = Vec::new();
-            write_value(&mut out, &bytes, 0);
+            write_json_value(&mut out, &bytes, 0);
             prop_assert!(serde_json::from_slice::<serde::de::IgnoredAny>(&out).is_ok(), "{}", String::from_utf8_lossy(&out));
         }
     }

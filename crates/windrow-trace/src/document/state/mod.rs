@@ -17,7 +17,7 @@ mod write;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
-pub(crate) use self::write::{LineWriter, MOST_OF_A_LINE, Writer};
+pub(crate) use self::write::{MAX_LINE_STATE_BYTES, StateLineWriter, StateWriter};
 use crate::part::PartId;
 
 /// The name of the field that holds the trace id, unless a document says otherwise.
@@ -30,12 +30,12 @@ const HAS_KEY_NAME: u8 = 1;
 const HAS_TEXT_NAME: u8 = 2;
 const HAS_TEXT: u8 = 4;
 /// Event times are written in the largest unit that keeps them exact, so that whole seconds cost little.
-const UNITS: [i64; 4] = [1_000_000_000, 1_000_000, 1_000, 1];
+const TIME_UNITS_NS: [i64; 4] = [1_000_000_000, 1_000_000, 1_000, 1];
 
 /// Why a trace was sealed. The order is that of how much the reason says: a join keeps the greater one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[repr(u8)]
-pub enum Reason {
+pub enum SealReason {
     /// Windrow stopped and was told to write what is open.
     Shutdown = 0,
     /// There was no room for it: too many traces or bytes, or its journal segment had to go.
@@ -48,7 +48,7 @@ pub enum Reason {
     Completed = 4,
 }
 
-impl Reason {
+impl SealReason {
     /// All reasons, in their order.
     pub const ALL: [Self; 5] = [
         Self::Shutdown,
@@ -93,30 +93,30 @@ pub(crate) struct LineState {
 
 /// Where a field lives in the document.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(crate) enum Place {
+pub(crate) enum FieldLocation {
     Field = 0,
     Metadata = 1,
 }
 
 /// A field whose value comes from an earlier line than the last.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Older {
-    pub(crate) place: Place,
+pub(crate) struct OlderField {
+    pub(crate) place: FieldLocation,
     pub(crate) name: String,
     pub(crate) line: u32,
 }
 
 /// All of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct State {
+pub(crate) struct DocumentState {
     pub(crate) key_name: String,
     /// `None` when no line has text.
     pub(crate) text_name: Option<String>,
-    pub(crate) reason: Reason,
+    pub(crate) reason: SealReason,
     pub(crate) sealed_at: i64,
     pub(crate) parts: Vec<PartState>,
     pub(crate) lines: Vec<LineState>,
-    pub(crate) older: Vec<Older>,
+    pub(crate) older: Vec<OlderField>,
 }
 
 /// The text is not a state that this version can read.
@@ -133,11 +133,11 @@ pub(crate) enum StateError {
     Damaged(usize),
 }
 
-impl State {
+impl DocumentState {
     /// Appends the text form of the whole state to `json`.
     pub(crate) fn write(&self, json: &mut Vec<u8>) {
         let mut scratch = Vec::new();
-        let mut writer = Writer::begin(
+        let mut writer = StateWriter::begin(
             &mut scratch,
             &self.key_name,
             self.text_name.as_deref(),
@@ -149,9 +149,9 @@ impl State {
             writer.part(part);
         }
         writer.lines(self.lines.iter().map(|line| line.time));
-        let mut expected = vec![0u32; self.parts.len()];
+        let mut next_position = vec![0u32; self.parts.len()];
         for line in &self.lines {
-            if let Some(next) = expected.get_mut(line.part as usize) {
+            if let Some(next) = next_position.get_mut(line.part as usize) {
                 writer.line(line, *next);
                 *next = line.position.wrapping_add(1);
             }
@@ -183,7 +183,7 @@ impl State {
             (true, false) => Some(DEFAULT_TEXT.to_owned()),
         };
         let reason = from.byte()?;
-        let reason = *Reason::ALL
+        let reason = *SealReason::ALL
             .get(usize::from(reason))
             .ok_or(StateError::Damaged(from.at))?;
         let sealed_at = unzigzag(from.varint()?);
@@ -200,16 +200,16 @@ impl State {
             });
         }
         let count = from.count(4)?;
-        let unit = *UNITS
+        let unit = *TIME_UNITS_NS
             .get(usize::from(from.byte()?))
             .ok_or(StateError::Damaged(from.at))?;
         let mut lines = Vec::with_capacity(count);
-        let mut expected = vec![0u32; parts.len()];
+        let mut next_position = vec![0u32; parts.len()];
         let mut time = 0i64;
         for _ in 0..count {
             time = time.wrapping_add(unzigzag(from.varint()?));
             let part = from.small()?;
-            let next = expected
+            let next = next_position
                 .get_mut(part as usize)
                 .ok_or(StateError::Damaged(from.at))?;
             let position = i64::from(*next).wrapping_add(unzigzag(from.varint()?));
@@ -228,8 +228,8 @@ impl State {
         let mut older = Vec::with_capacity(count);
         for _ in 0..count {
             let place = match from.byte()? {
-                0 => Place::Field,
-                1 => Place::Metadata,
+                0 => FieldLocation::Field,
+                1 => FieldLocation::Metadata,
                 _ => return Err(StateError::Damaged(from.at)),
             };
             let name = from.text()?;
@@ -237,7 +237,7 @@ impl State {
             if line as usize >= lines.len() {
                 return Err(StateError::Damaged(from.at));
             }
-            older.push(Older { place, name, line });
+            older.push(OlderField { place, name, line });
         }
         if from.at != bytes.len() {
             return Err(StateError::Damaged(from.at));
@@ -254,19 +254,19 @@ impl State {
     }
 }
 
-/// The lines that a [`LineWriter`] wrote in this unit.
-pub(crate) fn lines_of(bytes: &[u8], unit: u8) -> impl Iterator<Item = LineState> {
-    let unit = UNITS.get(usize::from(unit)).copied().unwrap_or(1);
+/// The lines that a [`StateLineWriter`] wrote in this unit.
+pub(crate) fn decode_lines(bytes: &[u8], unit: u8) -> impl Iterator<Item = LineState> {
+    let unit = TIME_UNITS_NS.get(usize::from(unit)).copied().unwrap_or(1);
     let mut from = Cursor { bytes, at: 0 };
-    let (mut time, mut part, mut expected) = (0i64, 0, 0u32);
+    let (mut time, mut part, mut next_position) = (0i64, 0, 0u32);
     std::iter::from_fn(move || {
         time = time.wrapping_add(unzigzag(from.varint().ok()?));
         let its = from.small().ok()?;
         if its != part {
-            (part, expected) = (its, 0);
+            (part, next_position) = (its, 0);
         }
-        let position = i64::from(expected).wrapping_add(unzigzag(from.varint().ok()?)) as u32;
-        expected = position.wrapping_add(1);
+        let position = i64::from(next_position).wrapping_add(unzigzag(from.varint().ok()?)) as u32;
+        next_position = position.wrapping_add(1);
         let text = from.small().ok()?.checked_sub(1);
         Some(LineState {
             time: time.wrapping_mul(unit),
@@ -346,7 +346,7 @@ mod tests {
 
     use super::*;
 
-    fn states() -> impl Strategy<Value = State> {
+    fn states() -> impl Strategy<Value = DocumentState> {
         let parts = prop::collection::vec((any::<[u8; 12]>(), any::<i64>(), any::<u32>()), 1..4);
         (
             parts,
@@ -363,14 +363,14 @@ mod tests {
                     any::<u32>(),
                     prop::option::of(0..u32::MAX - 1),
                 );
-                prop::collection::vec(line, 0..20).prop_map(move |lines| State {
+                prop::collection::vec(line, 0..20).prop_map(move |lines| DocumentState {
                     key_name: if key {
                         DEFAULT_KEY.into()
                     } else {
                         "trace.id".into()
                     },
                     text_name: text_name.clone(),
-                    reason: Reason::ALL[reason],
+                    reason: SealReason::ALL[reason],
                     sealed_at,
                     parts: parts
                         .iter()
@@ -384,8 +384,12 @@ mod tests {
                         .iter()
                         .enumerate()
                         .filter(|(i, _)| i % 3 == 1)
-                        .map(|(i, _)| Older {
-                            place: if i % 2 == 0 { Place::Field } else { Place::Metadata },
+                        .map(|(i, _)| OlderField {
+                            place: if i % 2 == 0 {
+                                FieldLocation::Field
+                            } else {
+                                FieldLocation::Metadata
+                            },
                             name: format!("field {i}"),
                             line: i as u32,
                         })
@@ -408,7 +412,7 @@ mod tests {
         fn reads_what_it_wrote(state in states()) {
             let mut text = Vec::new();
             state.write(&mut text);
-            prop_assert_eq!(State::read(std::str::from_utf8(&text).unwrap()).unwrap(), state);
+            prop_assert_eq!(DocumentState::read(std::str::from_utf8(&text).unwrap()).unwrap(), state);
         }
 
         #[test]
@@ -418,17 +422,17 @@ mod tests {
             let mut bytes = URL_SAFE_NO_PAD.decode(&text).unwrap();
             let at = at.index(bytes.len());
             bytes[at] = byte;
-            State::read(&URL_SAFE_NO_PAD.encode(&bytes)).ok();
-            prop_assert!(State::read(&URL_SAFE_NO_PAD.encode(&bytes[..at])).is_err());
+            DocumentState::read(&URL_SAFE_NO_PAD.encode(&bytes)).ok();
+            prop_assert!(DocumentState::read(&URL_SAFE_NO_PAD.encode(&bytes[..at])).is_err());
         }
     }
 
     #[test]
     fn a_newer_version_is_said_to_be_one() {
         assert_eq!(
-            State::read(&URL_SAFE_NO_PAD.encode([9, 0])),
+            DocumentState::read(&URL_SAFE_NO_PAD.encode([9, 0])),
             Err(StateError::Version(9))
         );
-        assert_eq!(State::read("!"), Err(StateError::Base64));
+        assert_eq!(DocumentState::read("!"), Err(StateError::Base64));
     }
 }

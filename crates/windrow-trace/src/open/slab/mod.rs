@@ -1,6 +1,6 @@
 //! The open traces: found by id, and listed in the order of last use.
 //!
-//! Owns where they lie. A trace stays in one place while it is open. The way to it is laid out for many of them, of which
+//! Owns where they lie. A trace stays in one allocate while it is open. The way to it is laid out for many of them, of which
 //! the processor's cache has few: what tells them apart while one is sought lies close together (`index`), and so do the links
 //! of the list. What is needed soon can be fetched: then the processor gets it from memory while something else is done. To
 //! fetch is never wrong, and never needed. When a trace is moved in the list, and what it is, is the table's business.
@@ -11,23 +11,23 @@ mod tests;
 
 use prefetch_index::prefetch_index;
 
-use self::hash_index::Index;
-use super::cache_line::LINE;
-use super::trace::Trace;
-use crate::trace_id::{Id, Key};
+use self::hash_index::HashIndex;
+use super::cache_line::CACHE_LINE_BYTES;
+use super::trace::OpenTrace;
+use crate::trace_id::{OwnedTraceId, TraceId};
 
 /// Places of a chunk.
-const CHUNK: usize = 256;
-/// No place.
+const SLOTS_PER_CHUNK: usize = 256;
+/// No allocate.
 const NONE: u32 = u32::MAX;
 
 /// See above.
 #[derive(Debug)]
 pub(crate) struct Slab {
-    index: Index,
-    chunks: Vec<Chunk>,
-    /// A bit for each chunk that has a vacant place: new traces take the first, so that the last chunks become empty.
-    roomy: Vec<u64>,
+    index: HashIndex,
+    chunks: Vec<SlotChunk>,
+    /// A bit for each chunk that has a vacant allocate: new traces take the first, so that the last chunks become empty.
+    has_vacancy: Vec<u64>,
     /// Chunks that have memory.
     allocated: usize,
     /// Of those the numbers of some that had become empty.
@@ -35,71 +35,71 @@ pub(crate) struct Slab {
     oldest: u32,
     newest: u32,
     /// Traces that were ever put in.
-    stamp: u64,
+    generation: u64,
 }
 
 #[derive(Debug, Default)]
-struct Chunk {
-    nodes: Vec<Node>,
-    links: Vec<Link>,
-    /// Of the vacant ones among the nodes, which are linked by `after`, the first.
+struct SlotChunk {
+    slots: Vec<TraceSlot>,
+    links: Vec<ListLink>,
+    /// Of the vacant ones among the slots, which are linked by `after`, the first.
     vacant: Option<u8>,
     used: usize,
 }
 
-// Begins with a line of the cache, and with its stamp.
+// Begins with a line of the cache, and with its generation.
 #[derive(Debug)]
 #[repr(C, align(64))]
-pub(crate) struct Node {
+pub(crate) struct TraceSlot {
     /// None while it is vacant.
-    stamp: u64,
-    key: Key,
-    pub(crate) trace: Trace,
+    generation: u64,
+    key: OwnedTraceId,
+    pub(crate) trace: OpenTrace,
 }
 
-impl Node {
+impl TraceSlot {
     /// The id of the trace.
     #[inline]
-    pub(crate) fn id(&self) -> Id<'_> {
+    pub(crate) fn id(&self) -> TraceId<'_> {
         self.key.as_id()
     }
 
     /// The trace with its id.
     #[inline]
-    pub(crate) fn both(&mut self) -> (Id<'_>, &mut Trace) {
+    pub(crate) fn id_and_trace(&mut self) -> (TraceId<'_>, &mut OpenTrace) {
         (self.key.as_id(), &mut self.trace)
     }
 }
 
-const NODE_LINES: usize = size_of::<Node>() / LINE;
+const SLOT_CACHE_LINES: usize = size_of::<TraceSlot>() / CACHE_LINE_BYTES;
 
-/// The stamp of what is vacant.
-const VACANT: u64 = 0;
+/// The generation of what is vacant.
+const VACANT_GENERATION: u64 = 0;
 
 #[derive(Clone, Copy, Debug)]
-struct Link {
+struct ListLink {
     before: u32,
     after: u32,
 }
 
 /// Where a trace lies, for as long as it is there: of one that has gone it leads nowhere.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Ticket {
+pub(crate) struct SlotKey {
     at: u32,
-    stamp: u64,
+    generation: u64,
 }
 
 impl Slab {
     pub(crate) fn new() -> Self {
         Self {
-            index: Index::new(),
+            index: HashIndex::new(),
             chunks: Vec::new(),
-            roomy: Vec::new(),
+            has_vacancy: Vec::new(),
             allocated: 0,
             emptied: Vec::new(),
             oldest: NONE,
             newest: NONE,
-            stamp: 0,
+            generation: 0,
         }
     }
 
@@ -110,176 +110,181 @@ impl Slab {
 
     /// The trace of this id.
     #[inline]
-    pub(crate) fn find(&mut self, id: Id<'_>) -> Option<(Ticket, &mut Trace)> {
-        let is = |at: u32| self.node(at).is_some_and(|node| node.key.is(id));
+    pub(crate) fn find(&mut self, id: TraceId<'_>) -> Option<(SlotKey, &mut OpenTrace)> {
+        let is = |at: u32| self.slot(at).is_some_and(|slot| slot.key.is(id));
         let at = self.index.find(id.hash(), is)?;
         self.at(at)
     }
 
     /// Has the processor fetch what is needed to find the trace of this hash.
     #[inline]
-    pub(crate) fn fetch_place(&self, hash: u64) {
-        self.index.fetch(hash);
+    pub(crate) fn prefetch_index_entry(&self, hash: u64) {
+        self.index.prefetch(hash);
     }
 
     /// Where the trace of this hash may be, without a look at it.
     #[inline]
-    pub(crate) fn guess(&self, hash: u64) -> Option<Guess> {
-        self.index.find(hash, |_| true).map(Guess)
+    pub(crate) fn hint(&self, hash: u64) -> Option<SlotHint> {
+        self.index.find(hash, |_| true).map(SlotHint)
     }
 
     /// Has the processor fetch what is needed to find the records of this trace.
     #[inline]
-    pub(crate) fn fetch(&self, guess: Guess) {
-        if let Some(node) = self.node(guess.0) {
-            // Its stamp stands first.
-            let words = std::slice::from_ref(&node.stamp);
-            for line in 0..NODE_LINES {
-                prefetch_index(words, line * (LINE / size_of::<u64>()));
+    pub(crate) fn prefetch(&self, hint: SlotHint) {
+        if let Some(slot) = self.slot(hint.0) {
+            // Its generation stands first.
+            let words = std::slice::from_ref(&slot.generation);
+            for line in 0..SLOT_CACHE_LINES {
+                prefetch_index(words, line * (CACHE_LINE_BYTES / size_of::<u64>()));
             }
         }
     }
 
     /// Has the processor fetch the places where the next record of this trace goes.
     #[inline]
-    pub(crate) fn fetch_records(&self, guess: Guess) {
-        if let Some(node) = self.node(guess.0) {
-            node.trace.fetch();
+    pub(crate) fn prefetch_records(&self, hint: SlotHint) {
+        if let Some(slot) = self.slot(hint.0) {
+            slot.trace.prefetch();
         }
     }
 
-    /// Has the processor fetch what is needed to take a trace out later on: first what leads to all the rest.
+    /// Has the processor fetch what is needed to take a trace out later on: first what leads to all the shrink.
     #[inline]
-    pub(crate) fn fetch_ticket(&self, ticket: Ticket) {
-        self.fetch(Guess(ticket.at));
-        if let Some(chunk) = self.chunks.get(ticket.at as usize / CHUNK) {
-            prefetch_index(&chunk.links, ticket.at as usize % CHUNK);
+    pub(crate) fn prefetch_slot(&self, key: SlotKey) {
+        self.prefetch(SlotHint(key.at));
+        if let Some(chunk) = self.chunks.get(key.at as usize / SLOTS_PER_CHUNK) {
+            prefetch_index(&chunk.links, key.at as usize % SLOTS_PER_CHUNK);
         }
     }
 
-    /// And then the rest.
+    /// And then the shrink.
     #[inline]
-    pub(crate) fn fetch_whole(&self, ticket: Ticket) {
-        if let (Some(node), Some(link)) = (self.node(ticket.at), self.link(ticket.at)) {
-            self.index.fetch(node.key.hash());
-            node.trace.fetch_whole();
+    pub(crate) fn prefetch_all(&self, key: SlotKey) {
+        if let (Some(slot), Some(link)) = (self.slot(key.at), self.link(key.at)) {
+            self.index.prefetch(slot.key.hash());
+            slot.trace.prefetch_all();
             for at in [link.before, link.after] {
-                if let Some(chunk) = self.chunks.get(at as usize / CHUNK) {
-                    prefetch_index(&chunk.links, at as usize % CHUNK);
+                if let Some(chunk) = self.chunks.get(at as usize / SLOTS_PER_CHUNK) {
+                    prefetch_index(&chunk.links, at as usize % SLOTS_PER_CHUNK);
                 }
             }
         }
     }
 
-    /// The trace of this ticket, with its id.
+    /// The trace of this key, with its id.
     #[inline]
-    pub(crate) fn get_mut(&mut self, ticket: Ticket) -> Option<(Id<'_>, &mut Trace)> {
-        let node = self.node_mut(ticket.at)?;
-        (node.stamp == ticket.stamp).then_some((node.key.as_id(), &mut node.trace))
+    pub(crate) fn get_mut(&mut self, key: SlotKey) -> Option<(TraceId<'_>, &mut OpenTrace)> {
+        let slot = self.slot_mut(key.at)?;
+        (slot.generation == key.generation).then_some((slot.key.as_id(), &mut slot.trace))
     }
 
-    /// Gives this id, which is not there, a vacant place at the end of the list.
+    /// Gives this id, which is not there, a vacant allocate at the end of the list.
     #[inline]
-    pub(crate) fn open(&mut self, id: Id<'_>) -> (Ticket, &mut Trace) {
-        self.stamp += 1;
-        let (at, stamp) = (self.place(), self.stamp);
-        self.link_last(at);
+    pub(crate) fn open(&mut self, id: TraceId<'_>) -> (SlotKey, &mut OpenTrace) {
+        self.generation += 1;
+        let (at, generation) = (self.allocate(), self.generation);
+        self.push_back(at);
         self.index.insert(id.hash(), at);
-        let Some(node) = self.node_mut(at) else {
-            unreachable!("a place has just been found");
+        let Some(slot) = self.slot_mut(at) else {
+            unreachable!("a allocate has just been found");
         };
-        node.stamp = stamp;
-        node.key = id.into();
-        (Ticket { at, stamp }, &mut node.trace)
+        slot.generation = generation;
+        slot.key = id.into();
+        (SlotKey { at, generation }, &mut slot.trace)
     }
 
     /// Moves it to the end of the list.
-    pub(crate) fn promote(&mut self, ticket: Ticket) {
-        if ticket.at != self.newest && self.get_mut(ticket).is_some() {
-            self.unlink(ticket.at);
-            self.link_last(ticket.at);
+    pub(crate) fn promote(&mut self, key: SlotKey) {
+        if key.at != self.newest && self.get_mut(key).is_some() {
+            self.unlink(key.at);
+            self.push_back(key.at);
         }
     }
 
     /// The first of the list.
     #[inline]
-    pub(crate) fn oldest(&mut self) -> Option<(Ticket, &mut Trace)> {
+    pub(crate) fn oldest(&mut self) -> Option<(SlotKey, &mut OpenTrace)> {
         self.at(self.oldest)
     }
 
-    /// Takes a trace out: its place is vacant, and what lies there is the caller's for as long as nothing else is done here.
+    /// Takes a trace out: its allocate is vacant, and what lies there is the caller's for as long as nothing else is done here.
     #[inline]
-    pub(crate) fn take(&mut self, ticket: Ticket) -> Option<&mut Node> {
-        let at = ticket.at;
-        let node = self.node_mut(at).filter(|node| node.stamp == ticket.stamp)?;
-        node.stamp = VACANT;
-        let hash = node.key.hash();
+    pub(crate) fn take(&mut self, key: SlotKey) -> Option<&mut TraceSlot> {
+        let at = key.at;
+        let slot = self
+            .slot_mut(at)
+            .filter(|slot| slot.generation == key.generation)?;
+        slot.generation = VACANT_GENERATION;
+        let hash = slot.key.hash();
         self.index.remove(hash, at);
         self.unlink(at);
-        self.vacate(at);
-        self.node_mut(at)
+        self.release(at);
+        self.slot_mut(at)
     }
 
     /// All of them.
-    pub(crate) fn iter(&self) -> impl Iterator<Item = (Id<'_>, &Trace)> {
-        let nodes = self.chunks.iter().flat_map(|chunk| &chunk.nodes);
-        let there = nodes.filter(|node| node.stamp != VACANT);
-        there.map(|node| (node.key.as_id(), &node.trace))
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (TraceId<'_>, &OpenTrace)> {
+        let slots = self.chunks.iter().flat_map(|chunk| &chunk.slots);
+        let there = slots.filter(|slot| slot.generation != VACANT_GENERATION);
+        there.map(|slot| (slot.key.as_id(), &slot.trace))
     }
 
     /// Gives memory back, when there is none.
-    pub(crate) fn rest(&mut self) {
+    pub(crate) fn shrink(&mut self) {
         if self.len() == 0 && self.allocated > 1 {
-            let stamp = self.stamp;
-            *self = Self { stamp, ..Self::new() };
+            let generation = self.generation;
+            *self = Self {
+                generation,
+                ..Self::new()
+            };
         }
     }
 
     /// The trace that lies there.
     #[inline]
-    fn at(&mut self, at: u32) -> Option<(Ticket, &mut Trace)> {
-        let node = self.node_mut(at)?;
-        let stamp = node.stamp;
-        Some((Ticket { at, stamp }, &mut node.trace))
+    fn at(&mut self, at: u32) -> Option<(SlotKey, &mut OpenTrace)> {
+        let slot = self.slot_mut(at)?;
+        let generation = slot.generation;
+        Some((SlotKey { at, generation }, &mut slot.trace))
     }
 
     #[inline]
-    fn node(&self, at: u32) -> Option<&Node> {
+    fn slot(&self, at: u32) -> Option<&TraceSlot> {
         self.chunks
-            .get(at as usize / CHUNK)?
-            .nodes
-            .get(at as usize % CHUNK)
+            .get(at as usize / SLOTS_PER_CHUNK)?
+            .slots
+            .get(at as usize % SLOTS_PER_CHUNK)
     }
 
     #[inline]
-    fn node_mut(&mut self, at: u32) -> Option<&mut Node> {
-        let chunk = self.chunks.get_mut(at as usize / CHUNK)?;
-        chunk.nodes.get_mut(at as usize % CHUNK)
+    fn slot_mut(&mut self, at: u32) -> Option<&mut TraceSlot> {
+        let chunk = self.chunks.get_mut(at as usize / SLOTS_PER_CHUNK)?;
+        chunk.slots.get_mut(at as usize % SLOTS_PER_CHUNK)
     }
 
     #[inline]
-    fn link(&self, at: u32) -> Option<Link> {
-        let chunk = self.chunks.get(at as usize / CHUNK)?;
-        chunk.links.get(at as usize % CHUNK).copied()
+    fn link(&self, at: u32) -> Option<ListLink> {
+        let chunk = self.chunks.get(at as usize / SLOTS_PER_CHUNK)?;
+        chunk.links.get(at as usize % SLOTS_PER_CHUNK).copied()
     }
 
     #[inline]
-    fn link_mut(&mut self, at: u32) -> Option<&mut Link> {
-        let chunk = self.chunks.get_mut(at as usize / CHUNK)?;
-        chunk.links.get_mut(at as usize % CHUNK)
+    fn link_mut(&mut self, at: u32) -> Option<&mut ListLink> {
+        let chunk = self.chunks.get_mut(at as usize / SLOTS_PER_CHUNK)?;
+        chunk.links.get_mut(at as usize % SLOTS_PER_CHUNK)
     }
 
-    /// The first vacant place, which is not vacant any more.
+    /// The first vacant allocate, which is not vacant any more.
     #[inline]
-    fn place(&mut self) -> u32 {
-        let number = match self.roomy.iter().position(|word| *word != 0) {
-            Some(word) => word * 64 + self.roomy[word].trailing_zeros() as usize,
+    fn allocate(&mut self) -> u32 {
+        let number = match self.has_vacancy.iter().position(|word| *word != 0) {
+            Some(word) => word * 64 + self.has_vacancy[word].trailing_zeros() as usize,
             None => {
-                self.chunks.push(Chunk::default());
+                self.chunks.push(SlotChunk::default());
                 self.chunks.len() - 1
             }
         };
-        self.set_roomy(number, true);
+        self.set_has_vacancy(number, true);
         let Some(chunk) = self.chunks.get_mut(number) else {
             unreachable!("a chunk that has room is there");
         };
@@ -292,33 +297,33 @@ impl Slab {
                 at
             }
             None => {
-                if chunk.nodes.capacity() == 0 {
-                    chunk.nodes.reserve_exact(CHUNK);
-                    chunk.links.reserve_exact(CHUNK);
+                if chunk.slots.capacity() == 0 {
+                    chunk.slots.reserve_exact(SLOTS_PER_CHUNK);
+                    chunk.links.reserve_exact(SLOTS_PER_CHUNK);
                     self.allocated += 1;
                 }
-                chunk.nodes.push(Node {
-                    stamp: VACANT,
-                    key: Key::NONE,
-                    trace: Trace::vacant(),
+                chunk.slots.push(TraceSlot {
+                    generation: VACANT_GENERATION,
+                    key: OwnedTraceId::EMPTY,
+                    trace: OpenTrace::vacant(),
                 });
-                chunk.links.push(Link {
+                chunk.links.push(ListLink {
                     before: NONE,
                     after: NONE,
                 });
-                chunk.nodes.len() - 1
+                chunk.slots.len() - 1
             }
         };
-        if chunk.used == CHUNK {
-            self.set_roomy(number, false);
+        if chunk.used == SLOTS_PER_CHUNK {
+            self.set_has_vacancy(number, false);
         }
-        (number * CHUNK + at) as u32
+        (number * SLOTS_PER_CHUNK + at) as u32
     }
 
-    /// Notes that nothing is in this place any more.
+    /// Notes that nothing is in this allocate any more.
     #[inline]
-    fn vacate(&mut self, at: u32) {
-        let (number, at) = (at as usize / CHUNK, at as usize % CHUNK);
+    fn release(&mut self, at: u32) {
+        let (number, at) = (at as usize / SLOTS_PER_CHUNK, at as usize % SLOTS_PER_CHUNK);
         let Some(chunk) = self.chunks.get_mut(number) else {
             return;
         };
@@ -326,17 +331,17 @@ impl Slab {
         chunk.vacant = Some(at as u8);
         chunk.used -= 1;
         if chunk.used == 0 {
-            self.give_back(number);
+            self.free_empty_chunks(number);
             self.emptied.push(number);
         }
-        self.set_roomy(number, true);
+        self.set_has_vacancy(number, true);
     }
 
     /// Gives the memory of empty chunks back while there are many more chunks than are needed; but for the one that has just
     /// become empty, where what was taken out still lies.
     #[cold]
-    fn give_back(&mut self, last: usize) {
-        while self.allocated * CHUNK > 2 * self.len() + 4 * CHUNK {
+    fn free_empty_chunks(&mut self, last: usize) {
+        while self.allocated * SLOTS_PER_CHUNK > 2 * self.len() + 4 * SLOTS_PER_CHUNK {
             let Some(number) = self.emptied.pop() else {
                 return;
             };
@@ -344,30 +349,30 @@ impl Slab {
             if let Some(chunk) = self.chunks.get_mut(number)
                 && number != last
                 && chunk.used == 0
-                && chunk.nodes.capacity() > 0
+                && chunk.slots.capacity() > 0
             {
-                *chunk = Chunk::default();
+                *chunk = SlotChunk::default();
                 self.allocated -= 1;
             }
         }
     }
 
     #[inline]
-    fn set_roomy(&mut self, chunk: usize, roomy: bool) {
-        if self.roomy.len() <= chunk / 64 {
-            self.roomy.push(0);
+    fn set_has_vacancy(&mut self, chunk: usize, has_vacancy: bool) {
+        if self.has_vacancy.len() <= chunk / 64 {
+            self.has_vacancy.push(0);
         }
-        if let Some(word) = self.roomy.get_mut(chunk / 64) {
+        if let Some(word) = self.has_vacancy.get_mut(chunk / 64) {
             let bit = 1 << (chunk % 64);
-            *word = if roomy { *word | bit } else { *word & !bit };
+            *word = if has_vacancy { *word | bit } else { *word & !bit };
         }
     }
 
     #[inline]
-    fn link_last(&mut self, at: u32) {
+    fn push_back(&mut self, at: u32) {
         let before = std::mem::replace(&mut self.newest, at);
         if let Some(link) = self.link_mut(at) {
-            *link = Link { before, after: NONE };
+            *link = ListLink { before, after: NONE };
         }
         match self.link_mut(before) {
             Some(link) => link.after = at,
@@ -377,7 +382,7 @@ impl Slab {
 
     #[inline]
     fn unlink(&mut self, at: u32) {
-        let Some(&mut Link { before, after }) = self.link_mut(at) else {
+        let Some(&mut ListLink { before, after }) = self.link_mut(at) else {
             return;
         };
         match self.link_mut(before) {
@@ -391,6 +396,6 @@ impl Slab {
     }
 }
 
-/// The place of a trace that may be another one.
+/// The allocate of a trace that may be another one.
 #[derive(Clone, Copy, Debug)]
-pub struct Guess(u32);
+pub struct SlotHint(u32);
