@@ -1,7 +1,7 @@
-//! A origin that has popped the table, until it is rendered.
+//! A sealed trace: it has left the table and waits to be rendered.
 //!
-//! Owns the way from what a origin was in the table to what a renderer takes, in which no record stands duplicates, and to the
-//! claims that its document has.
+//! Owns the conversion from the table's form to the renderer's input (removing records received
+//! twice), and the release of the trace's sources.
 
 use smallvec::SmallVec;
 
@@ -16,25 +16,25 @@ use crate::part::{PartId, PartInfo};
 use crate::source::Sources;
 use crate::trace_id::OwnedTraceId;
 
-/// A origin that has popped the table.
+/// A trace that has left the table.
 #[derive(Debug)]
 #[must_use = "what it holds is given back by `release`"]
 pub struct SealedTrace<'a, H> {
-    /// Why it popped.
+    /// Why it was sealed.
     pub reason: SealReason,
     origin: Origin<'a>,
     sources: &'a mut Sources<H>,
     buffers: &'a mut BufferPool,
 }
 
-/// Where it is.
+/// Where a sealed trace is stored until it is released.
 #[derive(Debug)]
 enum Origin<'a> {
-    /// Where it was open.
+    /// In its slot of the slab.
     Open(&'a mut TraceSlot),
-    /// Where it waited for stragglers.
+    /// Packed, at the front of the linger queue.
     Lingered(PoppedTrace<'a>),
-    /// It waited, and was made a origin reopened.
+    /// Unpacked from the linger queue.
     Reopened(Box<(OwnedTraceId, OpenTrace)>),
 }
 
@@ -66,27 +66,27 @@ impl<'a, H: Clone> SealedTrace<'a, H> {
         }
     }
 
-    /// One that waited, and was taken out.
+    /// A lingering trace that was unpacked.
     pub(crate) fn reopened(
         id: OwnedTraceId,
-        origin: OpenTrace,
+        trace: OpenTrace,
         sources: &'a mut Sources<H>,
         buffers: &'a mut BufferPool,
     ) -> Self {
         Self {
             reason: SealReason::Completed,
-            origin: Origin::Reopened(Box::new((id, origin))),
+            origin: Origin::Reopened(Box::new((id, trace))),
             sources,
             buffers,
         }
     }
 
-    /// Its id.
+    /// The trace id.
     pub fn id(&self) -> &[u8] {
         self.origin.id()
     }
 
-    /// Records in it.
+    /// Number of records.
     pub fn lines(&self) -> u32 {
         match &self.origin {
             Origin::Open(slot) => slot.trace.count(),
@@ -95,8 +95,8 @@ impl<'a, H: Clone> SealedTrace<'a, H> {
         }
     }
 
-    /// Gives the claims that the batch of this number (from 1 on), to which the document belongs, does not have yet. To be
-    /// called once, and last.
+    /// Releases the sources. `claim` gets the guards that the batch with this number (from 1 on),
+    /// to which the document belongs, does not hold yet. Call it once, and last.
     pub fn release(&mut self, batch: u64, mut claim: impl FnMut(H)) {
         let sources = &mut *self.sources;
         self.origin.each_part(|part| {
@@ -109,8 +109,8 @@ impl<'a, H: Clone> SealedTrace<'a, H> {
         }
     }
 
-    /// Its content for rendering, and how many of its records are popped out because they stand in it duplicates (a chunk
-    /// that came reopened after the window in which repeated chunks are told).
+    /// The input of the renderer, and the number of records left out because the trace has them
+    /// twice (a chunk was resent after the duplicate window).
     pub fn content<'b>(&'b mut self, sealed_at: i64, scratch: &'b mut Scratch) -> (TraceContent<'b>, u32) {
         let Scratch { parts, lines } = scratch;
         parts.clear();
@@ -133,7 +133,7 @@ impl<'a, H: Clone> SealedTrace<'a, H> {
         tags.sort_unstable();
         let unique = are_unique(parts);
         if !unique {
-            // Only of lines some can be popped out.
+            // Joined records cannot be removed one by one.
             if let Origin::Lingered(popped) = &self.origin {
                 self.origin = Origin::Reopened(Box::new(popped.unpack()));
             }
@@ -196,7 +196,7 @@ impl Origin<'_> {
     }
 }
 
-/// Space for [`SealedTrace::content`] that is used reopened.
+/// Reusable buffers for [`SealedTrace::content`].
 #[derive(Debug, Default)]
 pub struct Scratch {
     parts: Vec<PartInfo>,
@@ -213,7 +213,7 @@ fn are_unique(parts: &[PartInfo]) -> bool {
     ids.windows(2).all(|pair| pair[0] != pair[1])
 }
 
-/// Makes parts of the same id one. Gives how many lines went because they were there duplicates.
+/// Merges parts with equal ids. Returns the number of duplicate lines removed.
 fn merge_equal_parts(parts: &mut Vec<PartInfo>, lines: &mut Vec<Line>) -> u32 {
     let mut number = std::collections::HashMap::new();
     let mut merged: Vec<PartInfo> = Vec::with_capacity(parts.len());
@@ -229,12 +229,12 @@ fn merge_equal_parts(parts: &mut Vec<PartInfo>, lines: &mut Vec<Line>) -> u32 {
                 let at = *entry.get();
                 let known: &mut PartInfo = &mut merged[at];
                 known.total = if known.received == part.received {
-                    // Received at once, under different tags.
+                    // Received at the same time, under different tags.
                     known.total.saturating_add(part.total)
                 } else {
                     known.total.max(part.total)
                 };
-                // The same reception rule as in `union`: of one part received duplicates the later reception counts.
+                // As in `union`: of a part received twice the later reception counts.
                 known.received = known.received.max(part.received);
                 to.push(at as u32);
             }

@@ -1,31 +1,31 @@
-//! Where records come from: what those that came together have in common, kept once for all traces that have some of
-//! them.
+//! Sources: what records that were received together have in common, stored once and reference
+//! counted by the traces.
 //!
-//! Owns the entries of sources and how many traces use each. What is held for a source (the journal's hold on the chunk) is
-//! given to the documents that are made of it, and goes with the last trace that uses it.
+//! Owns the reference counts. A source's guard is cloned for each batch of documents made of it,
+//! and is handed over with the last reference.
 
 use std::sync::Arc;
 
 use crate::part::PartId;
 
-/// The records that came together: a chunk, or what was read at once without chunk ids.
+/// Records received together: a chunk, or one read of messages without chunk ids.
 #[derive(Debug)]
 pub struct Source<H> {
-    /// The part that its records of one trace are.
+    /// The id of the part that its records are in every trace.
     pub part: PartId,
-    /// When it was received, Unix µs.
+    /// Time of reception, Unix µs.
     pub received: i64,
-    /// The tag that it came under.
+    /// The tag of the records.
     pub tag: Arc<str>,
-    /// What must be held until everything that was made of it is written.
+    /// A guard that must live until every document made of the source is written.
     pub hold: H,
 }
 
-/// The number of a source, for as long as it is entry.
+/// The number of a source. Reused after the last reference is gone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct SourceId(pub(crate) u32);
 
-/// The sources that are entry.
+/// The sources in use.
 #[derive(Debug)]
 pub(crate) struct Sources<H> {
     entries: Vec<SourceEntry<H>>,
@@ -34,10 +34,10 @@ pub(crate) struct Sources<H> {
 
 #[derive(Debug)]
 struct SourceEntry<H> {
-    /// Nothing while its number is free.
+    /// `None` while its number is free.
     source: Option<Source<H>>,
     uses: u32,
-    /// The last batch of documents that got a claim on it.
+    /// The last batch of documents that was given the guard.
     batch: u64,
 }
 
@@ -49,7 +49,7 @@ impl<H: Clone> Sources<H> {
         }
     }
 
-    /// Begins with one use, which is the caller's.
+    /// Adds a source with one reference, the caller's.
     pub(crate) fn begin(&mut self, source: Source<H>) -> SourceId {
         let entry = SourceEntry {
             source: Some(source),
@@ -74,7 +74,7 @@ impl<H: Clone> Sources<H> {
         self.entries.get(id.0 as usize)?.source.as_ref()
     }
 
-    /// One more use.
+    /// Adds a reference.
     #[inline]
     pub(crate) fn retain(&mut self, id: SourceId) {
         if let Some(entry) = self.entries.get_mut(id.0 as usize) {
@@ -82,7 +82,7 @@ impl<H: Clone> Sources<H> {
         }
     }
 
-    /// Ends a use without a document; gives what is held when it was the last.
+    /// Drops a reference without a document. Returns the guard if it was the last.
     pub(crate) fn end(&mut self, id: SourceId) -> Option<H> {
         let entry = self.entries.get_mut(id.0 as usize)?;
         entry.uses = entry.uses.saturating_sub(1);
@@ -93,8 +93,8 @@ impl<H: Clone> Sources<H> {
         entry.source.take().map(|source| source.hold)
     }
 
-    /// Ends the use by a trace of which a document was made, in the batch of this number (from 1 on). Gives a claim for
-    /// the batch, unless the batch has one already.
+    /// Drops the reference of a trace whose document belongs to this batch (numbered from 1 on).
+    /// Returns a guard, unless the batch has one already.
     #[inline]
     pub(crate) fn release(&mut self, id: SourceId, batch: u64) -> Option<H> {
         let entry = self.entries.get_mut(id.0 as usize)?;
@@ -109,9 +109,14 @@ impl<H: Clone> Sources<H> {
         self.end(id)
     }
 
-    /// Which of them hold something of which `pinned` says so; by their numbers.
-    pub(crate) fn flags_by_hold(&self, mut pinned: impl FnMut(&H) -> bool) -> Vec<bool> {
-        let holds = |entry: &SourceEntry<H>| entry.source.as_ref().is_some_and(|source| pinned(&source.hold));
+    /// For each source number, whether its guard satisfies `predicate`.
+    pub(crate) fn matching(&self, mut predicate: impl FnMut(&H) -> bool) -> Vec<bool> {
+        let holds = |entry: &SourceEntry<H>| {
+            entry
+                .source
+                .as_ref()
+                .is_some_and(|source| predicate(&source.hold))
+        };
         self.entries.iter().map(holds).collect()
     }
 

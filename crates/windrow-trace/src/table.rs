@@ -1,12 +1,13 @@
-//! The open traces of one shard, and when they are sealed.
+//! The trace table of one shard: all traces in memory, and when each is sealed.
 //!
-//! Owns the order of use, the limits and the bookkeeping of bytes. Time is an argument; there is no I/O and no
-//! thread. `H` is whatever must be held until what came together is written (the journal's hold on the chunk).
+//! Owns the limits, the LRU order, the deadlines and the count of bytes. Does no I/O, reads no
+//! clock (time is an argument) and starts no threads. `H` is a guard that must live until every
+//! document made of a source is written (in the server, the guard on a journal segment).
 //!
-//! There is one idle timeout, so the order of last use is the order of expiry, and a least-recently-used list is all
-//! that is needed: no timer per trace. The list is kept a little behind, since to move a trace in it means to look at
-//! three places in memory: traces expire up to a 64th of the timeout late. There is one linger as well: traces that are
-//! complete wait in the order in which they became so, packed (`linger`), as long as not too many do (`budget`).
+//! There is one idle timeout, so an LRU list orders the traces by expiry and no trace needs a
+//! timer. A trace moves in the list at most once in a 64th of the idle timeout, because a move
+//! touches three cache lines; a trace may thus expire that much late. There is also one linger
+//! time, so completed traces are due in the order in which they completed.
 
 use std::collections::VecDeque;
 
@@ -21,57 +22,56 @@ use crate::sealed::SealedTrace;
 use crate::source::{Source, SourceId, Sources};
 use crate::trace_id::{TraceId, TraceIdHasher};
 
-/// Traces are moved to the end of the list when they are used later than this part of the idle timeout after the last
-/// time.
+/// A trace is promoted in the LRU list at most once in this fraction of the idle timeout.
 const PROMOTE_FRACTION: i64 = 64;
-/// Open traces of so many bytes are more than the nearer caches of a processor hold.
+/// Open traces of more bytes than this exceed the private caches of a core: prefetching pays.
 const PREFETCH_THRESHOLD_BYTES: usize = 2 << 20;
 
-/// So many complete traces ahead of the one at hand the processor fetches the next, and, nearer, its records.
+/// How many completed traces ahead to prefetch the slot, and, one step later, the records.
 const PREFETCH_SLOTS_AHEAD: usize = 8;
 const PREFETCH_RECORDS_AHEAD: usize = 4;
 
 /// When traces are sealed. All times in µs.
 #[derive(Clone, Debug)]
 pub struct Limits {
-    /// How long a completed trace is_pending for stragglers from other connections.
+    /// How long a completed trace waits for stragglers: records that come over other connections.
     pub linger: i64,
     /// How long after its last record an incomplete trace is sealed.
     pub idle_timeout: i64,
-    /// How long a trace may take records at the most.
+    /// Maximum time for which a trace accepts records.
     pub max_age: i64,
-    /// Open traces in this shard.
+    /// Maximum number of traces in the shard.
     pub max_traces: usize,
-    /// Bytes of all open traces of this shard.
+    /// Maximum bytes of all traces in the shard.
     pub max_bytes: usize,
-    /// Bytes of one trace's records; what is beyond goes to the dead letter.
+    /// Maximum bytes of the records of one trace. Records beyond it are rejected.
     pub max_trace_bytes: usize,
 }
 
-/// The open traces of one shard.
+/// The trace table of one shard.
 #[derive(Debug)]
 pub struct Table<H> {
     limits: Limits,
     hasher: TraceIdHasher,
     sources: Sources<H>,
     open: Slab,
-    /// Those of the open ones that became complete since they were settled, and when.
+    /// Open traces that completed since `move_completed`, with the time at which they did.
     completed: Vec<(i64, SlotKey)>,
-    /// Those of them that do not wait for stragglers, and when they became complete.
+    /// Completed traces to seal at once, because the linger budget is zero.
     ready: VecDeque<(i64, SlotKey)>,
     lingering: LingerQueue,
-    /// How many of them may wait.
+    /// Bytes of traces that may linger.
     budget: LingerBudget,
-    /// How many were sealed before they were due since `take_sealed_early`.
+    /// Traces sealed before their linger time passed, since `take_sealed_early`.
     sealed_early: usize,
     buffers: BufferPool,
-    /// The place of a trace that is complete with its first record, and never among the open ones.
+    /// Where a trace is built whose first record completes it: it is packed without being open.
     staging: OpenTrace,
-    /// How many were settled since `take_completed`.
+    /// Traces that completed since `take_completed`.
     newly_completed: usize,
-    /// Those of the open ones that are too old, or complete without being among the lingering, as they are due.
+    /// Deadlines of open traces: those that are too old, and completed ones too large to pack.
     due: VecDeque<(i64, SealReason, SlotKey)>,
-    /// Bytes of the open ones.
+    /// Bytes of the open traces.
     bytes: usize,
     lines: u64,
 }
@@ -98,49 +98,51 @@ impl<H: Clone> Table<H> {
         }
     }
 
-    /// Traces in it.
+    /// Number of traces.
     pub fn len(&self) -> usize {
         self.open.len() + self.lingering.len()
     }
 
-    /// Whether there is none.
+    /// Whether there are no traces.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// Bytes of all traces, with what they memory_bytes beyond their records.
+    /// Bytes of all traces, with their overhead.
     pub fn bytes(&self) -> usize {
         self.bytes + self.lingering.bytes()
     }
 
-    /// Whether there are more traces, or more bytes of them, than there may be.
+    /// Whether `max_traces` or `max_bytes` is exceeded.
     pub fn is_too_full(&self) -> bool {
         self.len() > self.limits.max_traces || self.bytes() > self.limits.max_bytes
     }
 
-    /// Records in all traces.
+    /// Number of records in all traces.
     pub fn lines(&self) -> u64 {
         self.lines
     }
 
-    /// Records from this source come now; [`Self::end_source`] says that there are no more of them.
+    /// Registers a source of records. [`Self::end_source`] ends it.
     pub fn begin_source(&mut self, source: Source<H>) -> SourceId {
         self.sources.begin(source)
     }
 
-    /// No more records come from the source. Gives what it holds when no trace contains any.
+    /// Ends a source: no more records come from it. Returns its guard if no trace has records of
+    /// it.
     pub fn end_source(&mut self, source: SourceId) -> Option<H> {
         self.sources.end(source)
     }
 
-    /// An id, for [`IncomingRecord`].
+    /// Hashes a trace id for this table.
     #[inline]
     pub fn trace_id<'a>(&self, id: &'a [u8]) -> TraceId<'a> {
         self.hasher.id(id)
     }
 
-    /// Puts a record into its trace, opening it if need be; one that is too long opens none.
-    // Always: in the loop over a message's records its arguments stay in registers.
+    /// Adds a record to its trace, which is opened if need be. A record that is too long opens
+    /// none.
+    // Always inlined: in the loop over the records of a message the arguments stay in registers.
     #[inline(always)]
     pub fn add(&mut self, now: i64, incoming: &IncomingRecord<'_>) -> AddOutcome {
         let max_bytes = self.limits.max_trace_bytes;
@@ -156,8 +158,8 @@ impl<H: Clone> Table<H> {
         let memory_bytes = trace.memory_bytes();
         self.lines += u64::from(added == AddOutcome::Added);
         self.bytes = self.bytes + memory_bytes - before;
-        let was_queued = trace.has_deadline;
-        if !was_queued {
+        let had_deadline = trace.has_deadline;
+        if !had_deadline {
             let too_old = now.saturating_sub(trace.opened_at) >= self.limits.max_age;
             trace.has_deadline = incoming.completes || too_old;
             if incoming.completes {
@@ -172,7 +174,7 @@ impl<H: Clone> Table<H> {
         added
     }
 
-    /// Puts a record into a trace that is not among the open ones.
+    /// Adds a record to a trace that is not open: a straggler, or the first record of a trace.
     #[inline]
     fn add_new(&mut self, now: i64, incoming: &IncomingRecord<'_>) -> AddOutcome {
         let max_bytes = self.limits.max_trace_bytes;
@@ -205,9 +207,9 @@ impl<H: Clone> Table<H> {
                 return AddOutcome::Added;
             }
             self.bytes += trace.memory_bytes();
-            let (key, place) = self.open.open(id);
-            std::mem::swap(trace, place);
-            place.has_deadline = true;
+            let (key, slot) = self.open.open(id);
+            std::mem::swap(trace, slot);
+            slot.has_deadline = true;
             self.complete(now, key);
             return AddOutcome::Added;
         }
@@ -221,19 +223,19 @@ impl<H: Clone> Table<H> {
         AddOutcome::Added
     }
 
-    /// Whether it is worth it to prefetch_trace what is needed soon: there is more than the processor's nearer caches hold.
+    /// Whether the table is large enough for prefetching to pay.
     #[inline]
     pub fn exceeds_cache(&self) -> bool {
         self.bytes > PREFETCH_THRESHOLD_BYTES
     }
 
-    /// The processor fetches what is needed to find the trace of a record that comes soon.
+    /// Prefetches the index entry of a trace.
     #[inline]
     pub fn prefetch_index_entry(&self, id: TraceId<'_>) {
         self.open.prefetch_index_entry(id.hash());
     }
 
-    /// Where the trace of a record that comes soon may be, without a look at it: the processor fetches it.
+    /// Looks up a trace by hash alone, and prefetches its slot.
     #[inline]
     pub fn prefetch_trace(&self, id: TraceId<'_>) -> Option<SlotHint> {
         let hint = self.open.hint(id.hash())?;
@@ -241,13 +243,13 @@ impl<H: Clone> Table<H> {
         Some(hint)
     }
 
-    /// The processor fetches the records of a trace that it was asked to prefetch_trace a while ago.
+    /// Prefetches the records of a trace whose slot was prefetched a while ago.
     #[inline]
     pub fn prefetch_records(&self, hint: SlotHint) {
         self.open.prefetch_records(hint);
     }
 
-    /// Notes that an open trace is complete.
+    /// Notes that an open trace completed.
     fn complete(&mut self, now: i64, key: SlotKey) {
         if self.limits.linger > 0 {
             self.completed.push((now, key));
@@ -257,15 +259,15 @@ impl<H: Clone> Table<H> {
         }
     }
 
-    /// Gives memory back that is only kept to be used reopened, when there is nothing to do.
+    /// Frees memory that is kept for reuse. For idle times.
     pub fn shrink(&mut self) {
         self.lingering.shrink();
         self.open.shrink();
         self.buffers.shrink();
     }
 
-    /// Lays the traces that have become complete where they wait for stragglers, if they do. Better once for all records that came
-    /// together than after each: a trace that is open reopened costs more than one that still is.
+    /// Moves completed traces to the linger queue. Cheaper once per chunk than after each record:
+    /// reopening a lingering trace costs more than adding to an open one.
     pub fn move_completed(&mut self) {
         let mut completed = std::mem::take(&mut self.completed);
         self.newly_completed += completed.len();
@@ -281,7 +283,7 @@ impl<H: Clone> Table<H> {
             {
                 self.open.prefetch_all(*ahead);
             }
-            // One that was sealed for want of budget_bytes in the meantime is not there any more.
+            // It may have been sealed for lack of memory since.
             let Some((id, trace)) = self.open.get_mut(key) else {
                 continue;
             };
@@ -302,24 +304,24 @@ impl<H: Clone> Table<H> {
         self.completed = completed;
     }
 
-    /// How many traces became complete since this was asked last.
+    /// Number of traces that completed since the last call.
     pub fn take_completed(&mut self) -> usize {
         std::mem::take(&mut self.newly_completed)
     }
 
-    /// How many complete traces were sealed before they were due since this was asked last.
+    /// Number of completed traces sealed before their linger time passed, since the last call.
     pub fn take_sealed_early(&mut self) -> usize {
         std::mem::take(&mut self.sealed_early)
     }
 
-    /// Remembers when a complete trace among the open ones is due.
+    /// Sets the deadline of a completed trace that stays open.
     fn set_deadline(&mut self, due: i64, key: SlotKey) {
         let at = self.due.partition_point(|(other, ..)| *other <= due);
         self.due.insert(at, (due, SealReason::Completed, key));
     }
 
-    /// The next trace that must be sealed by now: complete or too old, idle, or in the way of newer ones.
-    /// Call it until it gives `None`, after each chunk and at each tick.
+    /// Seals the next trace that is due by `now`: completed, idle, too old, or evicted. Call it
+    /// until it returns `None`, after each chunk and at each tick.
     pub fn next_sealed(&mut self, now: i64) -> Option<SealedTrace<'_, H>> {
         self.move_completed();
         while let Some((since, key)) = self.ready.pop_front() {
@@ -341,7 +343,7 @@ impl<H: Clone> Table<H> {
             }
         }
         let is_pending = |due: i64| due > now && due - now <= self.limits.linger;
-        // Of a clock that was set back nobody is_pending for the old time to come reopened.
+        // A deadline further away than the linger time is one from before the clock was set back.
         if self.lingering.first_due().is_some_and(|due| !is_pending(due))
             || self.lingering.bytes() > self.budget.bytes(now)
         {
@@ -351,13 +353,13 @@ impl<H: Clone> Table<H> {
             let Some((_, reason, key)) = self.due.pop_front() else {
                 break;
             };
-            // One that was sealed for want of budget_bytes in the meantime is not there any more.
+            // It may have been sealed for lack of memory since.
             if self.open.get_mut(key).is_some() {
                 return self.seal_slot(key, reason);
             }
         }
         if self.is_too_full() {
-            // Those that are complete go first: most likely nothing of them is to come.
+            // Completed traces go first: most likely they get no more records.
             if self.lingering.len() == 0 {
                 self.promote_used(now);
             }
@@ -371,21 +373,21 @@ impl<H: Clone> Table<H> {
         None
     }
 
-    /// Moves those to the end of the list that were used since they were moved there last, until the first is the one that
-    /// was used least recently.
+    /// Promotes traces that were used since their last promotion, until the tail of the list is the
+    /// least recently used trace.
     fn promote_used(&mut self, now: i64) {
         while let Some((key, oldest)) = self.open.oldest()
             && oldest.last_seen > oldest.promoted_at
         {
             oldest.promoted_at = now;
-            // By a clock that was set back it would never have been.
+            // After the clock was set back, `last_seen` would stay ahead of `promoted_at`.
             oldest.last_seen = oldest.last_seen.min(now);
             self.open.promote(key);
         }
     }
 
-    /// Closes a trace, whatever its age: the one that contains been complete for the longest, or else the one that was used
-    /// least recently, for this reason.
+    /// Seals a trace whatever its age: the one that completed first, else the least recently used
+    /// one, for `reason`.
     pub fn seal_any(&mut self, now: i64, reason: SealReason) -> Option<SealedTrace<'_, H>> {
         if self.lingering.len() > 0 {
             self.seal_lingering(now)
@@ -394,18 +396,18 @@ impl<H: Clone> Table<H> {
         }
     }
 
-    /// The ids of all traces of which `pinned` says so of what one of their sources holds.
-    pub fn ids_holding(&self, pinned: impl FnMut(&H) -> bool) -> Vec<Vec<u8>> {
-        let sources = self.sources.flags_by_hold(pinned);
-        let pinned = |source: SourceId| sources.get(source.0 as usize).is_some_and(|pinned| *pinned);
-        let mut ids = self.lingering.ids_with(pinned);
-        let has = |trace: &OpenTrace| trace.parts.iter().any(|part| pinned(part.source));
+    /// The ids of all traces with a source whose guard satisfies `predicate`.
+    pub fn ids_holding(&self, predicate: impl FnMut(&H) -> bool) -> Vec<Vec<u8>> {
+        let sources = self.sources.matching(predicate);
+        let matches = |source: SourceId| sources.get(source.0 as usize).is_some_and(|matches| *matches);
+        let mut ids = self.lingering.ids_with(matches);
+        let has = |trace: &OpenTrace| trace.parts.iter().any(|part| matches(part.source));
         let open = self.open.iter().filter(|(_, trace)| has(trace));
         ids.extend(open.map(|(id, _)| id.bytes().to_vec()));
         ids
     }
 
-    /// Closes the trace of this id before it is due.
+    /// Seals the trace with this id before it is due.
     pub fn seal(&mut self, id: &[u8]) -> Option<SealedTrace<'_, H>> {
         let id = self.trace_id(id);
         if self.lingering.contains(id) {
@@ -443,7 +445,7 @@ impl<H: Clone> Table<H> {
         self.bytes -= slot.trace.memory_bytes();
         self.lines -= u64::from(slot.trace.count());
         self.buffers.observe(slot.trace.record_bytes());
-        // That it is complete says more than why it had to go.
+        // That it completed says more than why it was sealed now.
         let reason = if slot.trace.is_complete {
             SealReason::Completed
         } else {
@@ -454,7 +456,7 @@ impl<H: Clone> Table<H> {
     }
 }
 
-/// Lays a trace that is complete where it is_pending for stragglers.
+/// Packs a completed trace into the linger queue.
 #[inline]
 fn move_to_lingering(
     lingering: &mut LingerQueue,

@@ -1,13 +1,13 @@
-//! A trace id with its hash, which is computed once for all tables that it is looked up in.
+//! Trace ids with their hash, computed once per record for all lookups.
 //!
-//! Owns the hash function: keyed anew in each process, since whoever sends records chooses the ids.
+//! Owns the hash function. It is keyed per process, because senders choose the ids (hash flooding).
 
 use std::hash::{BuildHasher, BuildHasherDefault, Hasher};
 
-/// Bytes of an id that lie where it is looked up.
+/// Ids of up to this many bytes are stored inline.
 const INLINE_BYTES: usize = 40;
 
-/// A trace id where it came, with its hash.
+/// A borrowed trace id with its hash.
 #[derive(Clone, Copy, Debug)]
 pub struct TraceId<'a> {
     hash: u64,
@@ -15,7 +15,7 @@ pub struct TraceId<'a> {
 }
 
 impl<'a> TraceId<'a> {
-    /// The id.
+    /// The bytes of the id.
     #[inline]
     pub fn bytes(self) -> &'a [u8] {
         self.id
@@ -27,7 +27,7 @@ impl<'a> TraceId<'a> {
     }
 }
 
-/// A trace id that is kept. Those of the usual lengths (32 hex digits, a UUID) lie where they are looked up.
+/// An owned trace id. The usual ones (32 hex digits, a UUID) are stored inline.
 #[derive(Clone, Debug)]
 pub(crate) struct OwnedTraceId {
     hash: u64,
@@ -40,14 +40,14 @@ enum IdBytes {
     Heap(Box<[u8]>),
 }
 
-/// By words, so that it is written and read by them: bytes that are read by other words than they were written by a moment ago
-/// wait until everything that was written before them is in memory.
+/// Aligned, so that it is copied by whole words: a load that is wider than the stores before it
+/// cannot be forwarded from the store buffer and stalls.
 #[derive(Clone, Copy, Debug)]
 #[repr(align(8))]
 struct InlineBytes([u8; INLINE_BYTES]);
 
 impl OwnedTraceId {
-    /// Of nothing.
+    /// The id of a vacant slot.
     pub(crate) const EMPTY: Self = Self {
         hash: 0,
         id: IdBytes::Inline {
@@ -56,7 +56,7 @@ impl OwnedTraceId {
         },
     };
 
-    /// Of an id and its hash, from [`Self::hash`].
+    /// An id with a hash from [`Self::hash`].
     pub(crate) fn from_parts(id: &[u8], hash: u64) -> Self {
         Self { hash, id: copy(id) }
     }
@@ -74,7 +74,7 @@ impl OwnedTraceId {
         }
     }
 
-    /// As it came.
+    /// The id as a borrowed one.
     #[inline]
     pub(crate) fn as_id(&self) -> TraceId<'_> {
         TraceId {
@@ -83,7 +83,7 @@ impl OwnedTraceId {
         }
     }
 
-    /// Whether it is of this id.
+    /// Whether it equals `id`.
     #[inline]
     pub(crate) fn is(&self, id: TraceId<'_>) -> bool {
         self.hash == id.hash && self.id() == id.id
@@ -97,14 +97,14 @@ impl From<TraceId<'_>> for OwnedTraceId {
     }
 }
 
-/// Hashes ids.
+/// Hashes trace ids.
 #[derive(Debug, Default)]
 pub(crate) struct TraceIdHasher(foldhash::quality::RandomState);
 
 impl TraceIdHasher {
     #[inline]
     pub(crate) fn id<'a>(&self, id: &'a [u8]) -> TraceId<'a> {
-        // Without the length that `Hash` would add: ids are compared whatever their hashes say.
+        // Without the length prefix that `Hash` adds: the ids themselves are always compared.
         let mut hasher = self.0.build_hasher();
         hasher.write(id);
         TraceId {
@@ -114,7 +114,8 @@ impl TraceIdHasher {
     }
 }
 
-/// Most ids have one of two lengths: a copy of a known length is a few instructions, another one a call.
+/// Most ids have one of two lengths. Copying a known length takes a few instructions, any other a
+/// call.
 #[inline]
 fn copy(id: &[u8]) -> IdBytes {
     #[inline]
@@ -142,10 +143,10 @@ fn copy(id: &[u8]) -> IdBytes {
     }
 }
 
-/// For tables of hashes.
+/// Hash builder for tables whose keys are hashes already.
 pub(crate) type PrehashedState = BuildHasherDefault<PrehashedHasher>;
 
-/// See [`PrehashedState`].
+/// The identity hasher of [`PrehashedState`].
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct PrehashedHasher(u64);
 

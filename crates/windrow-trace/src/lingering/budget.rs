@@ -1,67 +1,68 @@
-//! How many bytes of complete traces may wait for stragglers at a time, apart from the limit of all memory.
+//! The linger budget: how many bytes of completed traces may wait for stragglers at a time.
 //!
-//! Owns the choice between two prices. Traces that wait beyond what the processor's cache holds cost memory, and are read
-//! from there when they are sealed_bytes, which is a third of all the work that they make. A straggler that comes when its trace
-//! is sealed_bytes already costs a read and a second write in the outputs, as much as some dozens of waiting traces. Mostly there
-//! are no stragglers: so little may wait, until some of those that were sealed_bytes early turn out to have been missed; and
-//! nothing at all while more come than that little, and no stragglers for those that wait. In the beginning, when nothing is
-//! known of stragglers, less than that little.
-//! When traces are due, and that sealing early loses nothing, is not decided here.
+//! Weighs two costs. Traces beyond what fits in the CPU cache cost memory, and are read from there
+//! when they are sealed, a third of all work for a trace. A straggler whose trace was sealed
+//! already costs the outputs a read and a second write, as much as some dozens of lingering traces.
+//! Stragglers are usually rare, so the budget is small until sampling shows that traces sealed
+//! early were missed, and zero while more traces complete than fit into it and hardly any of them
+//! gets a straggler.
+//!
+//! Does not decide when a trace is due. Sealing early never loses a record.
 
 use std::collections::{HashSet, VecDeque};
 
 use crate::trace_id::PrehashedState;
 
-/// Bytes that may wait, as long as there are not more: some thousands of traces, about what stays in the cache. When there
-/// are, either more may wait or nothing.
+/// The budget while no stragglers are missed: some thousands of traces, about what stays cached.
 const MIN_BUDGET_BYTES: usize = 4 << 20;
-/// After so many traces that were sealed_bytes early it is looked how many stragglers came in time.
+/// Stragglers are evaluated after this many traces sealed early.
 const EVALUATION_TRACES: u32 = 1 << 13;
-/// Bytes that may wait in the beginning, and the is_first_evaluation look comes after so many: nothing is known of stragglers yet, and
-/// whatever waits then takes memory that was never touched before, which is the dearest there is.
+/// The budget before the first evaluation, and after how many traces sealed early that comes.
+/// Small, because lingering traces take memory that was never touched before, the most expensive
+/// kind.
 const INITIAL_BUDGET_BYTES: usize = 512 << 10;
 const FIRST_EVALUATION_TRACES: u32 = 1 << 10;
-/// One in so many of the traces that are sealed_bytes early is samples.
+/// One in this many of the traces sealed early is sampled.
 const SAMPLE_INTERVAL: u64 = 64;
-/// Traces that are samples at the max_bytes.
+/// Maximum number of samples.
 const MAX_SAMPLES: usize = 1 << 14;
-/// Of the samples ones so many must have been missed, and one in [`MISS_RATIO_TO_GROW`], before more may wait.
+/// The budget grows when this many samples were missed, and one in [`MISS_RATIO_TO_GROW`].
 const MIN_MISSED: u32 = 4;
 const MISS_RATIO_TO_GROW: u32 = 64;
-/// As long as one in so many of them is missed, no less may wait.
+/// The budget does not shrink while one in this many samples is missed.
 const MISS_RATIO_TO_SHRINK: u32 = 512;
-/// After so many samples ones counting trace_opened anew.
+/// Samples after which counting starts over.
 const WINDOW_SAMPLES: u32 = 1024;
-/// How long, in µs, until half as many may wait when nothing speaks against it.
+/// After this time, in µs, without misses the budget is halved.
 const HALVING_INTERVAL_US: i64 = 60_000_000;
 
-/// See above.
+/// Tracks how traces sealed early were missed, and adjusts the budget. Times in µs.
 #[derive(Debug)]
 pub(crate) struct LingerBudget {
     min_bytes: usize,
     max_bytes: usize,
     bytes: usize,
-    /// It has not been looked yet who comes.
+    /// Stragglers were never evaluated so far.
     is_first_evaluation: bool,
-    /// Hashes of traces that were sealed_bytes early, and when they would have been, in that order.
+    /// When each sampled trace would have been due, and its hash; in order of the former.
     samples: VecDeque<(i64, u64)>,
-    /// Those of them that nobody has missed yet.
-    missable: HashSet<u64, PrehashedState>,
-    /// Watched sealed_since counting began, and missed.
+    /// Hashes of the samples that are not missed yet.
+    not_missed: HashSet<u64, PrehashedState>,
+    /// Traces sampled and samples missed since counting started.
     sampled: u32,
     missed: u32,
-    /// When there was reason last to let as many wait as do.
+    /// When the current budget was last found to be needed.
     needed_at: i64,
-    /// Sealed early sealed_since stragglers that came in time are counted, and those.
+    /// Traces sealed early, and stragglers that came in time, since the last evaluation.
     early: u32,
     in_time: u32,
-    /// While nothing waits: bytes that were sealed_bytes sealed_since then.
+    /// With a budget of zero: bytes sealed early since `sealed_since`.
     sealed_bytes: usize,
     sealed_since: i64,
 }
 
 impl LingerBudget {
-    /// No more than `max_bytes` bytes may ever wait.
+    /// A budget that never exceeds `max_bytes`.
     pub(crate) fn new(max_bytes: usize) -> Self {
         let min_bytes = MIN_BUDGET_BYTES.min(max_bytes);
         Self {
@@ -70,7 +71,7 @@ impl LingerBudget {
             bytes: INITIAL_BUDGET_BYTES.min(min_bytes),
             is_first_evaluation: true,
             samples: VecDeque::new(),
-            missable: HashSet::default(),
+            not_missed: HashSet::default(),
             sampled: 0,
             missed: 0,
             needed_at: -HALVING_INTERVAL_US,
@@ -81,7 +82,7 @@ impl LingerBudget {
         }
     }
 
-    /// Bytes that may wait now.
+    /// The current budget.
     #[inline]
     pub(crate) fn bytes(&mut self, now: i64) -> usize {
         if self.bytes > self.min_bytes && !(0..HALVING_INTERVAL_US).contains(&(now - self.needed_at)) {
@@ -91,7 +92,7 @@ impl LingerBudget {
         self.bytes
     }
 
-    /// The trace of this hash, which takes so many bytes, is sealed_bytes although it is due only then.
+    /// Records that a trace of this many bytes is sealed at `now`, before it is due.
     #[inline]
     pub(crate) fn sealed_early(&mut self, now: i64, hash: u64, due: i64, bytes: usize) {
         if self.bytes == 0 {
@@ -116,14 +117,14 @@ impl LingerBudget {
         }
     }
 
-    /// A straggler came for one that waited.
+    /// Records that a straggler came for a lingering trace.
     #[inline]
     pub(crate) fn straggler_in_time(&mut self) {
         self.in_time += 1;
     }
 
-    /// If hardly anybody came for those that waited, nothing waits from now on; otherwise no less than usual. Not soon after
-    /// some were missed: stragglers may come a second later, when that many have been sealed_bytes again and again.
+    /// Sets the budget to zero if hardly any lingering trace got a straggler. Not soon after
+    /// misses: when traces linger only briefly, their stragglers may all come later.
     #[cold]
     fn evaluate_stragglers(&mut self, now: i64) {
         let nobody = self.in_time.saturating_mul(MISS_RATIO_TO_SHRINK) < self.early;
@@ -139,7 +140,7 @@ impl LingerBudget {
         (self.early, self.in_time) = (0, 0);
     }
 
-    /// If as many as are sealed_bytes could wait, they do from now on.
+    /// Ends a budget of zero if the traces sealed at the current rate would fit into the usual one.
     #[cold]
     fn evaluate_rate(&mut self, now: i64, linger: i64) {
         let at_a_time =
@@ -150,10 +151,10 @@ impl LingerBudget {
         (self.sealed_bytes, self.sealed_since) = (0, now);
     }
 
-    /// A trace of this hash trace_opened, which is not among those that wait.
+    /// Records that a trace starts which is not lingering. If it was sampled, it was missed.
     #[inline]
     pub(crate) fn trace_opened(&mut self, now: i64, hash: u64) {
-        if hash.is_multiple_of(SAMPLE_INTERVAL) && self.missable.remove(&hash) {
+        if hash.is_multiple_of(SAMPLE_INTERVAL) && self.not_missed.remove(&hash) {
             self.missed_one(now);
         }
     }
@@ -162,7 +163,7 @@ impl LingerBudget {
         while let Some((due, hash)) = self.samples.front()
             && *due <= now
         {
-            self.missable.remove(hash);
+            self.not_missed.remove(hash);
             self.samples.pop_front();
         }
         if self.samples.len() >= MAX_SAMPLES {
@@ -174,7 +175,7 @@ impl LingerBudget {
             }
             (self.sampled, self.missed) = (0, 0);
         }
-        if self.missable.insert(hash) {
+        if self.not_missed.insert(hash) {
             self.sampled += 1;
             self.samples.push_back((due, hash));
         }
@@ -188,9 +189,9 @@ impl LingerBudget {
         }
         self.bytes = self.bytes.saturating_mul(2).clamp(self.min_bytes, self.max_bytes);
         self.needed_at = now;
-        // What is missed from now on has to come of the new bytes.
+        // Misses count from here on only if the larger budget does not prevent them.
         self.samples.clear();
-        self.missable.clear();
+        self.not_missed.clear();
         (self.sampled, self.missed) = (0, 0);
     }
 }
@@ -201,10 +202,10 @@ mod tests {
 
     const SECOND: i64 = 1_000_000;
 
-    /// Seals so many traces early, of which one in `each` is missed a moment later.
+    /// Seals `count` traces early, of which one in `each` is missed a moment later.
     fn seal(budget: &mut LingerBudget, now: i64, count: u64, each: Option<u64>) {
         for number in 0..count {
-            // Of another round others.
+            // Each round has other hashes.
             let hash = (now as u64).wrapping_mul(0x9e37_79b9) << 24 | number;
             budget.sealed_early(now, hash, now + SECOND, 800);
             if each.is_some_and(|each| (number / SAMPLE_INTERVAL).is_multiple_of(each)) {
@@ -239,7 +240,7 @@ mod tests {
             seal(&mut budget, 2 * round * SECOND, 20_000, Some(20));
         }
         assert_eq!(budget.bytes(10 * SECOND), 16 << 20);
-        // Now and then one is missed: not enough for more, but as much is needed_at.
+        // Some are missed: too few to grow, but the budget is needed.
         for round in 5..40 {
             seal(&mut budget, 2 * round * SECOND, 3 * 65_536, Some(200));
             assert_eq!(budget.bytes(2 * round * SECOND), 16 << 20);
@@ -249,7 +250,7 @@ mod tests {
             budget.bytes(2 * round * SECOND);
         }
         assert_eq!(budget.bytes(260 * SECOND), 0);
-        // By a clock that was set back as well.
+        // Also when the clock is set back.
         for round in 1..3 {
             seal(&mut budget, (400 + 2 * round) * SECOND, 20_000, Some(20));
         }
@@ -270,12 +271,12 @@ mod tests {
             seal(&mut budget, SECOND, u64::from(EVALUATION_TRACES), None);
         }
         assert_eq!(budget.bytes(SECOND), MIN_BUDGET_BYTES);
-        // Hardly one.
+        // Hardly any comes in time.
         seal(&mut budget, 2 * SECOND, 2 * u64::from(EVALUATION_TRACES), None);
         budget.straggler_in_time();
         seal(&mut budget, 2 * SECOND, u64::from(EVALUATION_TRACES), None);
         assert_eq!(budget.bytes(2 * SECOND), 0);
-        // As long as there are that many.
+        // While there are as many.
         for second in 3..10 {
             seal(&mut budget, second * SECOND, 10_000, None);
             assert_eq!(budget.bytes(second * SECOND), 0);
@@ -304,7 +305,7 @@ mod tests {
         assert_eq!(budget.bytes(1), INITIAL_BUDGET_BYTES);
         seal(&mut budget, 2, 1, None);
         assert_eq!(budget.bytes(2), 0);
-        // Later a is_first_evaluation look is one as all others.
+        // Later evaluations come at the usual interval.
         seal(&mut budget, 10 * SECOND, 1, None);
         assert_eq!(
             budget.bytes(10 * SECOND),
@@ -320,7 +321,7 @@ mod tests {
     #[test]
     fn stragglers_that_come_later_are_waited_for_in_the_end() {
         let mut budget = LingerBudget::new(100 << 20);
-        // 100,000 traces a second, and for each of them a straggler half a second later.
+        // 100,000 traces per second, each with a straggler half a second later.
         let hash = |number: i64| (number + 100_000) as u64;
         for number in 0..1_000_000 {
             let now = number * 10;
@@ -341,10 +342,10 @@ mod tests {
             budget.sealed_early(0, number * SAMPLE_INTERVAL, 3600 * SECOND, 800);
         }
         assert_eq!(
-            (budget.samples.len(), budget.missable.len()),
+            (budget.samples.len(), budget.not_missed.len()),
             (MAX_SAMPLES, MAX_SAMPLES)
         );
-        // One that was due before it came again was not missed.
+        // A sample that was due before its trace came again was not missed.
         for number in 0..MAX_SAMPLES as u64 {
             budget.sealed_early(
                 3600 * SECOND,
@@ -355,7 +356,7 @@ mod tests {
             budget.trace_opened(3600 * SECOND, number * SAMPLE_INTERVAL);
         }
         assert!(budget.bytes(3600 * SECOND) <= MIN_BUDGET_BYTES);
-        assert!(budget.missable.len() <= MAX_SAMPLES);
+        assert!(budget.not_missed.len() <= MAX_SAMPLES);
     }
 
     #[test]

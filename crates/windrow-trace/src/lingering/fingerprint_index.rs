@@ -1,31 +1,34 @@
-//! Where among the lingering traces one of this hash may be.
+//! An approximate index of the lingering traces: hash to sequence number.
 //!
-//! Owns a table of buckets, each of a few fingerprints that tell traces apart, and the places beside it. The fingerprints of all buckets
-//! stay in the processor's cache, and nearly always they say that a trace is not here, which is what is asked for each
-//! new trace; the places are only written until then. The table may point to what has gone, and may clear what is there:
-//! whoever asks looks for himself, and a trace that is not found becomes a second document, which the union makes one
-//! again. So nothing is ever removed.
+//! A set-associative table: each bucket holds one-byte fingerprints of hashes, with the sequence
+//! numbers in a second array. The fingerprints of all buckets stay in the CPU cache and nearly
+//! always answer that a new trace is not lingering, which is asked for each of them; the numbers
+//! are mostly only written.
+//!
+//! The index may return numbers of traces that are gone (the caller compares ids), and may forget
+//! traces: their stragglers become a second document, which the union merges. So nothing is ever
+//! removed.
 
-/// Places of a bucket.
+/// Entries of a bucket.
 const ENTRIES_PER_BUCKET: usize = 15;
-/// Traces for which there is a bucket, of those that it takes: then it forgets about one in two hundred.
+/// Average number of traces per bucket. About one trace in two hundred is then forgotten.
 const TARGET_PER_BUCKET: usize = 10;
-/// Buckets at the least; a power of two.
+/// Minimum number of buckets, a power of two.
 const MIN_BUCKETS: usize = 64;
-/// Buckets that are kept when there is nothing to find.
+/// Number of buckets that an empty index may keep.
 const KEPT_BUCKETS: usize = 1024;
 
-/// See above. The numbers are given in order, and wrap around.
+/// The index. Sequence numbers are inserted in order, and wrap around.
 #[derive(Debug, Default)]
 pub(crate) struct FingerprintIndex {
     /// A power of two of them, or none.
     buckets: Vec<Bucket>,
-    /// For each bucket the numbers that belong to its fingerprints.
+    /// For each bucket the sequence numbers that belong to its fingerprints.
     numbers: Vec<[u32; ENTRIES_PER_BUCKET]>,
 }
 
-/// A fingerprint of the hash for each place, and the place that is the next to be used again: that of the oldest trace, since
-/// they come in order.
+/// The fingerprints of a bucket, and the entry to overwrite next: that of the oldest trace, since
+/// traces come in order.
 #[derive(Clone, Copy, Debug, Default)]
 #[repr(align(16))]
 struct Bucket {
@@ -34,7 +37,8 @@ struct Bucket {
 }
 
 impl FingerprintIndex {
-    /// Notes that `number` is there, the last of those from `first` on. Says whether the table is too small by now.
+    /// Inserts `number`, the last of the sequence numbers from `first` on. Returns whether the
+    /// index must be rebuilt larger.
     #[inline]
     pub(crate) fn insert(&mut self, hash: u64, number: u32, first: u32) -> bool {
         let at = self.place(hash);
@@ -47,26 +51,27 @@ impl FingerprintIndex {
         number.wrapping_sub(first) as usize >= self.buckets.len() * TARGET_PER_BUCKET
     }
 
-    /// Begins anew, with room for twice as many as there are: those from `first` on.
-    pub(crate) fn rebuild(&mut self, first: u32, count: usize, there: impl Iterator<Item = (u64, u32)>) {
+    /// Rebuilds the index from `entries`, the hashes and sequence numbers from `first` on, with
+    /// space for twice `count`.
+    pub(crate) fn rebuild(&mut self, first: u32, count: usize, entries: impl Iterator<Item = (u64, u32)>) {
         let buckets = (count * 2 / TARGET_PER_BUCKET)
             .next_power_of_two()
             .max(MIN_BUCKETS);
         self.buckets = vec![Bucket::default(); buckets];
         self.numbers = vec![[0; ENTRIES_PER_BUCKET]; buckets];
-        for (hash, number) in there {
+        for (hash, number) in entries {
             self.insert(hash, number, first);
         }
     }
 
-    /// There is nothing any more: gives the memory of a large table back.
+    /// Called when no trace is left: frees a large table.
     pub(crate) fn clear(&mut self) {
         if self.buckets.len() > KEPT_BUCKETS {
             *self = Self::default();
         }
     }
 
-    /// The numbers of those that may be it; what they number may have gone.
+    /// Candidate sequence numbers for a hash. Their traces may be gone.
     #[inline]
     pub(crate) fn find(&self, hash: u64) -> impl Iterator<Item = u32> + '_ {
         let at = self.place(hash);
@@ -88,7 +93,7 @@ impl FingerprintIndex {
     }
 }
 
-/// What tells traces of one bucket apart: never what stands where there has been none.
+/// The fingerprint of a hash. Never 0, the fingerprint of a vacant entry.
 #[inline]
 fn fingerprint(hash: u64) -> u8 {
     ((hash >> 56) as u8).max(1)
@@ -104,7 +109,7 @@ mod tests {
 
     #[test]
     fn what_is_there_is_found_mostly() {
-        // Numbers wrap around in the middle.
+        // Sequence numbers wrap around in the middle.
         let start = u32::MAX - 30_000;
         let mut index = FingerprintIndex::default();
         let mut found = 0;

@@ -1,34 +1,35 @@
-//! Traces that are complete and wait for stragglers: packed one behind the other, in the order in which they are due.
+//! The queue of lingering traces: completed traces that wait for stragglers, packed into large
+//! chunks in the order in which they are due.
 //!
-//! Owns their bytes, the order, and the way back into the table for the few that a straggler comes for. Nearly all
-//! traces in memory are of this kind, and nobody looks at them until they are sealed: packed they take little more
-//! than their lines, are read in the order in which they lie, and remove the processor's cache to the open ones.
-//! When traces are complete, and what is done with them, is the table's business.
+//! Owns their bytes, the order, and unpacking the few that a straggler comes for. Nearly all traces
+//! in memory are lingering and are not touched until they are sealed. Packed they need little more
+//! than their records, are read sequentially, and leave the CPU cache to the open traces.
 
 use std::collections::VecDeque;
 
 use super::fingerprint_index::FingerprintIndex;
 use crate::document::content::JoinedView;
+use crate::open::joined::PackedJoined;
+use crate::open::lines::PackedLines;
 use crate::open::trace::{OpenRecords, OpenTrace, TracePart, TraceParts};
-use crate::open::{joined, lines};
 use crate::source::SourceId;
 use crate::trace_id::{OwnedTraceId, TraceId};
 
-/// Bytes of a chunk.
+/// Size of a chunk.
 const CHUNK_BYTES: usize = 1 << 20;
-/// Traces that take more are kept as they are: copying them costs more than it gives.
+/// Larger traces are not packed: copying them costs more than it saves.
 const MAX_TRACE_BYTES: usize = 64 << 10;
-/// Chunks that are kept to be filled from_parts.
+/// Number of empty chunks kept for reuse.
 const MAX_SPARE_CHUNKS: usize = 4;
-/// Bytes of a packed part: source, total.
+/// Bytes of a packed part: source and total, a `u32` each.
 const PART_BYTES: usize = 8;
-/// Bytes that a trace accepts in the index, with what the index keeps free.
+/// Bytes per trace in the index, with its vacant entries.
 const INDEX_BYTES_PER_TRACE: usize = 8;
 
-/// See above.
+/// FIFO queue of packed traces.
 #[derive(Debug)]
 pub(crate) struct LingerQueue {
-    /// In the order in which they are due; the last is the one that is filled.
+    /// In the order in which their traces are due. The last one is being filled.
     chunks: VecDeque<PackedChunk>,
     index: FingerprintIndex,
     spare: Vec<PackedChunk>,
@@ -39,46 +40,46 @@ pub(crate) struct LingerQueue {
 #[derive(Debug)]
 struct PackedChunk {
     bytes: Vec<u8>,
-    /// The number of the first slot. Numbers wrap around; there are never so many at a time that it shows.
+    /// Sequence number of the first trace. Numbers wrap around.
     first: u32,
-    /// In the order in which they are due; nothing in the locate of one that was taken out.
+    /// In the order in which they are due. `None` where a trace was removed.
     slots: Vec<Option<PackedTrace>>,
-    /// So many of them, from the first on, have nothing.
+    /// The first this many of `slots` are `None`.
     vacated: usize,
 }
 
-/// A packed trace. In its chunk stand its id, its parts and its records.
+/// A packed trace. Its chunk holds its id, parts and records.
 #[derive(Clone, Copy, Debug)]
 struct PackedTrace {
     due: i64,
     opened_at: i64,
     hash: u64,
     at: u32,
-    /// Bytes from `at` on: of the id, and of all.
-    key: u32,
-    size: u32,
+    /// Lengths of the id and of all bytes, from `at` on.
+    id_bytes: u32,
+    bytes: u32,
     parts: u32,
     records: PackedRecords,
 }
 
 #[derive(Clone, Copy, Debug)]
 enum PackedRecords {
-    Joined(joined::PackedJoined),
-    Lines(lines::PackedLines),
+    Joined(PackedJoined),
+    Lines(PackedLines),
 }
 
-/// A trace that contains popped, where it lies.
+/// A trace removed from the queue, still in its chunk.
 #[derive(Debug)]
 pub(crate) struct PoppedTrace<'a> {
     packed: PackedTrace,
-    /// Its bytes.
+    /// Its bytes in the chunk.
     bytes: &'a [u8],
 }
 
-/// The records of one that contains popped.
+/// The records of a removed trace.
 pub(crate) enum PoppedRecords<'a> {
     Joined(JoinedView<'a>),
-    /// A buffer of lines.
+    /// A line buffer.
     Lines(&'a [u8]),
 }
 
@@ -97,12 +98,12 @@ impl LingerQueue {
         self.len
     }
 
-    /// Bytes that they take.
+    /// Bytes of all traces, with their overhead.
     pub(crate) fn bytes(&self) -> usize {
         self.bytes
     }
 
-    /// Whether this trace is one for here: larger ones better stay where they are.
+    /// Whether the trace is small enough for the queue. A larger one stays open until it is due.
     #[inline]
     pub(crate) fn accepts(id: TraceId<'_>, trace: &OpenTrace) -> bool {
         Self::size(id, trace) <= MAX_TRACE_BYTES
@@ -113,7 +114,8 @@ impl LingerQueue {
         id.bytes().len() + trace.parts.len() * PART_BYTES + trace.record_bytes()
     }
 
-    /// Takes a trace in, and gives the buffer of its records back. `due` is not before that of the one before.
+    /// Packs a trace, and returns its record buffer. `due` must not be before that of the last
+    /// trace.
     pub(crate) fn push(&mut self, id: TraceId<'_>, trace: &mut OpenTrace, due: i64) -> Vec<u8> {
         let size = Self::size(id, trace);
         let chunk = self.chunk(size);
@@ -141,8 +143,8 @@ impl LingerQueue {
             opened_at: trace.opened_at,
             hash: id.hash(),
             at: at as u32,
-            key: id.bytes().len() as u32,
-            size: (out.len() - at) as u32,
+            id_bytes: id.bytes().len() as u32,
+            bytes: (out.len() - at) as u32,
             parts: trace.parts.len() as u32,
             records,
         };
@@ -154,7 +156,7 @@ impl LingerQueue {
         buffer
     }
 
-    /// The chunk to be filled, with room for so many bytes.
+    /// The chunk to fill, with space for `size` bytes.
     fn chunk(&mut self, size: usize) -> &mut PackedChunk {
         if let Some(shrunk) = self.chunks.back_mut().filter(|chunk| chunk.bytes.capacity() == 0) {
             shrunk.bytes.reserve_exact(CHUNK_BYTES);
@@ -175,7 +177,7 @@ impl LingerQueue {
         &mut self.chunks[last]
     }
 
-    /// Notes in the index where the trace of this hash is.
+    /// Adds a trace to the index.
     fn add_to_index(&mut self, hash: u64, number: u32) {
         let Some(front) = self.chunks.front() else { return };
         let first = front.first;
@@ -189,12 +191,12 @@ impl LingerQueue {
         }
     }
 
-    /// Whether the trace of this id is here.
+    /// Whether the trace with this id is in the queue.
     pub(crate) fn contains(&self, id: TraceId<'_>) -> bool {
         self.locate(id).is_some()
     }
 
-    /// Takes the trace of this id out, if it is here: a straggler came. Gives when it is due, too.
+    /// Removes and unpacks the trace with this id, for a straggler. Also returns when it is due.
     #[inline]
     pub(crate) fn take(&mut self, id: TraceId<'_>) -> Option<(i64, OpenTrace)> {
         let (at, slot) = self.locate(id)?;
@@ -205,7 +207,7 @@ impl LingerQueue {
         Some((popped.packed.due, popped.unpack().1))
     }
 
-    /// In which chunk it is, and where there.
+    /// The chunk and the slot of the trace with this id.
     #[inline]
     fn locate(&self, id: TraceId<'_>) -> Option<(usize, usize)> {
         if self.len == 0 {
@@ -213,7 +215,7 @@ impl LingerQueue {
         }
         let first = self.chunks.front()?.first;
         self.index.find(id.hash()).find_map(|number| {
-            // One that contains vacated contains a number before the first, which counts as far behind the last.
+            // A number before the first, of a trace that is gone, wraps around to behind the last.
             let number = number.wrapping_sub(first);
             let before = self
                 .chunks
@@ -226,14 +228,14 @@ impl LingerQueue {
         })
     }
 
-    /// When the first is due.
+    /// When the first trace is due.
     pub(crate) fn first_due(&mut self) -> Option<i64> {
         self.drop_front();
         let chunk = self.chunks.front()?;
         Some(chunk.slots.get(chunk.vacated)?.as_ref()?.due)
     }
 
-    /// Takes out the first that is due.
+    /// Removes the first trace.
     pub(crate) fn pop(&mut self) -> Option<PoppedTrace<'_>> {
         self.drop_front();
         let chunk = self.chunks.front_mut()?;
@@ -243,19 +245,19 @@ impl LingerQueue {
         Some(popped)
     }
 
-    /// The ids of all that have a part from one of the sources of which `pinned` says so.
-    pub(crate) fn ids_with(&self, mut pinned: impl FnMut(SourceId) -> bool) -> Vec<Vec<u8>> {
+    /// The ids of all traces with a part from a source that satisfies `predicate`.
+    pub(crate) fn ids_with(&self, mut predicate: impl FnMut(SourceId) -> bool) -> Vec<Vec<u8>> {
         let chunks = self.chunks.iter();
         let all = chunks.flat_map(|chunk| chunk.slots.iter().flatten().map(move |packed| (chunk, *packed)));
         let all = all.filter_map(|(chunk, packed)| {
             let bytes = chunk.bytes.get(packed.locate())?;
             Some(PoppedTrace { packed, bytes })
         });
-        let with = all.filter(|popped| popped.parts().any(|part| pinned(part.source)));
+        let with = all.filter(|popped| popped.parts().any(|part| predicate(part.source)));
         with.map(|popped| popped.id().to_vec()).collect()
     }
 
-    /// Drops what is empty at the front.
+    /// Drops removed traces and empty chunks at the front.
     fn drop_front(&mut self) {
         while let Some(front) = self.chunks.front_mut() {
             while front.slots.get(front.vacated).is_some_and(Option::is_none) {
@@ -273,7 +275,7 @@ impl LingerQueue {
             chunk.slots.clear();
             (chunk.first, chunk.vacated) = (end, 0);
             if only {
-                // The numbers go on.
+                // Sequence numbers continue.
                 self.chunks.push_back(chunk);
                 self.index.clear();
                 return;
@@ -284,7 +286,7 @@ impl LingerQueue {
         }
     }
 
-    /// Gives memory back that is only kept to be used from_parts.
+    /// Frees memory that is kept for reuse, if the queue is empty.
     pub(crate) fn shrink(&mut self) {
         if self.len == 0 {
             self.drop_front();
@@ -298,12 +300,12 @@ impl LingerQueue {
 }
 
 impl PackedChunk {
-    /// The number of the slot behind the last.
+    /// The sequence number behind the last slot.
     fn end(&self) -> u32 {
         self.first.wrapping_add(self.slots.len() as u32)
     }
 
-    /// Empties a slot.
+    /// Removes the trace of a slot.
     fn remove(&mut self, slot: usize) -> Option<PoppedTrace<'_>> {
         let packed = self.slots.get_mut(slot)?.take()?;
         let bytes = self.bytes.get(packed.locate())?;
@@ -314,27 +316,29 @@ impl PackedChunk {
 impl PackedTrace {
     fn locate(&self) -> std::ops::Range<usize> {
         let at = self.at as usize;
-        at..at + self.size as usize
+        at..at + self.bytes as usize
     }
 
     fn id<'a>(&self, bytes: &'a [u8]) -> Option<&'a [u8]> {
         let at = self.at as usize;
-        bytes.get(at..at + self.key as usize)
+        bytes.get(at..at + self.id_bytes as usize)
     }
 
-    /// Bytes that it accepts.
+    /// Bytes of the trace, with its overhead.
     fn memory_bytes(&self) -> usize {
-        self.size as usize + size_of::<Option<Self>>() + INDEX_BYTES_PER_TRACE
+        self.bytes as usize + size_of::<Option<Self>>() + INDEX_BYTES_PER_TRACE
     }
 }
 
 impl<'a> PoppedTrace<'a> {
-    /// Its id.
+    /// The trace id.
     pub(crate) fn id(&self) -> &'a [u8] {
-        self.bytes.get(..self.packed.key as usize).unwrap_or_default()
+        self.bytes
+            .get(..self.packed.id_bytes as usize)
+            .unwrap_or_default()
     }
 
-    /// The hash of its id.
+    /// The hash of the trace id.
     #[inline]
     pub(crate) fn hash(&self) -> u64 {
         self.packed.hash
@@ -346,13 +350,13 @@ impl<'a> PoppedTrace<'a> {
         self.packed.due
     }
 
-    /// Bytes that it accepts.
+    /// Bytes of the packed trace.
     #[inline]
     pub(crate) fn bytes(&self) -> usize {
         self.bytes.len()
     }
 
-    /// How many records it contains.
+    /// Number of records.
     pub(crate) fn count(&self) -> u32 {
         match &self.packed.records {
             PackedRecords::Joined(packed) => packed.count(),
@@ -381,9 +385,11 @@ impl<'a> PoppedTrace<'a> {
         }
     }
 
-    /// What follows its id.
+    /// Its bytes behind the id.
     fn content(&self) -> &'a [u8] {
-        self.bytes.get(self.packed.key as usize..).unwrap_or_default()
+        self.bytes
+            .get(self.packed.id_bytes as usize..)
+            .unwrap_or_default()
     }
 
     fn packed_records(&self) -> &'a [u8] {
@@ -391,7 +397,7 @@ impl<'a> PoppedTrace<'a> {
         self.content().get(before..).unwrap_or_default()
     }
 
-    /// Makes it a trace from_parts.
+    /// Makes it an open trace.
     pub(crate) fn unpack(&self) -> (OwnedTraceId, OpenTrace) {
         let bytes = self.packed_records();
         let trace = OpenTrace {
@@ -452,7 +458,7 @@ mod tests {
             for number in 0..5000 {
                 push(&mut queue, &mut sources, number);
             }
-            // About 350 bytes each: their text, a short header, the part and the id.
+            // About 400 bytes each: the record, its header, the part and the id.
             assert_eq!(queue.len(), 5000);
             let sizes: Vec<usize> = queue.chunks.iter().map(|chunk| chunk.bytes.len()).collect();
             let (_, full) = sizes.split_last().unwrap();

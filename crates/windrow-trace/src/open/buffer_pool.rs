@@ -1,22 +1,22 @@
-//! Space for the records of new traces: that of traces that have gone, which the processor's cache still has, or else as
-//! much as traces usually take.
+//! The pool of record buffers for new traces.
 //!
-//! Owns both. How a trace fills its buffer, and grows beyond it, is not known here.
+//! Reuses buffers of sealed traces, which are still in the CPU cache, or else allocates as much as
+//! traces need on average. Does not decide how a trace fills or grows its buffer.
 
-/// Bytes that are kept to be used again at the most.
+/// Maximum bytes in the pool.
 const MAX_POOLED_BYTES: usize = 1 << 20;
-/// BufferPool that are so many times as large as average_bytes are not kept: in small traces they would be a waste.
+/// Buffers larger than this multiple of the average are not pooled: small traces would waste them.
 const MAX_SIZE_RATIO: usize = 4;
-/// The most that is reserved for records to come, in bytes.
+/// Maximum bytes allocated beyond the first record.
 const MAX_SPARE_BYTES: usize = 4096;
 
-/// See above.
+/// The pool.
 #[derive(Debug)]
 pub(crate) struct BufferPool {
     free: Vec<Vec<u8>>,
-    /// Bytes of those.
+    /// Bytes of `free`.
     bytes: usize,
-    /// Bytes of the records of the traces that have gone last, on average.
+    /// Moving average of the record bytes of sealed traces.
     average_bytes: usize,
 }
 
@@ -29,7 +29,7 @@ impl BufferPool {
         }
     }
 
-    /// Space for the records of a new trace, of which the first takes `size` bytes.
+    /// An empty buffer for the records of a new trace, the first of which takes `size` bytes.
     #[inline]
     pub(crate) fn take(&mut self, size: usize) -> Vec<u8> {
         if let Some(buffer) = self.free.pop() {
@@ -38,12 +38,12 @@ impl BufferPool {
                 return buffer;
             }
         }
-        // A little more than average_bytes, so that most traces never grow.
+        // A little more than the average, so that most traces never grow.
         let average_bytes = self.average_bytes + self.average_bytes / 8 + size;
         Vec::with_capacity(average_bytes.clamp(size, size + MAX_SPARE_BYTES))
     }
 
-    /// Space that is not needed any more.
+    /// Returns a buffer to the pool.
     #[inline]
     pub(crate) fn put(&mut self, mut buffer: Vec<u8>) {
         let bytes = buffer.capacity();
@@ -56,13 +56,13 @@ impl BufferPool {
         }
     }
 
-    /// A trace that goes has so many bytes.
+    /// Takes the record bytes of a sealed trace into the average.
     #[inline]
     pub(crate) fn observe(&mut self, bytes: usize) {
         self.average_bytes = (self.average_bytes * 15 + bytes) / 16;
     }
 
-    /// Gives the memory back.
+    /// Frees all pooled buffers.
     pub(crate) fn shrink(&mut self) {
         (self.free, self.bytes) = (Vec::new(), 0);
     }

@@ -1,13 +1,13 @@
-//! The records of a trace as its document has them, joined as they come: for as long as all are of one shape, each is
-//! newer than the one before, and none has metadata. Nearly all traces are like that.
+//! Joined records: the form of an open trace while all its records have one shape, are in order and
+//! have no metadata. Nearly all traces are like that.
 //!
-//! Owns the joined text, the state of the lines, and the newest record, from which the document has all other fields.
-//! Nothing that is not needed for the document is kept. When a record comes that does not fit, the trace goes on as
-//! `lines`, with what is left of its records.
+//! Keeps only what the document needs: the joined text, the line states of `windrow.state`, and the
+//! newest record, which has the value of every other field. When a record does not fit, the trace
+//! is converted to a `LineBuffer`.
 //!
 //! ```text
-//! buffer:  state of the lines, and room for more of it | joined text, escaped | newest record
-//! packed:  state of the lines | joined text, escaped | newest record
+//! buffer:  line states, with room for more | joined text, JSON-escaped | newest record
+//! packed:  line states | joined text, JSON-escaped | newest record
 //! ```
 
 use prefetch_index::prefetch_index;
@@ -19,48 +19,49 @@ use crate::document::json::{push_unescaped, write_escaped};
 use crate::document::shape::ShapeId;
 use crate::document::state::{MAX_LINE_STATE_BYTES, StateLineWriter, decode_lines};
 
-/// Room for the state of the lines of most traces.
+/// Bytes reserved for line states, enough for most traces.
 const STATE_AREA_BYTES: usize = 96;
-/// A trace that takes more goes on as lines, and so does one with a longer record: places in the buffer have 32 bits, and
-/// a text can be six times as long when it is escaped.
+/// A larger buffer or record converts the trace to lines: offsets have 32 bits, and escaping can
+/// make a text six times as long.
 const MAX_BUFFER_BYTES: usize = 1 << 30;
 const MAX_RECORD_BYTES: usize = 1 << 28;
 
-/// Most texts are shorter, and most records with their text, in bytes: so much is fetched for the next ones.
+/// How many bytes to prefetch for the next text, and for text and record together. Most are
+/// shorter.
 const PREFETCH_TEXT_BYTES: usize = 128;
 const PREFETCH_BYTES: usize = 640;
 
-/// See above.
+/// The joined records of an open trace.
 #[derive(Debug)]
 pub(crate) struct JoinedRecords {
     buffer: Vec<u8>,
-    /// Where the text begins, and where it ends.
+    /// Offsets of the start and the end of the joined text.
     state_area: u32,
     text_end: u32,
-    /// Where the newest record has its text.
+    /// Where the text is in the newest record.
     newest_text: Span,
     meta: JoinedMeta,
 }
 
-/// What is known of them besides their bytes.
+/// Everything about the records except their bytes.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct JoinedMeta {
     pub(crate) shape: ShapeId,
     pub(crate) count: u32,
-    /// Event times of the first and of the last, Unix ns.
+    /// Event times of the first and the last record, Unix ns.
     pub(crate) first: i64,
     pub(crate) last: i64,
-    /// Of which part the last is.
+    /// The part of the last record.
     part: u32,
     writer: StateLineWriter,
-    /// Bytes of the state.
+    /// Bytes of the line states.
     state: u32,
-    /// Bytes of all records as they came, with the headers that lines have.
+    /// Bytes that all records would take as whole lines, with headers.
     received: usize,
 }
 
 impl JoinedRecords {
-    /// Nothing, until [`Self::begin`].
+    /// No records. To be filled by [`Self::begin`].
     pub(crate) const fn empty() -> Self {
         Self {
             buffer: Vec::new(),
@@ -80,8 +81,8 @@ impl JoinedRecords {
         }
     }
 
-    /// With the first record, and empty of what was there before; gives `buffer`, which is empty, back when it is not
-    /// one for here.
+    /// Starts over with the first record of a trace. Returns `buffer`, which must be empty, as an
+    /// error if the record cannot be joined.
     #[inline]
     pub(crate) fn begin(&mut self, buffer: Vec<u8>, line: &NewLine<'_>) -> Result<(), Vec<u8>> {
         let fits = line.metadata.is_empty() && line.record.len() <= MAX_RECORD_BYTES;
@@ -106,20 +107,20 @@ impl JoinedRecords {
         Ok(())
     }
 
-    /// Gives the buffer away; what it is then counts for empty.
+    /// Takes the buffer out. The rest is meaningless until [`Self::begin`].
     #[inline]
     pub(crate) fn take_buffer(&mut self) -> Vec<u8> {
         std::mem::take(&mut self.buffer)
     }
 
-    /// Of which part the last record is.
+    /// The part of the last record.
     #[inline]
     pub(crate) fn part(&self) -> u32 {
         self.meta.part
     }
 
-    /// Takes the next record in; `false` when it is not one for here. `later`: it is of another part than the last, which
-    /// was received later.
+    /// Adds a record. Returns `false` if it cannot be joined. `later`: its part differs from that
+    /// of the last record, and was received later.
     #[inline]
     pub(crate) fn add(&mut self, line: &NewLine<'_>, later: bool) -> bool {
         let JoinedMeta {
@@ -146,10 +147,10 @@ impl JoinedRecords {
         if self.meta.state as usize + MAX_LINE_STATE_BYTES > self.state_area as usize {
             self.grow_state_area(self.state_area as usize);
         }
-        // With some bytes that must be escaped, and what is written at once beyond a text's end.
+        // With space for some escapes, and for the whole blocks that escaping writes.
         let text = line.text.map_or(0, |text| text.len() + text.len() / 8 + 32);
         if self.buffer.capacity() - self.buffer.len() < text + line.record.len() {
-            // Half again instead of twice: open traces are most of the memory.
+            // By half instead of doubling: open traces are most of the memory.
             let more = (text + line.record.len()).max(self.buffer.len() / 2);
             self.buffer.reserve_exact(more);
         }
@@ -182,7 +183,7 @@ impl JoinedRecords {
         meta.received += size;
     }
 
-    /// Makes room for so many bytes more of state.
+    /// Inserts `more` bytes of space for line states.
     #[cold]
     fn grow_state_area(&mut self, more: usize) {
         let at = self.meta.state as usize;
@@ -191,7 +192,7 @@ impl JoinedRecords {
         self.text_end += more as u32;
     }
 
-    /// Writes the state again, in a smaller unit of time, in which this time is a whole number.
+    /// Rewrites the line states in a finer unit, in which `time` is a whole number.
     #[cold]
     fn refine_time_unit(&mut self, time: i64) {
         let JoinedMeta { writer, state, .. } = self.meta;
@@ -225,7 +226,7 @@ impl JoinedRecords {
         self.meta.count
     }
 
-    /// Bytes of all records as they came, with the headers that lines have.
+    /// Bytes that all records would take as whole lines, with headers.
     pub(crate) fn received(&self) -> usize {
         self.meta.received
     }
@@ -234,11 +235,11 @@ impl JoinedRecords {
         &self.buffer
     }
 
-    /// Has the processor prefetch the places where the next record goes.
+    /// Prefetches where the next record will be written.
     #[inline]
     pub(crate) fn prefetch(&self) {
         prefetch_index(&self.buffer, 0);
-        // The next text comes where the newest record is, and the next record resume it.
+        // The next text overwrites the newest record, and the next record follows it.
         let end = (self.buffer.len() + PREFETCH_TEXT_BYTES).min(self.buffer.capacity());
         let from = self.text_end as usize;
         for at in (from..end.min(from + PREFETCH_BYTES)).step_by(CACHE_LINE_BYTES) {
@@ -260,7 +261,7 @@ impl JoinedRecords {
         self.meta.view(state, self.text(), self.newest())
     }
 
-    /// Appends the packed form to `out`. Gives what is needed to read it besides, and the buffer.
+    /// Appends the packed form to `out`. Returns what is needed to read it, and the buffer.
     #[inline]
     pub(crate) fn pack(&mut self, out: &mut Vec<u8>) -> (PackedJoined, Vec<u8>) {
         out.extend_from_slice(self.buffer.get(..self.meta.state as usize).unwrap_or_default());
@@ -292,7 +293,7 @@ impl JoinedRecords {
         (packed, std::mem::take(&mut self.buffer))
     }
 
-    /// Makes lines of it.
+    /// Converts the records to lines.
     pub(crate) fn into_lines(self) -> LineBuffer {
         let mut lines = LineBuffer::new(self.buffer.len());
         let state = self.buffer.get(..self.meta.state as usize).unwrap_or_default();
@@ -322,7 +323,7 @@ impl JoinedRecords {
             }
             let record = self.newest();
             if line.text.is_some() {
-                // As it came: in the joined text it may have been replaced where it was no UTF-8.
+                // The original: in the joined text, invalid UTF-8 was replaced.
                 head.text = self.newest_text;
             }
             head.record = record.len() as u32;
@@ -348,7 +349,7 @@ impl JoinedMeta {
     }
 }
 
-/// What is needed besides the bytes of the packed form.
+/// Everything about packed records except their bytes.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct PackedJoined {
     first: i64,
@@ -369,7 +370,7 @@ impl PackedJoined {
         self.count
     }
 
-    /// Of the bytes of the packed form, and empty resume them.
+    /// The view of exactly the packed bytes.
     pub(crate) fn view<'a>(&self, bytes: &'a [u8]) -> JoinedView<'a> {
         let (state, rest) = bytes.split_at_checked(self.state as usize).unwrap_or_default();
         let (text, newest) = rest.split_at_checked(self.text as usize).unwrap_or_default();
@@ -389,7 +390,7 @@ impl PackedJoined {
         }
     }
 
-    /// As it was.
+    /// Restores the records from exactly the packed bytes.
     pub(crate) fn unpack(&self, bytes: &[u8]) -> JoinedRecords {
         let mut buffer = Vec::with_capacity(bytes.len() + STATE_AREA_BYTES);
         let JoinedView {

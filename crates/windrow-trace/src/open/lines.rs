@@ -1,18 +1,18 @@
-//! The lines of an open trace: one buffer, in the order in which they came.
+//! The line buffer: the form of an open trace with records of any kind, in the order of arrival.
 //!
-//! Owns what of a record is kept. Of the records of one shape only the newest is needed for the fields of the document:
-//! when the next one comes, all that stays of the one before is its text. What that saves is most of the memory of open
-//! traces, and of the work at sealing. Records without a shape, and those with metadata, are kept whole.
+//! Keeps whole records, except that of consecutive records of one shape only the newest is kept
+//! whole: the others are reduced to their text, because their fields are overwritten in the
+//! document. Records without a shape or with metadata are always kept whole.
 
 use crate::document::content::{Line, Span};
 use crate::document::shape::ShapeId;
 
-/// Bytes before each line in the buffer.
+/// Bytes of the header of a line.
 pub(crate) const HEADER_BYTES: usize = 36;
-/// The length of a text that is not there.
+/// The length of a missing text.
 pub(crate) const NO_TEXT: u32 = u32::MAX;
 
-/// A record on its way into the buffer.
+/// A record to append.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct NewLine<'a> {
     pub(crate) time: i64,
@@ -21,30 +21,30 @@ pub(crate) struct NewLine<'a> {
     pub(crate) shape: Option<ShapeId>,
     pub(crate) record: &'a [u8],
     pub(crate) metadata: &'a [u8],
-    /// The text, a piece of the record. Not as a place in it: two small numbers, written one by one and read as one, would
-    /// make the processor wait until they are in its cache, behind everything that was written before.
+    /// The text, a slice of the record. Not a `Span`: two 32-bit stores read back as one 64-bit
+    /// load cannot be forwarded from the store buffer and stall.
     pub(crate) text: Option<&'a [u8]>,
 }
 
-/// The lines.
+/// The line buffer.
 #[derive(Debug)]
 pub(crate) struct LineBuffer {
-    /// Each line behind its header.
+    /// Each line is a header followed by its record (or text) and metadata.
     buffer: Vec<u8>,
-    /// Where the header of the last line stands.
+    /// Offset of the last line.
     last: usize,
     count: u32,
-    /// Bytes of all records as they came.
+    /// Bytes that all records would take as whole lines.
     received: usize,
 }
 
 impl LineBuffer {
-    /// No line yet, with room for so many bytes.
+    /// An empty line buffer with space for `bytes`.
     pub(crate) fn new(bytes: usize) -> Self {
         Self::with_buffer(Vec::with_capacity(bytes))
     }
 
-    /// No line yet, in this space, which is empty.
+    /// An empty line buffer in `buffer`, which must be empty.
     pub(crate) fn with_buffer(buffer: Vec<u8>) -> Self {
         Self {
             buffer,
@@ -58,12 +58,12 @@ impl LineBuffer {
         self.count
     }
 
-    /// Bytes of all records as they came, with their headers.
+    /// Bytes that all records would take as whole lines.
     pub(crate) fn received(&self) -> usize {
         self.received
     }
 
-    /// Bytes that it takes.
+    /// Allocated bytes.
     pub(crate) fn capacity(&self) -> usize {
         self.buffer.capacity()
     }
@@ -72,7 +72,7 @@ impl LineBuffer {
         &self.buffer
     }
 
-    /// Gives the buffer away; what it is then counts for nothing.
+    /// Takes the buffer out. The rest is meaningless afterwards.
     pub(crate) fn take_buffer(&mut self) -> Vec<u8> {
         std::mem::take(&mut self.buffer)
     }
@@ -85,7 +85,7 @@ impl LineBuffer {
         }
         let size = HEADER_BYTES + line.record.len() + line.metadata.len();
         if self.buffer.capacity() - self.buffer.len() < size {
-            // Half again instead of twice: open traces are most of the memory.
+            // By half instead of doubling: open traces are most of the memory.
             self.buffer.reserve_exact(size.max(self.buffer.len() / 2));
         }
         self.last = self.buffer.len();
@@ -107,14 +107,15 @@ impl LineBuffer {
         }
     }
 
-    /// Takes all but its text from the last line, if `next` overrides everything else of it.
+    /// Reduces the last line to its text, if `next` overwrites all of its fields.
     #[inline]
     fn strip_last(&mut self, next: &NewLine<'_>) {
         let Some(bytes) = self.buffer.get(self.last..).and_then(|last| last.first_chunk()) else {
             return;
         };
         let mut head = LineHeader::decode(bytes);
-        // Newer without a doubt: which of two parts counts as the earlier may change while the trace is open.
+        // Newer whatever happens: which of two parts counts as earlier may change while the trace
+        // is open.
         let newer = head.time < next.time
             || (head.time == next.time && head.part == next.part && head.position < next.position);
         if head.shape != ShapeId::to_u32(next.shape) || head.metadata != 0 || !newer {
@@ -139,7 +140,7 @@ impl LineBuffer {
         }
     }
 
-    /// A line as another one has it, at the end.
+    /// Appends a line with a ready header.
     pub(crate) fn push_raw(&mut self, head: &LineHeader, body: &[u8]) {
         self.last = self.buffer.len();
         self.count += 1;
@@ -147,17 +148,17 @@ impl LineBuffer {
         self.buffer.extend_from_slice(body);
     }
 
-    /// Says how many bytes all records had as they came.
+    /// Sets the bytes that all records would take as whole lines.
     pub(crate) fn set_received(&mut self, bytes: usize) {
         self.received = bytes;
     }
 
-    /// The lines in the order in which they came.
+    /// The lines in the order of arrival.
     pub(crate) fn iter(&self) -> impl Iterator<Item = Line> {
         decode(&self.buffer)
     }
 
-    /// Appends all lines to `out`. Gives what is needed to read them there, and the buffer.
+    /// Appends all lines to `out`. Returns what is needed to read them, and the buffer.
     pub(crate) fn pack(&mut self, out: &mut Vec<u8>) -> (PackedLines, Vec<u8>) {
         out.extend_from_slice(&self.buffer);
         let packed = PackedLines {
@@ -170,7 +171,7 @@ impl LineBuffer {
     }
 }
 
-/// What is needed besides the bytes of packed lines.
+/// Everything about packed lines except their bytes.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct PackedLines {
     count: u32,
@@ -183,7 +184,7 @@ impl PackedLines {
         self.count
     }
 
-    /// As they were. `bytes` are those of the lines, and nothing behind them.
+    /// Restores the line buffer from exactly the packed bytes.
     pub(crate) fn unpack(&self, bytes: &[u8]) -> LineBuffer {
         LineBuffer {
             buffer: bytes.to_vec(),
@@ -194,7 +195,7 @@ impl PackedLines {
     }
 }
 
-/// The lines in a buffer of lines.
+/// The lines of a line buffer.
 pub(crate) fn decode(buffer: &[u8]) -> impl Iterator<Item = Line> + use<'_> {
     let mut at = 0;
     std::iter::from_fn(move || {
@@ -205,21 +206,21 @@ pub(crate) fn decode(buffer: &[u8]) -> impl Iterator<Item = Line> + use<'_> {
     })
 }
 
-/// What stands before a line.
+/// The header of a line.
 pub(crate) struct LineHeader {
     pub(crate) time: i64,
     pub(crate) part: u32,
     pub(crate) position: u32,
     pub(crate) shape: u32,
-    /// Length of the record; 0 when only its text is left (a record is never empty).
+    /// Length of the record; 0 when only its text is kept (a record is never empty).
     pub(crate) record: u32,
     pub(crate) metadata: u32,
-    /// Where the text begins behind the header, and its length.
+    /// Offset of the text behind the header, and its length.
     pub(crate) text: Span,
 }
 
 impl LineHeader {
-    /// Bytes behind it: the record, or the text that is left of it, and the metadata.
+    /// Bytes behind the header: the record or its text, and the metadata.
     #[inline]
     pub(crate) fn body(&self) -> usize {
         let kept = match self.record {
@@ -229,7 +230,7 @@ impl LineHeader {
         kept as usize + self.metadata as usize
     }
 
-    /// Its line, when what follows the header begins at `body`.
+    /// The line of this header, when its record starts at `body`.
     #[inline]
     pub(crate) fn line(&self, body: usize) -> Line {
         let text = (self.text.len != NO_TEXT)
@@ -300,7 +301,7 @@ mod tests {
         for (number, &(time, part, position, shape, record, metadata, text)) in lines.iter().enumerate() {
             let whole = vec![number as u8; record];
             filled.push(&NewLine {
-                // Some are newer than the one before, which is stripped then.
+                // Some are newer than the line before, which is then reduced to its text.
                 time: if number % 3 == 0 { time } else { i64::MAX },
                 part,
                 position,
@@ -329,7 +330,7 @@ mod tests {
             let mut after = packed.unpack(&bytes[6..]);
             prop_assert_eq!(after.buffer(), before.buffer());
             prop_assert_eq!((after.len(), after.received()), (before.len(), before.received()));
-            // And they go on as if nothing had been.
+            // And more can be added as before.
             for lines in [&mut before, &mut after] {
                 lines.push(&NewLine {
                     time: i64::MAX,

@@ -1,7 +1,7 @@
-//! An open trace: its records as they come, up to its limit.
+//! An open trace: its records, its parts and when it was used.
 //!
-//! Owns what is remembered of a trace besides its lines: the sources of its parts, and when it was used. When it is
-//! sealed is the table's business.
+//! Owns the limit of bytes per trace and the choice between joined records and lines. Does not
+//! decide when a trace is sealed.
 
 use prefetch_index::prefetch_index;
 use smallvec::SmallVec;
@@ -14,20 +14,20 @@ use crate::document::shape::ShapeId;
 use crate::source::{SourceId, Sources};
 use crate::trace_id::TraceId;
 
-/// Bytes that a trace costs beyond its records: list node, hash slot, key, and what the allocator rounds up.
+/// Bytes of a trace beyond its records: slot, index entry, id, and rounding by the allocator.
 const TRACE_OVERHEAD_BYTES: usize = 320;
 
-/// Bytes of records that are fetched ahead at the most.
+/// Maximum bytes of records to prefetch.
 const MAX_PREFETCH_BYTES: usize = 2048;
 
-/// A record on its way into the table.
+/// A record to add to the table.
 #[derive(Clone, Copy, Debug)]
 pub struct IncomingRecord<'a> {
-    /// The trace id, not empty; from [`crate::Table::id`].
+    /// The trace id, not empty, from [`crate::Table::trace_id`].
     pub id: TraceId<'a>,
     /// Event time, Unix ns.
     pub time: i64,
-    /// Where it comes from; see [`crate::Table::begin`].
+    /// Its source, from [`crate::Table::begin_source`].
     pub source: SourceId,
     /// Its number in the chunk.
     pub position: u32,
@@ -35,34 +35,34 @@ pub struct IncomingRecord<'a> {
     pub record: &'a [u8],
     /// Its metadata, a MessagePack map, or empty.
     pub metadata: &'a [u8],
-    /// Whether it says that its trace is complete.
+    /// Whether the record completes its trace.
     pub completes: bool,
-    /// Its shape, when it is known, and its values are what the shape asks for.
+    /// Its shape, if known, when its values are of the types that the shape requires.
     pub shape: Option<ShapeId>,
-    /// With a shape: its text, a piece of the record.
+    /// With a shape: the text, a slice of `record`.
     pub text: Option<&'a [u8]>,
 }
 
-/// The records of a trace that came together.
+/// The records of a trace from one source.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct TracePart {
     pub(crate) source: SourceId,
-    /// OpenRecords, with those that found no room.
+    /// Number of records, including those over the limit of the trace.
     pub(crate) total: u32,
 }
 
-/// Of which a trace mostly has few.
+/// Most traces have few parts.
 pub(crate) type TraceParts = SmallVec<[TracePart; 4]>;
 
-/// What became of a record.
+/// The outcome of [`crate::Table::add`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[must_use = "a record that found no room must go to the dead letter"]
+#[must_use = "a rejected record must go to the dead letter queue"]
 pub enum AddOutcome {
-    /// It is in its trace.
+    /// The record is in its trace.
     Added,
-    /// Its trace is at `max_trace_bytes`.
+    /// Rejected: its trace has reached `max_trace_bytes`.
     TraceFull,
-    /// It is longer than `max_trace_bytes`.
+    /// Rejected: the record alone exceeds `max_trace_bytes`.
     TooLong,
 }
 
@@ -73,25 +73,25 @@ pub(crate) struct OpenTrace {
     pub(crate) records: OpenRecords,
     pub(crate) opened_at: i64,
     pub(crate) last_seen: i64,
-    /// When it was moved to the end of the list.
+    /// When it was last promoted in the LRU list.
     pub(crate) promoted_at: i64,
-    /// A record said that it is complete.
+    /// A record completed it.
     pub(crate) is_complete: bool,
-    /// It is complete or too old, and stands among those that are due.
+    /// It is completed or too old, and waits for its deadline instead of the idle timeout.
     pub(crate) has_deadline: bool,
 }
 
-/// The records of a trace.
+/// The records of an open trace.
 #[derive(Debug)]
 pub(crate) enum OpenRecords {
     /// All of one shape, in order.
     Joined(JoinedRecords),
-    /// Any.
+    /// Any records.
     Lines(LineBuffer),
 }
 
 impl OpenTrace {
-    /// A place for one.
+    /// The content of a vacant slot.
     pub(crate) const fn vacant() -> Self {
         Self {
             parts: TraceParts::new_const(),
@@ -104,8 +104,8 @@ impl OpenTrace {
         }
     }
 
-    /// Begins with the first record, which is not too long, in a vacant place. `buffer` is empty.
-    // In its place and not as a value: a value that was just written piece by piece is slow to be moved.
+    /// Fills a vacant trace with its first record, which is not too long. `buffer` is empty.
+    // In place: moving a value that was just written field by field stalls on store forwarding.
     #[inline]
     pub(crate) fn begin<H: Clone>(
         &mut self,
@@ -137,7 +137,7 @@ impl OpenTrace {
         (self.is_complete, self.has_deadline) = (incoming.completes, false);
     }
 
-    /// Makes a vacant place of it. Gives the buffer of its records.
+    /// Makes the trace vacant. Returns its record buffer.
     #[inline]
     pub(crate) fn vacate(&mut self) -> Vec<u8> {
         if self.parts.spilled() {
@@ -166,7 +166,7 @@ impl OpenTrace {
         TRACE_OVERHEAD_BYTES + buffer + spilled
     }
 
-    /// OpenRecords in it.
+    /// Number of records.
     pub(crate) fn count(&self) -> u32 {
         match &self.records {
             OpenRecords::Joined(joined) => joined.count(),
@@ -174,7 +174,7 @@ impl OpenTrace {
         }
     }
 
-    /// Bytes of its records as they are kept.
+    /// Bytes of the records as stored.
     pub(crate) fn record_bytes(&self) -> usize {
         match &self.records {
             OpenRecords::Joined(joined) => joined.buffer().len(),
@@ -182,7 +182,7 @@ impl OpenTrace {
         }
     }
 
-    /// Has the processor prefetch the places where the next record goes.
+    /// Prefetches where the next record will be written.
     #[inline]
     pub(crate) fn prefetch(&self) {
         match &self.records {
@@ -191,7 +191,7 @@ impl OpenTrace {
         }
     }
 
-    /// Has the processor prefetch all of its records, if they are few.
+    /// Prefetches the records, up to a limit.
     #[inline]
     pub(crate) fn prefetch_all(&self) {
         let buffer = match &self.records {
@@ -210,7 +210,7 @@ impl OpenTrace {
         }
     }
 
-    /// Takes one more record in, if there is room for it.
+    /// Adds a record, if there is space for it.
     #[inline]
     pub(crate) fn add<H: Clone>(
         &mut self,
@@ -221,7 +221,7 @@ impl OpenTrace {
     ) -> AddOutcome {
         self.last_seen = now;
         self.is_complete |= incoming.completes;
-        // The records of a part follow each other, so only the last part can be this record's.
+        // Records of a part come consecutively, so only the last part can be the record's.
         match self.parts.last_mut() {
             Some(part) if part.source == incoming.source => part.total += 1,
             _ => {
@@ -254,7 +254,7 @@ impl OpenTrace {
         AddOutcome::Added
     }
 
-    /// Its records as lines, whatever they were.
+    /// The records as lines; joined ones are converted.
     pub(crate) fn lines(&mut self) -> &mut LineBuffer {
         let nothing = OpenRecords::Lines(LineBuffer::with_buffer(Vec::new()));
         let lines = match std::mem::replace(&mut self.records, nothing) {
@@ -268,14 +268,14 @@ impl OpenTrace {
         }
     }
 
-    /// Lists its records, if they are kept one by one.
+    /// Appends the lines to `lines`, if the records are not joined.
     pub(crate) fn list(&self, lines: &mut Vec<Line>) {
         if let OpenRecords::Lines(of) = &self.records {
             lines.extend(of.iter());
         }
     }
 
-    /// Its records; `lines` are those that stand in its document.
+    /// The records for rendering. `lines` are those to render.
     pub(crate) fn content<'a>(&'a self, lines: &'a mut Vec<Line>) -> SealedRecords<'a> {
         match &self.records {
             OpenRecords::Joined(joined) => SealedRecords::Joined(joined.view()),
@@ -287,7 +287,7 @@ impl OpenTrace {
     }
 }
 
-/// Whether a part was received later than another one of the trace.
+/// Whether part `part` was received later than part `before`.
 #[inline]
 fn was_received_later<H: Clone>(sources: &Sources<H>, parts: &[TracePart], before: u32, part: u32) -> bool {
     let received = |part: u32| {

@@ -1,28 +1,27 @@
-//! The index of the slab: from a hash to the place of its trace.
+//! The hash index of the slab: an open-addressing table from hash to slot number.
 //!
-//! Owns a table of eight bytes a trace with open addressing, in which one line of the processor's cache mostly answers, and which
-//! the processor can be asked to prefetch before. That is what a general hash table cannot, and all that this one is for. What lies slot a
-//! place is not known here.
+//! An entry takes eight bytes, so that a lookup usually touches one cache line, and that line can
+//! be prefetched, which general hash tables do not offer. Callers compare the ids.
 
 use prefetch_index::prefetch_index;
 
-/// No place.
+/// No slot.
 const NONE: u32 = u32::MAX;
-/// Where nothing stands.
+/// A vacant entry.
 const VACANT: Entry = Entry { hash: 0, slot: NONE };
-/// Entries of the smallest table.
+/// Minimum number of entries.
 const MIN_ENTRIES: usize = 64;
 
-/// See above.
+/// The index. Linear probing, deletion by backward shift.
 #[derive(Debug)]
 pub(crate) struct HashIndex {
-    /// As many as a power of two, slot most three quarters of them taken. An entry stands slot its home, or behind it with none vacant
-    /// in between.
+    /// A power of two of them, at most three quarters occupied. Between an entry and its home
+    /// position no entry is vacant.
     entries: Vec<Entry>,
     len: usize,
 }
 
-/// The place of a trace of this hash.
+/// The slot of a trace, with the upper half of its hash.
 #[derive(Clone, Copy, Debug)]
 struct Entry {
     hash: u32,
@@ -42,20 +41,20 @@ impl HashIndex {
         self.len
     }
 
-    /// Has the processor prefetch where the place for this hash is found.
+    /// Prefetches the home position of a hash.
     #[inline]
     pub(crate) fn prefetch(&self, hash: u64) {
         prefetch_index(&self.entries, self.home(short(hash)));
     }
 
-    /// The first place for this hash that is the right one.
+    /// The first slot with this hash for which `is` holds.
     #[inline]
     pub(crate) fn find(&self, hash: u64, is: impl FnMut(u32) -> bool) -> Option<u32> {
         let number = self.position(hash, is)?;
         Some(self.entries.get(number)?.slot)
     }
 
-    /// Adds a place, which is not there yet.
+    /// Adds a slot that is not in the index.
     #[inline]
     pub(crate) fn insert(&mut self, hash: u64, slot: u32) {
         if self.len * 4 >= self.entries.len() * 3 {
@@ -68,14 +67,14 @@ impl HashIndex {
         self.len += 1;
     }
 
-    /// Takes a place out.
+    /// Removes a slot.
     #[inline]
     pub(crate) fn remove(&mut self, hash: u64, slot: u32) {
         let Some(mut hole) = self.position(hash, |other| other == slot) else {
             return;
         };
         self.len -= 1;
-        // Those behind it that would not be found any more move up.
+        // Entries behind it move up if they would no longer be found.
         let mask = self.mask();
         let mut next = hole;
         loop {
@@ -93,13 +92,13 @@ impl HashIndex {
         self.entries[hole] = VACANT;
     }
 
-    /// Where the entry of the right place stands.
+    /// The position of the first entry with this hash for which `is` holds.
     #[inline]
     fn position(&self, hash: u64, mut is: impl FnMut(u32) -> bool) -> Option<usize> {
         let short = short(hash);
         let mut number = self.home(short);
         loop {
-            // None in a table that has no memory yet; in another there is always a vacant one.
+            // `None` in an empty table. Any other has a vacant entry.
             let entry = self.entries.get(number)?;
             if entry.slot == NONE {
                 return None;
@@ -135,16 +134,16 @@ impl HashIndex {
         self.entries.len().wrapping_sub(1)
     }
 
-    /// Where an entry of this hash stands if nothing is in its way.
+    /// The home position of a hash.
     #[inline]
     fn home(&self, hash: u32) -> usize {
-        // Spread over all bits again: half of the hash is all that is kept of it.
+        // Spread over all bits again, since only half of the hash is kept.
         let spread = u64::from(hash).wrapping_mul(0x9e37_79b9_7f4a_7c15);
         (spread >> 32) as usize & self.mask()
     }
 }
 
-/// What is kept of a hash beside the place.
+/// The half of the hash that is kept.
 #[inline]
 fn short(hash: u64) -> u32 {
     (hash >> 32) as u32
@@ -158,13 +157,13 @@ mod tests {
 
     use super::*;
 
-    /// A hash of which few bits differ, so that many entries are in each other's way.
+    /// Few distinct hashes, so that many entries collide.
     fn hash(number: u8) -> u64 {
         u64::from(number % 40) << 32 | u64::from(number)
     }
 
     proptest! {
-        /// It holds what a map from places to hashes holds, whatever is put in and taken out.
+        /// It holds what a map from slots to hashes holds, whatever is inserted and removed.
         #[test]
         fn finds_what_is_in_it(steps in prop::collection::vec((any::<bool>(), any::<u8>()), 0..600)) {
             let mut index = HashIndex::new();

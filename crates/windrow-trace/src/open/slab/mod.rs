@@ -1,9 +1,9 @@
-//! The open traces: found by id, and listed in the order of last use.
+//! The slab of open traces, with a hash index and an intrusive LRU list.
 //!
-//! Owns where they lie. A trace stays in one allocate while it is open. The way to it is laid out for many of them, of which
-//! the processor's cache has few: what tells them apart while one is sought lies close together (`index`), and so do the links
-//! of the list. What is needed soon can be fetched: then the processor gets it from memory while something else is done. To
-//! fetch is never wrong, and never needed. When a trace is moved in the list, and what it is, is the table's business.
+//! A trace keeps its slot while it is open. Index, list links and slots are separate arrays,
+//! because of many open traces few are in the CPU cache: a lookup or a move in the list touches few
+//! cache lines. Every access can be prefetched; prefetching never changes a result. Does not decide
+//! when a trace is promoted or taken.
 
 mod hash_index;
 #[cfg(test)]
@@ -16,25 +16,26 @@ use super::cache_line::CACHE_LINE_BYTES;
 use super::trace::OpenTrace;
 use crate::trace_id::{OwnedTraceId, TraceId};
 
-/// Places of a chunk.
+/// Slots of a chunk.
 const SLOTS_PER_CHUNK: usize = 256;
-/// No allocate.
+/// No slot.
 const NONE: u32 = u32::MAX;
 
-/// See above.
+/// The slab.
 #[derive(Debug)]
 pub(crate) struct Slab {
     index: HashIndex,
     chunks: Vec<SlotChunk>,
-    /// A bit for each chunk that has a vacant allocate: new traces take the first, so that the last chunks become empty.
+    /// One bit per chunk with a vacant slot. New traces take the first vacant slot, so that the
+    /// last chunks become empty.
     has_vacancy: Vec<u64>,
-    /// Chunks that have memory.
+    /// Number of chunks with memory.
     allocated: usize,
-    /// Of those the numbers of some that had become empty.
+    /// Candidates to free: chunks that became empty.
     emptied: Vec<usize>,
     oldest: u32,
     newest: u32,
-    /// Traces that were ever put in.
+    /// Generation of the newest trace.
     generation: u64,
 }
 
@@ -42,16 +43,16 @@ pub(crate) struct Slab {
 struct SlotChunk {
     slots: Vec<TraceSlot>,
     links: Vec<ListLink>,
-    /// Of the vacant ones among the slots, which are linked by `after`, the first.
+    /// Head of the list of vacant slots, which are linked by `after`.
     vacant: Option<u8>,
     used: usize,
 }
 
-// Begins with a line of the cache, and with its generation.
+/// A slot. Aligned to a cache line. The generation comes first, as `prefetch` requires.
 #[derive(Debug)]
 #[repr(C, align(64))]
 pub(crate) struct TraceSlot {
-    /// None while it is vacant.
+    /// `VACANT_GENERATION` while the slot is vacant.
     generation: u64,
     key: OwnedTraceId,
     pub(crate) trace: OpenTrace,
@@ -73,7 +74,7 @@ impl TraceSlot {
 
 const SLOT_CACHE_LINES: usize = size_of::<TraceSlot>() / CACHE_LINE_BYTES;
 
-/// The generation of what is vacant.
+/// The generation of a vacant slot.
 const VACANT_GENERATION: u64 = 0;
 
 #[derive(Clone, Copy, Debug)]
@@ -82,7 +83,7 @@ struct ListLink {
     after: u32,
 }
 
-/// Where a trace lies, for as long as it is there: of one that has gone it leads nowhere.
+/// A generational key: it finds its trace while that is in the slab, and nothing afterwards.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct SlotKey {
     at: u32,
@@ -108,7 +109,7 @@ impl Slab {
         self.index.len()
     }
 
-    /// The trace of this id.
+    /// The trace with this id.
     #[inline]
     pub(crate) fn find(&mut self, id: TraceId<'_>) -> Option<(SlotKey, &mut OpenTrace)> {
         let is = |at: u32| self.slot(at).is_some_and(|slot| slot.key.is(id));
@@ -116,23 +117,23 @@ impl Slab {
         self.at(at)
     }
 
-    /// Has the processor fetch what is needed to find the trace of this hash.
+    /// Prefetches the index entry of a hash.
     #[inline]
     pub(crate) fn prefetch_index_entry(&self, hash: u64) {
         self.index.prefetch(hash);
     }
 
-    /// Where the trace of this hash may be, without a look at it.
+    /// The slot that a trace with this hash may have, without looking at it.
     #[inline]
     pub(crate) fn hint(&self, hash: u64) -> Option<SlotHint> {
         self.index.find(hash, |_| true).map(SlotHint)
     }
 
-    /// Has the processor fetch what is needed to find the records of this trace.
+    /// Prefetches a slot.
     #[inline]
     pub(crate) fn prefetch(&self, hint: SlotHint) {
         if let Some(slot) = self.slot(hint.0) {
-            // Its generation stands first.
+            // The generation is the first word of the slot.
             let words = std::slice::from_ref(&slot.generation);
             for line in 0..SLOT_CACHE_LINES {
                 prefetch_index(words, line * (CACHE_LINE_BYTES / size_of::<u64>()));
@@ -140,7 +141,7 @@ impl Slab {
         }
     }
 
-    /// Has the processor fetch the places where the next record of this trace goes.
+    /// Prefetches where the next record of the trace will be written.
     #[inline]
     pub(crate) fn prefetch_records(&self, hint: SlotHint) {
         if let Some(slot) = self.slot(hint.0) {
@@ -148,7 +149,7 @@ impl Slab {
         }
     }
 
-    /// Has the processor fetch what is needed to take a trace out later on: first what leads to all the shrink.
+    /// Prefetches what [`Self::take`] needs, first step: slot and link.
     #[inline]
     pub(crate) fn prefetch_slot(&self, key: SlotKey) {
         self.prefetch(SlotHint(key.at));
@@ -157,7 +158,7 @@ impl Slab {
         }
     }
 
-    /// And then the shrink.
+    /// Second step, when those are cached: index entry, records and neighbours in the list.
     #[inline]
     pub(crate) fn prefetch_all(&self, key: SlotKey) {
         if let (Some(slot), Some(link)) = (self.slot(key.at), self.link(key.at)) {
@@ -171,14 +172,14 @@ impl Slab {
         }
     }
 
-    /// The trace of this key, with its id.
+    /// The trace of a key, with its id.
     #[inline]
     pub(crate) fn get_mut(&mut self, key: SlotKey) -> Option<(TraceId<'_>, &mut OpenTrace)> {
         let slot = self.slot_mut(key.at)?;
         (slot.generation == key.generation).then_some((slot.key.as_id(), &mut slot.trace))
     }
 
-    /// Gives this id, which is not there, a vacant allocate at the end of the list.
+    /// Inserts a trace with this new id at the end of the LRU list. The caller fills it.
     #[inline]
     pub(crate) fn open(&mut self, id: TraceId<'_>) -> (SlotKey, &mut OpenTrace) {
         self.generation += 1;
@@ -193,7 +194,7 @@ impl Slab {
         (SlotKey { at, generation }, &mut slot.trace)
     }
 
-    /// Moves it to the end of the list.
+    /// Moves a trace to the end of the LRU list.
     pub(crate) fn promote(&mut self, key: SlotKey) {
         if key.at != self.newest && self.get_mut(key).is_some() {
             self.unlink(key.at);
@@ -201,13 +202,14 @@ impl Slab {
         }
     }
 
-    /// The first of the list.
+    /// The least recently used trace.
     #[inline]
     pub(crate) fn oldest(&mut self) -> Option<(SlotKey, &mut OpenTrace)> {
         self.at(self.oldest)
     }
 
-    /// Takes a trace out: its allocate is vacant, and what lies there is the caller's for as long as nothing else is done here.
+    /// Removes a trace. Its slot is vacant, but keeps its content until the next change of the
+    /// slab.
     #[inline]
     pub(crate) fn take(&mut self, key: SlotKey) -> Option<&mut TraceSlot> {
         let at = key.at;
@@ -222,14 +224,14 @@ impl Slab {
         self.slot_mut(at)
     }
 
-    /// All of them.
+    /// All traces.
     pub(crate) fn iter(&self) -> impl Iterator<Item = (TraceId<'_>, &OpenTrace)> {
         let slots = self.chunks.iter().flat_map(|chunk| &chunk.slots);
         let there = slots.filter(|slot| slot.generation != VACANT_GENERATION);
         there.map(|slot| (slot.key.as_id(), &slot.trace))
     }
 
-    /// Gives memory back, when there is none.
+    /// Frees all memory, if there are no traces.
     pub(crate) fn shrink(&mut self) {
         if self.len() == 0 && self.allocated > 1 {
             let generation = self.generation;
@@ -240,7 +242,7 @@ impl Slab {
         }
     }
 
-    /// The trace that lies there.
+    /// The trace of a slot.
     #[inline]
     fn at(&mut self, at: u32) -> Option<(SlotKey, &mut OpenTrace)> {
         let slot = self.slot_mut(at)?;
@@ -274,7 +276,7 @@ impl Slab {
         chunk.links.get_mut(at as usize % SLOTS_PER_CHUNK)
     }
 
-    /// The first vacant allocate, which is not vacant any more.
+    /// Takes the first vacant slot.
     #[inline]
     fn allocate(&mut self) -> u32 {
         let number = match self.has_vacancy.iter().position(|word| *word != 0) {
@@ -320,7 +322,7 @@ impl Slab {
         (number * SLOTS_PER_CHUNK + at) as u32
     }
 
-    /// Notes that nothing is in this allocate any more.
+    /// Makes a slot vacant.
     #[inline]
     fn release(&mut self, at: u32) {
         let (number, at) = (at as usize / SLOTS_PER_CHUNK, at as usize % SLOTS_PER_CHUNK);
@@ -337,15 +339,15 @@ impl Slab {
         self.set_has_vacancy(number, true);
     }
 
-    /// Gives the memory of empty chunks back while there are many more chunks than are needed; but for the one that has just
-    /// become empty, where what was taken out still lies.
+    /// Frees empty chunks while far more are allocated than needed. Not the chunk `last`, which has
+    /// just become empty: the removed trace is still in it.
     #[cold]
     fn free_empty_chunks(&mut self, last: usize) {
         while self.allocated * SLOTS_PER_CHUNK > 2 * self.len() + 4 * SLOTS_PER_CHUNK {
             let Some(number) = self.emptied.pop() else {
                 return;
             };
-            // It may be in use again, or have been given back.
+            // It may be in use again, or freed already.
             if let Some(chunk) = self.chunks.get_mut(number)
                 && number != last
                 && chunk.used == 0
@@ -396,6 +398,6 @@ impl Slab {
     }
 }
 
-/// The allocate of a trace that may be another one.
+/// A slot that may have another trace than the one looked for.
 #[derive(Clone, Copy, Debug)]
 pub struct SlotHint(u32);
