@@ -1,15 +1,17 @@
-//! The union of two documents of one trace: every path by which a trace could become two documents ends here.
+//! The union of two documents of one trace. Every case in which a trace could become two documents
+//! ends here.
 //!
-//! Owns the rule, and nothing else: it is pure, and all outputs use it. It is a join (commutative, associative,
-//! idempotent; `tests/union.rs` beside this file holds it to that), so that it does not matter who writes first, how
-//! often an answer is lost or how a restart regroups the records:
+//! A pure function that all outputs use. It is a join (commutative, associative, idempotent;
+//! `tests/union.rs` checks that), so neither the order of writers nor lost responses nor how a
+//! restart regroups the records matter:
 //!
-//! * parts: the set union by id; of one part received twice the later reception counts. (The later one, because then a
-//!   field's winner under the joined order is always the winner of one of the two documents; with the earlier one it
-//!   could be a value that neither document kept.)
-//! * lines: the set union by part and position, ordered by event time, reception of the part, part id, position.
-//! * fields: of two values the one whose line comes later in that order.
-//! * reason: the one that says most; sealed at: the earlier; tags: the set union; the rest follows from these.
+//! * parts: the set union by id. Of a part received twice the later reception counts, because then
+//!   the winner of each field is always the winner in one of the two documents; with the earlier
+//!   one it could be a value that neither document kept.
+//! * lines: the set union by part and position, ordered by event time, reception of the part, part
+//!   id and position.
+//! * fields: of two values, that of the line which comes later in that order.
+//! * reason: the greater; time of sealing: the earlier; tags: the set union. The rest is derived.
 
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
@@ -25,36 +27,36 @@ use crate::document::time::Rfc3339Writer;
 use crate::document::windrow_object::{WindrowObject, begin_document, trace_id_prefix, write_windrow_object};
 use crate::part::PartId;
 
-/// What the union of an existing document with ours is.
+/// The union of an existing document with another one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Union {
-    /// The existing document holds all of ours already.
+    /// The existing document contains everything of the other.
     Unchanged,
-    /// What to write in its place.
+    /// The document to write in place of the existing one.
     Merged {
-        /// The joined document.
+        /// The merged document.
         document: Vec<u8>,
-        /// Lines in it that the existing one did not have.
+        /// Number of lines that the existing document lacked.
         new_lines: u32,
     },
 }
 
-/// The existing document cannot be joined: Windrow did not write it, or somebody changed it since.
+/// A document that cannot be merged: Windrow did not write it, or somebody changed it.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{which} document cannot be joined: {why}")]
+#[error("{which} document cannot be merged: {why}")]
 pub struct UnionError {
-    /// `existing` or `own`.
+    /// Which document: `existing` or `own`.
     pub which: &'static str,
     /// What is wrong with it.
     pub why: String,
 }
 
-/// Joins two documents of one trace, JSON texts as `document` and this function write them.
+/// Merges two documents of one trace, as the renderer or this function wrote them.
 ///
 /// # Errors
 ///
-/// [`UnionError`] when one of them has no readable `windrow.state`, its text does not have the lengths noted there, or
-/// the two belong to different traces.
+/// [`UnionError`] if a document has no readable `windrow.state`, its text does not have the lengths
+/// noted there, or the two belong to different traces.
 pub fn union(existing: &[u8], ours: &[u8]) -> Result<Union, UnionError> {
     let a = ParsedDocument::parse(existing).map_err(|why| UnionError {
         which: "existing",
@@ -81,7 +83,7 @@ pub fn union(existing: &[u8], ours: &[u8]) -> Result<Union, UnionError> {
     })
 }
 
-/// The ids of the parts in a document, for people who look for them; none when it is not a trace's document.
+/// The ids of the parts of a document, for log messages. Empty if it is not a document of a trace.
 pub fn part_ids(document: &[u8]) -> Vec<String> {
     ParsedDocument::parse(document)
         .map(|document| {
@@ -95,10 +97,10 @@ pub fn part_ids(document: &[u8]) -> Vec<String> {
         .unwrap_or_default()
 }
 
-/// A line's place in the order: event time, reception, part, position.
+/// The sort key of a line: event time, reception, part, position.
 type LineOrder = (i64, i64, PartId, u32);
 
-/// A document taken apart.
+/// A parsed document.
 struct ParsedDocument<'a> {
     key_name: String,
     key: String,
@@ -108,7 +110,7 @@ struct ParsedDocument<'a> {
     tags: Vec<String>,
 }
 
-/// A join of two, ready to be written.
+/// The union of two documents, ready to be written.
 struct MergedDocument<'a> {
     key_name: &'a str,
     key: &'a str,
@@ -149,7 +151,7 @@ impl<'a> ParsedDocument<'a> {
                     text_of(raw).ok_or("its joined text is not a string")?,
                 );
             } else if name != "@timestamp" && name != "windrow" {
-                fields.push((FieldLocation::Field, name.clone(), *raw));
+                fields.push((FieldLocation::TopLevel, name.clone(), *raw));
             }
         }
         if let Some(metadata) = object.get("metadata") {
@@ -183,7 +185,7 @@ impl<'a> ParsedDocument<'a> {
         Ok(document)
     }
 
-    /// Each line's own text, cut out of the joined one.
+    /// The text of each line, cut from the joined text.
     fn line_texts(&self) -> Option<Vec<Option<&str>>> {
         let joined = self.text.as_deref().unwrap_or("");
         let mut at = 0;
@@ -212,7 +214,7 @@ impl<'a> ParsedDocument<'a> {
         self.state.parts.get(line.part as usize)
     }
 
-    /// The line that a field's value comes from.
+    /// The line that the value of a field comes from.
     fn origin(
         &self,
         older: &HashMap<(FieldLocation, &str), u32>,
@@ -299,7 +301,7 @@ fn join<'a>(a: &'a ParsedDocument<'a>, b: &'a ParsedDocument<'a>) -> MergedDocum
     }
 }
 
-/// Of two names of the text the one that a record with both would have used; unknown ones come last, by alphabet.
+/// Of two names of the text the more preferred one; unknown ones come last, in alphabetical order.
 fn preferred<'a>(a: Option<&'a str>, b: Option<&'a str>) -> Option<&'a str> {
     let rank = |name: &str| {
         ["message", "log", "msg"]
@@ -356,7 +358,7 @@ impl MergedDocument<'_> {
             out.push(b'"');
         }
         let of = |place: FieldLocation| self.fields.iter().filter(move |field| field.0 == place);
-        for (_, name, _, raw) in of(FieldLocation::Field) {
+        for (_, name, _, raw) in of(FieldLocation::TopLevel) {
             out.push(b',');
             write_string(out, name.as_bytes());
             out.push(b':');
@@ -424,12 +426,12 @@ impl MergedDocument<'_> {
     }
 }
 
-/// A value as it stands, on one line: a store may give back a document that somebody wrote with line breaks.
+/// Appends a value on one line: the store may return a document with line breaks.
 fn write_raw(out: &mut Vec<u8>, raw: &RawValue) {
     out.extend(raw.get().bytes().filter(|byte| !matches!(byte, b'\n' | b'\r')));
 }
 
-/// The pairs of a JSON object in their order, values untouched.
+/// The pairs of a JSON object in order, with raw values.
 struct RawFields<'a>(Vec<(String, &'a RawValue)>);
 
 impl<'a> RawFields<'a> {

@@ -1,4 +1,6 @@
-//! What the document of a sealed trace is made of.
+//! The input of the renderer: the content of a sealed trace, and records without a trace id.
+//!
+//! Borrows all bytes; the form of the records is that of the open trace.
 
 use smallvec::SmallVec;
 
@@ -6,31 +8,31 @@ use super::shape::{Shape, ShapeId};
 use super::state::SealReason;
 use crate::part::PartInfo;
 
-/// Everything of a trace at the moment of sealing.
+/// The content of a sealed trace.
 #[derive(Debug)]
 pub struct TraceContent<'a> {
     /// The trace id.
     pub id: &'a [u8],
-    /// The parts, in the order in which they were received.
+    /// The parts, in order of reception.
     pub parts: &'a [PartInfo],
-    /// The tags under which they came, sorted, each once.
+    /// The distinct tags of the records, sorted.
     pub tags: SmallVec<[&'a str; 2]>,
-    /// Why it is sealed.
+    /// Why the trace was sealed.
     pub reason: SealReason,
-    /// When, Unix µs.
+    /// When it was sealed, Unix µs.
     pub sealed_at: i64,
     /// Its records.
     pub records: SealedRecords<'a>,
 }
 
-/// The records of a trace at the moment of sealing.
+/// The records of a sealed trace.
 #[derive(Debug)]
 pub enum SealedRecords<'a> {
-    /// Joined as the document has them.
+    /// Joined as in the document.
     Joined(JoinedView<'a>),
     /// One by one.
     Lines {
-        /// Where the lines lie.
+        /// The buffer that the spans of `lines` point into.
         buffer: &'a [u8],
         /// The lines, in any order.
         lines: &'a mut [Line],
@@ -40,11 +42,11 @@ pub enum SealedRecords<'a> {
 /// A record without a trace id.
 #[derive(Clone, Copy, Debug)]
 pub struct UntracedRecord<'a> {
-    /// The shape that it is of, if one is known.
+    /// Its shape, if known.
     pub shape: Option<&'a Shape>,
     /// Event time, Unix ns.
     pub time: i64,
-    /// The tag under which it came.
+    /// Its tag.
     pub tag: &'a str,
     /// The record: a MessagePack map.
     pub record: &'a [u8],
@@ -52,55 +54,56 @@ pub struct UntracedRecord<'a> {
     pub metadata: &'a [u8],
 }
 
-/// What the outputs need to know of a rendered document besides its text.
+/// A rendered document, apart from its bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RenderedDocument {
-    /// Where it begins in the buffer.
+    /// Offset of the document in the output buffer.
     pub at: usize,
     /// First event time, Unix ns.
     pub first: i64,
     /// Last event time, Unix ns.
     pub last: i64,
-    /// Records in it.
+    /// Number of records.
     pub lines: u32,
 }
 
-/// All that a document needs of them.
+/// A borrowed view of joined records.
 #[derive(Clone, Copy, Debug)]
 pub struct JoinedView<'a> {
     pub(crate) shape: ShapeId,
     pub(crate) count: u32,
     pub(crate) first: i64,
     pub(crate) last: i64,
-    /// Number of the unit of time in the state.
-    pub(crate) unit: u8,
-    pub(crate) state: &'a [u8],
-    /// The inside of a JSON string.
+    /// Index of the time unit of `line_states`.
+    pub(crate) time_unit: u8,
+    pub(crate) line_states: &'a [u8],
+    /// The joined text, escaped as the inside of a JSON string.
     pub(crate) text: &'a [u8],
-    /// The record from which the document has its fields.
+    /// The newest record, which has the values of all other fields.
     pub(crate) newest: &'a [u8],
 }
 
-/// One line of a trace that is being sealed.
+/// A record of a sealed trace.
 #[derive(Clone, Copy, Debug)]
 pub struct Line {
     /// Event time, Unix ns.
     pub time: i64,
-    /// Number of its part in `TraceContent::parts`.
+    /// Index of its part in `TraceContent::parts`.
     pub part: u32,
-    /// Number of the record in the chunk that it came with.
+    /// Number of the record in its chunk.
     pub position: u32,
-    /// The shape of the record, when it has one.
+    /// Its shape, if known.
     pub shape: Option<ShapeId>,
-    /// The record, a MessagePack map. Nothing when a newer one of its shape is there: then the text is all of it.
+    /// The record, a MessagePack map. Empty when a newer record of its shape follows: then only the
+    /// text is kept.
     pub record: Span,
-    /// Its metadata: a MessagePack map, or nothing.
+    /// Its metadata, a MessagePack map, or empty.
     pub metadata: Span,
-    /// Its text, where the shape says that it has one.
+    /// Its text, if its shape has one.
     pub text: Option<Span>,
 }
 
-/// A piece of the buffer of a trace.
+/// A range of bytes in a record buffer.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Span {
     pub(crate) at: u32,
@@ -108,8 +111,8 @@ pub struct Span {
 }
 
 impl Span {
-    /// The piece from `at` on, `len` bytes long. Buffers are smaller than 4 GiB: they hold at most
-    /// `max_trace_bytes` and one message more.
+    /// The range of `len` bytes from `at` on. Buffers are smaller than 4 GiB: they hold at most
+    /// `max_trace_bytes` and one message.
     pub fn new(at: usize, len: usize) -> Self {
         Self {
             at: at as u32,
@@ -117,14 +120,14 @@ impl Span {
         }
     }
 
-    /// What lies there; nothing when the buffer is another one.
+    /// The bytes of the range, or nothing if it is outside of `buffer`.
     #[inline]
     pub fn of(self, buffer: &[u8]) -> &[u8] {
         let at = self.at as usize;
         buffer.get(at..at + self.len as usize).unwrap_or_default()
     }
 
-    /// Where `piece` lies in `whole`, of which it is a part.
+    /// The range of `piece` in `whole`, which must contain it.
     #[inline]
     pub(crate) fn within(whole: &[u8], piece: &[u8]) -> Self {
         let at = (piece.as_ptr() as usize).wrapping_sub(whole.as_ptr() as usize);
@@ -132,7 +135,7 @@ impl Span {
         Self::new(at, piece.len())
     }
 
-    /// Whether it is no bytes long.
+    /// Whether the range is empty.
     #[inline]
     pub fn is_empty(self) -> bool {
         self.len == 0

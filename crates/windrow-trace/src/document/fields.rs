@@ -1,8 +1,8 @@
-//! The fields of a document while its records are laid over each other: the last value of each name, with the line
-//! that it came from.
+//! The merged fields of a document: for each name the value of the newest line that has it, and
+//! that line's number.
 //!
-//! Owns the rules of names: what is the joined text, which names are the document's own. Borrows everything from
-//! the records; nothing is copied but names that must change.
+//! Owns which fields are the trace id and the text. Borrows values from the records; copies only
+//! names that must change.
 
 use std::borrow::Cow;
 
@@ -10,10 +10,10 @@ use super::json;
 use super::msgpack::{Token, read_token, skip};
 use super::names::{FieldNames, as_text, document_name, renamed};
 
-/// MergedFields at the most for which room is made before they are seen.
+/// Maximum number of fields to allocate for before they are seen.
 const MAX_RESERVED_FIELDS: usize = 64;
 
-/// One field: its name and where its newest value lies.
+/// A field: its name and the location of its newest value.
 pub(crate) struct MergedField<'a> {
     pub(crate) name: Cow<'a, [u8]>,
     pub(crate) line: u32,
@@ -22,14 +22,14 @@ pub(crate) struct MergedField<'a> {
     pub(crate) value: usize,
 }
 
-/// The fields so far, in the order in which their names were first seen.
+/// The merged fields, in the order in which their names were first seen.
 #[derive(Default)]
 pub(crate) struct MergedFields<'a> {
     pub(crate) list: Vec<MergedField<'a>>,
 }
 
 impl<'a> MergedFields<'a> {
-    /// Lays the pairs of a metadata map over what is there.
+    /// Merges the pairs of a metadata map.
     pub(crate) fn add_map(&mut self, map: &'a [u8], line: u32) {
         let Some((Token::Map(n), mut at)) = read_token(map, 0) else {
             return;
@@ -44,8 +44,9 @@ impl<'a> MergedFields<'a> {
         }
     }
 
-    /// Lays the fields of a record over what is there and gives its text: the rank of its name and the bytes.
-    /// With `gathered` the trace id and the text are left out of the fields, since the document has them once.
+    /// Merges the fields of a record. Returns its text: the rank of the name, and the bytes. With
+    /// `gathered` the trace id and the text are not merged, because the document has them
+    /// elsewhere.
     pub(crate) fn add_record(
         &mut self,
         names: &FieldNames,
@@ -57,7 +58,7 @@ impl<'a> MergedFields<'a> {
             return None;
         };
         if self.list.is_empty() {
-            // Not as many as a record claims to have that has none of them.
+            // A record may claim more fields than it has.
             self.list.reserve((n as usize).min(MAX_RESERVED_FIELDS));
         }
         let mut text: Option<(usize, &'a [u8], usize)> = None;
@@ -109,7 +110,7 @@ impl<'a> MergedFields<'a> {
         text.map(|(rank, bytes, _)| (rank, bytes))
     }
 
-    /// `slot` is where the name stands if this record has the shape of the one before.
+    /// `slot` is the index of the name if the record has the same fields as the one before.
     #[inline]
     fn put(&mut self, name: Cow<'a, [u8]>, slot: usize, line: u32, map: &'a [u8], value: usize) {
         if let Some(field) = self.list.get_mut(slot)

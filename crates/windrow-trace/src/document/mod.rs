@@ -1,4 +1,9 @@
-//! Documents.
+//! Documents: a sealed trace as JSON.
+//!
+//! * `content`: the input, `render`: the renderer
+//! * `shape`, `names`, `fields`: what the fields of a record become in the document
+//! * `windrow_object`, `state`: what the document says about its trace
+//! * `msgpack`, `json`, `time`: reading values and writing them
 
 pub(crate) mod content;
 mod fields;

@@ -1,15 +1,17 @@
-//! MessagePack.
+//! A MessagePack pull reader: one token at a time from a byte slice.
+//!
+//! Checks bounds only. `forward_protocol` validates every record when it is received.
 
-/// One value's head: what it is and where its content lies.
+/// A MessagePack value without its elements.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Token<'a> {
     /// `nil`.
     Nil,
     /// A boolean.
     Bool(bool),
-    /// An integer of zero or more.
+    /// An unsigned integer.
     Unsigned(u64),
-    /// A negative integer, or one in a signed encoding.
+    /// An integer in a signed encoding.
     Signed(i64),
     /// A `float 32`.
     UntracedRecord(f32),
@@ -23,11 +25,12 @@ pub enum Token<'a> {
     Array(u32),
     /// The number of pairs of a map.
     Map(u32),
-    /// Type and bytes of an extension.
+    /// The type and the bytes of an extension.
     Ext(i8, &'a [u8]),
 }
 
-/// The head of the value at `at`, and where its content ends (for arrays and maps: where their first element begins).
+/// The token at offset `at`, and the offset behind it (of an array or a map: that of its first
+/// element).
 #[inline]
 pub fn read_token(buf: &[u8], at: usize) -> Option<(Token<'_>, usize)> {
     let marker = *buf.get(at)?;
@@ -107,7 +110,8 @@ pub(crate) fn array<const N: usize>(buf: &[u8], at: usize) -> Option<[u8; N]> {
     buf.get(at..at + N)?.try_into().ok()
 }
 
-/// SealedRecords with a length of 1, 2 or 4 bytes before it; `extra` bytes belong to it that the length does not count.
+/// Bytes with a length prefix of 1, 2 or 4 bytes (`width` 0, 1, 2). `extra` bytes follow that the
+/// length does not count.
 #[inline]
 fn sized(buf: &[u8], at: usize, width: u8, extra: usize) -> Option<(&[u8], usize)> {
     let (length, from) = match width {
@@ -119,7 +123,8 @@ fn sized(buf: &[u8], at: usize, width: u8, extra: usize) -> Option<(&[u8], usize
     Some((buf.get(from..end)?, end))
 }
 
-/// Where the value at `at` ends, which is no array and no map; quick for strings of up to 255 bytes.
+/// The offset behind the value at `at`, which is not an array or a map. Fast for strings of up to
+/// 255 bytes.
 #[inline]
 pub(crate) fn after_scalar(buf: &[u8], at: usize) -> Option<usize> {
     match *buf.get(at)? {
@@ -129,15 +134,15 @@ pub(crate) fn after_scalar(buf: &[u8], at: usize) -> Option<usize> {
     }
 }
 
-/// Where the value at `at` ends.
+/// The offset behind the value at `at`.
 pub(crate) fn skip(buf: &[u8], at: usize) -> Option<usize> {
     let mut at = at;
     let mut left = 1u64;
     while left > 0 {
-        let (head, next) = read_token(buf, at)?;
+        let (token, next) = read_token(buf, at)?;
         at = next;
         left -= 1;
-        match head {
+        match token {
             Token::Array(n) => left += u64::from(n),
             Token::Map(n) => left += 2 * u64::from(n),
             _ => {}

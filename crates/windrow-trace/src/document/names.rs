@@ -1,13 +1,14 @@
-//! FieldNames of fields.
+//! Field names: which fields of a record hold the trace id and the text, and which names are
+//! reserved in documents.
 
 use std::borrow::Cow;
 
 use super::msgpack::Token;
 
-/// Which fields of a record hold the trace id and the text, in order of preference.
+/// The fields that may hold the trace id and the text, in order of preference.
 #[derive(Clone, Debug)]
 pub struct FieldNames {
-    /// Fields that may hold the trace id; the first one is its name in the document.
+    /// Fields that may hold the trace id. The first is its name in the document.
     pub keys: Vec<String>,
     /// Fields that may hold the text.
     pub text: Vec<String>,
@@ -24,7 +25,7 @@ impl Default for FieldNames {
 }
 
 impl FieldNames {
-    /// The name of the trace id in a document.
+    /// The name of the trace id in the document.
     pub(crate) fn key(&self) -> &str {
         self.keys
             .first()
@@ -36,7 +37,8 @@ impl FieldNames {
     }
 }
 
-/// FieldNames that the document or Elasticsearch keeps for itself; a record's own field of that name gets a `_` behind it.
+/// Names that the document or Elasticsearch reserves. A record's field of such a name gets a `_`
+/// appended.
 fn is_reserved(name: &[u8]) -> bool {
     const METADATA: [&[u8]; 15] = [
         b"_id",
@@ -64,7 +66,7 @@ fn is_reserved(name: &[u8]) -> bool {
     }
 }
 
-/// The name that a field of a record has in a document: valid UTF-8, and none that the document needs itself.
+/// The name of a record's field in the document: valid UTF-8 and not reserved.
 pub(crate) fn document_name(name: &[u8]) -> Cow<'_, [u8]> {
     if is_reserved(name) {
         renamed(name)
@@ -79,9 +81,10 @@ pub(crate) fn renamed(name: &[u8]) -> Cow<'static, [u8]> {
     Cow::Owned([name, b"_"].concat())
 }
 
-/// The bytes of a value that counts as a string: `str`, or `bin` that is UTF-8 (Ruby and Python clients send both).
-pub fn as_text(head: Token<'_>) -> Option<&[u8]> {
-    match head {
+/// The bytes of a value that counts as a string: `str`, or `bin` that is UTF-8 (Ruby and Python
+/// clients send both).
+pub fn as_text(token: Token<'_>) -> Option<&[u8]> {
+    match token {
         Token::Str(text) => Some(text),
         Token::Bin(bytes) if std::str::from_utf8(bytes).is_ok() => Some(bytes),
         _ => None,

@@ -1,8 +1,8 @@
-//! A sealed trace as one JSON document, rendered once from the received bytes.
+//! The renderer: a sealed trace becomes a JSON document, straight from the received bytes.
 //!
-//! Owns the shape of the document (`ARCHITECTURE.md`, "The document"): its own fields first, the joined text, the
-//! newest value of every other field, and the `windrow` object (`about`) at the end. `union` writes the same shape from two
-//! documents. Does not decide when a trace is sealed.
+//! Owns the order of the document (`ARCHITECTURE.md`, "The document"): time and trace id, the
+//! joined text, the newest value of every other field, and the `windrow` object at the end. `union`
+//! writes the same order. Does not decide when a trace is sealed.
 
 use std::borrow::Cow;
 
@@ -19,7 +19,7 @@ use super::time::Rfc3339Writer;
 use super::windrow_object::{SealInfo, begin_document, trace_id_prefix};
 use crate::part::PartInfo;
 
-/// Renders documents; holds scratch space that is used again.
+/// Renders documents. Keeps its buffers for reuse.
 #[derive(Debug, Default)]
 pub struct Renderer {
     times: Rfc3339Writer,
@@ -28,8 +28,9 @@ pub struct Renderer {
 }
 
 impl Renderer {
-    /// Appends the document of a whole trace to `out`, without a newline, and before it what `head` puts there when it
-    /// is given the time of the first event. `shapes` is where the records' shapes are from.
+    /// Appends the document of a trace to `out`, without a newline. Before that, calls `head` with
+    /// `out` and the time of the first event, to write what the output's protocol puts before a
+    /// document. `shapes` is the registry of the records' shapes.
     pub fn trace(
         &mut self,
         out: &mut Vec<u8>,
@@ -66,7 +67,7 @@ impl Renderer {
         }
     }
 
-    /// The document of records that are joined already.
+    /// Renders joined records.
     fn joined(
         &mut self,
         out: &mut Vec<u8>,
@@ -91,7 +92,7 @@ impl Renderer {
         }
         let count = view.count as usize;
         let late = if seal.any_late() {
-            let lines = decode_lines(view.state, view.unit);
+            let lines = decode_lines(view.line_states, view.time_unit);
             lines.filter(|line| seal.is_late(line.part)).count() as u64
         } else {
             0
@@ -99,7 +100,7 @@ impl Renderer {
         seal.write_object(out, &mut self.times, (view.first, view.last), count, late);
         out.extend_from_slice(b",\"state\":\"");
         let mut writer = seal.begin_state(&mut self.state, names, text_name.map(String::as_str));
-        writer.written_lines(view.count, view.unit, view.state);
+        writer.written_lines(view.count, view.time_unit, view.line_states);
         writer.older(0);
         writer.finish(out);
         out.extend_from_slice(b"\"}}");
@@ -111,7 +112,7 @@ impl Renderer {
         }
     }
 
-    /// The document of lines, which are in order.
+    /// Renders lines, which are sorted.
     fn lines(
         &mut self,
         out: &mut Vec<u8>,
@@ -190,7 +191,7 @@ impl Renderer {
             |fields: &MergedFields<'_>| fields.list.iter().filter(|field| field.line != newest).count();
         writer.older(older(&fields) + older(&metadata));
         for (place, fields) in [
-            (FieldLocation::Field, &fields),
+            (FieldLocation::TopLevel, &fields),
             (FieldLocation::Metadata, &metadata),
         ] {
             for field in fields.list.iter().filter(|field| field.line != newest) {
@@ -207,7 +208,8 @@ impl Renderer {
         }
     }
 
-    /// Appends the joined text under `name`, if there is one, and remembers the length of each line's.
+    /// Appends the joined text as the field `name`, if there is one, and notes the length of each
+    /// line's text.
     fn texts<'a>(
         &mut self,
         out: &mut Vec<u8>,
@@ -235,7 +237,7 @@ impl Renderer {
         out.push(b'"');
     }
 
-    /// Appends the document of one record without a trace id to `out`, without a newline.
+    /// Appends the document of a record without a trace id to `out`, without a newline.
     pub fn untraced(
         &mut self,
         out: &mut Vec<u8>,
@@ -282,7 +284,7 @@ impl Renderer {
     }
 }
 
-/// Writes the lines of a state; `text_lengths` are those of their texts.
+/// Writes the line states.
 fn write_lines(writer: &mut StateWriter<'_>, parts: usize, lines: &[Line], text_lengths: &[Option<u32>]) {
     writer.lines(lines.iter().map(|line| line.time));
     let mut next_positions = NextPositions::new(parts);
@@ -297,7 +299,7 @@ fn write_lines(writer: &mut StateWriter<'_>, parts: usize, lines: &[Line], text_
     }
 }
 
-/// The fields of a record of this shape, but for those that the document has in another place.
+/// Appends the fields of a record of this shape, except those with a place of their own.
 fn write_fields(out: &mut Vec<u8>, shape: &Shape, record: &[u8]) {
     let Some((Token::Map(_), mut at)) = read_token(record, 0) else {
         return;
@@ -318,7 +320,7 @@ fn write_fields(out: &mut Vec<u8>, shape: &Shape, record: &[u8]) {
     }
 }
 
-/// All fields of a record of this shape.
+/// Appends all fields of a record of this shape.
 fn write_all_fields(out: &mut Vec<u8>, shape: &Shape, record: &[u8]) {
     let Some((Token::Map(_), mut at)) = read_token(record, 0) else {
         return;
@@ -332,7 +334,7 @@ fn write_all_fields(out: &mut Vec<u8>, shape: &Shape, record: &[u8]) {
     }
 }
 
-/// The position that is next_positions next in each part; most traces have few.
+/// The next expected position in each part. Most traces have few parts.
 struct NextPositions(SmallVec<[u32; 8]>);
 
 impl NextPositions {
@@ -346,7 +348,8 @@ impl NextPositions {
     }
 }
 
-/// Event time, then reception, then part id and position: a total order that does not depend on who gathered.
+/// Sorts by event time, reception, part id and position: a total order that does not depend on
+/// which instance gathered the records.
 fn sort(lines: &mut [Line], parts: &[PartInfo]) {
     let key = |line: &Line| {
         let part = parts.get(line.part as usize);
@@ -356,7 +359,7 @@ fn sort(lines: &mut [Line], parts: &[PartInfo]) {
             line.position,
         )
     };
-    // Nearly always they are in order already, and their times say so.
+    // Nearly always sorted already, which the times alone show.
     if !lines.is_sorted_by(|a, b| a.time < b.time || (a.time == b.time && key(a) <= key(b))) {
         lines.sort_by_key(key);
     }

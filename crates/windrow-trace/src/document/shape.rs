@@ -1,8 +1,10 @@
-//! ShapeRegistry: what can be known of a record from the names of its fields alone, worked out once for all records that have
-//! the same names in the same order. Applications log few shapes, each of them millions of times.
+//! Shapes: the field names of a record in their order, with everything that follows from them
+//! alone. Like the hidden classes of a JavaScript engine: applications log few shapes, each of them
+//! millions of times, so this is computed once per shape.
 //!
-//! Owns the registry of shapes and the role of each field in one. Whether a record has a shape is decided by comparing
-//! every name, never by a hash. A record without a known shape goes the general way (`fields`), to the same document.
+//! Owns the registry of shapes and the role of each field. A record matches a shape only if every
+//! name compares equal, never by hash. A record without a known shape is rendered by `fields`, to
+//! the same document.
 
 use std::collections::HashMap;
 
@@ -14,145 +16,146 @@ use super::msgpack::{Token, read_token, skip};
 use super::names::{FieldNames, document_name};
 use super::windrow_object::trace_id_prefix;
 
-/// Fields of a shape at the most.
+/// Maximum number of fields of a shape.
 const MAX_FIELDS: u32 = 128;
-/// Bytes of all names of a shape at the most.
+/// Maximum bytes of all names of a shape.
 const MAX_NAME_BYTES: usize = 4096;
-/// ShapeRegistry that are known at the most.
+/// Maximum number of shapes.
 const MAX_SHAPES: usize = 4096;
-/// Places where the hash of a shape that was seen once is remembered; a power of two.
+/// Number of hashes to remember of shapes seen once, a power of two.
 const SEEN_HASHES: usize = 4096;
-/// Guesses, by the number of fields; a power of two.
+/// Size of the prediction table, which is indexed by the number of fields; a power of two.
 const PREDICTIONS: usize = 64;
 
-/// The number of a shape; valid for the registry that gave it.
+/// The number of a shape in its registry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct ShapeId(u32);
 
 impl ShapeId {
-    /// That of nothing.
+    /// A placeholder that is not in any registry.
     pub(crate) const NONE: Self = Self(u32::MAX);
 
-    /// As a number, for [`Self::from_u32`].
+    /// As a number for [`Self::from_u32`].
     pub(crate) fn to_u32(this: Option<Self>) -> u32 {
         this.map_or(u32::MAX, |id| id.0)
     }
 
-    /// Back from [`Self::to_u32`].
+    /// The inverse of [`Self::to_u32`].
     pub(crate) fn from_u32(number: u32) -> Option<Self> {
         (number != u32::MAX).then_some(Self(number))
     }
 }
 
-/// What a field is for a document. For all but [`FieldRole::Plain`] the value has to be a string, or the record is not one
-/// of this shape.
+/// What a field is in the document. Except for [`FieldRole::Plain`], a record only has the shape if
+/// the value is a string.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FieldRole {
     /// A field of the document.
     Plain,
-    /// A field of the document, under a name that may hold text.
+    /// A field of the document under a name that may hold text.
     OtherText,
-    /// The trace id; must not be empty. A field of the document when it stands under another name than the document's.
+    /// The trace id. Must not be empty. Also a field of the document if its name differs from the
+    /// document's.
     TraceId {
-        /// Whether it is left out of the fields.
+        /// Whether its name is that of the trace id in the document.
         canonical: bool,
     },
-    /// The text that is joined; left out of the fields.
+    /// The joined text, not a field of the document.
     JoinedText,
 }
 
 impl FieldRole {
-    /// Whether a document has it in another place than among the fields.
+    /// Whether the document has the value elsewhere than among the fields.
     #[inline]
     pub(crate) fn is_outside_fields(self) -> bool {
         matches!(self, Self::JoinedText | Self::TraceId { canonical: true })
     }
 }
 
-/// One field of a shape.
+/// A field of a shape.
 #[derive(Debug)]
 pub struct ShapeField {
     name: Box<[u8]>,
-    /// `,"name":`
+    /// Comma, name and colon: `,"name":`.
     json: Box<[u8]>,
     role: FieldRole,
     watched: bool,
 }
 
 impl ShapeField {
-    /// Its name, as it stands in the records.
+    /// The name in the records.
     #[inline]
     pub fn name(&self) -> &[u8] {
         &self.name
     }
 
-    /// What it is for a document.
+    /// The role in the document.
     #[inline]
     pub fn role(&self) -> FieldRole {
         self.role
     }
 
-    /// Whether its value has to be looked at besides: see [`ShapeRegistry::new`].
+    /// Whether its value must be inspected: see [`ShapeRegistry::new`].
     #[inline]
     pub fn is_watched(&self) -> bool {
         self.watched
     }
 
-    /// What stands before its value in a document: a comma, the name, a colon.
+    /// What precedes the value in the document: comma, name and colon.
     #[inline]
     pub(crate) fn json_prefix(&self) -> &[u8] {
         &self.json
     }
 }
 
-/// The fields of all records of one shape.
+/// A shape.
 #[derive(Debug)]
 pub struct Shape {
     fields: Box<[ShapeField]>,
-    /// The names as keys of the records.
+    /// The names as encoded in the records.
     keys: Box<[WireKey]>,
     has_id: bool,
-    /// How preferred the name of the joined text is.
+    /// Rank of the name of the joined text.
     text_rank: Option<usize>,
-    /// What stands between the time and the trace id in a document: `","name":`.
+    /// What is between the time and the trace id in the document: `","name":`.
     trace_id_prefix: Box<[u8]>,
-    /// What stands before the joined text in a document: `,"name":"`.
+    /// What precedes the joined text in the document: `,"name":"`.
     text_prefix: Box<[u8]>,
 }
 
 impl Shape {
-    /// Its fields, in order.
+    /// The fields, in order.
     #[inline]
     pub fn fields(&self) -> &[ShapeField] {
         &self.fields
     }
 
-    /// The names of its fields as keys of the records. Those of which the value does not matter while a record is
-    /// routed, since they have no role and are not watched, are passed over.
+    /// The names as encoded in the records. Fields with a plain role that are not watched are
+    /// marked to be skipped: their values do not matter for routing.
     #[inline]
     pub fn keys(&self) -> &[WireKey] {
         &self.keys
     }
 
-    /// Whether its records have a trace id.
+    /// Whether the records have a trace id.
     #[inline]
     pub fn has_id(&self) -> bool {
         self.has_id
     }
 
-    /// How preferred the name of its text is; `None` when it has none.
+    /// Rank of the name of the text. `None` without text.
     #[inline]
     pub(crate) fn text_rank(&self) -> Option<usize> {
         self.text_rank
     }
 
-    /// What stands between the time and the trace id in a document.
+    /// What is between the time and the trace id in the document.
     #[inline]
     pub(crate) fn trace_id_prefix(&self) -> &[u8] {
         &self.trace_id_prefix
     }
 
-    /// What stands before the text in a document; nothing when it has none.
+    /// What precedes the text in the document. Empty without text.
     #[inline]
     pub(crate) fn text_prefix(&self) -> &[u8] {
         &self.text_prefix
@@ -180,7 +183,7 @@ impl Shape {
                 _ if among(&names.text) => FieldRole::OtherText,
                 _ => FieldRole::Plain,
             };
-            // A field for both is nobody's usual configuration: the general way knows what to do.
+            // A name configured for both is rare: `fields` handles it.
             if among(&names.keys) && among(&names.text) {
                 return None;
             }
@@ -201,8 +204,7 @@ impl Shape {
                 key
             });
         }
-        // Two names that become one in the document, or one that stands twice: the last of them wins, which the
-        // general way does.
+        // Names that are equal in the document: the last one wins, which `fields` handles.
         let mut all: Vec<&[u8]> = fields.iter().map(ShapeField::json_prefix).collect();
         all.sort_unstable();
         if all.windows(2).any(|pair| pair[0] == pair[1]) {
@@ -225,22 +227,23 @@ impl Shape {
     }
 }
 
-/// The known shapes.
+/// The registry of shapes.
 #[derive(Debug)]
 pub struct ShapeRegistry {
     names: FieldNames,
     watched: Vec<String>,
     list: Vec<Shape>,
-    /// By length-prefixed names; `None` for names that make no shape.
+    /// By length-prefixed names. `None` for names that cannot be a shape.
     known: HashMap<Box<[u8]>, Option<ShapeId>, foldhash::quality::RandomState>,
     predictions: [Option<ShapeId>; PREDICTIONS],
-    /// Hashes of names that were seen once: records whose names never come again are not worth learning.
+    /// Hashes of shapes seen once. A shape is only learned when it repeats.
     seen: Box<[u64]>,
     encoded: Vec<u8>,
 }
 
 impl ShapeRegistry {
-    /// No shape is known. Fields of the names `watched` are marked as such.
+    /// An empty registry. Fields named in `watched` are marked as such, for rules that inspect
+    /// values.
     pub fn new(names: FieldNames, watched: Vec<String>) -> Self {
         Self {
             names,
@@ -253,20 +256,20 @@ impl ShapeRegistry {
         }
     }
 
-    /// The shape of this number.
+    /// The shape with this number.
     #[inline]
     pub fn get(&self, id: ShapeId) -> Option<&Shape> {
         self.list.get(id.0 as usize)
     }
 
-    /// The shape that the last record with so many fields had.
+    /// The predicted shape of a record with this number of fields: that of the last such record.
     #[inline]
     pub fn predict(&self, fields: u32) -> Option<ShapeId> {
         self.predictions[fields as usize % PREDICTIONS]
     }
 
-    /// The shape of a record of which the predict was wrong; learned when its names have come before. The caller still
-    /// has to look at the values.
+    /// The shape of a record that was not predicted. Learned when its names repeat. The caller must
+    /// still check the values.
     #[inline(never)]
     pub fn find(&mut self, record: &[u8]) -> Option<ShapeId> {
         let (Token::Map(fields), mut at) = read_token(record, 0)? else {

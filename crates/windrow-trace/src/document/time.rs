@@ -1,6 +1,6 @@
-//! Points in time as the documents show them: Unix nanoseconds to RFC 3339 in UTC and back.
+//! Timestamps in documents: Unix nanoseconds as RFC 3339 in UTC.
 //!
-//! Owns the text form (milliseconds, or nanoseconds where there are any). Does not read a clock.
+//! With milliseconds, or nanoseconds where milliseconds are not exact. Does not read a clock.
 
 const DAY_S: i64 = 86_400;
 
@@ -13,12 +13,12 @@ pub(crate) fn write_rfc3339(out: &mut Vec<u8>, ns: i64) {
     Rfc3339Writer::default().write(out, ns);
 }
 
-/// Writes times as [`write_rfc3339`] does, and remembers the text of the second that it wrote last: most documents are
-/// of the same second as the one before.
+/// Writes times as [`write_rfc3339`] does, and caches the text of the last second: most documents
+/// are of the same second as the one before.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Rfc3339Writer {
     second: i64,
-    /// With room for the fraction.
+    /// The text, with space for the fraction.
     text: [u8; 30],
 }
 
@@ -76,13 +76,13 @@ fn two_digits(number: u32) -> [u8; 2] {
     [b'0' + (number / 10) as u8, b'0' + (number % 10) as u8]
 }
 
-/// The days since 1970-01-01 of a point in time, in UTC.
+/// The number of days since 1970-01-01 in UTC.
 pub fn day_of(ns: i64) -> i64 {
     ns.div_euclid(DAY_S * SECOND_NS)
 }
 
-/// Year, month and day of a number of days since 1970-01-01 (proleptic Gregorian calendar; the arithmetic is that of
-/// H. Hinnant, "chrono-compatible low-level date algorithms", `civil_from_days`).
+/// Year, month and day of a number of days since 1970-01-01 in the proleptic Gregorian calendar.
+/// The algorithm is `civil_from_days` of H. Hinnant, "chrono-Compatible Low-Level Date Algorithms".
 fn civil_from_days(days: i64) -> (i64, u32, u32) {
     let z = days + 719_468;
     let era = z.div_euclid(146_097);

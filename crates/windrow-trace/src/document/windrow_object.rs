@@ -1,6 +1,6 @@
-//! What a document says of its trace as a whole: how it begins, and the `windrow` object with the parts.
+//! The start of a document and its `windrow` object, as the renderer and `union` both write them.
 //!
-//! Owns their form, which `document` and `union` have in common. The lines and fields are theirs.
+//! Does not write fields and line states.
 
 use super::json::{write_string, write_unsigned};
 use super::names::FieldNames;
@@ -8,7 +8,7 @@ use super::state::{PartState, SealReason, StateWriter};
 use super::time::Rfc3339Writer;
 use crate::part::PartInfo;
 
-/// The `windrow` object, apart from its state and metadata.
+/// The content of the `windrow` object, apart from its state and metadata.
 pub(crate) struct WindrowObject<'a, T> {
     pub(crate) reason: SealReason,
     pub(crate) first: i64,
@@ -20,7 +20,7 @@ pub(crate) struct WindrowObject<'a, T> {
     pub(crate) truncated: u64,
 }
 
-/// What a document says of its trace as a whole.
+/// What is known of a sealed trace apart from its records.
 pub(crate) struct SealInfo<'a> {
     pub(crate) id: &'a [u8],
     pub(crate) parts: &'a [PartInfo],
@@ -30,12 +30,13 @@ pub(crate) struct SealInfo<'a> {
 }
 
 impl SealInfo<'_> {
-    /// A gatherer seals after it has received; only a clock that was set back makes a line late here.
+    /// Whether any part may be late. Traces are sealed after they are received, so this needs a
+    /// clock that was set back.
     pub(crate) fn any_late(&self) -> bool {
         self.parts.iter().any(|part| part.received > self.sealed_at)
     }
 
-    /// Whether the lines of this part are.
+    /// Whether the lines of this part are late.
     pub(crate) fn is_late(&self, part: u32) -> bool {
         let part = self.parts.get(part as usize);
         part.is_some_and(|part| part.received > self.sealed_at)
@@ -63,7 +64,7 @@ impl SealInfo<'_> {
         write_windrow_object(out, times, &object);
     }
 
-    /// Begins the state, with the parts.
+    /// Starts the state with the parts.
     pub(crate) fn begin_state<'w>(
         &self,
         scratch: &'w mut Vec<u8>,
@@ -90,7 +91,7 @@ impl SealInfo<'_> {
     }
 }
 
-/// `{"@timestamp":"…","traceId":"…"`; `prefix`: see [`trace_id_prefix`].
+/// Appends `{"@timestamp":"…","traceId":"…"`. For `prefix` see [`trace_id_prefix`].
 pub(crate) fn begin_document(
     out: &mut Vec<u8>,
     times: &mut Rfc3339Writer,
@@ -104,7 +105,7 @@ pub(crate) fn begin_document(
     write_string(out, id);
 }
 
-/// What stands between the time and the trace id, which has this name: `","traceId":`.
+/// What is between the time and the trace id of this name: `","traceId":`.
 pub(crate) fn trace_id_prefix(name: &str) -> Vec<u8> {
     let mut prefix = b"\",".to_vec();
     write_string(&mut prefix, name.as_bytes());
@@ -112,7 +113,7 @@ pub(crate) fn trace_id_prefix(name: &str) -> Vec<u8> {
     prefix
 }
 
-/// `,"windrow":{"reason":"…",…`, left open for metadata and state.
+/// Appends `,"windrow":{"reason":"…",…`, still open for metadata and state.
 pub(crate) fn write_windrow_object<T: AsRef<str>>(
     out: &mut Vec<u8>,
     times: &mut Rfc3339Writer,

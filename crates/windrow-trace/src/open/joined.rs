@@ -335,14 +335,14 @@ impl JoinedRecords {
 }
 
 impl JoinedMeta {
-    fn view<'a>(&self, state: &'a [u8], text: &'a [u8], newest: &'a [u8]) -> JoinedView<'a> {
+    fn view<'a>(&self, line_states: &'a [u8], text: &'a [u8], newest: &'a [u8]) -> JoinedView<'a> {
         JoinedView {
             shape: self.shape,
             count: self.count,
             first: self.first,
             last: self.last,
-            unit: self.writer.unit(),
-            state,
+            time_unit: self.writer.unit(),
+            line_states,
             text,
             newest,
         }
@@ -394,10 +394,13 @@ impl PackedJoined {
     pub(crate) fn unpack(&self, bytes: &[u8]) -> JoinedRecords {
         let mut buffer = Vec::with_capacity(bytes.len() + STATE_AREA_BYTES);
         let JoinedView {
-            state, text, newest, ..
+            line_states,
+            text,
+            newest,
+            ..
         } = self.view(bytes);
-        let state_area = (state.len() + MAX_LINE_STATE_BYTES).max(STATE_AREA_BYTES);
-        buffer.extend_from_slice(state);
+        let state_area = (line_states.len() + MAX_LINE_STATE_BYTES).max(STATE_AREA_BYTES);
+        buffer.extend_from_slice(line_states);
         buffer.resize(state_area, 0);
         buffer.extend_from_slice(text);
         let text_end = buffer.len() as u32;

@@ -1,10 +1,11 @@
-//! MessagePack to JSON: one value at a time, straight from the received bytes.
+//! MessagePack to JSON, one value at a time, straight from the received bytes.
 //!
-//! Owns the policy for what JSON cannot say: non-finite floats become `null`, binary becomes text where it is UTF-8
-//! and base64 where not, event times and timestamps become RFC 3339, other extensions `{"type":…,"data":…}`,
-//! keys that are not strings become their JSON text, of equal keys the last wins, invalid UTF-8 is replaced.
-//! Reads only values that were checked before (`forward_protocol` walks every record at intake); on others it
-//! writes `null` and never panics.
+//! Owns the policy for what JSON lacks: non-finite floats become `null`, binary becomes text if it
+//! is UTF-8 and else base64, event times and timestamps become RFC 3339, other extensions
+//! `{"type":…,"data":…}`, keys that are not strings become their JSON text, of duplicate keys the
+//! last wins, invalid UTF-8 is replaced.
+//!
+//! Values were validated when received; for invalid ones it writes `null` and never panics.
 
 mod escape;
 mod number;
@@ -21,13 +22,14 @@ use self::number::{write_double, write_signed, write_single};
 use super::msgpack::{Token, array, read_token, skip};
 use super::time::{SECOND_NS, write_rfc3339};
 
-/// How deep a value may be nested; deeper ones were refused at intake.
+/// Maximum nesting of a value. Deeper ones are rejected when received.
 const MAX_DEPTH: u32 = 128;
 
-/// Appends the JSON text of the value that begins at `at`; gives where it ends (the end of `buf` for a damaged one).
+/// Appends the JSON text of the value at offset `at`. Returns the offset behind it (the end of
+/// `buf` if it is damaged).
 #[inline]
 pub fn write_json_value(out: &mut Vec<u8>, buf: &[u8], at: usize) -> usize {
-    // What most values are.
+    // The most common values.
     match buf.get(at) {
         Some(marker @ 0xa0..=0xbf) => {
             let from = at + 1;
@@ -53,11 +55,11 @@ pub fn write_json_value(out: &mut Vec<u8>, buf: &[u8], at: usize) -> usize {
 }
 
 fn write_nested(out: &mut Vec<u8>, buf: &[u8], at: usize, depth: u32) -> usize {
-    let Some((head, next)) = read_token(buf, at).filter(|_| depth < MAX_DEPTH) else {
+    let Some((token, next)) = read_token(buf, at).filter(|_| depth < MAX_DEPTH) else {
         out.extend_from_slice(b"null");
         return buf.len();
     };
-    match head {
+    match token {
         Token::Nil => out.extend_from_slice(b"null"),
         Token::Bool(true) => out.extend_from_slice(b"true"),
         Token::Bool(false) => out.extend_from_slice(b"false"),
@@ -100,7 +102,7 @@ fn write_map(out: &mut Vec<u8>, buf: &[u8], mut at: usize, n: u32, depth: u32) -
     }
     out.push(b'{');
     let mut first = true;
-    // Elasticsearch refuses a document with equal keys, so only the last of them is written.
+    // Elasticsearch rejects documents with duplicate keys, so only the last is written.
     let mut later = std::collections::HashSet::with_capacity_and_hasher(
         if pairs.len() > 16 { pairs.len() } else { 0 },
         foldhash::fast::RandomState::default(),
@@ -128,15 +130,15 @@ fn write_map(out: &mut Vec<u8>, buf: &[u8], mut at: usize, n: u32, depth: u32) -
     at
 }
 
-/// The name that the map key at `at` has in JSON, and where its value begins.
+/// The JSON name of the map key at `at`, and the offset of its value.
 pub(crate) fn key(buf: &[u8], at: usize) -> Option<(Cow<'_, [u8]>, usize)> {
-    let (head, next) = read_token(buf, at)?;
-    match head {
+    let (token, next) = read_token(buf, at)?;
+    match token {
         Token::Str(text) | Token::Bin(text) => Some((Cow::Borrowed(text), next)),
         _ => {
             let mut name = Vec::new();
             let end = write_json_value(&mut name, buf, at);
-            // A quoted form (a time, say) names the key without its quotes.
+            // A quoted form (a time, for example) is used without its quotes.
             if name.len() >= 2 && name.first() == Some(&b'"') {
                 name.pop();
                 name.remove(0);

@@ -1,7 +1,8 @@
-//! What a document must remember so that it can be joined with another one of the same trace: its parts, each
-//! line's time, part and length, and where a field's value is older than the last record.
+//! The state of a document (`windrow.state`): what it needs to be merged with another document of
+//! the same trace, namely its parts, the time, part and text length of each line, and the fields
+//! whose value is older than the last line.
 //!
-//! Owns the compact text form (`windrow.state`: base64url of varints). Knows nothing of JSON or MessagePack.
+//! Owns the compact text form, base64url of varints. Does not know JSON or MessagePack.
 //!
 //! ```text
 //! version 1 | flags | [key name] | [text name] | reason | sealed at (µs)
@@ -10,7 +11,7 @@
 //! older:  n, then per field whose value is not the last line's: kind | name | line
 //! ```
 //!
-//! Every number is a LEB128 varint; signed ones are zigzag coded. One line costs about 6 to 9 bytes.
+//! Every number is a LEB128 varint, signed ones are zigzag-encoded. A line takes 6 to 9 bytes.
 
 mod write;
 
@@ -20,36 +21,36 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 pub(crate) use self::write::{MAX_LINE_STATE_BYTES, StateLineWriter, StateWriter};
 use crate::part::PartId;
 
-/// The name of the field that holds the trace id, unless a document says otherwise.
+/// Name of the field with the trace id, if the state has no other.
 pub(crate) const DEFAULT_KEY: &str = "traceId";
-/// The name of the field that holds the joined text, unless a document says otherwise.
+/// Name of the field with the joined text, if the state has no other.
 pub(crate) const DEFAULT_TEXT: &str = "message";
 
 const VERSION: u8 = 1;
 const HAS_KEY_NAME: u8 = 1;
 const HAS_TEXT_NAME: u8 = 2;
 const HAS_TEXT: u8 = 4;
-/// Event times are written in the largest unit that keeps them exact, so that whole seconds cost little.
+/// Units of event times. The largest exact one is used, so that whole seconds take few bytes.
 const TIME_UNITS_NS: [i64; 4] = [1_000_000_000, 1_000_000, 1_000, 1];
 
-/// Why a trace was sealed. The order is that of how much the reason says: a join keeps the greater one.
+/// Why a trace was sealed, ordered by how much the reason says: a union keeps the greater one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[repr(u8)]
 pub enum SealReason {
-    /// Windrow stopped and was told to write what is open.
+    /// Windrow stopped and was configured to write open traces.
     Shutdown = 0,
-    /// There was no room for it: too many traces or bytes, or its journal segment had to go.
+    /// There was no space for it: too many traces or bytes, or its journal segment had to be freed.
     Evicted = 1,
     /// It was open for longer than `max_age`.
     MaxAge = 2,
     /// No record came for `idle_timeout`.
     Idle = 3,
-    /// A completion record arrived.
+    /// A record completed it.
     Completed = 4,
 }
 
 impl SealReason {
-    /// All reasons, in their order.
+    /// All reasons, in ascending order.
     pub const ALL: [Self; 5] = [
         Self::Shutdown,
         Self::Evicted,
@@ -58,7 +59,7 @@ impl SealReason {
         Self::Completed,
     ];
 
-    /// The word in the document and in the metrics.
+    /// The word in documents and metrics.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Shutdown => "shutdown",
@@ -70,35 +71,35 @@ impl SealReason {
     }
 }
 
-/// One part, as far as a document knows it.
+/// A part in the state of a document.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct PartState {
     pub(crate) id: PartId,
-    /// When it was received, Unix µs. Of several receptions the latest counts (see `union`).
+    /// Time of reception, Unix µs; of several receptions the latest.
     pub(crate) received: i64,
-    /// Records of the trace in this part; more than there are lines of it when the trace was cut at its limit.
+    /// Number of records of the trace in the part. More than its lines if the trace was truncated.
     pub(crate) total: u32,
 }
 
-/// One line (one record), as far as a document knows it. `part` counts into the document's parts.
+/// A line (one record) in the state of a document. `part` is an index into the parts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct LineState {
     pub(crate) time: i64,
     pub(crate) part: u32,
-    /// Number of the record in its part's chunk.
+    /// Number of the record in its chunk.
     pub(crate) position: u32,
-    /// Bytes of its text, unescaped UTF-8; `None` for a record without text.
+    /// Length of its text in bytes of unescaped UTF-8. `None` without text.
     pub(crate) text: Option<u32>,
 }
 
-/// Where a field lives in the document.
+/// Where a field is in the document.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) enum FieldLocation {
-    Field = 0,
+    TopLevel = 0,
     Metadata = 1,
 }
 
-/// A field whose value comes from an earlier line than the last.
+/// A field whose value comes from a line before the last.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct OlderField {
     pub(crate) place: FieldLocation,
@@ -106,7 +107,7 @@ pub(crate) struct OlderField {
     pub(crate) line: u32,
 }
 
-/// All of it.
+/// A decoded state.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct DocumentState {
     pub(crate) key_name: String,
@@ -119,7 +120,7 @@ pub(crate) struct DocumentState {
     pub(crate) older: Vec<OlderField>,
 }
 
-/// The text is not a state that this version can read.
+/// A state that this version cannot read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum StateError {
     /// Not base64url.
@@ -128,7 +129,7 @@ pub(crate) enum StateError {
     /// Written by a newer Windrow.
     #[error("windrow.state has version {0}, this Windrow reads version 1")]
     Version(u8),
-    /// Cut short or changed.
+    /// Truncated or changed.
     #[error("windrow.state is damaged at byte {0}")]
     Damaged(usize),
 }
@@ -163,7 +164,7 @@ impl DocumentState {
         writer.finish(json);
     }
 
-    /// Reads the text form.
+    /// Decodes the text form.
     pub(crate) fn read(text: &str) -> Result<Self, StateError> {
         let bytes = URL_SAFE_NO_PAD.decode(text).map_err(|_| StateError::Base64)?;
         let mut from = Cursor { bytes: &bytes, at: 0 };
@@ -228,7 +229,7 @@ impl DocumentState {
         let mut older = Vec::with_capacity(count);
         for _ in 0..count {
             let place = match from.byte()? {
-                0 => FieldLocation::Field,
+                0 => FieldLocation::TopLevel,
                 1 => FieldLocation::Metadata,
                 _ => return Err(StateError::Damaged(from.at)),
             };
@@ -254,7 +255,7 @@ impl DocumentState {
     }
 }
 
-/// The lines that a [`StateLineWriter`] wrote in this unit.
+/// Decodes the lines that a [`StateLineWriter`] wrote in this time unit.
 pub(crate) fn decode_lines(bytes: &[u8], unit: u8) -> impl Iterator<Item = LineState> {
     let unit = TIME_UNITS_NS.get(usize::from(unit)).copied().unwrap_or(1);
     let mut from = Cursor { bytes, at: 0 };
@@ -305,8 +306,8 @@ impl Cursor<'_> {
         u32::try_from(self.varint()?).map_err(|_| StateError::Damaged(self.at))
     }
 
-    /// A count of things of at least `least` bytes each: never more than the rest can hold, so that a damaged
-    /// count reserves nothing.
+    /// A count of items of at least `least` bytes each. At most what the remaining bytes can hold,
+    /// so that a damaged count allocates nothing.
     fn count(&mut self, least: usize) -> Result<usize, StateError> {
         let count = self.varint()?;
         let room = (self.bytes.len() - self.at) / least;
@@ -386,7 +387,7 @@ mod tests {
                         .filter(|(i, _)| i % 3 == 1)
                         .map(|(i, _)| OlderField {
                             place: if i % 2 == 0 {
-                                FieldLocation::Field
+                                FieldLocation::TopLevel
                             } else {
                                 FieldLocation::Metadata
                             },

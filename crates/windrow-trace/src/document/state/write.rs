@@ -1,6 +1,6 @@
-//! A state as it is written: piece by piece, so that the hot path needs no `DocumentState` value.
+//! Writers of document states, which need no `DocumentState` value on the hot path.
 //!
-//! Owns the varints and the choice of the unit of time. What the pieces mean is said in `state`.
+//! Own the varint encoding and the choice of the time unit. `state` defines the format.
 
 use base64_simd::URL_SAFE_NO_PAD;
 
@@ -9,20 +9,20 @@ use super::{
     SealReason, TIME_UNITS_NS, VERSION,
 };
 
-/// Bytes of the numbers of a line at the most: four varints of up to 10 bytes.
+/// Maximum bytes of a line: four varints of up to 10 bytes.
 pub(crate) const MAX_LINE_STATE_BYTES: usize = 40;
 
-/// Writes a state into a scratch buffer, and its text form resume a document.
+/// Writes a state into a scratch buffer, and then its text form into a document.
 pub(crate) struct StateWriter<'a> {
     out: &'a mut Vec<u8>,
-    /// Number of the unit of time.
+    /// Index of the time unit.
     unit: usize,
     last_received: i64,
     last_time: i64,
 }
 
 impl<'a> StateWriter<'a> {
-    /// Begins in `out`, which is a scratch buffer: its content is replaced.
+    /// Starts a state in the scratch buffer `out`, whose content is replaced.
     pub(crate) fn begin(
         out: &'a mut Vec<u8>,
         key_name: &str,
@@ -65,7 +65,7 @@ impl<'a> StateWriter<'a> {
         let received = part.received.wrapping_sub(self.last_received);
         self.last_received = part.received;
         in_place(self.out, |bytes, at| {
-            // An id and two numbers have room.
+            // An id and two varints always fit.
             if let Some(place) = bytes.first_chunk_mut() {
                 *place = part.id.0;
             }
@@ -75,21 +75,21 @@ impl<'a> StateWriter<'a> {
         });
     }
 
-    /// Begins the lines; `times` are all of them, to choose the unit.
+    /// Starts the lines. The time unit is chosen from `times`.
     pub(crate) fn lines(&mut self, times: impl ExactSizeIterator<Item = i64>) {
         put(self.out, times.len() as u64);
         self.unit = times.map(unit_of).max().unwrap_or(0);
         self.out.push(self.unit as u8);
     }
 
-    /// The lines as a [`StateLineWriter`] has written them, in this unit.
+    /// Writes lines that a [`StateLineWriter`] encoded in this unit.
     pub(crate) fn written_lines(&mut self, count: u32, unit: u8, lines: &[u8]) {
         put(self.out, u64::from(count));
         self.out.push(unit);
         self.out.extend_from_slice(lines);
     }
 
-    /// `next_position` is the position that follows the last line of the same part.
+    /// `next_position` is the position behind the last line of the same part.
     pub(crate) fn line(&mut self, line: &LineState, next_position: u32) {
         let time = in_unit(line.time, self.unit);
         let numbers = [
@@ -115,22 +115,23 @@ impl<'a> StateWriter<'a> {
 
     /// Appends the text form to `json`.
     pub(crate) fn finish(self, json: &mut Vec<u8>) {
-        // Vectorised: from a table it is an eighth of the work of a document.
+        // By SIMD: a table-driven encoder takes an eighth of the time of a document.
         URL_SAFE_NO_PAD.encode_append(&*self.out, json);
     }
 }
 
-/// Writes the lines of a state one by one as they come, in order: each part's lines resume those of the part before.
+/// Encodes the lines of a state one by one as they arrive, in order, with the lines of each part
+/// together.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct StateLineWriter {
     unit: u8,
-    /// In that unit.
+    /// In units.
     last_time: i64,
     next_position: u32,
 }
 
 impl StateLineWriter {
-    /// In the unit that this time needs.
+    /// Starts in the unit that `time` needs.
     #[inline]
     pub(crate) fn new(time: i64) -> Self {
         Self {
@@ -140,7 +141,7 @@ impl StateLineWriter {
         }
     }
 
-    /// Behind a line of this time, in the unit of this number, with the position that follows it.
+    /// Continues behind a line of this time, in this unit.
     pub(crate) const fn resume(unit: u8, time: i64, next_position: u32) -> Self {
         Self {
             unit,
@@ -149,31 +150,31 @@ impl StateLineWriter {
         }
     }
 
-    /// The number of the unit of time.
+    /// Index of the time unit.
     #[inline]
     pub(crate) fn unit(&self) -> u8 {
         self.unit
     }
 
-    /// Whether this time is no whole number in the unit.
+    /// Whether `time` is not a whole number of units.
     #[inline]
     pub(crate) fn is_too_coarse(&self, time: i64) -> bool {
         usize::from(self.unit) < TIME_UNITS_NS.len() - 1 && unit_of(time) > usize::from(self.unit)
     }
 
-    /// What comes now is of another part.
+    /// Starts another part.
     #[inline]
     pub(crate) fn begin_part(&mut self) {
         self.next_position = 0;
     }
 
-    /// The position that follows the last line of the part.
+    /// The position behind the last line of the part.
     #[inline]
     pub(crate) fn next_position(&self) -> u32 {
         self.next_position
     }
 
-    /// Writes a line; gives its length.
+    /// Encodes a line. Returns its length.
     #[inline]
     pub(crate) fn write(
         &mut self,
@@ -208,7 +209,7 @@ fn put(out: &mut Vec<u8>, mut value: u64) {
     out.push(value as u8);
 }
 
-/// Several numbers at once: one look at the room in `out` is enough for all of them.
+/// Writes several numbers with one check of the capacity.
 #[inline]
 fn put_all<const N: usize>(out: &mut Vec<u8>, numbers: [u64; N]) {
     in_place(out, |bytes, at| {
@@ -218,8 +219,8 @@ fn put_all<const N: usize>(out: &mut Vec<u8>, numbers: [u64; N]) {
     });
 }
 
-/// Writes at the end of `out`, and counts how much. There and not beside it: what was written byte by byte and is copied at once
-/// has to wait until all that was written before has reached the cache.
+/// Writes at the end of `out`. In place rather than into a temporary: bytes stored one by one and
+/// then loaded as words stall on store forwarding.
 #[inline]
 fn in_place(out: &mut Vec<u8>, write: impl FnOnce(&mut [u8; MAX_LINE_STATE_BYTES], &mut usize)) {
     let start = out.len();
@@ -242,16 +243,16 @@ fn put_number(bytes: &mut [u8; MAX_LINE_STATE_BYTES], at: &mut usize, mut number
 
 #[inline]
 fn put_byte(bytes: &mut [u8; MAX_LINE_STATE_BYTES], at: &mut usize, byte: u8) {
-    // Four varints of 64 bits always have room.
+    // Four 64-bit varints always fit.
     if let Some(place) = bytes.get_mut(*at) {
         *place = byte;
     }
     *at += 1;
 }
 
-/// The number of the largest unit in which this time is a whole number.
+/// Index of the largest unit in which `time` is a whole number.
 fn unit_of(time: i64) -> usize {
-    // Written out, since dividing by what the compiler knows is several times quicker; here and below.
+    // Written out, because the compiler makes divisions by constants several times faster.
     if time % TIME_UNITS_NS[2] != 0 {
         3
     } else if time % TIME_UNITS_NS[1] != 0 {
@@ -263,7 +264,7 @@ fn unit_of(time: i64) -> usize {
     }
 }
 
-/// The time in the unit of this number.
+/// The time in this unit.
 const fn in_unit(time: i64, unit: usize) -> i64 {
     match unit {
         0 => time / TIME_UNITS_NS[0],
