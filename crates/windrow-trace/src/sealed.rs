@@ -18,7 +18,7 @@ use crate::trace_id::OwnedTraceId;
 
 /// A trace that has left the table.
 #[derive(Debug)]
-#[must_use = "what it holds is given back by `release`"]
+#[must_use = "its sources must be released by `release`"]
 pub struct SealedTrace<'a, H> {
     /// Why it was sealed.
     pub reason: SealReason,
@@ -99,7 +99,7 @@ impl<'a, H: Clone> SealedTrace<'a, H> {
     /// to which the document belongs, does not hold yet. Call it once, and last.
     pub fn release(&mut self, batch: u64, mut claim: impl FnMut(H)) {
         let sources = &mut *self.sources;
-        self.origin.each_part(|part| {
+        self.origin.for_each_part(|part| {
             if let Some(hold) = sources.release(part.source, batch) {
                 claim(hold);
             }
@@ -117,7 +117,7 @@ impl<'a, H: Clone> SealedTrace<'a, H> {
         lines.clear();
         let mut tags: SmallVec<[&str; 2]> = SmallVec::new();
         let sources = &*self.sources;
-        self.origin.each_part(|TracePart { source, total }| {
+        self.origin.for_each_part(|TracePart { source, total }| {
             let Some(source) = sources.get(source) else {
                 return;
             };
@@ -131,7 +131,7 @@ impl<'a, H: Clone> SealedTrace<'a, H> {
             }
         });
         tags.sort_unstable();
-        let unique = are_unique(parts);
+        let unique = ids_are_unique(parts);
         if !unique {
             // Joined records cannot be removed one by one.
             if let Origin::Lingered(popped) = &self.origin {
@@ -149,8 +149,8 @@ impl<'a, H: Clone> SealedTrace<'a, H> {
                     lines.extend(lines::decode(buffer));
                 }
             }
-            Origin::Open(slot) => slot.trace.list(lines),
-            Origin::Reopened(reopened) => reopened.1.list(lines),
+            Origin::Open(slot) => slot.trace.append_lines_to(lines),
+            Origin::Reopened(reopened) => reopened.1.append_lines_to(lines),
         }
         let duplicates = if unique {
             0
@@ -187,7 +187,7 @@ impl Origin<'_> {
     }
 
     #[inline]
-    fn each_part(&self, each: impl FnMut(TracePart)) {
+    fn for_each_part(&self, each: impl FnMut(TracePart)) {
         match self {
             Self::Open(slot) => slot.trace.parts.iter().copied().for_each(each),
             Self::Lingered(popped) => popped.parts().for_each(each),
@@ -203,7 +203,7 @@ pub struct Scratch {
     lines: Vec<Line>,
 }
 
-fn are_unique(parts: &[PartInfo]) -> bool {
+fn ids_are_unique(parts: &[PartInfo]) -> bool {
     if parts.len() <= 8 {
         let mut numbered = parts.iter().enumerate();
         return numbered.all(|(i, part)| parts[..i].iter().all(|other| other.id != part.id));

@@ -70,7 +70,7 @@ pub struct Table<H> {
     /// Traces that completed since `take_completed`.
     newly_completed: usize,
     /// Deadlines of open traces: those that are too old, and completed ones too large to pack.
-    due: VecDeque<(i64, SealReason, SlotKey)>,
+    deadlines: VecDeque<(i64, SealReason, SlotKey)>,
     /// Bytes of the open traces.
     bytes: usize,
     lines: u64,
@@ -92,7 +92,7 @@ impl<H: Clone> Table<H> {
             buffers: BufferPool::new(),
             staging: OpenTrace::vacant(),
             newly_completed: 0,
-            due: VecDeque::new(),
+            deadlines: VecDeque::new(),
             bytes: 0,
             lines: 0,
         }
@@ -165,7 +165,7 @@ impl<H: Clone> Table<H> {
             if incoming.completes {
                 self.complete(now, key);
             } else if too_old {
-                self.due.push_front((now, SealReason::MaxAge, key));
+                self.deadlines.push_front((now, SealReason::MaxAge, key));
             }
         }
         if stale {
@@ -316,8 +316,8 @@ impl<H: Clone> Table<H> {
 
     /// Sets the deadline of a completed trace that stays open.
     fn set_deadline(&mut self, due: i64, key: SlotKey) {
-        let at = self.due.partition_point(|(other, ..)| *other <= due);
-        self.due.insert(at, (due, SealReason::Completed, key));
+        let at = self.deadlines.partition_point(|(other, ..)| *other <= due);
+        self.deadlines.insert(at, (due, SealReason::Completed, key));
     }
 
     /// Seals the next trace that is due by `now`: completed, idle, too old, or evicted. Call it
@@ -349,8 +349,8 @@ impl<H: Clone> Table<H> {
         {
             return self.seal_lingering(now);
         }
-        while self.due.front().is_some_and(|(due, ..)| !is_pending(*due)) {
-            let Some((_, reason, key)) = self.due.pop_front() else {
+        while self.deadlines.front().is_some_and(|(due, ..)| !is_pending(*due)) {
+            let Some((_, reason, key)) = self.deadlines.pop_front() else {
                 break;
             };
             // It may have been sealed for lack of memory since.

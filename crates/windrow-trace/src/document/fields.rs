@@ -45,14 +45,14 @@ impl<'a> MergedFields<'a> {
     }
 
     /// Merges the fields of a record. Returns its text: the rank of the name, and the bytes. With
-    /// `gathered` the trace id and the text are not merged, because the document has them
+    /// `is_trace` the trace id and the text are not merged, because the document has them
     /// elsewhere.
     pub(crate) fn add_record(
         &mut self,
         names: &FieldNames,
         record: &'a [u8],
         line: u32,
-        gathered: bool,
+        is_trace: bool,
     ) -> Option<(usize, &'a [u8])> {
         let (Token::Map(n), mut at) = read_token(record, 0)? else {
             return None;
@@ -67,10 +67,10 @@ impl<'a> MergedFields<'a> {
             let Some((name, value)) = json::key(record, at) else {
                 break;
             };
-            let Some((head, next)) = read_token(record, value) else {
+            let Some((token, next)) = read_token(record, value) else {
                 break;
             };
-            let end = match head {
+            let end = match token {
                 Token::Array(_) | Token::Map(_) => match skip(record, value) {
                     Some(end) => end,
                     None => break,
@@ -78,15 +78,15 @@ impl<'a> MergedFields<'a> {
                 _ => next,
             };
             at = end;
-            if gathered {
+            if is_trace {
                 if &*name == names.key().as_bytes() {
-                    if as_text(head).is_none_or(<[u8]>::is_empty) {
+                    if as_text(token).is_none_or(<[u8]>::is_empty) {
                         self.put(renamed(&name), slot, line, record, value);
                     }
                     continue;
                 }
                 if let Some(rank) = names.text_rank(&name) {
-                    match (as_text(head), text) {
+                    match (as_text(token), text) {
                         (None, _) => self.put(renamed(&name), slot, line, record, value),
                         (Some(bytes), None) => text = Some((rank, bytes, value)),
                         (Some(bytes), Some((best, _, other))) if rank <= best => {

@@ -77,7 +77,7 @@ impl FieldRole {
 pub struct ShapeField {
     name: Box<[u8]>,
     /// Comma, name and colon: `,"name":`.
-    json: Box<[u8]>,
+    json_prefix: Box<[u8]>,
     role: FieldRole,
     watched: bool,
 }
@@ -104,7 +104,7 @@ impl ShapeField {
     /// What precedes the value in the document: comma, name and colon.
     #[inline]
     pub(crate) fn json_prefix(&self) -> &[u8] {
-        &self.json
+        &self.json_prefix
     }
 }
 
@@ -187,13 +187,13 @@ impl Shape {
             if among(&names.keys) && among(&names.text) {
                 return None;
             }
-            let mut json = vec![b','];
-            write_string(&mut json, &document_name(field));
-            json.push(b':');
+            let mut json_prefix = vec![b','];
+            write_string(&mut json_prefix, &document_name(field));
+            json_prefix.push(b':');
             let watched = watched.iter().any(|name| name.as_bytes() == *field);
             fields.push(ShapeField {
                 name: (*field).into(),
-                json: json.into(),
+                json_prefix: json_prefix.into(),
                 role,
                 watched,
             });
@@ -232,7 +232,7 @@ impl Shape {
 pub struct ShapeRegistry {
     names: FieldNames,
     watched: Vec<String>,
-    list: Vec<Shape>,
+    shapes: Vec<Shape>,
     /// By length-prefixed names. `None` for names that cannot be a shape.
     known: HashMap<Box<[u8]>, Option<ShapeId>, foldhash::quality::RandomState>,
     predictions: [Option<ShapeId>; PREDICTIONS],
@@ -248,7 +248,7 @@ impl ShapeRegistry {
         Self {
             names,
             watched,
-            list: Vec::new(),
+            shapes: Vec::new(),
             known: HashMap::default(),
             predictions: [None; PREDICTIONS],
             seen: vec![0; SEEN_HASHES].into(),
@@ -259,7 +259,7 @@ impl ShapeRegistry {
     /// The shape with this number.
     #[inline]
     pub fn get(&self, id: ShapeId) -> Option<&Shape> {
-        self.list.get(id.0 as usize)
+        self.shapes.get(id.0 as usize)
     }
 
     /// The predicted shape of a record with this number of fields: that of the last such record.
@@ -317,8 +317,8 @@ impl ShapeRegistry {
             rest = more;
         }
         let id = Shape::new(&self.names, &self.watched, &fields).map(|shape| {
-            self.list.push(shape);
-            ShapeId(self.list.len() as u32 - 1)
+            self.shapes.push(shape);
+            ShapeId(self.shapes.len() as u32 - 1)
         });
         self.known.insert(self.encoded.as_slice().into(), id);
         id

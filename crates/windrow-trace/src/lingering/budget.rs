@@ -26,7 +26,8 @@ const FIRST_EVALUATION_TRACES: u32 = 1 << 10;
 const SAMPLE_INTERVAL: u64 = 64;
 /// Maximum number of samples.
 const MAX_SAMPLES: usize = 1 << 14;
-/// The budget grows when this many samples were missed, and one in [`MISS_RATIO_TO_GROW`].
+/// The budget grows when at least this many samples were missed, and at least one in
+/// [`MISS_RATIO_TO_GROW`].
 const MIN_MISSED: u32 = 4;
 const MISS_RATIO_TO_GROW: u32 = 64;
 /// The budget does not shrink while one in this many samples is missed.
@@ -103,12 +104,12 @@ impl LingerBudget {
             }
         } else {
             self.early += 1;
-            let enough = if self.is_first_evaluation {
+            let interval = if self.is_first_evaluation {
                 FIRST_EVALUATION_TRACES
             } else {
                 EVALUATION_TRACES
             };
-            if self.early >= enough {
+            if self.early >= interval {
                 self.evaluate_stragglers(now);
             }
         }
@@ -123,14 +124,14 @@ impl LingerBudget {
         self.in_time += 1;
     }
 
-    /// Sets the budget to zero if hardly any lingering trace got a straggler. Not soon after
-    /// misses: when traces linger only briefly, their stragglers may all come later.
+    /// Sets the budget to zero if hardly any lingering trace got a straggler. Not soon after misses:
+    /// stragglers may come so late that the few traces which linger were sealed long before.
     #[cold]
     fn evaluate_stragglers(&mut self, now: i64) {
-        let nobody = self.in_time.saturating_mul(MISS_RATIO_TO_SHRINK) < self.early;
+        let no_stragglers = self.in_time.saturating_mul(MISS_RATIO_TO_SHRINK) < self.early;
         let missed = (0..HALVING_INTERVAL_US).contains(&(now - self.needed_at))
             || self.missed.saturating_mul(MISS_RATIO_TO_SHRINK) > self.sampled;
-        if nobody && !missed && self.bytes <= self.min_bytes {
+        if no_stragglers && !missed && self.bytes <= self.min_bytes {
             self.bytes = 0;
             (self.sealed_bytes, self.sealed_since) = (0, now);
         } else {
@@ -143,9 +144,9 @@ impl LingerBudget {
     /// Ends a budget of zero if the traces sealed at the current rate would fit into the usual one.
     #[cold]
     fn evaluate_rate(&mut self, now: i64, linger: i64) {
-        let at_a_time =
+        let lingering_bytes =
             self.sealed_bytes as i128 * i128::from(linger) / i128::from((now - self.sealed_since).max(1));
-        if at_a_time < self.min_bytes as i128 {
+        if lingering_bytes < self.min_bytes as i128 {
             self.bytes = self.min_bytes;
         }
         (self.sealed_bytes, self.sealed_since) = (0, now);
@@ -219,7 +220,11 @@ mod tests {
         let mut budget = LingerBudget::new(100 << 20);
         assert_eq!(budget.bytes(0), INITIAL_BUDGET_BYTES);
         seal(&mut budget, 1, 1000, None);
-        assert_eq!(budget.bytes(1), INITIAL_BUDGET_BYTES, "nobody came, of few");
+        assert_eq!(
+            budget.bytes(1),
+            INITIAL_BUDGET_BYTES,
+            "no_stragglers came, of few"
+        );
         seal(&mut budget, 2 * SECOND, 100_000, Some(500));
         assert!(
             budget.bytes(2 * SECOND) <= MIN_BUDGET_BYTES,

@@ -41,12 +41,12 @@ impl FingerprintIndex {
     /// index must be rebuilt larger.
     #[inline]
     pub(crate) fn insert(&mut self, hash: u64, number: u32, first: u32) -> bool {
-        let at = self.place(hash);
+        let at = self.bucket_of(hash);
         if let (Some(bucket), Some(numbers)) = (self.buckets.get_mut(at), self.numbers.get_mut(at)) {
-            let place = usize::from(bucket.next) % ENTRIES_PER_BUCKET;
-            bucket.fingerprints[place] = fingerprint(hash);
-            numbers[place] = number;
-            bucket.next = (place as u8 + 1) % ENTRIES_PER_BUCKET as u8;
+            let entry = usize::from(bucket.next) % ENTRIES_PER_BUCKET;
+            bucket.fingerprints[entry] = fingerprint(hash);
+            numbers[entry] = number;
+            bucket.next = (entry as u8 + 1) % ENTRIES_PER_BUCKET as u8;
         }
         number.wrapping_sub(first) as usize >= self.buckets.len() * TARGET_PER_BUCKET
     }
@@ -74,21 +74,21 @@ impl FingerprintIndex {
     /// Candidate sequence numbers for a hash. Their traces may be gone.
     #[inline]
     pub(crate) fn find(&self, hash: u64) -> impl Iterator<Item = u32> + '_ {
-        let at = self.place(hash);
+        let at = self.bucket_of(hash);
         let fingerprints = self
             .buckets
             .get(at)
             .map_or(&[][..], |bucket| &bucket.fingerprints);
         let wanted = fingerprint(hash);
-        let places = fingerprints
+        let matches = fingerprints
             .iter()
             .enumerate()
             .filter(move |(_, fingerprint)| **fingerprint == wanted);
-        places.filter_map(move |(place, _)| self.numbers.get(at)?.get(place).copied())
+        matches.filter_map(move |(entry, _)| self.numbers.get(at)?.get(entry).copied())
     }
 
     #[inline]
-    fn place(&self, hash: u64) -> usize {
+    fn bucket_of(&self, hash: u64) -> usize {
         hash as usize & self.buckets.len().wrapping_sub(1)
     }
 }

@@ -250,7 +250,7 @@ impl LingerQueue {
         let chunks = self.chunks.iter();
         let all = chunks.flat_map(|chunk| chunk.slots.iter().flatten().map(move |packed| (chunk, *packed)));
         let all = all.filter_map(|(chunk, packed)| {
-            let bytes = chunk.bytes.get(packed.locate())?;
+            let bytes = chunk.bytes.get(packed.range())?;
             Some(PoppedTrace { packed, bytes })
         });
         let with = all.filter(|popped| popped.parts().any(|part| predicate(part.source)));
@@ -308,13 +308,13 @@ impl PackedChunk {
     /// Removes the trace of a slot.
     fn remove(&mut self, slot: usize) -> Option<PoppedTrace<'_>> {
         let packed = self.slots.get_mut(slot)?.take()?;
-        let bytes = self.bytes.get(packed.locate())?;
+        let bytes = self.bytes.get(packed.range())?;
         Some(PoppedTrace { packed, bytes })
     }
 }
 
 impl PackedTrace {
-    fn locate(&self) -> std::ops::Range<usize> {
+    fn range(&self) -> std::ops::Range<usize> {
         let at = self.at as usize;
         at..at + self.bytes as usize
     }

@@ -35,7 +35,7 @@ const PREFETCH_BYTES: usize = 640;
 #[derive(Debug)]
 pub(crate) struct JoinedRecords {
     buffer: Vec<u8>,
-    /// Offsets of the start and the end of the joined text.
+    /// The joined text: from the end of the state area up to `text_end`.
     state_area: u32,
     text_end: u32,
     /// Where the text is in the newest record.
@@ -45,19 +45,19 @@ pub(crate) struct JoinedRecords {
 
 /// Everything about the records except their bytes.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct JoinedMeta {
-    pub(crate) shape: ShapeId,
-    pub(crate) count: u32,
+struct JoinedMeta {
+    shape: ShapeId,
+    count: u32,
     /// Event times of the first and the last record, Unix ns.
-    pub(crate) first: i64,
-    pub(crate) last: i64,
+    first: i64,
+    last: i64,
     /// The part of the last record.
     part: u32,
     writer: StateLineWriter,
     /// Bytes of the line states.
-    state: u32,
+    state_bytes: u32,
     /// Bytes that all records would take as whole lines, with headers.
-    received: usize,
+    received_bytes: usize,
 }
 
 impl JoinedRecords {
@@ -75,8 +75,8 @@ impl JoinedRecords {
                 last: 0,
                 part: 0,
                 writer: StateLineWriter::resume(0, 0, 0),
-                state: 0,
-                received: 0,
+                state_bytes: 0,
+                received_bytes: 0,
             },
         }
     }
@@ -99,8 +99,8 @@ impl JoinedRecords {
             last: line.time,
             part: line.part,
             writer: StateLineWriter::new(line.time),
-            state: 0,
-            received: 0,
+            state_bytes: 0,
+            received_bytes: 0,
         };
         self.buffer.extend_from_slice(&[0; STATE_AREA_BYTES]);
         self.push(line);
@@ -120,14 +120,14 @@ impl JoinedRecords {
     }
 
     /// Adds a record. Returns `false` if it cannot be joined. `later`: its part differs from that
-    /// of the last record, and was received later.
+    /// of the last record, and was received_bytes later.
     #[inline]
     pub(crate) fn add(&mut self, line: &NewLine<'_>, later: bool) -> bool {
         let JoinedMeta {
             writer, last, part, ..
         } = &self.meta;
-        let resume = later || (line.part == *part && line.position >= writer.next_position());
-        let newer = line.time > *last || (line.time == *last && resume);
+        let follows = later || (line.part == *part && line.position >= writer.next_position());
+        let newer = line.time > *last || (line.time == *last && follows);
         if line.shape != Some(self.meta.shape)
             || !newer
             || !line.metadata.is_empty()
@@ -144,7 +144,7 @@ impl JoinedRecords {
     fn push(&mut self, line: &NewLine<'_>) {
         let size = HEADER_BYTES + line.record.len();
         self.buffer.truncate(self.text_end as usize);
-        if self.meta.state as usize + MAX_LINE_STATE_BYTES > self.state_area as usize {
+        if self.meta.state_bytes as usize + MAX_LINE_STATE_BYTES > self.state_area as usize {
             self.grow_state_area(self.state_area as usize);
         }
         // With space for some escapes, and for the whole blocks that escaping writes.
@@ -172,21 +172,21 @@ impl JoinedRecords {
             meta.part = line.part;
             meta.writer.begin_part();
         }
-        let at = meta.state as usize;
+        let at = meta.state_bytes as usize;
         if let Some(room) = self.buffer.get_mut(at..at + MAX_LINE_STATE_BYTES)
             && let Some(room) = room.first_chunk_mut()
         {
-            meta.state += meta.writer.write(room, line.time, line.part, line.position, text) as u32;
+            meta.state_bytes += meta.writer.write(room, line.time, line.part, line.position, text) as u32;
         }
         meta.count += 1;
         meta.last = line.time;
-        meta.received += size;
+        meta.received_bytes += size;
     }
 
     /// Inserts `more` bytes of space for line states.
     #[cold]
     fn grow_state_area(&mut self, more: usize) {
-        let at = self.meta.state as usize;
+        let at = self.meta.state_bytes as usize;
         self.buffer.splice(at..at, std::iter::repeat_n(0, more));
         self.state_area += more as u32;
         self.text_end += more as u32;
@@ -195,12 +195,14 @@ impl JoinedRecords {
     /// Rewrites the line states in a finer unit, in which `time` is a whole number.
     #[cold]
     fn refine_time_unit(&mut self, time: i64) {
-        let JoinedMeta { writer, state, .. } = self.meta;
+        let JoinedMeta {
+            writer, state_bytes, ..
+        } = self.meta;
         let mut finer = StateLineWriter::new(time);
         let mut bytes = Vec::new();
         let mut part = None;
         let lines = decode_lines(
-            self.buffer.get(..state as usize).unwrap_or_default(),
+            self.buffer.get(..state_bytes as usize).unwrap_or_default(),
             writer.unit(),
         );
         for line in lines {
@@ -216,7 +218,7 @@ impl JoinedRecords {
         if missing > 0 {
             self.grow_state_area(missing);
         }
-        self.meta.state = bytes.len() as u32;
+        self.meta.state_bytes = bytes.len() as u32;
         if let Some(place) = self.buffer.get_mut(..bytes.len()) {
             place.copy_from_slice(&bytes);
         }
@@ -227,8 +229,8 @@ impl JoinedRecords {
     }
 
     /// Bytes that all records would take as whole lines, with headers.
-    pub(crate) fn received(&self) -> usize {
-        self.meta.received
+    pub(crate) fn received_bytes(&self) -> usize {
+        self.meta.received_bytes
     }
 
     pub(crate) fn buffer(&self) -> &Vec<u8> {
@@ -257,14 +259,21 @@ impl JoinedRecords {
     }
 
     pub(crate) fn view(&self) -> JoinedView<'_> {
-        let state = self.buffer.get(..self.meta.state as usize).unwrap_or_default();
+        let state = self
+            .buffer
+            .get(..self.meta.state_bytes as usize)
+            .unwrap_or_default();
         self.meta.view(state, self.text(), self.newest())
     }
 
     /// Appends the packed form to `out`. Returns what is needed to read it, and the buffer.
     #[inline]
     pub(crate) fn pack(&mut self, out: &mut Vec<u8>) -> (PackedJoined, Vec<u8>) {
-        out.extend_from_slice(self.buffer.get(..self.meta.state as usize).unwrap_or_default());
+        out.extend_from_slice(
+            self.buffer
+                .get(..self.meta.state_bytes as usize)
+                .unwrap_or_default(),
+        );
         out.extend_from_slice(self.buffer.get(self.state_area as usize..).unwrap_or_default());
         let JoinedMeta {
             shape,
@@ -273,8 +282,8 @@ impl JoinedRecords {
             last,
             part,
             writer,
-            state,
-            received,
+            state_bytes,
+            received_bytes,
         } = self.meta;
         let packed = PackedJoined {
             first,
@@ -282,13 +291,13 @@ impl JoinedRecords {
             shape,
             count,
             part,
-            state,
-            text: self.text_end - self.state_area,
+            state_bytes,
+            text_bytes: self.text_end - self.state_area,
             newest_text: self.newest_text,
             next_position: writer.next_position(),
             // Only small traces are packed.
-            received: received as u32,
-            unit: writer.unit(),
+            received_bytes: received_bytes as u32,
+            time_unit: writer.unit(),
         };
         (packed, std::mem::take(&mut self.buffer))
     }
@@ -296,7 +305,10 @@ impl JoinedRecords {
     /// Converts the records to lines.
     pub(crate) fn into_lines(self) -> LineBuffer {
         let mut lines = LineBuffer::new(self.buffer.len());
-        let state = self.buffer.get(..self.meta.state as usize).unwrap_or_default();
+        let state = self
+            .buffer
+            .get(..self.meta.state_bytes as usize)
+            .unwrap_or_default();
         let escaped = self.text();
         let (mut at, mut text) = (0, Vec::new());
         for (number, line) in (1..).zip(decode_lines(state, self.meta.writer.unit())) {
@@ -308,7 +320,7 @@ impl JoinedRecords {
                 at = push_unescaped(&mut text, escaped, at, length as usize);
             }
             let text_len = line.text.map_or(NO_TEXT, |_| text.len() as u32);
-            let mut head = LineHeader {
+            let mut header = LineHeader {
                 time: line.time,
                 part: line.part,
                 position: line.position,
@@ -318,18 +330,18 @@ impl JoinedRecords {
                 text: Span { at: 0, len: text_len },
             };
             if number < self.meta.count {
-                lines.push_raw(&head, &text);
+                lines.push_raw(&header, &text);
                 continue;
             }
             let record = self.newest();
             if line.text.is_some() {
                 // The original: in the joined text, invalid UTF-8 was replaced.
-                head.text = self.newest_text;
+                header.text = self.newest_text;
             }
-            head.record = record.len() as u32;
-            lines.push_raw(&head, record);
+            header.record = record.len() as u32;
+            lines.push_raw(&header, record);
         }
-        lines.set_received(self.meta.received);
+        lines.set_received_bytes(self.meta.received_bytes);
         lines
     }
 }
@@ -357,12 +369,12 @@ pub(crate) struct PackedJoined {
     shape: ShapeId,
     count: u32,
     part: u32,
-    state: u32,
-    text: u32,
+    state_bytes: u32,
+    text_bytes: u32,
     newest_text: Span,
     next_position: u32,
-    received: u32,
-    unit: u8,
+    received_bytes: u32,
+    time_unit: u8,
 }
 
 impl PackedJoined {
@@ -372,8 +384,12 @@ impl PackedJoined {
 
     /// The view of exactly the packed bytes.
     pub(crate) fn view<'a>(&self, bytes: &'a [u8]) -> JoinedView<'a> {
-        let (state, rest) = bytes.split_at_checked(self.state as usize).unwrap_or_default();
-        let (text, newest) = rest.split_at_checked(self.text as usize).unwrap_or_default();
+        let (state, rest) = bytes
+            .split_at_checked(self.state_bytes as usize)
+            .unwrap_or_default();
+        let (text, newest) = rest
+            .split_at_checked(self.text_bytes as usize)
+            .unwrap_or_default();
         self.meta().view(state, text, newest)
     }
 
@@ -384,9 +400,9 @@ impl PackedJoined {
             first: self.first,
             last: self.last,
             part: self.part,
-            writer: StateLineWriter::resume(self.unit, self.last, self.next_position),
-            state: self.state,
-            received: self.received as usize,
+            writer: StateLineWriter::resume(self.time_unit, self.last, self.next_position),
+            state_bytes: self.state_bytes,
+            received_bytes: self.received_bytes as usize,
         }
     }
 

@@ -35,7 +35,7 @@ pub(crate) struct LineBuffer {
     last: usize,
     count: u32,
     /// Bytes that all records would take as whole lines.
-    received: usize,
+    received_bytes: usize,
 }
 
 impl LineBuffer {
@@ -50,7 +50,7 @@ impl LineBuffer {
             buffer,
             last: 0,
             count: 0,
-            received: 0,
+            received_bytes: 0,
         }
     }
 
@@ -59,8 +59,8 @@ impl LineBuffer {
     }
 
     /// Bytes that all records would take as whole lines.
-    pub(crate) fn received(&self) -> usize {
-        self.received
+    pub(crate) fn received_bytes(&self) -> usize {
+        self.received_bytes
     }
 
     /// Allocated bytes.
@@ -79,7 +79,7 @@ impl LineBuffer {
 
     pub(crate) fn push(&mut self, line: &NewLine<'_>) {
         self.count += 1;
-        self.received += HEADER_BYTES + line.record.len() + line.metadata.len();
+        self.received_bytes += HEADER_BYTES + line.record.len() + line.metadata.len();
         if line.shape.is_some() {
             self.strip_last(line);
         }
@@ -91,7 +91,7 @@ impl LineBuffer {
         self.last = self.buffer.len();
         let none = Span { at: 0, len: NO_TEXT };
         let text = line.text.map_or(none, |text| Span::within(line.record, text));
-        let head = LineHeader {
+        let header = LineHeader {
             time: line.time,
             part: line.part,
             position: line.position,
@@ -100,7 +100,7 @@ impl LineBuffer {
             metadata: line.metadata.len() as u32,
             text,
         };
-        self.buffer.extend_from_slice(&head.encode());
+        self.buffer.extend_from_slice(&header.encode());
         self.buffer.extend_from_slice(line.record);
         if !line.metadata.is_empty() {
             self.buffer.extend_from_slice(line.metadata);
@@ -113,44 +113,44 @@ impl LineBuffer {
         let Some(bytes) = self.buffer.get(self.last..).and_then(|last| last.first_chunk()) else {
             return;
         };
-        let mut head = LineHeader::decode(bytes);
+        let mut header = LineHeader::decode(bytes);
         // Newer whatever happens: which of two parts counts as earlier may change while the trace
         // is open.
-        let newer = head.time < next.time
-            || (head.time == next.time && head.part == next.part && head.position < next.position);
-        if head.shape != ShapeId::to_u32(next.shape) || head.metadata != 0 || !newer {
+        let newer = header.time < next.time
+            || (header.time == next.time && header.part == next.part && header.position < next.position);
+        if header.shape != ShapeId::to_u32(next.shape) || header.metadata != 0 || !newer {
             return;
         }
         let body = self.last + HEADER_BYTES;
         let mut end = body;
-        if head.text.len != NO_TEXT {
-            let from = body + head.text.at as usize;
-            let to = from + head.text.len as usize;
+        if header.text.len != NO_TEXT {
+            let from = body + header.text.at as usize;
+            let to = from + header.text.len as usize;
             if to > self.buffer.len() {
                 return;
             }
             self.buffer.copy_within(from..to, body);
-            end += head.text.len as usize;
+            end += header.text.len as usize;
         }
         self.buffer.truncate(end);
-        head.record = 0;
-        head.text.at = 0;
+        header.record = 0;
+        header.text.at = 0;
         if let Some(place) = self.buffer.get_mut(self.last..body) {
-            place.copy_from_slice(&head.encode());
+            place.copy_from_slice(&header.encode());
         }
     }
 
     /// Appends a line with a ready header.
-    pub(crate) fn push_raw(&mut self, head: &LineHeader, body: &[u8]) {
+    pub(crate) fn push_raw(&mut self, header: &LineHeader, body: &[u8]) {
         self.last = self.buffer.len();
         self.count += 1;
-        self.buffer.extend_from_slice(&head.encode());
+        self.buffer.extend_from_slice(&header.encode());
         self.buffer.extend_from_slice(body);
     }
 
     /// Sets the bytes that all records would take as whole lines.
-    pub(crate) fn set_received(&mut self, bytes: usize) {
-        self.received = bytes;
+    pub(crate) fn set_received_bytes(&mut self, bytes: usize) {
+        self.received_bytes = bytes;
     }
 
     /// The lines in the order of arrival.
@@ -165,7 +165,7 @@ impl LineBuffer {
             count: self.count,
             // Only small traces are packed.
             last: self.last as u32,
-            received: u32::try_from(self.received).unwrap_or(u32::MAX),
+            received_bytes: u32::try_from(self.received_bytes).unwrap_or(u32::MAX),
         };
         (packed, self.take_buffer())
     }
@@ -176,7 +176,7 @@ impl LineBuffer {
 pub(crate) struct PackedLines {
     count: u32,
     last: u32,
-    received: u32,
+    received_bytes: u32,
 }
 
 impl PackedLines {
@@ -190,7 +190,7 @@ impl PackedLines {
             buffer: bytes.to_vec(),
             last: self.last as usize,
             count: self.count,
-            received: self.received as usize,
+            received_bytes: self.received_bytes as usize,
         }
     }
 }
@@ -199,10 +199,10 @@ impl PackedLines {
 pub(crate) fn decode(buffer: &[u8]) -> impl Iterator<Item = Line> + use<'_> {
     let mut at = 0;
     std::iter::from_fn(move || {
-        let head = LineHeader::decode(buffer.get(at..)?.first_chunk()?);
+        let header = LineHeader::decode(buffer.get(at..)?.first_chunk()?);
         let body = at + HEADER_BYTES;
-        at = body + head.body();
-        (at <= buffer.len()).then(|| head.line(body))
+        at = body + header.body();
+        (at <= buffer.len()).then(|| header.line(body))
     })
 }
 
@@ -329,7 +329,7 @@ mod tests {
             prop_assert_eq!(decode(&bytes[6..]).count(), lines.len());
             let mut after = packed.unpack(&bytes[6..]);
             prop_assert_eq!(after.buffer(), before.buffer());
-            prop_assert_eq!((after.len(), after.received()), (before.len(), before.received()));
+            prop_assert_eq!((after.len(), after.received_bytes()), (before.len(), before.received_bytes()));
             // And more can be added as before.
             for lines in [&mut before, &mut after] {
                 lines.push(&NewLine {

@@ -118,11 +118,11 @@ impl OpenTrace {
             self.vacate();
         }
         let line = new_line(incoming, 0);
-        let left = match &mut self.records {
+        let rejected = match &mut self.records {
             OpenRecords::Joined(joined) => joined.begin(buffer, &line).err(),
             OpenRecords::Lines(_) => Some(buffer),
         };
-        if let Some(buffer) = left {
+        if let Some(buffer) = rejected {
             let mut lines = LineBuffer::with_buffer(buffer);
             lines.push(&line);
             self.records = OpenRecords::Lines(lines);
@@ -153,6 +153,7 @@ impl OpenTrace {
         }
     }
 
+    /// Bytes of the trace in memory, with its overhead.
     pub(crate) fn memory_bytes(&self) -> usize {
         let spilled = if self.parts.spilled() {
             self.parts.capacity() * size_of::<TracePart>()
@@ -203,10 +204,11 @@ impl OpenTrace {
         }
     }
 
-    fn received(&self) -> usize {
+    /// Bytes that all records would take as whole lines.
+    fn received_bytes(&self) -> usize {
         match &self.records {
-            OpenRecords::Joined(joined) => joined.received(),
-            OpenRecords::Lines(lines) => lines.received(),
+            OpenRecords::Joined(joined) => joined.received_bytes(),
+            OpenRecords::Lines(lines) => lines.received_bytes(),
         }
     }
 
@@ -231,7 +233,7 @@ impl OpenTrace {
             }
         }
         let size = HEADER_BYTES + incoming.record.len() + incoming.metadata.len();
-        if self.received() + size > max_bytes {
+        if self.received_bytes() + size > max_bytes {
             return if size > max_bytes {
                 AddOutcome::TooLong
             } else {
@@ -256,22 +258,22 @@ impl OpenTrace {
 
     /// The records as lines; joined ones are converted.
     pub(crate) fn lines(&mut self) -> &mut LineBuffer {
-        let nothing = OpenRecords::Lines(LineBuffer::with_buffer(Vec::new()));
-        let lines = match std::mem::replace(&mut self.records, nothing) {
+        let empty = OpenRecords::Lines(LineBuffer::with_buffer(Vec::new()));
+        let lines = match std::mem::replace(&mut self.records, empty) {
             OpenRecords::Joined(joined) => joined.into_lines(),
             OpenRecords::Lines(lines) => lines,
         };
         self.records = OpenRecords::Lines(lines);
         match &mut self.records {
             OpenRecords::Lines(lines) => lines,
-            OpenRecords::Joined(_) => unreachable!("they have just been made lines"),
+            OpenRecords::Joined(_) => unreachable!("the records were just converted"),
         }
     }
 
     /// Appends the lines to `lines`, if the records are not joined.
-    pub(crate) fn list(&self, lines: &mut Vec<Line>) {
-        if let OpenRecords::Lines(of) = &self.records {
-            lines.extend(of.iter());
+    pub(crate) fn append_lines_to(&self, lines: &mut Vec<Line>) {
+        if let OpenRecords::Lines(buffer) = &self.records {
+            lines.extend(buffer.iter());
         }
     }
 
@@ -279,8 +281,8 @@ impl OpenTrace {
     pub(crate) fn content<'a>(&'a self, lines: &'a mut Vec<Line>) -> SealedRecords<'a> {
         match &self.records {
             OpenRecords::Joined(joined) => SealedRecords::Joined(joined.view()),
-            OpenRecords::Lines(of) => SealedRecords::Lines {
-                buffer: of.buffer(),
+            OpenRecords::Lines(buffer) => SealedRecords::Lines {
+                buffer: buffer.buffer(),
                 lines,
             },
         }

@@ -54,7 +54,7 @@ struct SlotChunk {
 pub(crate) struct TraceSlot {
     /// `VACANT_GENERATION` while the slot is vacant.
     generation: u64,
-    key: OwnedTraceId,
+    id: OwnedTraceId,
     pub(crate) trace: OpenTrace,
 }
 
@@ -62,13 +62,13 @@ impl TraceSlot {
     /// The id of the trace.
     #[inline]
     pub(crate) fn id(&self) -> TraceId<'_> {
-        self.key.as_id()
+        self.id.as_id()
     }
 
     /// The trace with its id.
     #[inline]
     pub(crate) fn id_and_trace(&mut self) -> (TraceId<'_>, &mut OpenTrace) {
-        (self.key.as_id(), &mut self.trace)
+        (self.id.as_id(), &mut self.trace)
     }
 }
 
@@ -112,7 +112,7 @@ impl Slab {
     /// The trace with this id.
     #[inline]
     pub(crate) fn find(&mut self, id: TraceId<'_>) -> Option<(SlotKey, &mut OpenTrace)> {
-        let is = |at: u32| self.slot(at).is_some_and(|slot| slot.key.is(id));
+        let is = |at: u32| self.slot(at).is_some_and(|slot| slot.id.is(id));
         let at = self.index.find(id.hash(), is)?;
         self.at(at)
     }
@@ -162,7 +162,7 @@ impl Slab {
     #[inline]
     pub(crate) fn prefetch_all(&self, key: SlotKey) {
         if let (Some(slot), Some(link)) = (self.slot(key.at), self.link(key.at)) {
-            self.index.prefetch(slot.key.hash());
+            self.index.prefetch(slot.id.hash());
             slot.trace.prefetch_all();
             for at in [link.before, link.after] {
                 if let Some(chunk) = self.chunks.get(at as usize / SLOTS_PER_CHUNK) {
@@ -176,7 +176,7 @@ impl Slab {
     #[inline]
     pub(crate) fn get_mut(&mut self, key: SlotKey) -> Option<(TraceId<'_>, &mut OpenTrace)> {
         let slot = self.slot_mut(key.at)?;
-        (slot.generation == key.generation).then_some((slot.key.as_id(), &mut slot.trace))
+        (slot.generation == key.generation).then_some((slot.id.as_id(), &mut slot.trace))
     }
 
     /// Inserts a trace with this new id at the end of the LRU list. The caller fills it.
@@ -187,10 +187,10 @@ impl Slab {
         self.push_back(at);
         self.index.insert(id.hash(), at);
         let Some(slot) = self.slot_mut(at) else {
-            unreachable!("a allocate has just been found");
+            unreachable!("a slot was just allocated");
         };
         slot.generation = generation;
-        slot.key = id.into();
+        slot.id = id.into();
         (SlotKey { at, generation }, &mut slot.trace)
     }
 
@@ -217,7 +217,7 @@ impl Slab {
             .slot_mut(at)
             .filter(|slot| slot.generation == key.generation)?;
         slot.generation = VACANT_GENERATION;
-        let hash = slot.key.hash();
+        let hash = slot.id.hash();
         self.index.remove(hash, at);
         self.unlink(at);
         self.release(at);
@@ -227,8 +227,8 @@ impl Slab {
     /// All traces.
     pub(crate) fn iter(&self) -> impl Iterator<Item = (TraceId<'_>, &OpenTrace)> {
         let slots = self.chunks.iter().flat_map(|chunk| &chunk.slots);
-        let there = slots.filter(|slot| slot.generation != VACANT_GENERATION);
-        there.map(|slot| (slot.key.as_id(), &slot.trace))
+        let occupied = slots.filter(|slot| slot.generation != VACANT_GENERATION);
+        occupied.map(|slot| (slot.id.as_id(), &slot.trace))
     }
 
     /// Frees all memory, if there are no traces.
@@ -288,7 +288,7 @@ impl Slab {
         };
         self.set_has_vacancy(number, true);
         let Some(chunk) = self.chunks.get_mut(number) else {
-            unreachable!("a chunk that has room is there");
+            unreachable!("the chunks in the bitmap exist");
         };
         chunk.used += 1;
         let at = match chunk.vacant {
@@ -306,7 +306,7 @@ impl Slab {
                 }
                 chunk.slots.push(TraceSlot {
                     generation: VACANT_GENERATION,
-                    key: OwnedTraceId::EMPTY,
+                    id: OwnedTraceId::EMPTY,
                     trace: OpenTrace::vacant(),
                 });
                 chunk.links.push(ListLink {

@@ -62,7 +62,7 @@ impl Fixture {
     fn list(&self) -> Vec<u32> {
         let (mut list, mut at, mut last) = (Vec::new(), self.slab.oldest, NONE);
         while let Some(slot) = self.slab.slot(at) {
-            list.push(std::str::from_utf8(slot.key.id()).unwrap().parse().unwrap());
+            list.push(std::str::from_utf8(slot.id.id()).unwrap().parse().unwrap());
             let link = self.slab.chunks[at as usize / SLOTS_PER_CHUNK].links[at as usize % SLOTS_PER_CHUNK];
             assert_eq!(link.before, last);
             (last, at) = (at, link.after);
