@@ -218,10 +218,10 @@ impl<'a> ParsedDocument<'a> {
     fn origin(
         &self,
         older: &HashMap<(FieldLocation, &str), u32>,
-        place: FieldLocation,
+        location: FieldLocation,
         name: &str,
     ) -> Option<&LineState> {
-        match older.get(&(place, name)) {
+        match older.get(&(location, name)) {
             Some(line) => self.state.lines.get(*line as usize),
             None => self.state.lines.last(),
         }
@@ -231,7 +231,7 @@ impl<'a> ParsedDocument<'a> {
         self.state
             .older
             .iter()
-            .map(|older| ((older.place, older.name.as_str()), older.line))
+            .map(|older| ((older.location, older.name.as_str()), older.line))
             .collect()
     }
 }
@@ -266,19 +266,19 @@ fn join<'a>(a: &'a ParsedDocument<'a>, b: &'a ParsedDocument<'a>) -> MergedDocum
             }
         }
         let older = document.older();
-        for (place, name, raw) in &document.fields {
+        for (location, name, raw) in &document.fields {
             let Some(order) = document
-                .origin(&older, *place, name)
+                .origin(&older, *location, name)
                 .and_then(|line| order(document, line))
             else {
                 continue;
             };
-            match known.get(&(*place, name.as_str())) {
+            match known.get(&(*location, name.as_str())) {
                 None => {
-                    known.insert((*place, name), fields.len());
-                    fields.push((*place, name, order, raw));
+                    known.insert((*location, name), fields.len());
+                    fields.push((*location, name, order, raw));
                 }
-                Some(&at) if fields[at].2 < order => fields[at] = (*place, name, order, raw),
+                Some(&at) if fields[at].2 < order => fields[at] = (*location, name, order, raw),
                 Some(_) => {}
             }
         }
@@ -357,7 +357,7 @@ impl MergedDocument<'_> {
             }
             out.push(b'"');
         }
-        let of = |place: FieldLocation| self.fields.iter().filter(move |field| field.0 == place);
+        let of = |location: FieldLocation| self.fields.iter().filter(move |field| field.0 == location);
         for (_, name, _, raw) in of(FieldLocation::TopLevel) {
             out.push(b',');
             write_string(out, name.as_bytes());
@@ -391,10 +391,10 @@ impl MergedDocument<'_> {
             out.push(b'}');
         }
         let newest = (self.lines.len() as u32).saturating_sub(1);
-        let older = self.fields.iter().filter_map(|(place, name, order, _)| {
+        let older = self.fields.iter().filter_map(|(location, name, order, _)| {
             let line = *line_number.get(order)?;
             (line != newest).then(|| OlderField {
-                place: *place,
+                location: *location,
                 name: (*name).to_owned(),
                 line,
             })

@@ -100,8 +100,8 @@ impl Renderer {
         seal.write_object(out, &mut self.times, (view.first, view.last), count, late);
         out.extend_from_slice(b",\"state\":\"");
         let mut writer = seal.begin_state(&mut self.state, names, text_name.map(String::as_str));
-        writer.written_lines(view.count, view.time_unit, view.line_states);
-        writer.older(0);
+        writer.encoded_lines(view.count, view.time_unit, view.line_states);
+        writer.older_count(0);
         writer.finish(out);
         out.extend_from_slice(b"\"}}");
         RenderedDocument {
@@ -189,13 +189,13 @@ impl Renderer {
         let newest = (lines.len() as u32).saturating_sub(1);
         let older =
             |fields: &MergedFields<'_>| fields.list.iter().filter(|field| field.line != newest).count();
-        writer.older(older(&fields) + older(&metadata));
-        for (place, fields) in [
+        writer.older_count(older(&fields) + older(&metadata));
+        for (location, fields) in [
             (FieldLocation::TopLevel, &fields),
             (FieldLocation::Metadata, &metadata),
         ] {
             for field in fields.list.iter().filter(|field| field.line != newest) {
-                writer.older_field(place, &field.name, field.line);
+                writer.older_field(location, &field.name, field.line);
             }
         }
         writer.finish(out);

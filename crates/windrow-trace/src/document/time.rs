@@ -7,8 +7,8 @@ const DAY_S: i64 = 86_400;
 /// Nanoseconds in one second.
 pub(crate) const SECOND_NS: i64 = 1_000_000_000;
 
-/// Appends `ns` (Unix nanoseconds) as `2026-11-21T09:20:00.123Z`: three digits of fraction when that is exact,
-/// nine otherwise. Years 1677 to 2262, the range of an `i64` of nanoseconds.
+/// Appends `ns` (Unix nanoseconds) as `2026-11-21T09:20:00.123Z`, with three digits of fraction if
+/// that is exact, else nine. Years 1677 to 2262, the range of an `i64` of nanoseconds.
 pub(crate) fn write_rfc3339(out: &mut Vec<u8>, ns: i64) {
     Rfc3339Writer::default().write(out, ns);
 }

@@ -1,4 +1,4 @@
-//! The document of a trace: the example of the first scene to the letter, and the rules of names and order.
+//! Documents: the complete example, and the rules of names and order.
 
 use serde_json::json;
 
@@ -22,7 +22,7 @@ fn one(records: &[(i64, Value)]) -> Value {
 }
 
 #[test]
-fn the_example_of_the_first_scene() {
+fn the_example_document() {
     let mut document = one(&[
         (
             1_700_000_000 * S,

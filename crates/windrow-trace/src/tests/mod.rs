@@ -1,4 +1,4 @@
-//! Tests of gathering: what the document of a trace is, when a trace is sealed, and that the union is a join.
+//! Tests of the crate: documents, sealing, and the union.
 
 mod document;
 mod paths;
@@ -23,7 +23,7 @@ pub(crate) fn tag(name: &str) -> Arc<str> {
     Arc::from(name)
 }
 
-/// A part for tests: what was received together.
+/// A part: records that were received together.
 #[derive(Clone, Debug)]
 pub(crate) struct TestPart {
     pub(crate) id: [u8; 12],

@@ -1,4 +1,4 @@
-//! Records of a known shape give the same document as records without: whatever is stripped was not needed.
+//! Records with a known shape give the same document as records without.
 
 use proptest::prelude::*;
 use serde_json::{Value, json};
@@ -12,13 +12,13 @@ use crate::{AddOutcome, IncomingRecord, Limits, Scratch, ShapeId, ShapeRegistry,
 struct One {
     time: i64,
     part: u8,
-    /// It completes its trace, which is packed behind it.
+    /// It completes its trace, which is then packed.
     completes: bool,
     record: Vec<u8>,
 }
 
-/// Records with few different names, so that shapes repeat, with times that collide and some of which go back, and with
-/// texts that must be escaped or are no UTF-8.
+/// Records with few distinct shapes, with times that collide or go back, and with texts that need
+/// escapes or are not UTF-8.
 fn records() -> impl Strategy<Value = Vec<One>> {
     let names = prop_oneof![
         8 => Just(vec!["traceId", "message", "a", "b"]),
@@ -81,7 +81,7 @@ fn records() -> impl Strategy<Value = Vec<One>> {
     })
 }
 
-/// The text as the gathering stage finds it: the best name that holds text.
+/// The text as routing finds it: that of the most preferred name.
 fn text_of(record: &[u8]) -> Option<&[u8]> {
     ["message", "log"].into_iter().find_map(|name| {
         let name = [&[0xa0 | name.len() as u8], name.as_bytes()].concat();
@@ -91,7 +91,7 @@ fn text_of(record: &[u8]) -> Option<&[u8]> {
     })
 }
 
-/// The document of these records; `shapes` decides which of them have one.
+/// The document of these records, with the shapes that `shape` gives them.
 fn document(
     records: &[One],
     max_trace_bytes: usize,
@@ -115,7 +115,7 @@ fn document(
                 one.part,
                 table.begin_source(Source {
                     part: PartId([one.part; 12]),
-                    // Not always later than the one before.
+                    // Not always later than the part before.
                     received: i64::from(one.part % 3),
                     tag: tag("app"),
                     hold: (),
@@ -141,7 +141,7 @@ fn document(
     }
     assert_eq!((table.len(), table.lines()), (1, kept));
     let mut sealed = table.seal(b"t").unwrap();
-    // Whether it was complete is not what is compared.
+    // Whether it completed is not compared.
     sealed.reason = SealReason::Idle;
     let mut scratch = Scratch::default();
     let (content, duplicates) = sealed.content(99, &mut scratch);
@@ -168,7 +168,7 @@ proptest! {
             let at = records.iter().position(|other| other.record == record);
             ids[at.unwrap()]
         };
-        // With little room records are left out, whatever their part.
+        // With a small limit records are left out, whatever their part.
         let most = small.unwrap_or(1 << 20);
         let with = document(&records, most, id, &shapes);
         let without = document(&records, most, |_| None, &shapes);

@@ -1,4 +1,4 @@
-//! When traces are sealed: completion and linger, idleness, age, room; and that nothing is lost on the way.
+//! Sealing: completion and linger time, idle timeout, age, limits; and that no record is lost.
 
 use serde_json::json;
 
@@ -20,11 +20,11 @@ fn limits() -> Limits {
 
 struct Fixture {
     table: Table<u64>,
-    /// Sources that have begun; each holds its number.
+    /// Number of sources begun. The guard of each is its number.
     sources: u64,
-    /// The last of them, and its part.
+    /// The last source, and its part.
     source: Option<(u8, SourceId)>,
-    /// What documents have got, and what was given back.
+    /// Guards that documents got or that were returned.
     claims: Vec<u64>,
 }
 
@@ -59,7 +59,7 @@ impl Fixture {
         self.table.add(now, &incoming)
     }
 
-    /// The last source, if it is of this part, or else a new one.
+    /// The last source if it is of this part, or else a new one.
     fn source(&mut self, part: u8, now: i64) -> SourceId {
         match self.source {
             Some((last, source)) if last == part => source,
@@ -94,7 +94,7 @@ impl Fixture {
         all
     }
 
-    /// Nothing is left, and whatever was held has been given to somebody.
+    /// No trace is left, and every guard was handed over.
     fn is_even(&mut self) {
         self.end_source();
         assert_eq!(
@@ -263,7 +263,7 @@ fn a_straggler_takes_its_trace_out_and_the_others_wait_on() {
     assert_eq!(f.add(30, "b", 2, false), AddOutcome::Added);
     assert!(f.table.bytes() > bytes);
     assert_eq!((f.table.len(), f.table.lines(), f.sources), (3, 7, 2));
-    // It is due when it was, not a linger after the straggler.
+    // Its deadline is that of its completion, not of the straggler.
     assert_eq!(f.sealed(SECOND + 5), [("a".into(), SealReason::Completed, 2)]);
     assert_eq!(f.sealed(SECOND + 15), [("b".into(), SealReason::Completed, 3)]);
     assert_eq!(f.sealed(SECOND + 25), [("c".into(), SealReason::Completed, 2)]);
@@ -280,7 +280,7 @@ fn many_linger_and_each_is_found() {
             f.table.move_completed();
         }
     }
-    // Those that are forgotten by the index are opened a second time; there are few of them.
+    // The few that the index forgot are opened a second time.
     for n in (0..20_000).step_by(3) {
         assert_eq!(f.add(20_000, &key(n), 2, false), AddOutcome::Added);
     }
@@ -291,7 +291,7 @@ fn many_linger_and_each_is_found() {
     let lines: u32 = sealed.iter().map(|(_, _, lines)| lines).sum();
     assert_eq!(lines, 20_000 + 6_667);
     assert_eq!((f.table.len(), f.table.bytes(), f.table.lines()), (0, 0, 0));
-    // What it keeps to be used again can go, and it goes on.
+    // Memory kept for reuse can be freed at any time.
     f.table.shrink();
     let now = 60 * SECOND;
     assert_eq!(f.add(now, "a", 1, true), AddOutcome::Added);
@@ -374,7 +374,7 @@ fn as_many_wait_for_stragglers_as_is_worth_it() {
     };
     assert_eq!(open(&mut f, 1, 300), 0);
     assert!(open(&mut f, 2, 900) > 500, "nothing is known of stragglers yet");
-    // Some of those that wait get one, and wait for more among the open ones.
+    // Some lingering traces get a straggler, and linger further as open ones.
     let again = 9;
     for n in (0..900).rev().step_by(50).take(again) {
         assert_eq!(f.add_text(2, &format!("2-{n}"), 1, false, 10), AddOutcome::Added);
@@ -383,11 +383,11 @@ fn as_many_wait_for_stragglers_as_is_worth_it() {
     assert!(open(&mut f, 4, 7000) > 5000);
     let before = f.table.bytes();
     assert!((3 << 20..5 << 20).contains(&before), "{before}");
-    // Nobody comes for so many.
+    // So many traces get no stragglers.
     let waiting = f.table.len();
     assert_eq!(open(&mut f, 5, 9000), waiting - again + 9000);
     assert_eq!(f.table.len(), again, "no other waits any more");
-    // Stragglers of those that were sealed: what they find missing is waited for from then on.
+    // Stragglers of sealed traces: the budget grows when they miss their traces.
     for n in 0..9000 {
         assert_eq!(f.add_text(6, &format!("5-{n}"), 1, false, 10), AddOutcome::Added);
     }
@@ -425,10 +425,10 @@ fn those_that_nobody_waits_for_are_sealed_from_where_they_were_open() {
         (sealed, f.table.len(), f.table.take_sealed_early()),
         (15_000, 0, 15_000)
     );
-    // One that comes again waits: few do.
+    // A single trace is sealed at once as well.
     assert_eq!(f.add(360 * SECOND, "14999", 1, false), AddOutcome::Added);
     assert_eq!(f.add(360 * SECOND, "14999", 1, true), AddOutcome::Added);
-    // That they are few shows with the first.
+    // Its sealing shows that the rate is low.
     assert_eq!(
         f.sealed(360 * SECOND),
         [("14999".into(), SealReason::Completed, 2)]
@@ -460,7 +460,7 @@ fn whatever_comes_in_goes_out_once() {
         };
         let count = 60_000;
         for now in 0..count {
-            // Of some thousand traces, older ones seldom; some are complete more than once.
+            // Records of some thousand traces, older ones rarely. Some complete more than once.
             let open = if now / 10_000 % 2 == 0 { 4000 } else { 300 };
             let key = (first + next(open)).to_string();
             first += u64::from(next(5) == 0);

@@ -1,5 +1,5 @@
-//! The union is a join: for any parts, however they are spread over documents, however often a part was received
-//! and in whichever order documents are joined, the result is the document that one gatherer of all would write.
+//! The union is a join: however parts are spread over documents, received repeatedly or merged in
+//! any order, the result is the document that a single instance would write.
 
 use proptest::prelude::*;
 use serde_json::{Value, json};
@@ -8,7 +8,7 @@ use super::*;
 use crate::document::state::DocumentState;
 use crate::{Union, UnionError, union};
 
-/// A document in a form that can be compared: names without order, the state taken apart and its parts by id.
+/// A document in comparable form: names without order, the state decoded, with parts by id.
 pub(crate) fn canonical(document: &[u8]) -> Value {
     let mut document = value(document);
     let state = DocumentState::read(document["windrow"]["state"].as_str().unwrap()).unwrap();
@@ -69,8 +69,7 @@ fn records() -> impl Strategy<Value = Vec<(i64, Vec<u8>, Vec<u8>)>> {
     })
 }
 
-/// Up to five parts; for each document: which parts it saw, when it received each, why and when it was sealed.
-/// Parts with their times of reception, the reason and the time of sealing.
+/// What a document saw: parts with their times of reception, the reason and the time of sealing.
 type Seen = (Vec<(usize, i64)>, usize, i64);
 
 #[derive(Clone, Debug)]
@@ -115,7 +114,7 @@ impl Case {
         render("t", &parts, SealReason::ALL[*reason], *sealed_at)
     }
 
-    /// What one gatherer of everything would have written.
+    /// The document that a single instance would have written.
     fn whole(&self) -> Vec<u8> {
         let mut latest = std::collections::BTreeMap::new();
         for (part, received) in self.documents.iter().flat_map(|(seen, _, _)| seen) {

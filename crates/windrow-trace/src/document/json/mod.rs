@@ -176,7 +176,8 @@ fn write_extension(out: &mut Vec<u8>, kind: i8, data: &[u8]) {
     }
 }
 
-/// Unix nanoseconds of an EventTime (type 0, Forward Protocol Specification v1) or a MessagePack timestamp (type -1).
+/// Unix nanoseconds of an EventTime (type 0, Forward Protocol Specification v1) or a MessagePack
+/// timestamp (type -1).
 fn extension_time(kind: i8, data: &[u8]) -> Option<i64> {
     let (seconds, nanos) = match (kind, data.len()) {
         (0, 8) => (

@@ -6,9 +6,9 @@
 //!
 //! ```text
 //! version 1 | flags | [key name] | [text name] | reason | sealed at (µs)
-//! parts:  n, then per part: id (12 bytes) | received (µs, delta) | lines in the part as it was received
-//! lines:  n, unit of time, then per line, in order: time (delta) | part | position (delta) | text length + 1, or 0
-//! older:  n, then per field whose value is not the last line's: kind | name | line
+//! parts:  n, then per part: id (12 bytes) | received (µs, delta) | records received of the trace
+//! lines:  n, time unit, then per line: time (delta) | part | position (delta) | text length + 1 or 0
+//! older:  n, then per field whose value is not the last line's: location | name | line
 //! ```
 //!
 //! Every number is a LEB128 varint, signed ones are zigzag-encoded. A line takes 6 to 9 bytes.
@@ -102,7 +102,7 @@ pub(crate) enum FieldLocation {
 /// A field whose value comes from a line before the last.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct OlderField {
-    pub(crate) place: FieldLocation,
+    pub(crate) location: FieldLocation,
     pub(crate) name: String,
     pub(crate) line: u32,
 }
@@ -157,9 +157,9 @@ impl DocumentState {
                 *next = line.position.wrapping_add(1);
             }
         }
-        writer.older(self.older.len());
+        writer.older_count(self.older.len());
         for field in &self.older {
-            writer.older_field(field.place, field.name.as_bytes(), field.line);
+            writer.older_field(field.location, field.name.as_bytes(), field.line);
         }
         writer.finish(json);
     }
@@ -228,7 +228,7 @@ impl DocumentState {
         let count = from.count(3)?;
         let mut older = Vec::with_capacity(count);
         for _ in 0..count {
-            let place = match from.byte()? {
+            let location = match from.byte()? {
                 0 => FieldLocation::TopLevel,
                 1 => FieldLocation::Metadata,
                 _ => return Err(StateError::Damaged(from.at)),
@@ -238,7 +238,7 @@ impl DocumentState {
             if line as usize >= lines.len() {
                 return Err(StateError::Damaged(from.at));
             }
-            older.push(OlderField { place, name, line });
+            older.push(OlderField { location, name, line });
         }
         if from.at != bytes.len() {
             return Err(StateError::Damaged(from.at));
@@ -386,7 +386,7 @@ mod tests {
                         .enumerate()
                         .filter(|(i, _)| i % 3 == 1)
                         .map(|(i, _)| OlderField {
-                            place: if i % 2 == 0 {
+                            location: if i % 2 == 0 {
                                 FieldLocation::TopLevel
                             } else {
                                 FieldLocation::Metadata

@@ -83,7 +83,7 @@ impl<'a> StateWriter<'a> {
     }
 
     /// Writes lines that a [`StateLineWriter`] encoded in this unit.
-    pub(crate) fn written_lines(&mut self, count: u32, unit: u8, lines: &[u8]) {
+    pub(crate) fn encoded_lines(&mut self, count: u32, unit: u8, lines: &[u8]) {
         put(self.out, u64::from(count));
         self.out.push(unit);
         self.out.extend_from_slice(lines);
@@ -102,12 +102,12 @@ impl<'a> StateWriter<'a> {
         put_all(self.out, numbers);
     }
 
-    pub(crate) fn older(&mut self, count: usize) {
+    pub(crate) fn older_count(&mut self, count: usize) {
         put(self.out, count as u64);
     }
 
-    pub(crate) fn older_field(&mut self, place: FieldLocation, name: &[u8], line: u32) {
-        self.out.push(place as u8);
+    pub(crate) fn older_field(&mut self, location: FieldLocation, name: &[u8], line: u32) {
+        self.out.push(location as u8);
         put(self.out, name.len() as u64);
         self.out.extend_from_slice(name);
         put(self.out, u64::from(line));

@@ -1,4 +1,4 @@
-//! The slab: what is put in is found and taken out again, in order, and memory goes with it.
+//! The slab: insertion, removal, order, and memory use.
 
 use std::sync::Arc;
 
@@ -58,7 +58,7 @@ impl Fixture {
         Some(key)
     }
 
-    /// The list, from id_and_trace ends.
+    /// The list, checked in both directions.
     fn list(&self) -> Vec<u32> {
         let (mut list, mut at, mut last) = (Vec::new(), self.slab.oldest, NONE);
         while let Some(slot) = self.slab.slot(at) {
@@ -117,7 +117,7 @@ fn the_list_is_in_the_order_of_use() {
 
 #[test]
 fn whatever_is_taken_out_is_there() {
-    // In waves, chunk by chunk in ever another order, so that chunks become empty again and again.
+    // In waves, chunk by chunk in varying order, so that chunks become empty repeatedly.
     let mut f = Fixture::new();
     let (mut there, mut number, mut random) = (Vec::new(), 0, 1_u64);
     for _ in 0..100 {
@@ -158,7 +158,7 @@ fn memory_goes_with_the_traces() {
         .map(|number| f.push(number))
         .collect();
     assert_eq!(f.slab.allocated, chunks as usize);
-    // Every other one goes: no chunk is empty.
+    // Every second trace is removed: no chunk is empty.
     for key in keys.iter().skip(1).step_by(2) {
         f.slab.take(*key).unwrap();
     }
@@ -168,7 +168,7 @@ fn memory_goes_with_the_traces() {
     }
     assert!(f.slab.allocated <= 6, "{}", f.slab.allocated);
     assert_eq!(f.slab.len(), SLOTS_PER_CHUNK);
-    // The first places are taken first, also those of chunks that gave their memory back.
+    // The first vacant slots are reused first, also in chunks that were freed.
     for number in 0..SLOTS_PER_CHUNK as u32 * chunks {
         assert!(f.push(100_000 + number).at < (chunks + 2) * SLOTS_PER_CHUNK as u32);
     }
