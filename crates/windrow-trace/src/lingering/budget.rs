@@ -124,8 +124,9 @@ impl LingerBudget {
         self.in_time += 1;
     }
 
-    /// Sets the budget to zero if hardly any lingering trace got a straggler. Not soon after misses:
-    /// stragglers may come so late that the few traces which linger were sealed long before.
+    /// Sets the budget to zero if hardly any lingering trace got a straggler. Not soon after
+    /// misses: stragglers may come so late that the few traces which linger were sealed long
+    /// before.
     #[cold]
     fn evaluate_stragglers(&mut self, now: i64) {
         let no_stragglers = self.in_time.saturating_mul(MISS_RATIO_TO_SHRINK) < self.early;

@@ -7,7 +7,7 @@
 //! ```text
 //! version 1 | flags | [key name] | [text name] | reason | sealed at (µs)
 //! parts:  n, then per part: id (12 bytes) | received (µs, delta) | records received of the trace
-//! lines:  n, time unit, then per line: time (delta) | part | position (delta) | text length + 1 or 0
+//! lines:  n, time unit, per line: time (delta) | part | position (delta) | text length + 1 or 0
 //! older:  n, then per field whose value is not the last line's: location | name | line
 //! ```
 //!
