@@ -17,8 +17,8 @@ use windrow::output::document_id;
 use windrow::output::elasticsearch::{Elasticsearch, ElasticsearchConfig, Rules};
 use windrow_bench::{Load, Mode};
 use windrow_trace::{
-    Added, Incoming, Limits, Names, PartId, Reason, Renderer, Scratch, ShapeId, Shapes, Source, SourceId,
-    Table, part_ids, union,
+    AddOutcome, FieldNames, IncomingRecord, Limits, PartId, Renderer, Scratch, SealReason, ShapeId,
+    ShapeRegistry, Source, SourceId, Table, part_ids, union,
 };
 
 /// Records of the traces that are open at once.
@@ -70,9 +70,9 @@ fn rules() -> Vec<Rule> {
     }]
 }
 
-fn shapes() -> Shapes {
-    Shapes::new(
-        Names::default(),
+fn shapes() -> ShapeRegistry {
+    ShapeRegistry::new(
+        FieldNames::default(),
         vec!["message".into(), "log".into(), "msg".into()],
     )
 }
@@ -92,8 +92,8 @@ struct Routed {
 }
 
 /// All records of `bodies`, with the shapes that they taught.
-fn routed(bodies: &[Vec<u8>]) -> (Shapes, Vec<Routed>) {
-    let (mut shapes, rules, names) = (shapes(), rules(), Names::default());
+fn routed(bodies: &[Vec<u8>]) -> (ShapeRegistry, Vec<Routed>) {
+    let (mut shapes, rules, names) = (shapes(), rules(), FieldNames::default());
     let mut out = Vec::new();
     for (number, body) in bodies.iter().enumerate() {
         let mut position = 0;
@@ -151,8 +151,8 @@ impl Appender {
         let source = match self.source {
             Some((chunk, source)) if chunk == routed.chunk => source,
             before => {
-                before.and_then(|(_, source)| self.table.end(source));
-                let source = self.table.begin(Source {
+                before.and_then(|(_, source)| self.table.end_source(source));
+                let source = self.table.begin_source(Source {
                     part: PartId::of_position(1, routed.chunk as u64),
                     received: NOW,
                     tag: Arc::from("app"),
@@ -162,8 +162,8 @@ impl Appender {
                 source
             }
         };
-        let incoming = Incoming {
-            id: self.table.id(&routed.key),
+        let incoming = IncomingRecord {
+            id: self.table.trace_id(&routed.key),
             time: routed.time,
             source,
             position: routed.position,
@@ -176,7 +176,7 @@ impl Appender {
                 .filter(|_| self.shaped)
                 .map(|(at, len)| &routed.record[at..at + len]),
         };
-        assert_eq!(self.table.add(NOW, &incoming), Added::Kept);
+        assert_eq!(self.table.add(NOW, &incoming), AddOutcome::Added);
     }
 }
 
@@ -190,21 +190,21 @@ fn filled(records: &[Routed], shaped: bool) -> Table<()> {
 /// Seals and renders everything that is due; `frame` writes what stands before a document.
 fn render(
     table: &mut Table<()>,
-    shapes: &Shapes,
+    shapes: &ShapeRegistry,
     out: &mut Vec<u8>,
     mut frame: impl FnMut(&mut Vec<u8>, &[u8], i64),
 ) -> u32 {
-    let (mut renderer, mut scratch, names) = (Renderer::default(), Scratch::default(), Names::default());
+    let (mut renderer, mut scratch, names) = (Renderer::default(), Scratch::default(), FieldNames::default());
     let mut lines = 0;
-    while let Some(mut closed) = table.next_closed(NOW + LINGER) {
+    while let Some(mut closed) = table.next_sealed(NOW + LINGER) {
         if out.len() > 1 << 20 {
             out.clear();
         }
-        let (gathered, _) = closed.gathered(NOW, &mut scratch);
-        let key = gathered.key;
+        let (gathered, _) = closed.content(NOW, &mut scratch);
+        let key = gathered.id;
         let head = |out: &mut Vec<u8>, first| frame(out, key, first);
         lines += renderer.trace(out, &names, shapes, gathered, head).lines;
-        closed.leave(1, |()| ());
+        closed.release(1, |()| ());
     }
     lines
 }
@@ -225,7 +225,7 @@ fn stages(c: &mut Criterion) {
         });
     });
     group.bench_function("walk and route", |b| {
-        let (mut shapes, rules, names) = (self::shapes(), rules(), Names::default());
+        let (mut shapes, rules, names) = (self::shapes(), rules(), FieldNames::default());
         b.iter(|| {
             let (mut keys, mut completed) = (0, 0);
             for body in &bodies {
@@ -252,9 +252,9 @@ fn stages(c: &mut Criterion) {
                     for routed in &records {
                         appender.append(black_box(routed));
                         if routed.completes
-                            && let Some(closed) = appender.table.next_closed(NOW + LINGER)
+                            && let Some(closed) = appender.table.next_sealed(NOW + LINGER)
                         {
-                            black_box(closed).leave(1, |()| ());
+                            black_box(closed).release(1, |()| ());
                         }
                     }
                 },
@@ -307,11 +307,14 @@ fn halves() -> (Vec<u8>, Vec<u8>) {
     let document = |lines: &[&Routed]| {
         let mut appender = Appender::new(true);
         lines.iter().for_each(|routed| appender.append(routed));
-        let mut closed = appender.table.close_any(0, Reason::Completed).expect("a trace");
+        let mut closed = appender
+            .table
+            .seal_any(0, SealReason::Completed)
+            .expect("a trace");
         let (mut out, mut scratch) = (Vec::new(), Scratch::default());
-        let (gathered, _) = closed.gathered(NOW, &mut scratch);
-        Renderer::default().trace(&mut out, &Names::default(), &shapes, gathered, |_, _| ());
-        closed.leave(1, |()| ());
+        let (gathered, _) = closed.content(NOW, &mut scratch);
+        Renderer::default().trace(&mut out, &FieldNames::default(), &shapes, gathered, |_, _| ());
+        closed.release(1, |()| ());
         out
     };
     (document(first), document(last))

@@ -11,7 +11,9 @@ use forward_protocol::entries::{Group, Key, MapPairs, Pair, Visitor, WireKey};
 use forward_protocol::msgpack::{write_map_len, write_str};
 
 use crate::config::Rule;
-use windrow_trace::{Head, Names, Role, Shape, ShapeId, Shapes, as_text, head, write_value};
+use windrow_trace::{
+    FieldNames, FieldRole, Shape, ShapeId, ShapeRegistry, Token, as_text, read_token, write_json_value,
+};
 
 /// What one walk over a record finds.
 #[derive(Clone, Copy, Default)]
@@ -27,7 +29,7 @@ pub(super) struct Found<'a> {
 
 /// Looks at a record while it is walked, in the hope that it has the shape that the last one with as many fields had.
 pub(super) struct Look<'s, 'a> {
-    shapes: &'s Shapes,
+    shapes: &'s ShapeRegistry,
     complete: &'s [Rule],
     /// The shape that was guessed, as long as all pairs fit.
     shape: Option<(ShapeId, &'s Shape)>,
@@ -35,7 +37,7 @@ pub(super) struct Look<'s, 'a> {
 }
 
 impl<'s, 'a> Look<'s, 'a> {
-    pub(super) fn new(shapes: &'s Shapes, complete: &'s [Rule]) -> Self {
+    pub(super) fn new(shapes: &'s ShapeRegistry, complete: &'s [Rule]) -> Self {
         Self {
             shapes,
             complete,
@@ -55,7 +57,12 @@ impl<'s, 'a> Look<'s, 'a> {
     }
 
     /// Looks at a whole record as one of this shape.
-    fn whole(shapes: &'s Shapes, complete: &'s [Rule], id: ShapeId, record: &'a [u8]) -> Option<Found<'a>> {
+    fn whole(
+        shapes: &'s ShapeRegistry,
+        complete: &'s [Rule],
+        id: ShapeId,
+        record: &'a [u8],
+    ) -> Option<Found<'a>> {
         let mut look = Self::new(shapes, complete);
         let pairs = MapPairs::new(record);
         look.take(id, pairs.remaining());
@@ -71,31 +78,31 @@ impl<'s, 'a> Look<'s, 'a> {
         let shape = self
             .shapes
             .get(id)
-            .filter(|shape| shape.slots().len() == pairs as usize);
+            .filter(|shape| shape.fields().len() == pairs as usize);
         self.shape = shape.map(|shape| (id, shape));
     }
 
     /// Looks at the value of a field that may matter.
     #[inline]
     fn regard(&mut self, shape: &Shape, number: usize, value: &'a [u8]) {
-        let Some(slot) = shape.slots().get(number) else {
+        let Some(slot) = shape.fields().get(number) else {
             return;
         };
         let text = text_of(value);
-        if slot.role() != Role::Plain {
+        if slot.role() != FieldRole::Plain {
             let Some(text) = text else {
                 self.shape = None;
                 return;
             };
             match slot.role() {
-                Role::Id { .. } if text.is_empty() => self.shape = None,
-                Role::Id { .. } => self.found.key = Some(text),
-                Role::Joined => self.found.text = Some(text),
-                Role::Text | Role::Plain => {}
+                FieldRole::TraceId { .. } if text.is_empty() => self.shape = None,
+                FieldRole::TraceId { .. } => self.found.key = Some(text),
+                FieldRole::JoinedText => self.found.text = Some(text),
+                FieldRole::OtherText | FieldRole::Plain => {}
             }
         }
         if slot.is_watched() && !self.found.completes {
-            let is_text = matches!(slot.role(), Role::Joined | Role::Text);
+            let is_text = matches!(slot.role(), FieldRole::JoinedText | FieldRole::OtherText);
             self.found.completes = completes(self.complete, is_text, slot.name(), value, text);
         }
     }
@@ -106,7 +113,7 @@ impl<'s, 'a> Visitor<'a, 's> for Look<'s, 'a> {
     fn record(&mut self, pairs: u32) -> &'s [WireKey] {
         self.found = Found::default();
         self.shape = None;
-        if let Some(id) = self.shapes.guess(pairs) {
+        if let Some(id) = self.shapes.predict(pairs) {
             self.take(id, pairs);
         }
         self.shape.map_or(&[], |(_, shape)| shape.keys())
@@ -123,7 +130,7 @@ impl<'s, 'a> Visitor<'a, 's> for Look<'s, 'a> {
     #[inline(never)]
     fn pair(&mut self, number: usize, pair: Pair<'a>) {
         let Some((_, shape)) = self.shape else { return };
-        match (shape.slots().get(number), pair.key) {
+        match (shape.fields().get(number), pair.key) {
             (Some(slot), Key::Text(name)) if slot.name() == name => {
                 self.regard(shape, number, pair.value);
             }
@@ -133,7 +140,7 @@ impl<'s, 'a> Visitor<'a, 's> for Look<'s, 'a> {
 }
 
 /// The names of fields that completion depends on.
-pub(super) fn watched(names: &Names, complete: &[Rule]) -> Vec<String> {
+pub(super) fn watched(names: &FieldNames, complete: &[Rule]) -> Vec<String> {
     let concerned = |rule: &Rule| match &rule.field {
         Some(field) => vec![field.to_string()],
         None => names.text.clone(),
@@ -144,8 +151,8 @@ pub(super) fn watched(names: &Names, complete: &[Rule]) -> Vec<String> {
 /// Looks at a record whose shape was not guessed: learns it, or looks without one.
 #[inline(never)]
 pub(super) fn look_again<'a>(
-    shapes: &mut Shapes,
-    names: &Names,
+    shapes: &mut ShapeRegistry,
+    names: &FieldNames,
     complete: &[Rule],
     record: &'a [u8],
 ) -> Found<'a> {
@@ -160,7 +167,7 @@ pub(super) fn look_again<'a>(
         let Key::Text(name) = pair.key else { continue };
         if let Some(rank) = names.keys.iter().position(|key| key.as_bytes() == name)
             && rank < best
-            && let Some((value, _)) = head(pair.value, 0)
+            && let Some((value, _)) = read_token(pair.value, 0)
             && let Some(id) = as_text(value).filter(|id| !id.is_empty())
         {
             found.key = Some(id);
@@ -180,7 +187,13 @@ pub type Routed<'r> = dyn FnMut(&[u8], Option<&[u8]>, bool, Option<ShapeId>, Opt
 
 /// Walks entries and looks at each, as gathering does, for the benches.
 #[doc(hidden)]
-pub fn route(shapes: &mut Shapes, names: &Names, complete: &[Rule], entries: &[u8], routed: &mut Routed<'_>) {
+pub fn route(
+    shapes: &mut ShapeRegistry,
+    names: &FieldNames,
+    complete: &[Rule],
+    entries: &[u8],
+    routed: &mut Routed<'_>,
+) {
     let mut entries = forward_protocol::entries::Entries::new(entries, 100);
     loop {
         let mut look = Look::new(shapes, complete);
@@ -201,8 +214,8 @@ fn text_of(value: &[u8]) -> Option<&[u8]> {
     match *value.first()? {
         0xa0..=0xbf => value.get(1..),
         0xd9 => value.get(2..),
-        _ => match head(value, 0)? {
-            (Head::Str(text), _) => Some(text),
+        _ => match read_token(value, 0)? {
+            (Token::Str(text), _) => Some(text),
             _ => None,
         },
     }
@@ -233,14 +246,14 @@ fn completes(complete: &[Rule], is_text: bool, name: &[u8], value: &[u8], text: 
 /// The same for a value that may be no string.
 #[inline(never)]
 fn passes(rule: &Rule, value: &[u8]) -> bool {
-    let Some((head, _)) = head(value, 0) else {
+    let Some((head, _)) = read_token(value, 0) else {
         return false;
     };
     match as_text(head) {
         Some(text) => rule.test.passes(text),
         None => {
             let mut text = Vec::new();
-            write_value(&mut text, value, 0);
+            write_json_value(&mut text, value, 0);
             rule.test.passes(&text)
         }
     }
@@ -262,8 +275,8 @@ pub(super) fn metadata<'a>(
 #[inline(never)]
 fn with_group<'a>(own: &[u8], group: Group<'_>, scratch: &'a mut Vec<u8>) -> &'a [u8] {
     scratch.clear();
-    let pairs = match head(own, 0) {
-        Some((Head::Map(n), next)) => Some((n, next)),
+    let pairs = match read_token(own, 0) {
+        Some((Token::Map(n), next)) => Some((n, next)),
         _ => None,
     };
     write_map_len(scratch, pairs.map_or(0, |(n, _)| n) + 1);

@@ -17,7 +17,9 @@ use super::{Gatherer, Settings};
 use crate::hold::Hold;
 use crate::metrics::FlushReason;
 use windrow_journal::Record;
-use windrow_trace::{Added, Guess, Id, Incoming, PartId, ShapeId, Single, Source, SourceId};
+use windrow_trace::{
+    AddOutcome, IncomingRecord, PartId, ShapeId, SlotHint, Source, SourceId, TraceId, UntracedRecord,
+};
 
 /// Bad entries of a message that go to the dead letter one by one. If there are more, the message goes there as a whole:
 /// a small payload can be made to hold millions of them, and the dead letter must not grow faster than what is received.
@@ -96,13 +98,13 @@ struct Walked<'a> {
     entry: Entry<'a>,
     found: Found<'a>,
     /// Its trace id.
-    id: Option<Id<'a>>,
+    id: Option<TraceId<'a>>,
     /// The group of events in which it stands.
     group: Option<Group<'a>>,
     /// Its number in its part.
     number: u32,
     /// Where its trace may be.
-    guess: Option<Guess>,
+    guess: Option<SlotHint>,
 }
 
 /// What was met while the entries of a message were walked.
@@ -173,7 +175,7 @@ impl Gatherer {
         let source = match &anonymous.source {
             Some((source, its)) if known.is_none() && *its == tag => *source,
             _ => {
-                let source = self.table.begin(Source {
+                let source = self.table.begin_source(Source {
                     part,
                     received,
                     tag: Arc::clone(&tag),
@@ -214,7 +216,7 @@ impl Gatherer {
 
     /// No more records come from this source.
     pub(super) fn end(&mut self, source: Option<SourceId>) {
-        if let Some(hold) = source.and_then(|source| self.table.end(source)) {
+        if let Some(hold) = source.and_then(|source| self.table.end_source(source)) {
             hold.confirm();
         }
     }
@@ -257,7 +259,7 @@ impl Gatherer {
         let first = *position;
         let mut records = 0;
         // At once costs less as long as the cache holds all traces, or where few records come together.
-        let apart = self.table.is_spread() && walk.rest() >= FEW;
+        let apart = self.table.exceeds_cache() && walk.rest() >= FEW;
         let mut ahead = apart.then(Ahead::new);
         loop {
             let mut look = Look::new(&self.shapes, &self.settings.complete);
@@ -272,7 +274,7 @@ impl Gatherer {
                     let Settings { names, complete, .. } = &self.settings;
                     let found =
                         found.unwrap_or_else(|| look_again(&mut self.shapes, names, complete, entry.record));
-                    let id = found.key.map(|key| self.table.id(key));
+                    let id = found.key.map(|key| self.table.trace_id(key));
                     let group = walk.group();
                     let walked = Walked {
                         entry,
@@ -288,7 +290,7 @@ impl Gatherer {
                         continue;
                     };
                     if let Some(id) = walked.id {
-                        self.table.fetch_place(id);
+                        self.table.prefetch_index_entry(id);
                     }
                     ahead.walked.push(walked);
                     if ahead.walked.len() == AHEAD {
@@ -334,10 +336,10 @@ impl Gatherer {
         tally: &mut Tally,
     ) {
         for walked in &mut ahead.walked {
-            walked.guess = walked.id.and_then(|id| self.table.fetch(id));
+            walked.guess = walked.id.and_then(|id| self.table.prefetch_trace(id));
         }
         for guess in ahead.fetching.iter().filter_map(|walked| walked.guess) {
-            self.table.fetch_records(guess);
+            self.table.prefetch_records(guess);
         }
         for walked in &ahead.fetched {
             let metadata = metadata(walked.entry.metadata, walked.group, scratch);
@@ -370,7 +372,7 @@ impl Gatherer {
             None => self.single(record, found.shape, metadata, time, *number, origin),
             Some(id) => self.table.add(
                 origin.now,
-                &Incoming {
+                &IncomingRecord {
                     id,
                     time,
                     source: origin.source,
@@ -384,8 +386,8 @@ impl Gatherer {
             ),
         };
         match (added, id) {
-            (Added::TooLong, _) => tally.too_long += 1,
-            (Added::NoRoom, Some(id)) => {
+            (AddOutcome::TooLong, _) => tally.too_long += 1,
+            (AddOutcome::TraceFull, Some(id)) => {
                 let (why, tag) = (Why::NoRoom { trace: id.bytes() }, origin.tag.as_bytes());
                 self.aside.put(why, record, Some(tag), origin.received);
             }
@@ -425,12 +427,12 @@ impl Gatherer {
         time: i64,
         position: u32,
         origin: Origin<'_>,
-    ) -> Added {
+    ) -> AddOutcome {
         if record.len() + metadata.len() > self.settings.table.max_trace_bytes {
-            return Added::TooLong;
+            return AddOutcome::TooLong;
         }
         let names = &self.settings.names;
-        let single = Single {
+        let single = UntracedRecord {
             shape: shape.and_then(|id| self.shapes.get(id)),
             time,
             tag: origin.tag,
@@ -443,6 +445,6 @@ impl Gatherer {
         if self.outbox.is_full() {
             self.hand_over();
         }
-        Added::Kept
+        AddOutcome::Added
     }
 }

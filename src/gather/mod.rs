@@ -46,7 +46,7 @@ use crate::metrics::{FlushReason, Metrics};
 use crate::output::Account;
 use crate::spares::Spares;
 use windrow_journal::{Journal, Record};
-use windrow_trace::{PartId, Reason, Shapes, Table};
+use windrow_trace::{PartId, SealReason, ShapeRegistry, Table};
 
 /// How often sealing is looked at when no records come.
 const TICK: Duration = Duration::from_millis(50);
@@ -58,7 +58,7 @@ pub(crate) struct Gatherer {
     journal: Journal,
     table: Table<Hold>,
     window: Window,
-    shapes: Shapes,
+    shapes: ShapeRegistry,
     outbox: Outbox,
     account: Arc<Account>,
     metrics: Arc<Metrics>,
@@ -98,7 +98,7 @@ impl Gatherer {
         Self {
             table: Table::new(settings.table.clone()),
             window: Window::new(settings.window),
-            shapes: Shapes::new(
+            shapes: ShapeRegistry::new(
                 settings.names.clone(),
                 watched(&settings.names, &settings.complete),
             ),
@@ -135,7 +135,7 @@ impl Gatherer {
             };
             let now = unix_us();
             all_sealed = self.seal_due(now);
-            let hurried = self.table.take_hurried();
+            let hurried = self.table.take_sealed_early();
             if hurried > 0 {
                 self.metrics.traces_hurried.inc_by(hurried as u64);
             }
@@ -154,7 +154,7 @@ impl Gatherer {
         }
         if self.settings.flush_on_exit {
             let now = unix_us();
-            while let Some(mut closed) = self.table.close_any(now, Reason::Shutdown) {
+            while let Some(mut closed) = self.table.seal_any(now, SealReason::Shutdown) {
                 let reason = closed.reason;
                 self.outbox
                     .trace(&self.settings.names, &self.shapes, &mut closed, now);
@@ -176,7 +176,7 @@ impl Gatherer {
         self.spares.rest();
         self.outbox.rest();
         if self.table.is_empty() {
-            self.table.rest();
+            self.table.shrink();
         }
     }
 
@@ -213,7 +213,7 @@ impl Gatherer {
             }
         }
         self.end(anonymous.source.map(|(source, _)| source));
-        self.table.settle();
+        self.table.move_completed();
         if self.aside.flush() {
             hold.confirm();
         }
@@ -235,23 +235,23 @@ impl Gatherer {
         while left > 0 || self.table.is_too_full() {
             left = left.saturating_sub(1);
             let too_many = self.table.len() > self.settings.table.max_traces;
-            let Some(mut closed) = self.table.next_closed(now) else {
+            let Some(mut closed) = self.table.next_sealed(now) else {
                 return true;
             };
             let reason = closed.reason;
             self.outbox
                 .trace(&self.settings.names, &self.shapes, &mut closed, now);
             let flushed = match reason {
-                Reason::Completed => {
+                SealReason::Completed => {
                     *completed += 1;
                     self.hand_over_if_full();
                     continue;
                 }
-                Reason::Idle => FlushReason::Idle,
-                Reason::MaxAge => FlushReason::MaxAge,
-                Reason::Shutdown => FlushReason::Shutdown,
-                Reason::Evicted if too_many => FlushReason::MaxTraces,
-                Reason::Evicted => FlushReason::Memory,
+                SealReason::Idle => FlushReason::Idle,
+                SealReason::MaxAge => FlushReason::MaxAge,
+                SealReason::Shutdown => FlushReason::Shutdown,
+                SealReason::Evicted if too_many => FlushReason::MaxTraces,
+                SealReason::Evicted => FlushReason::Memory,
             };
             self.sealed(reason, flushed);
         }
@@ -259,9 +259,9 @@ impl Gatherer {
     }
 
     /// A trace is in the outbox: counts it, and empties the outbox if it is full.
-    fn sealed(&mut self, reason: Reason, flushed: FlushReason) {
+    fn sealed(&mut self, reason: SealReason, flushed: FlushReason) {
         self.metrics.traces_flushed[flushed].inc();
-        if reason == Reason::Evicted {
+        if reason == SealReason::Evicted {
             self.metrics.traces_evicted.inc();
         }
         self.hand_over_if_full();
@@ -283,7 +283,7 @@ impl Gatherer {
         let Some(oldest) = usage.oldest_segment.map(|segment| segment.number) else {
             return;
         };
-        let pinning = self.table.holding(|hold| hold.segment() <= oldest);
+        let pinning = self.table.ids_holding(|hold| hold.segment() <= oldest);
         if !pinning.is_empty() {
             tracing::debug!(
                 traces = pinning.len(),
@@ -292,7 +292,7 @@ impl Gatherer {
             );
         }
         for id in pinning {
-            let Some(mut closed) = self.table.close(&id) else {
+            let Some(mut closed) = self.table.seal(&id) else {
                 continue;
             };
             let reason = closed.reason;

@@ -13,7 +13,9 @@ use tokio::sync::mpsc::error::TrySendError;
 use crate::brake::{Brake, Free};
 use crate::hold::Hold;
 use crate::output::{Account, Batch, Charge, Framing, Place, Row, Sheet, push_document_id};
-use windrow_trace::{Closed, Extent, Names, PartId, Renderer, Scratch, Shapes, Single};
+use windrow_trace::{
+    FieldNames, PartId, RenderedDocument, Renderer, Scratch, SealedTrace, ShapeRegistry, UntracedRecord,
+};
 
 /// Documents are handed on when they take this many bytes...
 const BATCH_BYTES: usize = 1 << 20;
@@ -111,18 +113,24 @@ impl Outbox {
     }
 
     /// Renders a trace.
-    pub(super) fn trace(&mut self, names: &Names, shapes: &Shapes, closed: &mut Closed<'_, Hold>, now: i64) {
+    pub(super) fn trace(
+        &mut self,
+        names: &FieldNames,
+        shapes: &ShapeRegistry,
+        closed: &mut SealedTrace<'_, Hold>,
+        now: i64,
+    ) {
         self.make_room();
         let (start, id) = (self.text.len(), self.ids.len());
-        push_document_id(&mut self.ids, closed.key());
+        push_document_id(&mut self.ids, closed.id());
         let name = self.ids.get(id..).unwrap_or_default();
-        let (gathered, twice) = closed.gathered(now, &mut self.scratch);
+        let (gathered, twice) = closed.content(now, &mut self.scratch);
         let framing = &mut self.framing;
         let head = |out: &mut Vec<u8>, first| head(framing, out, name, first);
         let out = &mut self.text;
         let extent = self.renderer.trace(out, names, shapes, gathered, head);
         self.push(start, id, true, extent);
-        closed.leave(self.batch, |claim| self.claims.push(claim));
+        closed.release(self.batch, |claim| self.claims.push(claim));
         if twice > 0 {
             let duplicate = &self.account.duplicate;
             duplicate.fetch_add(u64::from(twice), Ordering::Relaxed);
@@ -132,8 +140,8 @@ impl Outbox {
     /// Renders a record without a trace id, which is the record of this number of its part.
     pub(super) fn single(
         &mut self,
-        names: &Names,
-        single: &Single<'_>,
+        names: &FieldNames,
+        single: &UntracedRecord<'_>,
         part: PartId,
         number: u32,
         hold: &Hold,
@@ -143,7 +151,7 @@ impl Outbox {
         part.push_document_id(&mut self.ids, number);
         let name = self.ids.get(id..).unwrap_or_default();
         head(&mut self.framing, &mut self.text, name, single.time);
-        let extent = self.renderer.single(&mut self.text, names, single);
+        let extent = self.renderer.untraced(&mut self.text, names, single);
         self.push(start, id, false, extent);
         if self.claims.last().is_none_or(|last| !last.is_same(hold)) {
             self.claims.push(hold.clone());
@@ -168,7 +176,7 @@ impl Outbox {
     }
 
     /// A document is in the text, from `start` on with its frame, and its id among the ids, from `id` on.
-    fn push(&mut self, start: usize, id: usize, is_trace: bool, extent: Extent) {
+    fn push(&mut self, start: usize, id: usize, is_trace: bool, extent: RenderedDocument) {
         if self.framing.is_some() {
             self.text.push(b'\n');
         }
@@ -282,7 +290,7 @@ mod tests {
     /// Renders a batch that is full, and gives where its text stands.
     fn full(outbox: &mut Outbox) -> *const u8 {
         let record = [&b"\x81\xa1a\xda\x10\x00"[..], &[b'x'; 4096]].concat();
-        let single = Single {
+        let single = UntracedRecord {
             shape: None,
             time: 0,
             tag: "app",
@@ -291,7 +299,7 @@ mod tests {
         };
         let hold = Held::begin(1, 1, Arc::new(|_| ()));
         while !outbox.is_full() {
-            outbox.single(&Names::default(), &single, PartId([1; 12]), 0, &hold);
+            outbox.single(&FieldNames::default(), &single, PartId([1; 12]), 0, &hold);
         }
         let place = outbox.text.as_ptr();
         outbox.hand_over(&Brake::new(1));
@@ -334,7 +342,7 @@ mod tests {
             usize::MAX,
             Arc::<Account>::default(),
         );
-        let single = Single {
+        let single = UntracedRecord {
             shape: None,
             time: 0,
             tag: "app",
@@ -345,7 +353,7 @@ mod tests {
         std::thread::scope(|scope| {
             scope.spawn(|| {
                 for _ in 0..2 {
-                    outbox.single(&Names::default(), &single, PartId([1; 12]), 0, &hold);
+                    outbox.single(&FieldNames::default(), &single, PartId([1; 12]), 0, &hold);
                     outbox.hand_over(&brake);
                 }
             });

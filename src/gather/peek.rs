@@ -12,13 +12,13 @@ use forward_protocol::frame::{Payload, messages};
 
 use super::look::{look_again, watched};
 use crate::config::Config;
-use windrow_trace::{Names, PartId, Shapes};
+use windrow_trace::{FieldNames, PartId, ShapeRegistry};
 
 /// Lines that are not released, by trace.
 #[derive(Debug)]
 pub struct Peek {
-    names: Names,
-    shapes: Shapes,
+    names: FieldNames,
+    shapes: ShapeRegistry,
     complete: Vec<crate::config::Rule>,
     limits: forward_protocol::frame::Limits,
     max_trace_bytes: usize,
@@ -33,13 +33,13 @@ pub struct Peek {
 impl Peek {
     /// Counts by the names and rules of this configuration.
     pub fn new(config: &Config) -> Self {
-        let names = Names {
+        let names = FieldNames {
             keys: config.trace.keys.clone(),
             text: config.trace.text.clone(),
         };
         let complete = config.trace.complete.clone();
         Self {
-            shapes: Shapes::new(names.clone(), watched(&names, &complete)),
+            shapes: ShapeRegistry::new(names.clone(), watched(&names, &complete)),
             names,
             complete,
             limits: crate::input::forward::frame_limits(&config.forward),

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use forward_protocol::frame::Limits as FrameLimits;
-use windrow_trace::Names;
+use windrow_trace::FieldNames;
 
 use crate::config::{Config, Rule, TraceConfig};
 use crate::input::forward;
@@ -11,7 +11,7 @@ use crate::memory::{MemoryShares, to_usize};
 
 /// What gathering needs to know.
 pub(crate) struct Settings {
-    pub(crate) names: Names,
+    pub(crate) names: FieldNames,
     pub(crate) complete: Vec<Rule>,
     pub(crate) table: windrow_trace::Limits,
     pub(crate) frame: FrameLimits,
@@ -41,7 +41,7 @@ impl Settings {
             ..
         } = &config.trace;
         Self {
-            names: Names {
+            names: FieldNames {
                 keys: keys.clone(),
                 text: text.clone(),
             },

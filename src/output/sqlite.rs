@@ -13,7 +13,7 @@ use rusqlite::{Connection, OpenFlags, OptionalExtension, params};
 use tokio::sync::mpsc;
 
 use super::{Batch, OutputId, Sealed};
-use windrow_trace::{NotOurs, Union, union};
+use windrow_trace::{Union, UnionError, union};
 
 const SCHEMA_VERSION: i64 = 1;
 /// Documents of one transaction at the most; what waits beyond it goes into the next.
@@ -78,7 +78,7 @@ pub struct Writer {
 }
 
 /// Told of each document that can never be stored, with the reason; returns once it is safe elsewhere.
-pub type Reject<'a> = dyn FnMut(&Sealed, &NotOurs) + 'a;
+pub type Reject<'a> = dyn FnMut(&Sealed, &UnionError) + 'a;
 
 impl Writer {
     /// Opens or makes the store.
@@ -171,7 +171,7 @@ impl Writer {
                     }
                     let existing: String = find.query_row([document.id()], |row| row.get(0))?;
                     match union(existing.as_bytes(), document.json()) {
-                        Ok(Union::Same) => {
+                        Ok(Union::Unchanged) => {
                             done.unchanged += 1;
                             joined(document, 0);
                         }
@@ -242,7 +242,7 @@ pub trait Observer: Send {
     /// A transaction failed and will be tried again after a pause.
     fn failed(&mut self, error: &StoreError);
     /// A document can never be stored; returns once it is safe elsewhere.
-    fn rejected(&mut self, document: &Sealed, why: &NotOurs);
+    fn rejected(&mut self, document: &Sealed, why: &UnionError);
 }
 
 /// Writes batches until the channel closes. Runs on its own thread. A failing transaction is tried again for ever: the
@@ -267,7 +267,7 @@ pub fn run(
         let mut met: HashMap<_, u32> = HashMap::new();
         loop {
             let documents = batch.iter();
-            let mut reject = |document: &Sealed, why: &NotOurs| {
+            let mut reject = |document: &Sealed, why: &UnionError| {
                 observer.rejected(document, why);
                 dead.insert(document.key());
             };

@@ -19,7 +19,7 @@ use crate::metrics::{DeadLetterSource, Direction, DocumentResult, Metrics, Outpu
 use crate::output::dead_letter::{Content, DeadLetter, Entry};
 use crate::output::elasticsearch::{self, Elasticsearch, Rules};
 use crate::output::{Batch, Framing, OutputId, Sealed, sqlite, stdout};
-use windrow_trace::NotOurs;
+use windrow_trace::UnionError;
 
 /// Batches that wait in front of an output. Their bytes are bounded by the gatherer.
 const QUEUE: usize = 256;
@@ -211,7 +211,7 @@ impl sqlite::Observer for SqliteObserver {
         tracing::error!(%error, "the embedded store does not take documents; trying again");
     }
 
-    fn rejected(&mut self, document: &Sealed, why: &NotOurs) {
+    fn rejected(&mut self, document: &Sealed, why: &UnionError) {
         let entry = Entry {
             time: jiff::Timestamp::now(),
             source: DeadLetterSource::Sqlite.as_str().into(),

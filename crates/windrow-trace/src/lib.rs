@@ -1,56 +1,79 @@
-//! Gathering: the records of one trace become one document.
+//! Log records of one trace become one JSON document. No I/O, no threads, no clock.
 //!
-//! * `table`: the traces of a shard, and when they leave it: `open` ones (in their `slab`), those that are complete and wait for
-//!   stragglers (`linger`, `pack`, `index`; how many: `patience`), and `closed` ones, which are about to be rendered; their ids (`key`) and what
-//!   their records came with (`source`);
-//! * `joined` and `lines`: the records of a trace, joined as they come while they are alike and in order, or one by one;
-//! * `document`: a sealed trace as JSON, rendered once from the received bytes (`fields`, `json`, `time`, `state`);
-//! * `union`: two documents of one trace made one; the rule by which every trace ends in exactly one document.
+//! 1. [`Table::add`] adds a record from a [`Source`] to its trace, which it opens if need be.
+//! 2. The trace is *open*. While its records have one [`Shape`] and are in order, it keeps their
+//!    joined text and the newest record, otherwise every record.
+//! 3. A record completes it. It *lingers*: packed, it waits for stragglers from other connections,
+//!    for a fixed time or while the linger budget permits. A straggler reopens it.
+//! 4. It is *sealed*: completed, idle, too old or evicted. [`Table::next_sealed`] returns it.
+//! 5. [`Renderer::trace`] writes its document. [`SealedTrace::release`] returns the guards of its
+//!    sources, which the caller keeps until the document is stored.
+//! 6. [`union`] merges two documents of one trace: late records, resends and restarts make them.
 //!
-//! No I/O, no clock, no threads: time is an argument. Knows nothing of the Forward protocol, the journal or outputs.
+//! ```
+//! use windrow_trace::*;
+//!
+//! const SECOND: i64 = 1_000_000;
+//! let mut table = Table::new(Limits {
+//!     linger: SECOND, idle_timeout: 30 * SECOND, max_age: 600 * SECOND,
+//!     max_traces: 1000, max_bytes: 1 << 24, max_trace_bytes: 1 << 20,
+//! });
+//! let (part, tag) = (PartId::of_position(1, 1), "app".into());
+//! let source = table.begin_source(Source { part, received: 0, tag, hold: () });
+//! for (record, completes) in [(b"\x81\xa7message\xa2hi".as_slice(), false), (b"\x80", true)] {
+//!     let incoming = IncomingRecord {
+//!         id: table.trace_id(b"t1"), time: 0, source, position: u32::from(completes), record,
+//!         metadata: b"", completes, shape: None, text: None,
+//!     };
+//!     assert_eq!(table.add(0, &incoming), AddOutcome::Added);
+//! }
+//! let names = FieldNames::default();
+//! let (mut scratch, mut document) = (Scratch::default(), Vec::new());
+//! let mut trace = table.next_sealed(SECOND).expect("its linger time has passed");
+//! let (content, _) = trace.content(SECOND, &mut scratch);
+//! let shapes = ShapeRegistry::new(names.clone(), Vec::new());
+//! Renderer::default().trace(&mut document, &names, &shapes, content, |_, _| ());
+//! trace.release(1, |()| ());
+//! let start = br#"{"@timestamp":"1970-01-01T00:00:00.000Z","traceId":"t1","message":"hi""#;
+//! assert!(document.starts_with(start));
+//! ```
 
-mod about;
-mod closed;
 mod document;
-mod fields;
-mod index;
-mod joined;
-mod json;
-mod key;
-mod lines;
-mod linger;
+mod lingering;
 mod open;
-mod pack;
 mod part;
-mod patience;
-mod shape;
-mod slab;
+mod sealed;
 mod source;
-mod spaces;
-mod state;
 mod table;
-mod time;
+mod trace_id;
 mod union;
 
 #[cfg(test)]
 mod tests;
 
-pub use self::closed::{Closed, Scratch};
-pub use self::document::{Content, Extent, Gathered, PartInfo, Renderer, Single};
-pub use self::fields::Names;
-pub use self::joined::View;
-pub use self::key::Id;
-pub use self::lines::{Line, Span};
-pub use self::open::{Added, Incoming};
-pub use self::part::PartId;
-pub use self::shape::{Role, Shape, ShapeId, Shapes};
-pub use self::slab::Guess;
-pub use self::source::{Source, SourceId, Sources};
-pub use self::state::Reason;
+// Filling the table.
+pub use self::document::names::FieldNames;
+pub use self::document::shape::{FieldRole, Shape, ShapeField, ShapeId, ShapeRegistry};
+pub use self::open::slab::SlotHint;
+pub use self::open::trace::{AddOutcome, IncomingRecord};
+pub use self::part::{PartId, PartInfo};
+pub use self::source::{Source, SourceId};
 pub use self::table::{Limits, Table};
-pub use self::time::day_of;
-pub use self::union::{NotOurs, Union, part_ids, union};
-pub use self::{
-    fields::as_text,
-    json::{Head, head, write_value},
+pub use self::trace_id::TraceId;
+
+// Sealing and rendering.
+pub use self::document::content::{
+    JoinedView, Line, RenderedDocument, SealedRecords, Span, TraceContent, UntracedRecord,
 };
+pub use self::document::render::Renderer;
+pub use self::document::state::SealReason;
+pub use self::document::time::day_of;
+pub use self::sealed::{Scratch, SealedTrace};
+
+// Merging documents.
+pub use self::union::{Union, UnionError, part_ids, union};
+
+// Reading MessagePack values, as rules on fields need it.
+pub use self::document::json::write_json_value;
+pub use self::document::msgpack::{Token, read_token};
+pub use self::document::names::as_text;

@@ -1,20 +1,20 @@
-//! The identity of a part.
+//! Parts: the records of one trace in one chunk, and their ids.
 //!
-//! Owns how it is derived. What is the same chunk: equal tag, chunk id and payload bytes. Where it came from does not
-//! count, since resends come over other connections, from other addresses and to other instances; a chunk id alone is
-//! never trusted, since two clients may count 1, 2, 3.
+//! Owns the derivation of part ids. Chunks are the same when tag, chunk id and payload are equal.
+//! The sender does not count, because resends come over other connections, from other addresses and
+//! to other instances. A chunk id alone is not enough, because two clients may both count 1, 2, 3.
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
 use twox_hash::{XxHash3_128, xxhash3_128};
 
-/// The identity of the records of one trace in one chunk: stable over resends, restarts and instances.
+/// The id of a part. Stable over resends, restarts and instances.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct PartId(pub [u8; 12]);
 
 impl PartId {
-    /// The hash of a chunk that has an id, and the part id that it gives.
+    /// The hash of a chunk with an id, and its part id.
     pub fn of_chunk(tag: &[u8], chunk: &[u8], payload: &[u8]) -> (u128, Self) {
         let mut hasher = xxhash3_128::Hasher::new();
         hasher.write(&(tag.len() as u64).to_le_bytes());
@@ -23,25 +23,27 @@ impl PartId {
         hasher.write(chunk);
         hasher.write(payload);
         let hash = hasher.finish_128();
-        (hash, Self::shortened(hash))
+        (hash, Self::truncated(hash))
     }
 
-    /// The part id of what came without a chunk id: it exists only in this instance's journal, at this place.
+    /// The part id of records without a chunk id: they exist only at this position of this
+    /// instance's journal.
     pub fn of_position(instance: u64, lsn: u64) -> Self {
         let mut bytes = [0u8; 16];
         bytes[..8].copy_from_slice(&instance.to_le_bytes());
         bytes[8..].copy_from_slice(&lsn.to_le_bytes());
-        Self::shortened(XxHash3_128::oneshot(&bytes))
+        Self::truncated(XxHash3_128::oneshot(&bytes))
     }
 
-    /// Appends the `_id` of the document of a record without a trace id: the part and the record's number in it.
+    /// Appends the document `_id` of a record without a trace id: the part id and the record's
+    /// number.
     pub fn push_document_id(&self, out: &mut String, number: u32) {
         URL_SAFE_NO_PAD.encode_string(self.0, out);
         out.push('-');
         out.push_str(itoa::Buffer::new().format(number));
     }
 
-    fn shortened(hash: u128) -> Self {
+    fn truncated(hash: u128) -> Self {
         let mut id = [0u8; 12];
         id.copy_from_slice(&hash.to_be_bytes()[..12]);
         Self(id)
@@ -54,11 +56,22 @@ impl std::fmt::Display for PartId {
     }
 }
 
+/// A part of a sealed trace.
+#[derive(Clone, Copy, Debug)]
+pub struct PartInfo {
+    /// Its id.
+    pub id: PartId,
+    /// Time of reception, Unix µs.
+    pub received: i64,
+    /// Number of the trace's records in the part, including those over the trace's limit.
+    pub total: u32,
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    /// Documents carry these ids, and other instances and versions must give the same ones.
+    /// Stored documents contain these ids, and every instance and version must derive the same.
     #[test]
     fn ids_stay_what_they_are() {
         let (hash, part) = PartId::of_chunk(b"app", b"chunk", &[b'x'; 1000]);

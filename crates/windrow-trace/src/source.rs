@@ -1,123 +1,128 @@
-//! Where records come from: what those that came together have in common, kept once for all traces that have some of
-//! them.
+//! Sources: what records that were received together have in common, stored once and reference
+//! counted by the traces.
 //!
-//! Owns the list of sources and how many traces use each. What is held for a source (the journal's hold on the chunk) is
-//! given to the documents that are made of it, and goes with the last trace that uses it.
+//! Owns the reference counts. A source's guard is cloned for each batch of documents made of it,
+//! and is handed over with the last reference.
 
 use std::sync::Arc;
 
-use super::part::PartId;
+use crate::part::PartId;
 
-/// The records that came together: a chunk, or what was read at once without chunk ids.
+/// Records received together: a chunk, or one read of messages without chunk ids.
 #[derive(Debug)]
 pub struct Source<H> {
-    /// The part that its records of one trace are.
+    /// The id of the part that its records are in every trace.
     pub part: PartId,
-    /// When it was received, Unix µs.
+    /// Time of reception, Unix µs.
     pub received: i64,
-    /// The tag that it came under.
+    /// The tag of the records.
     pub tag: Arc<str>,
-    /// What must be held until everything that was made of it is written.
+    /// A guard that must live until every document made of the source is written.
     pub hold: H,
 }
 
-/// The number of a source, for as long as it is used.
+/// The number of a source. Reused after the last reference is gone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct SourceId(pub(super) u32);
+pub struct SourceId(pub(crate) u32);
 
-/// The sources that are used.
+/// The sources in use.
 #[derive(Debug)]
-pub struct Sources<H> {
-    list: Vec<Used<H>>,
+pub(crate) struct Sources<H> {
+    entries: Vec<SourceEntry<H>>,
     free: Vec<u32>,
 }
 
 #[derive(Debug)]
-struct Used<H> {
-    /// Nothing while its number is free.
+struct SourceEntry<H> {
+    /// `None` while its number is free.
     source: Option<Source<H>>,
     uses: u32,
-    /// The last batch of documents that got a claim on it.
+    /// The last batch of documents that was given the guard.
     batch: u64,
 }
 
 impl<H: Clone> Sources<H> {
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self {
-            list: Vec::new(),
+            entries: Vec::new(),
             free: Vec::new(),
         }
     }
 
-    /// Begins with one use, which is the caller's.
-    pub(super) fn begin(&mut self, source: Source<H>) -> SourceId {
-        let used = Used {
+    /// Adds a source with one reference, the caller's.
+    pub(crate) fn begin(&mut self, source: Source<H>) -> SourceId {
+        let entry = SourceEntry {
             source: Some(source),
             uses: 1,
             batch: 0,
         };
         let free = self.free.pop();
-        match free.and_then(|id| Some((id, self.list.get_mut(id as usize)?))) {
+        match free.and_then(|id| Some((id, self.entries.get_mut(id as usize)?))) {
             Some((id, slot)) => {
-                *slot = used;
+                *slot = entry;
                 SourceId(id)
             }
             None => {
-                self.list.push(used);
-                SourceId(self.list.len() as u32 - 1)
+                self.entries.push(entry);
+                SourceId(self.entries.len() as u32 - 1)
             }
         }
     }
 
     #[inline]
-    pub(super) fn get(&self, id: SourceId) -> Option<&Source<H>> {
-        self.list.get(id.0 as usize)?.source.as_ref()
+    pub(crate) fn get(&self, id: SourceId) -> Option<&Source<H>> {
+        self.entries.get(id.0 as usize)?.source.as_ref()
     }
 
-    /// One more use.
+    /// Adds a reference.
     #[inline]
-    pub(super) fn use_again(&mut self, id: SourceId) {
-        if let Some(used) = self.list.get_mut(id.0 as usize) {
-            used.uses += 1;
+    pub(crate) fn retain(&mut self, id: SourceId) {
+        if let Some(entry) = self.entries.get_mut(id.0 as usize) {
+            entry.uses += 1;
         }
     }
 
-    /// Ends a use without a document; gives what is held when it was the last.
-    pub(super) fn end(&mut self, id: SourceId) -> Option<H> {
-        let used = self.list.get_mut(id.0 as usize)?;
-        used.uses = used.uses.saturating_sub(1);
-        if used.uses > 0 {
+    /// Drops a reference without a document. Returns the guard if it was the last.
+    pub(crate) fn end(&mut self, id: SourceId) -> Option<H> {
+        let entry = self.entries.get_mut(id.0 as usize)?;
+        entry.uses = entry.uses.saturating_sub(1);
+        if entry.uses > 0 {
             return None;
         }
         self.free.push(id.0);
-        used.source.take().map(|source| source.hold)
+        entry.source.take().map(|source| source.hold)
     }
 
-    /// Ends the use by a trace of which a document was made, in the batch of this number (from 1 on). Gives a claim for
-    /// the batch, unless the batch has one already.
+    /// Drops the reference of a trace whose document belongs to this batch (numbered from 1 on).
+    /// Returns a guard, unless the batch has one already.
     #[inline]
-    pub(super) fn leave(&mut self, id: SourceId, batch: u64) -> Option<H> {
-        let used = self.list.get_mut(id.0 as usize)?;
-        if used.uses > 1 {
-            used.uses -= 1;
-            if used.batch == batch {
+    pub(crate) fn release(&mut self, id: SourceId, batch: u64) -> Option<H> {
+        let entry = self.entries.get_mut(id.0 as usize)?;
+        if entry.uses > 1 {
+            entry.uses -= 1;
+            if entry.batch == batch {
                 return None;
             }
-            used.batch = batch;
-            return used.source.as_ref().map(|source| source.hold.clone());
+            entry.batch = batch;
+            return entry.source.as_ref().map(|source| source.hold.clone());
         }
         self.end(id)
     }
 
-    /// Which of them hold something of which `pinned` says so; by their numbers.
-    pub(super) fn holding(&self, mut pinned: impl FnMut(&H) -> bool) -> Vec<bool> {
-        let holds = |used: &Used<H>| used.source.as_ref().is_some_and(|source| pinned(&source.hold));
-        self.list.iter().map(holds).collect()
+    /// For each source number, whether its guard satisfies `predicate`.
+    pub(crate) fn matching(&self, mut predicate: impl FnMut(&H) -> bool) -> Vec<bool> {
+        let holds = |entry: &SourceEntry<H>| {
+            entry
+                .source
+                .as_ref()
+                .is_some_and(|source| predicate(&source.hold))
+        };
+        self.entries.iter().map(holds).collect()
     }
 
     #[cfg(test)]
-    pub(super) fn len(&self) -> usize {
-        self.list.len() - self.free.len()
+    pub(crate) fn len(&self) -> usize {
+        self.entries.len() - self.free.len()
     }
 }
 
@@ -139,22 +144,22 @@ mod tests {
         let mut sources = Sources::new();
         let (a, b) = (sources.begin(source(1)), sources.begin(source(2)));
         for _ in 0..4 {
-            sources.use_again(a);
+            sources.retain(a);
         }
-        assert_eq!([sources.leave(a, 1), sources.leave(a, 1)], [Some(1), None]);
-        assert_eq!(sources.leave(a, 2), Some(1), "another batch has one of its own");
+        assert_eq!([sources.release(a, 1), sources.release(a, 1)], [Some(1), None]);
+        assert_eq!(sources.release(a, 2), Some(1), "another batch has one of its own");
         assert_eq!(sources.end(a), None);
         assert_eq!(
-            sources.leave(a, 2),
+            sources.release(a, 2),
             Some(1),
             "nobody is left to give it back otherwise"
         );
         assert_eq!((sources.len(), sources.end(b)), (1, Some(2)));
         let c = sources.begin(source(3));
-        assert!(c == a || c == b, "numbers are used again");
+        assert!(c == a || c == b, "numbers are entry again");
         assert_eq!(sources.get(c).unwrap().hold, 3);
         assert_eq!(
-            sources.leave(c, 2),
+            sources.release(c, 2),
             Some(3),
             "the batch had a claim on another one of this number"
         );

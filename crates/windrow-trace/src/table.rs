@@ -1,77 +1,77 @@
-//! The open traces of one shard, and when they are sealed.
+//! The trace table of one shard: all traces in memory, and when each is sealed.
 //!
-//! Owns the order of use, the limits and the bookkeeping of bytes. Time is an argument; there is no I/O and no
-//! thread. `H` is whatever must be held until what came together is written (the journal's hold on the chunk).
+//! Owns the limits, the LRU order, the deadlines and the count of bytes. Does no I/O, reads no
+//! clock (time is an argument) and starts no threads. `H` is a guard that must live until every
+//! document made of a source is written (in the server, the guard on a journal segment).
 //!
-//! There is one idle timeout, so the order of last use is the order of expiry, and a least-recently-used list is all
-//! that is needed: no timer per trace. The list is kept a little behind, since to move a trace in it means to look at
-//! three places in memory: traces expire up to a 64th of the timeout late. There is one linger as well: traces that are
-//! complete wait in the order in which they became so, packed (`linger`), as long as not too many do (`patience`).
+//! There is one idle timeout, so an LRU list orders the traces by expiry and no trace needs a
+//! timer. A trace moves in the list at most once in a 64th of the idle timeout, because a move
+//! touches three cache lines; a trace may thus expire that much late. There is also one linger
+//! time, so completed traces are due in the order in which they completed.
 
 use std::collections::VecDeque;
 
-use super::closed::Closed;
-use super::key::{Id, Keys};
-use super::lines::HEADER;
-use super::linger::Lingering;
-use super::open::{Added, Incoming, Trace};
-use super::patience::Patience;
-use super::slab::{Guess, Slab, Ticket};
-use super::source::{Source, SourceId, Sources};
-use super::spaces::Spaces;
-use super::state::Reason;
+use crate::document::state::SealReason;
+use crate::lingering::budget::LingerBudget;
+use crate::lingering::queue::LingerQueue;
+use crate::open::buffer_pool::BufferPool;
+use crate::open::lines::HEADER_BYTES;
+use crate::open::slab::{Slab, SlotHint, SlotKey};
+use crate::open::trace::{AddOutcome, IncomingRecord, OpenTrace};
+use crate::sealed::SealedTrace;
+use crate::source::{Source, SourceId, Sources};
+use crate::trace_id::{TraceId, TraceIdHasher};
 
-/// Traces are moved to the end of the list when they are used later than this part of the idle timeout after the last
-/// time.
-const BEHIND: i64 = 64;
-/// Open traces of so many bytes are more than the nearer caches of a processor hold.
-const SPREAD: usize = 2 << 20;
+/// A trace is promoted in the LRU list at most once in this fraction of the idle timeout.
+const PROMOTE_FRACTION: i64 = 64;
+/// Open traces of more bytes than this exceed the private caches of a core: prefetching pays.
+const PREFETCH_THRESHOLD_BYTES: usize = 2 << 20;
 
-/// So many complete traces ahead of the one at hand the processor fetches the next, and, nearer, its records.
-const FETCH_TRACE: usize = 8;
-const FETCH_RECORDS: usize = 4;
+/// How many completed traces ahead to prefetch the slot, and, one step later, the records.
+const PREFETCH_SLOTS_AHEAD: usize = 8;
+const PREFETCH_RECORDS_AHEAD: usize = 4;
 
 /// When traces are sealed. All times in µs.
 #[derive(Clone, Debug)]
 pub struct Limits {
-    /// How long a completed trace waits for stragglers from other connections.
+    /// How long a completed trace waits for stragglers: records that come over other connections.
     pub linger: i64,
     /// How long after its last record an incomplete trace is sealed.
     pub idle_timeout: i64,
-    /// How long a trace may take records at the most.
+    /// Maximum time for which a trace accepts records.
     pub max_age: i64,
-    /// Open traces in this shard.
+    /// Maximum number of traces in the shard.
     pub max_traces: usize,
-    /// Bytes of all open traces of this shard.
+    /// Maximum bytes of all traces in the shard.
     pub max_bytes: usize,
-    /// Bytes of one trace's records; what is beyond goes to the dead letter.
+    /// Maximum bytes of the records of one trace. Records beyond it are rejected.
     pub max_trace_bytes: usize,
 }
 
-/// The open traces of one shard.
+/// The trace table of one shard.
 #[derive(Debug)]
 pub struct Table<H> {
     limits: Limits,
-    keys: Keys,
+    hasher: TraceIdHasher,
     sources: Sources<H>,
     open: Slab,
-    /// Those of the open ones that became complete since they were settled, and when.
-    completed: Vec<(i64, Ticket)>,
-    /// Those of them that do not wait for stragglers, and when they became complete.
-    ready: VecDeque<(i64, Ticket)>,
-    lingering: Lingering,
-    /// How many of them may wait.
-    patience: Patience,
-    /// How many were sealed before they were due since `take_hurried`.
-    hurried: usize,
-    spaces: Spaces,
-    /// The place of a trace that is complete with its first record, and never among the open ones.
-    passing: Trace,
-    /// How many were settled since `take_completed`.
+    /// Open traces that completed since `move_completed`, with the time at which they did.
+    completed: Vec<(i64, SlotKey)>,
+    /// Completed traces to seal at once, because the linger budget is zero.
+    ready: VecDeque<(i64, SlotKey)>,
+    lingering: LingerQueue,
+    /// Bytes of traces that may linger.
+    budget: LingerBudget,
+    /// Traces sealed before their linger time passed, since `take_sealed_early`.
+    sealed_early: usize,
+    buffers: BufferPool,
+    /// Where a trace is built whose first record completes it: it is packed without being open.
+    staging: OpenTrace,
+    /// Traces that completed since `take_completed`.
     newly_completed: usize,
-    /// Those of the open ones that are too old, or complete without being among the lingering, as they are due.
-    due: VecDeque<(i64, Reason, Ticket)>,
-    /// Bytes of the open ones.
+    /// Deadlines of open traces: those that are too old, and completed ones too large to pack.
+    deadlines: VecDeque<(i64, SealReason, SlotKey)>,
+    /// Bytes of the open traces.
     bytes: usize,
     lines: u64,
 }
@@ -80,373 +80,391 @@ impl<H: Clone> Table<H> {
     /// An empty table.
     pub fn new(limits: Limits) -> Self {
         Self {
-            patience: Patience::new(limits.max_bytes),
+            budget: LingerBudget::new(limits.max_bytes),
             limits,
-            keys: Keys::default(),
+            hasher: TraceIdHasher::default(),
             sources: Sources::new(),
             open: Slab::new(),
             completed: Vec::new(),
             ready: VecDeque::new(),
-            lingering: Lingering::new(),
-            hurried: 0,
-            spaces: Spaces::new(),
-            passing: Trace::vacant(),
+            lingering: LingerQueue::new(),
+            sealed_early: 0,
+            buffers: BufferPool::new(),
+            staging: OpenTrace::vacant(),
             newly_completed: 0,
-            due: VecDeque::new(),
+            deadlines: VecDeque::new(),
             bytes: 0,
             lines: 0,
         }
     }
 
-    /// Traces in it.
+    /// Number of traces.
     pub fn len(&self) -> usize {
         self.open.len() + self.lingering.len()
     }
 
-    /// Whether there is none.
+    /// Whether there are no traces.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// Bytes of all traces, with what they cost beyond their records.
+    /// Bytes of all traces, with their overhead.
     pub fn bytes(&self) -> usize {
         self.bytes + self.lingering.bytes()
     }
 
-    /// Whether there are more traces, or more bytes of them, than there may be.
+    /// Whether `max_traces` or `max_bytes` is exceeded.
     pub fn is_too_full(&self) -> bool {
         self.len() > self.limits.max_traces || self.bytes() > self.limits.max_bytes
     }
 
-    /// Records in all traces.
+    /// Number of records in all traces.
     pub fn lines(&self) -> u64 {
         self.lines
     }
 
-    /// Records from this source come now; [`Self::end`] says that there are no more of them.
-    pub fn begin(&mut self, source: Source<H>) -> SourceId {
+    /// Registers a source of records. [`Self::end_source`] ends it.
+    pub fn begin_source(&mut self, source: Source<H>) -> SourceId {
         self.sources.begin(source)
     }
 
-    /// No more records come from the source. Gives what it holds when no trace has any.
-    pub fn end(&mut self, source: SourceId) -> Option<H> {
+    /// Ends a source: no more records come from it. Returns its guard if no trace has records of
+    /// it.
+    pub fn end_source(&mut self, source: SourceId) -> Option<H> {
         self.sources.end(source)
     }
 
-    /// An id, for [`Incoming`].
+    /// Hashes a trace id for this table.
     #[inline]
-    pub fn id<'a>(&self, id: &'a [u8]) -> Id<'a> {
-        self.keys.id(id)
+    pub fn trace_id<'a>(&self, id: &'a [u8]) -> TraceId<'a> {
+        self.hasher.id(id)
     }
 
-    /// Puts a record into its trace, opening it if need be; one that is too long opens none.
-    // Always: in the loop over a message's records its arguments stay in registers.
+    /// Adds a record to its trace, which is opened if need be. A record that is too long opens
+    /// none.
+    // Always inlined: in the loop over the records of a message the arguments stay in registers.
     #[inline(always)]
-    pub fn add(&mut self, now: i64, incoming: &Incoming<'_>) -> Added {
+    pub fn add(&mut self, now: i64, incoming: &IncomingRecord<'_>) -> AddOutcome {
         let max_bytes = self.limits.max_trace_bytes;
-        let Some((ticket, trace)) = self.open.find(incoming.id) else {
+        let Some((key, trace)) = self.open.find(incoming.id) else {
             return self.add_new(now, incoming);
         };
-        let displaced = now.saturating_sub(trace.placed) > self.limits.idle_timeout / BEHIND;
-        if displaced {
-            trace.placed = now;
+        let stale = now.saturating_sub(trace.promoted_at) > self.limits.idle_timeout / PROMOTE_FRACTION;
+        if stale {
+            trace.promoted_at = now;
         }
-        let before = trace.cost();
+        let before = trace.memory_bytes();
         let added = trace.add(now, incoming, &mut self.sources, max_bytes);
-        let cost = trace.cost();
-        self.lines += u64::from(added == Added::Kept);
-        self.bytes = self.bytes + cost - before;
-        let was_queued = trace.queued;
-        if !was_queued {
-            let too_old = now.saturating_sub(trace.opened) >= self.limits.max_age;
-            trace.queued = incoming.completes || too_old;
+        let memory_bytes = trace.memory_bytes();
+        self.lines += u64::from(added == AddOutcome::Added);
+        self.bytes = self.bytes + memory_bytes - before;
+        let had_deadline = trace.has_deadline;
+        if !had_deadline {
+            let too_old = now.saturating_sub(trace.opened_at) >= self.limits.max_age;
+            trace.has_deadline = incoming.completes || too_old;
             if incoming.completes {
-                self.complete(now, ticket);
+                self.complete(now, key);
             } else if too_old {
-                self.due.push_front((now, Reason::MaxAge, ticket));
+                self.deadlines.push_front((now, SealReason::MaxAge, key));
             }
         }
-        if displaced {
-            self.open.promote(ticket);
+        if stale {
+            self.open.promote(key);
         }
         added
     }
 
-    /// Puts a record into a trace that is not among the open ones.
+    /// Adds a record to a trace that is not open: a straggler, or the first record of a trace.
     #[inline]
-    fn add_new(&mut self, now: i64, incoming: &Incoming<'_>) -> Added {
+    fn add_new(&mut self, now: i64, incoming: &IncomingRecord<'_>) -> AddOutcome {
         let max_bytes = self.limits.max_trace_bytes;
         let id = incoming.id;
-        if let Some((due, mut left)) = self.lingering.take(id) {
-            self.patience.came_in_time();
-            let added = left.add(now, incoming, &mut self.sources, max_bytes);
-            left.placed = now;
-            self.lines += u64::from(added == Added::Kept);
-            self.bytes += left.cost();
-            let (ticket, trace) = self.open.open(id);
-            *trace = left;
-            self.put_due(due, ticket);
+        if let Some((due, mut trace)) = self.lingering.take(id) {
+            self.budget.straggler_in_time();
+            let added = trace.add(now, incoming, &mut self.sources, max_bytes);
+            trace.promoted_at = now;
+            self.lines += u64::from(added == AddOutcome::Added);
+            self.bytes += trace.memory_bytes();
+            let (key, slot) = self.open.open(id);
+            *slot = trace;
+            self.set_deadline(due, key);
             return added;
         }
-        let size = HEADER + incoming.record.len() + incoming.metadata.len();
+        let size = HEADER_BYTES + incoming.record.len() + incoming.metadata.len();
         if size > max_bytes {
-            return Added::TooLong;
+            return AddOutcome::TooLong;
         }
-        self.patience.begins(now, id.hash());
+        self.budget.trace_opened(now, id.hash());
         self.lines += 1;
-        let space = self.spaces.take(size);
+        let buffer = self.buffers.take(size);
         if incoming.completes && self.limits.linger > 0 {
-            let trace = &mut self.passing;
-            trace.begin(now, incoming, &mut self.sources, space);
-            if Lingering::takes(id, trace) {
+            let trace = &mut self.staging;
+            trace.begin(now, incoming, &mut self.sources, buffer);
+            if LingerQueue::accepts(id, trace) {
                 self.newly_completed += 1;
                 let due = now.saturating_add(self.limits.linger);
-                lay(&mut self.lingering, &mut self.spaces, id, trace, due);
-                return Added::Kept;
+                move_to_lingering(&mut self.lingering, &mut self.buffers, id, trace, due);
+                return AddOutcome::Added;
             }
-            self.bytes += trace.cost();
-            let (ticket, place) = self.open.open(id);
-            std::mem::swap(trace, place);
-            place.queued = true;
-            self.complete(now, ticket);
-            return Added::Kept;
+            self.bytes += trace.memory_bytes();
+            let (key, slot) = self.open.open(id);
+            std::mem::swap(trace, slot);
+            slot.has_deadline = true;
+            self.complete(now, key);
+            return AddOutcome::Added;
         }
-        let (ticket, trace) = self.open.open(id);
-        trace.begin(now, incoming, &mut self.sources, space);
-        trace.queued = incoming.completes;
-        self.bytes += trace.cost();
+        let (key, trace) = self.open.open(id);
+        trace.begin(now, incoming, &mut self.sources, buffer);
+        trace.has_deadline = incoming.completes;
+        self.bytes += trace.memory_bytes();
         if incoming.completes {
-            self.complete(now, ticket);
+            self.complete(now, key);
         }
-        Added::Kept
+        AddOutcome::Added
     }
 
-    /// Whether it is worth it to fetch what is needed soon: there is more than the processor's nearer caches hold.
+    /// Whether the table is large enough for prefetching to pay.
     #[inline]
-    pub fn is_spread(&self) -> bool {
-        self.bytes > SPREAD
+    pub fn exceeds_cache(&self) -> bool {
+        self.bytes > PREFETCH_THRESHOLD_BYTES
     }
 
-    /// The processor fetches what is needed to find the trace of a record that comes soon.
+    /// Prefetches the index entry of a trace.
     #[inline]
-    pub fn fetch_place(&self, id: Id<'_>) {
-        self.open.fetch_place(id.hash());
+    pub fn prefetch_index_entry(&self, id: TraceId<'_>) {
+        self.open.prefetch_index_entry(id.hash());
     }
 
-    /// Where the trace of a record that comes soon may be, without a look at it: the processor fetches it.
+    /// Looks up a trace by hash alone, and prefetches its slot.
     #[inline]
-    pub fn fetch(&self, id: Id<'_>) -> Option<Guess> {
-        let guess = self.open.guess(id.hash())?;
-        self.open.fetch(guess);
-        Some(guess)
+    pub fn prefetch_trace(&self, id: TraceId<'_>) -> Option<SlotHint> {
+        let hint = self.open.hint(id.hash())?;
+        self.open.prefetch(hint);
+        Some(hint)
     }
 
-    /// The processor fetches the records of a trace that it was asked to fetch a while ago.
+    /// Prefetches the records of a trace whose slot was prefetched a while ago.
     #[inline]
-    pub fn fetch_records(&self, guess: Guess) {
-        self.open.fetch_records(guess);
+    pub fn prefetch_records(&self, hint: SlotHint) {
+        self.open.prefetch_records(hint);
     }
 
-    /// Notes that an open trace is complete.
-    fn complete(&mut self, now: i64, ticket: Ticket) {
+    /// Notes that an open trace completed.
+    fn complete(&mut self, now: i64, key: SlotKey) {
         if self.limits.linger > 0 {
-            self.completed.push((now, ticket));
+            self.completed.push((now, key));
         } else {
             self.newly_completed += 1;
-            self.put_due(now, ticket);
+            self.set_deadline(now, key);
         }
     }
 
-    /// Gives memory back that is only kept to be used again, when there is nothing to do.
-    pub fn rest(&mut self) {
-        self.lingering.rest();
-        self.open.rest();
-        self.spaces.rest();
+    /// Frees memory that is kept for reuse. For idle times.
+    pub fn shrink(&mut self) {
+        self.lingering.shrink();
+        self.open.shrink();
+        self.buffers.shrink();
     }
 
-    /// Lays the traces that have become complete where they wait for stragglers, if they do. Better once for all records that came
-    /// together than after each: a trace that is open again costs more than one that still is.
-    pub fn settle(&mut self) {
+    /// Moves completed traces to the linger queue. Cheaper once per chunk than after each record:
+    /// reopening a lingering trace costs more than adding to an open one.
+    pub fn move_completed(&mut self) {
         let mut completed = std::mem::take(&mut self.completed);
         self.newly_completed += completed.len();
-        let is_spread = self.is_spread();
-        for (number, &(since, ticket)) in completed.iter().enumerate() {
-            let room = self.patience.room(since);
-            if is_spread && let Some((_, ahead)) = completed.get(number + FETCH_TRACE) {
-                self.open.fetch_ticket(*ahead);
+        let exceeds_cache = self.exceeds_cache();
+        for (number, &(since, key)) in completed.iter().enumerate() {
+            let budget = self.budget.bytes(since);
+            if exceeds_cache && let Some((_, ahead)) = completed.get(number + PREFETCH_SLOTS_AHEAD) {
+                self.open.prefetch_slot(*ahead);
             }
-            if is_spread
-                && room > 0
-                && let Some((_, ahead)) = completed.get(number + FETCH_RECORDS)
+            if exceeds_cache
+                && budget > 0
+                && let Some((_, ahead)) = completed.get(number + PREFETCH_RECORDS_AHEAD)
             {
-                self.open.fetch_whole(*ahead);
+                self.open.prefetch_all(*ahead);
             }
-            // One that was sealed for want of room in the meantime is not there any more.
-            let Some((id, trace)) = self.open.get_mut(ticket) else {
+            // It may have been sealed for lack of memory since.
+            let Some((id, trace)) = self.open.get_mut(key) else {
                 continue;
             };
             let due = since.saturating_add(self.limits.linger);
-            if room == 0 {
-                self.ready.push_back((since, ticket));
-            } else if Lingering::takes(id, trace) {
-                self.bytes -= trace.cost();
-                if let Some(node) = self.open.take(ticket) {
-                    let (id, trace) = node.both();
-                    lay(&mut self.lingering, &mut self.spaces, id, trace, due);
+            if budget == 0 {
+                self.ready.push_back((since, key));
+            } else if LingerQueue::accepts(id, trace) {
+                self.bytes -= trace.memory_bytes();
+                if let Some(slot) = self.open.take(key) {
+                    let (id, trace) = slot.id_and_trace();
+                    move_to_lingering(&mut self.lingering, &mut self.buffers, id, trace, due);
                 }
             } else {
-                self.put_due(due, ticket);
+                self.set_deadline(due, key);
             }
         }
         completed.clear();
         self.completed = completed;
     }
 
-    /// How many traces became complete since this was asked last.
+    /// Number of traces that completed since the last call.
     pub fn take_completed(&mut self) -> usize {
         std::mem::take(&mut self.newly_completed)
     }
 
-    /// How many complete traces were sealed before they were due since this was asked last.
-    pub fn take_hurried(&mut self) -> usize {
-        std::mem::take(&mut self.hurried)
+    /// Number of completed traces sealed before their linger time passed, since the last call.
+    pub fn take_sealed_early(&mut self) -> usize {
+        std::mem::take(&mut self.sealed_early)
     }
 
-    /// Remembers when a complete trace among the open ones is due.
-    fn put_due(&mut self, due: i64, ticket: Ticket) {
-        let at = self.due.partition_point(|(other, ..)| *other <= due);
-        self.due.insert(at, (due, Reason::Completed, ticket));
+    /// Sets the deadline of a completed trace that stays open.
+    fn set_deadline(&mut self, due: i64, key: SlotKey) {
+        let at = self.deadlines.partition_point(|(other, ..)| *other <= due);
+        self.deadlines.insert(at, (due, SealReason::Completed, key));
     }
 
-    /// The next trace that must be sealed by now: complete or too old, idle, or in the way of newer ones.
-    /// Call it until it gives `None`, after each chunk and at each tick.
-    pub fn next_closed(&mut self, now: i64) -> Option<Closed<'_, H>> {
-        self.settle();
-        while let Some((since, ticket)) = self.ready.pop_front() {
-            if let Some((_, ahead)) = self.ready.get(FETCH_RECORDS).filter(|_| self.is_spread()) {
-                self.open.fetch_whole(*ahead);
+    /// Seals the next trace that is due by `now`: completed, idle, too old, or evicted. Call it
+    /// until it returns `None`, after each chunk and at each tick.
+    pub fn next_sealed(&mut self, now: i64) -> Option<SealedTrace<'_, H>> {
+        self.move_completed();
+        while let Some((since, key)) = self.ready.pop_front() {
+            if let Some((_, ahead)) = self
+                .ready
+                .get(PREFETCH_RECORDS_AHEAD)
+                .filter(|_| self.exceeds_cache())
+            {
+                self.open.prefetch_all(*ahead);
             }
-            if let Some((id, trace)) = self.open.get_mut(ticket) {
+            if let Some((id, trace)) = self.open.get_mut(key) {
                 let due = since.saturating_add(self.limits.linger);
                 if due > now {
-                    self.hurried += 1;
-                    self.patience.hurried(now, id.hash(), due, trace.bytes());
+                    self.sealed_early += 1;
+                    self.budget
+                        .sealed_early(now, id.hash(), due, trace.record_bytes());
                 }
-                return self.close_ticket(ticket, Reason::Completed);
+                return self.seal_slot(key, SealReason::Completed);
             }
         }
-        let waits = |due: i64| due > now && due - now <= self.limits.linger;
-        // Of a clock that was set back nobody waits for the old time to come again.
-        if self.lingering.first_due().is_some_and(|due| !waits(due))
-            || self.lingering.bytes() > self.patience.room(now)
+        let is_pending = |due: i64| due > now && due - now <= self.limits.linger;
+        // A deadline further away than the linger time is one from before the clock was set back.
+        if self.lingering.first_due().is_some_and(|due| !is_pending(due))
+            || self.lingering.bytes() > self.budget.bytes(now)
         {
-            return self.close_lingering(now);
+            return self.seal_lingering(now);
         }
-        while self.due.front().is_some_and(|(due, ..)| !waits(*due)) {
-            let Some((_, reason, ticket)) = self.due.pop_front() else {
+        while self.deadlines.front().is_some_and(|(due, ..)| !is_pending(*due)) {
+            let Some((_, reason, key)) = self.deadlines.pop_front() else {
                 break;
             };
-            // One that was sealed for want of room in the meantime is not there any more.
-            if self.open.get_mut(ticket).is_some() {
-                return self.close_ticket(ticket, reason);
+            // It may have been sealed for lack of memory since.
+            if self.open.get_mut(key).is_some() {
+                return self.seal_slot(key, reason);
             }
         }
         if self.is_too_full() {
-            // Those that are complete go first: most likely nothing of them is to come.
+            // Completed traces go first: most likely they get no more records.
             if self.lingering.len() == 0 {
-                self.place_oldest(now);
+                self.promote_used(now);
             }
-            return self.close_any(now, Reason::Evicted);
+            return self.seal_any(now, SealReason::Evicted);
         }
         let (_, oldest) = self.open.oldest()?;
         let idle = now.saturating_sub(oldest.last_seen) >= self.limits.idle_timeout;
-        if idle && !oldest.queued {
-            return self.close_open(Reason::Idle);
+        if idle && !oldest.has_deadline {
+            return self.seal_oldest(SealReason::Idle);
         }
         None
     }
 
-    /// Moves those to the end of the list that were used since they were moved there last, until the first is the one that
-    /// was used least recently.
-    fn place_oldest(&mut self, now: i64) {
-        while let Some((ticket, oldest)) = self.open.oldest()
-            && oldest.last_seen > oldest.placed
+    /// Promotes traces that were used since their last promotion, until the tail of the list is the
+    /// least recently used trace.
+    fn promote_used(&mut self, now: i64) {
+        while let Some((key, oldest)) = self.open.oldest()
+            && oldest.last_seen > oldest.promoted_at
         {
-            oldest.placed = now;
-            // By a clock that was set back it would never have been.
+            oldest.promoted_at = now;
+            // After the clock was set back, `last_seen` would stay ahead of `promoted_at`.
             oldest.last_seen = oldest.last_seen.min(now);
-            self.open.promote(ticket);
+            self.open.promote(key);
         }
     }
 
-    /// Closes a trace, whatever its age: the one that has been complete for the longest, or else the one that was used
-    /// least recently, for this reason.
-    pub fn close_any(&mut self, now: i64, reason: Reason) -> Option<Closed<'_, H>> {
+    /// Seals a trace whatever its age: the one that completed first, else the least recently used
+    /// one, for `reason`.
+    pub fn seal_any(&mut self, now: i64, reason: SealReason) -> Option<SealedTrace<'_, H>> {
         if self.lingering.len() > 0 {
-            self.close_lingering(now)
+            self.seal_lingering(now)
         } else {
-            self.close_open(reason)
+            self.seal_oldest(reason)
         }
     }
 
-    /// The ids of all traces of which `pinned` says so of what one of their sources holds.
-    pub fn holding(&self, pinned: impl FnMut(&H) -> bool) -> Vec<Vec<u8>> {
-        let sources = self.sources.holding(pinned);
-        let pinned = |source: SourceId| sources.get(source.0 as usize).is_some_and(|pinned| *pinned);
-        let mut ids = self.lingering.ids_with(pinned);
-        let has = |trace: &Trace| trace.parts.iter().any(|part| pinned(part.source));
+    /// The ids of all traces with a source whose guard satisfies `predicate`.
+    pub fn ids_holding(&self, predicate: impl FnMut(&H) -> bool) -> Vec<Vec<u8>> {
+        let sources = self.sources.matching(predicate);
+        let matches = |source: SourceId| sources.get(source.0 as usize).is_some_and(|matches| *matches);
+        let mut ids = self.lingering.ids_with(matches);
+        let has = |trace: &OpenTrace| trace.parts.iter().any(|part| matches(part.source));
         let open = self.open.iter().filter(|(_, trace)| has(trace));
         ids.extend(open.map(|(id, _)| id.bytes().to_vec()));
         ids
     }
 
-    /// Closes the trace of this id before it is due.
-    pub fn close(&mut self, id: &[u8]) -> Option<Closed<'_, H>> {
-        let id = self.id(id);
-        if self.lingering.has(id) {
+    /// Seals the trace with this id before it is due.
+    pub fn seal(&mut self, id: &[u8]) -> Option<SealedTrace<'_, H>> {
+        let id = self.trace_id(id);
+        if self.lingering.contains(id) {
             let (_, trace) = self.lingering.take(id)?;
             self.lines -= u64::from(trace.count());
-            let (sources, spaces) = (&mut self.sources, &mut self.spaces);
-            return Some(Closed::again(id.into(), trace, sources, spaces));
+            let (sources, buffers) = (&mut self.sources, &mut self.buffers);
+            return Some(SealedTrace::reopened(id.into(), trace, sources, buffers));
         }
-        let (ticket, _) = self.open.find(id)?;
-        self.close_ticket(ticket, Reason::Evicted)
+        let (key, _) = self.open.find(id)?;
+        self.seal_slot(key, SealReason::Evicted)
     }
 
-    fn close_open(&mut self, reason: Reason) -> Option<Closed<'_, H>> {
-        let (ticket, _) = self.open.oldest()?;
-        self.close_ticket(ticket, reason)
+    fn seal_oldest(&mut self, reason: SealReason) -> Option<SealedTrace<'_, H>> {
+        let (key, _) = self.open.oldest()?;
+        self.seal_slot(key, reason)
     }
 
-    fn close_lingering(&mut self, now: i64) -> Option<Closed<'_, H>> {
-        let left = self.lingering.pop()?;
-        if left.due() > now {
-            self.hurried += 1;
-            self.patience.hurried(now, left.hash(), left.due(), left.bytes());
+    fn seal_lingering(&mut self, now: i64) -> Option<SealedTrace<'_, H>> {
+        let popped = self.lingering.pop()?;
+        if popped.due() > now {
+            self.sealed_early += 1;
+            self.budget
+                .sealed_early(now, popped.hash(), popped.due(), popped.bytes());
         }
-        self.lines -= u64::from(left.count());
-        Some(Closed::lingered(left, &mut self.sources, &mut self.spaces))
+        self.lines -= u64::from(popped.count());
+        Some(SealedTrace::lingered(
+            popped,
+            &mut self.sources,
+            &mut self.buffers,
+        ))
     }
 
-    fn close_ticket(&mut self, ticket: Ticket, reason: Reason) -> Option<Closed<'_, H>> {
-        let node = self.open.take(ticket)?;
-        self.bytes -= node.trace.cost();
-        self.lines -= u64::from(node.trace.count());
-        self.spaces.note(node.trace.bytes());
-        // That it is complete says more than why it had to go.
-        let reason = if node.trace.completed {
-            Reason::Completed
+    fn seal_slot(&mut self, key: SlotKey, reason: SealReason) -> Option<SealedTrace<'_, H>> {
+        let slot = self.open.take(key)?;
+        self.bytes -= slot.trace.memory_bytes();
+        self.lines -= u64::from(slot.trace.count());
+        self.buffers.observe(slot.trace.record_bytes());
+        // That it completed says more than why it was sealed now.
+        let reason = if slot.trace.is_complete {
+            SealReason::Completed
         } else {
             reason
         };
-        let (sources, spaces) = (&mut self.sources, &mut self.spaces);
-        Some(Closed::open(reason, node, sources, spaces))
+        let (sources, buffers) = (&mut self.sources, &mut self.buffers);
+        Some(SealedTrace::open(reason, slot, sources, buffers))
     }
 }
 
-/// Lays a trace that is complete where it waits for stragglers.
+/// Packs a completed trace into the linger queue.
 #[inline]
-fn lay(lingering: &mut Lingering, spaces: &mut Spaces, id: Id<'_>, trace: &mut Trace, due: i64) {
-    spaces.note(trace.bytes());
-    spaces.put(lingering.push(id, trace, due));
+fn move_to_lingering(
+    lingering: &mut LingerQueue,
+    buffers: &mut BufferPool,
+    id: TraceId<'_>,
+    trace: &mut OpenTrace,
+    due: i64,
+) {
+    buffers.observe(trace.record_bytes());
+    buffers.put(lingering.push(id, trace, due));
 }

@@ -1,15 +1,17 @@
-//! The union of two documents of one trace: every path by which a trace could become two documents ends here.
+//! The union of two documents of one trace. Every case in which a trace could become two documents
+//! ends here.
 //!
-//! Owns the rule, and nothing else: it is pure, and all outputs use it. It is a join (commutative, associative,
-//! idempotent; `tests/union.rs` beside this file holds it to that), so that it does not matter who writes first, how
-//! often an answer is lost or how a restart regroups the records:
+//! A pure function that all outputs use. It is a join (commutative, associative, idempotent;
+//! `tests/union.rs` checks that), so neither the order of writers nor lost responses nor how a
+//! restart regroups the records matter:
 //!
-//! * parts: the set union by id; of one part received twice the later reception counts. (The later one, because then a
-//!   field's winner under the joined order is always the winner of one of the two documents; with the earlier one it
-//!   could be a value that neither document kept.)
-//! * lines: the set union by part and position, ordered by event time, reception of the part, part id, position.
-//! * fields: of two values the one whose line comes later in that order.
-//! * reason: the one that says most; sealed at: the earlier; tags: the set union; the rest follows from these.
+//! * parts: the set union by id. Of a part received twice the later reception counts, because then
+//!   the winner of each field is always the winner in one of the two documents; with the earlier
+//!   one it could be a value that neither document kept.
+//! * lines: the set union by part and position, ordered by event time, reception of the part, part
+//!   id and position.
+//! * fields: of two values, that of the line which comes later in that order.
+//! * reason: the greater; time of sealing: the earlier; tags: the set union. The rest is derived.
 
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
@@ -17,58 +19,60 @@ use std::fmt;
 use serde::de::{Deserializer as _, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
-use super::about::{About, begin, id_head, write_about};
-use super::json::{write_escaped, write_string};
-use super::part::PartId;
-use super::state::{LineState, Older, PartState, Place, State, StateError};
-use super::time::Rfc3339;
+use crate::document::json::{write_escaped, write_string};
+use crate::document::state::{
+    DocumentState, FieldLocation, LineState, OlderField, PartState, SealReason, StateError,
+};
+use crate::document::time::Rfc3339Writer;
+use crate::document::windrow_object::{WindrowObject, begin_document, trace_id_prefix, write_windrow_object};
+use crate::part::PartId;
 
-/// What the union of an existing document with ours is.
+/// The union of an existing document with another one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Union {
-    /// The existing document holds all of ours already.
-    Same,
-    /// What to write in its place.
+    /// The existing document contains everything of the other.
+    Unchanged,
+    /// The document to write in place of the existing one.
     Merged {
-        /// The joined document.
+        /// The merged document.
         document: Vec<u8>,
-        /// Lines in it that the existing one did not have.
+        /// Number of lines that the existing document lacked.
         new_lines: u32,
     },
 }
 
-/// The existing document cannot be joined: Windrow did not write it, or somebody changed it since.
+/// A document that cannot be merged: Windrow did not write it, or somebody changed it.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{which} document cannot be joined: {why}")]
-pub struct NotOurs {
-    /// `existing` or `own`.
+#[error("{which} document cannot be merged: {why}")]
+pub struct UnionError {
+    /// Which document: `existing` or `own`.
     pub which: &'static str,
     /// What is wrong with it.
     pub why: String,
 }
 
-/// Joins two documents of one trace, JSON texts as `document` and this function write them.
+/// Merges two documents of one trace, as the renderer or this function wrote them.
 ///
 /// # Errors
 ///
-/// [`NotOurs`] when one of them has no readable `windrow.state`, its text does not have the lengths noted there, or
-/// the two belong to different traces.
-pub fn union(existing: &[u8], ours: &[u8]) -> Result<Union, NotOurs> {
-    let a = Document::parse(existing).map_err(|why| NotOurs {
+/// [`UnionError`] if a document has no readable `windrow.state`, its text does not have the lengths
+/// noted there, or the two belong to different traces.
+pub fn union(existing: &[u8], ours: &[u8]) -> Result<Union, UnionError> {
+    let a = ParsedDocument::parse(existing).map_err(|why| UnionError {
         which: "existing",
         why,
     })?;
-    let b = Document::parse(ours).map_err(|why| NotOurs { which: "own", why })?;
+    let b = ParsedDocument::parse(ours).map_err(|why| UnionError { which: "own", why })?;
     if a.key != b.key {
         let why = format!("it is of trace {:?}, not of {:?}", a.key, b.key);
-        return Err(NotOurs {
+        return Err(UnionError {
             which: "existing",
             why,
         });
     }
     let joined = join(&a, &b);
-    if joined.has_nothing_that_lacks_in(&a) {
-        return Ok(Union::Same);
+    if joined.adds_nothing_to(&a) {
+        return Ok(Union::Unchanged);
     }
     let mut out = Vec::with_capacity(existing.len() + ours.len());
     joined.write(&mut out);
@@ -79,9 +83,9 @@ pub fn union(existing: &[u8], ours: &[u8]) -> Result<Union, NotOurs> {
     })
 }
 
-/// The ids of the parts in a document, for people who look for them; none when it is not a trace's document.
+/// The ids of the parts of a document, for log messages. Empty if it is not a document of a trace.
 pub fn part_ids(document: &[u8]) -> Vec<String> {
-    Document::parse(document)
+    ParsedDocument::parse(document)
         .map(|document| {
             document
                 .state
@@ -93,45 +97,46 @@ pub fn part_ids(document: &[u8]) -> Vec<String> {
         .unwrap_or_default()
 }
 
-/// A line's place in the order: event time, reception, part, position.
-type Order = (i64, i64, PartId, u32);
+/// The sort key of a line: event time, reception, part, position.
+type LineOrder = (i64, i64, PartId, u32);
 
-/// A document taken apart.
-struct Document<'a> {
+/// A parsed document.
+struct ParsedDocument<'a> {
     key_name: String,
     key: String,
-    state: State,
+    state: DocumentState,
     text: Option<String>,
-    fields: Vec<(Place, String, &'a RawValue)>,
+    fields: Vec<(FieldLocation, String, &'a RawValue)>,
     tags: Vec<String>,
 }
 
-/// A join of two, ready to be written.
-struct Joined<'a> {
+/// The union of two documents, ready to be written.
+struct MergedDocument<'a> {
     key_name: &'a str,
     key: &'a str,
     text_name: Option<&'a str>,
     parts: BTreeMap<PartId, PartState>,
-    lines: BTreeMap<Order, Option<&'a str>>,
-    fields: Vec<(Place, &'a str, Order, &'a RawValue)>,
+    lines: BTreeMap<LineOrder, Option<&'a str>>,
+    fields: Vec<(FieldLocation, &'a str, LineOrder, &'a RawValue)>,
     tags: Vec<&'a str>,
-    state: (super::Reason, i64),
+    state: (SealReason, i64),
 }
 
-impl<'a> Document<'a> {
+impl<'a> ParsedDocument<'a> {
     fn parse(json: &'a [u8]) -> Result<Self, String> {
         let mut key = None;
         let mut texts: HashMap<String, String> = HashMap::new();
-        let pairs = Pairs::parse(json).map_err(|error| format!("not a JSON object: {error}"))?;
-        let about = pairs.get("windrow").ok_or("it has no \"windrow\" object")?;
-        let about = Pairs::parse(about.get().as_bytes()).map_err(|error| format!("\"windrow\": {error}"))?;
+        let pairs = RawFields::parse(json).map_err(|error| format!("not a JSON object: {error}"))?;
+        let object = pairs.get("windrow").ok_or("it has no \"windrow\" object")?;
+        let object =
+            RawFields::parse(object.get().as_bytes()).map_err(|error| format!("\"windrow\": {error}"))?;
         let text_of = |raw: &RawValue| serde_json::from_str::<String>(raw.get()).ok();
-        let state = about
+        let state = object
             .get("state")
             .and_then(text_of)
             .ok_or("it has no \"windrow.state\"")?;
-        let state = State::read(&state).map_err(|error: StateError| error.to_string())?;
-        let tags = about
+        let state = DocumentState::read(&state).map_err(|error: StateError| error.to_string())?;
+        let tags = object
             .get("tags")
             .map_or(Ok(Vec::new()), |raw| serde_json::from_str(raw.get()));
         let tags: Vec<String> = tags.map_err(|error| format!("\"windrow.tags\": {error}"))?;
@@ -146,17 +151,17 @@ impl<'a> Document<'a> {
                     text_of(raw).ok_or("its joined text is not a string")?,
                 );
             } else if name != "@timestamp" && name != "windrow" {
-                fields.push((Place::Field, name.clone(), *raw));
+                fields.push((FieldLocation::TopLevel, name.clone(), *raw));
             }
         }
-        if let Some(metadata) = about.get("metadata") {
-            let pairs = Pairs::parse(metadata.get().as_bytes())
+        if let Some(metadata) = object.get("metadata") {
+            let pairs = RawFields::parse(metadata.get().as_bytes())
                 .map_err(|error| format!("\"windrow.metadata\": {error}"))?;
             fields.extend(
                 pairs
                     .0
                     .into_iter()
-                    .map(|(name, raw)| (Place::Metadata, name, raw)),
+                    .map(|(name, raw)| (FieldLocation::Metadata, name, raw)),
             );
         }
         let text = state
@@ -180,7 +185,7 @@ impl<'a> Document<'a> {
         Ok(document)
     }
 
-    /// Each line's own text, cut out of the joined one.
+    /// The text of each line, cut from the joined text.
     fn line_texts(&self) -> Option<Vec<Option<&str>>> {
         let joined = self.text.as_deref().unwrap_or("");
         let mut at = 0;
@@ -209,24 +214,29 @@ impl<'a> Document<'a> {
         self.state.parts.get(line.part as usize)
     }
 
-    /// The line that a field's value comes from.
-    fn origin(&self, older: &HashMap<(Place, &str), u32>, place: Place, name: &str) -> Option<&LineState> {
-        match older.get(&(place, name)) {
+    /// The line that the value of a field comes from.
+    fn origin(
+        &self,
+        older: &HashMap<(FieldLocation, &str), u32>,
+        location: FieldLocation,
+        name: &str,
+    ) -> Option<&LineState> {
+        match older.get(&(location, name)) {
             Some(line) => self.state.lines.get(*line as usize),
             None => self.state.lines.last(),
         }
     }
 
-    fn older(&self) -> HashMap<(Place, &str), u32> {
+    fn older(&self) -> HashMap<(FieldLocation, &str), u32> {
         self.state
             .older
             .iter()
-            .map(|older| ((older.place, older.name.as_str()), older.line))
+            .map(|older| ((older.location, older.name.as_str()), older.line))
             .collect()
     }
 }
 
-fn join<'a>(a: &'a Document<'a>, b: &'a Document<'a>) -> Joined<'a> {
+fn join<'a>(a: &'a ParsedDocument<'a>, b: &'a ParsedDocument<'a>) -> MergedDocument<'a> {
     let mut parts: BTreeMap<PartId, PartState> = BTreeMap::new();
     for part in a.state.parts.iter().chain(&b.state.parts) {
         parts
@@ -237,13 +247,13 @@ fn join<'a>(a: &'a Document<'a>, b: &'a Document<'a>) -> Joined<'a> {
             })
             .or_insert(*part);
     }
-    let order = |document: &Document<'_>, line: &LineState| -> Option<Order> {
+    let order = |document: &ParsedDocument<'_>, line: &LineState| -> Option<LineOrder> {
         let id = document.line_part(line)?.id;
         Some((line.time, parts.get(&id)?.received, id, line.position))
     };
-    let mut lines: BTreeMap<Order, Option<&'a str>> = BTreeMap::new();
-    let mut fields: Vec<(Place, &'a str, Order, &'a RawValue)> = Vec::new();
-    let mut known: HashMap<(Place, &'a str), usize> = HashMap::new();
+    let mut lines: BTreeMap<LineOrder, Option<&'a str>> = BTreeMap::new();
+    let mut fields: Vec<(FieldLocation, &'a str, LineOrder, &'a RawValue)> = Vec::new();
+    let mut known: HashMap<(FieldLocation, &'a str), usize> = HashMap::new();
     for document in [a, b] {
         for (line, text) in document
             .state
@@ -256,19 +266,19 @@ fn join<'a>(a: &'a Document<'a>, b: &'a Document<'a>) -> Joined<'a> {
             }
         }
         let older = document.older();
-        for (place, name, raw) in &document.fields {
+        for (location, name, raw) in &document.fields {
             let Some(order) = document
-                .origin(&older, *place, name)
+                .origin(&older, *location, name)
                 .and_then(|line| order(document, line))
             else {
                 continue;
             };
-            match known.get(&(*place, name.as_str())) {
+            match known.get(&(*location, name.as_str())) {
                 None => {
-                    known.insert((*place, name), fields.len());
-                    fields.push((*place, name, order, raw));
+                    known.insert((*location, name), fields.len());
+                    fields.push((*location, name, order, raw));
                 }
-                Some(&at) if fields[at].2 < order => fields[at] = (*place, name, order, raw),
+                Some(&at) if fields[at].2 < order => fields[at] = (*location, name, order, raw),
                 Some(_) => {}
             }
         }
@@ -276,7 +286,7 @@ fn join<'a>(a: &'a Document<'a>, b: &'a Document<'a>) -> Joined<'a> {
     let mut tags: Vec<&str> = a.tags.iter().chain(&b.tags).map(String::as_str).collect();
     tags.sort_unstable();
     tags.dedup();
-    Joined {
+    MergedDocument {
         key_name: &a.key_name,
         key: &a.key,
         text_name: preferred(a.state.text_name.as_deref(), b.state.text_name.as_deref()),
@@ -291,7 +301,7 @@ fn join<'a>(a: &'a Document<'a>, b: &'a Document<'a>) -> Joined<'a> {
     }
 }
 
-/// Of two names of the text the one that a record with both would have used; unknown ones come last, by alphabet.
+/// Of two names of the text the more preferred one; unknown ones come last, in alphabetical order.
 fn preferred<'a>(a: Option<&'a str>, b: Option<&'a str>) -> Option<&'a str> {
     let rank = |name: &str| {
         ["message", "log", "msg"]
@@ -305,8 +315,8 @@ fn preferred<'a>(a: Option<&'a str>, b: Option<&'a str>) -> Option<&'a str> {
     }
 }
 
-impl Joined<'_> {
-    fn has_nothing_that_lacks_in(&self, a: &Document<'_>) -> bool {
+impl MergedDocument<'_> {
+    fn adds_nothing_to(&self, a: &ParsedDocument<'_>) -> bool {
         self.lines.len() == a.state.lines.len()
             && self.parts.len() == a.state.parts.len()
             && a.state
@@ -322,17 +332,17 @@ impl Joined<'_> {
         let mut parts: Vec<PartState> = self.parts.values().copied().collect();
         parts.sort_unstable_by_key(|part| (part.received, part.id));
         let number: HashMap<PartId, u32> = parts.iter().zip(0..).map(|(part, i)| (part.id, i)).collect();
-        let line_number: HashMap<Order, u32> =
+        let line_number: HashMap<LineOrder, u32> =
             self.lines.keys().zip(0..).map(|(order, i)| (*order, i)).collect();
         let first = self.lines.first_key_value().map_or(0, |(order, _)| order.0);
         let last = self.lines.last_key_value().map_or(0, |(order, _)| order.0);
 
-        let mut times = Rfc3339::default();
-        begin(
+        let mut times = Rfc3339Writer::default();
+        begin_document(
             out,
             &mut times,
             first,
-            &id_head(self.key_name),
+            &trace_id_prefix(self.key_name),
             self.key.as_bytes(),
         );
         if let Some(name) = self.text_name {
@@ -347,8 +357,8 @@ impl Joined<'_> {
             }
             out.push(b'"');
         }
-        let of = |place: Place| self.fields.iter().filter(move |field| field.0 == place);
-        for (_, name, _, raw) in of(Place::Field) {
+        let of = |location: FieldLocation| self.fields.iter().filter(move |field| field.0 == location);
+        for (_, name, _, raw) in of(FieldLocation::TopLevel) {
             out.push(b',');
             write_string(out, name.as_bytes());
             out.push(b':');
@@ -356,7 +366,7 @@ impl Joined<'_> {
         }
         let total: u64 = parts.iter().map(|part| u64::from(part.total)).sum();
         let late = self.lines.keys().filter(|order| order.1 > sealed_at).count() as u64;
-        let about = About {
+        let object = WindrowObject {
             reason,
             first,
             last,
@@ -366,8 +376,8 @@ impl Joined<'_> {
             late,
             truncated: total.saturating_sub(self.lines.len() as u64),
         };
-        write_about(out, &mut times, &about);
-        let mut metadata = of(Place::Metadata).peekable();
+        write_windrow_object(out, &mut times, &object);
+        let mut metadata = of(FieldLocation::Metadata).peekable();
         if metadata.peek().is_some() {
             out.extend_from_slice(b",\"metadata\":{");
             for (i, (_, name, _, raw)) in metadata.enumerate() {
@@ -381,15 +391,15 @@ impl Joined<'_> {
             out.push(b'}');
         }
         let newest = (self.lines.len() as u32).saturating_sub(1);
-        let older = self.fields.iter().filter_map(|(place, name, order, _)| {
+        let older = self.fields.iter().filter_map(|(location, name, order, _)| {
             let line = *line_number.get(order)?;
-            (line != newest).then(|| Older {
-                place: *place,
+            (line != newest).then(|| OlderField {
+                location: *location,
                 name: (*name).to_owned(),
                 line,
             })
         });
-        let state = State {
+        let state = DocumentState {
             key_name: self.key_name.to_owned(),
             text_name: self.text_name.map(str::to_owned),
             reason,
@@ -416,18 +426,18 @@ impl Joined<'_> {
     }
 }
 
-/// A value as it stands, on one line: a store may give back a document that somebody wrote with line breaks.
+/// Appends a value on one line: the store may return a document with line breaks.
 fn write_raw(out: &mut Vec<u8>, raw: &RawValue) {
     out.extend(raw.get().bytes().filter(|byte| !matches!(byte, b'\n' | b'\r')));
 }
 
-/// The pairs of a JSON object in their order, values untouched.
-struct Pairs<'a>(Vec<(String, &'a RawValue)>);
+/// The pairs of a JSON object in order, with raw values.
+struct RawFields<'a>(Vec<(String, &'a RawValue)>);
 
-impl<'a> Pairs<'a> {
+impl<'a> RawFields<'a> {
     fn parse(json: &'a [u8]) -> Result<Self, serde_json::Error> {
         let mut from = serde_json::Deserializer::from_slice(json);
-        let pairs = from.deserialize_map(PairsVisitor)?;
+        let pairs = from.deserialize_map(RawFieldsVisitor)?;
         from.end()?;
         Ok(pairs)
     }
@@ -440,10 +450,10 @@ impl<'a> Pairs<'a> {
     }
 }
 
-struct PairsVisitor;
+struct RawFieldsVisitor;
 
-impl<'de> Visitor<'de> for PairsVisitor {
-    type Value = Pairs<'de>;
+impl<'de> Visitor<'de> for RawFieldsVisitor {
+    type Value = RawFields<'de>;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("a JSON object")
@@ -454,6 +464,6 @@ impl<'de> Visitor<'de> for PairsVisitor {
         while let Some(pair) = map.next_entry()? {
             pairs.push(pair);
         }
-        Ok(Pairs(pairs))
+        Ok(RawFields(pairs))
     }
 }

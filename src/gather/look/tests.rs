@@ -24,9 +24,9 @@ fn rules() -> Vec<Rule> {
 }
 
 /// What a record says, read pair by pair and name by name, without a shape.
-fn plainly<'a>(names: &Names, record: &'a [u8]) -> Found<'a> {
+fn plainly<'a>(names: &FieldNames, record: &'a [u8]) -> Found<'a> {
     look_again(
-        &mut Shapes::new(names.clone(), Vec::new()),
+        &mut ShapeRegistry::new(names.clone(), Vec::new()),
         names,
         &rules(),
         record,
@@ -34,12 +34,12 @@ fn plainly<'a>(names: &Names, record: &'a [u8]) -> Found<'a> {
 }
 
 /// The text of the preferred name that has one.
-fn text<'a>(names: &Names, record: &'a [u8]) -> Option<&'a [u8]> {
+fn text<'a>(names: &FieldNames, record: &'a [u8]) -> Option<&'a [u8]> {
     let text_under = |name: &String| {
         MapPairs::new(record)
             .filter(|pair| pair.key == Key::Text(name.as_bytes()))
-            .find_map(|pair| match head(pair.value, 0)? {
-                (Head::Str(text), _) => Some(text),
+            .find_map(|pair| match read_token(pair.value, 0)? {
+                (Token::Str(text), _) => Some(text),
                 _ => None,
             })
     };
@@ -48,8 +48,8 @@ fn text<'a>(names: &Names, record: &'a [u8]) -> Option<&'a [u8]> {
 
 /// Walks `bytes` with the shapes that are known, and holds each record against a plain reading; gives how many had a
 /// shape.
-fn check(shapes: &mut Shapes, bytes: &[u8]) -> Result<usize, TestCaseError> {
-    let (names, rules) = (Names::default(), rules());
+fn check(shapes: &mut ShapeRegistry, bytes: &[u8]) -> Result<usize, TestCaseError> {
+    let (names, rules) = (FieldNames::default(), rules());
     let mut plain = Entries::new(bytes, 8);
     let mut entries = plain.clone();
     let mut shaped = 0;
@@ -67,7 +67,7 @@ fn check(shapes: &mut Shapes, bytes: &[u8]) -> Result<usize, TestCaseError> {
         if let Some(shape) = found.shape.and_then(|id| shapes.get(id)) {
             shaped += 1;
             let keys: Vec<_> = MapPairs::new(entry.record).map(|pair| pair.key).collect();
-            let known: Vec<_> = shape.slots().iter().map(|slot| Key::Text(slot.name())).collect();
+            let known: Vec<_> = shape.fields().iter().map(|slot| Key::Text(slot.name())).collect();
             prop_assert_eq!(keys, known, "a record has the names of its shape");
             prop_assert_eq!(found.text, text(&names, entry.record));
             let (record, end) = (entry.record.as_ptr(), entry.record.as_ptr_range().end);
@@ -78,7 +78,7 @@ fn check(shapes: &mut Shapes, bytes: &[u8]) -> Result<usize, TestCaseError> {
     }
 }
 
-/// Names of every length that is compared in a way of its own.
+/// FieldNames of every length that is compared in a way of its own.
 const NAMES: [&str; 12] = [
     "traceId",
     "message",
@@ -208,8 +208,8 @@ proptest! {
 
     #[test]
     fn a_quick_look_finds_what_a_plain_reading_finds(records in records(), changes in changes()) {
-        let names = Names::default();
-        let mut shapes = Shapes::new(names.clone(), watched(&names, &rules()));
+        let names = FieldNames::default();
+        let mut shapes = ShapeRegistry::new(names.clone(), watched(&names, &rules()));
         let good = entries(&records);
         check(&mut shapes, &good)?;
         // Now the shapes are known, and bytes change under them.
@@ -221,8 +221,8 @@ proptest! {
         records in records(),
         bytes in prop::collection::vec(prop_oneof![any::<u8>(), 0x80..0x84u8, 0x90..0x94u8, 0xa0..0xb0u8], 0..100),
     ) {
-        let names = Names::default();
-        let mut shapes = Shapes::new(names.clone(), watched(&names, &rules()));
+        let names = FieldNames::default();
+        let mut shapes = ShapeRegistry::new(names.clone(), watched(&names, &rules()));
         check(&mut shapes, &entries(&records))?;
         check(&mut shapes, &bytes)?;
         check(&mut shapes, &entries(&[records[0].clone(), bytes]))?;
@@ -231,8 +231,8 @@ proptest! {
 
 #[test]
 fn records_of_a_known_shape_are_recognised() {
-    let names = Names::default();
-    let mut shapes = Shapes::new(names.clone(), watched(&names, &rules()));
+    let names = FieldNames::default();
+    let mut shapes = ShapeRegistry::new(names.clone(), watched(&names, &rules()));
     let record = b"\x83\xa7traceId\xa3abc\xa7message\xb1request completed\xa6status\xcc\xc8".to_vec();
     let bytes = entries(&vec![record; 5]);
     assert_eq!(check(&mut shapes, &bytes).unwrap(), 4, "all but the first");

@@ -129,7 +129,7 @@ fn unite<'a, D: Document>(
                 json: document.json().to_vec(),
             }),
             Found::Here { version, source } => match (cluster.rules.union)(&source, document.json()) {
-                Ok(Union::Same) => {
+                Ok(Union::Unchanged) => {
                     document.unchanged();
                     outcomes[at] = Outcome::Done(Done::Unchanged);
                 }
@@ -225,7 +225,7 @@ async fn write_back<D: Document>(
     Ok(())
 }
 
-fn not_ours(index: &str, why: &windrow_trace::NotOurs) -> Rejection {
+fn not_ours(index: &str, why: &windrow_trace::UnionError) -> Rejection {
     Rejection {
         status: 409,
         kind: "not_a_windrow_document".into(),

@@ -171,7 +171,7 @@ async fn join<D: Document>(cluster: &Cluster, pair: &Pair, document: &D) -> Resu
             (Some(Found::Here { source, .. }), Some(Found::Missing))
             | (Some(Found::Missing), Some(Found::Here { source, .. })) => {
                 return Ok(match (cluster.rules.union)(&source, document.json()) {
-                    Ok(Union::Same) => SETTLED,
+                    Ok(Union::Unchanged) => SETTLED,
                     _ => Outcome::Again(Again::Contended),
                 });
             }
@@ -183,7 +183,7 @@ async fn join<D: Document>(cluster: &Cluster, pair: &Pair, document: &D) -> Resu
         match (cluster.rules.union)(&old, &new) {
             // A document of someone else's with our id: not ours to join.
             Err(_) => return Ok(SETTLED),
-            Ok(Union::Same) => {}
+            Ok(Union::Unchanged) => {}
             Ok(Union::Merged { document: json, .. }) => {
                 let mut body = BytesMut::with_capacity(json.len() + id.len() + 128);
                 bulk::put_replace(&mut body, earlier, id, into, &json);

@@ -1,9 +1,9 @@
-//! The document of a trace: the example of the first scene to the letter, and the rules of names and order.
+//! Documents: the complete example, and the rules of names and order.
 
 use serde_json::json;
 
-use super::super::Single;
 use super::*;
+use crate::UntracedRecord;
 
 const S: i64 = 1_000_000_000;
 
@@ -18,11 +18,11 @@ fn one(records: &[(i64, Value)]) -> Value {
         tag: "app",
         records,
     };
-    value(&render("abc", &[part], Reason::Completed, 99))
+    value(&render("abc", &[part], SealReason::Completed, 99))
 }
 
 #[test]
-fn the_example_of_the_first_scene() {
+fn the_example_document() {
     let mut document = one(&[
         (
             1_700_000_000 * S,
@@ -68,7 +68,7 @@ fn lines_stand_in_order_of_event_time_then_of_reception() {
         part(1, 20, &[(5, "e"), (1, "b")]),
         part(2, 10, &[(1, "a"), (4, "d"), (3, "c")]),
     ];
-    let document = value(&render("t", &parts, Reason::Idle, 99));
+    let document = value(&render("t", &parts, SealReason::Idle, 99));
     assert_eq!(document["log"], "a\nb\nc\nd\ne");
     assert_eq!(document["last"], "e");
     assert_eq!(document["@timestamp"], "1970-01-01T00:00:00.000000001Z");
@@ -123,7 +123,7 @@ fn of_equal_keys_in_a_record_the_last_wins() {
         tag: "app",
         records: vec![(1, bytes, Vec::new())],
     };
-    let text = render("abc", &[part], Reason::Idle, 9);
+    let text = render("abc", &[part], SealReason::Idle, 9);
     assert_eq!(value(&text)["a"], 3);
     assert_eq!(String::from_utf8(text).unwrap().matches("\"a\":").count(), 1);
 }
@@ -144,7 +144,7 @@ fn metadata_is_kept_apart() {
         tag: "app",
         records,
     };
-    let document = value(&render("abc", &[part], Reason::Idle, 9));
+    let document = value(&render("abc", &[part], SealReason::Idle, 9));
     assert_eq!(document["windrow"]["metadata"], json!({"a":1,"b":2}));
     assert!(document.get("a").is_none());
 }
@@ -153,10 +153,10 @@ fn metadata_is_kept_apart() {
 fn a_record_without_a_trace_is_a_document_of_its_own() {
     let mut out = Vec::new();
     let bytes = record(&json!({"message":"m","log":"l","n":[1,{"x":null}],"@timestamp":"own"}));
-    let extent = Renderer::default().single(
+    let extent = Renderer::default().untraced(
         &mut out,
-        &Names::default(),
-        &Single {
+        &FieldNames::default(),
+        &UntracedRecord {
             shape: None,
             time: 1_500_000_000 * S,
             tag: "app.x",

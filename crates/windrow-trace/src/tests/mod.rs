@@ -1,4 +1,4 @@
-//! Tests of gathering: what the document of a trace is, when a trace is sealed, and that the union is a join.
+//! Tests of the crate: documents, sealing, and the union.
 
 mod document;
 mod paths;
@@ -9,28 +9,31 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
-use super::{Content, Gathered, Line, Names, PartId, PartInfo, Reason, Renderer, Shapes, Span};
+use crate::{
+    FieldNames, Line, PartId, PartInfo, Renderer, SealReason, SealedRecords, ShapeRegistry, Span,
+    TraceContent,
+};
 
 /// A record as MessagePack.
-pub(super) fn record(json: &Value) -> Vec<u8> {
+pub(crate) fn record(json: &Value) -> Vec<u8> {
     rmp_serde::to_vec(json).unwrap()
 }
 
-pub(super) fn tag(name: &str) -> Arc<str> {
+pub(crate) fn tag(name: &str) -> Arc<str> {
     Arc::from(name)
 }
 
-/// A part for tests: what was received together.
+/// A part: records that were received together.
 #[derive(Clone, Debug)]
-pub(super) struct TestPart {
-    pub(super) id: [u8; 12],
-    pub(super) received: i64,
-    pub(super) tag: &'static str,
-    pub(super) records: Vec<(i64, Vec<u8>, Vec<u8>)>,
+pub(crate) struct TestPart {
+    pub(crate) id: [u8; 12],
+    pub(crate) received: i64,
+    pub(crate) tag: &'static str,
+    pub(crate) records: Vec<(i64, Vec<u8>, Vec<u8>)>,
 }
 
 /// The document of these parts.
-pub(super) fn render(key: &str, parts: &[TestPart], reason: Reason, sealed_at: i64) -> Vec<u8> {
+pub(crate) fn render(key: &str, parts: &[TestPart], reason: SealReason, sealed_at: i64) -> Vec<u8> {
     let infos: Vec<PartInfo> = parts
         .iter()
         .map(|part| PartInfo {
@@ -61,23 +64,23 @@ pub(super) fn render(key: &str, parts: &[TestPart], reason: Reason, sealed_at: i
     let mut tags: Vec<_> = parts.iter().map(|part| part.tag).collect();
     tags.sort_unstable();
     tags.dedup();
-    let trace = Gathered {
-        key: key.as_bytes(),
+    let trace = TraceContent {
+        id: key.as_bytes(),
         parts: &infos,
         tags: tags.into(),
         reason,
         sealed_at,
-        content: Content::Lines {
+        records: SealedRecords::Lines {
             buffer: &buffer,
             lines: &mut lines,
         },
     };
     let mut out = Vec::new();
-    let shapes = Shapes::new(Names::default(), Vec::new());
-    Renderer::default().trace(&mut out, &Names::default(), &shapes, trace, |_, _| ());
+    let shapes = ShapeRegistry::new(FieldNames::default(), Vec::new());
+    Renderer::default().trace(&mut out, &FieldNames::default(), &shapes, trace, |_, _| ());
     out
 }
 
-pub(super) fn value(json: &[u8]) -> Value {
+pub(crate) fn value(json: &[u8]) -> Value {
     serde_json::from_slice(json).unwrap_or_else(|error| panic!("{error}: {}", String::from_utf8_lossy(json)))
 }

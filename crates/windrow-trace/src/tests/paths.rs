@@ -1,24 +1,24 @@
-//! Records of a known shape give the same document as records without: whatever is stripped was not needed.
+//! Records with a known shape give the same document as records without.
 
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
-use super::super::{Added, Incoming, Limits, Scratch, ShapeId, Shapes, Source, SourceId, Table};
 use super::union::canonical;
 use super::*;
+use crate::{AddOutcome, IncomingRecord, Limits, Scratch, ShapeId, ShapeRegistry, Source, SourceId, Table};
 
 /// A record of a test.
 #[derive(Clone, Debug)]
 struct One {
     time: i64,
     part: u8,
-    /// It completes its trace, which is packed behind it.
+    /// It completes its trace, which is then packed.
     completes: bool,
     record: Vec<u8>,
 }
 
-/// Records with few different names, so that shapes repeat, with times that collide and some of which go back, and with
-/// texts that must be escaped or are no UTF-8.
+/// Records with few distinct shapes, with times that collide or go back, and with texts that need
+/// escapes or are not UTF-8.
 fn records() -> impl Strategy<Value = Vec<One>> {
     let names = prop_oneof![
         8 => Just(vec!["traceId", "message", "a", "b"]),
@@ -81,7 +81,7 @@ fn records() -> impl Strategy<Value = Vec<One>> {
     })
 }
 
-/// The text as the gathering stage finds it: the best name that holds text.
+/// The text as routing finds it: that of the most preferred name.
 fn text_of(record: &[u8]) -> Option<&[u8]> {
     ["message", "log"].into_iter().find_map(|name| {
         let name = [&[0xa0 | name.len() as u8], name.as_bytes()].concat();
@@ -91,12 +91,12 @@ fn text_of(record: &[u8]) -> Option<&[u8]> {
     })
 }
 
-/// The document of these records; `shapes` decides which of them have one.
+/// The document of these records, with the shapes that `shape` gives them.
 fn document(
     records: &[One],
     max_trace_bytes: usize,
     mut shape: impl FnMut(&[u8]) -> Option<ShapeId>,
-    shapes: &Shapes,
+    shapes: &ShapeRegistry,
 ) -> Vec<u8> {
     let mut table = Table::new(Limits {
         linger: 1000,
@@ -113,9 +113,9 @@ fn document(
             Some((part, _)) if part == one.part => source.unwrap(),
             _ => *source.insert((
                 one.part,
-                table.begin(Source {
+                table.begin_source(Source {
                     part: PartId([one.part; 12]),
-                    // Not always later than the one before.
+                    // Not always later than the part before.
                     received: i64::from(one.part % 3),
                     tag: tag("app"),
                     hold: (),
@@ -123,8 +123,8 @@ fn document(
             )),
         };
         let shape = shape(&one.record);
-        let incoming = Incoming {
-            id: table.id(b"t"),
+        let incoming = IncomingRecord {
+            id: table.trace_id(b"t"),
             time: one.time,
             source,
             position: position as u32,
@@ -134,21 +134,21 @@ fn document(
             shape,
             text: shape.and_then(|_| text_of(&one.record)),
         };
-        kept += u64::from(table.add(1, &incoming) == Added::Kept);
+        kept += u64::from(table.add(1, &incoming) == AddOutcome::Added);
         if one.completes {
-            table.settle();
+            table.move_completed();
         }
     }
     assert_eq!((table.len(), table.lines()), (1, kept));
-    let mut closed = table.close(b"t").unwrap();
-    // Whether it was complete is not what is compared.
-    closed.reason = Reason::Idle;
+    let mut sealed = table.seal(b"t").unwrap();
+    // Whether it completed is not compared.
+    sealed.reason = SealReason::Idle;
     let mut scratch = Scratch::default();
-    let (gathered, twice) = closed.gathered(99, &mut scratch);
-    assert_eq!(twice, 0);
+    let (content, duplicates) = sealed.content(99, &mut scratch);
+    assert_eq!(duplicates, 0);
     let mut out = Vec::new();
-    Renderer::default().trace(&mut out, &Names::default(), shapes, gathered, |_, _| ());
-    closed.leave(1, |()| ());
+    Renderer::default().trace(&mut out, &FieldNames::default(), shapes, content, |_, _| ());
+    sealed.release(1, |()| ());
     assert_eq!((table.len(), table.bytes()), (0, 0));
     out
 }
@@ -158,7 +158,7 @@ proptest! {
 
     #[test]
     fn a_shape_changes_nothing_in_the_document(records in records(), small in prop::option::weighted(0.3, 150..1500usize)) {
-        let mut shapes = Shapes::new(Names::default(), Vec::new());
+        let mut shapes = ShapeRegistry::new(FieldNames::default(), Vec::new());
         for one in records.iter().chain(&records) {
             shapes.find(&one.record);
         }
@@ -168,7 +168,7 @@ proptest! {
             let at = records.iter().position(|other| other.record == record);
             ids[at.unwrap()]
         };
-        // With little room records are left out, whatever their part.
+        // With a small limit records are left out, whatever their part.
         let most = small.unwrap_or(1 << 20);
         let with = document(&records, most, id, &shapes);
         let without = document(&records, most, |_| None, &shapes);

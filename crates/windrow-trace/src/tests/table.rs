@@ -1,9 +1,9 @@
-//! When traces are sealed: completion and linger, idleness, age, room; and that nothing is lost on the way.
+//! Sealing: completion and linger time, idle timeout, age, limits; and that no record is lost.
 
 use serde_json::json;
 
-use super::super::{Added, Content, Incoming, Limits, Scratch, Source, SourceId, Table};
 use super::*;
+use crate::{AddOutcome, IncomingRecord, Limits, Scratch, SealedRecords, Source, SourceId, Table};
 
 const SECOND: i64 = 1_000_000;
 
@@ -20,11 +20,11 @@ fn limits() -> Limits {
 
 struct Fixture {
     table: Table<u64>,
-    /// Sources that have begun; each holds its number.
+    /// Number of sources begun. The guard of each is its number.
     sources: u64,
-    /// The last of them, and its part.
+    /// The last source, and its part.
     source: Option<(u8, SourceId)>,
-    /// What documents have got, and what was given back.
+    /// Guards that documents got or that were returned.
     claims: Vec<u64>,
 }
 
@@ -38,15 +38,15 @@ impl Fixture {
         }
     }
 
-    fn add(&mut self, now: i64, key: &str, part: u8, completes: bool) -> Added {
+    fn add(&mut self, now: i64, key: &str, part: u8, completes: bool) -> AddOutcome {
         self.add_text(now, key, part, completes, 100)
     }
 
-    fn add_text(&mut self, now: i64, key: &str, part: u8, completes: bool, len: usize) -> Added {
+    fn add_text(&mut self, now: i64, key: &str, part: u8, completes: bool, len: usize) -> AddOutcome {
         let record = record(&json!({"traceId": key, "message": "x".repeat(len)}));
         let source = self.source(part, now);
-        let incoming = Incoming {
-            id: self.table.id(key.as_bytes()),
+        let incoming = IncomingRecord {
+            id: self.table.trace_id(key.as_bytes()),
             time: now,
             source,
             position: now as u32,
@@ -59,14 +59,14 @@ impl Fixture {
         self.table.add(now, &incoming)
     }
 
-    /// The last source, if it is of this part, or else a new one.
+    /// The last source if it is of this part, or else a new one.
     fn source(&mut self, part: u8, now: i64) -> SourceId {
         match self.source {
             Some((last, source)) if last == part => source,
             _ => {
                 self.end_source();
                 self.sources += 1;
-                let source = self.table.begin(Source {
+                let source = self.table.begin_source(Source {
                     part: PartId([part; 12]),
                     received: now,
                     tag: tag("app"),
@@ -81,20 +81,20 @@ impl Fixture {
     fn end_source(&mut self) {
         let last = self.source.take();
         self.claims
-            .extend(last.and_then(|(_, source)| self.table.end(source)));
+            .extend(last.and_then(|(_, source)| self.table.end_source(source)));
     }
 
-    fn closed(&mut self, now: i64) -> Vec<(String, Reason, u32)> {
+    fn sealed(&mut self, now: i64) -> Vec<(String, SealReason, u32)> {
         let mut all = Vec::new();
-        while let Some(mut closed) = self.table.next_closed(now) {
-            let key = String::from_utf8(closed.key().to_vec()).unwrap();
-            all.push((key, closed.reason, closed.lines()));
-            closed.leave(1, |claim| self.claims.push(claim));
+        while let Some(mut sealed) = self.table.next_sealed(now) {
+            let key = String::from_utf8(sealed.id().to_vec()).unwrap();
+            all.push((key, sealed.reason, sealed.lines()));
+            sealed.release(1, |claim| self.claims.push(claim));
         }
         all
     }
 
-    /// Nothing is left, and whatever was held has been given to somebody.
+    /// No trace is left, and every guard was handed over.
     fn is_even(&mut self) {
         self.end_source();
         assert_eq!(
@@ -111,21 +111,21 @@ impl Fixture {
     }
 }
 
-fn lines_in(gathered: &Gathered<'_>) -> usize {
-    match &gathered.content {
-        Content::Lines { lines, .. } => lines.len(),
-        Content::Joined(view) => view.count as usize,
+fn lines_in(content: &TraceContent<'_>) -> usize {
+    match &content.records {
+        SealedRecords::Lines { lines, .. } => lines.len(),
+        SealedRecords::Joined(view) => view.count as usize,
     }
 }
 
 #[test]
 fn a_complete_trace_waits_for_stragglers() {
     let mut f = Fixture::new(limits());
-    assert_eq!(f.add(0, "a", 1, false), Added::Kept);
-    assert_eq!(f.add(10, "a", 1, true), Added::Kept);
-    assert_eq!(f.closed(SECOND), []);
-    assert_eq!(f.add(SECOND, "a", 2, false), Added::Kept);
-    assert_eq!(f.closed(SECOND + 10), [("a".into(), Reason::Completed, 3)]);
+    assert_eq!(f.add(0, "a", 1, false), AddOutcome::Added);
+    assert_eq!(f.add(10, "a", 1, true), AddOutcome::Added);
+    assert_eq!(f.sealed(SECOND), []);
+    assert_eq!(f.add(SECOND, "a", 2, false), AddOutcome::Added);
+    assert_eq!(f.sealed(SECOND + 10), [("a".into(), SealReason::Completed, 3)]);
     assert_eq!(f.sources, 2);
     f.is_even();
 }
@@ -134,11 +134,11 @@ fn a_complete_trace_waits_for_stragglers() {
 fn an_idle_trace_is_sealed_and_a_busy_one_is_not() {
     let mut f = Fixture::new(limits());
     for (now, key) in [(0, "a"), (1, "b"), (20 * SECOND, "a")] {
-        assert_eq!(f.add(now, key, 1, false), Added::Kept);
+        assert_eq!(f.add(now, key, 1, false), AddOutcome::Added);
     }
-    assert_eq!(f.closed(30 * SECOND), []);
-    assert_eq!(f.closed(30 * SECOND + 1), [("b".into(), Reason::Idle, 1)]);
-    assert_eq!(f.closed(50 * SECOND), [("a".into(), Reason::Idle, 2)]);
+    assert_eq!(f.sealed(30 * SECOND), []);
+    assert_eq!(f.sealed(30 * SECOND + 1), [("b".into(), SealReason::Idle, 1)]);
+    assert_eq!(f.sealed(50 * SECOND), [("a".into(), SealReason::Idle, 2)]);
 }
 
 #[test]
@@ -146,10 +146,10 @@ fn a_trace_that_never_rests_is_sealed_by_age() {
     let mut f = Fixture::new(limits());
     let mut sealed = Vec::new();
     for second in 0..=600 {
-        assert_eq!(f.add(second * SECOND, "a", 1, false), Added::Kept);
-        sealed.extend(f.closed(second * SECOND));
+        assert_eq!(f.add(second * SECOND, "a", 1, false), AddOutcome::Added);
+        sealed.extend(f.sealed(second * SECOND));
     }
-    assert_eq!(sealed, [("a".into(), Reason::MaxAge, 601)]);
+    assert_eq!(sealed, [("a".into(), SealReason::MaxAge, 601)]);
 }
 
 #[test]
@@ -159,16 +159,16 @@ fn the_least_recently_used_gives_way() {
         ..limits()
     });
     for (now, key) in [(0, "a"), (1, "b"), (2, "a"), (3, "c")] {
-        assert_eq!(f.add(now, key, 1, false), Added::Kept);
+        assert_eq!(f.add(now, key, 1, false), AddOutcome::Added);
     }
-    assert_eq!(f.closed(3), [("b".into(), Reason::Evicted, 1)]);
+    assert_eq!(f.sealed(3), [("b".into(), SealReason::Evicted, 1)]);
     let mut f = Fixture::new(Limits {
         max_bytes: 10_000,
         ..limits()
     });
     for i in 0..100 {
-        assert_eq!(f.add(i, &i.to_string(), 1, false), Added::Kept);
-        f.closed(i);
+        assert_eq!(f.add(i, &i.to_string(), 1, false), AddOutcome::Added);
+        f.sealed(i);
         assert!(f.table.bytes() <= 10_000);
     }
     assert!(f.table.len() > 5);
@@ -181,12 +181,15 @@ fn a_trace_beyond_its_bytes_keeps_its_first_lines() {
         ..limits()
     });
     let added: Vec<_> = (0..6).map(|now| f.add(now, "a", 1, false)).collect();
-    assert_eq!(&added[..3], [Added::Kept; 3]);
-    assert_eq!(&added[3..], [Added::NoRoom; 3]);
-    let mut closed = f.table.close_any(0, Reason::Shutdown).unwrap();
+    assert_eq!(&added[..3], [AddOutcome::Added; 3]);
+    assert_eq!(&added[3..], [AddOutcome::TraceFull; 3]);
+    let mut sealed = f.table.seal_any(0, SealReason::Shutdown).unwrap();
     let mut scratch = Scratch::default();
-    let (gathered, twice) = closed.gathered(9, &mut scratch);
-    assert_eq!((lines_in(&gathered), gathered.parts[0].total, twice), (3, 6, 0));
+    let (content, duplicates) = sealed.content(9, &mut scratch);
+    assert_eq!(
+        (lines_in(&content), content.parts[0].total, duplicates),
+        (3, 6, 0)
+    );
 }
 
 #[test]
@@ -195,29 +198,29 @@ fn a_record_beyond_the_bytes_of_a_trace_opens_none_and_is_counted_in_one_that_is
         max_trace_bytes: 500,
         ..limits()
     });
-    assert_eq!(f.add_text(0, "a", 1, true, 500), Added::TooLong);
+    assert_eq!(f.add_text(0, "a", 1, true, 500), AddOutcome::TooLong);
     assert!(f.table.is_empty());
-    assert_eq!(f.closed(99 * SECOND), []);
-    assert_eq!(f.add(0, "a", 1, false), Added::Kept);
-    assert_eq!(f.add_text(1, "a", 1, false, 500), Added::TooLong);
-    let mut closed = f.table.close_any(0, Reason::Shutdown).unwrap();
+    assert_eq!(f.sealed(99 * SECOND), []);
+    assert_eq!(f.add(0, "a", 1, false), AddOutcome::Added);
+    assert_eq!(f.add_text(1, "a", 1, false, 500), AddOutcome::TooLong);
+    let mut sealed = f.table.seal_any(0, SealReason::Shutdown).unwrap();
     let mut scratch = Scratch::default();
-    let (gathered, _) = closed.gathered(9, &mut scratch);
-    assert_eq!((lines_in(&gathered), gathered.parts[0].total), (1, 2));
+    let (content, _) = sealed.content(9, &mut scratch);
+    assert_eq!((lines_in(&content), content.parts[0].total), (1, 2));
 }
 
 #[test]
 fn a_chunk_that_came_twice_is_in_it_once() {
     let mut f = Fixture::new(limits());
     for (now, part) in [(5, 1), (6, 2), (5, 1)] {
-        assert_eq!(f.add(now, "a", part, false), Added::Kept);
+        assert_eq!(f.add(now, "a", part, false), AddOutcome::Added);
     }
-    let mut closed = f.table.close_any(0, Reason::Idle).unwrap();
+    let mut sealed = f.table.seal_any(0, SealReason::Idle).unwrap();
     let mut scratch = Scratch::default();
-    let (gathered, twice) = closed.gathered(9, &mut scratch);
-    assert_eq!((lines_in(&gathered), gathered.parts.len(), twice), (2, 2, 1));
-    drop(gathered);
-    closed.leave(1, |claim| f.claims.push(claim));
+    let (content, duplicates) = sealed.content(9, &mut scratch);
+    assert_eq!((lines_in(&content), content.parts.len(), duplicates), (2, 2, 1));
+    drop(content);
+    sealed.release(1, |claim| f.claims.push(claim));
     assert_eq!(
         f.claims,
         [1, 2, 3],
@@ -230,21 +233,21 @@ fn a_chunk_that_came_twice_is_in_it_once() {
 fn traces_that_pin_something_can_be_closed_at_once() {
     let mut f = Fixture::new(limits());
     for (now, key, part) in [(0, "a", 1), (1, "b", 2), (2, "a", 3), (3, "c", 4)] {
-        assert_eq!(f.add(now, key, part, false), Added::Kept);
+        assert_eq!(f.add(now, key, part, false), AddOutcome::Added);
     }
-    assert_eq!(f.add(4, "d", 2, true), Added::Kept);
-    f.table.settle();
+    assert_eq!(f.add(4, "d", 2, true), AddOutcome::Added);
+    f.table.move_completed();
     // The second source of part 2 is the fifth.
-    let mut pinning = f.table.holding(|hold| matches!(hold, 1 | 2 | 5));
+    let mut pinning = f.table.ids_holding(|hold| matches!(hold, 1 | 2 | 5));
     pinning.sort_unstable();
     assert_eq!(pinning, [b"a", b"b", b"d"]);
     for id in pinning {
-        let mut closed = f.table.close(&id).unwrap();
-        assert_eq!(closed.lines(), if id == b"a" { 2 } else { 1 });
-        closed.leave(1, |claim| f.claims.push(claim));
+        let mut sealed = f.table.seal(&id).unwrap();
+        assert_eq!(sealed.lines(), if id == b"a" { 2 } else { 1 });
+        sealed.release(1, |claim| f.claims.push(claim));
     }
     assert_eq!(f.table.len(), 1);
-    assert_eq!(f.closed(60 * SECOND), [("c".into(), Reason::Idle, 1)]);
+    assert_eq!(f.sealed(60 * SECOND), [("c".into(), SealReason::Idle, 1)]);
     f.is_even();
 }
 
@@ -252,18 +255,18 @@ fn traces_that_pin_something_can_be_closed_at_once() {
 fn a_straggler_takes_its_trace_out_and_the_others_wait_on() {
     let mut f = Fixture::new(limits());
     for (now, key) in [(0, "a"), (10, "b"), (20, "c")] {
-        assert_eq!(f.add(now, key, 1, false), Added::Kept);
-        assert_eq!(f.add(now, key, 1, true), Added::Kept);
-        f.table.settle();
+        assert_eq!(f.add(now, key, 1, false), AddOutcome::Added);
+        assert_eq!(f.add(now, key, 1, true), AddOutcome::Added);
+        f.table.move_completed();
     }
     let bytes = f.table.bytes();
-    assert_eq!(f.add(30, "b", 2, false), Added::Kept);
+    assert_eq!(f.add(30, "b", 2, false), AddOutcome::Added);
     assert!(f.table.bytes() > bytes);
     assert_eq!((f.table.len(), f.table.lines(), f.sources), (3, 7, 2));
-    // It is due when it was, not a linger after the straggler.
-    assert_eq!(f.closed(SECOND + 5), [("a".into(), Reason::Completed, 2)]);
-    assert_eq!(f.closed(SECOND + 15), [("b".into(), Reason::Completed, 3)]);
-    assert_eq!(f.closed(SECOND + 25), [("c".into(), Reason::Completed, 2)]);
+    // Its deadline is that of its completion, not of the straggler.
+    assert_eq!(f.sealed(SECOND + 5), [("a".into(), SealReason::Completed, 2)]);
+    assert_eq!(f.sealed(SECOND + 15), [("b".into(), SealReason::Completed, 3)]);
+    assert_eq!(f.sealed(SECOND + 25), [("c".into(), SealReason::Completed, 2)]);
     f.is_even();
 }
 
@@ -272,30 +275,30 @@ fn many_linger_and_each_is_found() {
     let mut f = Fixture::new(limits());
     let key = |n: i64| format!("trace {n}");
     for n in 0..20_000 {
-        assert_eq!(f.add(n, &key(n), 1, true), Added::Kept);
+        assert_eq!(f.add(n, &key(n), 1, true), AddOutcome::Added);
         if n % 7 == 0 {
-            f.table.settle();
+            f.table.move_completed();
         }
     }
-    // Those that are forgotten by the index are opened a second time; there are few of them.
+    // The few that the index forgot are opened a second time.
     for n in (0..20_000).step_by(3) {
-        assert_eq!(f.add(20_000, &key(n), 2, false), Added::Kept);
+        assert_eq!(f.add(20_000, &key(n), 2, false), AddOutcome::Added);
     }
-    let twice = f.table.len() - 20_000;
-    assert!(twice < 200, "{twice}");
-    let sealed = f.closed(60 * SECOND);
-    assert_eq!(sealed.len(), 20_000 + twice);
+    let duplicates = f.table.len() - 20_000;
+    assert!(duplicates < 200, "{duplicates}");
+    let sealed = f.sealed(60 * SECOND);
+    assert_eq!(sealed.len(), 20_000 + duplicates);
     let lines: u32 = sealed.iter().map(|(_, _, lines)| lines).sum();
     assert_eq!(lines, 20_000 + 6_667);
     assert_eq!((f.table.len(), f.table.bytes(), f.table.lines()), (0, 0, 0));
-    // What it keeps to be used again can go, and it goes on.
-    f.table.rest();
+    // Memory kept for reuse can be freed at any time.
+    f.table.shrink();
     let now = 60 * SECOND;
-    assert_eq!(f.add(now, "a", 1, true), Added::Kept);
-    f.table.settle();
-    f.table.rest();
-    assert_eq!(f.add(now, "a", 2, false), Added::Kept);
-    assert_eq!(f.closed(now + SECOND), [("a".into(), Reason::Completed, 2)]);
+    assert_eq!(f.add(now, "a", 1, true), AddOutcome::Added);
+    f.table.move_completed();
+    f.table.shrink();
+    assert_eq!(f.add(now, "a", 2, false), AddOutcome::Added);
+    assert_eq!(f.sealed(now + SECOND), [("a".into(), SealReason::Completed, 2)]);
 }
 
 #[test]
@@ -310,41 +313,41 @@ fn what_is_complete_goes_before_what_is_open() {
         (2, "b", true),
         (3, "c", false),
     ] {
-        assert_eq!(f.add(now, key, 1, completes), Added::Kept);
+        assert_eq!(f.add(now, key, 1, completes), AddOutcome::Added);
     }
-    assert_eq!(f.closed(3), [("a".into(), Reason::Completed, 1)]);
+    assert_eq!(f.sealed(3), [("a".into(), SealReason::Completed, 1)]);
     for (now, key) in [(4, "d"), (5, "e")] {
-        assert_eq!(f.add(now, key, 1, false), Added::Kept);
+        assert_eq!(f.add(now, key, 1, false), AddOutcome::Added);
     }
     let expected = [
-        ("b".into(), Reason::Completed, 1),
-        ("open".into(), Reason::Evicted, 1),
+        ("b".into(), SealReason::Completed, 1),
+        ("open".into(), SealReason::Evicted, 1),
     ];
-    assert_eq!(f.closed(5), expected);
+    assert_eq!(f.sealed(5), expected);
 }
 
 #[test]
 fn a_clock_that_is_set_back_holds_nothing_up() {
     let mut f = Fixture::new(limits());
-    assert_eq!(f.add(1000 * SECOND, "a", 1, true), Added::Kept);
-    assert_eq!(f.closed(1000 * SECOND), []);
-    assert_eq!(f.closed(SECOND), [("a".into(), Reason::Completed, 1)]);
+    assert_eq!(f.add(1000 * SECOND, "a", 1, true), AddOutcome::Added);
+    assert_eq!(f.sealed(1000 * SECOND), []);
+    assert_eq!(f.sealed(SECOND), [("a".into(), SealReason::Completed, 1)]);
 }
 
 #[test]
 fn a_large_trace_waits_too_and_one_without_linger_does_not() {
     let mut f = Fixture::new(limits());
     for now in 0..1000 {
-        assert_eq!(f.add(now, "a", 1, now == 999), Added::Kept);
+        assert_eq!(f.add(now, "a", 1, now == 999), AddOutcome::Added);
     }
-    assert_eq!(f.closed(SECOND), []);
-    assert_eq!(f.closed(2 * SECOND), [("a".into(), Reason::Completed, 1000)]);
+    assert_eq!(f.sealed(SECOND), []);
+    assert_eq!(f.sealed(2 * SECOND), [("a".into(), SealReason::Completed, 1000)]);
     let mut f = Fixture::new(Limits {
         linger: 0,
         ..limits()
     });
-    assert_eq!(f.add(5, "a", 1, true), Added::Kept);
-    assert_eq!(f.closed(5), [("a".into(), Reason::Completed, 1)]);
+    assert_eq!(f.add(5, "a", 1, true), AddOutcome::Added);
+    assert_eq!(f.sealed(5), [("a".into(), SealReason::Completed, 1)]);
 }
 
 #[test]
@@ -358,38 +361,42 @@ fn as_many_wait_for_stragglers_as_is_worth_it() {
     let open = |f: &mut Fixture, now: i64, traces: u32| -> usize {
         for n in 0..traces {
             let key = format!("{now}-{n}");
-            assert_eq!(f.add_text(now, &key, 0, true, 1000), Added::Kept);
+            assert_eq!(f.add_text(now, &key, 0, true, 1000), AddOutcome::Added);
         }
-        let closed = f.closed(now);
-        assert!(closed.iter().all(|(_, reason, _)| *reason == Reason::Completed));
-        assert_eq!(f.table.take_hurried(), closed.len());
-        closed.len()
+        let sealed = f.sealed(now);
+        assert!(
+            sealed
+                .iter()
+                .all(|(_, reason, _)| *reason == SealReason::Completed)
+        );
+        assert_eq!(f.table.take_sealed_early(), sealed.len());
+        sealed.len()
     };
     assert_eq!(open(&mut f, 1, 300), 0);
     assert!(open(&mut f, 2, 900) > 500, "nothing is known of stragglers yet");
-    // Some of those that wait get one, and wait for more among the open ones.
+    // Some lingering traces get a straggler, and linger further as open ones.
     let again = 9;
     for n in (0..900).rev().step_by(50).take(again) {
-        assert_eq!(f.add_text(2, &format!("2-{n}"), 1, false, 10), Added::Kept);
+        assert_eq!(f.add_text(2, &format!("2-{n}"), 1, false, 10), AddOutcome::Added);
     }
     assert!(open(&mut f, 3, 3000) < 600, "so more may wait");
     assert!(open(&mut f, 4, 7000) > 5000);
     let before = f.table.bytes();
     assert!((3 << 20..5 << 20).contains(&before), "{before}");
-    // Nobody comes for so many.
+    // So many traces get no stragglers.
     let waiting = f.table.len();
     assert_eq!(open(&mut f, 5, 9000), waiting - again + 9000);
     assert_eq!(f.table.len(), again, "no other waits any more");
-    // Stragglers of those that were sealed: what they find missing is waited for from then on.
+    // Stragglers of sealed traces: the budget grows when they miss their traces.
     for n in 0..9000 {
-        assert_eq!(f.add_text(6, &format!("5-{n}"), 1, false, 10), Added::Kept);
+        assert_eq!(f.add_text(6, &format!("5-{n}"), 1, false, 10), AddOutcome::Added);
     }
     open(&mut f, 7, 20_000);
     assert!(f.table.bytes() > before, "{}", f.table.bytes());
-    let late = f.closed(7 + 11 * SECOND);
-    assert!(late.iter().all(|(_, reason, _)| *reason == Reason::Completed));
-    assert_eq!(f.table.take_hurried(), 0, "those were due");
-    f.closed(100 * SECOND);
+    let late = f.sealed(7 + 11 * SECOND);
+    assert!(late.iter().all(|(_, reason, _)| *reason == SealReason::Completed));
+    assert_eq!(f.table.take_sealed_early(), 0, "those were due");
+    f.sealed(100 * SECOND);
     f.is_even();
 }
 
@@ -405,28 +412,31 @@ fn those_that_nobody_waits_for_are_sealed_from_where_they_were_open() {
         let key = (now / 2).to_string();
         assert_eq!(
             f.add_text(now, &key, (now % 7) as u8, now % 2 == 1, 1000),
-            Added::Kept
+            AddOutcome::Added
         );
         if now % 100 == 99 {
-            for (_, reason, lines) in f.closed(now) {
-                assert_eq!((reason, lines), (Reason::Completed, 2));
+            for (_, reason, lines) in f.sealed(now) {
+                assert_eq!((reason, lines), (SealReason::Completed, 2));
                 sealed += 1;
             }
         }
     }
     assert_eq!(
-        (sealed, f.table.len(), f.table.take_hurried()),
+        (sealed, f.table.len(), f.table.take_sealed_early()),
         (15_000, 0, 15_000)
     );
-    // One that comes again waits: few do.
-    assert_eq!(f.add(360 * SECOND, "14999", 1, false), Added::Kept);
-    assert_eq!(f.add(360 * SECOND, "14999", 1, true), Added::Kept);
-    // That they are few shows with the first.
-    assert_eq!(f.closed(360 * SECOND), [("14999".into(), Reason::Completed, 2)]);
-    assert_eq!(f.add(361 * SECOND, "few", 1, false), Added::Kept);
-    assert_eq!(f.add(361 * SECOND, "few", 1, true), Added::Kept);
-    assert_eq!(f.closed(370 * SECOND), []);
-    assert_eq!(f.closed(371 * SECOND), [("few".into(), Reason::Completed, 2)]);
+    // A single trace is sealed at once as well.
+    assert_eq!(f.add(360 * SECOND, "14999", 1, false), AddOutcome::Added);
+    assert_eq!(f.add(360 * SECOND, "14999", 1, true), AddOutcome::Added);
+    // Its sealing shows that the rate is low.
+    assert_eq!(
+        f.sealed(360 * SECOND),
+        [("14999".into(), SealReason::Completed, 2)]
+    );
+    assert_eq!(f.add(361 * SECOND, "few", 1, false), AddOutcome::Added);
+    assert_eq!(f.add(361 * SECOND, "few", 1, true), AddOutcome::Added);
+    assert_eq!(f.sealed(370 * SECOND), []);
+    assert_eq!(f.sealed(371 * SECOND), [("few".into(), SealReason::Completed, 2)]);
     f.is_even();
 }
 
@@ -450,7 +460,7 @@ fn whatever_comes_in_goes_out_once() {
         };
         let count = 60_000;
         for now in 0..count {
-            // Of some thousand traces, older ones seldom; some are complete more than once.
+            // Records of some thousand traces, older ones rarely. Some complete more than once.
             let open = if now / 10_000 % 2 == 0 { 4000 } else { 300 };
             let key = (first + next(open)).to_string();
             first += u64::from(next(5) == 0);
@@ -460,21 +470,21 @@ fn whatever_comes_in_goes_out_once() {
                 next(1200) as usize
             };
             let part = (now / 500 % 250) as u8;
-            assert_eq!(f.add_text(now, &key, part, next(4) == 0, len), Added::Kept);
+            assert_eq!(f.add_text(now, &key, part, next(4) == 0, len), AddOutcome::Added);
             if now % 250 == 0 {
-                out += f.closed(now).iter().map(|(_, _, lines)| lines).sum::<u32>();
+                out += f.sealed(now).iter().map(|(_, _, lines)| lines).sum::<u32>();
             }
             if now % 9000 == 0 {
-                for id in f.table.holding(|hold| *hold % 50 == 0) {
-                    let mut closed = f.table.close(&id).expect("an id of it");
-                    out += closed.lines();
-                    closed.leave(1, |claim| f.claims.push(claim));
+                for id in f.table.ids_holding(|hold| *hold % 50 == 0) {
+                    let mut sealed = f.table.seal(&id).expect("an id of it");
+                    out += sealed.lines();
+                    sealed.release(1, |claim| f.claims.push(claim));
                 }
             }
             assert_eq!(f.table.lines(), u64::from(now as u32 + 1 - out));
         }
         out += f
-            .closed(100 * count + 2000 * SECOND)
+            .sealed(100 * count + 2000 * SECOND)
             .iter()
             .map(|(_, _, lines)| lines)
             .sum::<u32>();

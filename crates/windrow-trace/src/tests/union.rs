@@ -1,17 +1,17 @@
-//! The union is a join: for any parts, however they are spread over documents, however often a part was received
-//! and in whichever order documents are joined, the result is the document that one gatherer of all would write.
+//! The union is a join: however parts are spread over documents, received repeatedly or merged in
+//! any order, the result is the document that a single instance would write.
 
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
-use super::super::state::State;
-use super::super::{NotOurs, Union, union};
 use super::*;
+use crate::document::state::DocumentState;
+use crate::{Union, UnionError, union};
 
-/// A document in a form that can be compared: names without order, the state taken apart and its parts by id.
-pub(super) fn canonical(document: &[u8]) -> Value {
+/// A document in comparable form: names without order, the state decoded, with parts by id.
+pub(crate) fn canonical(document: &[u8]) -> Value {
     let mut document = value(document);
-    let state = State::read(document["windrow"]["state"].as_str().unwrap()).unwrap();
+    let state = DocumentState::read(document["windrow"]["state"].as_str().unwrap()).unwrap();
     let id = |part: u32| format!("{:?}", state.parts[part as usize].id);
     let mut parts: Vec<_> = state.parts.iter().map(|part| format!("{part:?}")).collect();
     parts.sort();
@@ -39,7 +39,7 @@ pub(super) fn canonical(document: &[u8]) -> Value {
 
 fn joined(a: &[u8], b: &[u8]) -> Vec<u8> {
     match union(a, b).unwrap() {
-        Union::Same => a.to_vec(),
+        Union::Unchanged => a.to_vec(),
         Union::Merged { document, .. } => document,
     }
 }
@@ -69,8 +69,7 @@ fn records() -> impl Strategy<Value = Vec<(i64, Vec<u8>, Vec<u8>)>> {
     })
 }
 
-/// Up to five parts; for each document: which parts it saw, when it received each, why and when it was sealed.
-/// Parts with their times of reception, the reason and the time of sealing.
+/// What a document saw: parts with their times of reception, the reason and the time of sealing.
 type Seen = (Vec<(usize, i64)>, usize, i64);
 
 #[derive(Clone, Debug)]
@@ -112,10 +111,10 @@ impl Case {
                 ..self.parts[part].clone()
             })
             .collect();
-        render("t", &parts, Reason::ALL[*reason], *sealed_at)
+        render("t", &parts, SealReason::ALL[*reason], *sealed_at)
     }
 
-    /// What one gatherer of everything would have written.
+    /// The document that a single instance would have written.
     fn whole(&self) -> Vec<u8> {
         let mut latest = std::collections::BTreeMap::new();
         for (part, received) in self.documents.iter().flat_map(|(seen, _, _)| seen) {
@@ -132,7 +131,7 @@ impl Case {
         let reason = self
             .documents
             .iter()
-            .map(|(_, reason, _)| Reason::ALL[*reason])
+            .map(|(_, reason, _)| SealReason::ALL[*reason])
             .max()
             .unwrap();
         let sealed_at = self
@@ -161,9 +160,9 @@ proptest! {
         let ab = joined(&a, &b);
         prop_assert_eq!(canonical(&ab), canonical(&joined(&b, &a)));
         prop_assert_eq!(canonical(&joined(&ab, &c)), canonical(&joined(&a, &joined(&b, &c))));
-        prop_assert_eq!(union(&ab, &a).unwrap(), Union::Same);
-        prop_assert_eq!(union(&ab, &b).unwrap(), Union::Same);
-        prop_assert_eq!(union(&ab, &ab).unwrap(), Union::Same);
+        prop_assert_eq!(union(&ab, &a).unwrap(), Union::Unchanged);
+        prop_assert_eq!(union(&ab, &b).unwrap(), Union::Unchanged);
+        prop_assert_eq!(union(&ab, &ab).unwrap(), Union::Unchanged);
     }
 
     #[test]
@@ -189,8 +188,8 @@ fn late_lines_are_counted() {
             Vec::new(),
         )],
     };
-    let first = render("t", &[part(1, 10, 1)], Reason::Completed, 20);
-    let late = render("t", &[part(2, 30, 2)], Reason::Idle, 60);
+    let first = render("t", &[part(1, 10, 1)], SealReason::Completed, 20);
+    let late = render("t", &[part(2, 30, 2)], SealReason::Idle, 60);
     let document = value(&joined(&first, &late));
     assert_eq!(document["message"], "line 1\nline 2");
     assert_eq!(document["windrow"]["late"], 1);
@@ -215,7 +214,7 @@ fn a_cut_part_is_made_whole_by_one_who_kept_it() {
         tag: "app",
         records: lines,
     };
-    let full = render("t", std::slice::from_ref(&whole), Reason::Idle, 20);
+    let full = render("t", std::slice::from_ref(&whole), SealReason::Idle, 20);
     let info = PartInfo {
         id: PartId([1; 12]),
         received: 10,
@@ -230,20 +229,20 @@ fn a_cut_part_is_made_whole_by_one_who_kept_it() {
         metadata: Span::default(),
         text: None,
     };
-    let cut = Gathered {
-        key: b"t",
+    let cut = TraceContent {
+        id: b"t",
         parts: &[info],
         tags: vec!["app"].into(),
-        reason: Reason::Idle,
+        reason: SealReason::Idle,
         sealed_at: 20,
-        content: Content::Lines {
+        records: SealedRecords::Lines {
             buffer: &whole.records[0].1,
             lines: &mut [line],
         },
     };
     let mut out = Vec::new();
-    let shapes = Shapes::new(Names::default(), Vec::new());
-    Renderer::default().trace(&mut out, &Names::default(), &shapes, cut, |_, _| ());
+    let shapes = ShapeRegistry::new(FieldNames::default(), Vec::new());
+    Renderer::default().trace(&mut out, &FieldNames::default(), &shapes, cut, |_, _| ());
     assert_eq!(value(&out)["windrow"]["truncated"], 2);
     let document = value(&joined(&out, &full));
     assert_eq!(document["message"], "line 0\nline 1\nline 2");
@@ -260,7 +259,7 @@ fn what_windrow_did_not_write_is_left_alone() {
             tag: "a",
             records: vec![(1, record(&json!({"traceId":"t"})), vec![])],
         }],
-        Reason::Idle,
+        SealReason::Idle,
         2,
     );
     let which = |existing: &[u8]| union(existing, &ours).unwrap_err().which;
@@ -271,6 +270,6 @@ fn what_windrow_did_not_write_is_left_alone() {
         "existing"
     );
     let other = String::from_utf8(ours.clone()).unwrap().replace("\"t\"", "\"u\"");
-    let NotOurs { why, .. } = union(other.as_bytes(), &ours).unwrap_err();
+    let UnionError { why, .. } = union(other.as_bytes(), &ours).unwrap_err();
     assert!(why.contains("\"u\""), "{why}");
 }

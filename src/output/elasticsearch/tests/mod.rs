@@ -24,7 +24,7 @@ use super::*;
 use crate::hold::Held;
 use crate::output::dead_letter::{self, DeadLetter};
 use crate::output::{Account, Batch, Charge, Place, Row, Sealed, Sheet};
-use windrow_trace::{NotOurs, Union};
+use windrow_trace::{Union, UnionError};
 
 /// 2026-11-21T09:20:00Z
 const NOON: i64 = 20_778 * 86_400_000_000_000 + 33_600_000_000_000;
@@ -37,8 +37,8 @@ const YESTERDAY: &str = "requests-2026-11-20";
 const LONG: Duration = Duration::from_secs(60);
 
 /// A merge rule of the tests' own: a document holds parts by name, the union holds all of both.
-fn union(existing: &[u8], ours: &[u8]) -> Result<Union, NotOurs> {
-    let not_ours = || NotOurs {
+fn union(existing: &[u8], ours: &[u8]) -> Result<Union, UnionError> {
+    let not_ours = || UnionError {
         which: "existing",
         why: "it has no parts".into(),
     };
@@ -56,7 +56,7 @@ fn union(existing: &[u8], ours: &[u8]) -> Result<Union, NotOurs> {
     }
     let new_lines = (parts.len() - before) as u32;
     if new_lines == 0 {
-        Ok(Union::Same)
+        Ok(Union::Unchanged)
     } else {
         Ok(Union::Merged {
             document: existing.to_string().into_bytes(),

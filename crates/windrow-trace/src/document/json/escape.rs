@@ -1,25 +1,24 @@
-//! Texts as JSON strings.
+//! JSON strings: escaping, and replacement of invalid UTF-8 by U+FFFD.
 //!
-//! Owns the escaping, and what becomes of invalid UTF-8 (it is replaced by U+FFFD). Knows nothing of MessagePack or of
-//! documents. Nearly all texts are short or plain, and they are most of a document: 16 bytes are looked at at once, and what is
-//! plain is copied as a whole.
+//! Nearly all texts are short or need no escapes, and they are most of a document: 16 bytes are
+//! classified at a time by SIMD, and runs without escapes are copied whole.
 
 use std::borrow::Cow;
 
 use wide::i8x16;
 
-/// Bytes that are looked at at once.
-const BLOCK: usize = 16;
+/// Bytes classified at a time.
+const BLOCK_BYTES: usize = 16;
 
 /// Appends `text` as a JSON string with its quotes. Invalid UTF-8 is replaced by U+FFFD.
 pub(crate) fn write_string(out: &mut Vec<u8>, text: &[u8]) {
     out.push(b'"');
     // Names and most values are shorter than a block.
-    let short = (text.len() < BLOCK).then(|| Block::short(text));
+    let short = (text.len() < BLOCK_BYTES).then(|| Block::short(text));
     match short.filter(|block| block.special::<false>().first() >= text.len()) {
         Some(block) => {
             out.extend_from_slice(&block.bytes());
-            out.truncate(out.len() - BLOCK + text.len());
+            out.truncate(out.len() - BLOCK_BYTES + text.len());
         }
         None => {
             write_escaped(out, text);
@@ -28,9 +27,9 @@ pub(crate) fn write_string(out: &mut Vec<u8>, text: &[u8]) {
     out.push(b'"');
 }
 
-/// Appends `text` as the inside of a JSON string; gives how many bytes of UTF-8 it is unescaped.
+/// Appends `text` as the inside of a JSON string. Returns its length in bytes of unescaped UTF-8.
 pub(crate) fn write_escaped(out: &mut Vec<u8>, text: &[u8]) -> usize {
-    let rest = write_valid::<false>(out, text);
+    let rest = write_escaping::<false>(out, text);
     if rest.is_empty() {
         return text.len();
     }
@@ -39,14 +38,14 @@ pub(crate) fn write_escaped(out: &mut Vec<u8>, text: &[u8]) -> usize {
         Ok(valid) => Cow::Borrowed(valid),
         Err(_) => String::from_utf8_lossy(rest),
     };
-    write_valid::<true>(out, rest.as_bytes());
+    write_escaping::<true>(out, rest.as_bytes());
     ascii + rest.len()
 }
 
-/// Escapes `text` up to its end or, unless it is known to be UTF-8, up to the first byte that is not ASCII. Gives what is
-/// left of it.
+/// Escapes `text` to its end or, unless `UTF8` says that it is valid, to the first non-ASCII byte.
+/// Returns the rest.
 #[inline]
-fn write_valid<'a, const UTF8: bool>(out: &mut Vec<u8>, text: &'a [u8]) -> &'a [u8] {
+fn write_escaping<'a, const UTF8: bool>(out: &mut Vec<u8>, text: &'a [u8]) -> &'a [u8] {
     let mut rest = text;
     loop {
         let (plain, special) = rest.split_at(plain::<UTF8>(rest));
@@ -61,45 +60,45 @@ fn write_valid<'a, const UTF8: bool>(out: &mut Vec<u8>, text: &'a [u8]) -> &'a [
     }
 }
 
-/// How many bytes stand before the first that must be escaped or, unless `UTF8`, is not ASCII.
+/// Number of bytes before the first that must be escaped or, unless `UTF8`, is not ASCII.
 #[inline]
 fn plain<const UTF8: bool>(text: &[u8]) -> usize {
     let (blocks, _) = text.as_chunks();
     for (number, block) in blocks.iter().enumerate() {
         let special = Block::new(block).special::<UTF8>();
         if !special.is_none() {
-            return number * BLOCK + special.first();
+            return number * BLOCK_BYTES + special.first();
         }
     }
-    let seen = blocks.len() * BLOCK;
+    let seen = blocks.len() * BLOCK_BYTES;
     if seen == text.len() {
         return seen;
     }
     match text.last_chunk() {
-        // Some of its bytes were seen before: those that were plain.
-        Some(block) => text.len() - BLOCK + Block::new(block).special::<UTF8>().first(),
+        // Overlaps bytes that were found plain already.
+        Some(block) => text.len() - BLOCK_BYTES + Block::new(block).special::<UTF8>().first(),
         None => Block::short(text).special::<UTF8>().first().min(text.len()),
     }
 }
 
-/// Sixteen bytes of a text, the first as the lowest of the first word.
+/// Sixteen bytes of a text as two little-endian words.
 #[derive(Clone, Copy)]
 struct Block(u64, u64);
 
 impl Block {
     #[inline]
-    fn new(bytes: &[u8; BLOCK]) -> Self {
+    fn new(bytes: &[u8; BLOCK_BYTES]) -> Self {
         let block = u128::from_le_bytes(*bytes);
         Self(block as u64, (block >> 64) as u64)
     }
 
-    /// Fewer bytes than that, filled up.
+    /// A shorter text, padded with zeros.
     #[inline]
     fn short(bytes: &[u8]) -> Self {
         match (bytes.first_chunk::<8>(), bytes.last_chunk::<8>()) {
             (Some(first), Some(last)) => {
-                // The last eight without those that are among the first eight.
-                let again = 8 * (BLOCK as u32 - bytes.len() as u32);
+                // The last eight bytes, without those that are among the first eight.
+                let again = 8 * (BLOCK_BYTES as u32 - bytes.len() as u32);
                 let last = u64::from_le_bytes(*last).checked_shr(again).unwrap_or(0);
                 Self(u64::from_le_bytes(*first), last)
             }
@@ -108,30 +107,30 @@ impl Block {
     }
 
     #[inline]
-    fn bytes(self) -> [u8; BLOCK] {
+    fn bytes(self) -> [u8; BLOCK_BYTES] {
         (u128::from(self.0) | u128::from(self.1) << 64).to_le_bytes()
     }
 
-    /// Those that must be escaped or, unless `UTF8`, are not ASCII.
+    /// The bytes that must be escaped or, unless `UTF8`, are not ASCII.
     #[inline]
-    fn special<const UTF8: bool>(self) -> Marks {
-        Marks::of::<UTF8>(self)
+    fn special<const UTF8: bool>(self) -> ByteMask {
+        ByteMask::of::<UTF8>(self)
     }
 }
 
-/// The bytes of a block that were looked for, one bit each, the first as the lowest.
+/// A bit mask of bytes in a block, the first byte in the lowest bit.
 #[derive(Clone, Copy)]
-struct Marks(u32);
+struct ByteMask(u32);
 
-impl Marks {
+impl ByteMask {
     #[inline]
     fn of<const UTF8: bool>(block: Block) -> Self {
         let block = i8x16::new(block.bytes().map(|byte| byte as i8));
         let is = |byte: u8| block.simd_eq(i8x16::splat(byte as i8));
-        // What is not ASCII is less than zero here.
+        // As signed bytes, non-ASCII ones are negative.
         let less = block.simd_lt(i8x16::splat(0x20));
         let less = if UTF8 { less & !block } else { less };
-        // Only the highest bit of each byte counts.
+        // `to_bitmask` takes the highest bit of each byte.
         Self((less | is(b'"') | is(b'\\')).to_bitmask())
     }
 
@@ -140,18 +139,18 @@ impl Marks {
         self.0 == 0
     }
 
-    /// How many bytes stand before the first that is marked.
+    /// Number of bytes before the first set bit.
     #[inline]
     fn first(self) -> usize {
-        (self.0 | 1 << BLOCK).trailing_zeros() as usize
+        (self.0 | 1 << BLOCK_BYTES).trailing_zeros() as usize
     }
 }
 
-/// Up to seven bytes as the low ones of a word.
+/// Up to seven bytes as the low bytes of a word.
 #[inline]
 fn short_word(bytes: &[u8]) -> u64 {
     match (bytes.first_chunk::<4>(), bytes.last_chunk::<4>()) {
-        // The two may overlap: there they say the same.
+        // The two may overlap, where they are equal.
         (Some(first), Some(last)) => {
             let shift = 8 * (bytes.len() as u32 - 4);
             u64::from(u32::from_le_bytes(*first)) | u64::from(u32::from_le_bytes(*last)) << shift
@@ -167,7 +166,7 @@ fn short_word(bytes: &[u8]) -> u64 {
 
 #[inline]
 fn write_escape(out: &mut Vec<u8>, byte: u8) {
-    match SHORT[usize::from(byte)] {
+    match SHORT_ESCAPES[usize::from(byte)] {
         0 => write_long_escape(out, byte),
         short => out.extend_from_slice(&[b'\\', short]),
     }
@@ -180,8 +179,8 @@ fn write_long_escape(out: &mut Vec<u8>, byte: u8) {
     out.extend_from_slice(&[b'\\', b'u', b'0', b'0', high, low]);
 }
 
-/// What stands behind the backslash; 0 where that is a number.
-static SHORT: [u8; 256] = {
+/// The character behind the backslash; 0 for bytes that need `\u00xx`.
+static SHORT_ESCAPES: [u8; 256] = {
     let mut short = [0; 256];
     let all = *b"\"\"\\\\\nn\tt\rr\x08b\x0cf";
     let mut at = 0;
@@ -192,8 +191,8 @@ static SHORT: [u8; 256] = {
     short
 };
 
-/// Appends `length` bytes of the text that was written as the inside of a JSON string by [`write_escaped`]; `at` is where they
-/// begin there. Gives where they end.
+/// Appends `length` bytes of the text that [`write_escaped`] wrote at offset `at` of `escaped`.
+/// Returns the offset behind them.
 pub(crate) fn push_unescaped(out: &mut Vec<u8>, escaped: &[u8], mut at: usize, length: usize) -> usize {
     let end = out.len() + length;
     while out.len() < end
@@ -233,7 +232,7 @@ mod tests {
 
     use super::*;
 
-    /// What serde_json writes for the same text, and how long the text is.
+    /// What serde_json writes for the same text, and the length of the text.
     fn expected(text: &[u8]) -> (Vec<u8>, usize) {
         let text = String::from_utf8_lossy(text);
         (serde_json::to_vec(&text).unwrap(), text.len())
@@ -279,7 +278,7 @@ mod tests {
             for piece in ["é", "\u{20ac}", "😀", "\"\\", "\n\u{1}", "\u{7f}\u{80}", "é\""] {
                 let text = format!("{}{piece}{}", "x".repeat(length), "y".repeat(40));
                 assert_eq!(written(text.as_bytes()), expected(text.as_bytes()), "{text}");
-                // Cut within the piece, which is invalid where it has more than one byte.
+                // Cut within the piece, which is invalid if it has more than one byte.
                 let cut = &text.as_bytes()[..=length];
                 assert_eq!(written(cut), expected(cut), "{cut:x?}");
             }

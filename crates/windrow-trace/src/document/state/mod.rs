@@ -1,55 +1,56 @@
-//! What a document must remember so that it can be joined with another one of the same trace: its parts, each
-//! line's time, part and length, and where a field's value is older than the last record.
+//! The state of a document (`windrow.state`): what it needs to be merged with another document of
+//! the same trace, namely its parts, the time, part and text length of each line, and the fields
+//! whose value is older than the last line.
 //!
-//! Owns the compact text form (`windrow.state`: base64url of varints). Knows nothing of JSON or MessagePack.
+//! Owns the compact text form, base64url of varints. Does not know JSON or MessagePack.
 //!
 //! ```text
 //! version 1 | flags | [key name] | [text name] | reason | sealed at (µs)
-//! parts:  n, then per part: id (12 bytes) | received (µs, delta) | lines in the part as it was received
-//! lines:  n, unit of time, then per line, in order: time (delta) | part | position (delta) | text length + 1, or 0
-//! older:  n, then per field whose value is not the last line's: kind | name | line
+//! parts:  n, then per part: id (12 bytes) | received (µs, delta) | records received of the trace
+//! lines:  n, time unit, per line: time (delta) | part | position (delta) | text length + 1 or 0
+//! older:  n, then per field whose value is not the last line's: location | name | line
 //! ```
 //!
-//! Every number is a LEB128 varint; signed ones are zigzag coded. One line costs about 6 to 9 bytes.
+//! Every number is a LEB128 varint, signed ones are zigzag-encoded. A line takes 6 to 9 bytes.
 
 mod write;
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
-pub(crate) use self::write::{LineWriter, MOST_OF_A_LINE, Writer};
-use super::part::PartId;
+pub(crate) use self::write::{MAX_LINE_STATE_BYTES, StateLineWriter, StateWriter};
+use crate::part::PartId;
 
-/// The name of the field that holds the trace id, unless a document says otherwise.
+/// Name of the field with the trace id, if the state has no other.
 pub(crate) const DEFAULT_KEY: &str = "traceId";
-/// The name of the field that holds the joined text, unless a document says otherwise.
+/// Name of the field with the joined text, if the state has no other.
 pub(crate) const DEFAULT_TEXT: &str = "message";
 
 const VERSION: u8 = 1;
 const HAS_KEY_NAME: u8 = 1;
 const HAS_TEXT_NAME: u8 = 2;
 const HAS_TEXT: u8 = 4;
-/// Event times are written in the largest unit that keeps them exact, so that whole seconds cost little.
-const UNITS: [i64; 4] = [1_000_000_000, 1_000_000, 1_000, 1];
+/// Units of event times. The largest exact one is used, so that whole seconds take few bytes.
+const TIME_UNITS_NS: [i64; 4] = [1_000_000_000, 1_000_000, 1_000, 1];
 
-/// Why a trace was sealed. The order is that of how much the reason says: a join keeps the greater one.
+/// Why a trace was sealed, ordered by how much the reason says: a union keeps the greater one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[repr(u8)]
-pub enum Reason {
-    /// Windrow stopped and was told to write what is open.
+pub enum SealReason {
+    /// Windrow stopped and was configured to write open traces.
     Shutdown = 0,
-    /// There was no room for it: too many traces or bytes, or its journal segment had to go.
+    /// There was no space for it: too many traces or bytes, or its journal segment had to be freed.
     Evicted = 1,
     /// It was open for longer than `max_age`.
     MaxAge = 2,
     /// No record came for `idle_timeout`.
     Idle = 3,
-    /// A completion record arrived.
+    /// A record completed it.
     Completed = 4,
 }
 
-impl Reason {
-    /// All reasons, in their order.
+impl SealReason {
+    /// All reasons, in ascending order.
     pub const ALL: [Self; 5] = [
         Self::Shutdown,
         Self::Evicted,
@@ -58,7 +59,7 @@ impl Reason {
         Self::Completed,
     ];
 
-    /// The word in the document and in the metrics.
+    /// The word in documents and metrics.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Shutdown => "shutdown",
@@ -70,56 +71,56 @@ impl Reason {
     }
 }
 
-/// One part, as far as a document knows it.
+/// A part in the state of a document.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct PartState {
     pub(crate) id: PartId,
-    /// When it was received, Unix µs. Of several receptions the latest counts (see `union`).
+    /// Time of reception, Unix µs; of several receptions the latest.
     pub(crate) received: i64,
-    /// Records of the trace in this part; more than there are lines of it when the trace was cut at its limit.
+    /// Number of records of the trace in the part. More than its lines if the trace was truncated.
     pub(crate) total: u32,
 }
 
-/// One line (one record), as far as a document knows it. `part` counts into the document's parts.
+/// A line (one record) in the state of a document. `part` is an index into the parts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct LineState {
     pub(crate) time: i64,
     pub(crate) part: u32,
-    /// Number of the record in its part's chunk.
+    /// Number of the record in its chunk.
     pub(crate) position: u32,
-    /// Bytes of its text, unescaped UTF-8; `None` for a record without text.
+    /// Length of its text in bytes of unescaped UTF-8. `None` without text.
     pub(crate) text: Option<u32>,
 }
 
-/// Where a field lives in the document.
+/// Where a field is in the document.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(crate) enum Place {
-    Field = 0,
+pub(crate) enum FieldLocation {
+    TopLevel = 0,
     Metadata = 1,
 }
 
-/// A field whose value comes from an earlier line than the last.
+/// A field whose value comes from a line before the last.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Older {
-    pub(crate) place: Place,
+pub(crate) struct OlderField {
+    pub(crate) location: FieldLocation,
     pub(crate) name: String,
     pub(crate) line: u32,
 }
 
-/// All of it.
+/// A decoded state.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct State {
+pub(crate) struct DocumentState {
     pub(crate) key_name: String,
     /// `None` when no line has text.
     pub(crate) text_name: Option<String>,
-    pub(crate) reason: Reason,
+    pub(crate) reason: SealReason,
     pub(crate) sealed_at: i64,
     pub(crate) parts: Vec<PartState>,
     pub(crate) lines: Vec<LineState>,
-    pub(crate) older: Vec<Older>,
+    pub(crate) older: Vec<OlderField>,
 }
 
-/// The text is not a state that this version can read.
+/// A state that this version cannot read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum StateError {
     /// Not base64url.
@@ -128,16 +129,16 @@ pub(crate) enum StateError {
     /// Written by a newer Windrow.
     #[error("windrow.state has version {0}, this Windrow reads version 1")]
     Version(u8),
-    /// Cut short or changed.
+    /// Truncated or changed.
     #[error("windrow.state is damaged at byte {0}")]
     Damaged(usize),
 }
 
-impl State {
+impl DocumentState {
     /// Appends the text form of the whole state to `json`.
     pub(crate) fn write(&self, json: &mut Vec<u8>) {
         let mut scratch = Vec::new();
-        let mut writer = Writer::begin(
+        let mut writer = StateWriter::begin(
             &mut scratch,
             &self.key_name,
             self.text_name.as_deref(),
@@ -149,21 +150,21 @@ impl State {
             writer.part(part);
         }
         writer.lines(self.lines.iter().map(|line| line.time));
-        let mut expected = vec![0u32; self.parts.len()];
+        let mut next_position = vec![0u32; self.parts.len()];
         for line in &self.lines {
-            if let Some(next) = expected.get_mut(line.part as usize) {
+            if let Some(next) = next_position.get_mut(line.part as usize) {
                 writer.line(line, *next);
                 *next = line.position.wrapping_add(1);
             }
         }
-        writer.older(self.older.len());
+        writer.older_count(self.older.len());
         for field in &self.older {
-            writer.older_field(field.place, field.name.as_bytes(), field.line);
+            writer.older_field(field.location, field.name.as_bytes(), field.line);
         }
         writer.finish(json);
     }
 
-    /// Reads the text form.
+    /// Decodes the text form.
     pub(crate) fn read(text: &str) -> Result<Self, StateError> {
         let bytes = URL_SAFE_NO_PAD.decode(text).map_err(|_| StateError::Base64)?;
         let mut from = Cursor { bytes: &bytes, at: 0 };
@@ -183,7 +184,7 @@ impl State {
             (true, false) => Some(DEFAULT_TEXT.to_owned()),
         };
         let reason = from.byte()?;
-        let reason = *Reason::ALL
+        let reason = *SealReason::ALL
             .get(usize::from(reason))
             .ok_or(StateError::Damaged(from.at))?;
         let sealed_at = unzigzag(from.varint()?);
@@ -200,16 +201,16 @@ impl State {
             });
         }
         let count = from.count(4)?;
-        let unit = *UNITS
+        let unit = *TIME_UNITS_NS
             .get(usize::from(from.byte()?))
             .ok_or(StateError::Damaged(from.at))?;
         let mut lines = Vec::with_capacity(count);
-        let mut expected = vec![0u32; parts.len()];
+        let mut next_position = vec![0u32; parts.len()];
         let mut time = 0i64;
         for _ in 0..count {
             time = time.wrapping_add(unzigzag(from.varint()?));
             let part = from.small()?;
-            let next = expected
+            let next = next_position
                 .get_mut(part as usize)
                 .ok_or(StateError::Damaged(from.at))?;
             let position = i64::from(*next).wrapping_add(unzigzag(from.varint()?));
@@ -227,9 +228,9 @@ impl State {
         let count = from.count(3)?;
         let mut older = Vec::with_capacity(count);
         for _ in 0..count {
-            let place = match from.byte()? {
-                0 => Place::Field,
-                1 => Place::Metadata,
+            let location = match from.byte()? {
+                0 => FieldLocation::TopLevel,
+                1 => FieldLocation::Metadata,
                 _ => return Err(StateError::Damaged(from.at)),
             };
             let name = from.text()?;
@@ -237,7 +238,7 @@ impl State {
             if line as usize >= lines.len() {
                 return Err(StateError::Damaged(from.at));
             }
-            older.push(Older { place, name, line });
+            older.push(OlderField { location, name, line });
         }
         if from.at != bytes.len() {
             return Err(StateError::Damaged(from.at));
@@ -254,19 +255,19 @@ impl State {
     }
 }
 
-/// The lines that a [`LineWriter`] wrote in this unit.
-pub(crate) fn lines_of(bytes: &[u8], unit: u8) -> impl Iterator<Item = LineState> {
-    let unit = UNITS.get(usize::from(unit)).copied().unwrap_or(1);
+/// Decodes the lines that a [`StateLineWriter`] wrote in this time unit.
+pub(crate) fn decode_lines(bytes: &[u8], unit: u8) -> impl Iterator<Item = LineState> {
+    let unit = TIME_UNITS_NS.get(usize::from(unit)).copied().unwrap_or(1);
     let mut from = Cursor { bytes, at: 0 };
-    let (mut time, mut part, mut expected) = (0i64, 0, 0u32);
+    let (mut time, mut part, mut next_position) = (0i64, 0, 0u32);
     std::iter::from_fn(move || {
         time = time.wrapping_add(unzigzag(from.varint().ok()?));
         let its = from.small().ok()?;
         if its != part {
-            (part, expected) = (its, 0);
+            (part, next_position) = (its, 0);
         }
-        let position = i64::from(expected).wrapping_add(unzigzag(from.varint().ok()?)) as u32;
-        expected = position.wrapping_add(1);
+        let position = i64::from(next_position).wrapping_add(unzigzag(from.varint().ok()?)) as u32;
+        next_position = position.wrapping_add(1);
         let text = from.small().ok()?.checked_sub(1);
         Some(LineState {
             time: time.wrapping_mul(unit),
@@ -305,8 +306,8 @@ impl Cursor<'_> {
         u32::try_from(self.varint()?).map_err(|_| StateError::Damaged(self.at))
     }
 
-    /// A count of things of at least `least` bytes each: never more than the rest can hold, so that a damaged
-    /// count reserves nothing.
+    /// A count of items of at least `least` bytes each. At most what the remaining bytes can hold,
+    /// so that a damaged count allocates nothing.
     fn count(&mut self, least: usize) -> Result<usize, StateError> {
         let count = self.varint()?;
         let room = (self.bytes.len() - self.at) / least;
@@ -346,7 +347,7 @@ mod tests {
 
     use super::*;
 
-    fn states() -> impl Strategy<Value = State> {
+    fn states() -> impl Strategy<Value = DocumentState> {
         let parts = prop::collection::vec((any::<[u8; 12]>(), any::<i64>(), any::<u32>()), 1..4);
         (
             parts,
@@ -363,14 +364,14 @@ mod tests {
                     any::<u32>(),
                     prop::option::of(0..u32::MAX - 1),
                 );
-                prop::collection::vec(line, 0..20).prop_map(move |lines| State {
+                prop::collection::vec(line, 0..20).prop_map(move |lines| DocumentState {
                     key_name: if key {
                         DEFAULT_KEY.into()
                     } else {
                         "trace.id".into()
                     },
                     text_name: text_name.clone(),
-                    reason: Reason::ALL[reason],
+                    reason: SealReason::ALL[reason],
                     sealed_at,
                     parts: parts
                         .iter()
@@ -384,8 +385,12 @@ mod tests {
                         .iter()
                         .enumerate()
                         .filter(|(i, _)| i % 3 == 1)
-                        .map(|(i, _)| Older {
-                            place: if i % 2 == 0 { Place::Field } else { Place::Metadata },
+                        .map(|(i, _)| OlderField {
+                            location: if i % 2 == 0 {
+                                FieldLocation::TopLevel
+                            } else {
+                                FieldLocation::Metadata
+                            },
                             name: format!("field {i}"),
                             line: i as u32,
                         })
@@ -408,7 +413,7 @@ mod tests {
         fn reads_what_it_wrote(state in states()) {
             let mut text = Vec::new();
             state.write(&mut text);
-            prop_assert_eq!(State::read(std::str::from_utf8(&text).unwrap()).unwrap(), state);
+            prop_assert_eq!(DocumentState::read(std::str::from_utf8(&text).unwrap()).unwrap(), state);
         }
 
         #[test]
@@ -418,17 +423,17 @@ mod tests {
             let mut bytes = URL_SAFE_NO_PAD.decode(&text).unwrap();
             let at = at.index(bytes.len());
             bytes[at] = byte;
-            State::read(&URL_SAFE_NO_PAD.encode(&bytes)).ok();
-            prop_assert!(State::read(&URL_SAFE_NO_PAD.encode(&bytes[..at])).is_err());
+            DocumentState::read(&URL_SAFE_NO_PAD.encode(&bytes)).ok();
+            prop_assert!(DocumentState::read(&URL_SAFE_NO_PAD.encode(&bytes[..at])).is_err());
         }
     }
 
     #[test]
     fn a_newer_version_is_said_to_be_one() {
         assert_eq!(
-            State::read(&URL_SAFE_NO_PAD.encode([9, 0])),
+            DocumentState::read(&URL_SAFE_NO_PAD.encode([9, 0])),
             Err(StateError::Version(9))
         );
-        assert_eq!(State::read("!"), Err(StateError::Base64));
+        assert_eq!(DocumentState::read("!"), Err(StateError::Base64));
     }
 }

@@ -1,34 +1,33 @@
-//! A state as it is written: piece by piece, so that the hot path needs no `State` value.
+//! Writers of document states, which need no `DocumentState` value on the hot path.
 //!
-//! Owns the varints and the choice of the unit of time. What the pieces mean is said in `state`.
+//! Own the varint encoding and the choice of the time unit. `state` defines the format.
 
 use base64_simd::URL_SAFE_NO_PAD;
 
 use super::{
-    DEFAULT_KEY, DEFAULT_TEXT, HAS_KEY_NAME, HAS_TEXT, HAS_TEXT_NAME, LineState, PartState, Place, Reason,
-    UNITS, VERSION,
+    DEFAULT_KEY, DEFAULT_TEXT, FieldLocation, HAS_KEY_NAME, HAS_TEXT, HAS_TEXT_NAME, LineState, PartState,
+    SealReason, TIME_UNITS_NS, VERSION,
 };
 
-/// Bytes of the numbers of a line at the most: four varints of up to 10 bytes.
-pub(crate) const MOST_OF_A_LINE: usize = 40;
-const MOST_AT_ONCE: usize = MOST_OF_A_LINE;
+/// Maximum bytes of a line: four varints of up to 10 bytes.
+pub(crate) const MAX_LINE_STATE_BYTES: usize = 40;
 
-/// Writes a state into a scratch buffer, and its text form behind a document.
-pub(crate) struct Writer<'a> {
+/// Writes a state into a scratch buffer, and then its text form into a document.
+pub(crate) struct StateWriter<'a> {
     out: &'a mut Vec<u8>,
-    /// Number of the unit of time.
+    /// Index of the time unit.
     unit: usize,
     last_received: i64,
     last_time: i64,
 }
 
-impl<'a> Writer<'a> {
-    /// Begins in `out`, which is a scratch buffer: its content is replaced.
+impl<'a> StateWriter<'a> {
+    /// Starts a state in the scratch buffer `out`, whose content is replaced.
     pub(crate) fn begin(
         out: &'a mut Vec<u8>,
         key_name: &str,
         text_name: Option<&str>,
-        reason: Reason,
+        reason: SealReason,
         sealed_at: i64,
         parts: usize,
     ) -> Self {
@@ -55,7 +54,7 @@ impl<'a> Writer<'a> {
         put(out, parts as u64);
         Self {
             out,
-            unit: UNITS.len() - 1,
+            unit: TIME_UNITS_NS.len() - 1,
             last_received: 0,
             last_time: 0,
         }
@@ -66,7 +65,7 @@ impl<'a> Writer<'a> {
         let received = part.received.wrapping_sub(self.last_received);
         self.last_received = part.received;
         in_place(self.out, |bytes, at| {
-            // An id and two numbers have room.
+            // An id and two varints always fit.
             if let Some(place) = bytes.first_chunk_mut() {
                 *place = part.id.0;
             }
@@ -76,39 +75,39 @@ impl<'a> Writer<'a> {
         });
     }
 
-    /// Begins the lines; `times` are all of them, to choose the unit.
+    /// Starts the lines. The time unit is chosen from `times`.
     pub(crate) fn lines(&mut self, times: impl ExactSizeIterator<Item = i64>) {
         put(self.out, times.len() as u64);
         self.unit = times.map(unit_of).max().unwrap_or(0);
         self.out.push(self.unit as u8);
     }
 
-    /// The lines as a [`LineWriter`] has written them, in this unit.
-    pub(crate) fn written_lines(&mut self, count: u32, unit: u8, lines: &[u8]) {
+    /// Writes lines that a [`StateLineWriter`] encoded in this unit.
+    pub(crate) fn encoded_lines(&mut self, count: u32, unit: u8, lines: &[u8]) {
         put(self.out, u64::from(count));
         self.out.push(unit);
         self.out.extend_from_slice(lines);
     }
 
-    /// `expected` is the position that follows the last line of the same part.
-    pub(crate) fn line(&mut self, line: &LineState, expected: u32) {
+    /// `next_position` is the position behind the last line of the same part.
+    pub(crate) fn line(&mut self, line: &LineState, next_position: u32) {
         let time = in_unit(line.time, self.unit);
         let numbers = [
             zigzag(time.wrapping_sub(self.last_time)),
             u64::from(line.part),
-            zigzag(i64::from(line.position) - i64::from(expected)),
+            zigzag(i64::from(line.position) - i64::from(next_position)),
             line.text.map_or(0, |length| u64::from(length) + 1),
         ];
         self.last_time = time;
         put_all(self.out, numbers);
     }
 
-    pub(crate) fn older(&mut self, count: usize) {
+    pub(crate) fn older_count(&mut self, count: usize) {
         put(self.out, count as u64);
     }
 
-    pub(crate) fn older_field(&mut self, place: Place, name: &[u8], line: u32) {
-        self.out.push(place as u8);
+    pub(crate) fn older_field(&mut self, location: FieldLocation, name: &[u8], line: u32) {
+        self.out.push(location as u8);
         put(self.out, name.len() as u64);
         self.out.extend_from_slice(name);
         put(self.out, u64::from(line));
@@ -116,69 +115,70 @@ impl<'a> Writer<'a> {
 
     /// Appends the text form to `json`.
     pub(crate) fn finish(self, json: &mut Vec<u8>) {
-        // Vectorised: from a table it is an eighth of the work of a document.
+        // By SIMD: a table-driven encoder takes an eighth of the time of a document.
         URL_SAFE_NO_PAD.encode_append(&*self.out, json);
     }
 }
 
-/// Writes the lines of a state one by one as they come, in order: each part's lines behind those of the part before.
+/// Encodes the lines of a state one by one as they arrive, in order, with the lines of each part
+/// together.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct LineWriter {
+pub(crate) struct StateLineWriter {
     unit: u8,
-    /// In that unit.
+    /// In units.
     last_time: i64,
-    expected: u32,
+    next_position: u32,
 }
 
-impl LineWriter {
-    /// In the unit that this time needs.
+impl StateLineWriter {
+    /// Starts in the unit that `time` needs.
     #[inline]
     pub(crate) fn new(time: i64) -> Self {
         Self {
             unit: unit_of(time) as u8,
             last_time: 0,
-            expected: 0,
+            next_position: 0,
         }
     }
 
-    /// Behind a line of this time, in the unit of this number, with the position that follows it.
-    pub(crate) const fn behind(unit: u8, time: i64, expected: u32) -> Self {
+    /// Continues behind a line of this time, in this unit.
+    pub(crate) const fn resume(unit: u8, time: i64, next_position: u32) -> Self {
         Self {
             unit,
             last_time: in_unit(time, unit as usize),
-            expected,
+            next_position,
         }
     }
 
-    /// The number of the unit of time.
+    /// Index of the time unit.
     #[inline]
     pub(crate) fn unit(&self) -> u8 {
         self.unit
     }
 
-    /// Whether this time is no whole number in the unit.
+    /// Whether `time` is not a whole number of units.
     #[inline]
     pub(crate) fn is_too_coarse(&self, time: i64) -> bool {
-        usize::from(self.unit) < UNITS.len() - 1 && unit_of(time) > usize::from(self.unit)
+        usize::from(self.unit) < TIME_UNITS_NS.len() - 1 && unit_of(time) > usize::from(self.unit)
     }
 
-    /// What comes now is of another part.
+    /// Starts another part.
     #[inline]
     pub(crate) fn begin_part(&mut self) {
-        self.expected = 0;
+        self.next_position = 0;
     }
 
-    /// The position that follows the last line of the part.
+    /// The position behind the last line of the part.
     #[inline]
-    pub(crate) fn expected(&self) -> u32 {
-        self.expected
+    pub(crate) fn next_position(&self) -> u32 {
+        self.next_position
     }
 
-    /// Writes a line; gives its length.
+    /// Encodes a line. Returns its length.
     #[inline]
     pub(crate) fn write(
         &mut self,
-        out: &mut [u8; MOST_OF_A_LINE],
+        out: &mut [u8; MAX_LINE_STATE_BYTES],
         time: i64,
         part: u32,
         position: u32,
@@ -188,11 +188,11 @@ impl LineWriter {
         let numbers = [
             zigzag(time.wrapping_sub(self.last_time)),
             u64::from(part),
-            zigzag(i64::from(position) - i64::from(self.expected)),
+            zigzag(i64::from(position) - i64::from(self.next_position)),
             text.map_or(0, |length| u64::from(length) + 1),
         ];
         self.last_time = time;
-        self.expected = position.wrapping_add(1);
+        self.next_position = position.wrapping_add(1);
         let mut at = 0;
         for number in numbers {
             put_number(out, &mut at, number);
@@ -209,7 +209,7 @@ fn put(out: &mut Vec<u8>, mut value: u64) {
     out.push(value as u8);
 }
 
-/// Several numbers at once: one look at the room in `out` is enough for all of them.
+/// Writes several numbers with one check of the capacity.
 #[inline]
 fn put_all<const N: usize>(out: &mut Vec<u8>, numbers: [u64; N]) {
     in_place(out, |bytes, at| {
@@ -219,12 +219,12 @@ fn put_all<const N: usize>(out: &mut Vec<u8>, numbers: [u64; N]) {
     });
 }
 
-/// Writes at the end of `out`, and counts how much. There and not beside it: what was written byte by byte and is copied at once
-/// has to wait until all that was written before has reached the cache.
+/// Writes at the end of `out`. In place rather than into a temporary: bytes stored one by one and
+/// then loaded as words stall on store forwarding.
 #[inline]
-fn in_place(out: &mut Vec<u8>, write: impl FnOnce(&mut [u8; MOST_AT_ONCE], &mut usize)) {
+fn in_place(out: &mut Vec<u8>, write: impl FnOnce(&mut [u8; MAX_LINE_STATE_BYTES], &mut usize)) {
     let start = out.len();
-    out.extend_from_slice(&[0; MOST_AT_ONCE]);
+    out.extend_from_slice(&[0; MAX_LINE_STATE_BYTES]);
     let mut at = 0;
     if let Some(room) = out.get_mut(start..).and_then(<[u8]>::first_chunk_mut) {
         write(room, &mut at);
@@ -233,7 +233,7 @@ fn in_place(out: &mut Vec<u8>, write: impl FnOnce(&mut [u8; MOST_AT_ONCE], &mut 
 }
 
 #[inline]
-fn put_number(bytes: &mut [u8; MOST_AT_ONCE], at: &mut usize, mut number: u64) {
+fn put_number(bytes: &mut [u8; MAX_LINE_STATE_BYTES], at: &mut usize, mut number: u64) {
     while number >= 0x80 {
         put_byte(bytes, at, number as u8 | 0x80);
         number >>= 7;
@@ -242,34 +242,34 @@ fn put_number(bytes: &mut [u8; MOST_AT_ONCE], at: &mut usize, mut number: u64) {
 }
 
 #[inline]
-fn put_byte(bytes: &mut [u8; MOST_AT_ONCE], at: &mut usize, byte: u8) {
-    // Four varints of 64 bits always have room.
+fn put_byte(bytes: &mut [u8; MAX_LINE_STATE_BYTES], at: &mut usize, byte: u8) {
+    // Four 64-bit varints always fit.
     if let Some(place) = bytes.get_mut(*at) {
         *place = byte;
     }
     *at += 1;
 }
 
-/// The number of the largest unit in which this time is a whole number.
+/// Index of the largest unit in which `time` is a whole number.
 fn unit_of(time: i64) -> usize {
-    // Written out, since dividing by what the compiler knows is several times quicker; here and below.
-    if time % UNITS[2] != 0 {
+    // Written out, because the compiler makes divisions by constants several times faster.
+    if time % TIME_UNITS_NS[2] != 0 {
         3
-    } else if time % UNITS[1] != 0 {
+    } else if time % TIME_UNITS_NS[1] != 0 {
         2
-    } else if time % UNITS[0] != 0 {
+    } else if time % TIME_UNITS_NS[0] != 0 {
         1
     } else {
         0
     }
 }
 
-/// The time in the unit of this number.
+/// The time in this unit.
 const fn in_unit(time: i64, unit: usize) -> i64 {
     match unit {
-        0 => time / UNITS[0],
-        1 => time / UNITS[1],
-        2 => time / UNITS[2],
+        0 => time / TIME_UNITS_NS[0],
+        1 => time / TIME_UNITS_NS[1],
+        2 => time / TIME_UNITS_NS[2],
         _ => time,
     }
 }
@@ -319,10 +319,12 @@ mod tests {
         ];
         for time in times {
             let unit = unit_of(time);
-            let exact: Vec<usize> = (0..UNITS.len()).filter(|unit| time % UNITS[*unit] == 0).collect();
+            let exact: Vec<usize> = (0..TIME_UNITS_NS.len())
+                .filter(|unit| time % TIME_UNITS_NS[*unit] == 0)
+                .collect();
             assert_eq!(Some(&unit), exact.first(), "{time}");
             for unit in exact {
-                assert_eq!(in_unit(time, unit), time / UNITS[unit]);
+                assert_eq!(in_unit(time, unit), time / TIME_UNITS_NS[unit]);
             }
         }
     }

@@ -1,133 +1,65 @@
-//! A sealed trace as one JSON document, rendered once from the received bytes.
+//! The renderer: a sealed trace becomes a JSON document, straight from the received bytes.
 //!
-//! Owns the shape of the document (`ARCHITECTURE.md`, "The document"): its own fields first, the joined text, the
-//! newest value of every other field, and the `windrow` object (`about`) at the end. `union` writes the same shape from two
-//! documents. Does not decide when a trace is sealed.
+//! Owns the order of the document (`ARCHITECTURE.md`, "The document"): time and trace id, the
+//! joined text, the newest value of every other field, and the `windrow` object at the end. `union`
+//! writes the same order. Does not decide when a trace is sealed.
 
 use std::borrow::Cow;
 
 use smallvec::SmallVec;
 
-use super::about::{Seal, begin, id_head};
-use super::fields::{Fields, Names};
-use super::joined::View;
-use super::json::{self, Head, write_escaped, write_string};
-use super::lines::Line;
-use super::part::PartId;
-use super::shape::{Shape, Shapes};
-use super::state::{LineState, Place, Reason, Writer, lines_of};
-use super::time::Rfc3339;
+use super::content::{JoinedView, Line, RenderedDocument, SealedRecords, TraceContent, UntracedRecord};
+use super::fields::MergedFields;
+use super::json::{self, write_escaped, write_string};
+use super::msgpack::{Token, after_scalar, read_token};
+use super::names::FieldNames;
+use super::shape::{Shape, ShapeRegistry};
+use super::state::{FieldLocation, LineState, StateWriter, decode_lines};
+use super::time::Rfc3339Writer;
+use super::windrow_object::{SealInfo, begin_document, trace_id_prefix};
+use crate::part::PartInfo;
 
-/// One part of a trace that is being sealed.
-#[derive(Clone, Copy, Debug)]
-pub struct PartInfo {
-    /// Its identity.
-    pub id: PartId,
-    /// When it was received, Unix µs.
-    pub received: i64,
-    /// Records of this trace in it, with those that found no room.
-    pub total: u32,
-}
-
-/// Everything of a trace at the moment of sealing.
-#[derive(Debug)]
-pub struct Gathered<'a> {
-    /// The trace id.
-    pub key: &'a [u8],
-    /// The parts, in the order in which they were received.
-    pub parts: &'a [PartInfo],
-    /// The tags under which they came, sorted, each once.
-    pub tags: SmallVec<[&'a str; 2]>,
-    /// Why it is sealed.
-    pub reason: Reason,
-    /// When, Unix µs.
-    pub sealed_at: i64,
-    /// Its records.
-    pub content: Content<'a>,
-}
-
-/// The records of a trace at the moment of sealing.
-#[derive(Debug)]
-pub enum Content<'a> {
-    /// Joined as the document has them.
-    Joined(View<'a>),
-    /// One by one.
-    Lines {
-        /// Where the lines lie.
-        buffer: &'a [u8],
-        /// The lines, in any order.
-        lines: &'a mut [Line],
-    },
-}
-
-/// A record without a trace id.
-#[derive(Clone, Copy, Debug)]
-pub struct Single<'a> {
-    /// The shape that it is of, if one is known.
-    pub shape: Option<&'a Shape>,
-    /// Event time, Unix ns.
-    pub time: i64,
-    /// The tag under which it came.
-    pub tag: &'a str,
-    /// The record: a MessagePack map.
-    pub record: &'a [u8],
-    /// Its metadata: a MessagePack map, or empty.
-    pub metadata: &'a [u8],
-}
-
-/// What the outputs need to know of a rendered document besides its text.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Extent {
-    /// Where it begins in the buffer.
-    pub at: usize,
-    /// First event time, Unix ns.
-    pub first: i64,
-    /// Last event time, Unix ns.
-    pub last: i64,
-    /// Records in it.
-    pub lines: u32,
-}
-
-/// Renders documents; holds scratch space that is used again.
+/// Renders documents. Keeps its buffers for reuse.
 #[derive(Debug, Default)]
 pub struct Renderer {
-    times: Rfc3339,
+    times: Rfc3339Writer,
     state: Vec<u8>,
     text_lengths: Vec<Option<u32>>,
 }
 
 impl Renderer {
-    /// Appends the document of a whole trace to `out`, without a newline, and before it what `head` puts there when it
-    /// is given the time of the first event. `shapes` is where the records' shapes are from.
+    /// Appends the document of a trace to `out`, without a newline. Before that, calls `head` with
+    /// `out` and the time of the first event, to write what the output's protocol puts before a
+    /// document. `shapes` is the registry of the records' shapes.
     pub fn trace(
         &mut self,
         out: &mut Vec<u8>,
-        names: &Names,
-        shapes: &Shapes,
-        trace: Gathered<'_>,
+        names: &FieldNames,
+        shapes: &ShapeRegistry,
+        trace: TraceContent<'_>,
         head: impl FnOnce(&mut Vec<u8>, i64),
-    ) -> Extent {
-        let Gathered {
-            key,
+    ) -> RenderedDocument {
+        let TraceContent {
+            id,
             parts,
             tags,
             reason,
             sealed_at,
-            content,
+            records,
         } = trace;
-        let seal = Seal {
-            key,
+        let seal = SealInfo {
+            id,
             parts,
             tags: &tags,
             reason,
             sealed_at,
         };
-        match content {
-            Content::Joined(view) => {
+        match records {
+            SealedRecords::Joined(view) => {
                 head(out, view.first);
                 self.joined(out, names, shapes, &seal, &view)
             }
-            Content::Lines { buffer, lines } => {
+            SealedRecords::Lines { buffer, lines } => {
                 sort(lines, parts);
                 head(out, lines.first().map_or(0, |line| line.time));
                 self.lines(out, names, shapes, &seal, buffer, lines)
@@ -135,44 +67,44 @@ impl Renderer {
         }
     }
 
-    /// The document of records that are joined already.
+    /// Renders joined records.
     fn joined(
         &mut self,
         out: &mut Vec<u8>,
-        names: &Names,
-        shapes: &Shapes,
-        seal: &Seal<'_>,
-        view: &View<'_>,
-    ) -> Extent {
+        names: &FieldNames,
+        shapes: &ShapeRegistry,
+        seal: &SealInfo<'_>,
+        view: &JoinedView<'_>,
+    ) -> RenderedDocument {
         let at = out.len();
         let shape = shapes.get(view.shape);
-        let known = shape.map(|shape| Cow::Borrowed(shape.id_head()));
-        let head = known.unwrap_or_else(|| id_head(names.key()).into());
-        begin(out, &mut self.times, view.first, &head, seal.key);
+        let known = shape.map(|shape| Cow::Borrowed(shape.trace_id_prefix()));
+        let head = known.unwrap_or_else(|| trace_id_prefix(names.key()).into());
+        begin_document(out, &mut self.times, view.first, &head, seal.id);
         let text_name = shape.and_then(|shape| names.text.get(shape.text_rank()?));
         if let Some(shape) = shape {
             if text_name.is_some() {
-                out.extend_from_slice(shape.text_head());
+                out.extend_from_slice(shape.text_prefix());
                 out.extend_from_slice(view.text);
                 out.push(b'"');
             }
             write_fields(out, shape, view.newest);
         }
         let count = view.count as usize;
-        let late = if seal.some_late() {
-            let lines = lines_of(view.state, view.unit);
+        let late = if seal.any_late() {
+            let lines = decode_lines(view.line_states, view.time_unit);
             lines.filter(|line| seal.is_late(line.part)).count() as u64
         } else {
             0
         };
-        seal.write_about(out, &mut self.times, (view.first, view.last), count, late);
+        seal.write_object(out, &mut self.times, (view.first, view.last), count, late);
         out.extend_from_slice(b",\"state\":\"");
         let mut writer = seal.begin_state(&mut self.state, names, text_name.map(String::as_str));
-        writer.written_lines(view.count, view.unit, view.state);
-        writer.older(0);
+        writer.encoded_lines(view.count, view.time_unit, view.line_states);
+        writer.older_count(0);
         writer.finish(out);
         out.extend_from_slice(b"\"}}");
-        Extent {
+        RenderedDocument {
             at,
             first: view.first,
             last: view.last,
@@ -180,23 +112,29 @@ impl Renderer {
         }
     }
 
-    /// The document of lines, which are in order.
+    /// Renders lines, which are sorted.
     fn lines(
         &mut self,
         out: &mut Vec<u8>,
-        names: &Names,
-        shapes: &Shapes,
-        seal: &Seal<'_>,
+        names: &FieldNames,
+        shapes: &ShapeRegistry,
+        seal: &SealInfo<'_>,
         buffer: &[u8],
         lines: &[Line],
-    ) -> Extent {
+    ) -> RenderedDocument {
         let first = lines.first().map_or(0, |line| line.time);
         let last = lines.last().map_or(0, |line| line.time);
         let at = out.len();
-        begin(out, &mut self.times, first, &id_head(names.key()), seal.key);
+        begin_document(
+            out,
+            &mut self.times,
+            first,
+            &trace_id_prefix(names.key()),
+            seal.id,
+        );
 
-        let mut fields = Fields::default();
-        let mut metadata = Fields::default();
+        let mut fields = MergedFields::default();
+        let mut metadata = MergedFields::default();
         let mut texts = Vec::with_capacity(lines.len());
         let mut best = usize::MAX;
         for (number, line) in lines.iter().enumerate() {
@@ -224,15 +162,15 @@ impl Renderer {
             out.push(b',');
             write_string(out, &field.name);
             out.push(b':');
-            json::write_value(out, field.map, field.value);
+            json::write_json_value(out, field.map, field.value);
         }
 
-        let late = if seal.some_late() {
+        let late = if seal.any_late() {
             lines.iter().filter(|line| seal.is_late(line.part)).count() as u64
         } else {
             0
         };
-        seal.write_about(out, &mut self.times, (first, last), lines.len(), late);
+        seal.write_object(out, &mut self.times, (first, last), lines.len(), late);
         if !metadata.list.is_empty() {
             out.extend_from_slice(b",\"metadata\":{");
             for (number, field) in metadata.list.iter().enumerate() {
@@ -241,7 +179,7 @@ impl Renderer {
                 }
                 write_string(out, &field.name);
                 out.push(b':');
-                json::write_value(out, field.map, field.value);
+                json::write_json_value(out, field.map, field.value);
             }
             out.push(b'}');
         }
@@ -249,16 +187,20 @@ impl Renderer {
         let mut writer = seal.begin_state(&mut self.state, names, text_name.map(String::as_str));
         write_lines(&mut writer, seal.parts.len(), lines, &self.text_lengths);
         let newest = (lines.len() as u32).saturating_sub(1);
-        let older = |fields: &Fields<'_>| fields.list.iter().filter(|field| field.line != newest).count();
-        writer.older(older(&fields) + older(&metadata));
-        for (place, fields) in [(Place::Field, &fields), (Place::Metadata, &metadata)] {
+        let older =
+            |fields: &MergedFields<'_>| fields.list.iter().filter(|field| field.line != newest).count();
+        writer.older_count(older(&fields) + older(&metadata));
+        for (location, fields) in [
+            (FieldLocation::TopLevel, &fields),
+            (FieldLocation::Metadata, &metadata),
+        ] {
             for field in fields.list.iter().filter(|field| field.line != newest) {
-                writer.older_field(place, &field.name, field.line);
+                writer.older_field(location, &field.name, field.line);
             }
         }
         writer.finish(out);
         out.extend_from_slice(b"\"}}");
-        Extent {
+        RenderedDocument {
             at,
             first,
             last,
@@ -266,7 +208,8 @@ impl Renderer {
         }
     }
 
-    /// Appends the joined text under `name`, if there is one, and remembers the length of each line's.
+    /// Appends the joined text as the field `name`, if there is one, and notes the length of each
+    /// line's text.
     fn texts<'a>(
         &mut self,
         out: &mut Vec<u8>,
@@ -294,15 +237,20 @@ impl Renderer {
         out.push(b'"');
     }
 
-    /// Appends the document of one record without a trace id to `out`, without a newline.
-    pub fn single(&mut self, out: &mut Vec<u8>, names: &Names, single: &Single<'_>) -> Extent {
-        let Single {
+    /// Appends the document of a record without a trace id to `out`, without a newline.
+    pub fn untraced(
+        &mut self,
+        out: &mut Vec<u8>,
+        names: &FieldNames,
+        untraced: &UntracedRecord<'_>,
+    ) -> RenderedDocument {
+        let UntracedRecord {
             shape,
             time,
             tag,
             record,
             metadata,
-        } = *single;
+        } = *untraced;
         let at = out.len();
         out.extend_from_slice(b"{\"@timestamp\":\"");
         self.times.write(out, time);
@@ -310,13 +258,13 @@ impl Renderer {
         if let Some(shape) = shape {
             write_all_fields(out, shape, record);
         } else {
-            let mut fields = Fields::default();
+            let mut fields = MergedFields::default();
             fields.add_record(names, record, 0, false);
             for field in &fields.list {
                 out.push(b',');
                 write_string(out, &field.name);
                 out.push(b':');
-                json::write_value(out, field.map, field.value);
+                json::write_json_value(out, field.map, field.value);
             }
         }
         out.extend_from_slice(b",\"windrow\":{\"tags\":[");
@@ -324,10 +272,10 @@ impl Renderer {
         out.push(b']');
         if !metadata.is_empty() {
             out.extend_from_slice(b",\"metadata\":");
-            json::write_value(out, metadata, 0);
+            json::write_json_value(out, metadata, 0);
         }
         out.extend_from_slice(b"}}");
-        Extent {
+        RenderedDocument {
             at,
             first: time,
             last: time,
@@ -336,10 +284,10 @@ impl Renderer {
     }
 }
 
-/// Writes the lines of a state; `text_lengths` are those of their texts.
-fn write_lines(writer: &mut Writer<'_>, parts: usize, lines: &[Line], text_lengths: &[Option<u32>]) {
+/// Writes the line states.
+fn write_lines(writer: &mut StateWriter<'_>, parts: usize, lines: &[Line], text_lengths: &[Option<u32>]) {
     writer.lines(lines.iter().map(|line| line.time));
-    let mut expected = Expected::new(parts);
+    let mut next_positions = NextPositions::new(parts);
     for (line, text) in lines.iter().zip(text_lengths) {
         let state = LineState {
             time: line.time,
@@ -347,49 +295,49 @@ fn write_lines(writer: &mut Writer<'_>, parts: usize, lines: &[Line], text_lengt
             position: line.position,
             text: *text,
         };
-        writer.line(&state, expected.next(line.part, line.position));
+        writer.line(&state, next_positions.next(line.part, line.position));
     }
 }
 
-/// The fields of a record of this shape, but for those that the document has in another place.
+/// Appends the fields of a record of this shape, except those with a place of their own.
 fn write_fields(out: &mut Vec<u8>, shape: &Shape, record: &[u8]) {
-    let Some((Head::Map(_), mut at)) = json::head(record, 0) else {
+    let Some((Token::Map(_), mut at)) = read_token(record, 0) else {
         return;
     };
-    for slot in shape.slots() {
-        let Some(value) = json::after_scalar(record, at) else {
+    for field in shape.fields() {
+        let Some(value) = after_scalar(record, at) else {
             return;
         };
-        at = if slot.role().is_left_out() {
-            match json::after_scalar(record, value) {
+        at = if field.role().is_outside_fields() {
+            match after_scalar(record, value) {
                 Some(next) => next,
                 None => return,
             }
         } else {
-            out.extend_from_slice(slot.json());
-            json::write_value(out, record, value)
+            out.extend_from_slice(field.json_prefix());
+            json::write_json_value(out, record, value)
         };
     }
 }
 
-/// All fields of a record of this shape.
+/// Appends all fields of a record of this shape.
 fn write_all_fields(out: &mut Vec<u8>, shape: &Shape, record: &[u8]) {
-    let Some((Head::Map(_), mut at)) = json::head(record, 0) else {
+    let Some((Token::Map(_), mut at)) = read_token(record, 0) else {
         return;
     };
-    for slot in shape.slots() {
-        let Some(value) = json::after_scalar(record, at) else {
+    for field in shape.fields() {
+        let Some(value) = after_scalar(record, at) else {
             return;
         };
-        out.extend_from_slice(slot.json());
-        at = json::write_value(out, record, value);
+        out.extend_from_slice(field.json_prefix());
+        at = json::write_json_value(out, record, value);
     }
 }
 
-/// The position that is expected next in each part; most traces have few.
-struct Expected(SmallVec<[u32; 8]>);
+/// The next expected position in each part. Most traces have few parts.
+struct NextPositions(SmallVec<[u32; 8]>);
 
-impl Expected {
+impl NextPositions {
     fn new(parts: usize) -> Self {
         Self(SmallVec::from_elem(0, parts))
     }
@@ -400,7 +348,8 @@ impl Expected {
     }
 }
 
-/// Event time, then reception, then part id and position: a total order that does not depend on who gathered.
+/// Sorts by event time, reception, part id and position: a total order that does not depend on
+/// which instance gathered the records.
 fn sort(lines: &mut [Line], parts: &[PartInfo]) {
     let key = |line: &Line| {
         let part = parts.get(line.part as usize);
@@ -410,7 +359,7 @@ fn sort(lines: &mut [Line], parts: &[PartInfo]) {
             line.position,
         )
     };
-    // Nearly always they are in order already, and their times say so.
+    // Nearly always sorted already, which the times alone show.
     if !lines.is_sorted_by(|a, b| a.time < b.time || (a.time == b.time && key(a) <= key(b))) {
         lines.sort_by_key(key);
     }

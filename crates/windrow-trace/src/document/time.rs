@@ -1,28 +1,28 @@
-//! Points in time as the documents show them: Unix nanoseconds to RFC 3339 in UTC and back.
+//! Timestamps in documents: Unix nanoseconds as RFC 3339 in UTC.
 //!
-//! Owns the text form (milliseconds, or nanoseconds where there are any). Does not read a clock.
+//! With milliseconds, or nanoseconds where milliseconds are not exact. Does not read a clock.
 
 const DAY_S: i64 = 86_400;
 
 /// Nanoseconds in one second.
 pub(crate) const SECOND_NS: i64 = 1_000_000_000;
 
-/// Appends `ns` (Unix nanoseconds) as `2026-11-21T09:20:00.123Z`: three digits of fraction when that is exact,
-/// nine otherwise. Years 1677 to 2262, the range of an `i64` of nanoseconds.
+/// Appends `ns` (Unix nanoseconds) as `2026-11-21T09:20:00.123Z`, with three digits of fraction if
+/// that is exact, else nine. Years 1677 to 2262, the range of an `i64` of nanoseconds.
 pub(crate) fn write_rfc3339(out: &mut Vec<u8>, ns: i64) {
-    Rfc3339::default().write(out, ns);
+    Rfc3339Writer::default().write(out, ns);
 }
 
-/// Writes times as [`write_rfc3339`] does, and remembers the text of the second that it wrote last: most documents are
-/// of the same second as the one before.
+/// Writes times as [`write_rfc3339`] does, and caches the text of the last second: most documents
+/// are of the same second as the one before.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Rfc3339 {
+pub(crate) struct Rfc3339Writer {
     second: i64,
-    /// With room for the fraction.
+    /// The text, with space for the fraction.
     text: [u8; 30],
 }
 
-impl Default for Rfc3339 {
+impl Default for Rfc3339Writer {
     fn default() -> Self {
         Self {
             second: 0,
@@ -31,12 +31,12 @@ impl Default for Rfc3339 {
     }
 }
 
-impl Rfc3339 {
+impl Rfc3339Writer {
     pub(crate) fn write(&mut self, out: &mut Vec<u8>, ns: i64) {
         let second = ns.div_euclid(SECOND_NS);
         let nanos = ns.rem_euclid(SECOND_NS) as u32;
         if second != self.second {
-            self.set(second);
+            self.set_second(second);
         }
         let mut text = self.text;
         let (millis, rest) = (nanos / 1_000_000, nanos % 1_000_000);
@@ -53,9 +53,9 @@ impl Rfc3339 {
     }
 
     #[inline(never)]
-    fn set(&mut self, second: i64) {
+    fn set_second(&mut self, second: i64) {
         self.second = second;
-        let (year, month, day) = civil(second.div_euclid(DAY_S));
+        let (year, month, day) = civil_from_days(second.div_euclid(DAY_S));
         let of_day = second.rem_euclid(DAY_S) as u32;
         let mut put = |at: usize, digits: &[u8]| self.text[at..at + digits.len()].copy_from_slice(digits);
         put(0, &four_digits(year as u32));
@@ -76,14 +76,14 @@ fn two_digits(number: u32) -> [u8; 2] {
     [b'0' + (number / 10) as u8, b'0' + (number % 10) as u8]
 }
 
-/// The days since 1970-01-01 of a point in time, in UTC.
+/// The number of days since 1970-01-01 in UTC.
 pub fn day_of(ns: i64) -> i64 {
     ns.div_euclid(DAY_S * SECOND_NS)
 }
 
-/// Year, month and day of a number of days since 1970-01-01 (proleptic Gregorian calendar; the arithmetic is that of
-/// H. Hinnant, "chrono-compatible low-level date algorithms", `civil_from_days`).
-fn civil(days: i64) -> (i64, u32, u32) {
+/// Year, month and day of a number of days since 1970-01-01 in the proleptic Gregorian calendar.
+/// The algorithm is `civil_from_days` of H. Hinnant, "chrono-Compatible Low-Level Date Algorithms".
+fn civil_from_days(days: i64) -> (i64, u32, u32) {
     let z = days + 719_468;
     let era = z.div_euclid(146_097);
     let doe = z.rem_euclid(146_097);
@@ -128,7 +128,7 @@ mod tests {
 
     #[test]
     fn what_is_remembered_is_of_the_same_second() {
-        let mut one = Rfc3339::default();
+        let mut one = Rfc3339Writer::default();
         let year = 1_798_761_600 * SECOND_NS; // 2027-01-01
         let steps = [
             0,

@@ -1,9 +1,9 @@
-//! Numbers as JSON.
+//! JSON numbers.
 //!
-//! Owns the quick ways for numbers that logs are full of: small ones, and decimal fractions of few places. What they write
-//! is what `itoa` and `ryu` write, which do the rest.
+//! Has fast paths for the numbers that are common in logs: small integers, and fractions of few
+//! decimal places. The output is that of `itoa` and `ryu`, which format all others.
 
-/// Appends a number.
+/// Appends an unsigned integer.
 #[inline]
 pub(crate) fn write_unsigned(out: &mut Vec<u8>, n: u64) {
     if n < 10 {
@@ -13,29 +13,30 @@ pub(crate) fn write_unsigned(out: &mut Vec<u8>, n: u64) {
     }
 }
 
-/// Appends a number that may be negative.
-pub(super) fn write_signed(out: &mut Vec<u8>, n: i64) {
+/// Appends a signed integer.
+pub(crate) fn write_signed(out: &mut Vec<u8>, n: i64) {
     out.extend_from_slice(itoa::Buffer::new().format(n).as_bytes());
 }
 
-/// Appends a finite number of single precision, as ryu does.
-pub(super) fn write_single(out: &mut Vec<u8>, n: f32) {
+/// Appends a finite single-precision number, as ryu does.
+pub(crate) fn write_single(out: &mut Vec<u8>, n: f32) {
     out.extend_from_slice(ryu::Buffer::new().format_finite(n).as_bytes());
 }
 
-/// Appends a finite number in the fewest digits that read back as it, as ryu does.
+/// Appends a finite number in the fewest digits that read back as the same, as ryu does.
 #[inline]
-pub(super) fn write_double(out: &mut Vec<u8>, n: f64) {
+pub(crate) fn write_double(out: &mut Vec<u8>, n: f64) {
     if !write_thousandths(out, n) {
         out.extend_from_slice(ryu::Buffer::new().format_finite(n).as_bytes());
     }
 }
 
-/// Appends a number of up to nine digits before and three behind the point, which is what most of those in logs are; `false`
-/// for any other.
+/// Appends a number of up to nine digits before and three behind the decimal point, as most in logs
+/// are. Returns `false` for any other.
 ///
-/// A decimal number of at most 15 digits is the only one so short that reads back as its double, so that when `n` is one
-/// of thousandths, these are its digits; and it is one when dividing them gives it again, since that is rounded exactly.
+/// A decimal number of at most 15 digits is the shortest one that reads back as its double. So if
+/// `n` is a number of thousandths, these are its digits; and it is one if dividing the thousandths
+/// gives `n` again, because that division is rounded exactly.
 #[inline]
 fn write_thousandths(out: &mut Vec<u8>, n: f64) -> bool {
     if !(0.001..1e9).contains(&n) {
@@ -49,7 +50,7 @@ fn write_thousandths(out: &mut Vec<u8>, n: f64) -> bool {
     let fraction = (thousandths % 1000) as u32;
     let digit = |n: u32| b'0' + (n % 10) as u8;
     let digits = [b'.', digit(fraction / 100), digit(fraction / 10), digit(fraction)];
-    // One digit stays, others only up to the last that is not 0.
+    // One decimal place stays, others only up to the last that is not 0.
     let length = match (digits[2], digits[3]) {
         (b'0', b'0') => 2,
         (_, b'0') => 3,
@@ -129,7 +130,7 @@ mod tests {
             if n.is_finite() {
                 as_ryu(n);
             }
-            // Those that are nearly thousandths, too.
+            // And those close to thousandths.
             as_ryu(f64::from_bits((thousandths as f64 / 1000.0).to_bits().saturating_add_signed(steps)));
         }
     }

@@ -1,0 +1,149 @@
+//! The start of a document and its `windrow` object, as the renderer and `union` both write them.
+//!
+//! Does not write fields and line states.
+
+use super::json::{write_string, write_unsigned};
+use super::names::FieldNames;
+use super::state::{PartState, SealReason, StateWriter};
+use super::time::Rfc3339Writer;
+use crate::part::PartInfo;
+
+/// The content of the `windrow` object, apart from its state and metadata.
+pub(crate) struct WindrowObject<'a, T> {
+    pub(crate) reason: SealReason,
+    pub(crate) first: i64,
+    pub(crate) last: i64,
+    pub(crate) lines: usize,
+    pub(crate) tags: &'a [T],
+    pub(crate) parts: usize,
+    pub(crate) late: u64,
+    pub(crate) truncated: u64,
+}
+
+/// What is known of a sealed trace apart from its records.
+pub(crate) struct SealInfo<'a> {
+    pub(crate) id: &'a [u8],
+    pub(crate) parts: &'a [PartInfo],
+    pub(crate) tags: &'a [&'a str],
+    pub(crate) reason: SealReason,
+    pub(crate) sealed_at: i64,
+}
+
+impl SealInfo<'_> {
+    /// Whether any part may be late. Traces are sealed after they are received, so this needs a
+    /// clock that was set back.
+    pub(crate) fn any_late(&self) -> bool {
+        self.parts.iter().any(|part| part.received > self.sealed_at)
+    }
+
+    /// Whether the lines of this part are late.
+    pub(crate) fn is_late(&self, part: u32) -> bool {
+        let part = self.parts.get(part as usize);
+        part.is_some_and(|part| part.received > self.sealed_at)
+    }
+
+    pub(crate) fn write_object(
+        &self,
+        out: &mut Vec<u8>,
+        times: &mut Rfc3339Writer,
+        between: (i64, i64),
+        lines: usize,
+        late: u64,
+    ) {
+        let total: u64 = self.parts.iter().map(|part| u64::from(part.total)).sum();
+        let object = WindrowObject {
+            reason: self.reason,
+            first: between.0,
+            last: between.1,
+            lines,
+            tags: self.tags,
+            parts: self.parts.len(),
+            late,
+            truncated: total.saturating_sub(lines as u64),
+        };
+        write_windrow_object(out, times, &object);
+    }
+
+    /// Starts the state with the parts.
+    pub(crate) fn begin_state<'w>(
+        &self,
+        scratch: &'w mut Vec<u8>,
+        names: &FieldNames,
+        text_name: Option<&str>,
+    ) -> StateWriter<'w> {
+        let count = self.parts.len();
+        let mut writer = StateWriter::begin(
+            scratch,
+            names.key(),
+            text_name,
+            self.reason,
+            self.sealed_at,
+            count,
+        );
+        for part in self.parts {
+            writer.part(&PartState {
+                id: part.id,
+                received: part.received,
+                total: part.total,
+            });
+        }
+        writer
+    }
+}
+
+/// Appends `{"@timestamp":"…","traceId":"…"`. For `prefix` see [`trace_id_prefix`].
+pub(crate) fn begin_document(
+    out: &mut Vec<u8>,
+    times: &mut Rfc3339Writer,
+    first: i64,
+    prefix: &[u8],
+    id: &[u8],
+) {
+    out.extend_from_slice(b"{\"@timestamp\":\"");
+    times.write(out, first);
+    out.extend_from_slice(prefix);
+    write_string(out, id);
+}
+
+/// What is between the time and the trace id of this name: `","traceId":`.
+pub(crate) fn trace_id_prefix(name: &str) -> Vec<u8> {
+    let mut prefix = b"\",".to_vec();
+    write_string(&mut prefix, name.as_bytes());
+    prefix.push(b':');
+    prefix
+}
+
+/// Appends `,"windrow":{"reason":"…",…`, still open for metadata and state.
+pub(crate) fn write_windrow_object<T: AsRef<str>>(
+    out: &mut Vec<u8>,
+    times: &mut Rfc3339Writer,
+    object: &WindrowObject<'_, T>,
+) {
+    let number = |out: &mut Vec<u8>, name: &[u8], value: u64| {
+        out.extend_from_slice(name);
+        write_unsigned(out, value);
+    };
+    out.extend_from_slice(b",\"windrow\":{\"reason\":\"");
+    out.extend_from_slice(object.reason.as_str().as_bytes());
+    out.push(b'"');
+    number(out, b",\"lines\":", object.lines as u64);
+    out.extend_from_slice(b",\"last\":\"");
+    times.write(out, object.last);
+    number(
+        out,
+        b"\",\"durationMs\":",
+        (object.last.saturating_sub(object.first) / 1_000_000) as u64,
+    );
+    out.extend_from_slice(b",\"tags\":[");
+    for (i, tag) in object.tags.iter().enumerate() {
+        if i > 0 {
+            out.push(b',');
+        }
+        write_string(out, tag.as_ref().as_bytes());
+    }
+    number(out, b"],\"parts\":", object.parts as u64);
+    number(out, b",\"late\":", object.late);
+    if object.truncated > 0 {
+        number(out, b",\"truncated\":", object.truncated);
+    }
+}
