@@ -18,7 +18,7 @@ use crate::input::forward::Tls;
 use crate::metrics::Metrics;
 use crate::output::document_id;
 use crate::pipeline::{BuildError, Pipeline, Store};
-use crate::reactor;
+use crate::runtime;
 
 /// What a SIGHUP reads again: the level of the log. Certificates are read again as well.
 pub type Reload = Box<dyn Fn() + Send>;
@@ -26,7 +26,7 @@ pub type Reload = Box<dyn Fn() + Send>;
 /// Serves until a signal. Gives the exit code; a failure has been logged.
 pub fn serve(config: Config, reload: Reload) -> u8 {
     raise_file_limit(config.forward.max_connections);
-    let runtime = match reactor::runtime() {
+    let runtime = match runtime::build() {
         Ok(runtime) => runtime,
         Err(error) => {
             tracing::error!(%error, "cannot start");
