@@ -1,8 +1,9 @@
 //! Admission control: limits how many received bytes wait to be gathered.
 //!
-//! Owns the byte count and the FIFO order in which connections acquire permits. Receiving costs less than gathering:
-//! without a limit the queue would grow until memory is full and each chunk has left the processor's cache. The limit
-//! is bypassed while gathering waits for an output or reads from the journal, so that acks stay fast.
+//! Owns the byte count and the FIFO order in which connections acquire permits. Receiving costs
+//! less than gathering: without a limit the queue would grow until memory is full and each chunk
+//! has left the processor's cache. The limit is bypassed while gathering waits for an output or
+//! reads from the journal, so that acks stay fast.
 
 use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
 use std::time::Duration;

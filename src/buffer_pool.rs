@@ -1,7 +1,8 @@
 //! Pool of receive buffers: what has been gathered is received into again.
 //!
-//! Owns a few empty buffers while the server is busy. The allocator is slow to reuse memory that another
-//! thread frees, and fresh memory costs a page fault for each 4 KiB. Never blocks for a buffer.
+//! Owns a few empty buffers while the server is busy. The allocator is slow to reuse memory that
+//! another thread frees, and fresh memory costs a page fault for each 4 KiB. Never blocks for a
+//! buffer.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 

@@ -1,7 +1,7 @@
 //! Reference count of a journal record: the record is released when every claim on it is confirmed.
 //!
-//! A claim that is dropped without [`RecordClaim::confirm`] (a panic, a stop) keeps the record in the journal on purpose:
-//! it is gathered again after the next start.
+//! A claim that is dropped without [`RecordClaim::confirm`] (a panic, a stop) keeps the record in
+//! the journal on purpose: it is gathered again after the next start.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};

@@ -5,8 +5,8 @@
 use std::sync::OnceLock;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
-/// Unix time in microseconds: the wall clock at the first call plus the monotonic time since then, so that a step of
-/// the wall clock neither seals all open traces nor keeps them open for ever.
+/// Unix time in microseconds: the wall clock at the first call plus the monotonic time since then,
+/// so that a step of the wall clock neither seals all open traces nor keeps them open for ever.
 pub fn unix_us() -> i64 {
     static START: OnceLock<(i64, Instant)> = OnceLock::new();
     let (wall, monotonic) = START.get_or_init(|| {

@@ -1,8 +1,9 @@
-//! Windrow: a Forward-protocol server that makes each chunk durable, acknowledges it, gathers the lines of
-//! one trace and writes exactly one document per trace.
+//! Windrow: a Forward-protocol server that makes each chunk durable, acknowledges it, gathers the
+//! lines of one trace and writes exactly one document per trace.
 //!
-//! Data flows through `input`, the journal (crate `windrow-journal`), `gather` (with crate `windrow-trace`)
-//! and `output`; `pipeline` connects them. `ARCHITECTURE.md` describes the life of a record.
+//! Data flows through `input`, the journal (crate `windrow-journal`), `gather` (with crate
+//! `windrow-trace`) and `output`; `pipeline` connects them. `ARCHITECTURE.md` describes the life of
+//! a record.
 
 pub mod admin;
 pub mod admission;

@@ -7,7 +7,8 @@
 pub(crate) struct MemoryShares {
     /// Journal records that wait in memory to be gathered: an eighth.
     pub(crate) record_queue: usize,
-    /// Admission limit: a 128th, so that chunks are gathered while they are in the processor's cache.
+    /// Admission limit: a 128th, so that chunks are gathered while they are in the processor's
+    /// cache.
     pub(crate) admission: usize,
     /// Open traces: half.
     pub(crate) open_traces: usize,

@@ -1,7 +1,8 @@
 //! Tokio runtime of the server: number of worker threads, and CPU-bound work on them.
 //!
-//! Gathering and the journal have threads of their own, so half of the cores are enough for sockets: one worker serves
-//! millions of records per second, and each further one costs wake-ups and work stealing.
+//! Gathering and the journal have threads of their own, so half of the cores are enough for
+//! sockets: one worker serves millions of records per second, and each further one costs wake-ups
+//! and work stealing.
 
 use std::io;
 use std::thread::available_parallelism;
@@ -25,9 +26,11 @@ pub(crate) fn build() -> io::Result<Runtime> {
     builder.enable_all().build()
 }
 
-/// Runs CPU-bound work of a millisecond or more; another thread serves this worker's sockets meanwhile.
+/// Runs CPU-bound work of a millisecond or more; another thread serves this worker's sockets
+/// meanwhile.
 ///
-/// Unlike Tokio's function of that name it may be called from a single-threaded runtime, where it runs in place.
+/// Unlike Tokio's function of that name it may be called from a single-threaded runtime, where it
+/// runs in place.
 pub(crate) fn block_in_place<T>(work: impl FnOnce() -> T) -> T {
     match Handle::try_current().map(|handle| handle.runtime_flavor()) {
         Ok(RuntimeFlavor::MultiThread) => tokio::task::block_in_place(work),

@@ -1,7 +1,8 @@
-//! Document batcher: renders documents into one buffer and sends it to the outputs as a batch when it is full or old.
+//! Document batcher: renders documents into one buffer and sends it to the outputs as a batch when
+//! it is full or old.
 //!
-//! Owns the buffers and the budget of bytes in flight. Does not decide when a trace is sealed, and does not know what an
-//! output does with a batch.
+//! Owns the buffers and the budget of bytes in flight. Does not decide when a trace is sealed, and
+//! does not know what an output does with a batch.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -17,7 +18,8 @@ use windrow_trace::{Closed, Extent, Names, PartId, Renderer, Scratch, Shapes, Si
 
 /// A batch of this size is full.
 const FULL_BATCH_BYTES: usize = 1 << 20;
-/// Age at which a batch is sent though it is not full: few large batches cost less than many small ones.
+/// Age at which a batch is sent though it is not full: few large batches cost less than many small
+/// ones.
 const MAX_BATCH_AGE_US: i64 = 50_000;
 /// Capacity of a full batch's buffer: the last document ends beyond [`FULL_BATCH_BYTES`].
 const FULL_CAPACITY_BYTES: usize = FULL_BATCH_BYTES + FULL_BATCH_BYTES / 16;
@@ -48,7 +50,7 @@ pub(super) struct DocumentBatcher {
     claims: Vec<RecordClaim>,
     /// Number of the current batch.
     batch: u64,
-    /// When the age of the current batch was first looked at (µs).
+    /// When the age of the current batch began (µs).
     since: Option<i64>,
     /// Buffers of full batches, reused once every output has dropped the batch.
     recycled: Vec<Arc<Sheet>>,
@@ -160,7 +162,8 @@ impl DocumentBatcher {
         }
     }
 
-    /// Reserves a whole batch once the batch is expected to become full: growing by doubling copies at each step.
+    /// Reserves a whole batch once the batch is expected to become full: growing by doubling copies
+    /// at each step.
     #[inline]
     fn reserve(&mut self) {
         if self.text.capacity() < FULL_CAPACITY_BYTES
@@ -193,7 +196,8 @@ impl DocumentBatcher {
 
     /// Takes the rendered batch and leaves a buffer for the next one.
     fn take_batch(&mut self) -> Arc<Sheet> {
-        // A full buffer is moved; a batch that is not full is copied, so that it does not keep a large buffer alive.
+        // A full buffer is moved; a batch that is not full is copied, so that it does not keep a
+        // large buffer alive.
         let is_full = self.is_full();
         // One long document can make the buffer much larger; such a buffer is not recycled.
         let is_usual = self.text.capacity() <= 2 * FULL_CAPACITY_BYTES;
@@ -241,7 +245,8 @@ impl DocumentBatcher {
         self.recycled.clear();
     }
 
-    /// Sends the batch to every output; while the queue of one is full, admission control is bypassed.
+    /// Sends the batch to every output; while the queue of one is full, admission control is
+    /// bypassed.
     pub(super) fn send(&mut self, admission: &AdmissionControl) {
         self.since = None;
         if self.is_empty() {
@@ -270,7 +275,8 @@ impl DocumentBatcher {
 }
 
 fn send_to(output: &mpsc::Sender<Batch>, batch: Batch, admission: &AdmissionControl) {
-    // A closed channel belongs to an output that has stopped; the journal keeps what it did not confirm.
+    // A closed channel belongs to an output that has stopped; the journal keeps what it did not
+    // confirm.
     if let Err(TrySendError::Full(batch)) = output.try_send(batch) {
         admission.set_bypass(BypassReason::OutputsFull, true);
         output.blocking_send(batch).ok();

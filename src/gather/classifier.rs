@@ -1,7 +1,8 @@
-//! Record classifier: shape, trace id, text and completion of a record, found in the walk that checks it.
+//! Record classifier: shape, trace id, text and completion of a record, found in the walk that
+//! checks it.
 //!
-//! Owns the fast path, for a record of the guessed shape, and the slow path for all others. What a shape is, and the
-//! roles of its fields, is defined by `windrow_trace::Shapes`.
+//! Owns the fast path, for a record of the guessed shape, and the slow path for all others. What a
+//! shape is, and the roles of its fields, is defined by `windrow_trace::Shapes`.
 
 #[cfg(test)]
 mod tests;
@@ -22,8 +23,8 @@ pub(super) struct Classification<'a> {
     pub(super) text: Option<&'a [u8]>,
 }
 
-/// Visitor of a record's fields: the fast path, which guesses that the record has the shape of the last one with as
-/// many fields.
+/// Visitor of a record's fields: the fast path, which guesses that the record has the shape of the
+/// last one with as many fields.
 pub(super) struct RecordClassifier<'s, 'a> {
     shapes: &'s Shapes,
     complete: &'s [Rule],
@@ -144,7 +145,8 @@ pub(super) fn completion_fields(names: &Names, complete: &[Rule]) -> Vec<String>
     complete.iter().flat_map(fields).collect()
 }
 
-/// The slow path, for a record without the guessed shape: learns its shape, or classifies it without one.
+/// The slow path, for a record without the guessed shape: learns its shape, or classifies it
+/// without one.
 #[inline(never)]
 pub(super) fn classify_slow<'a>(
     shapes: &mut Shapes,
@@ -223,8 +225,8 @@ fn text_of(value: &[u8]) -> Option<&[u8]> {
     }
 }
 
-/// Whether a completion rule on this field passes. `is_text`: the field is one of the configured text fields. `text`:
-/// the value, if it is a string.
+/// Whether a completion rule on this field passes. `is_text`: the field is one of the configured
+/// text fields. `text`: the value, if it is a string.
 #[inline(always)]
 fn completes(complete: &[Rule], is_text: bool, name: &[u8], value: &[u8], text: Option<&[u8]>) -> bool {
     // Usually there is one rule, on the text fields.

@@ -1,7 +1,9 @@
-//! Duplicate window: hashes of the chunks gathered last, so that a repeated chunk is acknowledged but not gathered again.
+//! Duplicate window: hashes of the chunks gathered last, so that a repeated chunk is acknowledged
+//! but not gathered again.
 //!
-//! Owns a bounded FIFO set of 128-bit hashes, rebuilt from the journal after a restart. A chunk that is repeated after it
-//! has left the window is still found by the union rule of documents, at the cost of a conflict.
+//! Owns a bounded FIFO set of 128-bit hashes, rebuilt from the journal after a restart. A chunk
+//! that is repeated after it has left the window is still found by the union rule of documents, at
+//! the cost of a conflict.
 
 use std::collections::{HashSet, VecDeque};
 use std::hash::{BuildHasherDefault, Hasher};

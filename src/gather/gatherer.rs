@@ -1,7 +1,7 @@
 //! Gatherer: the thread that joins the records of each trace and seals traces into documents.
 //!
-//! Owns the trace table, the known shapes and the order of work. Records read back from the journal after a restart take
-//! the same way as new ones.
+//! Owns the trace table, the known shapes and the order of work. Records read back from the journal
+//! after a restart take the same way as new ones.
 
 mod message;
 
@@ -36,11 +36,12 @@ use windrow_trace::{PartId, Reason, Shapes, Table};
 
 /// Longest wait for a record before due traces are sealed.
 const POLL_TIMEOUT: Duration = Duration::from_millis(50);
-/// Traces that are sealed between two journal records; twice the number that the last record completed, if that is more.
+/// Traces that are sealed between two journal records; twice the number that the last record
+/// completed, if that is more.
 const MIN_SEALED_PER_RECORD: usize = 256;
 /// How often the size of the journal is checked (µs).
 const JOURNAL_CHECK_INTERVAL_US: i64 = 200_000;
-/// Pause between two looks at outputs that are over budget.
+/// How often documents in flight are compared with their budget while it is exceeded.
 const OUTPUT_POLL_INTERVAL: Duration = Duration::from_millis(2);
 
 /// What the gatherer works with.
@@ -126,7 +127,8 @@ impl Gatherer {
         }
     }
 
-    /// Runs until the queue is closed. Open traces stay in the journal, unless the settings ask to write them.
+    /// Runs until the queue is closed. Open traces stay in the journal, unless the settings ask to
+    /// write them.
     pub(crate) fn run(mut self, mut queue: QueueConsumer) {
         let mut next_journal_check = 0;
         let mut all_sealed = true;
@@ -227,17 +229,19 @@ impl Gatherer {
         }
     }
 
-    /// Seals due traces, a bounded number at a time, so that clients do not wait for all of them and then send all at
-    /// once. Returns whether none is left.
+    /// Seals due traces, a bounded number at a time, so that clients do not wait for all of them
+    /// and then send all at once. Returns whether none is left.
     fn seal_due(&mut self, now: i64) -> bool {
         let mut completed = 0;
         let all = self.seal_some(now, &mut completed);
-        // Counted once: each atomic addition would wait until the rendered text has reached the cache.
+        // Counted once: each atomic addition would wait until the rendered text has reached the
+        // cache.
         self.metrics.traces_flushed[FlushReason::Completed].inc_by(completed);
         all
     }
 
-    /// Does the work of [`Self::seal_due`]; adds the number of complete traces to `completed` instead of counting them.
+    /// Does the work of [`Self::seal_due`]; adds the number of complete traces to `completed`
+    /// instead of counting them.
     fn seal_some(&mut self, now: i64, completed: &mut u64) -> bool {
         let mut left = MIN_SEALED_PER_RECORD.max(2 * self.table.take_completed());
         while left > 0 || self.table.is_too_full() {
@@ -281,8 +285,8 @@ impl Gatherer {
         }
     }
 
-    /// Past the journal's soft limit, seals the traces that pin its oldest segment; lines that come later are merged
-    /// into their documents.
+    /// Past the journal's soft limit, seals the traces that pin its oldest segment; lines that come
+    /// later are merged into their documents.
     fn relieve_journal(&mut self, now: i64) {
         let usage = self.journal.usage();
         if !usage.past_soft_limit() {
@@ -310,7 +314,8 @@ impl Gatherer {
         }
     }
 
-    /// Sends the batch to every output; waits first while the documents in flight exceed their budget.
+    /// Sends the batch to every output; waits first while the documents in flight exceed their
+    /// budget.
     fn send_batch(&mut self) {
         if !self.batcher.is_empty() && self.batcher.is_over_budget() {
             self.wait_for_outputs();

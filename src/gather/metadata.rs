@@ -4,7 +4,8 @@ use forward_protocol::entries::Group;
 use forward_protocol::msgpack::{write_map_len, write_str};
 use windrow_trace::{Head, head};
 
-/// The entry's `own` metadata as one MessagePack map, with those of its group under the key `group`.
+/// The entry's `own` metadata as one MessagePack map, with those of its group under the key
+/// `group`.
 #[inline]
 pub(super) fn merge<'a>(
     own: Option<&'a [u8]>,

@@ -1,10 +1,12 @@
-//! Gathering: journal records become traces, and sealed traces become batches of documents for the outputs.
+//! Gathering: journal records become traces, and sealed traces become batches of documents for the
+//! outputs.
 //!
 //! * `record_queue`: committed journal records, from memory or read back from the journal;
 //! * `gatherer`: the gathering thread; `gatherer/message` walks the entries of one message;
 //! * `classifier`, `metadata`: what one walk over an entry finds;
 //! * `duplicate_window`, `tag_interner`: chunks and tags seen last;
-//! * `batcher`: documents on their way to the outputs; `reject_buffer`: bytes on their way to the dead letter;
+//! * `batcher`: documents on their way to the outputs; `reject_buffer`: bytes on their way to the
+//!   dead letter;
 //! * `unreleased`: what `windrow journal inspect` counts.
 //!
 //! Knows nothing of sockets, and of outputs only that they take batches.

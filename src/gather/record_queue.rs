@@ -1,8 +1,10 @@
-//! Queue of committed journal records between the journal's writer and gathering, in order and in bounded memory.
+//! Queue of committed journal records between the journal's writer and gathering, in order and in
+//! bounded memory.
 //!
-//! Owns the choice between memory and disk. While gathering keeps up, records stay in memory and are never read back.
-//! When the queued bytes reach the budget, later records are only in the journal and are read back once the queue is
-//! empty. A slow or absent output therefore costs disk, not memory, and acks stay fast.
+//! Owns the choice between memory and disk. While gathering keeps up, records stay in memory and
+//! are never read back. When the queued bytes reach the budget, later records are only in the
+//! journal and are read back once the queue is empty. A slow or absent output therefore costs disk,
+//! not memory, and acks stay fast.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -93,8 +95,8 @@ impl RecordQueue {
         })
     }
 
-    /// Starts with the records `from..=newest` that the previous run left in the journal. Call it before the first
-    /// record is committed.
+    /// Starts with the records `from..=newest` that the previous run left in the journal. Call it
+    /// before the first record is committed.
     pub(crate) fn start_from_journal(&self, from: u64, newest: u64) {
         let mut inner = self.lock();
         inner.spilled_from = Some(from);
@@ -196,9 +198,11 @@ impl QueueConsumer {
         }
     }
 
-    /// The next record of the journal; `None` at its end, which `read_to` then includes, and after an error.
+    /// The next record of the journal; `None` at its end, which `read_to` then includes, and after
+    /// an error.
     fn read_back(&mut self, from: u64) -> Option<Record> {
-        // Taken before reading: a record that is committed after the reader found the end must not count as read.
+        // Taken before reading: a record that is committed after the reader found the end must not
+        // count as read.
         let newest = self.queue.lock().newest;
         let reader = self.reader.get_or_insert_with(|| self.journal.reader(from));
         match reader.next() {

@@ -1,7 +1,8 @@
-//! Reject buffer: received bytes that can never become part of a document, on their way to the dead letter.
+//! Reject buffer: received bytes that can never become part of a document, on their way to the dead
+//! letter.
 //!
-//! A rejected entry is durable in the dead letter before its journal record is released. While the dead letter is full
-//! or failing, gathering waits: nothing is dropped.
+//! A rejected entry is durable in the dead letter before its journal record is released. While the
+//! dead letter is full or failing, gathering waits: nothing is dropped.
 
 use std::fmt;
 use std::sync::Arc;
@@ -68,7 +69,8 @@ impl RejectBuffer {
         }
     }
 
-    /// Rejects `bytes`, which stand for one record; they are in the dead letter after the next [`RejectBuffer::flush`].
+    /// Rejects `bytes`, which stand for one record; they are in the dead letter after the next
+    /// [`RejectBuffer::flush`].
     pub(crate) fn reject(
         &mut self,
         reason: RejectReason<'_>,
@@ -112,8 +114,9 @@ impl RejectBuffer {
         }
     }
 
-    /// Writes the buffered entries to the dead letter and returns `true` once they are durable. Waits while the dead
-    /// letter is full; returns `false` only when Windrow stops, and then the journal record must not be released.
+    /// Writes the buffered entries to the dead letter and returns `true` once they are durable.
+    /// Waits while the dead letter is full; returns `false` only when Windrow stops, and then the
+    /// journal record must not be released.
     pub(crate) fn flush(&mut self) -> bool {
         let mut logged = false;
         while !self.entries.is_empty() {

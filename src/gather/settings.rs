@@ -63,8 +63,8 @@ impl Settings {
     }
 }
 
-/// Longest entry of a compressed payload that is walked, in bytes: a record with metadata of at most `max_trace_bytes`,
-/// and its time.
+/// Longest entry of a compressed payload that is walked, in bytes: a record with metadata of at
+/// most `max_trace_bytes`, and its time.
 pub(super) fn max_entry_bytes(max_trace_bytes: usize) -> usize {
     max_trace_bytes.saturating_add(1 << 10)
 }

@@ -26,8 +26,9 @@ impl TagInterner {
         }
     }
 
-    /// Takes the text of a tag; return it with [`Self::put_back`]. Messages of one tag mostly follow each other, and in
-    /// Message mode a look-up and two reference counts per message would be a good part of the work.
+    /// Takes the text of a tag; return it with [`Self::put_back`]. Messages of one tag mostly
+    /// follow each other, and in Message mode a look-up and two reference counts per message would
+    /// be a good part of the work.
     pub(super) fn take(&mut self, tag: &[u8]) -> Arc<str> {
         match self.last.take() {
             Some(text) if self.last_tag == tag => text,

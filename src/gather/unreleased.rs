@@ -1,4 +1,5 @@
-//! Summary of the unreleased records of a journal: how many lines of how many traces, and how many traces are open.
+//! Summary of the unreleased records of a journal: how many lines of how many traces, and how many
+//! traces are open.
 //!
 //! Counts a repeated chunk once, as gathering does, and leaves out what gathering would reject.
 
@@ -13,7 +14,8 @@ use super::classifier::{classify_slow, completion_fields};
 use crate::config::Config;
 use windrow_trace::{Names, PartId, Shapes};
 
-/// Counts of unreleased lines and traces; its `Display` is the sentence that `windrow journal inspect` prints.
+/// Counts of unreleased lines and traces; its `Display` is the sentence that `windrow journal
+/// inspect` prints.
 #[derive(Debug)]
 pub struct UnreleasedSummary {
     names: Names,

@@ -43,7 +43,8 @@ impl Pipeline {
     ///
     /// # Errors
     ///
-    /// [`BuildError`]; nothing is running then, and nothing was changed but what recovery had to repair.
+    /// [`BuildError`]; nothing is running then, and nothing was changed but what recovery had to
+    /// repair.
     pub async fn build(config: Config, metrics: Arc<Metrics>) -> Result<Self, BuildError> {
         make_folder(&config.data_dir)?;
         let shares = MemoryShares::of(config.memory_limit);

@@ -1,7 +1,8 @@
 //! Liveness: whether a thread or task that the server cannot do without has ended unexpectedly.
 //!
-//! Owns the first such failure. `/health` shows it, so that a supervisor restarts the program; the journal keeps
-//! everything until then. Restarts nothing itself: what panicked once would panic again.
+//! Owns the first such failure. `/health` shows it, so that a supervisor restarts the program; the
+//! journal keeps everything until then. Restarts nothing itself: what panicked once would panic
+//! again.
 
 use std::sync::{Arc, OnceLock};
 
@@ -10,7 +11,8 @@ use std::sync::{Arc, OnceLock};
 pub(super) struct Liveness(Arc<OnceLock<String>>);
 
 impl Liveness {
-    /// A guard for the thread or task `name`: dropped before [`Guard::finish`], it reports a failure.
+    /// A guard for the thread or task `name`: dropped before [`Guard::finish`], it reports a
+    /// failure.
     pub(super) fn guard(&self, name: &'static str) -> Guard {
         Guard {
             liveness: self.clone(),

@@ -6,7 +6,8 @@
 //!   └── ack ◀──┘
 //! ```
 //!
-//! * `build`: opens folders, ports and certificates; all that can be refused is refused before anything runs;
+//! * `build`: opens folders, ports and certificates; all that can be refused is refused before
+//!   anything runs;
 //! * `run`: starts the threads and tasks, and drains them;
 //! * `outputs`: opens and starts the configured outputs;
 //! * `status`: readiness and gauges; `liveness`: threads that must not end.

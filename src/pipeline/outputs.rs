@@ -1,6 +1,7 @@
 //! Configured outputs: opens them and starts their threads and tasks.
 //!
-//! Owns the queues in front of the outputs and the handles of what runs. What an output does is in `crate::output`.
+//! Owns the queues in front of the outputs and the handles of what runs. What an output does is in
+//! `crate::output`.
 
 use std::io;
 use std::sync::Arc;
@@ -26,7 +27,7 @@ const QUEUE_BATCHES: usize = 256;
 
 /// Pause before the dead letter is tried again.
 const DEAD_LETTER_RETRY: Duration = Duration::from_millis(500);
-/// Pause between two looks at outputs that are ending.
+/// How often outputs are asked whether they have ended.
 const FINISH_POLL_INTERVAL: Duration = Duration::from_millis(5);
 
 /// An output that is open and not started.
@@ -99,13 +100,14 @@ impl Outputs {
         })
     }
 
-    /// What is written before each document, so that Elasticsearch can send the text of a batch as it is.
+    /// What is written before each document, so that Elasticsearch can send the text of a batch as
+    /// it is.
     pub(super) fn framing(&self) -> Option<Box<dyn Framing>> {
         Some(self.elasticsearch()?.framing())
     }
 
-    /// Starts the outputs and returns the senders of their queues. `give_up` ends waits for a full dead letter,
-    /// `abandon` the work of the Elasticsearch output.
+    /// Starts the outputs and returns the senders of their queues. `give_up` ends waits for a full
+    /// dead letter, `abandon` the work of the Elasticsearch output.
     pub(super) fn start(
         self,
         metrics: &Arc<Metrics>,
@@ -154,7 +156,7 @@ impl Outputs {
                             Ok(()) => guard.finish(),
                             Err(error) => {
                                 tracing::error!(%error, "standard output is closed; documents stay in the journal");
-                                guard.fail("nobody reads it any more");
+                                guard.fail("it was closed");
                             }
                         }
                     };

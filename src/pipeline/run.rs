@@ -1,7 +1,7 @@
 //! Running server: starts the threads and tasks of a built pipeline, and drains them at shutdown.
 //!
-//! Owns the order of draining: connections, then the record queue, then gathering, then outputs, then the journal. What is
-//! not drained within the grace stays in the journal.
+//! Owns the order of draining: connections, then the record queue, then gathering, then outputs,
+//! then the journal. What is not drained within the grace stays in the journal.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -14,15 +14,31 @@ use tokio_util::task::TaskTracker;
 
 use super::build::Pipeline;
 use super::error::BuildError;
+use super::outputs::RunningOutputs;
 use crate::buffer_pool::BufferPool;
 use crate::gather::{Dependencies, Gatherer, Gauges, QueueConsumer, RecordQueue, RejectBuffer, Settings};
 use crate::input::forward::{self, ConnectionLimiter, Security};
 use crate::memory::to_usize;
+use windrow_journal::Journal;
 
 /// Time that outputs have to end after the grace is over.
 const ABANDON_TIMEOUT: Duration = Duration::from_secs(2);
-/// Pause between two looks at what is still draining.
+/// How often the stages are asked whether they are drained.
 const DRAIN_POLL_INTERVAL: Duration = Duration::from_millis(5);
+
+/// The threads and tasks of a running server.
+struct Running {
+    connections: TaskTracker,
+    queue: Arc<RecordQueue>,
+    gauges: Arc<Gauges>,
+    gathering: JoinHandle<()>,
+    outputs: RunningOutputs,
+    journal: Journal,
+    /// Ends waits for outputs and for the dead letter.
+    give_up: Arc<AtomicBool>,
+    /// Ends the work of the Elasticsearch output.
+    abandon: CancellationToken,
+}
 
 impl Pipeline {
     /// Runs until `stop` is cancelled, then drains for at most the configured grace.
@@ -31,6 +47,14 @@ impl Pipeline {
     ///
     /// [`BuildError::Thread`] when the system gives no thread.
     pub async fn run(self, stop: CancellationToken) -> Result<(), BuildError> {
+        let grace = self.config.shutdown_grace;
+        let running = self.start(&stop)?;
+        stop.cancelled().await;
+        running.drain(grace).await;
+        Ok(())
+    }
+
+    fn start(self, stop: &CancellationToken) -> Result<Running, BuildError> {
         let Self {
             config,
             metrics,
@@ -80,7 +104,7 @@ impl Pipeline {
             })
             .map_err(BuildError::Thread)?;
 
-        let tasks = TaskTracker::new();
+        let connections = TaskTracker::new();
         let context = Arc::new(forward::Context {
             journal: journal.clone(),
             admission,
@@ -97,46 +121,64 @@ impl Pipeline {
             max_connection_age: config.forward.max_connection_age,
             max_connection_age_jitter: config.forward.max_connection_age_jitter,
             stop: stop.clone(),
-            tasks: tasks.clone(),
+            tasks: connections.clone(),
         });
         let limiter = ConnectionLimiter::new(
             config.forward.max_connections,
             config.forward.max_connections_per_address,
         );
         for listener in listeners {
-            tasks.spawn(listener.serve(Arc::clone(&context), Arc::clone(&limiter)));
+            connections.spawn(listener.serve(Arc::clone(&context), Arc::clone(&limiter)));
         }
-
-        stop.cancelled().await;
-        let deadline = Instant::now() + config.shutdown_grace;
-        tracing::info!(grace = ?config.shutdown_grace, "stopping: no new connections, draining");
-        tasks.close();
-        if tokio::time::timeout_at(deadline, tasks.wait()).await.is_err() {
-            tracing::warn!(
-                connections = tasks.len(),
-                "closing connections in the middle of a message; their clients get no ack and send it again"
-            );
-        }
-        drain_queue(&queue, &gauges, deadline).await;
-        queue.close();
-        if !join_by(gathering, deadline).await {
-            give_up.store(true, Ordering::Relaxed);
-        }
-        // The gatherer has ended or gives up, which closes the outputs' channels: they end once all is confirmed.
-        if !outputs.finish_by(deadline).await {
-            tracing::warn!(
-                "the outputs did not store everything within the grace; the rest stays in the journal"
-            );
-            give_up.store(true, Ordering::Relaxed);
-            abandon.cancel();
-            outputs.finish_by(Instant::now() + ABANDON_TIMEOUT).await;
-        }
-        journal.close();
-        Ok(())
+        Ok(Running {
+            connections,
+            queue,
+            gauges,
+            gathering,
+            outputs,
+            journal,
+            give_up,
+            abandon,
+        })
     }
 }
 
-/// Waits until all records in memory are gathered. Records that are only in the journal are left to the next start.
+impl Running {
+    /// Stops the stages in the order of the data, each with what is left of the grace.
+    async fn drain(self, grace: Duration) {
+        let deadline = Instant::now() + grace;
+        tracing::info!(?grace, "stopping: no new connections, draining");
+        self.connections.close();
+        if tokio::time::timeout_at(deadline, self.connections.wait())
+            .await
+            .is_err()
+        {
+            tracing::warn!(
+                connections = self.connections.len(),
+                "closing connections in the middle of a message; their clients get no ack and send it again"
+            );
+        }
+        drain_queue(&self.queue, &self.gauges, deadline).await;
+        self.queue.close();
+        if !join_by(self.gathering, deadline).await {
+            self.give_up.store(true, Ordering::Relaxed);
+        }
+        // The gatherer has ended or gives up, which closes the outputs' channels: they end once all
+        // is confirmed.
+        if !self.outputs.finish_by(deadline).await {
+            tracing::warn!(
+                "the outputs did not store everything within the grace; the rest stays in the journal"
+            );
+            self.give_up.store(true, Ordering::Relaxed);
+            self.abandon.cancel();
+            self.outputs.finish_by(Instant::now() + ABANDON_TIMEOUT).await;
+        }
+        self.journal.close();
+    }
+}
+
+/// Waits until all records in memory are gathered. Records that are only in the journal are left to
+/// the next start.
 async fn drain_queue(queue: &RecordQueue, gauges: &Gauges, deadline: Instant) {
     while Instant::now() < deadline {
         let backlog = queue.backlog();

@@ -26,8 +26,8 @@ pub struct Readiness {
     pub fatal: Option<String>,
 }
 
-/// Journal failures of this duration are fatal: the open files may belong to a mount that is gone, and only a restart
-/// opens them again.
+/// Journal failures of this duration are fatal: the open files may belong to a mount that is gone,
+/// and only a restart opens them again.
 const FATAL_JOURNAL_FAILURE: Duration = Duration::from_secs(60);
 
 /// The stages that the status is read from.
@@ -164,7 +164,8 @@ impl Status {
     }
 }
 
-/// Why only a restart helps, if that is so. Faults outside the program (Elasticsearch away, a full disk) are not fatal.
+/// Why only a restart helps, if that is so. Faults outside the program (Elasticsearch away, a full
+/// disk) are not fatal.
 fn fatal(journal: &Usage, ended: Option<&str>) -> Option<String> {
     if let Some(thread) = journal.ended {
         return Some(format!(

@@ -46,7 +46,8 @@ fn text<'a>(names: &Names, record: &'a [u8]) -> Option<&'a [u8]> {
     names.text.iter().find_map(text_under)
 }
 
-/// Walks `bytes` with the known shapes and compares each record with a plain reading; gives how many had a shape.
+/// Walks `bytes` with the known shapes and compares each record with a plain reading; gives how
+/// many had a shape.
 fn check(shapes: &mut Shapes, bytes: &[u8]) -> Result<usize, TestCaseError> {
     let (names, rules) = (Names::default(), rules());
     let mut plain = Entries::new(bytes, 8);

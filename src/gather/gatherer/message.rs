@@ -1,7 +1,8 @@
-//! Gathering of one message: duplicate check, walk over its entries, and each record into its trace or a document of its own.
+//! Gathering of one message: duplicate check, walk over its entries, and each record into its trace
+//! or a document of its own.
 //!
-//! Owns the tally of what a walk finds: damage, bad entries, records that are too long. This is the hot path of the server:
-//! every record passes through `entries` and `add`.
+//! Owns the tally of what a walk finds: damage, bad entries, records that are too long. This is the
+//! hot path of the server: every record passes through `entries` and `add`.
 
 use std::ops::ControlFlow;
 use std::sync::Arc;
@@ -10,20 +11,22 @@ use std::sync::atomic::Ordering;
 use forward_protocol::entries::{Compression, Damage, Defect, Entries, Entry, Group, Piece, Time};
 use forward_protocol::frame::{Message, Payload};
 
-use super::super::classifier::{Classification, RecordClassifier, classify_slow};
-use super::super::metadata;
-use super::super::reject_buffer::RejectReason;
-use super::super::settings::{Settings, max_entry_bytes};
 use super::Gatherer;
 use crate::claim::RecordClaim;
+use crate::gather::classifier::{Classification, RecordClassifier, classify_slow};
+use crate::gather::metadata;
+use crate::gather::reject_buffer::RejectReason;
+use crate::gather::settings::{Settings, max_entry_bytes};
 use crate::metrics::FlushReason;
 use windrow_journal::Record;
 use windrow_trace::{Added, Guess, Id, Incoming, PartId, ShapeId, Single, Source, SourceId};
 
-/// Bad entries of a message that go to the dead letter one by one. If there are more, the whole message goes there once:
-/// a small compressed payload can hold millions of bad entries, and the dead letter must not grow faster than intake.
+/// Bad entries of a message that go to the dead letter one by one. If there are more, the whole
+/// message goes there once: a small compressed payload can hold millions of bad entries, and the
+/// dead letter must not grow faster than intake.
 const MAX_REJECTED_ENTRIES: u32 = 16;
-/// Bad entries after which the walk over a message ends; the whole message is in the dead letter by then.
+/// Bad entries after which the walk over a message ends; the whole message is in the dead letter by
+/// then.
 const MAX_BAD_ENTRIES: u32 = 10_000;
 
 /// Records that are prefetched together while the open traces exceed the processor's cache.
@@ -53,19 +56,20 @@ pub(super) struct Anonymous {
 
 /// Where the records of a message come from.
 #[derive(Clone, Copy)]
-struct Origin<'a> {
+struct MessageOrigin<'a> {
     source: SourceId,
     part: PartId,
     /// When the message was received (µs).
     received: i64,
-    /// When it is gathered (µs); read once per journal record, since reading the clock costs as much as gathering a record.
+    /// When it is gathered (µs); read once per journal record, since reading the clock costs as
+    /// much as gathering a record.
     now: i64,
     tag: &'a Arc<str>,
     claim: &'a RecordClaim,
 }
 
 /// The entries of a message.
-enum Content<'a> {
+enum MessageEntries<'a> {
     Plain(Entries<'a>),
     Compressed {
         compression: Compression,
@@ -73,7 +77,8 @@ enum Content<'a> {
     },
 }
 
-/// Pipeline of records whose traces are being prefetched into the processor's cache, in three stages.
+/// Pipeline of records whose traces are being prefetched into the processor's cache, in three
+/// stages.
 struct PrefetchPipeline<'a> {
     /// Walked; the index entries of their traces are being fetched.
     walked: Vec<Walked<'a>>,
@@ -111,8 +116,7 @@ struct Walked<'a> {
 #[derive(Default)]
 struct Tally {
     records: u64,
-    /// Entries with an invalid time.
-    invalid: u64,
+    invalid_times: u64,
     bad: u32,
     /// Defect of the last bad entry.
     defect: Option<Defect>,
@@ -133,8 +137,8 @@ impl Gatherer {
         let is_new = chunk.is_none_or(|(hash, _)| self.duplicates.insert(hash));
         let depth = self.settings.frame.depth;
         let mut entries = match message.payload(depth) {
-            Payload::Entries(entries) => Content::Plain(entries),
-            Payload::Compressed { compression, bytes } => Content::Compressed { compression, bytes },
+            Payload::Entries(entries) => MessageEntries::Plain(entries),
+            Payload::Compressed { compression, bytes } => MessageEntries::Compressed { compression, bytes },
             Payload::Opaque(_) => {
                 if is_new && !record.released {
                     self.metrics.input_records.inc();
@@ -178,7 +182,7 @@ impl Gatherer {
             None => (anonymous.part, received, anonymous.position),
         };
         let source = match &anonymous.source {
-            Some((source, its)) if chunk.is_none() && *its == tag => *source,
+            Some((source, last_tag)) if chunk.is_none() && *last_tag == tag => *source,
             _ => {
                 let source = self.table.begin(Source {
                     part,
@@ -193,7 +197,7 @@ impl Gatherer {
                 source
             }
         };
-        let origin = Origin {
+        let origin = MessageOrigin {
             source,
             part,
             received,
@@ -226,19 +230,20 @@ impl Gatherer {
         }
     }
 
-    /// Walks the entries of a message, a compressed payload piece by piece; returns the damage of such a payload.
+    /// Walks the entries of a message, a compressed payload piece by piece; returns the damage of
+    /// such a payload.
     #[inline]
     fn walk(
         &mut self,
-        content: &mut Content<'_>,
+        entries: &mut MessageEntries<'_>,
         mut each: impl FnMut(&mut Self, Piece<'_, '_>) -> ControlFlow<()>,
     ) -> Option<Damage> {
-        match content {
-            Content::Plain(entries) => {
+        match entries {
+            MessageEntries::Plain(entries) => {
                 let _done = each(self, Piece::Entries(entries));
                 None
             }
-            Content::Compressed { compression, bytes } => {
+            MessageEntries::Compressed { compression, bytes } => {
                 let mut decompressor = std::mem::take(&mut self.decompressor);
                 let depth = self.settings.frame.depth;
                 let longest = max_entry_bytes(self.settings.table.max_trace_bytes);
@@ -254,7 +259,7 @@ impl Gatherer {
     fn entries(
         &mut self,
         entries: &mut Entries<'_>,
-        origin: Origin<'_>,
+        origin: MessageOrigin<'_>,
         position: &mut u32,
         tally: &mut Tally,
     ) -> ControlFlow<()> {
@@ -331,13 +336,14 @@ impl Gatherer {
         ControlFlow::Continue(())
     }
 
-    /// Advances the pipeline by one stage: prefetches for the first two, adds the records of the last.
+    /// Advances the pipeline by one stage: prefetches for the first two, adds the records of the
+    /// last.
     #[inline(never)]
     fn advance(
         &mut self,
         pipeline: &mut PrefetchPipeline<'_>,
         scratch: &mut Vec<u8>,
-        origin: Origin<'_>,
+        origin: MessageOrigin<'_>,
         tally: &mut Tally,
     ) {
         for walked in &mut pipeline.walked {
@@ -367,11 +373,11 @@ impl Gatherer {
             ..
         }: &Walked<'_>,
         metadata: &[u8],
-        origin: Origin<'_>,
+        origin: MessageOrigin<'_>,
         tally: &mut Tally,
     ) {
         let time = entry.time.or_received(origin.received.saturating_mul(1000));
-        tally.invalid += u64::from(entry.time == Time::Invalid);
+        tally.invalid_times += u64::from(entry.time == Time::Invalid);
         let record = entry.record;
         let added = match *id {
             None => self.single(record, classification.shape, metadata, time, *number, origin),
@@ -401,8 +407,15 @@ impl Gatherer {
         }
     }
 
-    /// Counts the tally of a message, and rejects the whole message if a part that cannot be kept has no bytes of its own.
-    fn account_for(&mut self, tally: &Tally, damage: Option<Damage>, message: &[u8], origin: Origin<'_>) {
+    /// Counts the tally of a message, and rejects the whole message if a part that cannot be kept
+    /// has no bytes of its own.
+    fn account_for(
+        &mut self,
+        tally: &Tally,
+        damage: Option<Damage>,
+        message: &[u8],
+        origin: MessageOrigin<'_>,
+    ) {
         let mut reject_message = |reason, records| {
             let tag = Some(origin.tag.as_bytes());
             self.rejects
@@ -420,8 +433,8 @@ impl Gatherer {
             reject_message(RejectReason::TooLong { limit }, tally.too_long);
         }
         self.metrics.input_records.inc_by(tally.records);
-        if tally.invalid > 0 {
-            self.metrics.input_time_invalid.inc_by(tally.invalid);
+        if tally.invalid_times > 0 {
+            self.metrics.input_time_invalid.inc_by(tally.invalid_times);
         }
     }
 
@@ -433,7 +446,7 @@ impl Gatherer {
         metadata: &[u8],
         time: i64,
         position: u32,
-        origin: Origin<'_>,
+        origin: MessageOrigin<'_>,
     ) -> Added {
         if record.len() + metadata.len() > self.settings.table.max_trace_bytes {
             return Added::TooLong;

@@ -1,5 +1,5 @@
-//! Gathering against a plain reading of the same records, which decodes them with serde and merges them one by one:
-//! without shapes, without stripping, and with no code shared with the fast path.
+//! Gathering against a plain reading of the same records, which decodes them with serde and merges
+//! them one by one: without shapes, without stripping, and with no code shared with the fast path.
 
 mod scene;
 
@@ -14,8 +14,8 @@ use forward_protocol::encode::{
 use proptest::prelude::*;
 use serde_json::{Map, Value, json};
 
-use super::super::record_queue::RecordQueue;
 use super::*;
+use crate::gather::record_queue::RecordQueue;
 
 use self::scene::Scene;
 
@@ -331,7 +331,8 @@ fn it_is_the_same_while_more_traces_are_open_than_the_cache_holds() {
             .collect(),
     };
     let first = |n| json!({"traceId": format!("t{n}"), "message": format!("begins {n}"), "n": n});
-    // Known and new traces in any order, some twice in one group, records without an id, and other shapes.
+    // Known and new traces in any order, some twice in one group, records without an id, and other
+    // shapes.
     let next = |n: u64| match n % 10 {
         0 => json!({"message": format!("alone {n}")}),
         1 => json!({"traceId": "t77", "message": format!("again {n}"), "n": n}),
@@ -350,7 +351,8 @@ fn it_is_the_same_while_more_traces_are_open_than_the_cache_holds() {
     assert_eq!(gathered(payloads), plainly(&chunks));
 }
 
-/// Loggers that want an ack for each record send many in one write, often within one tick of their clock.
+/// Loggers that want an ack for each record send many in one write, often within one tick of their
+/// clock.
 #[test]
 fn lines_of_one_time_that_come_in_one_read_keep_their_order() {
     let mut payload = Vec::new();
@@ -405,7 +407,8 @@ fn records_that_are_too_long_are_rejected_with_their_message_and_the_others_are_
         let chunk = Chunk {
             mode,
             tag: "app",
-            // The first is walked as an entry; the second, when compressed, is skipped piece by piece.
+            // The first is walked as an entry; the second, when compressed, is skipped piece by
+            // piece.
             records: vec![
                 record("before", 5),
                 record("long", 70_000),

@@ -1,4 +1,5 @@
-//! Acknowledgements: built only from a journal receipt, so that no ack can be sent before its record is durable.
+//! Acknowledgements: built only from a journal receipt, so that no ack can be sent before its
+//! record is durable.
 
 use forward_protocol::ack::write_ack;
 use forward_protocol::json::write_json_ack;
@@ -13,9 +14,11 @@ pub(super) struct Acks {
 }
 
 impl Acks {
-    /// Encodes an ack for each of `chunks`, the chunk ids exactly as received, in the format that the client writes.
+    /// Encodes an ack for each of `chunks`, the chunk ids exactly as received, in the format that
+    /// the client writes.
     ///
-    /// All acks go out in one write: Fluent Bit and Fluentd cannot read an ack that comes in two pieces.
+    /// All acks go out in one write: Fluent Bit and Fluentd cannot read an ack that comes in two
+    /// pieces.
     pub(super) fn new<'a>(receipt: Receipt, json: bool, chunks: impl Iterator<Item = &'a [u8]>) -> Self {
         // Consumed: one receipt acknowledges one record.
         drop(receipt);

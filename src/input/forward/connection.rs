@@ -1,8 +1,8 @@
 //! Forward connection: reads messages, appends them to the journal, acknowledges them.
 //!
-//! Owns the receive buffer and the order of work: nothing is read while a run of messages is on its way to disk. So a client
-//! has at most one buffer of unacknowledged bytes here, and a full journal stops the reading of sockets by itself. Knows
-//! nothing of traces.
+//! Owns the receive buffer and the order of work: nothing is read while a run of messages is on its
+//! way to disk. So a client has at most one buffer of unacknowledged bytes here, and a full journal
+//! stops the reading of sockets by itself. Knows nothing of traces.
 
 mod close_reason;
 mod encoding;
@@ -127,7 +127,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<'_, S> {
         }
     }
 
-    /// Enters the phase between two messages, which is the only one where the server may close the connection.
+    /// Enters the phase between two messages, which is the only one where the server may close the
+    /// connection.
     fn enter_idle(&mut self) -> Result<(), CloseReason> {
         self.phase = Phase::Idle;
         // What has come by now is still read, but not what a client goes on to send.
@@ -140,8 +141,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<'_, S> {
         Ok(())
     }
 
-    /// Enters or stays in the phase inside a message. While gathering is busy most of a large message stays in the
-    /// kernel: here it would take memory, and leave the processor's cache before it is gathered.
+    /// Enters or stays in the phase inside a message. While gathering is busy most of a large
+    /// message stays in the kernel: here it would take memory, and leave the processor's cache
+    /// before it is gathered.
     async fn enter_receiving(&mut self, needed: usize) {
         let admission = &self.context.admission;
         let waits = needed >= DEFER_READ_BYTES && self.phase.may_wait() && !admission.would_admit();
@@ -216,7 +218,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<'_, S> {
             }
             if let Payload::Compressed { compression, bytes } = message.payload(self.context.limits.depth) {
                 mode = Mode::Compressed;
-                // Checked before the ack: the client must not drop what cannot be gathered, and the log names the limit.
+                // Checked before the ack: the client must not drop what cannot be gathered, and the
+                // log names the limit.
                 let (decompressor, limit) = (&mut self.decompressor, self.context.max_decompressed);
                 match bytes.len() {
                     0..BLOCKING_DECOMPRESS_BYTES => decompressor.check_size(compression, bytes, limit),
@@ -275,7 +278,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<'_, S> {
     }
 }
 
-/// Reads the beginning of a message, which ends the wait for the idle timeout, the maximum age or the shutdown.
+/// Reads the beginning of a message, which ends the wait for the idle timeout, the maximum age or
+/// the shutdown.
 async fn read_idle<S: AsyncRead + Unpin>(
     stream: &mut S,
     buffer: &mut BytesMut,

@@ -37,7 +37,8 @@ impl ConnectionLimiter {
         })
     }
 
-    /// Takes a slot; `None`, counted and logged, when a limit is reached. A unix socket has no address.
+    /// Takes a slot; `None`, counted and logged, when a limit is reached. A unix socket has no
+    /// address.
     pub(super) fn acquire(
         this: &Arc<Self>,
         address: Option<IpAddr>,

@@ -16,7 +16,8 @@ use crate::memory::to_usize;
 use crate::metrics::Metrics;
 use windrow_journal::Journal;
 
-/// Kind of the journal records that intake writes: complete Forward messages, one after the other, as received.
+/// Kind of the journal records that intake writes: complete Forward messages, one after the other,
+/// as received.
 pub const FORWARD_MESSAGES: u8 = 1;
 
 /// What all connections share.
@@ -46,7 +47,8 @@ pub struct Context {
     pub ack_timeout: Duration,
     /// Longest silence between two messages; `None`: no limit.
     pub idle_timeout: Option<Duration>,
-    /// Age at which a connection is closed after an ack, so that clients are balanced anew; `None`: never.
+    /// Age at which a connection is closed after an ack, so that clients are balanced anew; `None`:
+    /// never.
     pub max_connection_age: Option<Duration>,
     /// Random part of that age, in percent (0 to 100), so that not all clients reconnect at once.
     pub max_connection_age_jitter: u64,

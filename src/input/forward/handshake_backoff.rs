@@ -1,7 +1,9 @@
-//! Handshake backoff: delays the answer to a failed handshake, so that guessing a key or a password is slow.
+//! Handshake backoff: delays the answer to a failed handshake, so that guessing a key or a password
+//! is slow.
 //!
-//! Owns the recent failures of each address, in a table of fixed size. Locks no one out: a client with the right key behind
-//! the same address (a balancer, a NAT) is served at once, and its success resets the address.
+//! Owns the recent failures of each address, in a table of fixed size. Locks no one out: a client
+//! with the right key behind the same address (a balancer, a NAT) is served at once, and its
+//! success resets the address.
 
 use std::net::{IpAddr, Ipv6Addr};
 use std::num::NonZeroUsize;
@@ -37,8 +39,8 @@ impl HandshakeBackoff {
         }
     }
 
-    /// Records a failure and returns the delay before the answer. A unix socket has no address and always gets the
-    /// initial delay.
+    /// Records a failure and returns the delay before the answer. A unix socket has no address and
+    /// always gets the initial delay.
     pub(super) fn record_failure(&self, peer: Option<IpAddr>, now: Instant) -> Duration {
         let Some(peer) = peer else {
             return INITIAL_DELAY.min(self.max_delay);

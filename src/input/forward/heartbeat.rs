@@ -1,4 +1,5 @@
-//! UDP heartbeats: each small datagram is answered with one zero byte, as by Fluentd's `in_forward`.
+//! UDP heartbeats: each small datagram is answered with one zero byte, as by Fluentd's
+//! `in_forward`.
 //!
 //! Clients with `heartbeat_type udp` consider a server dead that does not answer.
 
@@ -11,7 +12,8 @@ use super::context::Context;
 /// Longest datagram that Fluentd accepts (`in_forward.rb`, `start`).
 const MAX_DATAGRAM_BYTES: usize = 128;
 
-/// Answers until Windrow stops. The answer is never longer than the datagram, so it cannot be used for amplification.
+/// Answers until Windrow stops. The answer is never longer than the datagram, so it cannot be used
+/// for amplification.
 pub(super) async fn answer(socket: UdpSocket, context: &Context) {
     let mut datagram = [0u8; MAX_DATAGRAM_BYTES + 1];
     loop {

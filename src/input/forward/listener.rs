@@ -18,12 +18,13 @@ use super::context::Context;
 use super::heartbeat;
 use crate::config::Listen;
 
-/// Pause after a failed accept, for example for too many open files, so that the loop does not spin.
+/// Pause after a failed accept, for example for too many open files, so that the loop does not
+/// spin.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// Connections that may wait to be accepted: as many as come back together after an outage of a balancer or a network.
-/// A client beyond the usual 128 would be refused or try again after a second. The system caps it at
-/// `net.core.somaxconn`.
+/// Connections that may wait to be accepted: as many as come back together after an outage of a
+/// balancer or a network. A client beyond the usual 128 would be refused or try again after a
+/// second. The system caps it at `net.core.somaxconn`.
 const ACCEPT_BACKLOG: u32 = 4096;
 
 /// A bound listener that accepts nothing yet.
@@ -144,7 +145,8 @@ impl BoundListener {
                 }
                 while let Some(accepted) = accept(&context, listener.accept()).await {
                     let Some((stream, peer)) = accepted else { continue };
-                    // No delay: acks are small and waited for. Keepalive: a vanished peer is noticed in time.
+                    // No delay: acks are small and waited for. Keepalive: a vanished peer is
+                    // noticed in time.
                     stream.set_nodelay(true).ok();
                     rustix::net::sockopt::set_socket_keepalive(&stream, true).ok();
                     let Some(slot) = ConnectionLimiter::acquire(&limiter, Some(peer.ip()), &context.metrics)

@@ -1,6 +1,7 @@
 //! Forward protocol: listeners, connections, acknowledgements.
 //!
-//! * `listener`: binds and accepts; `connection_limiter`: limits connections in all and per address;
+//! * `listener`: binds and accepts; `connection_limiter`: limits connections in all and per
+//!   address;
 //! * `tls`, `security`, `handshake_backoff`: who may send;
 //! * `connection`: reads messages, appends them to the journal, acknowledges them;
 //! * `read_strategy`: size of reads and of the receive buffer;

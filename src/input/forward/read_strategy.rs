@@ -1,7 +1,9 @@
-//! Read strategy of a connection: how many bytes a read may bring, and when the receive buffer grows.
+//! Read strategy of a connection: how many bytes a read may bring, and when the receive buffer
+//! grows.
 //!
-//! Adaptive: reads grow with what the client sends. A large buffer costs memory for each connection; a small one costs
-//! system calls, and copies when a message does not fit. Performs no reads.
+//! Adaptive: reads grow with what the client sends. A large buffer costs memory for each
+//! connection; a small one costs system calls, and copies when a message does not fit. Performs no
+//! reads.
 
 use bytes::{Buf, BytesMut};
 
@@ -16,7 +18,8 @@ const MIN_READ_BYTES: usize = 8 << 10;
 pub(super) const MAX_READ_BYTES: usize = 256 << 10;
 /// Space for the options that follow the records of a message: mostly one or two.
 const OPTIONS_BYTES: usize = 256;
-/// Capacities of large buffers are multiples of this, so that a pooled one also fits a slightly longer message.
+/// Capacities of large buffers are multiples of this, so that a pooled one also fits a slightly
+/// longer message.
 const CAPACITY_STEP_BYTES: usize = 16 << 10;
 /// Receive buffers of all connections together; beyond this each connection's reads become smaller.
 const RECEIVE_MEMORY_BYTES: usize = 64 << 20;
@@ -24,11 +27,13 @@ const RECEIVE_MEMORY_BYTES: usize = 64 << 20;
 /// Adaptive read size of one connection.
 #[derive(Debug)]
 pub(super) struct ReadStrategy {
-    /// Size of the next read: doubled after a read that filled the buffer, halved after a much smaller one.
+    /// Size of the next read: doubled after a read that filled the buffer, halved after a much
+    /// smaller one.
     read_bytes: usize,
     /// Size of the last run of complete messages.
     last_run_bytes: usize,
-    /// The buffer has space for the whole message that is being read, as far as its length is known.
+    /// The buffer has space for the whole message that is being read, as far as its length is
+    /// known.
     fits_message: bool,
 }
 
@@ -41,12 +46,13 @@ impl ReadStrategy {
         }
     }
 
-    /// Reserves space in `buffer` for the next read, and for the message that has begun, of which at least `needed` bytes are
-    /// missing.
+    /// Reserves space in `buffer` for the next read, and for the message that has begun, of which
+    /// at least `needed` bytes are missing.
     pub(super) fn reserve(&mut self, buffer: &mut BytesMut, needed: usize, pool: &BufferPool) {
         let spare = buffer.capacity() - buffer.len();
         let read = match buffer.is_empty() {
-            // A message is expected that exceeds a read: a small read shows its length, and little is copied.
+            // A message is expected that exceeds a read: a small read shows its length, and little
+            // is copied.
             true if self.last_run_bytes > self.read_bytes => MIN_READ_BYTES,
             _ => self.read_bytes,
         };
@@ -69,7 +75,8 @@ impl ReadStrategy {
         }
     }
 
-    /// Adapts to a read that brought `bytes` where `spare` would have fitted, with `connections` open.
+    /// Adapts to a read that brought `bytes` where `spare` would have fitted, with `connections`
+    /// open.
     pub(super) fn record_read(&mut self, bytes: usize, spare: usize, connections: usize) {
         if bytes == spare {
             let fair_share = RECEIVE_MEMORY_BYTES / connections.max(1);
@@ -85,8 +92,8 @@ impl ReadStrategy {
     }
 }
 
-/// Grows `buffer` by at least `more` bytes. A large buffer is aligned to a block, so that the journal can write from it
-/// directly.
+/// Grows `buffer` by at least `more` bytes. A large buffer is aligned to a block, so that the
+/// journal can write from it directly.
 fn grow(buffer: &mut BytesMut, more: usize, pool: &BufferPool) {
     if more < buffer_pool::MIN_BUFFER_BYTES {
         buffer.reserve(more);
@@ -94,7 +101,8 @@ fn grow(buffer: &mut BytesMut, more: usize, pool: &BufferPool) {
     }
     let bytes = buffer.len() + more;
     let mut larger = pool.take(BLOCK + bytes).unwrap_or_else(|| {
-        // Not `with_capacity`: `BytesMut` would remember it and reserve as much again at the next small need.
+        // Not `with_capacity`: `BytesMut` would remember it and reserve as much again at the next
+        // small need.
         let mut new = BytesMut::new();
         new.reserve(2 * BLOCK + bytes.next_multiple_of(CAPACITY_STEP_BYTES));
         new
@@ -118,7 +126,8 @@ mod tests {
     const MESSAGE: usize = 244_351;
     const OPTIONS: usize = 34;
 
-    /// Reads a message of a fast client; gives how many bytes were copied as the buffer grew, and how many reads it took.
+    /// Reads a message of a fast client; gives how many bytes were copied as the buffer grew, and
+    /// how many reads it took.
     fn receive(
         strategy: &mut ReadStrategy,
         buffer: &mut BytesMut,

@@ -1,7 +1,8 @@
 //! Server side of the Forward handshake: authenticates a client before its first event is read.
 //!
-//! Owns which key and users belong to which network, and the random nonces. The messages are those of
-//! `forward_protocol::handshake`. A failure always closes the connection: Fluent Bit would otherwise send events on it.
+//! Owns which key and users belong to which network, and the random nonces. The messages are those
+//! of `forward_protocol::handshake`. A failure always closes the connection: Fluent Bit would
+//! otherwise send events on it.
 
 use std::net::IpAddr;
 
@@ -57,7 +58,8 @@ impl HandshakeError {
 }
 
 impl Security {
-    /// Takes keys, users and networks from the configuration; `None` when it asks for no authentication.
+    /// Takes keys, users and networks from the configuration; `None` when it asks for no
+    /// authentication.
     pub fn from_config(config: &Config) -> Option<Self> {
         let from = &config.forward;
         if from.shared_key.is_none() && from.users.is_empty() && from.networks.is_empty() {
@@ -77,7 +79,8 @@ impl Security {
         })
     }
 
-    /// The key and the allowed users for an address; `None` when it may not connect. The first matching network decides.
+    /// The key and the allowed users for an address; `None` when it may not connect. The first
+    /// matching network decides.
     fn key_for(&self, peer: Option<IpAddr>) -> Option<(Vec<u8>, Option<&[String]>)> {
         let own = |network: &Network| {
             network

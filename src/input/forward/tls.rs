@@ -1,7 +1,7 @@
 //! TLS of the Forward port.
 //!
-//! Owns the certificate, its key and the authorities of client certificates. They are read at the start and at each
-//! reload; open connections keep those they began with.
+//! Owns the certificate, its key and the authorities of client certificates. They are read at the
+//! start and at each reload; open connections keep those they began with.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -45,7 +45,8 @@ impl Tls {
         Ok(Self { files, current })
     }
 
-    /// Reads the files again for new connections. After an error the old configuration stays in use.
+    /// Reads the files again for new connections. After an error the old configuration stays in
+    /// use.
     ///
     /// # Errors
     ///

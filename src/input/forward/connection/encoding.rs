@@ -1,4 +1,5 @@
-//! Encoding of a client's messages, detected by their first byte: MessagePack, or JSON that is converted to MessagePack.
+//! Encoding of a client's messages, detected by their first byte: MessagePack, or JSON that is
+//! converted to MessagePack.
 
 use bytes::{Buf, BytesMut};
 use forward_protocol::json::{JsonCarrier, JsonViolation, is_json};

@@ -1,4 +1,5 @@
-//! States of a connection: where it is in the stream of messages, its age, and the shutdown of the server.
+//! States of a connection: where it is in the stream of messages, its age, and the shutdown of the
+//! server.
 
 use std::time::Duration;
 
@@ -6,13 +7,14 @@ use tokio::time::Instant;
 
 use crate::admission::Permit;
 
-/// Time for which a message keeps its permit while none of its bytes come: enough for a fast network, and short enough
-/// that a slow client does not block others.
+/// Time for which a message keeps its permit while none of its bytes come: enough for a fast
+/// network, and short enough that a slow client does not block others.
 pub(super) const PERMIT_TIMEOUT: Duration = Duration::from_millis(20);
-/// Bytes that must come within each progress timeout inside a message; a byte now and then is no progress.
+/// Bytes that must come within each progress timeout inside a message; a byte now and then is no
+/// progress.
 const MIN_PROGRESS_BYTES: usize = 1 << 10;
-/// Time for which data that clients have sent already is still read at shutdown: closing a socket with unread data
-/// resets the connection, and acks on their way may be lost.
+/// Time for which data that clients have sent already is still read at shutdown: closing a socket
+/// with unread data resets the connection, and acks on their way may be lost.
 const SHUTDOWN_READ_TIME: Duration = Duration::from_secs(1);
 
 /// Where the connection is in the stream of messages.
@@ -46,7 +48,8 @@ pub(super) struct Progress {
 pub(super) enum AgeLimit {
     /// There is none.
     None,
-    /// No chunk was acknowledged yet: the client may expect no acks, and then closing would lose what it sends.
+    /// No chunk was acknowledged yet: the client may expect no acks, and then closing would lose
+    /// what it sends.
     Unacknowledged { closes_at: Instant },
     /// The client reads acks and sends again what has none: it can be closed between two messages.
     Acknowledged { closes_at: Instant },
@@ -73,7 +76,8 @@ impl<'a> Phase<'a> {
         )
     }
 
-    /// Enters or stays in the phase inside a message; `acquired` is the permit if the message has just waited for one.
+    /// Enters or stays in the phase inside a message; `acquired` is the permit if the message has
+    /// just waited for one.
     pub(super) fn receive(&mut self, acquired: Option<Permit<'a>>, progress_timeout: Duration) {
         let acquired = acquired.map(|permit| Admission::Permitted {
             permit,
