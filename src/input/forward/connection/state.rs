@@ -179,3 +179,53 @@ impl Shutdown {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::admission::AdmissionControl;
+
+    const TIMEOUT: Duration = Duration::from_secs(10);
+
+    #[tokio::test]
+    async fn a_message_waits_for_a_permit_once() {
+        let admission_control = AdmissionControl::new(1000);
+        let mut phase = Phase::Idle;
+        assert!(phase.may_wait());
+        phase.receive(None, TIMEOUT);
+        assert!(phase.may_wait(), "it has not waited yet");
+        phase.receive(Some(admission_control.acquire(1).await), TIMEOUT);
+        assert!(!phase.may_wait());
+        let Phase::Receiving { admission, .. } = &mut phase else {
+            panic!("a message has begun");
+        };
+        *admission = Admission::Expired;
+        phase.receive(None, TIMEOUT);
+        assert!(!phase.may_wait(), "it does not wait again");
+        assert!(phase.take_permit().is_none());
+        assert!(phase.may_wait(), "the next message");
+    }
+
+    #[test]
+    fn the_deadline_of_progress_moves_once_enough_bytes_have_come() {
+        let mut progress = Progress::start(TIMEOUT);
+        let first = progress.deadline;
+        progress.record_read(MIN_PROGRESS_BYTES - 1, 2 * TIMEOUT);
+        assert_eq!(progress.deadline, first);
+        progress.record_read(1, 2 * TIMEOUT);
+        assert!(progress.deadline >= first + TIMEOUT);
+    }
+
+    #[test]
+    fn the_age_limit_applies_after_an_ack() {
+        let mut limit = AgeLimit::new(Some(TIMEOUT));
+        assert!(limit.deadline().is_none() && !limit.is_reached());
+        limit.acknowledge();
+        assert!(limit.deadline().is_some_and(|at| at > Instant::now()));
+        let mut reached = AgeLimit::new(Some(Duration::ZERO));
+        assert!(reached.is_reached() && reached.deadline().is_none());
+        reached.acknowledge();
+        assert!(reached.deadline().is_some_and(|at| at <= Instant::now()));
+        assert!(AgeLimit::new(None).deadline().is_none());
+    }
+}
