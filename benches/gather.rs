@@ -12,7 +12,7 @@ use forward_protocol::entries::{Decompressor, Entries};
 use forward_protocol::frame::{Limits as FrameLimits, Payload, messages};
 use memchr::memmem::Finder;
 use windrow::config::{Rule, Test};
-use windrow::gather::route;
+use windrow::gather::classify_entries;
 use windrow::output::document_id;
 use windrow::output::elasticsearch::{Elasticsearch, ElasticsearchConfig, Rules};
 use windrow_bench::{Load, Mode};
@@ -97,7 +97,7 @@ fn routed(bodies: &[Vec<u8>]) -> (ShapeRegistry, Vec<Routed>) {
     let mut out = Vec::new();
     for (number, body) in bodies.iter().enumerate() {
         let mut position = 0;
-        route(
+        classify_entries(
             &mut shapes,
             &names,
             &rules,
@@ -229,7 +229,7 @@ fn stages(c: &mut Criterion) {
         b.iter(|| {
             let (mut keys, mut completed) = (0, 0);
             for body in &bodies {
-                route(
+                classify_entries(
                     &mut shapes,
                     &names,
                     &rules,

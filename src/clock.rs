@@ -1,12 +1,12 @@
-//! The clock of the server: Unix time that never goes back while the process lives.
+//! Clock of the server: Unix time that never goes back while the process lives.
 //!
-//! Owns the only calls to the system's clocks on the data path; the stages take time as an argument.
+//! Owns the only reads of the system clocks on the data path; stages take the time as an argument.
 
 use std::sync::OnceLock;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
-/// Unix microseconds: the wall clock at the first call, carried on by the monotonic clock, so that a step of the wall
-/// clock neither seals every open trace nor keeps them for ever.
+/// Unix time in microseconds: the wall clock at the first call plus the monotonic time since then,
+/// so that a step of the wall clock neither seals all open traces nor keeps them open for ever.
 pub fn unix_us() -> i64 {
     static START: OnceLock<(i64, Instant)> = OnceLock::new();
     let (wall, monotonic) = START.get_or_init(|| {

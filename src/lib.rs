@@ -1,23 +1,24 @@
-//! Windrow: a Forward-protocol server that makes each chunk durable, acknowledges it, gathers the lines of
-//! one trace and writes exactly one document per trace.
+//! Windrow: a Forward-protocol server that makes each chunk durable, acknowledges it, gathers the
+//! lines of one trace and writes exactly one document per trace.
 //!
-//! The modules stand in the order in which data flows: `input < journal < trace < output`, wired by
-//! `pipeline` alone. See `ARCHITECTURE.md` for the life of a record.
+//! Data flows through `input`, the journal (crate `windrow-journal`), `gather` (with crate
+//! `windrow-trace`) and `output`; `pipeline` connects them. `ARCHITECTURE.md` describes the life of
+//! a record.
 
 pub mod admin;
-pub mod brake;
+pub mod admission;
+pub mod buffer_pool;
+pub mod claim;
 pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod exit;
 pub mod gather;
-pub mod hold;
 pub mod input;
 pub mod logging;
 mod memory;
 pub mod metrics;
 pub mod output;
 pub mod pipeline;
-mod reactor;
+mod runtime;
 pub mod serve;
-pub mod spares;

@@ -1,4 +1,5 @@
-//! The `windrow` program: a table of contents. Everything else is in the library.
+//! Entry point of the `windrow` program: runs the command of the command line. Everything else is
+//! in the library.
 
 use std::io::Write;
 use std::process::ExitCode;
@@ -9,7 +10,7 @@ use windrow::{exit, logging, serve};
 use windrow_bench::Failure;
 
 /// Connections of the largest case of `windrow bench`.
-const BENCH_CONNECTIONS: u64 = 1000;
+const MAX_BENCH_CONNECTIONS: u64 = 1000;
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -32,13 +33,13 @@ fn main() -> ExitCode {
             Ok(loaded) => cli::replay(&replay, &loaded.config, &mut out, &mut err),
             Err(mistakes) => cli::report(&mistakes, &mut err),
         },
-        Command::Demo(options) => show(&options),
+        Command::Demo(options) => demo(&options),
         Command::Journal(cli::Journal::Inspect { dir }) => match settings.load(&ProcessEnvironment) {
             Ok(loaded) => cli::inspect(&dir, &loaded.config, &mut out, &mut err),
             Err(mistakes) => cli::report(&mistakes, &mut err),
         },
         Command::Bench(options) => {
-            serve::raise_file_limit(BENCH_CONNECTIONS);
+            serve::raise_file_limit(MAX_BENCH_CONNECTIONS);
             match windrow_bench::run(&options, &mut out, &mut err) {
                 Ok(()) => exit::OK,
                 Err(Failure::Usage) => exit::USAGE,
@@ -59,10 +60,10 @@ fn main() -> ExitCode {
                     let reload = move || match settings.load(&ProcessEnvironment) {
                         Ok(fresh) => {
                             if let Err(error) = logging.set_level(&fresh.config.log.level) {
-                                tracing::error!(%error, "the log level stays as it is");
+                                tracing::error!(%error, "cannot set the log level; the old one stays in use");
                             }
                         }
-                        Err(mistakes) => tracing::error!("the configuration was not read again:\n{mistakes}"),
+                        Err(mistakes) => tracing::error!("cannot reload the configuration:\n{mistakes}"),
                     };
                     serve::serve(loaded.config, Box::new(reload))
                 }
@@ -77,8 +78,8 @@ fn main() -> ExitCode {
     code.into()
 }
 
-/// `windrow demo`: the showcase starts this program again as the server.
-fn show(options: &windrow_demo::showcase::Options) -> u8 {
+/// `windrow demo`: runs the showcase, which starts this program again as the server.
+fn demo(options: &windrow_demo::showcase::Options) -> u8 {
     let shown = std::env::current_exe()
         .map_err(|error| error.to_string())
         .and_then(|windrow| {

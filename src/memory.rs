@@ -1,14 +1,14 @@
 //! Division of `memory_limit` between the stages.
 //!
-//! What the shares leave is for receive buffers and for what the allocator keeps.
+//! The rest is for receive buffers and for memory that the allocator keeps.
 
 /// Bytes of `memory_limit` for each stage.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct MemoryShares {
-    /// Received chunks that wait to be gathered: an eighth.
-    pub(crate) feed: usize,
-    /// Received chunks that wait to be gathered while gathering is busy: a 128th, which stays in the
-    /// processor's cache.
+    /// Journal records that wait in memory to be gathered: an eighth.
+    pub(crate) record_queue: usize,
+    /// Admission limit: a 128th, so that chunks are gathered while they are in the processor's
+    /// cache.
     pub(crate) admission: usize,
     /// Open traces: half.
     pub(crate) open_traces: usize,
@@ -21,7 +21,7 @@ impl MemoryShares {
     pub(crate) fn of(memory_limit: u64) -> Self {
         let share = |part| to_usize(memory_limit / part);
         Self {
-            feed: share(8),
+            record_queue: share(8),
             admission: share(128),
             open_traces: share(2),
             outputs: share(8),
@@ -29,7 +29,7 @@ impl MemoryShares {
     }
 }
 
-/// Configured bytes or counts, as many as the platform can address.
+/// A configured number of bytes or items as `usize`, capped at `usize::MAX`.
 pub(crate) fn to_usize(configured: u64) -> usize {
     usize::try_from(configured).unwrap_or(usize::MAX)
 }

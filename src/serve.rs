@@ -1,6 +1,6 @@
-//! `windrow serve`: builds the pipeline, says where it listens, runs it until a signal, drains.
+//! `windrow serve`: builds the pipeline, prints its addresses, and runs it until a signal.
 //!
-//! Owns signals and what is printed at the start. Exit codes are in `exit`.
+//! Owns the signals and what is printed at the start. Exit codes are in `exit`.
 
 use std::io::Write;
 use std::net::SocketAddr;
@@ -18,15 +18,15 @@ use crate::input::forward::Tls;
 use crate::metrics::Metrics;
 use crate::output::document_id;
 use crate::pipeline::{BuildError, Pipeline, Store};
-use crate::reactor;
+use crate::runtime;
 
-/// What a SIGHUP reads again: the level of the log. Certificates are read again as well.
+/// Called on SIGHUP to reload the log level; certificates are reloaded beside it.
 pub type Reload = Box<dyn Fn() + Send>;
 
-/// Serves until a signal. Gives the exit code; a failure has been logged.
+/// Serves until a signal and returns the exit code; a failure has been logged.
 pub fn serve(config: Config, reload: Reload) -> u8 {
     raise_file_limit(config.forward.max_connections);
-    let runtime = match reactor::runtime() {
+    let runtime = match runtime::build() {
         Ok(runtime) => runtime,
         Err(error) => {
             tracing::error!(%error, "cannot start");
@@ -45,38 +45,38 @@ pub fn serve(config: Config, reload: Reload) -> u8 {
 async fn run(config: Config, reload: Reload) -> Result<(), BuildError> {
     let metrics = Arc::new(Metrics::new(&config.outputs));
     let stop = CancellationToken::new();
-    // The admin port answers until everything is drained.
+    // Separate from `stop`: the admin port answers until everything is drained.
     let admin_stop = CancellationToken::new();
     watch_signals(stop.clone());
 
     let pipeline = Pipeline::build(config.clone(), Arc::clone(&metrics)).await?;
     watch_reload(reload, pipeline.tls(), Arc::clone(&metrics));
     let status = pipeline.status();
-    let mut said = String::new();
+    let mut addresses = String::new();
     let mut admin_address = None;
     for address in pipeline.addresses() {
-        said += &format!("forward listening on {address}\n");
+        addresses += &format!("forward listening on {address}\n");
     }
     if let Some(address) = config.admin.listen {
         let failed = |source| BuildError::Admin { address, source };
         let listener = TcpListener::bind(address).await.map_err(failed)?;
         let bound = listener.local_addr().map_err(failed)?;
-        said += &format!("admin listening on http://{bound}\n");
+        addresses += &format!("admin listening on http://{bound}\n");
         admin_address = Some(bound);
         let readiness = status.clone();
         let state = AdminState {
             metrics,
             readiness: Arc::new(move || {
-                let now = readiness.readiness();
+                let current = readiness.readiness();
                 admin::Readiness {
-                    reasons: now.reasons,
-                    notes: now.notes,
-                    fatal: now.fatal,
+                    reasons: current.reasons,
+                    notes: current.notes,
+                    fatal: current.fatal,
                 }
             }),
             store: status
                 .store()
-                .map(|store| Arc::new(Logs(store)) as Arc<dyn admin::Store>),
+                .map(|store| Arc::new(LogStore(store)) as Arc<dyn admin::Store>),
             outputs: config.outputs.clone(),
         };
         tokio::spawn(admin::serve(
@@ -92,19 +92,20 @@ async fn run(config: Config, reload: Reload) -> Result<(), BuildError> {
             segments = recovery.segments,
             torn_bytes = recovery.torn_bytes,
             took = ?recovery.took,
-            "continuing where the journal ends"
+            "recovered records that are not delivered yet"
         );
     }
-    announce(&config, &pipeline, &said, admin_address);
+    announce(&config, &pipeline, &addresses, admin_address);
     pipeline.run(stop).await?;
     admin_stop.cancel();
     tracing::info!("stopped");
     Ok(())
 }
 
-/// Where to connect, on standard output for programs and people; on standard error when documents go to the former.
-fn announce(config: &Config, pipeline: &Pipeline, said: &str, admin: Option<SocketAddr>) {
-    let mut text = said.to_owned();
+/// Prints the addresses and the first steps on standard output; on standard error, and only the
+/// addresses, when documents go to standard output.
+fn announce(config: &Config, pipeline: &Pipeline, addresses: &str, admin: Option<SocketAddr>) {
+    let mut text = addresses.to_owned();
     if config.outputs.contains(&OutputKind::Stdout) {
         std::io::stderr().write_all(text.as_bytes()).ok();
         return;
@@ -114,7 +115,7 @@ fn announce(config: &Config, pipeline: &Pipeline, said: &str, admin: Option<Sock
     out.write_all(text.as_bytes()).and_then(|()| out.flush()).ok();
 }
 
-/// How a newcomer sends a first record and sees it.
+/// Commands that send a first record and show it.
 fn first_steps(config: &Config, pipeline: &Pipeline, admin: Option<SocketAddr>) -> String {
     let tcp = pipeline.addresses().find_map(|address| address.rsplit_once(':'));
     let port = tcp.map_or("24224", |(_, port)| port);
@@ -136,13 +137,14 @@ fn first_steps(config: &Config, pipeline: &Pipeline, admin: Option<SocketAddr>) 
     text
 }
 
-/// The first SIGTERM or SIGINT stops, a second one ends at once: the journal keeps what was not written.
+/// The first SIGTERM or SIGINT drains the server, a second one exits at once: the journal keeps
+/// what was not delivered.
 fn watch_signals(stop: CancellationToken) {
     tokio::spawn(async move {
         let (Ok(mut terminate), Ok(mut interrupt)) =
             (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
         else {
-            tracing::error!("signals cannot be watched; only a kill will end this process");
+            tracing::error!("cannot watch signals; only SIGKILL will end this process");
             return;
         };
         for first in [true, false] {
@@ -154,12 +156,12 @@ fn watch_signals(stop: CancellationToken) {
                 stop.cancel();
             }
         }
-        tracing::warn!("second signal: ending at once; what was not written is in the journal");
+        tracing::warn!("second signal: exiting at once; what was not delivered is in the journal");
         std::process::exit(i32::from(exit::SECOND_SIGNAL));
     });
 }
 
-/// SIGHUP: certificates and log level are read again. What cannot be read leaves the old one in use.
+/// SIGHUP reloads certificates and log level. What cannot be read stays as it is.
 fn watch_reload(reload: Reload, tls: Option<Arc<Tls>>, metrics: Arc<Metrics>) {
     tokio::spawn(async move {
         let Ok(mut hangup) = signal(SignalKind::hangup()) else {
@@ -169,17 +171,18 @@ fn watch_reload(reload: Reload, tls: Option<Arc<Tls>>, metrics: Arc<Metrics>) {
             reload();
             match tls.as_ref().map(|tls| tls.reload()) {
                 Some(Err(error)) => {
-                    tracing::error!(%error, "the certificates were not read again; the old ones stay in use");
+                    tracing::error!(%error, "cannot reload the certificates; the old ones stay in use");
                 }
-                Some(Ok(())) => tracing::info!("certificates and log level read again"),
-                None => tracing::info!("log level read again"),
+                Some(Ok(())) => tracing::info!("certificates and log level reloaded"),
+                None => tracing::info!("log level reloaded"),
             }
             metrics.reloads.inc();
         }
     });
 }
 
-/// Each connection is a file; the usual soft limit of 1024 is far below what the machine allows.
+/// Raises the soft limit of open files to the hard limit: each connection is a file, and the usual
+/// soft limit is 1024.
 pub fn raise_file_limit(connections: u64) {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
     let limit = getrlimit(Resource::Nofile);
@@ -192,22 +195,22 @@ pub fn raise_file_limit(connections: u64) {
     )
     .is_err()
     {
-        tracing::debug!("the limit on open files cannot be raised");
+        tracing::debug!("cannot raise the limit of open files");
     }
-    let now = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
-    if now < connections.saturating_add(64) {
+    let open_files = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
+    if open_files < connections.saturating_add(64) {
         tracing::warn!(
-            open_files = now,
+            open_files,
             max_connections = connections,
-            "the system allows fewer open files than connections are configured; raise `ulimit -n`"
+            "the limit of open files is below max_connections; raise `ulimit -n`"
         );
     }
 }
 
-/// The configured store as the admin port reads it.
-struct Logs(Store);
+/// The configured store, read by the admin port.
+struct LogStore(Store);
 
-impl admin::Store for Logs {
+impl admin::Store for LogStore {
     fn recent<'a>(&'a self, trace_id: Option<&'a str>, limit: usize) -> admin::Recent<'a> {
         Box::pin(async move {
             match &self.0 {

@@ -36,7 +36,16 @@ const JOURNAL: &[&str] = &[
     "tracing",
 ];
 /// Direct dependencies of the protocol.
-const PROTOCOL: &[&str] = &["base64", "bytes", "flate2", "serde_json", "sha2", "subtle", "thiserror", "zstd"];
+const PROTOCOL: &[&str] = &[
+    "base64",
+    "bytes",
+    "flate2",
+    "serde_json",
+    "sha2",
+    "subtle",
+    "thiserror",
+    "zstd",
+];
 
 /// What opens sockets, draws numbers, tells the time or serves: nowhere below the server.
 const SERVER: &[&str] = &[
@@ -54,7 +63,17 @@ const SERVER: &[&str] = &[
     "windrow",
 ];
 /// What gathering must not have besides: files, threads, clocks, randomness, log output.
-const EFFECTS: &[&str] = &["chrono", "getrandom", "libc", "log", "rand", "rustix", "time", "tokio", "tracing"];
+const EFFECTS: &[&str] = &[
+    "chrono",
+    "getrandom",
+    "libc",
+    "log",
+    "rand",
+    "rustix",
+    "time",
+    "tokio",
+    "tracing",
+];
 
 #[test]
 fn gathering_depends_on_no_io_no_clock_and_no_server() {
@@ -106,7 +125,15 @@ fn assert_none(package: &str, banned: &[&str]) {
 fn tree(package: &str, more: &[&str]) -> BTreeSet<String> {
     let output = Command::new(env!("CARGO"))
         .args(["tree", "--package", package, "--edges", "normal,no-proc-macro"])
-        .args(["--all-features", "--prefix", "none", "--format", "{p}", "--locked", "--offline"])
+        .args([
+            "--all-features",
+            "--prefix",
+            "none",
+            "--format",
+            "{p}",
+            "--locked",
+            "--offline",
+        ])
         .args(more)
         .current_dir(env!("CARGO_MANIFEST_DIR"))
         .output()
@@ -123,6 +150,9 @@ fn tree(package: &str, more: &[&str]) -> BTreeSet<String> {
         .filter(|name| !name.is_empty())
         .map(str::to_owned)
         .collect();
-    assert!(names.contains(package), "cargo tree lists the package itself: {names:?}");
+    assert!(
+        names.contains(package),
+        "cargo tree lists the package itself: {names:?}"
+    );
     names
 }

@@ -7,22 +7,22 @@ use crate::config::Config;
 use crate::exit;
 use crate::input::forward::FORWARD_MESSAGES;
 
-use crate::gather::Peek;
+use crate::gather::UnreleasedSummary;
 
 /// Runs the command. Gives the exit code: 1 when the journal is damaged or cannot be read.
 pub fn run(dir: &Path, config: &Config, out: &mut dyn Write, err: &mut dyn Write) -> u8 {
     // The data folder is what people know; the journal is one folder below.
     let below = dir.join("journal");
     let dir = if below.is_dir() { &below } else { dir };
-    let mut peek = Peek::new(config);
+    let mut summary = UnreleasedSummary::new(config);
     match windrow_journal::inspect_with(dir, &mut |kind, payload| {
         if kind == FORWARD_MESSAGES {
-            peek.take(payload);
+            summary.add_record(payload);
         }
     }) {
         Ok(report) => {
             write!(out, "{report}").ok();
-            writeln!(out, "{peek}").ok();
+            writeln!(out, "{summary}").ok();
             if report.is_damaged() {
                 exit::FAILURE
             } else {

@@ -1,4 +1,4 @@
-//! Settings of gathering, taken from the configuration.
+//! Settings of gathering, derived from the configuration.
 
 use std::time::Duration;
 
@@ -9,24 +9,24 @@ use crate::config::{Config, Rule, TraceConfig};
 use crate::input::forward;
 use crate::memory::{MemoryShares, to_usize};
 
-/// What gathering needs to know.
+/// Settings of the gathering thread.
 pub(crate) struct Settings {
     pub(crate) names: FieldNames,
     pub(crate) complete: Vec<Rule>,
     pub(crate) table: windrow_trace::Limits,
     pub(crate) frame: FrameLimits,
-    /// Chunk ids that are remembered to tell repeated ones.
-    pub(crate) window: usize,
+    /// Chunks in the duplicate window.
+    pub(crate) duplicate_window: usize,
     /// Put before every tag.
     pub(crate) tag_prefix: String,
-    /// Bytes of documents that may wait for outputs.
-    pub(crate) output_budget: usize,
-    /// Write what is open at the end.
+    /// Bytes of documents that may be in flight to the outputs.
+    pub(crate) output_budget_bytes: usize,
+    /// Write open traces at shutdown instead of keeping them in the journal.
     pub(crate) flush_on_exit: bool,
 }
 
 impl Settings {
-    /// The settings that the configuration asks for.
+    /// Derives the settings from `config`.
     pub(crate) fn from_config(config: &Config) -> Self {
         let shares = MemoryShares::of(config.memory_limit);
         let TraceConfig {
@@ -55,17 +55,17 @@ impl Settings {
                 max_trace_bytes: to_usize(*max_trace_bytes),
             },
             frame: forward::frame_limits(&config.forward),
-            window: to_usize(config.duplicate_window),
+            duplicate_window: to_usize(config.duplicate_window),
             tag_prefix: config.forward.tag_prefix.clone(),
-            output_budget: shares.outputs,
+            output_budget_bytes: shares.outputs,
             flush_on_exit: config.flush_on_exit,
         }
     }
 }
 
-/// The longest entry of a compressed payload that is walked: a record with its metadata that a trace takes, and their
-/// time.
-pub(super) fn longest_entry(max_trace_bytes: usize) -> usize {
+/// Longest entry of a compressed payload that is walked, in bytes: a record with metadata of at
+/// most `max_trace_bytes`, and its time.
+pub(super) fn max_entry_bytes(max_trace_bytes: usize) -> usize {
     max_trace_bytes.saturating_add(1 << 10)
 }
 

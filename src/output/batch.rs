@@ -21,7 +21,7 @@ pub use self::row::{Place, Row};
 pub use self::sealed::Sealed;
 pub use self::sheet::Sheet;
 use super::{Account, OutputId};
-use crate::hold::Hold;
+use crate::claim::RecordClaim;
 
 /// The documents that go to an output at a time. While nothing goes wrong they are sent and confirmed as one.
 #[derive(Clone, Debug)]
@@ -37,7 +37,7 @@ struct Text {
     /// The earliest and the latest first event time, Unix ns.
     between: (i64, i64),
     fates: Fates,
-    claims: Mutex<Vec<Hold>>,
+    claims: Mutex<Vec<RecordClaim>>,
     /// Documents that are not confirmed.
     left: AtomicUsize,
     account: Arc<Account>,
@@ -57,7 +57,7 @@ impl Batch {
     pub fn new(
         sheet: Arc<Sheet>,
         framed: bool,
-        claims: Vec<Hold>,
+        claims: Vec<RecordClaim>,
         charge: Charge,
         account: &Arc<Account>,
         outputs: u8,
@@ -140,7 +140,9 @@ impl Text {
         account.in_flight.fetch_sub(settled.lines, Ordering::Relaxed);
         if self.left.fetch_sub(settled.documents, Ordering::AcqRel) == settled.documents {
             let mut claims = self.claims.lock().unwrap_or_else(PoisonError::into_inner);
-            std::mem::take(&mut *claims).into_iter().for_each(Hold::confirm);
+            std::mem::take(&mut *claims)
+                .into_iter()
+                .for_each(RecordClaim::confirm);
         }
     }
 }
@@ -167,7 +169,7 @@ mod tests {
     use std::sync::atomic::AtomicU64;
 
     use super::*;
-    use crate::hold::Held;
+    use crate::claim::RecordClaim;
 
     struct Fixture {
         batch: Batch,
@@ -181,7 +183,7 @@ mod tests {
         let released = Arc::<Mutex<Vec<u64>>>::default();
         let claim = |lsn| {
             let released = Arc::clone(&released);
-            Held::begin(lsn, 1, Arc::new(move |lsn| released.lock().unwrap().push(lsn)))
+            RecordClaim::new(lsn, 1, Arc::new(move |lsn| released.lock().unwrap().push(lsn)))
         };
         let (sum, account) = (Arc::default(), Arc::<Account>::default());
         let rows = vec![

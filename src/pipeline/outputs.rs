@@ -1,6 +1,7 @@
-//! The configured outputs, opened and started.
+//! Configured outputs: opens them and starts their threads and tasks.
 //!
-//! Owns the threads and tasks that write, and how long their ends are waited for. What an output does is its own file.
+//! Owns the queues in front of the outputs and the handles of what runs. What an output does is in
+//! `crate::output`.
 
 use std::io;
 use std::sync::Arc;
@@ -11,8 +12,8 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::BuildError;
-use super::vital::Vital;
+use super::error::BuildError;
+use super::liveness::Liveness;
 use crate::config::{self, Config, OutputKind};
 use crate::memory::to_usize;
 use crate::metrics::{DeadLetterSource, Direction, DocumentResult, Metrics, OutputError};
@@ -21,11 +22,17 @@ use crate::output::elasticsearch::{self, Elasticsearch, Rules};
 use crate::output::{Batch, Framing, OutputId, Sealed, sqlite, stdout};
 use windrow_trace::UnionError;
 
-/// Batches that wait in front of an output. Their bytes are bounded by the gatherer.
-const QUEUE: usize = 256;
+/// Batches that wait in front of an output at most. The gatherer bounds their bytes.
+const QUEUE_BATCHES: usize = 256;
 
+/// Pause before the dead letter is tried again.
+const DEAD_LETTER_RETRY: Duration = Duration::from_millis(500);
+/// How often outputs are asked whether they have ended.
+const FINISH_POLL_INTERVAL: Duration = Duration::from_millis(5);
+
+/// An output that is open and not started.
 #[derive(Debug)]
-enum Opened {
+enum OpenOutput {
     Sqlite(sqlite::Writer),
     Stdout,
     Elasticsearch(Elasticsearch),
@@ -34,11 +41,11 @@ enum Opened {
 /// The outputs of one server, in the order of their ids.
 #[derive(Debug)]
 pub(super) struct Outputs {
-    opened: Vec<Opened>,
+    opened: Vec<OpenOutput>,
     store: Option<Store>,
 }
 
-/// Where `/logs` reads.
+/// The store that `/logs` reads.
 #[derive(Clone, Debug)]
 pub enum Store {
     /// The embedded store.
@@ -47,13 +54,14 @@ pub enum Store {
     Elasticsearch(Elasticsearch),
 }
 
-/// What was started.
-pub(super) struct Running {
+/// The threads and tasks of the started outputs.
+pub(super) struct RunningOutputs {
     threads: Vec<std::thread::JoinHandle<()>>,
     tasks: tokio_util::task::TaskTracker,
 }
 
 impl Outputs {
+    /// Opens every output that the configuration names.
     pub(super) fn open(config: &Config) -> Result<Self, BuildError> {
         let mut opened = Vec::new();
         let mut store = None;
@@ -66,15 +74,15 @@ impl Outputs {
                         max_age: config.sqlite.retention_age,
                         max_bytes: config.sqlite.retention_size,
                     };
-                    opened.push(Opened::Sqlite(sqlite::Writer::open(options)?));
+                    opened.push(OpenOutput::Sqlite(sqlite::Writer::open(options)?));
                     // The embedded store answers fastest, so it is preferred whatever the order.
                     store = Some(Store::Sqlite(Arc::new(sqlite::Reader::open(&path)?)));
                 }
-                OutputKind::Stdout => opened.push(Opened::Stdout),
+                OutputKind::Stdout => opened.push(OpenOutput::Stdout),
                 OutputKind::Elasticsearch => {
                     let output = open_elasticsearch(config)?;
                     store = store.or_else(|| Some(Store::Elasticsearch(output.clone())));
-                    opened.push(Opened::Elasticsearch(output));
+                    opened.push(OpenOutput::Elasticsearch(output));
                 }
             }
         }
@@ -87,54 +95,57 @@ impl Outputs {
 
     pub(super) fn elasticsearch(&self) -> Option<Elasticsearch> {
         self.opened.iter().find_map(|opened| match opened {
-            Opened::Elasticsearch(output) => Some(output.clone()),
+            OpenOutput::Elasticsearch(output) => Some(output.clone()),
             _ => None,
         })
     }
 
-    /// What has to stand before each document, so that an output can send the text of a batch as it is.
+    /// What is written before each document, so that Elasticsearch can send the text of a batch as
+    /// it is.
     pub(super) fn framing(&self) -> Option<Box<dyn Framing>> {
         Some(self.elasticsearch()?.framing())
     }
 
+    /// Starts the outputs and returns the senders of their queues. `give_up` ends waits for a full
+    /// dead letter, `abandon` the work of the Elasticsearch output.
     pub(super) fn start(
         self,
         metrics: &Arc<Metrics>,
         dead_letter: &Arc<DeadLetter>,
         give_up: &Arc<AtomicBool>,
         abandon: &CancellationToken,
-        vital: &Vital,
-    ) -> io::Result<(Vec<mpsc::Sender<Batch>>, Running)> {
+        liveness: &Liveness,
+    ) -> io::Result<(Vec<mpsc::Sender<Batch>>, RunningOutputs)> {
         let mut senders = Vec::new();
-        let mut running = Running {
+        let mut running = RunningOutputs {
             threads: Vec::new(),
             tasks: tokio_util::task::TaskTracker::new(),
         };
         for (id, opened) in (0..).zip(self.opened) {
-            let (sender, receiver) = mpsc::channel(QUEUE);
+            let (sender, receiver) = mpsc::channel(QUEUE_BATCHES);
             let id = OutputId(id);
             match opened {
-                Opened::Sqlite(writer) => {
+                OpenOutput::Sqlite(writer) => {
                     let observer = SqliteObserver {
                         metrics: Arc::clone(metrics),
                         dead_letter: Arc::clone(dead_letter),
                         give_up: Arc::clone(give_up),
                     };
                     let give_up = Arc::clone(give_up);
-                    let guard = vital.guard("the embedded store");
+                    let guard = liveness.guard("the embedded store");
                     let run = move || {
                         sqlite::run(writer, id, receiver, observer, &|| {
                             give_up.load(Ordering::Relaxed)
                         });
-                        guard.done();
+                        guard.finish();
                     };
                     running
                         .threads
                         .push(std::thread::Builder::new().name("sqlite".into()).spawn(run)?);
                 }
-                Opened::Stdout => {
+                OpenOutput::Stdout => {
                     let metrics = Arc::clone(metrics);
-                    let guard = vital.guard("standard output");
+                    let guard = liveness.guard("standard output");
                     let run = move || {
                         let out = metrics.output(OutputKind::Stdout);
                         let count = |batch: &Batch| {
@@ -142,10 +153,10 @@ impl Outputs {
                             out.proc_records.inc_by(batch.lines());
                         };
                         match stdout::run(io::stdout(), id, receiver, count) {
-                            Ok(()) => guard.done(),
+                            Ok(()) => guard.finish(),
                             Err(error) => {
-                                tracing::error!(%error, "standard output is gone; documents stay in the journal");
-                                guard.lost("nobody reads it any more");
+                                tracing::error!(%error, "standard output is closed; documents stay in the journal");
+                                guard.fail("it was closed");
                             }
                         }
                     };
@@ -153,14 +164,14 @@ impl Outputs {
                         .threads
                         .push(std::thread::Builder::new().name("stdout".into()).spawn(run)?);
                 }
-                Opened::Elasticsearch(output) => {
+                OpenOutput::Elasticsearch(output) => {
                     let dead_letter = Arc::clone(dead_letter);
                     output.report_to(Arc::clone(metrics));
-                    let guard = vital.guard("the Elasticsearch output");
+                    let guard = liveness.guard("the Elasticsearch output");
                     let abandon = abandon.clone();
                     running.tasks.spawn(async move {
                         output.run(id, receiver, dead_letter, abandon).await;
-                        guard.done();
+                        guard.finish();
                     });
                 }
             }
@@ -171,8 +182,8 @@ impl Outputs {
     }
 }
 
-impl Running {
-    /// Whether all have ended by then.
+impl RunningOutputs {
+    /// Waits for all outputs to end; `false` when the deadline passes first.
     pub(super) async fn finish_by(&self, deadline: Instant) -> bool {
         loop {
             if self.tasks.is_empty() && self.threads.iter().all(std::thread::JoinHandle::is_finished) {
@@ -181,12 +192,12 @@ impl Running {
             if Instant::now() >= deadline {
                 return false;
             }
-            tokio::time::sleep(Duration::from_millis(5)).await;
+            tokio::time::sleep(FINISH_POLL_INTERVAL).await;
         }
     }
 }
 
-/// Counts what the embedded store does, and puts aside what it cannot join.
+/// Counts what the embedded store does, and moves what it cannot merge to the dead letter.
 struct SqliteObserver {
     metrics: Arc<Metrics>,
     dead_letter: Arc<DeadLetter>,
@@ -208,7 +219,7 @@ impl sqlite::Observer for SqliteObserver {
         let out = self.metrics.output(OutputKind::Sqlite);
         out.errors[OutputError::Server].inc();
         out.retries.inc();
-        tracing::error!(%error, "the embedded store does not take documents; trying again");
+        tracing::error!(%error, "the embedded store cannot write documents; trying again");
     }
 
     fn rejected(&mut self, document: &Sealed, why: &UnionError) {
@@ -230,19 +241,19 @@ impl sqlite::Observer for SqliteObserver {
             if self.give_up.load(Ordering::Relaxed) {
                 return;
             }
-            tracing::error!(%error, "the dead letter takes nothing; the embedded store waits until it does");
-            std::thread::sleep(Duration::from_millis(500));
+            tracing::error!(%error, "the dead letter cannot be written; the embedded store waits and tries again");
+            std::thread::sleep(DEAD_LETTER_RETRY);
         }
         self.metrics.dead_letter_documents[DeadLetterSource::Sqlite].inc();
         self.metrics.output(OutputKind::Sqlite).documents[DocumentResult::Rejected].inc();
     }
 }
 
-/// The Elasticsearch output as it is configured; nothing is sent yet.
+/// Opens the configured Elasticsearch output; sends nothing yet.
 ///
 /// # Errors
 ///
-/// A setting that cannot be used.
+/// The setting that cannot be used.
 pub fn open_elasticsearch(config: &Config) -> Result<Elasticsearch, elasticsearch::OpenError> {
     let rules = Rules {
         union: windrow_trace::union,

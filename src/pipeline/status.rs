@@ -1,39 +1,40 @@
-//! What the running server says of itself: readiness with reasons, gauges that mirror the stages, stored documents.
+//! Status of the running server: readiness with reasons, and gauges that mirror the stages.
 //!
-//! Owns nothing that runs; it looks at the stages when it is asked. The admin port shows it.
+//! Reads the stages when it is asked; the admin port shows it. Runs nothing.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
+use super::liveness::Liveness;
 use super::outputs::Store;
-use super::vital::Vital;
-use crate::gather::{Feed, Gauges};
+use crate::gather::{Gauges, RecordQueue};
 use crate::metrics::{Counter, Metrics};
 use crate::output::Account;
 use crate::output::dead_letter::DeadLetter;
 use crate::output::elasticsearch::Elasticsearch;
 use windrow_journal::{Journal, SYNC_BUCKETS, Usage};
 
-/// Whether the server can do its work.
+/// Whether the server accepts chunks and delivers documents.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Readiness {
-    /// Why not; empty when it can.
+    /// Why not; empty when ready.
     pub reasons: Vec<String>,
-    /// What someone should look at although work goes on.
+    /// What an operator should look at although the server is ready.
     pub notes: Vec<String>,
-    /// Why nothing but a new start of the program helps, if that is so.
+    /// Why only a restart of the program helps, if that is so.
     pub fatal: Option<String>,
 }
 
-/// A disk that has failed for so long is opened anew only by a new start: the handles may be of a mount that is gone.
-const FAILED_FOR_GOOD: Duration = Duration::from_secs(60);
+/// Journal failures of this duration are fatal: the open files may belong to a mount that is gone,
+/// and only a restart opens them again.
+const FATAL_JOURNAL_FAILURE: Duration = Duration::from_secs(60);
 
-/// Where the numbers come from.
+/// The stages that the status is read from.
 #[derive(Clone, Debug)]
-pub(super) struct Sources {
+pub(super) struct StatusSources {
     pub(super) journal: Journal,
-    pub(super) feed: Arc<Feed>,
+    pub(super) queue: Arc<RecordQueue>,
     pub(super) gauges: Arc<Gauges>,
     pub(super) account: Arc<Account>,
     pub(super) output_bytes: Arc<AtomicUsize>,
@@ -41,23 +42,23 @@ pub(super) struct Sources {
     pub(super) elasticsearch: Option<Elasticsearch>,
     pub(super) store: Option<Store>,
     pub(super) memory_limit: u64,
-    pub(super) vital: Vital,
+    pub(super) liveness: Liveness,
 }
 
-/// A view on a running server. Cheap to clone.
+/// A view of the running server. Cheap to clone.
 #[derive(Clone, Debug)]
-pub struct Status(Sources);
+pub struct Status(StatusSources);
 
 impl Status {
-    pub(super) fn new(sources: Sources) -> Self {
+    pub(super) fn new(sources: StatusSources) -> Self {
         Self(sources)
     }
 
-    /// Whether chunks are accepted and documents get on.
+    /// Whether chunks are accepted and documents delivered.
     pub fn readiness(&self) -> Readiness {
         let mut readiness = Readiness::default();
         let usage = self.0.journal.usage();
-        readiness.fatal = fatal(&usage, self.0.vital.lost());
+        readiness.fatal = fatal(&usage, self.0.liveness.failure());
         if let Some(blocked) = &usage.blocked {
             readiness.reasons.push(format!(
                 "intake is stopped: {blocked} ({} of {} bytes of journal in use)",
@@ -84,7 +85,7 @@ impl Status {
                 self.0.dead_letter.folder().display()
             ));
         }
-        if self.0.feed.waiting().1 {
+        if self.0.queue.backlog().on_disk {
             readiness
                 .notes
                 .push("gathering is behind: chunks wait in the journal".into());
@@ -98,21 +99,21 @@ impl Status {
         readiness
     }
 
-    /// The configured store for `/logs`, if one can be read.
+    /// The store that `/logs` reads, if an output can be read.
     pub fn store(&self) -> Option<Store> {
         self.0.store.clone()
     }
 
-    /// Makes the gauges of `metrics` show the stages whenever they are read.
+    /// Updates the gauges of `metrics` from the stages at each scrape.
     pub(super) fn mirror_in(&self, metrics: &Metrics) {
         let status = self.clone();
         metrics.on_scrape(move |metrics| status.mirror(metrics));
     }
 
     fn mirror(&self, metrics: &Metrics) {
-        let Sources {
+        let StatusSources {
             journal,
-            feed,
+            queue,
             gauges,
             account,
             output_bytes,
@@ -135,9 +136,9 @@ impl Status {
 
         metrics.traces_open.set(gauge(load(&gauges.open_traces)));
         metrics.traces_open_bytes.set(gauge(load(&gauges.open_bytes)));
-        let (waiting, _) = feed.waiting();
+        let queued = queue.backlog().bytes;
         metrics.memory_used_bytes.set(gauge(
-            waiting as u64 + load(&gauges.open_bytes) + load(output_bytes),
+            queued as u64 + load(&gauges.open_bytes) + load(output_bytes),
         ));
         metrics.memory_limit_bytes.set(gauge(self.0.memory_limit));
 
@@ -163,23 +164,24 @@ impl Status {
     }
 }
 
-/// Why only a new start helps, if that is so. What others have to mend (Elasticsearch away, a full disk) is none of it.
-fn fatal(journal: &Usage, lost: Option<&str>) -> Option<String> {
+/// Why only a restart helps, if that is so. Faults outside the program (Elasticsearch away, a full
+/// disk) are not fatal.
+fn fatal(journal: &Usage, ended: Option<&str>) -> Option<String> {
     if let Some(thread) = journal.panicked_thread {
         return Some(format!(
             "the journal's {thread} thread has panicked: nothing more is acknowledged until Windrow is started again"
         ));
     }
     if let (Some(blocked), Some(time)) = (&journal.blocked, journal.failing)
-        && time >= FAILED_FOR_GOOD
+        && time >= FATAL_JOURNAL_FAILURE
     {
         return Some(format!(
-            "the journal is not written for {} s, {blocked}: look at the disk and start Windrow again; \
+            "the journal could not be written for {} s, {blocked}: check the disk and start Windrow again; \
              what was acknowledged is on it",
             time.as_secs()
         ));
     }
-    lost.map(str::to_owned)
+    ended.map(str::to_owned)
 }
 
 fn set(counter: &Counter, value: u64) {
@@ -192,15 +194,15 @@ mod tests {
     use windrow_journal::Blocked;
 
     #[test]
-    fn a_disk_that_fails_for_good_is_fatal_and_a_full_one_is_not() {
+    fn a_disk_that_keeps_failing_is_fatal_and_a_full_one_is_not() {
         let mut usage = Usage::default();
         assert_eq!(fatal(&usage, None), None);
         usage.blocked = Some(Blocked::NoSpace);
         assert_eq!(fatal(&usage, None), None);
         usage.blocked = Some(Blocked::Failing("Input/output error".into()));
-        usage.failing = Some(FAILED_FOR_GOOD / 2);
-        assert_eq!(fatal(&usage, None), None, "it is tried again");
-        usage.failing = Some(FAILED_FOR_GOOD);
+        usage.failing = Some(FATAL_JOURNAL_FAILURE / 2);
+        assert_eq!(fatal(&usage, None), None, "the journal retries");
+        usage.failing = Some(FATAL_JOURNAL_FAILURE);
         let said = fatal(&usage, None).unwrap();
         assert!(
             said.contains("60 s") && said.contains("Input/output error"),
@@ -209,7 +211,7 @@ mod tests {
     }
 
     #[test]
-    fn what_has_ended_is_fatal() {
+    fn an_ended_thread_is_fatal() {
         let said = fatal(&Usage::default(), Some("gathering has ended"));
         assert_eq!(said.as_deref(), Some("gathering has ended"));
         let mut usage = Usage::default();

@@ -1,12 +1,12 @@
-//! The acknowledgement. It is built from a journal receipt and from nothing else, so that an ack without durability
-//! cannot be written.
+//! Acknowledgements: built only from a journal receipt, so that no ack can be sent before its
+//! record is durable.
 
 use forward_protocol::ack::write_ack;
 use forward_protocol::json::write_json_ack;
 
 use windrow_journal::Receipt;
 
-/// Acks ready to be sent, in the order of their messages.
+/// Encoded acks of one journal record, in the order of its messages.
 #[derive(Debug)]
 pub(super) struct Acks {
     bytes: Vec<u8>,
@@ -14,11 +14,13 @@ pub(super) struct Acks {
 }
 
 impl Acks {
-    /// The acks of the messages of one journal record; `chunks` are their ids exactly as they were sent. All of them go
-    /// out in one write: Fluent Bit and Fluentd cannot read an ack that comes in two pieces.
-    /// A client that writes JSON reads JSON.
+    /// Encodes an ack for each of `chunks`, the chunk ids exactly as received, in the format that
+    /// the client writes.
+    ///
+    /// All acks go out in one write: Fluent Bit and Fluentd cannot read an ack that comes in two
+    /// pieces.
     pub(super) fn new<'a>(receipt: Receipt, json: bool, chunks: impl Iterator<Item = &'a [u8]>) -> Self {
-        // Used up here: one record, one round of acks.
+        // Consumed: one receipt acknowledges one record.
         drop(receipt);
         let mut acks = Self {
             bytes: Vec::new(),

@@ -1,36 +1,37 @@
-//! Listeners: binding early, accepting, counting connections.
+//! Listeners: TCP and unix sockets that are bound at the start and accept connections later.
 //!
-//! Owns the sockets that listen and the limit on connections. Each accepted connection is a task of its own.
+//! Owns the listening sockets. Each accepted connection is a task of its own.
 
-use std::collections::HashMap;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpSocket, TcpStream, UdpSocket, UnixListener, UnixSocket};
 use tokio::time::timeout;
 
-use super::connection::{End, serve, shown};
-use super::{Context, heartbeat};
+use super::connection::{CloseReason, serve};
+use super::connection_limiter::{ConnectionLimiter, peer_name};
+use super::context::Context;
+use super::heartbeat;
 use crate::config::Listen;
-use crate::metrics::{Metrics, Refused};
 
-/// Pause after a failed accept (for example: too many open files), so that the loop does not spin.
+/// Pause after a failed accept, for example for too many open files, so that the loop does not
+/// spin.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// Connections that may wait to be accepted: as many as come back together when a balancer or a network does. The usual 128
-/// are fewer than that, and who finds no place tries again after a second or is refused. The system may cut it
-/// (`net.core.somaxconn`).
-const BACKLOG: u32 = 4096;
+/// Connections that may wait to be accepted: as many as come back together after an outage of a
+/// balancer or a network. A client beyond the usual 128 would be refused or try again after a
+/// second. The system caps it at `net.core.somaxconn`.
+const ACCEPT_BACKLOG: u32 = 4096;
 
-/// A listener that is bound and not served yet.
+/// A bound listener that accepts nothing yet.
 #[derive(Debug)]
-pub struct Bound {
+pub struct BoundListener {
     socket: Socket,
-    /// What to show: the address with the port that was chosen.
+    /// The bound address; a configured port 0 is replaced by the real port.
     pub address: String,
 }
 
@@ -40,7 +41,7 @@ enum Socket {
     Unix(UnixListener, PathBuf),
 }
 
-/// An address cannot be listened on.
+/// Why an address cannot be listened on.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot listen on {address}: {source}{}", hint(source))]
 pub struct BindError {
@@ -59,12 +60,12 @@ fn hint(error: &io::Error) -> &'static str {
     }
 }
 
-/// Binds one address. A unix socket that an earlier process left behind is taken over.
+/// Binds one address. The socket file of a process that has ended is replaced.
 ///
 /// # Errors
 ///
-/// [`BindError`] with what to do about it.
-pub async fn bind(listen: &Listen, unix_mode: u32, udp_heartbeat: bool) -> Result<Bound, BindError> {
+/// [`BindError`], which says what to do about it.
+pub async fn bind(listen: &Listen, unix_mode: u32, udp_heartbeat: bool) -> Result<BoundListener, BindError> {
     let failed = |source| BindError {
         address: listen.to_string(),
         source,
@@ -82,7 +83,7 @@ pub async fn bind(listen: &Listen, unix_mode: u32, udp_heartbeat: bool) -> Resul
                     None
                 }
             };
-            Ok(Bound {
+            Ok(BoundListener {
                 socket: Socket::Tcp(listener, udp),
                 address: address.to_string(),
             })
@@ -91,10 +92,10 @@ pub async fn bind(listen: &Listen, unix_mode: u32, udp_heartbeat: bool) -> Resul
             remove_stale(path).await.map_err(failed)?;
             let socket = UnixSocket::new_stream().map_err(failed)?;
             socket.bind(path).map_err(failed)?;
-            let listener = socket.listen(BACKLOG).map_err(failed)?;
+            let listener = socket.listen(ACCEPT_BACKLOG).map_err(failed)?;
             let mode = std::os::unix::fs::PermissionsExt::from_mode(unix_mode);
             std::fs::set_permissions(path, mode).map_err(failed)?;
-            Ok(Bound {
+            Ok(BoundListener {
                 socket: Socket::Unix(listener, path.clone()),
                 address: listen.to_string(),
             })
@@ -107,13 +108,13 @@ fn listen_on(address: SocketAddr) -> io::Result<TcpListener> {
         SocketAddr::V4(_) => TcpSocket::new_v4()?,
         SocketAddr::V6(_) => TcpSocket::new_v6()?,
     };
-    // A restart does not wait for connections of the last life to be forgotten.
+    // A restart does not wait for the connections of the previous run to leave TIME_WAIT.
     socket.set_reuseaddr(true)?;
     socket.bind(address)?;
-    socket.listen(BACKLOG)
+    socket.listen(ACCEPT_BACKLOG)
 }
 
-/// A socket file that nobody listens on is in the way of the next start.
+/// Removes a socket file on which no process listens.
 async fn remove_stale(path: &std::path::Path) -> io::Result<()> {
     use std::os::unix::fs::FileTypeExt;
     match std::fs::symlink_metadata(path) {
@@ -121,7 +122,7 @@ async fn remove_stale(path: &std::path::Path) -> io::Result<()> {
         Err(error) => Err(error),
         Ok(found) if !found.file_type().is_socket() => Err(io::Error::new(
             io::ErrorKind::AlreadyExists,
-            "there is a file of that name that is no socket",
+            "a file of that name exists and is not a socket",
         )),
         Ok(_) => match tokio::net::UnixStream::connect(path).await {
             Ok(_) => Err(io::ErrorKind::AddrInUse.into()),
@@ -130,9 +131,9 @@ async fn remove_stale(path: &std::path::Path) -> io::Result<()> {
     }
 }
 
-impl Bound {
+impl BoundListener {
     /// Accepts connections until Windrow stops.
-    pub async fn serve(self, context: Arc<Context>, peers: Arc<Peers>) {
+    pub async fn serve(self, context: Arc<Context>, limiter: Arc<ConnectionLimiter>) {
         match self.socket {
             Socket::Tcp(listener, udp) => {
                 if let Some(udp) = udp {
@@ -144,29 +145,31 @@ impl Bound {
                 }
                 while let Some(accepted) = accept(&context, listener.accept()).await {
                     let Some((stream, peer)) = accepted else { continue };
-                    // Acks are small and waited for; a peer that is gone without a word is noticed in time.
+                    // No delay: acks are small and waited for. Keepalive: a vanished peer is
+                    // noticed in time.
                     stream.set_nodelay(true).ok();
                     rustix::net::sockopt::set_socket_keepalive(&stream, true).ok();
-                    let Some(place) = Peers::enter(&peers, Some(peer.ip()), &context.metrics) else {
+                    let Some(slot) = ConnectionLimiter::acquire(&limiter, Some(peer.ip()), &context.metrics)
+                    else {
                         continue;
                     };
                     let context = Arc::clone(&context);
                     context.tasks.clone().spawn(async move {
                         tcp(stream, peer, &context).await;
-                        drop(place);
+                        drop(slot);
                     });
                 }
             }
             Socket::Unix(listener, path) => {
                 while let Some(accepted) = accept(&context, listener.accept()).await {
                     let Some((stream, _)) = accepted else { continue };
-                    let Some(place) = Peers::enter(&peers, None, &context.metrics) else {
+                    let Some(slot) = ConnectionLimiter::acquire(&limiter, None, &context.metrics) else {
                         continue;
                     };
                     let context = Arc::clone(&context);
                     context.tasks.clone().spawn(async move {
-                        converse(stream, None, &context).await;
-                        drop(place);
+                        serve_stream(stream, None, &context).await;
+                        drop(slot);
                     });
                 }
                 std::fs::remove_file(path).ok();
@@ -175,7 +178,7 @@ impl Bound {
     }
 }
 
-/// `None` when Windrow stops; `Some(None)` when the accept failed.
+/// The next connection; `None` when Windrow stops, `Some(None)` after a failed accept.
 async fn accept<T>(context: &Context, accepting: impl Future<Output = io::Result<T>>) -> Option<Option<T>> {
     tokio::select! {
         () = context.stop.cancelled() => None,
@@ -192,123 +195,37 @@ async fn accept<T>(context: &Context, accepting: impl Future<Output = io::Result
 
 async fn tcp(stream: TcpStream, peer: SocketAddr, context: &Arc<Context>) {
     let Some(tls) = &context.tls else {
-        converse(stream, Some(peer.ip()), context).await;
+        serve_stream(stream, Some(peer.ip()), context).await;
         return;
     };
-    let end = match timeout(context.handshake_timeout, tls.accept(stream)).await {
+    let reason = match timeout(context.handshake_timeout, tls.accept(stream)).await {
         Ok(Ok(stream)) => {
-            converse(stream, Some(peer.ip()), context).await;
+            serve_stream(stream, Some(peer.ip()), context).await;
             return;
         }
-        Ok(Err(error)) => End::Tls(error),
-        Err(_) => End::HandshakeTimeout(context.handshake_timeout),
+        Ok(Err(error)) => CloseReason::Tls(error),
+        Err(_) => CloseReason::HandshakeTimeout(context.handshake_timeout),
     };
-    say(&end, Some(peer.ip()), context);
+    log_close(&reason, Some(peer.ip()), context);
 }
 
-async fn converse<S: AsyncRead + AsyncWrite + Unpin>(
+async fn serve_stream<S: AsyncRead + AsyncWrite + Unpin>(
     mut stream: S,
     peer: Option<IpAddr>,
     context: &Arc<Context>,
 ) {
-    let end = serve(&mut stream, peer, context).await;
-    say(&end, peer, context);
+    let reason = serve(&mut stream, peer, context).await;
+    log_close(&reason, peer, context);
     stream.shutdown().await.ok();
 }
 
-fn say(end: &End, peer: Option<IpAddr>, context: &Context) {
-    end.count(&context.metrics);
-    let peer = shown(peer);
-    if end.is_fault() {
-        tracing::warn!(peer, reason = %end, "connection ended");
+fn log_close(reason: &CloseReason, peer: Option<IpAddr>, context: &Context) {
+    reason.count(&context.metrics);
+    let peer = peer_name(peer);
+    if reason.is_fault() {
+        tracing::warn!(peer, %reason, "connection ended");
     } else {
-        tracing::debug!(peer, reason = %end, "connection ended");
-    }
-}
-
-/// The connections of the moment, in all and by address.
-#[derive(Debug)]
-pub struct Peers {
-    most: u64,
-    most_per_address: u64,
-    now: Mutex<Present>,
-}
-
-#[derive(Debug, Default)]
-struct Present {
-    all: u64,
-    by_address: HashMap<IpAddr, u64>,
-}
-
-/// A connection's place; given back when dropped.
-struct Place {
-    peers: Arc<Peers>,
-    address: Option<IpAddr>,
-    metrics: Arc<Metrics>,
-}
-
-impl Peers {
-    /// Nobody yet. `most_per_address` counts connections from one IP address.
-    pub fn new(most: u64, most_per_address: Option<u64>) -> Arc<Self> {
-        Arc::new(Self {
-            most,
-            most_per_address: most_per_address.unwrap_or(most),
-            now: Mutex::default(),
-        })
-    }
-
-    fn enter(this: &Arc<Self>, address: Option<IpAddr>, metrics: &Arc<Metrics>) -> Option<Place> {
-        let mut now = this.now.lock().unwrap_or_else(PoisonError::into_inner);
-        let refused = if now.all >= this.most {
-            Some((Refused::Total, this.most))
-        } else if let Some(address) = address
-            && now
-                .by_address
-                .get(&address)
-                .is_some_and(|count| *count >= this.most_per_address)
-        {
-            Some((Refused::Address, this.most_per_address))
-        } else {
-            None
-        };
-        if let Some((why, limit)) = refused {
-            drop(now);
-            metrics.input_connections_refused[why].inc();
-            tracing::debug!(
-                peer = shown(address),
-                limit,
-                reason = why.as_str(),
-                "connection refused"
-            );
-            return None;
-        }
-        now.all += 1;
-        if let Some(address) = address {
-            *now.by_address.entry(address).or_default() += 1;
-        }
-        metrics.input_connections.inc();
-        metrics.input_connections_total.inc();
-        Some(Place {
-            peers: Arc::clone(this),
-            address,
-            metrics: Arc::clone(metrics),
-        })
-    }
-}
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        let mut now = self.peers.now.lock().unwrap_or_else(PoisonError::into_inner);
-        now.all = now.all.saturating_sub(1);
-        if let Some(address) = self.address
-            && let Some(count) = now.by_address.get_mut(&address)
-        {
-            *count -= 1;
-            if *count == 0 {
-                now.by_address.remove(&address);
-            }
-        }
-        self.metrics.input_connections.dec();
+        tracing::debug!(peer, %reason, "connection ended");
     }
 }
 
@@ -317,7 +234,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn many_that_connect_at_once_find_a_place() {
+    async fn many_clients_that_connect_at_once_fit_into_the_backlog() {
         const MANY: usize = 300;
         let most = std::fs::read_to_string("/proc/sys/net/core/somaxconn").unwrap_or_default();
         if most.trim().parse().is_ok_and(|most: usize| most < MANY) {
@@ -334,12 +251,12 @@ mod tests {
         for _ in 0..MANY {
             let second = Duration::from_secs(1);
             let connecting = timeout(second, TcpStream::connect(&tcp.address));
-            there.push(connecting.await.expect("a place").unwrap());
+            there.push(connecting.await.expect("a slot in the backlog").unwrap());
         }
         let mut local = Vec::new();
         for _ in 0..MANY {
             let connecting = timeout(Duration::from_secs(1), tokio::net::UnixStream::connect(&path));
-            local.push(connecting.await.expect("a place").unwrap());
+            local.push(connecting.await.expect("a slot in the backlog").unwrap());
         }
         assert_eq!(there.len() + local.len(), 2 * MANY);
     }

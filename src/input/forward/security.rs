@@ -1,8 +1,8 @@
-//! The handshake with clients that must know a key, before their first event is read.
+//! Server side of the Forward handshake: authenticates a client before its first event is read.
 //!
-//! Owns which key and users belong to which address, and the randomness. The messages themselves are
-//! `forward_protocol::handshake`. After a failure the connection is closed in every case: Fluent Bit would otherwise
-//! send events on it.
+//! Owns which key and users belong to which network, and the random nonces. The messages are those
+//! of `forward_protocol::handshake`. A failure always closes the connection: Fluent Bit would
+//! otherwise send events on it.
 
 use std::net::IpAddr;
 
@@ -11,29 +11,29 @@ use forward_protocol::handshake::server::{AfterPing, AwaitPing, Hello, Refusal, 
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::time::Instant;
 
-use super::penalty::Penalties;
+use super::handshake_backoff::HandshakeBackoff;
 use crate::config::{Config, Network};
 use crate::metrics::Handshake;
 
-/// Who may send.
+/// Who may send: the shared key, users and networks.
 #[derive(Debug)]
 pub struct Security {
     hostname: String,
     shared_key: Option<Vec<u8>>,
     users: Vec<(String, Vec<u8>)>,
     networks: Vec<Network>,
-    penalties: Penalties,
+    backoff: HandshakeBackoff,
 }
 
-/// Why no connection came about.
+/// Why a handshake failed.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum Failure {
-    /// The client was told so.
+pub(super) enum HandshakeError {
+    /// The client is refused, and was told so.
     #[error(
         "handshake refused: {0} (the client's shared_key, username or password differs from this server's, or it has none)"
     )]
     Refused(#[from] Refusal),
-    /// The client went away.
+    /// The client closed the connection.
     #[error("the client closed the connection before it had said PING")]
     Closed,
     /// The socket failed.
@@ -44,7 +44,8 @@ pub(super) enum Failure {
     Random(#[from] getrandom::Error),
 }
 
-impl Failure {
+impl HandshakeError {
+    /// The label of the handshake counter.
     pub(super) fn class(&self) -> Handshake {
         match self {
             Self::Refused(Refusal::SharedKey) => Handshake::SharedKey,
@@ -57,8 +58,9 @@ impl Failure {
 }
 
 impl Security {
-    /// `None` when nobody is asked for anything.
-    pub fn of(config: &Config) -> Option<Self> {
+    /// Takes keys, users and networks from the configuration; `None` when it asks for no
+    /// authentication.
+    pub fn from_config(config: &Config) -> Option<Self> {
         let from = &config.forward;
         if from.shared_key.is_none() && from.users.is_empty() && from.networks.is_empty() {
             return None;
@@ -73,11 +75,12 @@ impl Security {
                 .map(|user| (user.name.clone(), secret(&user.password)))
                 .collect(),
             networks: from.networks.clone(),
-            penalties: Penalties::new(from.handshake_timeout),
+            backoff: HandshakeBackoff::new(from.handshake_timeout),
         })
     }
 
-    /// The key for an address; `None` when it may not connect. The first network that matches decides.
+    /// The key and the allowed users for an address; `None` when it may not connect. The first
+    /// matching network decides.
     fn key_for(&self, peer: Option<IpAddr>) -> Option<(Vec<u8>, Option<&[String]>)> {
         let own = |network: &Network| {
             network
@@ -85,7 +88,7 @@ impl Security {
                 .as_ref()
                 .map(|key| key.expose().as_bytes().to_vec())
         };
-        // A unix socket has the permissions of its file.
+        // A unix socket is protected by the permissions of its file.
         let Some(peer) = peer.filter(|_| !self.networks.is_empty()) else {
             return Some((self.shared_key.clone().unwrap_or_default(), None));
         };
@@ -96,13 +99,13 @@ impl Security {
         Some((key, (!network.users.is_empty()).then_some(&network.users)))
     }
 
-    /// Greets, and waits until the client has proved itself. What it sent behind its PING stays in `buffer`.
+    /// Sends HELO and waits for a valid PING. Bytes that follow the PING stay in `buffer`.
     pub(super) async fn handshake<S: AsyncRead + AsyncWrite + Unpin>(
         &self,
         stream: &mut S,
         peer: Option<IpAddr>,
         buffer: &mut BytesMut,
-    ) -> Result<(), Failure> {
+    ) -> Result<(), HandshakeError> {
         let (mut nonce, mut auth) = ([0u8; 16], [0u8; 16]);
         getrandom::fill(&mut nonce)?;
         getrandom::fill(&mut auth)?;
@@ -119,7 +122,7 @@ impl Security {
         let key = self.key_for(peer);
         loop {
             if stream.read_buf(buffer).await? == 0 {
-                return Err(Failure::Closed);
+                return Err(HandshakeError::Closed);
             }
             let step = match &key {
                 None => waiting.refuse(Refusal::Denied),
@@ -142,11 +145,11 @@ impl Security {
                 AfterPing::Established { reply, consumed, .. } => {
                     buffer.advance(consumed);
                     stream.write_all(&reply).await?;
-                    self.penalties.succeeded(peer);
+                    self.backoff.reset(peer);
                     return Ok(());
                 }
                 AfterPing::Refused { reply, reason } => {
-                    tokio::time::sleep(self.penalties.failed(peer, Instant::now())).await;
+                    tokio::time::sleep(self.backoff.record_failure(peer, Instant::now())).await;
                     stream.write_all(&reply).await?;
                     return Err(reason.into());
                 }

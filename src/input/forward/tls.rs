@@ -1,7 +1,7 @@
-//! TLS on the Forward port.
+//! TLS of the Forward port.
 //!
-//! Owns the certificate, its key and the authorities of client certificates, read at the start and again when told so;
-//! open connections keep what they began with.
+//! Owns the certificate, its key and the authorities of client certificates. They are read at the
+//! start and at each reload; open connections keep those they began with.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -17,7 +17,7 @@ use tokio_rustls::server::TlsStream;
 
 use crate::config;
 
-/// A certificate file that cannot be used.
+/// Why a certificate file cannot be used.
 #[derive(Debug, thiserror::Error)]
 #[error("TLS: {path}: {why}")]
 pub struct TlsError {
@@ -27,7 +27,7 @@ pub struct TlsError {
     pub why: String,
 }
 
-/// The server's side of TLS.
+/// Server side of TLS, with a configuration that can be reloaded.
 #[derive(Debug)]
 pub struct Tls {
     files: config::Tls,
@@ -45,7 +45,8 @@ impl Tls {
         Ok(Self { files, current })
     }
 
-    /// Reads the files again. New connections use them; on an error the old ones stay in use.
+    /// Reads the files again for new connections. After an error the old configuration stays in
+    /// use.
     ///
     /// # Errors
     ///
@@ -56,7 +57,7 @@ impl Tls {
         Ok(())
     }
 
-    /// Greets a client.
+    /// Performs the TLS handshake with a client.
     pub(super) async fn accept(&self, stream: TcpStream) -> io::Result<TlsStream<TcpStream>> {
         let config = Arc::clone(&self.current.read().unwrap_or_else(PoisonError::into_inner));
         TlsAcceptor::from(config).accept(stream).await

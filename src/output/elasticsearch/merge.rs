@@ -15,7 +15,7 @@ use super::index::Indices;
 use super::outcome::Problem;
 use super::read::{self, Found};
 use super::stats::Stats;
-use crate::reactor::compute;
+use crate::runtime::block_in_place;
 use windrow_trace::Union;
 
 /// Documents and bytes of ours in one read; what is read may be longer, see [`read::mget`].
@@ -89,7 +89,7 @@ async fn merge_chunk<D: Document>(
     let found = read::mget(cluster, &wanted, true).await?;
 
     let found = chunk.iter().zip(wanted).zip(found);
-    let writes = compute(|| unite(cluster, documents, found, outcomes));
+    let writes = block_in_place(|| unite(cluster, documents, found, outcomes));
     // Of two parts of one trace in one chunk both were merged with the same version: one wins, the other comes again.
     let mut writes = &writes[..];
     while !writes.is_empty() {

@@ -1,5 +1,6 @@
-//! A connection over a pipe of known size, with a real journal: what is read when, and what is not.
+//! A connection over a pipe of known size, with a real journal: what is read, and when.
 
+use std::io;
 use std::pin::Pin;
 use std::task::{self, Poll, ready};
 
@@ -10,15 +11,16 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::*;
-use crate::brake::Brake;
+use crate::admission::AdmissionControl;
+use crate::metrics::Metrics;
 use windrow_journal::{CommitSink, Journal, JournalOptions, Record};
 
 /// Bytes that fit into the pipe, as into the buffers of a socket.
 const PIPE: usize = 64 << 10;
-/// For so long a client waits until it takes it that nothing more is read.
+/// Time without progress after which a client considers the server to read nothing more.
 const STILL: Duration = Duration::from_millis(200);
 
-/// A server with one connection. The brake lets `limit` bytes on.
+/// A server with one connection and an admission limit.
 struct Scene {
     context: Arc<Context>,
     client: DuplexStream,
@@ -36,9 +38,9 @@ impl Scene {
         let second = Duration::from_secs(10);
         let context = Arc::new(Context {
             journal,
-            brake: Arc::new(Brake::new(limit)),
-            spares: Arc::default(),
-            metrics: Arc::new(metrics::Metrics::new(&[])),
+            admission: Arc::new(AdmissionControl::new(limit)),
+            buffer_pool: Arc::default(),
+            metrics: Arc::new(Metrics::new(&[])),
             limits: Limits::default(),
             max_decompressed: 1 << 20,
             security: None,
@@ -61,7 +63,7 @@ impl Scene {
     }
 }
 
-/// Gives no more than a record at a time, as TLS does.
+/// Gives at most one record per read, as TLS does.
 struct Records(DuplexStream);
 
 const RECORD: usize = 1000;
@@ -105,7 +107,7 @@ fn connect(context: &Arc<Context>) -> DuplexStream {
     client
 }
 
-/// A message of a little more than so many bytes, and the ack for it.
+/// A message of slightly more than `bytes`, and its ack.
 fn message(bytes: usize) -> (Vec<u8>, Vec<u8>) {
     let id = ChunkId::from_text("a chunk").unwrap();
     let entries = vec![0xc0; bytes];
@@ -118,7 +120,7 @@ fn message(bytes: usize) -> (Vec<u8>, Vec<u8>) {
     (message, b"\x81\xa3ack\xa7a chunk".to_vec())
 }
 
-/// Sends until nothing more is taken; gives how much was.
+/// Sends until nothing more is read; gives how many bytes were.
 async fn send_while_taken(client: &mut DuplexStream, bytes: &[u8]) -> usize {
     let mut sent = 0;
     while sent < bytes.len() {
@@ -137,49 +139,52 @@ async fn expect(client: &mut DuplexStream, ack: &[u8]) {
 }
 
 #[tokio::test]
-async fn most_of_a_large_message_is_left_where_it_is_while_gathering_is_busy() {
+async fn most_of_a_large_message_is_not_read_while_gathering_is_busy() {
     let mut scene = Scene::new(1000);
     let (message, ack) = message(4 * PIPE);
-    scene.context.brake.set_waiting(1000);
+    scene.context.admission.set_queued_bytes(1000);
     let sent = send_while_taken(&mut scene.client, &message).await;
-    assert!((PIPE..PIPE + LEFT).contains(&sent), "{sent} bytes were taken");
-    scene.context.brake.set_waiting(0);
+    assert!(
+        (PIPE..PIPE + DEFER_READ_BYTES).contains(&sent),
+        "{sent} bytes were taken"
+    );
+    scene.context.admission.set_queued_bytes(0);
     scene.client.write_all(&message[sent..]).await.unwrap();
     expect(&mut scene.client, &ack).await;
-    assert!(scene.context.brake.lets_in(), "nothing is on its way any more");
+    assert!(scene.context.admission.would_admit(), "the permit is released");
 }
 
 #[tokio::test]
 async fn a_small_message_is_read_at_once() {
     let mut scene = Scene::new(1000);
-    let (message, ack) = message(LEFT / 2);
-    scene.context.brake.set_waiting(1000);
+    let (message, ack) = message(DEFER_READ_BYTES / 2);
+    scene.context.admission.set_queued_bytes(1000);
     assert_eq!(send_while_taken(&mut scene.client, &message).await, message.len());
-    scene.context.brake.set_waiting(0);
+    scene.context.admission.set_queued_bytes(0);
     expect(&mut scene.client, &ack).await;
 }
 
 #[tokio::test]
-async fn a_client_that_stops_in_its_message_holds_nobody_up() {
-    let mut scene = Scene::new(LARGE);
-    scene.context.brake.set_waiting(LARGE);
-    let (large, _) = message(4 * LARGE);
+async fn a_client_that_stops_inside_a_message_blocks_no_other() {
+    let mut scene = Scene::new(MAX_READ_BYTES);
+    scene.context.admission.set_queued_bytes(MAX_READ_BYTES);
+    let (large, _) = message(4 * MAX_READ_BYTES);
     let sent = send_while_taken(&mut scene.client, &large[..PIPE / 2]).await;
     assert_eq!(sent, PIPE / 2);
-    // It is let in, and takes all the room there is; nothing comes of it any more.
-    scene.context.brake.set_waiting(0);
+    // It gets a permit for all the capacity, and sends nothing more.
+    scene.context.admission.set_queued_bytes(0);
     let mut other = connect(&scene.context);
     let (small, ack) = message(1000);
     other.write_all(&small).await.unwrap();
     expect(&mut other, &ack).await;
-    while !scene.context.brake.lets_in() {
+    while !scene.context.admission.would_admit() {
         tokio::time::sleep(Duration::from_millis(1)).await;
     }
 }
 
 #[tokio::test]
-async fn what_a_client_had_sent_is_taken_in_when_windrow_stops() {
-    let mut scene = Scene::new(LARGE);
+async fn what_a_client_had_sent_is_read_at_shutdown() {
+    let mut scene = Scene::new(MAX_READ_BYTES);
     // Each in a record of its own.
     let (message, ack) = message(RECORD - (message(RECORD).0.len() - RECORD));
     assert_eq!(message.len(), RECORD);
@@ -194,8 +199,8 @@ async fn what_a_client_had_sent_is_taken_in_when_windrow_stops() {
 }
 
 #[tokio::test]
-async fn a_client_that_goes_on_sending_is_sent_away_when_windrow_stops() {
-    let scene = Scene::new(LARGE);
+async fn a_client_that_goes_on_sending_is_closed_at_shutdown() {
+    let scene = Scene::new(MAX_READ_BYTES);
     let (message, _) = message(1000);
     let (mut acks, mut client) = tokio::io::split(scene.client);
     scene.context.stop.cancel();
@@ -206,7 +211,7 @@ async fn a_client_that_goes_on_sending_is_sent_away_when_windrow_stops() {
 }
 
 #[tokio::test]
-async fn of_a_large_message_that_is_acknowledged_gathering_has_the_buffer_alone() {
+async fn gathering_owns_the_buffer_of_a_large_acknowledged_message() {
     struct Sink(std::sync::mpsc::SyncSender<Record>);
     impl CommitSink for Sink {
         fn committed(&mut self, records: Vec<Record>) {
@@ -224,8 +229,8 @@ async fn of_a_large_message_that_is_acknowledged_gathering_has_the_buffer_alone(
         let payload = records.recv().unwrap().payload;
         assert_eq!(payload, message);
         assert_eq!(payload.as_ptr().align_offset(windrow_journal::BLOCK_BYTES), 0);
-        scene.context.spares.give(payload);
-        let buffer = scene.context.spares.take(spares::LEAST);
-        assert!(buffer.is_some(), "somebody else has it");
+        scene.context.buffer_pool.put(payload);
+        let buffer = scene.context.buffer_pool.take(buffer_pool::MIN_BUFFER_BYTES);
+        assert!(buffer.is_some(), "another handle is alive");
     }
 }

@@ -21,7 +21,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use super::*;
-use crate::hold::Held;
+use crate::claim::RecordClaim;
 use crate::output::dead_letter::{self, DeadLetter};
 use crate::output::{Account, Batch, Charge, Place, Row, Sealed, Sheet};
 use windrow_trace::{Union, UnionError};
@@ -149,7 +149,7 @@ impl Running {
         let release = move |_| *confirmed.0.lock().unwrap().entry(name.clone()).or_default() += 1;
         let json = json.to_string();
         let row = Row::new(0..id.len(), is_trace, first_ns, 1, Place::new(0, 0, json.len()));
-        let claims = vec![Held::begin(1, 1, Arc::new(release))];
+        let claims = vec![RecordClaim::new(1, 1, Arc::new(release))];
         let charge = Charge::new(0, &Arc::default());
         self.account.in_flight.fetch_add(1, Relaxed);
         let sheet = Sheet::new(json.into(), id.into(), vec![row]);

@@ -31,7 +31,7 @@ fn batch(running: &Running, first_ns: impl Fn(usize) -> i64) -> Batch {
     }
     let confirmed = running.confirmed.clone();
     let release = move |_| *confirmed.0.lock().unwrap().entry("batch".into()).or_default() += 1;
-    let claims = vec![Held::begin(1, 1, Arc::new(release))];
+    let claims = vec![RecordClaim::new(1, 1, Arc::new(release))];
     let charge = Charge::new(0, &Arc::default());
     running.account.in_flight.fetch_add(2 * DOCUMENTS as u64, Relaxed);
     let sheet = Sheet::new(text.into(), ids, rows);

@@ -1,7 +1,7 @@
-//! What is open in a journal that nobody runs on: the traces whose lines are not released yet, counted.
+//! Summary of the unreleased records of a journal: how many lines of how many traces, and how many
+//! traces are open.
 //!
-//! Owns the counts alone. Chunks that came twice are counted once, as gathering does; what gathering would put aside
-//! is left out.
+//! Counts a repeated chunk once, as gathering does, and leaves out what gathering would reject.
 
 use std::collections::{HashMap, HashSet};
 use std::fmt;
@@ -10,13 +10,14 @@ use std::ops::ControlFlow;
 use forward_protocol::entries::{Decompressor, Entries, Piece};
 use forward_protocol::frame::{Payload, messages};
 
-use super::look::{look_again, watched};
+use super::classifier::{classify_slow, completion_fields};
 use crate::config::Config;
 use windrow_trace::{FieldNames, PartId, ShapeRegistry};
 
-/// Lines that are not released, by trace.
+/// Counts of unreleased lines and traces; its `Display` is the sentence that `windrow journal
+/// inspect` prints.
 #[derive(Debug)]
-pub struct Peek {
+pub struct UnreleasedSummary {
     names: FieldNames,
     shapes: ShapeRegistry,
     complete: Vec<crate::config::Rule>,
@@ -24,14 +25,14 @@ pub struct Peek {
     max_trace_bytes: usize,
     decompressor: Decompressor,
     chunks: HashSet<u128>,
-    /// By the hash of a trace's id: whether one of its lines completes it.
+    /// Hash of the trace id -> whether one of the trace's lines completes it.
     traces: HashMap<u128, bool>,
     lines: u64,
-    single: u64,
+    lines_without_trace: u64,
 }
 
-impl Peek {
-    /// Counts by the names and rules of this configuration.
+impl UnreleasedSummary {
+    /// An empty summary that uses the field names and completion rules of `config`.
     pub fn new(config: &Config) -> Self {
         let names = FieldNames {
             keys: config.trace.keys.clone(),
@@ -39,7 +40,7 @@ impl Peek {
         };
         let complete = config.trace.complete.clone();
         Self {
-            shapes: ShapeRegistry::new(names.clone(), watched(&names, &complete)),
+            shapes: ShapeRegistry::new(names.clone(), completion_fields(&names, &complete)),
             names,
             complete,
             limits: crate::input::forward::frame_limits(&config.forward),
@@ -48,12 +49,12 @@ impl Peek {
             chunks: HashSet::new(),
             traces: HashMap::new(),
             lines: 0,
-            single: 0,
+            lines_without_trace: 0,
         }
     }
 
-    /// Counts the records of one journal record.
-    pub fn take(&mut self, payload: &[u8]) {
+    /// Adds the lines of one journal record.
+    pub fn add_record(&mut self, payload: &[u8]) {
         for message in messages(payload, self.limits).flatten() {
             if let Some(chunk) = message.options.chunk {
                 let (hash, _) = PartId::of_chunk(message.tag, chunk, message.body);
@@ -66,7 +67,7 @@ impl Peek {
                 Payload::Entries(mut entries) => self.count(&mut entries),
                 Payload::Compressed { compression, bytes } => {
                     let mut decompressor = std::mem::take(&mut self.decompressor);
-                    let longest = super::settings::longest_entry(self.max_trace_bytes);
+                    let longest = super::settings::max_entry_bytes(self.max_trace_bytes);
                     let _damage = decompressor.walk(compression, bytes, depth, longest, |piece| {
                         if let Piece::Entries(entries) = piece {
                             self.count(entries);
@@ -86,31 +87,31 @@ impl Peek {
                 continue;
             }
             self.lines += 1;
-            let found = look_again(&mut self.shapes, &self.names, &self.complete, entry.record);
-            match found.key {
+            let classification = classify_slow(&mut self.shapes, &self.names, &self.complete, entry.record);
+            match classification.trace_id {
                 Some(id) => {
                     let completed = self
                         .traces
                         .entry(twox_hash::XxHash3_128::oneshot(id))
                         .or_default();
-                    *completed |= found.completes;
+                    *completed |= classification.completes;
                 }
-                None => self.single += 1,
+                None => self.lines_without_trace += 1,
             }
         }
     }
 }
 
-impl fmt::Display for Peek {
+impl fmt::Display for UnreleasedSummary {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let open = self.traces.values().filter(|completed| !**completed).count();
         write!(
             f,
             "not released: {} lines of {} traces, {open} of them open (no line completes them)",
-            self.lines - self.single,
+            self.lines - self.lines_without_trace,
             self.traces.len(),
         )?;
-        match self.single {
+        match self.lines_without_trace {
             0 => Ok(()),
             single => write!(f, ", and {single} lines without a trace"),
         }
@@ -130,7 +131,7 @@ mod tests {
 
     #[test]
     fn open_and_completed_traces_and_lines_without_one() {
-        let mut peek = Peek::new(&Config::default());
+        let mut summary = UnreleasedSummary::new(&Config::default());
         let line = |id: &str, text: &str| json!({"traceId": id, "message": text});
         let first = message(
             "c1",
@@ -141,12 +142,12 @@ mod tests {
             ],
         );
         let second = message("c2", &[line("a", "request completed")]);
-        peek.take(&[first.clone(), second].concat());
-        // The same chunk again, and what is no message.
-        peek.take(&first);
-        peek.take(b"\x01");
+        summary.add_record(&[first.clone(), second].concat());
+        // A repeated chunk, and bytes that are no message.
+        summary.add_record(&first);
+        summary.add_record(b"\x01");
         assert_eq!(
-            peek.to_string(),
+            summary.to_string(),
             "not released: 3 lines of 2 traces, 1 of them open (no line completes them), and 1 lines without a trace"
         );
     }

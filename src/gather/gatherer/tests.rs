@@ -1,5 +1,5 @@
-//! What gathering writes is what a plain reading of the same records gives: here they are decoded with serde and laid
-//! over each other one by one, without shapes, without stripping, and with nothing shared with the fast path.
+//! Gathering against a plain reading of the same records, which decodes them with serde and merges
+//! them one by one: without shapes, without stripping, and with no code shared with the fast path.
 
 mod scene;
 
@@ -14,8 +14,8 @@ use forward_protocol::encode::{
 use proptest::prelude::*;
 use serde_json::{Map, Value, json};
 
-use super::feed::Feed;
 use super::*;
+use crate::gather::record_queue::RecordQueue;
 
 use self::scene::Scene;
 
@@ -29,7 +29,7 @@ enum Mode {
     Message,
 }
 
-/// What comes together: one journal record.
+/// One journal record.
 #[derive(Clone, Debug)]
 struct Chunk {
     mode: Mode,
@@ -79,7 +79,7 @@ fn value_of(name: &str) -> BoxedStrategy<Value> {
     }
 }
 
-/// Chunks whose records have one of a few lists of names, as those of applications do.
+/// Chunks whose records have one of a few lists of field names, as those of applications do.
 fn chunks() -> impl Strategy<Value = Vec<Chunk>> {
     let names = prop::sample::subsequence(
         vec![
@@ -168,7 +168,7 @@ impl Chunk {
     }
 }
 
-/// The documents that gathering writes, by their ids, without their states.
+/// The documents that gathering writes, by their ids, without their state.
 fn gathered(payloads: impl IntoIterator<Item = Bytes>) -> BTreeMap<String, Value> {
     let folder = tempfile::tempdir().unwrap();
     let documents = gathered_in(folder.path(), 16 << 20, payloads);
@@ -177,12 +177,12 @@ fn gathered(payloads: impl IntoIterator<Item = Bytes>) -> BTreeMap<String, Value
             .unwrap()
             .count(),
         1,
-        "its lock"
+        "only the lock file"
     );
     documents
 }
 
-/// The same with the journal and the dead letter in a folder, and so many bytes for a trace.
+/// As [`gathered`], with the journal and the dead letter in `folder`.
 fn gathered_in(
     folder: &Path,
     max_trace_bytes: usize,
@@ -198,15 +198,15 @@ fn gathered_in(
         mut batches,
         ..
     } = scene;
-    let feed = Feed::new(1, Arc::new(Brake::new(1)));
-    feed.close();
-    gatherer.run(Outlet::new(feed, journal));
+    let queue = RecordQueue::new(1, Arc::new(AdmissionControl::new(1)));
+    queue.close();
+    gatherer.run(QueueConsumer::new(queue, journal));
     let mut documents = BTreeMap::new();
     while let Some(batch) = batches.blocking_recv() {
         for sealed in batch.documents() {
             let mut document: Value = serde_json::from_slice(sealed.json()).unwrap();
             document["windrow"].as_object_mut().unwrap().remove("state");
-            // A record without a trace id has an id of its own, which says nothing here.
+            // The id of a record without a trace id is not compared.
             let id = if sealed.is_trace() {
                 sealed.id().to_string()
             } else {
@@ -227,7 +227,7 @@ fn is_text(value: &Value) -> bool {
     value.as_str().is_some()
 }
 
-/// A name that the document needs itself gives way.
+/// The name of a field in the document: reserved names get a suffix.
 fn own(name: &str) -> String {
     match name {
         "" | "_id" | "@timestamp" | "windrow" => format!("{name}_"),
@@ -235,7 +235,7 @@ fn own(name: &str) -> String {
     }
 }
 
-/// The same documents, read plainly.
+/// The expected documents, by a plain reading.
 fn plainly(chunks: &[Chunk]) -> BTreeMap<String, Value> {
     const TEXT: [&str; 3] = ["message", "log", "msg"];
     let mut traces: BTreeMap<&str, Vec<_>> = BTreeMap::new();
@@ -331,7 +331,8 @@ fn it_is_the_same_while_more_traces_are_open_than_the_cache_holds() {
             .collect(),
     };
     let first = |n| json!({"traceId": format!("t{n}"), "message": format!("begins {n}"), "n": n});
-    // Known traces and new ones in any order, some twice in one group, records without an id, and other shapes.
+    // Known and new traces in any order, some twice in one group, records without an id, and other
+    // shapes.
     let next = |n: u64| match n % 10 {
         0 => json!({"message": format!("alone {n}")}),
         1 => json!({"traceId": "t77", "message": format!("again {n}"), "n": n}),
@@ -350,7 +351,8 @@ fn it_is_the_same_while_more_traces_are_open_than_the_cache_holds() {
     assert_eq!(gathered(payloads), plainly(&chunks));
 }
 
-/// Loggers that want an ack for each record send many in one write, and often within one tick of their clock.
+/// Loggers that want an ack for each record send many in one write, often within one tick of their
+/// clock.
 #[test]
 fn lines_of_one_time_that_come_in_one_read_keep_their_order() {
     let mut payload = Vec::new();
@@ -371,7 +373,7 @@ fn lines_of_one_time_that_come_in_one_read_keep_their_order() {
     assert_eq!(documents["one"]["message"], lines.join("\n"));
 }
 
-/// They are one part, since they have no chunk ids, but come under the tags of their messages.
+/// Without chunk ids they are one part, but keep the tags of their messages.
 #[test]
 fn messages_of_one_read_without_chunk_ids_keep_their_tags() {
     let mut payload = Vec::new();
@@ -395,7 +397,7 @@ fn messages_of_one_read_without_chunk_ids_keep_their_tags() {
 }
 
 #[test]
-fn records_that_are_too_long_are_set_aside_with_their_message_and_the_others_are_kept() {
+fn records_that_are_too_long_are_rejected_with_their_message_and_the_others_are_kept() {
     for mode in [Mode::Forward, Mode::Packed, Mode::Gzip] {
         let folder = tempfile::tempdir().unwrap();
         let record = |id: &str, text: usize| {
@@ -405,7 +407,8 @@ fn records_that_are_too_long_are_set_aside_with_their_message_and_the_others_are
         let chunk = Chunk {
             mode,
             tag: "app",
-            // One is walked over as an entry, the other is passed over in pieces when it is compressed.
+            // The first is walked as an entry; the second, when compressed, is skipped piece by
+            // piece.
             records: vec![
                 record("before", 5),
                 record("long", 70_000),
@@ -426,7 +429,7 @@ fn records_that_are_too_long_are_set_aside_with_their_message_and_the_others_are
 }
 
 #[test]
-fn what_is_gathered_is_received_into_again_until_nothing_comes() {
+fn the_buffer_of_a_gathered_record_is_pooled_until_the_server_is_idle() {
     let folder = tempfile::tempdir().unwrap();
     let mut scene = Scene::new(folder.path(), 16 << 20);
     let fields = json!({"message": "x".repeat(70_000)});
@@ -441,25 +444,25 @@ fn what_is_gathered_is_received_into_again_until_nothing_comes() {
     let first = payload(0);
     let place = first.as_ptr();
     scene.gather(0, first);
-    let buffer = scene.spares.take(70_000).unwrap();
+    let buffer = scene.buffer_pool.take(70_000).unwrap();
     assert_eq!(buffer.as_ptr(), place);
     scene.gather(1, payload(1));
     let Scene {
         gatherer,
         journal,
         gauges,
-        spares,
+        buffer_pool,
         ..
     } = scene;
-    let feed = Feed::new(1, Arc::new(Brake::new(1)));
-    let outlet = Outlet::new(Arc::clone(&feed), journal);
+    let queue = RecordQueue::new(1, Arc::new(AdmissionControl::new(1)));
+    let consumer = QueueConsumer::new(Arc::clone(&queue), journal);
     std::thread::scope(|scope| {
-        scope.spawn(|| gatherer.run(outlet));
+        scope.spawn(|| gatherer.run(consumer));
         let began = std::time::Instant::now();
         while !gauges.idle.load(Ordering::Relaxed) && began.elapsed() < Duration::from_secs(60) {
             std::thread::sleep(Duration::from_millis(5));
         }
-        feed.close();
+        queue.close();
     });
-    assert!(spares.take(0).is_none());
+    assert!(buffer_pool.take(0).is_none());
 }

@@ -1,7 +1,8 @@
-//! What gathering sets aside: received bytes that can never become part of a document, with the reason.
+//! Reject buffer: received bytes that can never become part of a document, on their way to the dead
+//! letter.
 //!
-//! Owns the entries until they are in the dead letter, which is before the journal record that they came from is
-//! released. While the dead letter is full or failing, gathering waits: nothing is dropped.
+//! A rejected entry is durable in the dead letter before its journal record is released. While the
+//! dead letter is full or failing, gathering waits: nothing is dropped.
 
 use std::fmt;
 use std::sync::Arc;
@@ -10,45 +11,48 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use forward_protocol::entries::{Damage, Defect};
-use forward_protocol::frame::{RejectReason, RejectedMessage};
+use forward_protocol::frame::{self, RejectedMessage};
 
 use crate::metrics::{DeadLetterSource, Metrics, Poison};
 use crate::output::Account;
 use crate::output::dead_letter::{Content, DeadLetter, Entry};
 
-/// Entries are written when there are this many, or so many bytes of them, or at the end of a journal record.
-const GROUP: usize = 1000;
-const GROUP_BYTES: usize = 8 << 20;
+/// Entries that are written together at most; the end of a journal record writes them as well.
+const MAX_BUFFERED_ENTRIES: usize = 1000;
+/// Bytes of entries that are written together.
+const MAX_BUFFERED_BYTES: usize = 8 << 20;
 
-/// Why something is set aside.
+/// Why bytes are rejected.
 #[derive(Clone, Copy)]
-pub(crate) enum Why<'a> {
+pub(crate) enum RejectReason<'a> {
+    /// The framer refuses the message.
     Message(&'a RejectedMessage<'a>),
+    /// One entry of a message is bad.
     Entry(Defect),
-    /// More entries of one message than are kept one by one.
+    /// More entries of one message are bad than are kept one by one.
     Entries(Defect),
+    /// The compressed payload is damaged.
     Damage(Damage),
     /// Records of more than `limit` bytes.
-    TooLong {
-        limit: usize,
-    },
+    TooLong { limit: usize },
+    /// The message holds metrics or traces.
     Signal,
-    NoRoom {
-        trace: &'a [u8],
-    },
+    /// The trace is at its size limit.
+    TraceFull { trace: &'a [u8] },
 }
 
-pub(crate) struct Aside {
+/// Collects rejected bytes and writes them to the dead letter in groups.
+pub(crate) struct RejectBuffer {
     dead_letter: Arc<DeadLetter>,
     metrics: Arc<Metrics>,
     account: Arc<Account>,
     stop: Arc<AtomicBool>,
-    waiting: Vec<Entry>,
-    /// Bytes of the things that wait.
+    entries: Vec<Entry>,
+    /// Rejected bytes in `entries`.
     bytes: usize,
 }
 
-impl Aside {
+impl RejectBuffer {
     pub(crate) fn new(
         dead_letter: Arc<DeadLetter>,
         metrics: Arc<Metrics>,
@@ -60,35 +64,42 @@ impl Aside {
             metrics,
             account,
             stop,
-            waiting: Vec::new(),
+            entries: Vec::new(),
             bytes: 0,
         }
     }
 
-    /// Sets `bytes`, which stand for one record, aside; they are in the dead letter after the next [`Aside::flush`].
-    pub(crate) fn put(&mut self, why: Why<'_>, bytes: &[u8], tag: Option<&[u8]>, received_us: i64) {
-        self.put_all(why, bytes, tag, received_us, 1);
+    /// Rejects `bytes`, which stand for one record; they are in the dead letter after the next
+    /// [`RejectBuffer::flush`].
+    pub(crate) fn reject(
+        &mut self,
+        reason: RejectReason<'_>,
+        bytes: &[u8],
+        tag: Option<&[u8]>,
+        received_us: i64,
+    ) {
+        self.reject_records(reason, bytes, tag, received_us, 1);
     }
 
-    /// As [`Aside::put`], for so many records.
-    pub(crate) fn put_all(
+    /// As [`RejectBuffer::reject`], for bytes that stand for `records` records.
+    pub(crate) fn reject_records(
         &mut self,
-        why: Why<'_>,
+        reason: RejectReason<'_>,
         bytes: &[u8],
         tag: Option<&[u8]>,
         received_us: i64,
         records: u32,
     ) {
-        self.metrics.input_poison[why.class()].inc_by(u64::from(records));
-        self.waiting.push(Entry {
+        self.metrics.input_poison[reason.class()].inc_by(u64::from(records));
+        self.entries.push(Entry {
             time: jiff::Timestamp::from_microsecond(received_us).unwrap_or_default(),
             source: DeadLetterSource::Intake.as_str().into(),
             status: None,
-            kind: why.class().as_str().into(),
-            reason: why.to_string(),
+            kind: reason.class().as_str().into(),
+            reason: reason.to_string(),
             index: None,
-            id: match &why {
-                Why::NoRoom { trace } => Some(String::from_utf8_lossy(trace).into_owned()),
+            id: match &reason {
+                RejectReason::TraceFull { trace } => Some(String::from_utf8_lossy(trace).into_owned()),
                 _ => tag.map(|tag| format!("tag {}", String::from_utf8_lossy(tag))),
             },
             is_trace: None,
@@ -98,41 +109,42 @@ impl Aside {
             content: Content::Raw(Bytes::copy_from_slice(bytes)),
         });
         self.bytes += bytes.len();
-        if self.waiting.len() >= GROUP || self.bytes >= GROUP_BYTES {
+        if self.entries.len() >= MAX_BUFFERED_ENTRIES || self.bytes >= MAX_BUFFERED_BYTES {
             self.flush();
         }
     }
 
-    /// Puts what waits into the dead letter; durable when it returns `true`. Waits for room as long as it takes, and
-    /// gives up with `false` only when Windrow stops: the journal record must not be released then.
+    /// Writes the buffered entries to the dead letter and returns `true` once they are durable.
+    /// Waits while the dead letter is full; returns `false` only when Windrow stops, and then the
+    /// journal record must not be released.
     pub(crate) fn flush(&mut self) -> bool {
-        let mut said = false;
-        while !self.waiting.is_empty() {
-            match self.dead_letter.put_all(&self.waiting) {
+        let mut logged = false;
+        while !self.entries.is_empty() {
+            match self.dead_letter.put_all(&self.entries) {
                 Ok(()) => {
                     let records: u64 = self
-                        .waiting
+                        .entries
                         .iter()
                         .map(|entry| u64::from(entry.lines.unwrap_or(0)))
                         .sum();
                     self.account.dead.fetch_add(records, Ordering::Relaxed);
-                    let entries = self.waiting.len() as u64;
+                    let entries = self.entries.len() as u64;
                     self.metrics.dead_letter_documents[DeadLetterSource::Intake].inc_by(entries);
                     tracing::warn!(
                         entries,
                         records,
-                        reason = %self.waiting.first().map(|entry| entry.reason.as_str()).unwrap_or_default(),
-                        "set aside in the dead letter what can never become part of a document"
+                        reason = %self.entries.first().map(|entry| entry.reason.as_str()).unwrap_or_default(),
+                        "moved to the dead letter: these bytes can never become part of a document"
                     );
-                    self.waiting.clear();
+                    self.entries.clear();
                     self.bytes = 0;
                 }
                 Err(error) => {
                     if self.stop.load(Ordering::Relaxed) {
                         return false;
                     }
-                    if !std::mem::replace(&mut said, true) {
-                        tracing::error!(%error, "the dead letter takes nothing; gathering waits until it does");
+                    if !std::mem::replace(&mut logged, true) {
+                        tracing::error!(%error, "the dead letter cannot be written; gathering waits and tries again");
                     }
                     std::thread::sleep(Duration::from_millis(200));
                 }
@@ -142,15 +154,15 @@ impl Aside {
     }
 }
 
-impl Why<'_> {
+impl RejectReason<'_> {
     fn class(&self) -> Poison {
         use forward_protocol::frame::Poison as Message;
         match self {
             Self::Message(refused) => match refused.reason {
-                RejectReason::Poison(Message::TagType(_) | Message::TagTooLong { .. }) => Poison::Tag,
-                RejectReason::Poison(Message::Signal) => Poison::Signal,
-                RejectReason::Poison(_) => Poison::Element,
-                RejectReason::Truncated | RejectReason::Damaged(_) => Poison::Stored,
+                frame::RejectReason::Poison(Message::TagType(_) | Message::TagTooLong { .. }) => Poison::Tag,
+                frame::RejectReason::Poison(Message::Signal) => Poison::Signal,
+                frame::RejectReason::Poison(_) => Poison::Element,
+                frame::RejectReason::Truncated | frame::RejectReason::Damaged(_) => Poison::Stored,
             },
             Self::Entry(Defect::Record(_)) | Self::Entries(Defect::Record(_)) => Poison::Record,
             Self::Entry(Defect::Truncated) => Poison::PackedEnd,
@@ -158,12 +170,12 @@ impl Why<'_> {
             Self::Entry(_) | Self::Entries(_) => Poison::Entry,
             Self::Damage(_) => Poison::Compression,
             Self::Signal => Poison::Signal,
-            Self::TooLong { .. } | Self::NoRoom { .. } => Poison::TraceBytes,
+            Self::TooLong { .. } | Self::TraceFull { .. } => Poison::TraceBytes,
         }
     }
 }
 
-impl fmt::Display for Why<'_> {
+impl fmt::Display for RejectReason<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Message(refused) => write!(f, "{}", refused.reason),
@@ -182,7 +194,7 @@ impl fmt::Display for Why<'_> {
             Self::Signal => {
                 f.write_str("metrics or traces (fluent_signal 1 or 2), which Windrow does not gather")
             }
-            Self::NoRoom { trace } => {
+            Self::TraceFull { trace } => {
                 write!(
                     f,
                     "trace {} is at max_trace_bytes; its first lines are in the document",

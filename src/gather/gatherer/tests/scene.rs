@@ -1,61 +1,57 @@
-//! A gatherer by itself, with a journal, a dead letter and an output that only collects.
+//! Test scene: a gatherer with a journal, a dead letter, and an output that only collects batches.
 
 use std::path::Path;
-use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 
 use bytes::Bytes;
-use tokio::sync::mpsc;
 
 use super::super::*;
-use crate::output::Batch;
 use crate::output::dead_letter::DeadLetter;
 use windrow_journal::JournalOptions;
 
-/// A gatherer, with what is beside it.
+/// A gatherer and what it works with.
 pub(super) struct Scene {
     pub(super) gatherer: Gatherer,
     pub(super) journal: Journal,
     pub(super) batches: mpsc::Receiver<Batch>,
     pub(super) gauges: Arc<Gauges>,
-    pub(super) spares: Arc<Spares>,
+    pub(super) buffer_pool: Arc<BufferPool>,
 }
 
 impl Scene {
-    /// With the journal and the dead letter in a folder, and so many bytes for a trace.
+    /// Opens the journal and the dead letter in `folder`.
     pub(super) fn new(folder: &Path, max_trace_bytes: usize) -> Self {
         let (journal, _) = Journal::open(JournalOptions::new(folder.join("journal")), Box::new(())).unwrap();
         let dead_letter = Arc::new(DeadLetter::open(folder.join("dead-letter"), 8 << 20, 8 << 20).unwrap());
         let (account, metrics) = (Arc::<Account>::default(), Arc::new(Metrics::new(&[])));
         let (sender, batches) = mpsc::channel(1000);
-        let (gauges, spares) = (Arc::<Gauges>::default(), Arc::<Spares>::default());
+        let (gauges, buffer_pool) = (Arc::<Gauges>::default(), Arc::<BufferPool>::default());
         let stop: Arc<AtomicBool> = Arc::default();
-        let wiring = Wiring {
+        let dependencies = Dependencies {
             journal: journal.clone(),
             outputs: vec![sender],
             output_bytes: Arc::default(),
             framing: None,
             account: Arc::clone(&account),
             metrics: Arc::clone(&metrics),
-            aside: Aside::new(dead_letter, metrics, account, Arc::clone(&stop)),
+            rejects: RejectBuffer::new(dead_letter, metrics, account, Arc::clone(&stop)),
             gauges: Arc::clone(&gauges),
-            brake: Arc::new(Brake::new(1)),
-            spares: Arc::clone(&spares),
+            admission: Arc::new(AdmissionControl::new(1)),
+            buffer_pool: Arc::clone(&buffer_pool),
             stop,
         };
         let mut settings = Settings::from_config(&crate::config::Config::default());
         settings.flush_on_exit = true;
         settings.table.max_trace_bytes = max_trace_bytes;
         Self {
-            gatherer: Gatherer::new(settings, wiring),
+            gatherer: Gatherer::new(settings, dependencies),
             journal,
             batches,
             gauges,
-            spares,
+            buffer_pool,
         }
     }
 
-    /// Gathers a journal record, the `number`-th.
+    /// Gathers the journal record with this number.
     pub(super) fn gather(&mut self, number: usize, payload: Bytes) {
         self.gatherer.gather(Record {
             lsn: number as u64 + 1,

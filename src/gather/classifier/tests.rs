@@ -1,7 +1,7 @@
-//! The quick look against the general one: for any bytes, both find the same.
+//! The fast path of the classifier against the slow one: both find the same, whatever the bytes.
 
 use forward_protocol::entries::Entries;
-use forward_protocol::msgpack::{write_f64, write_i64, write_nil, write_u64};
+use forward_protocol::msgpack::{write_f64, write_i64, write_map_len, write_nil, write_str, write_u64};
 use memchr::memmem::Finder;
 use proptest::prelude::*;
 
@@ -23,9 +23,9 @@ fn rules() -> Vec<Rule> {
     ]
 }
 
-/// What a record says, read pair by pair and name by name, without a shape.
-fn plainly<'a>(names: &FieldNames, record: &'a [u8]) -> Found<'a> {
-    look_again(
+/// The classification of a record that is read field by field, without a shape.
+fn plainly<'a>(names: &FieldNames, record: &'a [u8]) -> Classification<'a> {
+    classify_slow(
         &mut ShapeRegistry::new(names.clone(), Vec::new()),
         names,
         &rules(),
@@ -46,23 +46,23 @@ fn text<'a>(names: &FieldNames, record: &'a [u8]) -> Option<&'a [u8]> {
     names.text.iter().find_map(text_under)
 }
 
-/// Walks `bytes` with the shapes that are known, and holds each record against a plain reading; gives how many had a
-/// shape.
+/// Walks `bytes` with the known shapes and compares each record with a plain reading; gives how
+/// many had a shape.
 fn check(shapes: &mut ShapeRegistry, bytes: &[u8]) -> Result<usize, TestCaseError> {
     let (names, rules) = (FieldNames::default(), rules());
     let mut plain = Entries::new(bytes, 8);
     let mut entries = plain.clone();
     let mut shaped = 0;
     loop {
-        let mut look = Look::new(shapes, &rules);
-        let next = entries.next_with(&mut look);
-        let found = look.found();
+        let mut classifier = RecordClassifier::new(shapes, &rules);
+        let next = entries.next_with(&mut classifier);
+        let found = classifier.classification();
         prop_assert_eq!(&next, &plain.next(), "both walks find the same entries");
         let Some(next) = next else { return Ok(shaped) };
         let Ok(entry) = next else { continue };
-        let found = found.unwrap_or_else(|| look_again(shapes, &names, &rules, entry.record));
+        let found = found.unwrap_or_else(|| classify_slow(shapes, &names, &rules, entry.record));
         let expected = plainly(&names, entry.record);
-        prop_assert_eq!(found.key, expected.key);
+        prop_assert_eq!(found.trace_id, expected.trace_id);
         prop_assert_eq!(found.completes, expected.completes);
         if let Some(shape) = found.shape.and_then(|id| shapes.get(id)) {
             shaped += 1;
@@ -78,7 +78,7 @@ fn check(shapes: &mut ShapeRegistry, bytes: &[u8]) -> Result<usize, TestCaseErro
     }
 }
 
-/// FieldNames of every length that is compared in a way of its own.
+/// One name of each length class that the comparison of names distinguishes.
 const NAMES: [&str; 12] = [
     "traceId",
     "message",
@@ -207,9 +207,9 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(512))]
 
     #[test]
-    fn a_quick_look_finds_what_a_plain_reading_finds(records in records(), changes in changes()) {
+    fn the_fast_path_finds_what_a_plain_reading_finds(records in records(), changes in changes()) {
         let names = FieldNames::default();
-        let mut shapes = ShapeRegistry::new(names.clone(), watched(&names, &rules()));
+        let mut shapes = ShapeRegistry::new(names.clone(), completion_fields(&names, &rules()));
         let good = entries(&records);
         check(&mut shapes, &good)?;
         // Now the shapes are known, and bytes change under them.
@@ -222,7 +222,7 @@ proptest! {
         bytes in prop::collection::vec(prop_oneof![any::<u8>(), 0x80..0x84u8, 0x90..0x94u8, 0xa0..0xb0u8], 0..100),
     ) {
         let names = FieldNames::default();
-        let mut shapes = ShapeRegistry::new(names.clone(), watched(&names, &rules()));
+        let mut shapes = ShapeRegistry::new(names.clone(), completion_fields(&names, &rules()));
         check(&mut shapes, &entries(&records))?;
         check(&mut shapes, &bytes)?;
         check(&mut shapes, &entries(&[records[0].clone(), bytes]))?;
@@ -232,13 +232,13 @@ proptest! {
 #[test]
 fn records_of_a_known_shape_are_recognised() {
     let names = FieldNames::default();
-    let mut shapes = ShapeRegistry::new(names.clone(), watched(&names, &rules()));
+    let mut shapes = ShapeRegistry::new(names.clone(), completion_fields(&names, &rules()));
     let record = b"\x83\xa7traceId\xa3abc\xa7message\xb1request completed\xa6status\xcc\xc8".to_vec();
     let bytes = entries(&vec![record; 5]);
     assert_eq!(check(&mut shapes, &bytes).unwrap(), 4, "all but the first");
     assert_eq!(check(&mut shapes, &bytes).unwrap(), 5);
     let mut completed = Vec::new();
-    route(
+    classify_entries(
         &mut shapes,
         &names,
         &rules(),

@@ -1,7 +1,8 @@
-//! One message on its way through gathering: told from one that was here before, its entries walked, each record added
-//! to its trace or made a document of its own.
+//! Gathering of one message: duplicate check, walk over its entries, and each record into its trace
+//! or a document of its own.
 //!
-//! Owns what is met on the way and is only known at the end: damage, bad entries, records that are too long.
+//! Owns the tally of what a walk finds: damage, bad entries, records that are too long. This is the
+//! hot path of the server: every record passes through `entries` and `add`.
 
 use std::ops::ControlFlow;
 use std::sync::Arc;
@@ -10,63 +11,67 @@ use std::sync::atomic::Ordering;
 use forward_protocol::entries::{Compression, Damage, Defect, Entries, Entry, Group, Piece, Time};
 use forward_protocol::frame::{Message, Payload};
 
-use super::aside::Why;
-use super::look::{Found, Look, look_again, metadata};
-use super::settings::longest_entry;
-use super::{Gatherer, Settings};
-use crate::hold::Hold;
+use super::Gatherer;
+use crate::claim::RecordClaim;
+use crate::gather::classifier::{Classification, RecordClassifier, classify_slow};
+use crate::gather::metadata;
+use crate::gather::reject_buffer::RejectReason;
+use crate::gather::settings::{Settings, max_entry_bytes};
 use crate::metrics::FlushReason;
 use windrow_journal::Record;
 use windrow_trace::{
     AddOutcome, IncomingRecord, PartId, ShapeId, SlotHint, Source, SourceId, TraceId, UntracedRecord,
 };
 
-/// Bad entries of a message that go to the dead letter one by one. If there are more, the message goes there as a whole:
-/// a small payload can be made to hold millions of them, and the dead letter must not grow faster than what is received.
-const BAD_ENTRIES: u32 = 16;
-/// After so many bad entries the rest of a message is not looked at any more: it is no message, and it is in the dead
-/// letter as a whole.
-const HOPELESS: u32 = 10_000;
+/// Bad entries of a message that go to the dead letter one by one. If there are more, the whole
+/// message goes there once: a small compressed payload can hold millions of bad entries, and the
+/// dead letter must not grow faster than intake.
+const MAX_REJECTED_ENTRIES: u32 = 16;
+/// Bad entries after which the walk over a message ends; the whole message is in the dead letter by
+/// then.
+const MAX_BAD_ENTRIES: u32 = 10_000;
 
-/// So many records go together from step to step, while there are more open traces than the cache holds.
-const AHEAD: usize = 16;
-/// Bytes of records that are not worth it.
-const FEW: usize = 4 << 10;
+/// Records that are prefetched together while the open traces exceed the processor's cache.
+const PREFETCH_RECORDS: usize = 16;
+/// Smallest payload of entries that is worth prefetching for.
+const MIN_PREFETCH_BYTES: usize = 4 << 10;
 
 /// A message of a journal record.
 #[derive(Clone, Copy)]
 pub(super) struct Arrival<'a> {
     pub(super) record: &'a Record,
-    /// Its number in the record.
+    /// Number of the message in the record.
     pub(super) ordinal: i64,
-    /// When it is gathered.
+    /// When it is gathered (µs).
     pub(super) now: i64,
-    pub(super) hold: &'a Hold,
+    pub(super) claim: &'a RecordClaim,
 }
 
-/// What the messages of a journal record that have no chunk id have in common.
+/// What the messages without a chunk id of one journal record share.
 pub(super) struct Anonymous {
     pub(super) part: PartId,
-    /// Of their records so far.
+    /// Number of their records so far.
     pub(super) position: u32,
-    /// Of those that came under the tag of the last one.
+    /// Source and tag of the last one.
     pub(super) source: Option<(SourceId, Arc<str>)>,
 }
 
-/// Where a message's records come from.
+/// Where the records of a message come from.
 #[derive(Clone, Copy)]
-struct Origin<'a> {
+struct MessageOrigin<'a> {
     source: SourceId,
     part: PartId,
+    /// When the message was received (µs).
     received: i64,
-    /// When it is gathered; once for a whole journal record, since asking costs as much as a record does.
+    /// When it is gathered (µs); read once per journal record, since reading the clock costs as
+    /// much as gathering a record.
     now: i64,
     tag: &'a Arc<str>,
-    hold: &'a Hold,
+    claim: &'a RecordClaim,
 }
 
 /// The entries of a message.
-enum Content<'a> {
+enum MessageEntries<'a> {
     Plain(Entries<'a>),
     Compressed {
         compression: Compression,
@@ -74,17 +79,20 @@ enum Content<'a> {
     },
 }
 
-/// Records that wait until the processor has fetched their traces: those that were walked last, those of which the traces are
-/// on their way, and those of which the traces' records are.
-struct Ahead<'a> {
+/// Pipeline of records whose traces are being prefetched into the processor's cache, in three
+/// stages.
+struct PrefetchPipeline<'a> {
+    /// Walked; the index entries of their traces are being fetched.
     walked: Vec<Walked<'a>>,
+    /// Their traces are being fetched.
     fetching: Vec<Walked<'a>>,
+    /// The records of their traces are being fetched; these are added next.
     fetched: Vec<Walked<'a>>,
 }
 
-impl Ahead<'_> {
+impl PrefetchPipeline<'_> {
     fn new() -> Self {
-        let [walked, fetching, fetched] = [(); 3].map(|()| Vec::with_capacity(AHEAD));
+        let [walked, fetching, fetched] = [(); 3].map(|()| Vec::with_capacity(PREFETCH_RECORDS));
         Self {
             walked,
             fetching,
@@ -93,58 +101,61 @@ impl Ahead<'_> {
     }
 }
 
-/// A record that was walked.
+/// A classified record.
 struct Walked<'a> {
     entry: Entry<'a>,
-    found: Found<'a>,
-    /// Its trace id.
+    classification: Classification<'a>,
     id: Option<TraceId<'a>>,
-    /// The group of events in which it stands.
+    /// The group of events that it belongs to.
     group: Option<Group<'a>>,
-    /// Its number in its part.
+    /// Number of the record in its part.
     number: u32,
-    /// Where its trace may be.
+    /// Where the trace probably is.
     guess: Option<SlotHint>,
 }
 
-/// What was met while the entries of a message were walked.
+/// What the walk over a message found.
 #[derive(Default)]
 struct Tally {
     records: u64,
-    /// Times that are none.
-    invalid: u64,
-    /// Bad entries, and what is wrong with the last of them.
+    invalid_times: u64,
     bad: u32,
+    /// Defect of the last bad entry.
     defect: Option<Defect>,
-    /// Records longer than a trace may be.
+    /// Records that are longer than a trace may be.
     too_long: u32,
 }
 
 impl Gatherer {
+    /// Gathers one message.
     pub(super) fn message(&mut self, message: &Message<'_>, arrival: Arrival<'_>, anonymous: &mut Anonymous) {
         let Arrival {
-            record, now, hold, ..
+            record, now, claim, ..
         } = arrival;
-        let known = message
+        let chunk = message
             .options
             .chunk
             .map(|chunk| PartId::of_chunk(message.tag, chunk, message.body));
-        let fresh = known.is_none_or(|(hash, _)| self.window.insert(hash));
+        let is_new = chunk.is_none_or(|(hash, _)| self.duplicates.insert(hash));
         let depth = self.settings.frame.depth;
         let mut entries = match message.payload(depth) {
-            Payload::Entries(entries) => Content::Plain(entries),
-            Payload::Compressed { compression, bytes } => Content::Compressed { compression, bytes },
+            Payload::Entries(entries) => MessageEntries::Plain(entries),
+            Payload::Compressed { compression, bytes } => MessageEntries::Compressed { compression, bytes },
             Payload::Opaque(_) => {
-                if fresh && !record.released {
+                if is_new && !record.released {
                     self.metrics.input_records.inc();
-                    self.aside
-                        .put(Why::Signal, message.bytes, Some(message.tag), record.received_us);
+                    self.rejects.reject(
+                        RejectReason::Signal,
+                        message.bytes,
+                        Some(message.tag),
+                        record.received_us,
+                    );
                 }
                 return;
             }
         };
-        if record.released || !fresh {
-            // Records of a message without a chunk id are numbered through the whole run.
+        if record.released || !is_new {
+            // Records without a chunk id are numbered through the whole journal record.
             let mut count = 0;
             self.walk(&mut entries, |_, piece| {
                 count += match piece {
@@ -153,7 +164,7 @@ impl Gatherer {
                 };
                 ControlFlow::Continue(())
             });
-            if known.is_none() {
+            if chunk.is_none() {
                 anonymous.position += count;
             }
             if !record.released {
@@ -167,34 +178,34 @@ impl Gatherer {
         }
         let tag = self.tags.take(message.tag);
         let received = record.received_us;
-        let (part, received, mut position) = match known {
-            // Lines of one time stand in the order in which they came, also when they came in one read.
+        let (part, received, mut position) = match chunk {
+            // The ordinal keeps the order of lines with equal times that came in one read.
             Some((_, part)) => (part, received.saturating_add(arrival.ordinal), 0),
             None => (anonymous.part, received, anonymous.position),
         };
         let source = match &anonymous.source {
-            Some((source, its)) if known.is_none() && *its == tag => *source,
+            Some((source, last_tag)) if chunk.is_none() && *last_tag == tag => *source,
             _ => {
                 let source = self.table.begin_source(Source {
                     part,
                     received,
                     tag: Arc::clone(&tag),
-                    hold: hold.clone(),
+                    hold: claim.clone(),
                 });
-                if known.is_none() {
-                    let before = anonymous.source.replace((source, Arc::clone(&tag)));
-                    self.end(before.map(|(source, _)| source));
+                if chunk.is_none() {
+                    let previous = anonymous.source.replace((source, Arc::clone(&tag)));
+                    self.end(previous.map(|(source, _)| source));
                 }
                 source
             }
         };
-        let origin = Origin {
+        let origin = MessageOrigin {
             source,
             part,
             received,
             now,
             tag: &tag,
-            hold,
+            claim,
         };
         let mut tally = Tally::default();
         let damage = self.walk(&mut entries, |gatherer, piece| match piece {
@@ -207,36 +218,37 @@ impl Gatherer {
             }
         });
         self.account_for(&tally, damage, message.bytes, origin);
-        match known {
+        match chunk {
             Some(_) => self.end(Some(source)),
             None => anonymous.position = position,
         }
-        self.tags.put(tag);
+        self.tags.put_back(tag);
     }
 
-    /// No more records come from this source.
+    /// Ends a source: no more records come from it.
     pub(super) fn end(&mut self, source: Option<SourceId>) {
-        if let Some(hold) = source.and_then(|source| self.table.end_source(source)) {
-            hold.confirm();
+        if let Some(claim) = source.and_then(|source| self.table.end_source(source)) {
+            claim.confirm();
         }
     }
 
-    /// Walks the entries of a message, in one piece or in several; says what is wrong with a compressed payload.
+    /// Walks the entries of a message, a compressed payload piece by piece; returns the damage of
+    /// such a payload.
     #[inline]
     fn walk(
         &mut self,
-        content: &mut Content<'_>,
+        entries: &mut MessageEntries<'_>,
         mut each: impl FnMut(&mut Self, Piece<'_, '_>) -> ControlFlow<()>,
     ) -> Option<Damage> {
-        match content {
-            Content::Plain(entries) => {
+        match entries {
+            MessageEntries::Plain(entries) => {
                 let _done = each(self, Piece::Entries(entries));
                 None
             }
-            Content::Compressed { compression, bytes } => {
+            MessageEntries::Compressed { compression, bytes } => {
                 let mut decompressor = std::mem::take(&mut self.decompressor);
                 let depth = self.settings.frame.depth;
-                let longest = longest_entry(self.settings.table.max_trace_bytes);
+                let longest = max_entry_bytes(self.settings.table.max_trace_bytes);
                 let damage =
                     decompressor.walk(*compression, bytes, depth, longest, |piece| each(self, piece));
                 self.decompressor = decompressor;
@@ -249,127 +261,128 @@ impl Gatherer {
     fn entries(
         &mut self,
         entries: &mut Entries<'_>,
-        origin: Origin<'_>,
+        origin: MessageOrigin<'_>,
         position: &mut u32,
         tally: &mut Tally,
     ) -> ControlFlow<()> {
-        // Walked as a local, which stays in registers.
+        // A local copy stays in registers.
         let mut walk = entries.clone();
         let mut scratch = Vec::new();
         let first = *position;
         let mut records = 0;
-        // At once costs less as long as the cache holds all traces, or where few records come together.
-        let apart = self.table.exceeds_cache() && walk.rest() >= FEW;
-        let mut ahead = apart.then(Ahead::new);
+        // Prefetching pays off once the open traces exceed the cache, and for a run of records.
+        let prefetch = self.table.exceeds_cache() && walk.rest() >= MIN_PREFETCH_BYTES;
+        let mut pipeline = prefetch.then(PrefetchPipeline::new);
         loop {
-            let mut look = Look::new(&self.shapes, &self.settings.complete);
-            let Some(next) = walk.next_with(&mut look) else {
+            let mut classifier = RecordClassifier::new(&self.shapes, &self.settings.complete);
+            let Some(next) = walk.next_with(&mut classifier) else {
                 break;
             };
-            let found = look.found();
+            let classification = classifier.classification();
             let number = first.wrapping_add(records);
             records += 1;
             match next {
                 Ok(entry) => {
                     let Settings { names, complete, .. } = &self.settings;
-                    let found =
-                        found.unwrap_or_else(|| look_again(&mut self.shapes, names, complete, entry.record));
-                    let id = found.key.map(|key| self.table.trace_id(key));
+                    let classification = classification
+                        .unwrap_or_else(|| classify_slow(&mut self.shapes, names, complete, entry.record));
+                    let id = classification.trace_id.map(|id| self.table.trace_id(id));
                     let group = walk.group();
                     let walked = Walked {
                         entry,
-                        found,
+                        classification,
                         id,
                         group,
                         number,
                         guess: None,
                     };
-                    let Some(ahead) = &mut ahead else {
-                        let metadata = metadata(walked.entry.metadata, group, &mut scratch);
+                    let Some(pipeline) = &mut pipeline else {
+                        let metadata = metadata::merge(walked.entry.metadata, group, &mut scratch);
                         self.add(&walked, metadata, origin, tally);
                         continue;
                     };
                     if let Some(id) = walked.id {
                         self.table.prefetch_index_entry(id);
                     }
-                    ahead.walked.push(walked);
-                    if ahead.walked.len() == AHEAD {
-                        self.add_all(ahead, &mut scratch, origin, tally);
+                    pipeline.walked.push(walked);
+                    if pipeline.walked.len() == PREFETCH_RECORDS {
+                        self.advance(pipeline, &mut scratch, origin, tally);
                     }
                 }
                 Err(bad) => {
                     tally.bad += 1;
-                    if tally.bad <= BAD_ENTRIES {
+                    if tally.bad <= MAX_REJECTED_ENTRIES {
                         let tag = Some(origin.tag.as_bytes());
-                        self.aside
-                            .put(Why::Entry(bad.defect), bad.bytes, tag, origin.received);
+                        self.rejects
+                            .reject(RejectReason::Entry(bad.defect), bad.bytes, tag, origin.received);
                     }
                     tally.defect = Some(bad.defect);
-                    if tally.bad >= HOPELESS {
+                    if tally.bad >= MAX_BAD_ENTRIES {
                         break;
                     }
                 }
             }
         }
-        if let Some(ahead) = &mut ahead {
-            // Each time those that were walked come a step nearer.
+        if let Some(pipeline) = &mut pipeline {
+            // One step per stage empties the pipeline.
             for _ in 0..3 {
-                self.add_all(ahead, &mut scratch, origin, tally);
+                self.advance(pipeline, &mut scratch, origin, tally);
             }
         }
         *entries = walk;
         *position = first.wrapping_add(records);
         tally.records += u64::from(records);
-        if tally.bad >= HOPELESS {
+        if tally.bad >= MAX_BAD_ENTRIES {
             return ControlFlow::Break(());
         }
         ControlFlow::Continue(())
     }
 
-    /// Adds the records of which everything is fetched, and has the next fetched.
+    /// Advances the pipeline by one stage: prefetches for the first two, adds the records of the
+    /// last.
     #[inline(never)]
-    fn add_all(
+    fn advance(
         &mut self,
-        ahead: &mut Ahead<'_>,
+        pipeline: &mut PrefetchPipeline<'_>,
         scratch: &mut Vec<u8>,
-        origin: Origin<'_>,
+        origin: MessageOrigin<'_>,
         tally: &mut Tally,
     ) {
-        for walked in &mut ahead.walked {
+        for walked in &mut pipeline.walked {
             walked.guess = walked.id.and_then(|id| self.table.prefetch_trace(id));
         }
-        for guess in ahead.fetching.iter().filter_map(|walked| walked.guess) {
+        for guess in pipeline.fetching.iter().filter_map(|walked| walked.guess) {
             self.table.prefetch_records(guess);
         }
-        for walked in &ahead.fetched {
-            let metadata = metadata(walked.entry.metadata, walked.group, scratch);
+        for walked in &pipeline.fetched {
+            let metadata = metadata::merge(walked.entry.metadata, walked.group, scratch);
             self.add(walked, metadata, origin, tally);
         }
-        ahead.fetched.clear();
-        std::mem::swap(&mut ahead.fetching, &mut ahead.fetched);
-        std::mem::swap(&mut ahead.walked, &mut ahead.fetching);
+        pipeline.fetched.clear();
+        std::mem::swap(&mut pipeline.fetching, &mut pipeline.fetched);
+        std::mem::swap(&mut pipeline.walked, &mut pipeline.fetching);
     }
 
-    /// Adds a record that was walked to its trace, or makes a document of it.
+    /// Adds a record to its trace, or makes a document of it if it has no trace id.
     #[inline(always)]
     fn add(
         &mut self,
         Walked {
             entry,
-            found,
+            classification,
             id,
             number,
             ..
         }: &Walked<'_>,
         metadata: &[u8],
-        origin: Origin<'_>,
+        origin: MessageOrigin<'_>,
         tally: &mut Tally,
     ) {
         let time = entry.time.or_received(origin.received.saturating_mul(1000));
-        tally.invalid += u64::from(entry.time == Time::Invalid);
+        tally.invalid_times += u64::from(entry.time == Time::Invalid);
         let record = entry.record;
         let added = match *id {
-            None => self.single(record, found.shape, metadata, time, *number, origin),
+            None => self.single(record, classification.shape, metadata, time, *number, origin),
             Some(id) => self.table.add(
                 origin.now,
                 &IncomingRecord {
@@ -379,46 +392,55 @@ impl Gatherer {
                     position: *number,
                     record,
                     metadata,
-                    completes: found.completes,
-                    shape: found.shape,
-                    text: found.text,
+                    completes: classification.completes,
+                    shape: classification.shape,
+                    text: classification.text,
                 },
             ),
         };
         match (added, id) {
             (AddOutcome::TooLong, _) => tally.too_long += 1,
             (AddOutcome::TraceFull, Some(id)) => {
-                let (why, tag) = (Why::NoRoom { trace: id.bytes() }, origin.tag.as_bytes());
-                self.aside.put(why, record, Some(tag), origin.received);
+                let reason = RejectReason::TraceFull { trace: id.bytes() };
+                let tag = Some(origin.tag.as_bytes());
+                self.rejects.reject(reason, record, tag, origin.received);
             }
             _ => {}
         }
     }
 
-    /// Counts what was met in a message, and sets it aside as a whole if some of it can be had only so.
-    fn account_for(&mut self, tally: &Tally, damage: Option<Damage>, message: &[u8], origin: Origin<'_>) {
-        let mut aside = |why, records| {
+    /// Counts the tally of a message, and rejects the whole message if a part that cannot be kept
+    /// has no bytes of its own.
+    fn account_for(
+        &mut self,
+        tally: &Tally,
+        damage: Option<Damage>,
+        message: &[u8],
+        origin: MessageOrigin<'_>,
+    ) {
+        let mut reject_message = |reason, records| {
             let tag = Some(origin.tag.as_bytes());
-            self.aside.put_all(why, message, tag, origin.received, records);
+            self.rejects
+                .reject_records(reason, message, tag, origin.received, records);
         };
         if let Some(damage) = damage {
             self.metrics.input_records.inc();
-            aside(Why::Damage(damage), 1);
+            reject_message(RejectReason::Damage(damage), 1);
         }
-        if let Some(defect) = tally.defect.filter(|_| tally.bad > BAD_ENTRIES) {
-            aside(Why::Entries(defect), tally.bad - BAD_ENTRIES);
+        if let Some(defect) = tally.defect.filter(|_| tally.bad > MAX_REJECTED_ENTRIES) {
+            reject_message(RejectReason::Entries(defect), tally.bad - MAX_REJECTED_ENTRIES);
         }
         if tally.too_long > 0 {
             let limit = self.settings.table.max_trace_bytes;
-            aside(Why::TooLong { limit }, tally.too_long);
+            reject_message(RejectReason::TooLong { limit }, tally.too_long);
         }
         self.metrics.input_records.inc_by(tally.records);
-        if tally.invalid > 0 {
-            self.metrics.input_time_invalid.inc_by(tally.invalid);
+        if tally.invalid_times > 0 {
+            self.metrics.input_time_invalid.inc_by(tally.invalid_times);
         }
     }
 
-    /// A record without a trace id is a document of its own, at once.
+    /// Makes a document of a record without a trace id.
     fn single(
         &mut self,
         record: &[u8],
@@ -426,7 +448,7 @@ impl Gatherer {
         metadata: &[u8],
         time: i64,
         position: u32,
-        origin: Origin<'_>,
+        origin: MessageOrigin<'_>,
     ) -> AddOutcome {
         if record.len() + metadata.len() > self.settings.table.max_trace_bytes {
             return AddOutcome::TooLong;
@@ -439,12 +461,10 @@ impl Gatherer {
             record,
             metadata,
         };
-        self.outbox
-            .single(names, &single, origin.part, position, origin.hold);
+        self.batcher
+            .push_single(names, &single, origin.part, position, origin.claim);
         self.metrics.traces_flushed[FlushReason::NoTrace].inc();
-        if self.outbox.is_full() {
-            self.hand_over();
-        }
+        self.send_batch_if_full();
         AddOutcome::Added
     }
 }

@@ -1,0 +1,79 @@
+//! Interned tags: one shared text for all records of a tag, with the configured prefix.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+/// Tags that are interned before the table starts anew.
+const MAX_TAGS: usize = 10_000;
+
+/// Maps tags as received to their text in documents.
+pub(super) struct TagInterner {
+    prefix: String,
+    known: HashMap<Box<[u8]>, Arc<str>, foldhash::fast::RandomState>,
+    /// The text that was put back last, and the tag it was taken for.
+    last: Option<Arc<str>>,
+    last_tag: Vec<u8>,
+}
+
+impl TagInterner {
+    /// Puts `prefix` before every tag.
+    pub(super) fn new(prefix: String) -> Self {
+        Self {
+            prefix,
+            known: HashMap::default(),
+            last: None,
+            last_tag: Vec::new(),
+        }
+    }
+
+    /// Takes the text of a tag; return it with [`Self::put_back`]. Messages of one tag mostly
+    /// follow each other, and in Message mode a look-up and two reference counts per message would
+    /// be a good part of the work.
+    pub(super) fn take(&mut self, tag: &[u8]) -> Arc<str> {
+        match self.last.take() {
+            Some(text) if self.last_tag == tag => text,
+            _ => self.look_up(tag),
+        }
+    }
+
+    /// Returns the text that [`Self::take`] gave last.
+    pub(super) fn put_back(&mut self, text: Arc<str>) {
+        self.last = Some(text);
+    }
+
+    fn look_up(&mut self, tag: &[u8]) -> Arc<str> {
+        self.last_tag.clear();
+        self.last_tag.extend_from_slice(tag);
+        if let Some(text) = self.known.get(tag) {
+            return Arc::clone(text);
+        }
+        if self.known.len() >= MAX_TAGS {
+            self.known.clear();
+        }
+        let text: Arc<str> = format!("{}{}", self.prefix, String::from_utf8_lossy(tag)).into();
+        self.known.insert(tag.into(), Arc::clone(&text));
+        text
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_tag_is_interned_once() {
+        let mut tags = TagInterner::new("pre.".into());
+        let first = tags.take(b"a");
+        assert_eq!(&*first, "pre.a");
+        let copy = Arc::clone(&first);
+        tags.put_back(first);
+        assert!(Arc::ptr_eq(&tags.take(b"a"), &copy), "the text that was put back");
+        assert_eq!(&*tags.take(b"b\xff"), "pre.b\u{fffd}", "none was put back before");
+        assert!(Arc::ptr_eq(&tags.take(b"a"), &copy));
+        for n in 0..=MAX_TAGS {
+            let tag = tags.take(n.to_string().as_bytes());
+            assert_eq!(*tag, *format!("pre.{n}"));
+            tags.put_back(tag);
+        }
+    }
+}

@@ -1,0 +1,66 @@
+//! Context of all connections: journal, limits and timeouts.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use forward_protocol::frame::Limits;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::security::Security;
+use super::tls::Tls;
+use crate::admission::AdmissionControl;
+use crate::buffer_pool::BufferPool;
+use crate::config;
+use crate::memory::to_usize;
+use crate::metrics::Metrics;
+use windrow_journal::Journal;
+
+/// Kind of the journal records that intake writes: complete Forward messages, one after the other,
+/// as received.
+pub const FORWARD_MESSAGES: u8 = 1;
+
+/// What all connections share.
+#[derive(Debug)]
+pub struct Context {
+    /// Where messages become durable.
+    pub journal: Journal,
+    /// Limits how many bytes go there.
+    pub admission: Arc<AdmissionControl>,
+    /// Receive buffers for reuse.
+    pub buffer_pool: Arc<BufferPool>,
+    /// Counters.
+    pub metrics: Arc<Metrics>,
+    /// Limits of one message.
+    pub limits: Limits,
+    /// Largest decompressed size of a payload, in bytes.
+    pub max_decompressed: usize,
+    /// Who may send; `None`: everyone.
+    pub security: Option<Security>,
+    /// TLS on the TCP listeners.
+    pub tls: Option<Arc<Tls>>,
+    /// Time limit of the TLS handshake, and again of the Forward handshake.
+    pub handshake_timeout: Duration,
+    /// Time in which a client must make progress inside a message.
+    pub progress_timeout: Duration,
+    /// Time in which a client must read an ack.
+    pub ack_timeout: Duration,
+    /// Longest silence between two messages; `None`: no limit.
+    pub idle_timeout: Option<Duration>,
+    /// Age at which a connection is closed after an ack, so that clients are balanced anew; `None`:
+    /// never.
+    pub max_connection_age: Option<Duration>,
+    /// Random part of that age, in percent (0 to 100), so that not all clients reconnect at once.
+    pub max_connection_age_jitter: u64,
+    /// Once this is cancelled, no connection is accepted and no message begun.
+    pub stop: CancellationToken,
+    /// The connections that are being served.
+    pub tasks: TaskTracker,
+}
+
+/// Limits of the framer, by the configuration.
+pub(crate) fn frame_limits(config: &config::Forward) -> Limits {
+    let mut limits = Limits::default();
+    limits.message = to_usize(config.max_message);
+    limits
+}

@@ -1,0 +1,145 @@
+//! Built server that is not running yet: open folders, bound ports, loaded certificates.
+
+use std::fs;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
+
+use super::error::BuildError;
+use super::liveness::Liveness;
+use super::outputs::Outputs;
+use super::status::{Status, StatusSources};
+use crate::admission::AdmissionControl;
+use crate::config::Config;
+use crate::gather::{Gauges, QueueProducer, RecordQueue};
+use crate::input::forward::{self, BoundListener, Tls};
+use crate::memory::MemoryShares;
+use crate::metrics::Metrics;
+use crate::output::Account;
+use crate::output::dead_letter::{self, DeadLetter};
+use windrow_journal::Journal;
+
+/// The stages of the server, built but not running.
+#[derive(Debug)]
+pub struct Pipeline {
+    pub(super) config: Config,
+    pub(super) metrics: Arc<Metrics>,
+    pub(super) journal: Journal,
+    recovery: windrow_journal::Recovery,
+    pub(super) queue: Arc<RecordQueue>,
+    pub(super) admission: Arc<AdmissionControl>,
+    pub(super) dead_letter: Arc<DeadLetter>,
+    pub(super) outputs: Outputs,
+    pub(super) tls: Option<Arc<Tls>>,
+    pub(super) listeners: Vec<BoundListener>,
+    pub(super) account: Arc<Account>,
+    pub(super) gauges: Arc<Gauges>,
+    pub(super) output_bytes: Arc<AtomicUsize>,
+    pub(super) liveness: Liveness,
+}
+
+impl Pipeline {
+    /// Opens the folders, locks the journal, binds the addresses.
+    ///
+    /// # Errors
+    ///
+    /// [`BuildError`]; nothing is running then, and nothing was changed but what recovery had to
+    /// repair.
+    pub async fn build(config: Config, metrics: Arc<Metrics>) -> Result<Self, BuildError> {
+        make_folder(&config.data_dir)?;
+        let shares = MemoryShares::of(config.memory_limit);
+        let admission = Arc::new(AdmissionControl::new(shares.admission));
+        let queue = RecordQueue::new(shares.record_queue, Arc::clone(&admission));
+        let options = windrow_journal::JournalOptions {
+            dir: config.journal.dir.clone(),
+            segment_bytes: config.journal.segment_bytes,
+            limit_bytes: config.journal.limit,
+        };
+        let (journal, recovery) = Journal::open(options, Box::new(QueueProducer(Arc::clone(&queue))))?;
+        if recovery.segments > 0 {
+            queue.start_from_journal(recovery.first_lsn, recovery.next_lsn.saturating_sub(1));
+        }
+        let path = &config.dead_letter.dir;
+        let dead_letter =
+            DeadLetter::open(path, dead_letter::FILE_BYTES, config.dead_letter.limit).map_err(|source| {
+                BuildError::DeadLetter {
+                    path: path.clone(),
+                    source,
+                }
+            })?;
+        let outputs = Outputs::open(&config)?;
+        let tls = config
+            .forward
+            .tls
+            .clone()
+            .map(Tls::open)
+            .transpose()?
+            .map(Arc::new);
+        let mut listeners = Vec::new();
+        for listen in &config.forward.listen {
+            listeners
+                .push(forward::bind(listen, config.forward.unix_mode, config.forward.udp_heartbeat).await?);
+        }
+        Ok(Self {
+            config,
+            metrics,
+            journal,
+            recovery,
+            queue,
+            admission,
+            dead_letter: Arc::new(dead_letter),
+            outputs,
+            tls,
+            listeners,
+            account: Arc::default(),
+            gauges: Arc::default(),
+            output_bytes: Arc::default(),
+            liveness: Liveness::default(),
+        })
+    }
+
+    /// The bound Forward addresses; a configured port 0 is replaced by the real port.
+    pub fn addresses(&self) -> impl Iterator<Item = &str> {
+        self.listeners.iter().map(|listener| listener.address.as_str())
+    }
+
+    /// The TLS configuration of the Forward port, which a SIGHUP reloads.
+    pub fn tls(&self) -> Option<Arc<Tls>> {
+        self.tls.clone()
+    }
+
+    /// What recovery found in the journal.
+    pub fn recovery(&self) -> &windrow_journal::Recovery {
+        &self.recovery
+    }
+
+    /// The status that the admin port shows; from this call on the gauges of the metrics follow it.
+    pub fn status(&self) -> Status {
+        let status = Status::new(StatusSources {
+            journal: self.journal.clone(),
+            queue: Arc::clone(&self.queue),
+            gauges: Arc::clone(&self.gauges),
+            account: Arc::clone(&self.account),
+            output_bytes: Arc::clone(&self.output_bytes),
+            dead_letter: Arc::clone(&self.dead_letter),
+            elasticsearch: self.outputs.elasticsearch(),
+            store: self.outputs.store(),
+            memory_limit: self.config.memory_limit,
+            liveness: self.liveness.clone(),
+        });
+        status.mirror_in(&self.metrics);
+        status
+    }
+}
+
+fn make_folder(path: &Path) -> Result<(), BuildError> {
+    let failed = |source| BuildError::Folder {
+        path: path.to_owned(),
+        source,
+    };
+    fs::create_dir_all(path).map_err(failed)?;
+    let probe = path.join(".windrow-write-test");
+    fs::write(&probe, b"")
+        .and_then(|()| fs::remove_file(&probe))
+        .map_err(failed)
+}
