@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 
-use crate::config::{Environment, Loaded, Mistakes, Sources, load, parse_duration};
+use crate::config::{ConfigErrors, Environment, Loaded, Sources, load, parse_duration};
 use crate::exit;
 
 mod check;
@@ -33,7 +33,7 @@ Examples:
   windrow                                        serve with the embedded database in ./windrow-data
   windrow --output elasticsearch --elasticsearch-url http://127.0.0.1:9200
   windrow --listen 127.0.0.1:0 --output stdout   any free port, documents as NDJSON on standard output
-  windrow check --config windrow.toml            every mistake at once, or the resolved values
+  windrow check --config windrow.toml            every error at once, or the resolved values
 
 Send a record with any Forward client (Fluent Bit: output \"forward\", Require_ack_response true) and look at it:
   curl 'http://127.0.0.1:2020/logs?traceId=abc'
@@ -67,7 +67,7 @@ pub enum Command {
     /// Serve (also without a command).
     #[command(after_help = EXAMPLES)]
     Serve(Serve),
-    /// Check the configuration: print every mistake, or the resolved values with their sources.
+    /// Check the configuration: print every error, or the resolved values with their sources.
     Check(Check),
     /// Ask a running server on its admin port whether it is well; for container checks.
     Health(Health),
@@ -140,7 +140,7 @@ impl Cli {
     /// Reads a command line, the program's name first.
     ///
     /// # Errors
-    /// The exit code, after the help, the version or the mistake has been written to `out` or `err`.
+    /// The exit code, after the help, the version or the error has been written to `out` or `err`.
     pub fn read(
         args: impl IntoIterator<Item = impl Into<OsString> + Clone>,
         out: &mut dyn Write,
@@ -178,8 +178,8 @@ impl Settings {
     /// Brings these settings together with environment and file.
     ///
     /// # Errors
-    /// Every mistake.
-    pub fn load(&self, env: &dyn Environment) -> Result<Loaded, Mistakes> {
+    /// Every error.
+    pub fn load(&self, env: &dyn Environment) -> Result<Loaded, ConfigErrors> {
         load(Sources {
             file: self.config.clone(),
             flags: self.flags.clone(),
@@ -188,14 +188,14 @@ impl Settings {
     }
 }
 
-/// Writes the mistakes, one a line, and gives the exit code for them.
-pub fn report(mistakes: &Mistakes, err: &mut dyn Write) -> u8 {
-    let count = mistakes.0.len();
-    let word = if count == 1 { "mistake" } else { "mistakes" };
+/// Writes the errors, one a line, and gives the exit code for them.
+pub fn report(errors: &ConfigErrors, err: &mut dyn Write) -> u8 {
+    let count = errors.0.len();
+    let word = if count == 1 { "error" } else { "errors" };
     // Where nobody listens any more there is nobody to tell; the exit code remains.
     let _ = writeln!(
         err,
-        "{mistakes}\n{count} {word} in the configuration; `windrow check --reference` shows every key"
+        "{errors}\n{count} {word} in the configuration; `windrow check --reference` shows every key"
     );
     exit::USAGE
 }

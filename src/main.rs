@@ -26,16 +26,16 @@ fn main() -> ExitCode {
         Command::Check(_) => cli::check(settings.load(&ProcessEnvironment), &mut out, &mut err),
         Command::Health(health) => match settings.load(&ProcessEnvironment) {
             Ok(loaded) => cli::health(&health, &loaded.config, &mut out, &mut err),
-            Err(mistakes) => cli::report(&mistakes, &mut err),
+            Err(errors) => cli::report(&errors, &mut err),
         },
         Command::Replay(replay) => match settings.load(&ProcessEnvironment) {
             Ok(loaded) => cli::replay(&replay, &loaded.config, &mut out, &mut err),
-            Err(mistakes) => cli::report(&mistakes, &mut err),
+            Err(errors) => cli::report(&errors, &mut err),
         },
         Command::Demo(options) => show(&options),
         Command::Journal(cli::Journal::Inspect { dir }) => match settings.load(&ProcessEnvironment) {
             Ok(loaded) => cli::inspect(&dir, &loaded.config, &mut out, &mut err),
-            Err(mistakes) => cli::report(&mistakes, &mut err),
+            Err(errors) => cli::report(&errors, &mut err),
         },
         Command::Bench(options) => {
             serve::raise_file_limit(BENCH_CONNECTIONS);
@@ -62,7 +62,7 @@ fn main() -> ExitCode {
                                 tracing::error!(%error, "the log level stays as it is");
                             }
                         }
-                        Err(mistakes) => tracing::error!("the configuration was not read again:\n{mistakes}"),
+                        Err(errors) => tracing::error!("the configuration was not read again:\n{errors}"),
                     };
                     serve::serve(loaded.config, Box::new(reload))
                 }
@@ -71,7 +71,7 @@ fn main() -> ExitCode {
                     exit::FAILURE
                 }
             },
-            Err(mistakes) => cli::report(&mistakes, &mut err),
+            Err(errors) => cli::report(&errors, &mut err),
         },
     };
     code.into()

@@ -2,14 +2,14 @@
 
 use std::io::Write;
 
-use crate::config::{Loaded, Mistakes, reference_toml};
+use crate::config::{ConfigErrors, Loaded, reference_toml};
 use crate::exit;
 
-/// Writes every mistake to `err`, or the resolved values to `out`, and gives the exit code.
-pub fn check(loaded: Result<Loaded, Mistakes>, out: &mut dyn Write, err: &mut dyn Write) -> u8 {
+/// Writes every error to `err`, or the resolved values to `out`, and gives the exit code.
+pub fn check(loaded: Result<Loaded, ConfigErrors>, out: &mut dyn Write, err: &mut dyn Write) -> u8 {
     let loaded = match loaded {
         Ok(loaded) => loaded,
-        Err(mistakes) => return super::report(&mistakes, err),
+        Err(errors) => return super::report(&errors, err),
     };
     let written = write(&loaded, out, err).and_then(|()| out.flush());
     if written.is_ok() { exit::OK } else { exit::FAILURE }

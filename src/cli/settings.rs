@@ -1,7 +1,7 @@
 //! The flags that set keys of the configuration, made from the table of keys.
 //!
 //! They are taken as text and read by `config` together with the other layers, so that a bad flag is reported
-//! beside the mistakes of the file.
+//! beside the errors of the file.
 
 use std::path::PathBuf;
 

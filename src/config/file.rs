@@ -8,28 +8,29 @@ use std::path::Path;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-use super::kind::Raw;
-use super::load::{Environment, did_you_mean};
-use super::mistake::{Mistake, Source};
-use super::table::{KEYS, Key};
+use super::environment::Environment;
+use super::error::{ConfigError, ValueSource};
+use super::keys::{KEYS, Key};
+use super::kind::UntypedValue;
+use super::suggestion::did_you_mean;
 
 /// One value of the file.
 pub(super) struct Entry {
     pub(super) key: &'static Key,
     pub(super) line: usize,
     /// As written, before `${VAR}` was replaced.
-    pub(super) raw: Raw,
+    pub(super) raw: UntypedValue,
 }
 
-/// Reads the text of a file. Returns what could be read together with every mistake.
-pub(super) fn read(path: &Path, text: &str, env: &dyn Environment) -> (Vec<Entry>, Vec<Mistake>) {
+/// Reads the text of a file. Returns what could be read together with every error.
+pub(super) fn read(path: &Path, text: &str, env: &dyn Environment) -> (Vec<Entry>, Vec<ConfigError>) {
     let (table, errors) = DeTable::parse_recoverable(text);
     let mut reader = Reader {
         path,
         text,
         env,
         entries: Vec::new(),
-        mistakes: Vec::new(),
+        errors: Vec::new(),
     };
     reader.table("", table.get_ref());
     // The parser goes on after an error with a value that nobody wrote: what it made of such a line says nothing.
@@ -39,10 +40,10 @@ pub(super) fn read(path: &Path, text: &str, env: &dyn Environment) -> (Vec<Entry
         .collect();
     reader.entries.retain(|entry| !broken.contains(&entry.line));
     reader
-        .mistakes
-        .retain(|m| !matches!(&m.source, Some(Source::File { line, .. }) if broken.contains(line)));
+        .errors
+        .retain(|m| !matches!(&m.source, Some(ValueSource::File { line, .. }) if broken.contains(line)));
     for (error, line) in errors.iter().zip(broken) {
-        reader.mistake(
+        reader.error(
             line,
             "",
             None,
@@ -50,7 +51,7 @@ pub(super) fn read(path: &Path, text: &str, env: &dyn Environment) -> (Vec<Entry
             None,
         );
     }
-    (reader.entries, reader.mistakes)
+    (reader.entries, reader.errors)
 }
 
 struct Reader<'a> {
@@ -58,7 +59,7 @@ struct Reader<'a> {
     text: &'a str,
     env: &'a dyn Environment,
     entries: Vec<Entry>,
-    mistakes: Vec<Mistake>,
+    errors: Vec<ConfigError>,
 }
 
 impl Reader<'_> {
@@ -73,12 +74,12 @@ impl Reader<'_> {
             if let Some(key) = KEYS.iter().find(|key| key.path == path) {
                 match self.raw(value.get_ref()) {
                     Ok(raw) => self.entries.push(Entry { key, line, raw }),
-                    Err(what) => self.mistake(line, &path, None, what, None),
+                    Err(what) => self.error(line, &path, None, what, None),
                 }
             } else if let (true, DeValue::Table(inner)) = (is_section(&path), value.get_ref()) {
                 self.table(&path, inner);
             } else if is_section(&path) {
-                self.mistake(
+                self.error(
                     line,
                     &path,
                     None,
@@ -107,19 +108,19 @@ impl Reader<'_> {
             };
             ("unknown key", hint)
         };
-        self.mistake(line, path, None, format!("{what}{hint}"), None);
+        self.error(line, path, None, format!("{what}{hint}"), None);
     }
 
-    fn raw(&self, value: &DeValue<'_>) -> Result<Raw, String> {
+    fn raw(&self, value: &DeValue<'_>) -> Result<UntypedValue, String> {
         Ok(match value {
-            DeValue::String(text) => Raw::Text(interpolate(text, self.env)?),
+            DeValue::String(text) => UntypedValue::Text(interpolate(text, self.env)?),
             DeValue::Integer(n) => {
                 let n = i64::from_str_radix(n.as_str(), n.radix())
                     .map_err(|_| "too large a number".to_owned())?;
-                Raw::Int(n)
+                UntypedValue::Int(n)
             }
-            DeValue::Boolean(b) => Raw::Bool(*b),
-            DeValue::Array(list) => Raw::List(
+            DeValue::Boolean(b) => UntypedValue::Bool(*b),
+            DeValue::Array(list) => UntypedValue::List(
                 list.iter()
                     .map(|value| self.raw(value.get_ref()))
                     .collect::<Result<_, _>>()?,
@@ -128,14 +129,14 @@ impl Reader<'_> {
                 let pairs = table
                     .iter()
                     .map(|(k, v)| Ok((k.get_ref().to_string(), self.raw(v.get_ref())?)));
-                Raw::Table(pairs.collect::<Result<BTreeMap<_, _>, String>>()?)
+                UntypedValue::Table(pairs.collect::<Result<BTreeMap<_, _>, String>>()?)
             }
-            DeValue::Float(_) => Raw::Other("a number with a fraction"),
-            DeValue::Datetime(_) => Raw::Other("a date"),
+            DeValue::Float(_) => UntypedValue::Other("a number with a fraction"),
+            DeValue::Datetime(_) => UntypedValue::Other("a date"),
         })
     }
 
-    fn mistake(
+    fn error(
         &mut self,
         line: usize,
         key: &str,
@@ -143,11 +144,11 @@ impl Reader<'_> {
         what: impl Into<String>,
         allowed: Option<String>,
     ) {
-        let source = Some(Source::File {
+        let source = Some(ValueSource::File {
             path: self.path.to_owned(),
             line,
         });
-        self.mistakes.push(Mistake {
+        self.errors.push(ConfigError {
             source,
             key: key.to_owned(),
             value,
@@ -167,7 +168,7 @@ impl Reader<'_> {
 }
 
 /// Reads one TOML value from a flag or an environment variable.
-pub(super) fn value(text: &str, env: &dyn Environment) -> Result<Raw, String> {
+pub(super) fn value(text: &str, env: &dyn Environment) -> Result<UntypedValue, String> {
     let document = format!("v = {text}");
     let table = DeTable::parse(&document).map_err(|error| format!("not TOML ({})", error.message()))?;
     let reader = Reader {
@@ -175,7 +176,7 @@ pub(super) fn value(text: &str, env: &dyn Environment) -> Result<Raw, String> {
         text: "",
         env,
         entries: Vec::new(),
-        mistakes: Vec::new(),
+        errors: Vec::new(),
     };
     match table.get_ref().get("v") {
         Some(value) => reader.raw(value.get_ref()),

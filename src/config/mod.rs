@@ -4,7 +4,7 @@
 //! flags of the command line, the `WINDROW_…` names, the file's keys, `docs/configuration.md` and the annotated
 //! `windrow.toml`; none of them is written by hand.
 //!
-//! [`load`] reads all layers and reports every mistake of all of them at once. What it returns is legal by
+//! [`load`] reads all layers and reports every error of all of them at once. What it returns is legal by
 //! construction: a stage that is handed its part need not check it again.
 //!
 //! It opens no socket, creates no folder, and reads no certificate beyond seeing that the file can be opened.
@@ -13,25 +13,31 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-mod draft;
+mod builder;
+mod elasticsearch;
+mod environment;
+mod error;
 mod file;
+mod keys;
 mod kind;
 mod load;
-mod mistake;
 mod reference;
-mod table;
+mod suggestion;
 #[cfg(test)]
 mod tests;
 mod types;
 mod units;
 
 pub use crate::metrics::Output as OutputKind;
-pub use kind::{Kind, Raw};
-pub use load::{Environment, Flags, Loaded, ProcessEnvironment, Setting, Sources, load};
-pub use mistake::{Mistake, Mistakes, Source};
+pub(crate) use elasticsearch::without_credentials;
+pub use elasticsearch::{Auth, ClientCert, ElasticsearchConfig, IndexTemplate};
+pub use environment::{Environment, ProcessEnvironment};
+pub use error::{ConfigError, ConfigErrors, ValueSource};
+pub use keys::{KEYS, Key};
+pub use kind::{Kind, UntypedValue};
+pub use load::{Flags, Loaded, Setting, Sources, load};
 pub use reference::{reference_markdown, reference_toml};
-pub use table::{KEYS, Key};
-pub use types::{Auth, Cidr, ClientCert, Listen, LogFormat, Network, Rule, Secret, Test, Tls, User};
+pub use types::{Cidr, Listen, LogFormat, Network, Predicate, Rule, Secret, Tls, User};
 pub use units::{format_duration, format_size, parse_duration, parse_size};
 
 /// Everything that can be configured. Made by [`load`], or with every default by [`Config::default`].
@@ -146,48 +152,6 @@ pub struct TraceConfig {
     pub max_trace_bytes: u64,
 }
 
-/// The Elasticsearch output.
-#[derive(Debug, Clone)]
-#[non_exhaustive]
-pub struct ElasticsearchConfig {
-    /// Nodes: `http` or `https`, with a host; at least one. May hold `user:password@`.
-    pub urls: Vec<String>,
-    /// Index name with strftime fields, of the UTC day of the first event.
-    pub index: String,
-    /// How to log in.
-    pub auth: Auth,
-    /// Certificate authorities to trust besides the built-in ones, PEM.
-    pub ca_file: Option<PathBuf>,
-    /// Client certificate.
-    pub client_cert: Option<ClientCert>,
-    /// Accept any server certificate.
-    pub insecure: bool,
-    /// Use the proxy of `HTTP_PROXY` and `HTTPS_PROXY`.
-    pub system_proxy: bool,
-    /// Longest wait for one answer.
-    pub request_timeout: Duration,
-    /// A bulk request is sent at so many bytes ...
-    pub bulk_bytes: u64,
-    /// ... or when its oldest document is so old.
-    pub bulk_delay: Duration,
-    /// Most bulk requests at once.
-    pub max_in_flight: u64,
-    /// gzip level 1 to 9; 0: plain.
-    pub gzip_level: u32,
-    /// Install the index template at the start.
-    pub template: bool,
-    /// Its name.
-    pub template_name: String,
-    /// Its number of shards; `None`: the cluster's default.
-    pub template_shards: Option<u64>,
-    /// Its number of replicas; `None`: the cluster's default.
-    pub template_replicas: Option<u64>,
-    /// Let the index keep documents although a field does not fit its mapping.
-    pub ignore_malformed: bool,
-    /// Longest pause between two tries.
-    pub retry_max_wait: Duration,
-}
-
 /// The embedded database.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
@@ -243,15 +207,15 @@ impl TraceConfig {
 impl Default for Config {
     /// Every key at its default, as [`KEYS`] has it.
     fn default() -> Self {
-        let mut draft = draft::Draft::blank();
+        let mut builder = builder::ConfigBuilder::empty();
         for key in KEYS {
             // A test holds that every default is legal.
             let applied = key
                 .default
                 .raw()
-                .map_or(Ok(()), |raw| key.kind.apply(&raw, &mut draft));
+                .map_or(Ok(()), |raw| key.kind.apply(&raw, &mut builder));
             debug_assert!(applied.is_ok(), "default of {}: {applied:?}", key.path);
         }
-        draft.finish().0
+        builder.build().0
     }
 }

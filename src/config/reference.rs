@@ -4,7 +4,7 @@
 
 use std::fmt::Write;
 
-use super::table::KEYS;
+use super::keys::KEYS;
 
 const INTRODUCTION: &str = "\
 # Configuration
@@ -13,14 +13,14 @@ const INTRODUCTION: &str = "\
 
 Every key can stand in a file (TOML), in the environment, and the common ones on the command line. A flag wins over the
 environment, the environment over the file, the file over the default. `windrow check` shows the result with the source of each value, or
-every mistake at once.
+every error at once.
 
 * The file is `--config FILE`, else `WINDROW_CONFIG`, else `windrow.toml` in the working folder if there is one.
   The annotated [windrow.toml](../windrow.toml) has every key.
 * `${VAR}` and `${VAR:-default}` in a string of the file are replaced from the environment; `$${` is a literal `${`.
 * Durations: `500ms`, `30s`, `1h30m`, `7d` (`ns us ms s m h d`). Sizes: `64MiB`, `10GB` (`KiB MiB GiB TiB`, `kB MB GB TB`, `B`).
 * A list in the environment is separated by commas, or is written as a TOML array. A flag with a list can be repeated.
-* An unknown key in the file is a mistake, an unknown `WINDROW_` variable is a warning. An empty variable counts as not set.
+* An unknown key in the file is an error, an unknown `WINDROW_` variable is a warning. An empty variable counts as not set.
 ";
 
 /// `docs/configuration.md`.

@@ -95,34 +95,6 @@ pub struct Tls {
     pub client_ca: Option<PathBuf>,
 }
 
-/// Files of a client certificate.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ClientCert {
-    /// PEM file with the certificate and its chain.
-    pub cert: PathBuf,
-    /// PEM file with the private key.
-    pub key: PathBuf,
-}
-
-/// How to log in at Elasticsearch.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub enum Auth {
-    /// Not at all.
-    #[default]
-    None,
-    /// User name and password.
-    Basic {
-        /// User name.
-        user: String,
-        /// Password.
-        password: Secret,
-    },
-    /// API key: base64 of `id:key`.
-    ApiKey(Secret),
-    /// Bearer token.
-    Bearer(Secret),
-}
-
 /// A user of the Forward handshake.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct User {
@@ -227,12 +199,12 @@ pub struct Rule {
     /// Name of the field; `None`: the text of the record, whichever of the text fields holds it.
     pub field: Option<Box<str>>,
     /// What its value must satisfy.
-    pub test: Test,
+    pub test: Predicate,
 }
 
 /// A test of a field's text.
 #[derive(Debug, Clone)]
-pub enum Test {
+pub enum Predicate {
     /// It has this inside.
     Contains(Box<Finder<'static>>),
     /// It is exactly this.
@@ -241,7 +213,7 @@ pub enum Test {
     Matches(regex::bytes::Regex),
 }
 
-impl Test {
+impl Predicate {
     /// Whether a string that is exactly `text` passes. A number is given as it is written in JSON.
     #[must_use]
     #[inline]

@@ -13,8 +13,8 @@ use forward_protocol::entries::{Damage, Defect};
 use forward_protocol::frame::{Refusal, Refused};
 
 use crate::metrics::{DeadLetterSource, Metrics, Poison};
-use crate::output::Account;
-use crate::output::dead_letter::{Content, DeadLetter, Entry};
+use crate::output::LineCounters;
+use crate::output::dead_letter::{DeadLetter, Entry, EntryContent};
 
 /// Entries are written when there are this many, or so many bytes of them, or at the end of a journal record.
 const GROUP: usize = 1000;
@@ -41,7 +41,7 @@ pub(crate) enum Why<'a> {
 pub(crate) struct Aside {
     dead_letter: Arc<DeadLetter>,
     metrics: Arc<Metrics>,
-    account: Arc<Account>,
+    account: Arc<LineCounters>,
     stop: Arc<AtomicBool>,
     waiting: Vec<Entry>,
     /// Bytes of the things that wait.
@@ -52,7 +52,7 @@ impl Aside {
     pub(crate) fn new(
         dead_letter: Arc<DeadLetter>,
         metrics: Arc<Metrics>,
-        account: Arc<Account>,
+        account: Arc<LineCounters>,
         stop: Arc<AtomicBool>,
     ) -> Self {
         Self {
@@ -95,7 +95,7 @@ impl Aside {
             first_ns: None,
             lines: Some(records),
             parts: Vec::new(),
-            content: Content::Raw(Bytes::copy_from_slice(bytes)),
+            content: EntryContent::Raw(Bytes::copy_from_slice(bytes)),
         });
         self.bytes += bytes.len();
         if self.waiting.len() >= GROUP || self.bytes >= GROUP_BYTES {

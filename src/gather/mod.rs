@@ -43,7 +43,7 @@ use crate::brake::{Brake, Free};
 use crate::clock::unix_us;
 use crate::hold::{Held, Hold, Release};
 use crate::metrics::{FlushReason, Metrics};
-use crate::output::Account;
+use crate::output::LineCounters;
 use crate::spares::Spares;
 use windrow_journal::{Journal, Record};
 use windrow_trace::{PartId, Reason, Shapes, Table};
@@ -60,7 +60,7 @@ pub(crate) struct Gatherer {
     window: Window,
     shapes: Shapes,
     outbox: Outbox,
-    account: Arc<Account>,
+    account: Arc<LineCounters>,
     metrics: Arc<Metrics>,
     aside: Aside,
     gauges: Arc<Gauges>,

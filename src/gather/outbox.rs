@@ -12,7 +12,9 @@ use tokio::sync::mpsc::error::TrySendError;
 
 use crate::brake::{Brake, Free};
 use crate::hold::Hold;
-use crate::output::{Account, Batch, Charge, Framing, Place, Row, Sheet, push_document_id};
+use crate::output::{
+    Batch, BatchBuffer, DocumentMeta, DocumentSpan, Framing, LineCounters, MemoryCharge, push_document_id,
+};
 use windrow_trace::{Closed, Extent, Names, PartId, Renderer, Scratch, Shapes, Single};
 
 /// Documents are handed on when they take this many bytes...
@@ -31,7 +33,7 @@ const DOCUMENT_OVERHEAD: usize = 160;
 pub(super) struct Outbox {
     outputs: Vec<mpsc::Sender<Batch>>,
     framing: Option<Box<dyn Framing>>,
-    account: Arc<Account>,
+    account: Arc<LineCounters>,
     /// Bytes of documents that no output has confirmed, and how many they may be.
     under_way: Arc<AtomicUsize>,
     budget: usize,
@@ -39,10 +41,10 @@ pub(super) struct Outbox {
     scratch: Scratch,
     text: Vec<u8>,
     /// What was handed over last; the outputs may not be done with it.
-    sheets: Vec<Arc<Sheet>>,
+    sheets: Vec<Arc<BatchBuffer>>,
     /// The ids of the documents in it.
     ids: String,
-    rows: Vec<Row>,
+    rows: Vec<DocumentMeta>,
     lines: u64,
     /// Claims on the journal records that they were made of.
     claims: Vec<Hold>,
@@ -57,7 +59,7 @@ impl Outbox {
         framing: Option<Box<dyn Framing>>,
         under_way: Arc<AtomicUsize>,
         budget: usize,
-        account: Arc<Account>,
+        account: Arc<LineCounters>,
     ) -> Self {
         Self {
             outputs,
@@ -172,15 +174,15 @@ impl Outbox {
         if self.framing.is_some() {
             self.text.push(b'\n');
         }
-        let place = Place::new(start, extent.at, self.text.len());
+        let place = DocumentSpan::new(start, extent.at, self.text.len());
         let id = id..self.ids.len();
         self.lines += u64::from(extent.lines);
         self.rows
-            .push(Row::new(id, is_trace, extent.first, extent.lines, place));
+            .push(DocumentMeta::new(id, is_trace, extent.first, extent.lines, place));
     }
 
     /// What is rendered, and memory for what comes.
-    fn written(&mut self) -> Arc<Sheet> {
+    fn written(&mut self) -> Arc<BatchBuffer> {
         // A buffer that is full goes as it is; of one that is not a copy goes, so that none is kept for little.
         let is_full = self.is_full();
         // One document can be many times as long.
@@ -207,7 +209,7 @@ impl Outbox {
             copy
         };
         let ids = std::mem::replace(&mut self.ids, ids);
-        let sheet = Sheet::new(written, ids, std::mem::replace(&mut self.rows, rows));
+        let sheet = BatchBuffer::new(written, ids, std::mem::replace(&mut self.rows, rows));
         if is_full && is_usual && self.sheets.len() < SHEETS {
             self.sheets.push(Arc::clone(&sheet));
         }
@@ -215,10 +217,10 @@ impl Outbox {
     }
 
     /// Memory of a batch that was handed over, if the outputs are done with one.
-    fn take_back(&mut self) -> Option<(Vec<u8>, String, Vec<Row>)> {
+    fn take_back(&mut self) -> Option<(Vec<u8>, String, Vec<DocumentMeta>)> {
         let sheets = self.sheets.iter_mut().enumerate();
         let (at, back) = sheets
-            .filter_map(|(at, sheet)| Some((at, Sheet::take_back(sheet)?)))
+            .filter_map(|(at, sheet)| Some((at, BatchBuffer::reclaim(sheet)?)))
             .next()?;
         self.sheets.remove(at);
         Some(back)
@@ -241,7 +243,7 @@ impl Outbox {
             self.written(),
             self.framing.is_some(),
             std::mem::take(&mut self.claims),
-            Charge::new(charged, &self.under_way),
+            MemoryCharge::new(charged, &self.under_way),
             &self.account,
             self.outputs.len() as u8,
         );
@@ -268,7 +270,7 @@ fn send(output: &mpsc::Sender<Batch>, batch: Batch, brake: &Brake) {
 
 fn head(framing: &mut Option<Box<dyn Framing>>, out: &mut Vec<u8>, id: &str, first: i64) {
     if let Some(framing) = framing {
-        framing.head(out, id, first);
+        framing.write_prefix(out, id, first);
     }
 }
 
@@ -301,7 +303,7 @@ mod tests {
     #[test]
     fn a_batch_is_written_where_another_was_that_the_outputs_are_done_with() {
         let (sender, mut batches) = mpsc::channel(100);
-        let account = Arc::<Account>::default();
+        let account = Arc::<LineCounters>::default();
         let mut outbox = Outbox::new(vec![sender], None, Arc::default(), usize::MAX, account);
         let (first, second) = (full(&mut outbox), full(&mut outbox));
         assert_ne!(first, second);
@@ -332,7 +334,7 @@ mod tests {
             None,
             Arc::default(),
             usize::MAX,
-            Arc::<Account>::default(),
+            Arc::<LineCounters>::default(),
         );
         let single = Single {
             shape: None,

@@ -8,7 +8,7 @@ use tokio::sync::mpsc;
 use super::aside::Aside;
 use crate::brake::Brake;
 use crate::metrics::Metrics;
-use crate::output::{Account, Batch, Framing};
+use crate::output::{Batch, Framing, LineCounters};
 use crate::spares::Spares;
 use windrow_journal::Journal;
 
@@ -28,7 +28,7 @@ pub(crate) struct Wiring {
     pub(crate) outputs: Vec<mpsc::Sender<Batch>>,
     pub(crate) output_bytes: Arc<AtomicUsize>,
     pub(crate) framing: Option<Box<dyn Framing>>,
-    pub(crate) account: Arc<Account>,
+    pub(crate) account: Arc<LineCounters>,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) aside: Aside,
     pub(crate) gauges: Arc<Gauges>,

@@ -4,23 +4,23 @@
 //! Owns them for as long as one of them is not confirmed; the bytes that they count against the budget of documents under
 //! way; and the claims on the journal records that they were made of, which are given back together: one for each record
 //! instead of one for each part of each document. A document of it alone is `sealed`, what is known of each `row`,
-//! what becomes of them `fate`, and where all that is written `sheet`. Knows nothing of what the documents say.
+//! what becomes of them `state`, and where all that is written `buffer`. Knows nothing of what the documents say.
 
-mod fate;
-mod row;
+mod buffer;
+mod delivery_state;
+mod meta;
 mod sealed;
-mod sheet;
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
 
-use self::fate::{Fates, Settled};
-pub use self::row::{Place, Row};
-pub use self::sealed::Sealed;
-pub use self::sheet::Sheet;
-use super::{Account, OutputId};
+pub use self::buffer::BatchBuffer;
+use self::delivery_state::{ConfirmedCounts, DeliveryStates};
+pub use self::meta::{DocumentMeta, DocumentSpan};
+pub use self::sealed::SealedDocument;
+use super::{LineCounters, OutputId};
 use crate::hold::Hold;
 
 /// The documents that go to an output at a time. While nothing goes wrong they are sent and confirmed as one.
@@ -30,40 +30,40 @@ pub struct Batch(Arc<Text>);
 /// What is in it.
 #[derive(Debug)]
 struct Text {
-    sheet: Arc<Sheet>,
+    buffer: Arc<BatchBuffer>,
     framed: bool,
     /// Records in all documents.
     lines: u64,
     /// The earliest and the latest first event time, Unix ns.
     between: (i64, i64),
-    fates: Fates,
+    states: DeliveryStates,
     claims: Mutex<Vec<Hold>>,
     /// Documents that are not confirmed.
     left: AtomicUsize,
-    account: Arc<Account>,
-    _charge: Charge,
+    account: Arc<LineCounters>,
+    _charge: MemoryCharge,
 }
 
 /// Bytes that count against a sum for as long as this lives.
 #[derive(Debug)]
-pub struct Charge {
+pub struct MemoryCharge {
     bytes: usize,
     sum: Arc<AtomicUsize>,
 }
 
 impl Batch {
-    /// `framed`: what an output wants stands before each document of the sheet, see [`super::Framing`]. `claims`: on the
+    /// `framed`: what an output wants stands before each document of the buffer, see [`super::Framing`]. `claims`: on the
     /// journal records that they were made of. `outputs` (1 to 8) have to confirm each of them.
     pub fn new(
-        sheet: Arc<Sheet>,
+        buffer: Arc<BatchBuffer>,
         framed: bool,
         claims: Vec<Hold>,
-        charge: Charge,
-        account: &Arc<Account>,
+        charge: MemoryCharge,
+        account: &Arc<LineCounters>,
         outputs: u8,
     ) -> Self {
         let (mut lines, mut between) = (0, (i64::MAX, i64::MIN));
-        for row in &sheet.rows {
+        for row in &buffer.rows {
             lines += u64::from(row.lines);
             between = (between.0.min(row.first_ns), between.1.max(row.first_ns));
         }
@@ -71,9 +71,9 @@ impl Batch {
             framed,
             lines,
             between,
-            left: AtomicUsize::new(sheet.rows.len()),
-            sheet,
-            fates: Fates::new(outputs),
+            left: AtomicUsize::new(buffer.rows.len()),
+            buffer,
+            states: DeliveryStates::new(outputs),
             claims: Mutex::new(claims),
             account: Arc::clone(account),
             _charge: charge,
@@ -81,19 +81,19 @@ impl Batch {
     }
 
     /// Each of its documents, in order.
-    pub fn documents(&self) -> impl Iterator<Item = Sealed> + use<> {
+    pub fn documents(&self) -> impl Iterator<Item = SealedDocument> + use<> {
         let text = Arc::clone(&self.0);
-        (0..text.sheet.rows.len() as u32).map(move |at| Sealed::new(Arc::clone(&text), at))
+        (0..text.buffer.rows.len() as u32).map(move |at| SealedDocument::new(Arc::clone(&text), at))
     }
 
     /// Documents in it.
     pub fn len(&self) -> usize {
-        self.0.sheet.rows.len()
+        self.0.buffer.rows.len()
     }
 
     /// Whether there is none.
     pub fn is_empty(&self) -> bool {
-        self.0.sheet.rows.is_empty()
+        self.0.buffer.rows.is_empty()
     }
 
     /// Records in all documents.
@@ -108,21 +108,24 @@ impl Batch {
 
     /// All documents with their frames, one behind the other; `None` when they have none.
     pub fn framed(&self) -> Option<&Bytes> {
-        self.0.framed.then_some(&self.0.sheet.bytes)
+        self.0.framed.then_some(&self.0.buffer.bytes)
     }
 
     /// This output has all of it, durably. Confirming twice is harmless.
     pub fn confirm(&self, output: OutputId) {
         let Text {
-            fates, sheet, lines, ..
+            states,
+            buffer,
+            lines,
+            ..
         } = &*self.0;
-        self.0.settle(&fates.confirm_all(&sheet.rows, *lines, output));
+        self.0.settle(&states.confirm_all(&buffer.rows, *lines, output));
     }
 }
 
 impl Text {
     /// Counts documents that all outputs have confirmed; gives the claims back with the last of them.
-    fn settle(&self, settled: &Settled) {
+    fn settle(&self, settled: &ConfirmedCounts) {
         let account = &self.account;
         for (counter, lines) in [
             (&account.dead, settled.dead),
@@ -145,7 +148,7 @@ impl Text {
     }
 }
 
-impl Charge {
+impl MemoryCharge {
     /// Adds `bytes` to `sum`.
     pub fn new(bytes: usize, sum: &Arc<AtomicUsize>) -> Self {
         sum.fetch_add(bytes, Ordering::Relaxed);
@@ -156,7 +159,7 @@ impl Charge {
     }
 }
 
-impl Drop for Charge {
+impl Drop for MemoryCharge {
     fn drop(&mut self) {
         self.sum.fetch_sub(self.bytes, Ordering::Relaxed);
     }
@@ -173,7 +176,7 @@ mod tests {
         batch: Batch,
         released: Arc<Mutex<Vec<u64>>>,
         sum: Arc<AtomicUsize>,
-        account: Arc<Account>,
+        account: Arc<LineCounters>,
     }
 
     /// Two documents, made of two journal records.
@@ -183,17 +186,17 @@ mod tests {
             let released = Arc::clone(&released);
             Held::begin(lsn, 1, Arc::new(move |lsn| released.lock().unwrap().push(lsn)))
         };
-        let (sum, account) = (Arc::default(), Arc::<Account>::default());
+        let (sum, account) = (Arc::default(), Arc::<LineCounters>::default());
         let rows = vec![
-            Row::new(0..2, true, 5, 3, Place::new(0, 2, 6)),
-            Row::new(2..3, false, 6, 1, Place::new(6, 8, 11)),
+            DocumentMeta::new(0..2, true, 5, 3, DocumentSpan::new(0, 2, 6)),
+            DocumentMeta::new(2..3, false, 6, 1, DocumentSpan::new(6, 8, 11)),
         ];
         account.in_flight.store(4, Ordering::Relaxed);
         let text = Bytes::from_static(b"a\n{1}\nb\n{}\n");
-        let charge = Charge::new(100, &sum);
+        let charge = MemoryCharge::new(100, &sum);
         let claims = vec![claim(7), claim(9)];
-        let sheet = Sheet::new(text, "abc".into(), rows);
-        let batch = Batch::new(sheet, true, claims, charge, &account, outputs);
+        let buffer = BatchBuffer::new(text, "abc".into(), rows);
+        let batch = Batch::new(buffer, true, claims, charge, &account, outputs);
         Fixture {
             batch,
             released,
@@ -210,7 +213,7 @@ mod tests {
             sum,
             account,
         } = fixture(2);
-        let documents: Vec<Sealed> = batch.documents().collect();
+        let documents: Vec<SealedDocument> = batch.documents().collect();
         let [first, second] = &documents[..] else {
             panic!("two")
         };
@@ -224,7 +227,7 @@ mod tests {
         for document in [first, first, second] {
             document.confirm(OutputId(0));
         }
-        second.note_joined(0);
+        second.note_merged(0);
         second.confirm(OutputId(1));
         assert!(released.lock().unwrap().is_empty());
         first.confirm_dead(OutputId(1));
@@ -264,7 +267,7 @@ mod tests {
         let all = |of: &Fixture| of.batch.documents().collect::<Vec<_>>();
         let (a, b) = (all(&one), all(&other));
         b[0].confirm_dead(OutputId(0));
-        Sealed::confirm_all([&a[0], &b[0], &b[1], &b[1], &a[1]].into_iter(), OutputId(0));
+        SealedDocument::confirm_all([&a[0], &b[0], &b[1], &b[1], &a[1]].into_iter(), OutputId(0));
         for Fixture {
             released, account, ..
         } in [&one, &other]

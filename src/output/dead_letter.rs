@@ -21,7 +21,7 @@ use std::io::{self, Read as _, Seek as _, SeekFrom, Write as _};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-pub use entry::{Content, Entry};
+pub use entry::{Entry, EntryContent};
 
 /// A file is closed and the next one begun at this length, by default 16 MiB.
 pub const FILE_BYTES: u64 = 16 << 20;
@@ -68,7 +68,7 @@ struct Known {
 
 /// How much is in the dead letter.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Usage {
+pub struct DeadLetterUsage {
     /// Entries.
     pub entries: u64,
     /// Bytes of all files.
@@ -136,14 +136,14 @@ impl DeadLetter {
     }
 
     /// How much is there. Looks at the folder: a replay in another process may have emptied it.
-    pub fn usage(&self) -> Usage {
+    pub fn usage(&self) -> DeadLetterUsage {
         let mut inner = self.lock();
         // What cannot be looked at now is reported as it was last known.
         if let Err(error) = self.look(&mut inner) {
             tracing::debug!(%error, "the dead-letter folder cannot be looked at");
         }
         let bytes = inner.bytes();
-        Usage {
+        DeadLetterUsage {
             entries: inner.known.values().map(|k| k.entries).sum(),
             bytes,
             limit: self.limit_bytes,

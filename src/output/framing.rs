@@ -3,5 +3,5 @@
 /// See above. A newline follows each document then.
 pub trait Framing: Send {
     /// Appends it, for the document of this id whose first event was then (Unix ns).
-    fn head(&mut self, out: &mut Vec<u8>, id: &str, first_ns: i64);
+    fn write_prefix(&mut self, out: &mut Vec<u8>, id: &str, first_ns: i64);
 }

@@ -20,7 +20,7 @@ use std::borrow::Cow;
 use std::fmt::Write as _;
 use std::sync::atomic::AtomicU64;
 
-pub use self::batch::{Batch, Charge, Place, Row, Sealed, Sheet};
+pub use self::batch::{Batch, BatchBuffer, DocumentMeta, DocumentSpan, MemoryCharge, SealedDocument};
 pub use self::framing::Framing;
 
 /// Elasticsearch refuses document ids of more bytes than this.
@@ -33,7 +33,7 @@ pub struct OutputId(pub u8);
 /// Where the lines of sealed documents ended. Lines that are received are, at every quiet moment, delivered, repeated,
 /// dead, or open.
 #[derive(Debug, Default)]
-pub struct Account {
+pub struct LineCounters {
     /// In documents that have been handed to the outputs and not been confirmed by all of them.
     pub in_flight: AtomicU64,
     /// In documents that are stored.

@@ -28,11 +28,11 @@ const BATCH_BYTES: usize = 4 << 20;
 
 /// What became of one entry.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Fate {
+pub enum ReplayOutcome {
     /// It is written: it leaves the dead letter.
     Written,
     /// It is refused again; it stays, with the new reason.
-    Failed {
+    Refused {
         /// HTTP status, where there is one.
         status: Option<u16>,
         /// Short name of the reason.
@@ -41,24 +41,24 @@ pub enum Fate {
         reason: String,
     },
     /// It could not be tried to an end (Elasticsearch away, index read-only); it stays as it is.
-    Later(String),
+    Postponed(String),
     /// Not an entry that can be sent; it stays as it is.
-    NotMine,
+    NotReplayable,
 }
 
 /// Numbers of a replay.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Summary {
+pub struct ReplaySummary {
     /// Entries found.
     pub entries: u64,
     /// Entries that are written now.
     pub written: u64,
     /// Entries that were refused again.
-    pub failed: u64,
+    pub refused: u64,
     /// Entries that stay since they could not be tried to an end.
-    pub later: u64,
+    pub postponed: u64,
     /// Entries that stay since they are not for this output.
-    pub not_mine: u64,
+    pub not_replayable: u64,
     /// Lines that cannot be read; they stay.
     pub unreadable: u64,
     /// The first reason of a refusal or delay.
@@ -71,8 +71,8 @@ pub struct Summary {
 ///
 /// # Errors
 /// A file cannot be read.
-pub fn dry_run(folder: &Path) -> io::Result<Summary> {
-    let mut summary = Summary::default();
+pub fn dry_run(folder: &Path) -> io::Result<ReplaySummary> {
+    let mut summary = ReplaySummary::default();
     for ending in [TAKEN, ENDING] {
         for path in files(folder, ending)? {
             for line in lines(&path)? {
@@ -88,17 +88,17 @@ pub fn dry_run(folder: &Path) -> io::Result<Summary> {
     Ok(summary)
 }
 
-/// Sends every entry again. `send` gets a batch and gives one fate for each entry; `progress` gets the numbers so far
-/// after each batch. After a batch with a [`Fate::Later`] nothing more is sent: what is away for one is away for the next.
+/// Sends every entry again. `send` gets a batch and gives one outcome for each entry; `progress` gets the numbers so far
+/// after each batch. After a batch with a [`ReplayOutcome::Postponed`] nothing more is sent: what is away for one is away for the next.
 ///
 /// # Errors
 /// Another replay is at work ([`io::ErrorKind::WouldBlock`]), or a file cannot be read or written: every entry that is
 /// not known to be written is still there.
 pub async fn replay(
     folder: &Path,
-    mut send: impl AsyncFnMut(&[Entry]) -> Vec<Fate>,
-    mut progress: impl FnMut(&Summary),
-) -> io::Result<Summary> {
+    mut send: impl AsyncFnMut(&[Entry]) -> Vec<ReplayOutcome>,
+    mut progress: impl FnMut(&ReplaySummary),
+) -> io::Result<ReplaySummary> {
     let alone = OpenOptions::new()
         .create(true)
         .truncate(false)
@@ -114,7 +114,7 @@ pub async fn replay(
     for unfinished in files(folder, UNFINISHED)? {
         fs::remove_file(unfinished)?;
     }
-    let mut summary = Summary::default();
+    let mut summary = ReplaySummary::default();
     let mut stopped = false;
     for taken in take(folder)? {
         let kept = taken.with_extension(UNFINISHED);
@@ -130,22 +130,24 @@ pub async fn replay(
                 keep.write_all(b"\n")?;
             }
             batch.iter().for_each(|entry| summary.found(entry));
-            let fates = if stopped || batch.is_empty() {
-                vec![Fate::Later(String::new()); batch.len()]
+            let outcomes = if stopped || batch.is_empty() {
+                vec![ReplayOutcome::Postponed(String::new()); batch.len()]
             } else {
                 send(&batch).await
             };
-            // A sender that gives too few fates has said nothing of the rest: it stays.
-            let fates = fates.into_iter().chain(std::iter::repeat(Fate::NotMine));
-            for (mut entry, fate) in batch.into_iter().zip(fates) {
-                summary.count(&fate);
-                match fate {
-                    Fate::Written => continue,
-                    Fate::Failed { status, kind, reason } => {
+            // A sender that gives too few outcomes has said nothing of the rest: it stays.
+            let outcomes = outcomes
+                .into_iter()
+                .chain(std::iter::repeat(ReplayOutcome::NotReplayable));
+            for (mut entry, outcome) in batch.into_iter().zip(outcomes) {
+                summary.count(&outcome);
+                match outcome {
+                    ReplayOutcome::Written => continue,
+                    ReplayOutcome::Refused { status, kind, reason } => {
                         (entry.status, entry.kind, entry.reason) = (status, kind, reason);
                     }
-                    Fate::Later(_) => stopped = true,
-                    Fate::NotMine => {}
+                    ReplayOutcome::Postponed(_) => stopped = true,
+                    ReplayOutcome::NotReplayable => {}
                 }
                 left_over = true;
                 let mut line = Vec::new();
@@ -222,7 +224,7 @@ fn next_batch(source: &mut Lines) -> io::Result<(Vec<Entry>, Vec<Vec<u8>>, bool)
     Ok((batch, unreadable, false))
 }
 
-impl Summary {
+impl ReplaySummary {
     fn found(&mut self, entry: &Entry) {
         self.entries += 1;
         *self
@@ -231,12 +233,12 @@ impl Summary {
             .or_default() += 1;
     }
 
-    fn count(&mut self, fate: &Fate) {
-        let (counter, reason) = match fate {
-            Fate::Written => (&mut self.written, None),
-            Fate::Failed { reason, .. } => (&mut self.failed, Some(reason)),
-            Fate::Later(reason) => (&mut self.later, Some(reason)),
-            Fate::NotMine => (&mut self.not_mine, None),
+    fn count(&mut self, outcome: &ReplayOutcome) {
+        let (counter, reason) = match outcome {
+            ReplayOutcome::Written => (&mut self.written, None),
+            ReplayOutcome::Refused { reason, .. } => (&mut self.refused, Some(reason)),
+            ReplayOutcome::Postponed(reason) => (&mut self.postponed, Some(reason)),
+            ReplayOutcome::NotReplayable => (&mut self.not_replayable, None),
         };
         *counter += 1;
         if let Some(reason) = reason.filter(|reason| !reason.is_empty())

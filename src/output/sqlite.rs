@@ -12,25 +12,15 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use rusqlite::{Connection, OpenFlags, OptionalExtension, params};
 use tokio::sync::mpsc;
 
-use super::{Batch, OutputId, Sealed};
+use super::{Batch, OutputId, SealedDocument};
+use crate::config::SqliteConfig;
 use windrow_trace::{NotOurs, Union, union};
 
 const SCHEMA_VERSION: i64 = 1;
 /// Documents of one transaction at the most; what waits beyond it goes into the next.
-const MAX_TRANSACTION: usize = 10_000;
+const MAX_TRANSACTION_DOCUMENTS: usize = 10_000;
 /// Rows that one round of retention looks at, so that it never holds up writing for long.
-const RETENTION_STEP: usize = 2_000;
-
-/// Where the store is and how long it keeps documents.
-#[derive(Clone, Debug)]
-pub struct Options {
-    /// The file; made if it is not there.
-    pub path: PathBuf,
-    /// Documents written longer ago than this are deleted; `None` keeps them.
-    pub max_age: Option<Duration>,
-    /// Past this size of the file the oldest documents are deleted; `None` has no bound.
-    pub max_bytes: Option<u64>,
-}
+const MAX_RETENTION_ROWS: usize = 2_000;
 
 /// The store cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -57,7 +47,7 @@ pub enum StoreError {
 
 /// What a round of writing did.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Written {
+pub struct TransactionSummary {
     /// New rows.
     pub created: u64,
     /// Rows that were joined with what was there.
@@ -72,22 +62,22 @@ pub struct Written {
 
 /// The writing side.
 #[derive(Debug)]
-pub struct Writer {
+pub struct SqliteWriter {
     connection: Connection,
-    options: Options,
+    config: SqliteConfig,
 }
 
 /// Told of each document that can never be stored, with the reason; returns once it is safe elsewhere.
-pub type Reject<'a> = dyn FnMut(&Sealed, &NotOurs) + 'a;
+pub type RejectFn<'a> = dyn FnMut(&SealedDocument, &NotOurs) + 'a;
 
-impl Writer {
+impl SqliteWriter {
     /// Opens or makes the store.
     ///
     /// # Errors
     ///
     /// [`StoreError`] when the file cannot be opened or made, or is of a newer format.
-    pub fn open(options: Options) -> Result<Self, StoreError> {
-        let path = options.path.clone();
+    pub fn open(config: SqliteConfig) -> Result<Self, StoreError> {
+        let path = config.path.clone();
         let open = || -> rusqlite::Result<(Connection, i64)> {
             let connection = Connection::open(&path)?;
             connection.busy_timeout(Duration::from_secs(10))?;
@@ -116,16 +106,16 @@ impl Writer {
             Ok((connection, version))
         };
         let (connection, found) = open().map_err(|source| StoreError::Sqlite {
-            path: options.path.clone(),
+            path: config.path.clone(),
             source,
         })?;
         if found > SCHEMA_VERSION {
             return Err(StoreError::Newer {
-                path: options.path,
+                path: config.path,
                 found,
             });
         }
-        Ok(Self { connection, options })
+        Ok(Self { connection, config })
     }
 
     /// Writes documents in one transaction; on success all of them are durable. Those that cannot be joined with a
@@ -137,12 +127,12 @@ impl Writer {
     /// The reason of SQLite; then nothing of this call is stored, and it may be called again with the same documents.
     pub fn write<'a>(
         &mut self,
-        documents: impl IntoIterator<Item = &'a Sealed>,
-        reject: &mut Reject<'_>,
-        joined: &mut dyn FnMut(&Sealed, u32),
-    ) -> Result<Written, StoreError> {
-        let path = &self.options.path;
-        let mut done = Written::default();
+        documents: impl IntoIterator<Item = &'a SealedDocument>,
+        reject: &mut RejectFn<'_>,
+        joined: &mut dyn FnMut(&SealedDocument, u32),
+    ) -> Result<TransactionSummary, StoreError> {
+        let path = &self.config.path;
+        let mut done = TransactionSummary::default();
         let mut foreign = Vec::new();
         let write = || -> rusqlite::Result<()> {
             let transaction = self.connection.transaction()?;
@@ -206,17 +196,17 @@ impl Writer {
     ///
     /// The reason of SQLite.
     pub fn retain(&mut self) -> Result<bool, StoreError> {
-        let path = self.options.path.clone();
+        let path = self.config.path.clone();
         let retain = || -> rusqlite::Result<bool> {
             let mut deleted = 0;
-            if let Some(age) = self.options.max_age {
+            if let Some(age) = self.config.retention_age {
                 // Rows are numbered as they are written, so the oldest stand first.
                 deleted += self.connection.execute(
                     "DELETE FROM documents WHERE rowid IN (SELECT rowid FROM documents ORDER BY rowid LIMIT ?1) AND written < ?2",
-                    params![RETENTION_STEP as i64, unix_seconds().saturating_sub_unsigned(age.as_secs())],
+                    params![MAX_RETENTION_ROWS as i64, unix_seconds().saturating_sub_unsigned(age.as_secs())],
                 )?;
             }
-            if let Some(limit) = self.options.max_bytes {
+            if let Some(limit) = self.config.retention_size {
                 let used: u64 = self.connection.query_row(
                     "SELECT (page_count - freelist_count) * page_size FROM pragma_page_count, pragma_freelist_count, pragma_page_size",
                     [],
@@ -225,39 +215,39 @@ impl Writer {
                 if used > limit {
                     deleted += self.connection.execute(
                         "DELETE FROM documents WHERE rowid IN (SELECT rowid FROM documents ORDER BY rowid LIMIT ?1)",
-                        [RETENTION_STEP as i64],
+                        [MAX_RETENTION_ROWS as i64],
                     )?;
                 }
             }
-            Ok(deleted >= RETENTION_STEP)
+            Ok(deleted >= MAX_RETENTION_ROWS)
         };
         retain().map_err(|source| StoreError::Sqlite { path, source })
     }
 }
 
 /// What a running store tells: after each transaction, and when one fails (it is tried again).
-pub trait Observer: Send {
+pub trait WriteObserver: Send {
     /// A transaction is on disk.
-    fn written(&mut self, done: &Written, took: Duration);
+    fn written(&mut self, done: &TransactionSummary, took: Duration);
     /// A transaction failed and will be tried again after a pause.
     fn failed(&mut self, error: &StoreError);
     /// A document can never be stored; returns once it is safe elsewhere.
-    fn rejected(&mut self, document: &Sealed, why: &NotOurs);
+    fn rejected(&mut self, document: &SealedDocument, why: &NotOurs);
 }
 
 /// Writes batches until the channel closes. Runs on its own thread. A failing transaction is tried again for ever: the
 /// journal is the bound.
 pub fn run(
-    mut writer: Writer,
+    mut writer: SqliteWriter,
     id: OutputId,
     mut batches: mpsc::Receiver<Batch>,
-    mut observer: impl Observer,
+    mut observer: impl WriteObserver,
     stop: &dyn Fn() -> bool,
 ) {
     let mut retained = SystemTime::UNIX_EPOCH;
     while let Some(first) = batches.blocking_recv() {
-        let mut batch: Vec<Sealed> = first.documents().collect();
-        while batch.len() < MAX_TRANSACTION
+        let mut batch: Vec<SealedDocument> = first.documents().collect();
+        while batch.len() < MAX_TRANSACTION_DOCUMENTS
             && let Ok(more) = batches.try_recv()
         {
             batch.extend(more.documents());
@@ -267,11 +257,11 @@ pub fn run(
         let mut met: HashMap<_, u32> = HashMap::new();
         loop {
             let documents = batch.iter();
-            let mut reject = |document: &Sealed, why: &NotOurs| {
+            let mut reject = |document: &SealedDocument, why: &NotOurs| {
                 observer.rejected(document, why);
                 dead.insert(document.key());
             };
-            let mut joined = |document: &Sealed, new_lines| {
+            let mut joined = |document: &SealedDocument, new_lines| {
                 met.insert(document.key(), new_lines);
             };
             match writer.write(documents, &mut reject, &mut joined) {
@@ -294,7 +284,7 @@ pub fn run(
                 document.confirm_dead(id);
             } else {
                 if let Some(new_lines) = met.get(&at) {
-                    document.note_joined(*new_lines);
+                    document.note_merged(*new_lines);
                 }
                 document.confirm(id);
             }
@@ -314,12 +304,12 @@ pub fn run(
 
 /// The reading side, for `/logs`.
 #[derive(Debug)]
-pub struct Reader {
+pub struct SqliteReader {
     path: PathBuf,
     connection: Mutex<Connection>,
 }
 
-impl Reader {
+impl SqliteReader {
     /// Opens the store for reading; the writer has made it.
     ///
     /// # Errors

@@ -33,7 +33,7 @@ use crate::input::forward::{self, BindError, Bound, Peers, Security, Tls, TlsErr
 use crate::memory::{MemoryShares, to_usize};
 use crate::metrics::Metrics;
 use crate::output::dead_letter::{self, DeadLetter};
-use crate::output::{Account, elasticsearch, sqlite};
+use crate::output::{LineCounters, elasticsearch, sqlite};
 use crate::spares::Spares;
 use windrow_journal::Journal;
 
@@ -102,7 +102,7 @@ pub struct Pipeline {
     outputs: Outputs,
     tls: Option<Arc<Tls>>,
     listeners: Vec<Bound>,
-    account: Arc<Account>,
+    account: Arc<LineCounters>,
     gauges: Arc<Gauges>,
     output_bytes: Arc<AtomicUsize>,
     vital: Vital,

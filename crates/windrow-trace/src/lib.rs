@@ -52,5 +52,5 @@ pub use self::time::day_of;
 pub use self::union::{NotOurs, Union, part_ids, union};
 pub use self::{
     fields::as_text,
-    json::{Head, head, write_value},
+    json::{Head, head, write_escaped, write_value},
 };

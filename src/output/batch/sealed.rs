@@ -10,36 +10,36 @@ use bytes::Bytes;
 #[cfg(test)]
 use super::Batch;
 use super::Text;
-use super::fate::{Fate, Settled};
-use super::row::{Place, Row};
+use super::delivery_state::{ConfirmedCounts, DeliveryState};
+use super::meta::{DocumentMeta, DocumentSpan};
 use crate::output::OutputId;
 
 /// A document on its way to the outputs.
 #[derive(Clone, Debug)]
-pub struct Sealed {
+pub struct SealedDocument {
     text: Arc<Text>,
     at: u32,
 }
 
-impl Sealed {
+impl SealedDocument {
     /// The document of this number in the text.
     pub(super) fn new(text: Arc<Text>, at: u32) -> Self {
         Self { text, at }
     }
 
-    fn row(&self) -> &Row {
-        &self.text.sheet.rows[self.at as usize]
+    fn row(&self) -> &DocumentMeta {
+        &self.text.buffer.rows[self.at as usize]
     }
 
-    fn fate(&self) -> &Fate {
-        self.text.fates.of(&self.text.sheet.rows, self.at)
+    fn state(&self) -> &DeliveryState {
+        self.text.states.of(&self.text.buffer.rows, self.at)
     }
 
     /// The trace id, or for a record without one its part's id and its number; at most [`crate::output::MAX_ID_BYTES`] long.
     pub fn id(&self) -> &str {
         let Range { start, end } = self.row().id;
         self.text
-            .sheet
+            .buffer
             .ids
             .get(start as usize..end as usize)
             .unwrap_or_default()
@@ -74,13 +74,13 @@ impl Sealed {
     /// The complete document: one JSON object without a newline.
     pub fn json(&self) -> &[u8] {
         let place = self.row().place.json(self.text.framed);
-        self.text.sheet.bytes.get(place).unwrap_or_default()
+        self.text.buffer.bytes.get(place).unwrap_or_default()
     }
 
     /// [`Self::json`], without a copy.
     pub fn shared_json(&self) -> Bytes {
         self.text
-            .sheet
+            .buffer
             .bytes
             .slice(self.row().place.json(self.text.framed))
     }
@@ -88,8 +88,8 @@ impl Sealed {
     /// The whole text of its batch, and where the document stands in it together with its frame; `None` when it has
     /// none.
     pub fn framed(&self) -> Option<(&Bytes, Range<usize>)> {
-        let Place { start, end, .. } = self.row().place;
-        self.text.framed.then(|| (&self.text.sheet.bytes, start..end))
+        let DocumentSpan { start, end, .. } = self.row().place;
+        self.text.framed.then(|| (&self.text.buffer.bytes, start..end))
     }
 
     /// This output has it, durably. Confirming twice is harmless.
@@ -100,18 +100,18 @@ impl Sealed {
     /// The same for many: what is counted is counted together, since each counter costs as much as a look at memory that
     /// another processor has written.
     pub fn confirm_all<'a>(documents: impl Iterator<Item = &'a Self>, output: OutputId) {
-        let mut settled: Option<(&Arc<Text>, Settled)> = None;
+        let mut settled: Option<(&Arc<Text>, ConfirmedCounts)> = None;
         for document in documents {
-            if !document.fate().confirm(output) {
+            if !document.state().confirm(output) {
                 continue;
             }
             match &mut settled {
                 Some((text, settled)) if Arc::ptr_eq(text, &document.text) => {
-                    settled.add(document.row(), document.fate());
+                    settled.add(document.row(), document.state());
                 }
                 other => {
-                    let mut first = Settled::default();
-                    first.add(document.row(), document.fate());
+                    let mut first = ConfirmedCounts::default();
+                    first.add(document.row(), document.state());
                     if let Some((text, settled)) = other.replace((&document.text, first)) {
                         text.settle(&settled);
                     }
@@ -124,25 +124,25 @@ impl Sealed {
     }
 
     /// A write of it was sent, and its answer did not come: it may be stored. For the counters.
-    pub fn note_unsettled(&self) {
-        self.fate().note_unsettled();
+    pub fn note_uncertain(&self) {
+        self.state().note_uncertain();
     }
 
     /// All of it was stored before: its lines are repeated, unless a write of ours is the likely reason. For the
     /// counters; to be said before it is confirmed.
     pub fn note_unchanged(&self) {
-        self.fate().note_unchanged(self.lines());
+        self.state().note_unchanged(self.lines());
     }
 
     /// It was joined with a document that was there already, to which so many of its lines are new. For the counters
     /// only; to be said before it is confirmed.
-    pub fn note_joined(&self, new_lines: u32) {
-        self.fate().note_joined(self.lines().saturating_sub(new_lines));
+    pub fn note_merged(&self, new_lines: u32) {
+        self.state().note_merged(self.lines().saturating_sub(new_lines));
     }
 
     /// This output can never store it; it is in the dead letter, durably.
     pub fn confirm_dead(&self, output: OutputId) {
-        self.fate().note_dead();
+        self.state().note_dead();
         self.confirm(output);
     }
 }

@@ -34,12 +34,12 @@ pub struct Entry {
     /// Ids of the parts in it.
     pub parts: Vec<String>,
     /// The thing itself.
-    pub content: Content,
+    pub content: EntryContent,
 }
 
 /// What an entry holds.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Content {
+pub enum EntryContent {
     /// A JSON object, kept as it is.
     Document(Bytes),
     /// Any bytes.
@@ -51,14 +51,14 @@ impl Entry {
     pub(in crate::output) fn write_line(&self, out: &mut Vec<u8>) {
         // What is not one line of JSON would make the file unreadable: it is kept as bytes.
         let document = match &self.content {
-            Content::Document(json) if !json.contains(&b'\n') => std::str::from_utf8(json)
+            EntryContent::Document(json) if !json.contains(&b'\n') => std::str::from_utf8(json)
                 .ok()
                 .and_then(|text| serde_json::from_str::<&RawValue>(text).ok()),
             _ => None,
         };
         let raw = match (&self.content, document) {
             (_, Some(_)) => None,
-            (Content::Document(bytes) | Content::Raw(bytes), None) => Some(Raw(bytes)),
+            (EntryContent::Document(bytes) | EntryContent::Raw(bytes), None) => Some(Raw(bytes)),
         };
         let line = Line {
             time: self.time,
@@ -90,8 +90,8 @@ impl Entry {
     pub fn parse(line: &[u8]) -> Result<Self, String> {
         let read: ReadLine<'_> = serde_json::from_slice(line).map_err(|e| e.to_string())?;
         let content = match (read.document, read.raw) {
-            (Some(document), _) => Content::Document(Bytes::copy_from_slice(document.get().as_bytes())),
-            (None, Some(raw)) => Content::Raw(BASE64.decode(raw).map_err(|e| e.to_string())?.into()),
+            (Some(document), _) => EntryContent::Document(Bytes::copy_from_slice(document.get().as_bytes())),
+            (None, Some(raw)) => EntryContent::Raw(BASE64.decode(raw).map_err(|e| e.to_string())?.into()),
             (None, None) => return Err("neither \"document\" nor \"raw\"".into()),
         };
         Ok(Self {

@@ -8,7 +8,7 @@ use proptest::prelude::*;
 
 use super::*;
 
-fn entry(id: &str, content: Content) -> Entry {
+fn entry(id: &str, content: EntryContent) -> Entry {
     Entry {
         time: "2026-11-21T09:20:00.5Z".parse().unwrap(),
         source: "elasticsearch".into(),
@@ -28,7 +28,7 @@ fn entry(id: &str, content: Content) -> Entry {
 fn document(id: &str) -> Entry {
     entry(
         id,
-        Content::Document(Bytes::from_static(b"{\"a\": 1.10, \"a\":2}")),
+        EntryContent::Document(Bytes::from_static(b"{\"a\": 1.10, \"a\":2}")),
     )
 }
 
@@ -56,7 +56,7 @@ fn an_entry_comes_back_as_it_was() {
         first_ns: None,
         lines: None,
         parts: vec![],
-        ..entry("raw", Content::Raw(Bytes::from_static(b"\x00\xff\n")))
+        ..entry("raw", EntryContent::Raw(Bytes::from_static(b"\x00\xff\n")))
     };
     let entries = [document("a \"b\" \u{1}"), bare, document("c")];
     dead.put(&entries[0]).unwrap();
@@ -76,14 +76,14 @@ fn a_document_that_is_not_one_line_of_json_is_kept_as_bytes() {
     let folder = tempfile::tempdir().unwrap();
     let dead = DeadLetter::open(folder.path(), FILE_BYTES, LIMIT_BYTES).unwrap();
     for wrong in [&b"{\"a\":"[..], b"{\n}", b"\xff", b""] {
-        dead.put(&entry("x", Content::Document(Bytes::copy_from_slice(wrong))))
+        dead.put(&entry("x", EntryContent::Document(Bytes::copy_from_slice(wrong))))
             .unwrap();
     }
-    let contents: Vec<Content> = read_all(folder.path())
+    let contents: Vec<EntryContent> = read_all(folder.path())
         .into_iter()
         .map(|entry| entry.content)
         .collect();
-    let raw = |bytes: &'static [u8]| Content::Raw(Bytes::from_static(bytes));
+    let raw = |bytes: &'static [u8]| EntryContent::Raw(Bytes::from_static(bytes));
     assert_eq!(contents, [raw(b"{\"a\":"), raw(b"{\n}"), raw(b"\xff"), raw(b"")]);
 }
 
@@ -200,7 +200,7 @@ proptest! {
 
     #[test]
     fn any_content_survives(bytes in proptest::collection::vec(any::<u8>(), 0..200), text in ".*") {
-        for content in [Content::Raw(bytes.into()), Content::Document(
+        for content in [EntryContent::Raw(bytes.into()), EntryContent::Document(
             serde_json::json!({"text": text}).to_string().into())] {
             let mut line = Vec::new();
             let entry = Entry { reason: text.clone(), ..entry(&text, content) };

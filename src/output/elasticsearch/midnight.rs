@@ -1,7 +1,7 @@
 //! One trace on both sides of midnight. Owns the rule that joins two documents of one trace in the indices of two
 //! neighbouring days.
 //!
-//! A document's index is the UTC day of its first event. Parts of one trace that are gathered apart (by several
+//! A document's index is the UTC day of its first event. DeliveryContext of one trace that are gathered apart (by several
 //! instances, or because one came late) can have first events on both sides of a day's boundary, and then two
 //! documents with the same id exist, which Elasticsearch cannot see: `_id` is unique in one index only.
 //!
@@ -11,7 +11,7 @@
 //! answered the later document is deleted (compare-and-set on the version whose content went into the union).
 //! A document is confirmed to the journal only when this is over.
 //!
-//! **Why one document remains.** Writer A writes E (earlier index) and then reads F (later index); writer B writes F
+//! **Why one document remains.** BulkScheduler A writes E (earlier index) and then reads F (later index); writer B writes F
 //! and then reads E. Reads and writes of one document are linearised by its primary shard. If A did not see F, A's
 //! read of F came before B's write of F; then B's read of E came after B's write of F, after A's read of F, after
 //! A's write of E: B sees E. So at least one of the two sees both, and it joins them. If both see both, both try the
@@ -29,41 +29,39 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::BytesMut;
-
-use super::bulk::{self, Answer, Document, ItemResult};
-use super::cluster::{Again, Cluster, Done, Outcome, Rejection, decide};
-use super::index::Day;
-use super::outcome::Problem;
-use super::read::{self, Found};
+use super::bulk::{self, BulkDocument, BulkResponse, ItemResult};
+use super::client::Client;
+use super::index_pattern::DayIndex;
+use super::mget::{self, MgetItem};
+use super::outcome::{DocumentOutcome, Rejection, RequestError, RetryReason, StoreResult};
 use super::stats::Stats;
 use windrow_trace::Union;
 
 /// Documents looked up at once. Nearly none has a sibling, so no source is read.
-const CHUNK_DOCUMENTS: usize = 1000;
+const MAX_MGET_DOCUMENTS: usize = 1000;
 
 /// Nothing is left to do for a pair. How the document itself came to be there is known from its own write.
-const SETTLED: Outcome = Outcome::Done(Done::Unchanged);
+const NOTHING_TO_JOIN: DocumentOutcome = DocumentOutcome::Stored(StoreResult::Unchanged);
 
 /// Rounds of compare-and-set before a document goes back to the queue.
-const ROUNDS: u32 = 8;
+const MAX_CAS_ROUNDS: u32 = 8;
 
 /// Looks for siblings of the written `documents[at]` and joins them; outcomes of what could not be settled are set back.
 ///
 /// # Errors
-/// A request failed as a whole; documents that were not reached have the outcome [`Again::NotReached`].
-pub(crate) async fn settle<D: Document>(
-    cluster: &Cluster,
+/// A request failed as a whole; documents that were not reached have the outcome [`RetryReason::NotAttempted`].
+pub(crate) async fn settle<D: BulkDocument>(
+    client: &Client,
     documents: &[D],
     written: Vec<usize>,
-    outcomes: &mut [Outcome],
-) -> Result<(), Problem> {
+    outcomes: &mut [DocumentOutcome],
+) -> Result<(), RequestError> {
     let mut pairs = Vec::new();
     let mut before_looking = Vec::with_capacity(written.len());
     for &at in &written {
         let first_ns = documents[at].first_ns();
-        let own = cluster.indices.of(first_ns);
-        if let Some(before) = cluster.indices.before(first_ns, cluster.trace_life) {
+        let own = client.indices.of(first_ns);
+        if let Some(before) = client.indices.before(first_ns, client.trace_life) {
             pairs.push(Pair {
                 at,
                 other: before.clone(),
@@ -71,7 +69,7 @@ pub(crate) async fn settle<D: Document>(
                 later: own.clone(),
             });
         }
-        if let Some(after) = cluster.indices.after(first_ns, cluster.trace_life) {
+        if let Some(after) = client.indices.after(first_ns, client.trace_life) {
             pairs.push(Pair {
                 at,
                 other: after.clone(),
@@ -82,34 +80,34 @@ pub(crate) async fn settle<D: Document>(
         // Until its neighbours have been looked at, it does not count as done.
         before_looking.push(std::mem::replace(
             &mut outcomes[at],
-            Outcome::Again(Again::NotReached),
+            DocumentOutcome::Retry(RetryReason::NotAttempted),
         ));
     }
     let looked_at: Vec<usize> = pairs.iter().map(|pair| pair.at).collect();
-    let mut results = vec![SETTLED; pairs.len()];
+    let mut results = vec![NOTHING_TO_JOIN; pairs.len()];
     let mut problem = None;
-    'all: for (start, chunk) in pairs.chunks(CHUNK_DOCUMENTS).enumerate() {
+    'all: for (start, chunk) in pairs.chunks(MAX_MGET_DOCUMENTS).enumerate() {
         let wanted: Vec<_> = chunk
             .iter()
             .map(|pair| (&*pair.other.index, documents[pair.at].id()))
             .collect();
-        let found = match read::mget(cluster, &wanted, false).await {
+        let found = match mget::mget(client, &wanted, false).await {
             Ok(found) => found,
             Err(failed) => {
-                results[start * CHUNK_DOCUMENTS..].fill(Outcome::Again(Again::NotReached));
+                results[start * MAX_MGET_DOCUMENTS..].fill(DocumentOutcome::Retry(RetryReason::NotAttempted));
                 problem = Some(failed);
                 break;
             }
         };
         for (n, (pair, found)) in chunk.iter().zip(found).enumerate() {
-            let n = start * CHUNK_DOCUMENTS + n;
+            let n = start * MAX_MGET_DOCUMENTS + n;
             results[n] = match found {
-                Found::Missing => SETTLED,
-                Found::Failed(_) => Outcome::Again(Again::TurnedAway),
-                Found::Here { .. } => match join(cluster, pair, &documents[pair.at]).await {
+                MgetItem::Missing => NOTHING_TO_JOIN,
+                MgetItem::Failed(_) => DocumentOutcome::Retry(RetryReason::Throttled),
+                MgetItem::Found { .. } => match join(client, pair, &documents[pair.at]).await {
                     Ok(outcome) => outcome,
                     Err(failed) => {
-                        results[n..].fill(Outcome::Again(Again::NotReached));
+                        results[n..].fill(DocumentOutcome::Retry(RetryReason::NotAttempted));
                         problem = Some(failed);
                         break 'all;
                     }
@@ -122,9 +120,9 @@ pub(crate) async fn settle<D: Document>(
         outcomes[at] = outcome;
     }
     for (at, result) in looked_at.into_iter().zip(results) {
-        if result != SETTLED {
+        if result != NOTHING_TO_JOIN {
             // It is written, and will be found so when it comes again.
-            documents[at].unsettled();
+            documents[at].mark_uncertain();
             outcomes[at] = result;
         }
     }
@@ -135,63 +133,69 @@ pub(crate) async fn settle<D: Document>(
 struct Pair {
     at: usize,
     /// The one where it was not written.
-    other: Arc<Day>,
-    earlier: Arc<Day>,
-    later: Arc<Day>,
+    other: Arc<DayIndex>,
+    earlier: Arc<DayIndex>,
+    later: Arc<DayIndex>,
 }
 
 /// Joins the two documents of `document`'s trace, if there still are two.
-async fn join<D: Document>(cluster: &Cluster, pair: &Pair, document: &D) -> Result<Outcome, Problem> {
+async fn join<D: BulkDocument>(
+    client: &Client,
+    pair: &Pair,
+    document: &D,
+) -> Result<DocumentOutcome, RequestError> {
     let id = document.id();
     let (earlier, later) = (&*pair.earlier.index, &*pair.later.index);
-    for round in 0..ROUNDS {
+    for round in 0..MAX_CAS_ROUNDS {
         if round > 0 {
-            tokio::time::sleep(super::flow::full_jitter(
+            tokio::time::sleep(super::backoff::full_jitter(
                 Duration::from_millis(10),
                 Duration::from_millis(200),
                 round,
             ))
             .await;
         }
-        let mut found = read::mget(cluster, &[(earlier, id), (later, id)], true)
+        let mut found = mget::mget(client, &[(earlier, id), (later, id)], true)
             .await?
             .into_iter();
         let (into, from, old, new) = match (found.next(), found.next()) {
             (
-                Some(Found::Here {
+                Some(MgetItem::Found {
                     version: into,
                     source: old,
                 }),
-                Some(Found::Here {
+                Some(MgetItem::Found {
                     version: from,
                     source: new,
                 }),
             ) => (into, from, old, new),
             // One is left. Usually another writer joined them; whether it holds ours is looked at, not believed.
-            (Some(Found::Here { source, .. }), Some(Found::Missing))
-            | (Some(Found::Missing), Some(Found::Here { source, .. })) => {
-                return Ok(match (cluster.rules.union)(&source, document.json()) {
-                    Ok(Union::Same) => SETTLED,
-                    _ => Outcome::Again(Again::Contended),
+            (Some(MgetItem::Found { source, .. }), Some(MgetItem::Missing))
+            | (Some(MgetItem::Missing), Some(MgetItem::Found { source, .. })) => {
+                return Ok(match (client.format.union)(&source, document.json()) {
+                    Ok(Union::Same) => NOTHING_TO_JOIN,
+                    _ => DocumentOutcome::Retry(RetryReason::Contended),
                 });
             }
             // Both are gone (someone deleted ours): create it again, look again.
-            (Some(Found::Missing), Some(Found::Missing)) => return Ok(Outcome::Again(Again::Contended)),
+            (Some(MgetItem::Missing), Some(MgetItem::Missing)) => {
+                return Ok(DocumentOutcome::Retry(RetryReason::Contended));
+            }
             // A shard is away.
-            _ => return Ok(Outcome::Again(Again::TurnedAway)),
+            _ => return Ok(DocumentOutcome::Retry(RetryReason::Throttled)),
         };
-        match (cluster.rules.union)(&old, &new) {
+        match (client.format.union)(&old, &new) {
             // A document of someone else's with our id: not ours to join.
-            Err(_) => return Ok(SETTLED),
+            Err(_) => return Ok(NOTHING_TO_JOIN),
             Ok(Union::Same) => {}
             Ok(Union::Merged { document: json, .. }) => {
-                let mut body = BytesMut::with_capacity(json.len() + id.len() + 128);
+                let mut body = Vec::with_capacity(json.len() + id.len() + 128);
                 bulk::put_replace(&mut body, earlier, id, into, &json);
-                match one(cluster, body).await? {
+                match one(client, body).await? {
                     None => continue,
-                    Some(Outcome::Done(_)) => {}
-                    Some(Outcome::Rejected(Rejection { status, kind, reason })) => {
-                        return Ok(Outcome::Rejected(Rejection {
+                    Some(DocumentOutcome::Stored(_)) => {}
+                    Some(DocumentOutcome::Rejected(Rejection { status, kind, reason })) => {
+                        return Ok(DocumentOutcome::Rejected(Rejection {
                             status,
                             kind,
                             reason: format!(
@@ -203,31 +207,31 @@ async fn join<D: Document>(cluster: &Cluster, pair: &Pair, document: &D) -> Resu
                 }
             }
         }
-        let mut body = BytesMut::with_capacity(id.len() + 128);
+        let mut body = Vec::with_capacity(id.len() + 128);
         bulk::put_delete(&mut body, later, id, from);
-        match one(cluster, body).await? {
+        match one(client, body).await? {
             None => {}
-            Some(Outcome::Done(_)) => {
-                Stats::add(&cluster.stats.day_joins, 1);
-                return Ok(SETTLED);
+            Some(DocumentOutcome::Stored(_)) => {
+                Stats::add(&client.stats.day_joins, 1);
+                return Ok(NOTHING_TO_JOIN);
             }
             Some(other) => return Ok(other),
         }
     }
-    Ok(Outcome::Again(Again::Contended))
+    Ok(DocumentOutcome::Retry(RetryReason::Contended))
 }
 
 /// Carries out one action; `None` for a conflict.
-async fn one(cluster: &Cluster, body: BytesMut) -> Result<Option<Outcome>, Problem> {
-    match cluster.bulk(body.freeze(), 1).await? {
-        Answer::AllDone => Ok(Some(SETTLED)),
-        Answer::Items(items) => match items.into_iter().next() {
+async fn one(client: &Client, body: Vec<u8>) -> Result<Option<DocumentOutcome>, RequestError> {
+    match client.bulk(body.into(), 1).await? {
+        BulkResponse::AllOk => Ok(Some(NOTHING_TO_JOIN)),
+        BulkResponse::Items(items) => match items.into_iter().next() {
             // A delete that finds nothing: another one was faster. (404 without an error; a missing index has one.)
             Some(ItemResult {
                 status: 404, kind, ..
-            }) if kind.is_empty() => Ok(Some(SETTLED)),
-            Some(item) => Ok(decide(item, &cluster.stats)),
-            None => Ok(Some(Outcome::Again(Again::TurnedAway))),
+            }) if kind.is_empty() => Ok(Some(NOTHING_TO_JOIN)),
+            Some(item) => Ok(client.outcome_of(item)),
+            None => Ok(Some(DocumentOutcome::Retry(RetryReason::Throttled))),
         },
     }
 }

@@ -19,21 +19,22 @@ use elasticsearch::http::headers::{
 };
 use elasticsearch::http::transport::{SingleNodeConnectionPool, Transport, TransportBuilder};
 use elasticsearch::http::{Method, Url};
+use percent_encoding::percent_decode_str;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-use super::config::{Auth, ElasticsearchConfig, without_credentials};
-use super::outcome::Problem;
+use super::outcome::RequestError;
+use crate::config::{Auth, ElasticsearchConfig, Secret, without_credentials};
 
-/// A dead node is asked again after this long, then after twice as long, up to [`DEAD_LONGEST`].
-const DEAD_FIRST: Duration = Duration::from_secs(1);
-const DEAD_LONGEST: Duration = Duration::from_secs(10);
+/// A dead node is asked again after this long, then after twice as long, up to [`REPROBE_MAX`].
+const REPROBE_FIRST: Duration = Duration::from_secs(1);
+const REPROBE_MAX: Duration = Duration::from_secs(10);
 
 /// Wait for an answer to the question whether a node is back.
 const PROBE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Longest `Retry-After` that is obeyed.
-const RETRY_AFTER_LONGEST: Duration = Duration::from_secs(600);
+const RETRY_AFTER_MAX: Duration = Duration::from_secs(600);
 
 /// The configuration cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -82,7 +83,7 @@ pub(crate) struct Request {
     /// The body is compressed.
     pub(crate) gzip: bool,
     /// An answer longer than this is not read.
-    pub(crate) longest_answer: u64,
+    pub(crate) max_response_bytes: u64,
 }
 
 impl Request {
@@ -94,34 +95,34 @@ impl Request {
             body: body.into(),
             lines: false,
             gzip: false,
-            longest_answer: u64::MAX,
+            max_response_bytes: u64::MAX,
         }
     }
 }
 
 /// The answer to a request, of whatever status.
-pub(crate) struct Reply {
+pub(crate) struct Response {
     pub(crate) status: u16,
     pub(crate) retry_after: Option<Duration>,
     pub(crate) body: Bytes,
 }
 
-impl Reply {
+impl Response {
     /// The body of a success; anything else as a problem.
-    pub(crate) fn success(self) -> Result<Bytes, Problem> {
+    pub(crate) fn success(self) -> Result<Bytes, RequestError> {
         match self.status {
             200..=299 => Ok(self.body),
-            status => Err(Problem::of_status(status, self.retry_after, &self.body)),
+            status => Err(RequestError::of_status(status, self.retry_after, &self.body)),
         }
     }
 }
 
 /// Why there is no answer.
-pub(crate) enum NoReply {
-    /// Nothing was sent, or it is not known what became of it.
-    Problem(Problem),
-    /// The answer is longer than wanted: bytes.
-    TooLong(u64),
+pub(crate) enum SendError {
+    /// The request failed.
+    Request(RequestError),
+    /// The response is longer than allowed: bytes.
+    ResponseTooLarge(u64),
 }
 
 /// All nodes.
@@ -177,22 +178,22 @@ impl Nodes {
     }
 
     /// Asks one of the healthy nodes; goes on to the next one as long as nothing was sent.
-    pub(crate) async fn send(&self, request: &Request) -> Result<Reply, NoReply> {
-        let mut last = Problem::Unreachable("no node".into());
+    pub(crate) async fn send(&self, request: &Request) -> Result<Response, SendError> {
+        let mut last = RequestError::Unreachable("no node".into());
         for _ in 0..self.nodes.len() {
             let node = self.choose();
             match node.send(request, self.timeout).await {
-                Err(NoReply::Problem(problem)) => {
+                Err(SendError::Request(problem)) => {
                     node.failed();
-                    if !matches!(problem, Problem::Unreachable(_)) {
-                        return Err(NoReply::Problem(problem));
+                    if !matches!(problem, RequestError::Unreachable(_)) {
+                        return Err(SendError::Request(problem));
                     }
                     last = problem;
                 }
                 other => {
                     // 502 to 504 come from a node that is starting or stopping, or from a proxy in front of one.
                     match &other {
-                        Ok(Reply {
+                        Ok(Response {
                             status: 502..=504, ..
                         }) => node.failed(),
                         _ => node.answered(),
@@ -204,7 +205,7 @@ impl Nodes {
                 break;
             }
         }
-        Err(NoReply::Problem(last))
+        Err(SendError::Request(last))
     }
 
     /// Number of nodes that are not known to be dead.
@@ -225,12 +226,12 @@ impl Nodes {
     /// Asks dead nodes whether they are back, for ever.
     pub(crate) async fn probe(&self) {
         loop {
-            tokio::time::sleep(DEAD_FIRST / 2).await;
+            tokio::time::sleep(REPROBE_FIRST / 2).await;
             for node in &self.nodes {
                 if node.dead().is_some_and(|dead| dead.until <= Instant::now()) {
                     let request = Request::json(Method::Get, "/", Bytes::new());
                     match node.send(&request, PROBE_TIMEOUT).await {
-                        Ok(Reply { status, .. }) if status < 500 && status != 429 => {
+                        Ok(Response { status, .. }) if status < 500 && status != 429 => {
                             node.answered();
                             self.revived.notify_one();
                         }
@@ -255,8 +256,8 @@ impl Node {
         })?;
         let auth = match (&config.auth, url.password()) {
             (Auth::None, Some(password)) => Auth::Basic {
-                user: decoded(url.username()),
-                password: decoded(password),
+                user: percent_decoded(url.username()),
+                password: Secret::new(percent_decoded(password)),
             },
             (auth, _) => auth.clone(),
         };
@@ -312,7 +313,7 @@ impl Node {
         })
     }
 
-    async fn send(&self, request: &Request, timeout: Duration) -> Result<Reply, NoReply> {
+    async fn send(&self, request: &Request, timeout: Duration) -> Result<Response, SendError> {
         let mut headers = HeaderMap::new();
         let media = if request.lines {
             "application/x-ndjson"
@@ -329,40 +330,40 @@ impl Node {
             .transport
             .send(request.method, &request.path, headers, query, body, Some(timeout))
             .await;
-        let response = sent.map_err(|error| NoReply::Problem(self.problem(&error)))?;
+        let response = sent.map_err(|error| SendError::Request(self.problem(&error)))?;
         let status = response.status_code().as_u16();
         let retry_after = response
             .headers()
             .get(RETRY_AFTER)
             .and_then(|value| value.to_str().ok()?.trim().parse().ok())
-            .map(|seconds| Duration::from_secs(seconds).min(RETRY_AFTER_LONGEST));
+            .map(|seconds| Duration::from_secs(seconds).min(RETRY_AFTER_MAX));
         if let Some(length) = response
             .content_length()
-            .filter(|length| *length > request.longest_answer)
+            .filter(|length| *length > request.max_response_bytes)
         {
-            return Err(NoReply::TooLong(length));
+            return Err(SendError::ResponseTooLarge(length));
         }
         let body = response.bytes().await.map_err(|error| {
-            NoReply::Problem(match self.problem(&error) {
-                Problem::Unreachable(reason) => Problem::Broken(reason),
+            SendError::Request(match self.problem(&error) {
+                RequestError::Unreachable(reason) => RequestError::Broken(reason),
                 other => other,
             })
         })?;
-        Ok(Reply {
+        Ok(Response {
             status,
             retry_after,
             body,
         })
     }
 
-    fn problem(&self, error: &elasticsearch::Error) -> Problem {
+    fn problem(&self, error: &elasticsearch::Error) -> RequestError {
         let reason = format!("{}: {}", self.url, chain_of(error));
         if error.is_timeout() {
-            Problem::Timeout(reason)
-        } else if not_connected(error) {
-            Problem::Unreachable(reason)
+            RequestError::Timeout(reason)
+        } else if is_connect(error) {
+            RequestError::Unreachable(reason)
         } else {
-            Problem::Broken(reason)
+            RequestError::Broken(reason)
         }
     }
 
@@ -376,7 +377,7 @@ impl Node {
         if times == 0 {
             tracing::debug!(node = %self.url, "node taken out of the rotation");
         }
-        let pause = DEAD_FIRST.saturating_mul(1 << times.min(8)).min(DEAD_LONGEST);
+        let pause = REPROBE_FIRST.saturating_mul(1 << times.min(8)).min(REPROBE_MAX);
         *dead = Some(Dead {
             until: Instant::now() + pause,
             times,
@@ -402,9 +403,11 @@ impl fmt::Debug for Nodes {
 fn authorization(auth: &Auth) -> Result<Option<HeaderValue>, OpenError> {
     let text = match auth {
         Auth::None => return Ok(None),
-        Auth::Basic { user, password } => format!("Basic {}", BASE64.encode(format!("{user}:{password}"))),
-        Auth::ApiKey(key) => format!("ApiKey {key}"),
-        Auth::Bearer(token) => format!("Bearer {token}"),
+        Auth::Basic { user, password } => {
+            format!("Basic {}", BASE64.encode(format!("{user}:{}", password.expose())))
+        }
+        Auth::ApiKey(key) => format!("ApiKey {}", key.expose()),
+        Auth::Bearer(token) => format!("Bearer {}", token.expose()),
     };
     let mut value = HeaderValue::from_str(&text)
         .map_err(|_| OpenError::Credentials("they hold a character that no HTTP header can carry".into()))?;
@@ -420,18 +423,8 @@ fn read(what: &'static str, file: &Path) -> Result<Vec<u8>, OpenError> {
     })
 }
 
-fn decoded(percent: &str) -> String {
-    let mut out = Vec::with_capacity(percent.len());
-    let mut rest = percent.as_bytes();
-    while let Some((first, tail)) = rest.split_first() {
-        let byte = (*first == b'%')
-            .then(|| tail.get(..2).and_then(|hex| std::str::from_utf8(hex).ok()))
-            .flatten()
-            .and_then(|hex| u8::from_str_radix(hex, 16).ok());
-        out.push(byte.unwrap_or(*first));
-        rest = if byte.is_some() { &tail[2..] } else { tail };
-    }
-    String::from_utf8_lossy(&out).into_owned()
+fn percent_decoded(text: &str) -> String {
+    percent_decode_str(text).decode_utf8_lossy().into_owned()
 }
 
 /// The causes of an error in one line; the outer ones of the HTTP client say nearly nothing.
@@ -449,20 +442,10 @@ fn chain_of(error: &elasticsearch::Error) -> String {
     text
 }
 
-/// Whether the failure came before anything was sent. The crate does not say, hyper-util's error does by its text.
-/// A wrong guess costs a retry, nothing else: every request of ours may be repeated.
-fn not_connected(error: &elasticsearch::Error) -> bool {
-    let mut cause = error.source();
-    while let Some(inner) = cause {
-        if inner.to_string() == "client error (Connect)" {
-            return true;
-        }
-        if let Some(io) = inner.downcast_ref::<std::io::Error>()
-            && io.kind() == std::io::ErrorKind::ConnectionRefused
-        {
-            return true;
-        }
-        cause = inner.source();
-    }
-    false
+/// Whether the connection failed before anything was sent. `elasticsearch::Error` does not say, but its source does.
+fn is_connect(error: &elasticsearch::Error) -> bool {
+    error
+        .source()
+        .and_then(|source| source.downcast_ref::<reqwest::Error>())
+        .is_some_and(reqwest::Error::is_connect)
 }

@@ -9,14 +9,14 @@ use bytes::Bytes;
 use elasticsearch::http::Method;
 use serde_json::{Value, json};
 
-use super::cluster::Cluster;
-use super::config::Template;
+use super::client::Client;
+use super::health::{Health, WaitReason};
 use super::nodes::Request;
-use super::outcome::Problem;
-use super::stats::{Cause, Health};
+use super::outcome::RequestError;
+use crate::config::IndexTemplate;
 
 /// Above the templates that Elasticsearch brings along for `logs-*-*` and the like (100).
-const PRIORITY: u32 = 200;
+const TEMPLATE_PRIORITY: u32 = 200;
 
 /// What came of the installation.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -30,7 +30,7 @@ pub(crate) enum Installed {
 }
 
 /// The body of `PUT _index_template`.
-pub(crate) fn body(template: &Template, index_pattern: &str) -> Value {
+pub(crate) fn body(template: &IndexTemplate, index_pattern: &str) -> Value {
     let keyword = json!({"type": "keyword", "ignore_above": 1024});
     let both = json!({"type": "keyword", "ignore_above": 1024, "fields": {"keyword": keyword}});
     let mut settings = serde_json::Map::new();
@@ -45,7 +45,7 @@ pub(crate) fn body(template: &Template, index_pattern: &str) -> Value {
     }
     json!({
         "index_patterns": [index_pattern],
-        "priority": PRIORITY,
+        "priority": TEMPLATE_PRIORITY,
         "_meta": {"description": "one document per trace, written by Windrow"},
         "template": {
             "settings": settings,
@@ -74,34 +74,34 @@ pub(crate) fn body(template: &Template, index_pattern: &str) -> Value {
 }
 
 /// Tries to install the template once.
-pub(crate) async fn install(cluster: &Cluster, template: &Template) -> Installed {
-    let text = body(template, &cluster.indices.wildcard()).to_string();
+pub(crate) async fn install(client: &Client, template: &IndexTemplate) -> Installed {
+    let text = body(template, &client.indices.wildcard()).to_string();
     let request = Request::json(
         Method::Put,
         format!("/_index_template/{}", template.name),
         Bytes::from(text),
     );
-    match cluster.ask(&request).await.and_then(|reply| reply.success()) {
+    match client.ask(&request).await.and_then(|reply| reply.success()) {
         Ok(_) => Installed::Yes,
         // Wrong credentials are waited for, a missing privilege is not: writing may be all that is allowed.
-        Err(Problem::Denied(reason)) if reason.starts_with("status 401") => Installed::Later(reason),
-        Err(problem @ (Problem::Denied(_) | Problem::Malformed(_) | Problem::Unexpected(_))) => {
-            Installed::No(problem.reason().to_owned())
-        }
+        Err(RequestError::Denied(reason)) if reason.starts_with("status 401") => Installed::Later(reason),
+        Err(
+            problem @ (RequestError::Denied(_) | RequestError::Malformed(_) | RequestError::Unexpected(_)),
+        ) => Installed::No(problem.reason().to_owned()),
         Err(problem) => Installed::Later(problem.reason().to_owned()),
     }
 }
 
 /// Installs the template, however long it takes, or finds out that it is not possible.
 pub(crate) async fn install_at_last(
-    cluster: &Cluster,
-    template: &Template,
+    client: &Client,
+    template: &IndexTemplate,
     health: &Health,
     base: std::time::Duration,
     cap: std::time::Duration,
 ) {
     for n in 0.. {
-        match install(cluster, template).await {
+        match install(client, template).await {
             Installed::Yes => {
                 tracing::info!(template = %template.name, "index template installed");
                 break;
@@ -115,16 +115,16 @@ pub(crate) async fn install_at_last(
             }
             Installed::Later(reason) => {
                 health.set(
-                    Cause::Template,
+                    WaitReason::Template,
                     format!("the index template cannot be installed yet: {reason}"),
                 );
-                let pause = super::flow::full_jitter(base, cap, n);
+                let pause = super::backoff::full_jitter(base, cap, n);
                 tokio::select! {
                     () = tokio::time::sleep(pause) => {}
-                    () = cluster.nodes.revived.notified() => {}
+                    () = client.nodes.revived.notified() => {}
                 }
             }
         }
     }
-    health.clear(Cause::Template);
+    health.clear(WaitReason::Template);
 }

@@ -29,7 +29,7 @@ pub(crate) fn write_string(out: &mut Vec<u8>, text: &[u8]) {
 }
 
 /// Appends `text` as the inside of a JSON string; gives how many bytes of UTF-8 it is unescaped.
-pub(crate) fn write_escaped(out: &mut Vec<u8>, text: &[u8]) -> usize {
+pub fn write_escaped(out: &mut Vec<u8>, text: &[u8]) -> usize {
     let rest = write_valid::<false>(out, text);
     if rest.is_empty() {
         return text.len();

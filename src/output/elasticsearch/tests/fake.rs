@@ -15,9 +15,9 @@ use serde_json::{Value, json};
 /// What to do with the next request of a kind.
 #[derive(Clone, Debug)]
 pub(crate) enum Fault {
-    /// Answer with this status and do nothing.
+    /// BulkResponse with this status and do nothing.
     Refuse(u16),
-    /// Answer 429 with a `Retry-After` of so many seconds.
+    /// BulkResponse 429 with a `Retry-After` of so many seconds.
     RetryAfter(u64),
     /// Carry it out, then break the connection in the middle of the answer.
     LoseAnswer,

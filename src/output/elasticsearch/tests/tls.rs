@@ -69,12 +69,12 @@ async fn refused(config: ElasticsearchConfig) -> String {
     let running = Running::start(config);
     running.give(vec![running.part("a", "p", NOON)]).await;
     let health = running.output.health().clone();
-    until("waiting is reported", || health.state() != State::Ok).await;
+    until("waiting is reported", || health.state() != OutputState::Ok).await;
     assert_eq!(running.confirmed.count(), 0);
     running.stop.cancel();
     match health.state() {
-        State::Waiting { reason, .. } => reason,
-        State::Ok => String::new(),
+        OutputState::Waiting { reason, .. } => reason,
+        OutputState::Ok => String::new(),
     }
 }
 
@@ -107,7 +107,7 @@ async fn own_ca_and_client_certificate() {
     .await;
     let both = Auth::Basic {
         user: "u".into(),
-        password: "p".into(),
+        password: Secret::new("p"),
     };
     written(ElasticsearchConfig {
         ca_file: ca_file.clone(),

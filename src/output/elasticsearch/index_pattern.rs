@@ -17,7 +17,7 @@ const CACHED_DAYS: usize = 512;
 
 /// One day's index: its name and the ready first half of a bulk action line for it.
 #[derive(Debug)]
-pub(crate) struct Day {
+pub(crate) struct DayIndex {
     /// Index name.
     pub(crate) index: Box<str>,
     /// `{"create":{"_index":"…","_id":"`
@@ -26,12 +26,12 @@ pub(crate) struct Day {
 
 /// The configured index pattern.
 #[derive(Debug)]
-pub(crate) struct Indices {
+pub(crate) struct IndexPattern {
     pattern: String,
-    days: Mutex<HashMap<i64, Arc<Day>>>,
+    days: Mutex<HashMap<i64, Arc<DayIndex>>>,
 }
 
-impl Indices {
+impl IndexPattern {
     /// Checks the pattern: strftime fields known, the same name all day, a legal index name.
     ///
     /// # Errors
@@ -60,7 +60,7 @@ impl Indices {
     }
 
     /// The index of a day.
-    pub(crate) fn day(&self, day: i64) -> Arc<Day> {
+    pub(crate) fn day(&self, day: i64) -> Arc<DayIndex> {
         let mut days = self.days.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(known) = days.get(&day) {
             return known.clone();
@@ -73,7 +73,7 @@ impl Indices {
         let create_head = format!(r#"{{"create":{{"_index":"{index}","_id":""#)
             .into_bytes()
             .into_boxed_slice();
-        let made = Arc::new(Day {
+        let made = Arc::new(DayIndex {
             index: index.into_boxed_str(),
             create_head,
         });
@@ -82,7 +82,7 @@ impl Indices {
     }
 
     /// The index of a document.
-    pub(crate) fn of(&self, first_ns: i64) -> Arc<Day> {
+    pub(crate) fn of(&self, first_ns: i64) -> Arc<DayIndex> {
         self.day(Self::day_of(first_ns))
     }
 
@@ -103,7 +103,7 @@ impl Indices {
     }
 
     /// Index of the day before, when the time lies within `life` after the start of its day and the name differs.
-    pub(crate) fn before(&self, first_ns: i64, life: Duration) -> Option<Arc<Day>> {
+    pub(crate) fn before(&self, first_ns: i64, life: Duration) -> Option<Arc<DayIndex>> {
         let into = first_ns.rem_euclid(DAY_NS);
         (into <= nanos(life))
             .then(|| Self::day_of(first_ns))
@@ -111,14 +111,14 @@ impl Indices {
     }
 
     /// Index of the day after, when the time lies within `life` before the end of its day and the name differs.
-    pub(crate) fn after(&self, first_ns: i64, life: Duration) -> Option<Arc<Day>> {
+    pub(crate) fn after(&self, first_ns: i64, life: Duration) -> Option<Arc<DayIndex>> {
         let left = DAY_NS - first_ns.rem_euclid(DAY_NS);
         (left <= nanos(life))
             .then(|| Self::day_of(first_ns))
             .and_then(|day| self.neighbour(day, day + 1))
     }
 
-    fn neighbour(&self, day: i64, other: i64) -> Option<Arc<Day>> {
+    fn neighbour(&self, day: i64, other: i64) -> Option<Arc<DayIndex>> {
         let (own, other) = (self.day(day), self.day(other));
         (own.index != other.index).then_some(other)
     }
@@ -132,7 +132,9 @@ pub(crate) fn near_boundary(first_ns: i64, life: Duration) -> bool {
 
 /// Whether one of the times from `first` to `last` may be.
 pub(crate) fn some_near_boundary((first, last): (i64, i64), life: Duration) -> bool {
-    Indices::day_of(first) != Indices::day_of(last) || near_boundary(first, life) || near_boundary(last, life)
+    IndexPattern::day_of(first) != IndexPattern::day_of(last)
+        || near_boundary(first, life)
+        || near_boundary(last, life)
 }
 
 fn nanos(life: Duration) -> i64 {
@@ -174,7 +176,7 @@ mod tests {
 
     #[test]
     fn the_day_is_the_utc_day_of_the_first_event() {
-        let indices = Indices::parse("requests-%Y-%m-%d").unwrap();
+        let indices = IndexPattern::parse("requests-%Y-%m-%d").unwrap();
         assert_eq!(&*indices.of(NOV_21).index, "requests-2026-11-21");
         assert_eq!(&*indices.of(NOV_21 - 1).index, "requests-2026-11-20");
         assert_eq!(&*indices.of(-1).index, "requests-1969-12-31");
@@ -194,7 +196,7 @@ mod tests {
             ("logs-%F", "logs-*"),
             ("all", "all"),
         ] {
-            assert_eq!(Indices::parse(pattern).unwrap().wildcard(), wildcard);
+            assert_eq!(IndexPattern::parse(pattern).unwrap().wildcard(), wildcard);
         }
     }
 
@@ -208,17 +210,17 @@ mod tests {
             ("requests-%!", "strftime"),
             ("", "empty"),
         ] {
-            let error = Indices::parse(pattern).unwrap_err();
+            let error = IndexPattern::parse(pattern).unwrap_err();
             assert!(error.contains(word), "{pattern}: {error}");
         }
     }
 
     #[test]
     fn neighbours_only_near_the_boundary_and_only_with_another_name() {
-        let indices = Indices::parse("requests-%Y-%m-%d").unwrap();
+        let indices = IndexPattern::parse("requests-%Y-%m-%d").unwrap();
         let life = Duration::from_secs(600);
         let second = 1_000_000_000;
-        let name = |day: Option<Arc<Day>>| day.map(|d| d.index.to_string());
+        let name = |day: Option<Arc<DayIndex>>| day.map(|d| d.index.to_string());
         assert_eq!(
             name(indices.before(NOV_21, life)).as_deref(),
             Some("requests-2026-11-20")
@@ -242,7 +244,7 @@ mod tests {
             // Of times so far apart that a day's boundary lies between them, whatever the ends are.
             assert!(some_near_boundary((at, at + 2 * DAY_NS), life), "{offset}");
         }
-        let monthly = Indices::parse("requests-%Y-%m").unwrap();
+        let monthly = IndexPattern::parse("requests-%Y-%m").unwrap();
         assert_eq!(name(monthly.before(NOV_21, life)), None);
         assert_eq!(
             name(monthly.before(NOV_21 + 10 * DAY_NS, life)).as_deref(),

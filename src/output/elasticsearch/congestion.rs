@@ -5,16 +5,17 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::cluster::Again;
-use super::config::ElasticsearchConfig;
-use super::outcome::Problem;
+use super::backoff::{full_jitter, half_jitter};
+use super::outcome::{RequestError, RetryReason};
+use crate::config::ElasticsearchConfig;
+use crate::memory::to_usize;
 
 /// Pause before a document that other writers keep changing is tried again; they are done with it sooner than this.
-const CONTENDED: Duration = Duration::from_millis(200);
+const CONTENDED_PAUSE: Duration = Duration::from_millis(200);
 
 /// One controller for each cluster.
 #[derive(Debug)]
-pub(crate) struct Flow {
+pub(crate) struct CongestionControl {
     base: Duration,
     cap: Duration,
     slow: Duration,
@@ -30,13 +31,13 @@ pub(crate) struct Flow {
     absent: bool,
 }
 
-impl Flow {
+impl CongestionControl {
     pub(crate) fn new(config: &ElasticsearchConfig) -> Self {
-        let most = config.max_in_flight.max(1);
+        let most = to_usize(config.max_in_flight).max(1);
         Self {
             base: config.backoff_base,
-            cap: config.backoff_cap,
-            slow: config.slow_retry,
+            cap: config.retry_max_wait,
+            slow: config.blocked_retry,
             most,
             limit: most.div_ceil(2),
             successes: 0,
@@ -94,8 +95,8 @@ impl Flow {
     }
 
     /// A request failed as a whole.
-    pub(crate) fn failed(&mut self, problem: &Problem, epoch: u64, now: Instant) {
-        if matches!(problem, Problem::TooLarge(_)) {
+    pub(crate) fn failed(&mut self, problem: &RequestError, epoch: u64, now: Instant) {
+        if matches!(problem, RequestError::TooLarge(_)) {
             return; // the body's fault, not the cluster's: it is halved
         }
         // Requests that were under way together fail together: they count once.
@@ -105,14 +106,14 @@ impl Flow {
         self.decrease(epoch);
         self.absent = matches!(
             problem,
-            Problem::Unreachable(_) | Problem::Timeout(_) | Problem::Broken(_)
+            RequestError::Unreachable(_) | RequestError::Timeout(_) | RequestError::Broken(_)
         );
         let mut pause = if problem.needs_operator() {
             half_jitter(self.slow)
         } else {
             full_jitter(self.base, self.cap, self.failures)
         };
-        if let Problem::Pressure {
+        if let RequestError::Overloaded {
             retry_after: Some(wish),
             ..
         } = problem
@@ -131,12 +132,12 @@ impl Flow {
     }
 
     /// When a document that was turned away so many times is due again.
-    pub(crate) fn due(&self, again: Again, turned_away: u32, now: Instant) -> Instant {
+    pub(crate) fn due(&self, again: RetryReason, turned_away: u32, now: Instant) -> Instant {
         match again {
-            Again::TurnedAway => now + full_jitter(self.base, self.cap, turned_away),
+            RetryReason::Throttled => now + full_jitter(self.base, self.cap, turned_away),
             // As soon as anything may be sent: see `paused_until`.
-            Again::NotReached => now,
-            Again::Contended => now + half_jitter(CONTENDED),
+            RetryReason::NotAttempted => now,
+            RetryReason::Contended => now + half_jitter(CONTENDED_PAUSE),
         }
     }
 
@@ -155,36 +156,19 @@ impl Flow {
     }
 }
 
-/// A random time up to `base * 2^n`, at most `cap`; never so short that it makes a busy loop.
-pub(crate) fn full_jitter(base: Duration, cap: Duration, n: u32) -> Duration {
-    let most = base.saturating_mul(1_u32 << n.min(20)).min(cap);
-    most.mul_f64(random()).max(base / 10)
-}
-
-/// A random time between half of `time` and all of it.
-fn half_jitter(time: Duration) -> Duration {
-    time.mul_f64(0.5 + random() / 2.0)
-}
-
-/// From 0 to 1. Not for secrets: when the system gives no random bytes, the middle will do.
-fn random() -> f64 {
-    let value = getrandom::u32().unwrap_or(u32::MAX / 2);
-    f64::from(value) / f64::from(u32::MAX)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn flow() -> Flow {
-        Flow::new(&ElasticsearchConfig {
+    fn flow() -> CongestionControl {
+        CongestionControl::new(&ElasticsearchConfig {
             max_in_flight: 8,
             ..Default::default()
         })
     }
 
-    fn pressure(retry_after: Option<Duration>) -> Problem {
-        Problem::Pressure {
+    fn pressure(retry_after: Option<Duration>) -> RequestError {
+        RequestError::Overloaded {
             status: 429,
             retry_after,
             reason: String::new(),
@@ -222,14 +206,14 @@ mod tests {
         let mut flow = flow();
         let now = Instant::now();
         for _ in 0..40 {
-            flow.failed(&Problem::Unreachable(String::new()), flow.epoch(), now);
+            flow.failed(&RequestError::Unreachable(String::new()), flow.epoch(), now);
         }
         assert!(flow.paused_until().unwrap() <= now + Duration::from_secs(30));
         flow.succeeded();
         assert_eq!(flow.paused_until(), None);
         flow.failed(&pressure(Some(Duration::from_secs(77))), flow.epoch(), now);
         assert_eq!(flow.paused_until(), Some(now + Duration::from_secs(77)));
-        flow.failed(&Problem::Denied(String::new()), flow.epoch(), now);
+        flow.failed(&RequestError::Denied(String::new()), flow.epoch(), now);
         assert_eq!(
             flow.paused_until(),
             Some(now + Duration::from_secs(77)),
@@ -241,7 +225,7 @@ mod tests {
             Some(now + Duration::from_secs(77)),
             "it is there, but it asked for a pause"
         );
-        flow.failed(&Problem::Unreachable(String::new()), flow.epoch(), now);
+        flow.failed(&RequestError::Unreachable(String::new()), flow.epoch(), now);
         flow.revived();
         assert_eq!(flow.paused_until(), None);
     }
@@ -250,11 +234,11 @@ mod tests {
     fn only_what_was_turned_away_waits_longer_each_time() {
         let (flow, now) = (flow(), Instant::now());
         for times in 0..40 {
-            assert_eq!(flow.due(Again::NotReached, times, now), now);
-            assert!(flow.due(Again::Contended, times, now) <= now + CONTENDED);
-            assert!(flow.due(Again::TurnedAway, times, now) <= now + Duration::from_secs(30));
+            assert_eq!(flow.due(RetryReason::NotAttempted, times, now), now);
+            assert!(flow.due(RetryReason::Contended, times, now) <= now + CONTENDED_PAUSE);
+            assert!(flow.due(RetryReason::Throttled, times, now) <= now + Duration::from_secs(30));
         }
-        let longest = (0..100).map(|_| flow.due(Again::TurnedAway, 20, now)).max();
+        let longest = (0..100).map(|_| flow.due(RetryReason::Throttled, 20, now)).max();
         assert!(longest.unwrap() > now + Duration::from_secs(5));
     }
 
@@ -264,17 +248,8 @@ mod tests {
         let now = Instant::now();
         for _ in 0..40 {
             flow.answered();
-            flow.failed(&Problem::Broken(String::new()), flow.epoch(), now);
+            flow.failed(&RequestError::Broken(String::new()), flow.epoch(), now);
             assert_eq!(flow.failures(), 1);
-        }
-    }
-
-    #[test]
-    fn jitter_stays_in_its_bounds() {
-        let (base, cap) = (Duration::from_millis(100), Duration::from_secs(2));
-        for n in 0..64 {
-            let time = full_jitter(base, cap, n);
-            assert!(time >= base / 10 && time <= cap, "{n}: {time:?}");
         }
     }
 }

@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use super::kind::{Kind, Raw};
+use super::kind::{Kind, UntypedValue};
 
 /// One key.
 #[derive(Debug)]
@@ -16,7 +16,7 @@ pub struct Key {
     /// Environment variables of other programs that are read too, after the own one.
     pub aliases: &'static [&'static str],
     /// Value when no layer gives one.
-    pub default: Default,
+    pub default: DefaultValue,
     /// What it takes, and where it goes.
     pub kind: Kind,
     /// What it does, in one or two sentences, with the meaning of 0 where that is special.
@@ -25,7 +25,7 @@ pub struct Key {
 
 /// A default.
 #[derive(Debug, Clone, Copy)]
-pub enum Default {
+pub enum DefaultValue {
     /// None: the key is off, or derived from others as its documentation says.
     None,
     /// A string, which durations and sizes are too.
@@ -40,16 +40,20 @@ pub enum Default {
     TableOf(&'static str, &'static str),
 }
 
-impl Default {
-    pub(super) fn raw(self) -> Option<Raw> {
+impl DefaultValue {
+    pub(super) fn raw(self) -> Option<UntypedValue> {
         Some(match self {
             Self::None => return None,
-            Self::Text(text) => Raw::Text(text.into()),
-            Self::Int(n) => Raw::Int(n),
-            Self::Bool(b) => Raw::Bool(b),
-            Self::List(list) => Raw::List(list.iter().map(|text| Raw::Text((*text).into())).collect()),
-            Self::TableOf(key, value) => Raw::List(vec![Raw::Table(
-                [(key.to_owned(), Raw::Text(value.into()))].into(),
+            Self::Text(text) => UntypedValue::Text(text.into()),
+            Self::Int(n) => UntypedValue::Int(n),
+            Self::Bool(b) => UntypedValue::Bool(b),
+            Self::List(list) => UntypedValue::List(
+                list.iter()
+                    .map(|text| UntypedValue::Text((*text).into()))
+                    .collect(),
+            ),
+            Self::TableOf(key, value) => UntypedValue::List(vec![UntypedValue::Table(
+                [(key.to_owned(), UntypedValue::Text(value.into()))].into(),
             )]),
         })
     }
@@ -100,148 +104,148 @@ macro_rules! keys {
 
 /// Every key, in the order of the documentation.
 pub static KEYS: &[Key] = keys! {
-    "data_dir" --"data-dir", Default::Text("windrow-data"), Kind::Path(|d| &mut d.data_dir),
+    "data_dir" --"data-dir", DefaultValue::Text("windrow-data"), Kind::Path(|d| &mut d.data_dir),
         "Folder of the journal, the embedded database and the dead letter. One process at a time.";
-    "output" --"output", Default::List(&["sqlite"]), Kind::Outputs(|d| &mut d.config.outputs),
+    "output" --"output", DefaultValue::List(&["sqlite"]), Kind::Outputs(|d| &mut d.config.outputs),
         "Where documents go. With several, each document goes to all, and a chunk leaves the journal when all have confirmed it.";
-    "memory_limit" --"memory-limit", Default::Text("512MiB"), Kind::Size(32 * MIB, 16 * TIB, |d| &mut d.config.memory_limit),
+    "memory_limit" --"memory-limit", DefaultValue::Text("512MiB"), Kind::Size(32 * MIB, 16 * TIB, |d| &mut d.config.memory_limit),
         "Memory for chunks, open traces and documents on their way. What does not fit waits in the journal.";
-    "shutdown_grace" --"shutdown-grace", Default::Text("25s"), Kind::Duration(secs(0), HOUR, |d| &mut d.config.shutdown_grace),
+    "shutdown_grace" --"shutdown-grace", DefaultValue::Text("25s"), Kind::Duration(secs(0), HOUR, |d| &mut d.config.shutdown_grace),
         "Longest drain after the first stop signal. Keep it below the time after which your supervisor kills (30 s in Kubernetes).";
-    "flush_on_exit" --"flush-on-exit", Default::Bool(false), Kind::Bool(|d| &mut d.config.flush_on_exit),
+    "flush_on_exit" --"flush-on-exit", DefaultValue::Bool(false), Kind::Bool(|d| &mut d.config.flush_on_exit),
         "Write open traces at a clean stop. Otherwise they stay in the journal and go on at the next start.";
-    "duplicate_window" , Default::Int(500_000), Kind::Count(0, 100_000_000, |d| &mut d.config.duplicate_window),
+    "duplicate_window" , DefaultValue::Int(500_000), Kind::Count(0, 100_000_000, |d| &mut d.config.duplicate_window),
         "Chunks remembered to recognise one that a client sends again, about 50 bytes each; 0 remembers none.";
 
-    "forward.listen" --"listen", Default::List(&["0.0.0.0:24224"]), Kind::Listen(|d| &mut d.config.forward.listen),
+    "forward.listen" --"listen", DefaultValue::List(&["0.0.0.0:24224"]), Kind::Listen(|d| &mut d.config.forward.listen),
         "Addresses and unix sockets for Forward. Port 0 lets the system choose; the bound address is logged.";
-    "forward.unix_mode" , Default::Text("0660"), Kind::Mode(|d| &mut d.config.forward.unix_mode),
+    "forward.unix_mode" , DefaultValue::Text("0660"), Kind::Mode(|d| &mut d.config.forward.unix_mode),
         "Permission bits of unix sockets.";
-    "forward.udp_heartbeat" , Default::Bool(true), Kind::Bool(|d| &mut d.config.forward.udp_heartbeat),
+    "forward.udp_heartbeat" , DefaultValue::Bool(true), Kind::Bool(|d| &mut d.config.forward.udp_heartbeat),
         "Answer UDP heartbeats at the same addresses; Fluentd with heartbeat_type udp and Fluency need it.";
-    "forward.shared_key" --"shared-key", Default::None, Kind::Secret(|d| &mut d.config.forward.shared_key),
+    "forward.shared_key" --"shared-key", DefaultValue::None, Kind::Secret(|d| &mut d.config.forward.shared_key),
         "Demand a handshake with this key (Shared_Key of Fluent Bit, shared_key of Fluentd).";
-    "forward.users" --"user", Default::None, Kind::Users(|d| &mut d.config.forward.users),
+    "forward.users" --"user", DefaultValue::None, Kind::Users(|d| &mut d.config.forward.users),
         "Demand that clients log in as one of these users. Without shared_key the key is empty (Empty_Shared_Key of Fluent Bit).";
-    "forward.networks" , Default::None, Kind::Networks(|d| &mut d.config.forward.networks),
+    "forward.networks" , DefaultValue::None, Kind::Networks(|d| &mut d.config.forward.networks),
         "Serve only clients of these networks; the first that matches decides, with a key of its own and a choice of users.";
-    "forward.self_hostname" , Default::None, Kind::Name(|d| &mut d.self_hostname),
+    "forward.self_hostname" , DefaultValue::None, Kind::Name(|d| &mut d.self_hostname),
         "Name in the handshake, up to 255 bytes; it must differ from the name of every client. Default: \"windrow-\" and the name of the machine.";
-    "forward.tls_cert" --"tls-cert", Default::None, Kind::File(|d| &mut d.tls_cert),
+    "forward.tls_cert" --"tls-cert", DefaultValue::None, Kind::File(|d| &mut d.tls_cert),
         "PEM file with certificate and chain: TLS on every TCP address. Read again on SIGHUP.";
-    "forward.tls_key" --"tls-key", Default::None, Kind::File(|d| &mut d.tls_key),
+    "forward.tls_key" --"tls-key", DefaultValue::None, Kind::File(|d| &mut d.tls_key),
         "PEM file with the private key of tls_cert.";
-    "forward.tls_client_ca" --"tls-client-ca", Default::None, Kind::File(|d| &mut d.tls_client_ca),
+    "forward.tls_client_ca" --"tls-client-ca", DefaultValue::None, Kind::File(|d| &mut d.tls_client_ca),
         "PEM file with authorities: each client must show a certificate from one of them.";
-    "forward.max_message" , Default::Text("64MiB"), Kind::Size(KIB, GIB, |d| &mut d.config.forward.max_message),
+    "forward.max_message" , DefaultValue::Text("64MiB"), Kind::Size(KIB, GIB, |d| &mut d.config.forward.max_message),
         "Longest message. Raise it to 260MiB or more for Fluentd with file buffers. At most a quarter of memory_limit and of journal.limit.";
-    "forward.max_decompressed" , Default::Text("128MiB"), Kind::Size(KIB, 4 * GIB, |d| &mut d.config.forward.max_decompressed),
+    "forward.max_decompressed" , DefaultValue::Text("128MiB"), Kind::Size(KIB, 4 * GIB, |d| &mut d.config.forward.max_decompressed),
         "Longest payload once decompressed. A message beyond is refused. At most a quarter of memory_limit.";
-    "forward.max_connections" , Default::Int(16_384), Kind::Count(1, 1_000_000, |d| &mut d.config.forward.max_connections),
+    "forward.max_connections" , DefaultValue::Int(16_384), Kind::Count(1, 1_000_000, |d| &mut d.config.forward.max_connections),
         "Connections at once; the newest is refused. Each takes a file descriptor.";
-    "forward.max_connections_per_address" , Default::Int(0), Kind::CountOrNone(1, 1_000_000, |d| &mut d.config.forward.max_connections_per_address),
+    "forward.max_connections_per_address" , DefaultValue::Int(0), Kind::CountOrNone(1, 1_000_000, |d| &mut d.config.forward.max_connections_per_address),
         "Connections at once from one address; 0 for no such limit. Behind a balancer all clients may have one address.";
-    "forward.handshake_timeout" , Default::Text("10s"), Kind::Duration(ms(100), HOUR, |d| &mut d.config.forward.handshake_timeout),
+    "forward.handshake_timeout" , DefaultValue::Text("10s"), Kind::Duration(ms(100), HOUR, |d| &mut d.config.forward.handshake_timeout),
         "Longest time for the TLS and Forward handshakes.";
-    "forward.progress_timeout" , Default::Text("60s"), Kind::Duration(ms(100), HOUR, |d| &mut d.config.forward.progress_timeout),
+    "forward.progress_timeout" , DefaultValue::Text("60s"), Kind::Duration(ms(100), HOUR, |d| &mut d.config.forward.progress_timeout),
         "A connection that sends less than 1 KiB inside a message in so long is closed.";
-    "forward.ack_timeout" , Default::Text("30s"), Kind::Duration(ms(100), HOUR, |d| &mut d.config.forward.ack_timeout),
+    "forward.ack_timeout" , DefaultValue::Text("30s"), Kind::Duration(ms(100), HOUR, |d| &mut d.config.forward.ack_timeout),
         "A connection whose peer does not take an ack for so long is closed.";
-    "forward.idle_timeout" , Default::Text("0s"), Kind::DurationOrNever(secs(1), DAY, |d| &mut d.config.forward.idle_timeout),
+    "forward.idle_timeout" , DefaultValue::Text("0s"), Kind::DurationOrNever(secs(1), DAY, |d| &mut d.config.forward.idle_timeout),
         "Close a connection that sent nothing for so long; 0 for never. Not below 75 s where clients keep connections alive.";
-    "forward.max_connection_age" --"max-connection-age", Default::Text("0s"), Kind::DurationOrNever(ms(100), DAY, |d| &mut d.config.forward.max_connection_age),
+    "forward.max_connection_age" --"max-connection-age", DefaultValue::Text("0s"), Kind::DurationOrNever(ms(100), DAY, |d| &mut d.config.forward.max_connection_age),
         "Close a connection after an ack once it is so old, so that load spreads again over all servers; 0 for never.";
-    "forward.max_connection_age_jitter" , Default::Int(20), Kind::Count(0, 100, |d| &mut d.config.forward.max_connection_age_jitter),
+    "forward.max_connection_age_jitter" , DefaultValue::Int(20), Kind::Count(0, 100, |d| &mut d.config.forward.max_connection_age_jitter),
         "Percent by which that age varies from connection to connection.";
-    "forward.tag_prefix" , Default::Text(""), Kind::Text(1024, |d| &mut d.config.forward.tag_prefix),
+    "forward.tag_prefix" , DefaultValue::Text(""), Kind::Text(1024, |d| &mut d.config.forward.tag_prefix),
         "Put before every tag; no dot is added.";
 
-    "journal.segment_size" , Default::Text("64MiB"), Kind::Size(MIB, 4 * GIB, |d| &mut d.config.journal.segment_bytes),
+    "journal.segment_size" , DefaultValue::Text("64MiB"), Kind::Size(MIB, 4 * GIB, |d| &mut d.config.journal.segment_bytes),
         "Size of one journal file. With a small limit a quarter of that is taken instead.";
-    "journal.limit" --"journal-limit", Default::Text("10GiB"), Kind::Size(4 * MIB, 1024 * TIB, |d| &mut d.config.journal.limit),
+    "journal.limit" --"journal-limit", DefaultValue::Text("10GiB"), Kind::Size(4 * MIB, 1024 * TIB, |d| &mut d.config.journal.limit),
         "Size of the journal at which sockets are no longer read, until the outputs have caught up.";
 
-    "trace.keys" , Default::List(&["traceId", "trace_id", "trace.id"]), Kind::Names(|d| &mut d.config.trace.keys),
+    "trace.keys" , DefaultValue::List(&["traceId", "trace_id", "trace.id"]), Kind::Names(|d| &mut d.config.trace.keys),
         "Fields that may hold the trace id; the first that holds a string that is not empty wins.";
-    "trace.text" , Default::List(&["message", "log", "msg"]), Kind::Names(|d| &mut d.config.trace.text),
+    "trace.text" , DefaultValue::List(&["message", "log", "msg"]), Kind::Names(|d| &mut d.config.trace.text),
         "Fields that may hold the text of a record; the first that holds a string wins.";
-    "trace.complete" , Default::TableOf("contains", "request completed"), Kind::Rules(|d| &mut d.config.trace.complete),
+    "trace.complete" , DefaultValue::TableOf("contains", "request completed"), Kind::Rules(|d| &mut d.config.trace.complete),
         "A record that satisfies one of these completes its trace. Without field the text of the record is meant. An empty list: only time seals a trace.";
-    "trace.linger" --"linger", Default::Text("1s"), Kind::Duration(secs(0), HOUR, |d| &mut d.config.trace.linger),
+    "trace.linger" --"linger", DefaultValue::Text("1s"), Kind::Duration(secs(0), HOUR, |d| &mut d.config.trace.linger),
         "Wait for stragglers after the completion record; shorter while many wait and stragglers are seldom missed.";
-    "trace.idle_timeout" --"idle-timeout", Default::Text("30s"), Kind::Duration(ms(10), DAY, |d| &mut d.config.trace.idle_timeout),
+    "trace.idle_timeout" --"idle-timeout", DefaultValue::Text("30s"), Kind::Duration(ms(10), DAY, |d| &mut d.config.trace.idle_timeout),
         "A trace without a new line for so long is written. What comes later is merged into its document.";
-    "trace.max_age" , Default::Text("10m"), Kind::Duration(ms(10), secs(11 * 3600), |d| &mut d.config.trace.max_age),
+    "trace.max_age" , DefaultValue::Text("10m"), Kind::Duration(ms(10), secs(11 * 3600), |d| &mut d.config.trace.max_age),
         "A trace so old is written whatever still comes.";
-    "trace.max_traces" --"max-traces", Default::Int(1_000_000), Kind::Count(1, 1_000_000_000, |d| &mut d.config.trace.max_traces),
+    "trace.max_traces" --"max-traces", DefaultValue::Int(1_000_000), Kind::Count(1, 1_000_000_000, |d| &mut d.config.trace.max_traces),
         "Open traces at once; beyond, the one that was silent longest is written.";
-    "trace.max_trace_bytes" , Default::Text("16MiB"), Kind::Size(KIB, GIB, |d| &mut d.config.trace.max_trace_bytes),
+    "trace.max_trace_bytes" , DefaultValue::Text("16MiB"), Kind::Size(KIB, GIB, |d| &mut d.config.trace.max_trace_bytes),
         "Size of one trace. Further lines go to the dead letter, and the document says how many; so do records that are longer. At most a quarter of memory_limit.";
 
-    "elasticsearch.url" --"elasticsearch-url" also "ELASTICSEARCH_URL" also "ELASTICSEARCH_HOSTS", Default::List(&["http://127.0.0.1:9200"]), Kind::Urls(|d| &mut d.config.elasticsearch.urls),
+    "elasticsearch.url" --"elasticsearch-url" also "ELASTICSEARCH_URL" also "ELASTICSEARCH_HOSTS", DefaultValue::List(&["http://127.0.0.1:9200"]), Kind::Urls(|d| &mut d.config.elasticsearch.urls),
         "Nodes of Elasticsearch (7.17 or newer) or OpenSearch. user:password@ before the host is taken as username and password.";
-    "elasticsearch.index" --"index", Default::Text("requests-%Y-%m-%d"), Kind::Index(|d| &mut d.config.elasticsearch.index),
+    "elasticsearch.index" --"index", DefaultValue::Text("requests-%Y-%m-%d"), Kind::Index(|d| &mut d.config.elasticsearch.index),
         "Index, with the UTC day of the trace's first event.";
-    "elasticsearch.username" also "ELASTICSEARCH_USERNAME", Default::None, Kind::Name(|d| &mut d.username),
+    "elasticsearch.username" also "ELASTICSEARCH_USERNAME", DefaultValue::None, Kind::Name(|d| &mut d.username),
         "User name for basic authentication.";
-    "elasticsearch.password" also "ELASTICSEARCH_PASSWORD", Default::None, Kind::Secret(|d| &mut d.password),
+    "elasticsearch.password" also "ELASTICSEARCH_PASSWORD", DefaultValue::None, Kind::Secret(|d| &mut d.password),
         "Password for basic authentication.";
-    "elasticsearch.api_key" also "ELASTICSEARCH_API_KEY", Default::None, Kind::Secret(|d| &mut d.api_key),
+    "elasticsearch.api_key" also "ELASTICSEARCH_API_KEY", DefaultValue::None, Kind::Secret(|d| &mut d.api_key),
         "API key, the base64 form that Elasticsearch shows as \"encoded\".";
-    "elasticsearch.bearer_token" , Default::None, Kind::Secret(|d| &mut d.bearer_token),
+    "elasticsearch.bearer_token" , DefaultValue::None, Kind::Secret(|d| &mut d.bearer_token),
         "Bearer token.";
-    "elasticsearch.ca_file" , Default::None, Kind::File(|d| &mut d.config.elasticsearch.ca_file),
+    "elasticsearch.ca_file" , DefaultValue::None, Kind::File(|d| &mut d.config.elasticsearch.ca_file),
         "PEM file with certificate authorities to trust besides the built-in ones.";
-    "elasticsearch.client_cert" , Default::None, Kind::File(|d| &mut d.client_cert),
+    "elasticsearch.client_cert" , DefaultValue::None, Kind::File(|d| &mut d.client_cert),
         "PEM file with a client certificate.";
-    "elasticsearch.client_key" , Default::None, Kind::File(|d| &mut d.client_key),
+    "elasticsearch.client_key" , DefaultValue::None, Kind::File(|d| &mut d.client_key),
         "PEM file with the private key of client_cert.";
-    "elasticsearch.insecure" , Default::Bool(false), Kind::Bool(|d| &mut d.config.elasticsearch.insecure),
+    "elasticsearch.insecure" , DefaultValue::Bool(false), Kind::Bool(|d| &mut d.config.elasticsearch.insecure),
         "Accept any server certificate. Only for trials.";
-    "elasticsearch.system_proxy" , Default::Bool(false), Kind::Bool(|d| &mut d.config.elasticsearch.system_proxy),
+    "elasticsearch.system_proxy" , DefaultValue::Bool(false), Kind::Bool(|d| &mut d.config.elasticsearch.system_proxy),
         "Go through the proxy of HTTP_PROXY and HTTPS_PROXY.";
-    "elasticsearch.request_timeout" , Default::Text("60s"), Kind::Duration(ms(100), HOUR, |d| &mut d.config.elasticsearch.request_timeout),
+    "elasticsearch.request_timeout" , DefaultValue::Text("60s"), Kind::Duration(ms(100), HOUR, |d| &mut d.config.elasticsearch.request_timeout),
         "Longest wait for one answer.";
-    "elasticsearch.bulk_size" , Default::Text("8MiB"), Kind::Size(KIB, 100 * MIB, |d| &mut d.config.elasticsearch.bulk_bytes),
+    "elasticsearch.bulk_size" , DefaultValue::Text("8MiB"), Kind::Size(KIB, 100 * MIB, |d| &mut d.config.elasticsearch.bulk_bytes),
         "A bulk request is sent when it has this size.";
-    "elasticsearch.bulk_delay" , Default::Text("1s"), Kind::Duration(ms(1), HOUR, |d| &mut d.config.elasticsearch.bulk_delay),
+    "elasticsearch.bulk_delay" , DefaultValue::Text("1s"), Kind::Duration(ms(1), HOUR, |d| &mut d.config.elasticsearch.bulk_delay),
         "A bulk request is sent when its oldest document is so old.";
-    "elasticsearch.max_in_flight" , Default::Int(8), Kind::Count(1, 256, |d| &mut d.config.elasticsearch.max_in_flight),
+    "elasticsearch.max_in_flight" , DefaultValue::Int(8), Kind::Count(1, 256, |d| &mut d.config.elasticsearch.max_in_flight),
         "Most bulk requests at once; fewer while Elasticsearch asks to slow down.";
-    "elasticsearch.gzip_level" , Default::Int(0), Kind::Count(0, 9, |d| &mut d.gzip_level),
+    "elasticsearch.gzip_level" , DefaultValue::Int(0), Kind::Count(0, 9, |d| &mut d.gzip_level),
         "Compression of bulk requests, 1 (fast) to 9 (small); 0 for none.";
-    "elasticsearch.template" , Default::Bool(true), Kind::Bool(|d| &mut d.config.elasticsearch.template),
+    "elasticsearch.template" , DefaultValue::Bool(true), Kind::Bool(|d| &mut d.install_template),
         "Install an index template at the start.";
-    "elasticsearch.template_name" , Default::Text("windrow"), Kind::Text(255, |d| &mut d.config.elasticsearch.template_name),
+    "elasticsearch.template_name" , DefaultValue::Text("windrow"), Kind::Text(255, |d| &mut d.template.name),
         "Name of the template.";
-    "elasticsearch.template_shards" , Default::Int(0), Kind::CountOrNone(1, 1024, |d| &mut d.config.elasticsearch.template_shards),
+    "elasticsearch.template_shards" , DefaultValue::Int(0), Kind::CountOrNone(1, 1024, |d| &mut d.template.shards),
         "Shards of a new index; 0 for the cluster's default.";
-    "elasticsearch.template_replicas" , Default::None, Kind::CountIfSet(0, 1024, |d| &mut d.config.elasticsearch.template_replicas),
+    "elasticsearch.template_replicas" , DefaultValue::None, Kind::CountIfSet(0, 1024, |d| &mut d.template.replicas),
         "Replicas of a new index. Default: as the cluster has it.";
-    "elasticsearch.ignore_malformed" , Default::Bool(false), Kind::Bool(|d| &mut d.config.elasticsearch.ignore_malformed),
+    "elasticsearch.ignore_malformed" , DefaultValue::Bool(false), Kind::Bool(|d| &mut d.template.ignore_malformed),
         "Let new indices keep a document although a field does not fit the mapping (the field is not searchable then), instead of the dead letter.";
-    "elasticsearch.retry_max_wait" , Default::Text("30s"), Kind::Duration(ms(100), HOUR, |d| &mut d.config.elasticsearch.retry_max_wait),
+    "elasticsearch.retry_max_wait" , DefaultValue::Text("30s"), Kind::Duration(ms(100), HOUR, |d| &mut d.config.elasticsearch.retry_max_wait),
         "Longest pause between two tries. There is no last try.";
 
-    "sqlite.path" , Default::None, Kind::Path(|d| &mut d.sqlite_path),
+    "sqlite.path" , DefaultValue::None, Kind::Path(|d| &mut d.sqlite_path),
         "File of the embedded database. Default: windrow.db in data_dir.";
-    "sqlite.retention_age" , Default::Text("7d"), Kind::DurationOrNever(secs(1), secs(36_500 * 86_400), |d| &mut d.config.sqlite.retention_age),
+    "sqlite.retention_age" , DefaultValue::Text("7d"), Kind::DurationOrNever(secs(1), secs(36_500 * 86_400), |d| &mut d.config.sqlite.retention_age),
         "Older documents are removed; 0 for never.";
-    "sqlite.retention_size" , Default::Text("10GiB"), Kind::SizeOrNone(MIB, 1024 * TIB, |d| &mut d.config.sqlite.retention_size),
+    "sqlite.retention_size" , DefaultValue::Text("10GiB"), Kind::SizeOrNone(MIB, 1024 * TIB, |d| &mut d.config.sqlite.retention_size),
         "Beyond this size the oldest documents are removed; 0 for no limit.";
 
-    "dead_letter.limit" , Default::Text("1GiB"), Kind::Size(MIB, 1024 * TIB, |d| &mut d.config.dead_letter.limit),
+    "dead_letter.limit" , DefaultValue::Text("1GiB"), Kind::Size(MIB, 1024 * TIB, |d| &mut d.config.dead_letter.limit),
         "Largest size of the dead letter in data_dir. At the limit rejected documents wait until `windrow replay` or an operator makes room; none is dropped.";
 
-    "admin.listen" --"admin", Default::Text("127.0.0.1:2020"), Kind::Address(|d| &mut d.config.admin.listen),
+    "admin.listen" --"admin", DefaultValue::Text("127.0.0.1:2020"), Kind::Address(|d| &mut d.config.admin.listen),
         "Address of health, metrics, status page and recent documents; \"none\" for no such port. It shows log content: loopback unless told otherwise.";
-    "admin.token" --"admin-token", Default::None, Kind::Secret(|d| &mut d.config.admin.token),
+    "admin.token" --"admin-token", DefaultValue::None, Kind::Secret(|d| &mut d.config.admin.token),
         "Demanded for the status page and /logs, as \"Authorization: Bearer TOKEN\" or ?token=TOKEN.";
-    "admin.hosts" , Default::None, Kind::Hosts(|d| &mut d.config.admin.hosts),
+    "admin.hosts" , DefaultValue::None, Kind::Hosts(|d| &mut d.config.admin.hosts),
         "Host names under which log content may be asked for when there is no token, besides IP addresses, localhost and names without a dot; \"*\" for any. It keeps foreign web pages from reading it.";
 
-    "log.format" --"log-format", Default::Text("auto"), Kind::Format(|d| &mut d.config.log.format),
+    "log.format" --"log-format", DefaultValue::Text("auto"), Kind::Format(|d| &mut d.config.log.format),
         "How the server's own log is written: \"auto\" is text on a terminal and JSON otherwise.";
-    "log.level" --"log-level" also "RUST_LOG", Default::Text("info"), Kind::Filter(|d| &mut d.config.log.level),
+    "log.level" --"log-level" also "RUST_LOG", DefaultValue::Text("info"), Kind::Filter(|d| &mut d.config.log.level),
         "What is logged, in the syntax of RUST_LOG.";
 };

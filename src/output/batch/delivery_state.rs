@@ -6,35 +6,35 @@
 use std::sync::atomic::{AtomicU8, AtomicU32, Ordering};
 use std::sync::{Mutex, OnceLock, PoisonError};
 
-use super::row::Row;
+use super::meta::DocumentMeta;
 use crate::output::OutputId;
 
 /// Of all documents of a batch.
 #[derive(Debug)]
-pub(super) struct Fates {
+pub(super) struct DeliveryStates {
     /// One bit per output that has not confirmed all of the batch; what each document begins with when they get marks of their own,
     /// and without a meaning from then on.
     whole: Mutex<u8>,
-    each: OnceLock<Box<[Fate]>>,
+    each: OnceLock<Box<[DeliveryState]>>,
 }
 
 /// Of one document.
 #[derive(Debug)]
-pub(super) struct Fate {
+pub(super) struct DeliveryState {
     /// One bit per output that has not confirmed it yet.
     waiting: AtomicU8,
     /// Lines that an output had already, and whether one gave the document up.
     repeated: AtomicU32,
     dead: AtomicU8,
     /// Whether an unanswered write may have stored it.
-    unsettled: AtomicU8,
+    uncertain: AtomicU8,
     /// Whether it was joined with a document that was there already.
     joined: AtomicU8,
 }
 
 /// Documents of one batch that all outputs have confirmed, and their lines by what became of them.
 #[derive(Debug, Default)]
-pub(super) struct Settled {
+pub(super) struct ConfirmedCounts {
     pub(super) documents: usize,
     pub(super) lines: u64,
     pub(super) delivered: u64,
@@ -43,7 +43,7 @@ pub(super) struct Settled {
     pub(super) dead: u64,
 }
 
-impl Fates {
+impl DeliveryStates {
     /// Of documents that `outputs` outputs (1 to 8) have to confirm.
     pub(super) fn new(outputs: u8) -> Self {
         Self {
@@ -53,25 +53,25 @@ impl Fates {
     }
 
     /// That of document number `at` of these.
-    pub(super) fn of(&self, rows: &[Row], at: u32) -> &Fate {
+    pub(super) fn of(&self, rows: &[DocumentMeta], at: u32) -> &DeliveryState {
         let each = self.each.get().unwrap_or_else(|| {
             // While this is held no output confirms the whole.
             let whole = self.whole.lock().unwrap_or_else(PoisonError::into_inner);
-            let begin = || rows.iter().map(|_| Fate::new(*whole)).collect();
+            let begin = || rows.iter().map(|_| DeliveryState::new(*whole)).collect();
             self.each.get_or_init(begin)
         });
         &each[at as usize]
     }
 
     /// An output has all documents, which are `lines` records. Gives those that waited for nobody else.
-    pub(super) fn confirm_all(&self, rows: &[Row], lines: u64, output: OutputId) -> Settled {
+    pub(super) fn confirm_all(&self, rows: &[DocumentMeta], lines: u64, output: OutputId) -> ConfirmedCounts {
         let mut whole = self.whole.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut settled = Settled::default();
+        let mut settled = ConfirmedCounts::default();
         if let Some(each) = self.each.get() {
             drop(whole);
-            for (row, fate) in rows.iter().zip(each) {
-                if fate.confirm(output) {
-                    settled.add(row, fate);
+            for (row, state) in rows.iter().zip(each) {
+                if state.confirm(output) {
+                    settled.add(row, state);
                 }
             }
         } else {
@@ -87,13 +87,13 @@ impl Fates {
     }
 }
 
-impl Fate {
+impl DeliveryState {
     fn new(waiting: u8) -> Self {
         Self {
             waiting: AtomicU8::new(waiting),
             repeated: AtomicU32::new(0),
             dead: AtomicU8::new(0),
-            unsettled: AtomicU8::new(0),
+            uncertain: AtomicU8::new(0),
             joined: AtomicU8::new(0),
         }
     }
@@ -105,19 +105,19 @@ impl Fate {
     }
 
     /// A write that may have stored it was not answered.
-    pub(super) fn note_unsettled(&self) {
-        self.unsettled.store(1, Ordering::Release);
+    pub(super) fn note_uncertain(&self) {
+        self.uncertain.store(1, Ordering::Release);
     }
 
     /// All of its `lines` were stored before, unless a write of ours is the likely reason.
     pub(super) fn note_unchanged(&self, lines: u32) {
-        if self.unsettled.load(Ordering::Acquire) == 0 {
+        if self.uncertain.load(Ordering::Acquire) == 0 {
             self.repeated.store(lines, Ordering::Release);
         }
     }
 
     /// It was joined with what was there, which had so many of its lines.
-    pub(super) fn note_joined(&self, repeated: u32) {
+    pub(super) fn note_merged(&self, repeated: u32) {
         self.joined.store(1, Ordering::Release);
         self.repeated.store(repeated, Ordering::Release);
     }
@@ -128,19 +128,19 @@ impl Fate {
     }
 }
 
-impl Settled {
-    pub(super) fn add(&mut self, row: &Row, fate: &Fate) {
+impl ConfirmedCounts {
+    pub(super) fn add(&mut self, row: &DocumentMeta, state: &DeliveryState) {
         let lines = u64::from(row.lines);
         self.documents += 1;
         self.lines += lines;
-        if fate.dead.load(Ordering::Acquire) == 1 {
+        if state.dead.load(Ordering::Acquire) == 1 {
             self.dead += lines;
             return;
         }
-        let repeated = u64::from(fate.repeated.load(Ordering::Acquire));
+        let repeated = u64::from(state.repeated.load(Ordering::Acquire));
         self.delivered += lines - repeated;
         self.repeated += repeated;
-        if fate.joined.load(Ordering::Acquire) == 1 {
+        if state.joined.load(Ordering::Acquire) == 1 {
             self.late += lines - repeated;
         }
     }
@@ -152,20 +152,20 @@ fn bit(output: OutputId) -> u8 {
 
 #[cfg(test)]
 mod tests {
-    use super::super::row::Place;
+    use super::super::meta::DocumentSpan;
     use super::*;
 
-    fn rows() -> Vec<Row> {
+    fn rows() -> Vec<DocumentMeta> {
         [3, 1]
-            .map(|lines| Row::new(0..1, true, 0, lines, Place::new(0, 0, 0)))
+            .map(|lines| DocumentMeta::new(0..1, true, 0, lines, DocumentSpan::new(0, 0, 0)))
             .into()
     }
 
     #[test]
     fn the_last_output_that_confirms_the_whole_settles_it_once() {
-        let (rows, fates) = (rows(), Fates::new(3));
+        let (rows, states) = (rows(), DeliveryStates::new(3));
         let settled = |output| {
-            let settled = fates.confirm_all(&rows, 4, OutputId(output));
+            let settled = states.confirm_all(&rows, 4, OutputId(output));
             (settled.documents, settled.lines, settled.delivered)
         };
         assert_eq!(settled(1), (0, 0, 0));
@@ -177,22 +177,22 @@ mod tests {
 
     #[test]
     fn documents_begin_with_who_has_confirmed_the_whole() {
-        let (rows, fates) = (rows(), Fates::new(2));
-        fates.confirm_all(&rows, 4, OutputId(0));
-        assert!(fates.of(&rows, 1).confirm(OutputId(1)));
-        let settled = fates.confirm_all(&rows, 4, OutputId(1));
+        let (rows, states) = (rows(), DeliveryStates::new(2));
+        states.confirm_all(&rows, 4, OutputId(0));
+        assert!(states.of(&rows, 1).confirm(OutputId(1)));
+        let settled = states.confirm_all(&rows, 4, OutputId(1));
         assert_eq!((settled.documents, settled.delivered), (1, 3));
     }
 
     #[test]
     fn of_outputs_that_confirm_at_the_same_time_one_is_the_last() {
         for round in 0..200 {
-            let (rows, fates) = (rows(), Fates::new(2));
+            let (rows, states) = (rows(), DeliveryStates::new(2));
             let one_by_one = || {
-                let confirmed = (0..2).map(|at| usize::from(fates.of(&rows, at).confirm(OutputId(1))));
+                let confirmed = (0..2).map(|at| usize::from(states.of(&rows, at).confirm(OutputId(1))));
                 confirmed.sum::<usize>()
             };
-            let whole = || fates.confirm_all(&rows, 4, OutputId(0)).documents;
+            let whole = || states.confirm_all(&rows, 4, OutputId(0)).documents;
             let settled = std::thread::scope(|scope| {
                 let other = scope.spawn(one_by_one);
                 whole() + other.join().unwrap()

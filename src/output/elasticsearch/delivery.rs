@@ -6,17 +6,17 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::bulk::{self, Document};
-use super::cluster::{Again, Cluster, Done, Outcome, Rejection, Written};
-use super::outcome::Problem;
-use super::stats::{Cause, Health};
-use crate::output::dead_letter::{Content, DeadLetter, Entry};
-use crate::output::{Batch, OutputId, Sealed};
+use super::bulk::{self, BulkDocument};
+use super::health::{Health, WaitReason};
+use super::outcome::{DocumentOutcome, Rejection, RequestError, RetryReason, StoreResult};
+use super::upsert::{Upserter, WriteResult};
+use crate::output::dead_letter::{DeadLetter, Entry, EntryContent};
+use crate::output::{Batch, OutputId, SealedDocument};
 
 /// A document and what came of it so far.
 #[derive(Clone)]
-pub(super) struct Item {
-    pub(super) sealed: Sealed,
+pub(super) struct PendingDocument {
+    pub(super) sealed: SealedDocument,
     /// It was sent before.
     pub(super) sent: bool,
     /// So often the cluster turned it away.
@@ -25,8 +25,8 @@ pub(super) struct Item {
     pub(super) blocked: bool,
 }
 
-impl Item {
-    pub(super) fn new(sealed: Sealed) -> Self {
+impl PendingDocument {
+    pub(super) fn new(sealed: SealedDocument) -> Self {
         Self {
             sealed,
             sent: false,
@@ -36,7 +36,7 @@ impl Item {
     }
 }
 
-impl Document for Item {
+impl BulkDocument for PendingDocument {
     fn id(&self) -> &str {
         self.sealed.id()
     }
@@ -52,110 +52,112 @@ impl Document for Item {
     fn framed(&self) -> Option<(&Bytes, Range<usize>)> {
         self.sealed.framed()
     }
-    fn unsettled(&self) {
-        self.sealed.note_unsettled();
+    fn mark_uncertain(&self) {
+        self.sealed.note_uncertain();
     }
-    fn unchanged(&self) {
+    fn mark_unchanged(&self) {
         self.sealed.note_unchanged();
     }
-    fn joined(&self, new_lines: u32) {
-        self.sealed.note_joined(new_lines);
+    fn mark_merged(&self, new_lines: u32) {
+        self.sealed.note_merged(new_lines);
     }
 }
 
 /// The documents of a request.
 #[derive(Clone)]
-pub(super) enum Load {
+pub(super) enum BulkContent {
     /// A batch as it was rendered, none of it sent before.
-    Whole(Batch),
-    Items(Arc<Vec<Item>>),
+    Rendered(Batch),
+    /// Documents from which a body is built.
+    Documents(Arc<Vec<PendingDocument>>),
 }
 
-impl Load {
+impl BulkContent {
     /// Documents in it.
     pub(super) fn len(&self) -> usize {
         match self {
-            Self::Whole(batch) => batch.len(),
-            Self::Items(items) => items.len(),
+            Self::Rendered(batch) => batch.len(),
+            Self::Documents(items) => items.len(),
         }
     }
 
     /// Bytes that they take in a bulk body, nearly.
     pub(super) fn cost(&self) -> usize {
         match self {
-            Self::Whole(batch) => batch.framed().map_or(0, Bytes::len),
-            Self::Items(items) => items.iter().map(bulk::cost).sum(),
+            Self::Rendered(batch) => batch.framed().map_or(0, Bytes::len),
+            Self::Documents(items) => items.iter().map(bulk::cost).sum(),
         }
     }
 
     /// Each of them.
-    pub(super) fn items(&self) -> Arc<Vec<Item>> {
+    pub(super) fn documents(&self) -> Arc<Vec<PendingDocument>> {
         match self {
-            Self::Whole(batch) => Arc::new(batch.documents().map(Item::new).collect()),
-            Self::Items(items) => Arc::clone(items),
+            Self::Rendered(batch) => Arc::new(batch.documents().map(PendingDocument::new).collect()),
+            Self::Documents(items) => Arc::clone(items),
         }
     }
 }
 
 /// What is shared with the tasks that carry out the requests.
-pub(crate) struct Parts {
-    pub(crate) cluster: Arc<Cluster>,
+pub(crate) struct DeliveryContext {
+    pub(crate) upserter: Arc<Upserter>,
     pub(crate) dead_letter: Arc<DeadLetter>,
     pub(crate) health: Arc<Health>,
     pub(crate) output: OutputId,
 }
 
 /// What a request's task found: the problem of the request, and what must be sent again.
-pub(super) struct Landed {
-    pub(super) problem: Option<Problem>,
+pub(super) struct Completion {
+    pub(super) problem: Option<RequestError>,
     /// The first request failed as a whole: nothing is known of any item.
     pub(super) whole: bool,
-    pub(super) again: Vec<(usize, Again)>,
+    pub(super) again: Vec<(usize, RetryReason)>,
     pub(super) blocked: Vec<usize>,
 }
 
 /// Writes a batch and settles each document: confirmed, in the dead letter, or to be sent again.
-pub(super) async fn carry_out(parts: Arc<Parts>, load: Load) -> Landed {
-    let nothing = Landed {
+pub(super) async fn deliver(parts: Arc<DeliveryContext>, load: BulkContent) -> Completion {
+    let nothing = Completion {
         problem: None,
         whole: false,
         again: Vec::new(),
         blocked: Vec::new(),
     };
-    let cluster = &parts.cluster;
+    let upserter = &parts.upserter;
     let (items, written) = match &load {
-        Load::Items(items) => (Arc::clone(items), cluster.write(&items[..]).await),
-        Load::Whole(batch) => {
+        BulkContent::Documents(items) => (Arc::clone(items), upserter.write(&items[..]).await),
+        BulkContent::Rendered(batch) => {
             let text = batch.framed().cloned().unwrap_or_default();
-            let sent = cluster
-                .write_text(&text, batch.len(), batch.first_between())
+            let sent = upserter
+                .write_rendered(&text, batch.len(), batch.first_between())
                 .await;
             match sent {
                 Ok(()) => {
                     batch.confirm(parts.output);
-                    cluster
+                    upserter
+                        .client
                         .stats
-                        .confirmed(Done::Created, batch.len() as u64, batch.lines());
+                        .confirmed(StoreResult::Created, batch.len() as u64, batch.lines());
                     return nothing;
                 }
                 Err(sent) => {
-                    let items = load.items();
-                    let written = cluster.follow(&items[..], sent).await;
+                    let items = load.documents();
+                    let written = upserter.complete(&items[..], sent).await;
                     (items, written)
                 }
             }
         }
     };
     let (outcomes, problem) = match written {
-        Written::All => {
-            parts.confirm(Done::Created, items.iter());
+        WriteResult::AllCreated => {
+            parts.confirm(StoreResult::Created, items.iter());
             return nothing;
         }
         // No document can be made shorter: alone it can never be written.
-        Written::Failed(Problem::TooLarge(reason)) if items.len() == 1 => {
+        WriteResult::Failed(RequestError::TooLarge(reason)) if items.len() == 1 => {
             let kind = "document_too_large".into();
             (
-                vec![Outcome::Rejected(Rejection {
+                vec![DocumentOutcome::Rejected(Rejection {
                     status: 413,
                     kind,
                     reason,
@@ -165,54 +167,54 @@ pub(super) async fn carry_out(parts: Arc<Parts>, load: Load) -> Landed {
         }
         // Neither a mistake of this document's content (that is an item's 400) nor of all documents: an operator
         // must look. It waits alone and holds up nothing else.
-        Written::Failed(Problem::Malformed(reason)) if items.len() == 1 => {
-            (vec![Outcome::Blocked(reason)], None)
+        WriteResult::Failed(RequestError::Malformed(reason)) if items.len() == 1 => {
+            (vec![DocumentOutcome::Blocked(reason)], None)
         }
-        Written::Failed(problem) => {
-            return Landed {
+        WriteResult::Failed(problem) => {
+            return Completion {
                 problem: Some(problem),
                 whole: true,
                 ..nothing
             };
         }
-        Written::Each(outcomes, problem) => (outcomes, problem),
+        WriteResult::PerDocument(outcomes, problem) => (outcomes, problem),
     };
-    let mut landed = Landed { problem, ..nothing };
+    let mut landed = Completion { problem, ..nothing };
     let mut rejected = Vec::new();
     for (at, outcome) in outcomes.into_iter().enumerate() {
         match outcome {
-            Outcome::Done(done) => parts.confirm(done, std::iter::once(&items[at])),
-            Outcome::Again(why) => landed.again.push((at, why)),
-            Outcome::Blocked(reason) => {
-                parts.health.set(Cause::Blocked, reason);
+            DocumentOutcome::Stored(done) => parts.confirm(done, std::iter::once(&items[at])),
+            DocumentOutcome::Retry(why) => landed.again.push((at, why)),
+            DocumentOutcome::Blocked(reason) => {
+                parts.health.set(WaitReason::Blocked, reason);
                 landed.blocked.push(at);
             }
-            Outcome::Rejected(rejection) => rejected.push((at, rejection)),
+            DocumentOutcome::Rejected(rejection) => rejected.push((at, rejection)),
         }
     }
     if !rejected.is_empty() {
-        parts.bury(&items, rejected, &mut landed.blocked).await;
+        parts.dead_letter(&items, rejected, &mut landed.blocked).await;
     }
     landed
 }
 
-impl Parts {
-    fn confirm<'a>(&self, done: Done, items: impl Iterator<Item = &'a Item>) {
+impl DeliveryContext {
+    fn confirm<'a>(&self, done: StoreResult, items: impl Iterator<Item = &'a PendingDocument>) {
         let (mut documents, mut lines) = (0, 0);
         let sealed = items.map(|item| {
             documents += 1;
             lines += u64::from(item.sealed.lines());
             &item.sealed
         });
-        Sealed::confirm_all(sealed, self.output);
-        self.cluster.stats.confirmed(done, documents, lines);
+        SealedDocument::confirm_all(sealed, self.output);
+        self.upserter.client.stats.confirmed(done, documents, lines);
     }
 
     /// Writes documents to the dead letter, and confirms them when they are durable there. While it takes nothing
     /// they go round again: nothing is dropped, and a mapping that is mended meanwhile takes them.
-    async fn bury(
+    async fn dead_letter(
         &self,
-        items: &Arc<Vec<Item>>,
+        items: &Arc<Vec<PendingDocument>>,
         rejected: Vec<(usize, Rejection)>,
         blocked: &mut Vec<usize>,
     ) {
@@ -224,7 +226,7 @@ impl Parts {
         let put = tokio::task::spawn_blocking(move || dead_letter.put_all(&entries)).await;
         match put.map_err(std::io::Error::other).flatten() {
             Ok(()) => {
-                self.health.clear(Cause::DeadLetter);
+                self.health.clear(WaitReason::DeadLetter);
                 let (_, first) = &rejected[0];
                 tracing::warn!(
                     documents = rejected.len(), status = first.status, kind = %first.kind,
@@ -232,13 +234,16 @@ impl Parts {
                 );
                 for (at, rejection) in rejected {
                     let sealed = &items[at].sealed;
-                    self.cluster.stats.buried(&rejection, u64::from(sealed.lines()));
+                    self.upserter
+                        .client
+                        .stats
+                        .dead_lettered(&rejection, u64::from(sealed.lines()));
                     sealed.confirm_dead(self.output);
                 }
             }
             Err(error) => {
                 self.health.set(
-                    Cause::DeadLetter,
+                    WaitReason::DeadLetter,
                     format!("the dead letter takes nothing: {error}"),
                 );
                 blocked.extend(rejected.iter().map(|(at, _)| *at));
@@ -246,7 +251,7 @@ impl Parts {
         }
     }
 
-    fn entry(&self, item: &Item, rejection: &Rejection) -> Entry {
+    fn entry(&self, item: &PendingDocument, rejection: &Rejection) -> Entry {
         let sealed = &item.sealed;
         Entry {
             time: jiff::Timestamp::now(),
@@ -254,13 +259,20 @@ impl Parts {
             status: Some(rejection.status).filter(|status| *status != 0),
             kind: rejection.kind.clone(),
             reason: rejection.reason.clone(),
-            index: Some(self.cluster.indices.of(sealed.first_ns()).index.to_string()),
+            index: Some(
+                self.upserter
+                    .client
+                    .indices
+                    .of(sealed.first_ns())
+                    .index
+                    .to_string(),
+            ),
             id: Some(sealed.id().to_owned()),
             is_trace: Some(sealed.is_trace()),
             first_ns: Some(sealed.first_ns()),
             lines: Some(sealed.lines()),
-            parts: (self.cluster.rules.part_ids)(sealed.json()),
-            content: Content::Document(sealed.shared_json()),
+            parts: (self.upserter.client.format.part_ids)(sealed.json()),
+            content: EntryContent::Document(sealed.shared_json()),
         }
     }
 }

@@ -5,14 +5,14 @@ use serde::Deserialize;
 use serde_json::json;
 use serde_json::value::RawValue;
 
-use super::cluster::Cluster;
+use super::client::Client;
 use super::nodes::Request;
 
 /// Most documents of one search: Elasticsearch's `index.max_result_window`.
 const MOST: usize = 10_000;
 
-/// Answer bytes that are read at most.
-const LONGEST_ANSWER: u64 = 64 << 20;
+/// BulkResponse bytes that are read at most.
+const MAX_RESPONSE_BYTES: u64 = 64 << 20;
 
 /// The newest documents by `@timestamp`, of one trace or of all. A document is found at the index's next refresh
 /// (1 s by default) after it was written.
@@ -20,7 +20,7 @@ const LONGEST_ANSWER: u64 = 64 << 20;
 /// # Errors
 /// A sentence for the reader: Elasticsearch is away, refuses, or its answer cannot be read.
 pub(crate) async fn recent(
-    cluster: &Cluster,
+    client: &Client,
     trace_id: Option<&str>,
     limit: usize,
 ) -> Result<Vec<Box<RawValue>>, String> {
@@ -36,11 +36,11 @@ pub(crate) async fn recent(
         "sort": [{"@timestamp": {"order": "desc", "unmapped_type": "date"}}],
         "track_total_hits": false,
     });
-    let path = format!("/{}/_search", cluster.indices.wildcard());
+    let path = format!("/{}/_search", client.indices.wildcard());
     let mut request = Request::json(Method::Post, path, body.to_string());
     request.query = &[("ignore_unavailable", "true"), ("allow_no_indices", "true")];
-    request.longest_answer = LONGEST_ANSWER;
-    let answer = cluster.ask(&request).await.and_then(|reply| reply.success());
+    request.max_response_bytes = MAX_RESPONSE_BYTES;
+    let answer = client.ask(&request).await.and_then(|reply| reply.success());
     let answer = answer.map_err(|problem| problem.reason().to_owned())?;
     let wire: Wire = serde_json::from_slice(&answer).map_err(|e| format!("unreadable search answer: {e}"))?;
     Ok(wire.hits.hits.into_iter().map(|hit| hit.source).collect())

@@ -1,32 +1,34 @@
-//! Reading documents back: realtime `_mget`, which sees every write that was answered, refreshed or not.
-//! Owns the bound on what one answer may hold.
+//! Realtime `_mget`: sees every acknowledged write, refreshed or not.
+//!
+//! Owns the bound on the size of one response.
 
-use bytes::{BufMut, Bytes, BytesMut};
+use bytes::Bytes;
 use elasticsearch::http::Method;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use super::bulk::{Version, put_id};
-use super::cluster::Cluster;
-use super::nodes::{NoReply, Request};
-use super::outcome::Problem;
+use super::bulk::Version;
+use super::client::Client;
+use super::nodes::{Request, SendError};
+use super::outcome::RequestError;
+use windrow_trace::write_escaped;
 
-/// An answer longer than this is asked for again in halves.
-const LONGEST_ANSWER: u64 = 32 << 20;
+/// A longer response is requested again in halves.
+const MAX_RESPONSE_BYTES: u64 = 32 << 20;
 
-/// A document as it stands in an index.
+/// Result for one requested document.
 #[derive(Debug, Clone)]
-pub(crate) enum Found {
-    /// There is none (or no such index).
+pub(crate) enum MgetItem {
+    /// It does not exist, or its index does not.
     Missing,
-    /// It is there.
-    Here {
+    /// It exists.
+    Found {
         /// For compare-and-set.
         version: Version,
-        /// Its source; empty when it was not asked for.
+        /// Its source; empty when it was not requested.
         source: Bytes,
     },
-    /// The shard could not answer.
+    /// The shard could not answer; the reason.
     Failed(String),
 }
 
@@ -35,10 +37,10 @@ pub(crate) enum Found {
 /// # Errors
 /// The request failed as a whole.
 pub(crate) async fn mget(
-    cluster: &Cluster,
+    client: &Client,
     wanted: &[(&str, &str)],
     sources: bool,
-) -> Result<Vec<Found>, Problem> {
+) -> Result<Vec<MgetItem>, RequestError> {
     let mut found = Vec::with_capacity(wanted.len());
     let mut rest = vec![wanted];
     while let Some(part) = rest.pop() {
@@ -46,20 +48,20 @@ pub(crate) async fn mget(
         if !sources {
             request.query = &[("_source", "false")];
         }
-        // A single document is taken at any length: there is no other way to it.
+        // A single document cannot be split: it is read at any length.
         if part.len() > 1 {
-            request.longest_answer = LONGEST_ANSWER;
+            request.max_response_bytes = MAX_RESPONSE_BYTES;
         }
-        match cluster.nodes.send(&request).await {
-            Err(NoReply::TooLong(_)) => {
+        match client.nodes.send(&request).await {
+            Err(SendError::ResponseTooLarge(_)) => {
                 let (first, second) = part.split_at(part.len() / 2);
                 rest.push(second);
                 rest.push(first);
             }
-            Err(NoReply::Problem(problem)) => return Err(problem),
+            Err(SendError::Request(problem)) => return Err(problem),
             Ok(reply) => {
                 let answer = reply.success()?;
-                found.extend(parse(&answer, part.len()).map_err(Problem::Broken)?);
+                found.extend(parse(&answer, part.len()).map_err(RequestError::Broken)?);
             }
         }
     }
@@ -67,24 +69,24 @@ pub(crate) async fn mget(
 }
 
 fn body(wanted: &[(&str, &str)]) -> Bytes {
-    let mut body =
-        BytesMut::with_capacity(wanted.iter().map(|(index, id)| index.len() + id.len() + 32).sum());
+    let mut body: Vec<u8> =
+        Vec::with_capacity(wanted.iter().map(|(index, id)| index.len() + id.len() + 32).sum());
     body.extend_from_slice(b"{\"docs\":[");
     for (n, (index, id)) in wanted.iter().enumerate() {
         if n > 0 {
-            body.put_u8(b',');
+            body.push(b',');
         }
         body.extend_from_slice(b"{\"_index\":\"");
         body.extend_from_slice(index.as_bytes());
         body.extend_from_slice(b"\",\"_id\":\"");
-        put_id(&mut body, id);
+        write_escaped(&mut body, id.as_bytes());
         body.extend_from_slice(b"\"}");
     }
     body.extend_from_slice(b"]}");
-    body.freeze()
+    body.into()
 }
 
-fn parse(answer: &Bytes, expected: usize) -> Result<Vec<Found>, String> {
+fn parse(answer: &Bytes, expected: usize) -> Result<Vec<MgetItem>, String> {
     let wire: Wire<'_> = serde_json::from_slice(answer)
         .map_err(|e| format!("unreadable _mget answer of {} bytes: {e}", answer.len()))?;
     if wire.docs.len() != expected {
@@ -96,22 +98,22 @@ fn parse(answer: &Bytes, expected: usize) -> Result<Vec<Found>, String> {
     let one = |doc: WireDoc<'_>| match doc {
         WireDoc {
             error: Some(error), ..
-        } if error.kind == "index_not_found_exception" => Found::Missing,
+        } if error.kind == "index_not_found_exception" => MgetItem::Missing,
         WireDoc {
             error: Some(error), ..
-        } => Found::Failed(format!("{}: {}", error.kind, error.reason)),
+        } => MgetItem::Failed(format!("{}: {}", error.kind, error.reason)),
         WireDoc {
             found: true,
             seq_no: Some(seq_no),
             primary_term: Some(primary_term),
             source,
             ..
-        } => Found::Here {
+        } => MgetItem::Found {
             version: Version { seq_no, primary_term },
             source: source.map_or_else(Bytes::new, |raw| answer.slice_ref(raw.get().as_bytes())),
         },
-        WireDoc { found: true, .. } => Found::Failed("found without a sequence number".into()),
-        WireDoc { found: false, .. } => Found::Missing,
+        WireDoc { found: true, .. } => MgetItem::Failed("found without a sequence number".into()),
+        WireDoc { found: false, .. } => MgetItem::Missing,
     };
     Ok(wire.docs.into_iter().map(one).collect())
 }

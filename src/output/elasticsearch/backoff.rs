@@ -1,0 +1,34 @@
+//! Exponential backoff with jitter.
+
+use std::time::Duration;
+
+/// A random time up to `base * 2^attempt`, at most `cap`. At least a tenth of `base`, against busy loops.
+pub(crate) fn full_jitter(base: Duration, cap: Duration, attempt: u32) -> Duration {
+    let longest = base.saturating_mul(1_u32 << attempt.min(20)).min(cap);
+    longest.mul_f64(random()).max(base / 10)
+}
+
+/// A random time between half of `time` and all of it.
+pub(crate) fn half_jitter(time: Duration) -> Duration {
+    time.mul_f64(0.5 + random() / 2.0)
+}
+
+/// From 0 to 1. Not for secrets: 0.5 when the system has no random bytes.
+fn random() -> f64 {
+    let value = getrandom::u32().unwrap_or(u32::MAX / 2);
+    f64::from(value) / f64::from(u32::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn jitter_stays_in_its_bounds() {
+        let (base, cap) = (Duration::from_millis(100), Duration::from_secs(2));
+        for n in 0..64 {
+            let time = full_jitter(base, cap, n);
+            assert!(time >= base / 10 && time <= cap, "{n}: {time:?}");
+        }
+    }
+}
