@@ -1,10 +1,8 @@
-//! The batch that sealed documents are rendered in: one text, one list of what is to be known of each, one allocation for
-//! all of it.
+//! Batch of rendered documents: one text with the metadata of each document, delivered as a unit.
 //!
-//! Owns them for as long as one of them is not confirmed; the bytes that they count against the budget of documents under
-//! way; and the claims on the journal records that they were made of, which are given back together: one for each record
-//! instead of one for each part of each document. A document of it alone is `sealed`, what is known of each `row`,
-//! what becomes of them `state`, and where all that is written `buffer`. Knows nothing of what the documents say.
+//! Owns the documents until all are confirmed, their share of the memory budget, and the claims on their journal
+//! records, which are released together. One document is `sealed`, its metadata `meta`, its confirmations
+//! `delivery_state`, the memory `buffer`. Does not know what documents contain.
 
 mod buffer;
 mod delivery_state;
@@ -23,28 +21,29 @@ pub use self::sealed::SealedDocument;
 use super::{LineCounters, OutputId};
 use crate::hold::Hold;
 
-/// The documents that go to an output at a time. While nothing goes wrong they are sent and confirmed as one.
+/// Documents that are rendered together. Unless one of them needs treatment of its own, they are sent and confirmed
+/// as a unit. Cheap to clone.
 #[derive(Clone, Debug)]
-pub struct Batch(Arc<Text>);
+pub struct Batch(Arc<BatchInner>);
 
-/// What is in it.
+/// The shared content of a batch and its documents.
 #[derive(Debug)]
-struct Text {
+struct BatchInner {
     buffer: Arc<BatchBuffer>,
     framed: bool,
     /// Records in all documents.
     lines: u64,
-    /// The earliest and the latest first event time, Unix ns.
+    /// Earliest and latest first event time, Unix ns.
     between: (i64, i64),
     states: DeliveryStates,
     claims: Mutex<Vec<Hold>>,
-    /// Documents that are not confirmed.
-    left: AtomicUsize,
+    /// Documents that not all outputs have confirmed.
+    unconfirmed: AtomicUsize,
     account: Arc<LineCounters>,
     _charge: MemoryCharge,
 }
 
-/// Bytes that count against a sum for as long as this lives.
+/// Bytes that count towards a sum until this is dropped.
 #[derive(Debug)]
 pub struct MemoryCharge {
     bytes: usize,
@@ -52,8 +51,8 @@ pub struct MemoryCharge {
 }
 
 impl Batch {
-    /// `framed`: what an output wants stands before each document of the buffer, see [`super::Framing`]. `claims`: on the
-    /// journal records that they were made of. `outputs` (1 to 8) have to confirm each of them.
+    /// `framed`: each document in `buffer` has a frame, see [`super::Framing`]. `claims`: on the journal records of the
+    /// documents. `outputs`: the number of outputs that have to confirm each document, 1 to 8.
     pub fn new(
         buffer: Arc<BatchBuffer>,
         framed: bool,
@@ -67,11 +66,11 @@ impl Batch {
             lines += u64::from(row.lines);
             between = (between.0.min(row.first_ns), between.1.max(row.first_ns));
         }
-        Self(Arc::new(Text {
+        Self(Arc::new(BatchInner {
             framed,
             lines,
             between,
-            left: AtomicUsize::new(buffer.rows.len()),
+            unconfirmed: AtomicUsize::new(buffer.rows.len()),
             buffer,
             states: DeliveryStates::new(outputs),
             claims: Mutex::new(claims),
@@ -80,18 +79,18 @@ impl Batch {
         }))
     }
 
-    /// Each of its documents, in order.
+    /// The documents, in order.
     pub fn documents(&self) -> impl Iterator<Item = SealedDocument> + use<> {
-        let text = Arc::clone(&self.0);
-        (0..text.buffer.rows.len() as u32).map(move |at| SealedDocument::new(Arc::clone(&text), at))
+        let batch = Arc::clone(&self.0);
+        (0..batch.buffer.rows.len() as u32).map(move |at| SealedDocument::new(Arc::clone(&batch), at))
     }
 
-    /// Documents in it.
+    /// Number of documents.
     pub fn len(&self) -> usize {
         self.0.buffer.rows.len()
     }
 
-    /// Whether there is none.
+    /// Whether there are no documents.
     pub fn is_empty(&self) -> bool {
         self.0.buffer.rows.is_empty()
     }
@@ -101,47 +100,47 @@ impl Batch {
         self.0.lines
     }
 
-    /// The earliest and the latest first event time of a document, Unix ns.
+    /// Earliest and latest first event time of the documents, Unix ns.
     pub fn first_between(&self) -> (i64, i64) {
         self.0.between
     }
 
-    /// All documents with their frames, one behind the other; `None` when they have none.
+    /// All documents with their frames, concatenated; `None` if they have no frames.
     pub fn framed(&self) -> Option<&Bytes> {
         self.0.framed.then_some(&self.0.buffer.bytes)
     }
 
-    /// This output has all of it, durably. Confirming twice is harmless.
+    /// Records that `output` has all documents durably. Idempotent.
     pub fn confirm(&self, output: OutputId) {
-        let Text {
+        let BatchInner {
             states,
             buffer,
             lines,
             ..
         } = &*self.0;
-        self.0.settle(&states.confirm_all(&buffer.rows, *lines, output));
+        self.0.release(&states.confirm_all(&buffer.rows, *lines, output));
     }
 }
 
-impl Text {
-    /// Counts documents that all outputs have confirmed; gives the claims back with the last of them.
-    fn settle(&self, settled: &ConfirmedCounts) {
+impl BatchInner {
+    /// Counts documents that all outputs have confirmed; releases the claims with the last one.
+    fn release(&self, counts: &ConfirmedCounts) {
         let account = &self.account;
         for (counter, lines) in [
-            (&account.dead, settled.dead),
-            (&account.delivered, settled.delivered),
-            (&account.duplicate, settled.repeated),
-            (&account.late, settled.late),
+            (&account.dead, counts.dead),
+            (&account.delivered, counts.delivered),
+            (&account.duplicate, counts.repeated),
+            (&account.late, counts.late),
         ] {
             if lines > 0 {
                 counter.fetch_add(lines, Ordering::Relaxed);
             }
         }
-        if settled.documents == 0 {
+        if counts.documents == 0 {
             return;
         }
-        account.in_flight.fetch_sub(settled.lines, Ordering::Relaxed);
-        if self.left.fetch_sub(settled.documents, Ordering::AcqRel) == settled.documents {
+        account.in_flight.fetch_sub(counts.lines, Ordering::Relaxed);
+        if self.unconfirmed.fetch_sub(counts.documents, Ordering::AcqRel) == counts.documents {
             let mut claims = self.claims.lock().unwrap_or_else(PoisonError::into_inner);
             std::mem::take(&mut *claims).into_iter().for_each(Hold::confirm);
         }
@@ -149,7 +148,7 @@ impl Text {
 }
 
 impl MemoryCharge {
-    /// Adds `bytes` to `sum`.
+    /// Adds `bytes` to `sum` until the charge is dropped.
     pub fn new(bytes: usize, sum: &Arc<AtomicUsize>) -> Self {
         sum.fetch_add(bytes, Ordering::Relaxed);
         Self {

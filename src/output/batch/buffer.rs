@@ -1,8 +1,7 @@
-//! What the documents of a batch are written on: their text, their ids, and a row for each.
+//! Buffer of a batch: the text of the documents, their ids and metadata.
 //!
-//! Owns the way back of that memory to whoever renders, once all others are done with it: an allocator takes some time until it
-//! finds memory again that another thread gives back, and new memory costs a page fault for every four kilobytes. Does not
-//! know what is written on it.
+//! Returns its memory to the renderer once nobody else references it: new memory would cost a page fault per 4 KiB.
+//! Does not know what it contains.
 
 use std::sync::Arc;
 
@@ -10,7 +9,7 @@ use bytes::Bytes;
 
 use super::meta::DocumentMeta;
 
-/// See above. Nothing of it changes while a batch has it.
+/// The memory of a batch; immutable while the batch exists.
 #[derive(Debug, Default)]
 pub struct BatchBuffer {
     pub(super) bytes: Bytes,
@@ -19,8 +18,8 @@ pub struct BatchBuffer {
 }
 
 impl BatchBuffer {
-    /// `text`: the documents, one behind the other, each with what an output wants before it. `ids`: their ids. `rows`: where
-    /// they stand in both.
+    /// `text`: the documents, concatenated, each with its frame if it has one. `ids`: their ids, concatenated.
+    /// `rows`: metadata with positions in both.
     pub fn new(text: Bytes, ids: String, rows: Vec<DocumentMeta>) -> Arc<Self> {
         Arc::new(Self {
             bytes: text,
@@ -29,7 +28,7 @@ impl BatchBuffer {
         })
     }
 
-    /// Its memory, empty, if nobody else has any of it; then nothing is left on it.
+    /// Takes back the memory, cleared, if nobody else references any of it; the buffer is empty then.
     pub fn reclaim(this: &mut Arc<Self>) -> Option<(Vec<u8>, String, Vec<DocumentMeta>)> {
         let buffer = Arc::get_mut(this).filter(|buffer| buffer.bytes.is_unique())?;
         let mut text = std::mem::take(&mut buffer.bytes).try_into_mut().ok()?;

@@ -1,7 +1,7 @@
-//! What has become of the documents of a batch: who has confirmed them, and how their lines are counted by what outputs say.
+//! Delivery state of a batch: which outputs have confirmed which documents, and how their lines are counted.
 //!
-//! A batch that fares as one, as nearly all do, has one mark for all of it. Documents get marks of their own when an output has
-//! something to say of one of them. Knows neither text nor claims.
+//! A batch with a uniform outcome has one bit per output. Documents get states of their own when an output reports
+//! about a single one. Knows neither text nor claims.
 
 use std::sync::atomic::{AtomicU8, AtomicU32, Ordering};
 use std::sync::{Mutex, OnceLock, PoisonError};
@@ -9,30 +9,30 @@ use std::sync::{Mutex, OnceLock, PoisonError};
 use super::meta::DocumentMeta;
 use crate::output::OutputId;
 
-/// Of all documents of a batch.
+/// Delivery states of all documents of a batch.
 #[derive(Debug)]
 pub(super) struct DeliveryStates {
-    /// One bit per output that has not confirmed all of the batch; what each document begins with when they get marks of their own,
-    /// and without a meaning from then on.
+    /// One bit per output that has not confirmed the whole batch. Initial value of `each`, and unused afterwards.
     whole: Mutex<u8>,
     each: OnceLock<Box<[DeliveryState]>>,
 }
 
-/// Of one document.
+/// Delivery state of one document.
 #[derive(Debug)]
 pub(super) struct DeliveryState {
     /// One bit per output that has not confirmed it yet.
     waiting: AtomicU8,
-    /// Lines that an output had already, and whether one gave the document up.
+    /// Lines that an output had before.
     repeated: AtomicU32,
+    /// 1 if an output can never store it.
     dead: AtomicU8,
-    /// Whether an unanswered write may have stored it.
+    /// 1 if a write whose response was lost may have stored it.
     uncertain: AtomicU8,
-    /// Whether it was joined with a document that was there already.
-    joined: AtomicU8,
+    /// 1 if it was merged with an existing document.
+    merged: AtomicU8,
 }
 
-/// Documents of one batch that all outputs have confirmed, and their lines by what became of them.
+/// Documents of one batch that all outputs have confirmed, and their lines by outcome.
 #[derive(Debug, Default)]
 pub(super) struct ConfirmedCounts {
     pub(super) documents: usize,
@@ -44,7 +44,7 @@ pub(super) struct ConfirmedCounts {
 }
 
 impl DeliveryStates {
-    /// Of documents that `outputs` outputs (1 to 8) have to confirm.
+    /// States for documents that `outputs` outputs (1 to 8) have to confirm.
     pub(super) fn new(outputs: u8) -> Self {
         Self {
             whole: Mutex::new(u8::MAX >> (8 - outputs.clamp(1, 8))),
@@ -52,10 +52,10 @@ impl DeliveryStates {
         }
     }
 
-    /// That of document number `at` of these.
+    /// The state of document number `at`.
     pub(super) fn of(&self, rows: &[DocumentMeta], at: u32) -> &DeliveryState {
         let each = self.each.get().unwrap_or_else(|| {
-            // While this is held no output confirms the whole.
+            // While this lock is held no output confirms the whole batch.
             let whole = self.whole.lock().unwrap_or_else(PoisonError::into_inner);
             let begin = || rows.iter().map(|_| DeliveryState::new(*whole)).collect();
             self.each.get_or_init(begin)
@@ -63,27 +63,27 @@ impl DeliveryStates {
         &each[at as usize]
     }
 
-    /// An output has all documents, which are `lines` records. Gives those that waited for nobody else.
+    /// `output` has all documents, which have `lines` lines. Returns those that all outputs have confirmed now.
     pub(super) fn confirm_all(&self, rows: &[DocumentMeta], lines: u64, output: OutputId) -> ConfirmedCounts {
         let mut whole = self.whole.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut settled = ConfirmedCounts::default();
+        let mut counts = ConfirmedCounts::default();
         if let Some(each) = self.each.get() {
             drop(whole);
             for (row, state) in rows.iter().zip(each) {
                 if state.confirm(output) {
-                    settled.add(row, state);
+                    counts.add(row, state);
                 }
             }
         } else {
             let before = *whole;
             *whole &= !bit(output);
             if before == bit(output) {
-                settled.documents = rows.len();
-                settled.lines = lines;
-                settled.delivered = lines;
+                counts.documents = rows.len();
+                counts.lines = lines;
+                counts.delivered = lines;
             }
         }
-        settled
+        counts
     }
 }
 
@@ -94,31 +94,31 @@ impl DeliveryState {
             repeated: AtomicU32::new(0),
             dead: AtomicU8::new(0),
             uncertain: AtomicU8::new(0),
-            joined: AtomicU8::new(0),
+            merged: AtomicU8::new(0),
         }
     }
 
-    /// This output has it. Whether it was the last one that had to confirm it.
+    /// `output` has the document. Returns whether it was the last output to confirm.
     pub(super) fn confirm(&self, output: OutputId) -> bool {
-        // The bit is taken before the question, so that of several outputs exactly one is the last.
+        // One atomic operation, so that exactly one of several outputs is the last.
         self.waiting.fetch_and(!bit(output), Ordering::AcqRel) == bit(output)
     }
 
-    /// A write that may have stored it was not answered.
+    /// A write that may have stored it has no response.
     pub(super) fn note_uncertain(&self) {
         self.uncertain.store(1, Ordering::Release);
     }
 
-    /// All of its `lines` were stored before, unless a write of ours is the likely reason.
+    /// All of its `lines` were stored before, unless an uncertain write is the likely reason.
     pub(super) fn note_unchanged(&self, lines: u32) {
         if self.uncertain.load(Ordering::Acquire) == 0 {
             self.repeated.store(lines, Ordering::Release);
         }
     }
 
-    /// It was joined with what was there, which had so many of its lines.
+    /// It was merged with an existing document, which had `repeated` of its lines.
     pub(super) fn note_merged(&self, repeated: u32) {
-        self.joined.store(1, Ordering::Release);
+        self.merged.store(1, Ordering::Release);
         self.repeated.store(repeated, Ordering::Release);
     }
 
@@ -140,7 +140,7 @@ impl ConfirmedCounts {
         let repeated = u64::from(state.repeated.load(Ordering::Acquire));
         self.delivered += lines - repeated;
         self.repeated += repeated;
-        if state.joined.load(Ordering::Acquire) == 1 {
+        if state.merged.load(Ordering::Acquire) == 1 {
             self.late += lines - repeated;
         }
     }
@@ -162,17 +162,17 @@ mod tests {
     }
 
     #[test]
-    fn the_last_output_that_confirms_the_whole_settles_it_once() {
+    fn the_last_output_that_confirms_the_whole_is_counted_once() {
         let (rows, states) = (rows(), DeliveryStates::new(3));
-        let settled = |output| {
-            let settled = states.confirm_all(&rows, 4, OutputId(output));
-            (settled.documents, settled.lines, settled.delivered)
+        let counts = |output| {
+            let counts = states.confirm_all(&rows, 4, OutputId(output));
+            (counts.documents, counts.lines, counts.delivered)
         };
-        assert_eq!(settled(1), (0, 0, 0));
-        assert_eq!(settled(1), (0, 0, 0));
-        assert_eq!(settled(0), (0, 0, 0));
-        assert_eq!(settled(2), (2, 4, 4));
-        assert_eq!(settled(2), (0, 0, 0));
+        assert_eq!(counts(1), (0, 0, 0));
+        assert_eq!(counts(1), (0, 0, 0));
+        assert_eq!(counts(0), (0, 0, 0));
+        assert_eq!(counts(2), (2, 4, 4));
+        assert_eq!(counts(2), (0, 0, 0));
     }
 
     #[test]
@@ -180,8 +180,8 @@ mod tests {
         let (rows, states) = (rows(), DeliveryStates::new(2));
         states.confirm_all(&rows, 4, OutputId(0));
         assert!(states.of(&rows, 1).confirm(OutputId(1)));
-        let settled = states.confirm_all(&rows, 4, OutputId(1));
-        assert_eq!((settled.documents, settled.delivered), (1, 3));
+        let counts = states.confirm_all(&rows, 4, OutputId(1));
+        assert_eq!((counts.documents, counts.delivered), (1, 3));
     }
 
     #[test]
@@ -193,11 +193,11 @@ mod tests {
                 confirmed.sum::<usize>()
             };
             let whole = || states.confirm_all(&rows, 4, OutputId(0)).documents;
-            let settled = std::thread::scope(|scope| {
+            let counts = std::thread::scope(|scope| {
                 let other = scope.spawn(one_by_one);
                 whole() + other.join().unwrap()
             });
-            assert_eq!(settled, 2, "round {round}");
+            assert_eq!(counts, 2, "round {round}");
         }
     }
 }

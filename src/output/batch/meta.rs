@@ -1,20 +1,18 @@
-//! What is known of a document of a batch besides its text.
-//!
-//! Written once, when the document is rendered. What becomes of the document is noted elsewhere (`state`).
+//! Metadata of a document in a batch: id, kind, time, lines, position. Written once, when it is rendered.
 
 use std::ops::Range;
 
-/// What is known of a document besides its text.
+/// Metadata of a document.
 #[derive(Debug)]
 pub struct DocumentMeta {
     pub(super) id: Range<u32>,
     pub(super) is_trace: bool,
     pub(super) first_ns: i64,
     pub(super) lines: u32,
-    pub(super) place: DocumentSpan,
+    pub(super) span: DocumentSpan,
 }
 
-/// Where a document stands in its batch's text.
+/// Byte positions of a document in the text of its batch.
 #[derive(Clone, Copy, Debug)]
 pub struct DocumentSpan {
     pub(super) start: usize,
@@ -23,22 +21,22 @@ pub struct DocumentSpan {
 }
 
 impl DocumentMeta {
-    /// `id`: where its id stands among those of the batch; it has at most [`crate::output::MAX_ID_BYTES`]. `is_trace`: it may
-    /// have to be joined with what is stored; otherwise "exists already" is success. `first_ns`: first event time, Unix ns,
-    /// which decides the index. `lines`: records in it.
-    pub fn new(id: Range<usize>, is_trace: bool, first_ns: i64, lines: u32, place: DocumentSpan) -> Self {
+    /// `id`: range of its id in the ids of the batch, at most [`crate::output::MAX_ID_BYTES`] long. `is_trace`: it is
+    /// merged with an existing document; for another one "exists already" is success. `first_ns`: first event time,
+    /// Unix ns, which decides the index. `lines`: number of records.
+    pub fn new(id: Range<usize>, is_trace: bool, first_ns: i64, lines: u32, span: DocumentSpan) -> Self {
         Self {
             id: id.start as u32..id.end as u32,
             is_trace,
             first_ns,
             lines,
-            place,
+            span,
         }
     }
 }
 
 impl DocumentSpan {
-    /// From `start` on its frame, if the text is framed; from `json` on the document; at `end` the next begins.
+    /// The frame, if there is one, begins at `start`, the document at `json`, the next document at `end`.
     pub fn new(start: usize, json: usize, end: usize) -> Self {
         Self { start, json, end }
     }

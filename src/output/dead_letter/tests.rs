@@ -33,7 +33,7 @@ fn document(id: &str) -> Entry {
 }
 
 fn read_all(folder: &Path) -> Vec<Entry> {
-    let text: Vec<u8> = files(folder, ENDING)
+    let text: Vec<u8> = files(folder, ENTRIES_EXTENSION)
         .unwrap()
         .iter()
         .flat_map(|path| fs::read(path).unwrap())
@@ -96,7 +96,7 @@ fn files_are_rotated_by_size_and_numbered_on_after_a_restart() {
             dead.put(&document(&format!("t{n}"))).unwrap();
         }
     }
-    let files = files(folder.path(), ENDING).unwrap();
+    let files = files(folder.path(), ENTRIES_EXTENSION).unwrap();
     assert!(files.len() >= 4, "{files:?}");
     assert!(
         files

@@ -1,5 +1,6 @@
-//! Bodies and answers of `_bulk`: NDJSON built in one pass, answers read without walking the items when all went well.
-//! Owns the format; sends nothing.
+//! Format of `_bulk`: NDJSON bodies, and responses, whose items are parsed only if one failed.
+//!
+//! Sends nothing.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -11,7 +12,7 @@ use super::index_pattern::{DayIndex, IndexPattern};
 use crate::output::Framing;
 use windrow_trace::write_escaped;
 
-/// What the output needs to know of a document. Implemented by what is gathered and by what is replayed.
+/// A document of a bulk request: new, or replayed from the dead letter.
 pub(crate) trait BulkDocument: Send + Sync {
     /// `_id`: at most 512 bytes.
     fn id(&self) -> &str;
@@ -21,22 +22,23 @@ pub(crate) trait BulkDocument: Send + Sync {
     fn first_ns(&self) -> i64;
     /// One JSON object without a newline.
     fn json(&self) -> &[u8];
-    /// A text in which the document stands behind its action line, and where; see [`CreateFraming`].
+    /// The rendered text that contains the document behind its action line, and the range of both; see
+    /// [`CreateFraming`].
     fn framed(&self) -> Option<(&Bytes, Range<usize>)> {
         None
     }
-    /// A write of it may have been carried out and is not confirmed. For the counters only, as the next two.
+    /// A write of it may have been applied, and its response was lost. For the counters, like the next two.
     fn mark_uncertain(&self) {}
-    /// All of it was stored already.
+    /// All of it was stored before.
     fn mark_unchanged(&self) {}
-    /// So many of its lines are new in the document that they were joined with.
+    /// `new_lines` of its lines were added to an existing document.
     fn mark_merged(&self, _new_lines: u32) {}
 }
 
-/// Room for the action line of a document besides its id.
+/// Upper bound of an action line without the id.
 const ACTION_LINE_BYTES: usize = 72;
 
-/// Bytes that a document takes in a bulk body, nearly.
+/// Approximate bytes of a document in a bulk body.
 pub(crate) fn cost<D: BulkDocument>(document: &D) -> usize {
     match document.framed() {
         Some((_, range)) => range.len(),
@@ -44,8 +46,8 @@ pub(crate) fn cost<D: BulkDocument>(document: &D) -> usize {
     }
 }
 
-/// Puts the action line that creates a document before it while it is rendered: a batch that is sent as it was rendered
-/// needs no other body.
+/// Writes the `create` action line before each document while it is rendered, so that the rendered text is a bulk
+/// body.
 pub(crate) struct CreateFraming {
     indices: Arc<IndexPattern>,
     day: Option<(i64, Arc<DayIndex>)>,
@@ -59,10 +61,10 @@ impl CreateFraming {
 
 impl Framing for CreateFraming {
     fn write_prefix(&mut self, out: &mut Vec<u8>, id: &str, first_ns: i64) {
-        let its = IndexPattern::day_of(first_ns);
+        let day_number = IndexPattern::day_of(first_ns);
         let day = match &self.day {
-            Some((day, known)) if *day == its => known,
-            _ => &self.day.insert((its, self.indices.day(its))).1,
+            Some((day, known)) if *day == day_number => known,
+            _ => &self.day.insert((day_number, self.indices.day(day_number))).1,
         };
         out.extend_from_slice(&day.create_head);
         write_escaped(out, id.as_bytes());
@@ -70,7 +72,7 @@ impl Framing for CreateFraming {
     }
 }
 
-/// The text that all of `documents` stand in, one behind the other, with their action lines.
+/// The part of a rendered text that contains exactly `documents` with their action lines, if there is one.
 pub(crate) fn contiguous_text<'a, D: BulkDocument + 'a>(
     mut documents: impl Iterator<Item = &'a D>,
 ) -> Option<Bytes> {
@@ -85,7 +87,7 @@ pub(crate) fn contiguous_text<'a, D: BulkDocument + 'a>(
     (start < end && end <= text.len()).then(|| text.slice(start..end))
 }
 
-/// The body that creates all of `documents`, each in the index of its day; written into `body`, which is empty.
+/// Builds in `body`, which is empty, the bulk body that creates `documents`, each in the index of its day.
 pub(crate) fn create_body<'a, D: BulkDocument + 'a>(
     indices: &IndexPattern,
     documents: impl Iterator<Item = &'a D> + Clone,
@@ -95,12 +97,12 @@ pub(crate) fn create_body<'a, D: BulkDocument + 'a>(
     let mut day = None;
     let mut head = None;
     for document in documents {
-        let its = IndexPattern::day_of(document.first_ns());
+        let day_number = IndexPattern::day_of(document.first_ns());
         let known = match &head {
-            Some(known) if day == Some(its) => known,
+            Some(known) if day == Some(day_number) => known,
             _ => {
-                day = Some(its);
-                head.insert(indices.day(its))
+                day = Some(day_number);
+                head.insert(indices.day(day_number))
             }
         };
         body.extend_from_slice(&known.create_head);
@@ -112,7 +114,7 @@ pub(crate) fn create_body<'a, D: BulkDocument + 'a>(
     body.into()
 }
 
-/// Version of a document as Elasticsearch numbers it for compare-and-set.
+/// Version of a document, for compare-and-set.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Version {
     /// `_seq_no`
@@ -121,21 +123,21 @@ pub(crate) struct Version {
     pub(crate) primary_term: u64,
 }
 
-/// Adds an action that creates a document.
+/// Appends an action that creates a document.
 pub(crate) fn put_create(body: &mut Vec<u8>, index: &str, id: &str, json: &[u8]) {
     put_action(body, "create", index, id, None);
     body.extend_from_slice(json);
     body.push(b'\n');
 }
 
-/// Adds an action that replaces exactly the version that was read.
+/// Appends an action that replaces the document if it still has this version.
 pub(crate) fn put_replace(body: &mut Vec<u8>, index: &str, id: &str, version: Version, json: &[u8]) {
     put_action(body, "index", index, id, Some(version));
     body.extend_from_slice(json);
     body.push(b'\n');
 }
 
-/// Adds an action that deletes exactly the version that was read.
+/// Appends an action that deletes the document if it still has this version.
 pub(crate) fn put_delete(body: &mut Vec<u8>, index: &str, id: &str, version: Version) {
     put_action(body, "delete", index, id, Some(version));
 }
@@ -158,10 +160,11 @@ fn put_action(body: &mut Vec<u8>, action: &str, index: &str, id: &str, version: 
     body.extend_from_slice(b"}}\n");
 }
 
-/// Asked of every bulk: the least that tells each item's fate. `status` keeps answer and document aligned.
+/// `filter_path` of every bulk request: the least that gives each item's result. `status` keeps items aligned with
+/// documents.
 pub(crate) const RESPONSE_FILTER: &str = "errors,took,items.*.status,items.*.error.type,items.*.error.reason";
 
-/// A bulk answer.
+/// A bulk response.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum BulkResponse {
     /// Every item was written.
@@ -181,20 +184,20 @@ pub(crate) struct ItemResult {
     pub(crate) reason: String,
 }
 
-/// Reads a bulk answer to a request of `expected` items.
+/// Parses the response to a bulk request of `expected` items.
 ///
 /// # Errors
-/// A sentence, when the answer is not one: its items' fates are unknown.
-pub(crate) fn parse(answer: &[u8], expected: usize) -> Result<BulkResponse, String> {
-    let start = &answer[..answer.len().min(64)];
-    if answer.ends_with(b"}") && start.windows(15).any(|w| w == b"\"errors\":false,") {
+/// The response is malformed; the results of its items are unknown.
+pub(crate) fn parse(response: &[u8], expected: usize) -> Result<BulkResponse, String> {
+    let start = &response[..response.len().min(64)];
+    if response.ends_with(b"}") && start.windows(15).any(|w| w == b"\"errors\":false,") {
         return Ok(BulkResponse::AllOk);
     }
-    let wire: Wire = serde_json::from_slice(answer)
-        .map_err(|e| format!("unreadable bulk answer of {} bytes: {e}", answer.len()))?;
+    let wire: Wire = serde_json::from_slice(response)
+        .map_err(|e| format!("unreadable bulk response of {} bytes: {e}", response.len()))?;
     if wire.items.len() != expected {
         return Err(format!(
-            "bulk answer has {} items, {expected} were sent",
+            "bulk response has {} items, {expected} were sent",
             wire.items.len()
         ));
     }

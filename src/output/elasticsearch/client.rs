@@ -20,7 +20,7 @@ use super::outcome::{
 use super::stats::Stats;
 use crate::config::ElasticsearchConfig;
 
-/// Requests to one cluster, and what they have in common.
+/// Sends requests to one cluster; counts and classifies the responses.
 #[derive(Debug)]
 pub(crate) struct Client {
     pub(crate) nodes: Nodes,
@@ -47,7 +47,10 @@ impl Client {
         })
     }
 
-    /// Sends one bulk body of `expected` items.
+    /// Sends a bulk body of `expected` items.
+    ///
+    /// # Errors
+    /// The request failed as a whole.
     pub(crate) async fn bulk(&self, body: Bytes, expected: usize) -> Result<BulkResponse, RequestError> {
         let started = Instant::now();
         let length = body.len();
@@ -63,39 +66,42 @@ impl Client {
             path: "/_bulk".into(),
             query: &[("filter_path", bulk::RESPONSE_FILTER)],
             body,
-            lines: true,
+            ndjson: true,
             gzip,
             max_response_bytes: u64::MAX,
         };
-        let answer = match self.nodes.send(&request).await {
-            Ok(reply) => reply
+        let response = match self.nodes.send(&request).await {
+            Ok(response) => response
                 .success()
                 .and_then(|body| bulk::parse(&body, expected).map_err(RequestError::Broken)),
-            Err(SendError::Request(problem)) => Err(problem),
+            Err(SendError::Request(error)) => Err(error),
             Err(SendError::ResponseTooLarge(bytes)) => {
-                Err(RequestError::Broken(format!("answer of {bytes} bytes")))
+                Err(RequestError::Broken(format!("response of {bytes} bytes")))
             }
         };
-        match &answer {
+        match &response {
             Ok(_) => self.stats.answered(started.elapsed()),
-            Err(problem) => {
-                self.stats.failed(problem);
-                let (kind, reason) = (problem.label(), problem.reason());
+            Err(error) => {
+                self.stats.failed(error);
+                let (kind, reason) = (error.label(), error.reason());
                 tracing::debug!(kind, bytes = length, reason, "bulk request failed");
             }
         }
-        answer
+        response
     }
 
-    /// Sends a request that is not a bulk.
+    /// Sends any other request.
+    ///
+    /// # Errors
+    /// There is no response, or it is longer than the request allows.
     pub(crate) async fn ask(&self, request: &Request) -> Result<Response, RequestError> {
-        self.nodes.send(request).await.map_err(|no| match no {
-            SendError::Request(problem) => problem,
-            SendError::ResponseTooLarge(bytes) => RequestError::Broken(format!("answer of {bytes} bytes")),
+        self.nodes.send(request).await.map_err(|error| match error {
+            SendError::Request(error) => error,
+            SendError::ResponseTooLarge(bytes) => RequestError::Broken(format!("response of {bytes} bytes")),
         })
     }
 
-    /// The outcome of an item, or `None` for a conflict.
+    /// The outcome of a bulk item, or `None` for a conflict. Counts a failure.
     pub(crate) fn outcome_of(&self, item: ItemResult) -> Option<DocumentOutcome> {
         let ItemResult { status, kind, reason } = item;
         let verdict = classify_item(status, &kind, &reason);
@@ -112,7 +118,7 @@ impl Client {
     }
 }
 
-/// gzip on a blocking thread: level 1 takes about 5 ms a MiB, too long for a reactor thread.
+/// gzip on a blocking thread: level 1 takes about 5 ms per MiB, too long for a reactor thread.
 async fn compress(body: Bytes, level: u32) -> Result<Bytes, RequestError> {
     let work = tokio::task::spawn_blocking(move || {
         let mut encoder = flate2::write::GzEncoder::new(

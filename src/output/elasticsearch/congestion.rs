@@ -1,5 +1,7 @@
-//! How fast to send: additive increase, multiplicative decrease, and backoff with full jitter.
-//! Owns the numbers of one cluster; sleeps and sends nothing itself.
+//! Congestion control of one cluster: concurrency limit by additive increase and multiplicative decrease (AIMD), and
+//! pauses with jitter.
+//!
+//! Does not sleep or send.
 
 use std::time::Duration;
 
@@ -10,113 +12,112 @@ use super::outcome::{RequestError, RetryReason};
 use crate::config::ElasticsearchConfig;
 use crate::memory::to_usize;
 
-/// Pause before a document that other writers keep changing is tried again; they are done with it sooner than this.
+/// Pause before a retry of a document that other writers are changing.
 const CONTENDED_PAUSE: Duration = Duration::from_millis(200);
 
-/// One controller for each cluster.
+/// Limits the concurrent requests to one cluster and the pace of retries.
 #[derive(Debug)]
 pub(crate) struct CongestionControl {
     base: Duration,
     cap: Duration,
-    slow: Duration,
-    most: usize,
+    blocked_retry: Duration,
+    max_limit: usize,
     limit: usize,
     successes: usize,
-    /// Counts decreases; a request knows the one under which it was sent.
+    /// Number of decreases so far; requests carry the epoch in which they were sent.
     epoch: u64,
-    /// Whole requests that failed one after another.
+    /// Consecutive failed requests.
     failures: u32,
     until: Option<Instant>,
-    /// The last failure was that nobody answered, not that somebody asked for less.
-    absent: bool,
+    /// The last failure was a missing response, not throttling.
+    no_response: bool,
 }
 
 impl CongestionControl {
     pub(crate) fn new(config: &ElasticsearchConfig) -> Self {
-        let most = to_usize(config.max_in_flight).max(1);
+        let max_limit = to_usize(config.max_in_flight).max(1);
         Self {
             base: config.backoff_base,
             cap: config.retry_max_wait,
-            slow: config.blocked_retry,
-            most,
-            limit: most.div_ceil(2),
+            blocked_retry: config.blocked_retry,
+            max_limit,
+            limit: max_limit.div_ceil(2),
             successes: 0,
             epoch: 0,
             failures: 0,
             until: None,
-            absent: false,
+            no_response: false,
         }
     }
 
-    /// How many requests may be under way now.
+    /// The current limit of concurrent requests.
     pub(crate) fn limit(&self) -> usize {
-        // After a failure one request at a time finds out whether the cluster is back.
+        // After a failure one request at a time probes the cluster.
         if self.failures > 0 { 1 } else { self.limit }
     }
 
-    /// Goes with each request, and comes back with its result.
+    /// The epoch of a request that is sent now.
     pub(crate) fn epoch(&self) -> u64 {
         self.epoch
     }
 
-    /// Whole requests that failed one after another.
+    /// Consecutive failed requests.
     pub(crate) fn failures(&self) -> u32 {
         self.failures
     }
 
-    /// Nothing may be sent before this.
+    /// Nothing may be sent before this time.
     pub(crate) fn paused_until(&self) -> Option<Instant> {
         self.until
     }
 
-    /// A request was answered and nothing in the answer asks for less.
+    /// A request succeeded and no document was throttled.
     pub(crate) fn succeeded(&mut self) {
         self.failures = 0;
         self.until = None;
         self.successes += 1;
         if self.successes >= self.limit {
             self.successes = 0;
-            self.limit = (self.limit + 1).min(self.most);
+            self.limit = (self.limit + 1).min(self.max_limit);
         }
     }
 
-    /// A request was answered, but single documents were turned away for lack of room.
-    pub(crate) fn crowded(&mut self, epoch: u64) {
+    /// A request succeeded, but single documents were throttled.
+    pub(crate) fn throttled(&mut self, epoch: u64) {
         self.failures = 0;
         self.until = None;
         self.decrease(epoch);
     }
 
-    /// The first request of a batch was answered, whatever became of the ones that followed: the cluster is there, and
-    /// a failure now is the first one again. Otherwise, when every batch meets one failure on its way, the pauses
-    /// grow without end although every batch gets on.
+    /// The first request of a batch succeeded, whatever the following ones did: the count of consecutive failures
+    /// restarts. Otherwise one failure per batch would let the pauses grow although every batch makes progress.
     pub(crate) fn answered(&mut self) {
         self.failures = 0;
     }
 
     /// A request failed as a whole.
-    pub(crate) fn failed(&mut self, problem: &RequestError, epoch: u64, now: Instant) {
-        if matches!(problem, RequestError::TooLarge(_)) {
-            return; // the body's fault, not the cluster's: it is halved
+    pub(crate) fn failed(&mut self, error: &RequestError, epoch: u64, now: Instant) {
+        if matches!(error, RequestError::TooLarge(_)) {
+            return; // The request is split; the cluster is not overloaded.
         }
-        // Requests that were under way together fail together: they count once.
+        // Requests that were in flight together fail together: they count once.
         if epoch == self.epoch {
             self.failures = self.failures.saturating_add(1);
         }
         self.decrease(epoch);
-        self.absent = matches!(
-            problem,
+        self.no_response = matches!(
+            error,
             RequestError::Unreachable(_) | RequestError::Timeout(_) | RequestError::Broken(_)
         );
-        let mut pause = if problem.needs_operator() {
-            half_jitter(self.slow)
+        let mut pause = if error.needs_operator() {
+            half_jitter(self.blocked_retry)
         } else {
             full_jitter(self.base, self.cap, self.failures)
         };
         if let RequestError::Overloaded {
             retry_after: Some(wish),
             ..
-        } = problem
+        } = error
         {
             pause = pause.max(*wish);
         }
@@ -124,18 +125,18 @@ impl CongestionControl {
         self.until = Some(self.until.map_or(until, |old| old.max(until)));
     }
 
-    /// A dead node is back: no reason to wait longer, unless a node that answers asked for a pause.
+    /// A dead node is back: ends the pause, unless throttling caused it.
     pub(crate) fn revived(&mut self) {
-        if self.absent {
+        if self.no_response {
             self.until = None;
         }
     }
 
-    /// When a document that was turned away so many times is due again.
-    pub(crate) fn due(&self, again: RetryReason, turned_away: u32, now: Instant) -> Instant {
-        match again {
-            RetryReason::Throttled => now + full_jitter(self.base, self.cap, turned_away),
-            // As soon as anything may be sent: see `paused_until`.
+    /// When a document that was throttled `throttled` times is due again.
+    pub(crate) fn due(&self, reason: RetryReason, throttled: u32, now: Instant) -> Instant {
+        match reason {
+            RetryReason::Throttled => now + full_jitter(self.base, self.cap, throttled),
+            // As soon as anything may be sent; `paused_until` decides.
             RetryReason::NotAttempted => now,
             RetryReason::Contended => now + half_jitter(CONTENDED_PAUSE),
         }
@@ -143,10 +144,10 @@ impl CongestionControl {
 
     /// When a document that waits for an operator is due again.
     pub(crate) fn due_slowly(&self, now: Instant) -> Instant {
-        now + half_jitter(self.slow)
+        now + half_jitter(self.blocked_retry)
     }
 
-    /// Halves once for all requests that were under way together.
+    /// Halves the limit once for all requests that were in flight together.
     fn decrease(&mut self, epoch: u64) {
         if epoch == self.epoch {
             self.epoch += 1;
@@ -231,7 +232,7 @@ mod tests {
     }
 
     #[test]
-    fn only_what_was_turned_away_waits_longer_each_time() {
+    fn only_what_was_throttled_waits_longer_each_time() {
         let (flow, now) = (flow(), Instant::now());
         for times in 0..40 {
             assert_eq!(flow.due(RetryReason::NotAttempted, times, now), now);

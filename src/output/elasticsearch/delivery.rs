@@ -1,5 +1,6 @@
-//! One batch under way: writes it and settles each document. Owns what becomes of a document once the cluster has
-//! answered: confirmed, in the dead letter, or given back to be sent again. When that is, is the queue's business.
+//! Delivery of one bulk request: confirms each document, dead-letters it, or returns it for a retry.
+//!
+//! Does not decide when a document is retried: the queue does.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -13,14 +14,14 @@ use super::upsert::{Upserter, WriteResult};
 use crate::output::dead_letter::{DeadLetter, Entry, EntryContent};
 use crate::output::{Batch, OutputId, SealedDocument};
 
-/// A document and what came of it so far.
+/// A document that is not confirmed, and its delivery history.
 #[derive(Clone)]
 pub(super) struct PendingDocument {
     pub(super) sealed: SealedDocument,
     /// It was sent before.
     pub(super) sent: bool,
-    /// So often the cluster turned it away.
-    pub(super) turned_away: u32,
+    /// How many times the cluster rejected it for now.
+    pub(super) throttled: u32,
     /// It waits for an operator.
     pub(super) blocked: bool,
 }
@@ -30,7 +31,7 @@ impl PendingDocument {
         Self {
             sealed,
             sent: false,
-            turned_away: 0,
+            throttled: 0,
             blocked: false,
         }
     }
@@ -63,7 +64,7 @@ impl BulkDocument for PendingDocument {
     }
 }
 
-/// The documents of a request.
+/// The documents of one bulk request.
 #[derive(Clone)]
 pub(super) enum BulkContent {
     /// A batch as it was rendered, none of it sent before.
@@ -73,32 +74,32 @@ pub(super) enum BulkContent {
 }
 
 impl BulkContent {
-    /// Documents in it.
+    /// Number of documents.
     pub(super) fn len(&self) -> usize {
         match self {
             Self::Rendered(batch) => batch.len(),
-            Self::Documents(items) => items.len(),
+            Self::Documents(documents) => documents.len(),
         }
     }
 
-    /// Bytes that they take in a bulk body, nearly.
+    /// Approximate bytes of the bulk body.
     pub(super) fn cost(&self) -> usize {
         match self {
             Self::Rendered(batch) => batch.framed().map_or(0, Bytes::len),
-            Self::Documents(items) => items.iter().map(bulk::cost).sum(),
+            Self::Documents(documents) => documents.iter().map(bulk::cost).sum(),
         }
     }
 
-    /// Each of them.
+    /// Each document.
     pub(super) fn documents(&self) -> Arc<Vec<PendingDocument>> {
         match self {
             Self::Rendered(batch) => Arc::new(batch.documents().map(PendingDocument::new).collect()),
-            Self::Documents(items) => Arc::clone(items),
+            Self::Documents(documents) => Arc::clone(documents),
         }
     }
 }
 
-/// What is shared with the tasks that carry out the requests.
+/// What all delivery tasks share.
 pub(crate) struct DeliveryContext {
     pub(crate) upserter: Arc<Upserter>,
     pub(crate) dead_letter: Arc<DeadLetter>,
@@ -106,26 +107,23 @@ pub(crate) struct DeliveryContext {
     pub(crate) output: OutputId,
 }
 
-/// What a request's task found: the problem of the request, and what must be sent again.
+/// Result of a delivery task: the error of the request, and the documents to be sent again.
+#[derive(Default)]
 pub(super) struct Completion {
-    pub(super) problem: Option<RequestError>,
-    /// The first request failed as a whole: nothing is known of any item.
-    pub(super) whole: bool,
-    pub(super) again: Vec<(usize, RetryReason)>,
+    pub(super) error: Option<RequestError>,
+    /// The first request failed as a request_failed: nothing is known about any document.
+    pub(super) request_failed: bool,
+    /// Indices of documents to be retried.
+    pub(super) retries: Vec<(usize, RetryReason)>,
+    /// Indices of documents that wait for an operator.
     pub(super) blocked: Vec<usize>,
 }
 
-/// Writes a batch and settles each document: confirmed, in the dead letter, or to be sent again.
-pub(super) async fn deliver(parts: Arc<DeliveryContext>, load: BulkContent) -> Completion {
-    let nothing = Completion {
-        problem: None,
-        whole: false,
-        again: Vec::new(),
-        blocked: Vec::new(),
-    };
-    let upserter = &parts.upserter;
-    let (items, written) = match &load {
-        BulkContent::Documents(items) => (Arc::clone(items), upserter.write(&items[..]).await),
+/// Sends one bulk request and everything that follows from its response.
+pub(super) async fn deliver(context: Arc<DeliveryContext>, content: BulkContent) -> Completion {
+    let upserter = &context.upserter;
+    let (documents, written) = match &content {
+        BulkContent::Documents(documents) => (Arc::clone(documents), upserter.write(&documents[..]).await),
         BulkContent::Rendered(batch) => {
             let text = batch.framed().cloned().unwrap_or_default();
             let sent = upserter
@@ -133,28 +131,28 @@ pub(super) async fn deliver(parts: Arc<DeliveryContext>, load: BulkContent) -> C
                 .await;
             match sent {
                 Ok(()) => {
-                    batch.confirm(parts.output);
+                    batch.confirm(context.output);
                     upserter
                         .client
                         .stats
                         .confirmed(StoreResult::Created, batch.len() as u64, batch.lines());
-                    return nothing;
+                    return Completion::default();
                 }
                 Err(sent) => {
-                    let items = load.documents();
-                    let written = upserter.complete(&items[..], sent).await;
-                    (items, written)
+                    let documents = content.documents();
+                    let written = upserter.complete(&documents[..], sent).await;
+                    (documents, written)
                 }
             }
         }
     };
-    let (outcomes, problem) = match written {
+    let (outcomes, error) = match written {
         WriteResult::AllCreated => {
-            parts.confirm(StoreResult::Created, items.iter());
-            return nothing;
+            context.confirm(StoreResult::Created, documents.iter());
+            return Completion::default();
         }
-        // No document can be made shorter: alone it can never be written.
-        WriteResult::Failed(RequestError::TooLarge(reason)) if items.len() == 1 => {
+        // A single document cannot be split: it can never be written.
+        WriteResult::Failed(RequestError::TooLarge(reason)) if documents.len() == 1 => {
             let kind = "document_too_large".into();
             (
                 vec![DocumentOutcome::Rejected(Rejection {
@@ -165,62 +163,67 @@ pub(super) async fn deliver(parts: Arc<DeliveryContext>, load: BulkContent) -> C
                 None,
             )
         }
-        // Neither a mistake of this document's content (that is an item's 400) nor of all documents: an operator
-        // must look. It waits alone and holds up nothing else.
-        WriteResult::Failed(RequestError::Malformed(reason)) if items.len() == 1 => {
+        // Not an error in the document's content, which is the 400 of an item: an operator must look. The document
+        // waits alone and delays no other.
+        WriteResult::Failed(RequestError::Malformed(reason)) if documents.len() == 1 => {
             (vec![DocumentOutcome::Blocked(reason)], None)
         }
-        WriteResult::Failed(problem) => {
+        WriteResult::Failed(error) => {
             return Completion {
-                problem: Some(problem),
-                whole: true,
-                ..nothing
+                error: Some(error),
+                request_failed: true,
+                ..Completion::default()
             };
         }
-        WriteResult::PerDocument(outcomes, problem) => (outcomes, problem),
+        WriteResult::PerDocument(outcomes, error) => (outcomes, error),
     };
-    let mut landed = Completion { problem, ..nothing };
+    let mut completion = Completion {
+        error,
+        ..Completion::default()
+    };
     let mut rejected = Vec::new();
     for (at, outcome) in outcomes.into_iter().enumerate() {
         match outcome {
-            DocumentOutcome::Stored(done) => parts.confirm(done, std::iter::once(&items[at])),
-            DocumentOutcome::Retry(why) => landed.again.push((at, why)),
+            DocumentOutcome::Stored(done) => context.confirm(done, std::iter::once(&documents[at])),
+            DocumentOutcome::Retry(why) => completion.retries.push((at, why)),
             DocumentOutcome::Blocked(reason) => {
-                parts.health.set(WaitReason::Blocked, reason);
-                landed.blocked.push(at);
+                context.health.set(WaitReason::Blocked, reason);
+                completion.blocked.push(at);
             }
             DocumentOutcome::Rejected(rejection) => rejected.push((at, rejection)),
         }
     }
     if !rejected.is_empty() {
-        parts.dead_letter(&items, rejected, &mut landed.blocked).await;
+        context
+            .dead_letter(&documents, rejected, &mut completion.blocked)
+            .await;
     }
-    landed
+    completion
 }
 
 impl DeliveryContext {
-    fn confirm<'a>(&self, done: StoreResult, items: impl Iterator<Item = &'a PendingDocument>) {
-        let (mut documents, mut lines) = (0, 0);
-        let sealed = items.map(|item| {
-            documents += 1;
-            lines += u64::from(item.sealed.lines());
-            &item.sealed
+    fn confirm<'a>(&self, done: StoreResult, documents: impl Iterator<Item = &'a PendingDocument>) {
+        let (mut count, mut lines) = (0, 0);
+        let sealed = documents.map(|document| {
+            count += 1;
+            lines += u64::from(document.sealed.lines());
+            &document.sealed
         });
         SealedDocument::confirm_all(sealed, self.output);
-        self.upserter.client.stats.confirmed(done, documents, lines);
+        self.upserter.client.stats.confirmed(done, count, lines);
     }
 
-    /// Writes documents to the dead letter, and confirms them when they are durable there. While it takes nothing
-    /// they go round again: nothing is dropped, and a mapping that is mended meanwhile takes them.
+    /// Writes documents to the dead letter and confirms them once they are durable there. While it fails they are
+    /// retried: nothing is dropped, and a mapping that is fixed meanwhile accepts them.
     async fn dead_letter(
         &self,
-        items: &Arc<Vec<PendingDocument>>,
+        documents: &Arc<Vec<PendingDocument>>,
         rejected: Vec<(usize, Rejection)>,
         blocked: &mut Vec<usize>,
     ) {
         let entries = rejected
             .iter()
-            .map(|(at, rejection)| self.entry(&items[*at], rejection))
+            .map(|(at, rejection)| self.entry(&documents[*at], rejection))
             .collect::<Vec<_>>();
         let dead_letter = self.dead_letter.clone();
         let put = tokio::task::spawn_blocking(move || dead_letter.put_all(&entries)).await;
@@ -230,10 +233,10 @@ impl DeliveryContext {
                 let (_, first) = &rejected[0];
                 tracing::warn!(
                     documents = rejected.len(), status = first.status, kind = %first.kind,
-                    "Elasticsearch will never accept these documents as they are; they are in the dead letter"
+                    "Elasticsearch rejected documents permanently; they are in the dead letter"
                 );
                 for (at, rejection) in rejected {
-                    let sealed = &items[at].sealed;
+                    let sealed = &documents[at].sealed;
                     self.upserter
                         .client
                         .stats
@@ -244,15 +247,15 @@ impl DeliveryContext {
             Err(error) => {
                 self.health.set(
                     WaitReason::DeadLetter,
-                    format!("the dead letter takes nothing: {error}"),
+                    format!("the dead letter cannot be written: {error}"),
                 );
                 blocked.extend(rejected.iter().map(|(at, _)| *at));
             }
         }
     }
 
-    fn entry(&self, item: &PendingDocument, rejection: &Rejection) -> Entry {
-        let sealed = &item.sealed;
+    fn entry(&self, document: &PendingDocument, rejection: &Rejection) -> Entry {
+        let sealed = &document.sealed;
         Entry {
             time: jiff::Timestamp::now(),
             source: "elasticsearch".into(),

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
 
-/// What can hold up the output; the order is the order of importance for `/ready`.
+/// Why documents wait, the most important reason first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum WaitReason {
     /// No request succeeds: nodes unreachable, failing, throttling or refusing the credentials.
@@ -17,7 +17,7 @@ pub enum WaitReason {
     DeadLetter,
 }
 
-/// Whether the output gets on.
+/// Whether documents are delivered.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum OutputState {
     /// Documents are being written, or there are none.
@@ -31,7 +31,7 @@ pub enum OutputState {
     },
 }
 
-/// Health of the output, shared with the admin side.
+/// The reasons why documents wait, shared with `/ready`.
 #[derive(Debug, Default)]
 pub struct Health {
     waiting: Mutex<BTreeMap<WaitReason, (String, SystemTime)>>,
@@ -57,25 +57,25 @@ impl Health {
             .collect()
     }
 
-    /// Notes a reason; said in the log when it is new or of another kind than before.
+    /// Adds a reason; logged when it is new.
     pub(crate) fn set(&self, cause: WaitReason, reason: impl Into<String>) {
         let reason = reason.into();
         let mut waiting = self.lock();
         match waiting.get_mut(&cause) {
             Some(known) => known.0 = reason,
             None => {
-                tracing::warn!(?cause, %reason, "Elasticsearch output waits; nothing is lost, it goes on trying");
+                tracing::warn!(?cause, %reason, "Elasticsearch output is waiting; documents stay in the journal and are retried");
                 waiting.insert(cause, (reason, SystemTime::now()));
             }
         }
     }
 
-    /// The cause is gone.
+    /// Removes a reason; logged if it was there.
     pub(crate) fn clear(&self, cause: WaitReason) {
         let gone = self.lock().remove(&cause);
         if let Some((reason, since)) = gone {
             let seconds = since.elapsed().map_or(0.0, |d| d.as_secs_f64());
-            tracing::info!(?cause, was = %reason, seconds, "Elasticsearch output goes on");
+            tracing::info!(?cause, was = %reason, seconds, "Elasticsearch output resumed");
         }
     }
 

@@ -1,5 +1,6 @@
-//! Index names: the configured pattern, the day of a document, the neighbours of that day.
-//! Owns the cache of names; does not talk to Elasticsearch.
+//! Index names: the configured pattern, the index of a day, the neighbours of that day.
+//!
+//! Owns a cache of names; sends nothing.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -12,10 +13,10 @@ use jiff::tz::TimeZone;
 /// Nanoseconds of a day (UTC days have no leap seconds in Unix time).
 const DAY_NS: i64 = 86_400_000_000_000;
 
-/// Names kept at most; loads of old records touch many days, but not all at once.
-const CACHED_DAYS: usize = 512;
+/// Capacity of the cache; imports of old records touch many days, but few at a time.
+const MAX_CACHED_DAYS: usize = 512;
 
-/// One day's index: its name and the ready first half of a bulk action line for it.
+/// The index of one day, and the constant start of its `create` action lines.
 #[derive(Debug)]
 pub(crate) struct DayIndex {
     /// Index name.
@@ -32,18 +33,18 @@ pub(crate) struct IndexPattern {
 }
 
 impl IndexPattern {
-    /// Checks the pattern: strftime fields known, the same name all day, a legal index name.
+    /// Checks the pattern: strftime fields known, one name per day, a valid index name.
     ///
     /// # Errors
-    /// A sentence for the operator.
+    /// A message for the operator.
     pub(crate) fn parse(pattern: &str) -> Result<Self, String> {
         let name = format(pattern, 0)?;
-        // Two days of different length of month, week and year, so that every field shows its two ends.
+        // Days in different months, weeks and years, so that every field is checked.
         for start in [0, 19_787 * 86_400, 20_453 * 86_400] {
             let (first, last) = (format(pattern, start)?, format(pattern, start + 86_399)?);
             if first != last {
                 return Err(format!(
-                    "index {pattern:?} changes within a day ({first} and {last}); use fields of a day or longer, for instance %Y-%m-%d"
+                    "index {pattern:?} changes within a day ({first} and {last}); use fields of a day or longer, such as %Y-%m-%d"
                 ));
             }
         }
@@ -54,7 +55,7 @@ impl IndexPattern {
         })
     }
 
-    /// Number of the UTC day of a time.
+    /// Days from 1970-01-01 UTC to a time in Unix ns.
     pub(crate) fn day_of(first_ns: i64) -> i64 {
         first_ns.div_euclid(DAY_NS)
     }
@@ -65,10 +66,10 @@ impl IndexPattern {
         if let Some(known) = days.get(&day) {
             return known.clone();
         }
-        if days.len() >= CACHED_DAYS {
+        if days.len() >= MAX_CACHED_DAYS {
             days.clear();
         }
-        // The pattern was tried in `parse`, and every i64 of nanoseconds is a legal time (years 1677 to 2262).
+        // `parse` has checked the pattern, and every i64 of nanoseconds is a valid time (years 1677 to 2262).
         let index = format(&self.pattern, day * 86_400).unwrap_or_else(|_| self.pattern.clone());
         let create_head = format!(r#"{{"create":{{"_index":"{index}","_id":""#)
             .into_bytes()
@@ -102,7 +103,7 @@ impl IndexPattern {
         }
     }
 
-    /// Index of the day before, when the time lies within `life` after the start of its day and the name differs.
+    /// Index of the day before, if the time is within `life` after midnight and the name differs.
     pub(crate) fn before(&self, first_ns: i64, life: Duration) -> Option<Arc<DayIndex>> {
         let into = first_ns.rem_euclid(DAY_NS);
         (into <= nanos(life))
@@ -110,7 +111,7 @@ impl IndexPattern {
             .and_then(|day| self.neighbour(day, day - 1))
     }
 
-    /// Index of the day after, when the time lies within `life` before the end of its day and the name differs.
+    /// Index of the day after, if the time is within `life` before midnight and the name differs.
     pub(crate) fn after(&self, first_ns: i64, life: Duration) -> Option<Arc<DayIndex>> {
         let left = DAY_NS - first_ns.rem_euclid(DAY_NS);
         (left <= nanos(life))
@@ -124,13 +125,13 @@ impl IndexPattern {
     }
 }
 
-/// Whether a time is so near a boundary of its day that a neighbouring index must be looked at. Cheap: for every document.
+/// Whether a time (Unix ns) is within `life` of midnight UTC. Cheap: called for every document.
 pub(crate) fn near_boundary(first_ns: i64, life: Duration) -> bool {
     let (into, life) = (first_ns.rem_euclid(DAY_NS), nanos(life));
     into <= life || DAY_NS - into <= life
 }
 
-/// Whether one of the times from `first` to `last` may be.
+/// Whether one of the times from `first` to `last` may be within `life` of midnight UTC.
 pub(crate) fn some_near_boundary((first, last): (i64, i64), life: Duration) -> bool {
     IndexPattern::day_of(first) != IndexPattern::day_of(last)
         || near_boundary(first, life)

@@ -1,12 +1,14 @@
-//! What exists already: read it, take the union, write it back against exactly the version that was read. Owns the
-//! compare-and-set loop. No scripting, so it works on Elasticsearch 7.17 to 9 and OpenSearch.
+//! Merge with existing documents: read, unite, write back by compare-and-set.
 //!
-//! Why it is safe to give up at any point: each step leaves either the document as it was or one that holds more
-//! of ours, and the union of a document with what it holds already is that document. Whoever gives a document back
-//! as [`DocumentOutcome::Retry`] has it created again, which conflicts, which comes here.
+//! Uses no scripts, so it works on Elasticsearch 7.17 to 9 and OpenSearch.
+//!
+//! It is safe to stop at any point: each step leaves either the old document or one that contains more of ours, and
+//! the union of a document with a part that it contains is that document. A document that is returned as
+//! [`DocumentOutcome::Retry`] is created again, which conflicts and leads here.
 
 use std::time::Duration;
 
+use super::backoff::full_jitter;
 use super::bulk::{self, BulkDocument, BulkResponse, Version};
 use super::client::Client;
 use super::index_pattern::IndexPattern;
@@ -16,14 +18,15 @@ use super::stats::Stats;
 use crate::reactor::compute;
 use windrow_trace::Union;
 
-/// Documents and bytes of ours in one read; what is read may be longer, see [`mget::mget`].
+/// Documents read in one `_mget`.
 const MAX_MGET_DOCUMENTS: usize = 256;
+/// Bytes of our side of these documents; `_mget` bounds the other side.
 const MAX_MGET_BYTES: usize = 4 << 20;
 
-/// Rounds of compare-and-set before a document goes back to the queue: others write it too.
+/// Compare-and-set rounds before a contended document returns to the queue.
 const MAX_CAS_ROUNDS: u32 = 6;
 
-/// Merges `documents[at]` for each `at` of `pending`; their outcomes are set.
+/// Merges `documents[at]` for each `at` in `pending`, and sets `outcomes[at]`.
 ///
 /// # Errors
 /// A request failed as a whole; documents that were not reached have the outcome [`RetryReason::NotAttempted`].
@@ -39,8 +42,8 @@ pub(crate) async fn merge<D: BulkDocument>(
             break;
         }
         if round > 0 {
-            // Others are at the same documents: let them finish, each after another time.
-            tokio::time::sleep(super::backoff::full_jitter(
+            // Other writers change the same documents: jitter separates them.
+            tokio::time::sleep(full_jitter(
                 Duration::from_millis(10),
                 Duration::from_millis(200),
                 round,
@@ -67,7 +70,7 @@ pub(crate) async fn merge<D: BulkDocument>(
     Ok(())
 }
 
-/// One round for one chunk. What conflicts again is added to `conflicts`.
+/// One round for one chunk. New conflicts are added to `conflicts`.
 async fn merge_chunk<D: BulkDocument>(
     client: &Client,
     documents: &[D],
@@ -88,7 +91,7 @@ async fn merge_chunk<D: BulkDocument>(
 
     let found = chunk.iter().zip(wanted).zip(found);
     let writes = compute(|| unite(client, documents, found, outcomes));
-    // Of two parts of one trace in one chunk both were merged with the same version: one wins, the other comes again.
+    // Two parts of one trace in a chunk were merged with the same version: one wins, the other conflicts.
     let mut writes = &writes[..];
     while !writes.is_empty() {
         let mut bytes = 0;
@@ -103,13 +106,13 @@ async fn merge_chunk<D: BulkDocument>(
     Ok(())
 }
 
-/// The union of each document with the one that is there. What there is nothing to write for is settled.
+/// The union of each document with the existing one. Sets the outcomes of those that need no write.
 fn unite<'a, D: BulkDocument>(
     client: &Client,
     documents: &[D],
     found: impl Iterator<Item = ((&'a usize, (&'a str, &'a str)), MgetItem)>,
     outcomes: &mut [DocumentOutcome],
-) -> Vec<Write<'a>> {
+) -> Vec<PendingWrite<'a>> {
     let mut writes = Vec::new();
     for ((&at, (index, id)), found) in found {
         let document = &documents[at];
@@ -118,8 +121,8 @@ fn unite<'a, D: BulkDocument>(
                 tracing::debug!(%reason, "an existing document could not be read");
                 outcomes[at] = DocumentOutcome::Retry(RetryReason::Throttled);
             }
-            // Someone deleted it meanwhile.
-            MgetItem::Missing => writes.push(Write {
+            // It was deleted meanwhile.
+            MgetItem::Missing => writes.push(PendingWrite {
                 at,
                 index,
                 id,
@@ -136,7 +139,7 @@ fn unite<'a, D: BulkDocument>(
                     new_lines,
                 }) => {
                     document.mark_merged(new_lines);
-                    writes.push(Write {
+                    writes.push(PendingWrite {
                         at,
                         index,
                         id,
@@ -151,8 +154,8 @@ fn unite<'a, D: BulkDocument>(
     writes
 }
 
-/// One document to be written back.
-struct Write<'a> {
+/// A document to be written back.
+struct PendingWrite<'a> {
     at: usize,
     index: &'a str,
     id: &'a str,
@@ -164,7 +167,7 @@ struct Write<'a> {
 async fn write_back<D: BulkDocument>(
     client: &Client,
     documents: &[D],
-    writes: &[Write<'_>],
+    writes: &[PendingWrite<'_>],
     outcomes: &mut [DocumentOutcome],
     conflicts: &mut Vec<usize>,
 ) -> Result<(), RequestError> {
@@ -194,13 +197,13 @@ async fn write_back<D: BulkDocument>(
                 return Box::pin(write_back(client, documents, second, outcomes, conflicts)).await;
             }
         },
-        Err(problem) => {
-            if problem.may_have_applied() {
+        Err(error) => {
+            if error.may_have_applied() {
                 writes
                     .iter()
                     .for_each(|write| documents[write.at].mark_uncertain());
             }
-            return Err(problem);
+            return Err(error);
         }
         Ok(answer) => answer,
     };
@@ -229,6 +232,6 @@ fn not_ours(index: &str, why: &windrow_trace::NotOurs) -> Rejection {
     Rejection {
         status: 409,
         kind: "not_a_windrow_document".into(),
-        reason: format!("{index} holds a document with this id; it was left as it is: {why}"),
+        reason: format!("{index} contains a foreign document with this id, which was not changed: {why}"),
     }
 }

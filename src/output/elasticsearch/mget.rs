@@ -28,7 +28,7 @@ pub(crate) enum MgetItem {
         /// Its source; empty when it was not requested.
         source: Bytes,
     },
-    /// The shard could not answer; the reason.
+    /// The shard could not response; the reason.
     Failed(String),
 }
 
@@ -38,11 +38,11 @@ pub(crate) enum MgetItem {
 /// The request failed as a whole.
 pub(crate) async fn mget(
     client: &Client,
-    wanted: &[(&str, &str)],
+    requested: &[(&str, &str)],
     sources: bool,
 ) -> Result<Vec<MgetItem>, RequestError> {
-    let mut found = Vec::with_capacity(wanted.len());
-    let mut rest = vec![wanted];
+    let mut found = Vec::with_capacity(requested.len());
+    let mut rest = vec![requested];
     while let Some(part) = rest.pop() {
         let mut request = Request::json(Method::Post, "/_mget", body(part));
         if !sources {
@@ -58,21 +58,25 @@ pub(crate) async fn mget(
                 rest.push(second);
                 rest.push(first);
             }
-            Err(SendError::Request(problem)) => return Err(problem),
+            Err(SendError::Request(error)) => return Err(error),
             Ok(reply) => {
-                let answer = reply.success()?;
-                found.extend(parse(&answer, part.len()).map_err(RequestError::Broken)?);
+                let response = reply.success()?;
+                found.extend(parse(&response, part.len()).map_err(RequestError::Broken)?);
             }
         }
     }
     Ok(found)
 }
 
-fn body(wanted: &[(&str, &str)]) -> Bytes {
-    let mut body: Vec<u8> =
-        Vec::with_capacity(wanted.iter().map(|(index, id)| index.len() + id.len() + 32).sum());
+fn body(requested: &[(&str, &str)]) -> Bytes {
+    let mut body: Vec<u8> = Vec::with_capacity(
+        requested
+            .iter()
+            .map(|(index, id)| index.len() + id.len() + 32)
+            .sum(),
+    );
     body.extend_from_slice(b"{\"docs\":[");
-    for (n, (index, id)) in wanted.iter().enumerate() {
+    for (n, (index, id)) in requested.iter().enumerate() {
         if n > 0 {
             body.push(b',');
         }
@@ -86,12 +90,12 @@ fn body(wanted: &[(&str, &str)]) -> Bytes {
     body.into()
 }
 
-fn parse(answer: &Bytes, expected: usize) -> Result<Vec<MgetItem>, String> {
-    let wire: Wire<'_> = serde_json::from_slice(answer)
-        .map_err(|e| format!("unreadable _mget answer of {} bytes: {e}", answer.len()))?;
+fn parse(response: &Bytes, expected: usize) -> Result<Vec<MgetItem>, String> {
+    let wire: Wire<'_> = serde_json::from_slice(response)
+        .map_err(|e| format!("unreadable _mget response of {} bytes: {e}", response.len()))?;
     if wire.docs.len() != expected {
         return Err(format!(
-            "_mget answer has {} documents, {expected} were asked for",
+            "_mget response has {} documents, {expected} were requested",
             wire.docs.len()
         ));
     }
@@ -110,7 +114,7 @@ fn parse(answer: &Bytes, expected: usize) -> Result<Vec<MgetItem>, String> {
             ..
         } => MgetItem::Found {
             version: Version { seq_no, primary_term },
-            source: source.map_or_else(Bytes::new, |raw| answer.slice_ref(raw.get().as_bytes())),
+            source: source.map_or_else(Bytes::new, |raw| response.slice_ref(raw.get().as_bytes())),
         },
         WireDoc { found: true, .. } => MgetItem::Failed("found without a sequence number".into()),
         WireDoc { found: false, .. } => MgetItem::Missing,

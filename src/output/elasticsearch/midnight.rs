@@ -1,15 +1,14 @@
-//! One trace on both sides of midnight. Owns the rule that joins two documents of one trace in the indices of two
-//! neighbouring days.
+//! Join across midnight: merges two documents of one trace in the indices of two neighbouring days.
 //!
 //! A document's index is the UTC day of its first event. DeliveryContext of one trace that are gathered apart (by several
-//! instances, or because one came late) can have first events on both sides of a day's boundary, and then two
+//! instances, or because one was late) can have first events on both sides of a day's boundary, and then two
 //! documents with the same id exist, which Elasticsearch cannot see: `_id` is unique in one index only.
 //!
-//! **Rule.** Whoever has written a document whose first event lies within the longest life of a trace of a day's
-//! boundary reads the neighbouring index *after* its write was answered, with a realtime read. If both documents
-//! exist, the earlier index wins: the union goes there (compare-and-set on the version read), and when that is
-//! answered the later document is deleted (compare-and-set on the version whose content went into the union).
-//! A document is confirmed to the journal only when this is over.
+//! **Rule.** After the write of a document whose first event is within `trace_life` of midnight is acknowledged, the
+//! writer reads the neighbouring index with a realtime read. If both documents exist, the earlier index wins: the
+//! union is written there (compare-and-set on the version read), and when that is acknowledged the later document
+//! is deleted (compare-and-set on the version whose content is in the union). Only then is the document confirmed
+//! to the journal.
 //!
 //! **Why one document remains.** BulkScheduler A writes E (earlier index) and then reads F (later index); writer B writes F
 //! and then reads E. Reads and writes of one document are linearised by its primary shard. If A did not see F, A's
@@ -29,6 +28,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::backoff::full_jitter;
 use super::bulk::{self, BulkDocument, BulkResponse, ItemResult};
 use super::client::Client;
 use super::index_pattern::DayIndex;
@@ -37,27 +37,28 @@ use super::outcome::{DocumentOutcome, Rejection, RequestError, RetryReason, Stor
 use super::stats::Stats;
 use windrow_trace::Union;
 
-/// Documents looked up at once. Nearly none has a sibling, so no source is read.
+/// Documents looked up in one `_mget`. Few have a sibling, so no source is read.
 const MAX_MGET_DOCUMENTS: usize = 1000;
 
-/// Nothing is left to do for a pair. How the document itself came to be there is known from its own write.
+/// The pair needs no join. How the document itself was stored is known from its own write.
 const NOTHING_TO_JOIN: DocumentOutcome = DocumentOutcome::Stored(StoreResult::Unchanged);
 
-/// Rounds of compare-and-set before a document goes back to the queue.
+/// Compare-and-set rounds before a document returns to the queue.
 const MAX_CAS_ROUNDS: u32 = 8;
 
-/// Looks for siblings of the written `documents[at]` and joins them; outcomes of what could not be settled are set back.
+/// Looks for siblings of the written `documents[at]` and joins them. Sets `outcomes[at]` back to a retry where that
+/// fails.
 ///
 /// # Errors
 /// A request failed as a whole; documents that were not reached have the outcome [`RetryReason::NotAttempted`].
-pub(crate) async fn settle<D: BulkDocument>(
+pub(crate) async fn join_all<D: BulkDocument>(
     client: &Client,
     documents: &[D],
     written: Vec<usize>,
     outcomes: &mut [DocumentOutcome],
 ) -> Result<(), RequestError> {
     let mut pairs = Vec::new();
-    let mut before_looking = Vec::with_capacity(written.len());
+    let mut own_outcomes = Vec::with_capacity(written.len());
     for &at in &written {
         let first_ns = documents[at].first_ns();
         let own = client.indices.of(first_ns);
@@ -77,15 +78,15 @@ pub(crate) async fn settle<D: BulkDocument>(
                 later: after,
             });
         }
-        // Until its neighbours have been looked at, it does not count as done.
-        before_looking.push(std::mem::replace(
+        // Until its neighbours are read, it does not count as stored.
+        own_outcomes.push(std::mem::replace(
             &mut outcomes[at],
             DocumentOutcome::Retry(RetryReason::NotAttempted),
         ));
     }
-    let looked_at: Vec<usize> = pairs.iter().map(|pair| pair.at).collect();
+    let pair_documents: Vec<usize> = pairs.iter().map(|pair| pair.at).collect();
     let mut results = vec![NOTHING_TO_JOIN; pairs.len()];
-    let mut problem = None;
+    let mut error = None;
     'all: for (start, chunk) in pairs.chunks(MAX_MGET_DOCUMENTS).enumerate() {
         let wanted: Vec<_> = chunk
             .iter()
@@ -95,7 +96,7 @@ pub(crate) async fn settle<D: BulkDocument>(
             Ok(found) => found,
             Err(failed) => {
                 results[start * MAX_MGET_DOCUMENTS..].fill(DocumentOutcome::Retry(RetryReason::NotAttempted));
-                problem = Some(failed);
+                error = Some(failed);
                 break;
             }
         };
@@ -104,42 +105,42 @@ pub(crate) async fn settle<D: BulkDocument>(
             results[n] = match found {
                 MgetItem::Missing => NOTHING_TO_JOIN,
                 MgetItem::Failed(_) => DocumentOutcome::Retry(RetryReason::Throttled),
-                MgetItem::Found { .. } => match join(client, pair, &documents[pair.at]).await {
+                MgetItem::Found { .. } => match join_pair(client, pair, &documents[pair.at]).await {
                     Ok(outcome) => outcome,
                     Err(failed) => {
                         results[n..].fill(DocumentOutcome::Retry(RetryReason::NotAttempted));
-                        problem = Some(failed);
+                        error = Some(failed);
                         break 'all;
                     }
                 },
             };
         }
     }
-    // With both neighbours looked at, the worse result counts.
-    for (at, outcome) in written.into_iter().zip(before_looking) {
+    // Of the results of both neighbours the failure counts.
+    for (at, outcome) in written.into_iter().zip(own_outcomes) {
         outcomes[at] = outcome;
     }
-    for (at, result) in looked_at.into_iter().zip(results) {
+    for (at, result) in pair_documents.into_iter().zip(results) {
         if result != NOTHING_TO_JOIN {
-            // It is written, and will be found so when it comes again.
+            // It is written; the retry will find it.
             documents[at].mark_uncertain();
             outcomes[at] = result;
         }
     }
-    problem.map_or(Ok(()), Err)
+    error.map_or(Ok(()), Err)
 }
 
-/// Two places where one trace may have documents.
+/// Two indices in which one trace may have documents.
 struct Pair {
     at: usize,
-    /// The one where it was not written.
+    /// The one in which it was not written.
     other: Arc<DayIndex>,
     earlier: Arc<DayIndex>,
     later: Arc<DayIndex>,
 }
 
 /// Joins the two documents of `document`'s trace, if there still are two.
-async fn join<D: BulkDocument>(
+async fn join_pair<D: BulkDocument>(
     client: &Client,
     pair: &Pair,
     document: &D,
@@ -148,7 +149,7 @@ async fn join<D: BulkDocument>(
     let (earlier, later) = (&*pair.earlier.index, &*pair.later.index);
     for round in 0..MAX_CAS_ROUNDS {
         if round > 0 {
-            tokio::time::sleep(super::backoff::full_jitter(
+            tokio::time::sleep(full_jitter(
                 Duration::from_millis(10),
                 Duration::from_millis(200),
                 round,
@@ -169,7 +170,7 @@ async fn join<D: BulkDocument>(
                     source: new,
                 }),
             ) => (into, from, old, new),
-            // One is left. Usually another writer joined them; whether it holds ours is looked at, not believed.
+            // One is left: usually another writer joined them. Check that it contains ours.
             (Some(MgetItem::Found { source, .. }), Some(MgetItem::Missing))
             | (Some(MgetItem::Missing), Some(MgetItem::Found { source, .. })) => {
                 return Ok(match (client.format.union)(&source, document.json()) {
@@ -177,21 +178,21 @@ async fn join<D: BulkDocument>(
                     _ => DocumentOutcome::Retry(RetryReason::Contended),
                 });
             }
-            // Both are gone (someone deleted ours): create it again, look again.
+            // Both were deleted: create and look up again.
             (Some(MgetItem::Missing), Some(MgetItem::Missing)) => {
                 return Ok(DocumentOutcome::Retry(RetryReason::Contended));
             }
-            // A shard is away.
+            // A shard is unavailable.
             _ => return Ok(DocumentOutcome::Retry(RetryReason::Throttled)),
         };
         match (client.format.union)(&old, &new) {
-            // A document of someone else's with our id: not ours to join.
+            // A foreign document with our id is not joined.
             Err(_) => return Ok(NOTHING_TO_JOIN),
             Ok(Union::Same) => {}
             Ok(Union::Merged { document: json, .. }) => {
                 let mut body = Vec::with_capacity(json.len() + id.len() + 128);
                 bulk::put_replace(&mut body, earlier, id, into, &json);
-                match one(client, body).await? {
+                match execute(client, body).await? {
                     None => continue,
                     Some(DocumentOutcome::Stored(_)) => {}
                     Some(DocumentOutcome::Rejected(Rejection { status, kind, reason })) => {
@@ -199,7 +200,7 @@ async fn join<D: BulkDocument>(
                             status,
                             kind,
                             reason: format!(
-                                "the union of the documents in {earlier} and {later} is refused, both stay: {reason}"
+                                "the union of the documents in {earlier} and {later} was rejected; both stay: {reason}"
                             ),
                         }));
                     }
@@ -209,7 +210,7 @@ async fn join<D: BulkDocument>(
         }
         let mut body = Vec::with_capacity(id.len() + 128);
         bulk::put_delete(&mut body, later, id, from);
-        match one(client, body).await? {
+        match execute(client, body).await? {
             None => {}
             Some(DocumentOutcome::Stored(_)) => {
                 Stats::add(&client.stats.day_joins, 1);
@@ -221,12 +222,12 @@ async fn join<D: BulkDocument>(
     Ok(DocumentOutcome::Retry(RetryReason::Contended))
 }
 
-/// Carries out one action; `None` for a conflict.
-async fn one(client: &Client, body: Vec<u8>) -> Result<Option<DocumentOutcome>, RequestError> {
+/// Executes one bulk action; `None` for a conflict.
+async fn execute(client: &Client, body: Vec<u8>) -> Result<Option<DocumentOutcome>, RequestError> {
     match client.bulk(body.into(), 1).await? {
         BulkResponse::AllOk => Ok(Some(NOTHING_TO_JOIN)),
         BulkResponse::Items(items) => match items.into_iter().next() {
-            // A delete that finds nothing: another one was faster. (404 without an error; a missing index has one.)
+            // The document was deleted already. (404 without an error; a missing index has one.)
             Some(ItemResult {
                 status: 404, kind, ..
             }) if kind.is_empty() => Ok(Some(NOTHING_TO_JOIN)),

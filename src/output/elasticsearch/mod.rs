@@ -62,7 +62,7 @@ use delivery::DeliveryContext;
 use scheduler::BulkScheduler;
 use upsert::Upserter;
 
-/// The output: cheap to clone, shared by the writer, the search and the replay.
+/// The Elasticsearch output. Cheap to clone; shared by scheduler, search and replay.
 #[derive(Debug, Clone)]
 pub struct Elasticsearch {
     upserter: Arc<Upserter>,
@@ -71,10 +71,10 @@ pub struct Elasticsearch {
 }
 
 impl Elasticsearch {
-    /// Checks the settings and reads the certificate files. Nothing is sent: Elasticsearch may be away.
+    /// Checks the configuration and reads the certificate files. Sends nothing: Elasticsearch may be down.
     ///
     /// # Errors
-    /// A setting cannot be used; the message says which and why.
+    /// A value cannot be used; the message says which and why.
     pub fn open(config: ElasticsearchConfig, format: DocumentFormat) -> Result<Self, OpenError> {
         let upserter = Arc::new(Upserter::open(&config, format, Arc::default())?);
         Ok(Self {
@@ -84,16 +84,16 @@ impl Elasticsearch {
         })
     }
 
-    /// What the documents of a batch should be framed with.
+    /// The framing with which a rendered batch is a bulk body.
     pub fn framing(&self) -> Box<dyn Framing> {
         Box::new(bulk::CreateFraming::new(Arc::clone(
             &self.upserter.client.indices,
         )))
     }
 
-    /// Writes documents and confirms each when it is durable, in Elasticsearch or in the dead letter. Ends when the
-    /// channel is closed and everything is confirmed, or at once when `stop` is cancelled: what is not confirmed
-    /// then stays in the journal. To drain with a bound: drop the sender, wait, then cancel.
+    /// Writes documents and confirms each once it is durable, in Elasticsearch or in the dead letter. Returns when
+    /// the channel is closed and everything is confirmed, or at once when `stop` is cancelled: what is not
+    /// confirmed then stays in the journal. To drain with a deadline: drop the sender, wait, then cancel.
     pub async fn run(
         self,
         output: OutputId,
@@ -112,21 +112,21 @@ impl Elasticsearch {
             .await;
     }
 
-    /// The newest documents by `@timestamp`, of one trace or of all, as they are stored. A document is found about
-    /// 1 s after it was written (the index's refresh interval).
+    /// The newest documents by `@timestamp`, of one trace or of all, as they are stored. A document is found after
+    /// the next refresh of its index, 1 s by default.
     ///
     /// # Errors
-    /// A sentence for the reader: Elasticsearch is away, refuses, or its answer cannot be read.
+    /// A message for the reader: Elasticsearch is down, refuses, or its response cannot be read.
     pub async fn recent(&self, trace_id: Option<&str>, limit: usize) -> Result<Vec<Box<RawValue>>, String> {
         search::recent(&self.upserter.client, trace_id, limit).await
     }
 
-    /// Whether the output gets on, for `/ready`.
+    /// Why documents wait, for `/ready`.
     pub fn health(&self) -> &Arc<Health> {
         &self.health
     }
 
-    /// From now on the output counts in `metrics` too, under the label `output="elasticsearch"`.
+    /// Counts in `metrics` too, under the label `output="elasticsearch"`.
     pub fn report_to(&self, metrics: Arc<Metrics>) {
         self.upserter.client.stats.report_to(metrics);
     }

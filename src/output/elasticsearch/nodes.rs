@@ -1,6 +1,7 @@
-//! The nodes of the cluster and one request to one of them. Owns connections, credentials, TLS and which nodes are
-//! dead; knows nothing of what is asked. The `elasticsearch` crate is used for its transport alone: one for each
-//! node, since its own pools do not notice dead nodes.
+//! Node pool: sends a request to one of the live nodes.
+//!
+//! Owns connections, credentials, TLS and the state of each node; knows nothing of requests. Uses the transport of
+//! the `elasticsearch` crate, one per node, because its own pools do not detect dead nodes.
 
 use std::error::Error as _;
 use std::fmt;
@@ -26,17 +27,18 @@ use tokio::time::Instant;
 use super::outcome::RequestError;
 use crate::config::{Auth, ElasticsearchConfig, Secret, without_credentials};
 
-/// A dead node is asked again after this long, then after twice as long, up to [`REPROBE_MAX`].
+/// First delay until a dead node is probed; it doubles up to [`REPROBE_MAX`].
 const REPROBE_FIRST: Duration = Duration::from_secs(1);
+/// Longest delay until a dead node is probed.
 const REPROBE_MAX: Duration = Duration::from_secs(10);
 
-/// Wait for an answer to the question whether a node is back.
+/// Timeout of a probe.
 const PROBE_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Longest `Retry-After` that is obeyed.
+/// Longest `Retry-After` that is respected.
 const RETRY_AFTER_MAX: Duration = Duration::from_secs(600);
 
-/// The configuration cannot be used.
+/// Why the output cannot be opened.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
     /// An address is wrong.
@@ -78,11 +80,11 @@ pub(crate) struct Request {
     pub(crate) path: String,
     pub(crate) query: &'static [(&'static str, &'static str)],
     pub(crate) body: Bytes,
-    /// Lines of JSON instead of one object.
-    pub(crate) lines: bool,
+    /// NDJSON instead of one JSON object.
+    pub(crate) ndjson: bool,
     /// The body is compressed.
     pub(crate) gzip: bool,
-    /// An answer longer than this is not read.
+    /// A longer response is not read.
     pub(crate) max_response_bytes: u64,
 }
 
@@ -93,14 +95,14 @@ impl Request {
             path: path.into(),
             query: &[],
             body: body.into(),
-            lines: false,
+            ndjson: false,
             gzip: false,
             max_response_bytes: u64::MAX,
         }
     }
 }
 
-/// The answer to a request, of whatever status.
+/// An HTTP response of any status.
 pub(crate) struct Response {
     pub(crate) status: u16,
     pub(crate) retry_after: Option<Duration>,
@@ -108,7 +110,10 @@ pub(crate) struct Response {
 }
 
 impl Response {
-    /// The body of a success; anything else as a problem.
+    /// The body if the status is 2xx.
+    ///
+    /// # Errors
+    /// The error that the status stands for.
     pub(crate) fn success(self) -> Result<Bytes, RequestError> {
         match self.status {
             200..=299 => Ok(self.body),
@@ -117,7 +122,7 @@ impl Response {
     }
 }
 
-/// Why there is no answer.
+/// Why there is no response.
 pub(crate) enum SendError {
     /// The request failed.
     Request(RequestError),
@@ -125,23 +130,23 @@ pub(crate) enum SendError {
     ResponseTooLarge(u64),
 }
 
-/// All nodes.
+/// The nodes of one cluster.
 pub(crate) struct Nodes {
     nodes: Vec<Node>,
     next: AtomicUsize,
     timeout: Duration,
-    /// Told when a dead node is back.
+    /// Notified when a dead node is back.
     pub(crate) revived: Notify,
 }
 
 struct Node {
     url: String,
     transport: Transport,
-    dead: Mutex<Option<Dead>>,
+    dead: Mutex<Option<DeadState>>,
 }
 
 #[derive(Clone, Copy)]
-struct Dead {
+struct DeadState {
     until: Instant,
     times: u32,
 }
@@ -177,21 +182,21 @@ impl Nodes {
         })
     }
 
-    /// Asks one of the healthy nodes; goes on to the next one as long as nothing was sent.
+    /// Sends a request to a live node; tries the next one while nothing could be sent.
     pub(crate) async fn send(&self, request: &Request) -> Result<Response, SendError> {
         let mut last = RequestError::Unreachable("no node".into());
         for _ in 0..self.nodes.len() {
             let node = self.choose();
             match node.send(request, self.timeout).await {
-                Err(SendError::Request(problem)) => {
+                Err(SendError::Request(error)) => {
                     node.failed();
-                    if !matches!(problem, RequestError::Unreachable(_)) {
-                        return Err(SendError::Request(problem));
+                    if !matches!(error, RequestError::Unreachable(_)) {
+                        return Err(SendError::Request(error));
                     }
-                    last = problem;
+                    last = error;
                 }
                 other => {
-                    // 502 to 504 come from a node that is starting or stopping, or from a proxy in front of one.
+                    // 502 to 504: a node that starts or stops, or a proxy in front of one.
                     match &other {
                         Ok(Response {
                             status: 502..=504, ..
@@ -213,17 +218,16 @@ impl Nodes {
         self.nodes.iter().filter(|node| node.dead().is_none()).count()
     }
 
-    /// Round robin over the healthy nodes; when there are none, the one whose time is up first.
+    /// Round robin over the live nodes; without any, the one that is to be probed first.
     fn choose(&self) -> &Node {
         let start = self.next.fetch_add(1, Relaxed) % self.nodes.len();
         let ring = || self.nodes[start..].iter().chain(&self.nodes[..start]);
-        let healthy = ring().find(|node| node.dead().is_none());
-        healthy
-            .or_else(|| ring().min_by_key(|node| node.dead().map(|d| d.until)))
+        let live = ring().find(|node| node.dead().is_none());
+        live.or_else(|| ring().min_by_key(|node| node.dead().map(|d| d.until)))
             .unwrap_or(&self.nodes[start])
     }
 
-    /// Asks dead nodes whether they are back, for ever.
+    /// Probes dead nodes; never returns.
     pub(crate) async fn probe(&self) {
         loop {
             tokio::time::sleep(REPROBE_FIRST / 2).await;
@@ -275,7 +279,7 @@ impl Node {
         }
         let shown = url.to_string();
         let mut headers = HeaderMap::new();
-        // Answers are short or read at once on a near network: compressing them costs both sides more than it saves.
+        // Responses are short and the network is near: compression would cost both sides more than it saves.
         headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
         if let Some(value) = authorization(&auth)? {
             headers.insert(AUTHORIZATION, value);
@@ -298,7 +302,7 @@ impl Node {
             builder = builder.auth(Credentials::Certificate(ClientCertificate::Pem(pem.clone())));
         }
         let transport = builder.build().map_err(|error| match &config.client_cert {
-            // Nothing else that can be wrong is looked at here.
+            // The certificate is the only value that is checked here.
             Some(files) => OpenError::File {
                 what: "client certificate or its key",
                 file: files.cert.clone(),
@@ -315,7 +319,7 @@ impl Node {
 
     async fn send(&self, request: &Request, timeout: Duration) -> Result<Response, SendError> {
         let mut headers = HeaderMap::new();
-        let media = if request.lines {
+        let media = if request.ndjson {
             "application/x-ndjson"
         } else {
             "application/json"
@@ -330,7 +334,7 @@ impl Node {
             .transport
             .send(request.method, &request.path, headers, query, body, Some(timeout))
             .await;
-        let response = sent.map_err(|error| SendError::Request(self.problem(&error)))?;
+        let response = sent.map_err(|error| SendError::Request(self.request_error(&error)))?;
         let status = response.status_code().as_u16();
         let retry_after = response
             .headers()
@@ -344,7 +348,7 @@ impl Node {
             return Err(SendError::ResponseTooLarge(length));
         }
         let body = response.bytes().await.map_err(|error| {
-            SendError::Request(match self.problem(&error) {
+            SendError::Request(match self.request_error(&error) {
                 RequestError::Unreachable(reason) => RequestError::Broken(reason),
                 other => other,
             })
@@ -356,8 +360,8 @@ impl Node {
         })
     }
 
-    fn problem(&self, error: &elasticsearch::Error) -> RequestError {
-        let reason = format!("{}: {}", self.url, chain_of(error));
+    fn request_error(&self, error: &elasticsearch::Error) -> RequestError {
+        let reason = format!("{}: {}", self.url, with_sources(error));
         if error.is_timeout() {
             RequestError::Timeout(reason)
         } else if is_connect(error) {
@@ -367,7 +371,7 @@ impl Node {
         }
     }
 
-    fn dead(&self) -> Option<Dead> {
+    fn dead(&self) -> Option<DeadState> {
         *self.dead.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -375,10 +379,10 @@ impl Node {
         let mut dead = self.dead.lock().unwrap_or_else(PoisonError::into_inner);
         let times = dead.map_or(0, |d| d.times.saturating_add(1));
         if times == 0 {
-            tracing::debug!(node = %self.url, "node taken out of the rotation");
+            tracing::debug!(node = %self.url, "node is dead");
         }
         let pause = REPROBE_FIRST.saturating_mul(1 << times.min(8)).min(REPROBE_MAX);
-        *dead = Some(Dead {
+        *dead = Some(DeadState {
             until: Instant::now() + pause,
             times,
         });
@@ -409,8 +413,9 @@ fn authorization(auth: &Auth) -> Result<Option<HeaderValue>, OpenError> {
         Auth::ApiKey(key) => format!("ApiKey {}", key.expose()),
         Auth::Bearer(token) => format!("Bearer {}", token.expose()),
     };
-    let mut value = HeaderValue::from_str(&text)
-        .map_err(|_| OpenError::Credentials("they hold a character that no HTTP header can carry".into()))?;
+    let mut value = HeaderValue::from_str(&text).map_err(|_| {
+        OpenError::Credentials("they contain a character that an HTTP header cannot carry".into())
+    })?;
     value.set_sensitive(true);
     Ok(Some(value))
 }
@@ -427,8 +432,8 @@ fn percent_decoded(text: &str) -> String {
     percent_decode_str(text).decode_utf8_lossy().into_owned()
 }
 
-/// The causes of an error in one line; the outer ones of the HTTP client say nearly nothing.
-fn chain_of(error: &elasticsearch::Error) -> String {
+/// An error with its sources in one line; the outer errors of the HTTP client say little.
+fn with_sources(error: &elasticsearch::Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(inner) = cause {

@@ -147,9 +147,9 @@ pub(crate) enum ItemClass {
     StoreResult,
     /// The document exists already, or changed since it was read.
     Conflict,
-    /// RetryReason after a backoff.
+    /// To be retried after a backoff.
     Retry,
-    /// RetryReason, slowly: an operator must mend something.
+    /// To be retried slowly: an operator must fix something.
     Blocked,
     /// Will never be accepted.
     Permanent,
@@ -276,10 +276,10 @@ mod tests {
             ),
             (413, "", "", ItemClass::Permanent),
         ];
-        for (status, kind, reason, verdict) in rows {
+        for (status, kind, reason, class) in rows {
             assert_eq!(
                 classify_item(status, kind, reason),
-                verdict,
+                class,
                 "{status} {kind} {reason}"
             );
         }
@@ -299,14 +299,14 @@ mod tests {
             (404, "unexpected", true),
             (302, "unexpected", true),
         ] {
-            let problem = RequestError::of_status(status, None, b"{\"error\":\n\"x\"}");
+            let error = RequestError::of_status(status, None, b"{\"error\":\n\"x\"}");
             assert_eq!(
-                (problem.label(), problem.needs_operator()),
+                (error.label(), error.needs_operator()),
                 (label, operator),
                 "{status}"
             );
-            assert!(problem.reason().contains(&status.to_string()));
-            assert!(!problem.reason().contains('\n'));
+            assert!(error.reason().contains(&status.to_string()));
+            assert!(!error.reason().contains('\n'));
         }
     }
 }

@@ -1,8 +1,7 @@
-//! The schedule of the output: takes sealed documents, keeps several batches under way, waits as long as the flow
-//! says. Owns every document between the channel and its confirmation.
+//! Scheduler of the output: receives batches, keeps several bulk requests in flight, obeys congestion control.
 //!
-//! Memory is bounded: nothing more is received while the documents taken and not confirmed have reached
-//! (`max_in_flight` + 2) x `bulk_bytes`; the bodies under way are at most as much again.
+//! Owns every document between the channel and its confirmation. Memory is bounded: it stops receiving at
+//! (`max_in_flight` + 2) x `bulk_bytes` of unconfirmed documents; request bodies take at most as much again.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -23,54 +22,57 @@ use crate::config::ElasticsearchConfig;
 use crate::memory::to_usize;
 use crate::output::Batch;
 
-/// Failures of whole requests before `/ready` says so; a single 429 is nothing to report.
+/// Consecutive failed requests before `/ready` reports them; a single 429 is normal.
 const FAILURES_TO_REPORT: u32 = 2;
 
-/// A request under way.
+/// A request in flight.
 struct InFlightRequest {
-    load: BulkContent,
+    content: BulkContent,
     epoch: u64,
-    broken: u32,
+    /// Connections that it broke before.
+    disconnects: u32,
 }
 
+/// The event loop of the output.
 pub(crate) struct BulkScheduler {
-    parts: Arc<DeliveryContext>,
+    context: Arc<DeliveryContext>,
     config: ElasticsearchConfig,
-    flow: CongestionControl,
+    congestion: CongestionControl,
     queue: BulkQueue,
     in_flight: HashMap<Id, InFlightRequest>,
     tasks: JoinSet<Completion>,
-    outstanding: usize,
-    /// Items in the queue or under way that wait for an operator.
+    outstanding_bytes: usize,
+    /// Documents queued or in flight that wait for an operator.
     blocked: usize,
     closed: bool,
 }
 
 impl BulkScheduler {
-    pub(crate) fn new(parts: DeliveryContext, config: ElasticsearchConfig) -> Self {
+    pub(crate) fn new(context: DeliveryContext, config: ElasticsearchConfig) -> Self {
         Self {
-            parts: Arc::new(parts),
-            flow: CongestionControl::new(&config),
+            context: Arc::new(context),
+            congestion: CongestionControl::new(&config),
             queue: BulkQueue::new(to_usize(config.bulk_bytes), config.bulk_delay),
             config,
             in_flight: HashMap::new(),
             tasks: JoinSet::new(),
-            outstanding: 0,
+            outstanding_bytes: 0,
             blocked: 0,
             closed: false,
         }
     }
 
-    /// Runs until the channel is closed and everything is confirmed, or until `stop`: then what is not confirmed
-    /// stays unconfirmed, and requests under way are abandoned.
+    /// Runs until the channel is closed and everything is confirmed, or until `stop`: then requests in flight are
+    /// abandoned and their documents stay unconfirmed.
     pub(crate) async fn run(mut self, mut documents: mpsc::Receiver<Batch>, stop: CancellationToken) {
-        let parts = self.parts.clone();
+        let context = self.context.clone();
         let (base, cap) = (self.config.backoff_base, self.config.retry_max_wait);
         let wanted = self.config.template.clone();
-        let mut probe = std::pin::pin!(parts.upserter.client.nodes.probe());
+        let mut probe = std::pin::pin!(context.upserter.client.nodes.probe());
         let mut install = std::pin::pin!(async {
             if let Some(wanted) = &wanted {
-                template::install_at_last(&parts.upserter.client, wanted, &parts.health, base, cap).await;
+                template::install_with_retries(&context.upserter.client, wanted, &context.health, base, cap)
+                    .await;
             }
         });
         let mut installed = false;
@@ -79,147 +81,158 @@ impl BulkScheduler {
         loop {
             let wake = if installed { self.dispatch() } else { None };
             self.publish();
-            if self.closed && self.outstanding == 0 && self.tasks.is_empty() {
+            if self.closed && self.outstanding_bytes == 0 && self.tasks.is_empty() {
                 return;
             }
             tokio::select! {
                 () = stop.cancelled() => return,
-                Some(done) = self.tasks.join_next_with_id() => self.landed(done),
-                received = documents.recv(), if !self.closed && self.outstanding < max_outstanding_bytes => match received {
-                    Some(sealed) => self.outstanding += self.queue.take(sealed),
+                Some(done) = self.tasks.join_next_with_id() => self.completed(done),
+                received = documents.recv(), if !self.closed && self.outstanding_bytes < max_outstanding_bytes => match received {
+                    Some(sealed) => self.outstanding_bytes += self.queue.push(sealed),
                     None => self.closed = true,
                 },
                 () = sleep_until(wake), if wake.is_some() => {}
                 () = &mut install, if !installed => installed = true,
-                () = parts.upserter.client.nodes.revived.notified(), if installed => self.flow.revived(),
+                () = context.upserter.client.nodes.revived.notified(), if installed => self.congestion.revived(),
                 () = &mut probe => {}
             }
         }
     }
 
-    /// Sends what may be sent; says when to look again.
+    /// Sends what may be sent; returns when to call it again.
     fn dispatch(&mut self) -> Option<Instant> {
         let now = Instant::now();
-        while self.in_flight.len() < self.flow.limit() {
-            if let Some(until) = self.flow.paused_until().filter(|until| *until > now) {
+        while self.in_flight.len() < self.congestion.limit() {
+            if let Some(until) = self.congestion.paused_until().filter(|until| *until > now) {
                 return Some(until);
             }
-            let Some((load, broken)) = self.queue.next(now, self.closed) else {
+            let Some((content, disconnects)) = self.queue.next(now, self.closed) else {
                 break;
             };
-            self.send(load, broken);
+            self.send(content, disconnects);
         }
-        if self.in_flight.len() >= self.flow.limit() {
+        if self.in_flight.len() >= self.congestion.limit() {
             return None;
         }
         self.queue.due()
     }
 
-    fn send(&mut self, load: BulkContent, broken: u32) {
-        if let BulkContent::Documents(items) = &load {
-            let again = || items.iter().filter(|item| item.sent);
+    fn send(&mut self, content: BulkContent, disconnects: u32) {
+        if let BulkContent::Documents(documents) = &content {
+            let again = || documents.iter().filter(|document| document.sent);
             if again().next().is_some() {
-                let lines = again().map(|item| u64::from(item.sealed.lines())).sum();
-                self.parts
+                let lines = again().map(|document| u64::from(document.sealed.lines())).sum();
+                self.context
                     .upserter
                     .client
                     .stats
                     .retried(again().count() as u64, lines);
             }
         }
-        let task = self.tasks.spawn(deliver(self.parts.clone(), load.clone()));
+        let task = self.tasks.spawn(deliver(self.context.clone(), content.clone()));
         self.in_flight.insert(
             task.id(),
             InFlightRequest {
-                load,
-                epoch: self.flow.epoch(),
-                broken,
+                content,
+                epoch: self.congestion.epoch(),
+                disconnects,
             },
         );
     }
 
-    fn landed(&mut self, done: Result<(Id, Completion), JoinError>) {
+    fn completed(&mut self, done: Result<(Id, Completion), JoinError>) {
         let now = Instant::now();
-        let (id, landed) = match done {
-            Ok((id, landed)) => (id, landed),
+        let (id, completion) = match done {
+            Ok((id, completion)) => (id, completion),
             Err(error) => {
-                // A defect of ours. The documents are not lost: they go round again, slowly.
-                tracing::error!(%error, "a task of the Elasticsearch output failed");
-                self.parts.health.set(
-                    WaitReason::Cluster,
-                    format!("a task of the output failed: {error}"),
-                );
+                // A defect: a delivery task panicked. Its documents are retried slowly.
+                tracing::error!(%error, "a delivery task panicked");
+                self.context
+                    .health
+                    .set(WaitReason::Cluster, format!("a delivery task panicked: {error}"));
                 let all = self
                     .in_flight
                     .get(&error.id())
-                    .map_or(0, |flight| flight.load.len());
+                    .map_or(0, |flight| flight.content.len());
                 let nothing = Completion {
-                    problem: None,
-                    whole: false,
-                    again: Vec::new(),
                     blocked: (0..all).collect(),
+                    ..Completion::default()
                 };
                 (error.id(), nothing)
             }
         };
-        let Some(InFlightRequest { load, epoch, broken }) = self.in_flight.remove(&id) else {
+        let Some(InFlightRequest {
+            content,
+            epoch,
+            disconnects,
+        }) = self.in_flight.remove(&id)
+        else {
             return;
         };
-        match &landed.problem {
-            None if landed.again.iter().any(|(_, why)| *why == RetryReason::Throttled) => {
-                self.flow.crowded(epoch)
+        match &completion.error {
+            None if completion
+                .retries
+                .iter()
+                .any(|(_, why)| *why == RetryReason::Throttled) =>
+            {
+                self.congestion.throttled(epoch)
             }
-            None => self.flow.succeeded(),
-            Some(problem) => {
-                if !landed.whole {
-                    self.flow.answered();
+            None => self.congestion.succeeded(),
+            Some(error) => {
+                if !completion.request_failed {
+                    self.congestion.answered();
                 }
-                self.flow.failed(problem, epoch, now);
+                self.congestion.failed(error, epoch, now);
             }
         }
-        match &landed.problem {
-            Some(problem) => {
-                let dead = matches!(problem, RequestError::Unreachable(_));
-                if dead || problem.needs_operator() || self.flow.failures() >= FAILURES_TO_REPORT {
-                    self.parts.health.set(WaitReason::Cluster, problem.reason());
+        match &completion.error {
+            Some(error) => {
+                let dead = matches!(error, RequestError::Unreachable(_));
+                if dead || error.needs_operator() || self.congestion.failures() >= FAILURES_TO_REPORT {
+                    self.context.health.set(WaitReason::Cluster, error.reason());
                 }
             }
-            None => self.parts.health.clear(WaitReason::Cluster),
+            None => self.context.health.clear(WaitReason::Cluster),
         }
 
-        if landed.whole {
-            if let Some(problem) = landed.problem {
-                self.queue.again_whole(load.documents(), &problem, broken, now);
+        if completion.request_failed {
+            if let Some(error) = completion.error {
+                self.queue
+                    .retry_request(content.documents(), &error, disconnects, now);
             }
             return;
         }
-        self.outstanding -= load.cost();
-        if let BulkContent::Rendered(_) = &load
-            && landed.again.is_empty()
-            && landed.blocked.is_empty()
+        self.outstanding_bytes -= content.cost();
+        if let BulkContent::Rendered(_) = &content
+            && completion.retries.is_empty()
+            && completion.blocked.is_empty()
         {
             return;
         }
-        let items = load.documents();
-        let again = landed.again.iter().map(|(at, _)| at);
-        let stays = again.chain(&landed.blocked).map(|&at| bulk::cost(&items[at]));
-        self.outstanding += stays.sum::<usize>();
-        self.blocked -= items.iter().filter(|item| item.blocked).count();
-        self.blocked += landed.blocked.len();
+        let documents = content.documents();
+        let again = completion.retries.iter().map(|(at, _)| at);
+        let stays = again
+            .chain(&completion.blocked)
+            .map(|&at| bulk::cost(&documents[at]));
+        self.outstanding_bytes += stays.sum::<usize>();
+        self.blocked -= documents.iter().filter(|document| document.blocked).count();
+        self.blocked += completion.blocked.len();
         if self.blocked == 0 {
-            self.parts.health.clear(WaitReason::Blocked);
+            self.context.health.clear(WaitReason::Blocked);
         }
-        self.queue.again(&items, &landed.again, &self.flow, now);
-        self.queue.blocked(&items, &landed.blocked, &self.flow, now);
+        self.queue
+            .retry(&documents, &completion.retries, &self.congestion, now);
+        self.queue
+            .blocked(&documents, &completion.blocked, &self.congestion, now);
     }
 
     fn publish(&self) {
-        let (under_way, limit) = (self.in_flight.len(), self.flow.limit());
-        self.parts
+        let (in_flight, limit) = (self.in_flight.len(), self.congestion.limit());
+        self.context
             .upserter
             .client
             .stats
-            .under_way(under_way, limit, self.outstanding);
+            .set_in_flight(in_flight, limit, self.outstanding_bytes);
     }
 }
 

@@ -1,4 +1,6 @@
-//! Search for the newest documents, for `/logs`. Owns the query; documents come back as they are stored.
+//! Search for the newest documents, for `/logs`.
+//!
+//! Returns documents as they are stored.
 
 use elasticsearch::http::Method;
 use serde::Deserialize;
@@ -7,9 +9,10 @@ use serde_json::value::RawValue;
 
 use super::client::Client;
 use super::nodes::Request;
+use crate::output::MAX_ID_BYTES;
 
 /// Most documents of one search: Elasticsearch's `index.max_result_window`.
-const MOST: usize = 10_000;
+const MAX_DOCUMENTS: usize = 10_000;
 
 /// BulkResponse bytes that are read at most.
 const MAX_RESPONSE_BYTES: u64 = 64 << 20;
@@ -18,7 +21,7 @@ const MAX_RESPONSE_BYTES: u64 = 64 << 20;
 /// (1 s by default) after it was written.
 ///
 /// # Errors
-/// A sentence for the reader: Elasticsearch is away, refuses, or its answer cannot be read.
+/// A message for the reader: Elasticsearch is down, refuses, or its response cannot be read.
 pub(crate) async fn recent(
     client: &Client,
     trace_id: Option<&str>,
@@ -27,11 +30,11 @@ pub(crate) async fn recent(
     let query = match trace_id {
         None => json!({"match_all": {}}),
         // `_id` is exact whatever the mapping; a trace id over 512 bytes is hashed there and found by its field.
-        Some(id) if id.len() <= 512 => json!({"ids": {"values": [id]}}),
+        Some(id) if id.len() <= MAX_ID_BYTES => json!({"ids": {"values": [id]}}),
         Some(id) => json!({"bool": {"should": [{"term": {"traceId": id}}, {"term": {"trace_id": id}}]}}),
     };
     let body = json!({
-        "size": limit.min(MOST),
+        "size": limit.min(MAX_DOCUMENTS),
         "query": query,
         "sort": [{"@timestamp": {"order": "desc", "unmapped_type": "date"}}],
         "track_total_hits": false,
@@ -40,9 +43,10 @@ pub(crate) async fn recent(
     let mut request = Request::json(Method::Post, path, body.to_string());
     request.query = &[("ignore_unavailable", "true"), ("allow_no_indices", "true")];
     request.max_response_bytes = MAX_RESPONSE_BYTES;
-    let answer = client.ask(&request).await.and_then(|reply| reply.success());
-    let answer = answer.map_err(|problem| problem.reason().to_owned())?;
-    let wire: Wire = serde_json::from_slice(&answer).map_err(|e| format!("unreadable search answer: {e}"))?;
+    let response = client.ask(&request).await.and_then(|response| response.success());
+    let response = response.map_err(|error| error.reason().to_owned())?;
+    let wire: Wire =
+        serde_json::from_slice(&response).map_err(|e| format!("unreadable search response: {e}"))?;
     Ok(wire.hits.hits.into_iter().map(|hit| hit.source).collect())
 }
 

@@ -1,4 +1,4 @@
-//! Counters and health of the output. Owns the numbers; the admin side reads them.
+//! Counters of the output, for tests and for the metrics.
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, OnceLock};
@@ -36,15 +36,15 @@ pub struct Stats {
     pub dead_letters: AtomicU64,
     /// Bytes of bulk bodies sent, before compression.
     pub bytes: AtomicU64,
-    /// Bulk requests under way.
+    /// Bulk requests in flight.
     pub in_flight: AtomicU64,
-    /// How many may be under way at present.
+    /// Current limit of bulk requests in flight.
     pub limit: AtomicU64,
-    /// Bytes of documents taken and not yet confirmed.
+    /// Bytes of documents received and not confirmed.
     pub outstanding_bytes: AtomicU64,
     /// Sum of the time that answered bulk requests took, microseconds; divide by `requests_ok`.
     pub latency_us: AtomicU64,
-    /// The same, for the admin side.
+    /// The metrics of the process, which count the same.
     metrics: OnceLock<Arc<Metrics>>,
 }
 
@@ -53,7 +53,7 @@ impl Stats {
         counter.fetch_add(n as u64, Relaxed);
     }
 
-    /// From now on everything is counted in `metrics` too.
+    /// Counts in `metrics` too from this call on.
     pub(crate) fn report_to(&self, metrics: Arc<Metrics>) {
         // A second call changes nothing: one output has one set of metrics.
         let _ = self.metrics.set(metrics);
@@ -80,7 +80,7 @@ impl Stats {
         }
     }
 
-    /// A batch goes again with `documents` that were sent before, `lines` in them.
+    /// A request contains `documents` documents with `lines` lines that were sent before.
     pub(crate) fn retried(&self, documents: u64, lines: u64) {
         self.retries.fetch_add(1, Relaxed);
         self.retried_documents.fetch_add(documents, Relaxed);
@@ -90,7 +90,7 @@ impl Stats {
         }
     }
 
-    /// A document with `lines` is in the dead letter.
+    /// A document with `lines` lines is in the dead letter.
     pub(crate) fn dead_lettered(&self, rejection: &Rejection, lines: u64) {
         self.dead_letters.fetch_add(1, Relaxed);
         let Some(metrics) = self.metrics.get() else { return };
@@ -105,7 +105,7 @@ impl Stats {
         metrics.output_dropped_records[reason].inc_by(lines);
     }
 
-    /// A request goes out.
+    /// A request is sent: bytes before and after compression.
     pub(crate) fn sending(&self, plain: usize, sent: usize) {
         Self::add(&self.bytes, plain);
         if let Some(output) = self.output() {
@@ -165,8 +165,8 @@ impl Stats {
         }
     }
 
-    /// How many requests are under way.
-    pub(crate) fn under_way(&self, requests: usize, limit: usize, outstanding: usize) {
+    /// Sets the gauges of the scheduler.
+    pub(crate) fn set_in_flight(&self, requests: usize, limit: usize, outstanding: usize) {
         self.in_flight.store(requests as u64, Relaxed);
         self.limit.store(limit as u64, Relaxed);
         self.outstanding_bytes.store(outstanding as u64, Relaxed);

@@ -89,11 +89,11 @@ impl Upserter {
         sent: Result<BulkResponse, RequestError>,
     ) -> WriteResult {
         let answer = match sent {
-            Err(problem) => {
-                if problem.may_have_applied() {
+            Err(error) => {
+                if error.may_have_applied() {
                     documents.iter().for_each(BulkDocument::mark_uncertain);
                 }
-                return WriteResult::Failed(problem);
+                return WriteResult::Failed(error);
             }
             Ok(answer) => answer,
         };
@@ -133,16 +133,16 @@ impl Upserter {
         Stats::add(&self.client.stats.conflicts, exist.len());
         // The semaphore is never closed.
         let _permit = self.merging.acquire().await;
-        let mut problem = None;
+        let mut error = None;
         if !exist.is_empty() {
-            problem = merge::merge(&self.client, documents, exist, &mut outcomes)
+            error = merge::merge(&self.client, documents, exist, &mut outcomes)
                 .await
                 .err();
         }
-        if joins && problem.is_none() {
+        if joins && error.is_none() {
             let written = (0..documents.len())
                 .filter(|&at| matches!(outcomes[at], DocumentOutcome::Stored(_)) && near(&documents[at]));
-            problem = midnight::settle(&self.client, documents, written.collect(), &mut outcomes)
+            error = midnight::join_all(&self.client, documents, written.collect(), &mut outcomes)
                 .await
                 .err();
         } else if joins {
@@ -158,7 +158,7 @@ impl Upserter {
                 }
             }
         }
-        WriteResult::PerDocument(outcomes, problem)
+        WriteResult::PerDocument(outcomes, error)
     }
 }
 

@@ -40,7 +40,7 @@ fn ids(entries: &[Entry]) -> Vec<String> {
 
 fn left(folder: &Path) -> Vec<Entry> {
     let mut left = Vec::new();
-    for ending in [TAKEN, ENDING] {
+    for ending in [CLAIMED_EXTENSION, ENTRIES_EXTENSION] {
         for path in files(folder, ending).unwrap() {
             left.extend(
                 lines(&path)
@@ -99,7 +99,8 @@ async fn what_is_written_goes_and_what_fails_stays_with_its_new_reason() {
     );
     assert_eq!(dead.usage().entries, 1);
     assert!(
-        files(folder.path(), "tmp").unwrap().is_empty() && files(folder.path(), TAKEN).unwrap().is_empty()
+        files(folder.path(), "tmp").unwrap().is_empty()
+            && files(folder.path(), CLAIMED_EXTENSION).unwrap().is_empty()
     );
 
     let summary = replay(
@@ -110,7 +111,7 @@ async fn what_is_written_goes_and_what_fails_stays_with_its_new_reason() {
     .await
     .unwrap();
     assert_eq!(summary.written, 1);
-    assert!(files(folder.path(), ENDING).unwrap().is_empty());
+    assert!(files(folder.path(), ENTRIES_EXTENSION).unwrap().is_empty());
 }
 
 #[tokio::test]
@@ -156,7 +157,7 @@ async fn too_few_fates_and_foreign_entries_lose_nothing() {
 #[tokio::test]
 async fn lines_that_cannot_be_read_stay_and_spoil_nothing() {
     let (folder, _dead) = filled(3);
-    let path = files(folder.path(), ENDING).unwrap()[0].clone();
+    let path = files(folder.path(), ENTRIES_EXTENSION).unwrap()[0].clone();
     let text = fs::read_to_string(&path).unwrap();
     fs::write(&path, format!("not json\n{text}{{\"torn\":")).unwrap();
     let summary = replay(
