@@ -76,7 +76,7 @@ async fn run(config: Config, reload: Reload) -> Result<(), BuildError> {
             }),
             store: status
                 .store()
-                .map(|store| Arc::new(Logs(store)) as Arc<dyn admin::Store>),
+                .map(|store| Arc::new(Logs(store)) as Arc<dyn admin::DocumentStore>),
             outputs: config.outputs.clone(),
         };
         tokio::spawn(admin::serve(
@@ -207,8 +207,8 @@ pub fn raise_file_limit(connections: u64) {
 /// The configured store as the admin port reads it.
 struct Logs(Store);
 
-impl admin::Store for Logs {
-    fn recent<'a>(&'a self, trace_id: Option<&'a str>, limit: usize) -> admin::Recent<'a> {
+impl admin::DocumentStore for Logs {
+    fn recent<'a>(&'a self, trace_id: Option<&'a str>, limit: usize) -> admin::RecentDocuments<'a> {
         Box::pin(async move {
             match &self.0 {
                 Store::Elasticsearch(output) => output.recent(trace_id, limit).await,

@@ -21,8 +21,8 @@ struct Shelf {
     asked: Mutex<Vec<(Option<String>, usize)>>,
 }
 
-impl Store for Shelf {
-    fn recent<'a>(&'a self, trace_id: Option<&'a str>, limit: usize) -> Recent<'a> {
+impl DocumentStore for Shelf {
+    fn recent<'a>(&'a self, trace_id: Option<&'a str>, limit: usize) -> RecentDocuments<'a> {
         self.asked
             .lock()
             .unwrap()
@@ -62,7 +62,7 @@ impl Fixture {
         let state = AdminState {
             metrics: Arc::clone(&self.metrics),
             readiness: Arc::new(move || readiness.lock().unwrap().clone()),
-            store: Some(Arc::clone(&self.shelf) as Arc<dyn Store>),
+            store: Some(Arc::clone(&self.shelf) as Arc<dyn DocumentStore>),
             outputs: vec![Output::Sqlite],
         };
         router(state, &self.config)
@@ -390,9 +390,9 @@ fn an_answer_has_a_bound() {
     let documents: Vec<_> = (0..5)
         .map(|_| RawValue::from_string("\"12345678\"".into()).unwrap())
         .collect();
-    let (body, left_out) = logs::array(&documents, 30);
+    let (body, omitted) = logs::array(&documents, 30);
     assert_eq!(
-        (body.as_slice(), left_out),
+        (body.as_slice(), omitted),
         (&b"[\n\"12345678\",\n\"12345678\"\n]\n"[..], 3)
     );
 }

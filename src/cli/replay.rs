@@ -1,7 +1,7 @@
-//! `windrow replay`: sends the documents of the dead letter to Elasticsearch again, after what was wrong is mended.
+//! `windrow replay`: sends the documents of the dead letter to Elasticsearch again.
 //!
-//! Owns what is shown of it. A server may be running on the same data folder meanwhile. What is refused again stays,
-//! with its new reason.
+//! Owns its output. A server may be running on the same data folder. Documents that are refused again stay, with the
+//! new reason.
 
 use std::io::{IsTerminal, Write};
 
@@ -14,7 +14,7 @@ use crate::output::elasticsearch::Elasticsearch;
 use crate::output::replay::{ReplaySummary, dry_run, replay};
 use crate::pipeline::open_elasticsearch;
 
-/// Runs the command. Gives the exit code: 0 when nothing that could be sent is left, 1 otherwise.
+/// Runs the command. Returns the exit code: 0 if no document of this output remains, 1 otherwise.
 pub fn run(command: &Replay, config: &Config, out: &mut dyn Write, err: &mut dyn Write) -> u8 {
     let folder = &config.dead_letter.dir;
     let result = if command.dry_run {

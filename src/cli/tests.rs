@@ -131,7 +131,7 @@ fn check_prints_every_value_with_its_source() {
 }
 
 #[test]
-fn check_prints_every_mistake_and_is_64() {
+fn check_prints_every_error_and_is_64() {
     let (mut out, mut err) = (Vec::new(), Vec::new());
     let args = ["windrow", "check", "--linger", "90", "--journal-limit", "1B"];
     assert_eq!(check(loaded(&args), &mut out, &mut err), exit::USAGE);

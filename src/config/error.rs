@@ -1,9 +1,9 @@
-//! ConfigErrors in the configuration: where, what was written, what is allowed. All of them are reported at once.
+//! Configuration errors: source, key, value, and what is allowed. All of them are reported at once.
 
 use std::fmt;
 use std::path::PathBuf;
 
-/// Where a value came from.
+/// The source of a value.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ValueSource {
     /// The built-in default.
@@ -32,18 +32,18 @@ impl fmt::Display for ValueSource {
     }
 }
 
-/// One error. `Display` is one line.
+/// A configuration error. `Display` is one line.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ConfigError {
-    /// Where; `None` when it lies between several keys.
+    /// Source of the value; `None` if the error involves several keys.
     pub source: Option<ValueSource>,
-    /// Key in the file's spelling; empty for an error of the file as a whole.
+    /// Key in the file's spelling; empty for an error of the whole file.
     pub key: String,
-    /// What was written, hidden for a secret; `None` where nothing was.
+    /// The value, hidden for a secret; `None` if there is none.
     pub value: Option<String>,
     /// What is wrong.
     pub what: String,
-    /// What is allowed, or what to do.
+    /// What is allowed.
     pub allowed: Option<String>,
 }
 

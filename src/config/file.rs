@@ -1,6 +1,6 @@
-//! The configuration file: TOML with the line of each value, and `${VAR}` in its strings.
+//! Configuration file: TOML with line numbers, and `${VAR}` in strings.
 //!
-//! Owns the syntax of the file. What a value means is decided elsewhere.
+//! Owns the syntax of the file. Does not interpret values.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -14,16 +14,16 @@ use super::keys::{KEYS, Key};
 use super::kind::UntypedValue;
 use super::suggestion::did_you_mean;
 
-/// One value of the file.
-pub(super) struct Entry {
+/// A value of the file.
+pub(super) struct FileValue {
     pub(super) key: &'static Key,
     pub(super) line: usize,
-    /// As written, before `${VAR}` was replaced.
+    /// The value, with every `${VAR}` replaced.
     pub(super) raw: UntypedValue,
 }
 
-/// Reads the text of a file. Returns what could be read together with every error.
-pub(super) fn read(path: &Path, text: &str, env: &dyn Environment) -> (Vec<Entry>, Vec<ConfigError>) {
+/// Parses a file. Returns the values that could be parsed, and every error.
+pub(super) fn read(path: &Path, text: &str, env: &dyn Environment) -> (Vec<FileValue>, Vec<ConfigError>) {
     let (table, errors) = DeTable::parse_recoverable(text);
     let mut reader = Reader {
         path,
@@ -33,7 +33,7 @@ pub(super) fn read(path: &Path, text: &str, env: &dyn Environment) -> (Vec<Entry
         errors: Vec::new(),
     };
     reader.table("", table.get_ref());
-    // The parser goes on after an error with a value that nobody wrote: what it made of such a line says nothing.
+    // The parser recovers from an error with an invented value: ignore what it returns for such a line.
     let broken: Vec<usize> = errors
         .iter()
         .map(|error| error.span().map_or(1, |span| reader.line(span.start)))
@@ -58,7 +58,7 @@ struct Reader<'a> {
     path: &'a Path,
     text: &'a str,
     env: &'a dyn Environment,
-    entries: Vec<Entry>,
+    entries: Vec<FileValue>,
     errors: Vec<ConfigError>,
 }
 
@@ -73,7 +73,7 @@ impl Reader<'_> {
             let line = self.line(name.span().start);
             if let Some(key) = KEYS.iter().find(|key| key.path == path) {
                 match self.raw(value.get_ref()) {
-                    Ok(raw) => self.entries.push(Entry { key, line, raw }),
+                    Ok(raw) => self.entries.push(FileValue { key, line, raw }),
                     Err(what) => self.error(line, &path, None, what, None),
                 }
             } else if let (true, DeValue::Table(inner)) = (is_section(&path), value.get_ref()) {
@@ -94,7 +94,7 @@ impl Reader<'_> {
 
     fn unknown(&mut self, line: usize, path: &str, value: &Spanned<DeValue<'_>>) {
         let last = path.rsplit('.').next().unwrap_or(path);
-        // A right name in the wrong section is the likelier slip.
+        // A correct name in the wrong section is more likely than a misspelt one.
         let elsewhere = KEYS
             .iter()
             .find(|key| key.path.rsplit('.').next() == Some(last))
@@ -167,7 +167,7 @@ impl Reader<'_> {
     }
 }
 
-/// Reads one TOML value from a flag or an environment variable.
+/// Parses one TOML value of a flag or an environment variable.
 pub(super) fn value(text: &str, env: &dyn Environment) -> Result<UntypedValue, String> {
     let document = format!("v = {text}");
     let table = DeTable::parse(&document).map_err(|error| format!("not TOML ({})", error.message()))?;
@@ -184,7 +184,7 @@ pub(super) fn value(text: &str, env: &dyn Environment) -> Result<UntypedValue, S
     }
 }
 
-/// `${VAR}`, `${VAR:-default}` where VAR may be unset or empty, `$${` for a literal `${`.
+/// Replaces `${VAR}` and, where VAR may be unset or empty, `${VAR:-default}`; `$${` is a literal `${`.
 fn interpolate(text: &str, env: &dyn Environment) -> Result<String, String> {
     let mut out = String::with_capacity(text.len());
     let mut rest = text;
@@ -206,7 +206,7 @@ fn interpolate(text: &str, env: &dyn Environment) -> Result<String, String> {
             .map_or((inside, None), |(name, default)| (name, Some(default)));
         if name.is_empty() || !name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_') {
             return Err(format!(
-                "{name:?} in ${{…}} is no name of an environment variable"
+                "{name:?} in ${{…}} is not a valid name of an environment variable"
             ));
         }
         match (env.get(name).filter(|value| !value.is_empty()), default) {

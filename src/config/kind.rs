@@ -1,7 +1,7 @@
-//! The kinds of values: what each allows, and which field of the [`ConfigBuilder`] it sets.
+//! Kinds of values: type and range of a key's value, and the field of the [`ConfigBuilder`] that it sets.
 //!
-//! A kind carries its field, so that a key of the table cannot be read as one type and stored as another.
-//! It does not know where a value came from.
+//! A kind carries its field, so that a key cannot be parsed as one type and stored as another. Does not know from which
+//! layer a value comes.
 
 mod read;
 
@@ -13,18 +13,18 @@ use std::time::Duration;
 use tracing_subscriber::EnvFilter;
 
 use self::read::{
-    at_least_one, boolean, count, duration, each, host, in_range, index, mode, network, not_empty, or_zero,
-    outputs, readable_file, rule, size, text, url, users,
+    boolean, count, duration, host, in_range, index, list_of, mode, network, non_empty_list, not_empty,
+    or_zero, outputs, readable_file, rule, size, text, url, users,
 };
 use super::builder::ConfigBuilder;
 use super::types::{Listen, LogFormat, Network, Rule, Secret, User, parse_address};
 use super::units::{format_duration, format_size};
 use crate::metrics::Output;
 
-/// A value as a layer gives it, before it is understood.
+/// A value of a layer before its kind is checked.
 #[derive(Debug, Clone, PartialEq)]
 pub enum UntypedValue {
-    /// A string. Flags and environment variables give only this and lists of it.
+    /// A string. Flags and environment variables have only this and lists of it.
     Text(String),
     /// A whole number.
     Int(i64),
@@ -34,13 +34,13 @@ pub enum UntypedValue {
     List(Vec<Self>),
     /// A table.
     Table(BTreeMap<String, Self>),
-    /// Anything else that TOML knows; named.
+    /// Another TOML type; its name.
     Other(&'static str),
 }
 
 type FieldAccessor<T> = fn(&mut ConfigBuilder) -> &mut T;
 
-/// What a key takes, and where it goes.
+/// Type and range of a key's value, and the field that it sets.
 #[derive(Debug, Clone, Copy)]
 pub enum Kind {
     /// `true` or `false`.
@@ -59,11 +59,11 @@ pub enum Kind {
     Size(u64, u64, FieldAccessor<u64>),
     /// A size in a range, or 0 for no limit.
     SizeOrNone(u64, u64, FieldAccessor<Option<u64>>),
-    /// Any string up to so many bytes.
+    /// A string of at most this many bytes.
     Text(usize, FieldAccessor<String>),
     /// A string that is not empty.
     Name(FieldAccessor<Option<String>>),
-    /// A string that is not shown.
+    /// A string that is never shown.
     Secret(FieldAccessor<Option<Secret>>),
     /// Names, at least one.
     Names(FieldAccessor<Vec<String>>),
@@ -98,7 +98,7 @@ pub enum Kind {
 }
 
 impl Kind {
-    /// What is allowed, for people.
+    /// Description of the valid values.
     #[must_use]
     pub fn allowed(&self) -> String {
         let duration = |min: &Duration, max: &Duration| {
@@ -172,19 +172,19 @@ impl Kind {
         }
     }
 
-    /// Whether the value must not be shown.
+    /// Whether the value must never be shown.
     #[must_use]
     pub fn is_secret(&self) -> bool {
         matches!(self, Self::Secret(_) | Self::Users(_) | Self::Networks(_))
     }
 
-    /// Whether it takes several values: a flag may be repeated.
+    /// Whether it is a list; its flag may be repeated.
     #[must_use]
     pub fn is_list(&self) -> bool {
         self.splits_at_commas() || matches!(self, Self::Users(_) | Self::Networks(_) | Self::Rules(_))
     }
 
-    /// Whether one string may hold several values, with commas between them.
+    /// Whether one string may contain several values, separated by commas.
     pub(super) fn splits_at_commas(&self) -> bool {
         matches!(
             self,
@@ -192,7 +192,7 @@ impl Kind {
         )
     }
 
-    /// Reads a value and puts it into its field. Nothing is put when it is not allowed.
+    /// Parses a value and sets its field. On an error nothing is set.
     pub(super) fn apply(&self, raw: &UntypedValue, builder: &mut ConfigBuilder) -> Result<(), String> {
         match self {
             Self::Bool(field) => *field(builder) = boolean(raw)?,
@@ -218,13 +218,15 @@ impl Kind {
             Self::Name(field) => *field(builder) = Some(not_empty(raw)?.to_owned()),
             Self::Secret(field) => *field(builder) = Some(Secret::new(not_empty(raw)?)),
             Self::Names(field) => {
-                *field(builder) = at_least_one(each(raw, |raw| not_empty(raw).map(str::to_owned))?)?;
+                *field(builder) = non_empty_list(list_of(raw, |raw| not_empty(raw).map(str::to_owned))?)?;
             }
-            Self::Hosts(field) => *field(builder) = each(raw, host)?,
+            Self::Hosts(field) => *field(builder) = list_of(raw, host)?,
             Self::Path(field) => *field(builder) = Some(not_empty(raw)?.into()),
             Self::File(field) => *field(builder) = Some(readable_file(raw)?),
             Self::Mode(field) => *field(builder) = mode(raw)?,
-            Self::Listen(field) => *field(builder) = at_least_one(each(raw, |raw| not_empty(raw)?.parse())?)?,
+            Self::Listen(field) => {
+                *field(builder) = non_empty_list(list_of(raw, |raw| not_empty(raw)?.parse())?)?
+            }
             Self::Address(field) => {
                 let text = not_empty(raw)?;
                 *field(builder) = if text == "none" {
@@ -234,11 +236,11 @@ impl Kind {
                 };
             }
             Self::Outputs(field) => *field(builder) = outputs(raw)?,
-            Self::Urls(field) => *field(builder) = at_least_one(each(raw, url)?)?,
+            Self::Urls(field) => *field(builder) = non_empty_list(list_of(raw, url)?)?,
             Self::Index(field) => *field(builder) = index(not_empty(raw)?)?,
             Self::Users(field) => *field(builder) = users(raw)?,
-            Self::Networks(field) => *field(builder) = each(raw, network)?,
-            Self::Rules(field) => *field(builder) = each(raw, rule)?,
+            Self::Networks(field) => *field(builder) = list_of(raw, network)?,
+            Self::Rules(field) => *field(builder) = list_of(raw, rule)?,
             Self::Format(field) => {
                 *field(builder) = match text(raw)? {
                     "auto" => LogFormat::Auto,

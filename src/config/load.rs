@@ -1,6 +1,6 @@
-//! Brings the layers together: default, file, environment, flags, each over the one before.
+//! Loads the configuration: defaults, file, environment, flags, each overriding the previous one.
 //!
-//! Every layer is read in full, also where a later one wins, so that one run shows all errors.
+//! Parses every layer completely, also values that a later layer overrides, so that one run reports all errors.
 
 use std::collections::{BTreeSet, HashMap};
 use std::fmt;
@@ -18,11 +18,11 @@ use super::suggestion::did_you_mean;
 /// Values of flags, by the path of their key. A repeated flag has several.
 pub type Flags = HashMap<&'static str, Vec<String>>;
 
-/// Where to read from.
+/// The sources of the configuration.
 pub struct Sources<'a> {
-    /// The file that was asked for. `None`: `WINDROW_CONFIG`, else `windrow.toml` in the working folder if it is there.
+    /// The file; `None`: that of `WINDROW_CONFIG`, else `windrow.toml` in the working folder if it exists.
     pub file: Option<PathBuf>,
-    /// Flags that were given.
+    /// The flags of the command line.
     pub flags: Flags,
     /// The environment.
     pub env: &'a dyn Environment,
@@ -36,21 +36,21 @@ impl fmt::Debug for Sources<'_> {
     }
 }
 
-/// What [`load`] found.
+/// Result of [`load`].
 #[derive(Debug)]
 pub struct Loaded {
     /// The configuration.
     pub config: Config,
     /// The file that was read.
     pub file: Option<PathBuf>,
-    /// What is odd but allowed; to be logged.
+    /// Warnings, to be logged.
     pub warnings: Vec<String>,
-    /// Every key with its value and where that came from, in the order of the documentation.
+    /// Every key with its value and the source of it, in the order of the documentation.
     pub settings: Vec<Setting>,
 }
 
 impl Loaded {
-    /// Keys whose value is another one than in `old`, wherever it comes from; for a reload.
+    /// Keys whose value differs from `old`, whatever its source; for a reload.
     #[must_use]
     pub fn changed_since(&self, old: &Self) -> Vec<&'static str> {
         let pairs = self.settings.iter().zip(&old.settings);
@@ -61,14 +61,14 @@ impl Loaded {
     }
 }
 
-/// One key with the value that won.
+/// A key with its effective value.
 #[derive(Clone, PartialEq)]
 pub struct Setting {
     /// Path in the file.
     pub key: &'static str,
-    /// As TOML; hidden for a secret; `None` when it is not set.
+    /// The value as TOML; hidden for a secret; `None` if it is not set.
     pub value: Option<String>,
-    /// Where it came from.
+    /// The source of the value.
     pub source: ValueSource,
     /// The value itself, secrets too.
     raw: Option<UntypedValue>,
@@ -86,15 +86,15 @@ impl fmt::Debug for Setting {
     }
 }
 
-/// File that is read from the working folder when none was asked for.
+/// File in the working folder that is read if no other one is named.
 pub(super) const DEFAULT_FILE: &str = "windrow.toml";
 /// Environment variable that names the file.
 pub(super) const FILE_VARIABLE: &str = "WINDROW_CONFIG";
 
-/// Names that begin like ours but belong to other programs of this project.
+/// Variables with Windrow's prefix that belong to other programs of this project.
 const OTHER_VARIABLES: [&str; 1] = ["WINDROW_ADDR"];
 
-/// Reads every layer.
+/// Loads the configuration from all layers.
 ///
 /// # Errors
 /// Every error of every layer.
@@ -190,7 +190,7 @@ impl Loader {
                 },
             );
         }
-        // As one reads the file: what was not known, not legal and not TOML was found in different steps.
+        // In the order of the file; unknown keys, invalid values and syntax errors are found in different steps.
         self.errors.sort_by_key(|error| match &error.source {
             Some(ValueSource::File { line, .. }) => *line,
             _ => 0,
@@ -214,7 +214,7 @@ impl Loader {
         for key in KEYS {
             let own = key.environment();
             let names = std::iter::once(own.as_str()).chain(key.aliases.iter().copied());
-            // An empty variable counts as none: compose files often set what the user left out.
+            // An empty variable counts as unset: compose files set variables that the user left out.
             let found = names
                 .filter_map(|name| Some((name, env.get(name).filter(|value| !value.is_empty())?)))
                 .next();
@@ -244,7 +244,7 @@ impl Loader {
         }
     }
 
-    /// A value from a layer that has only text.
+    /// A value of a flag or an environment variable.
     fn text(&mut self, key: &'static Key, values: &[String], source: ValueSource, env: &dyn Environment) {
         match from_text(&key.kind, values, &source, env) {
             Ok(raw) => self.apply(key, &raw, source),
@@ -276,7 +276,7 @@ impl Loader {
     }
 }
 
-/// Text of a flag or a variable, in the form that the file would have.
+/// Converts the text of a flag or a variable to the form that a file would have.
 fn from_text(
     kind: &Kind,
     values: &[String],

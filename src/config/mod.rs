@@ -1,13 +1,12 @@
-//! The configuration: one table of keys, three layers (flag, environment, file), one legal [`Config`].
+//! Configuration: one table of keys, three layers (flag, environment, file), one valid [`Config`].
 //!
-//! Owns the names, defaults, ranges and documentation of every key ([`KEYS`]). From that one table come the
-//! flags of the command line, the `WINDROW_…` names, the file's keys, `docs/configuration.md` and the annotated
-//! `windrow.toml`; none of them is written by hand.
+//! Owns the names, defaults, ranges and documentation of every key ([`KEYS`]). The flags, the environment variables,
+//! the keys of the file, `docs/configuration.md` and the annotated `windrow.toml` are generated from it.
 //!
-//! [`load`] reads all layers and reports every error of all of them at once. What it returns is legal by
-//! construction: a stage that is handed its part need not check it again.
+//! [`load`] reads all layers and reports all errors at once. Its result is valid by construction: a component that
+//! receives its part does not check it again.
 //!
-//! It opens no socket, creates no folder, and reads no certificate beyond seeing that the file can be opened.
+//! Opens no socket, creates no folder, and checks of certificates only that the files can be opened.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -40,7 +39,7 @@ pub use reference::{reference_markdown, reference_toml};
 pub use types::{Cidr, Listen, LogFormat, Network, Predicate, Rule, Secret, Tls, User};
 pub use units::{format_duration, format_size, parse_duration, parse_size};
 
-/// Everything that can be configured. Made by [`load`], or with every default by [`Config::default`].
+/// The whole configuration, from [`load`], or with every default from [`Config::default`].
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct Config {
@@ -48,11 +47,11 @@ pub struct Config {
     pub data_dir: PathBuf,
     /// Where documents go: at least one, none twice.
     pub outputs: Vec<OutputKind>,
-    /// Bytes for chunks, open traces and documents in memory. More waits in the journal.
+    /// Memory budget for chunks, open traces and documents, bytes. The rest waits in the journal.
     pub memory_limit: u64,
-    /// Longest drain after the first stop signal.
+    /// Drain timeout after the first stop signal.
     pub shutdown_grace: Duration,
-    /// Seal and write open traces at a clean stop, instead of leaving them in the journal.
+    /// Seal and write open traces at a clean stop instead of leaving them in the journal.
     pub flush_on_exit: bool,
     /// Chunks remembered to recognise a repeated one; 0 remembers none.
     pub duplicate_window: u64,
@@ -84,37 +83,37 @@ pub struct Forward {
     pub unix_mode: u32,
     /// Answer UDP heartbeats at the same addresses.
     pub udp_heartbeat: bool,
-    /// Demand this key in the handshake. A network may have its own.
+    /// Shared key required in the handshake. A network may have its own.
     pub shared_key: Option<Secret>,
-    /// Users that may log in. Not empty: each client must.
+    /// Users that may log in. If not empty, every client must.
     pub users: Vec<User>,
-    /// Not empty: only clients of these networks are served, the first that matches decides.
+    /// If not empty, only clients of these networks are served; the first match decides.
     pub networks: Vec<Network>,
-    /// Name of this server in the handshake, 1 to 255 bytes. Clients refuse a server of their own name.
+    /// Name of this server in the handshake, 1 to 255 bytes. Clients refuse a server with their own name.
     pub self_hostname: String,
     /// TLS on every TCP address.
     pub tls: Option<Tls>,
-    /// Longest message, bytes.
+    /// Maximum size of a message, bytes.
     pub max_message: u64,
-    /// Longest payload once decompressed, bytes.
+    /// Maximum size of a decompressed payload, bytes.
     pub max_decompressed: u64,
-    /// Connections at once.
+    /// Maximum number of concurrent connections.
     pub max_connections: u64,
-    /// Connections at once from one address; `None`: as many as there may be at all.
+    /// Maximum number of concurrent connections from one address; `None`: no such limit.
     pub max_connections_per_address: Option<u64>,
-    /// Longest TLS and Forward handshake.
+    /// Timeout of the TLS and Forward handshakes together.
     pub handshake_timeout: Duration,
-    /// Longest time for the next KiB inside a message.
+    /// Timeout for the next KiB inside a message.
     pub progress_timeout: Duration,
-    /// Longest time for a peer to take an ack.
+    /// Timeout for a peer to receive an ack.
     pub ack_timeout: Duration,
-    /// Close a connection that sent nothing for so long; `None`: never.
+    /// Close a connection that sent nothing for this long; `None`: never.
     pub idle_timeout: Option<Duration>,
-    /// Close a connection after an ack once it is so old; `None`: never.
+    /// Close a connection after an ack once it has this age; `None`: never.
     pub max_connection_age: Option<Duration>,
-    /// The age of each connection varies by up to so many percent, 0 to 100.
+    /// Random variation of that age, percent, 0 to 100.
     pub max_connection_age_jitter: u64,
-    /// Put before every tag, without a dot.
+    /// Prefix of every tag; no dot is added.
     pub tag_prefix: String,
 }
 
@@ -124,9 +123,9 @@ pub struct Forward {
 pub struct JournalConfig {
     /// Its folder, inside the data folder.
     pub dir: PathBuf,
-    /// Bytes of one segment file; at most a quarter of `limit`.
+    /// Size of one segment file, bytes; at most a quarter of `limit`.
     pub segment_bytes: u64,
-    /// Bytes of all of them. Sockets are not read beyond.
+    /// Size of all segment files, bytes, at which sockets are no longer read.
     pub limit: u64,
 }
 
@@ -134,21 +133,21 @@ pub struct JournalConfig {
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct TraceConfig {
-    /// Fields that may hold the trace id, the first that does wins; at least one.
+    /// Fields that may contain the trace id, by precedence; at least one.
     pub keys: Vec<String>,
-    /// Fields that may hold the text; at least one.
+    /// Fields that may contain the text, by precedence; at least one.
     pub text: Vec<String>,
-    /// A record that satisfies one of these completes its trace. Empty: only time seals a trace.
+    /// A record that satisfies one of these rules completes its trace. Empty: only time seals a trace.
     pub complete: Vec<Rule>,
-    /// From the completion record until the trace is sealed.
+    /// Time from the completion record until the trace is sealed.
     pub linger: Duration,
-    /// Without a new line for so long a trace is sealed.
+    /// A trace without a new line for this long is sealed.
     pub idle_timeout: Duration,
-    /// A trace is sealed once it is so old, whatever comes. At least `linger`.
+    /// A trace is sealed at this age. At least `linger`.
     pub max_age: Duration,
-    /// Open traces at once.
+    /// Maximum number of open traces.
     pub max_traces: u64,
-    /// Bytes of one trace; further lines go to the dead letter.
+    /// Maximum size of one trace, bytes; further lines go to the dead letter.
     pub max_trace_bytes: u64,
 }
 
@@ -158,9 +157,9 @@ pub struct TraceConfig {
 pub struct SqliteConfig {
     /// Its file.
     pub path: PathBuf,
-    /// Older documents go; `None`: never.
+    /// Documents are deleted at this age; `None`: never.
     pub retention_age: Option<Duration>,
-    /// Beyond so many bytes the oldest documents go; `None`: no limit.
+    /// Size in bytes beyond which the oldest documents are deleted; `None`: no limit.
     pub retention_size: Option<u64>,
 }
 
@@ -170,7 +169,7 @@ pub struct SqliteConfig {
 pub struct DeadLetterConfig {
     /// Its folder, inside the data folder.
     pub dir: PathBuf,
-    /// Bytes of all its files.
+    /// Size of all its files, bytes.
     pub limit: u64,
 }
 
@@ -180,9 +179,9 @@ pub struct DeadLetterConfig {
 pub struct AdminConfig {
     /// Its address; `None`: no admin port.
     pub listen: Option<SocketAddr>,
-    /// Demanded for whatever shows log content.
+    /// Token required for everything that shows log content.
     pub token: Option<Secret>,
-    /// Host names, besides addresses and `localhost`, under which a browser may ask; `*` for any.
+    /// `Host` values accepted besides addresses and `localhost`; `*` for any.
     pub hosts: Vec<String>,
 }
 
@@ -190,9 +189,9 @@ pub struct AdminConfig {
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct LogConfig {
-    /// How lines are written.
+    /// Format of log lines.
     pub format: LogFormat,
-    /// Filter in the syntax of `RUST_LOG`, known to be legal.
+    /// Valid filter in the syntax of `RUST_LOG`.
     pub level: String,
 }
 

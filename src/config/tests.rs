@@ -172,7 +172,7 @@ fn flag_wins_over_environment_over_file_over_default() {
 }
 
 #[test]
-fn every_mistake_of_every_layer_is_reported_at_once() {
+fn every_error_of_every_layer_is_reported_at_once() {
     let text = "\
 data_dir = \"\"
 linger = \"1s\"
@@ -211,7 +211,7 @@ x = 1
             "trace.max_agee: unknown key, did you mean \"trace.max_age\"?",
         ),
         (":7: ", "unknown key \"contain\", did you mean \"contains\"?"),
-        (":10: ", "element 2: \"example.org\" is no IP address"),
+        (":10: ", "element 2: \"example.org\" is not an IP address"),
         (":12: ", "tracee: unknown section, did you mean \"trace\"?"),
         (
             "environment WINDROW_OUTPUT: ",
@@ -222,7 +222,7 @@ x = 1
             "unknown unit \"G\" (write GiB for 1024, GB for 1000); allowed: a size from 4MiB",
         ),
         ("flag --idle-timeout: ", "unknown unit \"parsecs\""),
-        ("flag --admin: ", "\"99999\" is no port (0 to 65535)"),
+        ("flag --admin: ", "\"99999\" is not a port (0 to 65535)"),
     ];
     for (place, what) in expected {
         let found = list
@@ -241,7 +241,7 @@ x = 1
 }
 
 #[test]
-fn broken_toml_is_a_mistake_with_its_line() {
+fn broken_toml_is_an_error_with_its_line() {
     let list = errors("[trace]\nlinger = \nmax_age = 1\n", &[], &[]);
     assert_eq!(list.len(), 2, "{list:?}");
     assert!(

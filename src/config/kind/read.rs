@@ -1,7 +1,6 @@
-//! What stands in a layer, read as one kind of value: the text, number, list or table, and what is wrong with it.
+//! Parsers of single values: one per kind.
 //!
-//! Owns the forms that are understood and the words for what is not. Which kind a key has, and where its value goes, is
-//! `kind`'s.
+//! Owns the accepted forms and the error messages. Does not know keys.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -91,8 +90,8 @@ pub(super) fn or_zero<T: PartialOrd>(value: T, zero: &T, min: &T) -> Result<Opti
     }
 }
 
-/// A list, or one value as a list of one. The error names the element.
-pub(super) fn each<T>(
+/// Parses a list, or a single value as a list of one. The error names the element.
+pub(super) fn list_of<T>(
     raw: &UntypedValue,
     read: impl Fn(&UntypedValue) -> Result<T, String>,
 ) -> Result<Vec<T>, String> {
@@ -107,7 +106,7 @@ pub(super) fn each<T>(
     }
 }
 
-pub(super) fn at_least_one<T>(list: Vec<T>) -> Result<Vec<T>, String> {
+pub(super) fn non_empty_list<T>(list: Vec<T>) -> Result<Vec<T>, String> {
     if list.is_empty() {
         Err("the list is empty".into())
     } else {
@@ -121,7 +120,7 @@ pub(super) fn host(raw: &UntypedValue) -> Result<String, String> {
     if text == "*" || text.chars().all(legal) {
         Ok(text.to_ascii_lowercase())
     } else {
-        Err(format!("{text:?} is no host name"))
+        Err(format!("{text:?} is not a host name"))
     }
 }
 
@@ -146,7 +145,7 @@ pub(super) fn mode(raw: &UntypedValue) -> Result<u32, String> {
 }
 
 pub(super) fn outputs(raw: &UntypedValue) -> Result<Vec<Output>, String> {
-    let list = at_least_one(each(raw, |raw| {
+    let list = non_empty_list(list_of(raw, |raw| {
         let name = not_empty(raw)?;
         let found = Output::ALL.iter().find(|output| output.as_str() == name).copied();
         found.ok_or_else(|| {
@@ -157,7 +156,7 @@ pub(super) fn outputs(raw: &UntypedValue) -> Result<Vec<Output>, String> {
     let mut seen = Vec::new();
     for output in list {
         if seen.contains(&output) {
-            return Err(format!("{output} stands there twice"));
+            return Err(format!("{output} is listed twice"));
         }
         seen.push(output);
     }
@@ -167,7 +166,7 @@ pub(super) fn outputs(raw: &UntypedValue) -> Result<Vec<Output>, String> {
 pub(super) fn url(raw: &UntypedValue) -> Result<String, String> {
     let text = not_empty(raw)?;
     let parsed = url::Url::parse(text).map_err(|error| match error {
-        url::ParseError::RelativeUrlWithoutBase => "no http:// or https:// in front".to_owned(),
+        url::ParseError::RelativeUrlWithoutBase => "it does not begin with http:// or https://".to_owned(),
         error => error.to_string(),
     })?;
     if !matches!(parsed.scheme(), "http" | "https") {
@@ -182,7 +181,7 @@ pub(super) fn url(raw: &UntypedValue) -> Result<String, String> {
     Ok(text.trim_end_matches('/').to_owned())
 }
 
-/// A legal name (Elasticsearch: lower case, none of `\ / * ? " < > | , #` or space, not beginning with `- _ +`,
+/// A valid index name (Elasticsearch: lower case, none of `\ / * ? " < > | , #` or space, not beginning with `- _ +`,
 /// up to 255 bytes) that does not change within a day.
 pub(super) fn index(text: &str) -> Result<String, String> {
     let mut chars = text.chars();
@@ -217,10 +216,10 @@ pub(super) fn index(text: &str) -> Result<String, String> {
 }
 
 pub(super) fn users(raw: &UntypedValue) -> Result<Vec<User>, String> {
-    let users: Vec<User> = each(raw, |raw| text(raw)?.parse())?;
+    let users: Vec<User> = list_of(raw, |raw| text(raw)?.parse())?;
     for (n, user) in users.iter().enumerate() {
         if users.iter().take(n).any(|other| other.name == user.name) {
-            return Err(format!("user {:?} stands there twice", user.name));
+            return Err(format!("user {:?} is listed twice", user.name));
         }
     }
     Ok(users)
@@ -236,7 +235,7 @@ pub(super) fn network(raw: &UntypedValue) -> Result<Network, String> {
             .map(|raw| not_empty(raw).map(Secret::new))
             .transpose()?,
         users: match table.get("users") {
-            Some(list) => each(list, |raw| not_empty(raw).map(str::to_owned))?,
+            Some(list) => list_of(list, |raw| not_empty(raw).map(str::to_owned))?,
             None => Vec::new(),
         },
     })
@@ -252,14 +251,14 @@ pub(super) fn rule(raw: &UntypedValue) -> Result<Rule, String> {
         .into_iter()
         .filter_map(|name| Some((name, table.get(name)?)));
     let (Some((name, value)), None) = (tests.next(), tests.next()) else {
-        return Err("exactly one of contains, equals, matches must stand there".into());
+        return Err("exactly one of contains, equals, matches is required".into());
     };
     let value = not_empty(value).map_err(|what| format!("{name}: {what}"))?;
     let test = match name {
         "contains" => Predicate::Contains(Box::new(Finder::new(value).into_owned())),
         "equals" => Predicate::Equals(value.into()),
         _ => Predicate::Matches(regex::bytes::Regex::new(value).map_err(|error| {
-            // The library draws the pattern with a mark below, over several lines; the last says what is wrong.
+            // The message of the library spans several lines; the last one names the error.
             let text = error.to_string();
             format!(
                 "matches: {}",

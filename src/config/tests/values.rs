@@ -80,7 +80,7 @@ fn repeated_flags_add_up_and_commas_stay_in_passwords() {
     assert_eq!(config.forward.users[1].password.expose(), "[x");
     assert_eq!(config.outputs, [OutputKind::Stdout, OutputKind::Sqlite]);
     let list = errors("", &[], &[("output", "stdout"), ("output", "stdout")]);
-    assert!(list[0].contains("stdout stands there twice"), "{list:?}");
+    assert!(list[0].contains("stdout is listed twice"), "{list:?}");
 }
 
 #[test]

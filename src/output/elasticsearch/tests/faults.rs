@@ -179,7 +179,7 @@ async fn poison_goes_to_the_dead_letter_with_its_reason_and_spoils_nothing() {
     assert_eq!(first["document"], json!({"traceId": "t7", "parts": {"p": NOON}}));
     assert_eq!(fake.documents().len(), 18);
 
-    // The mapping is mended: a replay writes them.
+    // The mapping is fixed: a replay writes them.
     fake.with(|i| i.item_fault = None);
     let output = running.output.clone();
     let send = async |entries: &[dead_letter::Entry]| output.replay(entries).await;
@@ -258,7 +258,7 @@ async fn a_full_dead_letter_holds_the_document_back() {
     assert!(running.dead_letter.usage().entries == 0);
     assert!(running.confirmed.has("good/p"));
     assert!(!running.confirmed.has("bad/p"));
-    // The mapping is mended: the waiting document is taken.
+    // The mapping is fixed: the waiting document is accepted.
     fake.with(|i| i.item_fault = None);
     let (confirmed, _) = running.finish().await;
     assert_eq!(confirmed.len(), 2);
