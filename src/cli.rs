@@ -1,7 +1,7 @@
 //! Command line: commands and settings. `windrow` alone is `windrow serve`.
 //!
-//! Owns the commands and their output. The flags of settings are generated from the table of keys in `config`. Does not
-//! start the server: `main` and `pipeline` do.
+//! Owns the commands and their output. The flags of settings are generated from the table of keys
+//! in `config`. Does not start the server: `main` and `pipeline` do.
 //!
 //! A new command is a variant of [`Command`], with a file in this folder if it has code of its own.
 
@@ -73,9 +73,11 @@ pub enum Command {
     Health(Health),
     /// Send the documents of the dead letter to Elasticsearch again.
     Replay(Replay),
-    /// Show it all on this machine: services, sidecars, requests, a kill in the middle; each request one document.
+    /// Show it all on this machine: services, sidecars, requests, a kill in the middle; each
+    /// request one document.
     Demo(windrow_demo::showcase::Options),
-    /// Measure this machine in a minute against its own floor: CPU time per record, rates, acknowledgements, memory.
+    /// Measure this machine in a minute against its own floor: CPU time per record, rates,
+    /// acknowledgements, memory.
     #[command(after_long_help = windrow_bench::LEGEND)]
     Bench(windrow_bench::Options),
     /// The floor of `bench`, started by it.

@@ -1,11 +1,11 @@
 //! Metrics of the process, for Prometheus and the status page.
 //!
-//! Owns [`Metrics`], which is created once and shared as `Arc<Metrics>`. Every field is a handle to an atomic: counting
-//! needs no lookup by name or label. Labels are enums, so every series exists from the start, at zero, and peers cannot
-//! create new ones.
+//! Owns [`Metrics`], which is created once and shared as `Arc<Metrics>`. Every field is a handle to
+//! an atomic: counting needs no lookup by name or label. Labels are enums, so every series exists
+//! from the start, at zero, and peers cannot create new ones.
 //!
-//! Does not serve the metrics (`admin` does). Gauges that mirror state of other components are set at each scrape, see
-//! [`Metrics::on_scrape`].
+//! Does not serve the metrics (`admin` does). Gauges that mirror state of other components are set
+//! at each scrape, see [`Metrics::on_scrape`].
 //!
 //! Names: prefix `windrow_`; counters end in `_total`, sizes in `_bytes`, times in `_seconds`.
 
@@ -97,7 +97,8 @@ pub struct Metrics {
     pub traces_flushed: PerLabel<FlushReason, Counter>,
     /// Traces sealed early for lack of memory or slots (included in `traces_flushed`).
     pub traces_evicted: Counter,
-    /// Complete traces sealed before `linger` had passed, because many waited and late lines were rare.
+    /// Complete traces sealed before `linger` had passed, because many waited and late lines were
+    /// rare.
     pub traces_hurried: Counter,
     /// Records that arrived after their trace was sealed; they are merged into its document.
     pub records_late: Counter,
@@ -175,8 +176,8 @@ pub struct OutputMetrics {
 }
 
 impl Metrics {
-    /// All metrics at zero. Only the given `outputs` have series with an `output` label; the handles of the other outputs
-    /// exist but are not exported.
+    /// All metrics at zero. Only the given `outputs` have series with an `output` label; the
+    /// handles of the other outputs exist but are not exported.
     #[must_use]
     pub fn new(outputs: &[Output]) -> Self {
         let mut r = Registrar {
@@ -284,8 +285,8 @@ impl Metrics {
         }
     }
 
-    /// Registers a function that is called before each [`encode`](Self::encode), to set gauges from state of other
-    /// components. It must not block.
+    /// Registers a function that is called before each [`encode`](Self::encode), to set gauges from
+    /// state of other components. It must not block.
     pub fn on_scrape(&self, refresh: impl Fn(&Self) + Send + Sync + 'static) {
         self.refresh
             .lock()
@@ -309,7 +310,7 @@ impl Metrics {
     pub fn encode(&self) -> String {
         self.refresh();
         let mut text = String::with_capacity(16 * 1024);
-        // Writing into a `String` cannot fail, and no collector of ours returns an error.
+        // Writing into a `String` cannot fail, and no collector returns an error.
         if let Err(fmt::Error) = prometheus_client::encoding::text::encode(&mut text, &self.registry) {
             tracing::error!("metrics could not be written as text");
         }
@@ -374,8 +375,9 @@ impl fmt::Debug for OutputMetrics {
     }
 }
 
-/// Converts OpenMetrics, where a counter's family has no `_total` and would collide with a gauge of the same name, to the
-/// Prometheus text format, which uses a counter's full name and has no end marker.
+/// Converts OpenMetrics, where a counter's family has no `_total` and would collide with a gauge of
+/// the same name, to the Prometheus text format, which uses a counter's full name and has no end
+/// marker.
 fn to_prometheus_text(open_metrics: &str) -> String {
     let mut text = String::with_capacity(open_metrics.len() + 1024);
     let mut help = None;

@@ -1,9 +1,9 @@
 //! Access control for log content.
 //!
-//! With a token, requests must present it. Without one, everyone who reaches the port has access; the default is
-//! loopback. A browser on this machine reaches it too, for any web page whose name resolves to 127.0.0.1 (DNS
-//! rebinding). Such a request has the page's name as `Host`, so without a token only names that nobody else can own are
-//! accepted.
+//! With a token, requests must present it. Without one, everyone who reaches the port has access;
+//! the default is loopback. A browser on this machine reaches it too, for any web page whose name
+//! resolves to 127.0.0.1 (DNS rebinding). Such a request has the page's name as `Host`, so without
+//! a token only names that nobody else can own are accepted.
 
 use std::net::IpAddr;
 
@@ -17,7 +17,8 @@ use subtle::ConstantTimeEq;
 use super::{Shared, problem};
 use crate::config::AdminConfig;
 
-/// Suffixes of names that only a local network can assign (RFC 6761, RFC 6762, ICANN's `internal`, Kubernetes).
+/// Suffixes of names that only a local network can assign (RFC 6761, RFC 6762, ICANN's `internal`,
+/// Kubernetes).
 const LOCAL_SUFFIXES: [&str; 5] = [".localhost", ".local", ".internal", ".svc", ".home.arpa"];
 
 pub(super) struct Guard {

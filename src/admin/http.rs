@@ -1,7 +1,8 @@
 //! HTTP/1.1 server of the admin port, with limits against slow clients.
 //!
-//! A request header must arrive within [`HEADER_TIMEOUT`], a response must be read without a pause longer than
-//! [`STALL_TIMEOUT`], and at most [`MAX_CONNECTIONS`] are open; further ones wait in the listen queue.
+//! A request header must arrive within [`HEADER_TIMEOUT`], a response must be read without a pause
+//! longer than [`STALL_TIMEOUT`], and at most [`MAX_CONNECTIONS`] are open; further ones wait in
+//! the listen queue.
 
 use std::future::Future;
 use std::io;

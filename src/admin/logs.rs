@@ -1,7 +1,7 @@
 //! `/logs`: the newest documents, as one JSON array.
 //!
-//! Parameters: `traceId` (also `trace_id`, `trace.id`), `limit`, `token`. An unknown one is an error, because
-//! a misspelt filter would show everything.
+//! Parameters: `traceId` (also `trace_id`, `trace.id`), `limit`, `token`. An unknown one is an
+//! error, because a misspelt filter would show everything.
 
 use std::time::Duration;
 

@@ -1,10 +1,11 @@
 //! Admin server: health, readiness, metrics, recent documents and a status page, over HTTP/1.1.
 //!
-//! Owns the paths, the access rules and the limits against slow clients. Everything it shows comes from
-//! [`AdminState`]; it is read-only, and answers only `GET` and `HEAD`.
+//! Owns the paths, the access rules and the limits against slow clients. Everything it shows comes
+//! from [`AdminState`]; it is read-only, and answers only `GET` and `HEAD`.
 //!
-//! What shows log content (`/`, `/logs`) is guarded (module `guard`); health and metrics are open, because probes and
-//! scrapers send no secrets. An error response is JSON: `{"error":"…","allowed":"…"}`.
+//! What shows log content (`/`, `/logs`) is guarded (module `guard`); health and metrics are open,
+//! because probes and scrapers send no secrets. An error response is JSON:
+//! `{"error":"…","allowed":"…"}`.
 
 use std::fmt;
 use std::future::Future;
@@ -55,9 +56,11 @@ pub type RecentDocuments<'a> = Pin<Box<dyn Future<Output = Result<Vec<Box<RawVal
 pub struct Readiness {
     /// Why the server is not ready; empty if it is.
     pub reasons: Vec<String>,
-    /// What an operator should look at although the server is ready, such as a dead letter that is not empty.
+    /// What an operator should look at although the server is ready, such as a dead letter that is
+    /// not empty.
     pub notes: Vec<String>,
-    /// A failure that only a restart fixes: `/health` fails too, so that a supervisor restarts the server.
+    /// A failure that only a restart fixes: `/health` fails too, so that a supervisor restarts the
+    /// server.
     pub fatal: Option<String>,
 }
 

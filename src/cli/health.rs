@@ -1,4 +1,5 @@
-//! `windrow health`: health check of a running server over its admin port, for containers without curl.
+//! `windrow health`: health check of a running server over its admin port, for containers without
+//! curl.
 
 use std::io::{self, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};

@@ -1,7 +1,7 @@
 //! `windrow replay`: sends the documents of the dead letter to Elasticsearch again.
 //!
-//! Owns its output. A server may be running on the same data folder. Documents that are refused again stay, with the
-//! new reason.
+//! Owns its output. A server may be running on the same data folder. Documents that are refused
+//! again stay, with the new reason.
 
 use std::io::{IsTerminal, Write};
 

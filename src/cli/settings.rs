@@ -1,7 +1,7 @@
 //! Flags that set configuration keys, generated from the table of keys.
 //!
-//! Their values are text, which `config` parses together with the other layers, so that the errors of all layers are
-//! reported at once.
+//! Their values are text, which `config` parses together with the other layers, so that the errors
+//! of all layers are reported at once.
 
 use std::path::PathBuf;
 

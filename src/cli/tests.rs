@@ -1,4 +1,4 @@
-//! Tests of the command line: flags reach their keys, codes are right, help and reports say what they must.
+//! Tests of the command line: flags set their keys, exit codes, help and reports.
 
 use std::collections::HashMap;
 use std::io::{Read, Write};

@@ -1,22 +1,22 @@
 //! Configuration of the Elasticsearch output.
 //!
-//! Most fields are keys; `trace_life`, `backoff_base` and `blocked_retry` are not, and can be set by tests only.
+//! Most fields are keys; `trace_life`, `backoff_base` and `blocked_retry` are not, and can be set
+//! by tests only.
 
 use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::Config;
 use super::types::Secret;
 
 /// Configuration of the Elasticsearch output. [`Default`] gives the documented defaults.
 #[derive(Clone)]
 pub struct ElasticsearchConfig {
-    /// Base addresses of the nodes, such as `https://es1:9200`; at least one. A path prefix is kept,
-    /// `user:password@` is taken as basic authentication when `auth` is [`Auth::None`].
+    /// Base addresses of the nodes, such as `https://es1:9200`; at least one. A path prefix is
+    /// kept, `user:password@` is taken as basic authentication when `auth` is [`Auth::None`].
     pub urls: Vec<String>,
-    /// Index name with strftime fields, filled from the UTC day of a document's first event. It does not
-    /// change within a day.
+    /// Index name with strftime fields, filled from the UTC day of a document's first event. It
+    /// does not change within a day.
     pub index: String,
     /// How to authenticate.
     pub auth: Auth,
@@ -42,9 +42,9 @@ pub struct ElasticsearchConfig {
     pub template: Option<IndexTemplate>,
     /// Longest backoff between two attempts.
     pub retry_max_wait: Duration,
-    /// Longest time between the first events of two parts of one trace: age limit, idle timeout and linger.
-    /// A document whose first event is this close to midnight UTC is looked up in the neighbouring index
-    /// too. At most 12 h.
+    /// Longest time between the first events of two parts of one trace: age limit, idle timeout and
+    /// linger. A document whose first event is this close to midnight UTC is looked up in the
+    /// neighbouring index too. At most 12 h.
     pub trace_life: Duration,
     /// First step of the exponential backoff.
     pub backoff_base: Duration,
@@ -58,12 +58,6 @@ impl ElasticsearchConfig {
     pub(super) const BACKOFF_BASE: Duration = Duration::from_millis(250);
     /// Pause before another attempt at what only an operator can fix.
     pub(super) const BLOCKED_RETRY: Duration = Duration::from_secs(30);
-}
-
-impl Default for ElasticsearchConfig {
-    fn default() -> Self {
-        Config::default().elasticsearch
-    }
 }
 
 /// Leaves out credentials, in addresses too.
@@ -125,7 +119,7 @@ pub struct IndexTemplate {
     pub shards: Option<u64>,
     /// `index.number_of_replicas`; `None` leaves the cluster's default.
     pub replicas: Option<u64>,
-    /// `index.mapping.ignore_malformed`: store a document although a field does not fit its mapping (the
-    /// field is then not searchable), instead of rejecting it.
+    /// `index.mapping.ignore_malformed`: store a document although a field does not fit its mapping
+    /// (the field is then not searchable), instead of rejecting it.
     pub ignore_malformed: bool,
 }

@@ -33,7 +33,8 @@ pub(super) fn read(path: &Path, text: &str, env: &dyn Environment) -> (Vec<FileV
         errors: Vec::new(),
     };
     reader.table("", table.get_ref());
-    // The parser recovers from an error with an invented value: ignore what it returns for such a line.
+    // The parser recovers from an error with an invented value: ignore what it returns for such a
+    // line.
     let broken: Vec<usize> = errors
         .iter()
         .map(|error| error.span().map_or(1, |span| reader.line(span.start)))
@@ -184,7 +185,8 @@ pub(super) fn value(text: &str, env: &dyn Environment) -> Result<UntypedValue, S
     }
 }
 
-/// Replaces `${VAR}` and, where VAR may be unset or empty, `${VAR:-default}`; `$${` is a literal `${`.
+/// Replaces `${VAR}` and, where VAR may be unset or empty, `${VAR:-default}`; `$${` is a literal
+/// `${`.
 fn interpolate(text: &str, env: &dyn Environment) -> Result<String, String> {
     let mut out = String::with_capacity(text.len());
     let mut rest = text;

@@ -1,4 +1,5 @@
-//! Table of configuration keys: names, default, range and documentation of each key, in the order of the documentation.
+//! Table of configuration keys: names, default, range and documentation of each key, in the order
+//! of the documentation.
 
 use std::time::Duration;
 
@@ -64,7 +65,8 @@ impl Key {
         self.default.raw().map(|raw| raw.to_toml())
     }
 
-    /// Environment variable: the flag in capitals after `WINDROW_`, or the path where there is no flag.
+    /// Environment variable: the flag in capitals after `WINDROW_`, or the path where there is no
+    /// flag.
     #[must_use]
     pub fn environment(&self) -> String {
         let name = self.flag.unwrap_or(self.path);

@@ -1,7 +1,8 @@
-//! Kinds of values: type and range of a key's value, and the field of the [`ConfigBuilder`] that it sets.
+//! Kinds of values: type and range of a key's value, and the field of the [`ConfigBuilder`] that it
+//! sets.
 //!
-//! A kind carries its field, so that a key cannot be parsed as one type and stored as another. Does not know from which
-//! layer a value comes.
+//! A kind carries its field, so that a key cannot be parsed as one type and stored as another. Does
+//! not know from which layer a value comes.
 
 mod read;
 
@@ -225,7 +226,7 @@ impl Kind {
             Self::File(field) => *field(builder) = Some(readable_file(raw)?),
             Self::Mode(field) => *field(builder) = mode(raw)?,
             Self::Listen(field) => {
-                *field(builder) = non_empty_list(list_of(raw, |raw| not_empty(raw)?.parse())?)?
+                *field(builder) = non_empty_list(list_of(raw, |raw| not_empty(raw)?.parse())?)?;
             }
             Self::Address(field) => {
                 let text = not_empty(raw)?;

@@ -1,6 +1,7 @@
 //! Loads the configuration: defaults, file, environment, flags, each overriding the previous one.
 //!
-//! Parses every layer completely, also values that a later layer overrides, so that one run reports all errors.
+//! Parses every layer completely, also values that a later layer overrides, so that one run reports
+//! all errors.
 
 use std::collections::{BTreeSet, HashMap};
 use std::fmt;
@@ -20,7 +21,8 @@ pub type Flags = HashMap<&'static str, Vec<String>>;
 
 /// The sources of the configuration.
 pub struct Sources<'a> {
-    /// The file; `None`: that of `WINDROW_CONFIG`, else `windrow.toml` in the working folder if it exists.
+    /// The file; `None`: that of `WINDROW_CONFIG`, else `windrow.toml` in the working folder if it
+    /// exists.
     pub file: Option<PathBuf>,
     /// The flags of the command line.
     pub flags: Flags,
@@ -190,7 +192,8 @@ impl Loader {
                 },
             );
         }
-        // In the order of the file; unknown keys, invalid values and syntax errors are found in different steps.
+        // In the order of the file; unknown keys, invalid values and syntax errors are found in
+        // different steps.
         self.errors.sort_by_key(|error| match &error.source {
             Some(ValueSource::File { line, .. }) => *line,
             _ => 0,
@@ -214,7 +217,8 @@ impl Loader {
         for key in KEYS {
             let own = key.environment();
             let names = std::iter::once(own.as_str()).chain(key.aliases.iter().copied());
-            // An empty variable counts as unset: compose files set variables that the user left out.
+            // An empty variable counts as unset: compose files set variables that the user left
+            // out.
             let found = names
                 .filter_map(|name| Some((name, env.get(name).filter(|value| !value.is_empty())?)))
                 .next();

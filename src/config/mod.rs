@@ -1,12 +1,14 @@
 //! Configuration: one table of keys, three layers (flag, environment, file), one valid [`Config`].
 //!
-//! Owns the names, defaults, ranges and documentation of every key ([`KEYS`]). The flags, the environment variables,
-//! the keys of the file, `docs/configuration.md` and the annotated `windrow.toml` are generated from it.
+//! Owns the names, defaults, ranges and documentation of every key ([`KEYS`]). The flags, the
+//! environment variables, the keys of the file, `docs/configuration.md` and the annotated
+//! `windrow.toml` are generated from it.
 //!
-//! [`load`] reads all layers and reports all errors at once. Its result is valid by construction: a component that
-//! receives its part does not check it again.
+//! [`load`] reads all layers and reports all errors at once. Its result is valid by construction: a
+//! component that receives its part does not check it again.
 //!
-//! Opens no socket, creates no folder, and checks of certificates only that the files can be opened.
+//! Opens no socket, creates no folder, and checks of certificates only that the files can be
+//! opened.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -89,7 +91,8 @@ pub struct Forward {
     pub users: Vec<User>,
     /// If not empty, only clients of these networks are served; the first match decides.
     pub networks: Vec<Network>,
-    /// Name of this server in the handshake, 1 to 255 bytes. Clients refuse a server with their own name.
+    /// Name of this server in the handshake, 1 to 255 bytes. Clients refuse a server with their own
+    /// name.
     pub self_hostname: String,
     /// TLS on every TCP address.
     pub tls: Option<Tls>,
@@ -137,7 +140,8 @@ pub struct TraceConfig {
     pub keys: Vec<String>,
     /// Fields that may contain the text, by precedence; at least one.
     pub text: Vec<String>,
-    /// A record that satisfies one of these rules completes its trace. Empty: only time seals a trace.
+    /// A record that satisfies one of these rules completes its trace. Empty: only time seals a
+    /// trace.
     pub complete: Vec<Rule>,
     /// Time from the completion record until the trace is sealed.
     pub linger: Duration,
@@ -216,5 +220,11 @@ impl Default for Config {
             debug_assert!(applied.is_ok(), "default of {}: {applied:?}", key.path);
         }
         builder.build().0
+    }
+}
+
+impl Default for ElasticsearchConfig {
+    fn default() -> Self {
+        Config::default().elasticsearch
     }
 }

@@ -1,4 +1,4 @@
-//! Tests of the configuration: the table itself, each layer, every error at once; values and generated documents apart.
+//! Tests of the configuration: the table of keys, each layer, all errors at once.
 
 use std::collections::{BTreeSet, HashMap};
 use std::io::Write;

@@ -91,7 +91,8 @@ pub struct Tls {
     pub cert: PathBuf,
     /// PEM file with the private key.
     pub key: PathBuf,
-    /// PEM file with the authorities that client certificates must come from; `None`: clients need none.
+    /// PEM file with the authorities that client certificates must come from; `None`: clients need
+    /// none.
     pub client_ca: Option<PathBuf>,
 }
 

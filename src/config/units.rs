@@ -58,7 +58,8 @@ pub fn parse_duration(text: &str) -> Result<Duration, String> {
     }
 }
 
-/// Parses a size: a number with a unit (`KiB MiB GiB TiB`, `kB MB GB TB`, `B`); a bare number is bytes.
+/// Parses a size: a number with a unit (`KiB MiB GiB TiB`, `kB MB GB TB`, `B`); a bare number is
+/// bytes.
 ///
 /// # Errors
 /// A message for the operator.

@@ -217,7 +217,7 @@ labels! {
     OutputError("reason") {
         /// No connection.
         Connection = "connection",
-        /// No answer in time.
+        /// No response within the timeout.
         Timeout = "timeout",
         /// Throttled (429).
         Throttled = "throttled",

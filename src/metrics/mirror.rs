@@ -1,6 +1,7 @@
 //! Mirrored histogram: exports counts that another component keeps.
 //!
-//! The journal does not depend on metrics and counts its syncs itself; each scrape copies the counts.
+//! The journal does not depend on metrics and counts its syncs itself; each scrape copies the
+//! counts.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -22,7 +23,8 @@ struct Counts {
 }
 
 impl MirroredHistogram {
-    /// Sets the counts: `counts` has one more element than `bounds`, for values beyond the last bound.
+    /// Sets the counts: `counts` has one more element than `bounds`, for values beyond the last
+    /// bound.
     pub fn set(&self, bounds: &[Duration], counts: &[u64], sum: Duration) {
         let bounds = bounds.iter().map(Duration::as_secs_f64).chain([f64::INFINITY]);
         let buckets = bounds.zip(counts.iter().copied()).collect();

@@ -1,4 +1,5 @@
-//! Reference documentation of the metrics, generated from a scrape. A test compares it with the checked-in page.
+//! Reference documentation of the metrics, generated from a scrape. A test compares it with the
+//! checked-in page.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -7,18 +8,21 @@ use super::Metrics;
 const INTRODUCTION: &str = "\
 # Metrics
 
-<!-- Generated from src/metrics.rs and checked by a test; regenerate with WINDROW_BLESS=1 cargo test metrics. -->
+<!-- Generated from src/metrics.rs and checked by a test; regenerate with
+WINDROW_BLESS=1 cargo test metrics. -->
 
-`GET /metrics` on the admin port, or `/api/v1/metrics/prometheus`, in the Prometheus text format. Every series exists from
-the start, at zero; labels have the listed values and no others. When idle,
-`windrow_input_records_total` = `windrow_records_delivered_total` + `windrow_records_duplicate_total` +
-`windrow_records_dead_letter_total` + `windrow_records_open`; `windrow_audit_difference` is the difference.
+`GET /metrics` on the admin port, or `/api/v1/metrics/prometheus`, in the Prometheus text format.
+Every series exists from the start, at zero; labels have the listed values and no others. When
+idle, `windrow_input_records_total` = `windrow_records_delivered_total` +
+`windrow_records_duplicate_total` + `windrow_records_dead_letter_total` + `windrow_records_open`;
+`windrow_audit_difference` is the difference.
 
 | metric | type | labels | meaning |
 |---|---|---|---|
 ";
 
-/// One row per family, in the order of the text; labels from the series, without `le` of histograms.
+/// One row per family, in the order of the text; labels from the series, without `le` of
+/// histograms.
 pub(super) fn markdown(metrics: &Metrics) -> String {
     let text = metrics.encode();
     let mut page = String::from(INTRODUCTION);

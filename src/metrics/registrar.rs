@@ -1,6 +1,7 @@
 //! Registrar: creates and registers a metric in one step, so that none is forgotten.
 //!
-//! Owns the creation of metrics with labels and the choice of exported outputs; `metrics` lists the metrics.
+//! Owns the creation of metrics with labels and the choice of exported outputs; `metrics` lists the
+//! metrics.
 
 use prometheus_client::metrics::family::Family;
 use prometheus_client::registry::Registry;

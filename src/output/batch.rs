@@ -1,8 +1,9 @@
 //! Batch of rendered documents: one text with the metadata of each document, delivered as a unit.
 //!
-//! Owns the documents until all are confirmed, their share of the memory budget, and the claims on their journal
-//! records, which are released together. One document is `sealed`, its metadata `meta`, its confirmations
-//! `delivery_state`, the memory `buffer`. Does not know what documents contain.
+//! Owns the documents until all are confirmed, their share of the memory budget, and the claims on
+//! their journal records, which are released together. One document is `sealed`, its metadata
+//! `meta`, its confirmations `delivery_state`, the memory `buffer`. Does not know what documents
+//! contain.
 
 mod buffer;
 mod delivery_state;
@@ -21,8 +22,8 @@ pub use self::sealed::SealedDocument;
 use super::{LineCounters, OutputId};
 use crate::hold::Hold;
 
-/// Documents that are rendered together. Unless one of them needs treatment of its own, they are sent and confirmed
-/// as a unit. Cheap to clone.
+/// Documents that are rendered together. Unless one of them needs treatment of its own, they are
+/// sent and confirmed as a unit. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Batch(Arc<BatchInner>);
 
@@ -51,8 +52,9 @@ pub struct MemoryCharge {
 }
 
 impl Batch {
-    /// `framed`: each document in `buffer` has a frame, see [`super::Framing`]. `claims`: on the journal records of the
-    /// documents. `outputs`: the number of outputs that have to confirm each document, 1 to 8.
+    /// `framed`: each document in `buffer` has a frame, see [`super::Framing`]. `claims`: on the
+    /// journal records of the documents. `outputs`: the number of outputs that have to confirm each
+    /// document, 1 to 8.
     pub fn new(
         buffer: Arc<BatchBuffer>,
         framed: bool,

@@ -3,16 +3,19 @@
 //! Owns the files `NNN.ndjson` of its folder: one JSON object per line, in order of arrival.
 //!
 //! ```text
-//! {"time":"2026-11-21T09:20:00Z","source":"elasticsearch","status":400,"type":"document_parsing_exception",
-//!  "reason":"…","index":"requests-2026-11-21","id":"abc","trace":true,"firstNs":…,"lines":2,
-//!  "parts":["…"],"document":{…}}                                   (or "raw":"<base64>" if it is not JSON)
+//! {"time":"2026-11-21T09:20:00Z","source":"elasticsearch","status":400,
+//!  "type":"document_parsing_exception","reason":"…","index":"requests-2026-11-21","id":"abc",
+//!  "trace":true,"firstNs":…,"lines":2,"parts":["…"],"document":{…}}
 //! ```
 //!
-//! A put is durable when it returns. At the size limit it fails until an operator makes room with `windrow replay` or
-//! removes files; the caller must retry, nothing is dropped.
+//! Content that is not one line of JSON has `"raw":"<base64>"` instead of `document`.
 //!
-//! Windrow and `windrow replay` may use the folder at the same time: each put and each rename holds a lock on the file
-//! `lock`, and a replay first claims files by renaming them (see [`super::replay`]).
+//! A put is durable when it returns. At the size limit it fails until an operator makes room with
+//! `windrow replay` or removes files; the caller must retry, nothing is dropped.
+//!
+//! Windrow and `windrow replay` may use the folder at the same time: each put and each rename holds
+//! a lock on the file `lock`, and a replay first claims files by renaming them (see
+//! [`super::replay`]).
 
 mod entry;
 
@@ -83,8 +86,8 @@ pub struct DeadLetterUsage {
 }
 
 impl DeadLetter {
-    /// Opens the folder, and creates it if there is none. Truncates a torn last line, left by a crash during a put that
-    /// did not return.
+    /// Opens the folder, and creates it if there is none. Truncates a torn last line, left by a
+    /// crash during a put that did not return.
     ///
     /// # Errors
     /// The folder cannot be created, read or written.
@@ -111,13 +114,14 @@ impl DeadLetter {
     /// Adds an entry; durable when it returns. Blocks: not for a reactor thread.
     ///
     /// # Errors
-    /// [`io::ErrorKind::StorageFull`] at the limit, or an error of the file system. The entry is then not in the dead
-    /// letter.
+    /// [`io::ErrorKind::StorageFull`] at the limit, or an error of the file system. The entry is
+    /// then not in the dead letter.
     pub fn put(&self, entry: &Entry) -> io::Result<()> {
         self.put_all(std::slice::from_ref(entry))
     }
 
-    /// Adds entries with one sync: all or, on an error, none (after a crash some may remain, and be added again).
+    /// Adds entries with one sync: all or, on an error, none (after a crash some may remain, and be
+    /// added again).
     ///
     /// # Errors
     /// As [`DeadLetter::put`].
@@ -174,7 +178,8 @@ impl DeadLetter {
                 ));
             }
         }
-        // A replay may have claimed the file, and will remove it with everything that is written to it.
+        // A replay may have claimed the file, and will remove it with everything that is written to
+        // it.
         if let Some(active) = &inner.active
             && (active.length >= self.file_bytes || !active.path.try_exists()?)
         {
@@ -189,7 +194,8 @@ impl DeadLetter {
             .write_all(lines)
             .and_then(|()| active.file.sync_data());
         if let Err(error) = written {
-            // After a failed sync the file's content is unknown: it is truncated and never written again.
+            // After a failed sync the file's content is unknown: it is truncated and never written
+            // again.
             let cut = active
                 .file
                 .set_len(active.length)

@@ -2,6 +2,7 @@
 
 /// Writes the frame before each document; a newline follows each document.
 pub trait Framing: Send {
-    /// Appends the frame of the document with this id, whose first event was at `first_ns` (Unix ns).
+    /// Appends the frame of the document with this id, whose first event was at `first_ns` (Unix
+    /// ns).
     fn write_prefix(&mut self, out: &mut Vec<u8>, id: &str, first_ns: i64);
 }

@@ -1,5 +1,5 @@
-//! Outputs: each sealed document goes to every configured output, and its journal records are released once all
-//! outputs have confirmed it.
+//! Outputs: each sealed document goes to every configured output, and its journal records are
+//! released once all outputs have confirmed it.
 //!
 //! * `sqlite`: the embedded store, one row per trace;
 //! * `stdout`: one JSON document per line;
@@ -30,8 +30,8 @@ pub const MAX_ID_BYTES: usize = 512;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct OutputId(pub u8);
 
-/// Lines of sealed documents by outcome, for the audit: when idle, every received line is delivered, duplicate, dead
-/// or open.
+/// Lines of sealed documents by outcome, for the audit: when idle, every received line is
+/// delivered, duplicate, dead or open.
 #[derive(Debug, Default)]
 pub struct LineCounters {
     /// In documents that not all outputs have confirmed.

@@ -1,17 +1,20 @@
-//! Replay of the dead letter: sends its entries again, after the cause of their rejection was fixed.
+//! Replay of the dead letter: sends its entries again, after the cause of their rejection was
+//! fixed.
 //!
-//! Owns the order of steps that makes it safe to stop at any moment; how an entry is sent is a parameter.
+//! Owns the order of steps that makes it safe to stop at any moment; how an entry is sent is a
+//! parameter.
 //!
 //! 1. A lock on the file `replay-lock` admits one replay at a time.
-//! 2. Under the folder's lock each `NNN.ndjson` is renamed to `NNN.replay`: a running Windrow begins a new file, and this
-//!    replay owns the claimed ones, including those of a replay that crashed.
-//! 3. Each file is read and sent in batches. Entries that are refused again, with the new reason, and entries that were
-//!    not attempted are written to `NNN.tmp`, which is synced and renamed to `NNN.ndjson`; then the claimed file is
-//!    removed.
+//! 2. Under the folder's lock each `NNN.ndjson` is renamed to `NNN.replay`: a running Windrow
+//!    begins a new file, and this replay owns the claimed ones, including those of a replay that
+//!    crashed.
+//! 3. Each file is read and sent in batches. Entries that are refused again, with the new reason,
+//!    and entries that were not attempted are written to `NNN.tmp`, which is synced and renamed to
+//!    `NNN.ndjson`; then the claimed file is removed.
 //!
-//! After a crash between sending and renaming, entries are sent again: each write is idempotent. After a crash between
-//! renaming and removing, both files remain: the next replay sends the claimed one again, and what it leaves replaces
-//! the older `NNN.ndjson`, which is a subset.
+//! After a crash between sending and renaming, entries are sent again: each write is idempotent.
+//! After a crash between renaming and removing, both files remain: the next replay sends the
+//! claimed one again, and what it leaves replaces the older `NNN.ndjson`, which is a subset.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
@@ -42,7 +45,8 @@ pub enum ReplayOutcome {
         /// The reason in words.
         reason: String,
     },
-    /// It could not be written now (Elasticsearch down, index read-only); it stays unchanged. The reason.
+    /// It could not be written now (Elasticsearch down, index read-only); it stays unchanged. The
+    /// reason.
     Postponed(String),
     /// It is not a document of this output; it stays unchanged.
     NotReplayable,
@@ -90,12 +94,13 @@ pub fn dry_run(folder: &Path) -> io::Result<ReplaySummary> {
     Ok(summary)
 }
 
-/// Sends every entry again. `send` gets a batch and gives one outcome per entry; `progress` gets the numbers so far
-/// after each batch. After a batch with a [`ReplayOutcome::Postponed`] nothing more is sent: what is away for one is away for the next.
+/// Sends every entry again. `send` gets a batch and gives one outcome per entry; `progress` gets
+/// the numbers so far after each batch. After a batch with a [`ReplayOutcome::Postponed`] nothing
+/// more is sent: its cause affects the next batches too.
 ///
 /// # Errors
-/// Another replay is running ([`io::ErrorKind::WouldBlock`]), or a file cannot be read or written. Every entry that is
-/// not known to be written is still in the dead letter.
+/// Another replay is running ([`io::ErrorKind::WouldBlock`]), or a file cannot be read or written.
+/// Every entry that is not known to be written is still in the dead letter.
 pub async fn replay(
     folder: &Path,
     mut send: impl AsyncFnMut(&[Entry]) -> Vec<ReplayOutcome>,
@@ -189,8 +194,8 @@ fn claim(folder: &Path) -> io::Result<Vec<PathBuf>> {
     let mut claimed = files(folder, CLAIMED_EXTENSION)?;
     for path in files(folder, ENTRIES_EXTENSION)? {
         let to = path.with_extension(CLAIMED_EXTENSION);
-        // A replay that crashed after renaming its remaining entries left a claimed file of the same number: that one
-        // is sent now, this one by the next replay.
+        // A replay that crashed after renaming its remaining entries left a claimed file of the
+        // same number: that one is sent now, this one by the next replay.
         if !claimed.contains(&to) {
             fs::rename(&path, &to)?;
             claimed.push(to);

@@ -1,8 +1,9 @@
 //! Embedded store: a SQLite database with one row per document.
 //!
-//! Owns the file, its schema and its retention. Writes one transaction per group of batches, in WAL mode with full
-//! synchronisation, so that a committed document may be confirmed. Reads (`/logs`) use a connection of their own and do
-//! not block the writer. Two documents of one trace are merged by `windrow_trace::union`.
+//! Owns the file, its schema and its retention. Writes one transaction per group of batches, in WAL
+//! mode with full synchronisation, so that a committed document may be confirmed. Reads (`/logs`)
+//! use a connection of their own and do not block the writer. Two documents of one trace are merged
+//! by `windrow_trace::union`.
 
 use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
@@ -123,9 +124,9 @@ impl SqliteWriter {
         Ok(Self { connection, config })
     }
 
-    /// Writes documents in one transaction; on success all of them are durable. Calls `reject` for those that meet a
-    /// foreign row with their id, and `merged` for those that meet a row of their own, with the number of lines that
-    /// are new in it.
+    /// Writes documents in one transaction; on success all of them are durable. Calls `reject` for
+    /// those that meet a foreign row with their id, and `merged` for those that meet a row of their
+    /// own, with the number of lines that are new in it.
     ///
     /// # Errors
     ///
@@ -195,7 +196,8 @@ impl SqliteWriter {
         Ok(done)
     }
 
-    /// Deletes a limited number of documents beyond the retention. Returns whether there may be more.
+    /// Deletes a limited number of documents beyond the retention. Returns whether there may be
+    /// more.
     ///
     /// # Errors
     ///
@@ -240,8 +242,8 @@ pub trait WriteObserver: Send {
     fn rejected(&mut self, document: &SealedDocument, why: &NotOurs);
 }
 
-/// Writes batches until the channel closes. Runs on its own thread. A failed transaction is retried until it succeeds or
-/// `stop` returns true.
+/// Writes batches until the channel closes. Runs on its own thread. A failed transaction is retried
+/// until it succeeds or `stop` returns true.
 pub fn run(
     mut writer: SqliteWriter,
     id: OutputId,

@@ -1,7 +1,7 @@
-//! Output to standard output: one JSON document per line.
+//! Standard-output sink: one JSON document per line.
 //!
-//! A document is confirmed once write and flush have succeeded. After an error, such as a closed pipe, nothing more is
-//! confirmed: the journal keeps the rest.
+//! A document is confirmed once write and flush have succeeded. After an error, such as a closed
+//! pipe, nothing more is confirmed: the journal keeps the rest.
 
 use std::io::{self, Write};
 

@@ -181,8 +181,8 @@ pub(super) fn url(raw: &UntypedValue) -> Result<String, String> {
     Ok(text.trim_end_matches('/').to_owned())
 }
 
-/// A valid index name (Elasticsearch: lower case, none of `\ / * ? " < > | , #` or space, not beginning with `- _ +`,
-/// up to 255 bytes) that does not change within a day.
+/// A valid index name (Elasticsearch: lower case, none of `\ / * ? " < > | , #` or space, not
+/// beginning with `- _ +`, up to 255 bytes) that does not change within a day.
 pub(super) fn index(text: &str) -> Result<String, String> {
     let mut chars = text.chars();
     let mut length = 0;

@@ -1,4 +1,4 @@
-//! The documents that are made from the table are those that are checked in.
+//! Tests that the generated documents equal the checked-in ones.
 
 use std::path::PathBuf;
 

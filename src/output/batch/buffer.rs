@@ -1,7 +1,7 @@
 //! Buffer of a batch: the text of the documents, their ids and metadata.
 //!
-//! Returns its memory to the renderer once nobody else references it: new memory would cost a page fault per 4 KiB.
-//! Does not know what it contains.
+//! Returns its memory to the renderer once nobody else references it: new memory would cost a page
+//! fault per 4 KiB. Does not know what it contains.
 
 use std::sync::Arc;
 
@@ -18,8 +18,8 @@ pub struct BatchBuffer {
 }
 
 impl BatchBuffer {
-    /// `text`: the documents, concatenated, each with its frame if it has one. `ids`: their ids, concatenated.
-    /// `rows`: metadata with positions in both.
+    /// `text`: the documents, concatenated, each with its frame if it has one. `ids`: their ids,
+    /// concatenated. `rows`: metadata with positions in both.
     pub fn new(text: Bytes, ids: String, rows: Vec<DocumentMeta>) -> Arc<Self> {
         Arc::new(Self {
             bytes: text,
@@ -28,7 +28,8 @@ impl BatchBuffer {
         })
     }
 
-    /// Takes back the memory, cleared, if nobody else references any of it; the buffer is empty then.
+    /// Takes back the memory, cleared, if nobody else references any of it; the buffer is empty
+    /// then.
     pub fn reclaim(this: &mut Arc<Self>) -> Option<(Vec<u8>, String, Vec<DocumentMeta>)> {
         let buffer = Arc::get_mut(this).filter(|buffer| buffer.bytes.is_unique())?;
         let mut text = std::mem::take(&mut buffer.bytes).try_into_mut().ok()?;

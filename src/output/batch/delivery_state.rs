@@ -1,7 +1,8 @@
-//! Delivery state of a batch: which outputs have confirmed which documents, and how their lines are counted.
+//! Delivery state of a batch: which outputs have confirmed which documents, and how their lines are
+//! counted.
 //!
-//! A batch with a uniform outcome has one bit per output. Documents get states of their own when an output reports
-//! about a single one. Knows neither text nor claims.
+//! A batch with a uniform outcome has one bit per output. Documents get states of their own when an
+//! output reports about a single one. Knows neither text nor claims.
 
 use std::sync::atomic::{AtomicU8, AtomicU32, Ordering};
 use std::sync::{Mutex, OnceLock, PoisonError};
@@ -12,7 +13,8 @@ use crate::output::OutputId;
 /// Delivery states of all documents of a batch.
 #[derive(Debug)]
 pub(super) struct DeliveryStates {
-    /// One bit per output that has not confirmed the whole batch. Initial value of `each`, and unused afterwards.
+    /// One bit per output that has not confirmed the whole batch. Initial value of `each`, and
+    /// unused afterwards.
     whole: Mutex<u8>,
     each: OnceLock<Box<[DeliveryState]>>,
 }
@@ -63,7 +65,8 @@ impl DeliveryStates {
         &each[at as usize]
     }
 
-    /// `output` has all documents, which have `lines` lines. Returns those that all outputs have confirmed now.
+    /// `output` has all documents, which have `lines` lines. Returns those that all outputs have
+    /// confirmed now.
     pub(super) fn confirm_all(&self, rows: &[DocumentMeta], lines: u64, output: OutputId) -> ConfirmedCounts {
         let mut whole = self.whole.lock().unwrap_or_else(PoisonError::into_inner);
         let mut counts = ConfirmedCounts::default();

@@ -1,4 +1,5 @@
-//! Metadata of a document in a batch: id, kind, time, lines, position. Written once, when it is rendered.
+//! Metadata of a document in a batch: id, kind, time, lines, position. Written once, when it is
+//! rendered.
 
 use std::ops::Range;
 
@@ -21,9 +22,10 @@ pub struct DocumentSpan {
 }
 
 impl DocumentMeta {
-    /// `id`: range of its id in the ids of the batch, at most [`crate::output::MAX_ID_BYTES`] long. `is_trace`: it is
-    /// merged with an existing document; for another one "exists already" is success. `first_ns`: first event time,
-    /// Unix ns, which decides the index. `lines`: number of records.
+    /// `id`: range of its id in the ids of the batch, at most [`crate::output::MAX_ID_BYTES`] long.
+    /// `is_trace`: it is merged with an existing document; for another one "exists already" is
+    /// success. `first_ns`: first event time, Unix ns, which decides the index. `lines`: number of
+    /// records.
     pub fn new(id: Range<usize>, is_trace: bool, first_ns: i64, lines: u32, span: DocumentSpan) -> Self {
         Self {
             id: id.start as u32..id.end as u32,
@@ -36,7 +38,8 @@ impl DocumentMeta {
 }
 
 impl DocumentSpan {
-    /// The frame, if there is one, begins at `start`, the document at `json`, the next document at `end`.
+    /// The frame, if there is one, begins at `start`, the document at `json`, the next document at
+    /// `end`.
     pub fn new(start: usize, json: usize, end: usize) -> Self {
         Self { start, json, end }
     }

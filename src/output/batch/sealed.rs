@@ -46,8 +46,8 @@ impl SealedDocument {
             .unwrap_or_default()
     }
 
-    /// Whether it is the document of a trace, which is merged with an existing one. For another document "exists
-    /// already" is success.
+    /// Whether it is the document of a trace, which is merged with an existing one. For another
+    /// document "exists already" is success.
     pub fn is_trace(&self) -> bool {
         self.meta().is_trace
     }
@@ -87,7 +87,8 @@ impl SealedDocument {
             .slice(self.meta().span.json(self.batch.framed))
     }
 
-    /// The text of its batch, and the range of the document with its frame; `None` if it has no frame.
+    /// The text of its batch, and the range of the document with its frame; `None` if it has no
+    /// frame.
     pub fn framed(&self) -> Option<(&Bytes, Range<usize>)> {
         let DocumentSpan { start, end, .. } = self.meta().span;
         self.batch.framed.then(|| (&self.batch.buffer.bytes, start..end))
@@ -128,19 +129,20 @@ impl SealedDocument {
         self.state().note_uncertain();
     }
 
-    /// All of it was stored before: its lines count as duplicates, unless an uncertain write is the likely reason.
-    /// For the counters; call before the confirmation.
+    /// All of it was stored before: its lines count as duplicates, unless an uncertain write is the
+    /// likely reason. For the counters; call before the confirmation.
     pub fn note_unchanged(&self) {
         self.state().note_unchanged(self.lines());
     }
 
-    /// It was merged with an existing document, which did not contain `new_lines` of its lines. For the counters;
-    /// call before the confirmation.
+    /// It was merged with an existing document, which did not contain `new_lines` of its lines. For
+    /// the counters; call before the confirmation.
     pub fn note_merged(&self, new_lines: u32) {
         self.state().note_merged(self.lines().saturating_sub(new_lines));
     }
 
-    /// Records that `output` can never store the document, and that it is durable in the dead letter.
+    /// Records that `output` can never store the document, and that it is durable in the dead
+    /// letter.
     pub fn confirm_dead(&self, output: OutputId) {
         self.state().note_dead();
         self.confirm(output);

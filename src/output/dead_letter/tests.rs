@@ -1,4 +1,5 @@
-//! Tests of the dead letter: what is put is there, whatever came before or between.
+//! Tests of the dead letter: every put that returned is there, across crashes and concurrent
+//! replays.
 
 use std::fs::OpenOptions;
 use std::io::Write as _;
@@ -174,7 +175,8 @@ fn two_processes_share_the_folder() {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(48))]
 
-    /// A crash in the middle of a put leaves a prefix of its line; what was put before stays, what comes after is whole.
+    /// A crash in the middle of a put leaves a prefix of its line; what was put before stays, what
+    /// comes after is whole.
     #[test]
     fn a_torn_last_line_is_cut_off(cut in 0_usize..2000, before in 0_usize..4) {
         let folder = tempfile::tempdir().unwrap();

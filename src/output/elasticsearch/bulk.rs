@@ -22,12 +22,13 @@ pub(crate) trait BulkDocument: Send + Sync {
     fn first_ns(&self) -> i64;
     /// One JSON object without a newline.
     fn json(&self) -> &[u8];
-    /// The rendered text that contains the document behind its action line, and the range of both; see
-    /// [`CreateFraming`].
+    /// The rendered text that contains the document behind its action line, and the range of both;
+    /// see [`CreateFraming`].
     fn framed(&self) -> Option<(&Bytes, Range<usize>)> {
         None
     }
-    /// A write of it may have been applied, and its response was lost. For the counters, like the next two.
+    /// A write of it may have been applied, and its response was lost. For the counters, like the
+    /// next two.
     fn mark_uncertain(&self) {}
     /// All of it was stored before.
     fn mark_unchanged(&self) {}
@@ -46,8 +47,8 @@ pub(crate) fn cost<D: BulkDocument>(document: &D) -> usize {
     }
 }
 
-/// Writes the `create` action line before each document while it is rendered, so that the rendered text is a bulk
-/// body.
+/// Writes the `create` action line before each document while it is rendered, so that the rendered
+/// text is a bulk body.
 pub(crate) struct CreateFraming {
     indices: Arc<IndexPattern>,
     day: Option<(i64, Arc<DayIndex>)>,
@@ -72,7 +73,8 @@ impl Framing for CreateFraming {
     }
 }
 
-/// The part of a rendered text that contains exactly `documents` with their action lines, if there is one.
+/// The part of a rendered text that contains exactly `documents` with their action lines, if there
+/// is one.
 pub(crate) fn contiguous_text<'a, D: BulkDocument + 'a>(
     mut documents: impl Iterator<Item = &'a D>,
 ) -> Option<Bytes> {
@@ -87,7 +89,8 @@ pub(crate) fn contiguous_text<'a, D: BulkDocument + 'a>(
     (start < end && end <= text.len()).then(|| text.slice(start..end))
 }
 
-/// Builds in `body`, which is empty, the bulk body that creates `documents`, each in the index of its day.
+/// Builds in `body`, which is empty, the bulk body that creates `documents`, each in the index of
+/// its day.
 pub(crate) fn create_body<'a, D: BulkDocument + 'a>(
     indices: &IndexPattern,
     documents: impl Iterator<Item = &'a D> + Clone,
@@ -160,8 +163,8 @@ fn put_action(body: &mut Vec<u8>, action: &str, index: &str, id: &str, version: 
     body.extend_from_slice(b"}}\n");
 }
 
-/// `filter_path` of every bulk request: the least that gives each item's result. `status` keeps items aligned with
-/// documents.
+/// `filter_path` of every bulk request: the least that gives each item's result. `status` keeps
+/// items aligned with documents.
 pub(crate) const RESPONSE_FILTER: &str = "errors,took,items.*.status,items.*.error.type,items.*.error.reason";
 
 /// A bulk response.

@@ -1,5 +1,5 @@
-//! Congestion control of one cluster: concurrency limit by additive increase and multiplicative decrease (AIMD), and
-//! pauses with jitter.
+//! Congestion control of one cluster: concurrency limit by additive increase and multiplicative
+//! decrease (AIMD), and pauses with jitter.
 //!
 //! Does not sleep or send.
 
@@ -89,8 +89,9 @@ impl CongestionControl {
         self.decrease(epoch);
     }
 
-    /// The first request of a batch succeeded, whatever the following ones did: the count of consecutive failures
-    /// restarts. Otherwise one failure per batch would let the pauses grow although every batch makes progress.
+    /// The first request of a batch succeeded, whatever the following ones did: the count of
+    /// consecutive failures restarts. Otherwise one failure per batch would let the pauses grow
+    /// although every batch makes progress.
     pub(crate) fn answered(&mut self) {
         self.failures = 0;
     }

@@ -39,8 +39,8 @@ impl BulkDocument for ReplayedDocument {
 }
 
 impl Elasticsearch {
-    /// Writes entries of the dead letter again; one outcome per entry. An entry that holds no document of this
-    /// output, such as an undecodable chunk, is [`ReplayOutcome::NotReplayable`].
+    /// Writes entries of the dead letter again; one outcome per entry. An entry that holds no
+    /// document of this output, such as an undecodable chunk, is [`ReplayOutcome::NotReplayable`].
     pub async fn replay(&self, entries: &[Entry]) -> Vec<ReplayOutcome> {
         let mut outcomes = vec![ReplayOutcome::NotReplayable; entries.len()];
         let mut pending: Vec<usize> = (0..entries.len())

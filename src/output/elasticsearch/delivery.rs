@@ -1,4 +1,5 @@
-//! Delivery of one bulk request: confirms each document, dead-letters it, or returns it for a retry.
+//! Delivery of one bulk request: confirms each document, dead-letters it, or returns it for a
+//! retry.
 //!
 //! Does not decide when a document is retried: the queue does.
 
@@ -163,8 +164,8 @@ pub(super) async fn deliver(context: Arc<DeliveryContext>, content: BulkContent)
                 None,
             )
         }
-        // Not an error in the document's content, which is the 400 of an item: an operator must look. The document
-        // waits alone and delays no other.
+        // Not an error in the document's content, which is the 400 of an item: an operator must
+        // look. The document waits alone and delays no other.
         WriteResult::Failed(RequestError::Malformed(reason)) if documents.len() == 1 => {
             (vec![DocumentOutcome::Blocked(reason)], None)
         }
@@ -213,8 +214,9 @@ impl DeliveryContext {
         self.upserter.client.stats.confirmed(done, count, lines);
     }
 
-    /// Writes documents to the dead letter and confirms them once they are durable there. While it fails they are
-    /// retried: nothing is dropped, and a mapping that is fixed meanwhile accepts them.
+    /// Writes documents to the dead letter and confirms them once they are durable there. While it
+    /// fails they are retried: nothing is dropped, and a mapping that is fixed meanwhile accepts
+    /// them.
     async fn dead_letter(
         &self,
         documents: &Arc<Vec<PendingDocument>>,

@@ -11,7 +11,8 @@ pub enum WaitReason {
     Cluster,
     /// The index template is not installed yet.
     Template,
-    /// Single documents wait for an operator: read-only index, disk watermark, missing privilege, too many shards.
+    /// Single documents wait for an operator: read-only index, disk watermark, missing privilege,
+    /// too many shards.
     Blocked,
     /// The dead letter is full or cannot be written.
     DeadLetter,

@@ -69,7 +69,8 @@ impl IndexPattern {
         if days.len() >= MAX_CACHED_DAYS {
             days.clear();
         }
-        // `parse` has checked the pattern, and every i64 of nanoseconds is a valid time (years 1677 to 2262).
+        // `parse` has checked the pattern, and every i64 of nanoseconds is a valid time (years 1677
+        // to 2262).
         let index = format(&self.pattern, day * 86_400).unwrap_or_else(|_| self.pattern.clone());
         let create_head = format!(r#"{{"create":{{"_index":"{index}","_id":""#)
             .into_bytes()
@@ -149,7 +150,8 @@ fn format(pattern: &str, second: i64) -> Result<String, String> {
     strtime::format(pattern, &time).map_err(|e| format!("index {pattern:?} is not a strftime pattern: {e}"))
 }
 
-/// Elasticsearch's rules for index names (Create index API, "Index names must meet the following criteria").
+/// Elasticsearch's rules for index names (Create index API, "Index names must meet the following
+/// criteria").
 fn check_name(name: &str) -> Result<(), &'static str> {
     if name.is_empty() || name == "." || name == ".." {
         return Err("is empty or a dot");

@@ -2,13 +2,12 @@
 //!
 //! Uses no scripts, so it works on Elasticsearch 7.17 to 9 and OpenSearch.
 //!
-//! It is safe to stop at any point: each step leaves either the old document or one that contains more of ours, and
-//! the union of a document with a part that it contains is that document. A document that is returned as
-//! [`DocumentOutcome::Retry`] is created again, which conflicts and leads here.
+//! It is safe to stop at any point: each step leaves either the old document or one that contains
+//! more of ours, and the union of a document with a part that it contains is that document. A
+//! document that is returned as [`DocumentOutcome::Retry`] is created again, which conflicts and
+//! leads here.
 
-use std::time::Duration;
-
-use super::backoff::full_jitter;
+use super::backoff::contention_pause;
 use super::bulk::{self, BulkDocument, BulkResponse, Version};
 use super::client::Client;
 use super::index_pattern::IndexPattern;
@@ -29,7 +28,8 @@ const MAX_CAS_ROUNDS: u32 = 6;
 /// Merges `documents[at]` for each `at` in `pending`, and sets `outcomes[at]`.
 ///
 /// # Errors
-/// A request failed as a whole; documents that were not reached have the outcome [`RetryReason::NotAttempted`].
+/// A request failed as a whole; documents that were not reached have the outcome
+/// [`RetryReason::NotAttempted`].
 pub(crate) async fn merge<D: BulkDocument>(
     client: &Client,
     documents: &[D],
@@ -43,12 +43,7 @@ pub(crate) async fn merge<D: BulkDocument>(
         }
         if round > 0 {
             // Other writers change the same documents: jitter separates them.
-            tokio::time::sleep(full_jitter(
-                Duration::from_millis(10),
-                Duration::from_millis(200),
-                round,
-            ))
-            .await;
+            tokio::time::sleep(contention_pause(round)).await;
         }
         let mut conflicts = Vec::new();
         let mut rest = &pending[..];
@@ -91,7 +86,8 @@ async fn merge_chunk<D: BulkDocument>(
 
     let found = chunk.iter().zip(wanted).zip(found);
     let writes = compute(|| unite(client, documents, found, outcomes));
-    // Two parts of one trace in a chunk were merged with the same version: one wins, the other conflicts.
+    // Two parts of one trace in a chunk were merged with the same version: one wins, the other
+    // conflicts.
     let mut writes = &writes[..];
     while !writes.is_empty() {
         let mut bytes = 0;

@@ -1,34 +1,37 @@
 //! Join across midnight: merges two documents of one trace in the indices of two neighbouring days.
 //!
-//! A document's index is the UTC day of its first event. DeliveryContext of one trace that are gathered apart (by several
-//! instances, or because one was late) can have first events on both sides of a day's boundary, and then two
-//! documents with the same id exist, which Elasticsearch cannot see: `_id` is unique in one index only.
+//! A document's index is the UTC day of its first event. DeliveryContext of one trace that are
+//! gathered apart (by several instances, or because one was late) can have first events on both
+//! sides of a day's boundary, and then two documents with the same id exist, which Elasticsearch
+//! cannot see: `_id` is unique in one index only.
 //!
-//! **Rule.** After the write of a document whose first event is within `trace_life` of midnight is acknowledged, the
-//! writer reads the neighbouring index with a realtime read. If both documents exist, the earlier index wins: the
-//! union is written there (compare-and-set on the version read), and when that is acknowledged the later document
-//! is deleted (compare-and-set on the version whose content is in the union). Only then is the document confirmed
-//! to the journal.
+//! **Rule.** After the write of a document whose first event is within `trace_life` of midnight is
+//! acknowledged, the writer reads the neighbouring index with a realtime read. If both documents
+//! exist, the earlier index wins: the union is written there (compare-and-set on the version read),
+//! and when that is acknowledged the later document is deleted (compare-and-set on the version
+//! whose content is in the union). Only then is the document confirmed to the journal.
 //!
-//! **Why one document remains.** BulkScheduler A writes E (earlier index) and then reads F (later index); writer B writes F
-//! and then reads E. Reads and writes of one document are linearised by its primary shard. If A did not see F, A's
-//! read of F came before B's write of F; then B's read of E came after B's write of F, after A's read of F, after
-//! A's write of E: B sees E. So at least one of the two sees both, and it joins them. If both see both, both try the
-//! same: compare-and-set lets one write at a time into E, a repeated union changes nothing, and a delete of F that
-//! came second finds nothing, which is success. More parts change nothing: each writer of F looks for E after
-//! its own write, so the last writer of F finds E or E was written after it looked, and then E's writer finds F.
+//! **Why one document remains.** BulkScheduler A writes E (earlier index) and then reads F (later
+//! index); writer B writes F and then reads E. Reads and writes of one document are linearised by
+//! its primary shard. If A did not see F, A's read of F came before B's write of F; then B's read
+//! of E came after B's write of F, after A's read of F, after A's write of E: B sees E. So at least
+//! one of the two sees both, and it joins them. If both see both, both try the same:
+//! compare-and-set lets one write at a time into E, a repeated union changes nothing, and a delete
+//! of F that came second finds nothing, which is success. More parts change nothing: each writer of
+//! F looks for E after its own write, so the last writer of F finds E or E was written after it
+//! looked, and then E's writer finds F.
 //!
-//! **Why nothing is lost.** F is deleted only at the version whose content is in E durably. A part that was merged
-//! into F meanwhile changed its version: the delete conflicts and both are read again. A merge into F that finds F
-//! deleted creates it again, and looks for E after that. A writer that dies in between has not
-//! confirmed; its part is replayed from the journal, conflicts or creates, and comes here again.
+//! **Why nothing is lost.** F is deleted only at the version whose content is in E durably. A part
+//! that was merged into F meanwhile changed its version: the delete conflicts and both are read
+//! again. A merge into F that finds F deleted creates it again, and looks for E after that. A
+//! writer that dies in between has not confirmed; its part is replayed from the journal, conflicts
+//! or creates, and comes here again.
 //!
 //! The rule reaches one day to each side: a trace's longest life is bounded by 12 hours.
 
 use std::sync::Arc;
-use std::time::Duration;
 
-use super::backoff::full_jitter;
+use super::backoff::contention_pause;
 use super::bulk::{self, BulkDocument, BulkResponse, ItemResult};
 use super::client::Client;
 use super::index_pattern::DayIndex;
@@ -40,17 +43,18 @@ use windrow_trace::Union;
 /// Documents looked up in one `_mget`. Few have a sibling, so no source is read.
 const MAX_MGET_DOCUMENTS: usize = 1000;
 
-/// The pair needs no join. How the document itself was stored is known from its own write.
-const NOTHING_TO_JOIN: DocumentOutcome = DocumentOutcome::Stored(StoreResult::Unchanged);
+/// Nothing is left to join. How the document itself was stored is known from its own write.
+const JOIN_DONE: DocumentOutcome = DocumentOutcome::Stored(StoreResult::Unchanged);
 
 /// Compare-and-set rounds before a document returns to the queue.
 const MAX_CAS_ROUNDS: u32 = 8;
 
-/// Looks for siblings of the written `documents[at]` and joins them. Sets `outcomes[at]` back to a retry where that
-/// fails.
+/// Looks for siblings of the written `documents[at]` and joins them. Sets `outcomes[at]` back to a
+/// retry where that fails.
 ///
 /// # Errors
-/// A request failed as a whole; documents that were not reached have the outcome [`RetryReason::NotAttempted`].
+/// A request failed as a whole; documents that were not reached have the outcome
+/// [`RetryReason::NotAttempted`].
 pub(crate) async fn join_all<D: BulkDocument>(
     client: &Client,
     documents: &[D],
@@ -85,7 +89,7 @@ pub(crate) async fn join_all<D: BulkDocument>(
         ));
     }
     let pair_documents: Vec<usize> = pairs.iter().map(|pair| pair.at).collect();
-    let mut results = vec![NOTHING_TO_JOIN; pairs.len()];
+    let mut results = vec![JOIN_DONE; pairs.len()];
     let mut error = None;
     'all: for (start, chunk) in pairs.chunks(MAX_MGET_DOCUMENTS).enumerate() {
         let wanted: Vec<_> = chunk
@@ -103,7 +107,7 @@ pub(crate) async fn join_all<D: BulkDocument>(
         for (n, (pair, found)) in chunk.iter().zip(found).enumerate() {
             let n = start * MAX_MGET_DOCUMENTS + n;
             results[n] = match found {
-                MgetItem::Missing => NOTHING_TO_JOIN,
+                MgetItem::Missing => JOIN_DONE,
                 MgetItem::Failed(_) => DocumentOutcome::Retry(RetryReason::Throttled),
                 MgetItem::Found { .. } => match join_pair(client, pair, &documents[pair.at]).await {
                     Ok(outcome) => outcome,
@@ -121,7 +125,7 @@ pub(crate) async fn join_all<D: BulkDocument>(
         outcomes[at] = outcome;
     }
     for (at, result) in pair_documents.into_iter().zip(results) {
-        if result != NOTHING_TO_JOIN {
+        if result != JOIN_DONE {
             // It is written; the retry will find it.
             documents[at].mark_uncertain();
             outcomes[at] = result;
@@ -149,12 +153,7 @@ async fn join_pair<D: BulkDocument>(
     let (earlier, later) = (&*pair.earlier.index, &*pair.later.index);
     for round in 0..MAX_CAS_ROUNDS {
         if round > 0 {
-            tokio::time::sleep(full_jitter(
-                Duration::from_millis(10),
-                Duration::from_millis(200),
-                round,
-            ))
-            .await;
+            tokio::time::sleep(contention_pause(round)).await;
         }
         let mut found = mget::mget(client, &[(earlier, id), (later, id)], true)
             .await?
@@ -174,7 +173,7 @@ async fn join_pair<D: BulkDocument>(
             (Some(MgetItem::Found { source, .. }), Some(MgetItem::Missing))
             | (Some(MgetItem::Missing), Some(MgetItem::Found { source, .. })) => {
                 return Ok(match (client.format.union)(&source, document.json()) {
-                    Ok(Union::Same) => NOTHING_TO_JOIN,
+                    Ok(Union::Same) => JOIN_DONE,
                     _ => DocumentOutcome::Retry(RetryReason::Contended),
                 });
             }
@@ -187,7 +186,7 @@ async fn join_pair<D: BulkDocument>(
         };
         match (client.format.union)(&old, &new) {
             // A foreign document with our id is not joined.
-            Err(_) => return Ok(NOTHING_TO_JOIN),
+            Err(_) => return Ok(JOIN_DONE),
             Ok(Union::Same) => {}
             Ok(Union::Merged { document: json, .. }) => {
                 let mut body = Vec::with_capacity(json.len() + id.len() + 128);
@@ -214,7 +213,7 @@ async fn join_pair<D: BulkDocument>(
             None => {}
             Some(DocumentOutcome::Stored(_)) => {
                 Stats::add(&client.stats.day_joins, 1);
-                return Ok(NOTHING_TO_JOIN);
+                return Ok(JOIN_DONE);
             }
             Some(other) => return Ok(other),
         }
@@ -225,12 +224,12 @@ async fn join_pair<D: BulkDocument>(
 /// Executes one bulk action; `None` for a conflict.
 async fn execute(client: &Client, body: Vec<u8>) -> Result<Option<DocumentOutcome>, RequestError> {
     match client.bulk(body.into(), 1).await? {
-        BulkResponse::AllOk => Ok(Some(NOTHING_TO_JOIN)),
+        BulkResponse::AllOk => Ok(Some(JOIN_DONE)),
         BulkResponse::Items(items) => match items.into_iter().next() {
             // The document was deleted already. (404 without an error; a missing index has one.)
             Some(ItemResult {
                 status: 404, kind, ..
-            }) if kind.is_empty() => Ok(Some(NOTHING_TO_JOIN)),
+            }) if kind.is_empty() => Ok(Some(JOIN_DONE)),
             Some(item) => Ok(client.outcome_of(item)),
             None => Ok(Some(DocumentOutcome::Retry(RetryReason::Throttled))),
         },

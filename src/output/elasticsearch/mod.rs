@@ -1,4 +1,5 @@
-//! Elasticsearch output (7.17 to 9, and OpenSearch): exactly one document per trace, whatever fails.
+//! Elasticsearch output (7.17 to 9, and OpenSearch): exactly one document per trace, whatever
+//! fails.
 //!
 //! | file | what it owns |
 //! |---|---|
@@ -71,7 +72,8 @@ pub struct Elasticsearch {
 }
 
 impl Elasticsearch {
-    /// Checks the configuration and reads the certificate files. Sends nothing: Elasticsearch may be down.
+    /// Checks the configuration and reads the certificate files. Sends nothing: Elasticsearch may
+    /// be down.
     ///
     /// # Errors
     /// A value cannot be used; the message says which and why.
@@ -91,9 +93,10 @@ impl Elasticsearch {
         )))
     }
 
-    /// Writes documents and confirms each once it is durable, in Elasticsearch or in the dead letter. Returns when
-    /// the channel is closed and everything is confirmed, or at once when `stop` is cancelled: what is not
-    /// confirmed then stays in the journal. To drain with a deadline: drop the sender, wait, then cancel.
+    /// Writes documents and confirms each once it is durable, in Elasticsearch or in the dead
+    /// letter. Returns when the channel is closed and everything is confirmed, or at once when
+    /// `stop` is cancelled: what is not confirmed then stays in the journal. To drain with a
+    /// deadline: drop the sender, wait, then cancel.
     pub async fn run(
         self,
         output: OutputId,
@@ -112,8 +115,8 @@ impl Elasticsearch {
             .await;
     }
 
-    /// The newest documents by `@timestamp`, of one trace or of all, as they are stored. A document is found after
-    /// the next refresh of its index, 1 s by default.
+    /// The newest documents by `@timestamp`, of one trace or of all, as they are stored. A document
+    /// is found after the next refresh of its index, 1 s by default.
     ///
     /// # Errors
     /// A message for the reader: Elasticsearch is down, refuses, or its response cannot be read.

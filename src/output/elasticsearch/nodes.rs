@@ -1,7 +1,8 @@
 //! Node pool: sends a request to one of the live nodes.
 //!
-//! Owns connections, credentials, TLS and the state of each node; knows nothing of requests. Uses the transport of
-//! the `elasticsearch` crate, one per node, because its own pools do not detect dead nodes.
+//! Owns connections, credentials, TLS and the state of each node; knows nothing of requests. Uses
+//! the transport of the `elasticsearch` crate, one per node, because its own pools do not detect
+//! dead nodes.
 
 use std::error::Error as _;
 use std::fmt;
@@ -73,7 +74,7 @@ pub enum OpenError {
     Client(String),
 }
 
-/// One request.
+/// An HTTP request.
 #[derive(Clone)]
 pub(crate) struct Request {
     pub(crate) method: Method,
@@ -113,7 +114,7 @@ impl Response {
     /// The body if the status is 2xx.
     ///
     /// # Errors
-    /// The error that the status stands for.
+    /// The error for any other status.
     pub(crate) fn success(self) -> Result<Bytes, RequestError> {
         match self.status {
             200..=299 => Ok(self.body),
@@ -147,8 +148,9 @@ struct Node {
 
 #[derive(Clone, Copy)]
 struct DeadState {
-    until: Instant,
-    times: u32,
+    probe_at: Instant,
+    /// Failures since it was live, minus one.
+    failures: u32,
 }
 
 impl Nodes {
@@ -223,7 +225,7 @@ impl Nodes {
         let start = self.next.fetch_add(1, Relaxed) % self.nodes.len();
         let ring = || self.nodes[start..].iter().chain(&self.nodes[..start]);
         let live = ring().find(|node| node.dead().is_none());
-        live.or_else(|| ring().min_by_key(|node| node.dead().map(|d| d.until)))
+        live.or_else(|| ring().min_by_key(|node| node.dead().map(|dead| dead.probe_at)))
             .unwrap_or(&self.nodes[start])
     }
 
@@ -232,7 +234,7 @@ impl Nodes {
         loop {
             tokio::time::sleep(REPROBE_FIRST / 2).await;
             for node in &self.nodes {
-                if node.dead().is_some_and(|dead| dead.until <= Instant::now()) {
+                if node.dead().is_some_and(|dead| dead.probe_at <= Instant::now()) {
                     let request = Request::json(Method::Get, "/", Bytes::new());
                     match node.send(&request, PROBE_TIMEOUT).await {
                         Ok(Response { status, .. }) if status < 500 && status != 429 => {
@@ -279,7 +281,8 @@ impl Node {
         }
         let shown = url.to_string();
         let mut headers = HeaderMap::new();
-        // Responses are short and the network is near: compression would cost both sides more than it saves.
+        // Responses are short and the network is near: compression would cost both sides more than
+        // it saves.
         headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
         if let Some(value) = authorization(&auth)? {
             headers.insert(AUTHORIZATION, value);
@@ -377,14 +380,16 @@ impl Node {
 
     fn failed(&self) {
         let mut dead = self.dead.lock().unwrap_or_else(PoisonError::into_inner);
-        let times = dead.map_or(0, |d| d.times.saturating_add(1));
-        if times == 0 {
+        let failures = dead.map_or(0, |dead| dead.failures.saturating_add(1));
+        if failures == 0 {
             tracing::debug!(node = %self.url, "node is dead");
         }
-        let pause = REPROBE_FIRST.saturating_mul(1 << times.min(8)).min(REPROBE_MAX);
+        let pause = REPROBE_FIRST
+            .saturating_mul(1 << failures.min(8))
+            .min(REPROBE_MAX);
         *dead = Some(DeadState {
-            until: Instant::now() + pause,
-            times,
+            probe_at: Instant::now() + pause,
+            failures,
         });
     }
 
@@ -447,7 +452,8 @@ fn with_sources(error: &elasticsearch::Error) -> String {
     text
 }
 
-/// Whether the connection failed before anything was sent. `elasticsearch::Error` does not say, but its source does.
+/// Whether the connection failed before anything was sent. `elasticsearch::Error` does not say, but
+/// its source does; the crate `reqwest` must have the version that `elasticsearch` uses.
 fn is_connect(error: &elasticsearch::Error) -> bool {
     error
         .source()

@@ -22,7 +22,8 @@ pub(crate) enum DocumentOutcome {
 pub(crate) enum RetryReason {
     /// The cluster processed the request and rejected this document for now: exponential backoff.
     Throttled,
-    /// A request failed as a whole, with this document or before it. Congestion control decides the pause.
+    /// A request failed as a whole, with this document or before it. Congestion control decides the
+    /// pause.
     NotAttempted,
     /// Other writers change the same document: soon, with jitter.
     Contended,
@@ -133,8 +134,8 @@ impl RequestError {
         }
     }
 
-    /// Whether only an operator can fix it: retried slowly. A malformed body is not among these: it is split
-    /// until the malformed document is alone.
+    /// Whether only an operator can fix it: retried slowly. A malformed body is not among these: it
+    /// is split until the malformed document is alone.
     pub(crate) fn needs_operator(&self) -> bool {
         matches!(self, Self::Denied(_) | Self::Unexpected(_))
     }
@@ -157,8 +158,8 @@ pub(crate) enum ItemClass {
 
 /// Classifies one item of a bulk. `kind` is `error.type`, `reason` is `error.reason`.
 ///
-/// Rows observed in Elasticsearch 7.17 to 9 and OpenSearch. A 400 is an error in the document except where type or
-/// text blame the index or the cluster.
+/// Rows observed in Elasticsearch 7.17 to 9 and OpenSearch. A 400 is an error in the document
+/// except where type or text blame the index or the cluster.
 pub(crate) fn classify_item(status: u16, kind: &str, reason: &str) -> ItemClass {
     match status {
         200..=299 => ItemClass::StoreResult,
@@ -192,7 +193,8 @@ fn is_index_problem(kind: &str, reason: &str) -> bool {
     KINDS.contains(&kind) || TEXTS.iter().any(|text| reason.contains(text))
 }
 
-/// The start of a response body, for messages: one line. Never used for items, whose reasons can quote documents.
+/// The start of a response body, for messages: one line. Never used for items, whose reasons can
+/// quote documents.
 pub(crate) fn excerpt(body: &[u8]) -> String {
     const MAX_EXCERPT_BYTES: usize = 300;
     let text = String::from_utf8_lossy(&body[..body.len().min(MAX_EXCERPT_BYTES)]);

@@ -15,8 +15,8 @@ use super::delivery::{BulkContent, PendingDocument};
 use super::outcome::{RequestError, RetryReason};
 use crate::output::Batch;
 
-/// A request that broke the connection this many times is split: some proxies and servers close the connection
-/// instead of answering 413.
+/// A request that broke the connection this many times is split: some proxies and servers close the
+/// connection instead of answering 413.
 const DISCONNECTS_BEFORE_SPLIT: u32 = 3;
 /// A request that breaks the connection is not split below this size.
 const MIN_SPLIT_BYTES: usize = 64 << 10;
@@ -24,8 +24,8 @@ const MIN_SPLIT_BYTES: usize = 64 << 10;
 /// Lower bound of the request size, which a 413 halves.
 const MIN_BULK_BYTES: usize = 64 << 10;
 
-/// A rendered batch of at least this size is sent at once and without a copy. Smaller ones wait and are copied
-/// into a common request.
+/// A rendered batch of at least this size is sent at once and without a copy. Smaller ones wait and
+/// are copied into a common request.
 const SEND_AS_RENDERED_BYTES: usize = 512 << 10;
 
 /// Documents to be sent again.
@@ -94,8 +94,8 @@ impl BulkQueue {
         self.retries.iter().map(|retry| retry.due).chain(fresh).min()
     }
 
-    /// The next request that is due, retries first, and how many connections it broke. `last`: no more documents
-    /// will be queued, so a small request need not wait.
+    /// The next request that is due, retries first, and how many connections it broke. `last`: no
+    /// more documents will be queued, so a small request need not wait.
     pub(super) fn next(&mut self, now: Instant, last: bool) -> Option<(BulkContent, u32)> {
         if let Some(at) = self
             .retries
@@ -330,7 +330,7 @@ mod tests {
         queue.push(text(1000));
         assert_eq!(requests(&mut queue, now), [1000, 1000]);
         queue.push(text(1000));
-        // When it has waited long enough it goes before all others.
+        // Once due, it precedes all others.
         let later = queue.due().unwrap();
         assert_eq!(requests(&mut queue, later), [200, 1000]);
         assert_eq!(queue.due(), None);

@@ -1,7 +1,9 @@
-//! Scheduler of the output: receives batches, keeps several bulk requests in flight, obeys congestion control.
+//! Scheduler of the output: receives batches, keeps several bulk requests in flight, obeys
+//! congestion control.
 //!
-//! Owns every document between the channel and its confirmation. Memory is bounded: it stops receiving at
-//! (`max_in_flight` + 2) x `bulk_bytes` of unconfirmed documents; request bodies take at most as much again.
+//! Owns every document between the channel and its confirmation. Memory is bounded: it stops
+//! receiving at (`max_in_flight` + 2) x `bulk_bytes` of unconfirmed documents; request bodies take
+//! at most as much again.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -62,8 +64,8 @@ impl BulkScheduler {
         }
     }
 
-    /// Runs until the channel is closed and everything is confirmed, or until `stop`: then requests in flight are
-    /// abandoned and their documents stay unconfirmed.
+    /// Runs until the channel is closed and everything is confirmed, or until `stop`: then requests
+    /// in flight are abandoned and their documents stay unconfirmed.
     pub(crate) async fn run(mut self, mut documents: mpsc::Receiver<Batch>, stop: CancellationToken) {
         let context = self.context.clone();
         let (base, cap) = (self.config.backoff_base, self.config.retry_max_wait);
@@ -119,14 +121,14 @@ impl BulkScheduler {
 
     fn send(&mut self, content: BulkContent, disconnects: u32) {
         if let BulkContent::Documents(documents) = &content {
-            let again = || documents.iter().filter(|document| document.sent);
-            if again().next().is_some() {
-                let lines = again().map(|document| u64::from(document.sealed.lines())).sum();
+            let resent = || documents.iter().filter(|document| document.sent);
+            if resent().next().is_some() {
+                let lines = resent().map(|document| u64::from(document.sealed.lines())).sum();
                 self.context
                     .upserter
                     .client
                     .stats
-                    .retried(again().count() as u64, lines);
+                    .retried(resent().count() as u64, lines);
             }
         }
         let task = self.tasks.spawn(deliver(self.context.clone(), content.clone()));
@@ -175,7 +177,7 @@ impl BulkScheduler {
                 .iter()
                 .any(|(_, why)| *why == RetryReason::Throttled) =>
             {
-                self.congestion.throttled(epoch)
+                self.congestion.throttled(epoch);
             }
             None => self.congestion.succeeded(),
             Some(error) => {
@@ -210,11 +212,11 @@ impl BulkScheduler {
             return;
         }
         let documents = content.documents();
-        let again = completion.retries.iter().map(|(at, _)| at);
-        let stays = again
+        let retried = completion.retries.iter().map(|(at, _)| at);
+        let remaining = retried
             .chain(&completion.blocked)
             .map(|&at| bulk::cost(&documents[at]));
-        self.outstanding_bytes += stays.sum::<usize>();
+        self.outstanding_bytes += remaining.sum::<usize>();
         self.blocked -= documents.iter().filter(|document| document.blocked).count();
         self.blocked += completion.blocked.len();
         if self.blocked == 0 {

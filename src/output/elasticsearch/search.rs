@@ -17,8 +17,8 @@ const MAX_DOCUMENTS: usize = 10_000;
 /// BulkResponse bytes that are read at most.
 const MAX_RESPONSE_BYTES: u64 = 64 << 20;
 
-/// The newest documents by `@timestamp`, of one trace or of all. A document is found at the index's next refresh
-/// (1 s by default) after it was written.
+/// The newest documents by `@timestamp`, of one trace or of all. A document is found at the index's
+/// next refresh (1 s by default) after it was written.
 ///
 /// # Errors
 /// A message for the reader: Elasticsearch is down, refuses, or its response cannot be read.
@@ -29,7 +29,8 @@ pub(crate) async fn recent(
 ) -> Result<Vec<Box<RawValue>>, String> {
     let query = match trace_id {
         None => json!({"match_all": {}}),
-        // `_id` is exact whatever the mapping; a trace id over 512 bytes is hashed there and found by its field.
+        // `_id` is exact whatever the mapping; a trace id over 512 bytes is hashed there and found
+        // by its field.
         Some(id) if id.len() <= MAX_ID_BYTES => json!({"ids": {"values": [id]}}),
         Some(id) => json!({"bool": {"should": [{"term": {"traceId": id}}, {"term": {"trace_id": id}}]}}),
     };

@@ -12,7 +12,7 @@ use crate::metrics::{
 /// Counters since start. All are monotonic except `in_flight`, `limit` and `outstanding_bytes`.
 #[derive(Debug, Default)]
 pub struct Stats {
-    /// Bulk requests that were answered with per-item results.
+    /// Bulk requests with per-item results.
     pub requests_ok: AtomicU64,
     /// Bulk requests refused with 429.
     pub requests_throttled: AtomicU64,
@@ -42,7 +42,7 @@ pub struct Stats {
     pub limit: AtomicU64,
     /// Bytes of documents received and not confirmed.
     pub outstanding_bytes: AtomicU64,
-    /// Sum of the time that answered bulk requests took, microseconds; divide by `requests_ok`.
+    /// Sum of the latencies of successful bulk requests, microseconds; divide by `requests_ok`.
     pub latency_us: AtomicU64,
     /// The metrics of the process, which count the same.
     metrics: OnceLock<Arc<Metrics>>,
@@ -114,7 +114,7 @@ impl Stats {
         }
     }
 
-    /// A request was answered with per-item results.
+    /// A request returned per-item results.
     pub(crate) fn answered(&self, took: Duration) {
         Self::add(&self.requests_ok, 1);
         self.latency(took);

@@ -1,9 +1,10 @@
 //! Index template: the mapping of Windrow's documents, and its installation at the start.
 //!
-//! Trace ids are keywords, under their own name and under `.keyword`, so that a query written for a default mapping
-//! works. `message` is text. `windrow.state` is kept in the source only: an object with `enabled: false` is not parsed,
-//! whatever its value and length. Date detection is off: a field that
-//! looks like a date once would reject every later value that does not. All else is dynamic mapping.
+//! Trace ids are keywords, under their own name and under `.keyword`, so that a query written for a
+//! default mapping works. `message` is text. `windrow.state` is kept in the source only: an object
+//! with `enabled: false` is not parsed, whatever its value and length. Date detection is off: a
+//! field that looks like a date once would reject every later value that does not. All else is
+//! dynamic mapping.
 
 use std::time::Duration;
 
@@ -86,7 +87,8 @@ pub(crate) async fn install(client: &Client, template: &IndexTemplate) -> Instal
     );
     match client.ask(&request).await.and_then(|response| response.success()) {
         Ok(_) => InstallResult::Done,
-        // Wrong credentials block writing too; without the privilege for templates, writing may still be allowed.
+        // Wrong credentials block writing too; without the privilege for templates, writing may
+        // still be allowed.
         Err(RequestError::Denied(reason)) if reason.starts_with("status 401") => InstallResult::Retry(reason),
         Err(error @ (RequestError::Denied(_) | RequestError::Malformed(_) | RequestError::Unexpected(_))) => {
             InstallResult::Impossible(error.reason().to_owned())

@@ -54,7 +54,8 @@ impl Upserter {
         })
     }
 
-    /// Writes `documents`. Idempotent: may be repeated with any subset, whatever an earlier attempt did.
+    /// Writes `documents`. Idempotent: may be repeated with any subset, whatever an earlier attempt
+    /// did.
     pub(crate) async fn write<D: BulkDocument>(&self, documents: &[D]) -> WriteResult {
         let body = bulk::contiguous_text(documents.iter())
             .unwrap_or_else(|| bulk::create_body(&self.client.indices, documents.iter(), self.bodies.take()));
@@ -63,9 +64,9 @@ impl Upserter {
         self.complete(documents, sent).await
     }
 
-    /// Sends a batch as it was rendered: `text` holds `documents` documents, whose first event times (Unix
-    /// ns) lie in `between`. The response is the error when more is to do than to confirm all of them; pass
-    /// it to [`Self::complete`].
+    /// Sends a batch as it was rendered: `text` holds `documents` documents, whose first event
+    /// times (Unix ns) lie in `between`. The response is the error when more is to do than to
+    /// confirm all of them; pass it to [`Self::complete`].
     pub(crate) async fn write_rendered(
         &self,
         text: &Bytes,
@@ -82,24 +83,25 @@ impl Upserter {
         }
     }
 
-    /// Handles the response to the request that creates `documents`: merges conflicts, joins across midnight.
+    /// Handles the response to the request that creates `documents`: merges conflicts, joins across
+    /// midnight.
     pub(crate) async fn complete<D: BulkDocument>(
         &self,
         documents: &[D],
         sent: Result<BulkResponse, RequestError>,
     ) -> WriteResult {
-        let answer = match sent {
+        let response = match sent {
             Err(error) => {
                 if error.may_have_applied() {
                     documents.iter().for_each(BulkDocument::mark_uncertain);
                 }
                 return WriteResult::Failed(error);
             }
-            Ok(answer) => answer,
+            Ok(response) => response,
         };
         let mut outcomes = Vec::new();
         let mut exist = Vec::new();
-        if let BulkResponse::Items(items) = answer {
+        if let BulkResponse::Items(items) = response {
             outcomes.reserve_exact(items.len());
             for (at, item) in items.into_iter().enumerate() {
                 outcomes.push(match self.client.outcome_of(item) {

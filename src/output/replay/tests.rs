@@ -1,4 +1,4 @@
-//! Tests of the replay: at whatever moment it ends, each entry is written or still there.
+//! Tests of the replay: whenever it stops, each entry is written or still there.
 
 use std::collections::BTreeSet;
 
@@ -198,7 +198,8 @@ async fn a_replay_that_dies_at_any_batch_is_taken_up_again() {
                     .collect()
             };
             let dying = replay(folder.path(), send, |_| {});
-            // Ready only when there are fewer batches than `dies_at`; otherwise dropped where it hangs.
+            // Ready only when there are fewer batches than `dies_at`; otherwise dropped where it
+            // hangs.
             let _ = tokio::time::timeout(std::time::Duration::from_millis(20), dying).await;
         }
         // A running Windrow goes on putting.

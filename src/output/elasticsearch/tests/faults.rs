@@ -1,4 +1,4 @@
-//! The outcome tables, driven through the whole output against a cluster with faults.
+//! Tests of the outcome tables through the whole output, against a cluster with faults.
 
 use super::fake::{Fake, Fault};
 use super::*;

@@ -1,14 +1,14 @@
-//! Tests of the output against a fake cluster with faults, and against a real Elasticsearch.
+//! Tests of the Elasticsearch output, against a fake cluster with faults and against a real one.
 
-mod connecting;
-mod counts;
+mod connection;
 mod fake;
 mod faults;
-mod merging;
+mod line_counters;
+mod merge;
 mod midnight;
 mod real;
+mod rendered;
 mod tls;
-mod whole;
 
 use std::collections::{BTreeMap, HashSet};
 use std::sync::atomic::Ordering::Relaxed;
@@ -77,7 +77,7 @@ fn part_ids(json: &[u8]) -> Vec<String> {
 
 const RULES: DocumentFormat = DocumentFormat { union, part_ids };
 
-/// Settings with which a test does not wait for long.
+/// A configuration with short delays.
 fn quick(url: &str) -> ElasticsearchConfig {
     ElasticsearchConfig {
         urls: vec![url.into()],
@@ -104,7 +104,7 @@ impl Confirmed {
     }
 }
 
-/// An output at work.
+/// A running output.
 struct Running {
     output: Elasticsearch,
     sender: Option<mpsc::Sender<Batch>>,
@@ -210,7 +210,7 @@ async fn until(what: &str, mut holds: impl FnMut() -> bool) {
     assert!(all.await.is_ok(), "never happened: {what}");
 }
 
-/// Waits until this is among the reasons for which the output waits.
+/// Waits until the health reports this reason.
 async fn reported(health: &Health, wanted: WaitReason) {
     until("waiting is reported", || {
         health.reasons().iter().any(|(cause, ..)| *cause == wanted)

@@ -1,5 +1,5 @@
-//! The same against a real Elasticsearch: one that the test command starts itself, or the one (or the OpenSearch) that
-//! `WINDROW_TEST_ELASTICSEARCH` names, for instance `http://127.0.0.1:9200`.
+//! Tests against a real Elasticsearch: a node that the test starts, or the one (or OpenSearch) at
+//! `WINDROW_TEST_ELASTICSEARCH`, such as `http://127.0.0.1:9200`.
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
@@ -95,7 +95,8 @@ async fn real_documents_merges_and_dead_letters() {
         )
         .await;
     until("confirmed", || running.confirmed.count() == 200).await;
-    // RetryReason in part, with a second part, with a strange id, and with a field that does not fit.
+    // RetryReason in part, with a second part, with a strange id, and with a field that does not
+    // fit.
     let mut documents_given: Vec<_> = (0..100)
         .map(|n| running.part(&format!("t{n}"), "q", NOON))
         .collect();

@@ -1,4 +1,4 @@
-//! TLS to the cluster: own CA, client certificate, and what is said when they do not fit.
+//! Tests of TLS: private CA, client certificate, and the errors of wrong ones.
 
 use std::path::PathBuf;
 
@@ -46,7 +46,8 @@ async fn front(fake: &Fake, ask: bool) -> u16 {
             let (plain, _) = listener.accept().await.unwrap();
             let (acceptor, behind) = (acceptor.clone(), behind.clone());
             tokio::spawn(async move {
-                // A client that does not trust us ends the handshake; that is what some tests are about.
+                // A client that does not trust us ends the handshake; that is what some tests are
+                // about.
                 let Ok(mut tls) = acceptor.accept(plain).await else {
                     return;
                 };

@@ -1,4 +1,4 @@
-//! Batches that are sent as they were rendered, and what becomes of them when not all goes well.
+//! Tests of batches that are sent as they were rendered, with and without faults.
 
 use super::fake::{Fake, Fault};
 use super::*;
@@ -8,7 +8,8 @@ const DOCUMENTS: usize = 100;
 /// Bytes of each, more or less: together enough to be sent as they are.
 const LONG_TEXT: usize = 6 << 10;
 
-/// A batch of traces `t0`, `t1`, … with one part each, at these times. It is confirmed under the name `batch`.
+/// A batch of traces `t0`, `t1`, … with one part each, at these times. It is confirmed under the
+/// name `batch`.
 fn batch(running: &Running, first_ns: impl Fn(usize) -> i64) -> Batch {
     let mut framing = running.output.framing();
     let (mut text, mut ids, mut rows) = (Vec::new(), String::new(), Vec::new());

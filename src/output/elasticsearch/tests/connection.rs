@@ -1,4 +1,5 @@
-//! Which node is asked and how: dead nodes, the template that writing waits for, credentials, gzip, settings that cannot be used.
+//! Tests of requests: dead nodes, waiting for the template, credentials, gzip, invalid
+//! configuration.
 
 use super::fake::{Fake, Fault};
 use super::*;
