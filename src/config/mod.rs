@@ -212,7 +212,7 @@ impl Default for Config {
     fn default() -> Self {
         let mut builder = builder::ConfigBuilder::empty();
         for key in KEYS {
-            // A test holds that every default is legal.
+            // A test checks that every default is valid.
             let applied = key
                 .default
                 .raw()

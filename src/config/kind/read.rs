@@ -116,8 +116,8 @@ pub(super) fn non_empty_list<T>(list: Vec<T>) -> Result<Vec<T>, String> {
 
 pub(super) fn host(raw: &UntypedValue) -> Result<String, String> {
     let text = not_empty(raw)?;
-    let legal = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '.' | '_');
-    if text == "*" || text.chars().all(legal) {
+    let is_valid = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '.' | '_');
+    if text == "*" || text.chars().all(is_valid) {
         Ok(text.to_ascii_lowercase())
     } else {
         Err(format!("{text:?} is not a host name"))

@@ -136,7 +136,7 @@ fn at_the_bound_a_put_fails_until_there_is_room_again() {
 }
 
 #[test]
-fn a_file_that_was_taken_away_is_not_written_any_more() {
+fn a_claimed_file_is_not_written_to() {
     let folder = tempfile::tempdir().unwrap();
     let dead = DeadLetter::open(folder.path(), FILE_BYTES, LIMIT_BYTES).unwrap();
     dead.put(&document("a")).unwrap();

@@ -70,15 +70,11 @@ impl Client {
             gzip,
             max_response_bytes: u64::MAX,
         };
-        let response = match self.nodes.send(&request).await {
-            Ok(response) => response
-                .success()
-                .and_then(|body| bulk::parse(&body, expected).map_err(RequestError::Broken)),
-            Err(SendError::Request(error)) => Err(error),
-            Err(SendError::ResponseTooLarge(bytes)) => {
-                Err(RequestError::Broken(format!("response of {bytes} bytes")))
-            }
-        };
+        let response = self
+            .ask(&request)
+            .await
+            .and_then(Response::success)
+            .and_then(|body| bulk::parse(&body, expected).map_err(RequestError::Broken));
         match &response {
             Ok(_) => self.stats.answered(started.elapsed()),
             Err(error) => {
@@ -104,12 +100,12 @@ impl Client {
     /// The outcome of a bulk item, or `None` for a conflict. Counts a failure.
     pub(crate) fn outcome_of(&self, item: ItemResult) -> Option<DocumentOutcome> {
         let ItemResult { status, kind, reason } = item;
-        let verdict = classify_item(status, &kind, &reason);
-        if verdict != ItemClass::StoreResult {
+        let class = classify_item(status, &kind, &reason);
+        if class != ItemClass::Written {
             self.stats.item_failed(status, &kind);
         }
-        Some(match verdict {
-            ItemClass::StoreResult => DocumentOutcome::Stored(StoreResult::Created),
+        Some(match class {
+            ItemClass::Written => DocumentOutcome::Stored(StoreResult::Created),
             ItemClass::Conflict => return None,
             ItemClass::Retry => DocumentOutcome::Retry(RetryReason::Throttled),
             ItemClass::Blocked => DocumentOutcome::Blocked(format!("status {status} {kind}: {reason}")),

@@ -1,4 +1,4 @@
-//! Replay of dead-letter entries: one upsert per batch, without a journal behind it.
+//! Replay of dead-letter entries: one upsert per batch. The dead letter is their durable copy.
 
 use bytes::Bytes;
 use tokio::time::{Duration, sleep};

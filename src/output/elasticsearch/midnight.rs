@@ -1,6 +1,6 @@
 //! Join across midnight: merges two documents of one trace in the indices of two neighbouring days.
 //!
-//! A document's index is the UTC day of its first event. DeliveryContext of one trace that are
+//! A document's index is the UTC day of its first event. Parts of one trace that are
 //! gathered apart (by several instances, or because one was late) can have first events on both
 //! sides of a day's boundary, and then two documents with the same id exist, which Elasticsearch
 //! cannot see: `_id` is unique in one index only.
@@ -11,7 +11,7 @@
 //! and when that is acknowledged the later document is deleted (compare-and-set on the version
 //! whose content is in the union). Only then is the document confirmed to the journal.
 //!
-//! **Why one document remains.** BulkScheduler A writes E (earlier index) and then reads F (later
+//! **Why one document remains.** Writer A writes E (earlier index) and then reads F (later
 //! index); writer B writes F and then reads E. Reads and writes of one document are linearised by
 //! its primary shard. If A did not see F, A's read of F came before B's write of F; then B's read
 //! of E came after B's write of F, after A's read of F, after A's write of E: B sees E. So at least

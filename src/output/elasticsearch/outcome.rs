@@ -144,8 +144,8 @@ impl RequestError {
 /// Class of the result of one bulk item.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum ItemClass {
-    /// WriteResult.
-    StoreResult,
+    /// Written.
+    Written,
     /// The document exists already, or changed since it was read.
     Conflict,
     /// To be retried after a backoff.
@@ -162,7 +162,7 @@ pub(crate) enum ItemClass {
 /// except where type or text blame the index or the cluster.
 pub(crate) fn classify_item(status: u16, kind: &str, reason: &str) -> ItemClass {
     match status {
-        200..=299 => ItemClass::StoreResult,
+        200..=299 => ItemClass::Written,
         409 => ItemClass::Conflict,
         429 if kind == "cluster_block_exception" => ItemClass::Blocked, // flood-stage disk watermark
         429 => ItemClass::Retry,
@@ -216,8 +216,8 @@ mod tests {
     #[test]
     fn items_by_the_table() {
         let rows = [
-            (200, "", "", ItemClass::StoreResult),
-            (201, "", "", ItemClass::StoreResult),
+            (200, "", "", ItemClass::Written),
+            (201, "", "", ItemClass::Written),
             (409, "version_conflict_engine_exception", "", ItemClass::Conflict),
             (429, "es_rejected_execution_exception", "", ItemClass::Retry),
             (429, "circuit_breaking_exception", "", ItemClass::Retry),

@@ -14,7 +14,7 @@ use crate::output::MAX_ID_BYTES;
 /// Most documents of one search: Elasticsearch's `index.max_result_window`.
 const MAX_DOCUMENTS: usize = 10_000;
 
-/// BulkResponse bytes that are read at most.
+/// A longer response is an error.
 const MAX_RESPONSE_BYTES: u64 = 64 << 20;
 
 /// The newest documents by `@timestamp`, of one trace or of all. A document is found at the index's

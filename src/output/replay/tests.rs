@@ -140,7 +140,7 @@ async fn after_a_delay_nothing_more_is_sent_and_all_of_it_stays() {
 }
 
 #[tokio::test]
-async fn too_few_fates_and_foreign_entries_lose_nothing() {
+async fn too_few_outcomes_and_foreign_entries_lose_nothing() {
     let (folder, _dead) = filled(10);
     let summary = replay(
         folder.path(),
@@ -174,7 +174,7 @@ async fn lines_that_cannot_be_read_stay_and_spoil_nothing() {
 
 /// The replay dies after each number of batches: dropped in the middle of a send.
 #[tokio::test]
-async fn a_replay_that_dies_at_any_batch_is_taken_up_again() {
+async fn a_replay_that_crashes_at_any_batch_can_be_repeated() {
     for dies_at in 0..8 {
         let (folder, dead) = filled(20);
         let mut written = BTreeSet::new();
@@ -228,7 +228,7 @@ async fn a_replay_that_dies_at_any_batch_is_taken_up_again() {
 
 /// The crash between renaming the rest and removing the taken file.
 #[tokio::test]
-async fn a_rest_beside_its_taken_file_is_replayed_too() {
+async fn remaining_entries_beside_their_claimed_file_are_replayed_too() {
     let folder = tempfile::tempdir().unwrap();
     let dead = DeadLetter::open(folder.path(), FILE_BYTES, LIMIT_BYTES).unwrap();
     dead.put(&entry("a")).unwrap();

@@ -16,9 +16,9 @@ use serde_json::{Value, json};
 /// What to do with the next request of a kind.
 #[derive(Clone, Debug)]
 pub(crate) enum Fault {
-    /// BulkResponse with this status and do nothing.
+    /// Answer with this status and do nothing.
     Refuse(u16),
-    /// BulkResponse 429 with a `Retry-After` of so many seconds.
+    /// Answer 429 with a `Retry-After` of this many seconds.
     RetryAfter(u64),
     /// Carry it out, then break the connection in the middle of the answer.
     LoseAnswer,

@@ -95,7 +95,7 @@ async fn real_documents_merges_and_dead_letters() {
         )
         .await;
     until("confirmed", || running.confirmed.count() == 200).await;
-    // RetryReason in part, with a second part, with a strange id, and with a field that does not
+    // Again in part, with a second part, with a strange id, and with a field that does not
     // fit.
     let mut documents_given: Vec<_> = (0..100)
         .map(|n| running.part(&format!("t{n}"), "q", NOON))
