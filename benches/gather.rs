@@ -11,10 +11,10 @@ use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_mai
 use forward_protocol::entries::{Decompressor, Entries};
 use forward_protocol::frame::{Limits as FrameLimits, Payload, messages};
 use memchr::memmem::Finder;
-use windrow::config::{Rule, Test};
+use windrow::config::{ElasticsearchConfig, Predicate, Rule};
 use windrow::gather::classify_entries;
 use windrow::output::document_id;
-use windrow::output::elasticsearch::{Elasticsearch, ElasticsearchConfig, Rules};
+use windrow::output::elasticsearch::{DocumentFormat, Elasticsearch};
 use windrow_bench::{Load, Mode};
 use windrow_trace::{
     AddOutcome, FieldNames, IncomingRecord, Limits, PartId, Renderer, Scratch, SealReason, ShapeId,
@@ -33,7 +33,7 @@ const LINGER: i64 = 1;
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-const RULES: Rules = Rules { union, part_ids };
+const RULES: DocumentFormat = DocumentFormat { union, part_ids };
 
 fn load(mode: Mode) -> Load {
     Load {
@@ -66,7 +66,7 @@ fn bodies() -> Vec<Vec<u8>> {
 fn rules() -> Vec<Rule> {
     vec![Rule {
         field: None,
-        test: Test::Contains(Box::new(Finder::new("request completed").into_owned())),
+        test: Predicate::Contains(Box::new(Finder::new("request completed").into_owned())),
     }]
 }
 
@@ -289,7 +289,7 @@ fn stages(c: &mut Criterion) {
             || (filled(open, true), Vec::with_capacity(2 << 20)),
             |(table, out)| {
                 render(table, &shapes, out, |out, key, first| {
-                    framing.head(out, &document_id(key), first);
+                    framing.write_prefix(out, &document_id(key), first);
                 })
             },
             BatchSize::LargeInput,

@@ -1,9 +1,9 @@
-//! The command line: which command, which settings. `windrow` alone is `windrow serve`.
+//! Command line: commands and settings. `windrow` alone is `windrow serve`.
 //!
-//! Owns the commands and what they print. The settings' flags are not written here; they come from the table of
-//! keys in `config`. Starting the server is `main`'s and `pipeline`'s affair.
+//! Owns the commands and their output. The flags of settings are generated from the table of keys
+//! in `config`. Does not start the server: `main` and `pipeline` do.
 //!
-//! A new command is a variant of [`Command`] and, if it does something of its own, a file in this folder.
+//! A new command is a variant of [`Command`], with a file in this folder if it has code of its own.
 
 use std::ffi::OsString;
 use std::io::Write;
@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 
-use crate::config::{Environment, Loaded, Mistakes, Sources, load, parse_duration};
+use crate::config::{ConfigErrors, Environment, Loaded, Sources, load, parse_duration};
 use crate::exit;
 
 mod check;
@@ -33,7 +33,7 @@ Examples:
   windrow                                        serve with the embedded database in ./windrow-data
   windrow --output elasticsearch --elasticsearch-url http://127.0.0.1:9200
   windrow --listen 127.0.0.1:0 --output stdout   any free port, documents as NDJSON on standard output
-  windrow check --config windrow.toml            every mistake at once, or the resolved values
+  windrow check --config windrow.toml            all errors at once, or the resolved values
 
 Send a record with any Forward client (Fluent Bit: output \"forward\", Require_ack_response true) and look at it:
   curl 'http://127.0.0.1:2020/logs?traceId=abc'
@@ -61,27 +61,29 @@ pub struct Cli {
     settings: Settings,
 }
 
-/// What to do.
+/// A command.
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Serve (also without a command).
     #[command(after_help = EXAMPLES)]
     Serve(Serve),
-    /// Check the configuration: print every mistake, or the resolved values with their sources.
+    /// Check the configuration: print all errors, or the resolved values with their sources.
     Check(Check),
-    /// Ask a running server on its admin port whether it is well; for container checks.
+    /// Ask a running server on its admin port for its health; for container health checks.
     Health(Health),
     /// Send the documents of the dead letter to Elasticsearch again.
     Replay(Replay),
-    /// Show it all on this machine: services, sidecars, requests, a kill in the middle; each request one document.
+    /// Show it all on this machine: services, sidecars, requests, a kill in the middle; each
+    /// request one document.
     Demo(windrow_demo::showcase::Options),
-    /// Measure this machine in a minute against its own floor: CPU time per record, rates, acknowledgements, memory.
+    /// Measure this machine in a minute against its own floor: CPU time per record, rates,
+    /// acknowledgements, memory.
     #[command(after_long_help = windrow_bench::LEGEND)]
     Bench(windrow_bench::Options),
     /// The floor of `bench`, started by it.
     #[command(hide = true)]
     BenchFloor(windrow_bench::floor::Options),
-    /// Look into the journal of a data folder.
+    /// Inspect the journal of a data folder.
     #[command(subcommand)]
     Journal(Journal),
 }
@@ -99,7 +101,7 @@ pub struct Replay {
 /// Commands of `journal`.
 #[derive(Debug, Subcommand)]
 pub enum Journal {
-    /// Show segments, records and damage. Changes nothing; a server may be running.
+    /// Show segments, records and damage. Read-only; a server may be running.
     Inspect {
         /// The data folder, or the journal folder in it.
         dir: std::path::PathBuf,
@@ -126,10 +128,10 @@ pub struct Check {
 /// Options of `health`.
 #[derive(Debug, Args)]
 pub struct Health {
-    /// Ask whether it is ready instead of whether it is alive.
+    /// Ask for readiness instead of health.
     #[arg(long)]
     pub ready: bool,
-    /// Longest wait for the answer.
+    /// Timeout of the request.
     #[arg(long, default_value = "3s", value_parser = |text: &str| parse_duration(text))]
     pub timeout: Duration,
     #[command(flatten)]
@@ -137,17 +139,17 @@ pub struct Health {
 }
 
 impl Cli {
-    /// Reads a command line, the program's name first.
+    /// Parses a command line that begins with the program's name.
     ///
     /// # Errors
-    /// The exit code, after the help, the version or the mistake has been written to `out` or `err`.
+    /// The exit code, after help, version or error were written to `out` or `err`.
     pub fn read(
         args: impl IntoIterator<Item = impl Into<OsString> + Clone>,
         out: &mut dyn Write,
         err: &mut dyn Write,
     ) -> Result<Self, u8> {
         Self::try_parse_from(args).map_err(|error| {
-            // Where nobody listens any more there is nobody to tell.
+            // A closed pipe cannot be reported anywhere.
             let text = error.render();
             let _ = if error.use_stderr() {
                 write!(err, "{text}")
@@ -158,7 +160,7 @@ impl Cli {
         })
     }
 
-    /// Takes it apart: the command, and the settings from before and after its name.
+    /// The command, and the settings from before and after its name.
     #[must_use]
     pub fn into_parts(self) -> (Command, Settings) {
         let mut command = self.command.unwrap_or_else(|| Command::Serve(Serve::default()));
@@ -175,11 +177,11 @@ impl Cli {
 }
 
 impl Settings {
-    /// Brings these settings together with environment and file.
+    /// Loads the configuration with these settings, the environment and the file.
     ///
     /// # Errors
-    /// Every mistake.
-    pub fn load(&self, env: &dyn Environment) -> Result<Loaded, Mistakes> {
+    /// All errors.
+    pub fn load(&self, env: &dyn Environment) -> Result<Loaded, ConfigErrors> {
         load(Sources {
             file: self.config.clone(),
             flags: self.flags.clone(),
@@ -188,14 +190,14 @@ impl Settings {
     }
 }
 
-/// Writes the mistakes, one a line, and gives the exit code for them.
-pub fn report(mistakes: &Mistakes, err: &mut dyn Write) -> u8 {
-    let count = mistakes.0.len();
-    let word = if count == 1 { "mistake" } else { "mistakes" };
-    // Where nobody listens any more there is nobody to tell; the exit code remains.
+/// Writes the errors, one per line, and returns the exit code.
+pub fn report(errors: &ConfigErrors, err: &mut dyn Write) -> u8 {
+    let count = errors.0.len();
+    let word = if count == 1 { "error" } else { "errors" };
+    // A closed pipe cannot be reported anywhere; the exit code remains.
     let _ = writeln!(
         err,
-        "{mistakes}\n{count} {word} in the configuration; `windrow check --reference` shows every key"
+        "{errors}\n{count} {word} in the configuration; `windrow check --reference` shows every key"
     );
     exit::USAGE
 }

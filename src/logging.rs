@@ -1,6 +1,6 @@
-//! The server's own log: to standard error, as text for people or as JSON for machines.
+//! Log of the server: text or JSON on standard error.
 //!
-//! Standard output is left alone: documents may go there. What is logged, and when, is up to each stage.
+//! Does not use standard output, which may carry documents.
 
 use std::io::IsTerminal;
 
@@ -10,30 +10,30 @@ use tracing_subscriber::{EnvFilter, Registry, fmt, reload};
 
 use crate::config::{Loaded, LogConfig, LogFormat};
 
-/// The running log; its filter can be changed.
+/// Handle of the log, to change its filter.
 #[derive(Debug)]
 pub struct Logging {
     filter: reload::Handle<EnvFilter, Registry>,
 }
 
-/// Why the log could not be set up or changed.
+/// Why the log cannot be set up or changed.
 #[derive(Debug, thiserror::Error)]
 pub enum LoggingError {
-    /// The filter is none.
+    /// The filter is invalid.
     #[error("log.level is not a filter: {0}")]
     Filter(#[from] tracing_subscriber::filter::ParseError),
-    /// Something has set up a log already.
+    /// The process has a log already.
     #[error("a log is set up already: {0}")]
     Twice(#[from] tracing_subscriber::util::TryInitError),
-    /// The log is gone.
+    /// The log no longer exists.
     #[error("the log cannot be changed: {0}")]
     Reload(#[from] reload::Error),
 }
 
-/// Sets up the log of the whole process.
+/// Sets up the log of the process.
 ///
 /// # Errors
-/// When the process has a log already.
+/// The filter is invalid, or the process has a log already.
 pub fn init(config: &LogConfig) -> Result<Logging, LoggingError> {
     let (filter, handle) = reload::Layer::new(EnvFilter::try_new(&config.level)?);
     let terminal = std::io::stderr().is_terminal();
@@ -56,16 +56,16 @@ pub fn init(config: &LogConfig) -> Result<Logging, LoggingError> {
 }
 
 impl Logging {
-    /// Logs by another filter from now on.
+    /// Replaces the filter.
     ///
     /// # Errors
-    /// When the text is no filter; then nothing changes.
+    /// The text is not a filter; nothing changes.
     pub fn set_level(&self, level: &str) -> Result<(), LoggingError> {
         Ok(self.filter.reload(EnvFilter::try_new(level)?)?)
     }
 }
 
-/// Says in the log where the configuration came from, and what is odd about it.
+/// Logs the source of the configuration and its warnings.
 pub fn announce(loaded: &Loaded) {
     match &loaded.file {
         Some(path) => tracing::info!(file = %path.display(), "configuration read"),

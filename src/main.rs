@@ -27,16 +27,16 @@ fn main() -> ExitCode {
         Command::Check(_) => cli::check(settings.load(&ProcessEnvironment), &mut out, &mut err),
         Command::Health(health) => match settings.load(&ProcessEnvironment) {
             Ok(loaded) => cli::health(&health, &loaded.config, &mut out, &mut err),
-            Err(mistakes) => cli::report(&mistakes, &mut err),
+            Err(errors) => cli::report(&errors, &mut err),
         },
         Command::Replay(replay) => match settings.load(&ProcessEnvironment) {
             Ok(loaded) => cli::replay(&replay, &loaded.config, &mut out, &mut err),
-            Err(mistakes) => cli::report(&mistakes, &mut err),
+            Err(errors) => cli::report(&errors, &mut err),
         },
         Command::Demo(options) => demo(&options),
         Command::Journal(cli::Journal::Inspect { dir }) => match settings.load(&ProcessEnvironment) {
             Ok(loaded) => cli::inspect(&dir, &loaded.config, &mut out, &mut err),
-            Err(mistakes) => cli::report(&mistakes, &mut err),
+            Err(errors) => cli::report(&errors, &mut err),
         },
         Command::Bench(options) => {
             serve::raise_file_limit(MAX_BENCH_CONNECTIONS);
@@ -63,7 +63,7 @@ fn main() -> ExitCode {
                                 tracing::error!(%error, "cannot set the log level; the old one stays in use");
                             }
                         }
-                        Err(mistakes) => tracing::error!("cannot reload the configuration:\n{mistakes}"),
+                        Err(errors) => tracing::error!("cannot reload the configuration:\n{errors}"),
                     };
                     serve::serve(loaded.config, Box::new(reload))
                 }
@@ -72,7 +72,7 @@ fn main() -> ExitCode {
                     exit::FAILURE
                 }
             },
-            Err(mistakes) => cli::report(&mistakes, &mut err),
+            Err(errors) => cli::report(&errors, &mut err),
         },
     };
     code.into()

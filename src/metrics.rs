@@ -1,12 +1,11 @@
-//! The numbers of this process, for Prometheus and for the status page.
+//! Metrics of the process, for Prometheus and the status page.
 //!
-//! Owns one struct, [`Metrics`], that is made once and handed to every stage as `Arc<Metrics>`. Every field is a
-//! ready handle (an atomic behind an `Arc`): counting is one atomic add, and nothing is looked up by name or
-//! label on the way of the data. Labels are enums, so a series exists, at zero, from the start, and no peer can
-//! make new ones.
+//! Owns [`Metrics`], which is created once and shared as `Arc<Metrics>`. Every field is a handle to
+//! an atomic: counting needs no lookup by name or label. Labels are enums, so every series exists
+//! from the start, at zero, and peers cannot create new ones.
 //!
-//! It does not serve the numbers (that is `admin`) and does not decide when something counts (each stage does).
-//! Gauges that mirror a state which lives elsewhere are set when somebody asks, by [`Metrics::on_scrape`].
+//! Does not serve the metrics (`admin` does). Gauges that mirror state of other components are set
+//! at each scrape, see [`Metrics::on_scrape`].
 //!
 //! Names: prefix `windrow_`; counters end in `_total`, sizes in `_bytes`, times in `_seconds`.
 
@@ -33,13 +32,13 @@ pub use labels::{
 pub use mirror::MirroredHistogram;
 use registrar::Registrar;
 
-/// A number that only grows.
+/// A monotonic counter.
 pub type Counter = prometheus_client::metrics::counter::Counter<u64, AtomicU64>;
-/// A number that goes up and down.
+/// A gauge.
 pub type Gauge = prometheus_client::metrics::gauge::Gauge;
-/// A gauge with a fraction, for seconds.
+/// A floating-point gauge, for seconds.
 pub type GaugeF64 = prometheus_client::metrics::gauge::Gauge<f64, AtomicU64>;
-/// How often a value fell into which range.
+/// A histogram.
 pub type Histogram = prometheus_client::metrics::histogram::Histogram;
 
 type Refresh = Box<dyn Fn(&Metrics) + Send + Sync>;
@@ -47,13 +46,13 @@ type Refresh = Box<dyn Fn(&Metrics) + Send + Sync>;
 /// Content type of what [`Metrics::encode`] returns.
 pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
-/// One metric for each value of a label: `metrics.input_messages[Mode::Forward].inc()`.
+/// One metric per value of a label: `metrics.input_messages[Mode::Forward].inc()`.
 pub struct PerLabel<L, M> {
     each: Vec<M>,
     label: std::marker::PhantomData<fn(L)>,
 }
 
-/// All metrics of this process. See the module for how they are used.
+/// All metrics of the process.
 pub struct Metrics {
     // Intake.
     /// Records decoded, repeated chunks included.
@@ -62,27 +61,27 @@ pub struct Metrics {
     pub input_bytes: Counter,
     /// Messages, by carrier mode.
     pub input_messages: PerLabel<Mode, Counter>,
-    /// Connections that are open.
+    /// Open connections.
     pub input_connections: Gauge,
     /// Connections accepted since the start.
     pub input_connections_total: Counter,
-    /// Connections closed at once for a limit.
+    /// Connections refused because of a limit.
     pub input_connections_refused: PerLabel<Refused, Counter>,
-    /// Connections that the server closed after an ack because they were older than the configured age.
+    /// Connections that the server closed after an ack at the configured age.
     pub input_connections_aged: Counter,
     /// Acks sent.
     pub input_chunks_acked: Counter,
-    /// Chunks that had come before (equal tag, id and payload): acked again, not processed again.
+    /// Repeated chunks (equal tag, id and payload): acked again, not processed again.
     pub input_chunks_duplicate: Counter,
-    /// Records in such chunks.
+    /// Records in repeated chunks.
     pub records_duplicate: Counter,
-    /// Oddities that spoil nothing else, by reason.
+    /// Malformed input that was skipped, by reason.
     pub input_decode_errors: PerLabel<DecodeError, Counter>,
     /// Well-formed input that can never be accepted: dead-lettered and acked.
     pub input_poison: PerLabel<Poison, Counter>,
-    /// Connections closed because framing was lost or a limit was broken; nothing was acked.
+    /// Connections closed because framing was lost or a limit was exceeded; nothing was acked.
     pub input_violations: PerLabel<Violation, Counter>,
-    /// Records whose time was no valid time; they got the time of arrival.
+    /// Records with an invalid time, which was replaced by the time of arrival.
     pub input_time_invalid: Counter,
     /// Handshakes, by result.
     pub handshakes: PerLabel<Handshake, Counter>,
@@ -90,19 +89,20 @@ pub struct Metrics {
     pub heartbeats: Counter,
 
     // Gathering.
-    /// Traces that wait for more lines.
+    /// Open traces.
     pub traces_open: Gauge,
-    /// Bytes that they hold.
+    /// Bytes of open traces.
     pub traces_open_bytes: Gauge,
     /// Sealed parts, by what sealed them.
     pub traces_flushed: PerLabel<FlushReason, Counter>,
-    /// Traces sealed early for lack of room (a part of `traces_flushed`).
+    /// Traces sealed early for lack of memory or slots (included in `traces_flushed`).
     pub traces_evicted: Counter,
-    /// Complete ones that were sealed before `linger` had passed, because many waited and stragglers seldom came.
+    /// Complete traces sealed before `linger` had passed, because many waited and late lines were
+    /// rare.
     pub traces_hurried: Counter,
-    /// Records that came after their trace had been sealed; they are merged into its document.
+    /// Records that arrived after their trace was sealed; they are merged into its document.
     pub records_late: Counter,
-    /// Records taken from the journal and not yet confirmed by every output.
+    /// Records that not every output has confirmed.
     pub records_open: Gauge,
     /// Records in parts that every output confirmed.
     pub records_delivered: Counter,
@@ -111,7 +111,7 @@ pub struct Metrics {
 
     // Outputs.
     outputs: [OutputMetrics; Output::ALL.len()],
-    /// Records that an output could not place; each is in the dead letter.
+    /// Records that an output rejected; each is in the dead letter.
     pub output_dropped_records: PerLabel<Dropped, Counter>,
 
     // Journal.
@@ -123,27 +123,27 @@ pub struct Metrics {
     pub journal_segments: Gauge,
     /// Bytes written since the start.
     pub journal_written_bytes: Counter,
-    /// How long a sync to disk took.
+    /// Duration of a sync to disk.
     pub journal_fsync_seconds: MirroredHistogram,
-    /// 1 while appends wait: the journal is at its limit or the disk is full.
+    /// 1 while appends wait because the journal is at its limit or the disk is full.
     pub journal_blocked: Gauge,
-    /// Damaged segments put aside.
+    /// Damaged segments in quarantine.
     pub journal_quarantined: Counter,
 
     // Dead letter.
-    /// Documents written to the dead letter, by who rejected them.
+    /// Documents in the dead letter, by who rejected them.
     pub dead_letter_documents: PerLabel<DeadLetterSource, Counter>,
     /// Bytes of the dead letter files.
     pub dead_letter_bytes: Gauge,
 
     // The process.
-    /// Records received, less delivered, duplicate, dead-lettered and open ones: 0 at every quiet moment.
+    /// Records received minus delivered, duplicate, dead-lettered and open ones: 0 when idle.
     pub audit_difference: Gauge,
     /// Bytes accounted to the memory budget.
     pub memory_used_bytes: Gauge,
     /// The configured budget.
     pub memory_limit_bytes: Gauge,
-    /// 1 when `/ready` says so.
+    /// 1 while the server is ready.
     pub ready: Gauge,
     /// Configuration reloads that were applied.
     pub reloads: Counter,
@@ -157,27 +157,27 @@ pub struct Metrics {
 
 /// The metrics of one output.
 pub struct OutputMetrics {
-    /// Documents, by what became of them.
+    /// Documents, by result.
     pub documents: PerLabel<DocumentResult, Counter>,
     /// Lines in confirmed documents.
     pub proc_records: Counter,
     /// Requests (or transactions) sent again.
     pub retries: Counter,
-    /// Lines in what was sent again.
+    /// Lines in repeated requests.
     pub retried_records: Counter,
-    /// Failed requests or items, by reason. A failure that is tried again counts here too.
+    /// Failed requests or items, by reason; failures that are retried count too.
     pub errors: PerLabel<OutputError, Counter>,
     /// Bytes given to the output, before compression and after.
     pub bytes: PerLabel<Direction, Counter>,
-    /// From handing a batch to the output until its answer.
+    /// Latency of a request, or of a transaction.
     pub latency_seconds: Histogram,
-    /// Requests that are on their way.
+    /// Requests in flight.
     pub in_flight: Gauge,
 }
 
 impl Metrics {
-    /// All metrics at zero. Series with an `output` label appear for the given outputs only; the handles of the
-    /// others exist and count into nothing that is shown.
+    /// All metrics at zero. Only the given `outputs` have series with an `output` label; the
+    /// handles of the other outputs exist but are not exported.
     #[must_use]
     pub fn new(outputs: &[Output]) -> Self {
         let mut r = Registrar {
@@ -194,18 +194,18 @@ impl Metrics {
             input_connections_total: r.counter("input_connections", "Connections accepted"),
             input_connections_refused: r.per_label(
                 "input_connections_refused",
-                "Connections closed at once for a limit",
+                "Connections refused because of a limit",
             ),
             input_connections_aged: r.counter(
                 "input_connections_aged",
-                "Connections closed after an ack because of their age",
+                "Connections closed after an ack at the configured age",
             ),
             input_chunks_acked: r.counter("input_chunks_acked", "Acks sent"),
-            input_chunks_duplicate: r.counter("input_chunks_duplicate", "Chunks that had come before"),
-            records_duplicate: r.counter("records_duplicate", "Records in chunks that had come before"),
+            input_chunks_duplicate: r.counter("input_chunks_duplicate", "Repeated chunks: acked again, not processed again"),
+            records_duplicate: r.counter("records_duplicate", "Records in repeated chunks"),
             input_decode_errors: r.per_label(
                 "input_decode_errors",
-                "Oddities in the input that spoil nothing else",
+                "Malformed input that was skipped",
             ),
             input_poison: r.per_label(
                 "input_poison",
@@ -215,20 +215,20 @@ impl Metrics {
                 "input_violations",
                 "Connections closed without an ack for bad input",
             ),
-            input_time_invalid: r.counter("input_time_invalid", "Records that got the time of their arrival"),
+            input_time_invalid: r.counter("input_time_invalid", "Records with an invalid time, replaced by the time of arrival"),
             handshakes: r.per_label("handshakes", "Handshakes by result"),
             heartbeats: r.counter("heartbeats", "UDP heartbeats answered"),
 
-            traces_open: r.gauge("traces_open", "Traces that wait for more lines"),
-            traces_open_bytes: r.gauge("traces_open_bytes", "Bytes held by open traces"),
+            traces_open: r.gauge("traces_open", "Open traces"),
+            traces_open_bytes: r.gauge("traces_open_bytes", "Bytes of open traces"),
             traces_flushed: r.per_label("traces_flushed", "Sealed parts by what sealed them"),
-            traces_evicted: r.counter("traces_evicted", "Traces sealed early for lack of room"),
+            traces_evicted: r.counter("traces_evicted", "Traces sealed early for lack of memory or slots"),
             traces_hurried: r.counter(
                 "traces_hurried",
-                "Complete traces sealed before `linger` had passed: many waited, and stragglers seldom came",
+                "Complete traces sealed before `linger` had passed, because many waited and late lines were rare",
             ),
-            records_late: r.counter("records_late", "Records that came after their trace was sealed"),
-            records_open: r.gauge("records_open", "Records not yet confirmed by every output"),
+            records_late: r.counter("records_late", "Records that arrived after their trace was sealed"),
+            records_open: r.gauge("records_open", "Records that not every output has confirmed"),
             records_delivered: r.counter(
                 "records_delivered",
                 "Records in parts that every output confirmed",
@@ -238,7 +238,7 @@ impl Metrics {
             outputs,
             output_dropped_records: r.per_label(
                 "output_dropped_records",
-                "Records that an output could not place; all are in the dead letter",
+                "Records that an output rejected; all are in the dead letter",
             ),
 
             journal_bytes: r.gauge("journal_bytes", "Bytes of all segment files"),
@@ -247,11 +247,11 @@ impl Metrics {
             journal_written_bytes: r.counter("journal_written_bytes", "Bytes written to the journal"),
             journal_fsync_seconds: r.register(
                 "journal_fsync_seconds",
-                "Time of one sync to disk",
+                "Duration of a sync to disk",
                 MirroredHistogram::default(),
             ),
-            journal_blocked: r.gauge("journal_blocked", "1 while appends wait for room on disk"),
-            journal_quarantined: r.counter("journal_quarantined", "Damaged segments put aside"),
+            journal_blocked: r.gauge("journal_blocked", "1 while appends wait because the journal is at its limit or the disk is full"),
+            journal_quarantined: r.counter("journal_quarantined", "Damaged segments in quarantine"),
 
             dead_letter_documents: r
                 .per_label("dead_letter_documents", "Documents written to the dead letter"),
@@ -259,11 +259,11 @@ impl Metrics {
 
             audit_difference: r.gauge(
                 "audit_difference",
-                "Received less delivered, duplicate, dead-lettered and open records",
+                "Records received minus delivered, duplicate, dead-lettered and open ones; 0 when idle",
             ),
             memory_used_bytes: r.gauge("memory_used_bytes", "Bytes accounted to the memory budget"),
             memory_limit_bytes: r.gauge("memory_limit_bytes", "Configured memory budget"),
-            ready: r.gauge("ready", "1 when ready"),
+            ready: r.gauge("ready", "1 while the server is ready"),
             reloads: r.counter("reloads", "Configuration reloads that were applied"),
             uptime_seconds: r.register("uptime_seconds", "Seconds since the start", GaugeF64::default()),
             resident_bytes: r.gauge("process_resident_memory_bytes", "Resident memory of the process"),
@@ -285,8 +285,8 @@ impl Metrics {
         }
     }
 
-    /// Has `refresh` called before each [`encode`](Self::encode), to set gauges from a state that lives
-    /// elsewhere. It must not block.
+    /// Registers a function that is called before each [`encode`](Self::encode), to set gauges from
+    /// state of other components. It must not block.
     pub fn on_scrape(&self, refresh: impl Fn(&Self) + Send + Sync + 'static) {
         self.refresh
             .lock()
@@ -294,7 +294,7 @@ impl Metrics {
             .push(Box::new(refresh));
     }
 
-    /// Sets the mirrored gauges now.
+    /// Calls the functions of [`on_scrape`](Self::on_scrape).
     pub fn refresh(&self) {
         self.uptime_seconds.set(self.uptime().as_secs_f64());
         if let Some(bytes) = resident_bytes() {
@@ -305,19 +305,19 @@ impl Metrics {
         }
     }
 
-    /// All metrics in the Prometheus text format, version 0.0.4, which every scraper reads.
+    /// All metrics in the Prometheus text format, version 0.0.4.
     #[must_use]
     pub fn encode(&self) -> String {
         self.refresh();
         let mut text = String::with_capacity(16 * 1024);
-        // Writing into a `String` cannot fail, and no collector of ours returns an error.
+        // Writing into a `String` cannot fail, and no collector returns an error.
         if let Err(fmt::Error) = prometheus_client::encoding::text::encode(&mut text, &self.registry) {
             tracing::error!("metrics could not be written as text");
         }
         to_prometheus_text(&text)
     }
 
-    /// The page `docs/metrics.md`: every metric with its kind, its labels and what it tells.
+    /// The page `docs/metrics.md`: every metric with its type, labels and meaning.
     #[must_use]
     pub fn reference_markdown() -> String {
         reference::markdown(&Self::new(Output::ALL))
@@ -375,8 +375,9 @@ impl fmt::Debug for OutputMetrics {
     }
 }
 
-/// The library writes OpenMetrics, where a counter's family has no `_total` and would clash with a gauge of the
-/// same name. The older text format names a counter by its full name, and ends without a mark.
+/// Converts OpenMetrics, where a counter's family has no `_total` and would collide with a gauge of
+/// the same name, to the Prometheus text format, which uses a counter's full name and has no end
+/// marker.
 fn to_prometheus_text(open_metrics: &str) -> String {
     let mut text = String::with_capacity(open_metrics.len() + 1024);
     let mut help = None;
@@ -397,7 +398,7 @@ fn to_prometheus_text(open_metrics: &str) -> String {
     text
 }
 
-/// Resident memory as Linux tells it; `None` elsewhere.
+/// Resident memory in bytes, on Linux; `None` elsewhere.
 fn resident_bytes() -> Option<i64> {
     let status = std::fs::read_to_string("/proc/self/status").ok()?;
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;

@@ -76,7 +76,7 @@ async fn run(config: Config, reload: Reload) -> Result<(), BuildError> {
             }),
             store: status
                 .store()
-                .map(|store| Arc::new(LogStore(store)) as Arc<dyn admin::Store>),
+                .map(|store| Arc::new(LogStore(store)) as Arc<dyn admin::DocumentStore>),
             outputs: config.outputs.clone(),
         };
         tokio::spawn(admin::serve(
@@ -210,8 +210,8 @@ pub fn raise_file_limit(connections: u64) {
 /// The configured store, read by the admin port.
 struct LogStore(Store);
 
-impl admin::Store for LogStore {
-    fn recent<'a>(&'a self, trace_id: Option<&'a str>, limit: usize) -> admin::Recent<'a> {
+impl admin::DocumentStore for LogStore {
+    fn recent<'a>(&'a self, trace_id: Option<&'a str>, limit: usize) -> admin::RecentDocuments<'a> {
         Box::pin(async move {
             match &self.0 {
                 Store::Elasticsearch(output) => output.recent(trace_id, limit).await,

@@ -1,9 +1,9 @@
-//! Who may see log content.
+//! Access control for log content.
 //!
-//! With a token: whoever shows it. Without one: whoever reaches the port, which is loopback unless told otherwise.
-//! A browser on this machine reaches it too, on behalf of any web page that has its own name resolve to 127.0.0.1
-//! (DNS rebinding). Such a request carries that page's name as `Host`, so without a token only names are answered
-//! that no stranger can own.
+//! With a token, requests must present it. Without one, everyone who reaches the port has access;
+//! the default is loopback. A browser on this machine reaches it too, for any web page whose name
+//! resolves to 127.0.0.1 (DNS rebinding). Such a request has the page's name as `Host`, so without
+//! a token only names that nobody else can own are accepted.
 
 use std::net::IpAddr;
 
@@ -17,11 +17,12 @@ use subtle::ConstantTimeEq;
 use super::{Shared, problem};
 use crate::config::AdminConfig;
 
-/// Ends of names that only a local network can give out (RFC 6761, RFC 6762, ICANN's `internal`, Kubernetes).
-const LOCAL_ENDS: [&str; 5] = [".localhost", ".local", ".internal", ".svc", ".home.arpa"];
+/// Suffixes of names that only a local network can assign (RFC 6761, RFC 6762, ICANN's `internal`,
+/// Kubernetes).
+const LOCAL_SUFFIXES: [&str; 5] = [".localhost", ".local", ".internal", ".svc", ".home.arpa"];
 
 pub(super) struct Guard {
-    /// Digests are compared, so that not even the length of the token shows in the time it takes.
+    /// Digest of the token: comparing digests does not leak its length by timing.
     token: Option<[u8; 32]>,
     hosts: Vec<String>,
 }
@@ -38,17 +39,17 @@ impl Guard {
         }
     }
 
-    fn may(&self, uri: &Uri, headers: &HeaderMap) -> Result<(), (StatusCode, String, &'static str)> {
+    fn authorize(&self, uri: &Uri, headers: &HeaderMap) -> Result<(), (StatusCode, String, &'static str)> {
         if let Some(token) = &self.token {
             let bearer = headers
                 .get(header::AUTHORIZATION)
                 .and_then(|value| bearer(value.as_bytes()));
-            let shown = bearer
+            let presented = bearer
                 .map(<[u8]>::to_vec)
                 .or_else(|| parameter(uri, "token").map(String::into_bytes));
             let allowed = "\"Authorization: Bearer TOKEN\" or ?token=TOKEN";
-            return match shown {
-                Some(shown) if bool::from(Sha256::digest(&shown).ct_eq(token)) => Ok(()),
+            return match presented {
+                Some(presented) if bool::from(Sha256::digest(&presented).ct_eq(token)) => Ok(()),
                 Some(_) => Err((StatusCode::UNAUTHORIZED, "wrong token".into(), allowed)),
                 None => Err((
                     StatusCode::UNAUTHORIZED,
@@ -64,9 +65,8 @@ impl Guard {
         if self.is_ours(host) {
             return Ok(());
         }
-        let what = format!(
-            "this server does not go by the name {host:?}; add it to admin.hosts, or set admin.token"
-        );
+        let what =
+            format!("the host name {host:?} is not accepted; add it to admin.hosts, or set admin.token");
         Err((
             StatusCode::FORBIDDEN,
             what,
@@ -80,16 +80,16 @@ impl Guard {
             None => host.split(':').next().unwrap_or(host),
         };
         let name = name.trim_end_matches('.').to_ascii_lowercase();
-        let is_local = !name.contains('.') || LOCAL_ENDS.iter().any(|end| name.ends_with(end));
+        let is_local = !name.contains('.') || LOCAL_SUFFIXES.iter().any(|end| name.ends_with(end));
         name.parse::<IpAddr>().is_ok()
             || is_local
             || self.hosts.iter().any(|known| known == "*" || *known == name)
     }
 }
 
-/// Lets a request through, or answers it.
+/// Passes an authorized request on, and answers any other.
 pub(super) async fn check(State(shared): State<Shared>, request: Request, next: Next) -> Response {
-    match shared.guard.may(request.uri(), request.headers()) {
+    match shared.guard.authorize(request.uri(), request.headers()) {
         Ok(()) => next.run(request).await,
         Err((status, what, allowed)) => {
             let mut response = problem(status, &what, allowed);
@@ -110,7 +110,7 @@ fn bearer(value: &[u8]) -> Option<&[u8]> {
         .then(|| token.trim_ascii())
 }
 
-/// The first parameter of this name, decoded.
+/// The first query parameter of this name, decoded.
 pub(super) fn parameter(uri: &Uri, name: &str) -> Option<String> {
     let query = uri.query()?;
     url::form_urlencoded::parse(query.as_bytes())

@@ -1,7 +1,8 @@
-//! Puts the router on a socket, with bounds that a slow or silent client cannot pass.
+//! HTTP/1.1 server of the admin port, with limits against slow clients.
 //!
-//! A header must be there within [`HEADER_TIMEOUT`], an answer must be taken without a pause longer than
-//! [`STALL_TIMEOUT`], and there are at most [`CONNECTIONS`] at once; further ones wait in the listen queue.
+//! A request header must arrive within [`HEADER_TIMEOUT`], a response must be read without a pause
+//! longer than [`STALL_TIMEOUT`], and at most [`MAX_CONNECTIONS`] are open; further ones wait in
+//! the listen queue.
 
 use std::future::Future;
 use std::io;
@@ -23,15 +24,15 @@ use tokio_util::task::TaskTracker;
 
 const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
 const STALL_TIMEOUT: Duration = Duration::from_secs(15);
-const CONNECTIONS: usize = 256;
-/// Pause after a failed accept: too many open files does not mend itself at once.
+const MAX_CONNECTIONS: usize = 256;
+/// Pause after a failed accept, such as for too many open files.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// Serves until told to stop; then answers what is under way and returns.
+/// Serves until `stop` is cancelled; then finishes the requests in progress and returns.
 pub async fn serve(listener: TcpListener, router: Router, stop: CancellationToken) {
-    let room = Arc::new(Semaphore::new(CONNECTIONS));
+    let permits = Arc::new(Semaphore::new(MAX_CONNECTIONS));
     let tracker = TaskTracker::new();
-    while let Some((stream, permit)) = next(&listener, &room, &stop).await {
+    while let Some((stream, permit)) = next(&listener, &permits, &stop).await {
         let (router, stop) = (router.clone(), stop.clone());
         tracker.spawn(async move {
             connection(stream, router, stop, HEADER_TIMEOUT, STALL_TIMEOUT).await;
@@ -43,14 +44,14 @@ pub async fn serve(listener: TcpListener, router: Router, stop: CancellationToke
     tracker.wait().await;
 }
 
-/// The next connection and its place among all; `None` once told to stop.
+/// The next connection and its permit; `None` once `stop` is cancelled.
 async fn next(
     listener: &TcpListener,
-    room: &Arc<Semaphore>,
+    permits: &Arc<Semaphore>,
     stop: &CancellationToken,
 ) -> Option<(TcpStream, tokio::sync::OwnedSemaphorePermit)> {
     stop.run_until_cancelled(async {
-        let permit = Arc::clone(room).acquire_owned().await.ok()?;
+        let permit = Arc::clone(permits).acquire_owned().await.ok()?;
         loop {
             match listener.accept().await {
                 Ok((stream, _)) => return Some((stream, permit)),
@@ -71,9 +72,9 @@ pub(super) async fn connection(
     header_timeout: Duration,
     stall_timeout: Duration,
 ) {
-    // Answers are written whole; without this the second half of a large one may wait for an ack.
+    // Responses are written in one piece; Nagle's algorithm would delay the end of a large one.
     let _ = stream.set_nodelay(true);
-    let io = TokioIo::new(Impatient::new(stream, stall_timeout));
+    let io = TokioIo::new(WriteTimeout::new(stream, stall_timeout));
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(header_timeout)
@@ -92,41 +93,41 @@ pub(super) async fn connection(
     }
 }
 
-/// A socket whose writes fail when the peer takes nothing for too long.
-struct Impatient<T> {
+/// A socket whose writes fail when the peer reads nothing for too long.
+struct WriteTimeout<T> {
     inner: T,
-    patience: Duration,
-    /// Runs while a write waits.
-    waiting: Option<Pin<Box<Sleep>>>,
+    timeout: Duration,
+    /// Runs while a write is pending.
+    timer: Option<Pin<Box<Sleep>>>,
 }
 
-impl<T> Impatient<T> {
-    fn new(inner: T, patience: Duration) -> Self {
+impl<T> WriteTimeout<T> {
+    fn new(inner: T, timeout: Duration) -> Self {
         Self {
             inner,
-            patience,
-            waiting: None,
+            timeout,
+            timer: None,
         }
     }
 
-    /// Hands on what a write said; starts, checks or stops the clock.
+    /// Passes on the result of a write; starts, checks or stops the timer.
     fn timed<R>(&mut self, cx: &mut Context<'_>, polled: Poll<io::Result<R>>) -> Poll<io::Result<R>> {
         if polled.is_ready() {
-            self.waiting = None;
+            self.timer = None;
             return polled;
         }
-        let waiting = self
-            .waiting
-            .get_or_insert_with(|| Box::pin(tokio::time::sleep(self.patience)));
-        ready!(waiting.as_mut().poll(cx));
+        let timer = self
+            .timer
+            .get_or_insert_with(|| Box::pin(tokio::time::sleep(self.timeout)));
+        ready!(timer.as_mut().poll(cx));
         Poll::Ready(Err(io::Error::new(
             io::ErrorKind::TimedOut,
-            "the client does not take the answer",
+            "the client does not read the response",
         )))
     }
 }
 
-impl<T: AsyncRead + Unpin> AsyncRead for Impatient<T> {
+impl<T: AsyncRead + Unpin> AsyncRead for WriteTimeout<T> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -136,7 +137,7 @@ impl<T: AsyncRead + Unpin> AsyncRead for Impatient<T> {
     }
 }
 
-impl<T: AsyncWrite + Unpin> AsyncWrite for Impatient<T> {
+impl<T: AsyncWrite + Unpin> AsyncWrite for WriteTimeout<T> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         let polled = Pin::new(&mut self.inner).poll_write(cx, buf);
         self.timed(cx, polled)

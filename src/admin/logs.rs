@@ -1,7 +1,7 @@
 //! `/logs`: the newest documents, as one JSON array.
 //!
-//! Parameters: `traceId` (also `trace_id`, `trace.id`), `limit`, `token`. An unknown one is an error, since a
-//! misspelt filter would show everything as if it had matched.
+//! Parameters: `traceId` (also `trace_id`, `trace.id`), `limit`, `token`. An unknown one is an
+//! error, because a misspelt filter would show everything.
 
 use std::time::Duration;
 
@@ -13,14 +13,14 @@ use serde_json::value::RawValue;
 use super::{Shared, problem};
 
 const DEFAULT_LIMIT: usize = 100;
-const MOST: usize = 1000;
+const MAX_LIMIT: usize = 1000;
 const ALLOWED: &str = "traceId=ID, limit=1..1000 (default 100), token=TOKEN";
-/// A search that takes longer helps nobody.
+/// Timeout of one search.
 const SEARCH_TIMEOUT: Duration = Duration::from_secs(30);
-/// Bytes of one answer; the documents beyond are left out, and a header says so.
-const MOST_BYTES: usize = 64 << 20;
-/// Header of an answer that had to be cut: how many documents were left out.
-const LEFT_OUT: &str = "windrow-left-out";
+/// Size of one response; further documents are omitted, and a header says so.
+const MAX_RESPONSE_BYTES: usize = 64 << 20;
+/// Header with the number of omitted documents.
+const OMITTED_HEADER: &str = "windrow-left-out";
 
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Query {
@@ -36,10 +36,10 @@ pub(super) async fn logs(State(shared): State<Shared>, uri: Uri) -> Response {
     };
     match find(&shared, &query).await {
         Ok(documents) => {
-            let (body, left_out) = array(&documents, MOST_BYTES);
+            let (body, omitted) = array(&documents, MAX_RESPONSE_BYTES);
             let mut response = ([(header::CONTENT_TYPE, "application/json")], body).into_response();
-            if left_out > 0 {
-                response.headers_mut().insert(LEFT_OUT, left_out.into());
+            if omitted > 0 {
+                response.headers_mut().insert(OMITTED_HEADER, omitted.into());
             }
             response
         }
@@ -47,7 +47,7 @@ pub(super) async fn logs(State(shared): State<Shared>, uri: Uri) -> Response {
     }
 }
 
-/// Asks the store, a few searches at a time and each not for ever.
+/// Searches the store, with limits on concurrency and time.
 pub(super) async fn find(shared: &Shared, query: &Query) -> Result<Vec<Box<RawValue>>, (StatusCode, String)> {
     let Some(store) = &shared.state.store else {
         let what = "no output keeps documents; add --output sqlite or --output elasticsearch";
@@ -82,9 +82,9 @@ pub(super) fn parse(query: &str) -> Result<Query, String> {
                 parsed.trace_id = Some(value.into_owned());
             }
             "limit" => {
-                let limit = value.parse().ok().filter(|limit| (1..=MOST).contains(limit));
-                parsed.limit =
-                    limit.ok_or_else(|| format!("limit={value} is not a whole number from 1 to {MOST}"))?;
+                let limit = value.parse().ok().filter(|limit| (1..=MAX_LIMIT).contains(limit));
+                parsed.limit = limit
+                    .ok_or_else(|| format!("limit={value} is not a whole number from 1 to {MAX_LIMIT}"))?;
             }
             "token" => {}
             _ => return Err(format!("unknown parameter {name:?}")),
@@ -93,18 +93,18 @@ pub(super) fn parse(query: &str) -> Result<Query, String> {
     Ok(parsed)
 }
 
-/// One JSON array of as many documents as fit, and how many did not.
-pub(super) fn array(documents: &[Box<RawValue>], most_bytes: usize) -> (Vec<u8>, usize) {
+/// A JSON array of the documents that fit into `max_bytes`, and the number of those that do not.
+pub(super) fn array(documents: &[Box<RawValue>], max_bytes: usize) -> (Vec<u8>, usize) {
     let mut fit = 0;
     let mut length = 0;
     for document in documents {
         length += document.get().len() + 2;
-        if length > most_bytes {
+        if length > max_bytes {
             break;
         }
         fit += 1;
     }
-    let mut body = Vec::with_capacity(length.min(most_bytes) + 4);
+    let mut body = Vec::with_capacity(length.min(max_bytes) + 4);
     body.push(b'[');
     for (n, document) in documents.iter().take(fit).enumerate() {
         body.extend_from_slice(if n == 0 { b"\n" } else { b",\n" });

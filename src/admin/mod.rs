@@ -1,10 +1,11 @@
-//! The admin port: health, readiness, metrics, recent documents and a status page, over HTTP/1.1.
+//! Admin server: health, readiness, metrics, recent documents and a status page, over HTTP/1.1.
 //!
-//! Owns the paths, who may see what, and the bounds against slow clients. Everything it shows comes from
-//! [`AdminState`]; it changes nothing, and only `GET` and `HEAD` are answered.
+//! Owns the paths, the access rules and the limits against slow clients. Everything it shows comes
+//! from [`AdminState`]; it is read-only, and answers only `GET` and `HEAD`.
 //!
-//! What shows log content (`/`, `/logs`) is guarded (module `guard`); health and metrics are open, since probes and
-//! scrapers carry no secrets. An answer that is an error is JSON: `{"error":"…","allowed":"…"}`.
+//! What shows log content (`/`, `/logs`) is guarded (module `guard`); health and metrics are open,
+//! because probes and scrapers send no secrets. An error response is JSON:
+//! `{"error":"…","allowed":"…"}`.
 
 use std::fmt;
 use std::future::Future;
@@ -34,33 +35,37 @@ mod tests;
 
 pub use http::serve;
 
-/// Every path, for whoever asks for another one.
+/// Every path, for the response to an unknown one.
 const PATHS: &str = "/, /health, /ready, /metrics, /logs, /api/v1/health, /api/v1/uptime, /api/v1/logs, /api/v1/metrics/prometheus";
 
-/// Where recent documents are found: the configured output that keeps them.
-pub trait Store: Send + Sync + 'static {
+const MAX_CONCURRENT_SEARCHES: usize = 4;
+
+/// A searchable store of documents: the configured output that keeps them.
+pub trait DocumentStore: Send + Sync + 'static {
     /// The newest documents first, those of one trace or all, at most `limit`.
     ///
-    /// An implementation bounds its answer: beyond 64 MiB it leaves out the rest. The error is a sentence for the reader.
-    fn recent<'a>(&'a self, trace_id: Option<&'a str>, limit: usize) -> Recent<'a>;
+    /// An implementation omits documents beyond 64 MiB. The error is a message for the reader.
+    fn recent<'a>(&'a self, trace_id: Option<&'a str>, limit: usize) -> RecentDocuments<'a>;
 }
 
-/// The answer of a [`Store`], some time later.
-pub type Recent<'a> = Pin<Box<dyn Future<Output = Result<Vec<Box<RawValue>>, String>> + Send + 'a>>;
+/// The future result of a [`DocumentStore`].
+pub type RecentDocuments<'a> = Pin<Box<dyn Future<Output = Result<Vec<Box<RawValue>>, String>> + Send + 'a>>;
 
-/// Whether the server can do its work.
+/// Readiness of the server.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct Readiness {
-    /// Why not; empty means ready.
+    /// Why the server is not ready; empty if it is.
     pub reasons: Vec<String>,
-    /// What an operator should look at, though it hinders nothing: a dead letter that is not empty.
+    /// What an operator should look at although the server is ready, such as a dead letter that is
+    /// not empty.
     pub notes: Vec<String>,
-    /// Only a restart helps: `/health` fails too, so that a supervisor restarts it.
+    /// A failure that only a restart fixes: `/health` fails too, so that a supervisor restarts the
+    /// server.
     pub fatal: Option<String>,
 }
 
 impl Readiness {
-    /// Whether nothing hinders.
+    /// Whether the server is ready.
     #[must_use]
     pub fn is_ready(&self) -> bool {
         self.reasons.is_empty() && self.fatal.is_none()
@@ -70,12 +75,12 @@ impl Readiness {
 /// What the admin port shows.
 #[derive(Clone)]
 pub struct AdminState {
-    /// The numbers.
+    /// The metrics of the process.
     pub metrics: Arc<Metrics>,
-    /// Asked for each `/ready`, `/health` and status page. It must not block.
+    /// Called for each `/ready`, `/health` and status page. It must not block.
     pub readiness: Arc<dyn Fn() -> Readiness + Send + Sync>,
-    /// Where recent documents are; `None` when no output keeps them.
-    pub store: Option<Arc<dyn Store>>,
+    /// The store of recent documents; `None` if no output keeps them.
+    pub store: Option<Arc<dyn DocumentStore>>,
     /// Outputs that the status page shows.
     pub outputs: Vec<Output>,
 }
@@ -88,22 +93,22 @@ impl fmt::Debug for AdminState {
     }
 }
 
-/// Everything a handler needs.
+/// State shared by the handlers.
 #[derive(Clone)]
 struct Shared {
     state: AdminState,
     guard: Arc<guard::Guard>,
-    /// Searches at once: each may hold a large answer.
+    /// Limits concurrent searches: each may hold a large result.
     searches: Arc<Semaphore>,
 }
 
-/// The paths of the admin port. [`serve`] puts them on a socket.
+/// The router of the admin server, for [`serve`].
 pub fn router(state: AdminState, config: &AdminConfig) -> Router {
     let guard = Arc::new(guard::Guard::new(config));
     let shared = Shared {
         state,
         guard,
-        searches: Arc::new(Semaphore::new(SEARCHES)),
+        searches: Arc::new(Semaphore::new(MAX_CONCURRENT_SEARCHES)),
     };
     let guarded = Router::new()
         .route("/", get(page::page))
@@ -177,7 +182,7 @@ async fn wrong_method(request: Request) -> Response {
     )
 }
 
-/// Answers are about now, are what they say they are, and bring nothing else into a page.
+/// Adds headers: no caching, no content sniffing, no scripts.
 async fn headers(request: Request, next: Next) -> Response {
     let mut response = next.run(request).await;
     let headers = response.headers_mut();
@@ -195,7 +200,7 @@ async fn headers(request: Request, next: Next) -> Response {
     response
 }
 
-/// An answer that says what is wrong and what is allowed.
+/// An error response with what is wrong and what is allowed.
 fn problem(status: StatusCode, what: &str, allowed: &str) -> Response {
     let body = if allowed.is_empty() {
         json!({ "error": what })
@@ -204,5 +209,3 @@ fn problem(status: StatusCode, what: &str, allowed: &str) -> Response {
     };
     (status, Json(body)).into_response()
 }
-
-const SEARCHES: usize = 4;

@@ -1,6 +1,6 @@
-//! `/`: one page of plain HTML that says how the server is and what came last.
+//! `/`: the status page, plain HTML with readiness, key metrics and the newest documents.
 //!
-//! No scripts, no assets; everything that comes from outside is escaped. It loads itself anew every few seconds.
+//! No scripts, no assets; all external text is escaped. The page reloads itself every 5 s.
 
 use std::fmt::{self, Write};
 
@@ -22,10 +22,10 @@ th,td{text-align:left;padding:.15rem .8rem .15rem 0;border-bottom:1px solid #888
 td.n{font-variant-numeric:tabular-nums}td.m{white-space:pre-wrap;overflow-wrap:anywhere;font-family:ui-monospace,monospace;font-size:.85em}\
 .ok{color:#2a8a3e}.bad{color:#c8342b}.dim{opacity:.65}";
 
-/// Documents on the page.
-const RECENT: usize = 10;
+/// Number of documents on the page.
+const RECENT_DOCUMENTS: usize = 10;
 /// Characters of a document's text that are shown.
-const TEXT: usize = 400;
+const MAX_TEXT_CHARS: usize = 400;
 
 /// Renders the page.
 pub(super) async fn page(State(shared): State<Shared>, uri: Uri) -> Response {
@@ -33,7 +33,7 @@ pub(super) async fn page(State(shared): State<Shared>, uri: Uri) -> Response {
         &shared,
         &logs::Query {
             trace_id: None,
-            limit: RECENT,
+            limit: RECENT_DOCUMENTS,
         },
     )
     .await
@@ -177,7 +177,7 @@ fn numbers(page: &mut String, m: &Metrics, outputs: &[Output]) -> fmt::Result {
             page,
             output.as_str(),
             format_args!(
-                "{} created, {} merged, {} unchanged, {} rejected; {} requests on their way{errors}",
+                "{} created, {} merged, {} unchanged, {} rejected; {} requests in flight{errors}",
                 done(DocumentResult::Created),
                 done(DocumentResult::Merged),
                 done(DocumentResult::Unchanged),
@@ -221,7 +221,7 @@ fn documents(
         let first = |names: &[&str]| names.iter().find_map(|name| fields.get(*name)?.as_str());
         let time = first(&["@timestamp"]).unwrap_or_default();
         let trace = first(&["traceId", "trace_id", "trace.id"]).unwrap_or_default();
-        // A document without a text that we know has its place all the same.
+        // A document without a known text field is shown as JSON.
         let message = first(&["message", "log", "msg"]).unwrap_or_else(|| document.get());
         write!(page, "<tr><td class=n>{}<td>", Escaped(time))?;
         if !trace.is_empty() {
@@ -237,7 +237,7 @@ fn documents(
                 Escaped(trace)
             )?;
         }
-        let text: String = message.chars().take(TEXT).collect();
+        let text: String = message.chars().take(MAX_TEXT_CHARS).collect();
         let more = if text.len() < message.len() { " …" } else { "" };
         write!(page, "<td class=m>{}{more}", Escaped(&text))?;
     }
@@ -255,7 +255,7 @@ fn row(page: &mut String, name: &str, value: fmt::Arguments<'_>) -> fmt::Result 
     write!(page, "<tr><th>{name}<td class=n>{value}")
 }
 
-/// About as many bytes, in a unit that reads well.
+/// A size rounded down to a readable unit.
 fn rounded_size(bytes: u64) -> String {
     let unit = [1 << 40, 1 << 30, 1 << 20, 1 << 10]
         .into_iter()
@@ -263,7 +263,7 @@ fn rounded_size(bytes: u64) -> String {
     format_size(unit.map_or(bytes, |unit| bytes / unit * unit))
 }
 
-/// Text that means itself in HTML, also inside a quoted attribute.
+/// Text escaped for HTML, also inside a quoted attribute.
 struct Escaped<'a>(&'a str);
 
 impl fmt::Display for Escaped<'_> {

@@ -1,21 +1,21 @@
-//! `windrow check`: is the configuration legal, and what does it come to?
+//! `windrow check`: validates the configuration and prints the resolved values.
 
 use std::io::Write;
 
-use crate::config::{Loaded, Mistakes, reference_toml};
+use crate::config::{ConfigErrors, Loaded, reference_toml};
 use crate::exit;
 
-/// Writes every mistake to `err`, or the resolved values to `out`, and gives the exit code.
-pub fn check(loaded: Result<Loaded, Mistakes>, out: &mut dyn Write, err: &mut dyn Write) -> u8 {
+/// Writes all errors to `err`, or the resolved values to `out`, and returns the exit code.
+pub fn check(loaded: Result<Loaded, ConfigErrors>, out: &mut dyn Write, err: &mut dyn Write) -> u8 {
     let loaded = match loaded {
         Ok(loaded) => loaded,
-        Err(mistakes) => return super::report(&mistakes, err),
+        Err(errors) => return super::report(&errors, err),
     };
     let written = write(&loaded, out, err).and_then(|()| out.flush());
     if written.is_ok() { exit::OK } else { exit::FAILURE }
 }
 
-/// Writes the annotated reference configuration.
+/// Writes the annotated reference configuration, and returns the exit code.
 pub fn reference(out: &mut dyn Write) -> u8 {
     let written = out
         .write_all(reference_toml().as_bytes())

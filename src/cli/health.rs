@@ -1,4 +1,5 @@
-//! `windrow health`: asks a running server on its admin port, for container checks that have no curl.
+//! `windrow health`: health check of a running server over its admin port, for containers without
+//! curl.
 
 use std::io::{self, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
@@ -8,17 +9,17 @@ use super::Health;
 use crate::config::Config;
 use crate::exit;
 
-/// More than any answer to this question has.
-const MOST_BYTES: u64 = 64 * 1024;
+/// Bytes of the response that are read; real ones are shorter.
+const MAX_RESPONSE_BYTES: u64 = 64 * 1024;
 
-/// Asks, writes the answer, and gives the exit code: 0 for well, 1 for anything else.
+/// Writes the response of the server, and returns the exit code: 0 for status 200, 1 otherwise.
 pub fn health(options: &Health, config: &Config, out: &mut dyn Write, err: &mut dyn Write) -> u8 {
     let path = if options.ready { "/ready" } else { "/health" };
     let Some(address) = config.admin.listen.map(reachable) else {
-        let _ = writeln!(err, "there is no admin port to ask: admin.listen is \"none\"");
+        let _ = writeln!(err, "there is no admin port: admin.listen is \"none\"");
         return exit::FAILURE;
     };
-    // Where nobody listens any more there is nobody to tell; the exit code remains.
+    // A closed pipe cannot be reported anywhere; the exit code remains.
     match ask(address, path, options.timeout) {
         Ok((status, body)) => {
             let _ = writeln!(out, "{}", body.trim_end());
@@ -31,7 +32,7 @@ pub fn health(options: &Health, config: &Config, out: &mut dyn Write, err: &mut 
     }
 }
 
-/// An address to listen on every interface is asked by the loopback one.
+/// Replaces an unspecified address by loopback.
 fn reachable(mut address: SocketAddr) -> SocketAddr {
     if address.ip().is_unspecified() {
         address.set_ip(match address.ip() {
@@ -45,34 +46,34 @@ fn reachable(mut address: SocketAddr) -> SocketAddr {
 fn ask(address: SocketAddr, path: &str, timeout: Duration) -> io::Result<(u16, String)> {
     let until = Instant::now() + timeout;
     let mut stream = TcpStream::connect_timeout(&address, timeout.max(Duration::from_millis(1)))?;
-    stream.set_write_timeout(Some(left(until)?))?;
+    stream.set_write_timeout(Some(remaining(until)?))?;
     stream.write_all(
         format!("GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n").as_bytes(),
     )?;
-    let mut answer = Vec::new();
+    let mut response = Vec::new();
     let mut buffer = [0; 4096];
     loop {
-        stream.set_read_timeout(Some(left(until)?))?;
+        stream.set_read_timeout(Some(remaining(until)?))?;
         match stream.read(&mut buffer) {
             Ok(0) => break,
-            Ok(n) => answer.extend_from_slice(buffer.get(..n).unwrap_or_default()),
+            Ok(n) => response.extend_from_slice(buffer.get(..n).unwrap_or_default()),
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                 return Err(io::ErrorKind::TimedOut.into());
             }
             Err(error) => return Err(error),
         }
-        if answer.len() as u64 > MOST_BYTES {
+        if response.len() as u64 > MAX_RESPONSE_BYTES {
             break;
         }
     }
-    let answer = String::from_utf8_lossy(&answer);
+    let response = String::from_utf8_lossy(&response);
     let bad = || {
         io::Error::new(
             io::ErrorKind::InvalidData,
-            "the answer is not HTTP; is this Windrow's admin port?",
+            "the response is not HTTP; is this Windrow's admin port?",
         )
     };
-    let (head, body) = answer.split_once("\r\n\r\n").ok_or_else(bad)?;
+    let (head, body) = response.split_once("\r\n\r\n").ok_or_else(bad)?;
     let status = head
         .strip_prefix("HTTP/1.")
         .and_then(|rest| rest.split(' ').nth(1))
@@ -80,11 +81,11 @@ fn ask(address: SocketAddr, path: &str, timeout: Duration) -> io::Result<(u16, S
     Ok((status.parse().map_err(|_| bad())?, body.to_owned()))
 }
 
-fn left(until: Instant) -> io::Result<Duration> {
-    let left = until.saturating_duration_since(Instant::now());
-    if left.is_zero() {
+fn remaining(until: Instant) -> io::Result<Duration> {
+    let remaining = until.saturating_duration_since(Instant::now());
+    if remaining.is_zero() {
         Err(io::ErrorKind::TimedOut.into())
     } else {
-        Ok(left)
+        Ok(remaining)
     }
 }

@@ -1,4 +1,4 @@
-//! `windrow journal inspect DIR`: what is in a journal, without changing it.
+//! `windrow journal inspect DIR`: read-only report on a journal.
 
 use std::io::Write;
 use std::path::Path;
@@ -9,9 +9,9 @@ use crate::input::forward::FORWARD_MESSAGES;
 
 use crate::gather::UnreleasedSummary;
 
-/// Runs the command. Gives the exit code: 1 when the journal is damaged or cannot be read.
+/// Runs the command. Returns the exit code: 1 if the journal is damaged or cannot be read.
 pub fn run(dir: &Path, config: &Config, out: &mut dyn Write, err: &mut dyn Write) -> u8 {
-    // The data folder is what people know; the journal is one folder below.
+    // Accepts the data folder too, of which the journal is a subfolder.
     let below = dir.join("journal");
     let dir = if below.is_dir() { &below } else { dir };
     let mut summary = UnreleasedSummary::new(config);

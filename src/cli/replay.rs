@@ -1,7 +1,7 @@
-//! `windrow replay`: sends the documents of the dead letter to Elasticsearch again, after what was wrong is mended.
+//! `windrow replay`: sends the documents of the dead letter to Elasticsearch again.
 //!
-//! Owns what is shown of it. A server may be running on the same data folder meanwhile. What is refused again stays,
-//! with its new reason.
+//! Owns its output. A server may be running on the same data folder. Documents that are refused
+//! again stay, with the new reason.
 
 use std::io::{IsTerminal, Write};
 
@@ -11,10 +11,10 @@ use super::Replay;
 use crate::config::{Config, OutputKind};
 use crate::exit;
 use crate::output::elasticsearch::Elasticsearch;
-use crate::output::replay::{Summary, dry_run, replay};
+use crate::output::replay::{ReplaySummary, dry_run, replay};
 use crate::pipeline::open_elasticsearch;
 
-/// Runs the command. Gives the exit code: 0 when nothing that could be sent is left, 1 otherwise.
+/// Runs the command. Returns the exit code: 0 if no document of this output remains, 1 otherwise.
 pub fn run(command: &Replay, config: &Config, out: &mut dyn Write, err: &mut dyn Write) -> u8 {
     let folder = &config.dead_letter.dir;
     let result = if command.dry_run {
@@ -34,7 +34,7 @@ pub fn run(command: &Replay, config: &Config, out: &mut dyn Write, err: &mut dyn
             Ok(output) => send(config, &output).map(|summary| {
                 show_found(&summary, out);
                 show_sent(&summary, out);
-                if summary.failed + summary.later > 0 {
+                if summary.refused + summary.postponed > 0 {
                     exit::FAILURE
                 } else {
                     exit::OK
@@ -49,7 +49,7 @@ pub fn run(command: &Replay, config: &Config, out: &mut dyn Write, err: &mut dyn
     })
 }
 
-fn send(config: &Config, output: &Elasticsearch) -> std::io::Result<Summary> {
+fn send(config: &Config, output: &Elasticsearch) -> std::io::Result<ReplaySummary> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
@@ -67,7 +67,7 @@ fn send(config: &Config, output: &Elasticsearch) -> std::io::Result<Summary> {
             bar.set_position(so_far.entries);
             bar.set_message(format!(
                 "{} written, {} refused again",
-                so_far.written, so_far.failed
+                so_far.written, so_far.refused
             ));
         },
     ));
@@ -75,7 +75,7 @@ fn send(config: &Config, output: &Elasticsearch) -> std::io::Result<Summary> {
     summary
 }
 
-fn show_found(summary: &Summary, out: &mut dyn Write) {
+fn show_found(summary: &ReplaySummary, out: &mut dyn Write) {
     writeln!(out, "{} entries in the dead letter", summary.entries).ok();
     for (kind, count) in &summary.kinds {
         writeln!(out, "  {count:>8}  {kind}").ok();
@@ -90,18 +90,18 @@ fn show_found(summary: &Summary, out: &mut dyn Write) {
     }
 }
 
-fn show_sent(summary: &Summary, out: &mut dyn Write) {
-    let Summary {
+fn show_sent(summary: &ReplaySummary, out: &mut dyn Write) {
+    let ReplaySummary {
         written,
-        failed,
-        later,
-        not_mine,
+        refused,
+        postponed,
+        not_replayable,
         first_reason,
         ..
     } = summary;
     writeln!(
         out,
-        "{written} written, {failed} refused again, {later} not tried, {not_mine} not for Elasticsearch"
+        "{written} written, {refused} refused again, {postponed} not attempted, {not_replayable} not for Elasticsearch"
     )
     .ok();
     if let Some(reason) = first_reason {

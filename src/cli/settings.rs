@@ -1,7 +1,7 @@
-//! The flags that set keys of the configuration, made from the table of keys.
+//! Flags that set configuration keys, generated from the table of keys.
 //!
-//! They are taken as text and read by `config` together with the other layers, so that a bad flag is reported
-//! beside the mistakes of the file.
+//! Their values are text, which `config` parses together with the other layers, so that the errors
+//! of all layers are reported at once.
 
 use std::path::PathBuf;
 
@@ -10,7 +10,7 @@ use clap::{Arg, ArgAction, ArgMatches, Args, Command, FromArgMatches};
 
 use crate::config::{Flags, KEYS, Key, Kind};
 
-/// What was set on the command line.
+/// The settings of a command line.
 #[derive(Debug, Clone, Default)]
 pub struct Settings {
     /// `--config`.

@@ -1,4 +1,4 @@
-//! Tests of the command line: flags reach their keys, codes are right, help and reports say what they must.
+//! Tests of the command line: flags set their keys, exit codes, help and reports.
 
 use std::collections::HashMap;
 use std::io::{Read, Write};
@@ -7,7 +7,7 @@ use std::net::TcpListener;
 use clap::CommandFactory;
 
 use super::*;
-use crate::config::{Config, KEYS, OutputKind, Source};
+use crate::config::{Config, KEYS, OutputKind, ValueSource};
 
 fn read(args: &[&str]) -> Result<Cli, (u8, String, String)> {
     let (mut out, mut err) = (Vec::new(), Vec::new());
@@ -20,7 +20,7 @@ fn read(args: &[&str]) -> Result<Cli, (u8, String, String)> {
     })
 }
 
-fn loaded(args: &[&str]) -> Result<Loaded, Mistakes> {
+fn loaded(args: &[&str]) -> Result<Loaded, ConfigErrors> {
     let (_, settings) = read(args).unwrap().into_parts();
     settings.load(&HashMap::<String, String>::new())
 }
@@ -131,7 +131,7 @@ fn check_prints_every_value_with_its_source() {
 }
 
 #[test]
-fn check_prints_every_mistake_and_is_64() {
+fn check_prints_every_error_and_is_64() {
     let (mut out, mut err) = (Vec::new(), Vec::new());
     let args = ["windrow", "check", "--linger", "90", "--journal-limit", "1B"];
     assert_eq!(check(loaded(&args), &mut out, &mut err), exit::USAGE);
@@ -145,7 +145,7 @@ fn check_prints_every_mistake_and_is_64() {
         err.contains("flag --journal-limit: journal.limit = \"1B\": too small; allowed: a size from 4MiB"),
         "{err}"
     );
-    assert!(err.contains("2 mistakes in the configuration"), "{err}");
+    assert!(err.contains("2 errors in the configuration"), "{err}");
 }
 
 /// Answers one request with these bytes and hands out what was asked.
@@ -236,7 +236,7 @@ fn the_file_comes_from_the_flag() {
         .unwrap();
     assert_eq!(
         setting.source,
-        Source::File {
+        ValueSource::File {
             path: path.into(),
             line: 2
         }

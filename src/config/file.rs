@@ -1,6 +1,6 @@
-//! The configuration file: TOML with the line of each value, and `${VAR}` in its strings.
+//! Configuration file: TOML with line numbers, and `${VAR}` in strings.
 //!
-//! Owns the syntax of the file. What a value means is decided elsewhere.
+//! Owns the syntax of the file. Does not interpret values.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -8,41 +8,43 @@ use std::path::Path;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-use super::kind::Raw;
-use super::load::{Environment, did_you_mean};
-use super::mistake::{Mistake, Source};
-use super::table::{KEYS, Key};
+use super::environment::Environment;
+use super::error::{ConfigError, ValueSource};
+use super::keys::{KEYS, Key};
+use super::kind::UntypedValue;
+use super::suggestion::did_you_mean;
 
-/// One value of the file.
-pub(super) struct Entry {
+/// A value of the file.
+pub(super) struct FileValue {
     pub(super) key: &'static Key,
     pub(super) line: usize,
-    /// As written, before `${VAR}` was replaced.
-    pub(super) raw: Raw,
+    /// The value, with every `${VAR}` replaced.
+    pub(super) raw: UntypedValue,
 }
 
-/// Reads the text of a file. Returns what could be read together with every mistake.
-pub(super) fn read(path: &Path, text: &str, env: &dyn Environment) -> (Vec<Entry>, Vec<Mistake>) {
+/// Parses a file. Returns the values that could be parsed, and every error.
+pub(super) fn read(path: &Path, text: &str, env: &dyn Environment) -> (Vec<FileValue>, Vec<ConfigError>) {
     let (table, errors) = DeTable::parse_recoverable(text);
     let mut reader = Reader {
         path,
         text,
         env,
         entries: Vec::new(),
-        mistakes: Vec::new(),
+        errors: Vec::new(),
     };
     reader.table("", table.get_ref());
-    // The parser goes on after an error with a value that nobody wrote: what it made of such a line says nothing.
+    // The parser recovers from an error with an invented value: ignore what it returns for such a
+    // line.
     let broken: Vec<usize> = errors
         .iter()
         .map(|error| error.span().map_or(1, |span| reader.line(span.start)))
         .collect();
     reader.entries.retain(|entry| !broken.contains(&entry.line));
     reader
-        .mistakes
-        .retain(|m| !matches!(&m.source, Some(Source::File { line, .. }) if broken.contains(line)));
+        .errors
+        .retain(|m| !matches!(&m.source, Some(ValueSource::File { line, .. }) if broken.contains(line)));
     for (error, line) in errors.iter().zip(broken) {
-        reader.mistake(
+        reader.error(
             line,
             "",
             None,
@@ -50,15 +52,15 @@ pub(super) fn read(path: &Path, text: &str, env: &dyn Environment) -> (Vec<Entry
             None,
         );
     }
-    (reader.entries, reader.mistakes)
+    (reader.entries, reader.errors)
 }
 
 struct Reader<'a> {
     path: &'a Path,
     text: &'a str,
     env: &'a dyn Environment,
-    entries: Vec<Entry>,
-    mistakes: Vec<Mistake>,
+    entries: Vec<FileValue>,
+    errors: Vec<ConfigError>,
 }
 
 impl Reader<'_> {
@@ -72,13 +74,13 @@ impl Reader<'_> {
             let line = self.line(name.span().start);
             if let Some(key) = KEYS.iter().find(|key| key.path == path) {
                 match self.raw(value.get_ref()) {
-                    Ok(raw) => self.entries.push(Entry { key, line, raw }),
-                    Err(what) => self.mistake(line, &path, None, what, None),
+                    Ok(raw) => self.entries.push(FileValue { key, line, raw }),
+                    Err(what) => self.error(line, &path, None, what, None),
                 }
             } else if let (true, DeValue::Table(inner)) = (is_section(&path), value.get_ref()) {
                 self.table(&path, inner);
             } else if is_section(&path) {
-                self.mistake(
+                self.error(
                     line,
                     &path,
                     None,
@@ -93,7 +95,7 @@ impl Reader<'_> {
 
     fn unknown(&mut self, line: usize, path: &str, value: &Spanned<DeValue<'_>>) {
         let last = path.rsplit('.').next().unwrap_or(path);
-        // A right name in the wrong section is the likelier slip.
+        // A correct name in the wrong section is more likely than a misspelt one.
         let elsewhere = KEYS
             .iter()
             .find(|key| key.path.rsplit('.').next() == Some(last))
@@ -107,19 +109,19 @@ impl Reader<'_> {
             };
             ("unknown key", hint)
         };
-        self.mistake(line, path, None, format!("{what}{hint}"), None);
+        self.error(line, path, None, format!("{what}{hint}"), None);
     }
 
-    fn raw(&self, value: &DeValue<'_>) -> Result<Raw, String> {
+    fn raw(&self, value: &DeValue<'_>) -> Result<UntypedValue, String> {
         Ok(match value {
-            DeValue::String(text) => Raw::Text(interpolate(text, self.env)?),
+            DeValue::String(text) => UntypedValue::Text(interpolate(text, self.env)?),
             DeValue::Integer(n) => {
                 let n = i64::from_str_radix(n.as_str(), n.radix())
                     .map_err(|_| "too large a number".to_owned())?;
-                Raw::Int(n)
+                UntypedValue::Int(n)
             }
-            DeValue::Boolean(b) => Raw::Bool(*b),
-            DeValue::Array(list) => Raw::List(
+            DeValue::Boolean(b) => UntypedValue::Bool(*b),
+            DeValue::Array(list) => UntypedValue::List(
                 list.iter()
                     .map(|value| self.raw(value.get_ref()))
                     .collect::<Result<_, _>>()?,
@@ -128,14 +130,14 @@ impl Reader<'_> {
                 let pairs = table
                     .iter()
                     .map(|(k, v)| Ok((k.get_ref().to_string(), self.raw(v.get_ref())?)));
-                Raw::Table(pairs.collect::<Result<BTreeMap<_, _>, String>>()?)
+                UntypedValue::Table(pairs.collect::<Result<BTreeMap<_, _>, String>>()?)
             }
-            DeValue::Float(_) => Raw::Other("a number with a fraction"),
-            DeValue::Datetime(_) => Raw::Other("a date"),
+            DeValue::Float(_) => UntypedValue::Other("a number with a fraction"),
+            DeValue::Datetime(_) => UntypedValue::Other("a date"),
         })
     }
 
-    fn mistake(
+    fn error(
         &mut self,
         line: usize,
         key: &str,
@@ -143,11 +145,11 @@ impl Reader<'_> {
         what: impl Into<String>,
         allowed: Option<String>,
     ) {
-        let source = Some(Source::File {
+        let source = Some(ValueSource::File {
             path: self.path.to_owned(),
             line,
         });
-        self.mistakes.push(Mistake {
+        self.errors.push(ConfigError {
             source,
             key: key.to_owned(),
             value,
@@ -166,8 +168,8 @@ impl Reader<'_> {
     }
 }
 
-/// Reads one TOML value from a flag or an environment variable.
-pub(super) fn value(text: &str, env: &dyn Environment) -> Result<Raw, String> {
+/// Parses one TOML value of a flag or an environment variable.
+pub(super) fn value(text: &str, env: &dyn Environment) -> Result<UntypedValue, String> {
     let document = format!("v = {text}");
     let table = DeTable::parse(&document).map_err(|error| format!("not TOML ({})", error.message()))?;
     let reader = Reader {
@@ -175,7 +177,7 @@ pub(super) fn value(text: &str, env: &dyn Environment) -> Result<Raw, String> {
         text: "",
         env,
         entries: Vec::new(),
-        mistakes: Vec::new(),
+        errors: Vec::new(),
     };
     match table.get_ref().get("v") {
         Some(value) => reader.raw(value.get_ref()),
@@ -183,7 +185,8 @@ pub(super) fn value(text: &str, env: &dyn Environment) -> Result<Raw, String> {
     }
 }
 
-/// `${VAR}`, `${VAR:-default}` where VAR may be unset or empty, `$${` for a literal `${`.
+/// Replaces `${VAR}` and, where VAR may be unset or empty, `${VAR:-default}`; `$${` is a literal
+/// `${`.
 fn interpolate(text: &str, env: &dyn Environment) -> Result<String, String> {
     let mut out = String::with_capacity(text.len());
     let mut rest = text;
@@ -205,7 +208,7 @@ fn interpolate(text: &str, env: &dyn Environment) -> Result<String, String> {
             .map_or((inside, None), |(name, default)| (name, Some(default)));
         if name.is_empty() || !name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_') {
             return Err(format!(
-                "{name:?} in ${{…}} is no name of an environment variable"
+                "{name:?} in ${{…}} is not a valid name of an environment variable"
             ));
         }
         match (env.get(name).filter(|value| !value.is_empty()), default) {

@@ -1,7 +1,8 @@
-//! The kinds of values: what each allows, and into which place of the [`Draft`] it goes.
+//! Kinds of values: type and range of a key's value, and the field of the [`ConfigBuilder`] that it
+//! sets.
 //!
-//! A kind carries its place, so that a key of the table cannot be read as one type and stored as another.
-//! It does not know where a value came from.
+//! A kind carries its field, so that a key cannot be parsed as one type and stored as another. Does
+//! not know from which layer a value comes.
 
 mod read;
 
@@ -13,18 +14,18 @@ use std::time::Duration;
 use tracing_subscriber::EnvFilter;
 
 use self::read::{
-    at_least_one, boolean, count, duration, each, host, in_range, index, mode, network, not_empty, or_zero,
-    outputs, readable_file, rule, size, text, url, users,
+    boolean, count, duration, host, in_range, index, list_of, mode, network, non_empty_list, not_empty,
+    or_zero, outputs, readable_file, rule, size, text, url, users,
 };
-use super::draft::Draft;
+use super::builder::ConfigBuilder;
 use super::types::{Listen, LogFormat, Network, Rule, Secret, User, parse_address};
 use super::units::{format_duration, format_size};
 use crate::metrics::Output;
 
-/// A value as a layer gives it, before it is understood.
+/// A value of a layer before its kind is checked.
 #[derive(Debug, Clone, PartialEq)]
-pub enum Raw {
-    /// A string. Flags and environment variables give only this and lists of it.
+pub enum UntypedValue {
+    /// A string. Flags and environment variables have only this and lists of it.
     Text(String),
     /// A whole number.
     Int(i64),
@@ -34,71 +35,71 @@ pub enum Raw {
     List(Vec<Self>),
     /// A table.
     Table(BTreeMap<String, Self>),
-    /// Anything else that TOML knows; named.
+    /// Another TOML type; its name.
     Other(&'static str),
 }
 
-type Place<T> = fn(&mut Draft) -> &mut T;
+type FieldAccessor<T> = fn(&mut ConfigBuilder) -> &mut T;
 
-/// What a key takes, and where it goes.
+/// Type and range of a key's value, and the field that it sets.
 #[derive(Debug, Clone, Copy)]
 pub enum Kind {
     /// `true` or `false`.
-    Bool(Place<bool>),
+    Bool(FieldAccessor<bool>),
     /// A whole number in a range.
-    Count(u64, u64, Place<u64>),
+    Count(u64, u64, FieldAccessor<u64>),
     /// A whole number in a range, or 0 for none.
-    CountOrNone(u64, u64, Place<Option<u64>>),
+    CountOrNone(u64, u64, FieldAccessor<Option<u64>>),
     /// A whole number in a range, which may be left out.
-    CountIfSet(u64, u64, Place<Option<u64>>),
+    CountIfSet(u64, u64, FieldAccessor<Option<u64>>),
     /// A duration in a range.
-    Duration(Duration, Duration, Place<Duration>),
+    Duration(Duration, Duration, FieldAccessor<Duration>),
     /// A duration in a range, or 0 for never.
-    DurationOrNever(Duration, Duration, Place<Option<Duration>>),
+    DurationOrNever(Duration, Duration, FieldAccessor<Option<Duration>>),
     /// A size in a range.
-    Size(u64, u64, Place<u64>),
+    Size(u64, u64, FieldAccessor<u64>),
     /// A size in a range, or 0 for no limit.
-    SizeOrNone(u64, u64, Place<Option<u64>>),
-    /// Any string up to so many bytes.
-    Text(usize, Place<String>),
+    SizeOrNone(u64, u64, FieldAccessor<Option<u64>>),
+    /// A string of at most this many bytes.
+    Text(usize, FieldAccessor<String>),
     /// A string that is not empty.
-    Name(Place<Option<String>>),
-    /// A string that is not shown.
-    Secret(Place<Option<Secret>>),
+    Name(FieldAccessor<Option<String>>),
+    /// A string that is never shown.
+    Secret(FieldAccessor<Option<Secret>>),
     /// Names, at least one.
-    Names(Place<Vec<String>>),
+    Names(FieldAccessor<Vec<String>>),
     /// Host names, or `*`; may be none.
-    Hosts(Place<Vec<String>>),
+    Hosts(FieldAccessor<Vec<String>>),
     /// A path that need not exist.
-    Path(Place<Option<PathBuf>>),
+    Path(FieldAccessor<Option<PathBuf>>),
     /// A file that can be read.
-    File(Place<Option<PathBuf>>),
+    File(FieldAccessor<Option<PathBuf>>),
     /// Permission bits, octal.
-    Mode(Place<u32>),
+    Mode(FieldAccessor<u32>),
     /// Addresses and unix sockets, at least one.
-    Listen(Place<Vec<Listen>>),
+    Listen(FieldAccessor<Vec<Listen>>),
     /// One address, or `none`.
-    Address(Place<Option<SocketAddr>>),
+    Address(FieldAccessor<Option<SocketAddr>>),
     /// Outputs, at least one.
-    Outputs(Place<Vec<Output>>),
+    Outputs(FieldAccessor<Vec<Output>>),
     /// Base addresses of an HTTP service, at least one.
-    Urls(Place<Vec<String>>),
+    Urls(FieldAccessor<Vec<String>>),
     /// Index name with strftime fields.
-    Index(Place<String>),
+    Index(FieldAccessor<String>),
     /// `NAME:PASSWORD`, any number.
-    Users(Place<Vec<User>>),
+    Users(FieldAccessor<Vec<User>>),
     /// Tables with `cidr`, `shared_key`, `users`.
-    Networks(Place<Vec<Network>>),
+    Networks(FieldAccessor<Vec<Network>>),
     /// Tables with `field` and one of `contains`, `equals`, `matches`.
-    Rules(Place<Vec<Rule>>),
+    Rules(FieldAccessor<Vec<Rule>>),
     /// How log lines are written.
-    Format(Place<LogFormat>),
+    Format(FieldAccessor<LogFormat>),
     /// A filter in the syntax of `RUST_LOG`.
-    Filter(Place<String>),
+    Filter(FieldAccessor<String>),
 }
 
 impl Kind {
-    /// What is allowed, for people.
+    /// Description of the valid values.
     #[must_use]
     pub fn allowed(&self) -> String {
         let duration = |min: &Duration, max: &Duration| {
@@ -172,19 +173,19 @@ impl Kind {
         }
     }
 
-    /// Whether the value must not be shown.
+    /// Whether the value must never be shown.
     #[must_use]
     pub fn is_secret(&self) -> bool {
         matches!(self, Self::Secret(_) | Self::Users(_) | Self::Networks(_))
     }
 
-    /// Whether it takes several values: a flag may be repeated.
+    /// Whether it is a list; its flag may be repeated.
     #[must_use]
     pub fn is_list(&self) -> bool {
         self.splits_at_commas() || matches!(self, Self::Users(_) | Self::Networks(_) | Self::Rules(_))
     }
 
-    /// Whether one string may hold several values, with commas between them.
+    /// Whether one string may contain several values, separated by commas.
     pub(super) fn splits_at_commas(&self) -> bool {
         matches!(
             self,
@@ -192,76 +193,78 @@ impl Kind {
         )
     }
 
-    /// Reads a value and puts it into its place. Nothing is put when it is not allowed.
-    pub(super) fn apply(&self, raw: &Raw, draft: &mut Draft) -> Result<(), String> {
+    /// Parses a value and sets its field. On an error nothing is set.
+    pub(super) fn apply(&self, raw: &UntypedValue, builder: &mut ConfigBuilder) -> Result<(), String> {
         match self {
-            Self::Bool(place) => *place(draft) = boolean(raw)?,
-            Self::Count(min, max, place) => *place(draft) = count(raw, *min, *max)?,
-            Self::CountOrNone(min, max, place) => *place(draft) = or_zero(count(raw, 0, *max)?, &0, min)?,
-            Self::CountIfSet(min, max, place) => *place(draft) = Some(count(raw, *min, *max)?),
-            Self::Duration(min, max, place) => *place(draft) = in_range(duration(raw)?, min, max)?,
-            Self::DurationOrNever(min, max, place) => {
+            Self::Bool(field) => *field(builder) = boolean(raw)?,
+            Self::Count(min, max, field) => *field(builder) = count(raw, *min, *max)?,
+            Self::CountOrNone(min, max, field) => *field(builder) = or_zero(count(raw, 0, *max)?, &0, min)?,
+            Self::CountIfSet(min, max, field) => *field(builder) = Some(count(raw, *min, *max)?),
+            Self::Duration(min, max, field) => *field(builder) = in_range(duration(raw)?, min, max)?,
+            Self::DurationOrNever(min, max, field) => {
                 let value = in_range(duration(raw)?, &Duration::ZERO, max)?;
-                *place(draft) = or_zero(value, &Duration::ZERO, min)?;
+                *field(builder) = or_zero(value, &Duration::ZERO, min)?;
             }
-            Self::Size(min, max, place) => *place(draft) = in_range(size(raw)?, min, max)?,
-            Self::SizeOrNone(min, max, place) => {
-                *place(draft) = or_zero(in_range(size(raw)?, &0, max)?, &0, min)?;
+            Self::Size(min, max, field) => *field(builder) = in_range(size(raw)?, min, max)?,
+            Self::SizeOrNone(min, max, field) => {
+                *field(builder) = or_zero(in_range(size(raw)?, &0, max)?, &0, min)?;
             }
-            Self::Text(max, place) => {
+            Self::Text(max, field) => {
                 let text = text(raw)?;
                 if text.len() > *max {
                     return Err(format!("it has {} bytes", text.len()));
                 }
-                *place(draft) = text.to_owned();
+                *field(builder) = text.to_owned();
             }
-            Self::Name(place) => *place(draft) = Some(not_empty(raw)?.to_owned()),
-            Self::Secret(place) => *place(draft) = Some(Secret::new(not_empty(raw)?)),
-            Self::Names(place) => {
-                *place(draft) = at_least_one(each(raw, |raw| not_empty(raw).map(str::to_owned))?)?;
+            Self::Name(field) => *field(builder) = Some(not_empty(raw)?.to_owned()),
+            Self::Secret(field) => *field(builder) = Some(Secret::new(not_empty(raw)?)),
+            Self::Names(field) => {
+                *field(builder) = non_empty_list(list_of(raw, |raw| not_empty(raw).map(str::to_owned))?)?;
             }
-            Self::Hosts(place) => *place(draft) = each(raw, host)?,
-            Self::Path(place) => *place(draft) = Some(not_empty(raw)?.into()),
-            Self::File(place) => *place(draft) = Some(readable_file(raw)?),
-            Self::Mode(place) => *place(draft) = mode(raw)?,
-            Self::Listen(place) => *place(draft) = at_least_one(each(raw, |raw| not_empty(raw)?.parse())?)?,
-            Self::Address(place) => {
+            Self::Hosts(field) => *field(builder) = list_of(raw, host)?,
+            Self::Path(field) => *field(builder) = Some(not_empty(raw)?.into()),
+            Self::File(field) => *field(builder) = Some(readable_file(raw)?),
+            Self::Mode(field) => *field(builder) = mode(raw)?,
+            Self::Listen(field) => {
+                *field(builder) = non_empty_list(list_of(raw, |raw| not_empty(raw)?.parse())?)?;
+            }
+            Self::Address(field) => {
                 let text = not_empty(raw)?;
-                *place(draft) = if text == "none" {
+                *field(builder) = if text == "none" {
                     None
                 } else {
                     Some(parse_address(text)?)
                 };
             }
-            Self::Outputs(place) => *place(draft) = outputs(raw)?,
-            Self::Urls(place) => *place(draft) = at_least_one(each(raw, url)?)?,
-            Self::Index(place) => *place(draft) = index(not_empty(raw)?)?,
-            Self::Users(place) => *place(draft) = users(raw)?,
-            Self::Networks(place) => *place(draft) = each(raw, network)?,
-            Self::Rules(place) => *place(draft) = each(raw, rule)?,
-            Self::Format(place) => {
-                *place(draft) = match text(raw)? {
+            Self::Outputs(field) => *field(builder) = outputs(raw)?,
+            Self::Urls(field) => *field(builder) = non_empty_list(list_of(raw, url)?)?,
+            Self::Index(field) => *field(builder) = index(not_empty(raw)?)?,
+            Self::Users(field) => *field(builder) = users(raw)?,
+            Self::Networks(field) => *field(builder) = list_of(raw, network)?,
+            Self::Rules(field) => *field(builder) = list_of(raw, rule)?,
+            Self::Format(field) => {
+                *field(builder) = match text(raw)? {
                     "auto" => LogFormat::Auto,
                     "text" => LogFormat::Text,
                     "json" => LogFormat::Json,
                     _ => return Err("unknown format".into()),
                 }
             }
-            Self::Filter(place) => {
+            Self::Filter(field) => {
                 let text = not_empty(raw)?;
                 // tracing-subscriber 0.3.23 panics on filters that are not ASCII.
                 if !text.is_ascii() {
                     return Err("not a filter (targets and levels are ASCII)".into());
                 }
                 EnvFilter::try_new(text).map_err(|error| format!("not a filter ({error})"))?;
-                *place(draft) = text.to_owned();
+                *field(builder) = text.to_owned();
             }
         }
         Ok(())
     }
 }
 
-impl Raw {
+impl UntypedValue {
     /// The value as TOML writes it; strings with quotes.
     #[must_use]
     pub fn to_toml(&self) -> String {

@@ -1,60 +1,30 @@
-//! Brings the layers together: default, file, environment, flags, each over the one before.
+//! Loads the configuration: defaults, file, environment, flags, each overriding the previous one.
 //!
-//! Every layer is read in full, also where a later one wins, so that one run shows all mistakes.
+//! Parses every layer completely, also values that a later layer overrides, so that one run reports
+//! all errors.
 
 use std::collections::{BTreeSet, HashMap};
 use std::fmt;
 use std::path::PathBuf;
 
 use super::Config;
-use super::draft::{self, Draft};
+use super::builder::{self, ConfigBuilder};
+use super::environment::Environment;
+use super::error::{ConfigError, ConfigErrors, ValueSource};
 use super::file;
-use super::kind::{Kind, Raw};
-use super::mistake::{Mistake, Mistakes, Source};
-use super::table::{KEYS, Key};
-
-/// The environment, as far as the configuration looks at it. A test hands in a map.
-pub trait Environment {
-    /// The value of a variable, if it is set and is text.
-    fn get(&self, name: &str) -> Option<String>;
-    /// Every name.
-    fn names(&self) -> Vec<String>;
-}
-
-/// The environment of this process.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct ProcessEnvironment;
-
-impl Environment for ProcessEnvironment {
-    fn get(&self, name: &str) -> Option<String> {
-        std::env::var(name).ok()
-    }
-
-    fn names(&self) -> Vec<String> {
-        std::env::vars_os()
-            .filter_map(|(name, _)| name.into_string().ok())
-            .collect()
-    }
-}
-
-impl<S: std::hash::BuildHasher> Environment for HashMap<String, String, S> {
-    fn get(&self, name: &str) -> Option<String> {
-        Self::get(self, name).cloned()
-    }
-
-    fn names(&self) -> Vec<String> {
-        self.keys().cloned().collect()
-    }
-}
+use super::keys::{KEYS, Key};
+use super::kind::{Kind, UntypedValue};
+use super::suggestion::did_you_mean;
 
 /// Values of flags, by the path of their key. A repeated flag has several.
 pub type Flags = HashMap<&'static str, Vec<String>>;
 
-/// Where to read from.
+/// The sources of the configuration.
 pub struct Sources<'a> {
-    /// The file that was asked for. `None`: `WINDROW_CONFIG`, else `windrow.toml` in the working folder if it is there.
+    /// The file; `None`: that of `WINDROW_CONFIG`, else `windrow.toml` in the working folder if it
+    /// exists.
     pub file: Option<PathBuf>,
-    /// Flags that were given.
+    /// The flags of the command line.
     pub flags: Flags,
     /// The environment.
     pub env: &'a dyn Environment,
@@ -68,21 +38,21 @@ impl fmt::Debug for Sources<'_> {
     }
 }
 
-/// What [`load`] found.
+/// Result of [`load`].
 #[derive(Debug)]
 pub struct Loaded {
     /// The configuration.
     pub config: Config,
     /// The file that was read.
     pub file: Option<PathBuf>,
-    /// What is odd but allowed; to be logged.
+    /// Warnings, to be logged.
     pub warnings: Vec<String>,
-    /// Every key with its value and where that came from, in the order of the documentation.
+    /// Every key with its value and the source of it, in the order of the documentation.
     pub settings: Vec<Setting>,
 }
 
 impl Loaded {
-    /// Keys whose value is another one than in `old`, wherever it comes from; for a reload.
+    /// Keys whose value differs from `old`, whatever its source; for a reload.
     #[must_use]
     pub fn changed_since(&self, old: &Self) -> Vec<&'static str> {
         let pairs = self.settings.iter().zip(&old.settings);
@@ -93,17 +63,17 @@ impl Loaded {
     }
 }
 
-/// One key with the value that won.
+/// A key with its effective value.
 #[derive(Clone, PartialEq)]
 pub struct Setting {
     /// Path in the file.
     pub key: &'static str,
-    /// As TOML; hidden for a secret; `None` when it is not set.
+    /// The value as TOML; hidden for a secret; `None` if it is not set.
     pub value: Option<String>,
-    /// Where it came from.
-    pub source: Source,
+    /// The source of the value.
+    pub source: ValueSource,
     /// The value itself, secrets too.
-    raw: Option<Raw>,
+    raw: Option<UntypedValue>,
 }
 
 impl fmt::Debug for Setting {
@@ -118,36 +88,36 @@ impl fmt::Debug for Setting {
     }
 }
 
-/// File that is read from the working folder when none was asked for.
+/// File in the working folder that is read if no other one is named.
 pub(super) const DEFAULT_FILE: &str = "windrow.toml";
 /// Environment variable that names the file.
 pub(super) const FILE_VARIABLE: &str = "WINDROW_CONFIG";
 
-/// Names that begin like ours but belong to other programs of this project.
+/// Variables with Windrow's prefix that belong to other programs of this project.
 const OTHER_VARIABLES: [&str; 1] = ["WINDROW_ADDR"];
 
-/// Reads every layer.
+/// Loads the configuration from all layers.
 ///
 /// # Errors
-/// Every mistake of every layer.
-pub fn load(sources: Sources<'_>) -> Result<Loaded, Mistakes> {
+/// Every error of every layer.
+pub fn load(sources: Sources<'_>) -> Result<Loaded, ConfigErrors> {
     let mut loader = Loader {
-        draft: Draft::blank(),
+        builder: ConfigBuilder::empty(),
         settings: KEYS
             .iter()
             .map(|key| Setting {
                 key: key.path,
                 value: None,
-                source: Source::Default,
+                source: ValueSource::Default,
                 raw: None,
             })
             .collect(),
-        mistakes: Vec::new(),
+        errors: Vec::new(),
         warnings: Vec::new(),
     };
     for key in KEYS {
         if let Some(raw) = key.default.raw() {
-            loader.apply(key, &raw, Source::Default);
+            loader.apply(key, &raw, ValueSource::Default);
         }
     }
     let file = loader.file(sources.file, sources.env);
@@ -155,23 +125,23 @@ pub fn load(sources: Sources<'_>) -> Result<Loaded, Mistakes> {
     loader.flags(&sources.flags, sources.env);
 
     let Loader {
-        draft,
+        builder,
         settings,
-        mut mistakes,
+        mut errors,
         mut warnings,
     } = loader;
-    let (config, mut findings) = draft.finish();
-    mistakes.append(&mut findings.mistakes);
-    if !mistakes.is_empty() {
-        return Err(Mistakes(mistakes));
+    let (config, mut validation) = builder.build();
+    errors.append(&mut validation.errors);
+    if !errors.is_empty() {
+        return Err(ConfigErrors(errors));
     }
-    warnings.append(&mut findings.warnings);
+    warnings.append(&mut validation.warnings);
     let by_hand: Vec<_> = settings
         .iter()
-        .filter(|s| s.source != Source::Default)
+        .filter(|s| s.source != ValueSource::Default)
         .map(|s| s.key)
         .collect();
-    draft::unused(&config, &by_hand, &mut warnings);
+    builder::warn_unused(&config, &by_hand, &mut warnings);
     Ok(Loaded {
         config,
         file,
@@ -181,9 +151,9 @@ pub fn load(sources: Sources<'_>) -> Result<Loaded, Mistakes> {
 }
 
 struct Loader {
-    draft: Draft,
+    builder: ConfigBuilder,
     settings: Vec<Setting>,
-    mistakes: Vec<Mistake>,
+    errors: Vec<ConfigError>,
     warnings: Vec<String>,
 }
 
@@ -210,28 +180,29 @@ impl Loader {
             self.whole_file(format!("{}: not UTF-8 text", path.display()));
             return None;
         };
-        let (entries, mut mistakes) = file::read(&path, &text, env);
-        self.mistakes.append(&mut mistakes);
+        let (entries, mut errors) = file::read(&path, &text, env);
+        self.errors.append(&mut errors);
         for entry in entries {
             self.apply(
                 entry.key,
                 &entry.raw,
-                Source::File {
+                ValueSource::File {
                     path: path.clone(),
                     line: entry.line,
                 },
             );
         }
-        // As one reads the file: what was not known, not legal and not TOML was found in different steps.
-        self.mistakes.sort_by_key(|mistake| match &mistake.source {
-            Some(Source::File { line, .. }) => *line,
+        // In the order of the file; unknown keys, invalid values and syntax errors are found in
+        // different steps.
+        self.errors.sort_by_key(|error| match &error.source {
+            Some(ValueSource::File { line, .. }) => *line,
             _ => 0,
         });
         Some(path)
     }
 
     fn whole_file(&mut self, what: String) {
-        self.mistakes.push(Mistake {
+        self.errors.push(ConfigError {
             source: None,
             key: String::new(),
             value: None,
@@ -246,12 +217,13 @@ impl Loader {
         for key in KEYS {
             let own = key.environment();
             let names = std::iter::once(own.as_str()).chain(key.aliases.iter().copied());
-            // An empty variable counts as none: compose files often set what the user left out.
+            // An empty variable counts as unset: compose files set variables that the user left
+            // out.
             let found = names
                 .filter_map(|name| Some((name, env.get(name).filter(|value| !value.is_empty())?)))
                 .next();
             if let Some((name, value)) = found {
-                self.text(key, &[value], Source::Environment(name.to_owned()), env);
+                self.text(key, &[value], ValueSource::Environment(name.to_owned()), env);
             }
             known.insert(own);
         }
@@ -271,21 +243,21 @@ impl Loader {
     fn flags(&mut self, flags: &Flags, env: &dyn Environment) {
         for key in KEYS {
             if let (Some(flag), Some(values)) = (key.flag, flags.get(key.path)) {
-                self.text(key, values, Source::Flag(format!("--{flag}")), env);
+                self.text(key, values, ValueSource::Flag(format!("--{flag}")), env);
             }
         }
     }
 
-    /// A value from a layer that has only text.
-    fn text(&mut self, key: &'static Key, values: &[String], source: Source, env: &dyn Environment) {
+    /// A value of a flag or an environment variable.
+    fn text(&mut self, key: &'static Key, values: &[String], source: ValueSource, env: &dyn Environment) {
         match from_text(&key.kind, values, &source, env) {
             Ok(raw) => self.apply(key, &raw, source),
-            Err(what) => self.mistake(key, Some(&Raw::Text(values.join(","))), source, what),
+            Err(what) => self.error(key, Some(&UntypedValue::Text(values.join(","))), source, what),
         }
     }
 
-    fn apply(&mut self, key: &'static Key, raw: &Raw, source: Source) {
-        match key.kind.apply(raw, &mut self.draft) {
+    fn apply(&mut self, key: &'static Key, raw: &UntypedValue, source: ValueSource) {
+        match key.kind.apply(raw, &mut self.builder) {
             Ok(()) => {
                 if let Some(setting) = self.settings.iter_mut().find(|setting| setting.key == key.path) {
                     setting.value = Some(shown(key, raw));
@@ -293,12 +265,12 @@ impl Loader {
                     setting.raw = Some(raw.clone());
                 }
             }
-            Err(what) => self.mistake(key, Some(raw), source, what),
+            Err(what) => self.error(key, Some(raw), source, what),
         }
     }
 
-    fn mistake(&mut self, key: &Key, raw: Option<&Raw>, source: Source, what: String) {
-        self.mistakes.push(Mistake {
+    fn error(&mut self, key: &Key, raw: Option<&UntypedValue>, source: ValueSource, what: String) {
+        self.errors.push(ConfigError {
             source: Some(source),
             key: key.path.into(),
             value: raw.map(|raw| shown(key, raw)),
@@ -308,10 +280,15 @@ impl Loader {
     }
 }
 
-/// Text of a flag or a variable, in the form that the file would have.
-fn from_text(kind: &Kind, values: &[String], source: &Source, env: &dyn Environment) -> Result<Raw, String> {
+/// Converts the text of a flag or a variable to the form that a file would have.
+fn from_text(
+    kind: &Kind,
+    values: &[String],
+    source: &ValueSource,
+    env: &dyn Environment,
+) -> Result<UntypedValue, String> {
     if !kind.is_list() {
-        return Ok(Raw::Text(values.last().cloned().unwrap_or_default()));
+        return Ok(UntypedValue::Text(values.last().cloned().unwrap_or_default()));
     }
     let mut list = Vec::new();
     for value in values {
@@ -319,25 +296,25 @@ fn from_text(kind: &Kind, values: &[String], source: &Source, env: &dyn Environm
         let array = value.trim_start().starts_with('[') && value.trim_end().ends_with(']');
         if array || matches!(kind, Kind::Networks(_) | Kind::Rules(_)) {
             match file::value(value, env)? {
-                Raw::List(more) => list.extend(more),
+                UntypedValue::List(more) => list.extend(more),
                 one => list.push(one),
             }
-        } else if kind.splits_at_commas() || matches!(source, Source::Environment(_)) {
+        } else if kind.splits_at_commas() || matches!(source, ValueSource::Environment(_)) {
             list.extend(
                 value
                     .split(',')
                     .map(str::trim)
                     .filter(|s| !s.is_empty())
-                    .map(|s| Raw::Text(s.into())),
+                    .map(|s| UntypedValue::Text(s.into())),
             );
         } else {
-            list.push(Raw::Text(value.clone()));
+            list.push(UntypedValue::Text(value.clone()));
         }
     }
-    Ok(Raw::List(list))
+    Ok(UntypedValue::List(list))
 }
 
-fn shown(key: &Key, raw: &Raw) -> String {
+fn shown(key: &Key, raw: &UntypedValue) -> String {
     if key.kind.is_secret() {
         return "(hidden)".into();
     }
@@ -369,14 +346,4 @@ fn hide_passwords(text: &str) -> String {
     }
     out.push_str(rest);
     out
-}
-
-/// `, did you mean "x"?` when one of the known names is near; empty otherwise.
-pub(super) fn did_you_mean<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) -> String {
-    let near = known
-        .into_iter()
-        .map(|other| (strsim::jaro_winkler(name, other), other))
-        .filter(|(score, _)| *score > 0.8)
-        .max_by(|(a, _), (b, _)| a.total_cmp(b));
-    near.map_or_else(String::new, |(_, other)| format!(", did you mean {other:?}?"))
 }

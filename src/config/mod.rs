@@ -1,40 +1,47 @@
-//! The configuration: one table of keys, three layers (flag, environment, file), one legal [`Config`].
+//! Configuration: one table of keys, three layers (flag, environment, file), one valid [`Config`].
 //!
-//! Owns the names, defaults, ranges and documentation of every key ([`KEYS`]). From that one table come the
-//! flags of the command line, the `WINDROW_…` names, the file's keys, `docs/configuration.md` and the annotated
-//! `windrow.toml`; none of them is written by hand.
+//! Owns the names, defaults, ranges and documentation of every key ([`KEYS`]). The flags, the
+//! environment variables, the keys of the file, `docs/configuration.md` and the annotated
+//! `windrow.toml` are generated from it.
 //!
-//! [`load`] reads all layers and reports every mistake of all of them at once. What it returns is legal by
-//! construction: a stage that is handed its part need not check it again.
+//! [`load`] reads all layers and reports all errors at once. Its result is valid by construction: a
+//! component that receives its part does not check it again.
 //!
-//! It opens no socket, creates no folder, and reads no certificate beyond seeing that the file can be opened.
+//! Opens no socket, creates no folder, and checks of certificates only that the files can be
+//! opened.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-mod draft;
+mod builder;
+mod elasticsearch;
+mod environment;
+mod error;
 mod file;
+mod keys;
 mod kind;
 mod load;
-mod mistake;
 mod reference;
-mod table;
+mod suggestion;
 #[cfg(test)]
 mod tests;
 mod types;
 mod units;
 
 pub use crate::metrics::Output as OutputKind;
-pub use kind::{Kind, Raw};
-pub use load::{Environment, Flags, Loaded, ProcessEnvironment, Setting, Sources, load};
-pub use mistake::{Mistake, Mistakes, Source};
+pub(crate) use elasticsearch::without_credentials;
+pub use elasticsearch::{Auth, ClientCert, ElasticsearchConfig, IndexTemplate};
+pub use environment::{Environment, ProcessEnvironment};
+pub use error::{ConfigError, ConfigErrors, ValueSource};
+pub use keys::{KEYS, Key};
+pub use kind::{Kind, UntypedValue};
+pub use load::{Flags, Loaded, Setting, Sources, load};
 pub use reference::{reference_markdown, reference_toml};
-pub use table::{KEYS, Key};
-pub use types::{Auth, Cidr, ClientCert, Listen, LogFormat, Network, Rule, Secret, Test, Tls, User};
+pub use types::{Cidr, Listen, LogFormat, Network, Predicate, Rule, Secret, Tls, User};
 pub use units::{format_duration, format_size, parse_duration, parse_size};
 
-/// Everything that can be configured. Made by [`load`], or with every default by [`Config::default`].
+/// The whole configuration, from [`load`], or with every default from [`Config::default`].
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct Config {
@@ -42,11 +49,11 @@ pub struct Config {
     pub data_dir: PathBuf,
     /// Where documents go: at least one, none twice.
     pub outputs: Vec<OutputKind>,
-    /// Bytes for chunks, open traces and documents in memory. More waits in the journal.
+    /// Memory budget for chunks, open traces and documents, bytes. The rest waits in the journal.
     pub memory_limit: u64,
-    /// Longest drain after the first stop signal.
+    /// Drain timeout after the first stop signal.
     pub shutdown_grace: Duration,
-    /// Seal and write open traces at a clean stop, instead of leaving them in the journal.
+    /// Seal and write open traces at a clean stop instead of leaving them in the journal.
     pub flush_on_exit: bool,
     /// Chunks remembered to recognise a repeated one; 0 remembers none.
     pub duplicate_window: u64,
@@ -78,37 +85,38 @@ pub struct Forward {
     pub unix_mode: u32,
     /// Answer UDP heartbeats at the same addresses.
     pub udp_heartbeat: bool,
-    /// Demand this key in the handshake. A network may have its own.
+    /// Shared key required in the handshake. A network may have its own.
     pub shared_key: Option<Secret>,
-    /// Users that may log in. Not empty: each client must.
+    /// Users that may log in. If not empty, every client must.
     pub users: Vec<User>,
-    /// Not empty: only clients of these networks are served, the first that matches decides.
+    /// If not empty, only clients of these networks are served; the first match decides.
     pub networks: Vec<Network>,
-    /// Name of this server in the handshake, 1 to 255 bytes. Clients refuse a server of their own name.
+    /// Name of this server in the handshake, 1 to 255 bytes. Clients refuse a server with their own
+    /// name.
     pub self_hostname: String,
     /// TLS on every TCP address.
     pub tls: Option<Tls>,
-    /// Longest message, bytes.
+    /// Maximum size of a message, bytes.
     pub max_message: u64,
-    /// Longest payload once decompressed, bytes.
+    /// Maximum size of a decompressed payload, bytes.
     pub max_decompressed: u64,
-    /// Connections at once.
+    /// Maximum number of concurrent connections.
     pub max_connections: u64,
-    /// Connections at once from one address; `None`: as many as there may be at all.
+    /// Maximum number of concurrent connections from one address; `None`: no such limit.
     pub max_connections_per_address: Option<u64>,
-    /// Longest TLS and Forward handshake.
+    /// Timeout of the TLS and Forward handshakes together.
     pub handshake_timeout: Duration,
-    /// Longest time for the next KiB inside a message.
+    /// Timeout for the next KiB inside a message.
     pub progress_timeout: Duration,
-    /// Longest time for a peer to take an ack.
+    /// Timeout for a peer to receive an ack.
     pub ack_timeout: Duration,
-    /// Close a connection that sent nothing for so long; `None`: never.
+    /// Close a connection that sent nothing for this long; `None`: never.
     pub idle_timeout: Option<Duration>,
-    /// Close a connection after an ack once it is so old; `None`: never.
+    /// Close a connection after an ack once it has this age; `None`: never.
     pub max_connection_age: Option<Duration>,
-    /// The age of each connection varies by up to so many percent, 0 to 100.
+    /// Random variation of that age, percent, 0 to 100.
     pub max_connection_age_jitter: u64,
-    /// Put before every tag, without a dot.
+    /// Prefix of every tag; no dot is added.
     pub tag_prefix: String,
 }
 
@@ -118,9 +126,9 @@ pub struct Forward {
 pub struct JournalConfig {
     /// Its folder, inside the data folder.
     pub dir: PathBuf,
-    /// Bytes of one segment file; at most a quarter of `limit`.
+    /// Size of one segment file, bytes; at most a quarter of `limit`.
     pub segment_bytes: u64,
-    /// Bytes of all of them. Sockets are not read beyond.
+    /// Size of all segment files, bytes, at which sockets are no longer read.
     pub limit: u64,
 }
 
@@ -128,64 +136,23 @@ pub struct JournalConfig {
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct TraceConfig {
-    /// Fields that may hold the trace id, the first that does wins; at least one.
+    /// Fields that may contain the trace id, by precedence; at least one.
     pub keys: Vec<String>,
-    /// Fields that may hold the text; at least one.
+    /// Fields that may contain the text, by precedence; at least one.
     pub text: Vec<String>,
-    /// A record that satisfies one of these completes its trace. Empty: only time seals a trace.
+    /// A record that satisfies one of these rules completes its trace. Empty: only time seals a
+    /// trace.
     pub complete: Vec<Rule>,
-    /// From the completion record until the trace is sealed.
+    /// Time from the completion record until the trace is sealed.
     pub linger: Duration,
-    /// Without a new line for so long a trace is sealed.
+    /// A trace without a new line for this long is sealed.
     pub idle_timeout: Duration,
-    /// A trace is sealed once it is so old, whatever comes. At least `linger`.
+    /// A trace is sealed at this age. At least `linger`.
     pub max_age: Duration,
-    /// Open traces at once.
+    /// Maximum number of open traces.
     pub max_traces: u64,
-    /// Bytes of one trace; further lines go to the dead letter.
+    /// Maximum size of one trace, bytes; further lines go to the dead letter.
     pub max_trace_bytes: u64,
-}
-
-/// The Elasticsearch output.
-#[derive(Debug, Clone)]
-#[non_exhaustive]
-pub struct ElasticsearchConfig {
-    /// Nodes: `http` or `https`, with a host; at least one. May hold `user:password@`.
-    pub urls: Vec<String>,
-    /// Index name with strftime fields, of the UTC day of the first event.
-    pub index: String,
-    /// How to log in.
-    pub auth: Auth,
-    /// Certificate authorities to trust besides the built-in ones, PEM.
-    pub ca_file: Option<PathBuf>,
-    /// Client certificate.
-    pub client_cert: Option<ClientCert>,
-    /// Accept any server certificate.
-    pub insecure: bool,
-    /// Use the proxy of `HTTP_PROXY` and `HTTPS_PROXY`.
-    pub system_proxy: bool,
-    /// Longest wait for one answer.
-    pub request_timeout: Duration,
-    /// A bulk request is sent at so many bytes ...
-    pub bulk_bytes: u64,
-    /// ... or when its oldest document is so old.
-    pub bulk_delay: Duration,
-    /// Most bulk requests at once.
-    pub max_in_flight: u64,
-    /// gzip level 1 to 9; 0: plain.
-    pub gzip_level: u32,
-    /// Install the index template at the start.
-    pub template: bool,
-    /// Its name.
-    pub template_name: String,
-    /// Its number of shards; `None`: the cluster's default.
-    pub template_shards: Option<u64>,
-    /// Its number of replicas; `None`: the cluster's default.
-    pub template_replicas: Option<u64>,
-    /// Let the index keep documents although a field does not fit its mapping.
-    pub ignore_malformed: bool,
-    /// Longest pause between two tries.
-    pub retry_max_wait: Duration,
 }
 
 /// The embedded database.
@@ -194,9 +161,9 @@ pub struct ElasticsearchConfig {
 pub struct SqliteConfig {
     /// Its file.
     pub path: PathBuf,
-    /// Older documents go; `None`: never.
+    /// Documents are deleted at this age; `None`: never.
     pub retention_age: Option<Duration>,
-    /// Beyond so many bytes the oldest documents go; `None`: no limit.
+    /// Size in bytes beyond which the oldest documents are deleted; `None`: no limit.
     pub retention_size: Option<u64>,
 }
 
@@ -206,7 +173,7 @@ pub struct SqliteConfig {
 pub struct DeadLetterConfig {
     /// Its folder, inside the data folder.
     pub dir: PathBuf,
-    /// Bytes of all its files.
+    /// Size of all its files, bytes.
     pub limit: u64,
 }
 
@@ -216,9 +183,9 @@ pub struct DeadLetterConfig {
 pub struct AdminConfig {
     /// Its address; `None`: no admin port.
     pub listen: Option<SocketAddr>,
-    /// Demanded for whatever shows log content.
+    /// Token required for everything that shows log content.
     pub token: Option<Secret>,
-    /// Host names, besides addresses and `localhost`, under which a browser may ask; `*` for any.
+    /// `Host` values accepted besides addresses and `localhost`; `*` for any.
     pub hosts: Vec<String>,
 }
 
@@ -226,9 +193,9 @@ pub struct AdminConfig {
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct LogConfig {
-    /// How lines are written.
+    /// Format of log lines.
     pub format: LogFormat,
-    /// Filter in the syntax of `RUST_LOG`, known to be legal.
+    /// Valid filter in the syntax of `RUST_LOG`.
     pub level: String,
 }
 
@@ -243,15 +210,21 @@ impl TraceConfig {
 impl Default for Config {
     /// Every key at its default, as [`KEYS`] has it.
     fn default() -> Self {
-        let mut draft = draft::Draft::blank();
+        let mut builder = builder::ConfigBuilder::empty();
         for key in KEYS {
-            // A test holds that every default is legal.
+            // A test checks that every default is valid.
             let applied = key
                 .default
                 .raw()
-                .map_or(Ok(()), |raw| key.kind.apply(&raw, &mut draft));
+                .map_or(Ok(()), |raw| key.kind.apply(&raw, &mut builder));
             debug_assert!(applied.is_ok(), "default of {}: {applied:?}", key.path);
         }
-        draft.finish().0
+        builder.build().0
+    }
+}
+
+impl Default for ElasticsearchConfig {
+    fn default() -> Self {
+        Config::default().elasticsearch
     }
 }

@@ -1,26 +1,30 @@
-//! The documentation of the keys, made from their table: a page and an annotated file.
-//!
-//! The tests compare both with what is checked in, so they cannot grow apart.
+//! Reference documentation generated from the table of keys: a page and an annotated file. Tests
+//! compare both with the checked-in files.
 
 use std::fmt::Write;
 
-use super::table::KEYS;
+use super::keys::KEYS;
 
 const INTRODUCTION: &str = "\
 # Configuration
 
-<!-- Made from the table of keys in src/config/table.rs; a test compares. WINDROW_BLESS=1 cargo test config writes it. -->
+<!-- Generated from src/config/keys.rs and checked by a test; regenerate with
+WINDROW_BLESS=1 cargo test config. -->
 
-Every key can stand in a file (TOML), in the environment, and the common ones on the command line. A flag wins over the
-environment, the environment over the file, the file over the default. `windrow check` shows the result with the source of each value, or
-every mistake at once.
+Every key can be set in a file (TOML) and in the environment, the common ones on the command line
+too. A flag overrides the environment, the environment the file, the file the default. `windrow
+check` shows each value with its source, or all errors at once.
 
-* The file is `--config FILE`, else `WINDROW_CONFIG`, else `windrow.toml` in the working folder if there is one.
-  The annotated [windrow.toml](../windrow.toml) has every key.
-* `${VAR}` and `${VAR:-default}` in a string of the file are replaced from the environment; `$${` is a literal `${`.
-* Durations: `500ms`, `30s`, `1h30m`, `7d` (`ns us ms s m h d`). Sizes: `64MiB`, `10GB` (`KiB MiB GiB TiB`, `kB MB GB TB`, `B`).
-* A list in the environment is separated by commas, or is written as a TOML array. A flag with a list can be repeated.
-* An unknown key in the file is a mistake, an unknown `WINDROW_` variable is a warning. An empty variable counts as not set.
+* The file is `--config FILE`, else `WINDROW_CONFIG`, else `windrow.toml` in the working folder if
+  it exists. The annotated [windrow.toml](../windrow.toml) has every key.
+* `${VAR}` and `${VAR:-default}` in a string of the file are replaced from the environment; `$${`
+  is a literal `${`.
+* Durations: `500ms`, `30s`, `1h30m`, `7d` (`ns us ms s m h d`). Sizes: `64MiB`, `10GB` (`KiB MiB
+  GiB TiB`, `kB MB GB TB`, `B`).
+* A list in the environment is separated by commas or written as a TOML array. A flag with a list
+  can be repeated.
+* An unknown key in the file is an error, an unknown `WINDROW_` variable is a warning. An empty
+  variable counts as unset.
 ";
 
 /// `docs/configuration.md`.
@@ -59,15 +63,16 @@ pub fn reference_markdown() -> String {
     out
 }
 
-/// `windrow.toml`: every key with its default, switched off by a `#` without a space after it.
+/// `windrow.toml`: every key with its default, commented out by a `#` without a space.
 #[must_use]
 pub fn reference_toml() -> String {
     let mut out = String::from(
         "# The reference configuration of Windrow: every key with its default.\n\
-         # Remove the \"#\" before a key to set it. `windrow check --config windrow.toml` says what is wrong with a file.\n\
-         # Every key can also come from the environment, the common ones from flags; both win over this file.\n\
-         # In strings ${VAR} and ${VAR:-default} are taken from the environment.\n\
-         # Made from the table of keys in src/config/table.rs; a test compares.\n",
+         # Remove the \"#\" before a key to set it. `windrow check --config windrow.toml` checks a file.\n\
+         # Every key can also be set in the environment, the common ones by flags; both override this\n\
+         # file.\n\
+         # ${VAR} and ${VAR:-default} in strings are replaced from the environment.\n\
+         # Generated from src/config/keys.rs and checked by a test.\n",
     );
     let mut section = None;
     for key in KEYS {
@@ -103,11 +108,11 @@ fn cell(text: &str) -> String {
     text.replace('|', "\\|").replace('<', "&lt;")
 }
 
-/// Comment lines of up to 110 characters.
+/// Comment lines of at most 100 characters.
 fn wrap(out: &mut String, text: &str) {
     let mut line = String::from("#");
     for word in text.split(' ') {
-        if line.len() + 1 + word.len() > 110 {
+        if line.len() + 1 + word.len() > 100 {
             push(out, format_args!("{line}\n"));
             line = String::from("#");
         }

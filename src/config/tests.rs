@@ -1,4 +1,4 @@
-//! Tests of the configuration: the table itself, each layer, every mistake at once; values and generated documents apart.
+//! Tests of the configuration: the table of keys, each layer, all errors at once.
 
 use std::collections::{BTreeSet, HashMap};
 use std::io::Write;
@@ -24,7 +24,11 @@ fn file(text: &str) -> tempfile::NamedTempFile {
     file
 }
 
-fn load_from(text: &str, vars: &[(&str, &str)], flags: &[(&'static str, &str)]) -> Result<Loaded, Mistakes> {
+fn load_from(
+    text: &str,
+    vars: &[(&str, &str)],
+    flags: &[(&'static str, &str)],
+) -> Result<Loaded, ConfigErrors> {
     let file = file(text);
     let mut given = Flags::new();
     for (key, value) in flags {
@@ -37,8 +41,8 @@ fn load_from(text: &str, vars: &[(&str, &str)], flags: &[(&'static str, &str)]) 
     })
 }
 
-fn mistakes(text: &str, vars: &[(&str, &str)], flags: &[(&'static str, &str)]) -> Vec<String> {
-    let Mistakes(list) = load_from(text, vars, flags).unwrap_err();
+fn errors(text: &str, vars: &[(&str, &str)], flags: &[(&'static str, &str)]) -> Vec<String> {
+    let ConfigErrors(list) = load_from(text, vars, flags).unwrap_err();
     list.iter().map(ToString::to_string).collect()
 }
 
@@ -55,7 +59,7 @@ fn the_table_is_sound() {
         );
         assert!(key.doc.ends_with('.'), "{}: {}", key.path, key.doc);
         if let Some(raw) = key.default.raw() {
-            let applied = key.kind.apply(&raw, &mut draft::Draft::blank());
+            let applied = key.kind.apply(&raw, &mut builder::ConfigBuilder::empty());
             assert_eq!(applied, Ok(()), "default of {}", key.path);
         }
     }
@@ -168,7 +172,7 @@ fn flag_wins_over_environment_over_file_over_default() {
 }
 
 #[test]
-fn every_mistake_of_every_layer_is_reported_at_once() {
+fn every_error_of_every_layer_is_reported_at_once() {
     let text = "\
 data_dir = \"\"
 linger = \"1s\"
@@ -184,7 +188,7 @@ listen = [\"0.0.0.0:24224\", \"example.org:1\"]
 [tracee]
 x = 1
 ";
-    let list = mistakes(
+    let list = errors(
         text,
         &[
             ("WINDROW_JOURNAL_LIMIT", "10G"),
@@ -207,7 +211,7 @@ x = 1
             "trace.max_agee: unknown key, did you mean \"trace.max_age\"?",
         ),
         (":7: ", "unknown key \"contain\", did you mean \"contains\"?"),
-        (":10: ", "element 2: \"example.org\" is no IP address"),
+        (":10: ", "element 2: \"example.org\" is not an IP address"),
         (":12: ", "tracee: unknown section, did you mean \"trace\"?"),
         (
             "environment WINDROW_OUTPUT: ",
@@ -218,7 +222,7 @@ x = 1
             "unknown unit \"G\" (write GiB for 1024, GB for 1000); allowed: a size from 4MiB",
         ),
         ("flag --idle-timeout: ", "unknown unit \"parsecs\""),
-        ("flag --admin: ", "\"99999\" is no port (0 to 65535)"),
+        ("flag --admin: ", "\"99999\" is not a port (0 to 65535)"),
     ];
     for (place, what) in expected {
         let found = list
@@ -237,8 +241,8 @@ x = 1
 }
 
 #[test]
-fn broken_toml_is_a_mistake_with_its_line() {
-    let list = mistakes("[trace]\nlinger = \nmax_age = 1\n", &[], &[]);
+fn broken_toml_is_an_error_with_its_line() {
+    let list = errors("[trace]\nlinger = \nmax_age = 1\n", &[], &[]);
     assert_eq!(list.len(), 2, "{list:?}");
     assert!(
         list[0].contains(".toml:2: ") && list[1].contains(".toml:3: trace.max_age = 1"),
@@ -249,7 +253,7 @@ fn broken_toml_is_a_mistake_with_its_line() {
 #[test]
 fn a_file_that_was_asked_for_must_be_there() {
     let file = Some(PathBuf::from("/nonexistent/windrow.toml"));
-    let Mistakes(list) = load(Sources {
+    let ConfigErrors(list) = load(Sources {
         file,
         flags: Flags::new(),
         env: &env(&[]),
@@ -262,7 +266,7 @@ fn a_file_that_was_asked_for_must_be_there() {
         "{list:?}"
     );
     let vars = env(&[("WINDROW_CONFIG", "/nonexistent/other.toml")]);
-    let Mistakes(list) = load(Sources {
+    let ConfigErrors(list) = load(Sources {
         file: None,
         flags: Flags::new(),
         env: &vars,
@@ -292,7 +296,7 @@ listen = [\"${HOST:-127.0.0.1}:0\"]
     assert_eq!(config.duplicate_window, 12);
     assert_eq!(config.forward.shared_key.unwrap().expose(), "${KEY}");
     assert_eq!(config.forward.listen, ["127.0.0.1:0".parse().unwrap()]);
-    let list = mistakes("data_dir = \"${GONE}\"\n[log]\nlevel = \"${\"\n", &[], &[]);
+    let list = errors("data_dir = \"${GONE}\"\n[log]\nlevel = \"${\"\n", &[], &[]);
     assert!(
         list[0].contains(":1: data_dir: environment variable GONE is not set"),
         "{list:?}"
@@ -374,7 +378,7 @@ token = \"hush-token\"
     );
     assert!(!forward.networks[0].cidr.contains("11.9.8.7".parse().unwrap()));
 
-    let list = mistakes(
+    let list = errors(
         "[forward]\nusers = [\"hush\"]\nshared_key = 17\n",
         &[("WINDROW_USER", "hush")],
         &[],
@@ -402,7 +406,7 @@ fn a_reload_names_what_changed() {
 fn keys_that_belong_together_are_checked_together() {
     let pem = file("not looked into here");
     let path = pem.path().to_str().unwrap();
-    let list = mistakes(
+    let list = errors(
         "[elasticsearch]\nusername = \"a\"\napi_key = \"b\"\n[trace]\nlinger = \"5m\"\nmax_age = \"1m\"\n\
          [[forward.networks]]\ncidr = \"::/0\"\nusers = [\"nobody\"]\n",
         &[],

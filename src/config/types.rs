@@ -1,6 +1,6 @@
-//! Small types that configuration values become, each legal by construction.
+//! Types of configuration values, valid by construction.
 //!
-//! They know how to be read from text and, where it matters, how to be hidden. They do nothing.
+//! Each can be parsed from text; secrets are hidden in `Debug`.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -9,7 +9,7 @@ use std::str::FromStr;
 
 use memchr::memmem::Finder;
 
-/// A string that neither `Debug` nor the resolved configuration shows.
+/// A string that `Debug` and the resolved configuration hide.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Secret(String);
 
@@ -20,7 +20,7 @@ impl Secret {
         Self(secret.into())
     }
 
-    /// The secret itself, for the one place that needs it.
+    /// The secret.
     #[must_use]
     pub fn expose(&self) -> &str {
         &self.0
@@ -33,7 +33,7 @@ impl fmt::Debug for Secret {
     }
 }
 
-/// Where to listen.
+/// An address of the Forward input.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Listen {
     /// TCP, and UDP for heartbeats. Port 0 lets the system choose.
@@ -76,11 +76,11 @@ pub(super) fn parse_address(text: &str) -> Result<SocketAddr, String> {
             .trim_start_matches('[')
             .trim_end_matches(']')
             .parse()
-            .map_err(|_| format!("{host:?} is no IP address (names are not looked up here)"))?,
+            .map_err(|_| format!("{host:?} is not an IP address (names are not resolved)"))?,
     };
     let port = port
         .parse()
-        .map_err(|_| format!("{port:?} is no port (0 to 65535)"))?;
+        .map_err(|_| format!("{port:?} is not a port (0 to 65535)"))?;
     Ok(SocketAddr::new(ip, port))
 }
 
@@ -91,36 +91,9 @@ pub struct Tls {
     pub cert: PathBuf,
     /// PEM file with the private key.
     pub key: PathBuf,
-    /// PEM file with the authorities that client certificates must come from; `None`: clients need none.
+    /// PEM file with the authorities that client certificates must come from; `None`: clients need
+    /// none.
     pub client_ca: Option<PathBuf>,
-}
-
-/// Files of a client certificate.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ClientCert {
-    /// PEM file with the certificate and its chain.
-    pub cert: PathBuf,
-    /// PEM file with the private key.
-    pub key: PathBuf,
-}
-
-/// How to log in at Elasticsearch.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub enum Auth {
-    /// Not at all.
-    #[default]
-    None,
-    /// User name and password.
-    Basic {
-        /// User name.
-        user: String,
-        /// Password.
-        password: Secret,
-    },
-    /// API key: base64 of `id:key`.
-    ApiKey(Secret),
-    /// Bearer token.
-    Bearer(Secret),
 }
 
 /// A user of the Forward handshake.
@@ -150,11 +123,11 @@ impl FromStr for User {
 /// Rules for clients of one network.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Network {
-    /// Which addresses.
+    /// The addresses.
     pub cidr: Cidr,
-    /// Their shared key; `None`: that of all.
+    /// Their shared key; `None`: `forward.shared_key`.
     pub shared_key: Option<Secret>,
-    /// Names of the users that may come from there; empty: all.
+    /// Names of the users that may log in from there; empty: all.
     pub users: Vec<String>,
 }
 
@@ -166,7 +139,7 @@ pub struct Cidr {
 }
 
 impl Cidr {
-    /// Whether the address lies in the block. An IPv4 address in IPv6 clothes counts as IPv4.
+    /// Whether the address is in the block. An IPv4-mapped IPv6 address counts as IPv4.
     #[must_use]
     pub fn contains(&self, address: IpAddr) -> bool {
         match (self.ip, address.to_canonical()) {
@@ -190,21 +163,21 @@ impl FromStr for Cidr {
         let (ip, bits) = text
             .split_once('/')
             .map_or((text, None), |(ip, bits)| (ip, Some(bits)));
-        let ip: IpAddr = ip.parse().map_err(|_| format!("{ip:?} is no IP address"))?;
+        let ip: IpAddr = ip.parse().map_err(|_| format!("{ip:?} is not an IP address"))?;
         let most: u8 = if ip.is_ipv4() { 32 } else { 128 };
         let bits = match bits {
             None => most,
             Some(bits) => {
                 let bits: u8 = bits
                     .parse()
-                    .map_err(|_| format!("{bits:?} is no number of bits"))?;
+                    .map_err(|_| format!("{bits:?} is not a number of bits"))?;
                 if bits > most {
                     return Err(format!("{bits} bits, but the address has {most}"));
                 }
                 bits
             }
         };
-        // 0.0.0.0/0 and ::/0 are both "everyone", but each only of its kind.
+        // 0.0.0.0/0 and ::/0 match all addresses of their own family only.
         let (v4, v6) = (Ipv4Addr::UNSPECIFIED, Ipv6Addr::UNSPECIFIED);
         let ip = if bits == 0 {
             if ip.is_ipv4() { v4.into() } else { v6.into() }
@@ -221,27 +194,27 @@ impl fmt::Display for Cidr {
     }
 }
 
-/// What makes a record complete its trace.
+/// A rule that decides whether a record completes its trace.
 #[derive(Debug, Clone)]
 pub struct Rule {
     /// Name of the field; `None`: the text of the record, whichever of the text fields holds it.
     pub field: Option<Box<str>>,
-    /// What its value must satisfy.
-    pub test: Test,
+    /// The test of its value.
+    pub test: Predicate,
 }
 
-/// A test of a field's text.
+/// A test of the text of a field.
 #[derive(Debug, Clone)]
-pub enum Test {
-    /// It has this inside.
+pub enum Predicate {
+    /// It contains this.
     Contains(Box<Finder<'static>>),
-    /// It is exactly this.
+    /// It equals this.
     Equals(Box<str>),
-    /// The regular expression finds something in it.
+    /// The regular expression matches somewhere.
     Matches(regex::bytes::Regex),
 }
 
-impl Test {
+impl Predicate {
     /// Whether a string that is exactly `text` passes. A number is given as it is written in JSON.
     #[must_use]
     #[inline]
@@ -254,13 +227,13 @@ impl Test {
     }
 }
 
-/// Apart, since its many registers would be saved for the other tests as well.
+/// Not inlined: saving its many registers would slow down the other tests.
 #[inline(never)]
 fn matches(regex: &regex::bytes::Regex, text: &[u8]) -> bool {
     regex.is_match(text)
 }
 
-/// How log lines of the server are written.
+/// Format of the server's log.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum LogFormat {
     /// Text on a terminal, JSON otherwise.

@@ -1,6 +1,6 @@
-//! Durations and sizes as people write them: `30s`, `1h30m`, `500ms`, `64MiB`, `10GB`.
+//! Durations and sizes with units: `30s`, `1h30m`, `500ms`, `64MiB`, `10GB`.
 //!
-//! Both ways: what is written here is read back to the same value.
+//! Formatted values parse to the same value.
 
 use std::time::Duration;
 
@@ -26,10 +26,10 @@ const SIZES: [(&str, u64); 9] = [
     ("B", 1),
 ];
 
-/// Reads a duration: numbers with units (`d h m s ms us ns`), added up. A bare `0` needs no unit.
+/// Parses a duration: numbers with units (`d h m s ms us ns`), added up. A bare `0` needs no unit.
 ///
 /// # Errors
-/// A sentence for the operator.
+/// A message for the operator.
 pub fn parse_duration(text: &str) -> Result<Duration, String> {
     let text = text.trim();
     if text == "0" {
@@ -58,10 +58,11 @@ pub fn parse_duration(text: &str) -> Result<Duration, String> {
     }
 }
 
-/// Reads a size: a number with a unit (`KiB MiB GiB TiB`, `kB MB GB TB`, `B`); a bare number is bytes.
+/// Parses a size: a number with a unit (`KiB MiB GiB TiB`, `kB MB GB TB`, `B`); a bare number is
+/// bytes.
 ///
 /// # Errors
-/// A sentence for the operator.
+/// A message for the operator.
 pub fn parse_size(text: &str) -> Result<u64, String> {
     let (number, unit, after) = split(text.trim())?;
     if !after.is_empty() {
@@ -87,7 +88,7 @@ pub fn parse_size(text: &str) -> Result<u64, String> {
     }
 }
 
-/// Writes a duration in the largest units that keep it exact: `1h30m`, `1s500ms`.
+/// Formats a duration exactly, in the largest units possible: `1h30m`, `1s500ms`.
 #[must_use]
 pub fn format_duration(duration: Duration) -> String {
     let mut nanos = u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX);
@@ -105,7 +106,7 @@ pub fn format_duration(duration: Duration) -> String {
     text
 }
 
-/// Writes a size in the largest unit that keeps it exact: `64MiB`, `1500000B` as `1500kB`.
+/// Formats a size exactly, in the largest unit possible: `64MiB`, `1500000B` as `1500kB`.
 #[must_use]
 pub fn format_size(bytes: u64) -> String {
     if bytes == 0 {
@@ -138,7 +139,7 @@ fn split(text: &str) -> Result<(&str, &str, &str), String> {
 /// `1.5` times a unit, exact down to a billionth of the unit's own parts.
 fn scale(number: &str, unit: u64) -> Result<u64, String> {
     let too_large = || "too large".to_owned();
-    let not_a_number = || format!("{number:?} is no number");
+    let not_a_number = || format!("{number:?} is not a number");
     let (whole, fraction) = number.split_once('.').unwrap_or((number, "0"));
     if whole.is_empty() || fraction.is_empty() || fraction.len() > 9 || fraction.contains('.') {
         return Err(not_a_number());

@@ -13,7 +13,9 @@ use tokio::sync::mpsc::error::TrySendError;
 
 use crate::admission::{AdmissionControl, BypassReason};
 use crate::claim::RecordClaim;
-use crate::output::{Account, Batch, Charge, Framing, Place, Row, Sheet, push_document_id};
+use crate::output::{
+    Batch, BatchBuffer, DocumentMeta, DocumentSpan, Framing, LineCounters, MemoryCharge, push_document_id,
+};
 use windrow_trace::{
     FieldNames, PartId, RenderedDocument, Renderer, Scratch, SealedTrace, ShapeRegistry, UntracedRecord,
 };
@@ -36,7 +38,7 @@ const DOCUMENT_OVERHEAD_BYTES: usize = 160;
 pub(super) struct DocumentBatcher {
     outputs: Vec<mpsc::Sender<Batch>>,
     framing: Option<Box<dyn Framing>>,
-    account: Arc<Account>,
+    account: Arc<LineCounters>,
     /// Bytes of documents that an output has not confirmed.
     in_flight_bytes: Arc<AtomicUsize>,
     budget_bytes: usize,
@@ -46,7 +48,7 @@ pub(super) struct DocumentBatcher {
     text: Vec<u8>,
     /// Their ids, one after the other.
     ids: String,
-    rows: Vec<Row>,
+    rows: Vec<DocumentMeta>,
     lines: u64,
     /// Claims on the journal records that they were made of.
     claims: Vec<RecordClaim>,
@@ -55,7 +57,7 @@ pub(super) struct DocumentBatcher {
     /// When the age of the current batch began (µs).
     since: Option<i64>,
     /// Buffers of full batches, reused once every output has dropped the batch.
-    recycled: Vec<Arc<Sheet>>,
+    recycled: Vec<Arc<BatchBuffer>>,
 }
 
 impl DocumentBatcher {
@@ -64,7 +66,7 @@ impl DocumentBatcher {
         framing: Option<Box<dyn Framing>>,
         in_flight_bytes: Arc<AtomicUsize>,
         budget_bytes: usize,
-        account: Arc<Account>,
+        account: Arc<LineCounters>,
     ) -> Self {
         Self {
             outputs,
@@ -189,15 +191,15 @@ impl DocumentBatcher {
         if self.framing.is_some() {
             self.text.push(b'\n');
         }
-        let place = Place::new(start, extent.at, self.text.len());
+        let place = DocumentSpan::new(start, extent.at, self.text.len());
         let id = id..self.ids.len();
         self.lines += u64::from(extent.lines);
         self.rows
-            .push(Row::new(id, is_trace, extent.first, extent.lines, place));
+            .push(DocumentMeta::new(id, is_trace, extent.first, extent.lines, place));
     }
 
     /// Takes the rendered batch and leaves a buffer for the next one.
-    fn take_batch(&mut self) -> Arc<Sheet> {
+    fn take_batch(&mut self) -> Arc<BatchBuffer> {
         // A full buffer is moved; a batch that is not full is copied, so that it does not keep a
         // large buffer alive.
         let is_full = self.is_full();
@@ -225,7 +227,7 @@ impl DocumentBatcher {
             copy
         };
         let ids = std::mem::replace(&mut self.ids, ids);
-        let sheet = Sheet::new(rendered, ids, std::mem::replace(&mut self.rows, rows));
+        let sheet = BatchBuffer::new(rendered, ids, std::mem::replace(&mut self.rows, rows));
         if is_full && is_usual && self.recycled.len() < MAX_RECYCLED {
             self.recycled.push(Arc::clone(&sheet));
         }
@@ -233,10 +235,10 @@ impl DocumentBatcher {
     }
 
     /// Buffers of a sent batch that every output has dropped.
-    fn recycle(&mut self) -> Option<(Vec<u8>, String, Vec<Row>)> {
+    fn recycle(&mut self) -> Option<(Vec<u8>, String, Vec<DocumentMeta>)> {
         let sheets = self.recycled.iter_mut().enumerate();
         let (at, back) = sheets
-            .filter_map(|(at, sheet)| Some((at, Sheet::take_back(sheet)?)))
+            .filter_map(|(at, sheet)| Some((at, BatchBuffer::reclaim(sheet)?)))
             .next()?;
         self.recycled.remove(at);
         Some(back)
@@ -260,7 +262,7 @@ impl DocumentBatcher {
             self.take_batch(),
             self.framing.is_some(),
             std::mem::take(&mut self.claims),
-            Charge::new(charged, &self.in_flight_bytes),
+            MemoryCharge::new(charged, &self.in_flight_bytes),
             &self.account,
             self.outputs.len() as u8,
         );
@@ -288,7 +290,7 @@ fn send_to(output: &mpsc::Sender<Batch>, batch: Batch, admission: &AdmissionCont
 
 fn head(framing: &mut Option<Box<dyn Framing>>, out: &mut Vec<u8>, id: &str, first: i64) {
     if let Some(framing) = framing {
-        framing.head(out, id, first);
+        framing.write_prefix(out, id, first);
     }
 }
 
@@ -321,7 +323,7 @@ mod tests {
     #[test]
     fn the_buffer_of_a_batch_is_recycled_once_the_outputs_drop_it() {
         let (sender, mut batches) = mpsc::channel(100);
-        let account = Arc::<Account>::default();
+        let account = Arc::<LineCounters>::default();
         let mut batcher = DocumentBatcher::new(vec![sender], None, Arc::default(), usize::MAX, account);
         let (first, second) = (send_full(&mut batcher), send_full(&mut batcher));
         assert_ne!(first, second);
@@ -352,7 +354,7 @@ mod tests {
             None,
             Arc::default(),
             usize::MAX,
-            Arc::<Account>::default(),
+            Arc::<LineCounters>::default(),
         );
         let single = UntracedRecord {
             shape: None,

@@ -30,7 +30,7 @@ use crate::buffer_pool::BufferPool;
 use crate::claim::{RecordClaim, Release};
 use crate::clock::unix_us;
 use crate::metrics::{FlushReason, Metrics};
-use crate::output::{Account, Batch, Framing};
+use crate::output::{Batch, Framing, LineCounters};
 use windrow_journal::{Journal, Record};
 use windrow_trace::{PartId, SealReason, ShapeRegistry, Table};
 
@@ -51,7 +51,7 @@ pub(crate) struct Dependencies {
     /// Bytes of documents that the outputs have not confirmed.
     pub(crate) output_bytes: Arc<AtomicUsize>,
     pub(crate) framing: Option<Box<dyn Framing>>,
-    pub(crate) account: Arc<Account>,
+    pub(crate) account: Arc<LineCounters>,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) rejects: RejectBuffer,
     pub(crate) gauges: Arc<Gauges>,
@@ -69,7 +69,7 @@ pub(crate) struct Gatherer {
     duplicates: DuplicateWindow,
     shapes: ShapeRegistry,
     batcher: DocumentBatcher,
-    account: Arc<Account>,
+    account: Arc<LineCounters>,
     metrics: Arc<Metrics>,
     rejects: RejectBuffer,
     gauges: Arc<Gauges>,

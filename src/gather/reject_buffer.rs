@@ -14,8 +14,8 @@ use forward_protocol::entries::{Damage, Defect};
 use forward_protocol::frame::{self, RejectedMessage};
 
 use crate::metrics::{DeadLetterSource, Metrics, Poison};
-use crate::output::Account;
-use crate::output::dead_letter::{Content, DeadLetter, Entry};
+use crate::output::LineCounters;
+use crate::output::dead_letter::{DeadLetter, Entry, EntryContent};
 
 /// Entries that are written together at most; the end of a journal record writes them as well.
 const MAX_BUFFERED_ENTRIES: usize = 1000;
@@ -45,7 +45,7 @@ pub(crate) enum RejectReason<'a> {
 pub(crate) struct RejectBuffer {
     dead_letter: Arc<DeadLetter>,
     metrics: Arc<Metrics>,
-    account: Arc<Account>,
+    account: Arc<LineCounters>,
     stop: Arc<AtomicBool>,
     entries: Vec<Entry>,
     /// Rejected bytes in `entries`.
@@ -56,7 +56,7 @@ impl RejectBuffer {
     pub(crate) fn new(
         dead_letter: Arc<DeadLetter>,
         metrics: Arc<Metrics>,
-        account: Arc<Account>,
+        account: Arc<LineCounters>,
         stop: Arc<AtomicBool>,
     ) -> Self {
         Self {
@@ -106,7 +106,7 @@ impl RejectBuffer {
             first_ns: None,
             lines: Some(records),
             parts: Vec::new(),
-            content: Content::Raw(Bytes::copy_from_slice(bytes)),
+            content: EntryContent::Raw(Bytes::copy_from_slice(bytes)),
         });
         self.bytes += bytes.len();
         if self.entries.len() >= MAX_BUFFERED_ENTRIES || self.bytes >= MAX_BUFFERED_BYTES {

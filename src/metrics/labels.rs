@@ -1,6 +1,6 @@
-//! The labels of the metrics: small enums whose values are all known when the program is built.
+//! Labels of the metrics: enums, so that all values are known at compile time.
 //!
-//! A new reason is one line here. It does not hold any numbers.
+//! A new value is one line here.
 
 /// A label with a fixed set of values.
 pub trait Label: Copy + 'static {
@@ -8,9 +8,9 @@ pub trait Label: Copy + 'static {
     const NAME: &'static str;
     /// Every value, in the order of [`index`](Self::index).
     const ALL: &'static [Self];
-    /// How the value is written.
+    /// The value as text.
     fn as_str(self) -> &'static str;
-    /// Place of the value in [`ALL`](Self::ALL).
+    /// Index of the value in [`ALL`](Self::ALL).
     fn index(self) -> usize;
 }
 
@@ -24,7 +24,7 @@ macro_rules! labels {
             /// Every value.
             pub const ALL: &'static [Self] = &[$(Self::$value,)+];
 
-            /// How the value is written.
+            /// The value as text.
             #[must_use]
             pub const fn as_str(self) -> &'static str {
                 match self { $(Self::$value => $text,)+ }
@@ -53,7 +53,7 @@ macro_rules! labels {
 }
 
 labels! {
-    /// How records were carried (Forward Protocol Specification v1, "Carrier Modes").
+    /// Carrier mode of records (Forward Protocol Specification v1, "Carrier Modes").
     Mode("mode") {
         /// One record.
         Message = "message",
@@ -67,9 +67,9 @@ labels! {
         Json = "json",
     }
 
-    /// Why a connection was closed before a byte was read.
+    /// Why a connection was refused.
     Refused("reason") {
-        /// The limit of connections in all.
+        /// The total limit of connections.
         Total = "total",
         /// The limit of connections from one address.
         Address = "address",
@@ -77,17 +77,17 @@ labels! {
         Stopping = "stopping",
     }
 
-    /// An oddity that spoils nothing else.
+    /// Malformed input that is skipped.
     DecodeError("reason") {
-        /// A value at the top level that is no message; ignored.
+        /// A top-level value that is not a message; ignored.
         NotAMessage = "not_a_message",
         /// The connection ended inside a message.
         Truncated = "truncated",
-        /// The option was no map, or an option had a type that it cannot have; ignored.
+        /// The option is not a map, or a value in it has a wrong type; ignored.
         Option = "option",
         /// Bytes after the last compressed member; ignored.
         TrailingBytes = "trailing_bytes",
-        /// A key of a record that is an array or map; the pair was left out.
+        /// A key of a record that is an array or map; the pair is omitted.
         Key = "key",
         /// Metrics or traces of Fluent Bit instead of logs.
         Signal = "signal",
@@ -97,35 +97,35 @@ labels! {
     Poison("reason") {
         /// The tag is neither string nor binary.
         Tag = "tag",
-        /// The second element fits no mode.
+        /// The second element matches no mode.
         Element = "element",
-        /// An entry is no array of two or more.
+        /// An entry is not an array of two or more elements.
         Entry = "entry",
-        /// A record is no map.
+        /// A record is not a map.
         Record = "record",
         /// The compressed payload is damaged.
         Compression = "compression",
         /// The packed entries end inside an entry.
         PackedEnd = "packed_end",
-        /// Nested too deep.
+        /// Nested too deeply.
         Depth = "depth",
-        /// The JSON text is no message.
+        /// The JSON text is not a message.
         Json = "json",
-        /// Metrics or traces instead of logs, or a signal that nobody knows.
+        /// Metrics or traces instead of logs, or an unknown signal.
         Signal = "signal",
-        /// Its trace is at its limit of bytes, or it is longer than that.
+        /// Its trace is at the size limit, or the record alone exceeds it.
         TraceBytes = "trace_bytes",
-        /// What is in the journal is no message any more.
+        /// The journal record is not a message.
         Stored = "stored",
     }
 
     /// Why a connection was closed without an ack.
     Violation("reason") {
-        /// A byte that no msgpack value starts with, or an impossible length.
+        /// A byte that starts no MessagePack value, or an impossible length.
         Msgpack = "msgpack",
         /// An array too short for any mode.
         Arity = "arity",
-        /// Too many values that are no messages.
+        /// Too many values that are not messages.
         NotForward = "not_forward",
         /// The message is over the limit.
         MessageSize = "message_size",
@@ -133,19 +133,19 @@ labels! {
         DecompressedSize = "decompressed_size",
         /// More elements, options or keys than allowed.
         Count = "count",
-        /// Nested so deep that the end was not looked for.
+        /// Nested too deeply to find the end.
         Depth = "depth",
         /// A TLS greeting on a plain port.
         TlsOnPlainPort = "tls_on_plain_port",
         /// An HTTP request on the Forward port.
         Http = "http",
-        /// Anything but a PING before the handshake was done.
+        /// Anything but a PING before the end of the handshake.
         HandshakeOrder = "handshake_order",
-        /// No progress inside a message for too long.
+        /// No progress inside a message within the timeout.
         Stalled = "stalled",
         /// The peer does not read its acks.
         AcksNotRead = "acks_not_read",
-        /// JSON that is none.
+        /// Invalid JSON.
         Json = "json",
     }
 
@@ -163,7 +163,7 @@ labels! {
         Ping = "ping",
         /// The address is in no allowed network.
         Network = "network",
-        /// Not done in time.
+        /// It did not finish within the timeout.
         Timeout = "timeout",
         /// The peer closed the connection first.
         Closed = "closed",
@@ -175,7 +175,7 @@ labels! {
         Completed = "completed",
         /// No line for the idle time.
         Idle = "idle",
-        /// Older than the longest age.
+        /// At the maximum age.
         MaxAge = "max_age",
         /// Too many open traces.
         MaxTraces = "max_traces",
@@ -191,7 +191,7 @@ labels! {
         NoTrace = "no_trace",
     }
 
-    /// Where documents go.
+    /// An output.
     Output("output") {
         /// Elasticsearch or OpenSearch.
         Elasticsearch = "elasticsearch",
@@ -201,13 +201,13 @@ labels! {
         Stdout = "stdout",
     }
 
-    /// What became of a document.
+    /// Result of a document.
     DocumentResult("result") {
         /// It is new.
         Created = "created",
-        /// It existed and got what it lacked.
+        /// It existed; the union was written.
         Merged = "merged",
-        /// It existed and held everything already.
+        /// It existed and contained everything.
         Unchanged = "unchanged",
         /// It can never be accepted and is in the dead letter.
         Rejected = "rejected",
@@ -217,11 +217,11 @@ labels! {
     OutputError("reason") {
         /// No connection.
         Connection = "connection",
-        /// No answer in time.
+        /// No response within the timeout.
         Timeout = "timeout",
-        /// Asked to slow down (429).
+        /// Throttled (429).
         Throttled = "throttled",
-        /// The peer's own trouble (5xx).
+        /// A server error (5xx).
         Server = "server",
         /// Not allowed (401, 403).
         Auth = "auth",
@@ -229,11 +229,11 @@ labels! {
         ReadOnly = "read_only",
         /// The request was too large (413) and is split.
         TooLarge = "too_large",
-        /// Somebody else changed the document meanwhile (409); it is read again.
+        /// Another writer changed the document (409); it is read again.
         Conflict = "conflict",
         /// The document was rejected (other 4xx).
         Rejected = "rejected",
-        /// An answer that cannot be understood.
+        /// An unreadable response.
         Response = "response",
         /// A file or the standard output failed.
         Io = "io",
@@ -247,19 +247,19 @@ labels! {
         TooLarge = "too_large",
         /// Another rejection.
         Rejected = "rejected",
-        /// A document of this id exists and is not ours.
+        /// A foreign document with this id exists.
         NotOurs = "not_ours",
     }
 
-    /// Which bytes of an output.
+    /// Stage at which bytes of an output are counted.
     Direction("stage") {
-        /// As made.
+        /// Before compression.
         Plain = "plain",
-        /// As sent, compressed if so configured.
+        /// As sent, possibly compressed.
         Sent = "sent",
     }
 
-    /// Who gave a document to the dead letter.
+    /// Who sent a document to the dead letter.
     DeadLetterSource("source") {
         /// The intake: poison.
         Intake = "intake",

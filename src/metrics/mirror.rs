@@ -1,6 +1,7 @@
-//! A histogram that is counted elsewhere and shown here.
+//! Mirrored histogram: exports counts that another component keeps.
 //!
-//! The journal knows nothing of metrics and counts its syncs itself; at scrape time its counts are copied.
+//! The journal does not depend on metrics and counts its syncs itself; each scrape copies the
+//! counts.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -8,7 +9,7 @@ use std::time::Duration;
 use prometheus_client::encoding::{EncodeMetric, MetricEncoder, NoLabelSet};
 use prometheus_client::metrics::MetricType;
 
-/// The counts as they were last set; cheap to clone.
+/// A histogram with the counts that were set last. Cheap to clone.
 #[derive(Debug, Clone, Default)]
 pub struct MirroredHistogram {
     counts: Arc<Mutex<Counts>>,
@@ -16,13 +17,14 @@ pub struct MirroredHistogram {
 
 #[derive(Debug, Default)]
 struct Counts {
-    /// Upper bound in seconds, and how many fell between it and the one before.
+    /// Upper bound in seconds, and the count between it and the previous one.
     buckets: Vec<(f64, u64)>,
     sum: Duration,
 }
 
 impl MirroredHistogram {
-    /// Shows these counts from now on: `counts` has one more than `bounds`, for what is beyond the last.
+    /// Sets the counts: `counts` has one more element than `bounds`, for values beyond the last
+    /// bound.
     pub fn set(&self, bounds: &[Duration], counts: &[u64], sum: Duration) {
         let bounds = bounds.iter().map(Duration::as_secs_f64).chain([f64::INFINITY]);
         let buckets = bounds.zip(counts.iter().copied()).collect();

@@ -1,4 +1,5 @@
-//! The documentation of the metrics, made from what a scrape shows. A test compares it with what is checked in.
+//! Reference documentation of the metrics, generated from a scrape. A test compares it with the
+//! checked-in page.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -7,18 +8,21 @@ use super::Metrics;
 const INTRODUCTION: &str = "\
 # Metrics
 
-<!-- Made from src/metrics.rs; a test compares. WINDROW_BLESS=1 cargo test metrics writes it. -->
+<!-- Generated from src/metrics.rs and checked by a test; regenerate with
+WINDROW_BLESS=1 cargo test metrics. -->
 
-`GET /metrics` on the admin port, or `/api/v1/metrics/prometheus`, in the Prometheus text format. Every series stands at zero
-from the start; labels have the values named here and no others. At every quiet moment
-`windrow_input_records_total` = `windrow_records_delivered_total` + `windrow_records_duplicate_total` +
-`windrow_records_dead_letter_total` + `windrow_records_open`; `windrow_audit_difference` is what is missing.
+`GET /metrics` on the admin port, or `/api/v1/metrics/prometheus`, in the Prometheus text format.
+Every series exists from the start, at zero; labels have the listed values and no others. When
+idle, `windrow_input_records_total` = `windrow_records_delivered_total` +
+`windrow_records_duplicate_total` + `windrow_records_dead_letter_total` + `windrow_records_open`;
+`windrow_audit_difference` is the difference.
 
-| metric | kind | labels | what it tells |
+| metric | type | labels | meaning |
 |---|---|---|---|
 ";
 
-/// Families in the order of the text; labels from the series, `le` of histograms left out.
+/// One row per family, in the order of the text; labels from the series, without `le` of
+/// histograms.
 pub(super) fn markdown(metrics: &Metrics) -> String {
     let text = metrics.encode();
     let mut page = String::from(INTRODUCTION);

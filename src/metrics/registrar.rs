@@ -1,7 +1,7 @@
-//! Makes metrics and registers them in one step, so that none is forgotten.
+//! Registrar: creates and registers a metric in one step, so that none is forgotten.
 //!
-//! Owns how metrics with labels are made and which of the outputs' are shown; which metrics there are is said in
-//! `metrics`.
+//! Owns the creation of metrics with labels and the choice of exported outputs; `metrics` lists the
+//! metrics.
 
 use prometheus_client::metrics::family::Family;
 use prometheus_client::registry::Registry;
@@ -10,12 +10,12 @@ use super::{Counter, Gauge, Histogram, Label, Output, OutputMetrics, PerLabel};
 
 type Labels = Vec<(&'static str, &'static str)>;
 
-/// 1 ms to 60 s: from a local database to a cluster under load.
+/// Seconds: from a local database to a cluster under load.
 const LATENCY_BUCKETS: [f64; 12] = [
     0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 5.0, 10.0, 30.0, 60.0,
 ];
 
-/// See above.
+/// Creates metrics in a registry.
 pub(super) struct Registrar {
     pub(super) registry: Registry,
 }
@@ -56,13 +56,13 @@ impl Registrar {
     }
 
     pub(super) fn outputs(&mut self, shown: &[Output]) -> [OutputMetrics; Output::ALL.len()] {
-        let documents = self.family("output_documents", "Documents by what became of them");
+        let documents = self.family("output_documents", "Documents by result");
         let proc_records = self.family("output_proc_records", "Lines in confirmed documents");
         let retries = self.family("output_retries", "Requests sent again");
-        let retried_records = self.family("output_retried_records", "Lines in what was sent again");
+        let retried_records = self.family("output_retried_records", "Lines in repeated requests");
         let errors = self.family(
             "output_errors",
-            "Failed requests or items; what is tried again counts too",
+            "Failed requests or items; failures that are retried count too",
         );
         let bytes = self.family(
             "output_bytes",
@@ -70,17 +70,17 @@ impl Registrar {
         );
         let latency = self.register(
             "output_latency_seconds",
-            "From handing over a batch until its answer",
+            "Latency of a request, or of a transaction",
             Family::<Labels, Histogram, fn() -> Histogram>::new_with_constructor(|| {
                 Histogram::new(LATENCY_BUCKETS)
             }),
         );
         let in_flight = self.register(
             "output_in_flight",
-            "Requests on their way",
+            "Requests in flight",
             Family::<Labels, Gauge>::default(),
         );
-        // What is not shown gets families of its own, which no registry knows.
+        // Metrics that are not exported belong to families outside the registry.
         let hidden = Family::<Labels, Counter>::default();
         [Output::Elasticsearch, Output::Sqlite, Output::Stdout].map(|output| {
             let shown = shown.contains(&output);

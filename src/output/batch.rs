@@ -1,99 +1,100 @@
-//! The batch that sealed documents are rendered in: one text, one list of what is to be known of each, one allocation for
-//! all of it.
+//! Batch of rendered documents: one text with the metadata of each document, delivered as a unit.
 //!
-//! Owns them for as long as one of them is not confirmed; the bytes that they count against the budget of documents under
-//! way; and the claims on the journal records that they were made of, which are given back together: one for each record
-//! instead of one for each part of each document. A document of it alone is `sealed`, what is known of each `row`,
-//! what becomes of them `fate`, and where all that is written `sheet`. Knows nothing of what the documents say.
+//! Owns the documents until all are confirmed, their share of the memory budget, and the claims on
+//! their journal records, which are released together. One document is `sealed`, its metadata
+//! `meta`, its confirmations `delivery_state`, the memory `buffer`. Does not know what documents
+//! contain.
 
-mod fate;
-mod row;
+mod buffer;
+mod delivery_state;
+mod meta;
 mod sealed;
-mod sheet;
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
 
-use self::fate::{Fates, Settled};
-pub use self::row::{Place, Row};
-pub use self::sealed::Sealed;
-pub use self::sheet::Sheet;
-use super::{Account, OutputId};
+pub use self::buffer::BatchBuffer;
+use self::delivery_state::{ConfirmedCounts, DeliveryStates};
+pub use self::meta::{DocumentMeta, DocumentSpan};
+pub use self::sealed::SealedDocument;
+use super::{LineCounters, OutputId};
 use crate::claim::RecordClaim;
 
-/// The documents that go to an output at a time. While nothing goes wrong they are sent and confirmed as one.
+/// Documents that are rendered together. Unless one of them needs treatment of its own, they are
+/// sent and confirmed as a unit. Cheap to clone.
 #[derive(Clone, Debug)]
-pub struct Batch(Arc<Text>);
+pub struct Batch(Arc<BatchInner>);
 
-/// What is in it.
+/// The shared content of a batch and its documents.
 #[derive(Debug)]
-struct Text {
-    sheet: Arc<Sheet>,
+struct BatchInner {
+    buffer: Arc<BatchBuffer>,
     framed: bool,
     /// Records in all documents.
     lines: u64,
-    /// The earliest and the latest first event time, Unix ns.
+    /// Earliest and latest first event time, Unix ns.
     between: (i64, i64),
-    fates: Fates,
+    states: DeliveryStates,
     claims: Mutex<Vec<RecordClaim>>,
-    /// Documents that are not confirmed.
-    left: AtomicUsize,
-    account: Arc<Account>,
-    _charge: Charge,
+    /// Documents that not all outputs have confirmed.
+    unconfirmed: AtomicUsize,
+    account: Arc<LineCounters>,
+    _charge: MemoryCharge,
 }
 
-/// Bytes that count against a sum for as long as this lives.
+/// Bytes that count towards a sum until this is dropped.
 #[derive(Debug)]
-pub struct Charge {
+pub struct MemoryCharge {
     bytes: usize,
     sum: Arc<AtomicUsize>,
 }
 
 impl Batch {
-    /// `framed`: what an output wants stands before each document of the sheet, see [`super::Framing`]. `claims`: on the
-    /// journal records that they were made of. `outputs` (1 to 8) have to confirm each of them.
+    /// `framed`: each document in `buffer` has a frame, see [`super::Framing`]. `claims`: on the
+    /// journal records of the documents. `outputs`: the number of outputs that have to confirm each
+    /// document, 1 to 8.
     pub fn new(
-        sheet: Arc<Sheet>,
+        buffer: Arc<BatchBuffer>,
         framed: bool,
         claims: Vec<RecordClaim>,
-        charge: Charge,
-        account: &Arc<Account>,
+        charge: MemoryCharge,
+        account: &Arc<LineCounters>,
         outputs: u8,
     ) -> Self {
         let (mut lines, mut between) = (0, (i64::MAX, i64::MIN));
-        for row in &sheet.rows {
+        for row in &buffer.rows {
             lines += u64::from(row.lines);
             between = (between.0.min(row.first_ns), between.1.max(row.first_ns));
         }
-        Self(Arc::new(Text {
+        Self(Arc::new(BatchInner {
             framed,
             lines,
             between,
-            left: AtomicUsize::new(sheet.rows.len()),
-            sheet,
-            fates: Fates::new(outputs),
+            unconfirmed: AtomicUsize::new(buffer.rows.len()),
+            buffer,
+            states: DeliveryStates::new(outputs),
             claims: Mutex::new(claims),
             account: Arc::clone(account),
             _charge: charge,
         }))
     }
 
-    /// Each of its documents, in order.
-    pub fn documents(&self) -> impl Iterator<Item = Sealed> + use<> {
-        let text = Arc::clone(&self.0);
-        (0..text.sheet.rows.len() as u32).map(move |at| Sealed::new(Arc::clone(&text), at))
+    /// The documents, in order.
+    pub fn documents(&self) -> impl Iterator<Item = SealedDocument> + use<> {
+        let batch = Arc::clone(&self.0);
+        (0..batch.buffer.rows.len() as u32).map(move |at| SealedDocument::new(Arc::clone(&batch), at))
     }
 
-    /// Documents in it.
+    /// Number of documents.
     pub fn len(&self) -> usize {
-        self.0.sheet.rows.len()
+        self.0.buffer.rows.len()
     }
 
-    /// Whether there is none.
+    /// Whether there are no documents.
     pub fn is_empty(&self) -> bool {
-        self.0.sheet.rows.is_empty()
+        self.0.buffer.rows.is_empty()
     }
 
     /// Records in all documents.
@@ -101,44 +102,47 @@ impl Batch {
         self.0.lines
     }
 
-    /// The earliest and the latest first event time of a document, Unix ns.
+    /// Earliest and latest first event time of the documents, Unix ns.
     pub fn first_between(&self) -> (i64, i64) {
         self.0.between
     }
 
-    /// All documents with their frames, one behind the other; `None` when they have none.
+    /// All documents with their frames, concatenated; `None` if they have no frames.
     pub fn framed(&self) -> Option<&Bytes> {
-        self.0.framed.then_some(&self.0.sheet.bytes)
+        self.0.framed.then_some(&self.0.buffer.bytes)
     }
 
-    /// This output has all of it, durably. Confirming twice is harmless.
+    /// Records that `output` has all documents durably. Idempotent.
     pub fn confirm(&self, output: OutputId) {
-        let Text {
-            fates, sheet, lines, ..
+        let BatchInner {
+            states,
+            buffer,
+            lines,
+            ..
         } = &*self.0;
-        self.0.settle(&fates.confirm_all(&sheet.rows, *lines, output));
+        self.0.release(&states.confirm_all(&buffer.rows, *lines, output));
     }
 }
 
-impl Text {
-    /// Counts documents that all outputs have confirmed; gives the claims back with the last of them.
-    fn settle(&self, settled: &Settled) {
+impl BatchInner {
+    /// Counts documents that all outputs have confirmed; releases the claims with the last one.
+    fn release(&self, counts: &ConfirmedCounts) {
         let account = &self.account;
         for (counter, lines) in [
-            (&account.dead, settled.dead),
-            (&account.delivered, settled.delivered),
-            (&account.duplicate, settled.repeated),
-            (&account.late, settled.late),
+            (&account.dead, counts.dead),
+            (&account.delivered, counts.delivered),
+            (&account.duplicate, counts.repeated),
+            (&account.late, counts.late),
         ] {
             if lines > 0 {
                 counter.fetch_add(lines, Ordering::Relaxed);
             }
         }
-        if settled.documents == 0 {
+        if counts.documents == 0 {
             return;
         }
-        account.in_flight.fetch_sub(settled.lines, Ordering::Relaxed);
-        if self.left.fetch_sub(settled.documents, Ordering::AcqRel) == settled.documents {
+        account.in_flight.fetch_sub(counts.lines, Ordering::Relaxed);
+        if self.unconfirmed.fetch_sub(counts.documents, Ordering::AcqRel) == counts.documents {
             let mut claims = self.claims.lock().unwrap_or_else(PoisonError::into_inner);
             std::mem::take(&mut *claims)
                 .into_iter()
@@ -147,8 +151,8 @@ impl Text {
     }
 }
 
-impl Charge {
-    /// Adds `bytes` to `sum`.
+impl MemoryCharge {
+    /// Adds `bytes` to `sum` until the charge is dropped.
     pub fn new(bytes: usize, sum: &Arc<AtomicUsize>) -> Self {
         sum.fetch_add(bytes, Ordering::Relaxed);
         Self {
@@ -158,7 +162,7 @@ impl Charge {
     }
 }
 
-impl Drop for Charge {
+impl Drop for MemoryCharge {
     fn drop(&mut self) {
         self.sum.fetch_sub(self.bytes, Ordering::Relaxed);
     }
@@ -175,7 +179,7 @@ mod tests {
         batch: Batch,
         released: Arc<Mutex<Vec<u64>>>,
         sum: Arc<AtomicUsize>,
-        account: Arc<Account>,
+        account: Arc<LineCounters>,
     }
 
     /// Two documents, made of two journal records.
@@ -185,17 +189,17 @@ mod tests {
             let released = Arc::clone(&released);
             RecordClaim::new(lsn, 1, Arc::new(move |lsn| released.lock().unwrap().push(lsn)))
         };
-        let (sum, account) = (Arc::default(), Arc::<Account>::default());
+        let (sum, account) = (Arc::default(), Arc::<LineCounters>::default());
         let rows = vec![
-            Row::new(0..2, true, 5, 3, Place::new(0, 2, 6)),
-            Row::new(2..3, false, 6, 1, Place::new(6, 8, 11)),
+            DocumentMeta::new(0..2, true, 5, 3, DocumentSpan::new(0, 2, 6)),
+            DocumentMeta::new(2..3, false, 6, 1, DocumentSpan::new(6, 8, 11)),
         ];
         account.in_flight.store(4, Ordering::Relaxed);
         let text = Bytes::from_static(b"a\n{1}\nb\n{}\n");
-        let charge = Charge::new(100, &sum);
+        let charge = MemoryCharge::new(100, &sum);
         let claims = vec![claim(7), claim(9)];
-        let sheet = Sheet::new(text, "abc".into(), rows);
-        let batch = Batch::new(sheet, true, claims, charge, &account, outputs);
+        let buffer = BatchBuffer::new(text, "abc".into(), rows);
+        let batch = Batch::new(buffer, true, claims, charge, &account, outputs);
         Fixture {
             batch,
             released,
@@ -212,7 +216,7 @@ mod tests {
             sum,
             account,
         } = fixture(2);
-        let documents: Vec<Sealed> = batch.documents().collect();
+        let documents: Vec<SealedDocument> = batch.documents().collect();
         let [first, second] = &documents[..] else {
             panic!("two")
         };
@@ -226,7 +230,7 @@ mod tests {
         for document in [first, first, second] {
             document.confirm(OutputId(0));
         }
-        second.note_joined(0);
+        second.note_merged(0);
         second.confirm(OutputId(1));
         assert!(released.lock().unwrap().is_empty());
         first.confirm_dead(OutputId(1));
@@ -266,7 +270,7 @@ mod tests {
         let all = |of: &Fixture| of.batch.documents().collect::<Vec<_>>();
         let (a, b) = (all(&one), all(&other));
         b[0].confirm_dead(OutputId(0));
-        Sealed::confirm_all([&a[0], &b[0], &b[1], &b[1], &a[1]].into_iter(), OutputId(0));
+        SealedDocument::confirm_all([&a[0], &b[0], &b[1], &b[1], &a[1]].into_iter(), OutputId(0));
         for Fixture {
             released, account, ..
         } in [&one, &other]

@@ -1,17 +1,21 @@
-//! The dead letter: what can never be accepted, with its reason, durable and bounded. Owns the files
-//! `NNN.ndjson` of its folder: one JSON object a line, in the order in which they came.
+//! Dead letter: entries that can never be accepted, with the reason; durable and bounded.
+//!
+//! Owns the files `NNN.ndjson` of its folder: one JSON object per line, in order of arrival.
 //!
 //! ```text
-//! {"time":"2026-11-21T09:20:00Z","source":"elasticsearch","status":400,"type":"document_parsing_exception",
-//!  "reason":"…","index":"requests-2026-11-21","id":"abc","trace":true,"firstNs":…,"lines":2,
-//!  "parts":["…"],"document":{…}}                                   (or "raw":"<base64>" for what is no JSON)
+//! {"time":"2026-11-21T09:20:00Z","source":"elasticsearch","status":400,
+//!  "type":"document_parsing_exception","reason":"…","index":"requests-2026-11-21","id":"abc",
+//!  "trace":true,"firstNs":…,"lines":2,"parts":["…"],"document":{…}}
 //! ```
 //!
-//! A put is durable when it returns. When the bound is reached it fails, and goes on failing until an operator makes
-//! room with `windrow replay` or by taking files away; the caller must wait, nothing is dropped.
+//! Content that is not one line of JSON has `"raw":"<base64>"` instead of `document`.
 //!
-//! Windrow and `windrow replay` may work on the folder at the same time: each put and each change of names is made
-//! under a lock of the file `lock`, and a replay first takes files away by renaming them (see [`super::replay`]).
+//! A put is durable when it returns. At the size limit it fails until an operator makes room with
+//! `windrow replay` or removes files; the caller must retry, nothing is dropped.
+//!
+//! Windrow and `windrow replay` may use the folder at the same time: each put and each rename holds
+//! a lock on the file `lock`, and a replay first claims files by renaming them (see
+//! [`super::replay`]).
 
 mod entry;
 
@@ -21,18 +25,18 @@ use std::io::{self, Read as _, Seek as _, SeekFrom, Write as _};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-pub use entry::{Content, Entry};
+pub use entry::{Entry, EntryContent};
 
-/// A file is closed and the next one begun at this length, by default 16 MiB.
+/// Default size at which the next file is begun: 16 MiB.
 pub const FILE_BYTES: u64 = 16 << 20;
 
-/// All files together, by default 1 GiB.
+/// Default limit of all files together: 1 GiB.
 pub const LIMIT_BYTES: u64 = 1 << 30;
 
-/// Ending of a file of entries.
-pub(super) const ENDING: &str = "ndjson";
-/// Ending of a file that a replay has taken away.
-pub(super) const TAKEN: &str = "replay";
+/// Extension of a file of entries.
+pub(super) const ENTRIES_EXTENSION: &str = "ndjson";
+/// Extension of a file that a replay has claimed.
+pub(super) const CLAIMED_EXTENSION: &str = "replay";
 
 /// The dead letter of a data folder.
 #[derive(Debug)]
@@ -45,48 +49,48 @@ pub struct DeadLetter {
 
 #[derive(Debug, Default)]
 struct Inner {
-    active: Option<Active>,
+    active: Option<ActiveFile>,
     /// The highest number ever used.
     number: u64,
-    known: BTreeMap<PathBuf, Known>,
+    known: BTreeMap<PathBuf, FileSize>,
     full: bool,
 }
 
 #[derive(Debug)]
-struct Active {
+struct ActiveFile {
     file: File,
     path: PathBuf,
     length: u64,
 }
 
-/// What is in one file.
+/// Size and entries of one file.
 #[derive(Debug, Clone, Copy, Default)]
-struct Known {
+struct FileSize {
     bytes: u64,
     entries: u64,
 }
 
-/// How much is in the dead letter.
+/// Size of the dead letter.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Usage {
+pub struct DeadLetterUsage {
     /// Entries.
     pub entries: u64,
     /// Bytes of all files.
     pub bytes: u64,
-    /// The bound on `bytes`.
+    /// The limit of `bytes`.
     pub limit: u64,
     /// Files.
     pub files: u64,
-    /// The last put failed for lack of room.
+    /// The last put failed because of the limit.
     pub full: bool,
 }
 
 impl DeadLetter {
-    /// Opens the folder, and makes it if there is none. A torn last line, left by a crash in the middle of a put that
-    /// never returned, is cut off.
+    /// Opens the folder, and creates it if there is none. Truncates a torn last line, left by a
+    /// crash during a put that did not return.
     ///
     /// # Errors
-    /// The folder cannot be made, read or written.
+    /// The folder cannot be created, read or written.
     pub fn open(folder: impl Into<PathBuf>, file_bytes: u64, limit_bytes: u64) -> io::Result<Self> {
         let folder = folder.into();
         fs::create_dir_all(&folder)?;
@@ -97,12 +101,12 @@ impl DeadLetter {
             inner: Mutex::default(),
         };
         {
-            let _alone = opened.lock_folder()?;
-            for path in files(&opened.folder, ENDING)? {
-                cut_torn_line(&path)?;
+            let _lock = opened.lock_folder()?;
+            for path in files(&opened.folder, ENTRIES_EXTENSION)? {
+                truncate_torn_line(&path)?;
             }
             let mut inner = opened.lock();
-            opened.look(&mut inner)?;
+            opened.refresh(&mut inner)?;
         }
         Ok(opened)
     }
@@ -110,13 +114,14 @@ impl DeadLetter {
     /// Adds an entry; durable when it returns. Blocks: not for a reactor thread.
     ///
     /// # Errors
-    /// [`io::ErrorKind::StorageFull`] when the bound is reached, else what the file system says. The entry is not in
-    /// the dead letter then.
+    /// [`io::ErrorKind::StorageFull`] at the limit, or an error of the file system. The entry is
+    /// then not in the dead letter.
     pub fn put(&self, entry: &Entry) -> io::Result<()> {
         self.put_all(std::slice::from_ref(entry))
     }
 
-    /// Adds entries with one sync: all or, on an error, none (a crash in between may leave some, which then come twice).
+    /// Adds entries with one sync: all or, on an error, none (after a crash some may remain, and be
+    /// added again).
     ///
     /// # Errors
     /// As [`DeadLetter::put`].
@@ -129,21 +134,21 @@ impl DeadLetter {
             entry.write_line(&mut lines);
         }
         let mut inner = self.lock();
-        let _alone = self.lock_folder()?;
+        let _lock = self.lock_folder()?;
         let result = self.append(&mut inner, &lines, entries.len() as u64);
         inner.full = matches!(&result, Err(error) if error.kind() == io::ErrorKind::StorageFull);
         result
     }
 
-    /// How much is there. Looks at the folder: a replay in another process may have emptied it.
-    pub fn usage(&self) -> Usage {
+    /// The current size. Reads the folder: a replay in another process may have emptied it.
+    pub fn usage(&self) -> DeadLetterUsage {
         let mut inner = self.lock();
-        // What cannot be looked at now is reported as it was last known.
-        if let Err(error) = self.look(&mut inner) {
-            tracing::debug!(%error, "the dead-letter folder cannot be looked at");
+        // On an error the last known size is reported.
+        if let Err(error) = self.refresh(&mut inner) {
+            tracing::debug!(%error, "the dead-letter folder cannot be read");
         }
         let bytes = inner.bytes();
-        Usage {
+        DeadLetterUsage {
             entries: inner.known.values().map(|k| k.entries).sum(),
             bytes,
             limit: self.limit_bytes,
@@ -160,20 +165,21 @@ impl DeadLetter {
     fn append(&self, inner: &mut Inner, lines: &[u8], entries: u64) -> io::Result<()> {
         let more = lines.len() as u64;
         if inner.bytes() + more > self.limit_bytes {
-            self.look(inner)?;
-            let there = inner.bytes();
-            if there + more > self.limit_bytes {
+            self.refresh(inner)?;
+            let used = inner.bytes();
+            if used + more > self.limit_bytes {
                 return Err(io::Error::new(
                     io::ErrorKind::StorageFull,
                     format!(
-                        "the dead letter {} is full: {there} of {} bytes, {more} more do not fit; mend what its entries say and run `windrow replay`",
+                        "the dead letter {} is full: {used} of {} bytes used, {more} more do not fit; fix the causes of its entries and run `windrow replay`",
                         self.folder.display(),
                         self.limit_bytes
                     ),
                 ));
             }
         }
-        // A replay may have taken the file away; what is written to it then would be lost with it.
+        // A replay may have claimed the file, and will remove it with everything that is written to
+        // it.
         if let Some(active) = &inner.active
             && (active.length >= self.file_bytes || !active.path.try_exists()?)
         {
@@ -188,13 +194,14 @@ impl DeadLetter {
             .write_all(lines)
             .and_then(|()| active.file.sync_data());
         if let Err(error) = written {
-            // After a failed sync the file's state is not known: it is cut back and never written again.
+            // After a failed sync the file's content is unknown: it is truncated and never written
+            // again.
             let cut = active
                 .file
                 .set_len(active.length)
                 .and_then(|()| active.file.sync_all());
             if let Err(cut) = cut {
-                tracing::warn!(file = %active.path.display(), %cut, "the dead-letter file could not be cut back");
+                tracing::warn!(file = %active.path.display(), %cut, "the dead-letter file could not be truncated");
             }
             return Err(error);
         }
@@ -206,29 +213,31 @@ impl DeadLetter {
         Ok(())
     }
 
-    /// Begins the next file; it is in the folder durably before anything is written to it.
-    fn begin(&self, inner: &mut Inner) -> io::Result<Active> {
-        for ending in [ENDING, TAKEN] {
-            for path in files(&self.folder, ending)? {
+    /// Creates the next file; its directory entry is durable before anything is written to it.
+    fn begin(&self, inner: &mut Inner) -> io::Result<ActiveFile> {
+        for extension in [ENTRIES_EXTENSION, CLAIMED_EXTENSION] {
+            for path in files(&self.folder, extension)? {
                 inner.number = inner.number.max(number(&path).unwrap_or(0));
             }
         }
         inner.number += 1;
-        let path = self.folder.join(format!("{:03}.{ENDING}", inner.number));
+        let path = self
+            .folder
+            .join(format!("{:03}.{ENTRIES_EXTENSION}", inner.number));
         let file = OpenOptions::new().append(true).create_new(true).open(&path)?;
         sync_folder(&self.folder)?;
-        Ok(Active {
+        Ok(ActiveFile {
             file,
             path,
             length: 0,
         })
     }
 
-    /// Brings `known` up to date with the folder.
-    fn look(&self, inner: &mut Inner) -> io::Result<()> {
+    /// Updates `known` from the folder.
+    fn refresh(&self, inner: &mut Inner) -> io::Result<()> {
         let mut seen = BTreeMap::new();
-        for ending in [ENDING, TAKEN] {
-            for path in files(&self.folder, ending)? {
+        for extension in [ENTRIES_EXTENSION, CLAIMED_EXTENSION] {
+            for path in files(&self.folder, extension)? {
                 let bytes = match fs::metadata(&path) {
                     Ok(metadata) => metadata.len(),
                     Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
@@ -236,7 +245,7 @@ impl DeadLetter {
                 };
                 let known = match inner.known.get(&path) {
                     Some(known) if known.bytes == bytes => *known,
-                    _ => Known {
+                    _ => FileSize {
                         bytes,
                         entries: count_lines(&path)?,
                     },
@@ -263,7 +272,7 @@ impl Inner {
     }
 }
 
-/// Takes the lock of the folder until the file is dropped.
+/// Locks the folder until the returned file is dropped.
 pub(super) fn lock_folder(folder: &Path) -> io::Result<File> {
     let file = OpenOptions::new()
         .create(true)
@@ -274,17 +283,17 @@ pub(super) fn lock_folder(folder: &Path) -> io::Result<File> {
     Ok(file)
 }
 
-/// Makes changes of names durable.
+/// Makes renames and new files durable.
 pub(super) fn sync_folder(folder: &Path) -> io::Result<()> {
     File::open(folder)?.sync_all()
 }
 
-/// Files with an ending, in the order of their numbers.
-pub(super) fn files(folder: &Path, ending: &str) -> io::Result<Vec<PathBuf>> {
+/// Files with an extension, in the order of their numbers.
+pub(super) fn files(folder: &Path, extension: &str) -> io::Result<Vec<PathBuf>> {
     let mut files = Vec::new();
     for file in fs::read_dir(folder)? {
         let path = file?.path();
-        if path.extension().is_some_and(|its| its == ending) && number(&path).is_some() {
+        if path.extension().is_some_and(|its| its == extension) && number(&path).is_some() {
             files.push(path);
         }
     }
@@ -311,8 +320,8 @@ fn count_lines(path: &Path) -> io::Result<u64> {
     }
 }
 
-/// Cuts a file back to the end of its last whole line.
-fn cut_torn_line(path: &Path) -> io::Result<()> {
+/// Truncates a file to the end of its last complete line.
+fn truncate_torn_line(path: &Path) -> io::Result<()> {
     let mut file = OpenOptions::new().read(true).write(true).open(path)?;
     let length = file.metadata()?.len();
     let mut end = length;
@@ -329,7 +338,7 @@ fn cut_torn_line(path: &Path) -> io::Result<()> {
         end = start;
     }
     if end < length {
-        tracing::warn!(file = %path.display(), bytes = length - end, "torn last line of the dead letter cut off");
+        tracing::warn!(file = %path.display(), bytes = length - end, "torn last line of the dead letter truncated");
         file.set_len(end)?;
         file.sync_all()?;
     }

@@ -1,7 +1,8 @@
-//! What an output wants to stand before each document in a batch's text, so that it can send the text as it is.
+//! Framing of documents in a batch's text, so that an output can send the text without a copy.
 
-/// See above. A newline follows each document then.
+/// Writes the frame before each document; a newline follows each document.
 pub trait Framing: Send {
-    /// Appends it, for the document of this id whose first event was then (Unix ns).
-    fn head(&mut self, out: &mut Vec<u8>, id: &str, first_ns: i64);
+    /// Appends the frame of the document with this id, whose first event was at `first_ns` (Unix
+    /// ns).
+    fn write_prefix(&mut self, out: &mut Vec<u8>, id: &str, first_ns: i64);
 }

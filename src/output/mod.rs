@@ -1,12 +1,12 @@
-//! Delivery: sealed documents go to every configured output, and their journal records are released once all of them
-//! have confirmed.
+//! Outputs: each sealed document goes to every configured output, and its journal records are
+//! released once all outputs have confirmed it.
 //!
 //! * `sqlite`: the embedded store, one row per trace;
 //! * `stdout`: one JSON document per line;
-//! * `elasticsearch`: bulk writes, with `create` first and a union on conflict;
-//! * `dead_letter`: what can never be accepted, with its reason.
+//! * `elasticsearch`: bulk requests, with `create` first and a merge on conflict;
+//! * `dead_letter`: what can never be accepted, with its reason; `replay` sends it again.
 //!
-//! Knows nothing of the Forward protocol or of how a trace is gathered.
+//! Knows nothing of the Forward protocol or of how traces are gathered.
 
 mod batch;
 pub mod dead_letter;
@@ -20,27 +20,27 @@ use std::borrow::Cow;
 use std::fmt::Write as _;
 use std::sync::atomic::AtomicU64;
 
-pub use self::batch::{Batch, Charge, Place, Row, Sealed, Sheet};
+pub use self::batch::{Batch, BatchBuffer, DocumentMeta, DocumentSpan, MemoryCharge, SealedDocument};
 pub use self::framing::Framing;
 
 /// Elasticsearch refuses document ids of more bytes than this.
 pub const MAX_ID_BYTES: usize = 512;
 
-/// Which output: its place among the configured ones, at most eight.
+/// Index of an output among the configured ones, 0 to 7.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct OutputId(pub u8);
 
-/// Where the lines of sealed documents ended. Lines that are received are, at every quiet moment, delivered, repeated,
-/// dead, or open.
+/// Lines of sealed documents by outcome, for the audit: when idle, every received line is
+/// delivered, duplicate, dead or open.
 #[derive(Debug, Default)]
-pub struct Account {
-    /// In documents that have been handed to the outputs and not been confirmed by all of them.
+pub struct LineCounters {
+    /// In documents that not all outputs have confirmed.
     pub in_flight: AtomicU64,
-    /// In documents that are stored.
+    /// Stored.
     pub delivered: AtomicU64,
-    /// Stored already when they came again.
+    /// Stored already when they were sent again.
     pub duplicate: AtomicU64,
-    /// Among the delivered: added to a document that was there already.
+    /// Of the delivered: added to a document that existed.
     pub late: AtomicU64,
     /// In the dead letter.
     pub dead: AtomicU64,
@@ -55,7 +55,7 @@ pub fn document_id(trace_id: &[u8]) -> String {
 
 /// Appends the `_id` of a trace: its id, or a hash of it when that is longer than [`MAX_ID_BYTES`].
 pub fn push_document_id(out: &mut String, trace_id: &[u8]) {
-    // Nearly all are valid, which this finds out several times quicker.
+    // Faster than `from_utf8_lossy` for valid ids.
     let id = match std::str::from_utf8(trace_id) {
         Ok(id) => Cow::Borrowed(id),
         Err(_) => String::from_utf8_lossy(trace_id),

@@ -1,38 +1,43 @@
-//! `windrow replay`: what lies in the dead letter is sent again, after the cause was mended. Owns the order of steps
-//! that makes it safe at any moment; how an entry is sent is a parameter.
+//! Replay of the dead letter: sends its entries again, after the cause of their rejection was
+//! fixed.
 //!
-//! 1. One replay at a time: lock of the file `replay-lock`.
-//! 2. Under the folder's lock each `NNN.ndjson` is renamed to `NNN.replay`. From then on a running Windrow begins a new
-//!    file, and the taken ones are this replay's own. Files left by a replay that died are among them.
-//! 3. Each file is read in batches and sent. What failed again, with its new reason, and what was not reached is
-//!    written to `NNN.tmp`, synced and renamed to `NNN.ndjson`; then the taken file goes. With nothing left over the
-//!    taken file just goes.
+//! Owns the order of steps that makes it safe to stop at any moment; how an entry is sent is a
+//! parameter.
 //!
-//! A crash between sending and renaming sends entries again: each write is idempotent, so that is harmless. A crash
-//! between renaming and removing leaves both files: the next replay sends the taken one again, and its new rest replaces
-//! the older one, all of which was among what it sent.
+//! 1. A lock on the file `replay-lock` admits one replay at a time.
+//! 2. Under the folder's lock each `NNN.ndjson` is renamed to `NNN.replay`: a running Windrow
+//!    begins a new file, and this replay owns the claimed ones, including those of a replay that
+//!    crashed.
+//! 3. Each file is read and sent in batches. Entries that are refused again, with the new reason,
+//!    and entries that were not attempted are written to `NNN.tmp`, which is synced and renamed to
+//!    `NNN.ndjson`; then the claimed file is removed.
+//!
+//! After a crash between sending and renaming, entries are sent again: each write is idempotent.
+//! After a crash between renaming and removing, both files remain: the next replay sends the
+//! claimed one again, and what it leaves replaces the older `NNN.ndjson`, which is a subset.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, BufRead as _, BufReader, BufWriter, Write as _};
 use std::path::{Path, PathBuf};
 
-use super::dead_letter::{ENDING, Entry, TAKEN, files, lock_folder, sync_folder};
+use super::dead_letter::{CLAIMED_EXTENSION, ENTRIES_EXTENSION, Entry, files, lock_folder, sync_folder};
 
-/// Ending of a rest that is being written.
-const UNFINISHED: &str = "tmp";
+/// Extension of a file of remaining entries that is being written.
+const UNFINISHED_EXTENSION: &str = "tmp";
 
-/// Entries and bytes sent at once.
-const BATCH_ENTRIES: usize = 500;
-const BATCH_BYTES: usize = 4 << 20;
+/// Entries of one batch.
+const MAX_BATCH_ENTRIES: usize = 500;
+/// Bytes of the entries of one batch.
+const MAX_BATCH_BYTES: usize = 4 << 20;
 
-/// What became of one entry.
+/// Outcome of one entry.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Fate {
-    /// It is written: it leaves the dead letter.
+pub enum ReplayOutcome {
+    /// It is written, and removed from the dead letter.
     Written,
     /// It is refused again; it stays, with the new reason.
-    Failed {
+    Refused {
         /// HTTP status, where there is one.
         status: Option<u16>,
         /// Short name of the reason.
@@ -40,45 +45,46 @@ pub enum Fate {
         /// The reason in words.
         reason: String,
     },
-    /// It could not be tried to an end (Elasticsearch away, index read-only); it stays as it is.
-    Later(String),
-    /// Not an entry that can be sent; it stays as it is.
-    NotMine,
+    /// It could not be written now (Elasticsearch down, index read-only); it stays unchanged. The
+    /// reason.
+    Postponed(String),
+    /// It is not a document of this output; it stays unchanged.
+    NotReplayable,
 }
 
-/// Numbers of a replay.
+/// Counts of a replay.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Summary {
+pub struct ReplaySummary {
     /// Entries found.
     pub entries: u64,
-    /// Entries that are written now.
+    /// Entries that were written.
     pub written: u64,
     /// Entries that were refused again.
-    pub failed: u64,
-    /// Entries that stay since they could not be tried to an end.
-    pub later: u64,
-    /// Entries that stay since they are not for this output.
-    pub not_mine: u64,
-    /// Lines that cannot be read; they stay.
+    pub refused: u64,
+    /// Entries that stay because they could not be written now.
+    pub postponed: u64,
+    /// Entries that stay because they are not documents of this output.
+    pub not_replayable: u64,
+    /// Lines that cannot be parsed; they stay.
     pub unreadable: u64,
     /// The first reason of a refusal or delay.
     pub first_reason: Option<String>,
-    /// How many entries there were of each source and kind of reason (as found, not as left).
+    /// Entries found, by source and kind of reason.
     pub kinds: BTreeMap<String, u64>,
 }
 
-/// Counts what a replay would send, changing nothing: entries by source and kind of reason.
+/// Counts what a replay would send. Changes nothing.
 ///
 /// # Errors
 /// A file cannot be read.
-pub fn dry_run(folder: &Path) -> io::Result<Summary> {
-    let mut summary = Summary::default();
-    for ending in [TAKEN, ENDING] {
+pub fn dry_run(folder: &Path) -> io::Result<ReplaySummary> {
+    let mut summary = ReplaySummary::default();
+    for ending in [CLAIMED_EXTENSION, ENTRIES_EXTENSION] {
         for path in files(folder, ending)? {
             for line in lines(&path)? {
                 match Entry::parse(&line?) {
                     Ok(entry) => {
-                        summary.found(&entry);
+                        summary.add_entry(&entry);
                     }
                     Err(_) => summary.unreadable += 1,
                 }
@@ -88,66 +94,69 @@ pub fn dry_run(folder: &Path) -> io::Result<Summary> {
     Ok(summary)
 }
 
-/// Sends every entry again. `send` gets a batch and gives one fate for each entry; `progress` gets the numbers so far
-/// after each batch. After a batch with a [`Fate::Later`] nothing more is sent: what is away for one is away for the next.
+/// Sends every entry again. `send` gets a batch and gives one outcome per entry; `progress` gets
+/// the numbers so far after each batch. After a batch with a [`ReplayOutcome::Postponed`] nothing
+/// more is sent: its cause affects the next batches too.
 ///
 /// # Errors
-/// Another replay is at work ([`io::ErrorKind::WouldBlock`]), or a file cannot be read or written: every entry that is
-/// not known to be written is still there.
+/// Another replay is running ([`io::ErrorKind::WouldBlock`]), or a file cannot be read or written.
+/// Every entry that is not known to be written is still in the dead letter.
 pub async fn replay(
     folder: &Path,
-    mut send: impl AsyncFnMut(&[Entry]) -> Vec<Fate>,
-    mut progress: impl FnMut(&Summary),
-) -> io::Result<Summary> {
-    let alone = OpenOptions::new()
+    mut send: impl AsyncFnMut(&[Entry]) -> Vec<ReplayOutcome>,
+    mut progress: impl FnMut(&ReplaySummary),
+) -> io::Result<ReplaySummary> {
+    let lock = OpenOptions::new()
         .create(true)
         .truncate(false)
         .write(true)
         .open(folder.join("replay-lock"))?;
-    if alone.try_lock().is_err() {
+    if lock.try_lock().is_err() {
         return Err(io::Error::new(
             io::ErrorKind::WouldBlock,
-            format!("another replay is at work on {}", folder.display()),
+            format!("another replay is running on {}", folder.display()),
         ));
     }
-    // Left by a replay that died: what they hold is in a taken file still, or was not left over.
-    for unfinished in files(folder, UNFINISHED)? {
+    // Left by a replay that crashed: a claimed file still contains their entries.
+    for unfinished in files(folder, UNFINISHED_EXTENSION)? {
         fs::remove_file(unfinished)?;
     }
-    let mut summary = Summary::default();
+    let mut summary = ReplaySummary::default();
     let mut stopped = false;
-    for taken in take(folder)? {
-        let kept = taken.with_extension(UNFINISHED);
+    for claimed in claim(folder)? {
+        let kept = claimed.with_extension(UNFINISHED_EXTENSION);
         let mut keep = BufWriter::new(File::create(&kept)?);
-        let mut left_over = false;
-        let mut source = lines(&taken)?;
+        let mut has_remaining = false;
+        let mut source = lines(&claimed)?;
         loop {
             let (batch, unreadable, end) = next_batch(&mut source)?;
             for line in unreadable {
                 summary.unreadable += 1;
-                left_over = true;
+                has_remaining = true;
                 keep.write_all(&line)?;
                 keep.write_all(b"\n")?;
             }
-            batch.iter().for_each(|entry| summary.found(entry));
-            let fates = if stopped || batch.is_empty() {
-                vec![Fate::Later(String::new()); batch.len()]
+            batch.iter().for_each(|entry| summary.add_entry(entry));
+            let outcomes = if stopped || batch.is_empty() {
+                vec![ReplayOutcome::Postponed(String::new()); batch.len()]
             } else {
                 send(&batch).await
             };
-            // A sender that gives too few fates has said nothing of the rest: it stays.
-            let fates = fates.into_iter().chain(std::iter::repeat(Fate::NotMine));
-            for (mut entry, fate) in batch.into_iter().zip(fates) {
-                summary.count(&fate);
-                match fate {
-                    Fate::Written => continue,
-                    Fate::Failed { status, kind, reason } => {
+            // A sender that gives too few outcomes has said nothing of the rest: it stays.
+            let outcomes = outcomes
+                .into_iter()
+                .chain(std::iter::repeat(ReplayOutcome::NotReplayable));
+            for (mut entry, outcome) in batch.into_iter().zip(outcomes) {
+                summary.add_outcome(&outcome);
+                match outcome {
+                    ReplayOutcome::Written => continue,
+                    ReplayOutcome::Refused { status, kind, reason } => {
                         (entry.status, entry.kind, entry.reason) = (status, kind, reason);
                     }
-                    Fate::Later(_) => stopped = true,
-                    Fate::NotMine => {}
+                    ReplayOutcome::Postponed(_) => stopped = true,
+                    ReplayOutcome::NotReplayable => {}
                 }
-                left_over = true;
+                has_remaining = true;
                 let mut line = Vec::new();
                 entry.write_line(&mut line);
                 keep.write_all(&line)?;
@@ -158,43 +167,43 @@ pub async fn replay(
             }
         }
         let file = keep.into_inner().map_err(io::IntoInnerError::into_error)?;
-        finish(folder, &taken, &kept, &file, left_over)?;
+        finish(folder, &claimed, &kept, &file, has_remaining)?;
     }
     Ok(summary)
 }
 
-/// Makes the outcome of one file durable.
-fn finish(folder: &Path, taken: &Path, kept: &Path, file: &File, left_over: bool) -> io::Result<()> {
-    if left_over {
+/// Replaces a claimed file by its remaining entries, durably.
+fn finish(folder: &Path, claimed: &Path, kept: &Path, file: &File, has_remaining: bool) -> io::Result<()> {
+    if has_remaining {
         file.sync_all()?;
-        let _alone = lock_folder(folder)?;
-        fs::rename(kept, taken.with_extension(ENDING))?;
+        let _lock = lock_folder(folder)?;
+        fs::rename(kept, claimed.with_extension(ENTRIES_EXTENSION))?;
         sync_folder(folder)?;
-        fs::remove_file(taken)?;
+        fs::remove_file(claimed)?;
     } else {
-        let _alone = lock_folder(folder)?;
-        fs::remove_file(taken)?;
+        let _lock = lock_folder(folder)?;
+        fs::remove_file(claimed)?;
         fs::remove_file(kept)?;
     }
     sync_folder(folder)
 }
 
-/// Takes all files away from a running Windrow.
-fn take(folder: &Path) -> io::Result<Vec<PathBuf>> {
-    let _alone = lock_folder(folder)?;
-    let mut taken = files(folder, TAKEN)?;
-    for path in files(folder, ENDING)? {
-        let to = path.with_extension(TAKEN);
-        // A replay that died after renaming its rest left a taken file of the same number: that one first, this
-        // one by the next replay.
-        if !taken.contains(&to) {
+/// Claims all files.
+fn claim(folder: &Path) -> io::Result<Vec<PathBuf>> {
+    let _lock = lock_folder(folder)?;
+    let mut claimed = files(folder, CLAIMED_EXTENSION)?;
+    for path in files(folder, ENTRIES_EXTENSION)? {
+        let to = path.with_extension(CLAIMED_EXTENSION);
+        // A replay that crashed after renaming its remaining entries left a claimed file of the
+        // same number: that one is sent now, this one by the next replay.
+        if !claimed.contains(&to) {
             fs::rename(&path, &to)?;
-            taken.push(to);
+            claimed.push(to);
         }
     }
     sync_folder(folder)?;
-    taken.sort();
-    Ok(taken)
+    claimed.sort();
+    Ok(claimed)
 }
 
 type Lines = io::Split<BufReader<File>>;
@@ -203,10 +212,10 @@ fn lines(path: &Path) -> io::Result<Lines> {
     Ok(BufReader::new(File::open(path)?).split(b'\n'))
 }
 
-/// The next entries, the lines between them that are none, and whether the file is at its end.
+/// The next entries, the unreadable lines between them, and whether the file has ended.
 fn next_batch(source: &mut Lines) -> io::Result<(Vec<Entry>, Vec<Vec<u8>>, bool)> {
     let (mut batch, mut unreadable, mut bytes) = (Vec::new(), Vec::new(), 0);
-    while batch.len() < BATCH_ENTRIES && bytes < BATCH_BYTES {
+    while batch.len() < MAX_BATCH_ENTRIES && bytes < MAX_BATCH_BYTES {
         let Some(line) = source.next().transpose()? else {
             return Ok((batch, unreadable, true));
         };
@@ -222,8 +231,8 @@ fn next_batch(source: &mut Lines) -> io::Result<(Vec<Entry>, Vec<Vec<u8>>, bool)
     Ok((batch, unreadable, false))
 }
 
-impl Summary {
-    fn found(&mut self, entry: &Entry) {
+impl ReplaySummary {
+    fn add_entry(&mut self, entry: &Entry) {
         self.entries += 1;
         *self
             .kinds
@@ -231,12 +240,12 @@ impl Summary {
             .or_default() += 1;
     }
 
-    fn count(&mut self, fate: &Fate) {
-        let (counter, reason) = match fate {
-            Fate::Written => (&mut self.written, None),
-            Fate::Failed { reason, .. } => (&mut self.failed, Some(reason)),
-            Fate::Later(reason) => (&mut self.later, Some(reason)),
-            Fate::NotMine => (&mut self.not_mine, None),
+    fn add_outcome(&mut self, outcome: &ReplayOutcome) {
+        let (counter, reason) = match outcome {
+            ReplayOutcome::Written => (&mut self.written, None),
+            ReplayOutcome::Refused { reason, .. } => (&mut self.refused, Some(reason)),
+            ReplayOutcome::Postponed(reason) => (&mut self.postponed, Some(reason)),
+            ReplayOutcome::NotReplayable => (&mut self.not_replayable, None),
         };
         *counter += 1;
         if let Some(reason) = reason.filter(|reason| !reason.is_empty())

@@ -1,8 +1,9 @@
-//! The embedded store: SQLite in the data folder, one row per trace, so that a single binary is useful at once.
+//! Embedded store: a SQLite database with one row per document.
 //!
-//! Owns the file `windrow.db`, its schema and its retention. Writing: one transaction per group of batches, WAL
-//! mode with full synchronisation, so that a committed document may be confirmed. Reading (`/logs`) uses a
-//! connection of its own and never blocks the writer. The rule for two documents of one trace is `trace::union`.
+//! Owns the file, its schema and its retention. Writes one transaction per group of batches, in WAL
+//! mode with full synchronisation, so that a committed document may be confirmed. Reads (`/logs`)
+//! use a connection of their own and do not block the writer. Two documents of one trace are merged
+//! by `windrow_trace::union`.
 
 use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
@@ -12,87 +13,82 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use rusqlite::{Connection, OpenFlags, OptionalExtension, params};
 use tokio::sync::mpsc;
 
-use super::{Batch, OutputId, Sealed};
+use super::{Batch, OutputId, SealedDocument};
+use crate::config::SqliteConfig;
 use windrow_trace::{Union, UnionError, union};
 
 const SCHEMA_VERSION: i64 = 1;
-/// Documents of one transaction at the most; what waits beyond it goes into the next.
-const MAX_TRANSACTION: usize = 10_000;
-/// Rows that one round of retention looks at, so that it never holds up writing for long.
-const RETENTION_STEP: usize = 2_000;
+/// Documents of one transaction, reached by whole batches.
+const MAX_TRANSACTION_DOCUMENTS: usize = 10_000;
+/// Rows that one retention step deletes at most, so that it delays writing only briefly.
+const MAX_RETENTION_ROWS: usize = 2_000;
 
-/// Where the store is and how long it keeps documents.
-#[derive(Clone, Debug)]
-pub struct Options {
-    /// The file; made if it is not there.
-    pub path: PathBuf,
-    /// Documents written longer ago than this are deleted; `None` keeps them.
-    pub max_age: Option<Duration>,
-    /// Past this size of the file the oldest documents are deleted; `None` has no bound.
-    pub max_bytes: Option<u64>,
-}
+/// Pause after a failed transaction.
+const RETRY_PAUSE: Duration = Duration::from_millis(500);
+/// Pause between retention runs.
+const RETENTION_INTERVAL: Duration = Duration::from_secs(10);
 
 /// The store cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
-    /// SQLite says no.
+    /// SQLite reports an error.
     #[error("{path}: {source}")]
     Sqlite {
         /// The file.
         path: PathBuf,
-        /// Its reason.
+        /// The error.
         source: rusqlite::Error,
     },
-    /// Made by a later Windrow.
+    /// The file was written by a newer Windrow.
     #[error(
         "{path} has format {found}, this Windrow knows up to {SCHEMA_VERSION}: use the newer Windrow, or another data folder"
     )]
     Newer {
         /// The file.
         path: PathBuf,
-        /// Its format.
+        /// Its schema version.
         found: i64,
     },
 }
 
-/// What a round of writing did.
+/// Counts of one transaction.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Written {
+pub struct TransactionSummary {
     /// New rows.
     pub created: u64,
-    /// Rows that were joined with what was there.
+    /// Rows that were merged with an existing one.
     pub merged: u64,
-    /// Documents of which everything was there already.
+    /// Documents that were stored before.
     pub unchanged: u64,
-    /// Lines of the round's documents.
+    /// Lines of all documents.
     pub lines: u64,
-    /// JSON bytes.
+    /// JSON bytes of all documents.
     pub bytes: u64,
 }
 
-/// The writing side.
+/// Writes documents to the store.
 #[derive(Debug)]
-pub struct Writer {
+pub struct SqliteWriter {
     connection: Connection,
-    options: Options,
+    config: SqliteConfig,
 }
 
-/// Told of each document that can never be stored, with the reason; returns once it is safe elsewhere.
-pub type Reject<'a> = dyn FnMut(&Sealed, &UnionError) + 'a;
+/// Called for each document that can never be stored; returns once it is durable elsewhere.
+pub type RejectFn<'a> = dyn FnMut(&SealedDocument, &UnionError) + 'a;
 
-impl Writer {
-    /// Opens or makes the store.
+impl SqliteWriter {
+    /// Opens the store, and creates it if there is none.
     ///
     /// # Errors
     ///
-    /// [`StoreError`] when the file cannot be opened or made, or is of a newer format.
-    pub fn open(options: Options) -> Result<Self, StoreError> {
-        let path = options.path.clone();
+    /// [`StoreError`] when the file cannot be opened or created, or has a newer format.
+    pub fn open(config: SqliteConfig) -> Result<Self, StoreError> {
+        let path = config.path.clone();
         let open = || -> rusqlite::Result<(Connection, i64)> {
             let connection = Connection::open(&path)?;
             connection.busy_timeout(Duration::from_secs(10))?;
             connection.pragma_update(None, "journal_mode", "wal")?;
-            // Full: a commit is on disk when it returns, which is what a confirmation promises.
+            // Full: a commit is on disk when it returns, as a confirmation requires.
             connection.pragma_update(None, "synchronous", "full")?;
             connection.pragma_update(None, "wal_autocheckpoint", 4_000)?;
             connection.pragma_update(None, "cache_size", -8_000)?;
@@ -116,33 +112,33 @@ impl Writer {
             Ok((connection, version))
         };
         let (connection, found) = open().map_err(|source| StoreError::Sqlite {
-            path: options.path.clone(),
+            path: config.path.clone(),
             source,
         })?;
         if found > SCHEMA_VERSION {
             return Err(StoreError::Newer {
-                path: options.path,
+                path: config.path,
                 found,
             });
         }
-        Ok(Self { connection, options })
+        Ok(Self { connection, config })
     }
 
-    /// Writes documents in one transaction; on success all of them are durable. Those that cannot be joined with a
-    /// foreign row of the same id are given to `reject`; those that met a row of theirs to `joined`, with the number of
-    /// lines that are new in it.
+    /// Writes documents in one transaction; on success all of them are durable. Calls `reject` for
+    /// those that meet a foreign row with their id, and `merged` for those that meet a row of their
+    /// own, with the number of lines that are new in it.
     ///
     /// # Errors
     ///
-    /// The reason of SQLite; then nothing of this call is stored, and it may be called again with the same documents.
+    /// An error of SQLite: nothing of this call is stored, and it may be repeated.
     pub fn write<'a>(
         &mut self,
-        documents: impl IntoIterator<Item = &'a Sealed>,
-        reject: &mut Reject<'_>,
-        joined: &mut dyn FnMut(&Sealed, u32),
-    ) -> Result<Written, StoreError> {
-        let path = &self.options.path;
-        let mut done = Written::default();
+        documents: impl IntoIterator<Item = &'a SealedDocument>,
+        reject: &mut RejectFn<'_>,
+        merged: &mut dyn FnMut(&SealedDocument, u32),
+    ) -> Result<TransactionSummary, StoreError> {
+        let path = &self.config.path;
+        let mut done = TransactionSummary::default();
         let mut foreign = Vec::new();
         let write = || -> rusqlite::Result<()> {
             let transaction = self.connection.transaction()?;
@@ -166,23 +162,23 @@ impl Writer {
                     }
                     if !document.is_trace() {
                         done.unchanged += 1;
-                        joined(document, 0);
+                        merged(document, 0);
                         continue;
                     }
                     let existing: String = find.query_row([document.id()], |row| row.get(0))?;
                     match union(existing.as_bytes(), document.json()) {
                         Ok(Union::Unchanged) => {
                             done.unchanged += 1;
-                            joined(document, 0);
+                            merged(document, 0);
                         }
                         Ok(Union::Merged {
-                            document: merged,
+                            document: document_json,
                             new_lines,
                         }) => {
-                            let merged = String::from_utf8_lossy(&merged);
-                            replace.execute(params![document.id(), merged, document.first_ns()])?;
+                            let text = String::from_utf8_lossy(&document_json);
+                            replace.execute(params![document.id(), text, document.first_ns()])?;
                             done.merged += 1;
-                            joined(document, new_lines);
+                            merged(document, new_lines);
                         }
                         Err(error) => foreign.push((document, error)),
                     }
@@ -200,23 +196,24 @@ impl Writer {
         Ok(done)
     }
 
-    /// Deletes a limited number of documents that are too old or too many. Gives whether there may be more to do.
+    /// Deletes a limited number of documents beyond the retention. Returns whether there may be
+    /// more.
     ///
     /// # Errors
     ///
-    /// The reason of SQLite.
+    /// An error of SQLite.
     pub fn retain(&mut self) -> Result<bool, StoreError> {
-        let path = self.options.path.clone();
+        let path = self.config.path.clone();
         let retain = || -> rusqlite::Result<bool> {
             let mut deleted = 0;
-            if let Some(age) = self.options.max_age {
-                // Rows are numbered as they are written, so the oldest stand first.
+            if let Some(age) = self.config.retention_age {
+                // Row ids grow with time, so the oldest rows are first.
                 deleted += self.connection.execute(
                     "DELETE FROM documents WHERE rowid IN (SELECT rowid FROM documents ORDER BY rowid LIMIT ?1) AND written < ?2",
-                    params![RETENTION_STEP as i64, unix_seconds().saturating_sub_unsigned(age.as_secs())],
+                    params![MAX_RETENTION_ROWS as i64, unix_seconds().saturating_sub_unsigned(age.as_secs())],
                 )?;
             }
-            if let Some(limit) = self.options.max_bytes {
+            if let Some(limit) = self.config.retention_size {
                 let used: u64 = self.connection.query_row(
                     "SELECT (page_count - freelist_count) * page_size FROM pragma_page_count, pragma_freelist_count, pragma_page_size",
                     [],
@@ -225,56 +222,56 @@ impl Writer {
                 if used > limit {
                     deleted += self.connection.execute(
                         "DELETE FROM documents WHERE rowid IN (SELECT rowid FROM documents ORDER BY rowid LIMIT ?1)",
-                        [RETENTION_STEP as i64],
+                        [MAX_RETENTION_ROWS as i64],
                     )?;
                 }
             }
-            Ok(deleted >= RETENTION_STEP)
+            Ok(deleted >= MAX_RETENTION_ROWS)
         };
         retain().map_err(|source| StoreError::Sqlite { path, source })
     }
 }
 
-/// What a running store tells: after each transaction, and when one fails (it is tried again).
-pub trait Observer: Send {
+/// Receives the results of transactions.
+pub trait WriteObserver: Send {
     /// A transaction is on disk.
-    fn written(&mut self, done: &Written, took: Duration);
-    /// A transaction failed and will be tried again after a pause.
+    fn written(&mut self, done: &TransactionSummary, took: Duration);
+    /// A transaction failed and is retried after a pause.
     fn failed(&mut self, error: &StoreError);
-    /// A document can never be stored; returns once it is safe elsewhere.
-    fn rejected(&mut self, document: &Sealed, why: &UnionError);
+    /// A document can never be stored; returns once it is durable elsewhere.
+    fn rejected(&mut self, document: &SealedDocument, why: &UnionError);
 }
 
-/// Writes batches until the channel closes. Runs on its own thread. A failing transaction is tried again for ever: the
-/// journal is the bound.
+/// Writes batches until the channel closes. Runs on its own thread. A failed transaction is retried
+/// until it succeeds or `stop` returns true.
 pub fn run(
-    mut writer: Writer,
+    mut writer: SqliteWriter,
     id: OutputId,
     mut batches: mpsc::Receiver<Batch>,
-    mut observer: impl Observer,
+    mut observer: impl WriteObserver,
     stop: &dyn Fn() -> bool,
 ) {
     let mut retained = SystemTime::UNIX_EPOCH;
     while let Some(first) = batches.blocking_recv() {
-        let mut batch: Vec<Sealed> = first.documents().collect();
-        while batch.len() < MAX_TRANSACTION
+        let mut batch: Vec<SealedDocument> = first.documents().collect();
+        while batch.len() < MAX_TRANSACTION_DOCUMENTS
             && let Ok(more) = batches.try_recv()
         {
             batch.extend(more.documents());
         }
         let began = SystemTime::now();
         let mut dead: HashSet<_> = HashSet::new();
-        let mut met: HashMap<_, u32> = HashMap::new();
+        let mut new_lines_of: HashMap<_, u32> = HashMap::new();
         loop {
             let documents = batch.iter();
-            let mut reject = |document: &Sealed, why: &UnionError| {
+            let mut reject = |document: &SealedDocument, why: &UnionError| {
                 observer.rejected(document, why);
                 dead.insert(document.key());
             };
-            let mut joined = |document: &Sealed, new_lines| {
-                met.insert(document.key(), new_lines);
+            let mut merged = |document: &SealedDocument, new_lines| {
+                new_lines_of.insert(document.key(), new_lines);
             };
-            match writer.write(documents, &mut reject, &mut joined) {
+            match writer.write(documents, &mut reject, &mut merged) {
                 Ok(done) => {
                     observer.written(&done, began.elapsed().unwrap_or_default());
                     break;
@@ -284,7 +281,7 @@ pub fn run(
                     if stop() {
                         return;
                     }
-                    std::thread::sleep(Duration::from_millis(500));
+                    std::thread::sleep(RETRY_PAUSE);
                 }
             }
         }
@@ -293,16 +290,13 @@ pub fn run(
             if dead.contains(&at) {
                 document.confirm_dead(id);
             } else {
-                if let Some(new_lines) = met.get(&at) {
-                    document.note_joined(*new_lines);
+                if let Some(new_lines) = new_lines_of.get(&at) {
+                    document.note_merged(*new_lines);
                 }
                 document.confirm(id);
             }
         }
-        if retained
-            .elapsed()
-            .is_ok_and(|since| since > Duration::from_secs(10))
-        {
+        if retained.elapsed().is_ok_and(|since| since > RETENTION_INTERVAL) {
             match writer.retain() {
                 Ok(true) => {}
                 Ok(false) => retained = SystemTime::now(),
@@ -312,15 +306,15 @@ pub fn run(
     }
 }
 
-/// The reading side, for `/logs`.
+/// Reads documents from the store, for `/logs`.
 #[derive(Debug)]
-pub struct Reader {
+pub struct SqliteReader {
     path: PathBuf,
     connection: Mutex<Connection>,
 }
 
-impl Reader {
-    /// Opens the store for reading; the writer has made it.
+impl SqliteReader {
+    /// Opens the store for reading; the writer has created it.
     ///
     /// # Errors
     ///
@@ -346,7 +340,7 @@ impl Reader {
     ///
     /// # Errors
     ///
-    /// The reason of SQLite.
+    /// An error of SQLite.
     pub fn recent(&self, id: Option<&str>, limit: usize) -> Result<Vec<String>, StoreError> {
         let connection = self.connection.lock().unwrap_or_else(PoisonError::into_inner);
         let read = || -> rusqlite::Result<Vec<String>> {

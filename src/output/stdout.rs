@@ -1,7 +1,7 @@
-//! Standard output: one JSON document per line, for pipes and for looking.
+//! Standard-output sink: one JSON document per line.
 //!
-//! Owns its thread's writing. A document is confirmed once the write (and flush) succeeded; a closed pipe is reported
-//! and nothing more is confirmed, so that the journal keeps what could not be written.
+//! A document is confirmed once write and flush have succeeded. After an error, such as a closed
+//! pipe, nothing more is confirmed: the journal keeps the rest.
 
 use std::io::{self, Write};
 

@@ -15,7 +15,7 @@ use crate::gather::{Gauges, QueueProducer, RecordQueue};
 use crate::input::forward::{self, BoundListener, Tls};
 use crate::memory::MemoryShares;
 use crate::metrics::Metrics;
-use crate::output::Account;
+use crate::output::LineCounters;
 use crate::output::dead_letter::{self, DeadLetter};
 use windrow_journal::Journal;
 
@@ -32,7 +32,7 @@ pub struct Pipeline {
     pub(super) outputs: Outputs,
     pub(super) tls: Option<Arc<Tls>>,
     pub(super) listeners: Vec<BoundListener>,
-    pub(super) account: Arc<Account>,
+    pub(super) account: Arc<LineCounters>,
     pub(super) gauges: Arc<Gauges>,
     pub(super) output_bytes: Arc<AtomicUsize>,
     pub(super) liveness: Liveness,

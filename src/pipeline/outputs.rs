@@ -14,12 +14,12 @@ use tokio_util::sync::CancellationToken;
 
 use super::error::BuildError;
 use super::liveness::Liveness;
-use crate::config::{self, Config, OutputKind};
-use crate::memory::to_usize;
+use crate::config::{Config, OutputKind};
 use crate::metrics::{DeadLetterSource, Direction, DocumentResult, Metrics, OutputError};
-use crate::output::dead_letter::{Content, DeadLetter, Entry};
-use crate::output::elasticsearch::{self, Elasticsearch, Rules};
-use crate::output::{Batch, Framing, OutputId, Sealed, sqlite, stdout};
+use crate::output::dead_letter::{DeadLetter, Entry, EntryContent};
+use crate::output::elasticsearch::{self, DocumentFormat, Elasticsearch};
+use crate::output::sqlite::{self, SqliteReader, SqliteWriter, TransactionSummary, WriteObserver};
+use crate::output::{Batch, Framing, OutputId, SealedDocument, stdout};
 use windrow_trace::UnionError;
 
 /// Batches that wait in front of an output at most. The gatherer bounds their bytes.
@@ -33,7 +33,7 @@ const FINISH_POLL_INTERVAL: Duration = Duration::from_millis(5);
 /// An output that is open and not started.
 #[derive(Debug)]
 enum OpenOutput {
-    Sqlite(sqlite::Writer),
+    Sqlite(SqliteWriter),
     Stdout,
     Elasticsearch(Elasticsearch),
 }
@@ -49,7 +49,7 @@ pub(super) struct Outputs {
 #[derive(Clone, Debug)]
 pub enum Store {
     /// The embedded store.
-    Sqlite(Arc<sqlite::Reader>),
+    Sqlite(Arc<SqliteReader>),
     /// Elasticsearch.
     Elasticsearch(Elasticsearch),
 }
@@ -69,14 +69,9 @@ impl Outputs {
             match kind {
                 OutputKind::Sqlite => {
                     let path = config.sqlite.path.clone();
-                    let options = sqlite::Options {
-                        path: path.clone(),
-                        max_age: config.sqlite.retention_age,
-                        max_bytes: config.sqlite.retention_size,
-                    };
-                    opened.push(OpenOutput::Sqlite(sqlite::Writer::open(options)?));
+                    opened.push(OpenOutput::Sqlite(SqliteWriter::open(config.sqlite.clone())?));
                     // The embedded store answers fastest, so it is preferred whatever the order.
-                    store = Some(Store::Sqlite(Arc::new(sqlite::Reader::open(&path)?)));
+                    store = Some(Store::Sqlite(Arc::new(SqliteReader::open(&path)?)));
                 }
                 OutputKind::Stdout => opened.push(OpenOutput::Stdout),
                 OutputKind::Elasticsearch => {
@@ -204,8 +199,8 @@ struct SqliteObserver {
     give_up: Arc<AtomicBool>,
 }
 
-impl sqlite::Observer for SqliteObserver {
-    fn written(&mut self, done: &sqlite::Written, took: Duration) {
+impl WriteObserver for SqliteObserver {
+    fn written(&mut self, done: &TransactionSummary, took: Duration) {
         let out = self.metrics.output(OutputKind::Sqlite);
         out.documents[DocumentResult::Created].inc_by(done.created);
         out.documents[DocumentResult::Merged].inc_by(done.merged);
@@ -222,7 +217,7 @@ impl sqlite::Observer for SqliteObserver {
         tracing::error!(%error, "the embedded store cannot write documents; trying again");
     }
 
-    fn rejected(&mut self, document: &Sealed, why: &UnionError) {
+    fn rejected(&mut self, document: &SealedDocument, why: &UnionError) {
         let entry = Entry {
             time: jiff::Timestamp::now(),
             source: DeadLetterSource::Sqlite.as_str().into(),
@@ -235,7 +230,7 @@ impl sqlite::Observer for SqliteObserver {
             first_ns: Some(document.first_ns()),
             lines: Some(document.lines()),
             parts: windrow_trace::part_ids(document.json()),
-            content: Content::Document(document.shared_json()),
+            content: EntryContent::Document(document.shared_json()),
         };
         while let Err(error) = self.dead_letter.put(&entry) {
             if self.give_up.load(Ordering::Relaxed) {
@@ -255,48 +250,9 @@ impl sqlite::Observer for SqliteObserver {
 ///
 /// The setting that cannot be used.
 pub fn open_elasticsearch(config: &Config) -> Result<Elasticsearch, elasticsearch::OpenError> {
-    let rules = Rules {
+    let format = DocumentFormat {
         union: windrow_trace::union,
         part_ids: windrow_trace::part_ids,
     };
-    Elasticsearch::open(elasticsearch_config(config), rules)
-}
-
-fn elasticsearch_config(config: &Config) -> elasticsearch::ElasticsearchConfig {
-    let from = &config.elasticsearch;
-    let defaults = elasticsearch::ElasticsearchConfig::default();
-    elasticsearch::ElasticsearchConfig {
-        urls: from.urls.clone(),
-        index: from.index.clone(),
-        auth: match &from.auth {
-            config::Auth::None => elasticsearch::Auth::None,
-            config::Auth::Basic { user, password } => elasticsearch::Auth::Basic {
-                user: user.clone(),
-                password: password.expose().into(),
-            },
-            config::Auth::ApiKey(key) => elasticsearch::Auth::ApiKey(key.expose().into()),
-            config::Auth::Bearer(token) => elasticsearch::Auth::Bearer(token.expose().into()),
-        },
-        ca_file: from.ca_file.clone(),
-        client_cert: from.client_cert.as_ref().map(|files| elasticsearch::ClientCert {
-            cert: files.cert.clone(),
-            key: files.key.clone(),
-        }),
-        insecure: from.insecure,
-        system_proxy: from.system_proxy,
-        request_timeout: from.request_timeout,
-        bulk_bytes: to_usize(from.bulk_bytes),
-        bulk_delay: from.bulk_delay,
-        max_in_flight: to_usize(from.max_in_flight),
-        gzip_level: from.gzip_level,
-        template: from.template.then(|| elasticsearch::Template {
-            name: from.template_name.clone(),
-            shards: from.template_shards.and_then(|n| u32::try_from(n).ok()),
-            replicas: from.template_replicas.and_then(|n| u32::try_from(n).ok()),
-            ignore_malformed: from.ignore_malformed,
-        }),
-        trace_life: config.trace.max_age + config.trace.idle_timeout + config.trace.linger,
-        backoff_cap: from.retry_max_wait,
-        ..defaults
-    }
+    Elasticsearch::open(config.elasticsearch.clone(), format)
 }

@@ -10,7 +10,7 @@ use super::liveness::Liveness;
 use super::outputs::Store;
 use crate::gather::{Gauges, RecordQueue};
 use crate::metrics::{Counter, Metrics};
-use crate::output::Account;
+use crate::output::LineCounters;
 use crate::output::dead_letter::DeadLetter;
 use crate::output::elasticsearch::Elasticsearch;
 use windrow_journal::{Journal, SYNC_BUCKETS, Usage};
@@ -36,7 +36,7 @@ pub(super) struct StatusSources {
     pub(super) journal: Journal,
     pub(super) queue: Arc<RecordQueue>,
     pub(super) gauges: Arc<Gauges>,
-    pub(super) account: Arc<Account>,
+    pub(super) account: Arc<LineCounters>,
     pub(super) output_bytes: Arc<AtomicUsize>,
     pub(super) dead_letter: Arc<DeadLetter>,
     pub(super) elasticsearch: Option<Elasticsearch>,

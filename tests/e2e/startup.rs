@@ -14,7 +14,7 @@ use crate::{SOON, windrow};
 const USAGE: i32 = 64;
 
 #[test]
-fn a_bad_configuration_names_every_mistake_at_once() {
+fn a_bad_configuration_names_every_error_at_once() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("bad.toml");
     fs::write(

@@ -1,7 +1,6 @@
-//! What stands in a layer, read as one kind of value: the text, number, list or table, and what is wrong with it.
+//! Parsers of single values: one per kind.
 //!
-//! Owns the forms that are understood and the words for what is not. Which kind a key has, and where its value goes, is
-//! `kind`'s.
+//! Owns the accepted forms and the error messages. Does not know keys.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -9,29 +8,30 @@ use std::time::Duration;
 
 use memchr::memmem::Finder;
 
-use super::super::types::{Network, Rule, Secret, Test, User};
+use super::super::suggestion::did_you_mean;
+use super::super::types::{Network, Predicate, Rule, Secret, User};
 use super::super::units::{parse_duration, parse_size};
-use super::Raw;
+use super::UntypedValue;
 use crate::metrics::Output;
 
-pub(super) fn text(raw: &Raw) -> Result<&str, String> {
+pub(super) fn text(raw: &UntypedValue) -> Result<&str, String> {
     match raw {
-        Raw::Text(text) => Ok(text),
+        UntypedValue::Text(text) => Ok(text),
         other => Err(format!("it is {}, not a string", other.kind())),
     }
 }
 
-pub(super) fn not_empty(raw: &Raw) -> Result<&str, String> {
+pub(super) fn not_empty(raw: &UntypedValue) -> Result<&str, String> {
     match text(raw)? {
         "" => Err("it is empty".into()),
         text => Ok(text),
     }
 }
 
-pub(super) fn boolean(raw: &Raw) -> Result<bool, String> {
+pub(super) fn boolean(raw: &UntypedValue) -> Result<bool, String> {
     match raw {
-        Raw::Bool(b) => Ok(*b),
-        Raw::Text(text) => match text.to_ascii_lowercase().as_str() {
+        UntypedValue::Bool(b) => Ok(*b),
+        UntypedValue::Text(text) => match text.to_ascii_lowercase().as_str() {
             "true" | "yes" | "on" | "1" => Ok(true),
             "false" | "no" | "off" | "0" => Ok(false),
             _ => Err("neither true nor false".into()),
@@ -40,10 +40,10 @@ pub(super) fn boolean(raw: &Raw) -> Result<bool, String> {
     }
 }
 
-pub(super) fn count(raw: &Raw, min: u64, max: u64) -> Result<u64, String> {
+pub(super) fn count(raw: &UntypedValue, min: u64, max: u64) -> Result<u64, String> {
     let n = match raw {
-        Raw::Int(n) => u64::try_from(*n).map_err(|_| "it is negative".to_owned())?,
-        Raw::Text(text) => text
+        UntypedValue::Int(n) => u64::try_from(*n).map_err(|_| "it is negative".to_owned())?,
+        UntypedValue::Text(text) => text
             .trim()
             .replace('_', "")
             .parse()
@@ -53,19 +53,19 @@ pub(super) fn count(raw: &Raw, min: u64, max: u64) -> Result<u64, String> {
     in_range(n, &min, &max)
 }
 
-pub(super) fn duration(raw: &Raw) -> Result<Duration, String> {
+pub(super) fn duration(raw: &UntypedValue) -> Result<Duration, String> {
     match raw {
-        Raw::Text(text) => parse_duration(text),
-        Raw::Int(0) => Ok(Duration::ZERO),
-        Raw::Int(n) => Err(format!("no unit; write \"{n}s\" or \"{n}ms\"")),
+        UntypedValue::Text(text) => parse_duration(text),
+        UntypedValue::Int(0) => Ok(Duration::ZERO),
+        UntypedValue::Int(n) => Err(format!("no unit; write \"{n}s\" or \"{n}ms\"")),
         other => Err(format!("it is {}, not a duration", other.kind())),
     }
 }
 
-pub(super) fn size(raw: &Raw) -> Result<u64, String> {
+pub(super) fn size(raw: &UntypedValue) -> Result<u64, String> {
     match raw {
-        Raw::Text(text) => parse_size(text),
-        Raw::Int(n) => u64::try_from(*n).map_err(|_| "it is negative".to_owned()),
+        UntypedValue::Text(text) => parse_size(text),
+        UntypedValue::Int(n) => u64::try_from(*n).map_err(|_| "it is negative".to_owned()),
         other => Err(format!("it is {}, not a size", other.kind())),
     }
 }
@@ -90,11 +90,14 @@ pub(super) fn or_zero<T: PartialOrd>(value: T, zero: &T, min: &T) -> Result<Opti
     }
 }
 
-/// A list, or one value as a list of one. The mistake names the element.
-pub(super) fn each<T>(raw: &Raw, read: impl Fn(&Raw) -> Result<T, String>) -> Result<Vec<T>, String> {
+/// Parses a list, or a single value as a list of one. The error names the element.
+pub(super) fn list_of<T>(
+    raw: &UntypedValue,
+    read: impl Fn(&UntypedValue) -> Result<T, String>,
+) -> Result<Vec<T>, String> {
     match raw {
-        Raw::List(list) if list.len() == 1 => Ok(vec![read(&list[0])?]),
-        Raw::List(list) => list
+        UntypedValue::List(list) if list.len() == 1 => Ok(vec![read(&list[0])?]),
+        UntypedValue::List(list) => list
             .iter()
             .enumerate()
             .map(|(n, raw)| read(raw).map_err(|what| format!("element {}: {what}", n + 1)))
@@ -103,7 +106,7 @@ pub(super) fn each<T>(raw: &Raw, read: impl Fn(&Raw) -> Result<T, String>) -> Re
     }
 }
 
-pub(super) fn at_least_one<T>(list: Vec<T>) -> Result<Vec<T>, String> {
+pub(super) fn non_empty_list<T>(list: Vec<T>) -> Result<Vec<T>, String> {
     if list.is_empty() {
         Err("the list is empty".into())
     } else {
@@ -111,17 +114,17 @@ pub(super) fn at_least_one<T>(list: Vec<T>) -> Result<Vec<T>, String> {
     }
 }
 
-pub(super) fn host(raw: &Raw) -> Result<String, String> {
+pub(super) fn host(raw: &UntypedValue) -> Result<String, String> {
     let text = not_empty(raw)?;
-    let legal = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '.' | '_');
-    if text == "*" || text.chars().all(legal) {
+    let is_valid = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '.' | '_');
+    if text == "*" || text.chars().all(is_valid) {
         Ok(text.to_ascii_lowercase())
     } else {
-        Err(format!("{text:?} is no host name"))
+        Err(format!("{text:?} is not a host name"))
     }
 }
 
-pub(super) fn readable_file(raw: &Raw) -> Result<PathBuf, String> {
+pub(super) fn readable_file(raw: &UntypedValue) -> Result<PathBuf, String> {
     let path = PathBuf::from(not_empty(raw)?);
     match std::fs::File::open(&path).and_then(|file| file.metadata()) {
         Ok(metadata) if metadata.is_dir() => Err("it is a folder".into()),
@@ -130,43 +133,40 @@ pub(super) fn readable_file(raw: &Raw) -> Result<PathBuf, String> {
     }
 }
 
-pub(super) fn mode(raw: &Raw) -> Result<u32, String> {
+pub(super) fn mode(raw: &UntypedValue) -> Result<u32, String> {
     let bits = match raw {
-        Raw::Text(text) => {
+        UntypedValue::Text(text) => {
             u32::from_str_radix(text.trim_start_matches("0o"), 8).map_err(|_| "not octal".to_owned())?
         }
-        Raw::Int(n) => u32::try_from(*n).map_err(|_| "out of range".to_owned())?,
+        UntypedValue::Int(n) => u32::try_from(*n).map_err(|_| "out of range".to_owned())?,
         other => return Err(format!("it is {}", other.kind())),
     };
     in_range(bits, &0, &0o777)
 }
 
-pub(super) fn outputs(raw: &Raw) -> Result<Vec<Output>, String> {
-    let list = at_least_one(each(raw, |raw| {
+pub(super) fn outputs(raw: &UntypedValue) -> Result<Vec<Output>, String> {
+    let list = non_empty_list(list_of(raw, |raw| {
         let name = not_empty(raw)?;
         let found = Output::ALL.iter().find(|output| output.as_str() == name).copied();
         found.ok_or_else(|| {
             let names = Output::ALL.iter().map(|output| output.as_str());
-            format!(
-                "unknown output {name:?}{}",
-                super::super::load::did_you_mean(name, names)
-            )
+            format!("unknown output {name:?}{}", did_you_mean(name, names))
         })
     })?)?;
     let mut seen = Vec::new();
     for output in list {
         if seen.contains(&output) {
-            return Err(format!("{output} stands there twice"));
+            return Err(format!("{output} is listed twice"));
         }
         seen.push(output);
     }
     Ok(seen)
 }
 
-pub(super) fn url(raw: &Raw) -> Result<String, String> {
+pub(super) fn url(raw: &UntypedValue) -> Result<String, String> {
     let text = not_empty(raw)?;
     let parsed = url::Url::parse(text).map_err(|error| match error {
-        url::ParseError::RelativeUrlWithoutBase => "no http:// or https:// in front".to_owned(),
+        url::ParseError::RelativeUrlWithoutBase => "it does not begin with http:// or https://".to_owned(),
         error => error.to_string(),
     })?;
     if !matches!(parsed.scheme(), "http" | "https") {
@@ -181,8 +181,8 @@ pub(super) fn url(raw: &Raw) -> Result<String, String> {
     Ok(text.trim_end_matches('/').to_owned())
 }
 
-/// A legal name (Elasticsearch: lower case, none of `\ / * ? " < > | , #` or space, not beginning with `- _ +`,
-/// up to 255 bytes) that does not change within a day.
+/// A valid index name (Elasticsearch: lower case, none of `\ / * ? " < > | , #` or space, not
+/// beginning with `- _ +`, up to 255 bytes) that does not change within a day.
 pub(super) fn index(text: &str) -> Result<String, String> {
     let mut chars = text.chars();
     let mut length = 0;
@@ -215,17 +215,17 @@ pub(super) fn index(text: &str) -> Result<String, String> {
     Ok(text.to_owned())
 }
 
-pub(super) fn users(raw: &Raw) -> Result<Vec<User>, String> {
-    let users: Vec<User> = each(raw, |raw| text(raw)?.parse())?;
+pub(super) fn users(raw: &UntypedValue) -> Result<Vec<User>, String> {
+    let users: Vec<User> = list_of(raw, |raw| text(raw)?.parse())?;
     for (n, user) in users.iter().enumerate() {
         if users.iter().take(n).any(|other| other.name == user.name) {
-            return Err(format!("user {:?} stands there twice", user.name));
+            return Err(format!("user {:?} is listed twice", user.name));
         }
     }
     Ok(users)
 }
 
-pub(super) fn network(raw: &Raw) -> Result<Network, String> {
+pub(super) fn network(raw: &UntypedValue) -> Result<Network, String> {
     let table = table(raw, &["cidr", "shared_key", "users"])?;
     let cidr = table.get("cidr").ok_or("no cidr")?;
     Ok(Network {
@@ -235,13 +235,13 @@ pub(super) fn network(raw: &Raw) -> Result<Network, String> {
             .map(|raw| not_empty(raw).map(Secret::new))
             .transpose()?,
         users: match table.get("users") {
-            Some(list) => each(list, |raw| not_empty(raw).map(str::to_owned))?,
+            Some(list) => list_of(list, |raw| not_empty(raw).map(str::to_owned))?,
             None => Vec::new(),
         },
     })
 }
 
-pub(super) fn rule(raw: &Raw) -> Result<Rule, String> {
+pub(super) fn rule(raw: &UntypedValue) -> Result<Rule, String> {
     let table = table(raw, &["field", "contains", "equals", "matches"])?;
     let field = table
         .get("field")
@@ -251,14 +251,14 @@ pub(super) fn rule(raw: &Raw) -> Result<Rule, String> {
         .into_iter()
         .filter_map(|name| Some((name, table.get(name)?)));
     let (Some((name, value)), None) = (tests.next(), tests.next()) else {
-        return Err("exactly one of contains, equals, matches must stand there".into());
+        return Err("exactly one of contains, equals, matches is required".into());
     };
     let value = not_empty(value).map_err(|what| format!("{name}: {what}"))?;
     let test = match name {
-        "contains" => Test::Contains(Box::new(Finder::new(value).into_owned())),
-        "equals" => Test::Equals(value.into()),
-        _ => Test::Matches(regex::bytes::Regex::new(value).map_err(|error| {
-            // The library draws the pattern with a mark below, over several lines; the last says what is wrong.
+        "contains" => Predicate::Contains(Box::new(Finder::new(value).into_owned())),
+        "equals" => Predicate::Equals(value.into()),
+        _ => Predicate::Matches(regex::bytes::Regex::new(value).map_err(|error| {
+            // The message of the library spans several lines; the last one names the error.
             let text = error.to_string();
             format!(
                 "matches: {}",
@@ -269,14 +269,14 @@ pub(super) fn rule(raw: &Raw) -> Result<Rule, String> {
     Ok(Rule { field, test })
 }
 
-fn table<'a>(raw: &'a Raw, known: &[&str]) -> Result<&'a BTreeMap<String, Raw>, String> {
-    let Raw::Table(table) = raw else {
+fn table<'a>(raw: &'a UntypedValue, known: &[&str]) -> Result<&'a BTreeMap<String, UntypedValue>, String> {
+    let UntypedValue::Table(table) = raw else {
         return Err(format!("it is {}, not a table", raw.kind()));
     };
     match table.keys().find(|key| !known.contains(&key.as_str())) {
         Some(key) => Err(format!(
             "unknown key {key:?}{}",
-            super::super::load::did_you_mean(key, known.iter().copied())
+            did_you_mean(key, known.iter().copied())
         )),
         None => Ok(table),
     }

@@ -1,4 +1,4 @@
-//! The documents that are made from the table are those that are checked in.
+//! Tests that the generated documents equal the checked-in ones.
 
 use std::path::PathBuf;
 
@@ -32,7 +32,7 @@ fn the_reference_file_is_current_and_its_values_are_the_defaults() {
         loaded
             .settings
             .iter()
-            .all(|setting| setting.source == Source::Default)
+            .all(|setting| setting.source == ValueSource::Default)
     );
     // Each key that has a default, switched on: all of them legal, and nothing changes.
     let is_key = |line: &str| line.starts_with('#') && !line.starts_with("# ") && !line.ends_with("= \"\"");
@@ -44,12 +44,12 @@ fn the_reference_file_is_current_and_its_values_are_the_defaults() {
     let from_file = loaded
         .settings
         .iter()
-        .filter(|s| matches!(s.source, Source::File { .. }))
+        .filter(|s| matches!(s.source, ValueSource::File { .. }))
         .count();
     let with_default = KEYS.iter().filter(|key| {
         key.default
             .raw()
-            .is_some_and(|raw| raw != Raw::Text(String::new()))
+            .is_some_and(|raw| raw != UntypedValue::Text(String::new()))
     });
     assert_eq!(from_file, with_default.count());
     assert_eq!(format!("{:?}", loaded.config), format!("{:?}", Config::default()));

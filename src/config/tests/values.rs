@@ -27,7 +27,7 @@ fn rules_of_every_kind() {
             .complete
             .is_empty()
     );
-    let list = mistakes(
+    let list = errors(
         "[trace]\ncomplete = [{ matches = \"(\" }, { equals = \"a\", contains = \"b\" }]\n",
         &[],
         &[],
@@ -79,8 +79,8 @@ fn repeated_flags_add_up_and_commas_stay_in_passwords() {
     assert_eq!(config.forward.users[0].password.expose(), "a,b");
     assert_eq!(config.forward.users[1].password.expose(), "[x");
     assert_eq!(config.outputs, [OutputKind::Stdout, OutputKind::Sqlite]);
-    let list = mistakes("", &[], &[("output", "stdout"), ("output", "stdout")]);
-    assert!(list[0].contains("stdout stands there twice"), "{list:?}");
+    let list = errors("", &[], &[("output", "stdout"), ("output", "stdout")]);
+    assert!(list[0].contains("stdout is listed twice"), "{list:?}");
 }
 
 #[test]
@@ -93,7 +93,7 @@ fn index_names_are_checked() {
         ("_a", "must not begin"),
         ("a%", "a % at the end"),
     ] {
-        let list = mistakes("", &[], &[("elasticsearch.index", index)]);
+        let list = errors("", &[], &[("elasticsearch.index", index)]);
         assert!(list[0].contains(what), "{index}: {list:?}");
     }
     for index in ["requests", "requests-%Y.%m.%d", "logs-%G.%V"] {
@@ -153,7 +153,7 @@ proptest::proptest! {
     fn no_text_makes_a_reader_panic(text in "\\PC{0,40}") {
         let _ = (parse_duration(&text), parse_size(&text), text.parse::<Listen>(), text.parse::<Cidr>());
         for key in KEYS {
-            let _ = key.kind.apply(&Raw::Text(text.clone()), &mut draft::Draft::blank());
+            let _ = key.kind.apply(&UntypedValue::Text(text.clone()), &mut builder::ConfigBuilder::empty());
         }
         let _ = load_from(&text, &[("WINDROW_USER", &text), ("WINDROW_TRACE_COMPLETE", &text)], &[]);
     }

@@ -6,7 +6,7 @@ use memchr::memmem::Finder;
 use proptest::prelude::*;
 
 use super::*;
-use crate::config::Test;
+use crate::config::Predicate;
 
 fn rules() -> Vec<Rule> {
     let rule = |field: Option<&str>, test| Rule {
@@ -16,10 +16,10 @@ fn rules() -> Vec<Rule> {
     vec![
         rule(
             None,
-            Test::Contains(Box::new(Finder::new("request completed").into_owned())),
+            Predicate::Contains(Box::new(Finder::new("request completed").into_owned())),
         ),
-        rule(Some("status"), Test::Equals("504".into())),
-        rule(Some("note"), Test::Equals("end".into())),
+        rule(Some("status"), Predicate::Equals("504".into())),
+        rule(Some("note"), Predicate::Equals("end".into())),
     ]
 }
 

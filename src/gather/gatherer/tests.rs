@@ -424,7 +424,10 @@ fn records_that_are_too_long_are_rejected_with_their_message_and_the_others_are_
         let dead = std::fs::read(folder.path().join("dead-letter/001.ndjson")).unwrap();
         let entry = crate::output::dead_letter::Entry::parse(&dead).unwrap();
         assert_eq!((entry.kind.as_str(), entry.lines), ("trace_bytes", Some(2)));
-        assert_eq!(entry.content, crate::output::dead_letter::Content::Raw(payload));
+        assert_eq!(
+            entry.content,
+            crate::output::dead_letter::EntryContent::Raw(payload)
+        );
     }
 }
 

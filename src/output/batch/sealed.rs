@@ -1,6 +1,6 @@
-//! One document on its way to the outputs: a place in its batch, which it keeps.
+//! A sealed document: one document of a batch, with its confirmations.
 //!
-//! Owns what outputs may ask of a document and say of it, for when not all of a batch fares alike.
+//! Keeps its batch alive. Used when the documents of a batch have different outcomes.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -9,140 +9,142 @@ use bytes::Bytes;
 
 #[cfg(test)]
 use super::Batch;
-use super::Text;
-use super::fate::{Fate, Settled};
-use super::row::{Place, Row};
+use super::BatchInner;
+use super::delivery_state::{ConfirmedCounts, DeliveryState};
+use super::meta::{DocumentMeta, DocumentSpan};
 use crate::output::OutputId;
 
-/// A document on its way to the outputs.
+/// A document of a batch. Cheap to clone.
 #[derive(Clone, Debug)]
-pub struct Sealed {
-    text: Arc<Text>,
+pub struct SealedDocument {
+    batch: Arc<BatchInner>,
     at: u32,
 }
 
-impl Sealed {
-    /// The document of this number in the text.
-    pub(super) fn new(text: Arc<Text>, at: u32) -> Self {
-        Self { text, at }
+impl SealedDocument {
+    /// Document number `at` of the batch.
+    pub(super) fn new(batch: Arc<BatchInner>, at: u32) -> Self {
+        Self { batch, at }
     }
 
-    fn row(&self) -> &Row {
-        &self.text.sheet.rows[self.at as usize]
+    fn meta(&self) -> &DocumentMeta {
+        &self.batch.buffer.rows[self.at as usize]
     }
 
-    fn fate(&self) -> &Fate {
-        self.text.fates.of(&self.text.sheet.rows, self.at)
+    fn state(&self) -> &DeliveryState {
+        self.batch.states.of(&self.batch.buffer.rows, self.at)
     }
 
-    /// The trace id, or for a record without one its part's id and its number; at most [`crate::output::MAX_ID_BYTES`] long.
+    /// The trace id, or the id of its part and its number for a record without a trace; at most
+    /// [`crate::output::MAX_ID_BYTES`] bytes.
     pub fn id(&self) -> &str {
-        let Range { start, end } = self.row().id;
-        self.text
-            .sheet
+        let Range { start, end } = self.meta().id;
+        self.batch
+            .buffer
             .ids
             .get(start as usize..end as usize)
             .unwrap_or_default()
     }
 
-    /// Whether it is a trace, which may have to be joined with what is stored. Otherwise "exists already" is success.
+    /// Whether it is the document of a trace, which is merged with an existing one. For another
+    /// document "exists already" is success.
     pub fn is_trace(&self) -> bool {
-        self.row().is_trace
+        self.meta().is_trace
     }
 
-    /// First event time, Unix ns: decides the index.
+    /// First event time, Unix ns; decides the index.
     pub fn first_ns(&self) -> i64 {
-        self.row().first_ns
+        self.meta().first_ns
     }
 
     /// Records in it.
     pub fn lines(&self) -> u32 {
-        self.row().lines
+        self.meta().lines
     }
 
-    /// The batch that it is in.
+    /// Its batch.
     #[cfg(test)]
     pub(in crate::output) fn batch(&self) -> Batch {
-        Batch(Arc::clone(&self.text))
+        Batch(Arc::clone(&self.batch))
     }
 
-    /// Tells it from all others that are not confirmed.
+    /// Unique among the documents in memory.
     pub fn key(&self) -> (usize, u32) {
-        (Arc::as_ptr(&self.text).addr(), self.at)
+        (Arc::as_ptr(&self.batch).addr(), self.at)
     }
 
     /// The complete document: one JSON object without a newline.
     pub fn json(&self) -> &[u8] {
-        let place = self.row().place.json(self.text.framed);
-        self.text.sheet.bytes.get(place).unwrap_or_default()
+        let range = self.meta().span.json(self.batch.framed);
+        self.batch.buffer.bytes.get(range).unwrap_or_default()
     }
 
     /// [`Self::json`], without a copy.
     pub fn shared_json(&self) -> Bytes {
-        self.text
-            .sheet
+        self.batch
+            .buffer
             .bytes
-            .slice(self.row().place.json(self.text.framed))
+            .slice(self.meta().span.json(self.batch.framed))
     }
 
-    /// The whole text of its batch, and where the document stands in it together with its frame; `None` when it has
-    /// none.
+    /// The text of its batch, and the range of the document with its frame; `None` if it has no
+    /// frame.
     pub fn framed(&self) -> Option<(&Bytes, Range<usize>)> {
-        let Place { start, end, .. } = self.row().place;
-        self.text.framed.then(|| (&self.text.sheet.bytes, start..end))
+        let DocumentSpan { start, end, .. } = self.meta().span;
+        self.batch.framed.then(|| (&self.batch.buffer.bytes, start..end))
     }
 
-    /// This output has it, durably. Confirming twice is harmless.
+    /// Records that `output` has the document durably. Idempotent.
     pub fn confirm(&self, output: OutputId) {
         Self::confirm_all(std::iter::once(self), output);
     }
 
-    /// The same for many: what is counted is counted together, since each counter costs as much as a look at memory that
-    /// another processor has written.
+    /// Confirms many documents. Counts them together, because each counter is contended memory.
     pub fn confirm_all<'a>(documents: impl Iterator<Item = &'a Self>, output: OutputId) {
-        let mut settled: Option<(&Arc<Text>, Settled)> = None;
+        let mut counts: Option<(&Arc<BatchInner>, ConfirmedCounts)> = None;
         for document in documents {
-            if !document.fate().confirm(output) {
+            if !document.state().confirm(output) {
                 continue;
             }
-            match &mut settled {
-                Some((text, settled)) if Arc::ptr_eq(text, &document.text) => {
-                    settled.add(document.row(), document.fate());
+            match &mut counts {
+                Some((batch, counts)) if Arc::ptr_eq(batch, &document.batch) => {
+                    counts.add(document.meta(), document.state());
                 }
                 other => {
-                    let mut first = Settled::default();
-                    first.add(document.row(), document.fate());
-                    if let Some((text, settled)) = other.replace((&document.text, first)) {
-                        text.settle(&settled);
+                    let mut first = ConfirmedCounts::default();
+                    first.add(document.meta(), document.state());
+                    if let Some((batch, counts)) = other.replace((&document.batch, first)) {
+                        batch.release(&counts);
                     }
                 }
             }
         }
-        if let Some((text, settled)) = settled {
-            text.settle(&settled);
+        if let Some((batch, counts)) = counts {
+            batch.release(&counts);
         }
     }
 
-    /// A write of it was sent, and its answer did not come: it may be stored. For the counters.
-    pub fn note_unsettled(&self) {
-        self.fate().note_unsettled();
+    /// A write of it may have been applied, and its response was lost. For the counters.
+    pub fn note_uncertain(&self) {
+        self.state().note_uncertain();
     }
 
-    /// All of it was stored before: its lines are repeated, unless a write of ours is the likely reason. For the
-    /// counters; to be said before it is confirmed.
+    /// All of it was stored before: its lines count as duplicates, unless an uncertain write is the
+    /// likely reason. For the counters; call before the confirmation.
     pub fn note_unchanged(&self) {
-        self.fate().note_unchanged(self.lines());
+        self.state().note_unchanged(self.lines());
     }
 
-    /// It was joined with a document that was there already, to which so many of its lines are new. For the counters
-    /// only; to be said before it is confirmed.
-    pub fn note_joined(&self, new_lines: u32) {
-        self.fate().note_joined(self.lines().saturating_sub(new_lines));
+    /// It was merged with an existing document, which did not contain `new_lines` of its lines. For
+    /// the counters; call before the confirmation.
+    pub fn note_merged(&self, new_lines: u32) {
+        self.state().note_merged(self.lines().saturating_sub(new_lines));
     }
 
-    /// This output can never store it; it is in the dead letter, durably.
+    /// Records that `output` can never store the document, and that it is durable in the dead
+    /// letter.
     pub fn confirm_dead(&self, output: OutputId) {
-        self.fate().note_dead();
+        self.state().note_dead();
         self.confirm(output);
     }
 }

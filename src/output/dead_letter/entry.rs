@@ -1,4 +1,4 @@
-//! One entry of the dead letter and its line.
+//! Entry of the dead letter, and its JSON line.
 
 use base64::Engine as _;
 use base64::display::Base64Display;
@@ -8,12 +8,12 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize, Serializer};
 use serde_json::value::RawValue;
 
-/// What could not be accepted, and why.
+/// A document or message that could not be accepted, and why.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Entry {
-    /// When it was given up.
+    /// When it was rejected.
     pub time: Timestamp,
-    /// Which part of Windrow gave it up: `elasticsearch`, `intake`, ...
+    /// Who rejected it: `elasticsearch`, `sqlite`, `intake` or `trace`.
     pub source: String,
     /// HTTP status, where there is one.
     pub status: Option<u16>,
@@ -21,7 +21,7 @@ pub struct Entry {
     pub kind: String,
     /// The reason in words.
     pub reason: String,
-    /// The index it was meant for.
+    /// The index for which it was meant.
     pub index: Option<String>,
     /// The document's id.
     pub id: Option<String>,
@@ -33,32 +33,32 @@ pub struct Entry {
     pub lines: Option<u32>,
     /// Ids of the parts in it.
     pub parts: Vec<String>,
-    /// The thing itself.
-    pub content: Content,
+    /// The rejected content.
+    pub content: EntryContent,
 }
 
-/// What an entry holds.
+/// The rejected content of an entry.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Content {
-    /// A JSON object, kept as it is.
+pub enum EntryContent {
+    /// A JSON object, verbatim.
     Document(Bytes),
     /// Any bytes.
     Raw(Bytes),
 }
 
 impl Entry {
-    /// Adds the entry's line, with its newline.
+    /// Appends the entry's line, with its newline.
     pub(in crate::output) fn write_line(&self, out: &mut Vec<u8>) {
-        // What is not one line of JSON would make the file unreadable: it is kept as bytes.
+        // Anything but one line of JSON would make the file unreadable: it is stored as bytes.
         let document = match &self.content {
-            Content::Document(json) if !json.contains(&b'\n') => std::str::from_utf8(json)
+            EntryContent::Document(json) if !json.contains(&b'\n') => std::str::from_utf8(json)
                 .ok()
                 .and_then(|text| serde_json::from_str::<&RawValue>(text).ok()),
             _ => None,
         };
         let raw = match (&self.content, document) {
             (_, Some(_)) => None,
-            (Content::Document(bytes) | Content::Raw(bytes), None) => Some(Raw(bytes)),
+            (EntryContent::Document(bytes) | EntryContent::Raw(bytes), None) => Some(Raw(bytes)),
         };
         let line = Line {
             time: self.time,
@@ -83,15 +83,15 @@ impl Entry {
         }
     }
 
-    /// Reads a line.
+    /// Parses a line.
     ///
     /// # Errors
-    /// A sentence that says what is wrong with it.
+    /// What is wrong with the line.
     pub fn parse(line: &[u8]) -> Result<Self, String> {
         let read: ReadLine<'_> = serde_json::from_slice(line).map_err(|e| e.to_string())?;
         let content = match (read.document, read.raw) {
-            (Some(document), _) => Content::Document(Bytes::copy_from_slice(document.get().as_bytes())),
-            (None, Some(raw)) => Content::Raw(BASE64.decode(raw).map_err(|e| e.to_string())?.into()),
+            (Some(document), _) => EntryContent::Document(Bytes::copy_from_slice(document.get().as_bytes())),
+            (None, Some(raw)) => EntryContent::Raw(BASE64.decode(raw).map_err(|e| e.to_string())?.into()),
             (None, None) => return Err("neither \"document\" nor \"raw\"".into()),
         };
         Ok(Self {
@@ -138,7 +138,7 @@ struct Line<'a> {
     raw: Option<Raw<'a>>,
 }
 
-/// Bytes that are written as base64, without a second copy of what may be a whole message.
+/// Bytes that are serialized as base64 without a copy, which may be as large as a message.
 struct Raw<'a>(&'a [u8]);
 
 impl Serialize for Raw<'_> {

@@ -1,4 +1,5 @@
-//! Tests of the dead letter: what is put is there, whatever came before or between.
+//! Tests of the dead letter: every put that returned is there, across crashes and concurrent
+//! replays.
 
 use std::fs::OpenOptions;
 use std::io::Write as _;
@@ -8,7 +9,7 @@ use proptest::prelude::*;
 
 use super::*;
 
-fn entry(id: &str, content: Content) -> Entry {
+fn entry(id: &str, content: EntryContent) -> Entry {
     Entry {
         time: "2026-11-21T09:20:00.5Z".parse().unwrap(),
         source: "elasticsearch".into(),
@@ -28,12 +29,12 @@ fn entry(id: &str, content: Content) -> Entry {
 fn document(id: &str) -> Entry {
     entry(
         id,
-        Content::Document(Bytes::from_static(b"{\"a\": 1.10, \"a\":2}")),
+        EntryContent::Document(Bytes::from_static(b"{\"a\": 1.10, \"a\":2}")),
     )
 }
 
 fn read_all(folder: &Path) -> Vec<Entry> {
-    let text: Vec<u8> = files(folder, ENDING)
+    let text: Vec<u8> = files(folder, ENTRIES_EXTENSION)
         .unwrap()
         .iter()
         .flat_map(|path| fs::read(path).unwrap())
@@ -56,7 +57,7 @@ fn an_entry_comes_back_as_it_was() {
         first_ns: None,
         lines: None,
         parts: vec![],
-        ..entry("raw", Content::Raw(Bytes::from_static(b"\x00\xff\n")))
+        ..entry("raw", EntryContent::Raw(Bytes::from_static(b"\x00\xff\n")))
     };
     let entries = [document("a \"b\" \u{1}"), bare, document("c")];
     dead.put(&entries[0]).unwrap();
@@ -76,14 +77,14 @@ fn a_document_that_is_not_one_line_of_json_is_kept_as_bytes() {
     let folder = tempfile::tempdir().unwrap();
     let dead = DeadLetter::open(folder.path(), FILE_BYTES, LIMIT_BYTES).unwrap();
     for wrong in [&b"{\"a\":"[..], b"{\n}", b"\xff", b""] {
-        dead.put(&entry("x", Content::Document(Bytes::copy_from_slice(wrong))))
+        dead.put(&entry("x", EntryContent::Document(Bytes::copy_from_slice(wrong))))
             .unwrap();
     }
-    let contents: Vec<Content> = read_all(folder.path())
+    let contents: Vec<EntryContent> = read_all(folder.path())
         .into_iter()
         .map(|entry| entry.content)
         .collect();
-    let raw = |bytes: &'static [u8]| Content::Raw(Bytes::from_static(bytes));
+    let raw = |bytes: &'static [u8]| EntryContent::Raw(Bytes::from_static(bytes));
     assert_eq!(contents, [raw(b"{\"a\":"), raw(b"{\n}"), raw(b"\xff"), raw(b"")]);
 }
 
@@ -96,7 +97,7 @@ fn files_are_rotated_by_size_and_numbered_on_after_a_restart() {
             dead.put(&document(&format!("t{n}"))).unwrap();
         }
     }
-    let files = files(folder.path(), ENDING).unwrap();
+    let files = files(folder.path(), ENTRIES_EXTENSION).unwrap();
     assert!(files.len() >= 4, "{files:?}");
     assert!(
         files
@@ -135,7 +136,7 @@ fn at_the_bound_a_put_fails_until_there_is_room_again() {
 }
 
 #[test]
-fn a_file_that_was_taken_away_is_not_written_any_more() {
+fn a_claimed_file_is_not_written_to() {
     let folder = tempfile::tempdir().unwrap();
     let dead = DeadLetter::open(folder.path(), FILE_BYTES, LIMIT_BYTES).unwrap();
     dead.put(&document("a")).unwrap();
@@ -174,7 +175,8 @@ fn two_processes_share_the_folder() {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(48))]
 
-    /// A crash in the middle of a put leaves a prefix of its line; what was put before stays, what comes after is whole.
+    /// A crash in the middle of a put leaves a prefix of its line; what was put before stays, what
+    /// comes after is whole.
     #[test]
     fn a_torn_last_line_is_cut_off(cut in 0_usize..2000, before in 0_usize..4) {
         let folder = tempfile::tempdir().unwrap();
@@ -200,7 +202,7 @@ proptest! {
 
     #[test]
     fn any_content_survives(bytes in proptest::collection::vec(any::<u8>(), 0..200), text in ".*") {
-        for content in [Content::Raw(bytes.into()), Content::Document(
+        for content in [EntryContent::Raw(bytes.into()), EntryContent::Document(
             serde_json::json!({"text": text}).to_string().into())] {
             let mut line = Vec::new();
             let entry = Entry { reason: text.clone(), ..entry(&text, content) };

@@ -1,18 +1,19 @@
-//! Bodies and answers of `_bulk`: NDJSON built in one pass, answers read without walking the items when all went well.
-//! Owns the format; sends nothing.
+//! Format of `_bulk`: NDJSON bodies, and responses, whose items are parsed only if one failed.
+//!
+//! Sends nothing.
 
 use std::ops::Range;
 use std::sync::Arc;
 
-use bytes::{BufMut, Bytes, BytesMut};
+use bytes::Bytes;
 use serde::Deserialize;
 
-use super::cluster::Cluster;
-use super::index::{Day, Indices};
+use super::index_pattern::{DayIndex, IndexPattern};
 use crate::output::Framing;
+use windrow_trace::write_escaped;
 
-/// What the output needs to know of a document. Implemented by what is gathered and by what is replayed.
-pub(crate) trait Document: Send + Sync {
+/// A document of a bulk request: new, or replayed from the dead letter.
+pub(crate) trait BulkDocument: Send + Sync {
     /// `_id`: at most 512 bytes.
     fn id(&self) -> &str;
     /// Whether the document is merged with an existing one.
@@ -21,57 +22,62 @@ pub(crate) trait Document: Send + Sync {
     fn first_ns(&self) -> i64;
     /// One JSON object without a newline.
     fn json(&self) -> &[u8];
-    /// A text in which the document stands behind its action line, and where; see [`CreateHeads`].
+    /// The rendered text that contains the document behind its action line, and the range of both;
+    /// see [`CreateFraming`].
     fn framed(&self) -> Option<(&Bytes, Range<usize>)> {
         None
     }
-    /// A write of it may have been carried out and is not confirmed. For the counters only, as the next two.
-    fn unsettled(&self) {}
-    /// All of it was stored already.
-    fn unchanged(&self) {}
-    /// So many of its lines are new in the document that they were joined with.
-    fn joined(&self, _new_lines: u32) {}
+    /// A write of it may have been applied, and its response was lost. For the counters, like the
+    /// next two.
+    fn mark_uncertain(&self) {}
+    /// All of it was stored before.
+    fn mark_unchanged(&self) {}
+    /// `new_lines` of its lines were added to an existing document.
+    fn mark_merged(&self, _new_lines: u32) {}
 }
 
-/// Room for the action line of a document besides its id.
-const ACTION_BYTES: usize = 72;
+/// Upper bound of an action line without the id.
+const ACTION_LINE_BYTES: usize = 72;
 
-/// Bytes that a document takes in a bulk body, nearly.
-pub(crate) fn cost<D: Document>(document: &D) -> usize {
+/// Approximate bytes of a document in a bulk body.
+pub(crate) fn cost<D: BulkDocument>(document: &D) -> usize {
     match document.framed() {
-        Some((_, place)) => place.len(),
-        None => document.json().len() + document.id().len() + ACTION_BYTES,
+        Some((_, range)) => range.len(),
+        None => document.json().len() + document.id().len() + ACTION_LINE_BYTES,
     }
 }
 
-/// Puts the action line that creates a document before it while it is rendered: a batch that is sent as it was rendered
-/// needs no other body.
-pub(crate) struct CreateHeads {
-    cluster: Arc<Cluster>,
-    day: Option<(i64, Arc<Day>)>,
+/// Writes the `create` action line before each document while it is rendered, so that the rendered
+/// text is a bulk body.
+pub(crate) struct CreateFraming {
+    indices: Arc<IndexPattern>,
+    day: Option<(i64, Arc<DayIndex>)>,
 }
 
-impl CreateHeads {
-    pub(crate) fn new(cluster: Arc<Cluster>) -> Self {
-        Self { cluster, day: None }
+impl CreateFraming {
+    pub(crate) fn new(indices: Arc<IndexPattern>) -> Self {
+        Self { indices, day: None }
     }
 }
 
-impl Framing for CreateHeads {
-    fn head(&mut self, out: &mut Vec<u8>, id: &str, first_ns: i64) {
-        let its = Indices::day_of(first_ns);
+impl Framing for CreateFraming {
+    fn write_prefix(&mut self, out: &mut Vec<u8>, id: &str, first_ns: i64) {
+        let day_number = IndexPattern::day_of(first_ns);
         let day = match &self.day {
-            Some((day, known)) if *day == its => known,
-            _ => &self.day.insert((its, self.cluster.indices.day(its))).1,
+            Some((day, known)) if *day == day_number => known,
+            _ => &self.day.insert((day_number, self.indices.day(day_number))).1,
         };
         out.extend_from_slice(&day.create_head);
-        put_id(out, id);
+        write_escaped(out, id.as_bytes());
         out.extend_from_slice(b"\"}}\n");
     }
 }
 
-/// The text that all of `documents` stand in, one behind the other, with their action lines.
-pub(crate) fn ready<'a, D: Document + 'a>(mut documents: impl Iterator<Item = &'a D>) -> Option<Bytes> {
+/// The part of a rendered text that contains exactly `documents` with their action lines, if there
+/// is one.
+pub(crate) fn contiguous_text<'a, D: BulkDocument + 'a>(
+    mut documents: impl Iterator<Item = &'a D>,
+) -> Option<Bytes> {
     let (text, Range { start, mut end }) = documents.next()?.framed()?;
     for document in documents {
         let (other, place) = document.framed()?;
@@ -83,34 +89,35 @@ pub(crate) fn ready<'a, D: Document + 'a>(mut documents: impl Iterator<Item = &'
     (start < end && end <= text.len()).then(|| text.slice(start..end))
 }
 
-/// The body that creates all of `documents`, each in the index of its day; written into `body`, which is empty.
-pub(crate) fn creates<'a, D: Document + 'a>(
-    indices: &Indices,
+/// Builds in `body`, which is empty, the bulk body that creates `documents`, each in the index of
+/// its day.
+pub(crate) fn create_body<'a, D: BulkDocument + 'a>(
+    indices: &IndexPattern,
     documents: impl Iterator<Item = &'a D> + Clone,
-    mut body: BytesMut,
+    mut body: Vec<u8>,
 ) -> Bytes {
     body.reserve(documents.clone().map(cost).sum());
     let mut day = None;
     let mut head = None;
     for document in documents {
-        let its = Indices::day_of(document.first_ns());
+        let day_number = IndexPattern::day_of(document.first_ns());
         let known = match &head {
-            Some(known) if day == Some(its) => known,
+            Some(known) if day == Some(day_number) => known,
             _ => {
-                day = Some(its);
-                head.insert(indices.day(its))
+                day = Some(day_number);
+                head.insert(indices.day(day_number))
             }
         };
         body.extend_from_slice(&known.create_head);
-        put_id(&mut body, document.id());
+        write_escaped(&mut body, document.id().as_bytes());
         body.extend_from_slice(b"\"}}\n");
         body.extend_from_slice(document.json());
-        body.put_u8(b'\n');
+        body.push(b'\n');
     }
-    body.freeze()
+    body.into()
 }
 
-/// Version of a document as Elasticsearch numbers it for compare-and-set.
+/// Version of a document, for compare-and-set.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Version {
     /// `_seq_no`
@@ -119,33 +126,33 @@ pub(crate) struct Version {
     pub(crate) primary_term: u64,
 }
 
-/// Adds an action that creates a document.
-pub(crate) fn put_create(body: &mut BytesMut, index: &str, id: &str, json: &[u8]) {
+/// Appends an action that creates a document.
+pub(crate) fn put_create(body: &mut Vec<u8>, index: &str, id: &str, json: &[u8]) {
     put_action(body, "create", index, id, None);
     body.extend_from_slice(json);
-    body.put_u8(b'\n');
+    body.push(b'\n');
 }
 
-/// Adds an action that replaces exactly the version that was read.
-pub(crate) fn put_replace(body: &mut BytesMut, index: &str, id: &str, version: Version, json: &[u8]) {
+/// Appends an action that replaces the document if it still has this version.
+pub(crate) fn put_replace(body: &mut Vec<u8>, index: &str, id: &str, version: Version, json: &[u8]) {
     put_action(body, "index", index, id, Some(version));
     body.extend_from_slice(json);
-    body.put_u8(b'\n');
+    body.push(b'\n');
 }
 
-/// Adds an action that deletes exactly the version that was read.
-pub(crate) fn put_delete(body: &mut BytesMut, index: &str, id: &str, version: Version) {
+/// Appends an action that deletes the document if it still has this version.
+pub(crate) fn put_delete(body: &mut Vec<u8>, index: &str, id: &str, version: Version) {
     put_action(body, "delete", index, id, Some(version));
 }
 
-fn put_action(body: &mut BytesMut, action: &str, index: &str, id: &str, version: Option<Version>) {
+fn put_action(body: &mut Vec<u8>, action: &str, index: &str, id: &str, version: Option<Version>) {
     body.extend_from_slice(b"{\"");
     body.extend_from_slice(action.as_bytes());
     body.extend_from_slice(b"\":{\"_index\":\"");
     body.extend_from_slice(index.as_bytes());
     body.extend_from_slice(b"\",\"_id\":\"");
-    put_id(body, id);
-    body.put_u8(b'"');
+    write_escaped(body, id.as_bytes());
+    body.push(b'"');
     if let Some(Version { seq_no, primary_term }) = version {
         let mut number = itoa::Buffer::new();
         body.extend_from_slice(b",\"if_seq_no\":");
@@ -156,32 +163,15 @@ fn put_action(body: &mut BytesMut, action: &str, index: &str, id: &str, version:
     body.extend_from_slice(b"}}\n");
 }
 
-/// The inside of a JSON string. Ids are nearly always plain.
-pub(crate) fn put_id(body: &mut impl BufMut, id: &str) {
-    // All bytes are looked at, without a branch for each: the compiler takes many at a time.
-    let escaped = |b: u8| u8::from(b < 0x20) | u8::from(b == b'"') | u8::from(b == b'\\');
-    if id.bytes().fold(0, |found, b| found | escaped(b)) == 0 {
-        body.put_slice(id.as_bytes());
-        return;
-    }
-    for c in id.chars() {
-        match c {
-            '"' => body.put_slice(b"\\\""),
-            '\\' => body.put_slice(b"\\\\"),
-            c if c < ' ' => body.put_slice(format!("\\u{:04x}", u32::from(c)).as_bytes()),
-            c => body.put_slice(c.encode_utf8(&mut [0; 4]).as_bytes()),
-        }
-    }
-}
+/// `filter_path` of every bulk request: the least that gives each item's result. `status` keeps
+/// items aligned with documents.
+pub(crate) const RESPONSE_FILTER: &str = "errors,took,items.*.status,items.*.error.type,items.*.error.reason";
 
-/// Asked of every bulk: the least that tells each item's fate. `status` keeps answer and document aligned.
-pub(crate) const FILTER: &str = "errors,took,items.*.status,items.*.error.type,items.*.error.reason";
-
-/// A bulk answer.
+/// A bulk response.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Answer {
+pub(crate) enum BulkResponse {
     /// Every item was written.
-    AllDone,
+    AllOk,
     /// One result for each item, in order.
     Items(Vec<ItemResult>),
 }
@@ -197,20 +187,20 @@ pub(crate) struct ItemResult {
     pub(crate) reason: String,
 }
 
-/// Reads a bulk answer to a request of `expected` items.
+/// Parses the response to a bulk request of `expected` items.
 ///
 /// # Errors
-/// A sentence, when the answer is not one: its items' fates are unknown.
-pub(crate) fn parse(answer: &[u8], expected: usize) -> Result<Answer, String> {
-    let start = &answer[..answer.len().min(64)];
-    if answer.ends_with(b"}") && start.windows(15).any(|w| w == b"\"errors\":false,") {
-        return Ok(Answer::AllDone);
+/// The response is malformed; the results of its items are unknown.
+pub(crate) fn parse(response: &[u8], expected: usize) -> Result<BulkResponse, String> {
+    let start = &response[..response.len().min(64)];
+    if response.ends_with(b"}") && start.windows(15).any(|w| w == b"\"errors\":false,") {
+        return Ok(BulkResponse::AllOk);
     }
-    let wire: Wire = serde_json::from_slice(answer)
-        .map_err(|e| format!("unreadable bulk answer of {} bytes: {e}", answer.len()))?;
+    let wire: Wire = serde_json::from_slice(response)
+        .map_err(|e| format!("unreadable bulk response of {} bytes: {e}", response.len()))?;
     if wire.items.len() != expected {
         return Err(format!(
-            "bulk answer has {} items, {expected} were sent",
+            "bulk response has {} items, {expected} were sent",
             wire.items.len()
         ));
     }
@@ -219,7 +209,7 @@ pub(crate) fn parse(answer: &[u8], expected: usize) -> Result<Answer, String> {
         let WireError { kind, reason } = error.unwrap_or_default();
         ItemResult { status, kind, reason }
     });
-    Ok(Answer::Items(items.collect()))
+    Ok(BulkResponse::Items(items.collect()))
 }
 
 #[derive(Deserialize)]
@@ -252,7 +242,7 @@ mod tests {
     use super::*;
 
     struct Doc(&'static str, i64, Bytes);
-    impl Document for Doc {
+    impl BulkDocument for Doc {
         fn id(&self) -> &str {
             self.0
         }
@@ -269,17 +259,17 @@ mod tests {
 
     #[test]
     fn a_body_names_each_document_and_ends_in_a_newline() {
-        let indices = Indices::parse("r-%Y-%m-%d").unwrap();
+        let indices = IndexPattern::parse("r-%Y-%m-%d").unwrap();
         let day = 86_400_000_000_000;
         let documents = [
             Doc("a", 0, Bytes::from_static(b"{\"x\":1}")),
             Doc("b\"\\\n\u{1}é", day - 1, Bytes::from_static(b"{}")),
             Doc("c", day, Bytes::from_static(b"{}")),
         ];
-        let body = creates(&indices, documents.iter(), BytesMut::new());
+        let body = create_body(&indices, documents.iter(), Vec::new());
         let expected = concat!(
             "{\"create\":{\"_index\":\"r-1970-01-01\",\"_id\":\"a\"}}\n{\"x\":1}\n",
-            "{\"create\":{\"_index\":\"r-1970-01-01\",\"_id\":\"b\\\"\\\\\\u000a\\u0001é\"}}\n{}\n",
+            "{\"create\":{\"_index\":\"r-1970-01-01\",\"_id\":\"b\\\"\\\\\\n\\u0001é\"}}\n{}\n",
             "{\"create\":{\"_index\":\"r-1970-01-02\",\"_id\":\"c\"}}\n{}\n",
         );
         assert_eq!(std::str::from_utf8(&body).unwrap(), expected);
@@ -296,7 +286,7 @@ mod tests {
                     let mut id = plain.clone();
                     id.insert_str(at, piece);
                     let mut body = b"\"".to_vec();
-                    put_id(&mut body, &id);
+                    write_escaped(&mut body, id.as_bytes());
                     body.push(b'"');
                     assert_eq!(serde_json::from_slice::<String>(&body).unwrap(), id);
                 }
@@ -306,7 +296,7 @@ mod tests {
 
     #[test]
     fn compare_and_set_actions() {
-        let mut body = BytesMut::new();
+        let mut body = Vec::new();
         let version = Version {
             seq_no: 7,
             primary_term: 2,
@@ -325,13 +315,13 @@ mod tests {
     #[test]
     fn answers() {
         let ok = br#"{"errors":false,"took":3,"items":[{"create":{"status":201}}]}"#;
-        assert_eq!(parse(ok, 1), Ok(Answer::AllDone));
+        assert_eq!(parse(ok, 1), Ok(BulkResponse::AllOk));
         let took_first = br#"{"took":3,"errors":false,"items":[{"create":{"status":201}}]}"#;
-        assert_eq!(parse(took_first, 1), Ok(Answer::AllDone));
+        assert_eq!(parse(took_first, 1), Ok(BulkResponse::AllOk));
         let mixed = br#"{"errors":true,"took":3,"items":[{"create":{"status":201}},{"index":{"status":400,"error":{"type":"document_parsing_exception","reason":"\"errors\":false,"}}}]}"#;
         assert_eq!(
             parse(mixed, 2),
-            Ok(Answer::Items(vec![
+            Ok(BulkResponse::Items(vec![
                 ItemResult {
                     status: 201,
                     kind: String::new(),

@@ -1,69 +1,72 @@
-//! One trace on both sides of midnight. Owns the rule that joins two documents of one trace in the indices of two
-//! neighbouring days.
+//! Join across midnight: merges two documents of one trace in the indices of two neighbouring days.
 //!
-//! A document's index is the UTC day of its first event. Parts of one trace that are gathered apart (by several
-//! instances, or because one came late) can have first events on both sides of a day's boundary, and then two
-//! documents with the same id exist, which Elasticsearch cannot see: `_id` is unique in one index only.
+//! A document's index is the UTC day of its first event. Parts of one trace that are
+//! gathered apart (by several instances, or because one was late) can have first events on both
+//! sides of a day's boundary, and then two documents with the same id exist, which Elasticsearch
+//! cannot see: `_id` is unique in one index only.
 //!
-//! **Rule.** Whoever has written a document whose first event lies within the longest life of a trace of a day's
-//! boundary reads the neighbouring index *after* its write was answered, with a realtime read. If both documents
-//! exist, the earlier index wins: the union goes there (compare-and-set on the version read), and when that is
-//! answered the later document is deleted (compare-and-set on the version whose content went into the union).
-//! A document is confirmed to the journal only when this is over.
+//! **Rule.** After the write of a document whose first event is within `trace_life` of midnight is
+//! acknowledged, the writer reads the neighbouring index with a realtime read. If both documents
+//! exist, the earlier index wins: the union is written there (compare-and-set on the version read),
+//! and when that is acknowledged the later document is deleted (compare-and-set on the version
+//! whose content is in the union). Only then is the document confirmed to the journal.
 //!
-//! **Why one document remains.** Writer A writes E (earlier index) and then reads F (later index); writer B writes F
-//! and then reads E. Reads and writes of one document are linearised by its primary shard. If A did not see F, A's
-//! read of F came before B's write of F; then B's read of E came after B's write of F, after A's read of F, after
-//! A's write of E: B sees E. So at least one of the two sees both, and it joins them. If both see both, both try the
-//! same: compare-and-set lets one write at a time into E, a repeated union changes nothing, and a delete of F that
-//! came second finds nothing, which is success. More parts change nothing: each writer of F looks for E after
-//! its own write, so the last writer of F finds E or E was written after it looked, and then E's writer finds F.
+//! **Why one document remains.** Writer A writes E (earlier index) and then reads F (later
+//! index); writer B writes F and then reads E. Reads and writes of one document are linearised by
+//! its primary shard. If A did not see F, A's read of F came before B's write of F; then B's read
+//! of E came after B's write of F, after A's read of F, after A's write of E: B sees E. So at least
+//! one of the two sees both, and it joins them. If both see both, both try the same:
+//! compare-and-set lets one write at a time into E, a repeated union changes nothing, and a delete
+//! of F that came second finds nothing, which is success. More parts change nothing: each writer of
+//! F looks for E after its own write, so the last writer of F finds E or E was written after it
+//! looked, and then E's writer finds F.
 //!
-//! **Why nothing is lost.** F is deleted only at the version whose content is in E durably. A part that was merged
-//! into F meanwhile changed its version: the delete conflicts and both are read again. A merge into F that finds F
-//! deleted creates it again, and looks for E after that. A writer that dies in between has not
-//! confirmed; its part is replayed from the journal, conflicts or creates, and comes here again.
+//! **Why nothing is lost.** F is deleted only at the version whose content is in E durably. A part
+//! that was merged into F meanwhile changed its version: the delete conflicts and both are read
+//! again. A merge into F that finds F deleted creates it again, and looks for E after that. A
+//! writer that dies in between has not confirmed; its part is replayed from the journal, conflicts
+//! or creates, and comes here again.
 //!
 //! The rule reaches one day to each side: a trace's longest life is bounded by 12 hours.
 
 use std::sync::Arc;
-use std::time::Duration;
 
-use bytes::BytesMut;
-
-use super::bulk::{self, Answer, Document, ItemResult};
-use super::cluster::{Again, Cluster, Done, Outcome, Rejection, decide};
-use super::index::Day;
-use super::outcome::Problem;
-use super::read::{self, Found};
+use super::backoff::contention_pause;
+use super::bulk::{self, BulkDocument, BulkResponse, ItemResult};
+use super::client::Client;
+use super::index_pattern::DayIndex;
+use super::mget::{self, MgetItem};
+use super::outcome::{DocumentOutcome, Rejection, RequestError, RetryReason, StoreResult};
 use super::stats::Stats;
 use windrow_trace::Union;
 
-/// Documents looked up at once. Nearly none has a sibling, so no source is read.
-const CHUNK_DOCUMENTS: usize = 1000;
+/// Documents looked up in one `_mget`. Few have a sibling, so no source is read.
+const MAX_MGET_DOCUMENTS: usize = 1000;
 
-/// Nothing is left to do for a pair. How the document itself came to be there is known from its own write.
-const SETTLED: Outcome = Outcome::Done(Done::Unchanged);
+/// Nothing is left to join. How the document itself was stored is known from its own write.
+const JOIN_DONE: DocumentOutcome = DocumentOutcome::Stored(StoreResult::Unchanged);
 
-/// Rounds of compare-and-set before a document goes back to the queue.
-const ROUNDS: u32 = 8;
+/// Compare-and-set rounds before a document returns to the queue.
+const MAX_CAS_ROUNDS: u32 = 8;
 
-/// Looks for siblings of the written `documents[at]` and joins them; outcomes of what could not be settled are set back.
+/// Looks for siblings of the written `documents[at]` and joins them. Sets `outcomes[at]` back to a
+/// retry where that fails.
 ///
 /// # Errors
-/// A request failed as a whole; documents that were not reached have the outcome [`Again::NotReached`].
-pub(crate) async fn settle<D: Document>(
-    cluster: &Cluster,
+/// A request failed as a whole; documents that were not reached have the outcome
+/// [`RetryReason::NotAttempted`].
+pub(crate) async fn join_all<D: BulkDocument>(
+    client: &Client,
     documents: &[D],
     written: Vec<usize>,
-    outcomes: &mut [Outcome],
-) -> Result<(), Problem> {
+    outcomes: &mut [DocumentOutcome],
+) -> Result<(), RequestError> {
     let mut pairs = Vec::new();
-    let mut before_looking = Vec::with_capacity(written.len());
+    let mut own_outcomes = Vec::with_capacity(written.len());
     for &at in &written {
         let first_ns = documents[at].first_ns();
-        let own = cluster.indices.of(first_ns);
-        if let Some(before) = cluster.indices.before(first_ns, cluster.trace_life) {
+        let own = client.indices.of(first_ns);
+        if let Some(before) = client.indices.before(first_ns, client.trace_life) {
             pairs.push(Pair {
                 at,
                 other: before.clone(),
@@ -71,7 +74,7 @@ pub(crate) async fn settle<D: Document>(
                 later: own.clone(),
             });
         }
-        if let Some(after) = cluster.indices.after(first_ns, cluster.trace_life) {
+        if let Some(after) = client.indices.after(first_ns, client.trace_life) {
             pairs.push(Pair {
                 at,
                 other: after.clone(),
@@ -79,123 +82,124 @@ pub(crate) async fn settle<D: Document>(
                 later: after,
             });
         }
-        // Until its neighbours have been looked at, it does not count as done.
-        before_looking.push(std::mem::replace(
+        // Until its neighbours are read, it does not count as stored.
+        own_outcomes.push(std::mem::replace(
             &mut outcomes[at],
-            Outcome::Again(Again::NotReached),
+            DocumentOutcome::Retry(RetryReason::NotAttempted),
         ));
     }
-    let looked_at: Vec<usize> = pairs.iter().map(|pair| pair.at).collect();
-    let mut results = vec![SETTLED; pairs.len()];
-    let mut problem = None;
-    'all: for (start, chunk) in pairs.chunks(CHUNK_DOCUMENTS).enumerate() {
+    let pair_documents: Vec<usize> = pairs.iter().map(|pair| pair.at).collect();
+    let mut results = vec![JOIN_DONE; pairs.len()];
+    let mut error = None;
+    'all: for (start, chunk) in pairs.chunks(MAX_MGET_DOCUMENTS).enumerate() {
         let wanted: Vec<_> = chunk
             .iter()
             .map(|pair| (&*pair.other.index, documents[pair.at].id()))
             .collect();
-        let found = match read::mget(cluster, &wanted, false).await {
+        let found = match mget::mget(client, &wanted, false).await {
             Ok(found) => found,
             Err(failed) => {
-                results[start * CHUNK_DOCUMENTS..].fill(Outcome::Again(Again::NotReached));
-                problem = Some(failed);
+                results[start * MAX_MGET_DOCUMENTS..].fill(DocumentOutcome::Retry(RetryReason::NotAttempted));
+                error = Some(failed);
                 break;
             }
         };
         for (n, (pair, found)) in chunk.iter().zip(found).enumerate() {
-            let n = start * CHUNK_DOCUMENTS + n;
+            let n = start * MAX_MGET_DOCUMENTS + n;
             results[n] = match found {
-                Found::Missing => SETTLED,
-                Found::Failed(_) => Outcome::Again(Again::TurnedAway),
-                Found::Here { .. } => match join(cluster, pair, &documents[pair.at]).await {
+                MgetItem::Missing => JOIN_DONE,
+                MgetItem::Failed(_) => DocumentOutcome::Retry(RetryReason::Throttled),
+                MgetItem::Found { .. } => match join_pair(client, pair, &documents[pair.at]).await {
                     Ok(outcome) => outcome,
                     Err(failed) => {
-                        results[n..].fill(Outcome::Again(Again::NotReached));
-                        problem = Some(failed);
+                        results[n..].fill(DocumentOutcome::Retry(RetryReason::NotAttempted));
+                        error = Some(failed);
                         break 'all;
                     }
                 },
             };
         }
     }
-    // With both neighbours looked at, the worse result counts.
-    for (at, outcome) in written.into_iter().zip(before_looking) {
+    // Of the results of both neighbours the failure counts.
+    for (at, outcome) in written.into_iter().zip(own_outcomes) {
         outcomes[at] = outcome;
     }
-    for (at, result) in looked_at.into_iter().zip(results) {
-        if result != SETTLED {
-            // It is written, and will be found so when it comes again.
-            documents[at].unsettled();
+    for (at, result) in pair_documents.into_iter().zip(results) {
+        if result != JOIN_DONE {
+            // It is written; the retry will find it.
+            documents[at].mark_uncertain();
             outcomes[at] = result;
         }
     }
-    problem.map_or(Ok(()), Err)
+    error.map_or(Ok(()), Err)
 }
 
-/// Two places where one trace may have documents.
+/// Two indices in which one trace may have documents.
 struct Pair {
     at: usize,
-    /// The one where it was not written.
-    other: Arc<Day>,
-    earlier: Arc<Day>,
-    later: Arc<Day>,
+    /// The one in which it was not written.
+    other: Arc<DayIndex>,
+    earlier: Arc<DayIndex>,
+    later: Arc<DayIndex>,
 }
 
 /// Joins the two documents of `document`'s trace, if there still are two.
-async fn join<D: Document>(cluster: &Cluster, pair: &Pair, document: &D) -> Result<Outcome, Problem> {
+async fn join_pair<D: BulkDocument>(
+    client: &Client,
+    pair: &Pair,
+    document: &D,
+) -> Result<DocumentOutcome, RequestError> {
     let id = document.id();
     let (earlier, later) = (&*pair.earlier.index, &*pair.later.index);
-    for round in 0..ROUNDS {
+    for round in 0..MAX_CAS_ROUNDS {
         if round > 0 {
-            tokio::time::sleep(super::flow::full_jitter(
-                Duration::from_millis(10),
-                Duration::from_millis(200),
-                round,
-            ))
-            .await;
+            tokio::time::sleep(contention_pause(round)).await;
         }
-        let mut found = read::mget(cluster, &[(earlier, id), (later, id)], true)
+        let mut found = mget::mget(client, &[(earlier, id), (later, id)], true)
             .await?
             .into_iter();
         let (into, from, old, new) = match (found.next(), found.next()) {
             (
-                Some(Found::Here {
+                Some(MgetItem::Found {
                     version: into,
                     source: old,
                 }),
-                Some(Found::Here {
+                Some(MgetItem::Found {
                     version: from,
                     source: new,
                 }),
             ) => (into, from, old, new),
-            // One is left. Usually another writer joined them; whether it holds ours is looked at, not believed.
-            (Some(Found::Here { source, .. }), Some(Found::Missing))
-            | (Some(Found::Missing), Some(Found::Here { source, .. })) => {
-                return Ok(match (cluster.rules.union)(&source, document.json()) {
-                    Ok(Union::Unchanged) => SETTLED,
-                    _ => Outcome::Again(Again::Contended),
+            // One is left: usually another writer joined them. Check that it contains ours.
+            (Some(MgetItem::Found { source, .. }), Some(MgetItem::Missing))
+            | (Some(MgetItem::Missing), Some(MgetItem::Found { source, .. })) => {
+                return Ok(match (client.format.union)(&source, document.json()) {
+                    Ok(Union::Unchanged) => JOIN_DONE,
+                    _ => DocumentOutcome::Retry(RetryReason::Contended),
                 });
             }
-            // Both are gone (someone deleted ours): create it again, look again.
-            (Some(Found::Missing), Some(Found::Missing)) => return Ok(Outcome::Again(Again::Contended)),
-            // A shard is away.
-            _ => return Ok(Outcome::Again(Again::TurnedAway)),
+            // Both were deleted: create and look up again.
+            (Some(MgetItem::Missing), Some(MgetItem::Missing)) => {
+                return Ok(DocumentOutcome::Retry(RetryReason::Contended));
+            }
+            // A shard is unavailable.
+            _ => return Ok(DocumentOutcome::Retry(RetryReason::Throttled)),
         };
-        match (cluster.rules.union)(&old, &new) {
-            // A document of someone else's with our id: not ours to join.
-            Err(_) => return Ok(SETTLED),
+        match (client.format.union)(&old, &new) {
+            // A foreign document with our id is not joined.
+            Err(_) => return Ok(JOIN_DONE),
             Ok(Union::Unchanged) => {}
             Ok(Union::Merged { document: json, .. }) => {
-                let mut body = BytesMut::with_capacity(json.len() + id.len() + 128);
+                let mut body = Vec::with_capacity(json.len() + id.len() + 128);
                 bulk::put_replace(&mut body, earlier, id, into, &json);
-                match one(cluster, body).await? {
+                match execute(client, body).await? {
                     None => continue,
-                    Some(Outcome::Done(_)) => {}
-                    Some(Outcome::Rejected(Rejection { status, kind, reason })) => {
-                        return Ok(Outcome::Rejected(Rejection {
+                    Some(DocumentOutcome::Stored(_)) => {}
+                    Some(DocumentOutcome::Rejected(Rejection { status, kind, reason })) => {
+                        return Ok(DocumentOutcome::Rejected(Rejection {
                             status,
                             kind,
                             reason: format!(
-                                "the union of the documents in {earlier} and {later} is refused, both stay: {reason}"
+                                "the union of the documents in {earlier} and {later} was rejected; both stay: {reason}"
                             ),
                         }));
                     }
@@ -203,31 +207,31 @@ async fn join<D: Document>(cluster: &Cluster, pair: &Pair, document: &D) -> Resu
                 }
             }
         }
-        let mut body = BytesMut::with_capacity(id.len() + 128);
+        let mut body = Vec::with_capacity(id.len() + 128);
         bulk::put_delete(&mut body, later, id, from);
-        match one(cluster, body).await? {
+        match execute(client, body).await? {
             None => {}
-            Some(Outcome::Done(_)) => {
-                Stats::add(&cluster.stats.day_joins, 1);
-                return Ok(SETTLED);
+            Some(DocumentOutcome::Stored(_)) => {
+                Stats::add(&client.stats.day_joins, 1);
+                return Ok(JOIN_DONE);
             }
             Some(other) => return Ok(other),
         }
     }
-    Ok(Outcome::Again(Again::Contended))
+    Ok(DocumentOutcome::Retry(RetryReason::Contended))
 }
 
-/// Carries out one action; `None` for a conflict.
-async fn one(cluster: &Cluster, body: BytesMut) -> Result<Option<Outcome>, Problem> {
-    match cluster.bulk(body.freeze(), 1).await? {
-        Answer::AllDone => Ok(Some(SETTLED)),
-        Answer::Items(items) => match items.into_iter().next() {
-            // A delete that finds nothing: another one was faster. (404 without an error; a missing index has one.)
+/// Executes one bulk action; `None` for a conflict.
+async fn execute(client: &Client, body: Vec<u8>) -> Result<Option<DocumentOutcome>, RequestError> {
+    match client.bulk(body.into(), 1).await? {
+        BulkResponse::AllOk => Ok(Some(JOIN_DONE)),
+        BulkResponse::Items(items) => match items.into_iter().next() {
+            // The document was deleted already. (404 without an error; a missing index has one.)
             Some(ItemResult {
                 status: 404, kind, ..
-            }) if kind.is_empty() => Ok(Some(SETTLED)),
-            Some(item) => Ok(decide(item, &cluster.stats)),
-            None => Ok(Some(Outcome::Again(Again::TurnedAway))),
+            }) if kind.is_empty() => Ok(Some(JOIN_DONE)),
+            Some(item) => Ok(client.outcome_of(item)),
+            None => Ok(Some(DocumentOutcome::Retry(RetryReason::Throttled))),
         },
     }
 }

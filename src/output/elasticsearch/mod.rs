@@ -1,41 +1,44 @@
-//! Elasticsearch (7.17 to 9, and OpenSearch): one document for each trace, whatever fails in between.
+//! Elasticsearch output (7.17 to 9, and OpenSearch): exactly one document per trace, whatever
+//! fails.
 //!
 //! | file | what it owns |
 //! |---|---|
-//! | `config` | settings and defaults |
-//! | `index` | index names of days |
-//! | `nodes` | connections, credentials, dead nodes |
-//! | `bulk`, `read` | formats of `_bulk` and `_mget` |
-//! | `outcome` | what an answer means |
-//! | `cluster` | writing one batch: create, then merge, then midnight |
-//! | `merge` | union with what exists, compare-and-set |
+//! | `scheduler` | the event loop: how many bulk requests are in flight, and when |
+//! | `queue` | documents that wait to be sent, grouped into bulk requests |
+//! | `congestion`, `backoff` | concurrency limit (AIMD), pauses and jitter |
+//! | `delivery` | one bulk request: confirms, dead-letters or returns each document |
+//! | `upsert` | writing one batch: create, then `merge`, then `midnight` |
+//! | `merge` | union with existing documents by compare-and-set |
 //! | `midnight` | one trace in the indices of two days |
-//! | `flow` | how fast |
-//! | `writer` | how many batches under way, and when |
-//! | `queue` | what waits, in batches |
-//! | `batch` | one batch: confirmed, in the dead letter, or again |
-//! | `template`, `recent` | index template, search |
+//! | `client`, `nodes` | requests; connections, credentials, dead nodes |
+//! | `bulk`, `mget` | formats of `_bulk` and `_mget` |
+//! | `outcome` | what responses mean |
+//! | `index_pattern` | names of daily indices |
+//! | `template`, `search`, `dead_letter_replay` | index template, `/logs`, `windrow replay` |
+//! | `stats`, `health` | counters; why documents wait |
 //!
-//! Nothing is asked of Elasticsearch but `_bulk`, `_mget`, `_search` and one template: no scripts, no pipelines.
+//! Uses `_bulk`, `_mget`, `_search` and one template: no scripts, no pipelines.
 
-mod batch;
+mod backoff;
 mod bulk;
-mod cluster;
-mod config;
-mod flow;
-mod index;
+mod client;
+mod congestion;
+mod dead_letter_replay;
+mod delivery;
+mod format;
+mod health;
+mod index_pattern;
 mod merge;
+mod mget;
 mod midnight;
 mod nodes;
 mod outcome;
 mod queue;
-mod read;
-mod recent;
-mod replayed;
-mod rules;
+mod scheduler;
+mod search;
 mod stats;
 mod template;
-mod writer;
+mod upsert;
 
 #[cfg(test)]
 mod tests;
@@ -46,49 +49,54 @@ use serde_json::value::RawValue;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-pub use cluster::Rejection;
-pub use config::{Auth, ClientCert, ElasticsearchConfig, Template};
+pub use format::DocumentFormat;
+pub use health::{Health, OutputState, WaitReason};
 pub use nodes::OpenError;
-pub use rules::Rules;
-pub use stats::{Cause, Health, State, Stats};
+pub use outcome::Rejection;
+pub use stats::Stats;
 
 use super::dead_letter::DeadLetter;
 use super::{Batch, Framing, OutputId};
+use crate::config::ElasticsearchConfig;
 use crate::metrics::Metrics;
-use batch::Parts;
-use cluster::Cluster;
-use writer::Writer;
+use delivery::DeliveryContext;
+use scheduler::BulkScheduler;
+use upsert::Upserter;
 
-/// The output: cheap to clone, shared by the writer, the search and the replay.
+/// The Elasticsearch output. Cheap to clone; shared by scheduler, search and replay.
 #[derive(Debug, Clone)]
 pub struct Elasticsearch {
-    cluster: Arc<Cluster>,
+    upserter: Arc<Upserter>,
     config: Arc<ElasticsearchConfig>,
     health: Arc<Health>,
 }
 
 impl Elasticsearch {
-    /// Checks the settings and reads the certificate files. Nothing is sent: Elasticsearch may be away.
+    /// Checks the configuration and reads the certificate files. Sends nothing: Elasticsearch may
+    /// be down.
     ///
     /// # Errors
-    /// A setting cannot be used; the message says which and why.
-    pub fn open(config: ElasticsearchConfig, rules: Rules) -> Result<Self, OpenError> {
-        let cluster = Arc::new(Cluster::open(&config, rules, Arc::default())?);
+    /// A value cannot be used; the message says which and why.
+    pub fn open(config: ElasticsearchConfig, format: DocumentFormat) -> Result<Self, OpenError> {
+        let upserter = Arc::new(Upserter::open(&config, format, Arc::default())?);
         Ok(Self {
-            cluster,
+            upserter,
             config: Arc::new(config),
             health: Arc::default(),
         })
     }
 
-    /// What the documents of a batch should be framed with.
+    /// The framing with which a rendered batch is a bulk body.
     pub fn framing(&self) -> Box<dyn Framing> {
-        Box::new(bulk::CreateHeads::new(Arc::clone(&self.cluster)))
+        Box::new(bulk::CreateFraming::new(Arc::clone(
+            &self.upserter.client.indices,
+        )))
     }
 
-    /// Writes documents and confirms each when it is durable, in Elasticsearch or in the dead letter. Ends when the
-    /// channel is closed and everything is confirmed, or at once when `stop` is cancelled: what is not confirmed
-    /// then stays in the journal. To drain with a bound: drop the sender, wait, then cancel.
+    /// Writes documents and confirms each once it is durable, in Elasticsearch or in the dead
+    /// letter. Returns when the channel is closed and everything is confirmed, or at once when
+    /// `stop` is cancelled: what is not confirmed then stays in the journal. To drain with a
+    /// deadline: drop the sender, wait, then cancel.
     pub async fn run(
         self,
         output: OutputId,
@@ -96,38 +104,38 @@ impl Elasticsearch {
         dead_letter: Arc<DeadLetter>,
         stop: CancellationToken,
     ) {
-        let parts = Parts {
-            cluster: self.cluster,
+        let context = DeliveryContext {
+            upserter: self.upserter,
             dead_letter,
             health: self.health,
             output,
         };
-        Writer::new(parts, (*self.config).clone())
+        BulkScheduler::new(context, (*self.config).clone())
             .run(documents, stop)
             .await;
     }
 
-    /// The newest documents by `@timestamp`, of one trace or of all, as they are stored. A document is found about
-    /// 1 s after it was written (the index's refresh interval).
+    /// The newest documents by `@timestamp`, of one trace or of all, as they are stored. A document
+    /// is found after the next refresh of its index, 1 s by default.
     ///
     /// # Errors
-    /// A sentence for the reader: Elasticsearch is away, refuses, or its answer cannot be read.
+    /// A message for the reader: Elasticsearch is down, refuses, or its response cannot be read.
     pub async fn recent(&self, trace_id: Option<&str>, limit: usize) -> Result<Vec<Box<RawValue>>, String> {
-        recent::recent(&self.cluster, trace_id, limit).await
+        search::recent(&self.upserter.client, trace_id, limit).await
     }
 
-    /// Whether the output gets on, for `/ready`.
+    /// Why documents wait, for `/ready`.
     pub fn health(&self) -> &Arc<Health> {
         &self.health
     }
 
-    /// From now on the output counts in `metrics` too, under the label `output="elasticsearch"`.
+    /// Counts in `metrics` too, under the label `output="elasticsearch"`.
     pub fn report_to(&self, metrics: Arc<Metrics>) {
-        self.cluster.stats.report_to(metrics);
+        self.upserter.client.stats.report_to(metrics);
     }
 
     /// Counters.
     pub fn stats(&self) -> &Arc<Stats> {
-        &self.cluster.stats
+        &self.upserter.client.stats
     }
 }

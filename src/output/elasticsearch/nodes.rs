@@ -1,6 +1,8 @@
-//! The nodes of the cluster and one request to one of them. Owns connections, credentials, TLS and which nodes are
-//! dead; knows nothing of what is asked. The `elasticsearch` crate is used for its transport alone: one for each
-//! node, since its own pools do not notice dead nodes.
+//! Node pool: sends a request to one of the live nodes.
+//!
+//! Owns connections, credentials, TLS and the state of each node; knows nothing of requests. Uses
+//! the transport of the `elasticsearch` crate, one per node, because its own pools do not detect
+//! dead nodes.
 
 use std::error::Error as _;
 use std::fmt;
@@ -19,23 +21,25 @@ use elasticsearch::http::headers::{
 };
 use elasticsearch::http::transport::{SingleNodeConnectionPool, Transport, TransportBuilder};
 use elasticsearch::http::{Method, Url};
+use percent_encoding::percent_decode_str;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-use super::config::{Auth, ElasticsearchConfig, without_credentials};
-use super::outcome::Problem;
+use super::outcome::RequestError;
+use crate::config::{Auth, ElasticsearchConfig, Secret, without_credentials};
 
-/// A dead node is asked again after this long, then after twice as long, up to [`DEAD_LONGEST`].
-const DEAD_FIRST: Duration = Duration::from_secs(1);
-const DEAD_LONGEST: Duration = Duration::from_secs(10);
+/// First delay until a dead node is probed; it doubles up to [`REPROBE_MAX`].
+const REPROBE_FIRST: Duration = Duration::from_secs(1);
+/// Longest delay until a dead node is probed.
+const REPROBE_MAX: Duration = Duration::from_secs(10);
 
-/// Wait for an answer to the question whether a node is back.
+/// Timeout of a probe.
 const PROBE_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Longest `Retry-After` that is obeyed.
-const RETRY_AFTER_LONGEST: Duration = Duration::from_secs(600);
+/// Longest `Retry-After` that is respected.
+const RETRY_AFTER_MAX: Duration = Duration::from_secs(600);
 
-/// The configuration cannot be used.
+/// Why the output cannot be opened.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
     /// An address is wrong.
@@ -70,19 +74,19 @@ pub enum OpenError {
     Client(String),
 }
 
-/// One request.
+/// An HTTP request.
 #[derive(Clone)]
 pub(crate) struct Request {
     pub(crate) method: Method,
     pub(crate) path: String,
     pub(crate) query: &'static [(&'static str, &'static str)],
     pub(crate) body: Bytes,
-    /// Lines of JSON instead of one object.
-    pub(crate) lines: bool,
+    /// NDJSON instead of one JSON object.
+    pub(crate) ndjson: bool,
     /// The body is compressed.
     pub(crate) gzip: bool,
-    /// An answer longer than this is not read.
-    pub(crate) longest_answer: u64,
+    /// A longer response is not read.
+    pub(crate) max_response_bytes: u64,
 }
 
 impl Request {
@@ -92,57 +96,61 @@ impl Request {
             path: path.into(),
             query: &[],
             body: body.into(),
-            lines: false,
+            ndjson: false,
             gzip: false,
-            longest_answer: u64::MAX,
+            max_response_bytes: u64::MAX,
         }
     }
 }
 
-/// The answer to a request, of whatever status.
-pub(crate) struct Reply {
+/// An HTTP response of any status.
+pub(crate) struct Response {
     pub(crate) status: u16,
     pub(crate) retry_after: Option<Duration>,
     pub(crate) body: Bytes,
 }
 
-impl Reply {
-    /// The body of a success; anything else as a problem.
-    pub(crate) fn success(self) -> Result<Bytes, Problem> {
+impl Response {
+    /// The body if the status is 2xx.
+    ///
+    /// # Errors
+    /// The error for any other status.
+    pub(crate) fn success(self) -> Result<Bytes, RequestError> {
         match self.status {
             200..=299 => Ok(self.body),
-            status => Err(Problem::of_status(status, self.retry_after, &self.body)),
+            status => Err(RequestError::of_status(status, self.retry_after, &self.body)),
         }
     }
 }
 
-/// Why there is no answer.
-pub(crate) enum NoReply {
-    /// Nothing was sent, or it is not known what became of it.
-    Problem(Problem),
-    /// The answer is longer than wanted: bytes.
-    TooLong(u64),
+/// Why there is no response.
+pub(crate) enum SendError {
+    /// The request failed.
+    Request(RequestError),
+    /// The response is longer than allowed: bytes.
+    ResponseTooLarge(u64),
 }
 
-/// All nodes.
+/// The nodes of one cluster.
 pub(crate) struct Nodes {
     nodes: Vec<Node>,
     next: AtomicUsize,
     timeout: Duration,
-    /// Told when a dead node is back.
+    /// Notified when a dead node is back.
     pub(crate) revived: Notify,
 }
 
 struct Node {
     url: String,
     transport: Transport,
-    dead: Mutex<Option<Dead>>,
+    dead: Mutex<Option<DeadState>>,
 }
 
 #[derive(Clone, Copy)]
-struct Dead {
-    until: Instant,
-    times: u32,
+struct DeadState {
+    probe_at: Instant,
+    /// Failures since it was live, minus one.
+    failures: u32,
 }
 
 impl Nodes {
@@ -176,23 +184,23 @@ impl Nodes {
         })
     }
 
-    /// Asks one of the healthy nodes; goes on to the next one as long as nothing was sent.
-    pub(crate) async fn send(&self, request: &Request) -> Result<Reply, NoReply> {
-        let mut last = Problem::Unreachable("no node".into());
+    /// Sends a request to a live node; tries the next one while nothing could be sent.
+    pub(crate) async fn send(&self, request: &Request) -> Result<Response, SendError> {
+        let mut last = RequestError::Unreachable("no node".into());
         for _ in 0..self.nodes.len() {
             let node = self.choose();
             match node.send(request, self.timeout).await {
-                Err(NoReply::Problem(problem)) => {
+                Err(SendError::Request(error)) => {
                     node.failed();
-                    if !matches!(problem, Problem::Unreachable(_)) {
-                        return Err(NoReply::Problem(problem));
+                    if !matches!(error, RequestError::Unreachable(_)) {
+                        return Err(SendError::Request(error));
                     }
-                    last = problem;
+                    last = error;
                 }
                 other => {
-                    // 502 to 504 come from a node that is starting or stopping, or from a proxy in front of one.
+                    // 502 to 504: a node that starts or stops, or a proxy in front of one.
                     match &other {
-                        Ok(Reply {
+                        Ok(Response {
                             status: 502..=504, ..
                         }) => node.failed(),
                         _ => node.answered(),
@@ -204,7 +212,7 @@ impl Nodes {
                 break;
             }
         }
-        Err(NoReply::Problem(last))
+        Err(SendError::Request(last))
     }
 
     /// Number of nodes that are not known to be dead.
@@ -212,25 +220,24 @@ impl Nodes {
         self.nodes.iter().filter(|node| node.dead().is_none()).count()
     }
 
-    /// Round robin over the healthy nodes; when there are none, the one whose time is up first.
+    /// Round robin over the live nodes; without any, the one that is to be probed first.
     fn choose(&self) -> &Node {
         let start = self.next.fetch_add(1, Relaxed) % self.nodes.len();
         let ring = || self.nodes[start..].iter().chain(&self.nodes[..start]);
-        let healthy = ring().find(|node| node.dead().is_none());
-        healthy
-            .or_else(|| ring().min_by_key(|node| node.dead().map(|d| d.until)))
+        let live = ring().find(|node| node.dead().is_none());
+        live.or_else(|| ring().min_by_key(|node| node.dead().map(|dead| dead.probe_at)))
             .unwrap_or(&self.nodes[start])
     }
 
-    /// Asks dead nodes whether they are back, for ever.
+    /// Probes dead nodes; never returns.
     pub(crate) async fn probe(&self) {
         loop {
-            tokio::time::sleep(DEAD_FIRST / 2).await;
+            tokio::time::sleep(REPROBE_FIRST / 2).await;
             for node in &self.nodes {
-                if node.dead().is_some_and(|dead| dead.until <= Instant::now()) {
+                if node.dead().is_some_and(|dead| dead.probe_at <= Instant::now()) {
                     let request = Request::json(Method::Get, "/", Bytes::new());
                     match node.send(&request, PROBE_TIMEOUT).await {
-                        Ok(Reply { status, .. }) if status < 500 && status != 429 => {
+                        Ok(Response { status, .. }) if status < 500 && status != 429 => {
                             node.answered();
                             self.revived.notify_one();
                         }
@@ -255,8 +262,8 @@ impl Node {
         })?;
         let auth = match (&config.auth, url.password()) {
             (Auth::None, Some(password)) => Auth::Basic {
-                user: decoded(url.username()),
-                password: decoded(password),
+                user: percent_decoded(url.username()),
+                password: Secret::new(percent_decoded(password)),
             },
             (auth, _) => auth.clone(),
         };
@@ -274,7 +281,8 @@ impl Node {
         }
         let shown = url.to_string();
         let mut headers = HeaderMap::new();
-        // Answers are short or read at once on a near network: compressing them costs both sides more than it saves.
+        // Responses are short and the network is near: compression would cost both sides more than
+        // it saves.
         headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
         if let Some(value) = authorization(&auth)? {
             headers.insert(AUTHORIZATION, value);
@@ -297,7 +305,7 @@ impl Node {
             builder = builder.auth(Credentials::Certificate(ClientCertificate::Pem(pem.clone())));
         }
         let transport = builder.build().map_err(|error| match &config.client_cert {
-            // Nothing else that can be wrong is looked at here.
+            // The certificate is the only value that is checked here.
             Some(files) => OpenError::File {
                 what: "client certificate or its key",
                 file: files.cert.clone(),
@@ -312,9 +320,9 @@ impl Node {
         })
     }
 
-    async fn send(&self, request: &Request, timeout: Duration) -> Result<Reply, NoReply> {
+    async fn send(&self, request: &Request, timeout: Duration) -> Result<Response, SendError> {
         let mut headers = HeaderMap::new();
-        let media = if request.lines {
+        let media = if request.ndjson {
             "application/x-ndjson"
         } else {
             "application/json"
@@ -329,57 +337,59 @@ impl Node {
             .transport
             .send(request.method, &request.path, headers, query, body, Some(timeout))
             .await;
-        let response = sent.map_err(|error| NoReply::Problem(self.problem(&error)))?;
+        let response = sent.map_err(|error| SendError::Request(self.request_error(&error)))?;
         let status = response.status_code().as_u16();
         let retry_after = response
             .headers()
             .get(RETRY_AFTER)
             .and_then(|value| value.to_str().ok()?.trim().parse().ok())
-            .map(|seconds| Duration::from_secs(seconds).min(RETRY_AFTER_LONGEST));
+            .map(|seconds| Duration::from_secs(seconds).min(RETRY_AFTER_MAX));
         if let Some(length) = response
             .content_length()
-            .filter(|length| *length > request.longest_answer)
+            .filter(|length| *length > request.max_response_bytes)
         {
-            return Err(NoReply::TooLong(length));
+            return Err(SendError::ResponseTooLarge(length));
         }
         let body = response.bytes().await.map_err(|error| {
-            NoReply::Problem(match self.problem(&error) {
-                Problem::Unreachable(reason) => Problem::Broken(reason),
+            SendError::Request(match self.request_error(&error) {
+                RequestError::Unreachable(reason) => RequestError::Broken(reason),
                 other => other,
             })
         })?;
-        Ok(Reply {
+        Ok(Response {
             status,
             retry_after,
             body,
         })
     }
 
-    fn problem(&self, error: &elasticsearch::Error) -> Problem {
-        let reason = format!("{}: {}", self.url, chain_of(error));
+    fn request_error(&self, error: &elasticsearch::Error) -> RequestError {
+        let reason = format!("{}: {}", self.url, with_sources(error));
         if error.is_timeout() {
-            Problem::Timeout(reason)
-        } else if not_connected(error) {
-            Problem::Unreachable(reason)
+            RequestError::Timeout(reason)
+        } else if is_connect(error) {
+            RequestError::Unreachable(reason)
         } else {
-            Problem::Broken(reason)
+            RequestError::Broken(reason)
         }
     }
 
-    fn dead(&self) -> Option<Dead> {
+    fn dead(&self) -> Option<DeadState> {
         *self.dead.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn failed(&self) {
         let mut dead = self.dead.lock().unwrap_or_else(PoisonError::into_inner);
-        let times = dead.map_or(0, |d| d.times.saturating_add(1));
-        if times == 0 {
-            tracing::debug!(node = %self.url, "node taken out of the rotation");
+        let failures = dead.map_or(0, |dead| dead.failures.saturating_add(1));
+        if failures == 0 {
+            tracing::debug!(node = %self.url, "node is dead");
         }
-        let pause = DEAD_FIRST.saturating_mul(1 << times.min(8)).min(DEAD_LONGEST);
-        *dead = Some(Dead {
-            until: Instant::now() + pause,
-            times,
+        let pause = REPROBE_FIRST
+            .saturating_mul(1 << failures.min(8))
+            .min(REPROBE_MAX);
+        *dead = Some(DeadState {
+            probe_at: Instant::now() + pause,
+            failures,
         });
     }
 
@@ -402,12 +412,15 @@ impl fmt::Debug for Nodes {
 fn authorization(auth: &Auth) -> Result<Option<HeaderValue>, OpenError> {
     let text = match auth {
         Auth::None => return Ok(None),
-        Auth::Basic { user, password } => format!("Basic {}", BASE64.encode(format!("{user}:{password}"))),
-        Auth::ApiKey(key) => format!("ApiKey {key}"),
-        Auth::Bearer(token) => format!("Bearer {token}"),
+        Auth::Basic { user, password } => {
+            format!("Basic {}", BASE64.encode(format!("{user}:{}", password.expose())))
+        }
+        Auth::ApiKey(key) => format!("ApiKey {}", key.expose()),
+        Auth::Bearer(token) => format!("Bearer {}", token.expose()),
     };
-    let mut value = HeaderValue::from_str(&text)
-        .map_err(|_| OpenError::Credentials("they hold a character that no HTTP header can carry".into()))?;
+    let mut value = HeaderValue::from_str(&text).map_err(|_| {
+        OpenError::Credentials("they contain a character that an HTTP header cannot carry".into())
+    })?;
     value.set_sensitive(true);
     Ok(Some(value))
 }
@@ -420,22 +433,12 @@ fn read(what: &'static str, file: &Path) -> Result<Vec<u8>, OpenError> {
     })
 }
 
-fn decoded(percent: &str) -> String {
-    let mut out = Vec::with_capacity(percent.len());
-    let mut rest = percent.as_bytes();
-    while let Some((first, tail)) = rest.split_first() {
-        let byte = (*first == b'%')
-            .then(|| tail.get(..2).and_then(|hex| std::str::from_utf8(hex).ok()))
-            .flatten()
-            .and_then(|hex| u8::from_str_radix(hex, 16).ok());
-        out.push(byte.unwrap_or(*first));
-        rest = if byte.is_some() { &tail[2..] } else { tail };
-    }
-    String::from_utf8_lossy(&out).into_owned()
+fn percent_decoded(text: &str) -> String {
+    percent_decode_str(text).decode_utf8_lossy().into_owned()
 }
 
-/// The causes of an error in one line; the outer ones of the HTTP client say nearly nothing.
-fn chain_of(error: &elasticsearch::Error) -> String {
+/// An error with its sources in one line; the outer errors of the HTTP client say little.
+fn with_sources(error: &elasticsearch::Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(inner) = cause {
@@ -449,20 +452,11 @@ fn chain_of(error: &elasticsearch::Error) -> String {
     text
 }
 
-/// Whether the failure came before anything was sent. The crate does not say, hyper-util's error does by its text.
-/// A wrong guess costs a retry, nothing else: every request of ours may be repeated.
-fn not_connected(error: &elasticsearch::Error) -> bool {
-    let mut cause = error.source();
-    while let Some(inner) = cause {
-        if inner.to_string() == "client error (Connect)" {
-            return true;
-        }
-        if let Some(io) = inner.downcast_ref::<std::io::Error>()
-            && io.kind() == std::io::ErrorKind::ConnectionRefused
-        {
-            return true;
-        }
-        cause = inner.source();
-    }
-    false
+/// Whether the connection failed before anything was sent. `elasticsearch::Error` does not say, but
+/// its source does; the crate `reqwest` must have the version that `elasticsearch` uses.
+fn is_connect(error: &elasticsearch::Error) -> bool {
+    error
+        .source()
+        .and_then(|source| source.downcast_ref::<reqwest::Error>())
+        .is_some_and(reqwest::Error::is_connect)
 }

@@ -1,29 +1,77 @@
-//! What an answer of Elasticsearch means: pure tables, for whole requests and for single items of a bulk.
-//! Owns no state; see `docs` of each function for where its rows come from.
+//! Outcomes of requests and documents, and how responses of Elasticsearch map to them.
+//!
+//! Pure tables: no state, no I/O. Each function says where its rows come from.
 
 use std::time::Duration;
 
-/// Why a whole request gave no per-item results.
+/// Outcome of writing one document.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Problem {
-    /// 429, 5xx: nothing or not all was taken; the same body again after a pause.
-    Pressure {
+pub(crate) enum DocumentOutcome {
+    /// Elasticsearch has it durably.
+    Stored(StoreResult),
+    /// To be sent again.
+    Retry(RetryReason),
+    /// To be sent again, slowly: an operator must fix the cause, which the text names.
+    Blocked(String),
+    /// Can never be written.
+    Rejected(Rejection),
+}
+
+/// Why a document is to be sent again, which decides when.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum RetryReason {
+    /// The cluster processed the request and rejected this document for now: exponential backoff.
+    Throttled,
+    /// A request failed as a whole, with this document or before it. Congestion control decides the
+    /// pause.
+    NotAttempted,
+    /// Other writers change the same document: soon, with jitter.
+    Contended,
+}
+
+/// How a document was stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum StoreResult {
+    /// It is new.
+    Created,
+    /// It existed; the union with it was written.
+    Merged,
+    /// It existed and contained everything.
+    Unchanged,
+}
+
+/// Why a document can never be written.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Rejection {
+    /// HTTP status of the item, 0 when Elasticsearch did not decide it.
+    pub status: u16,
+    /// `error.type` of Elasticsearch, or a name that Windrow gives.
+    pub kind: String,
+    /// `error.reason`.
+    pub reason: String,
+}
+
+/// Why a request has no per-item results.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum RequestError {
+    /// 408, 425, 429, 5xx: nothing or only a part was processed; to be repeated after a pause.
+    Overloaded {
         /// HTTP status.
         status: u16,
-        /// The server's own wish.
+        /// The `Retry-After` header.
         retry_after: Option<Duration>,
         /// For the operator.
         reason: String,
     },
-    /// No node could be reached; nothing was sent.
+    /// No node could be reached: nothing was sent.
     Unreachable(String),
-    /// Timeout: it is not known whether the request was carried out.
+    /// Timeout: the request may have been applied.
     Timeout(String),
-    /// The connection ended, or the answer cannot be read: it is not known whether the request was carried out.
+    /// The connection broke, or the response cannot be read: the request may have been applied.
     Broken(String),
-    /// 413: the body is longer than the server, or something before it, takes.
+    /// 413: the body is over the limit of the server or of a proxy.
     TooLarge(String),
-    /// 400 for the whole request: a mistake of ours, or something between us and Elasticsearch.
+    /// 400 for the whole request: a defect of Windrow or of a proxy.
     Malformed(String),
     /// 401 or 403 for the whole request.
     Denied(String),
@@ -31,12 +79,12 @@ pub(crate) enum Problem {
     Unexpected(String),
 }
 
-impl Problem {
+impl RequestError {
     /// From a status that is not a success.
     pub(crate) fn of_status(status: u16, retry_after: Option<Duration>, body: &[u8]) -> Self {
         let reason = format!("status {status}: {}", excerpt(body));
         match status {
-            408 | 425 | 429 | 500..=599 => Self::Pressure {
+            408 | 425 | 429 | 500..=599 => Self::Overloaded {
                 status,
                 retry_after,
                 reason,
@@ -48,10 +96,10 @@ impl Problem {
         }
     }
 
-    /// The sentence for the operator.
+    /// Text for the operator.
     pub(crate) fn reason(&self) -> &str {
         match self {
-            Self::Pressure { reason, .. }
+            Self::Overloaded { reason, .. }
             | Self::Unreachable(reason)
             | Self::Timeout(reason)
             | Self::Broken(reason)
@@ -62,11 +110,11 @@ impl Problem {
         }
     }
 
-    /// Label of the request counter.
+    /// Short name for the log.
     pub(crate) fn label(&self) -> &'static str {
         match self {
-            Self::Pressure { status: 429, .. } => "throttled",
-            Self::Pressure { .. } => "unavailable",
+            Self::Overloaded { status: 429, .. } => "throttled",
+            Self::Overloaded { .. } => "unavailable",
             Self::Unreachable(_) => "unreachable",
             Self::Timeout(_) => "timeout",
             Self::Broken(_) => "broken",
@@ -77,56 +125,56 @@ impl Problem {
         }
     }
 
-    /// Whether the request may have been carried out all the same, in whole or in part.
-    pub(crate) fn may_be_done(&self) -> bool {
+    /// Whether the request may have been applied, in whole or in part.
+    pub(crate) fn may_have_applied(&self) -> bool {
         match self {
-            Self::Pressure { status, .. } => *status >= 500,
+            Self::Overloaded { status, .. } => *status >= 500,
             Self::Timeout(_) | Self::Broken(_) | Self::Malformed(_) => true,
             Self::Unreachable(_) | Self::TooLarge(_) | Self::Denied(_) | Self::Unexpected(_) => false,
         }
     }
 
-    /// Whether only an operator can mend it: tried again slowly. A malformed body is not among these: it is halved
-    /// until the document that is in the way stands alone.
+    /// Whether only an operator can fix it: retried slowly. A malformed body is not among these: it
+    /// is split until the malformed document is alone.
     pub(crate) fn needs_operator(&self) -> bool {
         matches!(self, Self::Denied(_) | Self::Unexpected(_))
     }
 }
 
-/// What to do with one item of a bulk.
+/// Class of the result of one bulk item.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Verdict {
+pub(crate) enum ItemClass {
     /// Written.
-    Done,
+    Written,
     /// The document exists already, or changed since it was read.
     Conflict,
-    /// Again after a backoff.
+    /// To be retried after a backoff.
     Retry,
-    /// Again, slowly: an operator must mend something.
+    /// To be retried slowly: an operator must fix something.
     Blocked,
     /// Will never be accepted.
-    Poison,
+    Permanent,
 }
 
-/// Verdict on one item of a bulk. `kind` is `error.type`, `reason` is `error.reason`.
+/// Classifies one item of a bulk. `kind` is `error.type`, `reason` is `error.reason`.
 ///
-/// Rows as seen in Elasticsearch 7.17 to 9 and OpenSearch; a 400 is a mistake in the document except where the type
-/// or the text says that the index or the cluster is in the way.
-pub(crate) fn item(status: u16, kind: &str, reason: &str) -> Verdict {
+/// Rows observed in Elasticsearch 7.17 to 9 and OpenSearch. A 400 is an error in the document
+/// except where type or text blame the index or the cluster.
+pub(crate) fn classify_item(status: u16, kind: &str, reason: &str) -> ItemClass {
     match status {
-        200..=299 => Verdict::Done,
-        409 => Verdict::Conflict,
-        429 if kind == "cluster_block_exception" => Verdict::Blocked, // flood-stage disk watermark
-        429 => Verdict::Retry,
-        401 | 403 | 404 => Verdict::Blocked, // read-only index, privileges, index that may not be created
-        400 if in_the_way(kind, reason) => Verdict::Blocked,
-        400..=499 => Verdict::Poison,
-        _ => Verdict::Retry,
+        200..=299 => ItemClass::Written,
+        409 => ItemClass::Conflict,
+        429 if kind == "cluster_block_exception" => ItemClass::Blocked, // flood-stage disk watermark
+        429 => ItemClass::Retry,
+        401 | 403 | 404 => ItemClass::Blocked, // read-only index, privileges, index that may not be created
+        400 if is_index_problem(kind, reason) => ItemClass::Blocked,
+        400..=499 => ItemClass::Permanent,
+        _ => ItemClass::Retry,
     }
 }
 
-/// A 400 that says nothing about the document.
-fn in_the_way(kind: &str, reason: &str) -> bool {
+/// Whether a 400 is about the index or the cluster, not about the document.
+fn is_index_problem(kind: &str, reason: &str) -> bool {
     const KINDS: [&str; 4] = [
         "index_closed_exception",
         "invalid_index_name_exception",
@@ -145,11 +193,11 @@ fn in_the_way(kind: &str, reason: &str) -> bool {
     KINDS.contains(&kind) || TEXTS.iter().any(|text| reason.contains(text))
 }
 
-/// The start of an answer, for messages: one line, not long. The reasons of single items, which can repeat what a
-/// document says, do not come this way.
+/// The start of a response body, for messages: one line. Never used for items, whose reasons can
+/// quote documents.
 pub(crate) fn excerpt(body: &[u8]) -> String {
-    const LONGEST: usize = 300;
-    let text = String::from_utf8_lossy(&body[..body.len().min(LONGEST)]);
+    const MAX_EXCERPT_BYTES: usize = 300;
+    let text = String::from_utf8_lossy(&body[..body.len().min(MAX_EXCERPT_BYTES)]);
     let line: String = text
         .chars()
         .map(|c| if c.is_control() { ' ' } else { c })
@@ -168,70 +216,74 @@ mod tests {
     #[test]
     fn items_by_the_table() {
         let rows = [
-            (200, "", "", Verdict::Done),
-            (201, "", "", Verdict::Done),
-            (409, "version_conflict_engine_exception", "", Verdict::Conflict),
-            (429, "es_rejected_execution_exception", "", Verdict::Retry),
-            (429, "circuit_breaking_exception", "", Verdict::Retry),
+            (200, "", "", ItemClass::Written),
+            (201, "", "", ItemClass::Written),
+            (409, "version_conflict_engine_exception", "", ItemClass::Conflict),
+            (429, "es_rejected_execution_exception", "", ItemClass::Retry),
+            (429, "circuit_breaking_exception", "", ItemClass::Retry),
             (
                 429,
                 "cluster_block_exception",
                 "index [x] blocked by: [TOO_MANY_REQUESTS/12/disk usage]",
-                Verdict::Blocked,
+                ItemClass::Blocked,
             ),
             (
                 403,
                 "cluster_block_exception",
                 "index [x] blocked by: [FORBIDDEN/8/index write (api)]",
-                Verdict::Blocked,
+                ItemClass::Blocked,
             ),
-            (403, "security_exception", "", Verdict::Blocked),
+            (403, "security_exception", "", ItemClass::Blocked),
             (
                 404,
                 "index_not_found_exception",
                 "no such index",
-                Verdict::Blocked,
+                ItemClass::Blocked,
             ),
-            (503, "unavailable_shards_exception", "", Verdict::Retry),
-            (500, "", "", Verdict::Retry),
-            (502, "", "", Verdict::Retry),
-            (504, "", "", Verdict::Retry),
+            (503, "unavailable_shards_exception", "", ItemClass::Retry),
+            (500, "", "", ItemClass::Retry),
+            (502, "", "", ItemClass::Retry),
+            (504, "", "", ItemClass::Retry),
             (
                 400,
                 "validation_exception",
                 "this action would add [2] shards, but this cluster currently has [1000]/[1000] maximum normal shards open;",
-                Verdict::Blocked,
+                ItemClass::Blocked,
             ),
             (
                 400,
                 "illegal_argument_exception",
                 "pipeline with id [x] does not exist",
-                Verdict::Blocked,
+                ItemClass::Blocked,
             ),
-            (400, "index_closed_exception", "closed", Verdict::Blocked),
+            (400, "index_closed_exception", "closed", ItemClass::Blocked),
             (
                 400,
                 "mapper_parsing_exception",
                 "failed to parse field [status] of type [long]",
-                Verdict::Poison,
+                ItemClass::Permanent,
             ),
             (
                 400,
                 "document_parsing_exception",
                 "[1:20] failed to parse",
-                Verdict::Poison,
+                ItemClass::Permanent,
             ),
-            (400, "strict_dynamic_mapping_exception", "", Verdict::Poison),
+            (400, "strict_dynamic_mapping_exception", "", ItemClass::Permanent),
             (
                 400,
                 "illegal_argument_exception",
                 "Limit of total fields [1000] has been exceeded",
-                Verdict::Poison,
+                ItemClass::Permanent,
             ),
-            (413, "", "", Verdict::Poison),
+            (413, "", "", ItemClass::Permanent),
         ];
-        for (status, kind, reason, verdict) in rows {
-            assert_eq!(item(status, kind, reason), verdict, "{status} {kind} {reason}");
+        for (status, kind, reason, class) in rows {
+            assert_eq!(
+                classify_item(status, kind, reason),
+                class,
+                "{status} {kind} {reason}"
+            );
         }
     }
 
@@ -249,14 +301,14 @@ mod tests {
             (404, "unexpected", true),
             (302, "unexpected", true),
         ] {
-            let problem = Problem::of_status(status, None, b"{\"error\":\n\"x\"}");
+            let error = RequestError::of_status(status, None, b"{\"error\":\n\"x\"}");
             assert_eq!(
-                (problem.label(), problem.needs_operator()),
+                (error.label(), error.needs_operator()),
                 (label, operator),
                 "{status}"
             );
-            assert!(problem.reason().contains(&status.to_string()));
-            assert!(!problem.reason().contains('\n'));
+            assert!(error.reason().contains(&status.to_string()));
+            assert!(!error.reason().contains('\n'));
         }
     }
 }

@@ -1,5 +1,6 @@
-//! What waits to be sent: new documents, and those that must be sent again. Owns batches and their order; knows the
-//! time only as an argument and sends nothing.
+//! Queue of the output: new documents and retries, grouped into bulk requests.
+//!
+//! Owns the order and the size of requests. Time is an argument; sends nothing.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -8,76 +9,77 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::time::Instant;
 
-use super::batch::{Item, Load};
 use super::bulk;
-use super::cluster::Again;
-use super::flow::Flow;
-use super::outcome::Problem;
+use super::congestion::CongestionControl;
+use super::delivery::{BulkContent, PendingDocument};
+use super::outcome::{RequestError, RetryReason};
 use crate::output::Batch;
 
-/// A batch whose connection broke this many times without an answer is halved: some proxies and servers close the
-/// connection instead of answering 413. Not below this many bytes.
-const BROKEN_BEFORE_HALVING: u32 = 3;
-const SMALLEST_HALF: usize = 64 << 10;
+/// A request that broke the connection this many times is split: some proxies and servers close the
+/// connection instead of answering 413.
+const DISCONNECTS_BEFORE_SPLIT: u32 = 3;
+/// A request that breaks the connection is not split below this size.
+const MIN_SPLIT_BYTES: usize = 64 << 10;
 
-/// After a 413 batches are not made longer than half of what was refused, down to this.
-const SMALLEST_BULK: usize = 64 << 10;
+/// Lower bound of the request size, which a 413 halves.
+const MIN_BULK_BYTES: usize = 64 << 10;
 
-/// A batch as it was rendered is sent at once, and as it is, if it is this long: others wait for company, and a request is
-/// built of them by copying.
-const READY_BYTES: usize = 512 << 10;
+/// A rendered batch of at least this size is sent at once and without a copy. Smaller ones wait and
+/// are copied into a common request.
+const SEND_AS_RENDERED_BYTES: usize = 512 << 10;
 
-/// Documents that wait to be sent again.
-struct Waiting {
-    items: Vec<Item>,
+/// Documents to be sent again.
+struct RetryBatch {
+    documents: Vec<PendingDocument>,
     due: Instant,
-    /// `Some`: this batch is sent as it is; so often its connection broke.
-    exact: Option<u32>,
+    /// `Some`: sent as one request, alone; the number of connections that it broke.
+    alone: Option<u32>,
 }
 
-pub(super) struct Queue {
-    /// New batches that are sent as they were rendered.
-    ready: VecDeque<Batch>,
-    /// New documents of others.
-    fresh: VecDeque<Item>,
+/// New documents and retries.
+pub(super) struct BulkQueue {
+    /// New batches to be sent as they were rendered.
+    rendered: VecDeque<Batch>,
+    /// New documents of smaller batches.
+    fresh: VecDeque<PendingDocument>,
     fresh_bytes: usize,
-    /// When the oldest of `fresh` came.
+    /// When the oldest of `fresh` was queued.
     fresh_since: Option<Instant>,
-    waiting: Vec<Waiting>,
-    /// Of one batch; less after a 413.
+    retries: Vec<RetryBatch>,
+    /// Size of one request; a 413 lowers it.
     bulk_bytes: usize,
     bulk_delay: Duration,
 }
 
-impl Queue {
+impl BulkQueue {
     pub(super) fn new(bulk_bytes: usize, bulk_delay: Duration) -> Self {
         Self {
-            ready: VecDeque::new(),
+            rendered: VecDeque::new(),
             fresh: VecDeque::new(),
             fresh_bytes: 0,
             fresh_since: None,
-            waiting: Vec::new(),
+            retries: Vec::new(),
             bulk_bytes: bulk_bytes.max(1),
             bulk_delay,
         }
     }
 
-    /// Takes new documents; says how many bytes they are.
-    pub(super) fn take(&mut self, batch: Batch) -> usize {
+    /// Queues new documents and returns their bytes.
+    pub(super) fn push(&mut self, batch: Batch) -> usize {
         let bytes = batch.framed().map_or(0, Bytes::len);
-        if (READY_BYTES.min(self.bulk_bytes)..=self.bulk_bytes).contains(&bytes) {
-            self.ready.push_back(batch);
+        if (SEND_AS_RENDERED_BYTES.min(self.bulk_bytes)..=self.bulk_bytes).contains(&bytes) {
+            self.rendered.push_back(batch);
             return bytes;
         }
-        self.take_apart(&batch)
+        self.push_documents(&batch)
     }
 
-    fn take_apart(&mut self, batch: &Batch) -> usize {
+    fn push_documents(&mut self, batch: &Batch) -> usize {
         let mut taken = 0;
         for sealed in batch.documents() {
-            let item = Item::new(sealed);
-            taken += bulk::cost(&item);
-            self.fresh.push_back(item);
+            let document = PendingDocument::new(sealed);
+            taken += bulk::cost(&document);
+            self.fresh.push_back(document);
         }
         self.fresh_bytes += taken;
         if self.fresh_since.is_none() && !self.fresh.is_empty() {
@@ -86,40 +88,43 @@ impl Queue {
         taken
     }
 
-    /// When the next batch is due, as far as the documents go.
+    /// When the next request is due.
     pub(super) fn due(&self) -> Option<Instant> {
         let fresh = self.fresh_since.map(|since| since + self.bulk_delay);
-        self.waiting.iter().map(|waiting| waiting.due).chain(fresh).min()
+        self.retries.iter().map(|retry| retry.due).chain(fresh).min()
     }
 
-    /// The next batch that is due, older troubles first, and how often its connection broke. `last`: nothing more
-    /// comes, so nothing new needs to wait for company.
-    pub(super) fn next(&mut self, now: Instant, last: bool) -> Option<(Load, u32)> {
+    /// The next request that is due, retries first, and how many connections it broke. `last`: no
+    /// more documents will be queued, so a small request need not wait.
+    pub(super) fn next(&mut self, now: Instant, last: bool) -> Option<(BulkContent, u32)> {
         if let Some(at) = self
-            .waiting
+            .retries
             .iter()
-            .position(|waiting| waiting.exact.is_some() && waiting.due <= now)
+            .position(|retry| retry.alone.is_some() && retry.due <= now)
         {
-            let waiting = self.waiting.remove(at);
-            return Some((Load::Items(Arc::new(waiting.items)), waiting.exact.unwrap_or(0)));
+            let retry = self.retries.remove(at);
+            return Some((
+                BulkContent::Documents(Arc::new(retry.documents)),
+                retry.alone.unwrap_or(0),
+            ));
         }
-        let mut items = Vec::new();
+        let mut documents = Vec::new();
         let mut bytes = 0;
         let mut at = 0;
-        while at < self.waiting.len() && bytes < self.bulk_bytes {
-            if self.waiting[at].due > now {
+        while at < self.retries.len() && bytes < self.bulk_bytes {
+            if self.retries[at].due > now {
                 at += 1;
                 continue;
             }
-            let all = &mut self.waiting[at].items;
-            let fits = prefix(all.iter(), self.bulk_bytes - bytes, items.is_empty());
-            if fits == 0 {
+            let all = &mut self.retries[at].documents;
+            let count = prefix(all.iter(), self.bulk_bytes - bytes, documents.is_empty());
+            if count == 0 {
                 break;
             }
-            bytes += all[..fits].iter().map(bulk::cost).sum::<usize>();
-            items.extend(all.drain(..fits));
+            bytes += all[..count].iter().map(bulk::cost).sum::<usize>();
+            documents.extend(all.drain(..count));
             if all.is_empty() {
-                self.waiting.remove(at);
+                self.retries.remove(at);
             } else {
                 break;
             }
@@ -127,191 +132,205 @@ impl Queue {
         let old_enough = self
             .fresh_since
             .is_some_and(|since| since + self.bulk_delay <= now);
-        while items.is_empty()
+        while documents.is_empty()
             && !old_enough
-            && let Some(batch) = self.ready.pop_front()
+            && let Some(batch) = self.rendered.pop_front()
         {
-            // Something was refused for its length since it came.
+            // A 413 has lowered the size since it was queued.
             if batch.framed().is_some_and(|text| text.len() > self.bulk_bytes) {
-                self.take_apart(&batch);
+                self.push_documents(&batch);
                 continue;
             }
-            return Some((Load::Whole(batch), 0));
+            return Some((BulkContent::Rendered(batch), 0));
         }
         if !self.fresh.is_empty() && (self.fresh_bytes >= self.bulk_bytes || old_enough || last) {
-            let fits = prefix(
+            let count = prefix(
                 self.fresh.iter(),
                 self.bulk_bytes.saturating_sub(bytes),
-                items.is_empty(),
+                documents.is_empty(),
             );
-            items.extend(self.take_fresh(fits, now));
+            documents.extend(self.take_fresh(count, now));
         }
-        (!items.is_empty()).then(|| (Load::Items(Arc::new(items)), 0))
+        (!documents.is_empty()).then(|| (BulkContent::Documents(Arc::new(documents)), 0))
     }
 
-    fn take_fresh(&mut self, count: usize, now: Instant) -> Vec<Item> {
-        let items: Vec<Item> = self.fresh.drain(..count).collect();
-        self.fresh_bytes -= items.iter().map(bulk::cost).sum::<usize>();
+    fn take_fresh(&mut self, count: usize, now: Instant) -> Vec<PendingDocument> {
+        let documents: Vec<PendingDocument> = self.fresh.drain(..count).collect();
+        self.fresh_bytes -= documents.iter().map(bulk::cost).sum::<usize>();
         self.fresh_since = match self.fresh_since {
             _ if self.fresh.is_empty() => None,
             since if count == 0 => since,
             _ => Some(now),
         };
-        items
+        documents
     }
 
-    /// Documents of an answered batch that are not written yet.
-    pub(super) fn again(&mut self, from: &[Item], again: &[(usize, Again)], flow: &Flow, now: Instant) {
-        // Together only what waits equally long: one that was turned away often must not keep the others.
-        let mut groups: BTreeMap<(Again, u32), Vec<Item>> = BTreeMap::new();
-        for &(at, why) in again {
-            let mut item = from[at].clone();
-            item.sent = true;
-            item.blocked = false;
-            let times = if why == Again::TurnedAway {
-                item.turned_away = item.turned_away.saturating_add(1);
-                item.turned_away
+    /// Queues documents to be sent again.
+    pub(super) fn retry(
+        &mut self,
+        from: &[PendingDocument],
+        retries: &[(usize, RetryReason)],
+        congestion: &CongestionControl,
+        now: Instant,
+    ) {
+        // Grouped by backoff: a document that was throttled often must not delay the others.
+        let mut groups: BTreeMap<(RetryReason, u32), Vec<PendingDocument>> = BTreeMap::new();
+        for &(at, why) in retries {
+            let mut document = from[at].clone();
+            document.sent = true;
+            document.blocked = false;
+            let times = if why == RetryReason::Throttled {
+                document.throttled = document.throttled.saturating_add(1);
+                document.throttled
             } else {
                 0
             };
-            groups.entry((why, times)).or_default().push(item);
+            groups.entry((why, times)).or_default().push(document);
         }
-        for ((why, times), items) in groups {
-            self.waiting.push(Waiting {
-                items,
-                due: flow.due(why, times, now),
-                exact: None,
+        for ((why, times), documents) in groups {
+            self.retries.push(RetryBatch {
+                documents,
+                due: congestion.due(why, times, now),
+                alone: None,
             });
         }
     }
 
-    /// Documents that wait for an operator.
-    pub(super) fn blocked(&mut self, from: &[Item], blocked: &[usize], flow: &Flow, now: Instant) {
+    /// Queues documents that wait for an operator.
+    pub(super) fn blocked(
+        &mut self,
+        from: &[PendingDocument],
+        blocked: &[usize],
+        congestion: &CongestionControl,
+        now: Instant,
+    ) {
         if blocked.is_empty() {
             return;
         }
-        let items = blocked.iter().map(|&at| Item {
+        let documents = blocked.iter().map(|&at| PendingDocument {
             sent: true,
             blocked: true,
             ..from[at].clone()
         });
-        self.waiting.push(Waiting {
-            items: items.collect(),
-            due: flow.due_slowly(now),
-            exact: None,
+        self.retries.push(RetryBatch {
+            documents: documents.collect(),
+            due: congestion.due_slowly(now),
+            alone: None,
         });
     }
 
-    /// A batch of which nothing is known goes again as it is, or in halves when its length may be what is wrong.
-    pub(super) fn again_whole(
+    /// Queues a request that failed as a whole: as it was, or split when its size may be the cause.
+    pub(super) fn retry_request(
         &mut self,
-        items: Arc<Vec<Item>>,
-        problem: &Problem,
-        broken: u32,
+        documents: Arc<Vec<PendingDocument>>,
+        error: &RequestError,
+        disconnects: u32,
         now: Instant,
     ) {
-        let mut items = Arc::unwrap_or_clone(items);
-        for item in &mut items {
-            item.sent = true;
+        let mut documents = Arc::unwrap_or_clone(documents);
+        for document in &mut documents {
+            document.sent = true;
         }
-        let bytes: usize = items.iter().map(bulk::cost).sum();
-        let broken = if matches!(problem, Problem::Broken(_)) {
-            broken + 1
+        let bytes: usize = documents.iter().map(bulk::cost).sum();
+        let disconnects = if matches!(error, RequestError::Broken(_)) {
+            disconnects + 1
         } else {
             0
         };
-        let halve = match problem {
-            Problem::TooLarge(_) => {
-                self.bulk_bytes = self.bulk_bytes.min((bytes / 2).max(SMALLEST_BULK));
+        let split = match error {
+            RequestError::TooLarge(_) => {
+                self.bulk_bytes = self.bulk_bytes.min((bytes / 2).max(MIN_BULK_BYTES));
                 true
             }
-            // Something in the batch may be what the server does not understand; halving finds it.
-            Problem::Malformed(_) => true,
-            Problem::Broken(_) => broken >= BROKEN_BEFORE_HALVING && bytes / 2 >= SMALLEST_HALF,
+            // One document may be malformed; splitting isolates it.
+            RequestError::Malformed(_) => true,
+            RequestError::Broken(_) => {
+                disconnects >= DISCONNECTS_BEFORE_SPLIT && bytes / 2 >= MIN_SPLIT_BYTES
+            }
             _ => false,
         };
-        if halve && items.len() > 1 {
-            let second = items.split_off(items.len() / 2);
+        if split && documents.len() > 1 {
+            let second = documents.split_off(documents.len() / 2);
             tracing::debug!(
-                documents = items.len() + second.len(),
+                documents = documents.len() + second.len(),
                 bytes,
-                kind = problem.label(),
-                "batch halved"
+                kind = error.label(),
+                "bulk request split"
             );
-            self.waiting.push(Waiting {
-                items,
+            self.retries.push(RetryBatch {
+                documents,
                 due: now,
-                exact: Some(0),
+                alone: Some(0),
             });
-            self.waiting.push(Waiting {
-                items: second,
+            self.retries.push(RetryBatch {
+                documents: second,
                 due: now,
-                exact: Some(0),
+                alone: Some(0),
             });
         } else {
-            self.waiting.push(Waiting {
-                items,
+            self.retries.push(RetryBatch {
+                documents,
                 due: now,
-                exact: Some(broken),
+                alone: Some(disconnects),
             });
         }
     }
 }
 
-/// How many of `items` fit into `room` bytes; one at least when nothing is in the batch yet.
-fn prefix<'a>(items: impl Iterator<Item = &'a Item>, room: usize, empty: bool) -> usize {
+/// How many of `documents` fit into `room` bytes; at least one when the request is empty.
+fn prefix<'a>(documents: impl Iterator<Item = &'a PendingDocument>, room: usize, empty: bool) -> usize {
     let mut bytes = 0;
-    let fits = items.take_while(|item| {
-        bytes += bulk::cost(*item);
+    let fitting = documents.take_while(|document| {
+        bytes += bulk::cost(*document);
         bytes <= room
     });
-    fits.count().max(usize::from(empty))
+    fitting.count().max(usize::from(empty))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::output::{Charge, Place, Row, Sheet};
+    use crate::output::{BatchBuffer, DocumentMeta, DocumentSpan, MemoryCharge};
 
-    /// A text of so many documents of 1 KiB.
+    /// A batch of documents of 1 KiB each.
     fn text(documents: usize) -> Batch {
         let bytes = Bytes::from(vec![b'x'; documents << 10]);
         let row = |at: usize| {
-            let place = Place::new(at << 10, (at << 10) + 50, (at + 1) << 10);
-            Row::new(0..2, true, 0, 1, place)
+            let place = DocumentSpan::new(at << 10, (at << 10) + 50, (at + 1) << 10);
+            DocumentMeta::new(0..2, true, 0, 1, place)
         };
         let rows = (0..documents).map(row).collect();
-        let charge = Charge::new(0, &Arc::default());
-        let sheet = Sheet::new(bytes, "id".into(), rows);
-        Batch::new(sheet, true, Vec::new(), charge, &Arc::default(), 1)
+        let charge = MemoryCharge::new(0, &Arc::default());
+        let buffer = BatchBuffer::new(bytes, "id".into(), rows);
+        Batch::new(buffer, true, Vec::new(), charge, &Arc::default(), 1)
     }
 
-    /// How many documents each request has.
-    fn requests(queue: &mut Queue, now: Instant) -> Vec<usize> {
+    /// The number of documents of each request that is due.
+    fn requests(queue: &mut BulkQueue, now: Instant) -> Vec<usize> {
         std::iter::from_fn(|| Some(queue.next(now, false)?.0.len())).collect()
     }
 
     #[test]
     fn batches_that_are_long_enough_are_sent_as_they_came() {
-        let mut queue = Queue::new(8 << 20, Duration::from_secs(1));
+        let mut queue = BulkQueue::new(8 << 20, Duration::from_secs(1));
         for documents in [1000, 600, 1000] {
-            queue.take(text(documents));
+            queue.push(text(documents));
         }
         assert_eq!(requests(&mut queue, Instant::now()), [1000, 600, 1000]);
     }
 
     #[test]
-    fn a_short_one_waits_for_company_and_holds_nothing_up() {
-        let mut queue = Queue::new(8 << 20, Duration::from_secs(1));
-        queue.take(text(100));
-        queue.take(text(100));
+    fn a_small_batch_waits_and_delays_no_other() {
+        let mut queue = BulkQueue::new(8 << 20, Duration::from_secs(1));
+        queue.push(text(100));
+        queue.push(text(100));
         let now = Instant::now();
         assert!(requests(&mut queue, now).is_empty());
-        queue.take(text(1000));
-        queue.take(text(1000));
+        queue.push(text(1000));
+        queue.push(text(1000));
         assert_eq!(requests(&mut queue, now), [1000, 1000]);
-        queue.take(text(1000));
-        // When it has waited long enough it goes before all others.
+        queue.push(text(1000));
+        // Once due, it precedes all others.
         let later = queue.due().unwrap();
         assert_eq!(requests(&mut queue, later), [200, 1000]);
         assert_eq!(queue.due(), None);
@@ -319,13 +338,13 @@ mod tests {
 
     #[test]
     fn after_a_refusal_for_its_length_no_batch_is_longer() {
-        let mut queue = Queue::new(8 << 20, Duration::from_secs(1));
-        assert_eq!(queue.take(text(1000)), 1000 << 10);
+        let mut queue = BulkQueue::new(8 << 20, Duration::from_secs(1));
+        assert_eq!(queue.push(text(1000)), 1000 << 10);
         let now = Instant::now();
         let (load, _) = queue.next(now, false).unwrap();
         assert_eq!((load.len(), load.cost()), (1000, 1000 << 10));
-        queue.take(text(1000));
-        queue.again_whole(load.items(), &Problem::TooLarge("413".into()), 0, now);
+        queue.push(text(1000));
+        queue.retry_request(load.documents(), &RequestError::TooLarge("413".into()), 0, now);
         assert_eq!(requests(&mut queue, now), [500, 500, 500, 500]);
     }
 }

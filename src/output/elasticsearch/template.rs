@@ -1,36 +1,40 @@
-//! The index template: what the fields of our documents are. Owns its text and its installation at start.
+//! Index template: the mapping of Windrow's documents, and its installation at the start.
 //!
-//! Trace ids are keywords, under their own name and under `.keyword`, so that a query written for a default mapping
-//! works. `message` is text. `windrow.state` is kept in the source only: an object with `enabled: false` is not parsed,
-//! whatever its value and length. Dates are not guessed from strings: a field that looks like a date once
-//! would turn away every later value that does not. All else is Elasticsearch's own dynamic mapping.
+//! Trace ids are keywords, under their own name and under `.keyword`, so that a query written for a
+//! default mapping works. `message` is text. `windrow.state` is kept in the source only: an object
+//! with `enabled: false` is not parsed, whatever its value and length. Date detection is off: a
+//! field that looks like a date once would reject every later value that does not. All else is
+//! dynamic mapping.
+
+use std::time::Duration;
 
 use bytes::Bytes;
 use elasticsearch::http::Method;
 use serde_json::{Value, json};
 
-use super::cluster::Cluster;
-use super::config::Template;
+use super::backoff::full_jitter;
+use super::client::Client;
+use super::health::{Health, WaitReason};
 use super::nodes::Request;
-use super::outcome::Problem;
-use super::stats::{Cause, Health};
+use super::outcome::RequestError;
+use crate::config::IndexTemplate;
 
-/// Above the templates that Elasticsearch brings along for `logs-*-*` and the like (100).
-const PRIORITY: u32 = 200;
+/// Above Elasticsearch's built-in templates for `logs-*-*` and similar patterns, which have 100.
+const TEMPLATE_PRIORITY: u32 = 200;
 
-/// What came of the installation.
+/// Result of an installation.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Installed {
-    /// It is there.
-    Yes,
-    /// It is not allowed or not possible; writing goes on without it.
-    No(String),
-    /// Not now.
-    Later(String),
+pub(crate) enum InstallResult {
+    /// It is installed.
+    Done,
+    /// It is not allowed or not possible; documents are written without it. The reason.
+    Impossible(String),
+    /// To be retried; the reason.
+    Retry(String),
 }
 
 /// The body of `PUT _index_template`.
-pub(crate) fn body(template: &Template, index_pattern: &str) -> Value {
+pub(crate) fn body(template: &IndexTemplate, index_pattern: &str) -> Value {
     let keyword = json!({"type": "keyword", "ignore_above": 1024});
     let both = json!({"type": "keyword", "ignore_above": 1024, "fields": {"keyword": keyword}});
     let mut settings = serde_json::Map::new();
@@ -45,7 +49,7 @@ pub(crate) fn body(template: &Template, index_pattern: &str) -> Value {
     }
     json!({
         "index_patterns": [index_pattern],
-        "priority": PRIORITY,
+        "priority": TEMPLATE_PRIORITY,
         "_meta": {"description": "one document per trace, written by Windrow"},
         "template": {
             "settings": settings,
@@ -73,58 +77,59 @@ pub(crate) fn body(template: &Template, index_pattern: &str) -> Value {
     })
 }
 
-/// Tries to install the template once.
-pub(crate) async fn install(cluster: &Cluster, template: &Template) -> Installed {
-    let text = body(template, &cluster.indices.wildcard()).to_string();
+/// Attempts to install the template once.
+pub(crate) async fn install(client: &Client, template: &IndexTemplate) -> InstallResult {
+    let text = body(template, &client.indices.wildcard()).to_string();
     let request = Request::json(
         Method::Put,
         format!("/_index_template/{}", template.name),
         Bytes::from(text),
     );
-    match cluster.ask(&request).await.and_then(|reply| reply.success()) {
-        Ok(_) => Installed::Yes,
-        // Wrong credentials are waited for, a missing privilege is not: writing may be all that is allowed.
-        Err(Problem::Denied(reason)) if reason.starts_with("status 401") => Installed::Later(reason),
-        Err(problem @ (Problem::Denied(_) | Problem::Malformed(_) | Problem::Unexpected(_))) => {
-            Installed::No(problem.reason().to_owned())
+    match client.ask(&request).await.and_then(|response| response.success()) {
+        Ok(_) => InstallResult::Done,
+        // Wrong credentials block writing too; without the privilege for templates, writing may
+        // still be allowed.
+        Err(RequestError::Denied(reason)) if reason.starts_with("status 401") => InstallResult::Retry(reason),
+        Err(error @ (RequestError::Denied(_) | RequestError::Malformed(_) | RequestError::Unexpected(_))) => {
+            InstallResult::Impossible(error.reason().to_owned())
         }
-        Err(problem) => Installed::Later(problem.reason().to_owned()),
+        Err(error) => InstallResult::Retry(error.reason().to_owned()),
     }
 }
 
-/// Installs the template, however long it takes, or finds out that it is not possible.
-pub(crate) async fn install_at_last(
-    cluster: &Cluster,
-    template: &Template,
+/// Installs the template, with retries, until it is installed or known to be impossible.
+pub(crate) async fn install_with_retries(
+    client: &Client,
+    template: &IndexTemplate,
     health: &Health,
-    base: std::time::Duration,
-    cap: std::time::Duration,
+    base: Duration,
+    cap: Duration,
 ) {
-    for n in 0.. {
-        match install(cluster, template).await {
-            Installed::Yes => {
+    for attempt in 0.. {
+        match install(client, template).await {
+            InstallResult::Done => {
                 tracing::info!(template = %template.name, "index template installed");
                 break;
             }
-            Installed::No(reason) => {
+            InstallResult::Impossible(reason) => {
                 tracing::warn!(
                     template = %template.name, %reason,
-                    "the index template cannot be installed; new indices get Elasticsearch's own mapping"
+                    "the index template cannot be installed; new indices get dynamic mapping"
                 );
                 break;
             }
-            Installed::Later(reason) => {
+            InstallResult::Retry(reason) => {
                 health.set(
-                    Cause::Template,
+                    WaitReason::Template,
                     format!("the index template cannot be installed yet: {reason}"),
                 );
-                let pause = super::flow::full_jitter(base, cap, n);
+                let pause = full_jitter(base, cap, attempt);
                 tokio::select! {
                     () = tokio::time::sleep(pause) => {}
-                    () = cluster.nodes.revived.notified() => {}
+                    () = client.nodes.revived.notified() => {}
                 }
             }
         }
     }
-    health.clear(Cause::Template);
+    health.clear(WaitReason::Template);
 }

@@ -1,10 +1,10 @@
-//! Tests of the replay: at whatever moment it ends, each entry is written or still there.
+//! Tests of the replay: whenever it stops, each entry is written or still there.
 
 use std::collections::BTreeSet;
 
 use bytes::Bytes;
 
-use super::super::dead_letter::{Content, DeadLetter, FILE_BYTES, LIMIT_BYTES};
+use super::super::dead_letter::{DeadLetter, EntryContent, FILE_BYTES, LIMIT_BYTES};
 use super::*;
 
 fn entry(id: &str) -> Entry {
@@ -20,7 +20,7 @@ fn entry(id: &str) -> Entry {
         first_ns: Some(1),
         lines: Some(1),
         parts: vec![],
-        content: Content::Document(Bytes::from_static(b"{}")),
+        content: EntryContent::Document(Bytes::from_static(b"{}")),
     }
 }
 
@@ -40,7 +40,7 @@ fn ids(entries: &[Entry]) -> Vec<String> {
 
 fn left(folder: &Path) -> Vec<Entry> {
     let mut left = Vec::new();
-    for ending in [TAKEN, ENDING] {
+    for ending in [CLAIMED_EXTENSION, ENTRIES_EXTENSION] {
         for path in files(folder, ending).unwrap() {
             left.extend(
                 lines(&path)
@@ -52,8 +52,8 @@ fn left(folder: &Path) -> Vec<Entry> {
     left
 }
 
-fn failed() -> Fate {
-    Fate::Failed {
+fn failed() -> ReplayOutcome {
+    ReplayOutcome::Refused {
         status: Some(422),
         kind: "new".into(),
         reason: "new reason".into(),
@@ -77,7 +77,7 @@ async fn what_is_written_goes_and_what_fails_stays_with_its_new_reason() {
                 if e.id.as_deref() == Some("t7") {
                     failed()
                 } else {
-                    Fate::Written
+                    ReplayOutcome::Written
                 }
             })
             .collect()
@@ -88,7 +88,7 @@ async fn what_is_written_goes_and_what_fails_stays_with_its_new_reason() {
         (0..20).map(|n| format!("t{n}")).collect::<Vec<_>>(),
         "in the order in which they came"
     );
-    assert_eq!((summary.entries, summary.written, summary.failed), (20, 19, 1));
+    assert_eq!((summary.entries, summary.written, summary.refused), (20, 19, 1));
     assert_eq!(summary.first_reason.as_deref(), Some("new reason"));
     assert!(steps > 0);
     let left = left(folder.path());
@@ -99,18 +99,19 @@ async fn what_is_written_goes_and_what_fails_stays_with_its_new_reason() {
     );
     assert_eq!(dead.usage().entries, 1);
     assert!(
-        files(folder.path(), "tmp").unwrap().is_empty() && files(folder.path(), TAKEN).unwrap().is_empty()
+        files(folder.path(), "tmp").unwrap().is_empty()
+            && files(folder.path(), CLAIMED_EXTENSION).unwrap().is_empty()
     );
 
     let summary = replay(
         folder.path(),
-        async |e: &[Entry]| vec![Fate::Written; e.len()],
+        async |e: &[Entry]| vec![ReplayOutcome::Written; e.len()],
         |_| {},
     )
     .await
     .unwrap();
     assert_eq!(summary.written, 1);
-    assert!(files(folder.path(), ENDING).unwrap().is_empty());
+    assert!(files(folder.path(), ENTRIES_EXTENSION).unwrap().is_empty());
 }
 
 #[tokio::test]
@@ -119,18 +120,18 @@ async fn after_a_delay_nothing_more_is_sent_and_all_of_it_stays() {
     let mut calls = 0;
     let send = async |entries: &[Entry]| {
         calls += 1;
-        let fate = if calls == 2 {
-            Fate::Later("away".into())
+        let outcome = if calls == 2 {
+            ReplayOutcome::Postponed("away".into())
         } else {
-            Fate::Written
+            ReplayOutcome::Written
         };
-        vec![fate; entries.len()]
+        vec![outcome; entries.len()]
     };
     let summary = replay(folder.path(), send, |_| {}).await.unwrap();
     assert_eq!(calls, 2);
     assert_eq!(summary.first_reason.as_deref(), Some("away"));
-    assert_eq!(summary.written + summary.later, 30);
-    assert_eq!(left(folder.path()).len() as u64, summary.later);
+    assert_eq!(summary.written + summary.postponed, 30);
+    assert_eq!(left(folder.path()).len() as u64, summary.postponed);
     assert!(
         left(folder.path())
             .iter()
@@ -139,25 +140,29 @@ async fn after_a_delay_nothing_more_is_sent_and_all_of_it_stays() {
 }
 
 #[tokio::test]
-async fn too_few_fates_and_foreign_entries_lose_nothing() {
+async fn too_few_outcomes_and_foreign_entries_lose_nothing() {
     let (folder, _dead) = filled(10);
-    let summary = replay(folder.path(), async |_: &[Entry]| vec![Fate::Written], |_| {})
-        .await
-        .unwrap();
-    assert_eq!(summary.not_mine as usize, left(folder.path()).len());
-    assert_eq!(summary.written + summary.not_mine, 10);
-    assert!(summary.not_mine > 0);
+    let summary = replay(
+        folder.path(),
+        async |_: &[Entry]| vec![ReplayOutcome::Written],
+        |_| {},
+    )
+    .await
+    .unwrap();
+    assert_eq!(summary.not_replayable as usize, left(folder.path()).len());
+    assert_eq!(summary.written + summary.not_replayable, 10);
+    assert!(summary.not_replayable > 0);
 }
 
 #[tokio::test]
 async fn lines_that_cannot_be_read_stay_and_spoil_nothing() {
     let (folder, _dead) = filled(3);
-    let path = files(folder.path(), ENDING).unwrap()[0].clone();
+    let path = files(folder.path(), ENTRIES_EXTENSION).unwrap()[0].clone();
     let text = fs::read_to_string(&path).unwrap();
     fs::write(&path, format!("not json\n{text}{{\"torn\":")).unwrap();
     let summary = replay(
         folder.path(),
-        async |e: &[Entry]| vec![Fate::Written; e.len()],
+        async |e: &[Entry]| vec![ReplayOutcome::Written; e.len()],
         |_| {},
     )
     .await
@@ -169,7 +174,7 @@ async fn lines_that_cannot_be_read_stay_and_spoil_nothing() {
 
 /// The replay dies after each number of batches: dropped in the middle of a send.
 #[tokio::test]
-async fn a_replay_that_dies_at_any_batch_is_taken_up_again() {
+async fn a_replay_that_crashes_at_any_batch_can_be_repeated() {
     for dies_at in 0..8 {
         let (folder, dead) = filled(20);
         let mut written = BTreeSet::new();
@@ -187,13 +192,14 @@ async fn a_replay_that_dies_at_any_batch_is_taken_up_again() {
                         if e.id.as_deref() == Some("t2") {
                             failed()
                         } else {
-                            Fate::Written
+                            ReplayOutcome::Written
                         }
                     })
                     .collect()
             };
             let dying = replay(folder.path(), send, |_| {});
-            // Ready only when there are fewer batches than `dies_at`; otherwise dropped where it hangs.
+            // Ready only when there are fewer batches than `dies_at`; otherwise dropped where it
+            // hangs.
             let _ = tokio::time::timeout(std::time::Duration::from_millis(20), dying).await;
         }
         // A running Windrow goes on putting.
@@ -210,7 +216,7 @@ async fn a_replay_that_dies_at_any_batch_is_taken_up_again() {
         for _ in 0..2 {
             let send = async |entries: &[Entry]| {
                 again.extend(ids(entries));
-                vec![Fate::Written; entries.len()]
+                vec![ReplayOutcome::Written; entries.len()]
             };
             replay(folder.path(), send, |_| {}).await.unwrap();
         }
@@ -222,7 +228,7 @@ async fn a_replay_that_dies_at_any_batch_is_taken_up_again() {
 
 /// The crash between renaming the rest and removing the taken file.
 #[tokio::test]
-async fn a_rest_beside_its_taken_file_is_replayed_too() {
+async fn remaining_entries_beside_their_claimed_file_are_replayed_too() {
     let folder = tempfile::tempdir().unwrap();
     let dead = DeadLetter::open(folder.path(), FILE_BYTES, LIMIT_BYTES).unwrap();
     dead.put(&entry("a")).unwrap();
@@ -232,7 +238,7 @@ async fn a_rest_beside_its_taken_file_is_replayed_too() {
     for _ in 0..2 {
         let send = async |entries: &[Entry]| {
             sent.extend(ids(entries));
-            vec![Fate::Written; entries.len()]
+            vec![ReplayOutcome::Written; entries.len()]
         };
         replay(folder.path(), send, |_| {}).await.unwrap();
     }
@@ -250,7 +256,7 @@ async fn only_one_replay_at_a_time() {
         .open(folder.path().join("replay-lock"));
     let other = other.unwrap();
     other.lock().unwrap();
-    let send = async |e: &[Entry]| vec![Fate::Written; e.len()];
+    let send = async |e: &[Entry]| vec![ReplayOutcome::Written; e.len()];
     let error = replay(folder.path(), send, |_| {}).await.unwrap_err();
     assert_eq!(error.kind(), io::ErrorKind::WouldBlock);
     drop(other);
@@ -260,10 +266,10 @@ async fn only_one_replay_at_a_time() {
 #[tokio::test]
 async fn an_empty_folder_is_no_error() {
     let folder = tempfile::tempdir().unwrap();
-    let send = async |e: &[Entry]| vec![Fate::Written; e.len()];
+    let send = async |e: &[Entry]| vec![ReplayOutcome::Written; e.len()];
     assert_eq!(
         replay(folder.path(), send, |_| {}).await.unwrap(),
-        Summary::default()
+        ReplaySummary::default()
     );
-    assert_eq!(dry_run(folder.path()).unwrap(), Summary::default());
+    assert_eq!(dry_run(folder.path()).unwrap(), ReplaySummary::default());
 }

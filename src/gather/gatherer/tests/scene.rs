@@ -22,7 +22,7 @@ impl Scene {
     pub(super) fn new(folder: &Path, max_trace_bytes: usize) -> Self {
         let (journal, _) = Journal::open(JournalOptions::new(folder.join("journal")), Box::new(())).unwrap();
         let dead_letter = Arc::new(DeadLetter::open(folder.join("dead-letter"), 8 << 20, 8 << 20).unwrap());
-        let (account, metrics) = (Arc::<Account>::default(), Arc::new(Metrics::new(&[])));
+        let (account, metrics) = (Arc::<LineCounters>::default(), Arc::new(Metrics::new(&[])));
         let (sender, batches) = mpsc::channel(1000);
         let (gauges, buffer_pool) = (Arc::<Gauges>::default(), Arc::<BufferPool>::default());
         let stop: Arc<AtomicBool> = Arc::default();

@@ -1,5 +1,6 @@
-//! A cluster in memory that speaks as much of Elasticsearch as the output asks for, with faults on order.
-//! Its rules are written from Elasticsearch's documentation and share no code with the output.
+//! In-memory Elasticsearch with injectable faults: the APIs that the output uses.
+//!
+//! Written from the documentation of Elasticsearch; shares no code with the output.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex};
@@ -17,7 +18,7 @@ use serde_json::{Value, json};
 pub(crate) enum Fault {
     /// Answer with this status and do nothing.
     Refuse(u16),
-    /// Answer 429 with a `Retry-After` of so many seconds.
+    /// Answer 429 with a `Retry-After` of this many seconds.
     RetryAfter(u64),
     /// Carry it out, then break the connection in the middle of the answer.
     LoseAnswer,
@@ -76,7 +77,8 @@ pub(crate) struct Inner {
     pub(crate) item_fault: Option<ItemFault>,
     pub(crate) before: Option<Before>,
     pub(crate) longest_body: Option<usize>,
-    /// State of the random delays, in milliseconds up to 3, before each request is carried out; 0 for none.
+    /// State of the random delays, in milliseconds up to 3, before each request is carried out; 0
+    /// for none.
     pub(crate) shuffle: u64,
     pub(crate) template: Option<Value>,
     pub(crate) bulks: u64,

@@ -1,4 +1,4 @@
-//! The outcome tables, driven through the whole output against a cluster with faults.
+//! Tests of the outcome tables through the whole output, against a cluster with faults.
 
 use super::fake::{Fake, Fault};
 use super::*;
@@ -58,7 +58,7 @@ async fn whole_requests_that_fail_are_sent_again() {
         assert_eq!(confirmed.len(), 30);
         assert_eq!(fake.documents().len(), 30);
         assert!(stats.retries.load(Relaxed) >= 3);
-        assert_eq!(output.health().state(), State::Ok);
+        assert_eq!(output.health().state(), OutputState::Ok);
         let twice = fake.with(|i| i.store.docs.values().filter(|doc| doc.version != 1).count());
         assert_eq!(twice, 0, "a repeated create changes nothing");
     }
@@ -126,7 +126,7 @@ async fn only_the_items_that_failed_are_sent_again() {
         assert_eq!(sent, 40 + 2 * 4, "{status} {kind}: 4 of 40 are refused twice");
         assert_eq!(stats.retried_documents.load(Relaxed), 8);
         assert_eq!(stats.dead_letters.load(Relaxed), 0);
-        assert_eq!(output.health().state(), State::Ok, "{status} {kind}");
+        assert_eq!(output.health().state(), OutputState::Ok, "{status} {kind}");
     }
 }
 
@@ -137,14 +137,14 @@ async fn what_waits_for_an_operator_is_reported_and_goes_on() {
     let running = Running::start(quick(&fake.url));
     running.give(vec![running.part("a", "p", NOON)]).await;
     let health = running.output.health().clone();
-    reported(&health, Cause::Blocked).await;
+    reported(&health, WaitReason::Blocked).await;
     assert!(
-        matches!(health.state(), State::Waiting { reason, .. } if reason.contains("cluster_block_exception"))
+        matches!(health.state(), OutputState::Waiting { reason, .. } if reason.contains("cluster_block_exception"))
     );
     assert!(!running.confirmed.has("a/p"));
     fake.with(|i| i.item_fault = None);
     running.finish().await;
-    assert_eq!(health.state(), State::Ok);
+    assert_eq!(health.state(), OutputState::Ok);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -179,7 +179,7 @@ async fn poison_goes_to_the_dead_letter_with_its_reason_and_spoils_nothing() {
     assert_eq!(first["document"], json!({"traceId": "t7", "parts": {"p": NOON}}));
     assert_eq!(fake.documents().len(), 18);
 
-    // The mapping is mended: a replay writes them.
+    // The mapping is fixed: a replay writes them.
     fake.with(|i| i.item_fault = None);
     let output = running.output.clone();
     let send = async |entries: &[dead_letter::Entry]| output.replay(entries).await;
@@ -254,11 +254,11 @@ async fn a_full_dead_letter_holds_the_document_back() {
         ])
         .await;
     let health = running.output.health().clone();
-    reported(&health, Cause::DeadLetter).await;
+    reported(&health, WaitReason::DeadLetter).await;
     assert!(running.dead_letter.usage().entries == 0);
     assert!(running.confirmed.has("good/p"));
     assert!(!running.confirmed.has("bad/p"));
-    // The mapping is mended: the waiting document is taken.
+    // The mapping is fixed: the waiting document is accepted.
     fake.with(|i| i.item_fault = None);
     let (confirmed, _) = running.finish().await;
     assert_eq!(confirmed.len(), 2);
@@ -307,13 +307,16 @@ async fn an_outage_is_waited_for_at_bounded_memory() {
     drop(sender);
     let stats = running.output.stats().clone();
     assert!(stats.outstanding_bytes.load(Relaxed) < 5000 + 300);
-    assert!(matches!(running.output.health().state(), State::Waiting { .. }));
+    assert!(matches!(
+        running.output.health().state(),
+        OutputState::Waiting { .. }
+    ));
     assert_eq!(running.confirmed.count(), 0);
     fake.with(|i| i.down = None);
     let output = running.output.clone();
     let (confirmed, _) = running.finish().await;
     assert_eq!(confirmed.len(), given);
-    assert_eq!(output.health().state(), State::Ok);
+    assert_eq!(output.health().state(), OutputState::Ok);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -324,7 +327,7 @@ async fn a_stop_confirms_nothing_that_is_not_written() {
     running.give(vec![running.part("a", "p", NOON)]).await;
     until("a request was refused", || {
         running.output.stats().requests_failed.load(Relaxed) > 0 || {
-            matches!(running.output.health().state(), State::Waiting { .. })
+            matches!(running.output.health().state(), OutputState::Waiting { .. })
         }
     })
     .await;

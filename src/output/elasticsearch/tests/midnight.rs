@@ -1,4 +1,4 @@
-//! One trace on both sides of midnight.
+//! Tests of the join across midnight.
 
 use std::sync::atomic::Ordering::Relaxed;
 
@@ -101,7 +101,8 @@ async fn a_part_that_comes_into_the_later_document_during_the_join_is_not_lost()
     fake.with(|i| {
         i.store
             .put(TODAY, "t", json!({"traceId": "t", "parts": {"x0": 1}}));
-        // Requests: create, probe, read both, union, delete. Another writer adds a part before each write.
+        // Requests: create, probe, read both, union, delete. Another writer adds a part before each
+        // write.
         i.before = Some(Box::new(move |path, store| {
             if path == "/_bulk"
                 && let Some(doc) = store.get(TODAY, "t")
@@ -127,7 +128,8 @@ async fn a_part_that_comes_into_the_later_document_during_the_join_is_not_lost()
     );
 }
 
-/// Several writers, all parts of a few traces on both sides of midnight at the same time, under item faults.
+/// Several writers, all parts of a few traces on both sides of midnight at the same time, under
+/// item faults.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn writers_on_both_sides_at_once_leave_one_document() {
     for round in 0..12_u64 {

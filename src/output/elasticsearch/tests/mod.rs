@@ -1,14 +1,14 @@
-//! Tests of the output against a fake cluster with faults, and against a real Elasticsearch.
+//! Tests of the Elasticsearch output, against a fake cluster with faults and against a real one.
 
-mod connecting;
-mod counts;
+mod connection;
 mod fake;
 mod faults;
-mod merging;
+mod line_counters;
+mod merge;
 mod midnight;
 mod real;
+mod rendered;
 mod tls;
-mod whole;
 
 use std::collections::{BTreeMap, HashSet};
 use std::sync::atomic::Ordering::Relaxed;
@@ -22,8 +22,11 @@ use tokio_util::sync::CancellationToken;
 
 use super::*;
 use crate::claim::RecordClaim;
+use crate::config::{Auth, ClientCert, IndexTemplate, Secret};
 use crate::output::dead_letter::{self, DeadLetter};
-use crate::output::{Account, Batch, Charge, Place, Row, Sealed, Sheet};
+use crate::output::{
+    Batch, BatchBuffer, DocumentMeta, DocumentSpan, LineCounters, MemoryCharge, SealedDocument,
+};
 use windrow_trace::{Union, UnionError};
 
 /// 2026-11-21T09:20:00Z
@@ -72,17 +75,18 @@ fn part_ids(json: &[u8]) -> Vec<String> {
         .map_or(Vec::new(), |parts| parts.keys().cloned().collect())
 }
 
-const RULES: Rules = Rules { union, part_ids };
+const RULES: DocumentFormat = DocumentFormat { union, part_ids };
 
-/// Settings with which a test does not wait for long.
+/// A configuration with short delays.
 fn quick(url: &str) -> ElasticsearchConfig {
     ElasticsearchConfig {
         urls: vec![url.into()],
         bulk_delay: Duration::from_millis(5),
         backoff_base: Duration::from_millis(2),
-        backoff_cap: Duration::from_millis(50),
-        slow_retry: Duration::from_millis(60),
+        retry_max_wait: Duration::from_millis(50),
+        blocked_retry: Duration::from_millis(60),
         request_timeout: Duration::from_secs(30),
+        trace_life: Duration::from_secs(600),
         ..Default::default()
     }
 }
@@ -100,7 +104,7 @@ impl Confirmed {
     }
 }
 
-/// An output at work.
+/// A running output.
 struct Running {
     output: Elasticsearch,
     sender: Option<mpsc::Sender<Batch>>,
@@ -108,7 +112,7 @@ struct Running {
     stop: CancellationToken,
     confirmed: Confirmed,
     dead_letter: Arc<DeadLetter>,
-    account: Arc<Account>,
+    account: Arc<LineCounters>,
     _folder: tempfile::TempDir,
 }
 
@@ -143,21 +147,27 @@ impl Running {
     }
 
     /// A document of one part; it is confirmed under the name `id/part`.
-    fn sealed(&self, id: &str, part: &str, first_ns: i64, json: &Value, is_trace: bool) -> Sealed {
+    fn sealed(&self, id: &str, part: &str, first_ns: i64, json: &Value, is_trace: bool) -> SealedDocument {
         let name = format!("{id}/{part}");
         let confirmed = self.confirmed.clone();
         let release = move |_| *confirmed.0.lock().unwrap().entry(name.clone()).or_default() += 1;
         let json = json.to_string();
-        let row = Row::new(0..id.len(), is_trace, first_ns, 1, Place::new(0, 0, json.len()));
+        let row = DocumentMeta::new(
+            0..id.len(),
+            is_trace,
+            first_ns,
+            1,
+            DocumentSpan::new(0, 0, json.len()),
+        );
         let claims = vec![RecordClaim::new(1, 1, Arc::new(release))];
-        let charge = Charge::new(0, &Arc::default());
+        let charge = MemoryCharge::new(0, &Arc::default());
         self.account.in_flight.fetch_add(1, Relaxed);
-        let sheet = Sheet::new(json.into(), id.into(), vec![row]);
-        let batch = Batch::new(sheet, false, claims, charge, &self.account, 1);
+        let buffer = BatchBuffer::new(json.into(), id.into(), vec![row]);
+        let batch = Batch::new(buffer, false, claims, charge, &self.account, 1);
         batch.documents().next().unwrap()
     }
 
-    fn part(&self, id: &str, part: &str, first_ns: i64) -> Sealed {
+    fn part(&self, id: &str, part: &str, first_ns: i64) -> SealedDocument {
         self.sealed(
             id,
             part,
@@ -167,7 +177,7 @@ impl Running {
         )
     }
 
-    async fn give(&self, documents: Vec<Sealed>) {
+    async fn give(&self, documents: Vec<SealedDocument>) {
         for document in documents {
             let sent = self.sender.as_ref().unwrap().send(document.batch());
             tokio::time::timeout(LONG, sent).await.unwrap().unwrap();
@@ -200,8 +210,8 @@ async fn until(what: &str, mut holds: impl FnMut() -> bool) {
     assert!(all.await.is_ok(), "never happened: {what}");
 }
 
-/// Waits until this is among the reasons for which the output waits.
-async fn reported(health: &Health, wanted: Cause) {
+/// Waits until the health reports this reason.
+async fn reported(health: &Health, wanted: WaitReason) {
     until("waiting is reported", || {
         health.reasons().iter().any(|(cause, ..)| *cause == wanted)
     })

@@ -1,5 +1,5 @@
-//! The same against a real Elasticsearch: one that the test command starts itself, or the one (or the OpenSearch) that
-//! `WINDROW_TEST_ELASTICSEARCH` names, for instance `http://127.0.0.1:9200`.
+//! Tests against a real Elasticsearch: a node that the test starts, or the one (or OpenSearch) at
+//! `WINDROW_TEST_ELASTICSEARCH`, such as `http://127.0.0.1:9200`.
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
@@ -15,7 +15,7 @@ fn node(name: &str) -> Result<ElasticsearchConfig, Missing> {
         Err(_) => testkit::shared()?.url(),
     };
     let own = format!("{name}-{}-{}", std::process::id(), NEXT.fetch_add(1, Relaxed));
-    let template = Template {
+    let template = IndexTemplate {
         name: own.clone(),
         shards: Some(1),
         replicas: Some(0),
@@ -34,13 +34,14 @@ async fn request(
     path: &str,
     body: Value,
 ) -> Value {
-    let cluster = Cluster::open(config, RULES, Arc::default()).unwrap();
+    let cluster = Upserter::open(config, RULES, Arc::default()).unwrap();
     let body = if body.is_null() {
         String::new()
     } else {
         body.to_string()
     };
     let reply = cluster
+        .client
         .ask(&nodes::Request::json(method, path, body))
         .await
         .unwrap();
@@ -94,7 +95,8 @@ async fn real_documents_merges_and_dead_letters() {
         )
         .await;
     until("confirmed", || running.confirmed.count() == 200).await;
-    // Again in part, with a second part, with a strange id, and with a field that does not fit.
+    // Again in part, with a second part, with a strange id, and with a field that does not
+    // fit.
     let mut documents_given: Vec<_> = (0..100)
         .map(|n| running.part(&format!("t{n}"), "q", NOON))
         .collect();
@@ -270,7 +272,7 @@ async fn real_read_only_index_waits_and_goes_on() {
         .give(vec![running.part("b", "p", NOON), running.part("a", "q", NOON)])
         .await;
     let health = running.output.health().clone();
-    reported(&health, Cause::Blocked).await;
+    reported(&health, WaitReason::Blocked).await;
     assert_eq!(running.confirmed.count(), 1);
     request(
         &config,
@@ -282,7 +284,7 @@ async fn real_read_only_index_waits_and_goes_on() {
     until("confirmed", || running.confirmed.count() == 3).await;
     assert_eq!(running.dead_letter.usage().entries, 0);
     running.finish().await;
-    assert_eq!(health.state(), State::Ok);
+    assert_eq!(health.state(), OutputState::Ok);
     assert_eq!(documents(&config).await.len(), 2);
     remove(&config).await;
 }

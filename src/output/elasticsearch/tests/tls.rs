@@ -1,4 +1,4 @@
-//! TLS to the cluster: own CA, client certificate, and what is said when they do not fit.
+//! Tests of TLS: private CA, client certificate, and the errors of wrong ones.
 
 use std::path::PathBuf;
 
@@ -46,7 +46,8 @@ async fn front(fake: &Fake, ask: bool) -> u16 {
             let (plain, _) = listener.accept().await.unwrap();
             let (acceptor, behind) = (acceptor.clone(), behind.clone());
             tokio::spawn(async move {
-                // A client that does not trust us ends the handshake; that is what some tests are about.
+                // A client that does not trust us ends the handshake; that is what some tests are
+                // about.
                 let Ok(mut tls) = acceptor.accept(plain).await else {
                     return;
                 };
@@ -69,12 +70,12 @@ async fn refused(config: ElasticsearchConfig) -> String {
     let running = Running::start(config);
     running.give(vec![running.part("a", "p", NOON)]).await;
     let health = running.output.health().clone();
-    until("waiting is reported", || health.state() != State::Ok).await;
+    until("waiting is reported", || health.state() != OutputState::Ok).await;
     assert_eq!(running.confirmed.count(), 0);
     running.stop.cancel();
     match health.state() {
-        State::Waiting { reason, .. } => reason,
-        State::Ok => String::new(),
+        OutputState::Waiting { reason, .. } => reason,
+        OutputState::Ok => String::new(),
     }
 }
 
@@ -107,7 +108,7 @@ async fn own_ca_and_client_certificate() {
     .await;
     let both = Auth::Basic {
         user: "u".into(),
-        password: "p".into(),
+        password: Secret::new("p"),
     };
     written(ElasticsearchConfig {
         ca_file: ca_file.clone(),

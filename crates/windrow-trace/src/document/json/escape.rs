@@ -28,7 +28,7 @@ pub(crate) fn write_string(out: &mut Vec<u8>, text: &[u8]) {
 }
 
 /// Appends `text` as the inside of a JSON string. Returns its length in bytes of unescaped UTF-8.
-pub(crate) fn write_escaped(out: &mut Vec<u8>, text: &[u8]) -> usize {
+pub fn write_escaped(out: &mut Vec<u8>, text: &[u8]) -> usize {
     let rest = write_escaping::<false>(out, text);
     if rest.is_empty() {
         return text.len();

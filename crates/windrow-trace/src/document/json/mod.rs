@@ -16,7 +16,8 @@ use std::io::Write as _;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 
-pub(crate) use self::escape::{push_unescaped, write_escaped, write_string};
+pub use self::escape::write_escaped;
+pub(crate) use self::escape::{push_unescaped, write_string};
 pub(crate) use self::number::write_unsigned;
 use self::number::{write_double, write_signed, write_single};
 use super::msgpack::{Token, array, read_token, skip};

@@ -1,11 +1,11 @@
-//! Mistakes in the configuration: where, what was written, what is allowed. All of them are reported at once.
+//! Configuration errors: source, key, value, and what is allowed. All of them are reported at once.
 
 use std::fmt;
 use std::path::PathBuf;
 
-/// Where a value came from.
+/// The source of a value.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Source {
+pub enum ValueSource {
     /// The built-in default.
     Default,
     /// The file, with the line (from 1).
@@ -21,7 +21,7 @@ pub enum Source {
     Flag(String),
 }
 
-impl fmt::Display for Source {
+impl fmt::Display for ValueSource {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Default => f.write_str("default"),
@@ -32,22 +32,22 @@ impl fmt::Display for Source {
     }
 }
 
-/// One mistake. `Display` is one line.
+/// A configuration error. `Display` is one line.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Mistake {
-    /// Where; `None` when it lies between several keys.
-    pub source: Option<Source>,
-    /// Key in the file's spelling; empty for a mistake of the file as a whole.
+pub struct ConfigError {
+    /// Source of the value; `None` if the error involves several keys.
+    pub source: Option<ValueSource>,
+    /// Key in the file's spelling; empty for an error of the whole file.
     pub key: String,
-    /// What was written, hidden for a secret; `None` where nothing was.
+    /// The value, hidden for a secret; `None` if there is none.
     pub value: Option<String>,
     /// What is wrong.
     pub what: String,
-    /// What is allowed, or what to do.
+    /// What is allowed.
     pub allowed: Option<String>,
 }
 
-impl fmt::Display for Mistake {
+impl fmt::Display for ConfigError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if let Some(source) = &self.source {
             write!(f, "{source}: ")?;
@@ -67,20 +67,20 @@ impl fmt::Display for Mistake {
     }
 }
 
-/// Every mistake that was found, at least one. `Display` is one line each.
+/// Every error that was found, at least one. `Display` is one line each.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Mistakes(pub Vec<Mistake>);
+pub struct ConfigErrors(pub Vec<ConfigError>);
 
-impl fmt::Display for Mistakes {
+impl fmt::Display for ConfigErrors {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (n, mistake) in self.0.iter().enumerate() {
+        for (n, error) in self.0.iter().enumerate() {
             if n > 0 {
                 f.write_str("\n")?;
             }
-            write!(f, "{mistake}")?;
+            write!(f, "{error}")?;
         }
         Ok(())
     }
 }
 
-impl std::error::Error for Mistakes {}
+impl std::error::Error for ConfigErrors {}

@@ -1,4 +1,4 @@
-//! Where the lines of documents are counted: delivered, or stored before. The sum is always right; here the split is.
+//! Tests of the line counters: delivered or duplicate.
 
 use super::fake::{Fake, Fault};
 use super::*;

@@ -1,20 +1,21 @@
-//! The configuration while it is being put together, and the rules between keys that make it whole.
+//! Builder of the configuration, with the rules that involve several keys.
 //!
-//! Single keys are checked by their kind. Here stand the rules that need several.
+//! Does not check single keys: their kind does.
 
 use std::path::PathBuf;
 
-use super::mistake::Mistake;
-use super::types::{Auth, ClientCert, LogFormat, Secret, Tls};
+use super::elasticsearch::{Auth, ClientCert, ElasticsearchConfig, IndexTemplate};
+use super::error::ConfigError;
+use super::types::{LogFormat, Secret, Tls};
 use super::units::format_size;
 use super::{
-    AdminConfig, Config, DeadLetterConfig, ElasticsearchConfig, Forward, JournalConfig, LogConfig,
-    OutputKind, SqliteConfig, TraceConfig,
+    AdminConfig, Config, DeadLetterConfig, Forward, JournalConfig, LogConfig, OutputKind, SqliteConfig,
+    TraceConfig,
 };
 
-/// A [`Config`] in the making, and the values that become parts of it only together.
+/// A [`Config`] under construction, and the values that enter it only in combination.
 #[derive(Debug)]
-pub struct Draft {
+pub struct ConfigBuilder {
     pub(super) config: Config,
     pub(super) data_dir: Option<PathBuf>,
     pub(super) self_hostname: Option<String>,
@@ -28,20 +29,22 @@ pub struct Draft {
     pub(super) client_cert: Option<PathBuf>,
     pub(super) client_key: Option<PathBuf>,
     pub(super) gzip_level: u64,
+    pub(super) install_template: bool,
+    pub(super) template: IndexTemplate,
     pub(super) sqlite_path: Option<PathBuf>,
 }
 
-/// What the rules between keys found.
+/// Result of the rules that involve several keys.
 #[derive(Debug, Default)]
-pub(super) struct Findings {
-    pub(super) mistakes: Vec<Mistake>,
+pub(super) struct Validation {
+    pub(super) errors: Vec<ConfigError>,
     pub(super) warnings: Vec<String>,
 }
 
-impl Draft {
-    /// Checks the rules between keys and makes the whole. The [`Config`] is legal if there are no mistakes.
-    pub(super) fn finish(self) -> (Config, Findings) {
-        let mut findings = Findings::default();
+impl ConfigBuilder {
+    /// Checks the rules that involve several keys. The [`Config`] is valid if there are no errors.
+    pub(super) fn build(self) -> (Config, Validation) {
+        let mut validation = Validation::default();
         let mut config = self.config;
         config.data_dir = self.data_dir.unwrap_or_default();
         config.journal.dir = config.data_dir.join("journal");
@@ -53,7 +56,7 @@ impl Draft {
         config.forward.self_hostname = self.self_hostname.unwrap_or_else(default_hostname);
         let length = config.forward.self_hostname.len();
         if length > 255 {
-            findings.between(
+            validation.error(
                 "forward.self_hostname",
                 format!("it has {length} bytes; allowed: 1 to 255"),
             );
@@ -65,9 +68,13 @@ impl Draft {
                 key,
                 client_ca: self.tls_client_ca,
             }),
-            (Some(_), None) => findings.instead("forward.tls_cert", "it needs forward.tls_key (--tls-key)"),
-            (None, Some(_)) => findings.instead("forward.tls_key", "it needs forward.tls_cert (--tls-cert)"),
-            (None, None) if self.tls_client_ca.is_some() => findings.instead(
+            (Some(_), None) => {
+                validation.error_instead("forward.tls_cert", "it needs forward.tls_key (--tls-key)")
+            }
+            (None, Some(_)) => {
+                validation.error_instead("forward.tls_key", "it needs forward.tls_cert (--tls-cert)")
+            }
+            (None, None) if self.tls_client_ca.is_some() => validation.error_instead(
                 "forward.tls_client_ca",
                 "it needs forward.tls_cert and forward.tls_key (--tls-cert, --tls-key)",
             ),
@@ -80,25 +87,27 @@ impl Draft {
                         "network {} names user {name:?}, who is not in forward.users",
                         network.cidr
                     );
-                    findings.between("forward.networks", what);
+                    validation.error("forward.networks", what);
                 }
             }
         }
 
         let elasticsearch = &mut config.elasticsearch;
         elasticsearch.gzip_level = u32::try_from(self.gzip_level).unwrap_or(9);
+        elasticsearch.template = self.install_template.then_some(self.template);
+        elasticsearch.trace_life = config.trace.max_age + config.trace.idle_timeout + config.trace.linger;
         elasticsearch.auth = match (self.username, self.password, self.api_key, self.bearer_token) {
             (None, None, None, None) => Auth::None,
             (Some(user), Some(password), None, None) => Auth::Basic { user, password },
             (None, None, Some(key), None) => Auth::ApiKey(key),
             (None, None, None, Some(token)) => Auth::Bearer(token),
             (Some(_), None, None, None) => {
-                findings.instead("elasticsearch.username", "it needs elasticsearch.password")
+                validation.error_instead("elasticsearch.username", "it needs elasticsearch.password")
             }
             (None, Some(_), None, None) => {
-                findings.instead("elasticsearch.password", "it needs elasticsearch.username")
+                validation.error_instead("elasticsearch.password", "it needs elasticsearch.username")
             }
-            _ => findings.instead(
+            _ => validation.error_instead(
                 "elasticsearch",
                 "only one of username with password, api_key and bearer_token can be set",
             ),
@@ -106,56 +115,56 @@ impl Draft {
         elasticsearch.client_cert = match (self.client_cert, self.client_key) {
             (Some(cert), Some(key)) => Some(ClientCert { cert, key }),
             (Some(_), None) => {
-                findings.instead("elasticsearch.client_cert", "it needs elasticsearch.client_key")
+                validation.error_instead("elasticsearch.client_cert", "it needs elasticsearch.client_key")
             }
             (None, Some(_)) => {
-                findings.instead("elasticsearch.client_key", "it needs elasticsearch.client_cert")
+                validation.error_instead("elasticsearch.client_key", "it needs elasticsearch.client_cert")
             }
             (None, None) => None,
         };
         if elasticsearch.insecure {
-            findings.warn("elasticsearch.insecure: any certificate is accepted, so anyone on the way can read and change documents");
+            validation.warn("elasticsearch.insecure: any certificate is accepted, so anyone on the way can read and change documents");
         }
 
         if config.trace.max_age < config.trace.linger {
-            findings.between("trace.max_age", "it must not be shorter than trace.linger");
+            validation.error("trace.max_age", "it must not be shorter than trace.linger");
         }
 
-        // A part of a bound that is larger than the bound could never be served: it would wait for ever.
+        // A message or trace larger than the budget that it must fit into would wait forever.
         let quarter = config.journal.limit / 4;
         if config.journal.segment_bytes > quarter {
             config.journal.segment_bytes = quarter;
         }
-        findings.at_most(
+        validation.clamp(
             "forward.max_message",
             &mut config.forward.max_message,
             "journal.limit",
             quarter,
         );
         let quarter = config.memory_limit / 4;
-        findings.at_most(
+        validation.clamp(
             "forward.max_message",
             &mut config.forward.max_message,
             "memory_limit",
             quarter,
         );
-        findings.at_most(
+        validation.clamp(
             "forward.max_decompressed",
             &mut config.forward.max_decompressed,
             "memory_limit",
             quarter,
         );
-        findings.at_most(
+        validation.clamp(
             "trace.max_trace_bytes",
             &mut config.trace.max_trace_bytes,
             "memory_limit",
             quarter,
         );
-        (config, findings)
+        (config, validation)
     }
 
-    /// No key set. Only the table of keys turns this into something of use.
-    pub(super) fn blank() -> Self {
+    /// A builder without values; not valid until every default of [`KEYS`](super::KEYS) is applied.
+    pub(super) fn empty() -> Self {
         Self {
             config: blank_config(),
             data_dir: None,
@@ -170,16 +179,18 @@ impl Draft {
             client_cert: None,
             client_key: None,
             gzip_level: 0,
+            install_template: false,
+            template: IndexTemplate::default(),
             sqlite_path: None,
         }
     }
 }
 
-impl Findings {
-    /// Notes a mistake.
-    fn between(&mut self, key: &str, what: impl Into<String>) {
+impl Validation {
+    /// Records an error.
+    fn error(&mut self, key: &str, what: impl Into<String>) {
         let (key, what) = (key.to_owned(), what.into());
-        self.mistakes.push(Mistake {
+        self.errors.push(ConfigError {
             source: None,
             key,
             value: None,
@@ -188,9 +199,9 @@ impl Findings {
         });
     }
 
-    /// Notes a mistake and stands for the value that cannot be made.
-    fn instead<T: Default>(&mut self, key: &str, what: &str) -> T {
-        self.between(key, what);
+    /// Records an error and returns a placeholder for the value.
+    fn error_instead<T: Default>(&mut self, key: &str, what: &str) -> T {
+        self.error(key, what);
         T::default()
     }
 
@@ -198,7 +209,7 @@ impl Findings {
         self.warnings.push(what.into());
     }
 
-    fn at_most(&mut self, key: &str, value: &mut u64, bound: &str, most: u64) {
+    fn clamp(&mut self, key: &str, value: &mut u64, bound: &str, most: u64) {
         if *value > most {
             let (was, most_text) = (format_size(*value), format_size(most));
             self.warn(format!(
@@ -209,7 +220,7 @@ impl Findings {
     }
 }
 
-/// Unlike the machine's own name, which a client on the same machine has too.
+/// Differs from the name of the machine, which a client on the same machine uses.
 fn default_hostname() -> String {
     let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
     let name = name.trim();
@@ -275,12 +286,11 @@ fn blank_config() -> Config {
             bulk_delay: Duration::ZERO,
             max_in_flight: 0,
             gzip_level: 0,
-            template: false,
-            template_name: String::new(),
-            template_shards: None,
-            template_replicas: None,
-            ignore_malformed: false,
+            template: None,
             retry_max_wait: Duration::ZERO,
+            trace_life: Duration::ZERO,
+            backoff_base: ElasticsearchConfig::BACKOFF_BASE,
+            blocked_retry: ElasticsearchConfig::BLOCKED_RETRY,
         },
         sqlite: SqliteConfig {
             path: PathBuf::new(),
@@ -303,8 +313,8 @@ fn blank_config() -> Config {
     }
 }
 
-/// Warnings that look at what was set by hand.
-pub(super) fn unused(config: &Config, set_by_hand: &[&str], warnings: &mut Vec<String>) {
+/// Warns about keys that are set and have no effect.
+pub(super) fn warn_unused(config: &Config, set_by_hand: &[&str], warnings: &mut Vec<String>) {
     if !config.outputs.contains(&OutputKind::Elasticsearch)
         && let Some(key) = set_by_hand.iter().find(|key| key.starts_with("elasticsearch."))
     {

@@ -1,11 +1,12 @@
-//! The functions of the trace module that this output needs, as parameters: it moves documents, it does not know what
-//! is in them, and its tests can bring a rule of their own.
+//! Functions on documents that this output needs, as parameters.
+//!
+//! The output does not know what documents contain; its tests use a format of their own.
 
 use windrow_trace::{Union, UnionError};
 
-/// The functions of the trace module that this output needs.
+/// Functions on documents that this output needs.
 #[derive(Debug, Clone, Copy)]
-pub struct Rules {
+pub struct DocumentFormat {
     /// `union(existing, ours)`: commutative, associative, idempotent.
     pub union: fn(&[u8], &[u8]) -> Result<Union, UnionError>,
     /// Ids of the parts that a document holds, for the dead letter.

@@ -1,5 +1,6 @@
-//! Index names: the configured pattern, the day of a document, the neighbours of that day.
-//! Owns the cache of names; does not talk to Elasticsearch.
+//! Index names: the configured pattern, the index of a day, the neighbours of that day.
+//!
+//! Owns a cache of names; sends nothing.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -12,12 +13,12 @@ use jiff::tz::TimeZone;
 /// Nanoseconds of a day (UTC days have no leap seconds in Unix time).
 const DAY_NS: i64 = 86_400_000_000_000;
 
-/// Names kept at most; loads of old records touch many days, but not all at once.
-const CACHED_DAYS: usize = 512;
+/// Capacity of the cache; imports of old records touch many days, but few at a time.
+const MAX_CACHED_DAYS: usize = 512;
 
-/// One day's index: its name and the ready first half of a bulk action line for it.
+/// The index of one day, and the constant start of its `create` action lines.
 #[derive(Debug)]
-pub(crate) struct Day {
+pub(crate) struct DayIndex {
     /// Index name.
     pub(crate) index: Box<str>,
     /// `{"create":{"_index":"…","_id":"`
@@ -26,24 +27,24 @@ pub(crate) struct Day {
 
 /// The configured index pattern.
 #[derive(Debug)]
-pub(crate) struct Indices {
+pub(crate) struct IndexPattern {
     pattern: String,
-    days: Mutex<HashMap<i64, Arc<Day>>>,
+    days: Mutex<HashMap<i64, Arc<DayIndex>>>,
 }
 
-impl Indices {
-    /// Checks the pattern: strftime fields known, the same name all day, a legal index name.
+impl IndexPattern {
+    /// Checks the pattern: strftime fields known, one name per day, a valid index name.
     ///
     /// # Errors
-    /// A sentence for the operator.
+    /// A message for the operator.
     pub(crate) fn parse(pattern: &str) -> Result<Self, String> {
         let name = format(pattern, 0)?;
-        // Two days of different length of month, week and year, so that every field shows its two ends.
+        // Days in different months, weeks and years, so that every field is checked.
         for start in [0, 19_787 * 86_400, 20_453 * 86_400] {
             let (first, last) = (format(pattern, start)?, format(pattern, start + 86_399)?);
             if first != last {
                 return Err(format!(
-                    "index {pattern:?} changes within a day ({first} and {last}); use fields of a day or longer, for instance %Y-%m-%d"
+                    "index {pattern:?} changes within a day ({first} and {last}); use fields of a day or longer, such as %Y-%m-%d"
                 ));
             }
         }
@@ -54,26 +55,27 @@ impl Indices {
         })
     }
 
-    /// Number of the UTC day of a time.
+    /// Days from 1970-01-01 UTC to a time in Unix ns.
     pub(crate) fn day_of(first_ns: i64) -> i64 {
         first_ns.div_euclid(DAY_NS)
     }
 
     /// The index of a day.
-    pub(crate) fn day(&self, day: i64) -> Arc<Day> {
+    pub(crate) fn day(&self, day: i64) -> Arc<DayIndex> {
         let mut days = self.days.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(known) = days.get(&day) {
             return known.clone();
         }
-        if days.len() >= CACHED_DAYS {
+        if days.len() >= MAX_CACHED_DAYS {
             days.clear();
         }
-        // The pattern was tried in `parse`, and every i64 of nanoseconds is a legal time (years 1677 to 2262).
+        // `parse` has checked the pattern, and every i64 of nanoseconds is a valid time (years 1677
+        // to 2262).
         let index = format(&self.pattern, day * 86_400).unwrap_or_else(|_| self.pattern.clone());
         let create_head = format!(r#"{{"create":{{"_index":"{index}","_id":""#)
             .into_bytes()
             .into_boxed_slice();
-        let made = Arc::new(Day {
+        let made = Arc::new(DayIndex {
             index: index.into_boxed_str(),
             create_head,
         });
@@ -82,7 +84,7 @@ impl Indices {
     }
 
     /// The index of a document.
-    pub(crate) fn of(&self, first_ns: i64) -> Arc<Day> {
+    pub(crate) fn of(&self, first_ns: i64) -> Arc<DayIndex> {
         self.day(Self::day_of(first_ns))
     }
 
@@ -102,37 +104,39 @@ impl Indices {
         }
     }
 
-    /// Index of the day before, when the time lies within `life` after the start of its day and the name differs.
-    pub(crate) fn before(&self, first_ns: i64, life: Duration) -> Option<Arc<Day>> {
+    /// Index of the day before, if the time is within `life` after midnight and the name differs.
+    pub(crate) fn before(&self, first_ns: i64, life: Duration) -> Option<Arc<DayIndex>> {
         let into = first_ns.rem_euclid(DAY_NS);
         (into <= nanos(life))
             .then(|| Self::day_of(first_ns))
             .and_then(|day| self.neighbour(day, day - 1))
     }
 
-    /// Index of the day after, when the time lies within `life` before the end of its day and the name differs.
-    pub(crate) fn after(&self, first_ns: i64, life: Duration) -> Option<Arc<Day>> {
+    /// Index of the day after, if the time is within `life` before midnight and the name differs.
+    pub(crate) fn after(&self, first_ns: i64, life: Duration) -> Option<Arc<DayIndex>> {
         let left = DAY_NS - first_ns.rem_euclid(DAY_NS);
         (left <= nanos(life))
             .then(|| Self::day_of(first_ns))
             .and_then(|day| self.neighbour(day, day + 1))
     }
 
-    fn neighbour(&self, day: i64, other: i64) -> Option<Arc<Day>> {
+    fn neighbour(&self, day: i64, other: i64) -> Option<Arc<DayIndex>> {
         let (own, other) = (self.day(day), self.day(other));
         (own.index != other.index).then_some(other)
     }
 }
 
-/// Whether a time is so near a boundary of its day that a neighbouring index must be looked at. Cheap: for every document.
+/// Whether a time (Unix ns) is within `life` of midnight UTC. Cheap: called for every document.
 pub(crate) fn near_boundary(first_ns: i64, life: Duration) -> bool {
     let (into, life) = (first_ns.rem_euclid(DAY_NS), nanos(life));
     into <= life || DAY_NS - into <= life
 }
 
-/// Whether one of the times from `first` to `last` may be.
+/// Whether one of the times from `first` to `last` may be within `life` of midnight UTC.
 pub(crate) fn some_near_boundary((first, last): (i64, i64), life: Duration) -> bool {
-    Indices::day_of(first) != Indices::day_of(last) || near_boundary(first, life) || near_boundary(last, life)
+    IndexPattern::day_of(first) != IndexPattern::day_of(last)
+        || near_boundary(first, life)
+        || near_boundary(last, life)
 }
 
 fn nanos(life: Duration) -> i64 {
@@ -146,7 +150,8 @@ fn format(pattern: &str, second: i64) -> Result<String, String> {
     strtime::format(pattern, &time).map_err(|e| format!("index {pattern:?} is not a strftime pattern: {e}"))
 }
 
-/// Elasticsearch's rules for index names (Create index API, "Index names must meet the following criteria").
+/// Elasticsearch's rules for index names (Create index API, "Index names must meet the following
+/// criteria").
 fn check_name(name: &str) -> Result<(), &'static str> {
     if name.is_empty() || name == "." || name == ".." {
         return Err("is empty or a dot");
@@ -174,7 +179,7 @@ mod tests {
 
     #[test]
     fn the_day_is_the_utc_day_of_the_first_event() {
-        let indices = Indices::parse("requests-%Y-%m-%d").unwrap();
+        let indices = IndexPattern::parse("requests-%Y-%m-%d").unwrap();
         assert_eq!(&*indices.of(NOV_21).index, "requests-2026-11-21");
         assert_eq!(&*indices.of(NOV_21 - 1).index, "requests-2026-11-20");
         assert_eq!(&*indices.of(-1).index, "requests-1969-12-31");
@@ -194,7 +199,7 @@ mod tests {
             ("logs-%F", "logs-*"),
             ("all", "all"),
         ] {
-            assert_eq!(Indices::parse(pattern).unwrap().wildcard(), wildcard);
+            assert_eq!(IndexPattern::parse(pattern).unwrap().wildcard(), wildcard);
         }
     }
 
@@ -208,17 +213,17 @@ mod tests {
             ("requests-%!", "strftime"),
             ("", "empty"),
         ] {
-            let error = Indices::parse(pattern).unwrap_err();
+            let error = IndexPattern::parse(pattern).unwrap_err();
             assert!(error.contains(word), "{pattern}: {error}");
         }
     }
 
     #[test]
     fn neighbours_only_near_the_boundary_and_only_with_another_name() {
-        let indices = Indices::parse("requests-%Y-%m-%d").unwrap();
+        let indices = IndexPattern::parse("requests-%Y-%m-%d").unwrap();
         let life = Duration::from_secs(600);
         let second = 1_000_000_000;
-        let name = |day: Option<Arc<Day>>| day.map(|d| d.index.to_string());
+        let name = |day: Option<Arc<DayIndex>>| day.map(|d| d.index.to_string());
         assert_eq!(
             name(indices.before(NOV_21, life)).as_deref(),
             Some("requests-2026-11-20")
@@ -242,7 +247,7 @@ mod tests {
             // Of times so far apart that a day's boundary lies between them, whatever the ends are.
             assert!(some_near_boundary((at, at + 2 * DAY_NS), life), "{offset}");
         }
-        let monthly = Indices::parse("requests-%Y-%m").unwrap();
+        let monthly = IndexPattern::parse("requests-%Y-%m").unwrap();
         assert_eq!(name(monthly.before(NOV_21, life)), None);
         assert_eq!(
             name(monthly.before(NOV_21 + 10 * DAY_NS, life)).as_deref(),

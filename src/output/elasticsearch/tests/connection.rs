@@ -1,4 +1,5 @@
-//! Which node is asked and how: dead nodes, the template that writing waits for, credentials, gzip, settings that cannot be used.
+//! Tests of requests: dead nodes, waiting for the template, credentials, gzip, invalid
+//! configuration.
 
 use super::fake::{Fake, Fault};
 use super::*;
@@ -20,7 +21,7 @@ async fn a_dead_node_is_passed_over_and_found_again() {
             .await;
         until("confirmed", || running.confirmed.count() == n + 1).await;
     }
-    assert_eq!(running.output.health().state(), State::Ok);
+    assert_eq!(running.output.health().state(), OutputState::Ok);
     assert_eq!(running.output.stats().requests_failed.load(Relaxed), 0);
     let back = Fake::start_at(port).await;
     let mut n = 10;
@@ -65,7 +66,7 @@ async fn writing_waits_for_the_template_but_not_for_a_forbidden_one() {
         let output = running.output.clone();
         running.finish().await;
         assert_eq!(fake.with(|i| i.template.is_some()), installed);
-        assert_eq!(output.health().state(), State::Ok);
+        assert_eq!(output.health().state(), OutputState::Ok);
     }
     // While it cannot be installed, nothing is written.
     let fake = Fake::start().await;
@@ -73,7 +74,7 @@ async fn writing_waits_for_the_template_but_not_for_a_forbidden_one() {
     let running = Running::start(quick(&fake.url));
     running.give(vec![running.part("a", "p", NOON)]).await;
     let health = running.output.health().clone();
-    reported(&health, Cause::Template).await;
+    reported(&health, WaitReason::Template).await;
     assert_eq!(fake.with(|i| i.bulks), 0);
     fake.with(|i| i.template_faults.clear());
     running.finish().await;
@@ -89,16 +90,20 @@ async fn credentials_and_gzip_go_over_the_wire() {
             &fake.url,
             Auth::Basic {
                 user: "u".into(),
-                password: "p".into(),
+                password: Secret::new("p"),
             },
             Some("Basic dTpw"),
         ),
         (
             &fake.url,
-            Auth::ApiKey("aWQ6a2V5".into()),
+            Auth::ApiKey(Secret::new("aWQ6a2V5")),
             Some("ApiKey aWQ6a2V5"),
         ),
-        (&fake.url, Auth::Bearer("token".into()), Some("Bearer token")),
+        (
+            &fake.url,
+            Auth::Bearer(Secret::new("token")),
+            Some("Bearer token"),
+        ),
         (&with_user, Auth::None, Some("Basic ZWxAc3RpYzpzM2NyZXQ=")),
     ] {
         let config = ElasticsearchConfig {
@@ -151,7 +156,7 @@ fn wrong_settings_are_explained_without_secrets() {
     });
     assert!(wrong.contains("/nowhere/ca.pem"), "{wrong}");
     let wrong = open(ElasticsearchConfig {
-        auth: Auth::Bearer("a\nb".into()),
+        auth: Auth::Bearer(Secret::new("a\nb")),
         ..Default::default()
     });
     assert!(

@@ -1,4 +1,4 @@
-//! Documents that exist already: they are read, joined and written back, whatever happens in between.
+//! Tests of the merge with existing documents, with faults at every step.
 
 use super::fake::{Fake, Fault};
 use super::*;

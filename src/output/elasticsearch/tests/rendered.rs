@@ -1,4 +1,4 @@
-//! Batches that are sent as they were rendered, and what becomes of them when not all goes well.
+//! Tests of batches that are sent as they were rendered, with and without faults.
 
 use super::fake::{Fake, Fault};
 use super::*;
@@ -8,34 +8,35 @@ const DOCUMENTS: usize = 100;
 /// Bytes of each, more or less: together enough to be sent as they are.
 const LONG_TEXT: usize = 6 << 10;
 
-/// A batch of traces `t0`, `t1`, … with one part each, at these times. It is confirmed under the name `batch`.
+/// A batch of traces `t0`, `t1`, … with one part each, at these times. It is confirmed under the
+/// name `batch`.
 fn batch(running: &Running, first_ns: impl Fn(usize) -> i64) -> Batch {
     let mut framing = running.output.framing();
     let (mut text, mut ids, mut rows) = (Vec::new(), String::new(), Vec::new());
     for n in 0..DOCUMENTS {
         let (start, id) = (text.len(), format!("t{n}"));
-        framing.head(&mut text, &id, first_ns(n));
+        framing.write_prefix(&mut text, &id, first_ns(n));
         let json = text.len();
         let document = json!({"traceId": id, "parts": {"p": first_ns(n)}, "text": "x".repeat(LONG_TEXT)});
         text.extend_from_slice(document.to_string().as_bytes());
         text.push(b'\n');
         let at = ids.len()..ids.len() + id.len();
         ids.push_str(&id);
-        rows.push(Row::new(
+        rows.push(DocumentMeta::new(
             at,
             true,
             first_ns(n),
             2,
-            Place::new(start, json, text.len()),
+            DocumentSpan::new(start, json, text.len()),
         ));
     }
     let confirmed = running.confirmed.clone();
     let release = move |_| *confirmed.0.lock().unwrap().entry("batch".into()).or_default() += 1;
     let claims = vec![RecordClaim::new(1, 1, Arc::new(release))];
-    let charge = Charge::new(0, &Arc::default());
+    let charge = MemoryCharge::new(0, &Arc::default());
     running.account.in_flight.fetch_add(2 * DOCUMENTS as u64, Relaxed);
-    let sheet = Sheet::new(text.into(), ids, rows);
-    Batch::new(sheet, true, claims, charge, &running.account, 1)
+    let buffer = BatchBuffer::new(text.into(), ids, rows);
+    Batch::new(buffer, true, claims, charge, &running.account, 1)
 }
 
 async fn give(running: &Running, batch: Batch) {

@@ -1,0 +1,125 @@
+//! Configuration of the Elasticsearch output.
+//!
+//! Most fields are keys; `trace_life`, `backoff_base` and `blocked_retry` are not, and can be set
+//! by tests only.
+
+use std::fmt;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::types::Secret;
+
+/// Configuration of the Elasticsearch output. [`Default`] gives the documented defaults.
+#[derive(Clone)]
+pub struct ElasticsearchConfig {
+    /// Base addresses of the nodes, such as `https://es1:9200`; at least one. A path prefix is
+    /// kept, `user:password@` is taken as basic authentication when `auth` is [`Auth::None`].
+    pub urls: Vec<String>,
+    /// Index name with strftime fields, filled from the UTC day of a document's first event. It
+    /// does not change within a day.
+    pub index: String,
+    /// How to authenticate.
+    pub auth: Auth,
+    /// PEM file with certificate authorities to trust besides the built-in ones.
+    pub ca_file: Option<PathBuf>,
+    /// Client certificate for mutual TLS.
+    pub client_cert: Option<ClientCert>,
+    /// Accept any server certificate.
+    pub insecure: bool,
+    /// Use the proxy of `HTTP_PROXY` and `HTTPS_PROXY`.
+    pub system_proxy: bool,
+    /// Timeout of one request. Elasticsearch itself waits up to 60 s for a shard.
+    pub request_timeout: Duration,
+    /// A bulk request is sent when it holds this many bytes of documents ...
+    pub bulk_bytes: u64,
+    /// ... or when its oldest document has waited this long.
+    pub bulk_delay: Duration,
+    /// Concurrent bulk requests, at least 1; fewer while Elasticsearch throttles.
+    pub max_in_flight: u64,
+    /// gzip level of bulk requests, 1 to 9; 0 sends them uncompressed.
+    pub gzip_level: u32,
+    /// The index template to install at the start; `None` installs none.
+    pub template: Option<IndexTemplate>,
+    /// Longest backoff between two attempts.
+    pub retry_max_wait: Duration,
+    /// Longest time between the first events of two parts of one trace: age limit, idle timeout and
+    /// linger. A document whose first event is this close to midnight UTC is looked up in the
+    /// neighbouring index too. At most 12 h.
+    pub trace_life: Duration,
+    /// First step of the exponential backoff.
+    pub backoff_base: Duration,
+    /// Pause before another attempt at what only an operator can fix: a read-only index, refused
+    /// credentials, a cluster out of shards.
+    pub blocked_retry: Duration,
+}
+
+impl ElasticsearchConfig {
+    /// First step of the exponential backoff.
+    pub(super) const BACKOFF_BASE: Duration = Duration::from_millis(250);
+    /// Pause before another attempt at what only an operator can fix.
+    pub(super) const BLOCKED_RETRY: Duration = Duration::from_secs(30);
+}
+
+/// Leaves out credentials, in addresses too.
+impl fmt::Debug for ElasticsearchConfig {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let urls: Vec<String> = self.urls.iter().map(|url| without_credentials(url)).collect();
+        f.debug_struct("ElasticsearchConfig")
+            .field("urls", &urls)
+            .field("index", &self.index)
+            .field("auth", &self.auth)
+            .field("bulk_bytes", &self.bulk_bytes)
+            .field("max_in_flight", &self.max_in_flight)
+            .finish_non_exhaustive()
+    }
+}
+
+/// An address without `user:password@`, for messages.
+pub(crate) fn without_credentials(url: &str) -> String {
+    match (url.find("://"), url.rfind('@')) {
+        (Some(scheme), Some(at)) if at > scheme => format!("{}{}", &url[..scheme + 3], &url[at + 1..]),
+        _ => url.to_owned(),
+    }
+}
+
+/// How to authenticate to Elasticsearch.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum Auth {
+    /// No `Authorization` header.
+    #[default]
+    None,
+    /// Basic authentication.
+    Basic {
+        /// User name.
+        user: String,
+        /// Password.
+        password: Secret,
+    },
+    /// API key as Elasticsearch hands it out: base64 of `id:key`.
+    ApiKey(Secret),
+    /// Bearer token.
+    Bearer(Secret),
+}
+
+/// Files of a client certificate.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ClientCert {
+    /// PEM file with the certificate and its chain.
+    pub cert: PathBuf,
+    /// PEM file with the private key.
+    pub key: PathBuf,
+}
+
+/// The settings of the index template; its mapping is fixed.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct IndexTemplate {
+    /// Name of the template.
+    pub name: String,
+    /// `index.number_of_shards`; `None` leaves the cluster's default.
+    pub shards: Option<u64>,
+    /// `index.number_of_replicas`; `None` leaves the cluster's default.
+    pub replicas: Option<u64>,
+    /// `index.mapping.ignore_malformed`: store a document although a field does not fit its mapping
+    /// (the field is then not searchable), instead of rejecting it.
+    pub ignore_malformed: bool,
+}

@@ -1,0 +1,251 @@
+//! Table of configuration keys: names, default, range and documentation of each key, in the order
+//! of the documentation.
+
+use std::time::Duration;
+
+use super::kind::{Kind, UntypedValue};
+
+/// One key.
+#[derive(Debug)]
+pub struct Key {
+    /// Path in the file, such as `trace.linger`.
+    pub path: &'static str,
+    /// Flag without its dashes, if there is one.
+    pub flag: Option<&'static str>,
+    /// Environment variables of other programs that are read too, after Windrow's own.
+    pub aliases: &'static [&'static str],
+    /// Value if no layer sets the key.
+    pub default: DefaultValue,
+    /// Type and range of its value, and the field that it sets.
+    pub kind: Kind,
+    /// Documentation, one or two sentences, with the meaning of 0 where it is special.
+    pub doc: &'static str,
+}
+
+/// The default of a key.
+#[derive(Debug, Clone, Copy)]
+pub enum DefaultValue {
+    /// None: the key is off, or derived from others as its documentation says.
+    None,
+    /// A string, which durations and sizes are too.
+    Text(&'static str),
+    /// A number.
+    Int(i64),
+    /// A boolean.
+    Bool(bool),
+    /// A list of strings.
+    List(&'static [&'static str]),
+    /// A list of one table with one pair of key and value.
+    TableOf(&'static str, &'static str),
+}
+
+impl DefaultValue {
+    pub(super) fn raw(self) -> Option<UntypedValue> {
+        Some(match self {
+            Self::None => return None,
+            Self::Text(text) => UntypedValue::Text(text.into()),
+            Self::Int(n) => UntypedValue::Int(n),
+            Self::Bool(b) => UntypedValue::Bool(b),
+            Self::List(list) => UntypedValue::List(
+                list.iter()
+                    .map(|text| UntypedValue::Text((*text).into()))
+                    .collect(),
+            ),
+            Self::TableOf(key, value) => UntypedValue::List(vec![UntypedValue::Table(
+                [(key.to_owned(), UntypedValue::Text(value.into()))].into(),
+            )]),
+        })
+    }
+}
+
+impl Key {
+    /// The default as TOML writes it, if there is one.
+    #[must_use]
+    pub fn default_toml(&self) -> Option<String> {
+        self.default.raw().map(|raw| raw.to_toml())
+    }
+
+    /// Environment variable: the flag in capitals after `WINDROW_`, or the path where there is no
+    /// flag.
+    #[must_use]
+    pub fn environment(&self) -> String {
+        let name = self.flag.unwrap_or(self.path);
+        format!("WINDROW_{}", name.replace(['.', '-'], "_").to_ascii_uppercase())
+    }
+}
+
+const fn secs(n: u64) -> Duration {
+    Duration::from_secs(n)
+}
+
+const fn ms(n: u64) -> Duration {
+    Duration::from_millis(n)
+}
+
+const HOUR: Duration = secs(3600);
+const DAY: Duration = secs(24 * 3600);
+const KIB: u64 = 1 << 10;
+const MIB: u64 = 1 << 20;
+const GIB: u64 = 1 << 30;
+const TIB: u64 = 1 << 40;
+
+macro_rules! keys {
+    ($($path:literal $(--$flag:literal)? $(also $alias:literal)*, $default:expr, $kind:expr, $doc:literal;)+) => {
+        &[$(Key {
+            path: $path,
+            flag: { let flag: &[&'static str] = &[$($flag)?]; if flag.is_empty() { None } else { Some(flag[0]) } },
+            aliases: &[$($alias),*],
+            default: $default,
+            kind: $kind,
+            doc: $doc,
+        },)+]
+    };
+}
+
+/// Every key, in the order of the documentation.
+pub static KEYS: &[Key] = keys! {
+    "data_dir" --"data-dir", DefaultValue::Text("windrow-data"), Kind::Path(|d| &mut d.data_dir),
+        "Folder of the journal, the embedded database and the dead letter. One process at a time.";
+    "output" --"output", DefaultValue::List(&["sqlite"]), Kind::Outputs(|d| &mut d.config.outputs),
+        "Where documents go. With several, each document goes to all, and a chunk leaves the journal when all have confirmed it.";
+    "memory_limit" --"memory-limit", DefaultValue::Text("512MiB"), Kind::Size(32 * MIB, 16 * TIB, |d| &mut d.config.memory_limit),
+        "Memory budget for chunks, open traces and documents in flight. What does not fit waits in the journal.";
+    "shutdown_grace" --"shutdown-grace", DefaultValue::Text("25s"), Kind::Duration(secs(0), HOUR, |d| &mut d.config.shutdown_grace),
+        "Drain timeout after the first stop signal. Keep it below the kill timeout of your supervisor (30 s in Kubernetes).";
+    "flush_on_exit" --"flush-on-exit", DefaultValue::Bool(false), Kind::Bool(|d| &mut d.config.flush_on_exit),
+        "Write open traces at a clean stop. Otherwise they stay in the journal and are continued at the next start.";
+    "duplicate_window" , DefaultValue::Int(500_000), Kind::Count(0, 100_000_000, |d| &mut d.config.duplicate_window),
+        "Chunks remembered to recognise one that a client sends again, about 50 bytes each; 0 remembers none.";
+
+    "forward.listen" --"listen", DefaultValue::List(&["0.0.0.0:24224"]), Kind::Listen(|d| &mut d.config.forward.listen),
+        "Addresses and unix sockets of the Forward input. Port 0 lets the system choose; the bound address is logged.";
+    "forward.unix_mode" , DefaultValue::Text("0660"), Kind::Mode(|d| &mut d.config.forward.unix_mode),
+        "Permission bits of unix sockets.";
+    "forward.udp_heartbeat" , DefaultValue::Bool(true), Kind::Bool(|d| &mut d.config.forward.udp_heartbeat),
+        "Answer UDP heartbeats at the same addresses; Fluentd with heartbeat_type udp and Fluency need it.";
+    "forward.shared_key" --"shared-key", DefaultValue::None, Kind::Secret(|d| &mut d.config.forward.shared_key),
+        "Require a handshake with this key (Shared_Key of Fluent Bit, shared_key of Fluentd).";
+    "forward.users" --"user", DefaultValue::None, Kind::Users(|d| &mut d.config.forward.users),
+        "Require clients to log in as one of these users. Without shared_key the key is empty (Empty_Shared_Key of Fluent Bit).";
+    "forward.networks" , DefaultValue::None, Kind::Networks(|d| &mut d.config.forward.networks),
+        "Serve only clients of these networks; the first match decides. A network can have its own key and users.";
+    "forward.self_hostname" , DefaultValue::None, Kind::Name(|d| &mut d.self_hostname),
+        "Name in the handshake, up to 255 bytes; it must differ from the name of every client. Default: \"windrow-\" and the name of the machine.";
+    "forward.tls_cert" --"tls-cert", DefaultValue::None, Kind::File(|d| &mut d.tls_cert),
+        "PEM file with certificate and chain; enables TLS on every TCP address. Read again on SIGHUP.";
+    "forward.tls_key" --"tls-key", DefaultValue::None, Kind::File(|d| &mut d.tls_key),
+        "PEM file with the private key of tls_cert.";
+    "forward.tls_client_ca" --"tls-client-ca", DefaultValue::None, Kind::File(|d| &mut d.tls_client_ca),
+        "PEM file with certificate authorities; each client must present a certificate of one of them.";
+    "forward.max_message" , DefaultValue::Text("64MiB"), Kind::Size(KIB, GIB, |d| &mut d.config.forward.max_message),
+        "Maximum size of a message. Raise it to 260MiB or more for Fluentd with file buffers. At most a quarter of memory_limit and of journal.limit.";
+    "forward.max_decompressed" , DefaultValue::Text("128MiB"), Kind::Size(KIB, 4 * GIB, |d| &mut d.config.forward.max_decompressed),
+        "Maximum size of a decompressed payload. A larger message is refused. At most a quarter of memory_limit.";
+    "forward.max_connections" , DefaultValue::Int(16_384), Kind::Count(1, 1_000_000, |d| &mut d.config.forward.max_connections),
+        "Maximum number of concurrent connections; further ones are refused. Each takes a file descriptor.";
+    "forward.max_connections_per_address" , DefaultValue::Int(0), Kind::CountOrNone(1, 1_000_000, |d| &mut d.config.forward.max_connections_per_address),
+        "Maximum number of concurrent connections from one address; 0 for no such limit. Behind a load balancer all clients may have one address.";
+    "forward.handshake_timeout" , DefaultValue::Text("10s"), Kind::Duration(ms(100), HOUR, |d| &mut d.config.forward.handshake_timeout),
+        "Timeout of the TLS and Forward handshakes together.";
+    "forward.progress_timeout" , DefaultValue::Text("60s"), Kind::Duration(ms(100), HOUR, |d| &mut d.config.forward.progress_timeout),
+        "A connection that sends less than 1 KiB inside a message within this time is closed.";
+    "forward.ack_timeout" , DefaultValue::Text("30s"), Kind::Duration(ms(100), HOUR, |d| &mut d.config.forward.ack_timeout),
+        "A connection whose peer does not receive an ack within this time is closed.";
+    "forward.idle_timeout" , DefaultValue::Text("0s"), Kind::DurationOrNever(secs(1), DAY, |d| &mut d.config.forward.idle_timeout),
+        "Close a connection that sent nothing for this long; 0 for never. At least 75 s where clients keep connections alive.";
+    "forward.max_connection_age" --"max-connection-age", DefaultValue::Text("0s"), Kind::DurationOrNever(ms(100), DAY, |d| &mut d.config.forward.max_connection_age),
+        "Close a connection after an ack once it has this age, so that load spreads again over all servers; 0 for never.";
+    "forward.max_connection_age_jitter" , DefaultValue::Int(20), Kind::Count(0, 100, |d| &mut d.config.forward.max_connection_age_jitter),
+        "Random variation of max_connection_age, percent.";
+    "forward.tag_prefix" , DefaultValue::Text(""), Kind::Text(1024, |d| &mut d.config.forward.tag_prefix),
+        "Prefix of every tag; no dot is added.";
+
+    "journal.segment_size" , DefaultValue::Text("64MiB"), Kind::Size(MIB, 4 * GIB, |d| &mut d.config.journal.segment_bytes),
+        "Size of one segment file, at most a quarter of journal.limit.";
+    "journal.limit" --"journal-limit", DefaultValue::Text("10GiB"), Kind::Size(4 * MIB, 1024 * TIB, |d| &mut d.config.journal.limit),
+        "Size of the journal at which sockets are no longer read, until the outputs have caught up.";
+
+    "trace.keys" , DefaultValue::List(&["traceId", "trace_id", "trace.id"]), Kind::Names(|d| &mut d.config.trace.keys),
+        "Fields that may contain the trace id; the first with a non-empty string wins.";
+    "trace.text" , DefaultValue::List(&["message", "log", "msg"]), Kind::Names(|d| &mut d.config.trace.text),
+        "Fields that may contain the text of a record; the first with a string wins.";
+    "trace.complete" , DefaultValue::TableOf("contains", "request completed"), Kind::Rules(|d| &mut d.config.trace.complete),
+        "A record that satisfies one of these rules completes its trace. A rule without field tests the text of the record. With an empty list only time seals a trace.";
+    "trace.linger" --"linger", DefaultValue::Text("1s"), Kind::Duration(secs(0), HOUR, |d| &mut d.config.trace.linger),
+        "Wait for late lines after the completion record; shorter while many traces wait and late lines are rare.";
+    "trace.idle_timeout" --"idle-timeout", DefaultValue::Text("30s"), Kind::Duration(ms(10), DAY, |d| &mut d.config.trace.idle_timeout),
+        "A trace without a new line for this long is written. Later lines are merged into its document.";
+    "trace.max_age" , DefaultValue::Text("10m"), Kind::Duration(ms(10), secs(11 * 3600), |d| &mut d.config.trace.max_age),
+        "A trace of this age is written, even if lines still arrive.";
+    "trace.max_traces" --"max-traces", DefaultValue::Int(1_000_000), Kind::Count(1, 1_000_000_000, |d| &mut d.config.trace.max_traces),
+        "Maximum number of open traces; beyond it the least recently updated trace is written.";
+    "trace.max_trace_bytes" , DefaultValue::Text("16MiB"), Kind::Size(KIB, GIB, |d| &mut d.config.trace.max_trace_bytes),
+        "Maximum size of one trace. Further lines and longer records go to the dead letter; the document says how many. At most a quarter of memory_limit.";
+
+    "elasticsearch.url" --"elasticsearch-url" also "ELASTICSEARCH_URL" also "ELASTICSEARCH_HOSTS", DefaultValue::List(&["http://127.0.0.1:9200"]), Kind::Urls(|d| &mut d.config.elasticsearch.urls),
+        "Nodes of Elasticsearch (7.17 or newer) or OpenSearch. user:password@ before the host is taken as username and password.";
+    "elasticsearch.index" --"index", DefaultValue::Text("requests-%Y-%m-%d"), Kind::Index(|d| &mut d.config.elasticsearch.index),
+        "Index, with the UTC day of the trace's first event.";
+    "elasticsearch.username" also "ELASTICSEARCH_USERNAME", DefaultValue::None, Kind::Name(|d| &mut d.username),
+        "User name for basic authentication.";
+    "elasticsearch.password" also "ELASTICSEARCH_PASSWORD", DefaultValue::None, Kind::Secret(|d| &mut d.password),
+        "Password for basic authentication.";
+    "elasticsearch.api_key" also "ELASTICSEARCH_API_KEY", DefaultValue::None, Kind::Secret(|d| &mut d.api_key),
+        "API key, the base64 form that Elasticsearch shows as \"encoded\".";
+    "elasticsearch.bearer_token" , DefaultValue::None, Kind::Secret(|d| &mut d.bearer_token),
+        "Bearer token.";
+    "elasticsearch.ca_file" , DefaultValue::None, Kind::File(|d| &mut d.config.elasticsearch.ca_file),
+        "PEM file with certificate authorities to trust besides the built-in ones.";
+    "elasticsearch.client_cert" , DefaultValue::None, Kind::File(|d| &mut d.client_cert),
+        "PEM file with a client certificate.";
+    "elasticsearch.client_key" , DefaultValue::None, Kind::File(|d| &mut d.client_key),
+        "PEM file with the private key of client_cert.";
+    "elasticsearch.insecure" , DefaultValue::Bool(false), Kind::Bool(|d| &mut d.config.elasticsearch.insecure),
+        "Accept any server certificate. Only for trials.";
+    "elasticsearch.system_proxy" , DefaultValue::Bool(false), Kind::Bool(|d| &mut d.config.elasticsearch.system_proxy),
+        "Go through the proxy of HTTP_PROXY and HTTPS_PROXY.";
+    "elasticsearch.request_timeout" , DefaultValue::Text("60s"), Kind::Duration(ms(100), HOUR, |d| &mut d.config.elasticsearch.request_timeout),
+        "Longest wait for one answer.";
+    "elasticsearch.bulk_size" , DefaultValue::Text("8MiB"), Kind::Size(KIB, 100 * MIB, |d| &mut d.config.elasticsearch.bulk_bytes),
+        "A bulk request is sent when it has this size.";
+    "elasticsearch.bulk_delay" , DefaultValue::Text("1s"), Kind::Duration(ms(1), HOUR, |d| &mut d.config.elasticsearch.bulk_delay),
+        "A bulk request is sent when its oldest document has waited this long.";
+    "elasticsearch.max_in_flight" , DefaultValue::Int(8), Kind::Count(1, 256, |d| &mut d.config.elasticsearch.max_in_flight),
+        "Maximum number of concurrent bulk requests; fewer while Elasticsearch throttles.";
+    "elasticsearch.gzip_level" , DefaultValue::Int(0), Kind::Count(0, 9, |d| &mut d.gzip_level),
+        "Compression of bulk requests, 1 (fast) to 9 (small); 0 for none.";
+    "elasticsearch.template" , DefaultValue::Bool(true), Kind::Bool(|d| &mut d.install_template),
+        "Install an index template at the start.";
+    "elasticsearch.template_name" , DefaultValue::Text("windrow"), Kind::Text(255, |d| &mut d.template.name),
+        "Name of the template.";
+    "elasticsearch.template_shards" , DefaultValue::Int(0), Kind::CountOrNone(1, 1024, |d| &mut d.template.shards),
+        "Shards of a new index; 0 for the cluster's default.";
+    "elasticsearch.template_replicas" , DefaultValue::None, Kind::CountIfSet(0, 1024, |d| &mut d.template.replicas),
+        "Replicas of a new index. Default: the cluster's.";
+    "elasticsearch.ignore_malformed" , DefaultValue::Bool(false), Kind::Bool(|d| &mut d.template.ignore_malformed),
+        "Let new indices store a document although a field does not fit the mapping (the field is then not searchable), instead of rejecting it.";
+    "elasticsearch.retry_max_wait" , DefaultValue::Text("30s"), Kind::Duration(ms(100), HOUR, |d| &mut d.config.elasticsearch.retry_max_wait),
+        "Longest backoff between two attempts. The number of attempts is not limited.";
+
+    "sqlite.path" , DefaultValue::None, Kind::Path(|d| &mut d.sqlite_path),
+        "File of the embedded database. Default: windrow.db in data_dir.";
+    "sqlite.retention_age" , DefaultValue::Text("7d"), Kind::DurationOrNever(secs(1), secs(36_500 * 86_400), |d| &mut d.config.sqlite.retention_age),
+        "Documents are deleted at this age; 0 for never.";
+    "sqlite.retention_size" , DefaultValue::Text("10GiB"), Kind::SizeOrNone(MIB, 1024 * TIB, |d| &mut d.config.sqlite.retention_size),
+        "Size beyond which the oldest documents are deleted; 0 for no limit.";
+
+    "dead_letter.limit" , DefaultValue::Text("1GiB"), Kind::Size(MIB, 1024 * TIB, |d| &mut d.config.dead_letter.limit),
+        "Maximum size of the dead letter in data_dir. At the limit rejected documents wait until `windrow replay` or an operator makes room; none is dropped.";
+
+    "admin.listen" --"admin", DefaultValue::Text("127.0.0.1:2020"), Kind::Address(|d| &mut d.config.admin.listen),
+        "Address of health, metrics, status page and recent documents; \"none\" for no admin port. It shows log content, so the default is loopback.";
+    "admin.token" --"admin-token", DefaultValue::None, Kind::Secret(|d| &mut d.config.admin.token),
+        "Token required for the status page and /logs, as \"Authorization: Bearer TOKEN\" or ?token=TOKEN.";
+    "admin.hosts" , DefaultValue::None, Kind::Hosts(|d| &mut d.config.admin.hosts),
+        "Host names accepted for log content without a token, besides IP addresses, localhost and names without a dot; \"*\" for any. Protects against DNS rebinding.";
+
+    "log.format" --"log-format", DefaultValue::Text("auto"), Kind::Format(|d| &mut d.config.log.format),
+        "Format of the server's own log; \"auto\" is text on a terminal and JSON otherwise.";
+    "log.level" --"log-level" also "RUST_LOG", DefaultValue::Text("info"), Kind::Filter(|d| &mut d.config.log.level),
+        "Log filter in the syntax of RUST_LOG.";
+};

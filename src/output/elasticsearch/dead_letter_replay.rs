@@ -1,0 +1,121 @@
+//! Replay of dead-letter entries: one upsert per batch. The dead letter is their durable copy.
+
+use bytes::Bytes;
+use tokio::time::{Duration, sleep};
+
+use super::Elasticsearch;
+use super::backoff::full_jitter;
+use super::bulk::BulkDocument;
+use super::outcome::{DocumentOutcome, RequestError, StoreResult};
+use super::upsert::WriteResult;
+use crate::output::dead_letter::{Entry, EntryContent};
+use crate::output::replay::ReplayOutcome;
+
+/// Attempts at a document that Elasticsearch rejects for now; then its entry stays.
+const MAX_ATTEMPTS: u32 = 5;
+/// Longest pause between two attempts.
+const MAX_PAUSE: Duration = Duration::from_secs(5);
+
+struct ReplayedDocument {
+    id: String,
+    is_trace: bool,
+    first_ns: i64,
+    json: Bytes,
+}
+
+impl BulkDocument for ReplayedDocument {
+    fn id(&self) -> &str {
+        &self.id
+    }
+    fn is_trace(&self) -> bool {
+        self.is_trace
+    }
+    fn first_ns(&self) -> i64 {
+        self.first_ns
+    }
+    fn json(&self) -> &[u8] {
+        &self.json
+    }
+}
+
+impl Elasticsearch {
+    /// Writes entries of the dead letter again; one outcome per entry. An entry that holds no
+    /// document of this output, such as an undecodable chunk, is [`ReplayOutcome::NotReplayable`].
+    pub async fn replay(&self, entries: &[Entry]) -> Vec<ReplayOutcome> {
+        let mut outcomes = vec![ReplayOutcome::NotReplayable; entries.len()];
+        let mut pending: Vec<usize> = (0..entries.len())
+            .filter(|&at| document(&entries[at]).is_some())
+            .collect();
+        for attempt in 0..MAX_ATTEMPTS {
+            if pending.is_empty() {
+                break;
+            }
+            if attempt > 0 {
+                let base = self.config.backoff_base;
+                sleep(full_jitter(base, MAX_PAUSE, attempt)).await;
+            }
+            let documents: Vec<ReplayedDocument> =
+                pending.iter().filter_map(|&at| document(&entries[at])).collect();
+            let written = match self.upserter.write(&documents).await {
+                WriteResult::AllCreated => {
+                    vec![DocumentOutcome::Stored(StoreResult::Created); documents.len()]
+                }
+                WriteResult::PerDocument(written, _) => written,
+                WriteResult::Failed(error) => {
+                    let alone = documents.len() == 1;
+                    for &at in &pending {
+                        outcomes[at] = match &error {
+                            RequestError::TooLarge(reason) if alone => {
+                                refused(413, "document_too_large", reason)
+                            }
+                            other => ReplayOutcome::Postponed(other.reason().to_owned()),
+                        };
+                    }
+                    if let RequestError::TooLarge(_) | RequestError::Malformed(_) = error
+                        && !alone
+                    {
+                        for at in pending {
+                            outcomes[at] = Box::pin(self.replay(&entries[at..=at])).await.remove(0);
+                        }
+                        break;
+                    }
+                    continue;
+                }
+            };
+            let mut retry = Vec::new();
+            for (&at, outcome) in pending.iter().zip(written) {
+                outcomes[at] = match outcome {
+                    DocumentOutcome::Stored(_) => ReplayOutcome::Written,
+                    DocumentOutcome::Retry(_) => {
+                        retry.push(at);
+                        ReplayOutcome::Postponed("Elasticsearch rejected it for now".into())
+                    }
+                    DocumentOutcome::Blocked(reason) => ReplayOutcome::Postponed(reason),
+                    DocumentOutcome::Rejected(r) => refused(r.status, &r.kind, &r.reason),
+                };
+            }
+            pending = retry;
+        }
+        outcomes
+    }
+}
+
+fn refused(status: u16, kind: &str, reason: &str) -> ReplayOutcome {
+    ReplayOutcome::Refused {
+        status: Some(status),
+        kind: kind.into(),
+        reason: reason.into(),
+    }
+}
+
+fn document(entry: &Entry) -> Option<ReplayedDocument> {
+    match (&entry.id, entry.first_ns, &entry.content) {
+        (Some(id), Some(first_ns), EntryContent::Document(json)) => Some(ReplayedDocument {
+            id: id.clone(),
+            is_trace: entry.is_trace.unwrap_or(true),
+            first_ns,
+            json: json.clone(),
+        }),
+        _ => None,
+    }
+}

@@ -1,0 +1,150 @@
+//! Realtime `_mget`: sees every acknowledged write, refreshed or not.
+//!
+//! Owns the bound on the size of one response.
+
+use bytes::Bytes;
+use elasticsearch::http::Method;
+use serde::Deserialize;
+use serde_json::value::RawValue;
+
+use super::bulk::Version;
+use super::client::Client;
+use super::nodes::{Request, SendError};
+use super::outcome::RequestError;
+use windrow_trace::write_escaped;
+
+/// A longer response is requested again in halves.
+const MAX_RESPONSE_BYTES: u64 = 32 << 20;
+
+/// Result for one requested document.
+#[derive(Debug, Clone)]
+pub(crate) enum MgetItem {
+    /// It does not exist, or its index does not.
+    Missing,
+    /// It exists.
+    Found {
+        /// For compare-and-set.
+        version: Version,
+        /// Its source; empty when it was not requested.
+        source: Bytes,
+    },
+    /// The shard could not response; the reason.
+    Failed(String),
+}
+
+/// Reads the documents of the given (index, id) pairs, in that order.
+///
+/// # Errors
+/// The request failed as a whole.
+pub(crate) async fn mget(
+    client: &Client,
+    requested: &[(&str, &str)],
+    sources: bool,
+) -> Result<Vec<MgetItem>, RequestError> {
+    let mut found = Vec::with_capacity(requested.len());
+    let mut rest = vec![requested];
+    while let Some(part) = rest.pop() {
+        let mut request = Request::json(Method::Post, "/_mget", body(part));
+        if !sources {
+            request.query = &[("_source", "false")];
+        }
+        // A single document cannot be split: it is read at any length.
+        if part.len() > 1 {
+            request.max_response_bytes = MAX_RESPONSE_BYTES;
+        }
+        match client.nodes.send(&request).await {
+            Err(SendError::ResponseTooLarge(_)) => {
+                let (first, second) = part.split_at(part.len() / 2);
+                rest.push(second);
+                rest.push(first);
+            }
+            Err(SendError::Request(error)) => return Err(error),
+            Ok(reply) => {
+                let response = reply.success()?;
+                found.extend(parse(&response, part.len()).map_err(RequestError::Broken)?);
+            }
+        }
+    }
+    Ok(found)
+}
+
+fn body(requested: &[(&str, &str)]) -> Bytes {
+    let mut body: Vec<u8> = Vec::with_capacity(
+        requested
+            .iter()
+            .map(|(index, id)| index.len() + id.len() + 32)
+            .sum(),
+    );
+    body.extend_from_slice(b"{\"docs\":[");
+    for (n, (index, id)) in requested.iter().enumerate() {
+        if n > 0 {
+            body.push(b',');
+        }
+        body.extend_from_slice(b"{\"_index\":\"");
+        body.extend_from_slice(index.as_bytes());
+        body.extend_from_slice(b"\",\"_id\":\"");
+        write_escaped(&mut body, id.as_bytes());
+        body.extend_from_slice(b"\"}");
+    }
+    body.extend_from_slice(b"]}");
+    body.into()
+}
+
+fn parse(response: &Bytes, expected: usize) -> Result<Vec<MgetItem>, String> {
+    let wire: Wire<'_> = serde_json::from_slice(response)
+        .map_err(|e| format!("unreadable _mget response of {} bytes: {e}", response.len()))?;
+    if wire.docs.len() != expected {
+        return Err(format!(
+            "_mget response has {} documents, {expected} were requested",
+            wire.docs.len()
+        ));
+    }
+    let one = |doc: WireDoc<'_>| match doc {
+        WireDoc {
+            error: Some(error), ..
+        } if error.kind == "index_not_found_exception" => MgetItem::Missing,
+        WireDoc {
+            error: Some(error), ..
+        } => MgetItem::Failed(format!("{}: {}", error.kind, error.reason)),
+        WireDoc {
+            found: true,
+            seq_no: Some(seq_no),
+            primary_term: Some(primary_term),
+            source,
+            ..
+        } => MgetItem::Found {
+            version: Version { seq_no, primary_term },
+            source: source.map_or_else(Bytes::new, |raw| response.slice_ref(raw.get().as_bytes())),
+        },
+        WireDoc { found: true, .. } => MgetItem::Failed("found without a sequence number".into()),
+        WireDoc { found: false, .. } => MgetItem::Missing,
+    };
+    Ok(wire.docs.into_iter().map(one).collect())
+}
+
+#[derive(Deserialize)]
+struct Wire<'a> {
+    #[serde(borrow)]
+    docs: Vec<WireDoc<'a>>,
+}
+
+#[derive(Deserialize)]
+struct WireDoc<'a> {
+    #[serde(default)]
+    found: bool,
+    #[serde(rename = "_seq_no")]
+    seq_no: Option<u64>,
+    #[serde(rename = "_primary_term")]
+    primary_term: Option<u64>,
+    #[serde(rename = "_source", borrow)]
+    source: Option<&'a RawValue>,
+    error: Option<WireError>,
+}
+
+#[derive(Deserialize)]
+struct WireError {
+    #[serde(rename = "type", default)]
+    kind: String,
+    #[serde(default)]
+    reason: String,
+}

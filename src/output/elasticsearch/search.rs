@@ -1,0 +1,68 @@
+//! Search for the newest documents, for `/logs`.
+//!
+//! Returns documents as they are stored.
+
+use elasticsearch::http::Method;
+use serde::Deserialize;
+use serde_json::json;
+use serde_json::value::RawValue;
+
+use super::client::Client;
+use super::nodes::Request;
+use crate::output::MAX_ID_BYTES;
+
+/// Most documents of one search: Elasticsearch's `index.max_result_window`.
+const MAX_DOCUMENTS: usize = 10_000;
+
+/// A longer response is an error.
+const MAX_RESPONSE_BYTES: u64 = 64 << 20;
+
+/// The newest documents by `@timestamp`, of one trace or of all. A document is found at the index's
+/// next refresh (1 s by default) after it was written.
+///
+/// # Errors
+/// A message for the reader: Elasticsearch is down, refuses, or its response cannot be read.
+pub(crate) async fn recent(
+    client: &Client,
+    trace_id: Option<&str>,
+    limit: usize,
+) -> Result<Vec<Box<RawValue>>, String> {
+    let query = match trace_id {
+        None => json!({"match_all": {}}),
+        // `_id` is exact whatever the mapping; a trace id over 512 bytes is hashed there and found
+        // by its field.
+        Some(id) if id.len() <= MAX_ID_BYTES => json!({"ids": {"values": [id]}}),
+        Some(id) => json!({"bool": {"should": [{"term": {"traceId": id}}, {"term": {"trace_id": id}}]}}),
+    };
+    let body = json!({
+        "size": limit.min(MAX_DOCUMENTS),
+        "query": query,
+        "sort": [{"@timestamp": {"order": "desc", "unmapped_type": "date"}}],
+        "track_total_hits": false,
+    });
+    let path = format!("/{}/_search", client.indices.wildcard());
+    let mut request = Request::json(Method::Post, path, body.to_string());
+    request.query = &[("ignore_unavailable", "true"), ("allow_no_indices", "true")];
+    request.max_response_bytes = MAX_RESPONSE_BYTES;
+    let response = client.ask(&request).await.and_then(|response| response.success());
+    let response = response.map_err(|error| error.reason().to_owned())?;
+    let wire: Wire =
+        serde_json::from_slice(&response).map_err(|e| format!("unreadable search response: {e}"))?;
+    Ok(wire.hits.hits.into_iter().map(|hit| hit.source).collect())
+}
+
+#[derive(Deserialize)]
+struct Wire {
+    hits: WireHits,
+}
+
+#[derive(Deserialize)]
+struct WireHits {
+    hits: Vec<WireHit>,
+}
+
+#[derive(Deserialize)]
+struct WireHit {
+    #[serde(rename = "_source")]
+    source: Box<RawValue>,
+}
