@@ -15,7 +15,7 @@ use windrow::config::{Rule, Test};
 use windrow::gather::route;
 use windrow::output::document_id;
 use windrow::output::elasticsearch::{Elasticsearch, ElasticsearchConfig, Rules};
-use windrow_bench::{Load, Mode};
+use windrow_bench::load::{Load, Mode};
 use windrow_trace::{
     Added, Incoming, Limits, Names, PartId, Reason, Renderer, Scratch, ShapeId, Shapes, Source, SourceId,
     Table, part_ids, union,

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use windrow_testkit::client::{Client, forward};
 use windrow_testkit::load::Load;
 use windrow_testkit::server::Server;
-use windrow_testkit::sink::{Faults, Sink};
+use windrow_testkit::fake_elasticsearch::{FakeElasticsearch, Faults};
 use windrow_testkit::wait;
 
 use crate::{SOON, windrow};
@@ -66,7 +66,7 @@ fn assert_books(server: &Server, [received, delivered, duplicate, dead, open]: [
 
 #[test]
 fn received_is_delivered_repeated_dead_or_open() {
-    let sink = Sink::with(Faults {
+    let sink = FakeElasticsearch::with(Faults {
         poison: Some("of poison-".to_owned()),
         lose_answer_every: 3,
         cut_answer_every: 7,

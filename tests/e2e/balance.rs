@@ -14,21 +14,21 @@ use windrow_testkit::check;
 use windrow_testkit::client::{Client, forward};
 use windrow_testkit::load::Load;
 use windrow_testkit::server::{Server, Setup};
-use windrow_testkit::sink::Sink;
+use windrow_testkit::fake_elasticsearch::FakeElasticsearch;
 use windrow_testkit::{fluent_bit, need, wait};
 
 use crate::{SOON, windrow};
 
 /// Two servers with one store behind one balancer, which at first knows only one of them.
 struct Two {
-    sink: Sink,
+    sink: FakeElasticsearch,
     servers: [Server; 2],
     balancer: Balancer,
 }
 
 impl Two {
     fn start(with: impl Fn(Setup) -> Setup) -> Self {
-        let sink = Sink::start();
+        let sink = FakeElasticsearch::start();
         // A part without the completing line waits for the idle timeout.
         let setup = || {
             windrow()

@@ -8,7 +8,7 @@ use windrow_testkit::elasticsearch::{self, Kind, Node};
 use windrow_testkit::load::{Load, Mode, Running};
 use windrow_testkit::need;
 use windrow_testkit::server::Server;
-use windrow_testkit::sink::{Faults, Sink};
+use windrow_testkit::fake_elasticsearch::{FakeElasticsearch, Faults};
 
 use crate::{SOON, assert_stored, windrow};
 
@@ -54,7 +54,7 @@ fn with_the_embedded_store() {
 
 #[test]
 fn with_a_sink_that_refuses_delays_and_forgets() {
-    let sink = Sink::with(Faults {
+    let sink = FakeElasticsearch::with(Faults {
         refuse_every: 7,
         unavailable_every: 11,
         drop_before_every: 13,
@@ -86,7 +86,7 @@ fn with_a_sink_that_refuses_delays_and_forgets() {
 /// Segments so small, and traces so short, that files of segments that are done with are used again between kills.
 #[test]
 fn with_journal_files_that_are_used_again() {
-    let sink = Sink::start();
+    let sink = FakeElasticsearch::start();
     let mut server = windrow()
         .elasticsearch(&sink.url(), "again")
         .env("WINDROW_ELASTICSEARCH_BULK_DELAY", "20ms")

@@ -9,7 +9,7 @@ use windrow_testkit::disk::SmallDisk;
 use windrow_testkit::load::Load;
 use windrow_testkit::need;
 use windrow_testkit::server::Server;
-use windrow_testkit::sink::Sink;
+use windrow_testkit::fake_elasticsearch::FakeElasticsearch;
 use windrow_testkit::wait;
 
 use crate::{SOON, windrow};
@@ -33,7 +33,7 @@ fn a_full_disk_stops_acknowledging_and_space_is_enough_to_go_on() {
     // Somebody else's file takes a part of it.
     let other = disk.outside().join("other");
     fs::write(&other, vec![1; 10 << 20]).unwrap();
-    let mut sink = Sink::stopped();
+    let mut sink = FakeElasticsearch::stopped();
     let mut server = windrow().on(&disk).elasticsearch(&sink.url(), "disk").start();
     // About 20 MB of messages.
     let running = Load {

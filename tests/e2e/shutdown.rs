@@ -11,7 +11,7 @@ use serde_json::json;
 use windrow_testkit::check;
 use windrow_testkit::client::Client;
 use windrow_testkit::load::Load;
-use windrow_testkit::sink::{Faults, Sink};
+use windrow_testkit::fake_elasticsearch::{FakeElasticsearch, Faults};
 use windrow_testkit::wait;
 
 use crate::{SOON, assert_stored, windrow};
@@ -150,7 +150,7 @@ fn open_traces_stay_open_over_a_clean_stop() {
 
 #[test]
 fn it_ends_within_its_grace_though_elasticsearch_is_away() {
-    let mut sink = Sink::stopped();
+    let mut sink = FakeElasticsearch::stopped();
     let mut server = windrow()
         .elasticsearch(&sink.url(), "away")
         .arg("--shutdown-grace", "2s")
@@ -169,7 +169,7 @@ fn it_ends_within_its_grace_though_elasticsearch_is_away() {
 
 #[test]
 fn what_is_sealed_is_written_before_it_ends() {
-    let sink = Sink::with(Faults {
+    let sink = FakeElasticsearch::with(Faults {
         delay: Duration::from_millis(100),
         ..Faults::default()
     });
@@ -215,7 +215,7 @@ fn open_traces_are_written_at_the_end_when_told_to() {
 /// A second signal ends it at once, in the middle of draining; a start goes on.
 #[test]
 fn a_second_signal_ends_it_at_once() {
-    let mut sink = Sink::stopped();
+    let mut sink = FakeElasticsearch::stopped();
     let mut server = windrow()
         .elasticsearch(&sink.url(), "twice")
         .arg("--shutdown-grace", "10m")

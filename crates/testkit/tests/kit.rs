@@ -9,9 +9,9 @@ use serde_json::{Value, json};
 use windrow_testkit::capture::Capture;
 use windrow_testkit::check::{Stored, compare};
 use windrow_testkit::elasticsearch::{self, Client};
+use windrow_testkit::fake_elasticsearch::{FakeElasticsearch, Faults};
 use windrow_testkit::load::{Entries, Ids, Ledger, Load, Mode, Time};
 use windrow_testkit::loggers::{Go, Java, Node, Package, Python, Sender};
-use windrow_testkit::sink::{Faults, Sink};
 use windrow_testkit::{http, need};
 
 fn small(capture: &Capture, mode: Mode) -> Load {
@@ -284,54 +284,54 @@ fn store_rules(client: &Client, index: &str) {
 }
 
 #[test]
-fn the_sink_keeps_the_rules_of_the_real_one() {
-    store_rules(&Sink::start().client(), "fake");
+fn the_fake_keeps_the_rules_of_the_real_elasticsearch() {
+    store_rules(&FakeElasticsearch::start().client(), "fake");
     let node = need!(elasticsearch::shared());
     store_rules(&node.client(), "real");
 }
 
 #[test]
-fn the_sink_plays_its_faults() {
-    let mut sink = Sink::start();
-    let client = sink.client();
+fn the_fake_plays_its_faults() {
+    let mut fake = FakeElasticsearch::start();
+    let client = fake.client();
     let one = |id: &str| {
         [
             json!({"create": {"_index": "f", "_id": id}}),
             json!({"text": format!("is {id}")}),
         ]
     };
-    sink.set(Faults {
+    fake.set(Faults {
         refuse_every: 2,
         ..Faults::default()
     });
     assert_eq!(bulk(&client, &one("a")), Ok(vec![201]));
     assert_eq!(bulk(&client, &one("b")), Err("429".to_owned()));
-    sink.set(Faults {
+    fake.set(Faults {
         lose_answer_every: 1,
         ..Faults::default()
     });
     assert!(bulk(&client, &one("lost")).is_err());
-    sink.set(Faults {
+    fake.set(Faults {
         drop_before_every: 1,
         ..Faults::default()
     });
     assert!(bulk(&client, &one("dropped")).is_err());
-    sink.set(Faults {
+    fake.set(Faults {
         cut_answer_every: 1,
         ..Faults::default()
     });
     assert!(bulk(&client, &one("cut")).is_err());
-    sink.set(Faults {
+    fake.set(Faults {
         item_429_every: 2,
         poison: Some("is bad".to_owned()),
         ..Faults::default()
     });
     let three = [one("good"), one("full"), one("bad")].concat();
     assert_eq!(bulk(&client, &three), Ok(vec![201, 429, 400]));
-    sink.stop();
+    fake.stop();
     assert!(bulk(&client, &one("gone")).is_err());
-    sink.start_again();
-    let ids: Vec<String> = sink.documents("f").into_iter().map(|stored| stored.id).collect();
+    fake.start_again();
+    let ids: Vec<String> = fake.documents("f").into_iter().map(|stored| stored.id).collect();
     assert_eq!(ids, ["a", "cut", "good", "lost"]);
 }
 

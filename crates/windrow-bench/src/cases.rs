@@ -69,7 +69,7 @@ pub(super) fn all(records: u64) -> Vec<Case> {
     };
     vec![
         usual(of(
-            System::Floor,
+            System::Baseline,
             None,
             case(
                 "floor",

@@ -15,7 +15,7 @@ pub(super) enum Figure {
     /// CPU time per record, µs.
     Cpu,
     /// CPU time per record against the floor's.
-    OfFloor,
+    OfBaseline,
     /// CPU time per record against that of the case that it is compared with.
     OfBase,
     /// Median time to the acknowledgement, ms.
@@ -44,7 +44,7 @@ impl Figure {
             Self::Documents => "documents_per_s",
             Self::Megabytes => "megabytes_per_s",
             Self::Cpu => "cpu_us_per_record",
-            Self::OfFloor => "cpu_of_floor",
+            Self::OfBaseline => "cpu_of_floor",
             Self::OfBase => "cpu_of_base",
             Self::AckMedian => "ack_p50_ms",
             Self::AckHigh => "ack_p99_ms",

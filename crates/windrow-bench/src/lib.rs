@@ -1,36 +1,56 @@
-//! `windrow bench`: what this machine can do, measured against its own floor.
+//! Load generator, baseline server, counting store and measuring of `windrow bench`.
 //!
-//! Every server that is measured is a process of its own, so that its CPU time is exact: the floor (`floor`), this program
-//! as `serve`, and Fluent Bit where it is asked for (`system`, `process`). The client (`load`, `drive`) and the store
-//! (`sink`) are in the process of the command. `cases` is what can be measured, `measure` one run of it, `figures` and
-//! `table` what comes of it.
+//! Every server that is measured is a process of its own, so that its CPU time is exact: the baseline server
+//! ([`baseline`]), the running program as `serve`, and Fluent Bit where it is installed (`system`, `process`). The client
+//! ([`load`], [`client`]) and the store ([`store`]) are in the process of the command. `cases` lists what can be measured,
+//! `measure` is one run of a case, `figures` and `table` show the results.
 //!
-//! Nothing here is part of the server.
+//! The tests of Windrow send their loads with the same client and put their store in front of the same one.
+//!
+//! # Examples
+//!
+//! A load of a million records in Forward mode, sent to a server on this machine:
+//!
+//! ```no_run
+//! use windrow_bench::client::drive;
+//! use windrow_bench::load::{Load, Mode};
+//!
+//! # #[tokio::main]
+//! # async fn main() -> std::io::Result<()> {
+//! let load = Load {
+//!     mode: Mode::Forward,
+//!     records: 1_000_000,
+//!     ..Load::default()
+//! };
+//! let sent = drive(([127, 0, 0, 1], 24224).into(), load.prepare()?).await?;
+//! println!("{} bytes in {:?}, p99 {:?}", sent.bytes, sent.took, sent.latency(0.99));
+//! # Ok(())
+//! # }
+//! ```
 
 use std::collections::BTreeMap;
 use std::io::{self, Write};
 use std::path::PathBuf;
 
+pub mod baseline;
 mod cases;
-mod drive;
+pub mod client;
 mod figures;
-pub mod floor;
-mod load;
+pub mod load;
 mod measure;
 mod process;
-mod sink;
+pub mod store;
 mod system;
 mod table;
 
-pub use drive::{Driven, drive};
-pub use load::{Chunk, Load, Mode, Source};
 pub use process::threads;
-pub use sink::Sink;
 pub use table::LEGEND;
 
 use cases::{Case, Work};
 use figures::{Figure, Figures};
+use load::Load;
 use measure::Bench;
+use store::CountingStore;
 use system::System;
 use table::{About, Measured};
 
@@ -153,12 +173,12 @@ async fn measure(
     cases: &[Case],
     err: &mut dyn Write,
 ) -> io::Result<(About, Vec<Measured>)> {
-    let sink = Sink::start().await?;
+    let store = CountingStore::start().await?;
     let data_dir = std::path::absolute(&options.data_dir)?;
     let bench = Bench {
         data_dir: &data_dir,
         fluent_bit: &options.fluent_bit,
-        sink: &sink,
+        store: &store,
     };
     let mut measured: Vec<_> = cases
         .iter()
@@ -199,7 +219,7 @@ fn compared(case: &Case, round: &BTreeMap<&str, Figures>) -> Option<Figures> {
         .base
         .and_then(|base| round.get(base))
         .filter(|_| case.base != Some(case.name));
-    figures.set(Figure::OfFloor, figures.ratio(Figure::Cpu, round.get("floor")));
+    figures.set(Figure::OfBaseline, figures.ratio(Figure::Cpu, round.get("floor")));
     figures.set(Figure::OfBase, figures.ratio(Figure::Cpu, base));
     if case.work == Work::CatchUp {
         figures.set(Figure::OfLive, figures.ratio(Figure::Records, base));

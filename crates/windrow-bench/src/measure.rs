@@ -8,11 +8,11 @@ use std::time::{Duration, Instant};
 use tokio::time::sleep;
 
 use super::cases::{Case, Work};
-use super::drive::{Driven, drive};
+use super::client::{Sent, drive};
 use super::figures::{Figure, Figures};
-use super::load::{Load, Source};
+use super::load::{Load, RequestRecords, Source};
 use super::process::{Usage, usage};
-use super::sink::{Sample, Sink, rate};
+use super::store::{CountingStore, Sample, rate};
 use super::system::{Server, Setup, System, find};
 
 /// Nothing more arrives when nothing has arrived for so long.
@@ -33,7 +33,7 @@ pub(super) struct Bench<'a> {
     /// The program of Fluent Bit.
     pub(super) fluent_bit: &'a Path,
     /// The store.
-    pub(super) sink: &'a Sink,
+    pub(super) store: &'a CountingStore,
 }
 
 impl Bench<'_> {
@@ -58,13 +58,13 @@ impl Bench<'_> {
         let fluent_bit = find(self.fluent_bit);
         let setup = Setup {
             system: case.system,
-            sink: self.sink.address(),
+            store: self.store.address(),
             folder: folder.path(),
             arguments: case.arguments,
             fluent_bit: fluent_bit.as_deref(),
         };
-        self.sink.set_away(false);
-        self.sink.reset();
+        self.store.set_unavailable(false);
+        self.store.reset();
         let server = Server::start(&setup).await?;
         sleep(SETTLE).await;
         match case.work {
@@ -75,12 +75,17 @@ impl Bench<'_> {
         }
     }
 
-    async fn send(&self, case: &Case, server: Server, sources: Vec<Source>) -> io::Result<Figures> {
+    async fn send(
+        &self,
+        case: &Case,
+        server: Server,
+        sources: Vec<Source<RequestRecords>>,
+    ) -> io::Result<Figures> {
         let before = usage(server.pid)?;
         let total = case.load.total();
         let send = tokio::spawn(drive(server.forward, sources));
         let samples = match case.system {
-            System::Floor | System::FluentBit => Vec::new(),
+            System::Baseline | System::FluentBit => Vec::new(),
             System::Windrow => self.arrival(total).await?,
             System::Sqlite => delivery(&server, total).await?,
         };
@@ -108,11 +113,16 @@ impl Bench<'_> {
         ))
     }
 
-    async fn catch_up(&self, case: &Case, server: Server, sources: Vec<Source>) -> io::Result<Figures> {
+    async fn catch_up(
+        &self,
+        case: &Case,
+        server: Server,
+        sources: Vec<Source<RequestRecords>>,
+    ) -> io::Result<Figures> {
         let before = usage(server.pid)?;
-        self.sink.set_away(true);
+        self.store.set_unavailable(true);
         let driven = drive(server.forward, sources).await?;
-        self.sink.set_away(false);
+        self.store.set_unavailable(false);
         let total = case.load.total();
         let samples = self.arrival(total).await?;
         sleep(SETTLE).await;
@@ -128,11 +138,16 @@ impl Bench<'_> {
         ))
     }
 
-    async fn restart(&self, server: Server, sources: Vec<Source>, setup: &Setup<'_>) -> io::Result<Figures> {
-        self.sink.set_away(true);
+    async fn restart(
+        &self,
+        server: Server,
+        sources: Vec<Source<RequestRecords>>,
+        setup: &Setup<'_>,
+    ) -> io::Result<Figures> {
+        self.store.set_unavailable(true);
         let driven = drive(server.forward, sources).await?;
         server.kill().await?;
-        self.sink.set_away(false);
+        self.store.set_unavailable(false);
         let server = Server::start(setup).await?;
         let mut figures = Figures::default();
         figures.set(Figure::Start, Some(server.start.as_secs_f64()));
@@ -144,10 +159,10 @@ impl Bench<'_> {
     /// Waits until `total` lines are in the sink. Gives how they came.
     async fn arrival(&self, total: u64) -> io::Result<Vec<Sample>> {
         let mut progress = Progress::new(total);
-        while !progress.is_done(self.sink.lines())? {
+        while !progress.is_done(self.store.lines())? {
             sleep(Duration::from_millis(5)).await;
         }
-        Ok(self.sink.samples())
+        Ok(self.store.samples())
     }
 }
 
@@ -237,7 +252,7 @@ impl Progress {
 fn figures(
     load: &Load,
     records_per_s: Option<f64>,
-    driven: &Driven,
+    driven: &Sent,
     before: &Usage,
     after: &Usage,
     documents: bool,

@@ -23,7 +23,7 @@ pub(super) const LINGER: &str = "200ms";
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum System {
     /// Reads, writes, acknowledges, and sends as many bytes on.
-    Floor,
+    Baseline,
     /// `windrow serve` with the Elasticsearch output.
     Windrow,
     /// `windrow serve` with the embedded database.
@@ -38,7 +38,7 @@ pub(super) struct Setup<'a> {
     /// Which.
     pub(super) system: System,
     /// Where documents go.
-    pub(super) sink: SocketAddr,
+    pub(super) store: SocketAddr,
     /// The folder for its data.
     pub(super) folder: &'a Path,
     /// Further arguments of `serve`.
@@ -184,9 +184,9 @@ fn command(setup: &Setup<'_>, port: Option<u16>) -> io::Result<Command> {
             command.args(["-o", "null", "-m", "*"]);
             command
         }
-        System::Floor => {
+        System::Baseline => {
             let mut command = own()?;
-            command.args(["bench-floor", "--sink", &setup.sink.to_string(), "--file"]);
+            command.args(["bench-floor", "--store", &setup.store.to_string(), "--file"]);
             command.arg(setup.folder.join("floor"));
             command
         }
@@ -203,7 +203,7 @@ fn command(setup: &Setup<'_>, port: Option<u16>) -> io::Result<Command> {
             ]);
             command.arg("--data-dir").arg(setup.folder.join("data"));
             if setup.system == System::Windrow {
-                let url = format!("http://{}", setup.sink);
+                let url = format!("http://{}", setup.store);
                 command.args(["--output", "elasticsearch", "--elasticsearch-url", &url]);
             } else {
                 command.args(["--output", "sqlite"]);
@@ -247,7 +247,7 @@ async fn addresses(
             );
         }
         if let Some(forward) = forward
-            && (admin.is_some() || system == System::Floor)
+            && (admin.is_some() || system == System::Baseline)
         {
             return Ok((forward, admin));
         }

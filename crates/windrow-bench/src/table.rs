@@ -38,7 +38,7 @@ const COLUMNS: [(Figure, &str, &str, usize); 9] = [
     (Figure::Documents, "documents", "/s", 0),
     (Figure::Megabytes, "MB", "/s", 0),
     (Figure::Cpu, "CPU us", "/record", 3),
-    (Figure::OfFloor, "x the", "floor", 2),
+    (Figure::OfBaseline, "x the", "floor", 2),
     (Figure::OfBase, "x its", "base", 2),
     (Figure::AckMedian, "ack ms", "p50", 2),
     (Figure::AckHigh, "ack ms", "p99", 2),
@@ -249,10 +249,10 @@ mod tests {
                 &[
                     (Figure::Records, 2_300_000.0),
                     (Figure::Cpu, 0.25),
-                    (Figure::OfFloor, 1.0),
+                    (Figure::OfBaseline, 1.0),
                 ],
             ),
-            measured("packed", &[(Figure::Cpu, 0.6), (Figure::OfFloor, 2.4)]),
+            measured("packed", &[(Figure::Cpu, 0.6), (Figure::OfBaseline, 2.4)]),
             measured("idle", &[(Figure::IdleMemory, 9.06), (Figure::IdleCpu, 0.1)]),
         ];
         let table = text(&about(), &rows);

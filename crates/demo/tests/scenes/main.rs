@@ -4,7 +4,6 @@
 #![expect(clippy::unwrap_used, reason = "tests")]
 
 mod absence;
-mod balancer;
 mod configurations;
 #[path = "../fluent_bit/mod.rs"]
 mod fluent_bit;

@@ -1,5 +1,7 @@
-//! The store that the measured server writes to: an Elasticsearch that takes every document and keeps a count. It asks
-//! nothing of a document but how many lines it has, so that it costs little on the machine that is measured.
+//! Counting store: an Elasticsearch that takes every document and keeps a count.
+//!
+//! It looks for nothing in a document but the number of its lines, so that it costs little on the machine that is
+//! measured. The tests' store keeps documents and plays faults in front of its [`router`].
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -17,23 +19,24 @@ use memchr::memmem;
 /// How much had arrived, and when.
 pub(super) type Sample = (Instant, u64);
 
-/// A running sink.
+/// A running counting store.
 #[derive(Debug)]
-pub struct Sink {
+pub struct CountingStore {
     address: SocketAddr,
     counts: Arc<Counts>,
 }
 
+/// What a counting store has counted.
 #[derive(Debug, Default)]
-struct Counts {
-    away: AtomicBool,
+pub struct Counts {
+    unavailable: AtomicBool,
     documents: AtomicU64,
     lines: AtomicU64,
     bytes: AtomicU64,
     samples: Mutex<Vec<Sample>>,
 }
 
-impl Sink {
+impl CountingStore {
     /// Starts one on a free port of this machine.
     ///
     /// # Errors
@@ -42,7 +45,7 @@ impl Sink {
         let listener = tokio::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
         let address = listener.local_addr()?;
         let counts = Arc::<Counts>::default();
-        let router = Router::new().fallback(answer).with_state(Arc::clone(&counts));
+        let router = router(Arc::clone(&counts));
         tokio::spawn(async move { axum::serve(listener, router).await });
         Ok(Self { address, counts })
     }
@@ -52,7 +55,7 @@ impl Sink {
         self.address
     }
 
-    /// Begins to count anew.
+    /// Sets all counts to zero.
     pub fn reset(&self) {
         for count in [&self.counts.documents, &self.counts.lines, &self.counts.bytes] {
             count.store(0, Ordering::Relaxed);
@@ -60,9 +63,9 @@ impl Sink {
         self.lock().clear();
     }
 
-    /// While it is away it refuses everything.
-    pub fn set_away(&self, away: bool) {
-        self.counts.away.store(away, Ordering::Relaxed);
+    /// While it is unavailable it refuses everything with status 503.
+    pub fn set_unavailable(&self, unavailable: bool) {
+        self.counts.unavailable.store(unavailable, Ordering::Relaxed);
     }
 
     /// Documents taken.
@@ -90,37 +93,48 @@ impl Sink {
     }
 }
 
+/// The store's whole API, which counts into `counts`.
+pub fn router(counts: Arc<Counts>) -> Router {
+    Router::new().fallback(answer).with_state(counts)
+}
+
 async fn answer(State(counts): State<Arc<Counts>>, uri: Uri, body: Body) -> Response {
     let Ok(body) = to_bytes(body, usize::MAX).await else {
         return StatusCode::BAD_REQUEST.into_response();
     };
-    if counts.away.load(Ordering::Relaxed) {
-        return elastic(
+    if counts.unavailable.load(Ordering::Relaxed) {
+        return respond(
             StatusCode::SERVICE_UNAVAILABLE,
             r#"{"error":{"type":"unavailable"},"status":503}"#,
         );
     }
     counts.bytes.fetch_add(body.len() as u64, Ordering::Relaxed);
     match uri.path() {
-        // What the floor sends is no documents.
-        "/floor" => StatusCode::NO_CONTENT.into_response(),
+        // The baseline server sends bytes that are no documents.
+        "/baseline" => StatusCode::NO_CONTENT.into_response(),
         path if path.ends_with("/_bulk") => {
             let (documents, lines) = count(&body);
             counts.documents.fetch_add(documents, Ordering::Relaxed);
             let before = counts.lines.fetch_add(lines, Ordering::Relaxed);
             let mut samples = counts.samples.lock().unwrap_or_else(PoisonError::into_inner);
             samples.push((Instant::now(), before + lines));
-            elastic(StatusCode::OK, r#"{"took":1,"errors":false,"items":[]}"#)
+            respond(StatusCode::OK, r#"{"took":1,"errors":false,"items":[]}"#)
         }
-        "/" => elastic(
+        "/" => respond(
             StatusCode::OK,
-            r#"{"name":"sink","cluster_name":"sink","version":{"number":"8.15.0","build_flavor":"default"}}"#,
+            concat!(
+                r#"{"name":"store","cluster_name":"store","cluster_uuid":"store","version":{"number":"8.18.8","#,
+                r#""build_flavor":"default","lucene_version":"9.12.1","#,
+                r#""minimum_wire_compatibility_version":"7.17.0","#,
+                r#""minimum_index_compatibility_version":"7.0.0"},"tagline":"You Know, for Search"}"#
+            ),
         ),
-        _ => elastic(StatusCode::OK, r#"{"acknowledged":true}"#),
+        _ => respond(StatusCode::OK, r#"{"acknowledged":true}"#),
     }
 }
 
-fn elastic(status: StatusCode, body: &'static str) -> Response {
+/// An answer with a JSON body as Elasticsearch gives it: clients check the header that names the product.
+pub fn respond(status: StatusCode, body: impl Into<Body>) -> Response {
     let headers = [
         (header::CONTENT_TYPE, "application/json"),
         (
@@ -128,7 +142,7 @@ fn elastic(status: StatusCode, body: &'static str) -> Response {
             "Elasticsearch",
         ),
     ];
-    (status, headers, body).into_response()
+    (status, headers, body.into()).into_response()
 }
 
 /// Documents of a bulk body, and lines in them. Every other row is an action.
