@@ -14,9 +14,9 @@ use std::time::{Duration, Instant};
 
 use proto_tests::{Action, Expectations, Options, Security, Target, Tls};
 use windrow_testkit::certificates::Certificates;
+use windrow_testkit::fake_elasticsearch::FakeElasticsearch;
 use windrow_testkit::load::{Load, Running};
 use windrow_testkit::server::{Server, Setup};
-use windrow_testkit::fake_elasticsearch::FakeElasticsearch;
 use windrow_testkit::wait;
 
 fn program() -> Option<PathBuf> {

@@ -1,13 +1,13 @@
-//! What Elasticsearch will never take goes to the dead letter with its reason, whole; the rest goes on; `windrow
-//! replay` sends it again when the cause is mended.
+//! Dead letter: documents that Elasticsearch rejects for good are kept complete, with the reason,
+//! while the others are delivered; `windrow replay` sends them again when the cause is fixed.
 
 use std::process::Command;
 
 use serde_json::Value;
 use windrow_testkit::check;
+use windrow_testkit::fake_elasticsearch::{FakeElasticsearch, Faults};
 use windrow_testkit::load::Load;
 use windrow_testkit::server::Server;
-use windrow_testkit::fake_elasticsearch::{FakeElasticsearch, Faults};
 use windrow_testkit::wait;
 
 use crate::{SOON, windrow};

@@ -1,12 +1,12 @@
-//! Traces on both sides of midnight UTC: one document each, in the index of the first event's day, also when that
-//! event comes last.
+//! Traces across midnight UTC: one document each, in the index of the first event's day, also when
+//! that event comes last.
 
 use serde_json::json;
 use windrow_testkit::check::{self, Stored};
 use windrow_testkit::client::Client;
 use windrow_testkit::elasticsearch;
-use windrow_testkit::load::Load;
 use windrow_testkit::fake_elasticsearch::FakeElasticsearch;
+use windrow_testkit::load::Load;
 use windrow_testkit::{need, wait};
 
 use crate::{SOON, windrow};

@@ -1,13 +1,14 @@
-//! Elasticsearch away while input goes on: acks stay, memory stays bounded, the journal fills to its limit and then
-//! sockets are no longer read; when it returns everything is written without a restart.
+//! Outage of Elasticsearch under load: chunks are acknowledged, memory stays bounded, the journal
+//! fills to its limit, then sockets are no longer read. When Elasticsearch returns, everything is
+//! written without a restart.
 
 use std::time::Duration;
 
 use windrow_testkit::check;
 use windrow_testkit::elasticsearch::{Kind, Node};
+use windrow_testkit::fake_elasticsearch::{FakeElasticsearch, Faults};
 use windrow_testkit::load::{Load, trace_number};
 use windrow_testkit::server::Server;
-use windrow_testkit::fake_elasticsearch::{FakeElasticsearch, Faults};
 use windrow_testkit::{need, wait};
 
 use crate::{SOON, windrow};

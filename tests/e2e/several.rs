@@ -1,12 +1,13 @@
-//! Several Windrows behind one address: each sees a part of every trace, Elasticsearch holds one document.
+//! Traces spread over several Windrows: each receives a part of every trace, Elasticsearch holds
+//! one document.
 
 use std::time::Duration;
 
 use windrow_testkit::check;
 use windrow_testkit::elasticsearch;
+use windrow_testkit::fake_elasticsearch::{FakeElasticsearch, Faults};
 use windrow_testkit::load::Load;
 use windrow_testkit::need;
-use windrow_testkit::fake_elasticsearch::{FakeElasticsearch, Faults};
 
 use crate::{SOON, windrow};
 
@@ -78,7 +79,8 @@ fn they_meet_at_every_document() {
     assert!(sink.counts().conflicts > 0, "they never met, so nothing is shown");
 }
 
-/// A client that resends to another instance after losing an ack: the same chunk on both, every line once.
+/// A client that resends to another instance after losing an ack: the same chunk on both, every
+/// line once.
 #[test]
 fn the_same_chunks_on_two_of_them() {
     let sink = FakeElasticsearch::start();

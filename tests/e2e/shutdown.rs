@@ -1,5 +1,5 @@
-//! SIGTERM: acknowledged is kept, what can be written is written, exit 0 within the grace period; a start
-//! afterwards goes on with the open traces.
+//! Graceful shutdown on SIGTERM: acknowledged records are kept, what can be written is written,
+//! exit 0 within the grace period; the next start continues with the open traces.
 
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
@@ -10,8 +10,8 @@ use rustix::process::Signal;
 use serde_json::json;
 use windrow_testkit::check;
 use windrow_testkit::client::Client;
-use windrow_testkit::load::Load;
 use windrow_testkit::fake_elasticsearch::{FakeElasticsearch, Faults};
+use windrow_testkit::load::Load;
 use windrow_testkit::wait;
 
 use crate::{SOON, assert_stored, windrow};
@@ -36,7 +36,8 @@ fn a_clean_stop_under_load_loses_nothing() {
     assert_stored(&server, &report);
 }
 
-/// The logger of the house under load, three clean stops: it has to connect again, and nothing else.
+/// The logger of the house under load, three clean stops: it has to connect again, and nothing
+/// else.
 #[test]
 fn clean_stops_under_a_logger_with_acks() {
     let mut server = windrow().sqlite().start();
@@ -188,7 +189,8 @@ fn what_is_sealed_is_written_before_it_ends() {
     check::eventually(&report.ledger, SOON, || sink.documents("drain-")).assert_clean();
 }
 
-/// For a machine that will not come back: what is open is written, and nothing stays in the journal.
+/// For a machine that will not come back: what is open is written, and nothing stays in the
+/// journal.
 #[test]
 fn open_traces_are_written_at_the_end_when_told_to() {
     let mut server = windrow()

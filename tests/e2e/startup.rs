@@ -1,11 +1,12 @@
-//! A start that cannot work ends at once with a message that says why; a start without Elasticsearch works.
+//! Startup: one that cannot work ends at once with a message that says why; one without
+//! Elasticsearch works.
 
 use std::fs;
 use std::net::TcpListener;
 
 use windrow_testkit::check;
-use windrow_testkit::load::Load;
 use windrow_testkit::fake_elasticsearch::FakeElasticsearch;
+use windrow_testkit::load::Load;
 use windrow_testkit::wait;
 
 use crate::{SOON, windrow};

@@ -1,8 +1,8 @@
 //! `windrow demo`: all scenes on one machine, without Docker and without Elasticsearch.
 //!
-//! Starts Windrow as a process of its own, the server and the three services with their sidecars, sends requests, kills
-//! Windrow with SIGKILL half-way, and waits until each request is one document with all its lines. Knows Windrow only by
-//! its command line and its HTTP API.
+//! Starts Windrow as a process of its own, the server and the three services with their sidecars,
+//! sends requests, kills Windrow with SIGKILL half-way, and waits until each request is one
+//! document with all its lines. Knows Windrow only by its command line and its HTTP API.
 
 mod apps;
 mod board;
@@ -36,13 +36,15 @@ use crate::{
 /// Time between two reads of the documents, and between two drawings of the table.
 const REFRESH_INTERVAL: Duration = Duration::from_millis(200);
 
-/// Time between two requests of one client: slow enough to watch, and for documents to appear before the kill.
+/// Time between two requests of one client: slow enough to watch, and for documents to appear
+/// before the kill.
 const REQUEST_INTERVAL: Duration = Duration::from_millis(250);
 
 /// How long Windrow stays down.
 const DOWNTIME: Duration = Duration::from_millis(1500);
 
-/// How long to wait for the last documents: longer than any pause of Fluent Bit and than Windrow's idle timeout.
+/// How long to wait for the last documents: longer than any pause of Fluent Bit and than Windrow's
+/// idle timeout.
 const COMPLETE_TIMEOUT: Duration = Duration::from_secs(90);
 
 /// A chunk sent twice would have become a second document within this time.
@@ -60,7 +62,8 @@ pub struct Options {
     /// Write to this Elasticsearch instead of the embedded SQLite
     #[arg(long, value_name = "URL")]
     pub elasticsearch_url: Option<String>,
-    /// The Fluent Bit program; without one `demo sidecar-logs` carries the lines [default: the one on the PATH]
+    /// The Fluent Bit program; without one `demo sidecar-logs` carries the lines [default: the one
+    /// on the PATH]
     #[arg(long, env = "FLUENT_BIT", value_name = "FILE")]
     pub fluent_bit: Option<PathBuf>,
     /// Carry the lines with `demo sidecar-logs` also when there is a Fluent Bit
@@ -149,7 +152,7 @@ async fn show(
     let report = if stop.is_cancelled() {
         board.finish();
         let fault = format!("stopped by a signal after {} requests", board.rows().len());
-        println!("\n{fault}; nothing was looked at");
+        println!("\n{fault}; the documents were not checked");
         Report {
             answered: board.rows().len(),
             documents: 0,
@@ -239,7 +242,7 @@ async fn drive(
         }
         if watched.killed_after == 0 && board.rows().len() >= total.div_ceil(2) {
             windrow.kill().await;
-            board.away(true);
+            board.down(true);
             watched.killed_after = board.rows().len();
             back_at = Some(Instant::now() + DOWNTIME);
             board.note(&format!(
@@ -249,7 +252,7 @@ async fn drive(
         }
         if let Some(at) = back_at.filter(|at| Instant::now() >= *at) {
             windrow.start_again().await?;
-            board.away(false);
+            board.down(false);
             back_at = None;
             watched.downtime = DOWNTIME + at.elapsed();
             board.note(&format!(
@@ -311,7 +314,8 @@ fn row(app: &'static str, outcome: &Outcome) -> Row {
     Row::new(outcome.trace_id.clone(), app, result, outcome.is_ok(), expected)
 }
 
-/// Reads the documents of every request once more, also of those that were complete: none may be missing or twice.
+/// Reads the documents of every request once more, also of those that were complete: none may be
+/// missing or twice.
 async fn verify(source: &Source, board: &Board) -> Report {
     tokio::time::sleep(SETTLE_TIME).await;
     let mut report = Report {
@@ -347,7 +351,7 @@ fn summarise(report: &Report, watched: &Watched, board: &Board) {
     }
     println!(
         "\n{} requests, {} lines in {} log files -> {} documents in {:.1} s.\n\
-         Windrow was killed with -9 after {} requests and was away for {:.1} s; {} requests were answered meanwhile.",
+         Windrow was killed with -9 after {} requests and was down for {:.1} s; {} requests were answered meanwhile.",
         report.answered,
         board.rows().iter().map(Row::expected).sum::<usize>(),
         4,

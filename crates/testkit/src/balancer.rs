@@ -1,5 +1,5 @@
-//! TCP load balancer before several servers: each new connection goes to the next server in turn that accepts it, and
-//! stays there. Reads no protocol.
+//! TCP load balancer before several servers: each new connection goes to the next server in turn
+//! that accepts it, and stays there. Reads no protocol.
 
 use std::io;
 use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};

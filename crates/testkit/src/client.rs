@@ -1,4 +1,5 @@
-//! A Forward client for single messages with chosen times and chunk ids. Loads of many records are in [`crate::load`].
+//! A Forward client for single messages with chosen times and chunk ids. Loads of many records are
+//! in [`crate::load`].
 
 use std::io::{Cursor, Read, Write};
 use std::net::{SocketAddr, TcpStream};

@@ -1,8 +1,9 @@
-//! What Windrow's tests need around the server: loads with a ledger, a fake Elasticsearch with faults, a real
-//! one, official loggers, Fluent Bit, and the check that compares what was acknowledged with what is stored.
+//! Test kit of Windrow: loads with a ledger, a fake Elasticsearch with faults, a real one, official
+//! loggers, Fluent Bit, and the check that compares what was acknowledged with what is stored.
 //!
-//! It is the oracle: it writes and reads the wire with code of its own and depends neither on the server nor
-//! on `forward-protocol`. For tests only; functions panic with a reason where a test would have to fail anyway.
+//! Loads are sent by the client of `windrow-bench`, whose encoder shares no code with the server's
+//! codec; the check states the merge rules a second time. For tests only: functions panic with a
+//! reason where a test would have to fail anyway.
 
 pub mod balancer;
 pub mod capture;

@@ -1,4 +1,4 @@
-//! `windrow-testkit`: the test kit's loads, fakes and real nodes for a human at a terminal.
+//! `windrow-testkit`: the test kit's loads, fakes and real nodes on the command line.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -10,7 +10,7 @@ use windrow_testkit::fake_elasticsearch::{FakeElasticsearch, Faults};
 use windrow_testkit::load::{Entries, Load, Mode, Time};
 
 #[derive(Parser)]
-#[command(about = "Loads, fakes and real nodes for trying Windrow out by hand")]
+#[command(about = "Loads, fakes and real nodes for trying Windrow by hand")]
 struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -18,7 +18,8 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Send a load with a ledger; with --check compare it with what an Elasticsearch holds in the end
+    /// Send a load with a ledger; with --check compare it with what an Elasticsearch holds in the
+    /// end
     Send(Send),
     /// Run a fake Elasticsearch with faults, until interrupted
     FakeElasticsearch(FaultArgs),

@@ -1,8 +1,8 @@
 //! Baseline server: the same I/O as Windrow and no decoding.
 //!
-//! Reads the socket, writes the bytes to disk with `fdatasync`, acknowledges, and sends as many bytes on as documents
-//! would have. Decodes nothing but the head of each message, gathers nothing and checks nothing. Its CPU time is the
-//! yardstick, since CPU times differ between machines.
+//! Reads the socket, writes the bytes to disk with `fdatasync`, acknowledges, and sends as many
+//! bytes on as documents would have. Decodes nothing but the head of each message, gathers nothing
+//! and checks nothing. Its CPU time is the yardstick, since CPU times differ between machines.
 
 use std::fs::File;
 use std::io::{self, Write};

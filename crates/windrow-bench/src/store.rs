@@ -1,7 +1,8 @@
 //! Counting store: an Elasticsearch that takes every document and keeps a count.
 //!
-//! It looks for nothing in a document but the number of its lines, so that it costs little on the machine that is
-//! measured. The tests' store keeps documents and plays faults in front of its [`router`].
+//! It looks for nothing in a document but the number of its lines, so that it costs little on the
+//! machine that is measured. The tests' store keeps documents and plays faults in front of its
+//! [`router`].
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -16,7 +17,7 @@ use axum::http::{StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
 use memchr::memmem;
 
-/// How much had arrived, and when.
+/// Lines that had arrived, and when.
 pub(super) type Sample = (Instant, u64);
 
 /// A running counting store.
@@ -37,10 +38,10 @@ pub struct Counts {
 }
 
 impl CountingStore {
-    /// Starts one on a free port of this machine.
+    /// Starts one on a free port of the loopback interface.
     ///
     /// # Errors
-    /// When there is no port.
+    /// When no port is free.
     pub async fn start() -> io::Result<Self> {
         let listener = tokio::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
         let address = listener.local_addr()?;
@@ -50,7 +51,7 @@ impl CountingStore {
         Ok(Self { address, counts })
     }
 
-    /// Where it listens.
+    /// Its address.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
@@ -68,17 +69,17 @@ impl CountingStore {
         self.counts.unavailable.store(unavailable, Ordering::Relaxed);
     }
 
-    /// Documents taken.
+    /// Documents stored.
     pub fn documents(&self) -> u64 {
         self.counts.documents.load(Ordering::Relaxed)
     }
 
-    /// Lines in them.
+    /// Lines of the stored documents.
     pub fn lines(&self) -> u64 {
         self.counts.lines.load(Ordering::Relaxed)
     }
 
-    /// Bytes taken.
+    /// Bytes received.
     pub fn bytes(&self) -> u64 {
         self.counts.bytes.load(Ordering::Relaxed)
     }
@@ -133,7 +134,8 @@ async fn answer(State(counts): State<Arc<Counts>>, uri: Uri, body: Body) -> Resp
     }
 }
 
-/// An answer with a JSON body as Elasticsearch gives it: clients check the header that names the product.
+/// An answer with a JSON body as Elasticsearch gives it: clients check the header that names the
+/// product.
 pub fn respond(status: StatusCode, body: impl Into<Body>) -> Response {
     let headers = [
         (header::CONTENT_TYPE, "application/json"),
@@ -145,7 +147,7 @@ pub fn respond(status: StatusCode, body: impl Into<Body>) -> Response {
     (status, headers, body.into()).into_response()
 }
 
-/// Documents of a bulk body, and lines in them. Every other row is an action.
+/// Documents of a bulk body, and their lines. Every other row is an action.
 fn count(body: &[u8]) -> (u64, u64) {
     let about = memmem::Finder::new(b",\"windrow\":{");
     let (mut documents, mut lines, mut from) = (0, 0, 0);
@@ -163,7 +165,7 @@ fn count(body: &[u8]) -> (u64, u64) {
     (documents, lines)
 }
 
-/// `lines` of the object that begins here; it is one of the first members.
+/// The value of `lines`, one of the first members of the object that begins here.
 fn lines_of(about: &[u8]) -> Option<u64> {
     let head = about.get(..about.len().min(96))?;
     let at = memmem::find(head, b"\"lines\":")? + 8;
@@ -171,8 +173,9 @@ fn lines_of(about: &[u8]) -> Option<u64> {
     Some(digits.fold(0, |sum, digit| sum * 10 + u64::from(digit - b'0')))
 }
 
-/// Records a second while most of `total` arrived: from the first sample to the last one below 85 %, so that neither
-/// the last traces' wait for stragglers nor the last, partly filled request counts. `None` when there are too few samples.
+/// Records a second while most of `total` arrived: from the first sample to the last one below 85
+/// %, so that neither the last traces' wait for stragglers nor the last, partly filled request
+/// counts. `None` when there are too few samples.
 pub(super) fn rate(samples: &[Sample], total: u64) -> Option<f64> {
     let first = samples.first()?;
     let last = samples.iter().rev().find(|(_, n)| *n <= total / 100 * 85)?;
@@ -180,7 +183,7 @@ pub(super) fn rate(samples: &[Sample], total: u64) -> Option<f64> {
         last.1.checked_sub(first.1)?,
         last.0.checked_duration_since(first.0)?,
     );
-    // Less than a third of it says little.
+    // A rate over less than a third of the load says little.
     (n > total / 3 && !took.is_zero()).then(|| n as f64 / took.as_secs_f64())
 }
 

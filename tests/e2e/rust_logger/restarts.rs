@@ -1,4 +1,5 @@
-//! Windrow is killed, the application is killed, connections move: everything promised is in exactly one document.
+//! Restarts: Windrow is killed, the application is killed, connections move. Every accepted record
+//! is in exactly one document.
 
 use std::collections::HashSet;
 use std::path::Path;

@@ -25,7 +25,10 @@ use crate::{
 /// Value of `environment` in records and metrics.
 const ENVIRONMENT: &str = "demo";
 
+/// Loopback, on a free port.
 const ANY_PORT: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
+
+/// How long requests in flight may take at the end.
 const STOP_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// One application.
@@ -53,7 +56,8 @@ pub(super) struct Apps {
 }
 
 impl Apps {
-    /// Starts everything; lines go to the Forward address over Fluent Bit, or over our own sidecar without one.
+    /// Starts everything; lines go to the Forward address over Fluent Bit, or over our own sidecar
+    /// without one.
     pub(super) async fn start(
         folder: &Path,
         forward: &str,

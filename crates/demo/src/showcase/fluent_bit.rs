@@ -1,4 +1,5 @@
-//! Fluent Bit processes of the showcase: started with the shipped configuration, restarted when they end.
+//! Fluent Bit processes of the showcase: started with the shipped configuration, restarted when
+//! they end.
 
 use std::{
     env, fs,
@@ -32,8 +33,8 @@ pub(super) fn find_fluent_bit(named: Option<&Path>) -> Option<PathBuf> {
         .find(|file| file.is_file())
 }
 
-/// A Fluent Bit with `fluent-bit/sidecar.conf`, the file that users copy. One that ends by itself is started again with the
-/// state that it left, as a container's supervisor does.
+/// A Fluent Bit with `fluent-bit/sidecar.conf`, the file that users copy. One that ends by itself
+/// is started again with the state that it left, as a container's supervisor does.
 #[derive(Debug)]
 pub(super) struct FluentBit {
     stop: oneshot::Sender<()>,
@@ -89,7 +90,8 @@ impl FluentBit {
     }
 }
 
-/// Starts it with a new port for its own HTTP server, since another process may have taken the last one.
+/// Starts it with a new port for its own HTTP server, since another process may have taken the last
+/// one.
 fn spawn(command: &mut Command, output: &Path) -> io::Result<Child> {
     let output = File::options().create(true).append(true).open(output)?;
     command

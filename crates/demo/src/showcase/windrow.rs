@@ -1,4 +1,5 @@
-//! The Windrow process of the showcase: started, killed, and started again on the same addresses and data.
+//! The Windrow process of the showcase: started, killed, and started again on the same addresses
+//! and data.
 
 use std::{
     env, fs,
@@ -77,7 +78,8 @@ impl Windrow {
 
     /// SIGKILL.
     pub(super) async fn kill(&mut self) {
-        // It may have died by itself; then there is nothing to kill, and that shows in what is missing.
+        // It may have died by itself; then there is nothing to kill, and that shows in what is
+        // missing.
         let _ = self.child.kill().await;
     }
 
@@ -128,7 +130,7 @@ async fn spawn(
         }
     }
     let mut child = command
-        // Ctrl-C is for the showcase, which stops what it has started in its own order.
+        // Ctrl-C is for the showcase, which stops its processes in order.
         .process_group(0)
         .kill_on_drop(true)
         .spawn()

@@ -1,5 +1,5 @@
-//! The scenes with real processes: the demo's programs, Windrow, and where there is one Fluent Bit. One program, so that
-//! it links once and its tests share one Elasticsearch.
+//! The scenes with real processes: the demo's programs, Windrow, and where there is one Fluent Bit.
+//! One program, so that it links once and its tests share one Elasticsearch.
 
 #![expect(clippy::unwrap_used, reason = "tests")]
 

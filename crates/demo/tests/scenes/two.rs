@@ -1,13 +1,12 @@
-//! Scene 2: an application that logs over fluent-logger-rs to two Windrows behind one address. They share nothing but
-//! the store; one of them is restarted and killed under load.
+//! Scene 2: an application that logs over fluent-logger-rs to two Windrows behind one address. They
+//! share nothing but the store; one of them is restarted and killed under load.
 
 use windrow_testkit::{
-    balancer::Balancer, check::Stored, elasticsearch, fake_elasticsearch::FakeElasticsearch, need, server::Server, wait,
+    balancer::Balancer, check::Stored, elasticsearch, fake_elasticsearch::FakeElasticsearch, need,
+    server::Server, wait,
 };
 
-use crate::{
-    stage::{self, App, Messages, SOON, answered, client, wait_answered},
-};
+use crate::stage::{self, App, Messages, SOON, answered, client, wait_answered};
 
 const REQUESTS: usize = 400;
 
@@ -48,7 +47,8 @@ fn play(store: &str, documents: impl Fn() -> Vec<Stored>) {
     );
 
     wait_answered(&client, REQUESTS / 4);
-    // Every connection is the other's turn: in the long run each takes half. A quarter is far from chance.
+    // Every connection is the other's turn: in the long run each takes half. A quarter is far from
+    // chance.
     wait::until("an even load", SOON, || {
         let [one, two] = [0, 1].map(|number| windrows[number].metric("windrow_input_records_total"));
         if one.min(two) * 3.0 >= one.max(two) && one > 0.0 {

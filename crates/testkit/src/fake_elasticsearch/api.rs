@@ -1,5 +1,5 @@
-//! HTTP API of the fake Elasticsearch: what a bulk writer and a simple reader ask. Everything else is answered by the
-//! counting store.
+//! HTTP API of the fake Elasticsearch: what a bulk writer and a simple reader ask. Everything else
+//! is answered by the counting store.
 
 use std::sync::Arc;
 
@@ -102,7 +102,8 @@ async fn one(State(shared): Shares, Path((index, id)): Path<(String, String)>) -
     answer(status, &document)
 }
 
-/// The documents of an index pattern (`prefix*`) that match a `term` query on a top-level field, newest first.
+/// The documents of an index pattern (`prefix*`) that match a `term` query on a top-level field,
+/// newest first.
 fn matching(shared: &Shared, pattern: &str, body: &[u8]) -> Vec<Value> {
     let wanted: Value = serde_json::from_slice(body).unwrap_or(Value::Null);
     let term = wanted["query"]["term"]

@@ -1,4 +1,5 @@
-//! Bulk requests of the fake Elasticsearch, with the faults that are played on requests and on items.
+//! Bulk requests of the fake Elasticsearch, with the faults that are played on requests and on
+//! items.
 
 use std::io::Read;
 
@@ -108,7 +109,8 @@ pub(super) async fn bulk(
     answer(StatusCode::OK, &body)
 }
 
-/// Applies a bulk body; `None` when it is malformed (as in Elasticsearch, what stood before it is done).
+/// Applies a bulk body; `None` when it is malformed; as in Elasticsearch, the items before the
+/// fault are applied.
 fn apply(shared: &Shared, path_index: Option<&str>, text: &[u8]) -> Option<(Vec<Value>, bool)> {
     let mut rows = text.split(|byte| *byte == b'\n').filter(|row| !row.is_empty());
     let (mut items, mut errors) = (Vec::new(), false);

@@ -1,4 +1,5 @@
-//! Documents of the fake Elasticsearch, with its optimistic concurrency: sequence numbers and versions.
+//! Documents of the fake Elasticsearch, with its optimistic concurrency: sequence numbers and
+//! versions.
 
 use std::collections::BTreeMap;
 

@@ -1,7 +1,9 @@
-//! A fake Elasticsearch with faults: the counting store of `windrow bench`, with documents and faults in front of it.
+//! A fake Elasticsearch with faults: the counting store of `windrow bench`, with documents and
+//! faults in front of it.
 //!
-//! It refuses, delays, loses answers after it has stored, rejects single items, cuts connections, stops and starts
-//! again. It stores documents by the real rules of `create`, `index` with `if_seq_no`, and `delete`.
+//! It refuses, delays, loses answers after it has stored, rejects single items, cuts connections,
+//! stops and starts again. It stores documents by the real rules of `create`, `index` with
+//! `if_seq_no`, and `delete`.
 
 mod answer;
 mod api;
@@ -147,7 +149,8 @@ impl FakeElasticsearch {
         self.shared.state().documents.matching(prefix)
     }
 
-    /// The ids of documents whose index begins with `prefix`, in the order in which they were last written.
+    /// The ids of documents whose index begins with `prefix`, in the order in which they were last
+    /// written.
     pub fn order(&self, prefix: &str) -> Vec<String> {
         self.shared.state().documents.order(prefix)
     }

@@ -1,5 +1,5 @@
-//! Ledger of a load: one mark for each record, how far it came as the client saw it. Knows nothing of what the server
-//! stored.
+//! Ledger of a load: one mark for each record, how far it came as the client saw it. Knows nothing
+//! of what the server stored.
 
 use std::ops::Range;
 use std::sync::Arc;

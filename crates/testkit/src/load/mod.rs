@@ -1,9 +1,9 @@
-//! A load with a ledger: the client of `windrow bench` sends records of the tests' own, resends the very same bytes
-//! after a failure, and a [`Ledger`] keeps what was acknowledged.
+//! A load with a ledger: the client of `windrow bench` sends records of the tests' own, resends the
+//! very same bytes after a failure, and a [`Ledger`] keeps what was acknowledged.
 //!
-//! A load is deterministic: trace ids, texts, times, chunk borders and chunk ids follow from [`Load`] alone. So
-//! the ledger needs only one mark a record, and what a stored document must contain can be worked out again.
-//! It does not speak TLS and knows no handshake.
+//! A load is deterministic: trace ids, texts, times, chunk borders and chunk ids follow from
+//! [`Load`] alone. So the ledger needs only one mark a record, and what a stored document must
+//! contain can be worked out again. It does not speak TLS and knows no handshake.
 
 mod ledger;
 mod record;
@@ -24,8 +24,8 @@ pub use ledger::{Ledger, Mark};
 pub use shape::{Entries, Ids, Load, Time, trace_number};
 
 impl Load {
-    /// The records in order of their times as JSON, each with `_time` in Unix seconds, for a logger of another
-    /// language to send; and a ledger by which all of them must be stored.
+    /// The records in order of their times as JSON, each with `_time` in Unix seconds, for a logger
+    /// of another language to send; and a ledger by which all of them must be stored.
     pub fn by_logger(self) -> (Vec<Value>, Ledger) {
         let load = Arc::new(self);
         let ledger = Ledger::new(Arc::clone(&load));
@@ -239,7 +239,8 @@ pub struct Report {
 }
 
 impl Report {
-    /// The latency below which the share `q` (0 to 1) of the acknowledgements lies, in milliseconds.
+    /// The latency below which the share `q` (0 to 1) of the acknowledgements lies, in
+    /// milliseconds.
     pub fn latency_ms(&self, q: f64) -> f64 {
         self.sent
             .latency(q.clamp(0.0, 1.0))

@@ -1,6 +1,8 @@
-//! Records of a load: what a line says, as MessagePack and as JSON. Knows nothing of messages and chunks.
+//! Records of a load: what a line says, as MessagePack and as JSON. Knows nothing of messages and
+//! chunks.
 //!
-//! Entry shapes as in the Forward Protocol Specification v1 and Fluent Bit 5.1.1 `plugins/out_forward` (v2 entries).
+//! Entry shapes as in the Forward Protocol Specification v1 and Fluent Bit 5.1.1
+//! `plugins/out_forward` (v2 entries).
 
 use windrow_bench::load::Mode;
 use windrow_bench::load::msgpack::{
@@ -83,7 +85,8 @@ fn latency(line: u32) -> f64 {
     f64::from(line) * 1.5 + 0.25
 }
 
-/// A line as JSON, with its time in Unix seconds as `_time`: the bytes of [`write_record`], decoded.
+/// A line as JSON, with its time in Unix seconds as `_time`: the bytes of [`write_record`],
+/// decoded.
 pub(super) fn json(load: &Load, trace: u64, line: u32) -> serde_json::Value {
     let mut bytes = Vec::new();
     write_record(&mut bytes, load, trace, line);

@@ -1,4 +1,4 @@
-//! Shape of a load: how many records, in which order, what they say and how they are sent. Sends nothing.
+//! Shape of a load: number, order and content of its records, and how they are sent. Sends nothing.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -10,7 +10,8 @@ use windrow_bench::load::{Interleaving, Mode};
 pub enum Entries {
     /// `[time, record]`.
     V1,
-    /// `[[time, metadata], record]`, Fluent Bit's default since 5.0.5. Message mode has none: there it is V1.
+    /// `[[time, metadata], record]`, Fluent Bit's default since 5.0.5. Message mode has none: there
+    /// it is V1.
     V2,
 }
 
@@ -30,14 +31,14 @@ pub enum Time {
 pub enum Ids {
     /// No other chunk of any load has it.
     Unique,
-    /// Each connection counts 1, 2, 3: ids meet, chunks differ.
+    /// Each connection counts 1, 2, 3: different chunks have the same id.
     Counting,
 }
 
-/// What to send, and how.
+/// A load.
 #[derive(Debug, Clone)]
 pub struct Load {
-    /// Where to; connections are dealt over the addresses.
+    /// Servers; connections are dealt over them in turn.
     pub addresses: Vec<SocketAddr>,
     /// Number of traces.
     pub traces: u64,
@@ -55,7 +56,7 @@ pub struct Load {
     pub entries: Entries,
     /// Time form.
     pub time: Time,
-    /// Chunk ids.
+    /// Kind of chunk ids.
     pub ids: Ids,
     /// Ask for acks. Without them nothing is ever marked as acknowledged.
     pub acks: bool,
@@ -67,11 +68,11 @@ pub struct Load {
     pub tag: String,
     /// Every trace id and chunk id begins with it; tests that share a store differ in it.
     pub prefix: String,
-    /// Send each chunk this many times in a row, as a hasty client does; each copy must be acknowledged.
+    /// Send each chunk this many times in a row, each copy must be acknowledged.
     pub repeat: usize,
-    /// Deal the lines of one trace over all connections in turn, instead of over one.
+    /// Send the lines of one trace over all connections in turn instead of over one.
     pub spread: bool,
-    /// Records per second over all connections; 0 = as fast as it goes.
+    /// Records per second over all connections; 0 = as fast as the server takes them.
     pub rate: u64,
     /// Event time of the first record, Unix seconds.
     pub start: u32,

@@ -1,4 +1,5 @@
-//! Framing: entries become one message of each mode (Forward Protocol Specification v1, "Event Modes").
+//! Framing: entries become one message of each mode (Forward Protocol Specification v1, "Event
+//! Modes").
 
 use std::io::{self, Write as _};
 

@@ -1,7 +1,8 @@
-//! What is sent: the load of `windrow bench`, and the parts of which every load is made.
+//! Load of `windrow bench`, and the parts of which every load is made.
 //!
-//! A load is records in an order (`order`), their encoding (`template`, `msgpack`), and chunks made of them (`source`,
-//! `message`). The tests' loads bring records of their own and use the rest. Sends nothing.
+//! A load is records in an order (`order`), their encoding (`template`, `msgpack`), and chunks made
+//! of them (`source`, `message`). The tests' loads bring records of their own and use the rest.
+//! Sends nothing.
 
 use std::sync::Arc;
 
@@ -25,7 +26,8 @@ const MAX_AHEAD_BYTES: usize = 256 << 20;
 pub struct Load {
     /// How records are carried.
     pub mode: Mode,
-    /// Whether the client asks for acknowledgements. In Message mode each record has one of its own then.
+    /// Whether the client asks for acknowledgements. In Message mode each record has one of its own
+    /// then.
     pub acks: bool,
     /// Records in all; rounded down to whole traces, but at least one.
     pub records: u64,
@@ -33,7 +35,8 @@ pub struct Load {
     pub lines: u32,
     /// Whether the records have a trace id.
     pub traced: bool,
-    /// Traces open at the same time over all connections; rounded down to the same number on each, but at least one.
+    /// Traces open at the same time over all connections; rounded down to the same number on each,
+    /// but at least one.
     pub open: u64,
     /// Connections; a trace stays on one of them.
     pub connections: u32,
@@ -48,7 +51,8 @@ pub struct Load {
 }
 
 impl Default for Load {
-    /// 500,000 records of about 250 bytes, 5 lines a trace, 700 traces open, packed, acknowledged, 2 connections.
+    /// 500,000 records of about 250 bytes, 5 lines a trace, 700 traces open, packed, acknowledged,
+    /// 2 connections.
     fn default() -> Self {
         Self {
             mode: Mode::Packed,
@@ -82,7 +86,8 @@ impl Load {
         if self.traced { self.traces() } else { self.total() }
     }
 
-    /// Bytes of one record with its time, as it stands in a packed chunk: those of a trace's first line.
+    /// Bytes of one record with its time, as it stands in a packed chunk: those of a trace's first
+    /// line.
     pub fn record_bytes(&self) -> usize {
         Template::new(self, 0, false).len()
     }

@@ -1,4 +1,5 @@
-//! MessagePack as the load writes it. Shares no code with Windrow's codec, so that a load can find faults in it.
+//! MessagePack as the load writes it. Shares no code with Windrow's codec, so that a load can find
+//! faults in it.
 
 use rmp::encode;
 
@@ -35,8 +36,8 @@ pub fn write_map_len(out: &mut Vec<u8>, len: u32) {
     encode::write_map_len(out, len).expect(IN_MEMORY);
 }
 
-/// Appends an EventTime: fixext8 of type 0 with Unix seconds and nanoseconds, big-endian (Forward Protocol
-/// Specification v1, "EventTime Ext Format").
+/// Appends an EventTime: fixext8 of type 0 with Unix seconds and nanoseconds, big-endian (Forward
+/// Protocol Specification v1, "EventTime Ext Format").
 pub fn write_event_time(out: &mut Vec<u8>, unix_seconds: u32, nanoseconds: u32) {
     out.extend_from_slice(&[0xd7, 0x00]);
     out.extend_from_slice(&unix_seconds.to_be_bytes());

@@ -1,4 +1,5 @@
-//! The order of a load's records: lines of several open traces interleaved, traces dealt over connections.
+//! The order of a load's records: lines of several open traces interleaved, traces dealt over
+//! connections.
 
 /// Which records a load has, and which of them are open at the same time.
 #[derive(Clone, Copy, Debug)]
@@ -7,7 +8,8 @@ pub struct Interleaving {
     pub traces: u64,
     /// Lines of each trace, numbered from 0.
     pub lines: u32,
-    /// Traces open at the same time: the first line of all of them, then the second line of all of them, and so on.
+    /// Traces open at the same time: the first line of all of them, then the second line of all of
+    /// them, and so on.
     pub open: u64,
     /// Connections; trace `n` goes over connection `n % connections`.
     pub connections: u64,

@@ -1,4 +1,5 @@
-//! The chunks of one connection, made from its records. Knows neither what the records say nor who sends them.
+//! The chunks of one connection, made from its records. Knows neither what the records say nor who
+//! sends them.
 
 use std::collections::VecDeque;
 use std::io;
@@ -9,8 +10,8 @@ use super::message::{Entries, Mode, write_batch, write_message};
 
 /// The records of one connection.
 pub trait Records {
-    /// Appends the entry of the next record: `[time, record]`, or `[[time, metadata], record]` in a mode other than
-    /// Message. Returns `false` when there is none.
+    /// Appends the entry of the next record: `[time, record]`, or `[[time, metadata], record]` in a
+    /// mode other than Message. Returns `false` when there is none.
     fn write_next(&mut self, out: &mut Vec<u8>) -> bool;
 
     /// The id of this connection's chunk number `number`.
@@ -22,7 +23,8 @@ pub trait Records {
 pub struct Framing {
     /// Mode of all messages.
     pub mode: Mode,
-    /// The client asks for acknowledgements. In Message mode each record is a chunk of its own then.
+    /// The client asks for acknowledgements. In Message mode each record is a chunk of its own
+    /// then.
     pub acks: bool,
     /// Tag of all records.
     pub tag: String,
@@ -83,8 +85,8 @@ impl<R: Records> Source<R> {
         }
     }
 
-    /// Makes chunks ahead, until they have `max_bytes`. Compressing takes longer than sending, so compressed chunks, which
-    /// are small, are all made ahead.
+    /// Makes chunks ahead, until they have `max_bytes`. Compressing takes longer than sending, so
+    /// compressed chunks, which are small, are all made ahead.
     pub(super) fn make_ahead(&mut self, max_bytes: usize) -> io::Result<()> {
         let mut bytes = 0;
         while (bytes < max_bytes || self.framing.mode.is_compressed())

@@ -1,10 +1,12 @@
-//! Records of eight fields as an application behind Fluent Bit writes them, encoded once. Making a record copies its
-//! template and sets the time and the digits of the trace id, so that it costs little beside sending it.
+//! Records of eight fields as an application behind Fluent Bit writes them, encoded once. Making a
+//! record copies its template and sets the time and the digits of the trace id, so that it costs
+//! little beside sending it.
 
 use super::Load;
 use super::msgpack::{write_array_len, write_event_time, write_f64, write_map_len, write_str, write_uint};
 
-/// Event time of the first record, Unix seconds; in the middle of a day, since documents at midnight cost more.
+/// Event time of the first record, Unix seconds; in the middle of a day, since documents at
+/// midnight cost more.
 const START_UNIX_SECONDS: u32 = 1_790_000_000;
 
 /// Records of one connection that share a second.
