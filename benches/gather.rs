@@ -15,7 +15,7 @@ use windrow::config::{ElasticsearchConfig, Predicate, Rule};
 use windrow::gather::classify_entries;
 use windrow::output::document_id;
 use windrow::output::elasticsearch::{DocumentFormat, Elasticsearch};
-use windrow_bench::{Load, Mode};
+use windrow_bench::load::{Load, Mode};
 use windrow_trace::{
     AddOutcome, FieldNames, IncomingRecord, Limits, PartId, Renderer, Scratch, SealReason, ShapeId,
     ShapeRegistry, Source, SourceId, Table, part_ids, union,

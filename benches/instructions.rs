@@ -15,7 +15,9 @@ use std::time::Duration;
 
 use regex::Regex;
 use rustix::process::{Pid, Signal, kill_process};
-use windrow_bench::{Load, Sink, drive};
+use windrow_bench::client::drive;
+use windrow_bench::load::Load;
+use windrow_bench::store::CountingStore;
 
 /// Records of the smaller load: connections, buffers and tables have their size after them.
 const FIRST: u64 = 5_000;
@@ -82,7 +84,7 @@ fn count(records: u64, folder: &Path) -> Counted {
     let profile = folder.join("callgrind.out");
     let runtime = tokio::runtime::Runtime::new().expect("a runtime");
     runtime.block_on(async {
-        let sink = Sink::start().await.expect("a sink");
+        let store = CountingStore::start().await.expect("a store");
         let mut child = Command::new("valgrind")
             .args(["-q", "--tool=callgrind"])
             .arg(format!("--callgrind-out-file={}", profile.display()))
@@ -100,7 +102,7 @@ fn count(records: u64, folder: &Path) -> Counted {
                 "--output",
                 "elasticsearch",
                 "--elasticsearch-url",
-                &format!("http://{}", sink.address()),
+                &format!("http://{}", store.address()),
             ])
             .arg("--data-dir")
             .arg(folder.join("data"))
@@ -122,7 +124,7 @@ fn count(records: u64, folder: &Path) -> Counted {
         };
         let sources = load.prepare().expect("a load");
         drive(address, sources).await.expect("everything is acknowledged");
-        while sink.lines() < load.total() {
+        while store.lines() < load.total() {
             assert!(
                 child.try_wait().expect("a process").is_none(),
                 "the server has ended"

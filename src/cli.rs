@@ -82,7 +82,7 @@ pub enum Command {
     Bench(windrow_bench::Options),
     /// The floor of `bench`, started by it.
     #[command(hide = true)]
-    BenchFloor(windrow_bench::floor::Options),
+    BenchFloor(windrow_bench::baseline::Options),
     /// Inspect the journal of a data folder.
     #[command(subcommand)]
     Journal(Journal),

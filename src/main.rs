@@ -46,7 +46,7 @@ fn main() -> ExitCode {
                 Err(Failure::Measurement) => exit::FAILURE,
             }
         }
-        Command::BenchFloor(options) => match windrow_bench::floor::run(&options) {
+        Command::BenchFloor(options) => match windrow_bench::baseline::run(&options) {
             Ok(()) => exit::OK,
             Err(error) => {
                 writeln!(err, "windrow bench-floor: {error}").ok();

@@ -14,9 +14,9 @@ use std::time::{Duration, Instant};
 
 use proto_tests::{Action, Expectations, Options, Security, Target, Tls};
 use windrow_testkit::certificates::Certificates;
+use windrow_testkit::fake_elasticsearch::FakeElasticsearch;
 use windrow_testkit::load::{Load, Running};
 use windrow_testkit::server::{Server, Setup};
-use windrow_testkit::sink::Sink;
 use windrow_testkit::wait;
 
 fn program() -> Option<PathBuf> {
@@ -293,7 +293,7 @@ async fn windrow_with_client_certificates_and_a_key() {
 #[tokio::test(flavor = "multi_thread")]
 async fn windrow_starved() {
     let Some(program) = program() else { return };
-    let sink = Sink::stopped();
+    let sink = FakeElasticsearch::stopped();
     let server = Setup::new(program)
         .sqlite()
         .arg("--output", "elasticsearch")
@@ -342,7 +342,7 @@ async fn windrow_starved() {
 /// A server whose second output can be stopped, and the load that fills its journal.
 struct Starving {
     server: Server,
-    sink: Mutex<Sink>,
+    sink: Mutex<FakeElasticsearch>,
     filler: Mutex<Option<Running>>,
 }
 

@@ -1,5 +1,5 @@
-//! The admin port: health, readiness, metrics and recent documents, under their own names and under those that
-//! Fluent Bit's users know.
+//! Admin API: health, readiness, metrics and recent documents, under their own names and under
+//! those that Fluent Bit's users know.
 
 use std::net::SocketAddr;
 

@@ -1,13 +1,13 @@
-//! The books: what was received is stored, repeated, in the dead letter or open, held against counts that others made: the
-//! client's ledger, the stored documents, the files of the dead letter.
+//! Audit counts: every received record is stored, a duplicate, dead-lettered or open, compared with
+//! independent counts: the client's ledger, the stored documents, the dead letter files.
 
 use std::path::Path;
 
 use serde_json::{Value, json};
 use windrow_testkit::client::{Client, forward};
+use windrow_testkit::fake_elasticsearch::{FakeElasticsearch, Faults};
 use windrow_testkit::load::Load;
 use windrow_testkit::server::Server;
-use windrow_testkit::sink::{Faults, Sink};
 use windrow_testkit::wait;
 
 use crate::{SOON, windrow};
@@ -66,7 +66,7 @@ fn assert_books(server: &Server, [received, delivered, duplicate, dead, open]: [
 
 #[test]
 fn received_is_delivered_repeated_dead_or_open() {
-    let sink = Sink::with(Faults {
+    let sink = FakeElasticsearch::with(Faults {
         poison: Some("of poison-".to_owned()),
         lose_answer_every: 3,
         cut_answer_every: 7,
@@ -144,7 +144,8 @@ fn received_is_delivered_repeated_dead_or_open() {
         "hardly anything went wrong, so nothing is shown: {faults} faults"
     );
 
-    // A new life counts anew: what it takes from the journal. What was open still is, and nothing is written twice.
+    // Counters start at zero after a restart and count what is recovered from the journal. Open
+    // traces stay open, and nothing is written twice.
     server.crash();
     wait::until("the books of the new life to be right", SOON, || {
         let metrics = server.metrics();

@@ -1,8 +1,9 @@
-//! Several Windrows behind one TCP balancer: what makes clients spread over them (the age of connections, the recycling of a
-//! client, a connection for each chunk) spreads them evenly, and loses and doubles nothing.
+//! Load balancing over several Windrows behind one TCP balancer: the maximum age of connections,
+//! the recycling of a client and a connection for each chunk spread clients evenly, and lose and
+//! duplicate nothing.
 //!
-//! Each test begins with all clients on one server, as after the other's restart, and then lets the balancer deal to both.
-//! Without spreading, the other would never get a record.
+//! Each test begins with all clients on one server, as after the other's restart, and then lets the
+//! balancer deal to both. Without spreading, the other would never get a record.
 
 use std::fmt::Write as _;
 use std::net::SocketAddr;
@@ -12,23 +13,23 @@ use serde_json::json;
 use windrow_testkit::balancer::Balancer;
 use windrow_testkit::check;
 use windrow_testkit::client::{Client, forward};
+use windrow_testkit::fake_elasticsearch::FakeElasticsearch;
 use windrow_testkit::load::Load;
 use windrow_testkit::server::{Server, Setup};
-use windrow_testkit::sink::Sink;
 use windrow_testkit::{fluent_bit, need, wait};
 
 use crate::{SOON, windrow};
 
 /// Two servers with one store behind one balancer, which at first knows only one of them.
 struct Two {
-    sink: Sink,
+    sink: FakeElasticsearch,
     servers: [Server; 2],
     balancer: Balancer,
 }
 
 impl Two {
     fn start(with: impl Fn(Setup) -> Setup) -> Self {
-        let sink = Sink::start();
+        let sink = FakeElasticsearch::start();
         // A part without the completing line waits for the idle timeout.
         let setup = || {
             windrow()
@@ -49,8 +50,8 @@ impl Two {
         [0, 1].map(|n: usize| self.servers[n].metric("windrow_input_records_total"))
     }
 
-    /// Lets the balancer deal to both, waits until the second one has a share, runs `rest`, and holds the shares of
-    /// everything since then to 20 % of one half.
+    /// Lets the balancer deal to both, waits until the second one has a share, runs `rest`, and
+    /// holds the shares of everything since then to 20 % of one half.
     #[track_caller]
     fn spreads<T>(&self, rest: impl FnOnce() -> T) -> T {
         wait::until_true("records on the first server", SOON, || self.taken()[0] >= 500.0);
@@ -107,7 +108,8 @@ fn by_the_age_of_connections() {
     assert!(aged >= 8.0, "{aged} connections closed for their age");
 }
 
-/// Clients that send ahead of their acks: what is on its way when the connection ends is sent again elsewhere.
+/// Clients that send ahead of their acks: what is on its way when the connection ends is sent again
+/// elsewhere.
 #[test]
 fn by_the_age_of_connections_under_clients_that_send_ahead() {
     let two = Two::start(|setup| setup.arg("--max-connection-age", "300ms"));
@@ -186,7 +188,8 @@ fn by_recycling_in_fluent_bit() {
     });
 }
 
-/// A message that has begun is read to its end and acknowledged, however old the connection is meanwhile.
+/// A message that has begun is read to its end and acknowledged, however old the connection is
+/// meanwhile.
 #[test]
 fn an_old_connection_is_not_closed_inside_a_message() {
     let server = windrow().sqlite().arg("--max-connection-age", "200ms").start();

@@ -1,11 +1,12 @@
-//! `windrow bench`, small: everything that it can measure ends with every record counted, and nothing is left behind. What
-//! it measures is not looked at; that is for a quiet machine.
+//! `windrow bench` with small loads: every case ends with every record counted, and leaves no file
+//! behind. The figures are not checked; that needs a quiet machine.
 
 use std::process::Command;
 
 use serde_json::Value;
 
-/// Each of them fails when a record is missing or comes twice. Without Fluent Bit, and without the five seconds of `idle`.
+/// Each of them fails when a record is missing or comes twice. Without Fluent Bit, and without the
+/// five seconds of `idle`.
 const CASES: &str =
     "floor,packed,gzip,forward,message,message-ack,lines-1,no-trace,many,large,sqlite,catch-up,restart";
 

@@ -1,14 +1,14 @@
-//! kill -9 in the middle of a load, start again, the load goes on: what was acknowledged is stored, once, whole
-//! and in order, whatever else fails at the same time.
+//! Crash recovery: SIGKILL in the middle of a load and a restart. What was acknowledged is stored
+//! once, complete and in order, whatever else fails at the same time.
 
 use std::time::Duration;
 
 use windrow_testkit::check;
 use windrow_testkit::elasticsearch::{self, Kind, Node};
+use windrow_testkit::fake_elasticsearch::{FakeElasticsearch, Faults};
 use windrow_testkit::load::{Load, Mode, Running};
 use windrow_testkit::need;
 use windrow_testkit::server::Server;
-use windrow_testkit::sink::{Faults, Sink};
 
 use crate::{SOON, assert_stored, windrow};
 
@@ -27,8 +27,8 @@ fn load(server: &Server, prefix: &str, traces: u64) -> Load {
     }
 }
 
-/// Kills the server at `times` moments spread over the load, each after another number of milliseconds since
-/// something was last acknowledged, so that all of the server's steps are hit.
+/// Kills the server at `times` moments spread over the load, each after another number of
+/// milliseconds since something was last acknowledged, so that all of the server's steps are hit.
 #[track_caller]
 fn kill_along(server: &mut Server, running: &Running, times: u64) {
     let records = running.ledger().load().records();
@@ -54,7 +54,7 @@ fn with_the_embedded_store() {
 
 #[test]
 fn with_a_sink_that_refuses_delays_and_forgets() {
-    let sink = Sink::with(Faults {
+    let sink = FakeElasticsearch::with(Faults {
         refuse_every: 7,
         unavailable_every: 11,
         drop_before_every: 13,
@@ -83,10 +83,11 @@ fn with_a_sink_that_refuses_delays_and_forgets() {
     check::compare(&report.ledger, &sink.documents("f-")).assert_clean();
 }
 
-/// Segments so small, and traces so short, that files of segments that are done with are used again between kills.
+/// Segments so small, and traces so short, that files of segments that are done with are used again
+/// between kills.
 #[test]
 fn with_journal_files_that_are_used_again() {
-    let sink = Sink::start();
+    let sink = FakeElasticsearch::start();
     let mut server = windrow()
         .elasticsearch(&sink.url(), "again")
         .env("WINDROW_ELASTICSEARCH_BULK_DELAY", "20ms")

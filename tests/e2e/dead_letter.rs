@@ -1,13 +1,13 @@
-//! What Elasticsearch will never take goes to the dead letter with its reason, whole; the rest goes on; `windrow
-//! replay` sends it again when the cause is mended.
+//! Dead letter: documents that Elasticsearch rejects for good are kept complete, with the reason,
+//! while the others are delivered; `windrow replay` sends them again when the cause is fixed.
 
 use std::process::Command;
 
 use serde_json::Value;
 use windrow_testkit::check;
+use windrow_testkit::fake_elasticsearch::{FakeElasticsearch, Faults};
 use windrow_testkit::load::Load;
 use windrow_testkit::server::Server;
-use windrow_testkit::sink::{Faults, Sink};
 use windrow_testkit::wait;
 
 use crate::{SOON, windrow};
@@ -54,7 +54,7 @@ fn replay(server: &Server, url: &str, more: &[&str]) -> String {
 
 #[test]
 fn poison_is_put_aside_and_replayed() {
-    let sink = Sink::with(Faults {
+    let sink = FakeElasticsearch::with(Faults {
         poison: Some("of poison-1".to_owned()),
         item_429_every: 40,
         ..Faults::default()
@@ -120,7 +120,7 @@ fn poison_is_put_aside_and_replayed() {
 }
 
 /// What is refused again stays.
-fn replay_still_refused(server: &Server, sink: &Sink) {
+fn replay_still_refused(server: &Server, sink: &FakeElasticsearch) {
     let mut command = Command::new(env!("CARGO_BIN_EXE_windrow"));
     command.args([
         "replay",

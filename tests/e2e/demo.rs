@@ -1,4 +1,4 @@
-//! `windrow demo` as a newcomer runs it, with a shorter load: every request one document through a kill -9, exit 0.
+//! `windrow demo` with a shorter load: every request is one document through a SIGKILL, exit 0.
 
 use std::process::Command;
 

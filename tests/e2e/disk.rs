@@ -1,15 +1,15 @@
-//! A disk that is full, for real: nothing is acknowledged that is not durable, everybody is told why, and it goes on by
-//! itself when there is space again.
+//! A full disk: nothing is acknowledged that is not durable, log and admin API say why, and the
+//! server continues by itself when there is space again.
 
 use std::fs;
 use std::time::Duration;
 
 use windrow_testkit::check;
 use windrow_testkit::disk::SmallDisk;
+use windrow_testkit::fake_elasticsearch::FakeElasticsearch;
 use windrow_testkit::load::Load;
 use windrow_testkit::need;
 use windrow_testkit::server::Server;
-use windrow_testkit::sink::Sink;
 use windrow_testkit::wait;
 
 use crate::{SOON, windrow};
@@ -33,7 +33,7 @@ fn a_full_disk_stops_acknowledging_and_space_is_enough_to_go_on() {
     // Somebody else's file takes a part of it.
     let other = disk.outside().join("other");
     fs::write(&other, vec![1; 10 << 20]).unwrap();
-    let mut sink = Sink::stopped();
+    let mut sink = FakeElasticsearch::stopped();
     let mut server = windrow().on(&disk).elasticsearch(&sink.url(), "disk").start();
     // About 20 MB of messages.
     let running = Load {

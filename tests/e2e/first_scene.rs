@@ -1,5 +1,5 @@
-//! One request, one document: two lines that share a trace id, logged with each language's official logger,
-//! become exactly the document that the first scene promises, once.
+//! First scene: two lines that share a trace id, logged with each language's official logger,
+//! become exactly one document with the documented fields.
 
 use serde_json::{Value, json};
 use windrow_testkit::check::Stored;

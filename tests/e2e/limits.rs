@@ -1,6 +1,7 @@
-//! What a hostile or broken client can make the server hold: claimed lengths, bombs, nesting, connections that send a byte
-//! and wait. Peak memory (`VmHWM`) stays within the configured limit, on top of what the process takes at its start, and
-//! others are served meanwhile.
+//! Resource limits against hostile or broken clients: claimed lengths, decompression bombs,
+//! nesting, connections that send one byte and wait. Peak memory (`VmHWM`) stays within the
+//! configured limit, on top of what the process takes at its start, and others are served
+//! meanwhile.
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -21,7 +22,7 @@ const MEMORY_LIMIT: usize = 128 * MIB;
 /// After so long without a new line a trace is written.
 const IDLE: Duration = Duration::from_secs(30);
 
-/// A server with a small memory, and what it took at its start.
+/// A server with a small memory limit, and its memory after the start.
 struct Watched {
     server: Server,
     base: u64,
@@ -50,7 +51,8 @@ impl Watched {
         self.server.forward()
     }
 
-    /// Others are served: a load gets through while `attack`'s connections are still there. Then the bound.
+    /// Others are served: a load gets through while `attack`'s connections are still there. Then
+    /// the bound.
     #[track_caller]
     fn holds(mut self, what: &str, attack: impl FnOnce(&Server)) {
         attack(&self.server);
@@ -75,7 +77,8 @@ impl Watched {
     }
 }
 
-/// Sends bytes and gives what comes back until the server closes; a server that closes while we write is fine.
+/// Sends bytes and gives what comes back until the server closes; a server that closes while we
+/// write is fine.
 fn refused(to: SocketAddr, bytes: &[u8]) -> Vec<u8> {
     let mut stream = TcpStream::connect(to).unwrap();
     stream.set_read_timeout(Some(SOON)).unwrap();
@@ -137,7 +140,8 @@ fn lengths_of_four_gib_that_are_only_claimed() {
 #[test]
 fn a_gzip_bomb_of_ten_gib() {
     let watched = Watched::start("60s");
-    // Members of 64 MiB of zeros: a wire of 10 MiB, below the limit of a message, so that it reaches the decompressor.
+    // Members of 64 MiB of zeros: a wire of 10 MiB, below the limit of a message, so that it
+    // reaches the decompressor.
     let member = gzip(&mut std::io::repeat(0).take(64 << 20));
     let bomb = packed(&member.repeat(160), true);
     assert!(bomb.len() < 32 * MIB, "{}", bomb.len());
@@ -225,7 +229,7 @@ fn nesting_of_a_hundred_thousand() {
     let value = |nested: &[u8]| [b"\x92\x00\x81\xa1v", nested, b"\xc0"].concat();
     watched.holds("nesting", |server| {
         let to = server.forward();
-        // Nothing but brackets that open, in the message itself: nobody would ever say where it ends.
+        // Only opening brackets, in the message itself: its end cannot be found.
         assert_eq!(
             refused(to, &[b"\x93\xa3app\x00\x81\xa1v", &array[..]].concat()),
             b""
@@ -245,7 +249,8 @@ fn nesting_of_a_hundred_thousand() {
         let json = [b"[\"app\",0,{\"v\":", &deep(b"[", b"]")[..], b"}]"].concat();
         assert_eq!(refused(to, &json), b"");
         wait::until_true("the dead letter", SOON, || {
-            // The same chunk twice is one: the packed ones differ from the compressed ones in their bytes.
+            // The same chunk twice is one: the packed ones differ from the compressed ones in their
+            // bytes.
             server.metric("windrow_input_poison_total") >= 5.0
         });
     });

@@ -1,5 +1,5 @@
-//! Loads into the embedded store: every trace one document with every line once and in order, in every mode a
-//! standard client may use.
+//! Loads into the embedded store: every trace one document with every line once and in order, in
+//! every mode a standard client may use.
 
 use windrow_testkit::load::{Entries, Ids, Load, Mode, Time};
 

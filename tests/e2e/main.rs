@@ -1,6 +1,6 @@
-//! The promises of Windrow, each tried on the real program from outside: real loggers, a real Elasticsearch,
-//! real crashes. One program, so that it links once and its tests share one Elasticsearch; every test has a
-//! server and an index prefix of its own.
+//! End-to-end tests of the real program: real loggers, a real Elasticsearch, real crashes. One test
+//! program, so that it links once and its tests share one Elasticsearch; every test has a server
+//! and an index prefix of its own.
 #![expect(clippy::unwrap_used, reason = "tests")]
 
 mod admin;

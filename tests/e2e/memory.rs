@@ -1,5 +1,5 @@
-//! More open traces than fit into memory: the limit holds, and nothing is dropped. Most traces are written early for lack
-//! of room, and joined when their last line comes.
+//! Memory limit with more open traces than fit: the limit holds and nothing is dropped. Most traces
+//! are written early for lack of memory, and updated when their last line arrives.
 
 use windrow_testkit::check;
 use windrow_testkit::load::Load;

@@ -1,12 +1,12 @@
-//! Traces on both sides of midnight UTC: one document each, in the index of the first event's day, also when that
-//! event comes last.
+//! Traces across midnight UTC: one document each, in the index of the first event's day, also when
+//! that event comes last.
 
 use serde_json::json;
 use windrow_testkit::check::{self, Stored};
 use windrow_testkit::client::Client;
 use windrow_testkit::elasticsearch;
+use windrow_testkit::fake_elasticsearch::FakeElasticsearch;
 use windrow_testkit::load::Load;
-use windrow_testkit::sink::Sink;
 use windrow_testkit::{need, wait};
 
 use crate::{SOON, windrow};
@@ -51,7 +51,7 @@ fn a_load_across_midnight() {
 /// The document stands in the second day's index when a line of the first day arrives.
 #[test]
 fn a_late_line_from_the_day_before() {
-    let sink = Sink::start();
+    let sink = FakeElasticsearch::start();
     let mut server = windrow()
         .elasticsearch(&sink.url(), "dawn")
         .arg("--idle-timeout", "1s")

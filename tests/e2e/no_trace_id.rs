@@ -1,4 +1,4 @@
-//! Records without a trace id pass through: one document each, also when a client sends its chunk again with
+//! Records without a trace id: one document each, also when a client sends its chunk again with
 //! the same id and bytes, at once or after the server was killed.
 
 use windrow_testkit::load::{Load, Mode};

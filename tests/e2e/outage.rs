@@ -1,13 +1,14 @@
-//! Elasticsearch away while input goes on: acks stay, memory stays bounded, the journal fills to its limit and then
-//! sockets are no longer read; when it returns everything is written without a restart.
+//! Outage of Elasticsearch under load: chunks are acknowledged, memory stays bounded, the journal
+//! fills to its limit, then sockets are no longer read. When Elasticsearch returns, everything is
+//! written without a restart.
 
 use std::time::Duration;
 
 use windrow_testkit::check;
 use windrow_testkit::elasticsearch::{Kind, Node};
+use windrow_testkit::fake_elasticsearch::{FakeElasticsearch, Faults};
 use windrow_testkit::load::{Load, trace_number};
 use windrow_testkit::server::Server;
-use windrow_testkit::sink::{Faults, Sink};
 use windrow_testkit::{need, wait};
 
 use crate::{SOON, windrow};
@@ -29,7 +30,7 @@ fn wait_blocked(server: &Server) {
 
 #[test]
 fn the_journal_fills_and_sockets_wait() {
-    let mut sink = Sink::stopped();
+    let mut sink = FakeElasticsearch::stopped();
     let mut server = windrow()
         .elasticsearch(&sink.url(), "full")
         .arg("--memory-limit", "32MiB")
@@ -72,7 +73,7 @@ fn the_journal_fills_and_sockets_wait() {
 /// What waited is written in the order in which it came, and what comes meanwhile is served.
 #[test]
 fn the_backlog_is_written_in_order_while_new_input_is_served() {
-    let mut sink = Sink::stopped();
+    let mut sink = FakeElasticsearch::stopped();
     let mut server = windrow()
         .elasticsearch(&sink.url(), "backlog")
         // One request after the other, and many of them: only then has what is stored an order.
@@ -177,7 +178,7 @@ fn the_real_one_is_away_until_the_journal_is_full() {
 /// Away and back several times, with a kill of Windrow while it is away.
 #[test]
 fn it_comes_and_goes() {
-    let mut sink = Sink::start();
+    let mut sink = FakeElasticsearch::start();
     let mut server = windrow().elasticsearch(&sink.url(), "gone").start();
     let running = Load {
         traces: 8000,

@@ -1,5 +1,5 @@
-//! When a trace is written: on completion, after its idle time, at its greatest age; and where a line goes that
-//! comes after.
+//! Sealing of traces: on completion, after the idle timeout, at the maximum age; and where a late
+//! line goes.
 
 use serde_json::{Value, json};
 use windrow_testkit::client::Client;
@@ -125,7 +125,8 @@ fn complete_traces_beyond_what_is_worth_to_keep_are_written_early_and_take_their
         .flag("--flush-on-exit")
         .start();
     let mut client = Client::connect(server.forward());
-    // More than 2 MiB of them; what waits at first is 512 KiB. Fewer than a thousand are sealed early, after which none would wait.
+    // More than 2 MiB of them; what waits at first is 512 KiB. Fewer than a thousand are sealed
+    // early, after which none would wait.
     let text = format!("request completed {}", "x".repeat(2000));
     let of = |n: u32| json!({"traceId": format!("many-{n}"), "message": text});
     let records: Vec<_> = (0..1000).map(|n| (T, n, of(n))).collect();

@@ -1,12 +1,13 @@
-//! Several Windrows behind one address: each sees a part of every trace, Elasticsearch holds one document.
+//! Traces spread over several Windrows: each receives a part of every trace, Elasticsearch holds
+//! one document.
 
 use std::time::Duration;
 
 use windrow_testkit::check;
 use windrow_testkit::elasticsearch;
+use windrow_testkit::fake_elasticsearch::{FakeElasticsearch, Faults};
 use windrow_testkit::load::Load;
 use windrow_testkit::need;
-use windrow_testkit::sink::{Faults, Sink};
 
 use crate::{SOON, windrow};
 
@@ -53,7 +54,7 @@ fn three_of_them_one_killed() {
 /// All of them write the same documents at the same time, and answers get lost.
 #[test]
 fn they_meet_at_every_document() {
-    let sink = Sink::with(Faults {
+    let sink = FakeElasticsearch::with(Faults {
         lose_answer_every: 4,
         item_429_every: 30,
         ..Faults::default()
@@ -78,10 +79,11 @@ fn they_meet_at_every_document() {
     assert!(sink.counts().conflicts > 0, "they never met, so nothing is shown");
 }
 
-/// A client that resends to another instance after losing an ack: the same chunk on both, every line once.
+/// A client that resends to another instance after losing an ack: the same chunk on both, every
+/// line once.
 #[test]
 fn the_same_chunks_on_two_of_them() {
-    let sink = Sink::start();
+    let sink = FakeElasticsearch::start();
     let servers: Vec<_> = (0..2)
         .map(|_| windrow().elasticsearch(&sink.url(), "same").start())
         .collect();

@@ -1,5 +1,5 @@
-//! SIGTERM: acknowledged is kept, what can be written is written, exit 0 within the grace period; a start
-//! afterwards goes on with the open traces.
+//! Graceful shutdown on SIGTERM: acknowledged records are kept, what can be written is written,
+//! exit 0 within the grace period; the next start continues with the open traces.
 
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
@@ -10,8 +10,8 @@ use rustix::process::Signal;
 use serde_json::json;
 use windrow_testkit::check;
 use windrow_testkit::client::Client;
+use windrow_testkit::fake_elasticsearch::{FakeElasticsearch, Faults};
 use windrow_testkit::load::Load;
-use windrow_testkit::sink::{Faults, Sink};
 use windrow_testkit::wait;
 
 use crate::{SOON, assert_stored, windrow};
@@ -36,7 +36,8 @@ fn a_clean_stop_under_load_loses_nothing() {
     assert_stored(&server, &report);
 }
 
-/// The logger of the house under load, three clean stops: it has to connect again, and nothing else.
+/// The logger of the house under load, three clean stops: it has to connect again, and nothing
+/// else.
 #[test]
 fn clean_stops_under_a_logger_with_acks() {
     let mut server = windrow().sqlite().start();
@@ -150,7 +151,7 @@ fn open_traces_stay_open_over_a_clean_stop() {
 
 #[test]
 fn it_ends_within_its_grace_though_elasticsearch_is_away() {
-    let mut sink = Sink::stopped();
+    let mut sink = FakeElasticsearch::stopped();
     let mut server = windrow()
         .elasticsearch(&sink.url(), "away")
         .arg("--shutdown-grace", "2s")
@@ -169,7 +170,7 @@ fn it_ends_within_its_grace_though_elasticsearch_is_away() {
 
 #[test]
 fn what_is_sealed_is_written_before_it_ends() {
-    let sink = Sink::with(Faults {
+    let sink = FakeElasticsearch::with(Faults {
         delay: Duration::from_millis(100),
         ..Faults::default()
     });
@@ -188,7 +189,8 @@ fn what_is_sealed_is_written_before_it_ends() {
     check::eventually(&report.ledger, SOON, || sink.documents("drain-")).assert_clean();
 }
 
-/// For a machine that will not come back: what is open is written, and nothing stays in the journal.
+/// For a machine that will not come back: what is open is written, and nothing stays in the
+/// journal.
 #[test]
 fn open_traces_are_written_at_the_end_when_told_to() {
     let mut server = windrow()
@@ -215,7 +217,7 @@ fn open_traces_are_written_at_the_end_when_told_to() {
 /// A second signal ends it at once, in the middle of draining; a start goes on.
 #[test]
 fn a_second_signal_ends_it_at_once() {
-    let mut sink = Sink::stopped();
+    let mut sink = FakeElasticsearch::stopped();
     let mut server = windrow()
         .elasticsearch(&sink.url(), "twice")
         .arg("--shutdown-grace", "10m")

@@ -1,11 +1,12 @@
-//! A start that cannot work ends at once with a message that says why; a start without Elasticsearch works.
+//! Startup: one that cannot work ends at once with a message that says why; one without
+//! Elasticsearch works.
 
 use std::fs;
 use std::net::TcpListener;
 
 use windrow_testkit::check;
+use windrow_testkit::fake_elasticsearch::FakeElasticsearch;
 use windrow_testkit::load::Load;
-use windrow_testkit::sink::Sink;
 use windrow_testkit::wait;
 
 use crate::{SOON, windrow};
@@ -126,7 +127,7 @@ fn a_data_folder_that_cannot_be_made_is_named() {
 
 #[test]
 fn it_serves_and_waits_while_elasticsearch_is_not_there() {
-    let mut sink = Sink::stopped();
+    let mut sink = FakeElasticsearch::stopped();
     let server = windrow().elasticsearch(&sink.url(), "later").start();
     assert_eq!(server.get("/health").status, 200);
     let report = Load {

@@ -1,8 +1,9 @@
-//! The application's log: one JSON object per line of a file, or records straight to a Forward server.
+//! Application log: one JSON object per line of a file, or records sent to a Forward server.
 //!
-//! Each line reaches the kernel in one write before the call returns, so there is nothing to flush when the
-//! process is killed. The file is opened anew when the one at the path has been renamed or removed (log rotation by
-//! rename needs no signal). It does not rotate, and it knows nothing of where the lines go afterwards.
+//! Each line reaches the kernel in one write before the call returns, so there is nothing to flush
+//! when the process is killed. When the file at the path has been renamed or removed, a new one is
+//! opened (log rotation by rename needs no signal). Does not rotate, and does not know where the
+//! lines go afterwards.
 
 use std::{
     fs::{self, File, OpenOptions},
@@ -63,10 +64,10 @@ impl AppLog {
         }
     }
 
-    /// The end: a file is made durable; records under way are delivered, for at most `grace`.
+    /// Finishes the log: syncs a file; delivers records in flight, for at most `grace`.
     ///
     /// # Errors
-    /// When the disk refuses, or when records were not delivered: how many.
+    /// When the file cannot be synced, or records were not delivered: how many.
     pub async fn finish(&self, grace: Duration) -> Result<(), Error> {
         match self {
             Self::File(file) => file
@@ -94,10 +95,10 @@ struct Open {
 }
 
 impl FileLog {
-    /// Opens the file for appending; creates it and its folder when they are not there.
+    /// Opens the file for appending; creates it and its folder where they are missing.
     ///
     /// # Errors
-    /// [`Error::LogFile`] when that cannot be done.
+    /// [`Error::LogFile`].
     pub fn open(path: &Path) -> Result<Self, Error> {
         let failed = |source| Error::LogFile {
             path: path.to_owned(),
@@ -122,7 +123,7 @@ impl FileLog {
         self.write_line(&line)
     }
 
-    /// Makes what was written durable.
+    /// Syncs what was written.
     fn sync(&self) -> io::Result<()> {
         self.lock().file.sync_data()
     }
@@ -142,7 +143,8 @@ impl FileLog {
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Open> {
-        // A panic while the lock was held leaves at worst a torn line, which the next write repairs.
+        // A panic while the lock was held leaves at worst a torn line, which the next write
+        // repairs.
         self.open
             .lock()
             .unwrap_or_else(std::sync::PoisonError::into_inner)

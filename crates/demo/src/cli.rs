@@ -1,4 +1,4 @@
-//! The command line and the start of the chosen part. The flags themselves stand in `arguments`.
+//! Command line: parses it and starts the chosen part. The flags are defined in `arguments`.
 //!
 //! Long flags may also be written with one dash (`-target URL`), as programs in Go take them.
 
@@ -43,7 +43,8 @@ pub enum Command {
     SidecarLogs(SidecarLogsArgs),
     /// Runs all of it with a Windrow program: the same as `windrow demo`
     Showcase(ShowcaseArgs),
-    /// Asks an HTTP health page; exit code 0 when it answers with a success: for images without a shell
+    /// Asks an HTTP health page; exit code 0 when it answers with a success: for images without a
+    /// shell
     Health(HealthArgs),
 }
 
@@ -63,7 +64,7 @@ fn try_parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Cli, clap:
 /// Runs the chosen part until its end or a stop signal.
 ///
 /// # Errors
-/// Whatever ends the part before its time.
+/// The error that ended the part.
 pub async fn run(cli: Cli) -> Result<ExitCode, Error> {
     let stop = signal::stop_token().map_err(Error::io("signal handlers cannot be installed"))?;
     match cli.command {
@@ -154,7 +155,7 @@ pub async fn run(cli: Cli) -> Result<ExitCode, Error> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Where the service logs to, also in words.
+/// The service's log and a description of it.
 fn service_log(args: ServiceArgs) -> (service::Log, String) {
     if !args.direct {
         let where_to = format!("log file {}", args.log_path.display());
@@ -230,7 +231,7 @@ async fn health(args: &HealthArgs) -> Result<ExitCode, Error> {
     }
 }
 
-/// One line on standard output once requests are taken, with the port that was really opened.
+/// Prints the address that was opened, once requests are accepted.
 fn announce(name: &str, address: std::io::Result<SocketAddr>, log: &str) {
     match address {
         Ok(address) => println!("{name} listening on http://{address}, {log}"),
@@ -251,7 +252,8 @@ fn print_outcome(outcome: &client::Outcome) {
     }
 }
 
-/// Turns `-target` into `--target` for the long flags of the chosen part; everything else stays as it is.
+/// Turns `-target` into `--target` for the long flags of the chosen part; everything else stays as
+/// it is.
 fn go_style(
     command: &clap::Command,
     arguments: impl IntoIterator<Item = OsString>,

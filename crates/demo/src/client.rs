@@ -1,4 +1,5 @@
-//! `demo client`: sends requests at a steady pace, each with a trace id of its own, and tries again what may succeed.
+//! `demo client`: sends requests at a steady rate, each with its own trace id, and retries those
+//! that may succeed later.
 
 use std::{
     collections::BTreeMap,
@@ -12,14 +13,14 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{Error, id, web::TRACE_HEADER};
 
-/// What to send, and how patiently.
+/// Requests, rate, timeouts and retries.
 #[derive(Clone, Debug)]
 pub struct Options {
     /// The address of every request.
     pub target: String,
     /// How many requests; 0: until stopped.
     pub count: u64,
-    /// How many may be under way at once, at least 1.
+    /// Requests in flight at once, at least 1.
     pub concurrency: usize,
     /// The time from the start of one request to the start of the next.
     pub interval: Duration,
@@ -112,11 +113,12 @@ impl std::fmt::Display for Summary {
     }
 }
 
-/// Sends all requests, calls `done` with the outcome of each, and sums up. After `stop` no further request is begun; those
-/// under way end.
+/// Sends all requests, calls `done` with the outcome of each, and returns a summary. After `stop`
+/// no further request is sent; those in flight are finished.
 ///
 /// # Errors
-/// [`Error::BadUrl`], [`Error::HttpClient`]. A request that fails is no error, it is in the summary.
+/// [`Error::BadUrl`], [`Error::HttpClient`]. A request that fails is no error, it is in the
+/// summary.
 pub async fn run(
     options: &Options,
     stop: &CancellationToken,
@@ -125,7 +127,7 @@ pub async fn run(
     let request = Arc::new(Request::new(options, stop.clone())?);
     let slots = Arc::new(Semaphore::new(options.concurrency.max(1)));
     let mut pace = tokio::time::interval(options.interval.max(Duration::from_nanos(1)));
-    // When all slots were taken, the lost starts are not made up for in a burst.
+    // Starts that were missed because all slots were taken are skipped, not sent in a burst.
     pace.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let mut running = JoinSet::new();
     let mut summary = Summary::default();
@@ -168,7 +170,7 @@ fn finish(
     summary: &mut Summary,
     done: &mut impl FnMut(&Outcome),
 ) {
-    // A request's task neither panics nor is aborted; were it so, the summary would be one short, visibly.
+    // A request's task neither panics nor is aborted; if it did, the summary would be one short.
     if let Ok(outcome) = ended {
         summary.add(&outcome);
         done(&outcome);
@@ -253,7 +255,8 @@ impl Request {
             .headers()
             .get(RETRY_AFTER)
             .and_then(|value| value.to_str().ok()?.parse().ok());
-        // The body is read to its end: a connection can be used again only then, and an answer cut short is no answer.
+        // The body is read to its end: a connection can be used again only then, and an answer cut
+        // short is no answer.
         if let Err(error) = answer.bytes().await {
             return Attempt::Again {
                 result: Err(chain(&error)),
@@ -279,7 +282,7 @@ enum Attempt {
     },
 }
 
-/// An HTTP client that goes straight to its target: the demo's traffic is not for the proxy of an office.
+/// An HTTP client that uses no proxy: the demo's traffic stays on this machine.
 ///
 /// # Errors
 /// [`Error::HttpClient`].

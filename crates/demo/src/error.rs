@@ -1,4 +1,4 @@
-//! What can go wrong in the demo programs, told so that the reader knows what to do. No logic.
+//! Errors of the demo programs, with messages that say what to do.
 
 use std::{io, net::SocketAddr, path::PathBuf, time::Duration};
 
@@ -10,7 +10,7 @@ pub enum Error {
         "{address} is in use by another program: stop it, or choose another port with --port or {variable}"
     )]
     PortInUse {
-        /// Where we wanted to listen.
+        /// The address.
         address: SocketAddr,
         /// The environment variable that chooses the port.
         variable: &'static str,
@@ -18,9 +18,9 @@ pub enum Error {
     /// The address cannot be listened on for another reason.
     #[error("cannot listen on {address}: {source}")]
     Bind {
-        /// Where we wanted to listen.
+        /// The address.
         address: SocketAddr,
-        /// What the system said.
+        /// The error of the operating system.
         source: io::Error,
     },
     /// The log file cannot be opened or created.
@@ -31,7 +31,7 @@ pub enum Error {
     LogFile {
         /// The file.
         path: PathBuf,
-        /// What the system said.
+        /// The error of the operating system.
         source: io::Error,
     },
     /// Requests were still running when the time for a graceful stop was over.
@@ -39,7 +39,7 @@ pub enum Error {
         "{in_flight} request(s) still running {grace:?} after the stop signal: their lines may be missing"
     )]
     StopTimeout {
-        /// How long we waited.
+        /// How long it was waited.
         grace: Duration,
         /// How many requests had not ended.
         in_flight: i64,
@@ -47,31 +47,31 @@ pub enum Error {
     /// The HTTP client cannot be built.
     #[error("the HTTP client cannot be built: {0}")]
     HttpClient(#[source] reqwest::Error),
-    /// A URL from the command line or the environment is none.
+    /// A URL from the command line or the environment is invalid.
     #[error("{option} must be an http:// or https:// address, but is {value:?}")]
     BadUrl {
         /// The flag.
         option: &'static str,
-        /// What was given.
+        /// The value.
         value: String,
     },
     /// The logger cannot be started.
     #[error("the logger cannot be started: {0}; see --windrow-addr")]
     Logger(String),
-    /// Records were still under way at the end.
+    /// Records were still in flight at the end.
     #[error("{count} log record(s) could not be delivered within {grace:?}: they are lost")]
     Undelivered {
         /// How many.
         count: usize,
-        /// How long we tried.
+        /// How long delivery was tried.
         grace: Duration,
     },
-    /// Anything of the operating system, with the thing it was about.
+    /// An error of the operating system, with the operation that failed.
     #[error("{what}: {source}")]
     Io {
-        /// What we were doing.
+        /// The operation.
         what: String,
-        /// What the system said.
+        /// The error of the operating system.
         source: io::Error,
     },
 }

@@ -1,5 +1,5 @@
-//! Where log records are sent, and as whom: the same for an application that logs directly and for the logging sidecar.
-//! It turns that into a `fluent_logger::Builder` and sends nothing itself.
+//! Forward target: addresses, TLS and credentials, shared by applications that log directly and the
+//! logging sidecar. Becomes a `fluent_logger::Builder`; sends nothing itself.
 
 use std::{fmt, path::PathBuf, time::Duration};
 
@@ -10,9 +10,11 @@ use crate::Error;
 /// A Forward server, or several.
 #[derive(Clone, Default)]
 pub struct Target {
-    /// `host:port` or `tls://host:port`; several with commas between. Each connection takes the next.
+    /// `host:port` or `tls://host:port`; several with commas between. Each connection takes the
+    /// next.
     pub address: String,
-    /// The age at which a connection is replaced, so that several servers behind one address get an even load.
+    /// The age at which a connection is replaced, so that several servers behind one address get an
+    /// even load.
     pub reconnect_interval: Option<Duration>,
     /// The key that the server shares with its clients.
     pub shared_key: Option<String>,
@@ -25,7 +27,7 @@ pub struct Target {
 }
 
 impl Target {
-    /// Just an address.
+    /// An address without TLS and credentials.
     #[must_use]
     pub fn plain(address: String) -> Self {
         Self {
@@ -37,7 +39,7 @@ impl Target {
     /// A logger with acknowledgements, to be completed.
     ///
     /// # Errors
-    /// [`Error::Logger`] when files for TLS are given but no address asks for TLS: they would do nothing.
+    /// [`Error::Logger`] when files for TLS are given but no address uses TLS.
     pub fn builder(&self) -> Result<Builder, Error> {
         let servers: Vec<&str> = self.address.split(',').map(str::trim).collect();
         let for_tls = self.ca_file.is_some() || self.client_cert.is_some();

@@ -1,4 +1,4 @@
-//! Random identifiers. Not secrets, only unlikely to meet twice.
+//! Random identifiers: unlikely to collide, not secret.
 
 /// A fresh trace id: 32 lower-case hexadecimal digits, the size of a W3C trace id.
 #[must_use]
@@ -22,7 +22,8 @@ pub fn fraction() -> f64 {
     f64::from(u32::from_ne_bytes(bytes)) / (f64::from(u32::MAX) + 1.0)
 }
 
-/// The kernel's generator can only fail where there is none; the clock is random enough for an id then.
+/// The kernel's generator fails only where there is none; then the clock is random enough for an
+/// id.
 fn fill(bytes: &mut [u8]) {
     if getrandom::fill(bytes).is_err() {
         let now = jiff::Timestamp::now().as_nanosecond().to_le_bytes();

@@ -1,9 +1,9 @@
-//! The demo application of Windrow: what a user's own programs would be.
+//! Demo of Windrow: applications as a user would have them, and their sidecars.
 //!
-//! It owns the HTTP server and client of the first scene, the three services with their sidecars, and the
-//! showcase behind `windrow demo`. It knows Windrow only as an address (and, in the showcase, as a program to
-//! start): nothing of the server's code is used here, and the applications themselves know nothing of Windrow
-//! unless they log to it directly.
+//! Owns the HTTP server and client of the first scene, the three services with their sidecars, and
+//! the showcase behind `windrow demo`. Uses no code of the server: Windrow is an address, and in
+//! the showcase a program to start. The applications do not know Windrow unless they log to it
+//! directly.
 
 pub mod app_log;
 pub mod cli;

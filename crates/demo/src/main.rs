@@ -1,4 +1,4 @@
-//! The `demo` program: reads the command line, runs one of the parts, says what went wrong. Nothing else.
+//! The `demo` program: runs one of the parts and reports its error.
 
 use std::{io::IsTerminal as _, process::ExitCode};
 

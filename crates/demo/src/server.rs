@@ -1,4 +1,4 @@
-//! `demo server`: the application of the first scene. `GET /hello` writes two lines with one trace id.
+//! `demo server`: application of the first scene. `GET /hello` writes two lines with one trace id.
 
 use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
@@ -72,7 +72,7 @@ impl Server {
     }
 }
 
-/// Knobs of `/hello`, to see slow and failing requests.
+/// Parameters of `/hello`, for slow and failing requests.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
 struct Behaviour {

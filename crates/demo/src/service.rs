@@ -1,6 +1,6 @@
-//! `demo service`: one of the three services. `GET /` greets, and calls the services it depends on with the same trace
-//! id. It writes a JSON log file and serves metrics; of sidecars, environments and Windrow it knows nothing, unless it is
-//! told to log to a Forward server directly.
+//! `demo service`: one of the three services. `GET /` greets, and calls the services it depends on
+//! with the same trace id. It writes a JSON log file and serves metrics. It does not know sidecars,
+//! environments or Windrow, unless it is configured to log to a Forward server directly.
 
 use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
@@ -41,7 +41,8 @@ pub enum Log {
     Direct(Box<DirectOptions>),
 }
 
-/// The port on which a service of this name listens by default: user 3000, product 3002, order 3003.
+/// The port on which a service of this name listens by default: user 3000, product 3002, order
+/// 3003.
 #[must_use]
 pub fn default_port(name: &str) -> Option<u16> {
     match base_name(name) {
@@ -52,7 +53,8 @@ pub fn default_port(name: &str) -> Option<u16> {
     }
 }
 
-/// The services that a service of this name calls by default: order calls user and product on this machine.
+/// The services that a service of this name calls by default: order calls user and product on this
+/// machine.
 #[must_use]
 pub fn default_calls(name: &str) -> Vec<String> {
     match base_name(name) {
@@ -135,7 +137,7 @@ impl Service {
     }
 }
 
-/// How long a called service may take: longer than a slow answer, shorter than a caller's patience.
+/// How long a called service may take: longer than a slow answer, shorter than a client's timeout.
 const CALL_TIMEOUT: Duration = Duration::from_secs(2);
 
 async fn greet(

@@ -1,13 +1,15 @@
 //! `windrow demo`: all scenes on one machine, without Docker and without Elasticsearch.
 //!
-//! It starts Windrow as a process of its own (to be able to kill it), the server and the three services with their
-//! sidecars, sends requests, kills Windrow with -9 half-way, and looks until each request is one document with all its
-//! lines. It knows Windrow by its command line and its HTTP pages only.
+//! Starts Windrow as a process of its own, the server and the three services with their sidecars,
+//! sends requests, kills Windrow with SIGKILL half-way, and waits until each request is one
+//! document with all its lines. Knows Windrow only by its command line and its HTTP API.
 
 mod apps;
 mod board;
 mod documents;
+mod fluent_bit;
 mod process;
+mod windrow;
 
 use std::{
     io::IsTerminal as _,
@@ -23,13 +25,30 @@ use self::{
     apps::{App, Apps},
     board::{Board, Row},
     documents::Source,
-    process::Windrow,
+    windrow::Windrow,
 };
 use crate::{
     Error,
     client::{self, Outcome},
     id, signal,
 };
+
+/// Time between two reads of the documents, and between two drawings of the table.
+const REFRESH_INTERVAL: Duration = Duration::from_millis(200);
+
+/// Time between two requests of one client: slow enough to watch, and for documents to appear
+/// before the kill.
+const REQUEST_INTERVAL: Duration = Duration::from_millis(250);
+
+/// How long Windrow stays down.
+const DOWNTIME: Duration = Duration::from_millis(1500);
+
+/// How long to wait for the last documents: longer than any pause of Fluent Bit and than Windrow's
+/// idle timeout.
+const COMPLETE_TIMEOUT: Duration = Duration::from_secs(90);
+
+/// A chunk sent twice would have become a second document within this time.
+const SETTLE_TIME: Duration = Duration::from_millis(1500);
 
 /// Flags of `windrow demo`.
 #[derive(Args, Clone, Debug)]
@@ -43,7 +62,8 @@ pub struct Options {
     /// Write to this Elasticsearch instead of the embedded SQLite
     #[arg(long, value_name = "URL")]
     pub elasticsearch_url: Option<String>,
-    /// The Fluent Bit program; without one `demo sidecar-logs` carries the lines [default: the one on the PATH]
+    /// The Fluent Bit program; without one `demo sidecar-logs` carries the lines [default: the one
+    /// on the PATH]
     #[arg(long, env = "FLUENT_BIT", value_name = "FILE")]
     pub fluent_bit: Option<PathBuf>,
     /// Carry the lines with `demo sidecar-logs` also when there is a Fluent Bit
@@ -54,14 +74,14 @@ pub struct Options {
     pub plain: bool,
 }
 
-/// What the showcase found.
+/// Result of the showcase.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct Report {
     /// Requests that were answered.
     pub answered: usize,
     /// Requests that are one document with all their lines.
     pub documents: usize,
-    /// What is not as promised, one line each.
+    /// Broken promises, one line each.
     pub faults: Vec<String>,
 }
 
@@ -112,7 +132,7 @@ async fn show(
     let fluent_bit = if options.no_fluent_bit {
         None
     } else {
-        process::find_fluent_bit(options.fluent_bit.as_deref())
+        fluent_bit::find_fluent_bit(options.fluent_bit.as_deref())
     };
     let apps = Apps::start(folder, windrow.forward(), fluent_bit.as_deref()).await?;
     board.note(&match &fluent_bit {
@@ -132,7 +152,7 @@ async fn show(
     let report = if stop.is_cancelled() {
         board.finish();
         let fault = format!("stopped by a signal after {} requests", board.rows().len());
-        println!("\n{fault}; nothing was looked at");
+        println!("\n{fault}; the documents were not checked");
         Report {
             answered: board.rows().len(),
             documents: 0,
@@ -143,9 +163,7 @@ async fn show(
         board.finish();
         summarise(&report, &watched, &board);
         if !options.keep {
-            println!(
-                "All of it is stopped and removed now; with --keep it goes on running, to be looked at."
-            );
+            println!("Everything was stopped and removed; with --keep it goes on running.");
         }
         report
     };
@@ -159,11 +177,11 @@ async fn show(
     Ok(report)
 }
 
-/// What happened to Windrow on the way.
+/// What happened to Windrow during the run.
 struct Watched {
     killed_after: usize,
-    away: Duration,
-    answered_while_away: usize,
+    downtime: Duration,
+    answered_while_down: usize,
     example: Option<serde_json::Value>,
     elapsed: Duration,
 }
@@ -189,25 +207,25 @@ async fn drive(
     drop(events);
     let mut watched = Watched {
         killed_after: 0,
-        away: Duration::ZERO,
-        answered_while_away: 0,
+        downtime: Duration::ZERO,
+        answered_while_down: 0,
         example: None,
         elapsed: Duration::ZERO,
     };
     let mut back_at: Option<Instant> = None;
     let mut all_answered: Option<Instant> = None;
-    let mut look = tokio::time::interval(LOOK_INTERVAL);
-    look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let mut refresh = tokio::time::interval(REFRESH_INTERVAL);
+    refresh.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         tokio::select! {
             answer = answers.recv(), if all_answered.is_none() => match answer {
                 Some((app, outcome)) => {
                     board.answered(row(app, &outcome));
-                    watched.answered_while_away += usize::from(back_at.is_some());
+                    watched.answered_while_down += usize::from(back_at.is_some());
                 }
                 None => all_answered = Some(Instant::now()),
             },
-            _ = look.tick() => {
+            _ = refresh.tick() => {
                 if back_at.is_none() {
                     match source.look(&board.open()).await {
                         Ok(found) => for (trace, documents) in found {
@@ -224,9 +242,9 @@ async fn drive(
         }
         if watched.killed_after == 0 && board.rows().len() >= total.div_ceil(2) {
             windrow.kill().await;
-            board.away(true);
+            board.down(true);
             watched.killed_after = board.rows().len();
-            back_at = Some(Instant::now() + AWAY);
+            back_at = Some(Instant::now() + DOWNTIME);
             board.note(&format!(
                 "kill -9 of Windrow after {} requests; the applications go on",
                 watched.killed_after
@@ -234,16 +252,16 @@ async fn drive(
         }
         if let Some(at) = back_at.filter(|at| Instant::now() >= *at) {
             windrow.start_again().await?;
-            board.away(false);
+            board.down(false);
             back_at = None;
-            watched.away = AWAY + at.elapsed();
+            watched.downtime = DOWNTIME + at.elapsed();
             board.note(&format!(
                 "Windrow is back after {:.1} s",
-                watched.away.as_secs_f64()
+                watched.downtime.as_secs_f64()
             ));
         }
         let complete = board.open().is_empty() && back_at.is_none();
-        let waited = all_answered.is_some_and(|since| since.elapsed() >= PATIENCE);
+        let waited = all_answered.is_some_and(|since| since.elapsed() >= COMPLETE_TIMEOUT);
         if stop.is_cancelled() || (all_answered.is_some() && complete) || waited {
             watched.elapsed = started.elapsed();
             return Ok(watched);
@@ -296,9 +314,10 @@ fn row(app: &'static str, outcome: &Outcome) -> Row {
     Row::new(outcome.trace_id.clone(), app, result, outcome.is_ok(), expected)
 }
 
-/// Looks once more at every request, also at those that were complete: nothing twice, nothing lost again.
+/// Reads the documents of every request once more, also of those that were complete: none may be
+/// missing or twice.
 async fn verify(source: &Source, board: &Board) -> Report {
-    tokio::time::sleep(SETTLE).await;
+    tokio::time::sleep(SETTLE_TIME).await;
     let mut report = Report {
         answered: board.rows().len(),
         ..Report::default()
@@ -332,15 +351,15 @@ fn summarise(report: &Report, watched: &Watched, board: &Board) {
     }
     println!(
         "\n{} requests, {} lines in {} log files -> {} documents in {:.1} s.\n\
-         Windrow was killed with -9 after {} requests and was away for {:.1} s; {} requests were answered meanwhile.",
+         Windrow was killed with -9 after {} requests and was down for {:.1} s; {} requests were answered meanwhile.",
         report.answered,
         board.rows().iter().map(Row::expected).sum::<usize>(),
         4,
         report.documents,
         watched.elapsed.as_secs_f64(),
         watched.killed_after,
-        watched.away.as_secs_f64(),
-        watched.answered_while_away,
+        watched.downtime.as_secs_f64(),
+        watched.answered_while_down,
     );
     if report.is_kept() {
         println!("Nothing is missing, nothing is there twice.");
@@ -367,17 +386,6 @@ impl Report {
         self.answered > 0 && self.faults.is_empty() && self.documents == self.answered
     }
 }
-
-/// The time between two looks for documents, and between two drawings of the table.
-const LOOK_INTERVAL: Duration = Duration::from_millis(200);
-/// Between two requests of one client: slow enough to watch, and for documents to appear before the kill.
-const REQUEST_INTERVAL: Duration = Duration::from_millis(250);
-/// How long Windrow stays dead.
-const AWAY: Duration = Duration::from_millis(1500);
-/// How long to wait for the last documents: longer than any pause of Fluent Bit and than Windrow's idle timeout.
-const PATIENCE: Duration = Duration::from_secs(90);
-/// A chunk sent twice would have become a second document by then.
-const SETTLE: Duration = Duration::from_millis(1500);
 
 #[cfg(test)]
 mod tests;

@@ -1,10 +1,10 @@
-//! The two sidecars that run beside each service: one for its log file, one for its metrics. They give what they carry
-//! the labels that only the operator knows: `service_name` and `environment`.
+//! Sidecars that run beside each service: one for its log file, one for its metrics. They add the
+//! labels that only the operator knows: `service_name` and `environment`.
 
 pub mod logs;
 pub mod metrics;
 
-/// Who the application beside the sidecar is.
+/// Labels of the application beside the sidecar.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Identity {
     /// `service_name` on every line and sample.

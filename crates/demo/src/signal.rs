@@ -1,4 +1,4 @@
-//! SIGTERM and SIGINT as a token that is cancelled. Nothing else is handled.
+//! Stop signals: SIGTERM and SIGINT cancel a token.
 
 use std::io;
 

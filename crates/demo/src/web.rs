@@ -1,5 +1,5 @@
-//! What every HTTP application of the demo shares: trace ids, the two log lines of a request, metrics, health and a
-//! graceful stop. It does not know any route's business.
+//! Common part of the demo's HTTP applications: trace ids, the log lines of a request, metrics,
+//! health and graceful stop. Does not know any route.
 
 use std::{
     future::{Future, IntoFuture as _},
@@ -31,8 +31,8 @@ use crate::{Error, app_log::AppLog, id};
 /// The header that carries a trace id from one application to the next.
 pub const TRACE_HEADER: HeaderName = HeaderName::from_static("x-trace-id");
 
-/// A longer trace id in a header is not taken over: it would be one more way to fill a log.
-const MAX_TRACE_ID: usize = 256;
+/// A longer trace id in a header is replaced by a new one, so that clients cannot fill the log.
+const MAX_TRACE_ID_BYTES: usize = 256;
 
 /// The trace id of the request at hand; an extension of the request.
 #[derive(Clone, Debug)]
@@ -99,8 +99,8 @@ impl Telemetry {
         }
     }
 
-    /// Writes a log line. A line that cannot be written is counted and said on standard error: the request that it
-    /// belongs to is answered all the same.
+    /// Writes a log line. A line that cannot be written is counted and reported on standard error;
+    /// its request is answered all the same.
     pub fn log(&self, level: &str, trace: &TraceId, message: &str, fields: &[(&str, Value)]) {
         if let Err(error) = self.log.write(level, &trace.0, message, fields)
             && self.log_failures.inc().is_multiple_of(1000)
@@ -116,8 +116,8 @@ impl Telemetry {
     }
 }
 
-/// Adds to the business routes what every application has: the trace id and the log line `request completed` around
-/// each of them, `/health` and `/metrics` beside them.
+/// Adds to the business routes what every application has: the trace id and the log line `request
+/// completed` around each of them, `/health` and `/metrics` beside them.
 pub fn instrument(routes: Router<Arc<Telemetry>>, telemetry: Arc<Telemetry>) -> Router {
     routes
         .route_layer(middleware::from_fn_with_state(Arc::clone(&telemetry), observe))
@@ -139,7 +139,8 @@ pub async fn bind(address: SocketAddr, variable: &'static str) -> Result<TcpList
         })
 }
 
-/// Serves until `stop`, then lets the requests in flight end, for at most `grace`, and finishes the log.
+/// Serves until `stop`, then lets the requests in flight end, for at most `grace`, and finishes the
+/// log.
 ///
 /// # Errors
 /// [`Error::StopTimeout`] when requests did not end in time; whatever keeps the log from
@@ -189,7 +190,7 @@ fn trace_id(headers: &HeaderMap) -> TraceId {
         .and_then(|value| value.to_str().ok())
         .map(str::trim);
     match sent {
-        Some(id) if !id.is_empty() && id.len() <= MAX_TRACE_ID => TraceId(id.into()),
+        Some(id) if !id.is_empty() && id.len() <= MAX_TRACE_ID_BYTES => TraceId(id.into()),
         _ => TraceId(id::trace_id().into()),
     }
 }
@@ -262,7 +263,7 @@ fn metrics(State(telemetry): State<Arc<Telemetry>>) -> impl Future<Output = Resp
     })
 }
 
-/// What the metrics of the applications are served as.
+/// Content type of the metrics.
 const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
 /// Upper bounds in seconds: from a handler that does nothing to one that a client gives up on.

@@ -1,5 +1,6 @@
-//! What docker-compose.yml, the Dockerfile and .env.example must hold; no Docker is needed. The schema of the compose
-//! specification is tried with its reference implementation, the library that `docker compose config` is made of.
+//! Check of docker-compose.yml, the Dockerfile and .env.example, without Docker. The compose
+//! specification is checked with its reference implementation, the library behind `docker compose
+//! config`.
 
 #![expect(clippy::unwrap_used, reason = "a test")]
 
@@ -219,7 +220,8 @@ fn the_reference_implementation_of_compose_accepts_the_file() {
         let aliases = &model["services"][windrow]["networks"]["default"]["aliases"];
         assert_eq!(aliases[0], "windrow", "{windrow}");
     }
-    // That the check can fail: an unknown key, a wrong type. (What depends on what is checked above.)
+    // That the check can fail: an unknown key, a wrong type. (What depends on what is checked
+    // above.)
     for (from, to) in [
         ("stop_grace_period: 15s", "stop_grace: 15s"),
         ("retries: 5", "retries: many"),

@@ -1,4 +1,5 @@
-//! What README.md, docs/ and deploy/ name must exist: messages, flags, settings, metrics, files.
+//! Documentation check: messages, flags, settings, metrics and files that README.md, docs/ and
+//! deploy/ name must exist.
 
 #![expect(clippy::unwrap_used, reason = "a test")]
 
@@ -105,8 +106,8 @@ fn flags(text: &str) -> BTreeSet<&str> {
         .collect()
 }
 
-/// Flags of other programs: cargo, docker, curl, kubectl, Fluent Bit, the conformance suite; and of Windrow's commands
-/// besides `serve`.
+/// Flags of other programs: cargo, docker, curl, kubectl, Fluent Bit, the conformance suite; and of
+/// Windrow's commands besides `serve`.
 const FOREIGN: [&str; 15] = [
     "--release",
     "--workspace",

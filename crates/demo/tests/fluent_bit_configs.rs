@@ -1,5 +1,6 @@
-//! Every configuration in `fluent-bit/`, with a real Fluent Bit when there is one: `--dry-run`, and real log lines through
-//! it to a Forward listener (a second Fluent Bit). Without one their syntax is checked, and `SKIPPED` is printed.
+//! Every configuration in `fluent-bit/`, with a real Fluent Bit when there is one: `--dry-run`, and
+//! real log lines through it to a Forward listener (a second Fluent Bit). Without one their syntax
+//! is checked, and `SKIPPED` is printed.
 //!
 //! `FLUENT_BIT` names the program; else it is looked for on the PATH.
 
@@ -318,7 +319,8 @@ fn the_lua_comparison_gathers_a_trace() {
     }
 }
 
-/// Few builds have the input for the journal of the host, so its syntax is what can be checked everywhere.
+/// Few builds have the input for the journal of the host, so its syntax is what can be checked
+/// everywhere.
 #[test]
 fn the_logs_of_the_host_are_whole_sections() {
     let text = fs::read_to_string(folder().join("kubernetes/host-logs.conf")).unwrap();
@@ -368,7 +370,8 @@ fn every_configuration_forwards_with_acknowledgements_and_never_gives_up() {
 
 type Properties = std::collections::BTreeMap<String, String>;
 
-/// The sections of a classic configuration; checks that each line is a comment, a section or a property of one.
+/// The sections of a classic configuration; checks that each line is a comment, a section or a
+/// property of one.
 fn classic_sections(text: &str) -> Vec<(&str, Properties)> {
     let mut sections: Vec<(&str, Properties)> = Vec::new();
     for line in text

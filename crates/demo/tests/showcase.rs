@@ -1,4 +1,5 @@
-//! The whole showcase with a real Windrow and a shorter load: every request one document, through a kill -9.
+//! The whole showcase with a real Windrow and a shorter load: every request is one document through
+//! a SIGKILL.
 
 #![expect(clippy::unwrap_used, reason = "a test")]
 

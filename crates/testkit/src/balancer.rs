@@ -1,5 +1,5 @@
-//! A TCP balancer as it stands before several servers: each new connection goes to the next server in turn, and stays
-//! there. It looks at no byte.
+//! TCP load balancer before several servers: each new connection goes to the next server in turn
+//! that accepts it, and stays there. Reads no protocol.
 
 use std::io;
 use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
-/// A balancer on loopback. Dropping it ends the listening; connections end with their ends.
+/// A balancer on loopback. Dropping it stops listening; open connections end with their peers.
 #[derive(Debug)]
 pub struct Balancer {
     address: SocketAddr,
@@ -17,7 +17,7 @@ pub struct Balancer {
 }
 
 impl Balancer {
-    /// Listens before these servers.
+    /// Starts one for these servers.
     ///
     /// # Panics
     /// When there is no port to listen on.
@@ -33,12 +33,13 @@ impl Balancer {
                     return;
                 }
                 let Ok(client) = client else { continue };
-                let server = {
-                    let servers = dealt.lock().unwrap_or_else(PoisonError::into_inner);
-                    servers[turn % servers.len()]
-                };
-                // A server that is down: the client sees a closed connection and comes again.
-                if let Ok(server) = TcpStream::connect(server) {
+                let servers = dealt.lock().unwrap_or_else(PoisonError::into_inner).clone();
+                let in_turn = servers.iter().cycle().skip(turn % servers.len());
+                let server = in_turn
+                    .take(servers.len())
+                    .find_map(|to| TcpStream::connect(to).ok());
+                // Without a server the client finds its connection closed, and connects again.
+                if let Some(server) = server {
                     join(&client, &server).ok();
                 }
             }
@@ -51,12 +52,12 @@ impl Balancer {
         }
     }
 
-    /// Where clients connect to.
+    /// Address for clients.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// From now on new connections go to these servers; those that are open stay where they are.
+    /// Replaces the servers of new connections; open connections stay where they are.
     pub fn deal_to(&self, servers: &[SocketAddr]) {
         *self.servers.lock().unwrap_or_else(PoisonError::into_inner) = servers.to_vec();
     }
@@ -65,7 +66,7 @@ impl Balancer {
 impl Drop for Balancer {
     fn drop(&mut self) {
         self.stop.store(true, Relaxed);
-        // Wakes the accept.
+        // Wakes the acceptor.
         TcpStream::connect(self.address).ok();
         if let Some(acceptor) = self.acceptor.take() {
             acceptor.join().ok();
@@ -73,14 +74,14 @@ impl Drop for Balancer {
     }
 }
 
-/// Copies both ways until both ends have closed.
+/// Copies in both directions until both peers have closed.
 fn join(client: &TcpStream, server: &TcpStream) -> io::Result<()> {
     client.set_nodelay(true)?;
     server.set_nodelay(true)?;
     for (from, to) in [(client, server), (server, client)] {
         let (mut from, mut to) = (from.try_clone()?, to.try_clone()?);
         std::thread::spawn(move || {
-            // An end is passed on as an end; a failure ends both ways.
+            // End of file is passed on as such; a failure ends both directions.
             let how = match io::copy(&mut from, &mut to) {
                 Ok(_) => Shutdown::Write,
                 Err(_) => {

@@ -1,5 +1,5 @@
-//! A listener that keeps what a Forward client sends, message by message, and acknowledges chunks: for looking
-//! at what a client really puts on the wire. It stores nothing durably and checks nothing.
+//! Forward receiver that keeps the messages of its clients in memory and acknowledges chunks: shows
+//! what a client really sends. Checks nothing.
 
 use std::io::{Cursor, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};

@@ -1,5 +1,5 @@
-//! Certificates for one test: an authority, a server's for 127.0.0.1, and a client's, as PEM files in a folder
-//! that goes with them.
+//! Certificates for one test: an authority, a server's for 127.0.0.1, and a client's, as PEM files
+//! in a temporary folder.
 
 use std::path::PathBuf;
 

@@ -1,8 +1,8 @@
-//! The verdict: what a client's ledger says was acknowledged against what is stored in the end.
+//! Check of stored documents against a client's ledger.
 //!
-//! For each trace: one document, every acknowledged line in it once, lines in order of event time, fields of the
-//! latest line, `@timestamp` of the first. It states the merge rules a second time on purpose and shares nothing
-//! with the code that it judges.
+//! For each trace: one document, every acknowledged line in it once, lines in order of event time,
+//! fields of the latest line, `@timestamp` of the first. It states the merge rules a second time on
+//! purpose and shares no code with the server.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -22,7 +22,7 @@ pub struct Stored {
     pub source: Value,
 }
 
-/// A kind of damage: how often, and the first few cases in words.
+/// One kind of fault: how often, and descriptions of the first few.
 #[derive(Debug, Default, Clone)]
 pub struct Fault {
     /// How many.
@@ -40,7 +40,7 @@ impl Fault {
     }
 }
 
-/// What [`compare`] found.
+/// Result of [`compare`].
 #[derive(Debug, Default, Clone)]
 pub struct Verdict {
     /// Documents of this load.
@@ -72,15 +72,16 @@ impl Verdict {
         ]
     }
 
-    /// Nothing is wrong.
+    /// There is no fault.
     pub fn is_clean(&self) -> bool {
         self.faults().iter().all(|(_, fault)| fault.count == 0)
     }
 
-    /// Fails the test with counts and examples unless all is well, and something was there to judge.
+    /// Fails the test with counts and examples, unless records were acknowledged and all are stored
+    /// as they must be.
     ///
     /// # Panics
-    /// See above.
+    /// When the verdict is not clean, or no record was acknowledged.
     #[track_caller]
     pub fn assert_clean(&self) {
         assert!(
@@ -110,7 +111,7 @@ impl fmt::Display for Verdict {
     }
 }
 
-/// Judges `documents` by `ledger`. Documents of other loads are passed over.
+/// Compares `documents` with `ledger`. Documents of other loads are ignored.
 pub fn compare(ledger: &Ledger, documents: &[Stored]) -> Verdict {
     let load = ledger.load();
     let mut verdict = Verdict {
@@ -296,7 +297,8 @@ fn time_fits(source: &Value, expected_ns: i64) -> Result<(), String> {
     }
 }
 
-/// Waits until the store holds every acknowledged line of the ledger, or no longer moves; gives the verdict.
+/// Waits until the store holds every acknowledged line of the ledger, at most `limit`; returns the
+/// verdict.
 pub fn eventually(
     ledger: &Ledger,
     limit: std::time::Duration,

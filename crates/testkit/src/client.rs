@@ -1,13 +1,14 @@
-//! A hand-held Forward client: single messages with chosen times and chunk ids, for tests that tell a small story.
-//! Loads of many records are [`crate::load`]'s.
+//! A Forward client for single messages with chosen times and chunk ids. Loads of many records are
+//! in [`crate::load`].
 
 use std::io::{Cursor, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
 use rmpv::Value;
+use windrow_bench::load::msgpack::write_event_time;
 
-use crate::load::event_time;
+use crate::json::from_json;
 
 /// An event: Unix seconds, nanoseconds, record (a JSON object).
 pub type Event = (u32, u32, serde_json::Value);
@@ -80,8 +81,8 @@ pub fn forward(tag: &str, chunk: Option<&str>, events: &[Event]) -> Vec<u8> {
         .iter()
         .map(|(seconds, nanos, record)| {
             let mut time = Vec::new();
-            event_time(&mut time, *seconds, *nanos);
-            Value::Array(vec![Value::Ext(0, time.split_off(2)), value(record)])
+            write_event_time(&mut time, *seconds, *nanos);
+            Value::Array(vec![Value::Ext(0, time.split_off(2)), from_json(record)])
         })
         .collect();
     let options = chunk
@@ -92,48 +93,4 @@ pub fn forward(tag: &str, chunk: Option<&str>, events: &[Event]) -> Vec<u8> {
     let mut out = Vec::new();
     rmpv::encode::write_value(&mut out, &message).expect("memory takes it");
     out
-}
-
-fn value(json: &serde_json::Value) -> Value {
-    match json {
-        serde_json::Value::Null => Value::Nil,
-        serde_json::Value::Bool(bool) => Value::from(*bool),
-        serde_json::Value::Number(number) => match (number.as_u64(), number.as_i64()) {
-            (Some(number), _) => Value::from(number),
-            (None, Some(number)) => Value::from(number),
-            (None, None) => Value::from(number.as_f64().unwrap_or(f64::NAN)),
-        },
-        serde_json::Value::String(text) => Value::from(text.as_str()),
-        serde_json::Value::Array(items) => Value::Array(items.iter().map(value).collect()),
-        serde_json::Value::Object(fields) => Value::Map(
-            fields
-                .iter()
-                .map(|(name, field)| (name.as_str().into(), value(field)))
-                .collect(),
-        ),
-    }
-}
-
-/// A MessagePack value as JSON, of the kinds that JSON has.
-///
-/// # Panics
-/// When it holds another kind: bytes, an extension, a number that is none, a key that is no text.
-pub fn json(value: &Value) -> serde_json::Value {
-    let text = |text: &Value| text.as_str().expect("UTF-8 text").to_owned();
-    match value {
-        Value::Nil => serde_json::Value::Null,
-        Value::Boolean(bool) => (*bool).into(),
-        Value::Integer(number) => match (number.as_u64(), number.as_i64()) {
-            (Some(number), _) => number.into(),
-            (None, number) => number.expect("an integer of 64 bits").into(),
-        },
-        Value::F32(_) | Value::F64(_) => value.as_f64().expect("a float").into(),
-        Value::String(_) => text(value).into(),
-        Value::Array(items) => items.iter().map(json).collect(),
-        Value::Map(fields) => fields
-            .iter()
-            .map(|(name, field)| (text(name), json(field)))
-            .collect(),
-        Value::Binary(_) | Value::Ext(..) => panic!("JSON has no {value}"),
-    }
 }

@@ -1,5 +1,6 @@
-//! A disk of its own for one server: a small tmpfs in a mount namespace that only it and its starts again see. Needs
-//! no root where the system lets users have namespaces, and leaves nothing behind: the mount goes with its holder.
+//! Small disk for one server: a tmpfs in a mount namespace that only this server and its restarts
+//! see. Needs no root where the system lets users have namespaces. The mount ends with the process
+//! that holds it.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -8,7 +9,8 @@ use std::time::Duration;
 use crate::env::Missing;
 use crate::process::Process;
 
-/// The two ways into a namespace: as an ordinary user, and as root where user namespaces are not allowed.
+/// The two ways into a namespace: as an ordinary user, and as root where user namespaces are not
+/// allowed.
 const WAYS: [(&[&str], &[&str]); 2] = [
     (
         &["--user", "--map-root-user", "--mount"],

@@ -1,7 +1,8 @@
-//! The machine around the tests: cache folders, programs on PATH, and what to do when one is missing.
+//! Environment of the tests: cache folders, programs on PATH, and what to do when one is missing.
 //!
-//! A test that needs something which is not there says so in a line that begins with `SKIPPED:`, written past
-//! the test harness's capture; with `CI=true` it fails instead, except for what no registry offers (Fluent Bit).
+//! A test that needs something which is not there says so in a line that begins with `SKIPPED:`,
+//! written past the test harness's capture; with `CI=true` it fails instead, except for what no
+//! registry offers (Fluent Bit).
 
 use std::fmt;
 use std::fs::File;
@@ -106,8 +107,8 @@ fn fingerprint(source: &str) -> u64 {
     hasher.finish()
 }
 
-/// Puts a script into a cache folder, under a name of its own for each content: tests of another checkout may run
-/// another one there at the same time.
+/// Puts a script into a cache folder, under a name of its own for each content: tests of another
+/// checkout may run another one there at the same time.
 ///
 /// # Panics
 /// When it cannot be written.
@@ -123,8 +124,8 @@ pub fn script(folder: &Path, name: &str, extension: &str, source: &str) -> PathB
     file
 }
 
-/// Runs `make` in `folder` once for all runs on this machine: another process that does the same is waited for,
-/// and a half-made folder is made again.
+/// Runs `make` in `folder` once for all runs on this machine: another process that does the same is
+/// waited for, and a half-made folder is made again.
 ///
 /// # Errors
 /// What `make` says.

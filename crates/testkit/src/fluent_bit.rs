@@ -1,5 +1,5 @@
-//! A real Fluent Bit, where the machine has one: on PATH or named by `FLUENT_BIT`. No package registry has it,
-//! so a test without it is skipped visibly, never failed.
+//! A real Fluent Bit, where the machine has one: on PATH or named by `FLUENT_BIT`. No package
+//! registry has it, so a test without it is skipped visibly, never failed.
 
 use std::io::Write;
 use std::path::PathBuf;
@@ -31,8 +31,8 @@ pub fn find() -> Result<FluentBit, Missing> {
 }
 
 impl FluentBit {
-    /// Runs it with a configuration in the classic format and the given files in its own scratch folder, for which
-    /// `@FOLDER@` stands in the configuration.
+    /// Runs it with a configuration in the classic format and the given files in its own scratch
+    /// folder, for which `@FOLDER@` stands in the configuration.
     ///
     /// # Panics
     /// When it cannot start.

@@ -1,4 +1,4 @@
-//! `windrow-testkit`: the test kit's loads, fakes and real nodes for a human at a terminal.
+//! `windrow-testkit`: the test kit's loads, fakes and real nodes on the command line.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -6,11 +6,11 @@ use std::time::Duration;
 use clap::{Parser, Subcommand, ValueEnum};
 use windrow_testkit::check::{Stored, compare};
 use windrow_testkit::elasticsearch::{Client, Kind, Node};
+use windrow_testkit::fake_elasticsearch::{FakeElasticsearch, Faults};
 use windrow_testkit::load::{Entries, Load, Mode, Time};
-use windrow_testkit::sink::{Faults, Sink};
 
 #[derive(Parser)]
-#[command(about = "Loads, fakes and real nodes for trying Windrow out by hand")]
+#[command(about = "Loads, fakes and real nodes for trying Windrow by hand")]
 struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -18,10 +18,11 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Send a load with a ledger; with --check compare it with what an Elasticsearch holds in the end
+    /// Send a load with a ledger; with --check compare it with what an Elasticsearch holds in the
+    /// end
     Send(Send),
     /// Run a fake Elasticsearch with faults, until interrupted
-    Sink(SinkArgs),
+    FakeElasticsearch(FaultArgs),
     /// Run a real node from Maven Central, until interrupted
     Node {
         /// Which
@@ -46,7 +47,7 @@ struct Send {
     #[arg(long, default_value_t = 2)]
     connections: u64,
     #[arg(long, default_value_t = 500)]
-    chunk_records: usize,
+    chunk_records: u32,
     #[arg(long, value_enum, default_value = "packed")]
     mode: SendMode,
     /// Entries as Fluent Bit 5.1 sends them by default
@@ -81,7 +82,7 @@ struct Send {
 }
 
 #[derive(clap::Args)]
-struct SinkArgs {
+struct FaultArgs {
     #[arg(long, default_value_t = 0)]
     refuse_every: u64,
     #[arg(long, default_value_t = 0)]
@@ -112,8 +113,8 @@ enum NodeKind {
 fn main() {
     match Cli::parse().command {
         Command::Send(options) => send(&options),
-        Command::Sink(options) => {
-            let sink = Sink::with(Faults {
+        Command::FakeElasticsearch(options) => {
+            let fake = FakeElasticsearch::with(Faults {
                 refuse_every: options.refuse_every,
                 unavailable_every: options.unavailable_every,
                 lose_answer_every: options.lose_answer_every,
@@ -121,8 +122,8 @@ fn main() {
                 delay: Duration::from_millis(options.delay_ms),
                 ..Faults::default()
             });
-            println!("READY {}", sink.url());
-            until_interrupted(|| println!("{} documents, {:?}", sink.documents("").len(), sink.counts()));
+            println!("READY {}", fake.url());
+            until_interrupted(|| println!("{} documents, {:?}", fake.documents("").len(), fake.counts()));
         }
         Command::Node { kind, port } => {
             let kind = match kind {

@@ -1,5 +1,6 @@
-//! The OpenTelemetry Collector's `fluentforward` receiver by itself, built from the Go module proxy into the user's cache:
-//! `proto-tests/peers/otel` says what it is. It writes what it receives to a file.
+//! The OpenTelemetry Collector's `fluentforward` receiver alone, built from the Go module proxy
+//! into the user's cache: `proto-tests/peers/otel` says what it is. It writes what it receives to a
+//! file.
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};

@@ -1,4 +1,5 @@
-//! Child processes that cannot outlive a test: output kept line by line, signals, and a guard that kills.
+//! Child processes that cannot outlive a test: output kept line by line, signals, and a guard that
+//! kills.
 
 use std::io::{BufRead, BufReader, Read};
 use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
@@ -179,7 +180,8 @@ impl Process {
     }
 }
 
-/// Raises the limit of open files of this process, and so of those that it starts, as far as is permitted; gives it.
+/// Raises the limit of open files of this process, and so of those that it starts, as far as is
+/// permitted; gives it.
 pub fn raise_file_limit() -> u64 {
     let mut limit = getrlimit(Resource::Nofile);
     if limit.current != limit.maximum {

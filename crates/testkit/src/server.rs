@@ -1,5 +1,5 @@
-//! The real `windrow` binary under test control: start, kill -9, SIGTERM, start again on the same data folder and
-//! ports, and what it shows on its admin port.
+//! The real `windrow` binary as a process: start, SIGKILL, SIGTERM, restart on the same data folder
+//! and ports, and its admin API.
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
@@ -18,8 +18,8 @@ use crate::http::{self, Answer};
 use crate::process::Process;
 use crate::{ports, sqlite, wait};
 
-/// Long enough for a debug build on a busy machine that replays a journal.
-const START: Duration = Duration::from_secs(60);
+/// Time for a start: a debug build on a busy machine that replays a journal.
+const START_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// How to start a server.
 #[derive(Debug)]
@@ -152,7 +152,7 @@ impl Setup {
             command.arg("--data-dir").arg(folder);
         }
         let mut process = Process::start("windrow", &mut command);
-        let status = process.wait(START);
+        let status = process.wait(START_TIMEOUT);
         let said = process
             .stdout()
             .into_iter()
@@ -254,10 +254,10 @@ impl Server {
                 .parse()
                 .ok()
         };
-        self.forward = process.line("its listen line", START, |line| {
+        self.forward = process.line("its listen line", START_TIMEOUT, |line| {
             address(line, "forward listening on ")
         });
-        self.admin = process.line("its admin line", START, |line| {
+        self.admin = process.line("its admin line", START_TIMEOUT, |line| {
             address(line, "admin listening on ")
         });
         self.process = Some(process);
@@ -295,7 +295,7 @@ impl Server {
     /// After a minute: what it says is in the message.
     #[track_caller]
     pub fn wait_ready(&self) {
-        wait::until("/ready", START, || {
+        wait::until("/ready", START_TIMEOUT, || {
             let answer = self.get("/ready");
             if answer.status == 200 {
                 Ok(())
@@ -308,7 +308,8 @@ impl Server {
     /// The documents that `/logs?QUERY` lists.
     ///
     /// # Panics
-    /// When the answer is no list of JSON objects, as an array or inside an object's `logs` or `documents`.
+    /// When the answer is no list of JSON objects, as an array or inside an object's `logs` or
+    /// `documents`.
     #[track_caller]
     pub fn logs(&self, query: &str) -> Vec<Value> {
         let answer = self.get(&format!("/logs?{query}"));
@@ -349,7 +350,7 @@ impl Server {
 }
 
 impl Drop for Server {
-    /// A failed test shows what its server said last.
+    /// Shows the end of the server's log when the test fails.
     fn drop(&mut self) {
         if let Some(process) = self.process.as_mut().filter(|_| std::thread::panicking()) {
             let state = process

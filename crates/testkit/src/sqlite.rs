@@ -1,4 +1,4 @@
-//! Reads the embedded store from outside, as a user with `sqlite3` would.
+//! Reader of the embedded store's database file.
 
 use std::path::Path;
 
@@ -9,7 +9,7 @@ use crate::check::Stored;
 /// All documents of a database file.
 ///
 /// # Panics
-/// When there is no such file, it is no such store, or a document is not JSON.
+/// When the file is missing or no database of the embedded store, or a document is not JSON.
 #[track_caller]
 pub fn documents(file: &Path) -> Vec<Stored> {
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;

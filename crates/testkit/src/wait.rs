@@ -1,11 +1,12 @@
-//! Bounded waits on conditions, so that no test sleeps for a guessed time.
+//! Bounded waits for conditions, so that no test sleeps for a guessed time.
 
 use std::time::{Duration, Instant};
 
-/// Between two looks at a condition.
-const STEP: Duration = Duration::from_millis(20);
+/// Time between two polls of a condition.
+const POLL_INTERVAL: Duration = Duration::from_millis(20);
 
-/// Calls `look` until it gives something; after `limit` panics with `what` and the last thing that `look` said.
+/// Calls `look` until it returns a value; after `limit` panics with `what` and the last error of
+/// `look`.
 ///
 /// # Panics
 /// When `limit` has passed.
@@ -18,7 +19,7 @@ pub fn until<T>(what: &str, limit: Duration, mut look: impl FnMut() -> Result<T,
             Err(last) if began.elapsed() >= limit => {
                 panic!("waited {} s for {what}; at last: {last}", limit.as_secs_f64())
             }
-            Err(_) => std::thread::sleep(STEP),
+            Err(_) => std::thread::sleep(POLL_INTERVAL),
         }
     }
 }
@@ -49,7 +50,7 @@ pub fn settled(what: &str, quiet: Duration, limit: Duration, mut count: impl FnM
             "{what} still moves after {} s: {last}",
             limit.as_secs_f64()
         );
-        std::thread::sleep(STEP);
+        std::thread::sleep(POLL_INTERVAL);
         let now = count();
         if now != last {
             (last, since) = (now, Instant::now());

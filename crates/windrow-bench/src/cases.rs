@@ -1,39 +1,39 @@
-//! What can be measured, by name. Owns the loads and which of them belong to which run; measures nothing.
+//! Cases that can be measured, by name. Owns their loads and which of them run without `--full`.
 
 use super::load::{Load, Mode};
 use super::system::System;
 
-/// What is done with a server.
+/// What a case does with its server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Work {
-    /// The load is sent and everything awaited.
+    /// Send the load and wait until it has arrived.
     Send,
-    /// The load is sent while the sink is away; what counts begins when it is back.
+    /// Send the load while the store is unavailable; measure from when it is available again.
     CatchUp,
-    /// The load is sent while the sink is away, the server is killed and started again.
+    /// Send the load while the store is unavailable, kill the server and measure its restart.
     Restart,
-    /// Nothing is sent.
+    /// Send nothing.
     Idle,
 }
 
-/// Something to be measured.
+/// A case to be measured.
 #[derive(Clone, Debug)]
 pub(super) struct Case {
     /// Its name on the command line and in the table.
     pub(super) name: &'static str,
-    /// What it is.
+    /// Description in the table.
     pub(super) about: &'static str,
     /// Which server.
     pub(super) system: System,
-    /// What is done with it.
+    /// What is done with the server.
     pub(super) work: Work,
-    /// What is sent.
+    /// The load that is sent.
     pub(super) load: Load,
-    /// The case that its CPU time per record is compared with, besides the floor.
+    /// The case that its CPU time per record is compared with, besides the baseline server's.
     pub(super) base: Option<&'static str>,
     /// Further arguments of `serve`.
     pub(super) arguments: &'static [&'static str],
-    /// It belongs to the run without `--full`.
+    /// Runs without `--full`.
     pub(super) usual: bool,
 }
 
@@ -69,11 +69,11 @@ pub(super) fn all(records: u64) -> Vec<Case> {
     };
     vec![
         usual(of(
-            System::Floor,
+            System::Baseline,
             None,
             case(
                 "floor",
-                "reads, writes, syncs, acks, sends on; decodes nothing",
+                "a baseline server: the same I/O, no decoding",
                 load.clone(),
             ),
         )),
@@ -161,7 +161,7 @@ pub(super) fn all(records: u64) -> Vec<Case> {
         ),
         case(
             "ten-times",
-            "packed, ten times the records: is memory flat?",
+            "packed, ten times the records: shows whether memory stays flat",
             Load {
                 records: records * 10,
                 ..load.clone()
@@ -176,7 +176,7 @@ pub(super) fn all(records: u64) -> Vec<Case> {
             work: Work::CatchUp,
             ..case(
                 "catch-up",
-                "four times the records from the journal, after an outage of the sink",
+                "four times the records from the journal, after an outage of the store",
                 Load {
                     records: records * 4,
                     ..load.clone()
@@ -205,7 +205,7 @@ pub(super) fn all(records: u64) -> Vec<Case> {
             None,
             case(
                 "fluent-bit",
-                "Fluent Bit receives and forgets: packed, acks",
+                "Fluent Bit receives and discards: packed, acks",
                 load.clone(),
             ),
         ),

@@ -1,9 +1,8 @@
-//! The numbers of a measurement: their names, units and meaning, the median of several, and ratios. Knows nothing of how
-//! they come about.
+//! Figures of a measurement: names, units, medians over several runs, and ratios.
 
 use std::collections::BTreeMap;
 
-/// A number that is measured.
+/// A measured figure.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Figure {
     /// Records a second, from the first document to the last.
@@ -14,9 +13,9 @@ pub(super) enum Figure {
     Megabytes,
     /// CPU time per record, µs.
     Cpu,
-    /// CPU time per record against the floor's.
-    OfFloor,
-    /// CPU time per record against that of the case that it is compared with.
+    /// CPU time per record, relative to the baseline server's.
+    OfBaseline,
+    /// CPU time per record, relative to that of the case it is compared with.
     OfBase,
     /// Median time to the acknowledgement, ms.
     AckMedian,
@@ -24,11 +23,11 @@ pub(super) enum Figure {
     AckHigh,
     /// Peak memory, MiB.
     Peak,
-    /// Records a second against the live rate of `packed`.
+    /// Records a second, relative to the live rate of `packed`.
     OfLive,
     /// From the start of the process until it is ready, s.
     Start,
-    /// Bytes that the load had, MiB.
+    /// Size of the load, MiB.
     Sent,
     /// Memory when idle, MiB.
     IdleMemory,
@@ -44,7 +43,7 @@ impl Figure {
             Self::Documents => "documents_per_s",
             Self::Megabytes => "megabytes_per_s",
             Self::Cpu => "cpu_us_per_record",
-            Self::OfFloor => "cpu_of_floor",
+            Self::OfBaseline => "cpu_of_floor",
             Self::OfBase => "cpu_of_base",
             Self::AckMedian => "ack_p50_ms",
             Self::AckHigh => "ack_p99_ms",
@@ -58,7 +57,7 @@ impl Figure {
     }
 }
 
-/// What one run of one case gave.
+/// Figures of one run of one case.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Figures {
     /// The numbers.
@@ -68,7 +67,7 @@ pub(super) struct Figures {
 }
 
 impl Figures {
-    /// Adds a number, if there is one that means something.
+    /// Sets a figure, if its value is finite.
     pub(super) fn set(&mut self, figure: Figure, value: Option<f64>) {
         if let Some(value) = value.filter(|value| value.is_finite()) {
             self.of.insert(figure, value);

@@ -1,59 +1,82 @@
-//! `windrow bench`: what this machine can do, measured against its own floor.
+//! Load generator, baseline server, counting store and measuring of `windrow bench`.
 //!
-//! Every server that is measured is a process of its own, so that its CPU time is exact: the floor (`floor`), this program
-//! as `serve`, and Fluent Bit where it is asked for (`system`, `process`). The client (`load`, `drive`) and the store
-//! (`sink`) are in the process of the command. `cases` is what can be measured, `measure` one run of it, `figures` and
-//! `table` what comes of it.
+//! Every server that is measured is a process of its own, so that its CPU time is exact: the
+//! baseline server ([`baseline`]), the running program as `serve`, and Fluent Bit where it is
+//! installed (`system`, `process`). The client ([`load`], [`client`]) and the store ([`store`]) are
+//! in the process of the command. `cases` lists what can be measured, `measure` is one run of a
+//! case, `figures` and `table` show the results.
 //!
-//! Nothing here is part of the server.
+//! The tests of Windrow send their loads with the same client and put their store in front of the
+//! same one.
+//!
+//! # Examples
+//!
+//! A load of a million records in Forward mode, sent to a server on this machine:
+//!
+//! ```no_run
+//! use windrow_bench::client::drive;
+//! use windrow_bench::load::{Load, Mode};
+//!
+//! # #[tokio::main]
+//! # async fn main() -> std::io::Result<()> {
+//! let load = Load {
+//!     mode: Mode::Forward,
+//!     records: 1_000_000,
+//!     ..Load::default()
+//! };
+//! let sent = drive(([127, 0, 0, 1], 24224).into(), load.prepare()?).await?;
+//! println!("{} bytes in {:?}, p99 {:?}", sent.bytes, sent.took, sent.latency(0.99));
+//! # Ok(())
+//! # }
+//! ```
 
 use std::collections::BTreeMap;
 use std::io::{self, Write};
 use std::path::PathBuf;
 
+pub mod baseline;
 mod cases;
-mod drive;
+pub mod client;
 mod figures;
-pub mod floor;
-mod load;
+pub mod load;
 mod measure;
 mod process;
-mod sink;
+pub mod store;
 mod system;
 mod table;
 
-pub use drive::{Driven, drive};
-pub use load::{Chunk, Load, Mode, Source};
 pub use process::threads;
-pub use sink::Sink;
 pub use table::LEGEND;
 
 use cases::{Case, Work};
 use figures::{Figure, Figures};
+use load::Load;
 use measure::Bench;
+use store::CountingStore;
 use system::System;
 use table::{About, Measured};
 
 /// Options of `bench`.
 #[derive(Debug, clap::Args)]
 pub struct Options {
-    /// Folder on the disk to be measured: the one that will have the journal. What is written there is removed.
+    /// Folder on the disk to be measured, the one for the journal. Files written there are removed.
     #[arg(long, default_value = ".", value_name = "DIR")]
     pub data_dir: PathBuf,
     /// Records of the usual load; about 250 bytes each.
     #[arg(long, default_value_t = 500_000, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=100_000_000))]
     pub records: u64,
-    /// Run everything so often, by turns, and show the median of each number.
+    /// Runs of each case; they take turns, and the median of each figure is shown.
     #[arg(long, default_value_t = 1, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1000))]
     pub runs: u32,
-    /// Measure everything: other trace lengths, many connections, large records, the embedded database, an outage, a
-    /// restart, and Fluent Bit if it is there. Takes some minutes, 3 GB of disk and of memory.
+    /// Measure everything: other trace lengths, many connections, large records, the embedded
+    /// database, an outage, a restart, and Fluent Bit if it is installed. Takes some minutes, 3 GB
+    /// of disk and of memory.
     #[arg(long)]
     pub full: bool,
-    /// Measure only these; `--list` shows the names. The ratio to the floor needs `floor`.
+    /// Measure only these cases; `--list` shows the names. The ratio to the floor needs `floor`.
     #[arg(long, value_name = "NAME", value_delimiter = ',', conflicts_with = "full")]
     pub only: Vec<String>,
-    /// Show what can be measured.
+    /// Show the cases that can be measured.
     #[arg(long)]
     pub list: bool,
     /// The program of Fluent Bit.
@@ -109,7 +132,7 @@ pub fn run(options: &Options, out: &mut dyn Write, err: &mut dyn Write) -> Resul
     })
 }
 
-/// The cases that are asked for; without Fluent Bit where it is not there and was not named.
+/// The cases that were asked for, without Fluent Bit where it is not installed.
 fn choose(cases: Vec<Case>, options: &Options, err: &mut dyn Write) -> Result<Vec<Case>, Failure> {
     let known: Vec<_> = cases.iter().map(|case| case.name).collect();
     if let Some(unknown) = options.only.iter().find(|name| !known.contains(&name.as_str())) {
@@ -133,11 +156,7 @@ fn choose(cases: Vec<Case>, options: &Options, err: &mut dyn Write) -> Result<Ve
         chosen.retain(|case| case.system != System::FluentBit);
         if chosen.len() < before {
             let program = options.fluent_bit.display();
-            writeln!(
-                err,
-                "not measured, since there is no program {program}: Fluent Bit"
-            )
-            .ok();
+            writeln!(err, "Fluent Bit is not measured: there is no program {program}").ok();
         }
     }
     if chosen.is_empty() {
@@ -147,18 +166,18 @@ fn choose(cases: Vec<Case>, options: &Options, err: &mut dyn Write) -> Result<Ve
     }
 }
 
-/// All runs of all cases. They take turns, so that what else the machine does meets all of them.
+/// All runs of all cases. Cases take turns, so that other work of the machine affects all of them.
 async fn measure(
     options: &Options,
     cases: &[Case],
     err: &mut dyn Write,
 ) -> io::Result<(About, Vec<Measured>)> {
-    let sink = Sink::start().await?;
+    let store = CountingStore::start().await?;
     let data_dir = std::path::absolute(&options.data_dir)?;
     let bench = Bench {
         data_dir: &data_dir,
         fluent_bit: &options.fluent_bit,
-        sink: &sink,
+        store: &store,
     };
     let mut measured: Vec<_> = cases
         .iter()
@@ -192,14 +211,14 @@ async fn measure(
     Ok((about, measured))
 }
 
-/// The figures of a case with its ratios to the others of the same round.
+/// Figures of a case with its ratios to other cases of the same round.
 fn compared(case: &Case, round: &BTreeMap<&str, Figures>) -> Option<Figures> {
     let mut figures = round.get(case.name)?.clone();
     let base = case
         .base
         .and_then(|base| round.get(base))
         .filter(|_| case.base != Some(case.name));
-    figures.set(Figure::OfFloor, figures.ratio(Figure::Cpu, round.get("floor")));
+    figures.set(Figure::OfBaseline, figures.ratio(Figure::Cpu, round.get("floor")));
     figures.set(Figure::OfBase, figures.ratio(Figure::Cpu, base));
     if case.work == Work::CatchUp {
         figures.set(Figure::OfLive, figures.ratio(Figure::Records, base));

@@ -1,5 +1,5 @@
-//! One run of one case: starts the server, sends the load, waits until everything has arrived, and reads the numbers.
-//! Owns what counts as arrived, and between which moments is measured.
+//! One run of one case: starts the server, sends the load, waits until all records have arrived,
+//! and takes the figures. Owns when a load has arrived and the interval that is measured.
 
 use std::io::{self, Error};
 use std::path::Path;
@@ -8,32 +8,34 @@ use std::time::{Duration, Instant};
 use tokio::time::sleep;
 
 use super::cases::{Case, Work};
-use super::drive::{Driven, drive};
+use super::client::{Sent, drive};
 use super::figures::{Figure, Figures};
-use super::load::{Load, Source};
+use super::load::{Load, RequestRecords, Source};
 use super::process::{Usage, usage};
-use super::sink::{Sample, Sink, rate};
+use super::store::{CountingStore, Sample, rate};
 use super::system::{Server, Setup, System, find};
 
-/// Nothing more arrives when nothing has arrived for so long.
-const STILL: Duration = Duration::from_secs(60);
+/// A run fails when no record has arrived for this long.
+const ARRIVAL_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// After the start, and after the end, so that what belongs to it is done.
-const SETTLE: Duration = Duration::from_millis(300);
+/// Wait after a start and after a load, so that background work is measured with the run that
+/// caused it.
+const SETTLE_TIME: Duration = Duration::from_millis(300);
 
-const IDLE: Duration = Duration::from_secs(5);
+/// Time over which an idle server is measured.
+const IDLE_TIME: Duration = Duration::from_secs(5);
 
 const MIB: f64 = 1_048_576.0;
 
-/// Where and with what is measured.
+/// Environment of all runs.
 #[derive(Debug)]
 pub(super) struct Bench<'a> {
-    /// The disk.
+    /// Folder on the disk that is measured.
     pub(super) data_dir: &'a Path,
     /// The program of Fluent Bit.
     pub(super) fluent_bit: &'a Path,
     /// The store.
-    pub(super) sink: &'a Sink,
+    pub(super) store: &'a CountingStore,
 }
 
 impl Bench<'_> {
@@ -58,15 +60,15 @@ impl Bench<'_> {
         let fluent_bit = find(self.fluent_bit);
         let setup = Setup {
             system: case.system,
-            sink: self.sink.address(),
+            store: self.store.address(),
             folder: folder.path(),
             arguments: case.arguments,
             fluent_bit: fluent_bit.as_deref(),
         };
-        self.sink.set_away(false);
-        self.sink.reset();
+        self.store.set_unavailable(false);
+        self.store.reset();
         let server = Server::start(&setup).await?;
-        sleep(SETTLE).await;
+        sleep(SETTLE_TIME).await;
         match case.work {
             Work::Send => self.send(case, server, sources).await,
             Work::CatchUp => self.catch_up(case, server, sources).await,
@@ -75,83 +77,98 @@ impl Bench<'_> {
         }
     }
 
-    async fn send(&self, case: &Case, server: Server, sources: Vec<Source>) -> io::Result<Figures> {
+    async fn send(
+        &self,
+        case: &Case,
+        server: Server,
+        sources: Vec<Source<RequestRecords>>,
+    ) -> io::Result<Figures> {
         let before = usage(server.pid)?;
         let total = case.load.total();
         let send = tokio::spawn(drive(server.forward, sources));
         let samples = match case.system {
-            System::Floor | System::FluentBit => Vec::new(),
+            System::Baseline | System::FluentBit => Vec::new(),
             System::Windrow => self.arrival(total).await?,
             System::Sqlite => delivery(&server, total).await?,
         };
-        let driven = send.await.map_err(Error::other)??;
+        let sent = send.await.map_err(Error::other)??;
         if case.system == System::FluentBit {
-            until_still(&server).await?;
+            until_idle(&server).await?;
         }
-        sleep(SETTLE).await;
+        sleep(SETTLE_TIME).await;
         let after = usage(server.pid)?;
         server.kill().await?;
         let records_per_s = match samples.last() {
-            None => Some(total as f64 / driven.took.as_secs_f64()),
+            None => Some(total as f64 / sent.took.as_secs_f64()),
             Some(last) => rate(&samples, total).or_else(|| {
-                let took = last.0.checked_duration_since(driven.began)?;
+                let took = last.0.checked_duration_since(sent.began)?;
                 Some(total as f64 / took.as_secs_f64())
             }),
         };
         Ok(figures(
             &case.load,
             records_per_s,
-            &driven,
+            &sent,
             &before,
             &after,
             !samples.is_empty(),
         ))
     }
 
-    async fn catch_up(&self, case: &Case, server: Server, sources: Vec<Source>) -> io::Result<Figures> {
+    async fn catch_up(
+        &self,
+        case: &Case,
+        server: Server,
+        sources: Vec<Source<RequestRecords>>,
+    ) -> io::Result<Figures> {
         let before = usage(server.pid)?;
-        self.sink.set_away(true);
-        let driven = drive(server.forward, sources).await?;
-        self.sink.set_away(false);
+        self.store.set_unavailable(true);
+        let sent = drive(server.forward, sources).await?;
+        self.store.set_unavailable(false);
         let total = case.load.total();
         let samples = self.arrival(total).await?;
-        sleep(SETTLE).await;
+        sleep(SETTLE_TIME).await;
         let after = usage(server.pid)?;
         server.kill().await?;
         Ok(figures(
             &case.load,
             rate(&samples, total),
-            &driven,
+            &sent,
             &before,
             &after,
             true,
         ))
     }
 
-    async fn restart(&self, server: Server, sources: Vec<Source>, setup: &Setup<'_>) -> io::Result<Figures> {
-        self.sink.set_away(true);
-        let driven = drive(server.forward, sources).await?;
+    async fn restart(
+        &self,
+        server: Server,
+        sources: Vec<Source<RequestRecords>>,
+        setup: &Setup<'_>,
+    ) -> io::Result<Figures> {
+        self.store.set_unavailable(true);
+        let sent = drive(server.forward, sources).await?;
         server.kill().await?;
-        self.sink.set_away(false);
+        self.store.set_unavailable(false);
         let server = Server::start(setup).await?;
         let mut figures = Figures::default();
         figures.set(Figure::Start, Some(server.start.as_secs_f64()));
-        figures.set(Figure::Sent, Some(driven.bytes as f64 / MIB));
+        figures.set(Figure::Sent, Some(sent.bytes as f64 / MIB));
         server.kill().await?;
         Ok(figures)
     }
 
-    /// Waits until `total` lines are in the sink. Gives how they came.
+    /// Waits until `total` lines are in the store; returns the samples.
     async fn arrival(&self, total: u64) -> io::Result<Vec<Sample>> {
         let mut progress = Progress::new(total);
-        while !progress.is_done(self.sink.lines())? {
+        while !progress.is_done(self.store.lines())? {
             sleep(Duration::from_millis(5)).await;
         }
-        Ok(self.sink.samples())
+        Ok(self.store.samples())
     }
 }
 
-/// Waits until the server has delivered `total` records. Gives how it went on.
+/// Waits until the server has delivered `total` records; returns samples of its counter.
 async fn delivery(server: &Server, total: u64) -> io::Result<Vec<Sample>> {
     let mut progress = Progress::new(total);
     let mut samples = Vec::new();
@@ -167,11 +184,11 @@ async fn delivery(server: &Server, total: u64) -> io::Result<Vec<Sample>> {
     }
 }
 
-/// Waits until the server has nothing more to do, as far as can be told from outside.
-async fn until_still(server: &Server) -> io::Result<()> {
+/// Waits until the server uses no more CPU time.
+async fn until_idle(server: &Server) -> io::Result<()> {
     let mut last = usage(server.pid)?.cpu;
     let began = Instant::now();
-    while began.elapsed() < STILL {
+    while began.elapsed() < ARRIVAL_TIMEOUT {
         sleep(Duration::from_millis(500)).await;
         let now = usage(server.pid)?.cpu;
         if now.saturating_sub(last) < Duration::from_millis(5) {
@@ -185,7 +202,7 @@ async fn until_still(server: &Server) -> io::Result<()> {
 async fn idle(server: Server) -> io::Result<Figures> {
     sleep(Duration::from_secs(1)).await;
     let before = usage(server.pid)?;
-    sleep(IDLE).await;
+    sleep(IDLE_TIME).await;
     let after = usage(server.pid)?;
     server.kill().await?;
     let cpu = after.cpu.saturating_sub(before.cpu);
@@ -193,12 +210,12 @@ async fn idle(server: Server) -> io::Result<Figures> {
     figures.set(Figure::IdleMemory, Some(after.resident as f64 / MIB));
     figures.set(
         Figure::IdleCpu,
-        Some(cpu.as_secs_f64() * 1000.0 / IDLE.as_secs_f64()),
+        Some(cpu.as_secs_f64() * 1000.0 / IDLE_TIME.as_secs_f64()),
     );
     Ok(figures)
 }
 
-/// Whether something still arrives.
+/// Detects that no more records arrive.
 struct Progress {
     total: u64,
     arrived: u64,
@@ -224,8 +241,8 @@ impl Progress {
         if arrived != self.arrived {
             (self.arrived, self.since) = (arrived, Instant::now());
         }
-        if self.since.elapsed() > STILL {
-            let seconds = STILL.as_secs();
+        if self.since.elapsed() > ARRIVAL_TIMEOUT {
+            let seconds = ARRIVAL_TIMEOUT.as_secs();
             return Err(Error::other(format!(
                 "{arrived} of {total} records have arrived, and no more for {seconds} s"
             )));
@@ -237,7 +254,7 @@ impl Progress {
 fn figures(
     load: &Load,
     records_per_s: Option<f64>,
-    driven: &Driven,
+    sent: &Sent,
     before: &Usage,
     after: &Usage,
     documents: bool,
@@ -252,10 +269,10 @@ fn figures(
         Figure::Documents,
         per_record(load.documents() as f64).filter(|_| documents),
     );
-    figures.set(Figure::Megabytes, per_record(driven.bytes as f64 / 1e6));
+    figures.set(Figure::Megabytes, per_record(sent.bytes as f64 / 1e6));
     figures.set(Figure::Cpu, Some(each(after.cpu.saturating_sub(before.cpu))));
-    figures.set(Figure::AckMedian, driven.latency(0.5).map(ms));
-    figures.set(Figure::AckHigh, driven.latency(0.99).map(ms));
+    figures.set(Figure::AckMedian, sent.latency(0.5).map(ms));
+    figures.set(Figure::AckHigh, sent.latency(0.99).map(ms));
     figures.set(Figure::Peak, Some(after.peak as f64 / MIB));
     for (name, time) in &after.threads {
         let earlier = before.threads.get(name).copied().unwrap_or_default();

@@ -1,27 +1,26 @@
-//! What a process has used: CPU time, also by thread, and memory. Reads Linux's clocks and `/proc`; measures only what
-//! it is told to.
+//! CPU time and memory of a process, from Linux's clocks and `/proc`.
 
 use std::collections::BTreeMap;
 use std::io;
 use std::time::Duration;
 
-/// What a process has used so far.
+/// CPU time and memory that a process has used.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Usage {
-    /// User and system time of all its threads, also of those that have ended.
+    /// User and system time of all threads, also of those that have ended.
     pub(super) cpu: Duration,
-    /// The same of the threads that live, by name.
+    /// User and system time of the running threads, by name.
     pub(super) threads: BTreeMap<String, Duration>,
     /// Memory in use, bytes.
     pub(super) resident: u64,
-    /// The most that was ever in use, bytes.
+    /// Peak memory, bytes.
     pub(super) peak: u64,
 }
 
-/// Asks for the process `pid`.
+/// Usage of the process `pid`.
 ///
 /// # Errors
-/// When it is gone, or this system does not tell.
+/// When there is no such process, or the system is not Linux.
 pub(super) fn usage(pid: u32) -> io::Result<Usage> {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
     let kib = |name: &str| {
@@ -51,7 +50,7 @@ fn cpu(_pid: u32) -> io::Result<Duration> {
     ))
 }
 
-/// CPU time of the threads of a process that live, by name.
+/// CPU time of the running threads of a process, by name.
 pub fn threads(pid: u32) -> BTreeMap<String, Duration> {
     let mut out = BTreeMap::new();
     let tasks = std::fs::read_dir(format!("/proc/{pid}/task"))

@@ -1,5 +1,5 @@
-//! The measured servers as processes of their own: this program again, as the floor or as `serve`, and Fluent Bit where it
-//! is there. Owns their start, their data folder, and that they end with the measurement.
+//! Measured servers as child processes: this program as the baseline server or as `serve`, and
+//! Fluent Bit where it is installed. Owns their start and their end.
 
 use std::collections::VecDeque;
 use std::io::{self, Error};
@@ -13,8 +13,8 @@ use tokio::net::TcpStream;
 use tokio::process::{Child, ChildStdout, Command};
 use tokio::time::{sleep, timeout};
 
-/// A large journal is read within this, on a slow disk too.
-const START: Duration = Duration::from_secs(60);
+/// Time for a start: a large journal is read, on a slow disk too.
+const START_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// How long completed traces wait for stragglers in the measured server, as an argument.
 pub(super) const LINGER: &str = "200ms";
@@ -22,23 +22,23 @@ pub(super) const LINGER: &str = "200ms";
 /// Which server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum System {
-    /// Reads, writes, acknowledges, and sends as many bytes on.
-    Floor,
+    /// The baseline server: the same I/O and no decoding.
+    Baseline,
     /// `windrow serve` with the Elasticsearch output.
     Windrow,
     /// `windrow serve` with the embedded database.
     Sqlite,
-    /// Fluent Bit, which receives and forgets.
+    /// Fluent Bit, which receives and discards.
     FluentBit,
 }
 
-/// What a server is started with.
+/// How a server is started.
 #[derive(Debug)]
 pub(super) struct Setup<'a> {
-    /// Which.
+    /// Which server.
     pub(super) system: System,
-    /// Where documents go.
-    pub(super) sink: SocketAddr,
+    /// Address of the store.
+    pub(super) store: SocketAddr,
     /// The folder for its data.
     pub(super) folder: &'a Path,
     /// Further arguments of `serve`.
@@ -51,9 +51,9 @@ pub(super) struct Setup<'a> {
 #[derive(Debug)]
 pub(super) struct Server {
     child: Child,
-    /// Its process.
+    /// Process id.
     pub(super) pid: u32,
-    /// Where it takes records.
+    /// Address for Forward.
     pub(super) forward: SocketAddr,
     admin: Option<SocketAddr>,
     /// From the start of the process until it was ready.
@@ -81,7 +81,7 @@ impl Server {
     }
 
     async fn try_start(setup: &Setup<'_>, log: &Path) -> io::Result<Self> {
-        // Fluent Bit cannot say which port it got.
+        // Fluent Bit does not print its port.
         let port = match setup.system {
             System::FluentBit => Some(StdListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?.port()),
             _ => None,
@@ -94,16 +94,16 @@ impl Server {
             .stderr(std::fs::File::create(log)?)
             .kill_on_drop(true)
             .spawn()?;
-        let pid = child.id().ok_or_else(|| Error::other("it has ended"))?;
-        let mut said = BufReader::new(child.stdout.take().ok_or_else(|| Error::other("no output"))?);
+        let pid = child.id().ok_or_else(|| Error::other("the process has ended"))?;
+        let mut stdout = BufReader::new(child.stdout.take().ok_or_else(|| Error::other("no output"))?);
         let (forward, admin) = match port {
             Some(port) => (SocketAddr::from((Ipv4Addr::LOCALHOST, port)), None),
-            None => timeout(START, addresses(&mut said, setup.system))
+            None => timeout(START_TIMEOUT, addresses(&mut stdout, setup.system))
                 .await
                 .map_err(|_| late("did not say where it listens"))??,
         };
-        // Read on, or it would block on a full pipe.
-        tokio::spawn(async move { while let Ok(Some(_)) = line(&mut said).await {} });
+        // Reads on, or the server would block on a full pipe.
+        tokio::spawn(async move { while let Ok(Some(_)) = line(&mut stdout).await {} });
         let mut server = Self {
             child,
             pid,
@@ -119,7 +119,7 @@ impl Server {
     async fn ready(&mut self, began: Instant) -> io::Result<()> {
         loop {
             let ready = match self.admin {
-                Some(admin) => ask(admin, "/ready").await.is_ok_and(|(status, _)| status == 200),
+                Some(admin) => get(admin, "/ready").await.is_ok_and(|(status, _)| status == 200),
                 None => TcpStream::connect(self.forward).await.is_ok(),
             };
             if ready {
@@ -128,28 +128,28 @@ impl Server {
             if let Some(status) = self.child.try_wait()? {
                 return Err(Error::other(format!("it ended: {status}")));
             }
-            if began.elapsed() > START {
+            if began.elapsed() > START_TIMEOUT {
                 return Err(late("was not ready"));
             }
             sleep(Duration::from_millis(5)).await;
         }
     }
 
-    /// Records that it has delivered, as it counts them.
+    /// Records delivered, by the server's own counter.
     ///
     /// # Errors
     /// When it cannot be asked.
     pub(super) async fn delivered(&self) -> io::Result<u64> {
         let admin = self.admin.ok_or_else(|| Error::other("it has no admin port"))?;
-        let (_, metrics) = ask(admin, "/metrics").await?;
+        let (_, metrics) = get(admin, "/metrics").await?;
         let value = metrics
             .lines()
             .find_map(|line| line.strip_prefix("windrow_records_delivered_total "));
         let value = value.and_then(|value| value.trim().parse().ok());
-        value.ok_or_else(|| Error::other("its metrics do not say what was delivered"))
+        value.ok_or_else(|| Error::other("the metrics have no windrow_records_delivered_total"))
     }
 
-    /// Ends it, as a crash would.
+    /// Kills it with SIGKILL.
     ///
     /// # Errors
     /// When that fails.
@@ -161,7 +161,7 @@ impl Server {
 fn late(what: &str) -> Error {
     Error::new(
         io::ErrorKind::TimedOut,
-        format!("it {what} within {} s", START.as_secs()),
+        format!("it {what} within {} s", START_TIMEOUT.as_secs()),
     )
 }
 
@@ -184,10 +184,10 @@ fn command(setup: &Setup<'_>, port: Option<u16>) -> io::Result<Command> {
             command.args(["-o", "null", "-m", "*"]);
             command
         }
-        System::Floor => {
+        System::Baseline => {
             let mut command = own()?;
-            command.args(["bench-floor", "--sink", &setup.sink.to_string(), "--file"]);
-            command.arg(setup.folder.join("floor"));
+            command.args(["bench-floor", "--store", &setup.store.to_string(), "--file"]);
+            command.arg(setup.folder.join("baseline"));
             command
         }
         System::Windrow | System::Sqlite => {
@@ -203,7 +203,7 @@ fn command(setup: &Setup<'_>, port: Option<u16>) -> io::Result<Command> {
             ]);
             command.arg("--data-dir").arg(setup.folder.join("data"));
             if setup.system == System::Windrow {
-                let url = format!("http://{}", setup.sink);
+                let url = format!("http://{}", setup.store);
                 command.args(["--output", "elasticsearch", "--elasticsearch-url", &url]);
             } else {
                 command.args(["--output", "sqlite"]);
@@ -212,9 +212,9 @@ fn command(setup: &Setup<'_>, port: Option<u16>) -> io::Result<Command> {
             command
         }
     };
-    // It reads no windrow.toml but in its own folder, where there is none.
+    // A windrow.toml in the current folder is not for the measured server.
     command.current_dir(setup.folder);
-    // Settings that the user has for a real Windrow are not for this one.
+    // Nor are the settings of a real Windrow in the environment.
     for (name, _) in std::env::vars_os() {
         let text = name.to_string_lossy();
         if text.starts_with("WINDROW_") || text.starts_with("ELASTICSEARCH_") {
@@ -224,14 +224,14 @@ fn command(setup: &Setup<'_>, port: Option<u16>) -> io::Result<Command> {
     Ok(command)
 }
 
-/// The addresses that a server prints: Forward, and but for the floor the admin port.
+/// Addresses that a server prints: Forward, and the admin port unless it is the baseline server.
 async fn addresses(
-    said: &mut BufReader<ChildStdout>,
+    stdout: &mut BufReader<ChildStdout>,
     system: System,
 ) -> io::Result<(SocketAddr, Option<SocketAddr>)> {
     let (mut forward, mut admin) = (None, None);
     loop {
-        let line = line(said)
+        let line = line(stdout)
             .await?
             .ok_or_else(|| Error::other("it ended at once"))?;
         if let Some(address) = line.strip_prefix("forward listening on ") {
@@ -247,33 +247,33 @@ async fn addresses(
             );
         }
         if let Some(forward) = forward
-            && (admin.is_some() || system == System::Floor)
+            && (admin.is_some() || system == System::Baseline)
         {
             return Ok((forward, admin));
         }
     }
 }
 
-async fn line(said: &mut BufReader<ChildStdout>) -> io::Result<Option<String>> {
+async fn line(stdout: &mut BufReader<ChildStdout>) -> io::Result<Option<String>> {
     let mut line = String::new();
-    Ok((said.read_line(&mut line).await? > 0).then_some(line))
+    Ok((stdout.read_line(&mut line).await? > 0).then_some(line))
 }
 
-/// One question to an admin port: the status and the text.
-async fn ask(admin: SocketAddr, path: &str) -> io::Result<(u16, String)> {
+/// Requests `path` from an admin port; returns the status and the whole answer.
+async fn get(admin: SocketAddr, path: &str) -> io::Result<(u16, String)> {
     let mut stream = TcpStream::connect(admin).await?;
-    let question = format!("GET {path} HTTP/1.1\r\nhost: {admin}\r\nconnection: close\r\n\r\n");
-    stream.write_all(question.as_bytes()).await?;
+    let request = format!("GET {path} HTTP/1.1\r\nhost: {admin}\r\nconnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes()).await?;
     let mut answer = String::new();
     timeout(Duration::from_secs(10), stream.read_to_string(&mut answer))
         .await
         .map_err(|_| late("did not answer"))??;
     let status = answer.split(' ').nth(1).and_then(|status| status.parse().ok());
-    let status = status.ok_or_else(|| Error::other("its answer is not HTTP"))?;
+    let status = status.ok_or_else(|| Error::other("the answer of the admin port is not HTTP"))?;
     Ok((status, answer))
 }
 
-/// The program of this name: a path, or the first on the PATH.
+/// The program of this name: a path, or the first one on PATH.
 pub(super) fn find(program: &Path) -> Option<PathBuf> {
     if program.components().count() > 1 {
         return program.is_file().then(|| program.to_owned());

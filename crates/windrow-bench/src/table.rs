@@ -1,4 +1,5 @@
-//! What a measurement looks like: a table for people, JSON for programs. Owns columns, units and the legend.
+//! Output of a measurement: a table for people, JSON for programs. Owns columns, units and the
+//! legend.
 
 use std::fmt::Write as _;
 
@@ -7,7 +8,7 @@ use serde_json::{Map, Value, json};
 use super::cases::{Case, Work};
 use super::figures::{Figure, Figures};
 
-/// Where and how it was measured.
+/// Machine and settings of a measurement.
 #[derive(Clone, Debug)]
 pub(super) struct About {
     /// Cores of the machine.
@@ -24,7 +25,7 @@ pub(super) struct About {
     pub(super) program_mib: f64,
 }
 
-/// A case and what its runs gave.
+/// A case and the figures of its runs.
 #[derive(Clone, Debug)]
 pub(super) struct Measured {
     /// What was measured.
@@ -38,25 +39,25 @@ const COLUMNS: [(Figure, &str, &str, usize); 9] = [
     (Figure::Documents, "documents", "/s", 0),
     (Figure::Megabytes, "MB", "/s", 0),
     (Figure::Cpu, "CPU us", "/record", 3),
-    (Figure::OfFloor, "x the", "floor", 2),
+    (Figure::OfBaseline, "x the", "floor", 2),
     (Figure::OfBase, "x its", "base", 2),
     (Figure::AckMedian, "ack ms", "p50", 2),
     (Figure::AckHigh, "ack ms", "p99", 2),
     (Figure::Peak, "peak", "MiB", 0),
 ];
 
-/// What the columns mean; also part of the command's help.
+/// Meaning of the columns; also part of the command's help.
 pub const LEGEND: &str = "\
-records/s    arrived at the store a second, from the first document to the last 5 %; for the floor and for
-             Fluent Bit, which write no documents: acknowledged, or read, a second
+records/s    arrived at the store a second, from the first request until 85 % of the load; for the floor and
+             for Fluent Bit, which write no documents: acknowledged, or read, a second
 MB/s         megabytes received a second, as they came (gzip: compressed)
 CPU us       user and system time of the whole server process per record, in millionths of a second
-x the floor  CPU time per record against the floor's: a server that reads the socket, writes a file, syncs it
-             (fdatasync), acknowledges, and sends as many bytes on as documents have, and decodes nothing.
-             Compare these between machines, not the microseconds
-x its base   the same against the case that it is compared with: packed; for Fluent Bit its own packed
-ack ms       from sending a chunk of 1,000 records until its acknowledgement is there: half, 99 % are faster
-peak MiB     most memory that the server ever had";
+x the floor  CPU time per record against the floor's: a baseline server that does the same I/O and no decoding
+             (it reads the socket, writes a file, syncs it with fdatasync, acknowledges, and sends as many bytes
+             on as documents have). Compare this ratio between machines, not the microseconds
+x its base   the same ratio against another case: packed; for Fluent Bit its own packed
+ack ms       time from sending a chunk of 1,000 records to its acknowledgement: median, 99th percentile
+peak MiB     peak memory of the server process";
 
 /// The table.
 pub(super) fn text(about: &About, measured: &[Measured]) -> String {
@@ -80,7 +81,7 @@ pub(super) fn text(about: &About, measured: &[Measured]) -> String {
         grouped(*records as f64, 0)
     );
     if !about.optimised {
-        out += "This program was built without optimisation: its numbers mean little. Build it with --release.\n";
+        out += "This program was built without optimisation, so its figures mean little. Build it with --release.\n";
     }
     out.push('\n');
     let name_width = measured
@@ -143,7 +144,7 @@ pub(super) fn text(about: &About, measured: &[Measured]) -> String {
     out
 }
 
-/// What has no column.
+/// Figures without a column.
 fn further(figures: &Figures) -> String {
     let mut out = String::new();
     let mut add = |figure, before: &str, after: &str, digits| {
@@ -161,7 +162,7 @@ fn further(figures: &Figures) -> String {
     out
 }
 
-/// The same for programs.
+/// The results as JSON.
 pub(super) fn json(about: &About, measured: &[Measured]) -> Value {
     let object = |figures: &Figures| -> Map<String, Value> {
         figures
@@ -249,10 +250,10 @@ mod tests {
                 &[
                     (Figure::Records, 2_300_000.0),
                     (Figure::Cpu, 0.25),
-                    (Figure::OfFloor, 1.0),
+                    (Figure::OfBaseline, 1.0),
                 ],
             ),
-            measured("packed", &[(Figure::Cpu, 0.6), (Figure::OfFloor, 2.4)]),
+            measured("packed", &[(Figure::Cpu, 0.6), (Figure::OfBaseline, 2.4)]),
             measured("idle", &[(Figure::IdleMemory, 9.06), (Figure::IdleCpu, 0.1)]),
         ];
         let table = text(&about(), &rows);

@@ -1,9 +1,11 @@
-//! A real Fluent Bit tails a file and forwards it: with its default version 2 entries, with acks, compressed, with
-//! whole seconds, with a tag of each record's own, over several workers, without keepalive, with a key, a user and TLS.
+//! A real Fluent Bit tails a file and forwards it: with its default version 2 entries, with acks,
+//! compressed, with whole seconds, with a tag of each record's own, over several workers, without
+//! keepalive, with a key, a user and TLS.
 //!
-//! Its forward output cannot compress with zstd (5.1.1 takes `gzip` and `text` and refuses to start with anything else);
-//! zstd is tried by the conformance suite. `Fluentd_Compat` changes metrics and traces only; here it shows that logs
-//! stay what they were. Where there is no binary, all of this is skipped visibly.
+//! Its forward output cannot compress with zstd (5.1.1 takes `gzip` and `text` and refuses to start
+//! with anything else); zstd is tried by the conformance suite. `Fluentd_Compat` changes metrics
+//! and traces only; here it shows that logs stay what they were. Where there is no binary, all of
+//! this is skipped visibly.
 
 use std::fmt::Write as _;
 
@@ -17,7 +19,8 @@ use crate::{SOON, windrow};
 const TRACES: usize = 200;
 const LINES: usize = 5;
 
-/// Traces interleaved, each line a second after the one before it, so that whole seconds keep the order too.
+/// Traces interleaved, each line a second after the one before it, so that whole seconds keep the
+/// order too.
 fn log_file(prefix: &str) -> String {
     let mut text = String::new();
     for line in 0..LINES {
@@ -174,7 +177,8 @@ fn every_shape_of_its_output() {
     assert_nothing_else(&server, 13);
 }
 
-/// Each line of a trace is in a file, a tag and so a chunk of its own; four workers send the chunks in any order.
+/// Each line of a trace is in a file, a tag and so a chunk of its own; four workers send the chunks
+/// in any order.
 #[test]
 fn four_workers() {
     let fluent_bit = need!(fluent_bit::find());
@@ -215,7 +219,8 @@ fn over_a_unix_socket() {
     );
 }
 
-/// With what a server asks for, in three forms: default, acks, and compressed over a connection for each chunk.
+/// With what a server asks for, in three forms: default, acks, and compressed over a connection for
+/// each chunk.
 #[track_caller]
 fn behind(guard: Guard) {
     let fluent_bit = need!(fluent_bit::find());
@@ -288,7 +293,7 @@ fn over_tls_with_a_client_certificate() {
     behind(Guard::ClientCertificate);
 }
 
-/// What Fluent Bit says when nobody listens, and when the chunk that it has sent meets the end of the connection.
+/// Fluent Bit's messages when the connection is refused, and when it ends after a chunk was sent.
 const RECONNECTS: [&str; 6] = [
     "no upstream connections available",
     "failed to flush chunk",
@@ -298,7 +303,8 @@ const RECONNECTS: [&str; 6] = [
     "cannot get ack",
 ];
 
-/// Three clean stops while the file grows: the agent has to connect again, which it says, and complains of nothing else.
+/// Three clean stops while the file grows: the agent has to connect again, which it says, and
+/// complains of nothing else.
 #[test]
 fn clean_stops_under_it() {
     let fluent_bit = need!(fluent_bit::find());
@@ -332,7 +338,8 @@ fn clean_stops_under_it() {
     }
 }
 
-/// The agent's chunk is resent after the crash, and the file's later half comes from the same agent.
+/// The agent's chunk is resent after the crash, and the file's later half comes from the same
+/// agent.
 #[test]
 fn a_server_killed_under_it() {
     let fluent_bit = need!(fluent_bit::find());

@@ -1,9 +1,9 @@
-//! `fluent-logger-golang`: synchronous and asynchronous, with acks, whole seconds and fractions, as JSON, over TLS and a unix
-//! socket.
+//! `fluent-logger-golang`: synchronous and asynchronous, with acks, whole seconds and fractions, as
+//! JSON, over TLS and a unix socket.
 //!
-//! It knows no handshake, so no shared key and no user; of TLS it has one option, not to verify the server. Go's own trust
-//! store can be pointed at an authority (`SSL_CERT_FILE`), which is tried as well. A client certificate it cannot show.
-//! Its JSON carries whole seconds only.
+//! It knows no handshake, so no shared key and no user; of TLS it has one option, not to verify the
+//! server. Go's own trust store can be pointed at an authority (`SSL_CERT_FILE`), which is tried as
+//! well. A client certificate it cannot show. Its JSON carries whole seconds only.
 
 use std::path::Path;
 

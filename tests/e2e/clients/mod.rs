@@ -1,5 +1,6 @@
-//! Standard clients against the server, unchanged, with and without security: each sends 200 traces of 5 lines, and
-//! each trace must be one document with every line once, in order, with the fields and the time that the client was given.
+//! Standard clients against the server, unchanged, with and without security: each sends 200 traces
+//! of 5 lines, and each trace must be one document with every line once, in order, with the fields
+//! and the time that the client was given.
 //!
 //! One file for each language. What a library cannot do stands in its file.
 
@@ -117,7 +118,8 @@ fn delivers(server: &Server, prefix: &str, times: Times, send: impl FnOnce(&[Val
     check::eventually(&ledger, SOON, || server.stored()).assert_clean();
 }
 
-/// So many clients have sent to this server: their documents are there, and nothing else, neither stored nor put aside.
+/// So many clients have sent to this server: their documents are there, and nothing else, neither
+/// stored nor put aside.
 #[track_caller]
 fn assert_nothing_else(server: &Server, clients: usize) {
     let documents = clients * usize::try_from(TRACES).unwrap();

@@ -1,8 +1,10 @@
-//! The two loggers of npm: `@fluent-org/logger` and `fluent-logger`, both with acks, shared key, user and TLS.
+//! The two loggers of npm: `@fluent-org/logger` and `fluent-logger`, both with acks, shared key,
+//! user and TLS.
 //!
-//! `fluent-logger` has no Forward mode. In its packed modes it asks for acks even with `requireAckResponse` off and does not
-//! read them; when its process ends, the kernel answers those bytes with a reset, which may overtake what it sent. So these
-//! modes are tried with acks only. Its time is whole seconds unless the caller gives an `EventTime`.
+//! `fluent-logger` has no Forward mode. In its packed modes it asks for acks even with
+//! `requireAckResponse` off and does not read them; when its process ends, the kernel answers those
+//! bytes with a reset, which may overtake what it sent. So these modes are tried with acks only.
+//! Its time is whole seconds unless the caller gives an `EventTime`.
 
 use serde_json::{Value, json};
 use windrow_testkit::loggers::{Node, Package};

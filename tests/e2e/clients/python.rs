@@ -1,7 +1,8 @@
-//! `fluent-logger` of PyPI: the sender and the `logging` handler, each also in its asynchronous form.
+//! `fluent-logger` of PyPI: the sender and the `logging` handler, each also in its asynchronous
+//! form.
 //!
-//! It knows no acks, no handshake and no TLS (`fluent/sender.py` opens a plain socket and never waits for an answer), so
-//! there is nothing to try with security; unix sockets it has.
+//! It knows no acks, no handshake and no TLS (`fluent/sender.py` opens a plain socket and never
+//! waits for an answer), so there is nothing to try with security; unix sockets it has.
 
 use serde_json::json;
 use windrow_testkit::loggers::{Python, Sender};

@@ -1,4 +1,5 @@
-//! The Rust logger, as an application uses it: with real Windrows that come and go, and with other real servers.
+//! The Rust logger in an application: with real Windrows that stop and restart, and with other real
+//! servers.
 
 mod outages;
 mod peers;
@@ -54,7 +55,8 @@ fn exactly_once(stored: &[Stored], wanted: impl IntoIterator<Item = u64>) -> Res
     ))
 }
 
-/// Files made by `src/output/elasticsearch/tests/tls/make`: an authority, a server `localhost`, a client.
+/// Files made by `src/output/elasticsearch/tests/tls/make`: an authority, a server `localhost`, a
+/// client.
 fn tls(name: &str) -> PathBuf {
     [
         env!("CARGO_MANIFEST_DIR"),
@@ -65,8 +67,8 @@ fn tls(name: &str) -> PathBuf {
     .collect()
 }
 
-/// This test program once more, running one test, which sees the environment variable `CHILD_FOLDER` and becomes the
-/// application that is measured or killed.
+/// This test program once more, running one test, which sees the environment variable
+/// `CHILD_FOLDER` and becomes the application that is measured or killed.
 fn child(test: &str, environment: &[(&str, &str)]) -> Process {
     let mut command = Command::new(std::env::current_exe().unwrap());
     command.args([test, "--exact", "--nocapture"]);

@@ -1,5 +1,5 @@
-//! A server that is gone for long: the application's memory stays flat, its calls return, refusals are counted exactly,
-//! and what was taken arrives.
+//! A long outage of the server: the application's memory stays flat, its calls return, rejected
+//! records are counted exactly, and accepted records arrive.
 
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -12,7 +12,8 @@ use crate::{SOON, windrow};
 
 const OUTAGE: &str = "rust_logger::outages::a_long_outage_with_a_buffer_of_1000";
 
-/// Logs until it finds the file `stop`; numbers what was taken without gaps, and counts what was refused.
+/// Logs until it finds the file `stop`; numbers what was taken without gaps, and counts what was
+/// refused.
 fn application(folder: &Path) {
     let logger = Logger::builder()
         .address(std::env::var("CHILD_ADDRESS").unwrap())
@@ -95,7 +96,8 @@ fn a_long_outage_with_a_buffer_of_1000() {
         most - first < 4 << 20,
         "memory grew during the outage: {first} to {most} bytes"
     );
-    // The server is still away: had a call waited for it, there would not be a thousand that returned.
+    // The server is still away: had a call waited for it, there would not be a thousand that
+    // returned.
     application.line("calls that return", SOON, |line| number(line, "refused "));
     server.start_again();
     application.line("room in the buffer", SOON, |line| {

@@ -1,4 +1,5 @@
-//! Real servers of all kinds: acknowledged, with every lock that they have, every event once.
+//! Other servers: Fluent Bit, the OpenTelemetry Collector and Windrow, with every security option,
+//! acknowledge every event once.
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;

@@ -1,4 +1,5 @@
-//! Windrow is killed, the application is killed, connections move: everything promised is in exactly one document.
+//! Restarts: Windrow is killed, the application is killed, connections move. Every accepted record
+//! is in exactly one document.
 
 use std::collections::HashSet;
 use std::path::Path;
@@ -8,7 +9,7 @@ use std::time::Duration;
 
 use fluent_logger::{Logger, OnFull};
 use serde_json::json;
-use windrow_testkit::sink::Sink;
+use windrow_testkit::fake_elasticsearch::FakeElasticsearch;
 use windrow_testkit::wait;
 
 use super::{child, documents_by_id, exactly_once, id_of, record};
@@ -97,7 +98,7 @@ const LINES: u64 = 3;
 #[test]
 fn reconnecting_every_200_ms_spreads_20_000_traces_evenly_over_two_windrows() {
     const TRACES: u64 = 20_000;
-    let sink = Sink::start();
+    let sink = FakeElasticsearch::start();
     let servers: Vec<_> = (0..2)
         .map(|_| {
             windrow()

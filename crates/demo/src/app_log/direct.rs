@@ -1,5 +1,6 @@
-//! Logging straight to a Forward server, over fluent-logger-rs: asynchronous, acknowledged, reconnecting now and then so
-//! that several servers behind one address get an even load. The application never waits for the network.
+//! Log that is sent to a Forward server with fluent-logger-rs: asynchronous, acknowledged,
+//! reconnecting at an interval so that several servers behind one address get an even load. The
+//! application never waits for the network.
 
 use std::{io, time::Duration};
 
@@ -8,14 +9,14 @@ use serde_json::{Map, Value};
 
 use crate::{Error, forward::Target, sidecar::Identity};
 
-/// Where the records go, and who sends them.
+/// Target and sender of the records.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// The server, and who we are to it.
+    /// The server and the credentials for it.
     pub target: Target,
     /// The tag of the records.
     pub tag: String,
-    /// No sidecar adds it here, so the application does.
+    /// Added by the application, since there is no sidecar.
     pub identity: Identity,
 }
 
@@ -28,10 +29,10 @@ pub struct DirectLog {
 }
 
 impl DirectLog {
-    /// Starts the logger; it connects in the background and goes on trying.
+    /// Starts the logger; it connects and reconnects in the background.
     ///
     /// # Errors
-    /// [`Error::Logger`] when the options make no sense.
+    /// [`Error::Logger`] when the options are invalid.
     pub fn start(options: Options) -> Result<Self, Error> {
         let logger = options
             .target

@@ -1,4 +1,4 @@
-//! The flags of each part with their environment variables and defaults. No part is started here.
+//! Flags of each part with their environment variables and defaults. Starts no part.
 
 use std::{
     net::{IpAddr, Ipv4Addr},
@@ -29,7 +29,7 @@ pub struct SidecarLogsArgs {
     /// Replace the connection after this time, for an even load behind a balancer [default: never]
     #[arg(long, env = "RECONNECT_INTERVAL", value_parser = duration)]
     pub(super) reconnect_interval: Option<Duration>,
-    /// Time between two looks at the file
+    /// Time between two polls of the file
     #[arg(long, env = "POLL_INTERVAL", default_value = "200ms", value_parser = duration)]
     pub(super) poll: Duration,
     /// How long a rotated file is still watched after its last growth
@@ -66,13 +66,15 @@ pub struct HealthArgs {
     pub(super) timeout: Duration,
 }
 
-/// Flags of whoever sends records: the logging sidecar, and a service with --direct.
+/// Flags of parts that send records: the logging sidecar, and a service with --direct.
 #[derive(Args)]
 pub(super) struct TargetArgs {
-    /// Address of Windrow or any Forward server: host:port or tls://host:port; several with commas between
+    /// Address of Windrow or any Forward server: host:port or tls://host:port; several with commas
+    /// between
     #[arg(long, env = "WINDROW_ADDR", default_value = "127.0.0.1:24224")]
     pub(super) windrow_addr: String,
-    /// The key that the server shares with its clients; better in the environment, where `ps` does not show it
+    /// The key that the server shares with its clients; better in the environment, where `ps` does
+    /// not show it
     #[arg(long, env = "SHARED_KEY", hide_env_values = true)]
     pub(super) shared_key: Option<String>,
     /// User, where the server asks for one
@@ -219,7 +221,8 @@ pub struct ServiceArgs {
     /// File for the JSON log lines
     #[arg(long, env = "SERVICE_LOG_PATH", default_value = "/var/log/app/app.log")]
     pub(super) log_path: PathBuf,
-    /// Services that each request calls with its trace id [default for order: user and product on this machine]
+    /// Services that each request calls with its trace id [default for order: user and product on
+    /// this machine]
     #[arg(long, env = "SERVICE_CALLS", value_delimiter = ',', num_args = 0..)]
     pub(super) calls: Option<Vec<String>>,
     /// Log to Windrow directly instead of to a file: asynchronous, acknowledged, reconnecting

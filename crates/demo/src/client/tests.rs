@@ -133,7 +133,7 @@ async fn other_client_errors_are_final() {
 
 #[tokio::test]
 async fn network_errors_are_tried_again() {
-    // Bound and dropped: nobody listens there.
+    // Bound and dropped: connections are refused.
     let port = TcpListener::bind("127.0.0.1:0")
         .await
         .unwrap()

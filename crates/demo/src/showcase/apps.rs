@@ -10,7 +10,7 @@ use std::{
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-use super::process::FluentBit;
+use super::fluent_bit::FluentBit;
 use crate::{
     Error,
     forward::Target,
@@ -22,8 +22,14 @@ use crate::{
     },
 };
 
-/// What the sidecars write into `environment`.
-pub(super) const ENVIRONMENT: &str = "demo";
+/// Value of `environment` in records and metrics.
+const ENVIRONMENT: &str = "demo";
+
+/// Loopback, on a free port.
+const ANY_PORT: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
+
+/// How long requests in flight may take at the end.
+const STOP_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// One application.
 #[derive(Debug)]
@@ -50,7 +56,8 @@ pub(super) struct Apps {
 }
 
 impl Apps {
-    /// Starts everything; lines go to the Forward address over Fluent Bit, or over our own sidecar without one.
+    /// Starts everything; lines go to the Forward address over Fluent Bit, or over our own sidecar
+    /// without one.
     pub(super) async fn start(
         folder: &Path,
         forward: &str,
@@ -67,7 +74,14 @@ impl Apps {
         for app in [&server, &user, &product, &order] {
             match fluent_bit {
                 Some(program) => {
-                    fluent_bits.push(FluentBit::start(program, folder, &app.log, app.name, forward)?);
+                    fluent_bits.push(FluentBit::start(
+                        program,
+                        folder,
+                        &app.log,
+                        app.name,
+                        ENVIRONMENT,
+                        forward,
+                    )?);
                 }
                 None => sidecars.push(start_log_sidecar(folder, app, forward, &stop_sidecars)?),
             }
@@ -214,6 +228,3 @@ fn report(ended: Result<(), Error>) {
         tracing::error!("{error}");
     }
 }
-
-const ANY_PORT: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
-const STOP_TIMEOUT: Duration = Duration::from_secs(5);

@@ -1,5 +1,5 @@
-//! What the showcase shows on the terminal: a table that is drawn anew in place, or one line per event. It decides nothing
-//! but what a complete document is.
+//! Terminal output of the showcase: a table that is redrawn in place, or one line per event. Owns
+//! when a request's document is complete.
 
 use std::{
     io::{self, Write as _},
@@ -49,7 +49,8 @@ impl Row {
         self.expected.len()
     }
 
-    /// What is wrong with the documents of this request; none when there is one with exactly the right lines.
+    /// The fault of the documents of this request; none when there is one with exactly the expected
+    /// lines.
     pub(super) fn fault(&self, documents: &[Value]) -> Option<String> {
         let request = format!("{} request {}", self.app, self.trace);
         if !self.succeeded {
@@ -77,7 +78,7 @@ pub(super) struct Board {
     started: Instant,
     rows: Vec<Row>,
     trouble: Option<String>,
-    away: bool,
+    down: bool,
     drawn: usize,
 }
 
@@ -88,12 +89,12 @@ impl Board {
             started: Instant::now(),
             rows: Vec::new(),
             trouble: None,
-            away: false,
+            down: false,
             drawn: 0,
         }
     }
 
-    /// The table fits into the terminal: lines that wrap could not be drawn anew in place.
+    /// The table fits into the terminal: lines that wrap could not be redrawn in place.
     pub(super) fn fits() -> bool {
         let size = rustix::termios::tcgetwinsize(io::stdout());
         let dumb = std::env::var_os("TERM").is_none_or(|name| name == "dumb");
@@ -119,7 +120,7 @@ impl Board {
             .any(|row| row.trace == trace && row.app == "order" && row.complete_after.is_none())
     }
 
-    /// Something that stays on the screen.
+    /// Prints a line that stays on the screen.
     pub(super) fn note(&mut self, text: &str) {
         let erase = self.erase();
         say(&format!(
@@ -131,9 +132,9 @@ impl Board {
         }
     }
 
-    /// Whether Windrow is dead at the moment.
-    pub(super) fn away(&mut self, away: bool) {
-        self.away = away;
+    /// Sets whether Windrow is down.
+    pub(super) fn down(&mut self, down: bool) {
+        self.down = down;
     }
 
     /// A request has its answer.
@@ -188,8 +189,8 @@ impl Board {
             .iter()
             .filter(|row| row.complete_after.is_some())
             .count();
-        let state = match (self.away, &self.trouble) {
-            (true, _) => "   Windrow is dead",
+        let state = match (self.down, &self.trouble) {
+            (true, _) => "   Windrow is down",
             (false, Some(_)) => "   the documents cannot be read at the moment",
             (false, None) => "",
         };
@@ -198,7 +199,7 @@ impl Board {
             self.rows.len(),
         );
         text.push_str("  trace                             to      answer  lines  document\n");
-        for row in self.rows.iter().rev().take(SHOWN) {
+        for row in self.rows.iter().rev().take(MAX_ROWS) {
             let document = row.complete_after.map_or_else(
                 || "...".to_owned(),
                 |after| format!("1 after {:.1} s", after.as_secs_f64()),
@@ -218,13 +219,13 @@ impl Board {
         say(&format!("{erase}{text}"));
     }
 
-    /// The table stays as it is; what follows goes below it.
+    /// Leaves the table on the screen; later output goes below it.
     pub(super) fn finish(&mut self) {
         self.draw();
         self.drawn = 0;
     }
 
-    /// What takes the table from the screen.
+    /// The escape sequence that erases the table.
     fn erase(&mut self) -> String {
         match std::mem::take(&mut self.drawn) {
             0 => String::new(),
@@ -233,13 +234,13 @@ impl Board {
     }
 }
 
-/// A reader who has gone away does not end the showcase.
+/// Prints; a closed standard output does not end the showcase.
 fn say(text: &str) {
     let mut out = io::stdout().lock();
     let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
 }
 
-/// Rows of the table; it must fit a small terminal.
-const SHOWN: usize = 12;
+/// Rows of the table, which must fit a small terminal.
+const MAX_ROWS: usize = 12;
 const MIN_COLUMNS: u16 = 80;
 const MIN_ROWS: u16 = 20;

@@ -1,4 +1,4 @@
-//! Reads the documents of given traces: from Windrow's own page, or from Elasticsearch.
+//! Reader of the documents of given traces, from Windrow's admin API or from Elasticsearch.
 
 use std::{collections::HashMap, time::Duration};
 
@@ -10,7 +10,7 @@ use crate::{
     client::{chain, direct_client, parse_url},
 };
 
-/// Where the documents are.
+/// Source of the documents.
 #[derive(Debug)]
 pub(super) struct Source {
     client: reqwest::Client,
@@ -23,7 +23,7 @@ impl Source {
     pub(super) fn windrow(admin: &str) -> Result<Self, Error> {
         let url = parse_url("the address of Windrow", &format!("{admin}/logs"))?;
         Ok(Self {
-            client: direct_client(TIMEOUT)?,
+            client: direct_client(READ_TIMEOUT)?,
             url,
             elasticsearch: false,
         })
@@ -34,7 +34,7 @@ impl Source {
         let address = format!("{}/requests-*/_search", base.trim_end_matches('/'));
         let url = parse_url("--elasticsearch-url", &address)?;
         Ok(Self {
-            client: direct_client(TIMEOUT)?,
+            client: direct_client(READ_TIMEOUT)?,
             url,
             elasticsearch: true,
         })
@@ -110,7 +110,7 @@ pub(super) fn lines(document: &Value) -> Vec<&str> {
         .unwrap_or_default()
 }
 
-/// The document for human eyes: without the server's own bookkeeping.
+/// The document for people, without the server's own state.
 pub(super) fn pretty(document: &Value) -> String {
     let mut shown = document.clone();
     if let Some(own) = shown.get_mut("windrow").and_then(Value::as_object_mut) {
@@ -119,4 +119,4 @@ pub(super) fn pretty(document: &Value) -> String {
     serde_json::to_string_pretty(&shown).unwrap_or_default()
 }
 
-const TIMEOUT: Duration = Duration::from_secs(5);
+const READ_TIMEOUT: Duration = Duration::from_secs(5);

@@ -1,4 +1,5 @@
-//! What counts as a kept promise. The showcase as a whole runs in `tests/showcase.rs`, with a real Windrow.
+//! Tests of complete documents and the report. The whole showcase runs in `tests/showcase.rs`, with
+//! a real Windrow.
 
 use serde_json::json;
 

@@ -1,9 +1,10 @@
-//! `demo sidecar-logs`: follows the application's JSON log file and forwards each line, with `service_name` and
-//! `environment` added, to a Forward server.
+//! `demo sidecar-logs`: follows the application's JSON log file and forwards each line, with
+//! `service_name` and `environment` added, to a Forward server.
 //!
-//! A chunk is noted on disk before it is sent, and the position moves on only after its acknowledgement. A sidecar that is
-//! killed at any moment sends the same chunk again, the same bytes under the same id: nothing is missing, and the server
-//! knows what it has already. How a chunk travels is the business of [`Delivery`].
+//! A chunk is recorded on disk before it is sent, and the position advances only after its
+//! acknowledgement. A sidecar that is killed at any moment sends the same chunk again, the same
+//! bytes under the same id: nothing is missing, and the server recognises the duplicate.
+//! [`Delivery`] sends the chunks.
 
 pub mod forward;
 pub mod record;
@@ -32,7 +33,7 @@ use crate::{Error, id};
 /// How the sidecar is started.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// The file to follow. It need not be there yet.
+    /// The file to follow. It may be missing at first.
     pub log_path: PathBuf,
     /// Where the position is kept; its own file, not in a folder that is lost with the container.
     pub state_path: PathBuf,
@@ -40,47 +41,48 @@ pub struct Options {
     pub tag: String,
     /// What is added to each record.
     pub identity: Identity,
-    /// The wait between two looks at a file that has not grown.
+    /// Interval at which a file that has not grown is polled.
     pub poll: Duration,
     /// How long a rotated file is watched after its last growth.
     pub rotate_wait: Duration,
     /// The most bytes of lines in one chunk; a longer line is cut.
     pub chunk_bytes: usize,
-    /// How long to go on delivering what is there after the stop signal.
+    /// How long delivery continues after the stop signal.
     pub stop_grace: Duration,
     /// The wait before a delivery that failed is tried again; it doubles, up to [`MAX_BACKOFF`].
     pub backoff: Duration,
 }
 
-/// The longest wait between two tries of a delivery.
+/// The longest wait between two attempts of a delivery.
 pub const MAX_BACKOFF: Duration = Duration::from_secs(10);
 
-/// A usual size of a chunk: large enough to be cheap, small enough to be prompt.
+/// Default size of a chunk: large enough to be cheap, small enough to be prompt.
 pub const CHUNK_BYTES: usize = 512 << 10;
 
-/// The most lines in one chunk: enrichment makes many short lines much larger than they are in the file.
+/// The most lines in one chunk: enrichment makes many short lines much larger than they are in the
+/// file.
 pub const CHUNK_LINES: usize = 16 << 10;
 
-/// A usual first wait after a failure.
+/// Default wait after the first failure.
 pub const BACKOFF: Duration = Duration::from_millis(250);
 
-/// Lines under way. Made again after a crash it is the same: id, tag and events.
+/// Lines in flight. After a crash the same chunk is made again: the same id, tag and events.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Chunk {
-    /// Unique, and the same for each try.
+    /// Unique, and the same for each attempt.
     pub id: String,
     /// The tag.
     pub tag: String,
-    /// The events, never none.
+    /// The events, at least one.
     pub events: Vec<Event>,
 }
 
-/// The way to the server.
+/// Delivery of chunks to the server.
 pub trait Delivery: Send {
     /// Sends the chunk and waits for its acknowledgement.
     ///
     /// # Errors
-    /// Says why there was none; the same chunk is tried again.
+    /// The reason, as text; the same chunk is sent again.
     fn deliver(&mut self, chunk: &Chunk) -> impl Future<Output = Result<(), String>> + Send;
 }
 
@@ -94,7 +96,8 @@ pub struct LogSidecar<D> {
 }
 
 impl<D: Delivery> LogSidecar<D> {
-    /// Reads the state of the last run and opens the files. What happens is noted in `status`, for health and metrics.
+    /// Reads the state of the last run and opens the files. Events are counted in `status`, for
+    /// health and metrics.
     ///
     /// # Errors
     /// When the state or a log file cannot be read.
@@ -108,7 +111,8 @@ impl<D: Delivery> LogSidecar<D> {
         })
     }
 
-    /// Follows and forwards until `stop`, then delivers what is there, for at most the grace time.
+    /// Follows and forwards until `stop`, then delivers the remaining lines, for at most the grace
+    /// time.
     pub async fn run(self, stop: CancellationToken) {
         let Self {
             mut worker,
@@ -118,7 +122,7 @@ impl<D: Delivery> LogSidecar<D> {
         } = self;
         let mut stopping = None;
         loop {
-            // Asked before the look: what was written before the signal is seen by a look after it.
+            // Read before polling the file: lines written before the signal are then found.
             let stopped = stop.is_cancelled();
             let prepared;
             (worker, prepared) = blocking(worker, Worker::prepare).await;
@@ -161,7 +165,7 @@ impl<D: Delivery> LogSidecar<D> {
     }
 }
 
-/// Tries until the chunk is acknowledged; false when the time after a stop signal is over.
+/// Sends until the chunk is acknowledged; false when the time after a stop signal is over.
 async fn send<D: Delivery>(
     chunk: &Chunk,
     delivery: &mut D,
@@ -212,7 +216,7 @@ fn report(notice: &Notice) {
     }
 }
 
-/// File work blocks (the state is synced): not on the threads that serve sockets.
+/// Runs file work, which blocks, on a thread that serves no sockets.
 async fn blocking<T: Send + 'static>(
     mut worker: Worker,
     work: impl FnOnce(&mut Worker) -> T + Send + 'static,
@@ -227,7 +231,7 @@ async fn blocking<T: Send + 'static>(
     }
 }
 
-/// The part that touches files: what to send next, and how far we are.
+/// Files of the sidecar: the next chunk and the position.
 #[derive(Debug)]
 struct Worker {
     tail: Tail,
@@ -265,7 +269,7 @@ impl Worker {
         })
     }
 
-    /// The next chunk, noted on disk; none when all lines are delivered.
+    /// The next chunk, recorded on disk; none when all lines are delivered.
     fn prepare(&mut self) -> io::Result<Option<Chunk>> {
         if self.current.is_none() {
             self.current = self.choose()?;
@@ -312,7 +316,7 @@ impl Worker {
         Ok(Some((batch, pending)))
     }
 
-    /// The chunk has arrived.
+    /// Advances the position behind a chunk that was acknowledged.
     fn confirm(&mut self) -> io::Result<()> {
         if let Some((batch, _)) = self.current.take() {
             self.tail.delivered(&batch)?;

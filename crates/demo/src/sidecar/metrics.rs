@@ -1,7 +1,9 @@
-//! `demo sidecar-metrics`: scrapes the application beside it and serves its metrics with two more labels.
+//! `demo sidecar-metrics`: scrapes the application beside it and serves its metrics with two more
+//! labels.
 //!
-//! What is served is the last scrape while that is fresh. When the application does not answer, or answers nonsense, the
-//! page says `up 0` and has none of its samples: old numbers never pass for new ones, also not when scraping itself hangs.
+//! The last scrape is served while it is fresh. When the application does not answer, or not with
+//! metrics, the page says `up 0` and has none of its samples, so that old values never pass for new
+//! ones, also when scraping itself hangs.
 
 pub mod exposition;
 
@@ -70,7 +72,7 @@ struct Scraper {
     labels: Vec<Label>,
 }
 
-/// One try to read the application's page.
+/// One attempt to read the application's page.
 #[derive(Debug)]
 struct Scrape {
     at: Instant,
@@ -198,8 +200,8 @@ impl Scraper {
         let openmetrics = content_type.is_some_and(|value| value.starts_with("application/openmetrics-text"));
         let mut body = Vec::new();
         while let Some(piece) = answer.chunk().await.map_err(|e| chain(&e))? {
-            if body.len() + piece.len() > MAX_PAGE {
-                return Err(format!("the metrics page is larger than {MAX_PAGE} bytes"));
+            if body.len() + piece.len() > MAX_PAGE_BYTES {
+                return Err(format!("the metrics page is larger than {MAX_PAGE_BYTES} bytes"));
             }
             body.extend_from_slice(&piece);
         }
@@ -259,13 +261,14 @@ fn write_gauge(text: &mut String, family: &str, help: &str, labels: &[Label], va
     let _ = writeln!(text, "}} {value}");
 }
 
-/// The families that the sidecar itself serves, by the names that Prometheus gives them for a target.
+/// The families that the sidecar itself serves, by the names that Prometheus gives them for a
+/// target.
 const OWN_FAMILIES: &[&str] = &["up", "scrape_duration_seconds", "scrape_samples_scraped"];
 
-/// A larger page is refused: memory is bounded.
-const MAX_PAGE: usize = 16 << 20;
+/// A larger page is rejected, so that memory is bounded.
+const MAX_PAGE_BYTES: usize = 16 << 20;
 
-/// A client of the sidecar gets this long at a stop.
+/// How long requests in flight may take after the stop signal.
 const STOP_GRACE: Duration = Duration::from_secs(5);
 
 const ACCEPT: &str = "application/openmetrics-text;version=1.0.0,text/plain;version=0.0.4;q=0.5";

@@ -1,4 +1,4 @@
-//! A real Fluent Bit in a folder of its own, for tests: started, watched, killed. It decides nothing.
+//! Real Fluent Bit process in a folder of its own, for tests.
 
 #![allow(dead_code, reason = "each test uses a part of it")]
 
@@ -37,7 +37,8 @@ pub(crate) fn fluent_bit(what: &str) -> Option<PathBuf> {
     found
 }
 
-/// A folder of its own with a copy of all configurations, so that tests can adapt them, and the environment that they read.
+/// A folder of its own with a copy of all configurations, so that tests can adapt them, and the
+/// environment that they read.
 pub(crate) struct Place {
     pub(crate) folder: tempfile::TempDir,
     variables: Vec<(&'static str, String)>,

@@ -1,6 +1,7 @@
-//! A real Windrow, and the demo's programs as processes of their own, for tests: started, asked, killed. It decides nothing.
+//! Real Windrow, and the demo's programs, as processes for tests.
 //!
-//! Windrow is `WINDROW_BIN`, else `windrow` in the folder where cargo has put `demo`. Without either the test says `SKIPPED`.
+//! Windrow is `WINDROW_BIN`, else `windrow` in the folder where cargo has put `demo`. Without
+//! either the test says `SKIPPED`.
 
 #![allow(dead_code, reason = "each test uses a part of it")]
 
@@ -159,7 +160,8 @@ impl Windrow {
         serde_json::from_str(&body).unwrap_or_default()
     }
 
-    /// Waits until each trace is one document with so many lines; panics with what is there instead.
+    /// Waits until each trace is one document with so many lines; panics with what is there
+    /// instead.
     pub(crate) fn wait_for(&self, traces: &[String], lines: usize) -> Vec<Value> {
         let deadline = Instant::now() + Duration::from_secs(120);
         let mut found = Vec::new();

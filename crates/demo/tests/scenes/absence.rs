@@ -1,6 +1,7 @@
-//! Scene 3 on a bad day: orders go on at a steady pace while log files are rotated, one is truncated, Windrow is stopped
-//! for twenty seconds, and a sidecar is killed and restarted meanwhile. What was logged is what is stored: nothing
-//! missing, nothing twice. Once over `demo sidecar-logs`, once over the real Fluent Bit.
+//! Scene 3 with faults: orders continue at a steady rate while log files are rotated, one is
+//! truncated, Windrow is stopped for twenty seconds, and a sidecar is killed and restarted
+//! meanwhile. What was logged is what is stored: nothing missing, nothing twice. Once over `demo
+//! sidecar-logs`, once over the real Fluent Bit.
 
 use std::{
     fs,
@@ -64,8 +65,8 @@ impl<'a> Carrier<'a> {
         }
     }
 
-    /// Our own is killed with -9 at whatever it does. Fluent Bit is stopped: killed between storing a chunk and noting
-    /// the position it would read lines twice, and promises nothing else.
+    /// Our own is killed with -9 at whatever it does. Fluent Bit is stopped: killed between storing
+    /// a chunk and noting the position it would read lines twice, and promises nothing else.
     fn restart(&mut self) {
         match self {
             Self::Sidecar { process, start } => {
@@ -140,7 +141,8 @@ fn play(fluent_bit: Option<&Path>) {
     wait_answered(&orders, 20);
     let user_before = user.rotate();
 
-    // The server's file is truncated once its lines are stored; the others are written all the time.
+    // The server's file is truncated once its lines are stored; the others are written all the
+    // time.
     let traces = ask_server();
     wait::until("the server's first requests", SOON, || {
         let stored = windrow.stored();

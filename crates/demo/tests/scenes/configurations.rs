@@ -1,5 +1,6 @@
-//! Each configuration of fluent-bit/ with the real Fluent Bit, from lines of a file to a document of Windrow. (What the
-//! parsers and filters make of odd lines is tried in tests/fluent_bit_configs.rs.)
+//! Each configuration of fluent-bit/ with the real Fluent Bit, from lines of a file to a document
+//! of Windrow. (What the parsers and filters make of odd lines is tried in
+//! tests/fluent_bit_configs.rs.)
 
 use std::{fs, path::Path};
 

@@ -1,10 +1,9 @@
-//! The scenes with real processes: the demo's programs, Windrow, and where there is one Fluent Bit. One program, so that
-//! it links once and its tests share one Elasticsearch.
+//! The scenes with real processes: the demo's programs, Windrow, and where there is one Fluent Bit.
+//! One program, so that it links once and its tests share one Elasticsearch.
 
 #![expect(clippy::unwrap_used, reason = "tests")]
 
 mod absence;
-mod balancer;
 mod configurations;
 #[path = "../fluent_bit/mod.rs"]
 mod fluent_bit;

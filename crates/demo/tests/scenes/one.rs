@@ -1,4 +1,5 @@
-//! Scene 1: server, client, real Fluent Bit with the configuration that users copy, Windrow, real Elasticsearch.
+//! Scene 1: server, client, real Fluent Bit with the configuration that users copy, Windrow, real
+//! Elasticsearch.
 
 use serde_json::{Value, json};
 use windrow_testkit::{elasticsearch, need};

@@ -1,4 +1,5 @@
-//! The logging sidecar and a service that logs directly, to a Windrow with TLS, a shared key and a user.
+//! The logging sidecar and a service that logs directly, to a Windrow with TLS, a shared key and a
+//! user.
 
 use std::fs;
 

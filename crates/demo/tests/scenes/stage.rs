@@ -1,4 +1,4 @@
-//! What the scenes are played with: the demo's programs as processes, and what their log files say should be stored.
+//! Processes of the scenes, and the documents that their log files lead to.
 
 use std::{
     collections::BTreeMap,
@@ -104,8 +104,8 @@ impl App {
         renamed
     }
 
-    /// As `copytruncate`; once per application. Whatever is not yet read is gone from the file: that is the nature
-    /// of it, so the caller has to know that all has been delivered.
+    /// As `copytruncate`; once per application. Whatever is not yet read is gone from the file:
+    /// that is the nature of it, so the caller has to know that all has been delivered.
     pub(crate) fn truncate(&self) -> PathBuf {
         let copy = self.log.with_extension("log.copy");
         fs::copy(&self.log, &copy).unwrap();

@@ -1,5 +1,5 @@
-//! Scene 3 with real processes: three services with logging and metrics sidecars and a real Windrow, while log files are
-//! rotated and truncated and while sidecars and Windrow are killed.
+//! Scene 3 with real processes: three services with logging and metrics sidecars and a real
+//! Windrow, while log files are rotated and truncated and while sidecars and Windrow are killed.
 
 use std::{
     fs::{self, File},

@@ -1,18 +1,18 @@
-//! Scene 2: an application that logs over fluent-logger-rs to two Windrows behind one address. They share nothing but
-//! the store; one of them is restarted and killed under load.
+//! Scene 2: an application that logs over fluent-logger-rs to two Windrows behind one address. They
+//! share nothing but the store; one of them is restarted and killed under load.
 
-use windrow_testkit::{check::Stored, elasticsearch, need, server::Server, sink::Sink, wait};
-
-use crate::{
-    balancer::Balancer,
-    stage::{self, App, Messages, SOON, answered, client, wait_answered},
+use windrow_testkit::{
+    balancer::Balancer, check::Stored, elasticsearch, fake_elasticsearch::FakeElasticsearch, need,
+    server::Server, wait,
 };
+
+use crate::stage::{self, App, Messages, SOON, answered, client, wait_answered};
 
 const REQUESTS: usize = 400;
 
 #[test]
 fn with_a_fake_elasticsearch() {
-    let sink = Sink::start();
+    let sink = FakeElasticsearch::start();
     play(&sink.url(), || sink.documents("direct-"));
 }
 
@@ -31,9 +31,11 @@ fn play(store: &str, documents: impl Fn() -> Vec<Stored>) {
         return;
     };
     let mut windrows = [first, second].map(|setup| setup.elasticsearch(store, "direct").start());
-    let address = Balancer::start(windrows.iter().map(Server::forward).collect());
+    let forward: Vec<_> = windrows.iter().map(Server::forward).collect();
+    let balancer = Balancer::start(&forward);
+    let address = balancer.address().to_string();
     let variables = [
-        ("WINDROW_ADDR", &*address.address()),
+        ("WINDROW_ADDR", &*address),
         ("RECONNECT_INTERVAL", "200ms"),
         ("ENVIRONMENT", "test"),
     ];
@@ -45,7 +47,8 @@ fn play(store: &str, documents: impl Fn() -> Vec<Stored>) {
     );
 
     wait_answered(&client, REQUESTS / 4);
-    // Every connection is the other's turn: in the long run each takes half. A quarter is far from chance.
+    // Every connection is the other's turn: in the long run each takes half. A quarter is far from
+    // chance.
     wait::until("an even load", SOON, || {
         let [one, two] = [0, 1].map(|number| windrows[number].metric("windrow_input_records_total"));
         if one.min(two) * 3.0 >= one.max(two) && one > 0.0 {

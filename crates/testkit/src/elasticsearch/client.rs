@@ -1,4 +1,4 @@
-//! What the checks ask an Elasticsearch (or the fake one) for.
+//! Blocking client for an Elasticsearch, real or fake, with the requests that checks need.
 
 use std::time::Duration;
 
@@ -37,7 +37,8 @@ impl Client {
         }
     }
 
-    /// The answer to a request that must succeed. 503 is waited out: shards of a new index take a moment.
+    /// The answer to a request that must succeed. 503 is waited out: shards of a new index take a
+    /// moment.
     #[track_caller]
     fn must(&self, method: &str, path: &str, body: Option<&Value>) -> Value {
         let answer = wait::until(

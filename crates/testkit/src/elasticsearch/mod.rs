@@ -1,7 +1,9 @@
-//! A real Elasticsearch or OpenSearch node from Maven Central, without Docker, and a client with what checks need.
+//! A real Elasticsearch or OpenSearch node from Maven Central, without Docker, and a client with
+//! what checks need.
 //!
-//! The node is one Java process on loopback that ends when its standard input closes, so it cannot outlive the
-//! tests even when they are killed. It comes back on the same folder and port after kill -9.
+//! The node is one Java process on loopback that ends when its standard input closes, so it cannot
+//! outlive the tests even when they are killed. It can be restarted on the same folder and port
+//! after SIGKILL.
 
 mod client;
 mod node;
@@ -13,8 +15,8 @@ pub use node::{Kind, Node};
 
 use crate::env::Missing;
 
-/// The one Elasticsearch of a test program, started at the first call. Tests share it and tell their indices
-/// apart by a prefix; a test that kills its node starts its own.
+/// The one Elasticsearch of a test program, started at the first call. Tests share it and tell
+/// their indices apart by a prefix; a test that kills its node starts its own.
 ///
 /// # Errors
 /// When Java or Maven is missing, or Maven cannot get the packages.

@@ -1,4 +1,5 @@
-//! The Java process: class path from Maven (kept in the user's cache), start, kill -9, start again.
+//! Java process of a node: class path from Maven (kept in the user's cache), start, SIGKILL,
+//! restart.
 
 use std::ffi::OsString;
 use std::fs;
@@ -14,7 +15,7 @@ use crate::ports;
 use crate::process::Process;
 
 /// First starts on a busy machine take their time.
-const READY: Duration = Duration::from_secs(120);
+const READY_TIMEOUT: Duration = Duration::from_secs(120);
 
 /// Which server, which version.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -134,7 +135,9 @@ impl Node {
             .arg(self.port.to_string())
             .arg(self.data.path());
         let mut process = Process::start(&self.kind.title(), &mut command);
-        process.line("READY", READY, |line| line.starts_with("READY ").then_some(()));
+        process.line("READY", READY_TIMEOUT, |line| {
+            line.starts_with("READY ").then_some(())
+        });
         self.process = Some(process);
     }
 }

@@ -1,14 +1,13 @@
-//! Which records were sent and which acknowledged: the client's side of the bargain, kept apart from anything
-//! that the server says.
+//! Ledger of a load: one mark for each record, how far it came as the client saw it. Knows nothing
+//! of what the server stored.
 
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering::Relaxed};
 
-use serde_json::Value;
+use super::shape::Load;
 
-use super::{Load, wire};
-
-/// How far a record came, from the client's point of view.
+/// How far a record came, as the client saw it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Mark {
     /// Never written to a socket: must not be stored.
@@ -23,15 +22,26 @@ pub enum Mark {
 #[derive(Debug)]
 pub struct Ledger {
     load: Arc<Load>,
+    /// By trace and line.
     marks: Vec<AtomicU8>,
+    /// For each connection the marks of its records, in the order in which they are sent.
+    sent_over: Vec<Vec<usize>>,
 }
 
 impl Ledger {
     pub(super) fn new(load: Arc<Load>) -> Self {
         let records = usize::try_from(load.records()).expect("a load fits into memory");
+        let order = load.order();
+        let sent_over = (0..order.connections)
+            .map(|connection| {
+                let lines = order.of_connection(connection);
+                lines.map(|(trace, line)| index(&load, trace, line)).collect()
+            })
+            .collect();
         Self {
             load,
             marks: (0..records).map(|_| AtomicU8::new(0)).collect(),
+            sent_over,
         }
     }
 
@@ -42,7 +52,7 @@ impl Ledger {
 
     /// The mark of one line.
     pub fn mark(&self, trace: u64, line: u32) -> Mark {
-        match self.marks[self.index(trace, line)].load(Relaxed) {
+        match self.marks[index(&self.load, trace, line)].load(Relaxed) {
             0 => Mark::Unsent,
             1 => Mark::Sent,
             _ => Mark::Acknowledged,
@@ -63,28 +73,20 @@ impl Ledger {
         }
     }
 
-    /// All records as JSON in the order of their times, taken for acknowledged: whoever gets them must deliver them.
-    pub(super) fn records_in_order(&self) -> Vec<Value> {
-        let load = &*self.load;
-        let mut places: Vec<(u64, u32)> = (0..load.traces)
-            .flat_map(|trace| (0..load.lines).map(move |line| (trace, line)))
-            .collect();
-        places.sort_unstable_by_key(|&(trace, line)| load.sequence(trace, line));
-        self.raise(&places, Mark::Acknowledged);
-        places
-            .into_iter()
-            .map(|(trace, line)| wire::json(load, trace, line))
-            .collect()
+    /// Raises the mark of one line.
+    pub(super) fn raise_line(&self, trace: u64, line: u32, to: Mark) {
+        self.marks[index(&self.load, trace, line)].fetch_max(to as u8, Relaxed);
     }
 
-    pub(super) fn raise(&self, records: &[(u64, u32)], to: Mark) {
-        for &(trace, line) in records {
-            self.marks[self.index(trace, line)].fetch_max(to as u8, Relaxed);
+    /// Raises the marks of records by their places in the order of their connection.
+    pub(super) fn raise(&self, connection: usize, records: &Range<u64>, to: Mark) {
+        let place = |n: u64| usize::try_from(n).expect("a load fits into memory");
+        for &mark in &self.sent_over[connection][place(records.start)..place(records.end)] {
+            self.marks[mark].fetch_max(to as u8, Relaxed);
         }
     }
+}
 
-    fn index(&self, trace: u64, line: u32) -> usize {
-        usize::try_from(trace * u64::from(self.load.lines) + u64::from(line))
-            .expect("a load fits into memory")
-    }
+fn index(load: &Load, trace: u64, line: u32) -> usize {
+    usize::try_from(trace * u64::from(load.lines) + u64::from(line)).expect("a load fits into memory")
 }

@@ -44,9 +44,9 @@ impl Go {
         Ok(Self { binary })
     }
 
-    /// Sends records with fields of `fluent.Config` by their JSON names. A record's own `_time` (Unix seconds) becomes
-    /// the event time. `trust` is the authority of a TLS server's certificate: the library has no option for it, Go
-    /// itself takes it from the environment.
+    /// Sends records with fields of `fluent.Config` by their JSON names. A record's own `_time`
+    /// (Unix seconds) becomes the event time. `trust` is the authority of a TLS server's
+    /// certificate: the library has no option for it, Go itself takes it from the environment.
     ///
     /// # Panics
     /// When the logger reports an error.

@@ -55,8 +55,9 @@ impl Java {
         Ok(Self { java, class_path })
     }
 
-    /// Sends records with properties of `FluencyBuilderForFluentd`, and `ca`, the PEM text of an authority to trust. A
-    /// record's own `_time` (Unix seconds) becomes the event time: an `EventTime` when it has a fraction.
+    /// Sends records with properties of `FluencyBuilderForFluentd`, and `ca`, the PEM text of an
+    /// authority to trust. A record's own `_time` (Unix seconds) becomes the event time: an
+    /// `EventTime` when it has a fraction.
     ///
     /// # Panics
     /// When the logger reports an error, or does not get rid of its buffer.

@@ -1,8 +1,8 @@
-//! Official Forward loggers of other languages, installed from their registries into the user's cache and fed
-//! with records: what an application would do with them, nothing of ours in between.
+//! Official Forward loggers of other languages, installed from their registries into the user's
+//! cache and given records to send, as an application would.
 //!
-//! Each is set up with its own options by their own names, as JSON; one that it does not know is an error where the
-//! library lets the script find out.
+//! Each is set up with its own options by their own names, as JSON; one that it does not know is an
+//! error where the library lets the script find out.
 
 mod go;
 mod java;

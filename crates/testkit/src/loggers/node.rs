@@ -22,8 +22,8 @@ pub enum Package {
 }
 
 impl Package {
-    /// Its options for acks in an event mode: `Message`, `Forward` (only `@fluent-org/logger` has it), `PackedForward`
-    /// or `CompressedPackedForward`.
+    /// Its options for acks in an event mode: `Message`, `Forward` (only `@fluent-org/logger` has
+    /// it), `PackedForward` or `CompressedPackedForward`.
     pub fn acked(self, mode: &str) -> Value {
         match self {
             Self::FluentLogger => {
@@ -74,8 +74,9 @@ impl Node {
         })
     }
 
-    /// Sends records with options of `createFluentSender` or `FluentClient`. A record's own `_time` (Unix seconds)
-    /// becomes the event time: an `EventTime` when it has a fraction, the seconds when not.
+    /// Sends records with options of `createFluentSender` or `FluentClient`. A record's own `_time`
+    /// (Unix seconds) becomes the event time: an `EventTime` when it has a fraction, the seconds
+    /// when not.
     ///
     /// # Panics
     /// When the logger reports an error, a missing ack too.

@@ -65,7 +65,8 @@ impl Python {
         Ok(Self { interpreter, script })
     }
 
-    /// Sends records with options of `FluentSender`. A record's own `_time` (Unix seconds) becomes the event time.
+    /// Sends records with options of `FluentSender`. A record's own `_time` (Unix seconds) becomes
+    /// the event time.
     ///
     /// # Panics
     /// When the sender reports an error.

@@ -1,7 +1,8 @@
-//! Delivery over fluent-logger-rs: each chunk under the id that the sidecar has noted, so that a server which knows
-//! chunks by their content sees a repetition after a crash as what it is.
+//! Delivery with fluent-logger-rs: each chunk under the id that the sidecar has recorded, so that a
+//! server which deduplicates by id and content recognises a chunk that is sent again after a crash.
 //!
-//! The logger connects, tries again and waits for the acknowledgement; what it meets on the way goes to [`Status`].
+//! The logger connects, retries and waits for the acknowledgement; its failures are counted in
+//! [`Status`].
 
 use std::{
     sync::Arc,
@@ -13,26 +14,27 @@ use fluent_logger::Logger;
 use super::{Chunk, Delivery, MAX_BACKOFF, status::Status};
 use crate::{Error, forward::Target};
 
-/// A logger with one chunk under way at a time.
+/// A logger with one chunk in flight.
 #[derive(Debug)]
 pub struct ForwardDelivery {
     logger: Logger,
 }
 
 impl ForwardDelivery {
-    /// Starts the logger; it connects when there is something to send. `backoff` is the first wait after a failure.
+    /// Starts the logger; it connects when there is something to send. `backoff` is the first wait
+    /// after a failure.
     ///
     /// # Errors
-    /// [`Error::Logger`] when the target makes no sense, or a file for TLS cannot be read.
+    /// [`Error::Logger`] when the target is invalid, or a file for TLS cannot be read.
     pub fn start(target: &Target, backoff: Duration, status: Arc<Status>) -> Result<Self, Error> {
         let logger = target
             .builder()?
             .retry_wait(backoff)
             .max_retry_wait(MAX_BACKOFF)
-            // The bounds are the sidecar's: those of a chunk and of its lines.
-            .record_limit(RECORD_LIMIT)
+            // The sidecar bounds chunks and lines itself.
+            .record_limit(MAX_RECORD_BYTES)
             .buffer_limit(super::CHUNK_LINES + 1)
-            .buffer_limit_bytes(4 * RECORD_LIMIT)
+            .buffer_limit_bytes(4 * MAX_RECORD_BYTES)
             .on_connection_error(move |error| status.failed(&error.to_string()))
             .build()
             .map_err(|error| Error::Logger(error.to_string()))?;
@@ -62,7 +64,7 @@ fn moment(nanoseconds: i64) -> SystemTime {
 }
 
 /// No line can become larger: a chunk of lines has at most [`super::CHUNK_BYTES`] bytes.
-const RECORD_LIMIT: usize = 64 << 20;
+const MAX_RECORD_BYTES: usize = 64 << 20;
 
 #[cfg(test)]
 mod tests {
@@ -96,7 +98,7 @@ mod tests {
         bytes
     }
 
-    /// A first sidecar dies without an acknowledgement; what its successor sends is the same to the byte.
+    /// A sidecar is killed before the acknowledgement; the next one sends the same bytes.
     #[tokio::test]
     async fn the_same_chunk_is_the_same_message_from_another_process_too() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();

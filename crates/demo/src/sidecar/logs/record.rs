@@ -1,4 +1,5 @@
-//! One line of a log file to one record: parsed, timed, enriched. The same line gives the same record every time.
+//! Conversion of a log line to a record: parsed, timed, enriched. The same line always becomes the
+//! same record.
 
 use serde_json::{Map, Value};
 
@@ -13,7 +14,8 @@ pub struct Event {
     pub record: Map<String, Value>,
 }
 
-/// The events of a batch of lines; empty lines make none. `read_at_ns` is the time of lines that carry none.
+/// The events of a batch of lines without its empty lines. `read_at_ns` is the time of lines that
+/// have none.
 #[must_use]
 pub fn events(lines: &[u8], read_at_ns: i64, identity: &Identity) -> Vec<Event> {
     lines
@@ -23,9 +25,9 @@ pub fn events(lines: &[u8], read_at_ns: i64, identity: &Identity) -> Vec<Event> 
         .collect()
 }
 
-/// A line that is a JSON object becomes its fields; any other line becomes `message`, and so does one that nests deeper
-/// than Forward servers take. The operator's `service_name` and
-/// `environment` take the place of fields of that name.
+/// A line that is a JSON object becomes its fields; any other line becomes `message`, and so does
+/// one that nests deeper than Forward servers take. The operator's `service_name` and `environment`
+/// take the place of fields of that name.
 fn event(line: &[u8], read_at_ns: i64, identity: &Identity) -> Event {
     let mut record = match serde_json::from_slice(line) {
         Ok(Value::Object(record)) if record.values().all(|value| nests_at_most(value, MAX_DEPTH - 1)) => {
@@ -42,7 +44,8 @@ fn event(line: &[u8], read_at_ns: i64, identity: &Identity) -> Event {
     Event { time_ns, record }
 }
 
-/// The first of [`TIME_FIELDS`] that is an RFC 3339 time; it leaves the record, as with a Fluent Bit parser.
+/// The first of [`TIME_FIELDS`] that is an RFC 3339 time; it leaves the record, as with a Fluent
+/// Bit parser.
 fn take_time(record: &mut Map<String, Value>) -> Option<i64> {
     TIME_FIELDS.iter().find_map(|field| {
         let time: jiff::Timestamp = record.get(*field)?.as_str()?.parse().ok()?;
@@ -60,7 +63,8 @@ fn nests_at_most(value: &Value, depth: usize) -> bool {
     }
 }
 
-/// Containers inside each other that fluent-logger-rs takes, the record included: Fluent Bit takes no more.
+/// Containers inside each other that fluent-logger-rs takes, the record included: Fluent Bit takes
+/// no more.
 const MAX_DEPTH: usize = 25;
 
 const TIME_FIELDS: [&str; 4] = ["time", "timestamp", "@timestamp", "ts"];

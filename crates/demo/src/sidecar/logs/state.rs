@@ -1,9 +1,9 @@
-//! What the logging sidecar remembers over a restart: how far each file was delivered, and the chunk that may or may not
-//! have arrived.
+//! Persistent state of the logging sidecar: how far each file was delivered, and the chunk in
+//! flight.
 //!
-//! One small JSON file, replaced as a whole (written beside, synced, renamed, folder synced). It is written before a chunk
-//! is sent and after it was acknowledged, so that after a crash the very same chunk can be sent again: same bytes, same
-//! id, and the receiver knows it as the same. Nothing here reads log files.
+//! One small JSON file, replaced atomically (temporary file, sync, rename, sync of the folder). It
+//! is written before a chunk is sent and after it was acknowledged, so that after a crash the same
+//! bytes can be sent again under the same id. Reads no log files.
 
 use std::{
     fs::{self, File},
@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::Error;
 
-/// A file by what stays the same when it is renamed.
+/// Identity of a file that stays the same when it is renamed.
 #[derive(Clone, Copy, Debug, Deserialize, Eq, Hash, PartialEq, Serialize)]
 pub struct FileId {
     /// The device that it is on.
@@ -31,13 +31,14 @@ pub struct Position {
     pub file: FileId,
     /// Bytes delivered from its beginning.
     pub delivered: u64,
-    /// A hash of the bytes just before `delivered`: other bytes there mean another file, or one that was rewritten.
+    /// A hash of the bytes just before `delivered`: other bytes there mean another file, or one
+    /// that was rewritten.
     pub fingerprint: u64,
     /// Its last change, Unix nanoseconds: rotated files that changed later have not been read.
     pub modified_ns: i128,
 }
 
-/// A rotated file that was read to its end: not to be read again while it lies there unchanged.
+/// A rotated file that was read to its end and is not read again while it is unchanged.
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
 pub struct Finished {
     /// Which file.
@@ -65,14 +66,14 @@ pub struct Pending {
     pub read_at_ns: i64,
 }
 
-/// All of it.
+/// The whole state.
 #[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
 pub struct State {
     /// Files being read, oldest first.
     pub files: Vec<Position>,
-    /// Rotated files that are done, oldest first.
+    /// Rotated files that were read to their end, oldest first.
     pub finished: Vec<Finished>,
-    /// The chunk under way.
+    /// The chunk in flight.
     pub pending: Option<Pending>,
 }
 
@@ -106,7 +107,8 @@ impl StateFile {
     /// The state of the last run; an empty one when there was none.
     ///
     /// # Errors
-    /// When it cannot be read or understood: to begin anew would deliver everything again, so that is the operator's choice.
+    /// When it cannot be read or parsed: starting over would deliver everything again, so that is
+    /// the operator's decision.
     pub fn load(&self) -> Result<State, Error> {
         let bytes = match fs::read(&self.path) {
             Ok(bytes) => bytes,
@@ -129,7 +131,7 @@ impl StateFile {
     /// Replaces the state; durable on return.
     ///
     /// # Errors
-    /// When the disk refuses; the old state is still there then.
+    /// When it cannot be written; the old state remains then.
     pub fn save(&self, state: &State) -> io::Result<()> {
         let mut file = File::create(&self.temporary)?;
         file.write_all(&serde_json::to_vec(state)?)?;

@@ -1,4 +1,4 @@
-//! What a logging sidecar has done, for its health page and its metrics.
+//! Counters and health of a logging sidecar, served on `/health` and `/metrics`.
 
 use std::{
     sync::{Arc, Mutex, PoisonError},
@@ -17,7 +17,7 @@ use prometheus_client::{
     registry::Registry,
 };
 
-/// Counters, and the trouble of the moment.
+/// Counters, and the current failure.
 #[derive(Debug)]
 pub struct Status {
     registry: Registry,
@@ -25,11 +25,11 @@ pub struct Status {
     chunks: Counter,
     failures: Counter,
     behind: Gauge,
-    trouble: Mutex<Option<Trouble>>,
+    trouble: Mutex<Option<Failing>>,
 }
 
 #[derive(Debug)]
-struct Trouble {
+struct Failing {
     since: Instant,
     error: String,
 }
@@ -63,13 +63,13 @@ impl Default for Status {
 }
 
 impl Status {
-    /// Lines that were acknowledged.
+    /// Lines acknowledged.
     #[must_use]
     pub fn lines(&self) -> u64 {
         self.lines.get()
     }
 
-    /// Tries that failed.
+    /// Attempts that failed.
     #[must_use]
     pub fn failures(&self) -> u64 {
         self.failures.get()
@@ -90,7 +90,7 @@ impl Status {
         }
     }
 
-    /// Said once when trouble begins or changes, not at each try.
+    /// Counts a failure; logs it when it is new or differs from the last one.
     pub(super) fn failed(&self, error: &str) {
         self.failures.inc();
         let mut trouble = self.trouble();
@@ -102,7 +102,7 @@ impl Status {
             }
             None => {
                 tracing::warn!("not delivering, will try again: {error}");
-                *trouble = Some(Trouble {
+                *trouble = Some(Failing {
                     since: Instant::now(),
                     error: error.to_owned(),
                 });
@@ -110,7 +110,7 @@ impl Status {
         }
     }
 
-    fn trouble(&self) -> std::sync::MutexGuard<'_, Option<Trouble>> {
+    fn trouble(&self) -> std::sync::MutexGuard<'_, Option<Failing>> {
         self.trouble.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -125,7 +125,7 @@ pub fn router(status: Arc<Status>) -> Router {
 
 async fn health(State(status): State<Arc<Status>>) -> Response {
     match &*status.trouble() {
-        Some(trouble) if trouble.since.elapsed() >= PATIENCE => {
+        Some(trouble) if trouble.since.elapsed() >= UNHEALTHY_AFTER => {
             let text = format!(
                 "not delivering for {} s: {}\n",
                 trouble.since.elapsed().as_secs(),
@@ -145,7 +145,7 @@ async fn metrics(State(status): State<Arc<Status>>) -> Response {
     }
 }
 
-/// A restart of the server is no illness of the sidecar.
-const PATIENCE: Duration = Duration::from_secs(30);
+/// The sidecar is unhealthy after failing for this long: longer than a restart of the server.
+const UNHEALTHY_AFTER: Duration = Duration::from_secs(30);
 
 const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";

@@ -1,8 +1,8 @@
-//! Follows one log file through growth, rotation (rename and create) and truncation.
+//! Tail of one log file through growth, rotation (rename and create) and truncation.
 //!
-//! It hands out batches of whole lines and moves on only when told that a batch was delivered. A rotated file is read to
-//! its end beside the new one, and for some time more, because the application may still write to it. Bytes that were
-//! truncated away before they were read are gone; nothing can be done about that here. It sends nothing.
+//! Returns batches of whole lines and advances only when a batch was delivered. A rotated file is
+//! read to its end beside the new one, and watched for some time, because the application may still
+//! write to it. Bytes that were truncated before they were read are lost. Sends nothing.
 
 use std::{
     collections::VecDeque,
@@ -27,7 +27,8 @@ pub struct Batch {
     pub file: FileId,
     /// Where the first byte stands in it.
     pub start: u64,
-    /// The bytes, as a rule ending with a newline: not when a line is too long, or the last of a rotated file.
+    /// The bytes, as a rule ending with a newline: not when a line is too long, or the last of a
+    /// rotated file.
     pub bytes: Vec<u8>,
 }
 
@@ -45,16 +46,16 @@ impl Batch {
     }
 }
 
-/// Something that the operator should know.
+/// An event that the operator should know of.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Notice {
     /// The file became shorter, or its bytes are others: read from its beginning.
     Truncated(PathBuf),
-    /// A file of the last run is not there any more: what it had beyond the position was not delivered.
+    /// A file of the last run is missing: its bytes beyond the position were not delivered.
     Gone(Position),
 }
 
-/// The files that are being read.
+/// Tail of a log file and of the files rotated from it.
 #[derive(Debug)]
 pub struct Tail {
     path: PathBuf,
@@ -75,8 +76,8 @@ struct Followed {
 }
 
 impl Tail {
-    /// Continues from what the last run left. `rotate_wait` is how long a rotated file is watched after its last growth;
-    /// `batch_bytes` bounds a batch, and so a line.
+    /// Continues from the state of the previous run. `rotate_wait` is how long a rotated file is
+    /// watched after its last growth; `batch_bytes` bounds a batch, and so a line.
     ///
     /// # Errors
     /// When a file cannot be opened for another reason than that it is not there.
@@ -106,14 +107,14 @@ impl Tail {
                 None => tail.notices.push(Notice::Gone(position.clone())),
             }
         }
-        // Rotated while nobody watched: whatever changed since then has not been read.
+        // Rotated while the sidecar was not running: files changed since then have not been read.
         let last_change = files.iter().map(|position| position.modified_ns).max();
         tail.discover(last_change)?;
         Ok(tail)
     }
 
-    /// The next lines, oldest file first; none when all that is complete was delivered. The same again until
-    /// [`Tail::delivered`].
+    /// The next lines, oldest file first; none when all that is complete was delivered. The same
+    /// again until [`Tail::delivered`].
     ///
     /// # Errors
     /// When a file cannot be read.
@@ -141,7 +142,8 @@ impl Tail {
                 };
                 return Ok(Some(batch));
             }
-            // The last file at the path may come back under another name; it is given up only for a new one.
+            // The last file at the path may come back under another name; it is given up only for a
+            // new one.
             if done && at_end && current.is_some() {
                 let followed = self.followed.remove(index);
                 self.remember(&followed);
@@ -188,9 +190,9 @@ impl Tail {
             .find(|followed| followed.position.file == batch.file)
         {
             followed.position.delivered = batch.end();
-            let tail = batch.bytes.len().saturating_sub(FINGERPRINT);
+            let tail = batch.bytes.len().saturating_sub(FINGERPRINT_BYTES);
             followed.position.fingerprint = match batch.bytes.get(tail..) {
-                Some(last) if last.len() == FINGERPRINT => XxHash3_64::oneshot(last),
+                Some(last) if last.len() == FINGERPRINT_BYTES => XxHash3_64::oneshot(last),
                 _ => fingerprint(&followed.file, batch.end())?,
             };
         }
@@ -212,7 +214,7 @@ impl Tail {
         self.finished.iter().cloned().collect()
     }
 
-    /// Bytes that are there and not delivered, by the last look.
+    /// Bytes not delivered, as of the last poll.
     #[must_use]
     pub fn behind(&self) -> u64 {
         self.followed
@@ -221,13 +223,13 @@ impl Tail {
             .sum()
     }
 
-    /// What happened since the last call.
+    /// Events since the last call.
     pub fn notices(&mut self) -> Vec<Notice> {
         std::mem::take(&mut self.notices)
     }
 
-    /// Begins to follow the file at the path when that is a new one, and with it the files that were rotated away between
-    /// two looks: those that changed at or after `last_change`.
+    /// Begins to follow the file at the path when that is a new one, and with it the files that
+    /// were rotated away between two polls: those that changed at or after `last_change`.
     fn discover(&mut self, last_change: Option<i128>) -> io::Result<()> {
         let current = match fs::metadata(&self.path) {
             Ok(metadata) => id(&metadata),
@@ -259,7 +261,7 @@ impl Tail {
     fn follow(&mut self, path: &Path, from: Option<&Position>) -> io::Result<()> {
         let file = match File::open(path) {
             Ok(file) => file,
-            // Renamed between the look and the opening: it is found at the next look.
+            // Renamed between listing and opening: it is found at the next poll.
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
             Err(error) => return Err(error),
         };
@@ -295,8 +297,8 @@ impl Tail {
         }
     }
 
-    /// The file and those that were rotated from it (`app.log`, `app.log.1`, `app.log-20261121`), oldest change first.
-    /// Compressed ones cannot be read and are left out.
+    /// The file and those that were rotated from it (`app.log`, `app.log.1`, `app.log-20261121`),
+    /// oldest change first. Compressed ones cannot be read and are left out.
     fn siblings(&self) -> io::Result<Vec<(PathBuf, Metadata)>> {
         let folder = match self.path.parent() {
             Some(folder) if !folder.as_os_str().is_empty() => folder,
@@ -333,7 +335,8 @@ impl Tail {
 }
 
 impl Followed {
-    /// Looks at the file; true when it is not what was read before, and reading begins anew.
+    /// Checks the file; true when its content is another one, and reading restarts at its
+    /// beginning.
     fn refresh(&mut self) -> io::Result<bool> {
         let stamp = stamp(&self.file.metadata()?);
         if stamp.length != self.length || stamp.modified_ns != self.position.modified_ns {
@@ -355,8 +358,9 @@ impl Followed {
         self.quiet_since.get_or_insert_with(Instant::now).elapsed() >= wait
     }
 
-    /// Whole lines from the position on, at most [`CHUNK_LINES`], and whether the end of the file was reached. With `all` the line without a
-    /// newline at the end of the file counts as whole: nobody will finish it.
+    /// Whole lines from the position on, at most [`CHUNK_LINES`], and whether the end of the file
+    /// was reached. With `all` the line without a newline at the end of the file counts as whole:
+    /// it will not be continued.
     fn read(&self, limit: usize, all: bool) -> io::Result<(Vec<u8>, bool)> {
         let mut bytes = read_at(&self.file, self.position.delivered, limit)?;
         let at_end = bytes.len() < limit;
@@ -394,7 +398,7 @@ fn read_at(file: &File, offset: u64, limit: usize) -> io::Result<Vec<u8>> {
 
 /// A hash of the last bytes before `end`.
 fn fingerprint(file: &File, end: u64) -> io::Result<u64> {
-    let start = end.saturating_sub(FINGERPRINT as u64);
+    let start = end.saturating_sub(FINGERPRINT_BYTES as u64);
     Ok(XxHash3_64::oneshot(&read_at(
         file,
         start,
@@ -421,10 +425,11 @@ fn stamp(metadata: &Metadata) -> Finished {
     }
 }
 
-/// Enough bytes to hold a time stamp or a trace id, so that two files differ in them.
-const FINGERPRINT: usize = 256;
+/// Bytes of a fingerprint: enough to hold a time stamp or a trace id, so that two files differ in
+/// them.
+const FINGERPRINT_BYTES: usize = 256;
 
-/// More rotated files than this are not kept beside a log by anyone who reads it.
+/// Rotated files that are remembered; more are hardly kept beside a log.
 const MAX_FINISHED: usize = 32;
 
 #[cfg(test)]

@@ -1,4 +1,5 @@
-//! The sidecar with a delivery that fails as told, and with crashes between any two steps.
+//! Tests of the sidecar with a delivery that fails on demand, and with crashes between any two
+//! steps.
 
 use std::{
     fs::{self, File},

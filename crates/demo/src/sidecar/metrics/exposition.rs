@@ -1,11 +1,12 @@
-//! The Prometheus text formats (0.0.4 and OpenMetrics 1.0): adds labels to every sample of a page.
+//! Rewriting of the Prometheus text formats (0.0.4 and OpenMetrics 1.0): adds labels to every
+//! sample of a page.
 //!
-//! A page is read line by line into families and written out again: HELP, TYPE and UNIT lines, values, time stamps and
-//! exemplars as they were. Sources: "Exposition formats" (prometheus.io) and the OpenMetrics 1.0 specification.
-//! It does not check values, and it merges nothing.
+//! A page is read line by line into families and written out again: HELP, TYPE and UNIT lines,
+//! values, time stamps and exemplars as they were. Sources: "Exposition formats" (prometheus.io)
+//! and the OpenMetrics 1.0 specification. Does not check values and merges nothing.
 
-/// A label to add. When a sample has one of this name already, that one becomes `exported_<name>`, as Prometheus does it
-/// for the labels of a target.
+/// A label to add. When a sample has one of this name already, that one becomes `exported_<name>`,
+/// as Prometheus does it for the labels of a target.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Label {
     /// A legal label name.
@@ -32,11 +33,11 @@ pub struct Malformed {
     text: String,
 }
 
-/// Adds `labels` to every sample of `page`. Families named in `reserved` get the prefix `exported_`: we serve our own of
-/// that name.
+/// Adds `labels` to every sample of `page`. Families named in `reserved` get the prefix
+/// `exported_`: we serve our own of that name.
 ///
 /// # Errors
-/// [`Malformed`] for the first line that cannot be understood: half a page would pass for a whole one.
+/// [`Malformed`] for the first line that cannot be parsed: half a page would pass for a whole one.
 pub fn relabel(page: &str, labels: &[Label], reserved: &[&str]) -> Result<Page, Malformed> {
     let mut out = Page {
         text: String::with_capacity(page.len() * 2),
@@ -46,7 +47,7 @@ pub fn relabel(page: &str, labels: &[Label], reserved: &[&str]) -> Result<Page, 
         let malformed = |what| Malformed {
             line: index + 1,
             what,
-            text: line.chars().take(MAX_SHOWN).collect(),
+            text: line.chars().take(MAX_SHOWN_CHARS).collect(),
         };
         let line = line.trim();
         if line.is_empty() {
@@ -232,8 +233,8 @@ fn is_name(name: &str, metric: bool) -> bool {
     name.bytes().all(legal) && name.bytes().next().is_some_and(|first| !first.is_ascii_digit())
 }
 
-/// A malformed line is shown up to here.
-const MAX_SHOWN: usize = 120;
+/// Characters of a malformed line that are shown.
+const MAX_SHOWN_CHARS: usize = 120;
 
 #[cfg(test)]
 mod tests;

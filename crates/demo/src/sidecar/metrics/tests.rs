@@ -129,7 +129,9 @@ async fn a_scrape_that_is_too_old_is_not_served() {
     });
     while shared.last.lock().unwrap().at.elapsed().is_zero() {}
     let answer = serve(State(shared)).await;
-    let body = axum::body::to_bytes(answer.into_body(), MAX_PAGE).await.unwrap();
+    let body = axum::body::to_bytes(answer.into_body(), MAX_PAGE_BYTES)
+        .await
+        .unwrap();
     let text = String::from_utf8(body.to_vec()).unwrap();
     assert!(text.contains("up{} 0") && !text.contains("r 1"), "{text}");
 }

@@ -1,4 +1,4 @@
-//! Pages in, pages out, both written by hand.
+//! Tests of pages and the pages that they become.
 
 use super::*;
 

@@ -1,6 +1,8 @@
-//! The floor: the least work that the job allows on this machine. It reads the socket, puts the bytes on disk with
-//! `fdatasync`, acknowledges, and sends as many bytes on as documents would have. It decodes nothing but the head of each
-//! message, gathers nothing, and checks nothing. It is the yardstick for CPU time, which differs between machines.
+//! Baseline server: the same I/O as Windrow and no decoding.
+//!
+//! Reads the socket, writes the bytes to disk with `fdatasync`, acknowledges, and sends as many
+//! bytes on as documents would have. Decodes nothing but the head of each message, gathers nothing
+//! and checks nothing. Its CPU time is the yardstick, since CPU times differ between machines.
 
 use std::fs::File;
 use std::io::{self, Write};
@@ -15,52 +17,52 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{mpsc, oneshot};
 
-/// Options of the floor, which `windrow bench` starts as a process of its own.
+/// Options of the baseline server, which `windrow bench` starts as a process of its own.
 #[derive(Debug, clap::Args)]
 pub struct Options {
-    /// Where the bytes go.
+    /// Address of the store that the bytes are sent to.
     #[arg(long)]
-    sink: SocketAddr,
+    store: SocketAddr,
     /// The file that takes the place of the journal.
     #[arg(long)]
     file: PathBuf,
-    /// Bytes sent on for each byte received: what documents of 5 lines have.
+    /// Bytes sent on for each byte received; by default the share that documents of 5 lines have.
     #[arg(long, default_value_t = 0.45)]
     ratio: f64,
 }
 
-/// Bytes for the disk, and who waits for them.
+/// Bytes for the disk, and the connection that waits until they are safe.
 type ToWrite = (Bytes, oneshot::Sender<()>);
 
 /// Serves until the process is ended.
 ///
 /// # Errors
-/// When a port, the file or the sink cannot be used.
+/// When a port, the file or the store cannot be used.
 pub fn run(options: &Options) -> io::Result<()> {
     tokio::runtime::Runtime::new()?.block_on(serve(options))
 }
 
 async fn serve(options: &Options) -> io::Result<()> {
     let file = File::create(&options.file)?;
-    // One waits for each connection at the most.
+    // Each connection has at most one write in the queue.
     let (to_disk, writes) = sync_channel(65_536);
     std::thread::Builder::new()
         .name("disk".into())
         .spawn(move || write_to_disk(file, &writes))?;
-    let (to_sink, documents) = mpsc::channel(64);
-    let sink = TcpStream::connect(options.sink).await?;
-    tokio::spawn(send_on(sink, documents, options.ratio));
+    let (to_store, documents) = mpsc::channel(64);
+    let store = TcpStream::connect(options.store).await?;
+    tokio::spawn(send_on(store, documents, options.ratio));
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
     let mut out = io::stdout();
     writeln!(out, "forward listening on {}", listener.local_addr()?)?;
     out.flush()?;
     loop {
         let (stream, _) = listener.accept().await?;
-        tokio::spawn(connection(stream, to_disk.clone(), to_sink.clone()));
+        tokio::spawn(connection(stream, to_disk.clone(), to_store.clone()));
     }
 }
 
-/// Writes whatever waits, syncs once, and says so to all.
+/// Group commit: writes all bytes in the queue, syncs once, and wakes their connections.
 fn write_to_disk(mut file: File, writes: &Receiver<ToWrite>) -> io::Result<()> {
     while let Ok(first) = writes.recv() {
         let mut group = vec![first];
@@ -76,8 +78,8 @@ fn write_to_disk(mut file: File, writes: &Receiver<ToWrite>) -> io::Result<()> {
     Ok(())
 }
 
-/// Sends a part of what was received on, in requests as large as what waits.
-async fn send_on(mut sink: TcpStream, mut documents: mpsc::Receiver<Bytes>, ratio: f64) -> io::Result<()> {
+/// Sends `ratio` of the received bytes on; one request carries all that are in the queue.
+async fn send_on(mut store: TcpStream, mut documents: mpsc::Receiver<Bytes>, ratio: f64) -> io::Result<()> {
     let mut pending = Vec::new();
     let mut answer = vec![0; 4096];
     while let Some(first) = documents.recv().await {
@@ -88,16 +90,16 @@ async fn send_on(mut sink: TcpStream, mut documents: mpsc::Receiver<Bytes>, rati
             next = documents.try_recv().ok();
         }
         let head = format!(
-            "POST /floor HTTP/1.1\r\nhost: sink\r\ncontent-length: {}\r\n\r\n",
+            "POST /baseline HTTP/1.1\r\nhost: store\r\ncontent-length: {}\r\n\r\n",
             pending.len()
         );
-        sink.write_all(head.as_bytes()).await?;
-        sink.write_all(&pending).await?;
+        store.write_all(head.as_bytes()).await?;
+        store.write_all(&pending).await?;
         pending.clear();
         // The answer has no body.
         let mut got = 0;
         while !answer.get(..got).unwrap_or_default().ends_with(b"\r\n\r\n") {
-            match sink.read(answer.get_mut(got..).unwrap_or_default()).await? {
+            match store.read(answer.get_mut(got..).unwrap_or_default()).await? {
                 0 => return Ok(()),
                 n => got += n,
             }
@@ -109,7 +111,7 @@ async fn send_on(mut sink: TcpStream, mut documents: mpsc::Receiver<Bytes>, rati
 async fn connection(
     mut stream: TcpStream,
     to_disk: SyncSender<ToWrite>,
-    to_sink: mpsc::Sender<Bytes>,
+    to_store: mpsc::Sender<Bytes>,
 ) -> io::Result<()> {
     stream.set_nodelay(true)?;
     let mut framer = Framer::new(Limits::default());
@@ -133,11 +135,11 @@ async fn connection(
         to_disk.send((bytes.clone(), done)).map_err(|_| closed())?;
         safe.await.map_err(|_| closed())?;
         stream.write_all(&acks).await?;
-        to_sink.send(bytes).await.map_err(|_| closed())?;
+        to_store.send(bytes).await.map_err(|_| closed())?;
     }
     Ok(())
 }
 
 fn closed() -> io::Error {
-    io::Error::other("the disk or the sink does not take any more")
+    io::Error::other("the disk or the store takes no more bytes")
 }

@@ -1,9 +1,14 @@
-//! A fake Elasticsearch with faults: refuses, delays, loses answers after it has stored, rejects single items,
-//! drops connections, goes away and comes back. What it stores it keeps by the real rules of `create`, `index`
-//! with `if_seq_no`, and `delete`.
+//! A fake Elasticsearch with faults: the counting store of `windrow bench`, with documents and
+//! faults in front of it.
+//!
+//! It refuses, delays, loses answers after it has stored, rejects single items, cuts connections,
+//! stops and starts again. It stores documents by the real rules of `create`, `index` with
+//! `if_seq_no`, and `delete`.
 
+mod answer;
 mod api;
-mod store;
+mod bulk;
+mod documents;
 
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -14,9 +19,9 @@ use tokio::runtime::Runtime;
 use crate::check::Stored;
 use crate::elasticsearch::Client;
 use crate::ports;
-use store::Store;
+use documents::Documents;
 
-/// What goes wrong. Counts are of bulk requests (or items) since the faults were set; 0 = never.
+/// Faults to play. Counts are of bulk requests (or items) since the faults were set; 0 = never.
 #[derive(Debug, Clone, Default)]
 pub struct Faults {
     /// Every n-th bulk request is refused whole with 429.
@@ -33,7 +38,7 @@ pub struct Faults {
     pub item_429_every: u64,
     /// Every n-th item is rejected with 503.
     pub item_503_every: u64,
-    /// Documents that contain this text are rejected with 400 `document_parsing_exception`, for ever.
+    /// Documents that contain this text are rejected with 400 `document_parsing_exception`, always.
     pub poison: Option<String>,
     /// A bulk body of more bytes is refused with 413.
     pub limit_bytes: u64,
@@ -43,7 +48,7 @@ pub struct Faults {
     pub refuse_all: u16,
 }
 
-/// How often what happened.
+/// What the fake has counted.
 #[derive(Debug, Clone, Default)]
 pub struct Counts {
     /// Bulk requests.
@@ -60,13 +65,13 @@ pub struct Counts {
     pub mgets: u64,
     /// Index templates put.
     pub templates: u64,
-    /// Faults played.
+    /// Faults that were played.
     pub faults: u64,
 }
 
 /// A fake Elasticsearch on loopback. Dropping it stops it.
 #[derive(Debug)]
-pub struct Sink {
+pub struct FakeElasticsearch {
     port: u16,
     shared: Arc<Shared>,
     runtime: Option<Runtime>,
@@ -77,12 +82,14 @@ struct Shared {
     state: Mutex<State>,
 }
 
+type Shares = axum::extract::State<Arc<Shared>>;
+
 #[derive(Debug, Default)]
 struct State {
     faults: Faults,
     since_faults: Counts,
     counts: Counts,
-    store: Store,
+    documents: Documents,
 }
 
 impl Shared {
@@ -91,15 +98,15 @@ impl Shared {
     }
 }
 
-impl Sink {
+impl FakeElasticsearch {
     /// Starts one without faults on a free port.
     pub fn start() -> Self {
-        let mut sink = Self::stopped();
-        sink.start_again();
-        sink
+        let mut fake = Self::stopped();
+        fake.start_again();
+        fake
     }
 
-    /// One whose port is known, and which does not listen yet.
+    /// One with a known port that does not listen yet.
     pub fn stopped() -> Self {
         Self {
             port: ports::free(),
@@ -110,9 +117,9 @@ impl Sink {
 
     /// [`Self::start`] with faults.
     pub fn with(faults: Faults) -> Self {
-        let sink = Self::start();
-        sink.set(faults);
-        sink
+        let fake = Self::start();
+        fake.set(faults);
+        fake
     }
 
     /// `http://127.0.0.1:PORT`.
@@ -125,41 +132,42 @@ impl Sink {
         Client::new(self.url())
     }
 
-    /// Changes the faults from now on.
+    /// Replaces the faults and restarts their counts.
     pub fn set(&self, faults: Faults) {
         let mut state = self.shared.state();
         state.faults = faults;
         state.since_faults = Counts::default();
     }
 
-    /// What happened so far.
+    /// The counts so far.
     pub fn counts(&self) -> Counts {
         self.shared.state().counts.clone()
     }
 
     /// All documents whose index begins with `prefix`.
     pub fn documents(&self, prefix: &str) -> Vec<Stored> {
-        self.shared.state().store.documents(prefix)
+        self.shared.state().documents.matching(prefix)
     }
 
-    /// The ids of documents whose index begins with `prefix`, in the order in which they were last written.
+    /// The ids of documents whose index begins with `prefix`, in the order in which they were last
+    /// written.
     pub fn order(&self, prefix: &str) -> Vec<String> {
-        self.shared.state().store.order(prefix)
+        self.shared.state().documents.order(prefix)
     }
 
     /// Removes a document, as a user may.
     pub fn delete(&self, index: &str, id: &str) -> bool {
-        self.shared.state().store.delete(index, id)
+        self.shared.state().documents.delete(index, id)
     }
 
-    /// Goes away: no listener, all connections cut. What is stored stays.
+    /// Stops: no listener, all connections cut. What is stored stays.
     pub fn stop(&mut self) {
         if let Some(runtime) = self.runtime.take() {
             runtime.shutdown_background();
         }
     }
 
-    /// Comes back on the same port.
+    /// Starts again on the same port.
     ///
     /// # Panics
     /// When the port was taken meanwhile.
@@ -167,15 +175,17 @@ impl Sink {
         self.stop();
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(1)
-            .thread_name("sink")
+            .thread_name("fake-es")
             .enable_all()
             .build()
             .expect("a runtime");
         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, self.port));
         // The sockets of a runtime that is being shut down may take a moment to go.
-        let listener = crate::wait::until("the sink's port", Duration::from_secs(10), || {
-            TcpListener::bind(address).map_err(|error| error.to_string())
-        });
+        let listener = crate::wait::until(
+            "the port of the fake Elasticsearch",
+            Duration::from_secs(10),
+            || TcpListener::bind(address).map_err(|error| error.to_string()),
+        );
         listener.set_nonblocking(true).expect("a socket");
         let app = api::router(Arc::clone(&self.shared));
         runtime.spawn(async move {
@@ -188,7 +198,7 @@ impl Sink {
     }
 }
 
-impl Drop for Sink {
+impl Drop for FakeElasticsearch {
     fn drop(&mut self) {
         self.stop();
     }

@@ -1,5 +1,8 @@
-//! The store that the measured server writes to: an Elasticsearch that takes every document and keeps a count. It asks
-//! nothing of a document but how many lines it has, so that it costs little on the machine that is measured.
+//! Counting store: an Elasticsearch that takes every document and keeps a count.
+//!
+//! It looks for nothing in a document but the number of its lines, so that it costs little on the
+//! machine that is measured. The tests' store keeps documents and plays faults in front of its
+//! [`router`].
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -14,45 +17,46 @@ use axum::http::{StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
 use memchr::memmem;
 
-/// How much had arrived, and when.
+/// Lines that had arrived, and when.
 pub(super) type Sample = (Instant, u64);
 
-/// A running sink.
+/// A running counting store.
 #[derive(Debug)]
-pub struct Sink {
+pub struct CountingStore {
     address: SocketAddr,
     counts: Arc<Counts>,
 }
 
+/// What a counting store has counted.
 #[derive(Debug, Default)]
-struct Counts {
-    away: AtomicBool,
+pub struct Counts {
+    unavailable: AtomicBool,
     documents: AtomicU64,
     lines: AtomicU64,
     bytes: AtomicU64,
     samples: Mutex<Vec<Sample>>,
 }
 
-impl Sink {
-    /// Starts one on a free port of this machine.
+impl CountingStore {
+    /// Starts one on a free port of the loopback interface.
     ///
     /// # Errors
-    /// When there is no port.
+    /// When no port is free.
     pub async fn start() -> io::Result<Self> {
         let listener = tokio::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
         let address = listener.local_addr()?;
         let counts = Arc::<Counts>::default();
-        let router = Router::new().fallback(answer).with_state(Arc::clone(&counts));
+        let router = router(Arc::clone(&counts));
         tokio::spawn(async move { axum::serve(listener, router).await });
         Ok(Self { address, counts })
     }
 
-    /// Where it listens.
+    /// Its address.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// Begins to count anew.
+    /// Sets all counts to zero.
     pub fn reset(&self) {
         for count in [&self.counts.documents, &self.counts.lines, &self.counts.bytes] {
             count.store(0, Ordering::Relaxed);
@@ -60,22 +64,22 @@ impl Sink {
         self.lock().clear();
     }
 
-    /// While it is away it refuses everything.
-    pub fn set_away(&self, away: bool) {
-        self.counts.away.store(away, Ordering::Relaxed);
+    /// While it is unavailable it refuses everything with status 503.
+    pub fn set_unavailable(&self, unavailable: bool) {
+        self.counts.unavailable.store(unavailable, Ordering::Relaxed);
     }
 
-    /// Documents taken.
+    /// Documents stored.
     pub fn documents(&self) -> u64 {
         self.counts.documents.load(Ordering::Relaxed)
     }
 
-    /// Lines in them.
+    /// Lines of the stored documents.
     pub fn lines(&self) -> u64 {
         self.counts.lines.load(Ordering::Relaxed)
     }
 
-    /// Bytes taken.
+    /// Bytes received.
     pub fn bytes(&self) -> u64 {
         self.counts.bytes.load(Ordering::Relaxed)
     }
@@ -90,37 +94,49 @@ impl Sink {
     }
 }
 
+/// The store's whole API, which counts into `counts`.
+pub fn router(counts: Arc<Counts>) -> Router {
+    Router::new().fallback(answer).with_state(counts)
+}
+
 async fn answer(State(counts): State<Arc<Counts>>, uri: Uri, body: Body) -> Response {
     let Ok(body) = to_bytes(body, usize::MAX).await else {
         return StatusCode::BAD_REQUEST.into_response();
     };
-    if counts.away.load(Ordering::Relaxed) {
-        return elastic(
+    if counts.unavailable.load(Ordering::Relaxed) {
+        return respond(
             StatusCode::SERVICE_UNAVAILABLE,
             r#"{"error":{"type":"unavailable"},"status":503}"#,
         );
     }
     counts.bytes.fetch_add(body.len() as u64, Ordering::Relaxed);
     match uri.path() {
-        // What the floor sends is no documents.
-        "/floor" => StatusCode::NO_CONTENT.into_response(),
+        // The baseline server sends bytes that are no documents.
+        "/baseline" => StatusCode::NO_CONTENT.into_response(),
         path if path.ends_with("/_bulk") => {
             let (documents, lines) = count(&body);
             counts.documents.fetch_add(documents, Ordering::Relaxed);
             let before = counts.lines.fetch_add(lines, Ordering::Relaxed);
             let mut samples = counts.samples.lock().unwrap_or_else(PoisonError::into_inner);
             samples.push((Instant::now(), before + lines));
-            elastic(StatusCode::OK, r#"{"took":1,"errors":false,"items":[]}"#)
+            respond(StatusCode::OK, r#"{"took":1,"errors":false,"items":[]}"#)
         }
-        "/" => elastic(
+        "/" => respond(
             StatusCode::OK,
-            r#"{"name":"sink","cluster_name":"sink","version":{"number":"8.15.0","build_flavor":"default"}}"#,
+            concat!(
+                r#"{"name":"store","cluster_name":"store","cluster_uuid":"store","version":{"number":"8.18.8","#,
+                r#""build_flavor":"default","lucene_version":"9.12.1","#,
+                r#""minimum_wire_compatibility_version":"7.17.0","#,
+                r#""minimum_index_compatibility_version":"7.0.0"},"tagline":"You Know, for Search"}"#
+            ),
         ),
-        _ => elastic(StatusCode::OK, r#"{"acknowledged":true}"#),
+        _ => respond(StatusCode::OK, r#"{"acknowledged":true}"#),
     }
 }
 
-fn elastic(status: StatusCode, body: &'static str) -> Response {
+/// An answer with a JSON body as Elasticsearch gives it: clients check the header that names the
+/// product.
+pub fn respond(status: StatusCode, body: impl Into<Body>) -> Response {
     let headers = [
         (header::CONTENT_TYPE, "application/json"),
         (
@@ -128,10 +144,10 @@ fn elastic(status: StatusCode, body: &'static str) -> Response {
             "Elasticsearch",
         ),
     ];
-    (status, headers, body).into_response()
+    (status, headers, body.into()).into_response()
 }
 
-/// Documents of a bulk body, and lines in them. Every other row is an action.
+/// Documents of a bulk body, and their lines. Every other row is an action.
 fn count(body: &[u8]) -> (u64, u64) {
     let about = memmem::Finder::new(b",\"windrow\":{");
     let (mut documents, mut lines, mut from) = (0, 0, 0);
@@ -149,7 +165,7 @@ fn count(body: &[u8]) -> (u64, u64) {
     (documents, lines)
 }
 
-/// `lines` of the object that begins here; it is one of the first members.
+/// The value of `lines`, one of the first members of the object that begins here.
 fn lines_of(about: &[u8]) -> Option<u64> {
     let head = about.get(..about.len().min(96))?;
     let at = memmem::find(head, b"\"lines\":")? + 8;
@@ -157,8 +173,9 @@ fn lines_of(about: &[u8]) -> Option<u64> {
     Some(digits.fold(0, |sum, digit| sum * 10 + u64::from(digit - b'0')))
 }
 
-/// Records a second while most of `total` arrived: from the first sample to the last one below 85 %, so that neither
-/// the last traces' wait for stragglers nor the last, partly filled request counts. `None` when there are too few samples.
+/// Records a second while most of `total` arrived: from the first sample to the last one below 85
+/// %, so that neither the last traces' wait for stragglers nor the last, partly filled request
+/// counts. `None` when there are too few samples.
 pub(super) fn rate(samples: &[Sample], total: u64) -> Option<f64> {
     let first = samples.first()?;
     let last = samples.iter().rev().find(|(_, n)| *n <= total / 100 * 85)?;
@@ -166,7 +183,7 @@ pub(super) fn rate(samples: &[Sample], total: u64) -> Option<f64> {
         last.1.checked_sub(first.1)?,
         last.0.checked_duration_since(first.0)?,
     );
-    // Less than a third of it says little.
+    // A rate over less than a third of the load says little.
     (n > total / 3 && !took.is_zero()).then(|| n as f64 / took.as_secs_f64())
 }
 

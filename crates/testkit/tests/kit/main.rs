@@ -1,7 +1,9 @@
-//! The test kit tried on itself: a check that finds nothing, or a load that sends nothing, would make every
-//! other test worthless.
+//! Tests of the test kit: a check that finds no fault, or a load that sends nothing, would make
+//! every other test worthless.
 
 #![expect(clippy::unwrap_used, reason = "a test")]
+
+mod loggers;
 
 use std::time::Duration;
 
@@ -9,9 +11,8 @@ use serde_json::{Value, json};
 use windrow_testkit::capture::Capture;
 use windrow_testkit::check::{Stored, compare};
 use windrow_testkit::elasticsearch::{self, Client};
+use windrow_testkit::fake_elasticsearch::{FakeElasticsearch, Faults};
 use windrow_testkit::load::{Entries, Ids, Ledger, Load, Mode, Time};
-use windrow_testkit::loggers::{Go, Java, Node, Package, Python, Sender};
-use windrow_testkit::sink::{Faults, Sink};
 use windrow_testkit::{http, need};
 
 fn small(capture: &Capture, mode: Mode) -> Load {
@@ -252,7 +253,8 @@ fn bulk(client: &Client, lines: &[Value]) -> Result<Vec<u64>, String> {
         .collect())
 }
 
-/// The same requests to the fake and to the real one get the same answers, as far as a bulk writer looks.
+/// The same requests to the fake and to the real one get the same answers, as far as a bulk writer
+/// looks.
 fn store_rules(client: &Client, index: &str) {
     let create = json!({"create": {"_index": index, "_id": "a"}});
     assert_eq!(
@@ -284,54 +286,54 @@ fn store_rules(client: &Client, index: &str) {
 }
 
 #[test]
-fn the_sink_keeps_the_rules_of_the_real_one() {
-    store_rules(&Sink::start().client(), "fake");
+fn the_fake_keeps_the_rules_of_the_real_elasticsearch() {
+    store_rules(&FakeElasticsearch::start().client(), "fake");
     let node = need!(elasticsearch::shared());
     store_rules(&node.client(), "real");
 }
 
 #[test]
-fn the_sink_plays_its_faults() {
-    let mut sink = Sink::start();
-    let client = sink.client();
+fn the_fake_plays_its_faults() {
+    let mut fake = FakeElasticsearch::start();
+    let client = fake.client();
     let one = |id: &str| {
         [
             json!({"create": {"_index": "f", "_id": id}}),
             json!({"text": format!("is {id}")}),
         ]
     };
-    sink.set(Faults {
+    fake.set(Faults {
         refuse_every: 2,
         ..Faults::default()
     });
     assert_eq!(bulk(&client, &one("a")), Ok(vec![201]));
     assert_eq!(bulk(&client, &one("b")), Err("429".to_owned()));
-    sink.set(Faults {
+    fake.set(Faults {
         lose_answer_every: 1,
         ..Faults::default()
     });
     assert!(bulk(&client, &one("lost")).is_err());
-    sink.set(Faults {
+    fake.set(Faults {
         drop_before_every: 1,
         ..Faults::default()
     });
     assert!(bulk(&client, &one("dropped")).is_err());
-    sink.set(Faults {
+    fake.set(Faults {
         cut_answer_every: 1,
         ..Faults::default()
     });
     assert!(bulk(&client, &one("cut")).is_err());
-    sink.set(Faults {
+    fake.set(Faults {
         item_429_every: 2,
         poison: Some("is bad".to_owned()),
         ..Faults::default()
     });
     let three = [one("good"), one("full"), one("bad")].concat();
     assert_eq!(bulk(&client, &three), Ok(vec![201, 429, 400]));
-    sink.stop();
+    fake.stop();
     assert!(bulk(&client, &one("gone")).is_err());
-    sink.start_again();
-    let ids: Vec<String> = sink.documents("f").into_iter().map(|stored| stored.id).collect();
+    fake.start_again();
+    let ids: Vec<String> = fake.documents("f").into_iter().map(|stored| stored.id).collect();
     assert_eq!(ids, ["a", "cut", "good", "lost"]);
 }
 
@@ -375,115 +377,8 @@ fn a_real_node_comes_back_after_a_kill_with_what_it_had() {
     assert!(client.indices("many*").is_empty());
 }
 
-/// Sends one record and gives the tag and record that arrived.
-fn through(capture: &Capture, send: impl FnOnce(&[Value])) -> (String, rmpv::Value) {
-    send(&[json!({"traceId": "abc", "message": "hi", "status": 200})]);
-    windrow_testkit::wait::until("the record", Duration::from_secs(10), || {
-        let messages = capture.messages();
-        let Some(message) = messages.first() else {
-            return Err("nothing".to_owned());
-        };
-        let entry = match &message[1] {
-            // Fluency packs entries into a string.
-            rmpv::Value::String(text) => rmpv::decode::read_value(&mut text.as_bytes()).unwrap(),
-            _ => entries(message).remove(0),
-        };
-        Ok((message[0].as_str().unwrap().to_owned(), entry[1].clone()))
-    })
-}
-
-fn assert_arrived((tag, record): &(String, rmpv::Value)) {
-    assert_eq!(tag, "app");
-    assert_eq!(field(record, "traceId").unwrap().as_str(), Some("abc"));
-    assert_eq!(field(record, "message").unwrap().as_str(), Some("hi"));
-    let status = field(record, "status").unwrap();
-    assert_eq!(status.as_f64(), Some(200.0), "{record}");
-}
-
 #[test]
-fn python_sends() {
-    let python = need!(Python::set_up());
-    let capture = Capture::start();
-    assert_arrived(&through(&capture, |records| {
-        let options = json!({"nanosecond_precision": true});
-        python.send(Sender::Sender, capture.address(), "app", &options, records);
-    }));
-}
-
-#[test]
-fn node_sends_in_every_mode() {
-    let node = need!(Node::set_up());
-    for package in [Package::FluentLogger, Package::FluentOrg] {
-        for mode in ["Message", "Forward", "PackedForward", "CompressedPackedForward"] {
-            if (package, mode) == (Package::FluentLogger, "Forward") {
-                continue; // it has no such mode
-            }
-            let capture = Capture::start();
-            let arrived = through(&capture, |records| {
-                node.send(package, capture.address(), "app", &package.acked(mode), records);
-            });
-            assert_arrived(&arrived);
-        }
-    }
-}
-
-#[test]
-fn go_sends() {
-    let go = need!(Go::set_up());
-    let capture = Capture::start();
-    assert_arrived(&through(&capture, |records| {
-        let options = json!({"request_ack": true, "sub_second_precision": true});
-        go.send(capture.address(), "app", &options, None, records);
-    }));
-}
-
-#[test]
-fn java_sends() {
-    let java = need!(Java::set_up());
-    let capture = Capture::start();
-    assert_arrived(&through(&capture, |records| {
-        java.send(
-            capture.address(),
-            "app",
-            &json!({"ackResponseMode": true}),
-            records,
-        );
-    }));
-}
-
-#[test]
-fn fluent_bit_sends_what_is_appended_to_a_file() {
-    let fluent_bit = need!(windrow_testkit::fluent_bit::find());
-    let capture = Capture::start();
-    let configuration = format!(
-        "[SERVICE]\n    Flush 0.2\n[INPUT]\n    Name tail\n    Path @FOLDER@/app.log\n    Tag app\n    Refresh_Interval 1\n    \
-         Read_from_Head On\n[OUTPUT]\n    Name forward\n    Match *\n    Host 127.0.0.1\n    Port {}\n    \
-         Require_ack_response true\n",
-        capture.address().port()
-    );
-    let running = fluent_bit.start_with(&configuration, &[("app.log", "first\n")]);
-    let lines = |wanted: &[&str]| {
-        windrow_testkit::wait::until("the lines", Duration::from_secs(20), || {
-            let found: Vec<String> = capture
-                .messages()
-                .iter()
-                .flat_map(entries)
-                .map(|entry| field(&entry[1], "log").unwrap().as_str().unwrap().to_owned())
-                .collect();
-            if found == wanted {
-                Ok(())
-            } else {
-                Err(format!("{found:?}\n{}", running.log()))
-            }
-        });
-    };
-    lines(&["first"]);
-    running.append("app.log", "second\n");
-    lines(&["first", "second"]);
-}
-
-#[test]
-fn a_story_is_told_by_hand() {
+fn the_client_sends_single_messages() {
     use windrow_testkit::client::Client;
     let capture = Capture::start();
     let mut client = Client::connect(capture.address());

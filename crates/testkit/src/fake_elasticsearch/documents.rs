@@ -1,4 +1,5 @@
-//! The sink's documents, with Elasticsearch's optimistic concurrency: sequence numbers and versions.
+//! Documents of the fake Elasticsearch, with its optimistic concurrency: sequence numbers and
+//! versions.
 
 use std::collections::BTreeMap;
 
@@ -8,20 +9,20 @@ use crate::check::Stored;
 
 /// All documents by index and id.
 #[derive(Debug, Default)]
-pub(super) struct Store {
-    documents: BTreeMap<(String, String), Document>,
+pub(super) struct Documents {
+    entries: BTreeMap<(String, String), Entry>,
     next_seq_no: u64,
 }
 
 #[derive(Debug)]
-struct Document {
+struct Entry {
     source: Vec<u8>,
     seq_no: u64,
     version: u64,
 }
 
-/// One write of a bulk request.
-pub(super) struct Write<'a> {
+/// One item of a bulk request.
+pub(super) struct BulkItem<'a> {
     pub(super) op: &'a str,
     pub(super) index: &'a str,
     pub(super) id: &'a str,
@@ -29,8 +30,8 @@ pub(super) struct Write<'a> {
     pub(super) source: &'a [u8],
 }
 
-/// What became of it.
-pub(super) enum Written {
+/// Result of an item, with its answer.
+pub(super) enum ItemResult {
     Created(Value),
     Updated(Value),
     Deleted(Value),
@@ -38,18 +39,18 @@ pub(super) enum Written {
     Malformed(Value),
 }
 
-impl Store {
-    pub(super) fn write(&mut self, write: &Write<'_>) -> Written {
-        let Write {
+impl Documents {
+    pub(super) fn apply(&mut self, item: &BulkItem<'_>) -> ItemResult {
+        let BulkItem {
             op,
             index,
             id,
             if_seq_no,
             source,
-        } = *write;
+        } = *item;
         let key = (index.to_owned(), id.to_owned());
         let known = self
-            .documents
+            .entries
             .get(&key)
             .map(|document| (document.seq_no, document.version));
         let exists = op == "create" && known.is_some();
@@ -62,12 +63,12 @@ impl Store {
             } else {
                 format!("[{id}]: version conflict, required seqNo [{if_seq_no:?}], current {known:?}")
             };
-            return Written::Conflict(failure(write, 409, "version_conflict_engine_exception", &reason));
+            return ItemResult::Conflict(failure(item, 409, "version_conflict_engine_exception", &reason));
         }
         let delete = op == "delete";
         if !delete && !serde_json::from_slice::<Value>(source).is_ok_and(|value| value.is_object()) {
-            return Written::Malformed(failure(
-                write,
+            return ItemResult::Malformed(failure(
+                item,
                 400,
                 "document_parsing_exception",
                 "failed to parse",
@@ -85,30 +86,30 @@ impl Store {
         let answer = json!({op: {"_index": index, "_id": id, "_version": version, "result": result, "status": status,
             "_shards": {"total": 1, "successful": 1, "failed": 0}, "_seq_no": seq_no, "_primary_term": 1}});
         if delete {
-            self.documents.remove(&key);
-            return Written::Deleted(answer);
+            self.entries.remove(&key);
+            return ItemResult::Deleted(answer);
         }
-        self.documents.insert(
+        self.entries.insert(
             key,
-            Document {
+            Entry {
                 source: source.to_vec(),
                 seq_no,
                 version,
             },
         );
         if known.is_some() {
-            Written::Updated(answer)
+            ItemResult::Updated(answer)
         } else {
-            Written::Created(answer)
+            ItemResult::Created(answer)
         }
     }
 
     /// One document as `GET` and `_mget` show it.
     pub(super) fn look_up(&self, index: &str, id: &str) -> Value {
-        match self.documents.get(&(index.to_owned(), id.to_owned())) {
+        match self.entries.get(&(index.to_owned(), id.to_owned())) {
             Some(document) => json!({"_index": index, "_id": id, "_version": document.version, "found": true,
                 "_seq_no": document.seq_no, "_primary_term": 1, "_source": parse(&document.source)}),
-            None if self.documents.keys().any(|key| key.0 == index) => {
+            None if self.entries.keys().any(|key| key.0 == index) => {
                 json!({"_index": index, "_id": id, "found": false})
             }
             None => json!({"_index": index, "_id": id, "error": {"type": "index_not_found_exception",
@@ -119,7 +120,7 @@ impl Store {
     /// Ids in the order in which they were last written.
     pub(super) fn order(&self, prefix: &str) -> Vec<String> {
         let mine = self
-            .documents
+            .entries
             .iter()
             .filter(|((index, _), _)| index.starts_with(prefix));
         let mut written: Vec<_> = mine.map(|((_, id), document)| (document.seq_no, id)).collect();
@@ -128,13 +129,11 @@ impl Store {
     }
 
     pub(super) fn delete(&mut self, index: &str, id: &str) -> bool {
-        self.documents
-            .remove(&(index.to_owned(), id.to_owned()))
-            .is_some()
+        self.entries.remove(&(index.to_owned(), id.to_owned())).is_some()
     }
 
-    pub(super) fn documents(&self, prefix: &str) -> Vec<Stored> {
-        self.documents
+    pub(super) fn matching(&self, prefix: &str) -> Vec<Stored> {
+        self.entries
             .iter()
             .filter(|((index, _), _)| index.starts_with(prefix))
             .map(|((index, id), document)| Stored {
@@ -147,8 +146,8 @@ impl Store {
 }
 
 /// An item that failed.
-pub(super) fn failure(write: &Write<'_>, status: u16, kind: &str, reason: &str) -> Value {
-    json!({write.op: {"_index": write.index, "_id": write.id, "status": status,
+pub(super) fn failure(item: &BulkItem<'_>, status: u16, kind: &str, reason: &str) -> Value {
+    json!({item.op: {"_index": item.index, "_id": item.id, "status": status,
         "error": {"type": kind, "reason": reason}}})
 }
 
