@@ -4,6 +4,8 @@
 //! lists of dependencies short, so that neither gains I/O, a clock or a server by way of another crate. What the standard
 //! library offers of that is banned by `crates/windrow-trace/clippy.toml`.
 
+#![expect(clippy::unwrap_used, reason = "a test")]
+
 use std::collections::BTreeSet;
 use std::process::Command;
 
