@@ -14,7 +14,7 @@ use axum::response::Response;
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 
-use super::{Shared, problem};
+use super::{AdminShared, problem};
 use crate::config::AdminConfig;
 
 /// Suffixes of names that only a local network can assign (RFC 6761, RFC 6762, ICANN's `internal`,
@@ -88,7 +88,7 @@ impl Guard {
 }
 
 /// Passes an authorized request on, and answers any other.
-pub(super) async fn check(State(shared): State<Shared>, request: Request, next: Next) -> Response {
+pub(super) async fn check(State(shared): State<AdminShared>, request: Request, next: Next) -> Response {
     match shared.guard.authorize(request.uri(), request.headers()) {
         Ok(()) => next.run(request).await,
         Err((status, what, allowed)) => {

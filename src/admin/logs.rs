@@ -10,7 +10,7 @@ use axum::http::{StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
 use serde_json::value::RawValue;
 
-use super::{Shared, problem};
+use super::{AdminShared, problem};
 
 const DEFAULT_LIMIT: usize = 100;
 const MAX_LIMIT: usize = 1000;
@@ -23,13 +23,13 @@ const MAX_RESPONSE_BYTES: usize = 64 << 20;
 const OMITTED_HEADER: &str = "windrow-left-out";
 
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Query {
+pub(super) struct LogsQuery {
     pub(super) trace_id: Option<String>,
     pub(super) limit: usize,
 }
 
 /// Answers with the newest documents first.
-pub(super) async fn logs(State(shared): State<Shared>, uri: Uri) -> Response {
+pub(super) async fn logs(State(shared): State<AdminShared>, uri: Uri) -> Response {
     let query = match parse(uri.query().unwrap_or_default()) {
         Ok(query) => query,
         Err(what) => return problem(StatusCode::BAD_REQUEST, &what, ALLOWED),
@@ -48,7 +48,10 @@ pub(super) async fn logs(State(shared): State<Shared>, uri: Uri) -> Response {
 }
 
 /// Searches the store, with limits on concurrency and time.
-pub(super) async fn find(shared: &Shared, query: &Query) -> Result<Vec<Box<RawValue>>, (StatusCode, String)> {
+pub(super) async fn find(
+    shared: &AdminShared,
+    query: &LogsQuery,
+) -> Result<Vec<Box<RawValue>>, (StatusCode, String)> {
     let Some(store) = &shared.state.store else {
         let what = "no output keeps documents; add --output sqlite or --output elasticsearch";
         return Err((StatusCode::NOT_IMPLEMENTED, what.into()));
@@ -68,8 +71,8 @@ pub(super) async fn find(shared: &Shared, query: &Query) -> Result<Vec<Box<RawVa
     }
 }
 
-pub(super) fn parse(query: &str) -> Result<Query, String> {
-    let mut parsed = Query {
+pub(super) fn parse(query: &str) -> Result<LogsQuery, String> {
+    let mut parsed = LogsQuery {
         trace_id: None,
         limit: DEFAULT_LIMIT,
     };

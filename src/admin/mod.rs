@@ -95,7 +95,7 @@ impl fmt::Debug for AdminState {
 
 /// State shared by the handlers.
 #[derive(Clone)]
-struct Shared {
+struct AdminShared {
     state: AdminState,
     guard: Arc<guard::Guard>,
     /// Limits concurrent searches: each may hold a large result.
@@ -105,7 +105,7 @@ struct Shared {
 /// The router of the admin server, for [`serve`].
 pub fn router(state: AdminState, config: &AdminConfig) -> Router {
     let guard = Arc::new(guard::Guard::new(config));
-    let shared = Shared {
+    let shared = AdminShared {
         state,
         guard,
         searches: Arc::new(Semaphore::new(MAX_CONCURRENT_SEARCHES)),
@@ -129,14 +129,14 @@ pub fn router(state: AdminState, config: &AdminConfig) -> Router {
         .with_state(shared)
 }
 
-async fn health(State(shared): State<Shared>) -> Response {
+async fn health(State(shared): State<AdminShared>) -> Response {
     match (shared.state.readiness)().fatal {
         None => "ok\n".into_response(),
         Some(reason) => (StatusCode::SERVICE_UNAVAILABLE, format!("{reason}\n")).into_response(),
     }
 }
 
-async fn ready(State(shared): State<Shared>) -> Response {
+async fn ready(State(shared): State<AdminShared>) -> Response {
     let readiness = (shared.state.readiness)();
     let is_ready = readiness.is_ready();
     shared.state.metrics.ready.set(i64::from(is_ready));
@@ -153,7 +153,7 @@ async fn ready(State(shared): State<Shared>) -> Response {
         .into_response()
 }
 
-async fn prometheus(State(shared): State<Shared>) -> Response {
+async fn prometheus(State(shared): State<AdminShared>) -> Response {
     let metrics = &shared.state.metrics;
     metrics
         .ready
@@ -162,7 +162,7 @@ async fn prometheus(State(shared): State<Shared>) -> Response {
 }
 
 /// The fields of Fluent Bit's `/api/v1/uptime`.
-async fn uptime(State(shared): State<Shared>) -> Response {
+async fn uptime(State(shared): State<AdminShared>) -> Response {
     let uptime = shared.state.metrics.uptime();
     let text = crate::config::format_duration(std::time::Duration::from_secs(uptime.as_secs()));
     Json(json!({ "uptime_sec": uptime.as_secs(), "uptime_hr": format!("Windrow has been running: {text}") }))

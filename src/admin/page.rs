@@ -11,7 +11,7 @@ use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 
 use super::guard::parameter;
-use super::{Shared, logs};
+use super::{AdminShared, logs};
 use crate::config::{format_duration, format_size};
 use crate::metrics::{DocumentResult, Metrics, Output};
 
@@ -28,10 +28,10 @@ const RECENT_DOCUMENTS: usize = 10;
 const MAX_TEXT_CHARS: usize = 400;
 
 /// Renders the page.
-pub(super) async fn page(State(shared): State<Shared>, uri: Uri) -> Response {
+pub(super) async fn page(State(shared): State<AdminShared>, uri: Uri) -> Response {
     let recent = logs::find(
         &shared,
-        &logs::Query {
+        &logs::LogsQuery {
             trace_id: None,
             limit: RECENT_DOCUMENTS,
         },

@@ -25,26 +25,26 @@ pub(super) struct FileValue {
 /// Parses a file. Returns the values that could be parsed, and every error.
 pub(super) fn read(path: &Path, text: &str, env: &dyn Environment) -> (Vec<FileValue>, Vec<ConfigError>) {
     let (table, errors) = DeTable::parse_recoverable(text);
-    let mut reader = Reader {
+    let mut parser = FileParser {
         path,
         text,
         env,
         entries: Vec::new(),
         errors: Vec::new(),
     };
-    reader.table("", table.get_ref());
+    parser.table("", table.get_ref());
     // The parser recovers from an error with an invented value: ignore what it returns for such a
     // line.
     let broken: Vec<usize> = errors
         .iter()
-        .map(|error| error.span().map_or(1, |span| reader.line(span.start)))
+        .map(|error| error.span().map_or(1, |span| parser.line(span.start)))
         .collect();
-    reader.entries.retain(|entry| !broken.contains(&entry.line));
-    reader
+    parser.entries.retain(|entry| !broken.contains(&entry.line));
+    parser
         .errors
         .retain(|m| !matches!(&m.source, Some(ValueSource::File { line, .. }) if broken.contains(line)));
     for (error, line) in errors.iter().zip(broken) {
-        reader.error(
+        parser.error(
             line,
             "",
             None,
@@ -52,10 +52,10 @@ pub(super) fn read(path: &Path, text: &str, env: &dyn Environment) -> (Vec<FileV
             None,
         );
     }
-    (reader.entries, reader.errors)
+    (parser.entries, parser.errors)
 }
 
-struct Reader<'a> {
+struct FileParser<'a> {
     path: &'a Path,
     text: &'a str,
     env: &'a dyn Environment,
@@ -63,7 +63,7 @@ struct Reader<'a> {
     errors: Vec<ConfigError>,
 }
 
-impl Reader<'_> {
+impl FileParser<'_> {
     fn table(&mut self, prefix: &str, table: &DeTable<'_>) {
         for (name, value) in table {
             let path = if prefix.is_empty() {
@@ -172,7 +172,7 @@ impl Reader<'_> {
 pub(super) fn value(text: &str, env: &dyn Environment) -> Result<UntypedValue, String> {
     let document = format!("v = {text}");
     let table = DeTable::parse(&document).map_err(|error| format!("not TOML ({})", error.message()))?;
-    let reader = Reader {
+    let parser = FileParser {
         path: Path::new(""),
         text: "",
         env,
@@ -180,7 +180,7 @@ pub(super) fn value(text: &str, env: &dyn Environment) -> Result<UntypedValue, S
         errors: Vec::new(),
     };
     match table.get_ref().get("v") {
-        Some(value) => reader.raw(value.get_ref()),
+        Some(value) => parser.raw(value.get_ref()),
         None => Err("not one TOML value".into()),
     }
 }

@@ -44,11 +44,11 @@ pub struct DeadLetter {
     folder: PathBuf,
     file_bytes: u64,
     limit_bytes: u64,
-    inner: Mutex<Inner>,
+    inner: Mutex<DeadLetterState>,
 }
 
 #[derive(Debug, Default)]
-struct Inner {
+struct DeadLetterState {
     active: Option<ActiveFile>,
     /// The highest number ever used.
     number: u64,
@@ -162,7 +162,7 @@ impl DeadLetter {
         &self.folder
     }
 
-    fn append(&self, inner: &mut Inner, lines: &[u8], entries: u64) -> io::Result<()> {
+    fn append(&self, inner: &mut DeadLetterState, lines: &[u8], entries: u64) -> io::Result<()> {
         let more = lines.len() as u64;
         if inner.bytes() + more > self.limit_bytes {
             self.refresh(inner)?;
@@ -214,7 +214,7 @@ impl DeadLetter {
     }
 
     /// Creates the next file; its directory entry is durable before anything is written to it.
-    fn begin(&self, inner: &mut Inner) -> io::Result<ActiveFile> {
+    fn begin(&self, inner: &mut DeadLetterState) -> io::Result<ActiveFile> {
         for extension in [ENTRIES_EXTENSION, CLAIMED_EXTENSION] {
             for path in files(&self.folder, extension)? {
                 inner.number = inner.number.max(number(&path).unwrap_or(0));
@@ -234,7 +234,7 @@ impl DeadLetter {
     }
 
     /// Updates `known` from the folder.
-    fn refresh(&self, inner: &mut Inner) -> io::Result<()> {
+    fn refresh(&self, inner: &mut DeadLetterState) -> io::Result<()> {
         let mut seen = BTreeMap::new();
         for extension in [ENTRIES_EXTENSION, CLAIMED_EXTENSION] {
             for path in files(&self.folder, extension)? {
@@ -257,7 +257,7 @@ impl DeadLetter {
         Ok(())
     }
 
-    fn lock(&self) -> MutexGuard<'_, Inner> {
+    fn lock(&self) -> MutexGuard<'_, DeadLetterState> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -266,7 +266,7 @@ impl DeadLetter {
     }
 }
 
-impl Inner {
+impl DeadLetterState {
     fn bytes(&self) -> u64 {
         self.known.values().map(|known| known.bytes).sum()
     }

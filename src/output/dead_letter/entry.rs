@@ -58,9 +58,9 @@ impl Entry {
         };
         let raw = match (&self.content, document) {
             (_, Some(_)) => None,
-            (EntryContent::Document(bytes) | EntryContent::Raw(bytes), None) => Some(Raw(bytes)),
+            (EntryContent::Document(bytes) | EntryContent::Raw(bytes), None) => Some(Base64Bytes(bytes)),
         };
-        let line = Line {
+        let line = EntryLine {
             time: self.time,
             source: &self.source,
             status: self.status,
@@ -88,7 +88,7 @@ impl Entry {
     /// # Errors
     /// What is wrong with the line.
     pub fn parse(line: &[u8]) -> Result<Self, String> {
-        let read: ReadLine<'_> = serde_json::from_slice(line).map_err(|e| e.to_string())?;
+        let read: ParsedLine<'_> = serde_json::from_slice(line).map_err(|e| e.to_string())?;
         let content = match (read.document, read.raw) {
             (Some(document), _) => EntryContent::Document(Bytes::copy_from_slice(document.get().as_bytes())),
             (None, Some(raw)) => EntryContent::Raw(BASE64.decode(raw).map_err(|e| e.to_string())?.into()),
@@ -112,7 +112,7 @@ impl Entry {
 }
 
 #[derive(Serialize)]
-struct Line<'a> {
+struct EntryLine<'a> {
     time: Timestamp,
     source: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -135,20 +135,20 @@ struct Line<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     document: Option<&'a RawValue>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    raw: Option<Raw<'a>>,
+    raw: Option<Base64Bytes<'a>>,
 }
 
 /// Bytes that are serialized as base64 without a copy, which may be as large as a message.
-struct Raw<'a>(&'a [u8]);
+struct Base64Bytes<'a>(&'a [u8]);
 
-impl Serialize for Raw<'_> {
+impl Serialize for Base64Bytes<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.collect_str(&Base64Display::<GeneralPurpose>::new(self.0, &BASE64))
     }
 }
 
 #[derive(Deserialize)]
-struct ReadLine<'a> {
+struct ParsedLine<'a> {
     time: Timestamp,
     source: String,
     status: Option<u16>,

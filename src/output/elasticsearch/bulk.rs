@@ -196,7 +196,7 @@ pub(crate) fn parse(response: &[u8], expected: usize) -> Result<BulkResponse, St
     if response.ends_with(b"}") && start.windows(15).any(|w| w == b"\"errors\":false,") {
         return Ok(BulkResponse::AllOk);
     }
-    let wire: Wire = serde_json::from_slice(response)
+    let wire: BulkWire = serde_json::from_slice(response)
         .map_err(|e| format!("unreadable bulk response of {} bytes: {e}", response.len()))?;
     if wire.items.len() != expected {
         return Err(format!(
@@ -205,32 +205,32 @@ pub(crate) fn parse(response: &[u8], expected: usize) -> Result<BulkResponse, St
         ));
     }
     let items = wire.items.into_iter().map(|action| {
-        let WireItem { status, error } = action.item;
-        let WireError { kind, reason } = error.unwrap_or_default();
+        let BulkWireItem { status, error } = action.item;
+        let BulkWireError { kind, reason } = error.unwrap_or_default();
         ItemResult { status, kind, reason }
     });
     Ok(BulkResponse::Items(items.collect()))
 }
 
 #[derive(Deserialize)]
-struct Wire {
-    items: Vec<WireAction>,
+struct BulkWire {
+    items: Vec<BulkWireAction>,
 }
 
 #[derive(Deserialize)]
-struct WireAction {
+struct BulkWireAction {
     #[serde(alias = "create", alias = "index", alias = "update", alias = "delete")]
-    item: WireItem,
+    item: BulkWireItem,
 }
 
 #[derive(Deserialize)]
-struct WireItem {
+struct BulkWireItem {
     status: u16,
-    error: Option<WireError>,
+    error: Option<BulkWireError>,
 }
 
 #[derive(Deserialize, Default)]
-struct WireError {
+struct BulkWireError {
     #[serde(rename = "type", default)]
     kind: String,
     #[serde(default)]

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::bulk::{self, BulkDocument};
-use super::health::{Health, WaitReason};
+use super::health::{OutputHealth, WaitReason};
 use super::outcome::{DocumentOutcome, Rejection, RequestError, RetryReason, StoreResult};
 use super::upsert::{Upserter, WriteResult};
 use crate::output::dead_letter::{DeadLetter, Entry, EntryContent};
@@ -104,7 +104,7 @@ impl BulkContent {
 pub(crate) struct DeliveryContext {
     pub(crate) upserter: Arc<Upserter>,
     pub(crate) dead_letter: Arc<DeadLetter>,
-    pub(crate) health: Arc<Health>,
+    pub(crate) health: Arc<OutputHealth>,
     pub(crate) output: OutputId,
 }
 

@@ -34,11 +34,11 @@ pub enum OutputState {
 
 /// The reasons why documents wait, shared with `/ready`.
 #[derive(Debug, Default)]
-pub struct Health {
+pub struct OutputHealth {
     waiting: Mutex<BTreeMap<WaitReason, (String, SystemTime)>>,
 }
 
-impl Health {
+impl OutputHealth {
     /// The most important reason for waiting, if there is any.
     pub fn state(&self) -> OutputState {
         match self.lock().values().next() {

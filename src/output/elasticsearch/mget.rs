@@ -91,7 +91,7 @@ fn body(requested: &[(&str, &str)]) -> Bytes {
 }
 
 fn parse(response: &Bytes, expected: usize) -> Result<Vec<MgetItem>, String> {
-    let wire: Wire<'_> = serde_json::from_slice(response)
+    let wire: MgetWire<'_> = serde_json::from_slice(response)
         .map_err(|e| format!("unreadable _mget response of {} bytes: {e}", response.len()))?;
     if wire.docs.len() != expected {
         return Err(format!(
@@ -99,14 +99,14 @@ fn parse(response: &Bytes, expected: usize) -> Result<Vec<MgetItem>, String> {
             wire.docs.len()
         ));
     }
-    let one = |doc: WireDoc<'_>| match doc {
-        WireDoc {
+    let one = |doc: MgetWireDocument<'_>| match doc {
+        MgetWireDocument {
             error: Some(error), ..
         } if error.kind == "index_not_found_exception" => MgetItem::Missing,
-        WireDoc {
+        MgetWireDocument {
             error: Some(error), ..
         } => MgetItem::Failed(format!("{}: {}", error.kind, error.reason)),
-        WireDoc {
+        MgetWireDocument {
             found: true,
             seq_no: Some(seq_no),
             primary_term: Some(primary_term),
@@ -116,20 +116,20 @@ fn parse(response: &Bytes, expected: usize) -> Result<Vec<MgetItem>, String> {
             version: Version { seq_no, primary_term },
             source: source.map_or_else(Bytes::new, |raw| response.slice_ref(raw.get().as_bytes())),
         },
-        WireDoc { found: true, .. } => MgetItem::Failed("found without a sequence number".into()),
-        WireDoc { found: false, .. } => MgetItem::Missing,
+        MgetWireDocument { found: true, .. } => MgetItem::Failed("found without a sequence number".into()),
+        MgetWireDocument { found: false, .. } => MgetItem::Missing,
     };
     Ok(wire.docs.into_iter().map(one).collect())
 }
 
 #[derive(Deserialize)]
-struct Wire<'a> {
+struct MgetWire<'a> {
     #[serde(borrow)]
-    docs: Vec<WireDoc<'a>>,
+    docs: Vec<MgetWireDocument<'a>>,
 }
 
 #[derive(Deserialize)]
-struct WireDoc<'a> {
+struct MgetWireDocument<'a> {
     #[serde(default)]
     found: bool,
     #[serde(rename = "_seq_no")]
@@ -138,11 +138,11 @@ struct WireDoc<'a> {
     primary_term: Option<u64>,
     #[serde(rename = "_source", borrow)]
     source: Option<&'a RawValue>,
-    error: Option<WireError>,
+    error: Option<MgetWireError>,
 }
 
 #[derive(Deserialize)]
-struct WireError {
+struct MgetWireError {
     #[serde(rename = "type", default)]
     kind: String,
     #[serde(default)]

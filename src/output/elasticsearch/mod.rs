@@ -50,7 +50,7 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 pub use format::DocumentFormat;
-pub use health::{Health, OutputState, WaitReason};
+pub use health::{OutputHealth, OutputState, WaitReason};
 pub use nodes::OpenError;
 pub use outcome::Rejection;
 pub use stats::Stats;
@@ -68,7 +68,7 @@ use upsert::Upserter;
 pub struct Elasticsearch {
     upserter: Arc<Upserter>,
     config: Arc<ElasticsearchConfig>,
-    health: Arc<Health>,
+    health: Arc<OutputHealth>,
 }
 
 impl Elasticsearch {
@@ -125,7 +125,7 @@ impl Elasticsearch {
     }
 
     /// Why documents wait, for `/ready`.
-    pub fn health(&self) -> &Arc<Health> {
+    pub fn health(&self) -> &Arc<OutputHealth> {
         &self.health
     }
 

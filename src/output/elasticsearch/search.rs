@@ -46,23 +46,23 @@ pub(crate) async fn recent(
     request.max_response_bytes = MAX_RESPONSE_BYTES;
     let response = client.ask(&request).await.and_then(|response| response.success());
     let response = response.map_err(|error| error.reason().to_owned())?;
-    let wire: Wire =
+    let wire: SearchWire =
         serde_json::from_slice(&response).map_err(|e| format!("unreadable search response: {e}"))?;
     Ok(wire.hits.hits.into_iter().map(|hit| hit.source).collect())
 }
 
 #[derive(Deserialize)]
-struct Wire {
-    hits: WireHits,
+struct SearchWire {
+    hits: SearchWireHits,
 }
 
 #[derive(Deserialize)]
-struct WireHits {
-    hits: Vec<WireHit>,
+struct SearchWireHits {
+    hits: Vec<SearchWireHit>,
 }
 
 #[derive(Deserialize)]
-struct WireHit {
+struct SearchWireHit {
     #[serde(rename = "_source")]
     source: Box<RawValue>,
 }

@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 
 use super::backoff::full_jitter;
 use super::client::Client;
-use super::health::{Health, WaitReason};
+use super::health::{OutputHealth, WaitReason};
 use super::nodes::Request;
 use super::outcome::RequestError;
 use crate::config::IndexTemplate;
@@ -101,7 +101,7 @@ pub(crate) async fn install(client: &Client, template: &IndexTemplate) -> Instal
 pub(crate) async fn install_with_retries(
     client: &Client,
     template: &IndexTemplate,
-    health: &Health,
+    health: &OutputHealth,
     base: Duration,
     cap: Duration,
 ) {

@@ -211,7 +211,7 @@ async fn until(what: &str, mut holds: impl FnMut() -> bool) {
 }
 
 /// Waits until the health reports this reason.
-async fn reported(health: &Health, wanted: WaitReason) {
+async fn reported(health: &OutputHealth, wanted: WaitReason) {
     until("waiting is reported", || {
         health.reasons().iter().any(|(cause, ..)| *cause == wanted)
     })
