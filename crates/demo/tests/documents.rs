@@ -51,7 +51,12 @@ fn code(text: &str) -> impl Iterator<Item = &str> {
 /// Windrow's program text with string literals that go over several lines made whole.
 fn sources() -> String {
     let mut all = String::new();
-    for folder in ["src", "crates", "forward-protocol/src"] {
+    for folder in [
+        "src",
+        "forward-protocol/src",
+        "crates/windrow-journal/src",
+        "crates/windrow-trace/src",
+    ] {
         for file in files(folder, &[".rs"]) {
             let text = fs::read_to_string(file).unwrap();
             let mut lines = text.split("\\\n");

@@ -16,7 +16,7 @@ pub struct Certificates {
 }
 
 impl Certificates {
-    /// Makes them anew: no private key is kept anywhere.
+    /// Creates new ones, so that no private key is kept anywhere.
     ///
     /// # Panics
     /// When the folder cannot be written.

@@ -9,9 +9,9 @@ use std::time::Duration;
 use crate::env::Missing;
 use crate::process::Process;
 
-/// The two ways into a namespace: as an ordinary user, and as root where user namespaces are not
+/// Commands that enter a namespace: as an ordinary user, and as root where user namespaces are not
 /// allowed.
-const WAYS: [(&[&str], &[&str]); 2] = [
+const NAMESPACE_COMMANDS: [(&[&str], &[&str]); 2] = [
     (
         &["--user", "--map-root-user", "--mount"],
         &["--user", "--mount", "--preserve-credentials"],
@@ -40,7 +40,7 @@ impl SmallDisk {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let inside = folder.path().to_owned();
         let script = r#"mount -t tmpfs -o "size=$1" tmpfs "$2" && echo mounted && exec cat"#;
-        for (unshare, enter) in WAYS {
+        for (unshare, enter) in NAMESPACE_COMMANDS {
             let mut command = Command::new("unshare");
             command
                 .args(unshare)
@@ -77,14 +77,14 @@ impl SmallDisk {
         &self.inside
     }
 
-    /// The same folder, seen from here.
+    /// The same folder, for this process.
     pub fn outside(&self) -> PathBuf {
         let root = format!("/proc/{}/root", self.holder.pid());
         let below = self.inside.strip_prefix("/").unwrap_or(&self.inside);
         Path::new(&root).join(below)
     }
 
-    /// The command before which a program runs inside.
+    /// Prefix of the command line of a program that runs inside.
     pub fn enter(&self) -> &[String] {
         &self.enter
     }

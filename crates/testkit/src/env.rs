@@ -1,6 +1,6 @@
 //! Environment of the tests: cache folders, programs on PATH, and what to do when one is missing.
 //!
-//! A test that needs something which is not there says so in a line that begins with `SKIPPED:`,
+//! A test without something that it needs says so in a line that begins with `SKIPPED:`,
 //! written past the test harness's capture; with `CI=true` it fails instead, except for what no
 //! registry offers (Fluent Bit).
 
@@ -11,7 +11,7 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// Something a test needs and this machine has not.
+/// A requirement of a test that this machine lacks.
 #[derive(Debug, Clone)]
 pub struct Missing {
     what: String,
@@ -42,7 +42,7 @@ impl fmt::Display for Missing {
     }
 }
 
-/// Takes what a test needs, or ends the test with a visible line (see [`skip`]).
+/// Unwraps a requirement of a test, or ends the test with a visible line (see [`skip`]).
 #[macro_export]
 macro_rules! need {
     ($what:expr) => {
@@ -56,7 +56,7 @@ macro_rules! need {
     };
 }
 
-/// Says visibly that the running test is skipped.
+/// Prints that the running test is skipped.
 ///
 /// # Panics
 /// With `CI=true`, unless the missing thing is excused.
@@ -128,7 +128,7 @@ pub fn script(folder: &Path, name: &str, extension: &str, source: &str) -> PathB
 /// waited for, and a half-made folder is made again.
 ///
 /// # Errors
-/// What `make` says.
+/// The error of `make`.
 ///
 /// # Panics
 /// When the folder cannot be locked or marked.
@@ -143,10 +143,10 @@ pub fn once(folder: &Path, make: impl FnOnce() -> Result<(), Missing>) -> Result
     Ok(())
 }
 
-/// Runs a command of a set-up to its end.
+/// Runs a set-up command to its end.
 ///
 /// # Errors
-/// When it cannot start or fails: its last words.
+/// When it cannot start or fails, with the end of its output.
 pub fn run(command: &mut Command) -> Result<String, Missing> {
     let name = command.get_program().to_string_lossy().into_owned();
     let output = command

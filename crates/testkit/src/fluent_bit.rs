@@ -16,7 +16,7 @@ pub struct FluentBit {
     binary: PathBuf,
 }
 
-/// Looks for the binary.
+/// Finds the binary.
 ///
 /// # Errors
 /// When there is none.
@@ -88,7 +88,7 @@ impl Running {
         &mut self.process
     }
 
-    /// What it logged.
+    /// Its log.
     pub fn log(&self) -> String {
         self.process.last_words(60)
     }

@@ -1,5 +1,5 @@
 //! The OpenTelemetry Collector's `fluentforward` receiver alone, built from the Go module proxy
-//! into the user's cache: `proto-tests/peers/otel` says what it is. It writes what it receives to a
+//! into the user's cache and described in `proto-tests/peers/otel`. It writes received records to a
 //! file.
 
 use std::net::SocketAddr;
@@ -74,12 +74,12 @@ pub struct Running {
 }
 
 impl Running {
-    /// Where it takes Forward.
+    /// Address for Forward.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// What it received so far: whole lines of its file.
+    /// Records received so far: whole lines of its file.
     pub fn received(&self) -> Vec<Value> {
         let text = std::fs::read_to_string(self.folder.path().join("out.ndjson")).unwrap_or_default();
         let whole = text
@@ -91,7 +91,7 @@ impl Running {
             .collect()
     }
 
-    /// What it said.
+    /// Its log.
     pub fn log(&self) -> String {
         self.process.last_words(30)
     }

@@ -25,7 +25,7 @@ pub struct Process {
 type Lines = Arc<Mutex<Vec<String>>>;
 
 impl Process {
-    /// Starts `command` with its output kept and its input a pipe that closes with this value.
+    /// Starts `command`; keeps its output, and closes its standard input when this value is dropped.
     ///
     /// # Panics
     /// When it cannot be started.
@@ -78,7 +78,7 @@ impl Process {
         )
     }
 
-    /// Waits for a line of standard output from which `pick` takes something.
+    /// Waits for a line of standard output for which `pick` returns a value.
     ///
     /// # Panics
     /// When the process ends before, or `limit` passes.
@@ -107,7 +107,7 @@ impl Process {
             .unwrap_or_else(|error| panic!("cannot look at {}: {error}", self.name))
     }
 
-    /// Waits for its end by itself.
+    /// Waits until it ends by itself.
     ///
     /// # Panics
     /// When `limit` passes.
@@ -142,7 +142,7 @@ impl Process {
         kill_process(pid, signal).unwrap_or_else(|error| panic!("cannot signal {}: {error}", self.name));
     }
 
-    /// kill -9, and waits until it is gone.
+    /// Sends SIGKILL and waits for its end.
     pub fn kill(&mut self) {
         // It may have ended by itself; then there is nothing to kill.
         self.child.kill().ok();
@@ -155,7 +155,7 @@ impl Process {
         self.stdin = None;
     }
 
-    /// After the end: until the readers have all of the output.
+    /// Waits after its end until all of the output has been read.
     fn drain(&mut self) {
         for reader in self.readers.drain(..) {
             reader.join().ok();
@@ -167,7 +167,7 @@ impl Process {
         self.memory("VmRSS:")
     }
 
-    /// The most memory that ever was resident, in bytes, or `None` when it has ended.
+    /// Peak resident memory in bytes, or `None` when it has ended.
     pub fn peak_resident_bytes(&self) -> Option<u64> {
         self.memory("VmHWM:")
     }

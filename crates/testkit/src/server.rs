@@ -28,7 +28,7 @@ pub struct Setup {
     arguments: Vec<String>,
     environment: Vec<(String, String)>,
     data: Option<PathBuf>,
-    /// What stands before the binary on the command line.
+    /// Arguments before the binary on the command line.
     before: Vec<String>,
 }
 
@@ -72,20 +72,20 @@ impl Setup {
         self
     }
 
-    /// With its data on this disk, which only the server sees.
+    /// Keeps its data on this disk, which only the server sees.
     #[must_use]
     pub fn on(mut self, disk: &SmallDisk) -> Self {
         self.before = disk.enter().to_vec();
         self.data(disk.inside().join("data"))
     }
 
-    /// SQLite as the output, sealing soon.
+    /// SQLite as the output, with short sealing times.
     #[must_use]
     pub fn sqlite(self) -> Self {
         self.arg("--output", "sqlite").arg("--linger", "200ms")
     }
 
-    /// Elasticsearch as the output, sealing soon; indices are called `PREFIX-2026-11-21` and so on.
+    /// Elasticsearch as the output, with short sealing times; indices are called `PREFIX-2026-11-21` and so on.
     #[must_use]
     pub fn elasticsearch(self, url: &str, prefix: &str) -> Self {
         self.arg("--output", "elasticsearch")
@@ -141,7 +141,7 @@ impl Setup {
         server
     }
 
-    /// Runs it where it must refuse to start: its exit status and everything that it said.
+    /// Runs it with settings that must make it fail; returns its exit status and its output.
     ///
     /// # Panics
     /// When it does not end within a minute.
@@ -179,7 +179,7 @@ pub struct Server {
 }
 
 impl Server {
-    /// Where it takes Forward.
+    /// Address for Forward.
     pub fn forward(&self) -> SocketAddr {
         self.forward
     }
@@ -203,7 +203,7 @@ impl Server {
         self.process.as_mut().expect("the server is down")
     }
 
-    /// kill -9.
+    /// Kills it with SIGKILL.
     ///
     /// # Panics
     /// When it had ended by itself before.
@@ -219,7 +219,7 @@ impl Server {
         process.kill();
     }
 
-    /// SIGTERM, and waits for its end.
+    /// Sends SIGTERM and waits for its end.
     ///
     /// # Panics
     /// When `limit` passes.
@@ -263,7 +263,7 @@ impl Server {
         self.process = Some(process);
     }
 
-    /// kill -9 and start again.
+    /// Kills it with SIGKILL and starts it again.
     #[track_caller]
     pub fn crash(&mut self) {
         self.kill();
@@ -289,10 +289,10 @@ impl Server {
         }
     }
 
-    /// Waits for `/ready` to say 200.
+    /// Waits until `/ready` answers 200.
     ///
     /// # Panics
-    /// After a minute: what it says is in the message.
+    /// After a minute, with the last answer.
     #[track_caller]
     pub fn wait_ready(&self) {
         wait::until("/ready", START_TIMEOUT, || {
@@ -331,7 +331,7 @@ impl Server {
     /// All samples of `/metrics`: name with labels as written, value.
     ///
     /// # Panics
-    /// When a line is no sample.
+    /// When a line is not a sample.
     #[track_caller]
     pub fn metrics(&self) -> BTreeMap<String, f64> {
         samples(&self.get("/metrics").text)
@@ -364,7 +364,7 @@ impl Drop for Server {
 /// The samples of Prometheus text.
 ///
 /// # Panics
-/// When a line is no sample.
+/// When a line is not a sample.
 #[track_caller]
 pub fn samples(text: &str) -> BTreeMap<String, f64> {
     text.lines()

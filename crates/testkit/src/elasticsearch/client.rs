@@ -37,8 +37,8 @@ impl Client {
         }
     }
 
-    /// The answer to a request that must succeed. 503 is waited out: shards of a new index take a
-    /// moment.
+    /// The answer to a request that must succeed. It is repeated after a 503: shards of a new index
+    /// take a moment.
     #[track_caller]
     fn must(&self, method: &str, path: &str, body: Option<&Value>) -> Value {
         let answer = wait::until(
@@ -58,10 +58,10 @@ impl Client {
         answer.json()
     }
 
-    /// Makes what was written visible to searches.
+    /// Refreshes: makes written documents visible to searches.
     ///
     /// # Panics
-    /// As every method here: when the node does not do it.
+    /// When the node fails, as in every method here.
     #[track_caller]
     pub fn refresh(&self, pattern: &str) {
         self.must(

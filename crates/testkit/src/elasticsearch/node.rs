@@ -14,10 +14,10 @@ use crate::env::{self, Missing};
 use crate::ports;
 use crate::process::Process;
 
-/// First starts on a busy machine take their time.
+/// Time for a start: the first one on a busy machine is slow.
 const READY_TIMEOUT: Duration = Duration::from_secs(120);
 
-/// Which server, which version.
+/// Product and version.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Kind {
     name: &'static str,
@@ -79,7 +79,7 @@ impl Node {
     /// [`Self::start`] on a given port.
     ///
     /// # Errors
-    /// As there.
+    /// As [`Self::start`].
     pub fn start_on(kind: Kind, port: u16) -> Result<Self, Missing> {
         let class_path = class_path(kind)?;
         let mut node = Self {
@@ -108,14 +108,14 @@ impl Node {
         Client::new(self.url())
     }
 
-    /// kill -9. Its folder stays for [`Self::start_again`].
+    /// Kills it with SIGKILL. Its folder stays for [`Self::start_again`].
     pub fn kill(&mut self) {
         if let Some(mut process) = self.process.take() {
             process.kill();
         }
     }
 
-    /// Starts it on the folder and port that it had.
+    /// Starts it again on the same folder and port.
     ///
     /// # Panics
     /// When it does not come up within two minutes.
