@@ -76,11 +76,11 @@ pub enum Command {
     /// Show it all on this machine: services, sidecars, requests, a kill in the middle; each
     /// request one document.
     Demo(windrow_demo::showcase::Options),
-    /// Measure this machine in a minute against its own floor: CPU time per record, rates,
+    /// Measure this machine in a minute against a baseline server: CPU time per record, rates,
     /// acknowledgements, memory.
     #[command(after_long_help = windrow_bench::LEGEND)]
     Bench(windrow_bench::Options),
-    /// The floor of `bench`, started by it.
+    /// The baseline server of `bench`, started by it.
     #[command(hide = true)]
     BenchFloor(windrow_bench::baseline::Options),
     /// Inspect the journal of a data folder.

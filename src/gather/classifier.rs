@@ -138,7 +138,7 @@ impl<'s, 'a> Visitor<'a, 's> for RecordClassifier<'s, 'a> {
     }
 }
 
-/// FieldNames of the fields that completion rules read.
+/// Names of the fields that completion rules read.
 pub(super) fn completion_fields(names: &FieldNames, complete: &[Rule]) -> Vec<String> {
     let fields = |rule: &Rule| match &rule.field {
         Some(field) => vec![field.to_string()],

@@ -252,10 +252,6 @@ enum Sink<'o, 't> {
 }
 
 /// The limit was exceeded, or the consumer broke.
-#[cfg_attr(
-    not(any(feature = "gzip", feature = "zstd")),
-    expect(dead_code, reason = "without any format nothing is decoded")
-)]
 struct Stopped;
 
 impl<'o, 't> Output<'o, 't> {
