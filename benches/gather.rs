@@ -1,4 +1,4 @@
-//! The stages of gathering, nanoseconds per record each: walking, looking for trace id and completion, appending, sealing
+//! Cost of the stages of gathering, in nanoseconds per record: walking, looking for trace id and completion, appending, sealing
 //! and rendering (with and without a known shape), bulk framing; and the union and gzip beside them.
 //!
 //! `cargo bench --bench gather [-- NAME]`; 1000 divided by the Melem/s is nanoseconds per record. The records are those of

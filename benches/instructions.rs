@@ -1,4 +1,4 @@
-//! How many instructions one record costs the server, in all, by source and by function, from the socket to the bulk request.
+//! Instructions per record, from the socket to the bulk request: in all, by source, by function.
 //!
 //! `cargo bench --bench instructions [-- --records 20000] [--top 25]`. The server runs under `valgrind --tool=callgrind`
 //! twice, with a small and a larger load; what is shown is the difference, divided by the records that it has more, so

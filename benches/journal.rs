@@ -1,4 +1,4 @@
-//! What the journal costs: CPU time per append by thread, syncs, and the time to open and read back.
+//! Cost of the journal: CPU time per append by thread, syncs, and the time to open and read back.
 //!
 //! `cargo bench --bench journal [-- FOLDER]` (the folder decides which disk; about 1.5 GB are written).
 //! CPU time is what counts here: elapsed times depend on the disk and on what else the machine does.

@@ -25,7 +25,7 @@ pub(super) struct Case {
     pub(super) about: &'static str,
     /// Which server.
     pub(super) system: System,
-    /// What is done with the server.
+    /// What the server is given to do.
     pub(super) work: Work,
     /// The load that is sent.
     pub(super) load: Load,
