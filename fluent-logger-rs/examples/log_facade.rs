@@ -1,4 +1,4 @@
-//! Sending what an application says through the `log` facade.
+//! Sends the records of the `log` facade.
 //!
 //! `cargo run -p fluent-logger-rs --features log --example log_facade -- 127.0.0.1:24224`
 

@@ -1,4 +1,4 @@
-//! A logger with a spool: what is not acknowledged when the process ends, in whatever way, is sent by its next start.
+//! Logger with a disk spool: the next start sends what was not acknowledged when the process ended.
 //!
 //! `cargo run -p fluent-logger-rs --features spool --example spool -- /tmp/spool [host:port]`
 

@@ -1,4 +1,4 @@
-//! Sending what an application says through `tracing`, with the trace id of the span around it.
+//! Sends `tracing` events, with the trace id of the span around them.
 //!
 //! `cargo run -p fluent-logger-rs --features tracing --example tracing -- 127.0.0.1:24224`
 

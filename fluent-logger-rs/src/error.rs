@@ -1,16 +1,14 @@
-//! What can go wrong, said so that the caller knows whose fault it is and what to do.
+//! Error types.
 //!
-//! Owns the public error types and nothing else.
+//! Owns the public error types. Every message says what is wrong and, where it helps, what to do.
 
 use std::fmt;
 use std::io;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::queue::Full;
-
-/// Why a record was not taken. The record was not queued and will not be sent; every refusal is counted in
-/// [`Stats::rejected`](crate::Stats::rejected).
+/// Why a record was not taken. The record was not queued and will not be sent; every refusal is
+/// counted in [`Stats::rejected`](crate::Stats::rejected).
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Rejected {
@@ -34,7 +32,8 @@ pub enum Rejected {
     NotAMap,
     /// A map inside the record has a key that is not text.
     KeyNotText,
-    /// Maps and arrays are nested too deep for the servers in use (Fluent Bit 5.1.1 closes the connection).
+    /// Maps and arrays are nested too deep for the servers in use (Fluent Bit 5.1.1 closes the
+    /// connection).
     TooDeep {
         /// Containers inside each other that are allowed, the record included.
         limit: usize,
@@ -44,7 +43,8 @@ pub enum Rejected {
         /// What it said.
         reason: String,
     },
-    /// The tag with its prefix is longer than 65,531 bytes (`FLB_INPUT_CHUNK_TAG_MAX` of Fluent Bit).
+    /// The tag with its prefix is longer than 65,531 bytes (`FLB_INPUT_CHUNK_TAG_MAX` of Fluent
+    /// Bit).
     TagTooLong {
         /// Its size in bytes, prefix included.
         bytes: usize,
@@ -54,15 +54,6 @@ pub enum Rejected {
         /// What is wrong with it.
         reason: &'static str,
     },
-}
-
-impl From<Full> for Rejected {
-    fn from(full: Full) -> Self {
-        Self::Full {
-            events: full.events,
-            bytes: full.bytes,
-        }
-    }
 }
 
 impl fmt::Display for Rejected {
@@ -103,8 +94,8 @@ pub enum SendError {
         /// Failed attempts.
         attempts: u32,
     },
-    /// The logger was closed, or its runtime ended, before delivery. `close` returned the event to its caller, or it is
-    /// in the spool.
+    /// The logger was closed, or its runtime ended, before delivery. `close` returned the event to
+    /// its caller, or it is in the spool.
     Closed,
 }
 
@@ -141,8 +132,8 @@ pub enum FlushError {
     Closed,
     /// The time given to [`Logger::blocking_flush`](crate::Logger::blocking_flush) is over.
     TimedOut,
-    /// From `sync`: this many events are not yet delivered and only in memory, because the disk refused them or because
-    /// there is no spool.
+    /// From `sync`: this many events are not yet delivered and only in memory, because the disk
+    /// refused them or because there is no spool.
     NotSpooled {
         /// Events.
         events: usize,
@@ -162,7 +153,8 @@ impl fmt::Display for FlushError {
 
 impl std::error::Error for FlushError {}
 
-/// Why a logger cannot be built. Nothing of this depends on the network: a server that is away is no error.
+/// Why a logger cannot be built. Nothing of this depends on the network: a server that is away is
+/// no error.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum BuildError {
@@ -201,7 +193,8 @@ pub enum BuildError {
         /// What the operating system said.
         error: io::Error,
     },
-    /// Another logger, of this process or of another one, uses the folder of the spool. Give each its own.
+    /// Another logger, of this process or of another one, uses the folder of the spool. Give each
+    /// its own.
     SpoolInUse {
         /// The folder.
         folder: PathBuf,
@@ -251,14 +244,16 @@ impl std::error::Error for BuildError {
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum SpoolError {
-    /// A file of an earlier process is damaged. It was set aside, as `….damaged`, and its events are not sent.
+    /// A file of an earlier process is damaged. It was set aside, as `….damaged`, and its events
+    /// are not sent.
     Damaged {
         /// Where it is now.
         path: PathBuf,
         /// What is wrong with it.
         reason: String,
     },
-    /// A chunk could not be written. It is sent from memory; if the process is killed before, it is lost.
+    /// A chunk could not be written. It is sent from memory; if the process is killed before, it is
+    /// lost.
     Write {
         /// The file.
         path: PathBuf,
@@ -267,7 +262,8 @@ pub enum SpoolError {
         /// What the operating system said.
         error: io::Error,
     },
-    /// The file of an acknowledged chunk could not be removed. The next start sends the chunk again.
+    /// The file of an acknowledged chunk could not be removed. The next start sends the chunk
+    /// again.
     Remove {
         /// The file.
         path: PathBuf,
@@ -309,8 +305,8 @@ impl std::error::Error for SpoolError {
     }
 }
 
-/// Why a connection could not be made or was given up. Nothing is lost by it: what was not acknowledged is
-/// sent again over the next connection. Reported to
+/// Why a connection could not be made or was given up. Nothing is lost by it: what was not
+/// acknowledged is sent again over the next connection. Reported to
 /// [`on_connection_error`](crate::Builder::on_connection_error).
 #[derive(Debug)]
 #[non_exhaustive]
@@ -323,9 +319,11 @@ pub enum ConnectionError {
     ConnectTimeout(Duration),
     /// TLS failed: certificate, name or protocol.
     Tls(io::Error),
-    /// The shared-key handshake failed; the text says whether it is the key, the user or the server.
+    /// The shared-key handshake failed; the text says whether it is the key, the user or the
+    /// server.
     Handshake(String),
-    /// No HELO or PONG came within `handshake_timeout`: most likely the server does not require a shared key.
+    /// No HELO or PONG came within `handshake_timeout`: most likely the server does not require a
+    /// shared key.
     HandshakeTimeout(Duration),
     /// The server asked for a shared key and none is set.
     SharedKeyRequired,

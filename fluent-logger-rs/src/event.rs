@@ -1,6 +1,4 @@
-//! What the logger reports: events that were not delivered, the fate of chunks, and the counters.
-//!
-//! Owns the public report types and nothing else.
+//! Public report types: undelivered events, delivery outcomes and statistics.
 
 use std::fmt;
 use std::sync::Arc;
@@ -61,8 +59,8 @@ impl Event {
         rmp_serde::from_slice(self.record()).map_err(|error| DecodeError(error.to_string()))
     }
 
-    /// The event was written to a server that did not acknowledge it: the server may have it. Whoever sends it
-    /// again by other means may make a duplicate.
+    /// The event was written to a server that did not acknowledge it: the server may have it.
+    /// Whoever sends it again by other means may make a duplicate.
     pub fn may_have_arrived(&self) -> bool {
         self.may_have_arrived
     }
@@ -117,7 +115,8 @@ impl fmt::Display for DecodeError {
 
 impl std::error::Error for DecodeError {}
 
-/// What became of some events of one tag; given to the [delivery callback](crate::Builder::on_delivery).
+/// Outcome of some events of one tag; given to the [delivery
+/// callback](crate::Builder::on_delivery).
 #[derive(Debug)]
 #[non_exhaustive]
 pub struct Report {
@@ -125,7 +124,7 @@ pub struct Report {
     pub tag: Arc<str>,
     /// How many events.
     pub events: usize,
-    /// What became of them.
+    /// Their outcome.
     pub outcome: Outcome,
 }
 
@@ -135,13 +134,14 @@ impl Report {
     }
 }
 
-/// What became of events. Each event is reported once.
+/// Outcome of events. Each event is reported once.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum Outcome {
     /// A server acknowledged them.
     Acknowledged,
-    /// Without acks: the operating system took their bytes. A server that dies may not have read them.
+    /// Without acks: the operating system took their bytes. A server that dies may not have read
+    /// them.
     Written,
     /// They were the oldest in a full buffer ([`OnFull::DropOldest`](crate::OnFull::DropOldest)).
     Dropped,
@@ -158,7 +158,7 @@ pub enum Outcome {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Stats {
-    /// Events taken by `log`, `send` and their kin.
+    /// Events accepted by `log`, `send` and similar calls.
     pub accepted: u64,
     /// Calls refused, for whatever reason: see [`Rejected`](crate::Rejected).
     pub rejected: u64,
@@ -182,7 +182,7 @@ pub struct Stats {
     pub connections: u64,
     /// Attempts to connect that failed.
     pub connect_failures: u64,
-    /// Connections that ended otherwise than in good order.
+    /// Connections that ended with an error.
     pub connection_losses: u64,
     /// Panics of callbacks, which are caught.
     pub callback_panics: u64,
@@ -192,10 +192,10 @@ pub struct Stats {
     pub spooled_chunks: u64,
     /// Chunks that could not be written to the spool.
     pub spool_failures: u64,
-    /// Whether a connection stands now.
+    /// Whether a connection is open now.
     pub connected: bool,
-    /// Address of the present or the last connection.
+    /// Address of the current or the last connection.
     pub address: Option<String>,
-    /// The last trouble with a connection, in words.
+    /// The last connection or spool error, as text.
     pub last_error: Option<String>,
 }

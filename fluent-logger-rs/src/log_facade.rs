@@ -1,12 +1,12 @@
-//! The adapter for the `log` facade (feature `log`).
+//! Adapter for the `log` facade (feature `log`).
 //!
 //! Owns the shape of its records: `level`, `target`, `message`, and `file` and `line` where known.
 
 use forward_protocol::msgpack::{write_map_len, write_str, write_u64};
 use log::{LevelFilter, Log, Metadata, Record, SetLoggerError};
 
-use crate::inside::is_inside;
 use crate::logger::Logger;
+use crate::suppression::is_suppressed;
 
 /// Sends the records of the `log` facade. A record that is refused is counted in
 /// [`Stats::rejected`](crate::Stats::rejected).
@@ -58,7 +58,7 @@ impl FluentLog {
 
 impl Log for FluentLog {
     fn enabled(&self, metadata: &Metadata<'_>) -> bool {
-        metadata.level() <= self.max_level && !is_inside()
+        metadata.level() <= self.max_level && !is_suppressed()
     }
 
     fn log(&self, record: &Record<'_>) {

@@ -1,8 +1,8 @@
-//! The handle that applications use.
+//! Logger handle, the public API.
 //!
-//! Owns the public calls; each encodes in the caller, copies into the queue under a short lock and returns.
+//! Each call encodes on the caller's thread and copies into the queue under a short lock.
 
-mod own_chunk;
+mod caller_chunk;
 #[cfg(feature = "spool")]
 mod sync;
 
@@ -18,22 +18,22 @@ use std::time::{Duration, Instant, SystemTime};
 use serde::Serialize;
 use tokio::sync::oneshot;
 
-use crate::builder::Builder;
 use crate::error::{FlushError, Rejected, SendError};
 use crate::event::{Event, Stats};
 use crate::options::OnFull;
 use crate::queue::Waiter;
 use crate::record;
-use crate::shared::{Flush, Shared};
+use crate::shared::{PendingFlush, Shared};
 
 /// Longest tag that Fluent Bit takes (`FLB_INPUT_CHUNK_TAG_MAX`), in bytes.
-const MAX_TAG: usize = 65_531;
+const MAX_TAG_BYTES: usize = 65_531;
 
-/// Sends events to a Forward server. Cheap to clone: all clones share one buffer and one connection.
+/// Sends events to a Forward server. Cheap to clone: all clones share one buffer and one
+/// connection.
 ///
 /// When the last clone is dropped, delivery goes on in the background for
-/// [`drop_timeout`](Builder::drop_timeout); the drop itself never blocks. Only [`close`](Self::close) tells what
-/// was not delivered.
+/// [`drop_timeout`](crate::Builder::drop_timeout); the drop itself never blocks. Only
+/// [`close`](Self::close) tells what was not delivered.
 ///
 /// After a `fork` without `exec` the child has no worker: build a new logger in the child.
 #[derive(Clone)]
@@ -41,7 +41,7 @@ pub struct Logger {
     handle: Arc<Handle>,
 }
 
-/// Ends the worker when the last clone goes.
+/// Ends the worker when the last clone is dropped.
 struct Handle {
     shared: Arc<Shared>,
 }
@@ -54,11 +54,6 @@ impl Drop for Handle {
 }
 
 impl Logger {
-    /// Starts the collection of options.
-    pub fn builder() -> Builder {
-        Builder::default()
-    }
-
     pub(crate) fn new(shared: Arc<Shared>) -> Self {
         Self {
             handle: Arc::new(Handle { shared }),
@@ -69,20 +64,21 @@ impl Logger {
         &self.handle.shared
     }
 
-    /// Queues an event with the present time. Returns as soon as it is queued; does no I/O and waits for nobody
-    /// (unless the policy is [`OnFull::Wait`]).
+    /// Queues an event with the present time. Returns as soon as it is queued; does no I/O and
+    /// does not wait (unless the policy is [`OnFull::Wait`]).
     ///
-    /// `Ok` means queued, not delivered: it will be delivered, reported to the delivery callback as dropped or
-    /// given up, or returned by [`close`](Self::close).
+    /// `Ok` means queued, not delivered: it will be delivered, reported to the delivery callback as
+    /// dropped or given up, or returned by [`close`](Self::close).
     ///
     /// # Errors
-    /// [`Rejected`] says why the event was not queued: full, closed, too large, or no map with text keys.
+    /// [`Rejected`] says why the event was not queued: full, closed, too large, or no map with text
+    /// keys.
     pub fn log<T: Serialize + ?Sized>(&self, tag: &str, record: &T) -> Result<(), Rejected> {
         self.log_at(SystemTime::now(), tag, record)
     }
 
-    /// As [`log`](Self::log), with the time of the event. Times before 1970 and after 2106-02-07 are sent as
-    /// whole seconds, since EventTime has 32 unsigned bits of seconds.
+    /// As [`log`](Self::log), with the time of the event. Times before 1970 and after 2106-02-07
+    /// are sent as whole seconds, since EventTime has 32 unsigned bits of seconds.
     ///
     /// # Errors
     /// As [`log`](Self::log).
@@ -102,9 +98,11 @@ impl Logger {
         self.count(result)
     }
 
-    /// As [`log_at`](Self::log_at), and gives a future that resolves when the event is delivered. Unlike with
-    /// [`send`](Self::send) the event lingers for company, and with [`OnFull::Wait`] the call waits for room: for
-    /// applications that hand over many events and learn later how each fared.
+    /// As [`log_at`](Self::log_at), and gives a future that resolves when the event is delivered.
+    /// Unlike with [`send`](Self::send) the event waits for more events (see
+    /// [`flush_interval`](crate::Builder::flush_interval)), and with [`OnFull::Wait`] the call
+    /// waits for room: for applications that queue many events and learn later whether each was
+    /// delivered.
     ///
     /// # Errors
     /// As [`log`](Self::log); the future gives [`SendError`].
@@ -122,14 +120,15 @@ impl Logger {
                 shared.push(tag, entry, Some(waiter))
             })
         });
-        self.count(result).map(|()| Sending(State::Queued(receiver)))
+        self.count(result).map(|()| Sending(SendState::Queued(receiver)))
     }
 
-    /// As [`log_at`](Self::log_at), for a record that is MessagePack already: one map with text keys. Its strings
-    /// need not be UTF-8; they are sent as they are.
+    /// As [`log_at`](Self::log_at), for a record that is MessagePack already: one map with text
+    /// keys. Its strings need not be UTF-8; they are sent as they are.
     ///
     /// # Errors
-    /// As [`log`](Self::log); [`Rejected::Unserializable`] if it is not exactly one MessagePack value.
+    /// As [`log`](Self::log); [`Rejected::Unserializable`] if it is not exactly one MessagePack
+    /// value.
     pub fn log_encoded(&self, time: SystemTime, tag: &str, record: &[u8]) -> Result<(), Rejected> {
         let shared = self.shared();
         let options = &shared.options;
@@ -146,8 +145,8 @@ impl Logger {
         self.count(result)
     }
 
-    /// Queues an event whose record `write` writes as MessagePack. Refusals are counted and otherwise silent:
-    /// there is nobody to tell.
+    /// Queues an event whose record `write` writes as MessagePack. Refusals are counted and
+    /// otherwise silent: the caller cannot handle them.
     #[cfg(any(feature = "log", feature = "tracing"))]
     pub(crate) fn log_written(&self, tag: &str, write: impl FnOnce(&mut Vec<u8>)) {
         let shared = self.shared();
@@ -168,7 +167,7 @@ impl Logger {
         let _ = self.count(result);
     }
 
-    /// Sends what is queued without lingering, and without waiting for it.
+    /// Makes everything queued due at once, without waiting for it.
     #[cfg(feature = "log")]
     pub(crate) fn flush_soon(&self) {
         self.shared().lock().queue.flush();
@@ -182,11 +181,12 @@ impl Logger {
         result
     }
 
-    /// Queues an event with the present time at once and gives a future that resolves when it is delivered:
-    /// acknowledged, or without acks written. The event does not linger for company.
+    /// Queues an event with the present time at once and gives a future that resolves when it is
+    /// delivered: acknowledged, or without acks written. The event does not wait for
+    /// `flush_interval`.
     ///
-    /// The future needs no tokio; dropping it does not take the event back. With [`OnFull::Wait`] and a full
-    /// buffer the event is queued when the future is awaited and there is room.
+    /// The future needs no tokio; dropping it does not take the event back. With [`OnFull::Wait`]
+    /// and a full buffer the event is queued when the future is awaited and there is room.
     ///
     /// # Errors
     /// The future gives [`SendError`]: refused, dropped, given up, or the logger was closed.
@@ -218,8 +218,8 @@ impl Logger {
                 })
             });
         let future: Pin<Box<dyn Future<Output = _> + Send>> = match (self.count(result), delayed) {
-            (Err(rejected), _) => return Sending(State::Refused(Some(rejected))),
-            (Ok(()), None) => return Sending(State::Queued(receiver)),
+            (Err(rejected), _) => return Sending(SendState::Refused(Some(rejected))),
+            (Ok(()), None) => return Sending(SendState::Queued(receiver)),
             (Ok(()), Some((tag, entry, waiter))) => {
                 let shared = Arc::clone(shared);
                 Box::pin(async move {
@@ -228,28 +228,29 @@ impl Logger {
                 })
             }
         };
-        Sending(State::Waiting(future))
+        Sending(SendState::Waiting(future))
     }
 
-    /// Sends what is queued without lingering, and resolves when every event that was queued before the call is
-    /// delivered. Waits as long as that takes: put a timeout around it if there is a limit. Needs no tokio.
+    /// Makes everything queued due at once, and resolves when every event that was queued before
+    /// the call is delivered. Waits as long as that takes: put a timeout around it if there is a
+    /// limit. Needs no tokio.
     ///
     /// # Errors
-    /// [`FlushError::Lost`] if events were dropped or given up meanwhile, [`FlushError::Closed`] if the logger
-    /// ended first.
+    /// [`FlushError::Lost`] if events were dropped or given up meanwhile, [`FlushError::Closed`] if
+    /// the logger ended first.
     pub async fn flush(&self) -> Result<(), FlushError> {
-        self.settled(false).await
+        self.wait_settled(false).await
     }
 
-    async fn settled(&self, spool_only: bool) -> Result<(), FlushError> {
+    async fn wait_settled(&self, spool_only: bool) -> Result<(), FlushError> {
         let receiver = {
             let mut inner = self.shared().lock();
-            if inner.gone {
+            if inner.worker_ended {
                 return Err(FlushError::Closed);
             }
             let (done, receiver) = oneshot::channel();
             let mark = inner.queue.flush();
-            inner.flushes.push(Flush {
+            inner.flushes.push(PendingFlush {
                 mark,
                 spool_only,
                 lost_before: self.shared().lost(),
@@ -261,29 +262,32 @@ impl Logger {
         receiver.await.unwrap_or(Err(FlushError::Closed))
     }
 
-    /// Takes no more events, delivers what is queued, and resolves when all is delivered or `timeout` is over,
-    /// whichever comes first. Returns the events that were not delivered, oldest first per tag: an empty vector
-    /// means that everything was. Needs no tokio. Of several concurrent calls the first gets the events.
+    /// Takes no more events, delivers what is queued, and resolves when all is delivered or
+    /// `timeout` is over, whichever comes first. Returns the events that were not delivered, oldest
+    /// first per tag: an empty vector means that everything was. Needs no tokio. Of several
+    /// concurrent calls the first gets the events.
     ///
-    /// With a spool (`Builder::spool`) what was not delivered is written there, which may take up to five seconds more,
-    /// and is sent by the next logger with the same folder; only what the disk refused is returned.
+    /// With a spool (`Builder::spool`) what was not delivered is written there, which may take up
+    /// to five seconds more, and is sent by the next logger with the same folder; only what the
+    /// disk refused is returned.
     pub async fn close(&self, timeout: Duration) -> Vec<Event> {
         let now = Instant::now();
         let deadline = now
             .checked_add(timeout)
             .unwrap_or(now + Duration::from_secs(30 * 24 * 3600));
         let (done, receiver) = oneshot::channel();
-        if let Some(leftover) = self.shared().begin_close(deadline, Some(done)) {
-            return leftover;
+        if let Some(undelivered) = self.shared().begin_close(deadline, Some(done)) {
+            return undelivered;
         }
         match receiver.await {
             Ok(events) => events,
-            // The worker ended between the two: it left the events behind.
-            Err(_) => std::mem::take(&mut self.shared().lock().leftover),
+            // The worker ended between the two steps and left the events in `Shared`.
+            Err(_) => std::mem::take(&mut self.shared().lock().undelivered),
         }
     }
 
-    /// [`send`](Self::send) for threads without an async runtime: blocks until the event is delivered.
+    /// [`send`](Self::send) for threads without an async runtime: blocks until the event is
+    /// delivered.
     ///
     /// # Errors
     /// As [`send`](Self::send).
@@ -299,11 +303,12 @@ impl Logger {
         block_on(self.flush(), Instant::now().checked_add(timeout)).unwrap_or(Err(FlushError::TimedOut))
     }
 
-    /// [`close`](Self::close) for threads without an async runtime: blocks until all is delivered or `timeout`
-    /// is over. Do not call it on the only thread of the runtime on which the logger runs: nothing could be
-    /// delivered meanwhile, and it would return only a second after the timeout.
+    /// [`close`](Self::close) for threads without an async runtime: blocks until all is delivered
+    /// or `timeout` is over. Do not call it on the only thread of the runtime on which the logger
+    /// runs: nothing could be delivered meanwhile, and it would return only a second after the
+    /// timeout.
     pub fn blocking_close(&self, timeout: Duration) -> Vec<Event> {
-        // The worker keeps the deadline; the second is for a worker that cannot run at all.
+        // The worker keeps the deadline; the extra second is for a worker that cannot run.
         let limit = Instant::now().checked_add(timeout.saturating_add(Duration::from_secs(1)));
         block_on(self.close(timeout), limit).unwrap_or_default()
     }
@@ -351,7 +356,7 @@ fn with_tag<R>(
     then: impl FnOnce(&str) -> Result<R, Rejected>,
 ) -> Result<R, Rejected> {
     let bytes = prefix.len() + usize::from(!prefix.is_empty()) + tag.len();
-    if bytes > MAX_TAG {
+    if bytes > MAX_TAG_BYTES {
         return Err(Rejected::TagTooLong { bytes });
     }
     if prefix.is_empty() {
@@ -387,9 +392,9 @@ async fn push_when_room(shared: &Shared, tag: &str, entry: &[u8], waiter: Waiter
 
 /// The future of [`Logger::send`].
 #[must_use = "await it to learn whether the event was delivered; use `log` if that does not matter"]
-pub struct Sending(State);
+pub struct Sending(SendState);
 
-enum State {
+enum SendState {
     Refused(Option<Rejected>),
     Queued(oneshot::Receiver<Result<(), SendError>>),
     Waiting(Pin<Box<dyn Future<Output = Result<(), SendError>> + Send>>),
@@ -399,7 +404,7 @@ impl Sending {
     /// Why the event was not queued, known without awaiting.
     pub fn rejected(&self) -> Option<&Rejected> {
         match &self.0 {
-            State::Refused(rejected) => rejected.as_ref(),
+            SendState::Refused(rejected) => rejected.as_ref(),
             _ => None,
         }
     }
@@ -410,14 +415,14 @@ impl Future for Sending {
 
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         match &mut self.get_mut().0 {
-            State::Refused(rejected) => {
+            SendState::Refused(rejected) => {
                 let rejected = rejected.take().unwrap_or(Rejected::Closed);
                 Poll::Ready(Err(SendError::Rejected(rejected)))
             }
-            State::Queued(receiver) => Pin::new(receiver)
+            SendState::Queued(receiver) => Pin::new(receiver)
                 .poll(context)
                 .map(|result| result.unwrap_or(Err(SendError::Closed))),
-            State::Waiting(future) => future.as_mut().poll(context),
+            SendState::Waiting(future) => future.as_mut().poll(context),
         }
     }
 }

@@ -1,10 +1,9 @@
-//! From a record to the bytes of one Forward entry.
+//! Encoding of one event as a Forward entry, `[time, record]` in MessagePack.
 //!
-//! Owns the encoding of one event (`[time, record]` in MessagePack) and the local checks that refuse what no
-//! server could take. Does not know tags, batches or connections.
+//! Owns the checks that refuse what no server accepts. Does not know tags, batches or connections.
 //!
-//! Times follow the Forward Protocol Specification v1 ("EventTime Ext Format"): extension type 0 with two
-//! big-endian unsigned 32-bit numbers, seconds and nanoseconds, written as `fixext8`.
+//! Times follow the Forward Protocol Specification v1 ("EventTime Ext Format"): extension type 0
+//! with two big-endian unsigned 32-bit numbers, seconds and nanoseconds, written as `fixext8`.
 
 use std::cell::Cell;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -14,20 +13,21 @@ use serde::Serialize;
 
 use crate::error::Rejected;
 
-/// Containers inside each other that a record may have, itself included. Fluent Bit 5.1.1 stops at 32 for a
-/// whole message (`MSGPACK_EMBED_STACK_SIZE`), of which message, entries, entry and time take four.
+/// Containers inside each other that a record may have, itself included. Fluent Bit 5.1.1 stops at
+/// 32 for a whole message (`MSGPACK_EMBED_STACK_SIZE`), of which message, entries, entry and time
+/// take four.
 pub(crate) const MAX_DEPTH: usize = 25;
 
-/// Seconds from which on an EventTime means something else to Fluent Bit: 0xFFFFFFFE and 0xFFFFFFFF are its
-/// group markers (`flb_log_event.h`).
+/// Seconds from which on an EventTime means something else to Fluent Bit: 0xFFFFFFFE and 0xFFFFFFFF
+/// are its group markers (`flb_log_event.h`).
 const FIRST_MARKER_SECOND: u32 = 0xFFFF_FFFE;
 
-/// A buffer larger than this is not kept for the next record of the thread.
-const KEEP_BYTES: usize = 64 * 1024;
+/// A larger buffer is not kept for the next record of the thread.
+const MAX_SCRATCH_BYTES: usize = 64 * 1024;
 
 thread_local! {
-    /// The buffer in which this thread encodes. Taken out while in use, so that a record whose `Serialize`
-    /// logs in its turn finds an empty one instead of a borrowed one.
+    /// Buffer in which this thread encodes. Taken out while in use, so that a `Serialize` that
+    /// itself logs finds an empty buffer instead of a borrowed one.
     static SCRATCH: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
 }
 
@@ -72,14 +72,14 @@ pub(crate) fn with_written<R>(
             then(&buffer)
         }
     });
-    if buffer.capacity() <= KEEP_BYTES {
+    if buffer.capacity() <= MAX_SCRATCH_BYTES {
         SCRATCH.set(buffer);
     }
     result
 }
 
-/// Writes an event time. Moments that an EventTime cannot hold (before 1970, after 2106-02-07) are written as
-/// integer seconds, never wrapped.
+/// Writes an event time. Moments that an EventTime cannot hold (before 1970, after 2106-02-07) are
+/// written as integer seconds, never wrapped.
 pub(crate) fn write_time(out: &mut Vec<u8>, time: SystemTime, sub_second: bool) {
     match time.duration_since(UNIX_EPOCH) {
         Ok(since) => match u32::try_from(since.as_secs()) {
@@ -98,10 +98,12 @@ fn floor_seconds(before: Duration) -> i64 {
     -(seconds.saturating_add(i64::from(before.subsec_nanos() > 0)))
 }
 
-/// Walks one encoded record: it must be a map, the keys of all maps must be strings, and containers must not
-/// nest deeper than [`MAX_DEPTH`]. Iterative, so that no record can overflow the stack here.
+/// Walks one encoded record: it must be a map, the keys of all maps must be strings, and containers
+/// must not nest deeper than [`MAX_DEPTH`]. Iterative, so that no record can overflow the stack
+/// here.
 pub(crate) fn check(record: &[u8]) -> Result<(), Rejected> {
-    // Per open container: values still to come, and whether it is a map (then at even counts a key is next).
+    // Per open container: values still to come, and whether it is a map (then at even counts a key
+    // is next).
     let mut open = [(0u64, false); MAX_DEPTH];
     let mut depth = 0usize;
     let mut reader = Reader::new(record);

@@ -1,7 +1,7 @@
-//! The layer for `tracing` (feature `tracing`): events become records, with the fields of their spans.
+//! Layer for `tracing` (feature `tracing`): events become records with the fields of their spans.
 //!
-//! Owns the shape of these records. Writes MessagePack directly; nothing is kept between events but the fields
-//! of open spans, which live in the registry's extensions.
+//! Owns the shape of these records and writes MessagePack directly. The fields of open spans live
+//! in the extensions of the registry.
 
 use std::error::Error;
 use std::fmt::{self, Write as _};
@@ -15,22 +15,22 @@ use tracing_core::{Event, Subscriber};
 use tracing_subscriber::layer::{Context, Layer};
 use tracing_subscriber::registry::{Extensions, LookupSpan};
 
-use crate::inside::is_inside;
 use crate::logger::Logger;
+use crate::suppression::is_suppressed;
 
 type SpanFinder = Arc<dyn Fn(&Extensions<'_>) -> Option<String> + Send + Sync>;
 type ContextFinder = Arc<dyn Fn() -> Option<String> + Send + Sync>;
 
 /// A `tracing_subscriber` layer that sends each event as a record.
 ///
-/// A record has `level`, `target`, `message`, `span` (the name of the innermost span), the event's fields and
-/// the fields of all spans around it, flattened: of fields with the same name the innermost wins. A field
-/// `traceId` or `trace_id` of the event or of a span becomes the record's `traceId`, by which Windrow gathers
-/// the lines of one trace into one document.
+/// A record has `level`, `target`, `message`, `span` (the name of the innermost span), the event's
+/// fields and the fields of all spans around it, flattened: of fields with the same name the
+/// innermost wins. A field `traceId` or `trace_id` of the event or of a span becomes the record's
+/// `traceId`, by which Windrow gathers the lines of one trace into one document.
 ///
-/// Events from inside the logger itself (its connection, TLS and callbacks) are left out. An event that is
-/// refused, for example because the buffer is full, is counted in [`Stats::rejected`](crate::Stats::rejected).
-/// Filter with `tracing_subscriber` filters as usual.
+/// Events from inside the logger itself (its connection, TLS and callbacks) are left out. An event
+/// that is refused, for example because the buffer is full, is counted in
+/// [`Stats::rejected`](crate::Stats::rejected). Filter with `tracing_subscriber` filters as usual.
 ///
 /// ```no_run
 /// use tracing_subscriber::prelude::*;
@@ -85,8 +85,8 @@ impl FluentLayer {
     }
 
     /// Looks for a trace id where the thread is when it logs, when neither a field nor a
-    /// [span](Self::trace_id_from_span) has one. So the trace id of OpenTelemetry is found without this crate
-    /// depending on a version of it, with `tracing-opentelemetry` and without:
+    /// [span](Self::trace_id_from_span) has one. So the trace id of OpenTelemetry is found without
+    /// this crate depending on a version of it, with `tracing-opentelemetry` and without:
     ///
     /// ```
     /// use opentelemetry::Context;
@@ -109,8 +109,9 @@ impl FluentLayer {
         self
     }
 
-    /// Looks for a trace id in what another layer has put into the extensions of the spans around an event, innermost
-    /// first, when no field has one. The closure must not touch the extensions of other spans.
+    /// Looks for a trace id in what another layer has put into the extensions of the spans around
+    /// an event, innermost first, when no field has one. The closure must not touch the extensions
+    /// of other spans.
     ///
     /// ```
     /// struct MyTrace(String);
@@ -236,7 +237,7 @@ where
 
     fn on_event(&self, event: &Event<'_>, context: Context<'_, S>) {
         let metadata = event.metadata();
-        if is_inside() || metadata.target().starts_with("fluent_logger") {
+        if is_suppressed() || metadata.target().starts_with("fluent_logger") {
             return;
         }
         let mut fields = Fields::default();

@@ -1,4 +1,4 @@
-//! Delivery over real sockets against a scripted server.
+//! Tests of delivery over real sockets, against a scripted server.
 #![allow(clippy::unwrap_used, reason = "a test")]
 
 mod support;

@@ -1,4 +1,4 @@
-//! The adapter for the `log` facade.
+//! Tests of the adapter for the `log` facade.
 #![cfg(feature = "log")]
 
 mod support;

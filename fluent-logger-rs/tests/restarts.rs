@@ -1,4 +1,4 @@
-//! Servers that come, go and come back: what was promised is kept.
+//! Tests of the delivery guarantees while servers stop and restart.
 #![allow(clippy::unwrap_used, reason = "a test")]
 
 mod support;
@@ -12,8 +12,8 @@ use fluent_logger::{Event, Logger, Mode, Outcome};
 use serde_json::{Value, json};
 use support::{Message, PATIENCE, Peer, Server, events, serve};
 
-/// Reads and acknowledges, with the weaknesses of a server that is about to die: now and then an ack is late or
-/// only half written, or the connection ends between reading and acknowledging.
+/// Reads and acknowledges, with the weaknesses of a server that is about to die: now and then an
+/// ack is late or only half written, or the connection ends between reading and acknowledging.
 fn shaky(peer: &mut Peer) {
     let mut turn = peer.number;
     while let Some(message) = peer.read() {
@@ -32,8 +32,8 @@ fn shaky(peer: &mut Peer) {
     }
 }
 
-/// Events by id: in how many different chunks they came. A resent chunk counts once, as for a server that
-/// recognises it.
+/// Events by id: in how many different chunks they came. A resent chunk counts once, as for a
+/// server that recognises it.
 fn chunks_by_id(messages: &[(usize, Message)]) -> HashMap<u64, usize> {
     let mut seen = HashSet::new();
     let mut found = HashMap::new();

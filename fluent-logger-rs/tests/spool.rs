@@ -1,4 +1,4 @@
-//! The disk spool: what is in it survives the process, is sent again as it was, and never stands in anybody's way.
+//! Tests of the disk spool: recovery, resends of the same bytes, full and slow disks.
 #![allow(clippy::unwrap_used, reason = "a test")]
 
 mod support;
@@ -390,7 +390,7 @@ fn killed_again_and_again_everything_spooled_arrives_in_exactly_one_chunk() {
     let mut spooled = 0;
     let mut promised: Vec<std::ops::RangeInclusive<u64>> = Vec::new();
     for round in 0..8u64 {
-        // Every third life has no server at all.
+        // Every third process has no server.
         if round % 3 == 2 {
             server.take().unwrap().kill();
         } else if server.is_none() {
@@ -421,7 +421,8 @@ fn killed_again_and_again_everything_spooled_arrives_in_exactly_one_chunk() {
     assert_eq!(files(folder.path()), [""; 0]);
     server.kill();
 
-    // A repetition is one chunk, as it is for a server that recognises it: the same id and the same bytes.
+    // A repetition is one chunk, as it is for a server that recognises it: the same id and the same
+    // bytes.
     let mut chunks: HashMap<Vec<u8>, Message> = HashMap::new();
     let mut repeated = 0;
     for (_, message) in histories.iter().flat_map(|history| history.messages()) {
@@ -449,7 +450,8 @@ fn killed_again_and_again_everything_spooled_arrives_in_exactly_one_chunk() {
 fn a_disk_that_is_full_in_the_middle_of_a_chunk_loses_nothing_but_the_spooling() {
     let folder = tempfile::tempdir().unwrap();
     let server = Server::faithful();
-    // 8 blocks of 512 bytes (or 1024 with other shells): a chunk with an event of 20,000 does not fit.
+    // 8 blocks of 512 bytes (or 1024 with other shells): a chunk with an event of 20,000 does not
+    // fit.
     let shell = "trap '' XFSZ; ulimit -f 8;";
     let child = start_child(shell, &server.address.to_string(), folder.path(), (0, 50, 20_000));
     let output = child.wait_with_output().unwrap();

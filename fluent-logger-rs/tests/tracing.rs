@@ -1,4 +1,4 @@
-//! The `tracing` layer: what becomes of events and spans.
+//! Tests of the `tracing` layer: the records of events and spans.
 #![cfg(feature = "tracing")]
 #![allow(clippy::unwrap_used, reason = "a test")]
 

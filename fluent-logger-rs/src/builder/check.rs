@@ -1,15 +1,14 @@
-//! From the options as given to options that are legal.
+//! Validation of the options.
 //!
-//! Owns every range and every contradiction.
+//! Owns every range and every contradiction between options.
 
 use std::fmt;
 use std::time::Duration;
 
 use super::{Builder, KIB, MIB};
-use crate::delivery::Policy;
+use crate::address::{Address, DEFAULT_PORT};
 use crate::error::BuildError;
-use crate::options::{Address, Balance, DEFAULT_PORT, Mode, OnFull, Options, Security};
-use crate::queue::Limits;
+use crate::options::{Balance, DeliveryPolicy, Mode, OnFull, Options, QueueLimits, Security};
 
 /// The longest time that an option takes; keeps sums of moments far from overflow.
 const LONGEST: Duration = Duration::from_secs(30 * 24 * 3600);
@@ -124,7 +123,7 @@ impl Builder {
         Ok(Options {
             #[cfg(feature = "tls")]
             tls,
-            policy: Policy {
+            policy: DeliveryPolicy {
                 request_ack: self.request_ack,
                 in_flight,
                 retry_wait: self.retry_wait,
@@ -143,7 +142,7 @@ impl Builder {
             sub_second: self.sub_second_precision,
             record_limit: self.record_limit,
             on_full: self.on_full,
-            limits: Limits {
+            limits: QueueLimits {
                 events: self.buffer_events,
                 bytes: self.buffer_bytes,
                 batch_events: self.chunk_events.min(self.buffer_events / 4).max(1),

@@ -1,4 +1,4 @@
-//! Encoding and local refusals.
+//! Tests of the encoding and of local refusals.
 
 use std::collections::{BTreeMap, HashMap};
 

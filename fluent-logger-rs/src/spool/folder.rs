@@ -1,7 +1,9 @@
-//! The folder of the spool: its lock, its files, and what an earlier process left in them.
+//! Folder of the spool: its lock, its file names, and recovery at the start.
 //!
-//! Owns names and durability. A chunk is written as `N.new` and renamed to `N.chunk` when it is whole, so that a crash in
-//! the middle leaves no half chunk under its name; `N.damaged` is what was found broken, for a human.
+//! Owns names and durability. A chunk is written as `N.new` and renamed to `N.chunk` when it is
+//! complete, so that a crash leaves no partial chunk under its final name; a damaged file is
+//! renamed to
+//! `N.damaged` and kept for inspection.
 
 use std::fs::{self, File};
 use std::io::{self, Write as _};
@@ -21,7 +23,8 @@ pub(crate) struct Folder {
 }
 
 impl Drop for Folder {
-    /// Closing the file would do, but for a child process between its fork and its exec: it has the file open too.
+    /// Closing the file would do, but for a child process between its fork and its exec: it has the
+    /// file open too.
     fn drop(&mut self) {
         // If this fails, closing the file remains.
         let _ = fs4::FileExt::unlock(&self.lock);
@@ -29,7 +32,7 @@ impl Drop for Folder {
 }
 
 impl Folder {
-    /// Takes possession of the folder.
+    /// Creates the folder if needed and locks it.
     pub(crate) fn lock(path: &Path, fsync: Fsync) -> Result<Self, BuildError> {
         let failed = |error| BuildError::Spool {
             folder: path.to_owned(),
@@ -41,7 +44,8 @@ impl Folder {
             sync(&path.join("..")).map_err(failed)?;
         }
         let lock = File::create(path.join("lock")).map_err(failed)?;
-        // Named in full: the standard library's own `try_lock` is younger than this crate's oldest Rust.
+        // Named in full: the standard library's own `try_lock` is younger than this crate's oldest
+        // Rust.
         match fs4::FileExt::try_lock(&lock) {
             Ok(()) => {}
             Err(fs4::TryLockError::WouldBlock) => {
@@ -59,7 +63,7 @@ impl Folder {
         })
     }
 
-    /// The chunks of an earlier process, oldest first. What is damaged is set aside.
+    /// The chunks of an earlier process, oldest first. Damaged files are set aside.
     pub(crate) fn read(&mut self, errors: &mut Vec<SpoolError>) -> Result<Vec<Chunk>, BuildError> {
         let failed = |error| BuildError::Spool {
             folder: self.path.clone(),
@@ -90,7 +94,7 @@ impl Folder {
                 .and_then(|bytes| file::read(&bytes));
             match read {
                 Ok(mut chunk) => {
-                    // The crash came between writing and renaming.
+                    // The process ended between write and rename.
                     if !whole {
                         fs::rename(&path, self.file(number, "chunk")).map_err(failed)?;
                     }
@@ -105,7 +109,7 @@ impl Folder {
                     };
                     errors.push(SpoolError::Damaged { path, reason });
                 }
-                // The crash came while it was being written: nobody was told that it is spooled.
+                // The process ended during the write: the chunk never counted as spooled.
                 Err(_) => drop(fs::remove_file(&path)),
             }
         }
@@ -136,7 +140,7 @@ impl Folder {
                 Ok(())
             }
             Err(error) => {
-                // Whichever is there: a chunk that counts as not spooled must not come back.
+                // Remove either: a chunk that counts as not spooled must not be recovered later.
                 let _ = (fs::remove_file(&new), fs::remove_file(&path));
                 Err(SpoolError::Write {
                     path,
@@ -147,8 +151,8 @@ impl Folder {
         }
     }
 
-    /// The chunk in it was acknowledged. Not synced: if the machine dies now, the chunk is sent once more, with the
-    /// same id.
+    /// The chunk in it was acknowledged. Not synced: if the machine dies now, the chunk is sent
+    /// once more, with the same id.
     pub(crate) fn remove(&self, number: u64) -> Result<(), SpoolError> {
         let path = self.file(number, "chunk");
         fs::remove_file(&path).map_err(|error| SpoolError::Remove { path, error })
