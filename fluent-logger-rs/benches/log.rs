@@ -145,7 +145,12 @@ fn compare(criterion: &mut Criterion) {
     });
     for logger in [direct, spooled, traced] {
         assert_eq!(logger.stats().rejected, 0);
-        assert_eq!(logger.blocking_close(Duration::from_secs(60)), []);
+        assert_eq!(
+            logger
+                .blocking_close(Duration::from_secs(60))
+                .expect("the worker answers"),
+            []
+        );
     }
     group.finish();
     if std::env::args().any(|argument| argument == "--test") {

@@ -23,7 +23,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     }
     // From here on they survive a kill -9, server or not.
     logger.blocking_sync(Duration::from_secs(10))?;
-    logger.blocking_close(Duration::from_secs(2));
+    logger.blocking_close(Duration::from_secs(2))?;
     println!("{} chunks left for the next run", logger.stats().spooled_chunks);
     Ok(())
 }

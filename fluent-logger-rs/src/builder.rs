@@ -3,16 +3,24 @@
 //! Owns the options as the application gives them; `check` turns them into validated options.
 
 mod check;
+mod fields;
+#[cfg(feature = "spool")]
+mod spool;
+#[cfg(feature = "tls")]
+mod tls;
 
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::runtime::RuntimeFlavor;
+
 use crate::callbacks::Callbacks;
 use crate::connect::{Connector, Resolver, system_resolver};
-use crate::error::{BuildError, ConnectionError, SpoolError};
+use crate::error::{BuildError, ConnectionError};
 use crate::event::Report;
 use crate::logger::Logger;
+use crate::naming::Naming;
 use crate::options::{Balance, Mode, OnFull, Security};
 use crate::random::Random;
 use crate::shared::Shared;
@@ -20,6 +28,7 @@ use crate::shared::Shared;
 use crate::spool::Opened;
 use crate::suppression::Suppressed;
 use crate::worker::Worker;
+use fields::StaticKey;
 
 const KIB: usize = 1024;
 const MIB: usize = 1024 * KIB;
@@ -55,6 +64,11 @@ pub struct Builder {
     reconnect_interval: Option<Duration>,
     reconnect_jitter: f64,
     own_thread: bool,
+    naming: Naming,
+    numeric_severity: bool,
+    static_fields: Vec<(StaticKey, Vec<u8>)>,
+    /// Mistakes in fields and in the environment, as text, for `build`.
+    early_mistakes: Vec<(String, String)>,
     security: Security,
     #[cfg(feature = "tls")]
     tls: crate::tls::TlsOptions,
@@ -93,7 +107,11 @@ impl Default for Builder {
             drop_timeout: Duration::from_secs(5),
             reconnect_interval: None,
             reconnect_jitter: 0.1,
-            own_thread: false,
+            own_thread: true,
+            naming: Naming::default(),
+            numeric_severity: false,
+            static_fields: Vec::new(),
+            early_mistakes: Vec::new(),
             security: Security::default(),
             #[cfg(feature = "tls")]
             tls: crate::tls::TlsOptions::default(),
@@ -276,9 +294,17 @@ impl Builder {
     /// added: no new chunk is sent over it, the acks that are due are awaited, it is closed, and
     /// the next chunk goes over a new connection, to the next address. Nothing is lost or doubled
     /// by it. 10 ms to 30 days; default: never.
-    pub fn async_reconnect_interval(mut self, interval: Duration) -> Self {
+    ///
+    /// The Go logger has the option under the name
+    /// [`async_reconnect_interval`](Self::async_reconnect_interval).
+    pub fn reconnect_interval(mut self, interval: Duration) -> Self {
         self.reconnect_interval = Some(interval);
         self
+    }
+
+    /// [`reconnect_interval`](Self::reconnect_interval) under the name that the Go logger gives it.
+    pub fn async_reconnect_interval(self, interval: Duration) -> Self {
+        self.reconnect_interval(interval)
     }
 
     /// By which share of itself the reconnect interval varies from connection to connection, so
@@ -315,45 +341,10 @@ impl Builder {
         self
     }
 
-    /// Trusts the certificate authorities in this PEM file, and no others. Read by
-    /// [`build`](Self::build). May be called several times. Default: the authorities that the
-    /// operating system trusts.
-    #[cfg(feature = "tls")]
-    pub fn tls_ca_file(mut self, path: impl Into<std::path::PathBuf>) -> Self {
-        self.tls.ca_files.push(path.into());
-        self
-    }
-
-    /// The client certificate (chain) and its private key, PEM files, for servers that ask for one
-    /// (mTLS). Read by [`build`](Self::build). Default: none.
-    #[cfg(feature = "tls")]
-    pub fn tls_client_cert(
-        mut self,
-        cert: impl Into<std::path::PathBuf>,
-        key: impl Into<std::path::PathBuf>,
-    ) -> Self {
-        self.tls.client = Some((cert.into(), key.into()));
-        self
-    }
-
-    /// The name that the server's certificate must have, and that is sent as SNI. Default: the host
-    /// of the address.
-    #[cfg(feature = "tls")]
-    pub fn tls_server_name(mut self, name: impl Into<String>) -> Self {
-        self.tls.server_name = Some(name.into());
-        self
-    }
-
-    /// Accepts any certificate of any server. The connection is encrypted, but the server is not
-    /// authenticated: for tests only. Default: `false`.
-    #[cfg(feature = "tls")]
-    pub fn tls_insecure_skip_verify(mut self, skip: bool) -> Self {
-        self.tls.insecure = skip;
-        self
-    }
-
-    /// Runs the logger on a thread of its own even where a tokio runtime is present. Default:
-    /// `false`.
+    /// Whether the logger has a thread of its own. `false`: it runs as a task on the tokio runtime from
+    /// which [`build`](Self::build) is called, if there is one. Such a logger ends with its runtime: what
+    /// is not delivered when the runtime shuts down is lost, and on a current-thread runtime the
+    /// `blocking_` calls are errors. [`OnFull::Wait`] always has a thread. Default: `true`.
     pub fn own_thread(mut self, own_thread: bool) -> Self {
         self.own_thread = own_thread;
         self
@@ -376,43 +367,6 @@ impl Builder {
         self
     }
 
-    /// Writes each chunk to a file in this folder before it is sent, and removes it when it is
-    /// acknowledged. A logger that is built with the same folder later, after a crash say, first
-    /// sends what is left: the same bytes with the same chunk ids. The folder is created if need
-    /// be, and locked: one logger at a time. Default: no spool.
-    ///
-    /// An event is in memory only from `log` until its batch is written, that is for
-    /// [`flush_interval`](Self::flush_interval) and the time that the disk takes; [`Logger::sync`]
-    /// waits for that. Callers never wait for the disk. What is in the spool counts in
-    /// [`buffer_limit`](Self::buffer_limit) and [`buffer_limit_bytes`](Self::buffer_limit_bytes),
-    /// which bound it; what an earlier process left is taken over whole even if it is more, and
-    /// then nothing new is taken before there is room. If the disk refuses a chunk, it is sent from
-    /// memory and [`on_spool_error`](Self::on_spool_error) is told.
-    ///
-    /// Needs [`request_ack`](Self::request_ack) and a mode other than [`Mode::Message`]; excludes
-    /// [`OnFull::DropOldest`] and [`max_retry`](Self::max_retry).
-    #[cfg(feature = "spool")]
-    pub fn spool(mut self, folder: impl Into<std::path::PathBuf>) -> Self {
-        self.spool = Some(folder.into());
-        self
-    }
-
-    /// When a spooled chunk is durable. Default: [`Fsync::Always`](crate::Fsync::Always).
-    #[cfg(feature = "spool")]
-    pub fn spool_fsync(mut self, fsync: crate::Fsync) -> Self {
-        self.spool_fsync = fsync;
-        self
-    }
-
-    /// Called when a chunk cannot be spooled or removed, and for each damaged file that is found at
-    /// the start. It runs in the logger's task: it must be quick, and a panic in it is caught and
-    /// counted.
-    #[cfg(feature = "spool")]
-    pub fn on_spool_error(mut self, callback: impl Fn(&SpoolError) + Send + Sync + 'static) -> Self {
-        self.callbacks.spool_error = Some(Arc::new(callback));
-        self
-    }
-
     /// Another resolver of host names.
     #[cfg(test)]
     pub(crate) fn lookup(mut self, lookup: Resolver) -> Self {
@@ -423,14 +377,24 @@ impl Builder {
     /// Checks the options and starts the logger. Never touches the network: a server that is away
     /// is found out later and waited for. Reads TLS files and the spool.
     ///
-    /// The logger's one task runs on the tokio runtime from which this is called; without one, and
-    /// with [`own_thread`](Self::own_thread) or [`OnFull::Wait`], on a thread of its own. When a
-    /// runtime on which it runs is shut down before `close`, `log` says
-    /// [`Rejected::Closed`](crate::Rejected::Closed) from then on and `close` returns what was not
-    /// delivered.
+    /// The logger runs on a thread of its own, or with [`own_thread(false)`](Self::own_thread) on the
+    /// tokio runtime from which this is called. When that runtime is shut down before `close`, `log`
+    /// returns [`Rejected::Closed`](crate::Rejected::Closed) from then on, and `close` returns what was
+    /// not delivered.
+    ///
+    /// ```
+    /// # fn main() -> Result<(), fluent_logger::BuildError> {
+    /// let logger = fluent_logger::Logger::builder()
+    ///     .address("logs.example:24224")
+    ///     .tag_prefix("shop")
+    ///     .build()?;
+    /// # Ok(())
+    /// # }
+    /// ```
     ///
     /// # Errors
-    /// [`BuildError`] says which option is wrong and what is allowed.
+    /// [`BuildError`] says which options are wrong and what is allowed: all of them at once
+    /// ([`BuildError::Several`]).
     pub fn build(self) -> Result<Logger, BuildError> {
         let options = self.check()?;
         let random = Random::new().map_err(|error| BuildError::Random(error.to_string()))?;
@@ -453,7 +417,12 @@ impl Builder {
             .filter(|_| !self.own_thread && !waits);
         match ambient {
             // The handle is not needed: the worker ends by itself.
-            Some(runtime) => drop(runtime.spawn(Suppressed::new(worker.run()))),
+            Some(runtime) => {
+                if runtime.runtime_flavor() == RuntimeFlavor::CurrentThread {
+                    shared.set_runtime_thread();
+                }
+                drop(runtime.spawn(Suppressed::new(worker.run())));
+            }
             None => start_thread(worker)?,
         }
         Ok(Logger::new(shared))
@@ -488,3 +457,6 @@ impl fmt::Debug for Builder {
             .finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+mod tests;

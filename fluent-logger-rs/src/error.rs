@@ -97,6 +97,9 @@ pub enum SendError {
     /// The logger was closed, or its runtime ended, before delivery. `close` returned the event to
     /// its caller, or it is in the spool.
     Closed,
+    /// The logger runs on the runtime of this thread, which cannot run while the call blocks. Nothing
+    /// was queued. Await [`send`](crate::Logger::send), or give the logger a thread of its own.
+    RuntimeBlocked,
 }
 
 impl fmt::Display for SendError {
@@ -106,6 +109,7 @@ impl fmt::Display for SendError {
             Self::Dropped => write!(f, "dropped from the full buffer to make room for newer events"),
             Self::GaveUp { attempts } => write!(f, "given up after {attempts} failed attempts"),
             Self::Closed => write!(f, "the logger was closed before delivery"),
+            Self::RuntimeBlocked => f.write_str(RUNTIME_BLOCKED),
         }
     }
 }
@@ -132,6 +136,9 @@ pub enum FlushError {
     Closed,
     /// The time given to [`Logger::blocking_flush`](crate::Logger::blocking_flush) is over.
     TimedOut,
+    /// The logger runs on the runtime of this thread, which cannot run while the call blocks. Await
+    /// [`flush`](crate::Logger::flush), or give the logger a thread of its own.
+    RuntimeBlocked,
     /// From `sync`: this many events are not yet delivered and only in memory, because the disk
     /// refused them or because there is no spool.
     NotSpooled {
@@ -146,12 +153,51 @@ impl fmt::Display for FlushError {
             Self::Lost { events } => write!(f, "{events} events were dropped or given up during the flush"),
             Self::Closed => write!(f, "the logger was closed before all was delivered"),
             Self::TimedOut => write!(f, "not all was delivered in the time given"),
+            Self::RuntimeBlocked => f.write_str(RUNTIME_BLOCKED),
             Self::NotSpooled { events } => write!(f, "{events} events are in memory only"),
         }
     }
 }
 
 impl std::error::Error for FlushError {}
+
+/// Why [`Logger::blocking_close`](crate::Logger::blocking_close) cannot say what was not delivered. Only
+/// possible with [`own_thread(false)`](crate::Builder::own_thread).
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum CloseError {
+    /// The logger runs on the runtime of this thread, which cannot run while the call blocks. The
+    /// logger is still open. Await [`close`](crate::Logger::close), or give the logger a thread of
+    /// its own.
+    RuntimeBlocked {
+        /// Events in memory.
+        buffered: usize,
+    },
+    /// The runtime of the logger did not run until the deadline.
+    NoAnswer {
+        /// Events in memory.
+        buffered: usize,
+    },
+}
+
+impl fmt::Display for CloseError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::RuntimeBlocked { buffered } => {
+                write!(f, "{RUNTIME_BLOCKED}; {buffered} events are in memory")
+            }
+            Self::NoAnswer { buffered } => write!(
+                f,
+                "the runtime of the logger did not run until the deadline; {buffered} events are in memory"
+            ),
+        }
+    }
+}
+
+impl std::error::Error for CloseError {}
+
+const RUNTIME_BLOCKED: &str = "the logger runs on the runtime of this thread, which a blocking call stops: \
+     await the async call, or leave the logger on a thread of its own";
 
 /// Why a logger cannot be built. Nothing of this depends on the network: a server that is away is
 /// no error.
@@ -174,6 +220,15 @@ pub enum BuildError {
         /// What is allowed.
         allowed: &'static str,
     },
+    /// A static field cannot be serialised, or an environment variable has a wrong value.
+    BadField {
+        /// The setter or the variable.
+        option: String,
+        /// The value, or what is wrong with it.
+        value: String,
+    },
+    /// Several options are wrong.
+    Several(Vec<Self>),
     /// Two options contradict each other, or one needs another.
     Conflict {
         /// What is wrong and what to do.
@@ -215,6 +270,11 @@ impl fmt::Display for BuildError {
                 allowed,
             } => {
                 write!(f, "{option} is {value}; allowed is {allowed}")
+            }
+            Self::BadField { option, value } => write!(f, "{option} has a wrong value: {value}"),
+            Self::Several(errors) => {
+                write!(f, "{} options are wrong", errors.len())?;
+                errors.iter().try_for_each(|error| write!(f, "; {error}"))
             }
             Self::Conflict { reason } => write!(f, "{reason}"),
             Self::Tls { what, reason } => write!(f, "{what}: {reason}"),

@@ -1,5 +1,7 @@
 //! Public report types: undelivered events, delivery outcomes and statistics.
 
+mod debug;
+
 use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -9,8 +11,9 @@ use serde::de::DeserializeOwned;
 
 use crate::chunk::Chunk;
 use crate::queue::Batch;
+use debug::DebugRecord;
 
-/// An event that was taken and not delivered, given back by [`close`](crate::Logger::close) or by
+/// An event that was accepted and not delivered, given back by [`close`](crate::Logger::close) or by
 /// [`Outcome::GaveUp`].
 #[derive(Clone, PartialEq, Eq)]
 pub struct Event {
@@ -56,7 +59,8 @@ impl Event {
     /// # Errors
     /// When `T` does not fit the record.
     pub fn deserialize<T: DeserializeOwned>(&self) -> Result<T, DecodeError> {
-        rmp_serde::from_slice(self.record()).map_err(|error| DecodeError(error.to_string()))
+        let mut decoder = rmp_serde::Deserializer::new(self.record()).with_human_readable();
+        T::deserialize(&mut decoder).map_err(|error| DecodeError(error.to_string()))
     }
 
     /// The event was written to a server that did not acknowledge it: the server may have it.
@@ -97,7 +101,7 @@ impl fmt::Debug for Event {
         f.debug_struct("Event")
             .field("tag", &self.tag)
             .field("time", &self.time())
-            .field("record_bytes", &self.record().len())
+            .field("record", &DebugRecord(self.record()))
             .field("may_have_arrived", &self.may_have_arrived)
             .finish()
     }
@@ -168,6 +172,10 @@ pub struct Stats {
     pub dropped: u64,
     /// Events given up after `max_retry` attempts.
     pub given_up: u64,
+    /// Events that the sampling of the `tracing` layer left out.
+    pub sampled_out: u64,
+    /// Events that the repeat limit of the `tracing` layer left out.
+    pub suppressed: u64,
     /// Events in memory now: waiting or in flight.
     pub buffered_events: usize,
     /// Their bytes, encoded.

@@ -70,6 +70,7 @@
 //! * **Why does an unknown ack end the connection?** After it the acks can no longer be matched to
 //!   chunks. Sending again is safe, guessing is not.
 #![forbid(unsafe_code)]
+#![cfg_attr(docsrs, feature(doc_cfg))]
 
 mod address;
 mod builder;
@@ -84,19 +85,30 @@ mod handshake;
 #[cfg(feature = "log")]
 mod log_facade;
 mod logger;
+mod loss_report;
+mod naming;
 mod options;
 mod queue;
 mod random;
 mod record;
+#[cfg(any(feature = "log", feature = "tracing"))]
+mod record_map;
 mod shared;
 #[cfg(feature = "spool")]
 mod spool;
 #[cfg(not(feature = "spool"))]
 #[path = "spool/disabled.rs"]
 mod spool;
+mod static_fields;
 mod suppression;
 #[cfg(feature = "tls")]
 mod tls;
+#[cfg(feature = "tower")]
+mod tower_layer;
+#[cfg(feature = "tower")]
+mod trace_context;
+#[cfg(feature = "tracing")]
+mod trace_id;
 #[cfg(feature = "tracing")]
 mod tracing_layer;
 mod wire;
@@ -107,13 +119,18 @@ mod worker;
 mod support;
 
 pub use builder::Builder;
-pub use error::{BuildError, ConnectionError, FlushError, Rejected, SendError, SpoolError};
+pub use error::{BuildError, CloseError, ConnectionError, FlushError, Rejected, SendError, SpoolError};
 pub use event::{DecodeError, Event, Outcome, Report, Stats};
 #[cfg(feature = "log")]
 pub use log_facade::FluentLog;
-pub use logger::{Logger, Sending};
+pub use logger::{Guard, Logger, Queueing, Sending};
+pub use naming::Naming;
 #[cfg(feature = "spool")]
 pub use options::Fsync;
 pub use options::{Balance, Mode, OnFull};
+#[cfg(feature = "tower")]
+pub use tower_layer::{RequestFuture, RequestLayer, RequestService};
+#[cfg(feature = "tower")]
+pub use trace_context::{Scope, TraceContext};
 #[cfg(feature = "tracing")]
-pub use tracing_layer::FluentLayer;
+pub use tracing_layer::{FluentLayer, SpanRecords};

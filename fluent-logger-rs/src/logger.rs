@@ -2,17 +2,25 @@
 //!
 //! Each call encodes on the caller's thread and copies into the queue under a short lock.
 
+mod blocking;
 mod caller_chunk;
+mod guard;
+#[cfg(feature = "metrics")]
+mod metrics;
 #[cfg(feature = "spool")]
 mod sync;
+mod when_room;
+
+pub use guard::Guard;
+pub use when_room::Queueing;
+use when_room::push_when_room;
 
 use std::fmt;
 use std::future::Future;
-use std::pin::{Pin, pin};
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
-use std::task::{Context, Poll, Wake, Waker};
-use std::thread::Thread;
+use std::task::{Context, Poll};
 use std::time::{Duration, Instant, SystemTime};
 
 use serde::Serialize;
@@ -20,6 +28,9 @@ use tokio::sync::oneshot;
 
 use crate::error::{FlushError, Rejected, SendError};
 use crate::event::{Event, Stats};
+use crate::loss_report::report_dropped_handle;
+#[cfg(any(feature = "log", feature = "tracing"))]
+use crate::options::AdapterSettings;
 use crate::options::OnFull;
 use crate::queue::Waiter;
 use crate::record;
@@ -31,9 +42,11 @@ const MAX_TAG_BYTES: usize = 65_531;
 /// Sends events to a Forward server. Cheap to clone: all clones share one buffer and one
 /// connection.
 ///
-/// When the last clone is dropped, delivery goes on in the background for
-/// [`drop_timeout`](crate::Builder::drop_timeout); the drop itself never blocks. Only
-/// [`close`](Self::close) tells what was not delivered.
+/// When the last clone is dropped, delivery continues in the background for
+/// [`drop_timeout`](crate::Builder::drop_timeout); the drop itself never blocks. If `main` returns
+/// meanwhile, the process ends and takes undelivered events with it: the drop says on stderr how many
+/// are not delivered yet. Keep a [`guard`](Self::guard) in `main`, or call [`close`](Self::close), which
+/// returns what was not delivered.
 ///
 /// After a `fork` without `exec` the child has no worker: build a new logger in the child.
 #[derive(Clone)]
@@ -49,7 +62,7 @@ struct Handle {
 impl Drop for Handle {
     fn drop(&mut self) {
         let deadline = Instant::now() + self.shared.options.drop_timeout;
-        let _ = self.shared.begin_close(deadline, None);
+        report_dropped_handle(&self.shared, deadline);
     }
 }
 
@@ -91,7 +104,7 @@ impl Logger {
         let shared = self.shared();
         let options = &shared.options;
         let result = with_tag(&options.tag_prefix, tag, |tag| {
-            record::with_entry(time, options.sub_second, record, options.record_limit, |entry| {
+            record::with_entry(time, &options.entry, record, |entry| {
                 shared.push(tag, entry, None)
             })
         });
@@ -116,7 +129,7 @@ impl Logger {
         let options = &shared.options;
         let (waiter, receiver) = Waiter::new(false);
         let result = with_tag(&options.tag_prefix, tag, |tag| {
-            record::with_entry(time, options.sub_second, record, options.record_limit, |entry| {
+            record::with_entry(time, &options.entry, record, |entry| {
                 shared.push(tag, entry, Some(waiter))
             })
         });
@@ -138,9 +151,7 @@ impl Logger {
             Ok(())
         };
         let result = with_tag(&options.tag_prefix, tag, |tag| {
-            record::with_written(time, options.sub_second, options.record_limit, write, |entry| {
-                shared.push(tag, entry, None)
-            })
+            record::with_written(time, &options.entry, write, |entry| shared.push(tag, entry, None))
         });
         self.count(result)
     }
@@ -156,15 +167,27 @@ impl Logger {
             Ok(())
         };
         let result = with_tag(&options.tag_prefix, tag, |tag| {
-            record::with_written(
-                SystemTime::now(),
-                options.sub_second,
-                options.record_limit,
-                write,
-                |entry| shared.push(tag, entry, None),
-            )
+            record::with_written(SystemTime::now(), &options.entry, write, |entry| {
+                shared.push(tag, entry, None)
+            })
         });
         let _ = self.count(result);
+    }
+
+    #[cfg(feature = "tracing")]
+    pub(crate) fn count_sampled_out(&self) {
+        self.shared().counters.sampled_out.fetch_add(1, Relaxed);
+    }
+
+    #[cfg(feature = "tracing")]
+    pub(crate) fn count_suppressed(&self) {
+        self.shared().counters.suppressed.fetch_add(1, Relaxed);
+    }
+
+    /// What the adapters take from the options.
+    #[cfg(any(feature = "log", feature = "tracing"))]
+    pub(crate) fn settings(&self) -> AdapterSettings {
+        self.shared().options.settings
     }
 
     /// Makes everything queued due at once, without waiting for it.
@@ -204,26 +227,27 @@ impl Logger {
         let may_wait = matches!(options.on_full, OnFull::Wait(_));
         let (waiter, receiver) = Waiter::new(true);
         let mut delayed = None;
-        let result =
-            with_tag(&options.tag_prefix, tag, |tag| {
-                record::with_entry(time, options.sub_second, record, options.record_limit, |entry| {
-                    match shared.try_push(tag, entry, Some(waiter)) {
-                        Err((Rejected::Full { .. }, Some(waiter))) if may_wait => {
-                            delayed = Some((tag.to_owned(), entry.to_vec(), waiter));
-                            Ok(())
-                        }
-                        Err((rejected, _)) => Err(rejected),
-                        Ok(()) => Ok(()),
+        let result = with_tag(&options.tag_prefix, tag, |tag| {
+            record::with_entry(time, &options.entry, record, |entry| {
+                match shared.try_push(tag, entry, Some(waiter)) {
+                    Err((Rejected::Full { .. }, Some(waiter))) if may_wait => {
+                        delayed = Some((tag.to_owned(), entry.to_vec(), waiter));
+                        Ok(())
                     }
-                })
-            });
+                    Err((rejected, _)) => Err(rejected),
+                    Ok(()) => Ok(()),
+                }
+            })
+        });
         let future: Pin<Box<dyn Future<Output = _> + Send>> = match (self.count(result), delayed) {
             (Err(rejected), _) => return Sending(SendState::Refused(Some(rejected))),
             (Ok(()), None) => return Sending(SendState::Queued(receiver)),
             (Ok(()), Some((tag, entry, waiter))) => {
                 let shared = Arc::clone(shared);
                 Box::pin(async move {
-                    push_when_room(&shared, &tag, &entry, waiter).await?;
+                    push_when_room(&shared, &tag, &entry, Some(waiter))
+                        .await
+                        .map_err(SendError::Rejected)?;
                     receiver.await.unwrap_or(Err(SendError::Closed))
                 })
             }
@@ -286,33 +310,6 @@ impl Logger {
         }
     }
 
-    /// [`send`](Self::send) for threads without an async runtime: blocks until the event is
-    /// delivered.
-    ///
-    /// # Errors
-    /// As [`send`](Self::send).
-    pub fn blocking_send<T: Serialize + ?Sized>(&self, tag: &str, record: &T) -> Result<(), SendError> {
-        block_on(self.send(tag, record), None).unwrap_or(Err(SendError::Closed))
-    }
-
-    /// [`flush`](Self::flush) for threads without an async runtime: blocks at most `timeout`.
-    ///
-    /// # Errors
-    /// As [`flush`](Self::flush), and [`FlushError::TimedOut`].
-    pub fn blocking_flush(&self, timeout: Duration) -> Result<(), FlushError> {
-        block_on(self.flush(), Instant::now().checked_add(timeout)).unwrap_or(Err(FlushError::TimedOut))
-    }
-
-    /// [`close`](Self::close) for threads without an async runtime: blocks until all is delivered
-    /// or `timeout` is over. Do not call it on the only thread of the runtime on which the logger
-    /// runs: nothing could be delivered meanwhile, and it would return only a second after the
-    /// timeout.
-    pub fn blocking_close(&self, timeout: Duration) -> Vec<Event> {
-        // The worker keeps the deadline; the extra second is for a worker that cannot run.
-        let limit = Instant::now().checked_add(timeout.saturating_add(Duration::from_secs(1)));
-        block_on(self.close(timeout), limit).unwrap_or_default()
-    }
-
     /// The state of the logger in numbers. Cheap: a lock and a few loads.
     pub fn stats(&self) -> Stats {
         let shared = self.shared();
@@ -324,6 +321,8 @@ impl Logger {
             delivered: counters.delivered_events.load(Relaxed),
             dropped: counters.dropped.load(Relaxed),
             given_up: counters.given_up.load(Relaxed),
+            sampled_out: counters.sampled_out.load(Relaxed),
+            suppressed: counters.suppressed.load(Relaxed),
             buffered_events: inner.queue.events(),
             buffered_bytes: inner.queue.bytes(),
             in_flight: counters.in_flight_chunks.load(Relaxed),
@@ -372,24 +371,6 @@ fn with_tag<R>(
     then(&full)
 }
 
-async fn push_when_room(shared: &Shared, tag: &str, entry: &[u8], waiter: Waiter) -> Result<(), SendError> {
-    let mut waiter = Some(waiter);
-    loop {
-        let mut room = pin!(shared.room.notified());
-        // Registered before the attempt, so that room made in between is not missed.
-        room.as_mut().enable();
-        match shared.try_push(tag, entry, waiter.take()) {
-            Ok(()) => return Ok(()),
-            Err((Rejected::Full { .. }, back)) => waiter = back,
-            Err((rejected, _)) => {
-                shared.counters.rejected.fetch_add(1, Relaxed);
-                return Err(SendError::Rejected(rejected));
-            }
-        }
-        room.await;
-    }
-}
-
 /// The future of [`Logger::send`].
 #[must_use = "await it to learn whether the event was delivered; use `log` if that does not matter"]
 pub struct Sending(SendState);
@@ -432,32 +413,5 @@ impl fmt::Debug for Sending {
         f.debug_struct("Sending")
             .field("rejected", &self.rejected())
             .finish_non_exhaustive()
-    }
-}
-
-struct Unpark(Thread);
-
-impl Wake for Unpark {
-    fn wake(self: Arc<Self>) {
-        self.0.unpark();
-    }
-}
-
-/// Runs a future on this thread by parking it. `None`: the deadline came first.
-fn block_on<T>(future: impl Future<Output = T>, deadline: Option<Instant>) -> Option<T> {
-    let waker = Waker::from(Arc::new(Unpark(std::thread::current())));
-    let mut context = Context::from_waker(&waker);
-    let mut future = pin!(future);
-    loop {
-        if let Poll::Ready(result) = future.as_mut().poll(&mut context) {
-            return Some(result);
-        }
-        match deadline {
-            None => std::thread::park(),
-            Some(deadline) => {
-                let left = deadline.checked_duration_since(Instant::now())?;
-                std::thread::park_timeout(left);
-            }
-        }
     }
 }

@@ -2,10 +2,13 @@
 //!
 //! Does not read files and does not touch the network.
 
+#[cfg(feature = "spool")]
 use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::address::Address;
+use crate::naming::Naming;
+use crate::record::EntryFormat;
 
 /// How events are put on the wire (Forward Protocol Specification v1, "Event Modes").
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -112,14 +115,26 @@ pub(crate) struct DeliveryPolicy {
     pub(crate) failover: bool,
 }
 
+/// What the adapters for `log`, `tracing` and `tower` take from the logger.
+#[derive(Debug, Clone, Copy)]
+#[cfg_attr(
+    not(any(feature = "log", feature = "tracing")),
+    expect(dead_code, reason = "used by the adapters")
+)]
+pub(crate) struct AdapterSettings {
+    pub(crate) naming: Naming,
+    /// Records have the number of their level, too.
+    pub(crate) numeric_severity: bool,
+}
+
 /// All options of a logger.
 #[derive(Clone)]
 pub(crate) struct Options {
     pub(crate) addresses: Vec<Address>,
     pub(crate) tag_prefix: String,
     pub(crate) mode: Mode,
-    pub(crate) sub_second: bool,
-    pub(crate) record_limit: usize,
+    pub(crate) entry: EntryFormat,
+    pub(crate) settings: AdapterSettings,
     pub(crate) on_full: OnFull,
     pub(crate) limits: QueueLimits,
     pub(crate) policy: DeliveryPolicy,

@@ -92,7 +92,12 @@ impl Queue {
         self.events + self.in_flight_events
     }
 
-    /// Their bytes.
+    /// Events that wait and are not taken.
+    pub(crate) fn waiting_events(&self) -> usize {
+        self.events
+    }
+
+    /// Bytes that wait or are taken and not settled.
     pub(crate) fn bytes(&self) -> usize {
         self.bytes + self.in_flight_bytes
     }

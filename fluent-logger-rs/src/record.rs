@@ -5,6 +5,8 @@
 //! Times follow the Forward Protocol Specification v1 ("EventTime Ext Format"): extension type 0
 //! with two big-endian unsigned 32-bit numbers, seconds and nanoseconds, written as `fixext8`.
 
+mod serializer;
+
 use std::cell::Cell;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -12,6 +14,10 @@ use forward_protocol::msgpack::{self, Kind, Reader, Value};
 use serde::Serialize;
 
 use crate::error::Rejected;
+use crate::static_fields::StaticFields;
+use serializer::RecordSerializer;
+#[cfg(any(feature = "log", feature = "tracing"))]
+pub(crate) use serializer::{write_i128, write_u128};
 
 /// Containers inside each other that a record may have, itself included. Fluent Bit 5.1.1 stops at
 /// 32 for a whole message (`MSGPACK_EMBED_STACK_SIZE`), of which message, entries, entry and time
@@ -31,41 +37,51 @@ thread_local! {
     static SCRATCH: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
 }
 
+/// How entries are encoded.
+#[derive(Debug, Clone)]
+pub(crate) struct EntryFormat {
+    /// Times have nanoseconds.
+    pub(crate) sub_second: bool,
+    /// Most bytes of an entry.
+    pub(crate) limit: usize,
+    pub(crate) static_fields: StaticFields,
+}
+
 /// Encodes `[time, record]` and hands the bytes to `then`; the buffer is reused.
 pub(crate) fn with_entry<T: Serialize + ?Sized, R>(
     time: SystemTime,
-    sub_second: bool,
+    format: &EntryFormat,
     record: &T,
-    limit: usize,
     then: impl FnOnce(&[u8]) -> Result<R, Rejected>,
 ) -> Result<R, Rejected> {
     let write = |out: &mut Vec<u8>| {
         let start = out.len();
-        let mut serializer = rmp_serde::Serializer::new(&mut *out).with_struct_map();
         record
-            .serialize(&mut serializer)
-            .map_err(|error| Rejected::Unserializable {
-                reason: error.to_string(),
-            })?;
-        check(out.get(start..).unwrap_or_default())
+            .serialize(RecordSerializer::new(&mut *out))
+            .map_err(|error| error.0)?;
+        match Reader::at(out, start).kind() {
+            Some(Kind::Map) => Ok(()),
+            _ => Err(Rejected::NotAMap),
+        }
     };
-    with_written(time, sub_second, limit, write, then)
+    with_written(time, format, write, then)
 }
 
 /// As [`with_entry`], for a record that `write` writes as MessagePack: a map with text keys.
 pub(crate) fn with_written<R>(
     time: SystemTime,
-    sub_second: bool,
-    limit: usize,
+    format: &EntryFormat,
     write: impl FnOnce(&mut Vec<u8>) -> Result<(), Rejected>,
     then: impl FnOnce(&[u8]) -> Result<R, Rejected>,
 ) -> Result<R, Rejected> {
     let mut buffer = SCRATCH.take();
     buffer.clear();
     buffer.push(0x92);
-    write_time(&mut buffer, time, sub_second);
+    write_time(&mut buffer, time, format.sub_second);
+    let start = buffer.len();
     let result = write(&mut buffer).and_then(|()| {
-        let bytes = buffer.len();
+        format.static_fields.append(&mut buffer, start);
+        let (bytes, limit) = (buffer.len(), format.limit);
         if bytes > limit {
             Err(Rejected::TooLarge { bytes, limit })
         } else {
@@ -98,7 +114,7 @@ fn floor_seconds(before: Duration) -> i64 {
     -(seconds.saturating_add(i64::from(before.subsec_nanos() > 0)))
 }
 
-/// Walks one encoded record: it must be a map, the keys of all maps must be strings, and containers
+/// Checks a record that the caller encoded: it must be a map, the keys of all maps must be strings, and containers
 /// must not nest deeper than [`MAX_DEPTH`]. Iterative, so that no record can overflow the stack
 /// here.
 pub(crate) fn check(record: &[u8]) -> Result<(), Rejected> {

@@ -5,7 +5,8 @@
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::thread::ThreadId;
 use std::time::{Duration, Instant};
 
 use tokio::sync::{Notify, oneshot};
@@ -40,6 +41,8 @@ pub(crate) struct LockedState {
     pub(crate) dropped: HashMap<Arc<str>, u64>,
     /// No more events are taken.
     pub(crate) closed: bool,
+    /// The last handle was dropped.
+    pub(crate) abandoned: bool,
     /// The worker has ended.
     pub(crate) worker_ended: bool,
     /// Undelivered events of a worker whose runtime ended first; the next `close` returns them.
@@ -55,6 +58,8 @@ pub(crate) struct Counters {
     pub(crate) resent_chunks: AtomicU64,
     pub(crate) rejected: AtomicU64,
     pub(crate) dropped: AtomicU64,
+    pub(crate) sampled_out: AtomicU64,
+    pub(crate) suppressed: AtomicU64,
     pub(crate) given_up: AtomicU64,
     pub(crate) connections: AtomicU64,
     pub(crate) connect_failures: AtomicU64,
@@ -76,6 +81,8 @@ pub(crate) struct Shared {
     room_blocking: Condvar,
     pub(crate) counters: Counters,
     pub(crate) options: Options,
+    /// The thread of a current-thread runtime on which the worker runs: it must not block.
+    runtime_thread: OnceLock<ThreadId>,
 }
 
 impl Shared {
@@ -87,6 +94,7 @@ impl Shared {
                 close: None,
                 dropped: HashMap::new(),
                 closed: false,
+                abandoned: false,
                 worker_ended: false,
                 undelivered: Vec::new(),
                 last_error: None,
@@ -97,7 +105,20 @@ impl Shared {
             room_blocking: Condvar::new(),
             counters: Counters::default(),
             options,
+            runtime_thread: OnceLock::new(),
         }
+    }
+
+    /// The worker runs on the current-thread runtime of this thread.
+    pub(crate) fn set_runtime_thread(&self) {
+        // Set once, before the worker is spawned.
+        let _ = self.runtime_thread.set(std::thread::current().id());
+    }
+
+    /// Whether blocking this thread stops the worker.
+    pub(crate) fn would_block_worker(&self) -> bool {
+        let here = std::thread::current().id();
+        self.runtime_thread.get().is_some_and(|thread| *thread == here) && !self.lock().worker_ended
     }
 
     /// The queue is never left half changed by a panic: nothing inside the lock runs foreign code.
@@ -227,6 +248,11 @@ impl Shared {
                 }
             }
         }
+    }
+
+    /// Whether there is a disk spool.
+    pub(crate) fn spooled(&self) -> bool {
+        self.options.limits.spooled
     }
 
     /// Wakes everybody who waits for room: there is room, or the logger closed.

@@ -118,7 +118,12 @@ fn a_server_killed_and_restarted_twenty_times_under_load_loses_and_doubles_nothi
         for thread in threads {
             thread.join().unwrap();
         }
-        let returned: HashSet<u64> = logger.blocking_close(PATIENCE).iter().map(id_of).collect();
+        let returned: HashSet<u64> = logger
+            .blocking_close(PATIENCE)
+            .unwrap()
+            .iter()
+            .map(id_of)
+            .collect();
         server.kill();
 
         let messages: Vec<_> = histories.iter().flat_map(|history| history.messages()).collect();
@@ -163,7 +168,7 @@ fn a_short_reconnect_interval_spreads_the_load_evenly_and_neither_loses_nor_doub
             std::thread::sleep(Duration::from_millis(1));
         }
     }
-    assert_eq!(logger.blocking_close(PATIENCE), []);
+    assert_eq!(logger.blocking_close(PATIENCE).unwrap(), []);
     let shares: Vec<usize> = servers
         .iter()
         .map(|server| events(&server.messages()).len())
@@ -206,7 +211,7 @@ fn when_one_of_two_servers_dies_the_other_gets_everything() {
     one.kill();
     logger.blocking_send("t", &json!({ "id": 1 })).unwrap();
     assert_eq!(events(&two.messages()).len(), 1);
-    assert_eq!(logger.blocking_close(PATIENCE), []);
+    assert_eq!(logger.blocking_close(PATIENCE).unwrap(), []);
 }
 
 #[test]

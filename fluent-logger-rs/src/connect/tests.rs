@@ -95,7 +95,7 @@ fn a_name_is_looked_up_for_every_connection_and_all_its_addresses_take_their_tur
         (stats.connections, 0, 0),
         "one lookup per connection"
     );
-    assert_eq!(logger.blocking_close(PATIENCE), []);
+    assert_eq!(logger.blocking_close(PATIENCE).unwrap(), []);
 }
 
 #[test]
@@ -127,5 +127,5 @@ fn a_dead_address_behind_a_name_is_passed_over_and_a_name_without_any_is_said() 
         assert!(began.elapsed() < PATIENCE, "{:?}", counts());
         logger.blocking_send("t", &json!({})).unwrap();
     }
-    assert_eq!(logger.blocking_close(PATIENCE), []);
+    assert_eq!(logger.blocking_close(PATIENCE).unwrap(), []);
 }

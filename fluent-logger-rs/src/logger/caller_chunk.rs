@@ -94,7 +94,7 @@ fn encode<T: Serialize>(
     let tag = with_tag(&options.tag_prefix, tag, |tag| Ok(tag.to_owned()))?;
     let (mut entries, mut ends) = (Vec::new(), Vec::new());
     for (time, event) in events {
-        record::with_entry(time, options.sub_second, &event, options.record_limit, |entry| {
+        record::with_entry(time, &options.entry, &event, |entry| {
             entries.extend_from_slice(entry);
             Ok(())
         })?;

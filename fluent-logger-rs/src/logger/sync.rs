@@ -2,7 +2,8 @@
 
 use std::time::{Duration, Instant};
 
-use super::{Logger, block_on};
+use super::Logger;
+use super::blocking::block_on;
 use crate::error::FlushError;
 
 impl Logger {
@@ -28,8 +29,11 @@ impl Logger {
     /// [`sync`](Self::sync) for threads without an async runtime: blocks at most `timeout`.
     ///
     /// # Errors
-    /// As [`sync`](Self::sync), and [`FlushError::TimedOut`].
+    /// As [`sync`](Self::sync), [`FlushError::TimedOut`] and [`FlushError::RuntimeBlocked`].
     pub fn blocking_sync(&self, timeout: Duration) -> Result<(), FlushError> {
+        if self.shared().would_block_worker() {
+            return Err(FlushError::RuntimeBlocked);
+        }
         block_on(self.sync(), Instant::now().checked_add(timeout)).unwrap_or(Err(FlushError::TimedOut))
     }
 }

@@ -39,11 +39,11 @@ impl Folder {
             error,
         };
         let is_new = !path.try_exists().map_err(failed)?;
-        fs::create_dir_all(path).map_err(failed)?;
+        create_private_dir(path).map_err(failed)?;
         if is_new && fsync == Fsync::Always {
             sync(&path.join("..")).map_err(failed)?;
         }
-        let lock = File::create(path.join("lock")).map_err(failed)?;
+        let lock = create_private(&path.join("lock")).map_err(failed)?;
         // Named in full: the standard library's own `try_lock` is younger than this crate's oldest
         // Rust.
         match fs4::FileExt::try_lock(&lock) {
@@ -122,7 +122,7 @@ impl Folder {
         self.next += 1;
         let (new, path) = (self.file(number, "new"), self.file(number, "chunk"));
         let write = || {
-            let mut file = File::create(&new)?;
+            let mut file = create_private(&new)?;
             file.write_all(&file::header(chunk))?;
             file.write_all(&chunk.message)?;
             if self.fsync == Fsync::Always {
@@ -161,6 +161,24 @@ impl Folder {
     fn file(&self, number: u64, kind: &str) -> PathBuf {
         self.path.join(format!("{number:020}.{kind}"))
     }
+}
+
+/// Creates a folder, and those above it, that only its owner can enter: logs hold personal data.
+fn create_private_dir(path: &Path) -> io::Result<()> {
+    let mut builder = fs::DirBuilder::new();
+    builder.recursive(true);
+    #[cfg(unix)]
+    std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
+    builder.create(path)
+}
+
+/// Creates a file, or empties it, that only its owner can read.
+fn create_private(path: &Path) -> io::Result<File> {
+    let mut options = fs::OpenOptions::new();
+    options.write(true).create(true).truncate(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    options.open(path)
 }
 
 /// Makes the names in a folder durable.

@@ -11,6 +11,7 @@ use super::{Worker, wait};
 use crate::error::BuildError;
 use crate::error::{FlushError, SendError};
 use crate::event::Event;
+use crate::loss_report::report;
 use crate::spool::Spool;
 
 /// How long the end waits for the disk to write undelivered chunks.
@@ -100,7 +101,17 @@ impl Drop for Worker {
         } else {
             inner.undelivered = rest;
         }
+        let lost = if inner.abandoned {
+            inner.undelivered.len()
+        } else {
+            0
+        };
         drop(inner);
+        if lost > 0 {
+            report(&format!(
+                "{lost} events are lost: not delivered within drop_timeout after the logger was dropped"
+            ));
+        }
         for closer in closers {
             let _ = closer.send(Vec::new());
         }
