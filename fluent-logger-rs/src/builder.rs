@@ -2,7 +2,9 @@
 //!
 //! Owns the options as the application gives them; `check` turns them into validated options.
 
+mod buffer;
 mod check;
+mod connection;
 mod fields;
 #[cfg(feature = "spool")]
 mod spool;
@@ -140,24 +142,40 @@ impl Builder {
     ///
     /// Host names are resolved again for each connection, and all addresses behind a name take
     /// their turn.
+    ///
+    /// ```
+    /// let builder = fluent_logger::Logger::builder().address("logs.example:24224").address("unix:///run/fluent.sock");
+    /// ```
     pub fn address(mut self, address: impl Into<String>) -> Self {
         self.addresses.push(address.into());
         self
     }
 
     /// How one of several addresses is chosen. Default: [`Balance::RoundRobin`].
+    ///
+    /// ```
+    /// let builder = fluent_logger::Logger::builder().address("a").address("b").balance(fluent_logger::Balance::Failover);
+    /// ```
     pub fn balance(mut self, balance: Balance) -> Self {
         self.balance = balance;
         self
     }
 
     /// Put before every tag, with a dot between. Default: none.
+    ///
+    /// ```
+    /// let builder = fluent_logger::Logger::builder().tag_prefix("shop");
+    /// ```
     pub fn tag_prefix(mut self, prefix: impl Into<String>) -> Self {
         self.tag_prefix = prefix.into();
         self
     }
 
     /// How events are put on the wire. Default: [`Mode::Packed`].
+    ///
+    /// ```
+    /// let builder = fluent_logger::Logger::builder().mode(fluent_logger::Mode::Forward);
+    /// ```
     pub fn mode(mut self, mode: Mode) -> Self {
         self.mode = mode;
         self
@@ -168,176 +186,22 @@ impl Builder {
     /// With acks an event counts as delivered when the server said so, and is sent again until then
     /// (at least once, always with the same chunk id). Without, it counts as delivered when the
     /// operating system took its bytes: what a dying server or network swallows after that is lost.
+    ///
+    /// ```
+    /// let builder = fluent_logger::Logger::builder().request_ack(false);
+    /// ```
     pub fn request_ack(mut self, request_ack: bool) -> Self {
         self.request_ack = request_ack;
         self
     }
 
     /// Whether times carry nanoseconds (EventTime) or are whole seconds. Default: `true`.
+    ///
+    /// ```
+    /// let builder = fluent_logger::Logger::builder().sub_second_precision(false);
+    /// ```
     pub fn sub_second_precision(mut self, sub_second: bool) -> Self {
         self.sub_second_precision = sub_second;
-        self
-    }
-
-    /// How long an event waits for more events before its batch is sent; `send` does not wait. 0 to
-    /// 1 hour. Default: 100 ms.
-    pub fn flush_interval(mut self, interval: Duration) -> Self {
-        self.flush_interval = interval;
-        self
-    }
-
-    /// The most bytes that a message has before compression, unless a single event is larger; a
-    /// batch is sent before it would exceed them. 1 KiB to 64 MiB, and effectively at most a
-    /// quarter of the buffer. Default: 1 MiB. Fluent Bit 5.1.1 refuses messages above 6,144,000
-    /// bytes in its default configuration (`buffer_max_size`).
-    pub fn chunk_limit_bytes(mut self, bytes: usize) -> Self {
-        self.chunk_bytes = bytes;
-        self
-    }
-
-    /// A batch is sent when it has this many events. 1 to 1,000,000, and effectively at most a
-    /// quarter of the buffer. Default: 16,384.
-    pub fn chunk_limit_events(mut self, events: usize) -> Self {
-        self.chunk_events = events;
-        self
-    }
-
-    /// Larger events, in bytes encoded, are refused
-    /// ([`Rejected::TooLarge`](crate::Rejected::TooLarge)). 64 bytes to 64 MiB. Default: 1 MiB.
-    pub fn record_limit(mut self, bytes: usize) -> Self {
-        self.record_limit = bytes;
-        self
-    }
-
-    /// Events that the logger holds at most, waiting and in flight together. 1 to 100,000,000.
-    /// Default: 65,536.
-    pub fn buffer_limit(mut self, events: usize) -> Self {
-        self.buffer_events = events;
-        self
-    }
-
-    /// Bytes of encoded events that the logger holds at most, waiting and in flight together. 1 KiB
-    /// to 16 GiB. Default: 32 MiB. The memory in use can be up to about twice that while buffers
-    /// grow.
-    pub fn buffer_limit_bytes(mut self, bytes: usize) -> Self {
-        self.buffer_bytes = bytes;
-        self
-    }
-
-    /// What happens to an event when the buffer is full. Default: [`OnFull::Refuse`].
-    pub fn on_full(mut self, policy: OnFull) -> Self {
-        self.on_full = policy;
-        self
-    }
-
-    /// Messages that may be unacknowledged on a connection. 1 to 65,536. Default: 8, in Message
-    /// mode 256.
-    pub fn in_flight(mut self, messages: usize) -> Self {
-        self.in_flight = Some(messages);
-        self
-    }
-
-    /// The first pause after all addresses have failed; it doubles with each further round. The
-    /// real pause is drawn between half and all of it. 1 ms to 1 hour. Default: 500 ms.
-    pub fn retry_wait(mut self, wait: Duration) -> Self {
-        self.retry_wait = wait;
-        self
-    }
-
-    /// The longest pause between attempts. At least `retry_wait`, at most 1 hour. Default: 10 s.
-    pub fn max_retry_wait(mut self, wait: Duration) -> Self {
-        self.max_retry_wait = wait;
-        self
-    }
-
-    /// Gives a chunk up after this many failed attempts, that is connections that could not be made
-    /// or broke while it waited. It is then counted ([`Stats::given_up`](crate::Stats::given_up))
-    /// and handed to the delivery callback. Default: never, since memory is bounded anyway.
-    pub fn max_retry(mut self, attempts: u32) -> Self {
-        self.max_retry = Some(attempts);
-        self
-    }
-
-    /// Time for name resolution, connect and TLS together. 1 ms to 1 hour. Default: 5 s.
-    pub fn connect_timeout(mut self, timeout: Duration) -> Self {
-        self.connect_timeout = timeout;
-        self
-    }
-
-    /// Time for the shared-key handshake. 1 ms to 1 hour. Default: 10 s.
-    pub fn handshake_timeout(mut self, timeout: Duration) -> Self {
-        self.handshake_timeout = timeout;
-        self
-    }
-
-    /// A connection that takes no bytes for this long is dropped. 1 ms to 1 hour. Default: 30 s.
-    pub fn write_timeout(mut self, timeout: Duration) -> Self {
-        self.write_timeout = timeout;
-        self
-    }
-
-    /// A chunk that is not acknowledged for this long after its last byte was written is sent again
-    /// over a new connection. 1 ms to 1 hour. Default: 60 s.
-    pub fn ack_timeout(mut self, timeout: Duration) -> Self {
-        self.ack_timeout = timeout;
-        self
-    }
-
-    /// How long delivery goes on in the background after the last handle was dropped without
-    /// `close`. 0 to 30 days. Default: 5 s. Dropping never blocks.
-    pub fn drop_timeout(mut self, timeout: Duration) -> Self {
-        self.drop_timeout = timeout;
-        self
-    }
-
-    /// Replaces each connection when it is this old, so that load spreads over servers that were
-    /// added: no new chunk is sent over it, the acks that are due are awaited, it is closed, and
-    /// the next chunk goes over a new connection, to the next address. Nothing is lost or doubled
-    /// by it. 10 ms to 30 days; default: never.
-    ///
-    /// The Go logger has the option under the name
-    /// [`async_reconnect_interval`](Self::async_reconnect_interval).
-    pub fn reconnect_interval(mut self, interval: Duration) -> Self {
-        self.reconnect_interval = Some(interval);
-        self
-    }
-
-    /// [`reconnect_interval`](Self::reconnect_interval) under the name that the Go logger gives it.
-    pub fn async_reconnect_interval(self, interval: Duration) -> Self {
-        self.reconnect_interval(interval)
-    }
-
-    /// By which share of itself the reconnect interval varies from connection to connection, so
-    /// that clients started together do not move together. 0.0 to 1.0. Default: 0.1.
-    pub fn reconnect_jitter(mut self, share: f64) -> Self {
-        self.reconnect_jitter = share;
-        self
-    }
-
-    /// The key that the server shares with its clients (`shared_key` of Fluent Bit and Fluentd).
-    /// With it the client expects the handshake of the Forward Protocol Specification v1 and sends
-    /// nothing before it has succeeded; the key itself is never sent. At most 4096 bytes; may be
-    /// empty. Default: no handshake.
-    ///
-    /// The handshake proves that both sides know the key; it encrypts nothing. Use `tls://` for
-    /// that.
-    pub fn shared_key(mut self, key: impl Into<String>) -> Self {
-        self.security.shared_key = Some(key.into());
-        self
-    }
-
-    /// User and password for servers that ask for them besides the shared key, at most 1024 bytes
-    /// each. Default: none.
-    pub fn user(mut self, name: impl Into<String>, password: impl Into<String>) -> Self {
-        self.security.username = name.into();
-        self.security.password = password.into();
-        self
-    }
-
-    /// The name by which this client presents itself in the handshake, at most 255 bytes. Fluentd
-    /// refuses a client that has its own name. Default: the host's name, else `fluent-logger-rs`.
-    pub fn self_hostname(mut self, name: impl Into<String>) -> Self {
-        self.security.hostname = name.into();
         self
     }
 
@@ -345,6 +209,10 @@ impl Builder {
     /// which [`build`](Self::build) is called, if there is one. Such a logger ends with its runtime: what
     /// is not delivered when the runtime shuts down is lost, and on a current-thread runtime the
     /// `blocking_` calls are errors. [`OnFull::Wait`] always has a thread. Default: `true`.
+    ///
+    /// ```
+    /// let builder = fluent_logger::Logger::builder().own_thread(false);
+    /// ```
     pub fn own_thread(mut self, own_thread: bool) -> Self {
         self.own_thread = own_thread;
         self
@@ -352,6 +220,10 @@ impl Builder {
 
     /// Called once for each chunk that was acknowledged (or without acks written), dropped or given
     /// up. It runs in the logger's task: it must be quick, and a panic in it is caught and counted.
+    ///
+    /// ```
+    /// let builder = fluent_logger::Logger::builder().on_delivery(|report| eprintln!("{report:?}"));
+    /// ```
     pub fn on_delivery(mut self, callback: impl Fn(Report) + Send + Sync + 'static) -> Self {
         self.callbacks.delivery = Some(Arc::new(callback));
         self
@@ -359,6 +231,10 @@ impl Builder {
 
     /// Called when a connection cannot be made or breaks. It runs in the logger's task: it must be
     /// quick, and a panic in it is caught and counted. Do not log the error through this logger.
+    ///
+    /// ```
+    /// let builder = fluent_logger::Logger::builder().on_connection_error(|error| eprintln!("logging: {error}"));
+    /// ```
     pub fn on_connection_error(
         mut self,
         callback: impl Fn(&ConnectionError) + Send + Sync + 'static,

@@ -1,4 +1,4 @@
-//! A logger for the Fluent Forward protocol: to Windrow, Fluent Bit, Fluentd or the OpenTelemetry
+//! Logger for the Fluent Forward protocol: to Windrow, Fluent Bit, Fluentd or the OpenTelemetry
 //! Collector.
 //!
 //! [`Logger::log`] encodes an event on the calling thread, copies it into a bounded buffer and
@@ -52,8 +52,25 @@
 //!
 //! # Features
 //!
-//! `gzip` (mode `PackedGzip`), `tls` (rustls with ring), `spool` (on disk), `tracing`
-//! (`FluentLayer`), `log` (`FluentLog`). None is on by default.
+//! None is on by default.
+//!
+//! | feature | |
+//! |---|---|
+//! | `gzip` | mode `PackedGzip` |
+//! | `log` | `FluentLog`, for the `log` facade |
+//! | `metrics` | `Logger::publish_metrics` |
+//! | `opentelemetry` | trace ids and span ids of `tracing-opentelemetry` in `FluentLayer` |
+//! | `spool` | `Builder::spool`, `Logger::sync` |
+//! | `tls` | addresses `tls://…`, with rustls and ring |
+//! | `tower` | `RequestLayer` and `TraceContext`, for axum, tonic and hyper |
+//! | `tracing` | `FluentLayer`, for `tracing-subscriber` |
+//!
+//! # The end of a program
+//!
+//! The logger runs on a thread of its own, which ends with the process. Keep [`Logger::guard`] in
+//! `main`: its drop delivers what is queued, within a limit. [`Logger::close`] returns the events
+//! that were not delivered. Without both, the drop of the last handle says on stderr how many
+//! events are not delivered yet.
 //!
 //! # Design
 //!
@@ -61,7 +78,7 @@
 //!   for large events, and one in bytes alone is hard to reason about for small ones.
 //! * **Why is there one connection and not a pool?** Several chunks are in flight on it, so that a
 //!   second one would add nothing but disorder. Load spreads over servers by
-//!   [`async_reconnect_interval`](Builder::async_reconnect_interval).
+//!   [`reconnect_interval`](Builder::reconnect_interval).
 //! * **Why may chunks hold only half of the buffer?** So that with [`OnFull::DropOldest`] there is
 //!   always something that can be dropped: what may be at the server already is never dropped.
 //! * **Why is the spool not larger than the buffer?** Because then it can stay as simple as a file

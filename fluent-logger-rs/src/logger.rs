@@ -83,6 +83,13 @@ impl Logger {
     /// `Ok` means queued, not delivered: it will be delivered, reported to the delivery callback as
     /// dropped or given up, or returned by [`close`](Self::close).
     ///
+    /// ```no_run
+    /// # async fn example(logger: fluent_logger::Logger) -> Result<(), Box<dyn std::error::Error>> {
+    /// logger.log("cart", &serde_json::json!({ "items": 3 }))?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
     /// # Errors
     /// [`Rejected`] says why the event was not queued: full, closed, too large, or no map with text
     /// keys.
@@ -92,6 +99,14 @@ impl Logger {
 
     /// As [`log`](Self::log), with the time of the event. Times before 1970 and after 2106-02-07
     /// are sent as whole seconds, since EventTime has 32 unsigned bits of seconds.
+    ///
+    /// ```no_run
+    /// # async fn example(logger: fluent_logger::Logger) -> Result<(), Box<dyn std::error::Error>> {
+    /// use std::time::SystemTime;
+    /// logger.log_at(SystemTime::UNIX_EPOCH, "cart", &serde_json::json!({ "items": 3 }))?;
+    /// # Ok(())
+    /// # }
+    /// ```
     ///
     /// # Errors
     /// As [`log`](Self::log).
@@ -117,6 +132,15 @@ impl Logger {
     /// waits for room: for applications that queue many events and learn later whether each was
     /// delivered.
     ///
+    /// ```no_run
+    /// # async fn example(logger: fluent_logger::Logger) -> Result<(), Box<dyn std::error::Error>> {
+    /// use std::time::SystemTime;
+    /// let delivery = logger.log_tracked(SystemTime::now(), "cart", &serde_json::json!({ "items": 3 }))?;
+    /// delivery.await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
     /// # Errors
     /// As [`log`](Self::log); the future gives [`SendError`].
     pub fn log_tracked<T: Serialize + ?Sized>(
@@ -138,6 +162,15 @@ impl Logger {
 
     /// As [`log_at`](Self::log_at), for a record that is MessagePack already: one map with text
     /// keys. Its strings need not be UTF-8; they are sent as they are.
+    ///
+    /// ```no_run
+    /// # async fn example(logger: fluent_logger::Logger) -> Result<(), Box<dyn std::error::Error>> {
+    /// use std::time::SystemTime;
+    /// // {"n": 1}
+    /// logger.log_encoded(SystemTime::now(), "cart", b"\x81\xa1n\x01")?;
+    /// # Ok(())
+    /// # }
+    /// ```
     ///
     /// # Errors
     /// As [`log`](Self::log); [`Rejected::Unserializable`] if it is not exactly one MessagePack
@@ -211,6 +244,13 @@ impl Logger {
     /// The future needs no tokio; dropping it does not take the event back. With [`OnFull::Wait`]
     /// and a full buffer the event is queued when the future is awaited and there is room.
     ///
+    /// ```no_run
+    /// # async fn example(logger: fluent_logger::Logger) -> Result<(), Box<dyn std::error::Error>> {
+    /// logger.send("sale", &serde_json::json!({ "cents": 1999 })).await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
     /// # Errors
     /// The future gives [`SendError`]: refused, dropped, given up, or the logger was closed.
     pub fn send<T: Serialize + ?Sized>(&self, tag: &str, record: &T) -> Sending {
@@ -218,6 +258,14 @@ impl Logger {
     }
 
     /// As [`send`](Self::send), with the time of the event.
+    ///
+    /// ```no_run
+    /// # async fn example(logger: fluent_logger::Logger) -> Result<(), Box<dyn std::error::Error>> {
+    /// use std::time::SystemTime;
+    /// logger.send_at(SystemTime::now(), "sale", &serde_json::json!({ "cents": 1999 })).await?;
+    /// # Ok(())
+    /// # }
+    /// ```
     ///
     /// # Errors
     /// As [`send`](Self::send).
@@ -259,6 +307,14 @@ impl Logger {
     /// the call is delivered. Waits as long as that takes: put a timeout around it if there is a
     /// limit. Needs no tokio.
     ///
+    /// ```no_run
+    /// # async fn example(logger: fluent_logger::Logger) -> Result<(), Box<dyn std::error::Error>> {
+    /// use std::time::Duration;
+    /// tokio::time::timeout(Duration::from_secs(5), logger.flush()).await??;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
     /// # Errors
     /// [`FlushError::Lost`] if events were dropped or given up meanwhile, [`FlushError::Closed`] if
     /// the logger ended first.
@@ -294,6 +350,16 @@ impl Logger {
     /// With a spool (`Builder::spool`) what was not delivered is written there, which may take up
     /// to five seconds more, and is sent by the next logger with the same folder; only what the
     /// disk refused is returned.
+    ///
+    /// ```no_run
+    /// # async fn example(logger: fluent_logger::Logger) -> Result<(), Box<dyn std::error::Error>> {
+    /// use std::time::Duration;
+    /// for event in logger.close(Duration::from_secs(5)).await {
+    ///     eprintln!("not delivered: {event:?}");
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
     pub async fn close(&self, timeout: Duration) -> Vec<Event> {
         let now = Instant::now();
         let deadline = now
@@ -311,6 +377,14 @@ impl Logger {
     }
 
     /// The state of the logger in numbers. Cheap: a lock and a few loads.
+    ///
+    /// ```no_run
+    /// # async fn example(logger: fluent_logger::Logger) -> Result<(), Box<dyn std::error::Error>> {
+    /// let stats = logger.stats();
+    /// println!("{} events wait, {} were refused", stats.buffered_events, stats.rejected);
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn stats(&self) -> Stats {
         let shared = self.shared();
         let inner = shared.lock();

@@ -70,7 +70,7 @@ pub enum Balance {
     #[default]
     RoundRobin,
     /// The first address as long as it answers, then the others in order. A periodic reconnect
-    /// ([`async_reconnect_interval`](crate::Builder::async_reconnect_interval)) goes back to the
+    /// ([`reconnect_interval`](crate::Builder::reconnect_interval)) goes back to the
     /// first.
     Failover,
 }

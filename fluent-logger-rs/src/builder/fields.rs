@@ -128,28 +128,48 @@ impl Builder {
 
     /// Version of the service, added to every record: `version`, with ECS and OTel naming
     /// `service.version`.
+    ///
+    /// ```
+    /// let builder = fluent_logger::Logger::builder().service_version(env!("CARGO_PKG_VERSION"));
+    /// ```
     pub fn service_version(self, version: impl AsRef<str>) -> Self {
         self.set_static(StaticKey::Version, version.as_ref())
     }
 
     /// Deployment environment, added to every record: `environment`, with ECS naming
     /// `service.environment`, with OTel naming `deployment.environment.name`.
+    ///
+    /// ```
+    /// let builder = fluent_logger::Logger::builder().environment("production");
+    /// ```
     pub fn environment(self, environment: impl AsRef<str>) -> Self {
         self.set_static(StaticKey::Environment, environment.as_ref())
     }
 
     /// Name of the host, added to every record: `host`, with ECS and OTel naming `host.name`.
+    ///
+    /// ```
+    /// let builder = fluent_logger::Logger::builder().host("shop-1");
+    /// ```
     pub fn host(self, name: impl AsRef<str>) -> Self {
         self.set_static(StaticKey::Host, name.as_ref())
     }
 
     /// [`host`](Self::host) with the name of this machine.
+    ///
+    /// ```
+    /// let builder = fluent_logger::Logger::builder().this_host();
+    /// ```
     pub fn this_host(self) -> Self {
         self.host(hostname())
     }
 
     /// A field that is added to every record that has no field of this name. The value is anything
     /// that serde can serialise.
+    ///
+    /// ```
+    /// let builder = fluent_logger::Logger::builder().field("region", "eu").field("shard", &3);
+    /// ```
     pub fn field<T: Serialize + ?Sized>(self, key: impl Into<String>, value: &T) -> Self {
         self.set_static(StaticKey::Other(key.into()), value)
     }
@@ -167,6 +187,10 @@ impl Builder {
 
     /// How the fields that the logger itself writes are named: static fields, and those of the `log`,
     /// `tracing` and `tower` adapters. Default: [`Naming::Plain`].
+    ///
+    /// ```
+    /// let builder = fluent_logger::Logger::builder().naming(fluent_logger::Naming::Ecs);
+    /// ```
     pub fn naming(mut self, naming: Naming) -> Self {
         self.naming = naming;
         self
@@ -175,6 +199,10 @@ impl Builder {
     /// Whether the records of the `log` and `tracing` adapters have their level as a number, too:
     /// `severity`, with OTel naming `severity_number` (both TRACE 1, DEBUG 5, INFO 9, WARN 13,
     /// ERROR 17), with ECS naming `log.syslog.severity.code` (7, 7, 6, 4, 3). Default: `false`.
+    ///
+    /// ```
+    /// let builder = fluent_logger::Logger::builder().numeric_severity(true);
+    /// ```
     pub fn numeric_severity(mut self, numeric: bool) -> Self {
         self.numeric_severity = numeric;
         self

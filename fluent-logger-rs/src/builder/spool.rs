@@ -25,12 +25,20 @@ impl Builder {
     ///
     /// Needs [`request_ack`](Self::request_ack) and a mode other than [`Mode::Message`]; excludes
     /// [`OnFull::DropOldest`] and [`max_retry`](Self::max_retry).
+    ///
+    /// ```
+    /// let builder = fluent_logger::Logger::builder().spool("/var/lib/shop/logs");
+    /// ```
     pub fn spool(mut self, folder: impl Into<PathBuf>) -> Self {
         self.spool = Some(folder.into());
         self
     }
 
     /// When a spooled chunk is durable. Default: [`Fsync::Always`](crate::Fsync::Always).
+    ///
+    /// ```
+    /// let builder = fluent_logger::Logger::builder().spool("/var/lib/shop/logs").spool_fsync(fluent_logger::Fsync::Never);
+    /// ```
     pub fn spool_fsync(mut self, fsync: Fsync) -> Self {
         self.spool_fsync = fsync;
         self
@@ -39,6 +47,10 @@ impl Builder {
     /// Called when a chunk cannot be spooled or removed, and for each damaged file that is found at
     /// the start. It runs in the logger's task: it must be quick, and a panic in it is caught and
     /// counted.
+    ///
+    /// ```
+    /// let builder = fluent_logger::Logger::builder().on_spool_error(|error| eprintln!("logging: {error}"));
+    /// ```
     pub fn on_spool_error(mut self, callback: impl Fn(&SpoolError) + Send + Sync + 'static) -> Self {
         self.callbacks.spool_error = Some(Arc::new(callback));
         self

@@ -42,6 +42,15 @@ impl Logger {
     /// itself ([`OnFull::DropOldest`]). With [`OnFull::Wait`] and a full buffer it is queued when
     /// the future is awaited and there is room.
     ///
+    /// ```no_run
+    /// # async fn example(logger: fluent_logger::Logger) -> Result<(), Box<dyn std::error::Error>> {
+    /// use std::time::SystemTime;
+    /// let events = [(SystemTime::now(), serde_json::json!({ "line": "GET /" }))];
+    /// logger.send_chunk("access.log:0-5", "access", events).await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
     /// # Errors
     /// The future gives [`SendError`]. Refused ([`SendError::Rejected`]) are: an id that is empty
     /// or longer than 64 bytes, no events, more than the buffer can ever hold or than 64 MiB, a

@@ -12,6 +12,14 @@ impl Logger {
     /// says, or delivered. The events do not wait for `flush_interval`. Needs no tokio. Unlike
     /// [`flush`](Self::flush) it does not wait for a server.
     ///
+    /// ```no_run
+    /// # async fn example(logger: fluent_logger::Logger) -> Result<(), Box<dyn std::error::Error>> {
+    /// logger.log("sale", &serde_json::json!({ "cents": 1999 }))?;
+    /// logger.sync().await?; // it survives a kill from here on
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
     /// # Errors
     /// [`FlushError::NotSpooled`] if events are only in memory, because the disk refused them or
     /// because there is no spool; [`FlushError::Closed`] if the logger ended first.
@@ -27,6 +35,14 @@ impl Logger {
     }
 
     /// [`sync`](Self::sync) for threads without an async runtime: blocks at most `timeout`.
+    ///
+    /// ```no_run
+    /// # async fn example(logger: fluent_logger::Logger) -> Result<(), Box<dyn std::error::Error>> {
+    /// use std::time::Duration;
+    /// logger.blocking_sync(Duration::from_secs(5))?;
+    /// # Ok(())
+    /// # }
+    /// ```
     ///
     /// # Errors
     /// As [`sync`](Self::sync), [`FlushError::TimedOut`] and [`FlushError::RuntimeBlocked`].

@@ -247,10 +247,13 @@ impl Types {
             Ok(n) => json!(n),
             Err(_) => json!(self.widest.to_string()),
         };
+        // The server takes bytes that are UTF-8 for text.
+        let bytes =
+            String::from_utf8(self.bytes.0.clone()).unwrap_or_else(|error| BASE64.encode(error.as_bytes()));
         json!({
             "flag": self.flag, "small": self.small, "long": self.long, "longest": self.longest,
             "wide": wide, "widest": widest, "single": self.single, "double": self.double, "nan": null,
-            "letter": self.letter, "text": self.text, "bytes": BASE64.encode(&self.bytes.0),
+            "letter": self.letter, "text": self.text, "bytes": bytes,
             "option": self.option, "unit": null, "choice": self.choice.expected(), "pair": self.pair,
             "list": self.list, "by_number": self.by_number, "by_letter": self.by_letter,
         })
