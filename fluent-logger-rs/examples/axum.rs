@@ -1,7 +1,7 @@
 //! axum service whose requests become documents: traces, events and completion records.
 //!
-//! `cargo run -p fluent-logger-rs --features spool,tower --example axum`, then
-//! `curl -i localhost:3000/cart/7`. Reads `FLUENT_LOGGER_ADDRESS` and the like, `LISTEN` and `SPOOL`.
+//! `cargo run -p fluent-logger-rs --features spool,tower --example axum`, then `curl -i
+//! localhost:3000/cart/7`. Reads `FLUENT_LOGGER_ADDRESS` and the like, `LISTEN` and `SPOOL`.
 
 use std::env::var;
 use std::error::Error;

@@ -144,7 +144,9 @@ impl Builder {
     /// their turn.
     ///
     /// ```
-    /// let builder = fluent_logger::Logger::builder().address("logs.example:24224").address("unix:///run/fluent.sock");
+    /// let builder = fluent_logger::Logger::builder()
+    ///     .address("logs.example:24224")
+    ///     .address("unix:///run/fluent.sock");
     /// ```
     pub fn address(mut self, address: impl Into<String>) -> Self {
         self.addresses.push(address.into());
@@ -154,7 +156,10 @@ impl Builder {
     /// How one of several addresses is chosen. Default: [`Balance::RoundRobin`].
     ///
     /// ```
-    /// let builder = fluent_logger::Logger::builder().address("a").address("b").balance(fluent_logger::Balance::Failover);
+    /// let builder = fluent_logger::Logger::builder()
+    ///     .address("a")
+    ///     .address("b")
+    ///     .balance(fluent_logger::Balance::Failover);
     /// ```
     pub fn balance(mut self, balance: Balance) -> Self {
         self.balance = balance;
@@ -205,10 +210,11 @@ impl Builder {
         self
     }
 
-    /// Whether the logger has a thread of its own. `false`: it runs as a task on the tokio runtime from
-    /// which [`build`](Self::build) is called, if there is one. Such a logger ends with its runtime: what
-    /// is not delivered when the runtime shuts down is lost, and on a current-thread runtime the
-    /// `blocking_` calls are errors. [`OnFull::Wait`] always has a thread. Default: `true`.
+    /// Whether the logger has a thread of its own. `false`: it runs as a task on the tokio runtime
+    /// from which [`build`](Self::build) is called, if there is one. Such a logger ends with its
+    /// runtime: what is not delivered when the runtime shuts down is lost, and on a current-thread
+    /// runtime the `blocking_` calls are errors. [`OnFull::Wait`] always has a thread. Default:
+    /// `true`.
     ///
     /// ```
     /// let builder = fluent_logger::Logger::builder().own_thread(false);
@@ -222,7 +228,8 @@ impl Builder {
     /// up. It runs in the logger's task: it must be quick, and a panic in it is caught and counted.
     ///
     /// ```
-    /// let builder = fluent_logger::Logger::builder().on_delivery(|report| eprintln!("{report:?}"));
+    /// let builder = fluent_logger::Logger::builder()
+    ///     .on_delivery(|report| eprintln!("{report:?}"));
     /// ```
     pub fn on_delivery(mut self, callback: impl Fn(Report) + Send + Sync + 'static) -> Self {
         self.callbacks.delivery = Some(Arc::new(callback));
@@ -233,7 +240,8 @@ impl Builder {
     /// quick, and a panic in it is caught and counted. Do not log the error through this logger.
     ///
     /// ```
-    /// let builder = fluent_logger::Logger::builder().on_connection_error(|error| eprintln!("logging: {error}"));
+    /// let builder = fluent_logger::Logger::builder()
+    ///     .on_connection_error(|error| eprintln!("logging: {error}"));
     /// ```
     pub fn on_connection_error(
         mut self,
@@ -253,10 +261,10 @@ impl Builder {
     /// Checks the options and starts the logger. Never touches the network: a server that is away
     /// is found out later and waited for. Reads TLS files and the spool.
     ///
-    /// The logger runs on a thread of its own, or with [`own_thread(false)`](Self::own_thread) on the
-    /// tokio runtime from which this is called. When that runtime is shut down before `close`, `log`
-    /// returns [`Rejected::Closed`](crate::Rejected::Closed) from then on, and `close` returns what was
-    /// not delivered.
+    /// The logger runs on a thread of its own, or with [`own_thread(false)`](Self::own_thread) on
+    /// the tokio runtime from which this is called. When that runtime is shut down before `close`,
+    /// `log` returns [`Rejected::Closed`](crate::Rejected::Closed) from then on, and `close`
+    /// returns what was not delivered.
     ///
     /// ```
     /// # fn main() -> Result<(), fluent_logger::BuildError> {

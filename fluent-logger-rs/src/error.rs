@@ -97,8 +97,9 @@ pub enum SendError {
     /// The logger was closed, or its runtime ended, before delivery. `close` returned the event to
     /// its caller, or it is in the spool.
     Closed,
-    /// The logger runs on the runtime of this thread, which cannot run while the call blocks. Nothing
-    /// was queued. Await [`send`](crate::Logger::send), or give the logger a thread of its own.
+    /// The logger runs on the runtime of this thread, which cannot run while the call blocks.
+    /// Nothing was queued. Await [`send`](crate::Logger::send), or give the logger a thread of its
+    /// own.
     RuntimeBlocked,
 }
 
@@ -161,8 +162,8 @@ impl fmt::Display for FlushError {
 
 impl std::error::Error for FlushError {}
 
-/// Why [`Logger::blocking_close`](crate::Logger::blocking_close) cannot say what was not delivered. Only
-/// possible with [`own_thread(false)`](crate::Builder::own_thread).
+/// Why [`Logger::blocking_close`](crate::Logger::blocking_close) cannot say what was not delivered.
+/// Only possible with [`own_thread(false)`](crate::Builder::own_thread).
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum CloseError {

@@ -13,8 +13,8 @@ use crate::chunk::Chunk;
 use crate::queue::Batch;
 use debug::DebugRecord;
 
-/// An event that was accepted and not delivered, given back by [`close`](crate::Logger::close) or by
-/// [`Outcome::GaveUp`].
+/// An event that was accepted and not delivered, given back by [`close`](crate::Logger::close) or
+/// by [`Outcome::GaveUp`].
 #[derive(Clone, PartialEq, Eq)]
 pub struct Event {
     tag: Arc<str>,

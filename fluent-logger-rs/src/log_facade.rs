@@ -17,10 +17,11 @@ use crate::suppression::is_suppressed;
 /// Sends the records of the `log` facade. A record that is refused is counted in
 /// [`Stats::rejected`](crate::Stats::rejected).
 ///
-/// A record has `level`, `target`, `message`, `file`, `line` and the key-values of the call; numbers and
-/// booleans keep their type. A key-value `traceId`, `trace_id` or `trace.id` is the trace id, by which
-/// Windrow gathers the lines of one trace into one document. A key-value named `level`, `target`,
-/// `file` or `line` is kept as `fields.level` and so on. [`Naming`](crate::Naming) changes the names.
+/// A record has `level`, `target`, `message`, `file`, `line` and the key-values of the call;
+/// numbers and booleans keep their type. A key-value `traceId`, `trace_id` or `trace.id` is the
+/// trace id, by which Windrow gathers the lines of one trace into one document. A key-value named
+/// `level`, `target`, `file` or `line` is kept as `fields.level` and so on.
+/// [`Naming`](crate::Naming) changes the names.
 ///
 /// ```no_run
 /// # fn main() -> Result<(), Box<dyn std::error::Error>> {

@@ -7,20 +7,16 @@ mod caller_chunk;
 mod guard;
 #[cfg(feature = "metrics")]
 mod metrics;
+mod sending;
 #[cfg(feature = "spool")]
 mod sync;
 mod when_room;
-
-pub use guard::Guard;
-pub use when_room::Queueing;
-use when_room::push_when_room;
 
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
-use std::task::{Context, Poll};
 use std::time::{Duration, Instant, SystemTime};
 
 use serde::Serialize;
@@ -35,6 +31,11 @@ use crate::options::OnFull;
 use crate::queue::Waiter;
 use crate::record;
 use crate::shared::{PendingFlush, Shared};
+pub use guard::Guard;
+use sending::SendState;
+pub use sending::Sending;
+pub use when_room::Queueing;
+use when_room::push_when_room;
 
 /// Longest tag that Fluent Bit takes (`FLB_INPUT_CHUNK_TAG_MAX`), in bytes.
 const MAX_TAG_BYTES: usize = 65_531;
@@ -44,9 +45,9 @@ const MAX_TAG_BYTES: usize = 65_531;
 ///
 /// When the last clone is dropped, delivery continues in the background for
 /// [`drop_timeout`](crate::Builder::drop_timeout); the drop itself never blocks. If `main` returns
-/// meanwhile, the process ends and takes undelivered events with it: the drop says on stderr how many
-/// are not delivered yet. Keep a [`guard`](Self::guard) in `main`, or call [`close`](Self::close), which
-/// returns what was not delivered.
+/// meanwhile, the process ends and takes undelivered events with it: the drop says on stderr how
+/// many are not delivered yet. Keep a [`guard`](Self::guard) in `main`, or call
+/// [`close`](Self::close), which returns what was not delivered.
 ///
 /// After a `fork` without `exec` the child has no worker: build a new logger in the child.
 #[derive(Clone)]
@@ -84,7 +85,8 @@ impl Logger {
     /// dropped or given up, or returned by [`close`](Self::close).
     ///
     /// ```no_run
-    /// # async fn example(logger: fluent_logger::Logger) -> Result<(), Box<dyn std::error::Error>> {
+    /// # use std::error::Error;
+    /// # async fn example(logger: fluent_logger::Logger) -> Result<(), Box<dyn Error>> {
     /// logger.log("cart", &serde_json::json!({ "items": 3 }))?;
     /// # Ok(())
     /// # }
@@ -101,7 +103,8 @@ impl Logger {
     /// are sent as whole seconds, since EventTime has 32 unsigned bits of seconds.
     ///
     /// ```no_run
-    /// # async fn example(logger: fluent_logger::Logger) -> Result<(), Box<dyn std::error::Error>> {
+    /// # use std::error::Error;
+    /// # async fn example(logger: fluent_logger::Logger) -> Result<(), Box<dyn Error>> {
     /// use std::time::SystemTime;
     /// logger.log_at(SystemTime::UNIX_EPOCH, "cart", &serde_json::json!({ "items": 3 }))?;
     /// # Ok(())
@@ -133,9 +136,11 @@ impl Logger {
     /// delivered.
     ///
     /// ```no_run
-    /// # async fn example(logger: fluent_logger::Logger) -> Result<(), Box<dyn std::error::Error>> {
+    /// # use std::error::Error;
+    /// # async fn example(logger: fluent_logger::Logger) -> Result<(), Box<dyn Error>> {
     /// use std::time::SystemTime;
-    /// let delivery = logger.log_tracked(SystemTime::now(), "cart", &serde_json::json!({ "items": 3 }))?;
+    /// let record = serde_json::json!({ "items": 3 });
+    /// let delivery = logger.log_tracked(SystemTime::now(), "cart", &record)?;
     /// delivery.await?;
     /// # Ok(())
     /// # }
@@ -164,7 +169,8 @@ impl Logger {
     /// keys. Its strings need not be UTF-8; they are sent as they are.
     ///
     /// ```no_run
-    /// # async fn example(logger: fluent_logger::Logger) -> Result<(), Box<dyn std::error::Error>> {
+    /// # use std::error::Error;
+    /// # async fn example(logger: fluent_logger::Logger) -> Result<(), Box<dyn Error>> {
     /// use std::time::SystemTime;
     /// // {"n": 1}
     /// logger.log_encoded(SystemTime::now(), "cart", b"\x81\xa1n\x01")?;
@@ -245,7 +251,8 @@ impl Logger {
     /// and a full buffer the event is queued when the future is awaited and there is room.
     ///
     /// ```no_run
-    /// # async fn example(logger: fluent_logger::Logger) -> Result<(), Box<dyn std::error::Error>> {
+    /// # use std::error::Error;
+    /// # async fn example(logger: fluent_logger::Logger) -> Result<(), Box<dyn Error>> {
     /// logger.send("sale", &serde_json::json!({ "cents": 1999 })).await?;
     /// # Ok(())
     /// # }
@@ -260,7 +267,8 @@ impl Logger {
     /// As [`send`](Self::send), with the time of the event.
     ///
     /// ```no_run
-    /// # async fn example(logger: fluent_logger::Logger) -> Result<(), Box<dyn std::error::Error>> {
+    /// # use std::error::Error;
+    /// # async fn example(logger: fluent_logger::Logger) -> Result<(), Box<dyn Error>> {
     /// use std::time::SystemTime;
     /// logger.send_at(SystemTime::now(), "sale", &serde_json::json!({ "cents": 1999 })).await?;
     /// # Ok(())
@@ -308,7 +316,8 @@ impl Logger {
     /// limit. Needs no tokio.
     ///
     /// ```no_run
-    /// # async fn example(logger: fluent_logger::Logger) -> Result<(), Box<dyn std::error::Error>> {
+    /// # use std::error::Error;
+    /// # async fn example(logger: fluent_logger::Logger) -> Result<(), Box<dyn Error>> {
     /// use std::time::Duration;
     /// tokio::time::timeout(Duration::from_secs(5), logger.flush()).await??;
     /// # Ok(())
@@ -352,7 +361,8 @@ impl Logger {
     /// disk refused is returned.
     ///
     /// ```no_run
-    /// # async fn example(logger: fluent_logger::Logger) -> Result<(), Box<dyn std::error::Error>> {
+    /// # use std::error::Error;
+    /// # async fn example(logger: fluent_logger::Logger) -> Result<(), Box<dyn Error>> {
     /// use std::time::Duration;
     /// for event in logger.close(Duration::from_secs(5)).await {
     ///     eprintln!("not delivered: {event:?}");
@@ -379,7 +389,8 @@ impl Logger {
     /// The state of the logger in numbers. Cheap: a lock and a few loads.
     ///
     /// ```no_run
-    /// # async fn example(logger: fluent_logger::Logger) -> Result<(), Box<dyn std::error::Error>> {
+    /// # use std::error::Error;
+    /// # async fn example(logger: fluent_logger::Logger) -> Result<(), Box<dyn Error>> {
     /// let stats = logger.stats();
     /// println!("{} events wait, {} were refused", stats.buffered_events, stats.rejected);
     /// # Ok(())
@@ -443,49 +454,4 @@ fn with_tag<R>(
     full.push('.');
     full.push_str(tag);
     then(&full)
-}
-
-/// The future of [`Logger::send`].
-#[must_use = "await it to learn whether the event was delivered; use `log` if that does not matter"]
-pub struct Sending(SendState);
-
-enum SendState {
-    Refused(Option<Rejected>),
-    Queued(oneshot::Receiver<Result<(), SendError>>),
-    Waiting(Pin<Box<dyn Future<Output = Result<(), SendError>> + Send>>),
-}
-
-impl Sending {
-    /// Why the event was not queued, known without awaiting.
-    pub fn rejected(&self) -> Option<&Rejected> {
-        match &self.0 {
-            SendState::Refused(rejected) => rejected.as_ref(),
-            _ => None,
-        }
-    }
-}
-
-impl Future for Sending {
-    type Output = Result<(), SendError>;
-
-    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
-        match &mut self.get_mut().0 {
-            SendState::Refused(rejected) => {
-                let rejected = rejected.take().unwrap_or(Rejected::Closed);
-                Poll::Ready(Err(SendError::Rejected(rejected)))
-            }
-            SendState::Queued(receiver) => Pin::new(receiver)
-                .poll(context)
-                .map(|result| result.unwrap_or(Err(SendError::Closed))),
-            SendState::Waiting(future) => future.as_mut().poll(context),
-        }
-    }
-}
-
-impl fmt::Debug for Sending {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Sending")
-            .field("rejected", &self.rejected())
-            .finish_non_exhaustive()
-    }
 }

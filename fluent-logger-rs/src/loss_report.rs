@@ -5,8 +5,8 @@ use std::time::Instant;
 
 use crate::shared::Shared;
 
-/// Begins the close of a logger whose last handle is dropped, and says how many events depend on the
-/// process living on.
+/// Begins the close of a logger whose last handle is dropped, and says how many events depend on
+/// the process living on.
 pub(crate) fn report_dropped_handle(shared: &Shared, deadline: Instant) {
     let waiting = {
         let mut state = shared.lock();

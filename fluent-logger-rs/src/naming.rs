@@ -3,18 +3,19 @@
 //! Owns the tables. ECS names are those of the Elastic Common Schema 8, OTel names those of the
 //! OpenTelemetry log data model and semantic conventions 1.x.
 
-/// How the fields that the logger itself writes are named: levels, trace ids, durations, static fields
-/// and the like. Fields of the application keep their names.
+/// How the fields that the logger itself writes are named: levels, trace ids, durations, static
+/// fields and the like. Fields of the application keep their names.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub enum Naming {
     /// Short names: `level`, `traceId`, `latencyMs`, `service`. The default.
     #[default]
     Plain,
-    /// Elastic Common Schema: `log.level`, `trace.id`, `event.duration` (nanoseconds), `service.name`.
+    /// Elastic Common Schema: `log.level`, `trace.id`, `event.duration` (nanoseconds),
+    /// `service.name`.
     Ecs,
-    /// OpenTelemetry: `severity_text`, `trace_id`, `body`, `service.name`. Windrow finds the text of
-    /// a line in `body` if its `trace.text` lists it.
+    /// OpenTelemetry: `severity_text`, `trace_id`, `body`, `service.name`. Windrow finds the text
+    /// of a line in `body` if its `trace.text` lists it.
     OTel,
 }
 

@@ -114,9 +114,9 @@ fn floor_seconds(before: Duration) -> i64 {
     -(seconds.saturating_add(i64::from(before.subsec_nanos() > 0)))
 }
 
-/// Checks a record that the caller encoded: it must be a map, the keys of all maps must be strings, and containers
-/// must not nest deeper than [`MAX_DEPTH`]. Iterative, so that no record can overflow the stack
-/// here.
+/// Checks a record that the caller encoded: it must be a map, the keys of all maps must be strings,
+/// and containers must not nest deeper than [`MAX_DEPTH`]. Iterative, so that no record can
+/// overflow the stack here.
 pub(crate) fn check(record: &[u8]) -> Result<(), Rejected> {
     // Per open container: values still to come, and whether it is a map (then at even counts a key
     // is next).

@@ -83,7 +83,8 @@ impl<'out, 'keys> RecordMap<'out, 'keys> {
         self.keys.contains(&(self.trace_key, false))
     }
 
-    /// A field of the application. `message`, `traceId` and the like become the names of the naming.
+    /// A field of the application. `message`, `traceId` and the like become the names of the
+    /// naming.
     pub(crate) fn field(&mut self, key: &'keys str, value: &[u8]) {
         let write = |out: &mut Vec<u8>| out.extend_from_slice(value);
         if is_trace_id(key) {

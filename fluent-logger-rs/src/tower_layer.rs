@@ -21,18 +21,19 @@ use crate::trace_context::{TraceContext, X_TRACE_ID};
 
 /// A `tower` layer that gives each request a trace, a span and one record when it is answered.
 ///
-/// * The trace id is that of the request's `traceparent` or `X-Trace-Id`, else a new one. Handlers find
-///   it as [`TraceContext::current`] and in the extensions of the request; the answer carries it in
-///   `X-Trace-Id`.
+/// * The trace id is that of the request's `traceparent` or `X-Trace-Id`, else a new one. Handlers
+///   find it as [`TraceContext::current`] and in the extensions of the request; the answer carries
+///   it in `X-Trace-Id`.
 /// * The request is handled in a `tracing` span `request` with the fields `traceId`, `method` and
-///   `path`, so that with a [`FluentLayer`](crate::FluentLayer) every event in it belongs to the trace.
-/// * When the head of the answer is ready, a record is sent: `request completed` with `method`, `path`,
-///   `status`, `latencyMs` and `outcome` (`failure` for 5xx, an error of the service, or a gRPC status
-///   other than 0). A request that is dropped unanswered has an `error` instead of a status. Windrow
-///   takes the record for the end of the trace.
+///   `path`, so that with a [`FluentLayer`](crate::FluentLayer) every event in it belongs to the
+///   trace.
+/// * When the head of the answer is ready, a record is sent: `request completed` with `method`,
+///   `path`, `status`, `latencyMs` and `outcome` (`failure` for 5xx, an error of the service, or a
+///   gRPC status other than 0). A request that is dropped unanswered has an `error` instead of a
+///   status. Windrow takes the record for the end of the trace.
 ///
-/// Records are sent by the logger directly: they need no subscriber and pass no filter. The names are
-/// those of the logger's [`naming`](crate::Builder::naming).
+/// Records are sent by the logger directly: they need no subscriber and pass no filter. The names
+/// are those of the logger's [`naming`](crate::Builder::naming).
 ///
 /// ```no_run
 /// # use std::time::Duration;

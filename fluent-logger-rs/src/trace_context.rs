@@ -25,8 +25,9 @@ thread_local! {
 
 /// The trace that a request belongs to, and the span of its handling.
 ///
-/// [`RequestLayer`](crate::RequestLayer) makes one for each request, puts it into the extensions of the
-/// request, and makes it the current one while the request is handled. Outgoing requests pass it on:
+/// [`RequestLayer`](crate::RequestLayer) makes one for each request, puts it into the extensions of
+/// the request, and makes it the current one while the request is handled. Outgoing requests pass
+/// it on:
 ///
 /// ```no_run
 /// use fluent_logger::TraceContext;
@@ -63,8 +64,8 @@ impl TraceContext {
         }
     }
 
-    /// The trace of a request: that of a valid `traceparent`, else of `X-Trace-Id` (1 to 128 letters,
-    /// digits, `-`, `_`, `.` and `:`). The span id is new. `None`: neither is there.
+    /// The trace of a request: that of a valid `traceparent`, else of `X-Trace-Id` (1 to 128
+    /// letters, digits, `-`, `_`, `.` and `:`). The span id is new. `None`: neither is there.
     pub fn extract(headers: &HeaderMap) -> Option<Self> {
         let text = |name: HeaderName| headers.get(name).and_then(|value| value.to_str().ok());
         if let Some((trace_id, parent, flags)) = text(TRACEPARENT).and_then(parse_traceparent) {
@@ -104,8 +105,8 @@ impl TraceContext {
         }
     }
 
-    /// The trace of the request that is handled on this thread at the moment. A spawned task has none:
-    /// [`scope`](Self::scope) gives it one.
+    /// The trace of the request that is handled on this thread at the moment. A spawned task has
+    /// none: [`scope`](Self::scope) gives it one.
     pub fn current() -> Option<Self> {
         CURRENT.with_borrow(Clone::clone)
     }

@@ -1,7 +1,7 @@
 //! Layer for `tracing` (feature `tracing`): events and closed spans become records.
 //!
-//! Owns the shape of these records and writes MessagePack directly. The state of open spans lives in
-//! the extensions of the registry.
+//! Owns the shape of these records and writes MessagePack directly. The state of open spans lives
+//! in the extensions of the registry.
 
 mod fields;
 mod limit;
@@ -35,15 +35,15 @@ type ContextFinder = Arc<dyn Fn() -> Option<String> + Send + Sync>;
 /// A `tracing_subscriber` layer that sends each event as a record.
 ///
 /// A record has `level`, `target`, `message`, `span` (the name of the innermost span), the event's
-/// fields and the fields of all spans around it, flattened: of fields with the same name the innermost
-/// wins. A field `traceId`, `trace_id` or `trace.id` of the event or of a span becomes the record's
-/// `traceId`, by which Windrow gathers the lines of one trace into one document. An application's field
-/// named like one of the layer's own (`level`, `target`, `span`) is kept as `fields.level` and so on.
-/// [`Naming`](crate::Naming) changes the names.
+/// fields and the fields of all spans around it, flattened: of fields with the same name the
+/// innermost wins. A field `traceId`, `trace_id` or `trace.id` of the event or of a span becomes
+/// the record's `traceId`, by which Windrow gathers the lines of one trace into one document. An
+/// application's field named like one of the layer's own (`level`, `target`, `span`) is kept as
+/// `fields.level` and so on. [`Naming`](crate::Naming) changes the names.
 ///
-/// Without a filter the layer sends everything down to level TRACE, of all crates: add one, as in the
-/// example. Events from inside the logger itself (its connection, TLS and callbacks) are left out. An
-/// event that is refused, for example because the buffer is full, is counted in
+/// Without a filter the layer sends everything down to level TRACE, of all crates: add one, as in
+/// the example. Events from inside the logger itself (its connection, TLS and callbacks) are left
+/// out. An event that is refused, for example because the buffer is full, is counted in
 /// [`Stats::rejected`](crate::Stats::rejected).
 ///
 /// ```no_run
@@ -166,8 +166,8 @@ impl FluentLayer {
         }
     }
 
-    /// The trace id of where the thread is: the closure's, else that of the request that the `tower`
-    /// layer handles, whose span a filter may have left out.
+    /// The trace id of where the thread is: the closure's, else that of the request that the
+    /// `tower` layer handles, whose span a filter may have left out.
     fn context_trace_id(&self) -> Option<String> {
         let found = self.in_context.as_ref().and_then(|finder| finder());
         #[cfg(feature = "tower")]

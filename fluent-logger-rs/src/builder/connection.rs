@@ -129,7 +129,8 @@ impl Builder {
     ///
     /// ```
     /// # use std::time::Duration;
-    /// let builder = fluent_logger::Logger::builder().async_reconnect_interval(Duration::from_secs(60));
+    /// let builder = fluent_logger::Logger::builder()
+    ///     .async_reconnect_interval(Duration::from_secs(60));
     /// ```
     pub fn async_reconnect_interval(self, interval: Duration) -> Self {
         self.reconnect_interval(interval)
@@ -166,7 +167,9 @@ impl Builder {
     /// each. Default: none.
     ///
     /// ```
-    /// let builder = fluent_logger::Logger::builder().shared_key("secret").user("shop", "password");
+    /// let builder = fluent_logger::Logger::builder()
+    ///     .shared_key("secret")
+    ///     .user("shop", "password");
     /// ```
     pub fn user(mut self, name: impl Into<String>, password: impl Into<String>) -> Self {
         self.security.username = name.into();

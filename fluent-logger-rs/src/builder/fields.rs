@@ -1,7 +1,7 @@
 //! Static fields, naming and the environment variables of the builder.
 //!
-//! Owns the order: a setter that is called later replaces an earlier one, so that an application that
-//! begins with [`Builder::from_env`] decides itself what the environment may not.
+//! Owns the order: a setter that is called later replaces an earlier one, so that an application
+//! that begins with [`Builder::from_env`] decides itself what the environment may not.
 
 use std::time::SystemTime;
 
@@ -51,8 +51,8 @@ impl Builder {
     /// | `FLUENT_LOGGER_FIELDS` | [`field`](Self::field): `region=eu,team=shop`, values are text |
     /// | `FLUENT_LOGGER_NAMING` | [`naming`](Self::naming): `plain`, `ecs` or `otel` |
     ///
-    /// A variable that is not set or empty changes nothing. [`build`](Self::build) reports values that
-    /// are wrong.
+    /// A variable that is not set or empty changes nothing. [`build`](Self::build) reports values
+    /// that are wrong.
     ///
     /// ```
     /// let builder = fluent_logger::Builder::from_env().tag_prefix("shop");
@@ -108,7 +108,8 @@ impl Builder {
         self.early_mistakes.push((option.to_owned(), value.to_owned()));
     }
 
-    /// Name of the service, added to every record: `service`, with ECS and OTel naming `service.name`.
+    /// Name of the service, added to every record: `service`, with ECS and OTel naming
+    /// `service.name`.
     ///
     /// ```
     /// # fn main() -> Result<(), fluent_logger::BuildError> {
@@ -185,8 +186,8 @@ impl Builder {
         self
     }
 
-    /// How the fields that the logger itself writes are named: static fields, and those of the `log`,
-    /// `tracing` and `tower` adapters. Default: [`Naming::Plain`].
+    /// How the fields that the logger itself writes are named: static fields, and those of the
+    /// `log`, `tracing` and `tower` adapters. Default: [`Naming::Plain`].
     ///
     /// ```
     /// let builder = fluent_logger::Logger::builder().naming(fluent_logger::Naming::Ecs);

@@ -37,7 +37,9 @@ impl Builder {
     /// When a spooled chunk is durable. Default: [`Fsync::Always`](crate::Fsync::Always).
     ///
     /// ```
-    /// let builder = fluent_logger::Logger::builder().spool("/var/lib/shop/logs").spool_fsync(fluent_logger::Fsync::Never);
+    /// let builder = fluent_logger::Logger::builder()
+    ///     .spool("/var/lib/shop/logs")
+    ///     .spool_fsync(fluent_logger::Fsync::Never);
     /// ```
     pub fn spool_fsync(mut self, fsync: Fsync) -> Self {
         self.spool_fsync = fsync;
@@ -49,7 +51,8 @@ impl Builder {
     /// counted.
     ///
     /// ```
-    /// let builder = fluent_logger::Logger::builder().on_spool_error(|error| eprintln!("logging: {error}"));
+    /// let builder = fluent_logger::Logger::builder()
+    ///     .on_spool_error(|error| eprintln!("logging: {error}"));
     /// ```
     pub fn on_spool_error(mut self, callback: impl Fn(&SpoolError) + Send + Sync + 'static) -> Self {
         self.callbacks.spool_error = Some(Arc::new(callback));

@@ -10,7 +10,9 @@ impl Builder {
     /// operating system trusts.
     ///
     /// ```
-    /// let builder = fluent_logger::Logger::builder().address("tls://logs.example").tls_ca_file("ca.pem");
+    /// let builder = fluent_logger::Logger::builder()
+    ///     .address("tls://logs.example")
+    ///     .tls_ca_file("ca.pem");
     /// ```
     pub fn tls_ca_file(mut self, path: impl Into<PathBuf>) -> Self {
         self.tls.ca_files.push(path.into());
@@ -21,7 +23,8 @@ impl Builder {
     /// (mTLS). Read by [`build`](Self::build). Default: none.
     ///
     /// ```
-    /// let builder = fluent_logger::Logger::builder().tls_client_cert("client.pem", "client-key.pem");
+    /// let builder = fluent_logger::Logger::builder()
+    ///     .tls_client_cert("client.pem", "client-key.pem");
     /// ```
     pub fn tls_client_cert(mut self, cert: impl Into<PathBuf>, key: impl Into<PathBuf>) -> Self {
         self.tls.client = Some((cert.into(), key.into()));
@@ -32,7 +35,9 @@ impl Builder {
     /// of the address.
     ///
     /// ```
-    /// let builder = fluent_logger::Logger::builder().address("tls://10.0.0.1").tls_server_name("logs.example");
+    /// let builder = fluent_logger::Logger::builder()
+    ///     .address("tls://10.0.0.1")
+    ///     .tls_server_name("logs.example");
     /// ```
     pub fn tls_server_name(mut self, name: impl Into<String>) -> Self {
         self.tls.server_name = Some(name.into());

@@ -17,7 +17,8 @@ use crate::event::Event;
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(1);
 
 impl Logger {
-    /// [`send`](Self::send) for threads without an async runtime: blocks until the event is delivered.
+    /// [`send`](Self::send) for threads without an async runtime: blocks until the event is
+    /// delivered.
     ///
     /// ```no_run
     /// # fn example(logger: fluent_logger::Logger) -> Result<(), fluent_logger::SendError> {

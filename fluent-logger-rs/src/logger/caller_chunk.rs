@@ -43,7 +43,8 @@ impl Logger {
     /// the future is awaited and there is room.
     ///
     /// ```no_run
-    /// # async fn example(logger: fluent_logger::Logger) -> Result<(), Box<dyn std::error::Error>> {
+    /// # use std::error::Error;
+    /// # async fn example(logger: fluent_logger::Logger) -> Result<(), Box<dyn Error>> {
     /// use std::time::SystemTime;
     /// let events = [(SystemTime::now(), serde_json::json!({ "line": "GET /" }))];
     /// logger.send_chunk("access.log:0-5", "access", events).await?;

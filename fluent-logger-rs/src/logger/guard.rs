@@ -15,8 +15,8 @@ pub struct Guard {
 }
 
 impl Logger {
-    /// A guard that delivers what is queued when it is dropped, blocking at most `timeout`, and closes
-    /// the logger: the last thing that `main` does, however it returns.
+    /// A guard that delivers what is queued when it is dropped, blocking at most `timeout`, and
+    /// closes the logger: the last thing that `main` does, however it returns.
     ///
     /// ```no_run
     /// # fn main() -> Result<(), Box<dyn std::error::Error>> {

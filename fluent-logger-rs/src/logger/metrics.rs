@@ -5,8 +5,9 @@ use metrics::{counter, gauge};
 use super::Logger;
 
 impl Logger {
-    /// Publishes [`stats`](Self::stats) through the `metrics` facade: call it once in a while, or before
-    /// the exporter is scraped. Counters have the prefix `fluent_logger_` and the suffix `_total`.
+    /// Publishes [`stats`](Self::stats) through the `metrics` facade: call it once in a while, or
+    /// before the exporter is scraped. Counters have the prefix `fluent_logger_` and the suffix
+    /// `_total`.
     ///
     /// ```no_run
     /// # async fn example(logger: fluent_logger::Logger) {

@@ -13,7 +13,8 @@ impl Logger {
     /// [`flush`](Self::flush) it does not wait for a server.
     ///
     /// ```no_run
-    /// # async fn example(logger: fluent_logger::Logger) -> Result<(), Box<dyn std::error::Error>> {
+    /// # use std::error::Error;
+    /// # async fn example(logger: fluent_logger::Logger) -> Result<(), Box<dyn Error>> {
     /// logger.log("sale", &serde_json::json!({ "cents": 1999 }))?;
     /// logger.sync().await?; // it survives a kill from here on
     /// # Ok(())
@@ -37,7 +38,8 @@ impl Logger {
     /// [`sync`](Self::sync) for threads without an async runtime: blocks at most `timeout`.
     ///
     /// ```no_run
-    /// # async fn example(logger: fluent_logger::Logger) -> Result<(), Box<dyn std::error::Error>> {
+    /// # use std::error::Error;
+    /// # async fn example(logger: fluent_logger::Logger) -> Result<(), Box<dyn Error>> {
     /// use std::time::Duration;
     /// logger.blocking_sync(Duration::from_secs(5))?;
     /// # Ok(())

@@ -17,10 +17,10 @@ use crate::record;
 use crate::shared::Shared;
 
 impl Logger {
-    /// The async form of [`log`](Self::log) with [`OnFull::Wait`](crate::OnFull::Wait): queues an event
-    /// with the present time, and if the buffer is full waits for room without blocking a thread and
-    /// without a limit, whatever the policy is. Put a timeout around it if there is a limit. Needs no
-    /// tokio.
+    /// The async form of [`log`](Self::log) with [`OnFull::Wait`](crate::OnFull::Wait): queues an
+    /// event with the present time, and if the buffer is full waits for room without blocking a
+    /// thread and without a limit, whatever the policy is. Put a timeout around it if there is a
+    /// limit. Needs no tokio.
     ///
     /// The event is encoded, and queued if there is room, before this returns; awaiting the future
     /// waits for room. A future that is dropped while it waits takes its event back.
@@ -33,7 +33,8 @@ impl Logger {
     /// ```
     ///
     /// # Errors
-    /// The future gives [`Rejected`] as [`log`](Self::log) does, except that a full buffer is waited for.
+    /// The future gives [`Rejected`] as [`log`](Self::log) does, except that a full buffer is
+    /// waited for.
     pub fn log_async<T: Serialize + ?Sized>(&self, tag: &str, record: &T) -> Queueing {
         let shared = self.shared();
         let options = &shared.options;

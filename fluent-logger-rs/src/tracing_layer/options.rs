@@ -11,7 +11,8 @@ use crate::logger::Logger;
 
 impl FluentLayer {
     /// Sends with this tag. Names and severity are those of the logger
-    /// ([`naming`](crate::Builder::naming), [`numeric_severity`](crate::Builder::numeric_severity)).
+    /// ([`naming`](crate::Builder::naming),
+    /// [`numeric_severity`](crate::Builder::numeric_severity)).
     pub fn new(logger: Logger, tag: impl Into<String>) -> Self {
         let settings = logger.settings();
         let names = settings.naming.names();
@@ -61,8 +62,8 @@ impl FluentLayer {
         self.reserve(thread, &[names.thread_name, names.thread_id])
     }
 
-    /// Adds `spanId`, the id of the innermost span, and `parentSpanId`: 16 hexadecimal digits, those of
-    /// OpenTelemetry where known, else random. Default: `false`.
+    /// Adds `spanId`, the id of the innermost span, and `parentSpanId`: 16 hexadecimal digits,
+    /// those of OpenTelemetry where known, else random. Default: `false`.
     #[must_use]
     pub fn with_span_ids(mut self, span_ids: bool) -> Self {
         let names = self.names;
@@ -87,8 +88,8 @@ impl FluentLayer {
         self
     }
 
-    /// Makes a trace id (32 hexadecimal digits, W3C Trace Context) for each root span for which neither
-    /// a field nor OpenTelemetry nor a closure gives one. Default: `false`.
+    /// Makes a trace id (32 hexadecimal digits, W3C Trace Context) for each root span for which
+    /// neither a field nor OpenTelemetry nor a closure gives one. Default: `false`.
     #[must_use]
     pub fn make_trace_ids(mut self, make: bool) -> Self {
         self.make_trace_ids = make;
@@ -108,18 +109,18 @@ impl FluentLayer {
         self
     }
 
-    /// The message of the record of a closed root span. Default: `request completed`, which completes
-    /// a trace in Windrow (`trace.complete`).
+    /// The message of the record of a closed root span. Default: `request completed`, which
+    /// completes a trace in Windrow (`trace.complete`).
     #[must_use]
     pub fn completion_message(mut self, message: impl Into<String>) -> Self {
         self.completion_message = message.into();
         self
     }
 
-    /// Sends only this share, 0 to 1, of the events of a target and of the modules below it, chosen at
-    /// random. Warnings, errors and the records of closed spans are always sent. Events left out are
-    /// counted in [`Stats::sampled_out`](crate::Stats::sampled_out). May be called several times; the
-    /// longest target decides.
+    /// Sends only this share, 0 to 1, of the events of a target and of the modules below it, chosen
+    /// at random. Warnings, errors and the records of closed spans are always sent. Events left out
+    /// are counted in [`Stats::sampled_out`](crate::Stats::sampled_out). May be called several
+    /// times; the longest target decides.
     ///
     /// ```
     /// # fn configure(layer: fluent_logger::FluentLayer) -> fluent_logger::FluentLayer {
@@ -132,9 +133,9 @@ impl FluentLayer {
         self
     }
 
-    /// Sends a line with the same target and message at most `max` times within `interval`. The rest is
-    /// counted in [`Stats::suppressed`](crate::Stats::suppressed), and the first line after the interval
-    /// says in `repeated` how many were left out. Default: no limit.
+    /// Sends a line with the same target and message at most `max` times within `interval`. The
+    /// rest is counted in [`Stats::suppressed`](crate::Stats::suppressed), and the first line after
+    /// the interval says in `repeated` how many were left out. Default: no limit.
     ///
     /// Lines that belong to different traces and have the same text count as the same line.
     #[must_use]
@@ -143,8 +144,8 @@ impl FluentLayer {
         self
     }
 
-    /// Takes trace id and span id from the `tracing-opentelemetry` layer of the same subscriber (feature
-    /// `opentelemetry`). Add that layer before this one.
+    /// Takes trace id and span id from the `tracing-opentelemetry` layer of the same subscriber
+    /// (feature `opentelemetry`). Add that layer before this one.
     #[cfg(feature = "opentelemetry")]
     #[must_use]
     pub fn with_opentelemetry(mut self) -> Self {
@@ -153,8 +154,8 @@ impl FluentLayer {
     }
 
     /// Looks for a trace id where the thread is when it logs, when neither a field nor a
-    /// [span](Self::trace_id_from_span) has one. So the trace id of OpenTelemetry is found without this
-    /// crate depending on a version of it, with `tracing-opentelemetry` and without:
+    /// [span](Self::trace_id_from_span) has one. So the trace id of OpenTelemetry is found without
+    /// this crate depending on a version of it, with `tracing-opentelemetry` and without:
     ///
     /// ```
     /// use opentelemetry::Context;
@@ -177,9 +178,9 @@ impl FluentLayer {
         self
     }
 
-    /// Looks for a trace id in what another layer has put into the extensions of the spans around an
-    /// event, innermost first, when no field has one. The closure must not touch the extensions of
-    /// other spans.
+    /// Looks for a trace id in what another layer has put into the extensions of the spans around
+    /// an event, innermost first, when no field has one. The closure must not touch the extensions
+    /// of other spans.
     ///
     /// ```
     /// struct MyTrace(String);
