@@ -22,8 +22,8 @@ pub enum Naming {
 /// The unit in which a duration is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[cfg_attr(
-    not(any(feature = "log", feature = "tracing")),
-    expect(dead_code, reason = "used by the adapters")
+    not(all(feature = "log", feature = "tower")),
+    allow(dead_code, reason = "each adapter uses some")
 )]
 pub(crate) enum DurationUnit {
     Milliseconds,
@@ -34,8 +34,8 @@ pub(crate) enum DurationUnit {
 /// One name for each of the logger's own fields.
 #[derive(Debug)]
 #[cfg_attr(
-    not(any(feature = "log", feature = "tracing")),
-    expect(dead_code, reason = "used by the adapters")
+    not(all(feature = "log", feature = "tower")),
+    allow(dead_code, reason = "each adapter uses some")
 )]
 pub(crate) struct Names {
     pub(crate) level: &'static str,

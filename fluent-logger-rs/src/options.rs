@@ -119,7 +119,7 @@ pub(crate) struct DeliveryPolicy {
 #[derive(Debug, Clone, Copy)]
 #[cfg_attr(
     not(any(feature = "log", feature = "tracing")),
-    expect(dead_code, reason = "used by the adapters")
+    allow(dead_code, reason = "for the adapters")
 )]
 pub(crate) struct AdapterSettings {
     pub(crate) naming: Naming,
@@ -134,6 +134,10 @@ pub(crate) struct Options {
     pub(crate) tag_prefix: String,
     pub(crate) mode: Mode,
     pub(crate) entry: EntryFormat,
+    #[cfg_attr(
+        not(any(feature = "log", feature = "tracing")),
+        allow(dead_code, reason = "for the adapters")
+    )]
     pub(crate) settings: AdapterSettings,
     pub(crate) on_full: OnFull,
     pub(crate) limits: QueueLimits,

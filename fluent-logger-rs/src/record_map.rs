@@ -24,6 +24,10 @@ pub(crate) struct RecordMap<'out, 'keys> {
     reserved: &'keys [&'static str],
 }
 
+#[cfg_attr(
+    not(feature = "tracing"),
+    allow(dead_code, reason = "the `log` adapter uses some")
+)]
 impl<'out, 'keys> RecordMap<'out, 'keys> {
     pub(crate) fn new(
         out: &'out mut Vec<u8>,
