@@ -129,6 +129,10 @@ impl Default for Builder {
 
 impl Logger {
     /// Starts the collection of options.
+    ///
+    /// ```
+    /// let builder = fluent_logger::Logger::builder().address("logs.example:24224");
+    /// ```
     pub fn builder() -> Builder {
         Builder::default()
     }

@@ -23,8 +23,8 @@ pub(crate) fn report_dropped_handle(shared: &Shared, deadline: Instant) {
     if let Some(lost) = shared.begin_close(deadline, None) {
         if !lost.is_empty() {
             report(&format!(
-                "{} events are lost: the runtime of the logger ended before they were delivered, and \
-                 nobody called `close`",
+                "{} events are lost: the logger ended before they were delivered, and no `close` \
+                 returned them",
                 lost.len()
             ));
         }

@@ -32,6 +32,9 @@ use crate::trace_context::{TraceContext, X_TRACE_ID};
 ///   gRPC status other than 0). A request that is dropped unanswered has an `error` instead of a
 ///   status. Windrow takes the record for the end of the trace.
 ///
+/// A [`FluentLayer`](crate::FluentLayer) beside it leaves
+/// [`span_records`](crate::FluentLayer::span_records) off, else each request has two such records.
+///
 /// Records are sent by the logger directly: they need no subscriber and pass no filter. The names
 /// are those of the logger's [`naming`](crate::Builder::naming).
 ///

@@ -13,7 +13,8 @@ impl Builder {
     /// Writes each chunk to a file in this folder before it is sent, and removes it when it is
     /// acknowledged. A logger that is built with the same folder later, after a crash say, first
     /// sends what is left: the same bytes with the same chunk ids. The folder is created if need
-    /// be, and locked: one logger at a time. Default: no spool.
+    /// be, and locked: one logger at a time. Its files, and the folder if it is created, can be
+    /// read by their owner only. Default: no spool.
     ///
     /// An event is in memory only from `log` until its batch is written, that is for
     /// [`flush_interval`](Self::flush_interval) and the time that the disk takes; [`Logger::sync`]

@@ -21,6 +21,15 @@ pub(super) enum SendState {
 
 impl Sending {
     /// Why the event was not queued, known without awaiting.
+    ///
+    /// ```no_run
+    /// # fn example(logger: fluent_logger::Logger) {
+    /// let sending = logger.send("app", &std::collections::HashMap::from([("n", 1)]));
+    /// if let Some(rejected) = sending.rejected() {
+    ///     eprintln!("not queued: {rejected}");
+    /// }
+    /// # }
+    /// ```
     pub fn rejected(&self) -> Option<&Rejected> {
         match &self.0 {
             SendState::Refused(rejected) => rejected.as_ref(),
