@@ -1,8 +1,8 @@
-//! What a log call costs its caller, against what a user would take instead: `tracing-subscriber` writing JSON to a
-//! file, and the Go logger in async mode (where there is a go; the module proxy has the logger).
+//! Benchmark of one log call, against `tracing-subscriber` writing JSON to a file and the Go logger
+//! in async mode (where Go is installed; the module proxy has the logger).
 //!
-//! Only the calls are measured. A server thread on the same machine reads and acknowledges meanwhile, and between the
-//! rounds everything is flushed, so that no call meets a full buffer.
+//! Only the calls are measured. A server thread on the same machine reads and acknowledges
+//! meanwhile, and between the rounds everything is flushed, so that no call meets a full buffer.
 
 use std::error::Error;
 use std::fs::{self, File};
@@ -68,7 +68,8 @@ fn server() -> SocketAddr {
     address
 }
 
-/// The value of `chunk` in the options of a message, which are its last element, as it stands there.
+/// The value of `chunk` in the options of a message, which are its last element, as it stands
+/// there.
 fn chunk_id(message: &[u8]) -> Option<&[u8]> {
     let mut reader = Reader::new(message);
     for _ in 1..reader.array_len().ok()? {
@@ -144,7 +145,12 @@ fn compare(criterion: &mut Criterion) {
     });
     for logger in [direct, spooled, traced] {
         assert_eq!(logger.stats().rejected, 0);
-        assert_eq!(logger.blocking_close(Duration::from_secs(60)), []);
+        assert_eq!(
+            logger
+                .blocking_close(Duration::from_secs(60))
+                .expect("the worker answers"),
+            []
+        );
     }
     group.finish();
     if std::env::args().any(|argument| argument == "--test") {

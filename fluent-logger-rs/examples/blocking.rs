@@ -28,8 +28,8 @@ fn main() -> Result<(), Box<dyn Error>> {
         logger.log("app", &BTreeMap::from([("number", number)]))?;
     }
     println!("flushed: {:?}", logger.blocking_flush(Duration::from_secs(3)));
-    for event in logger.blocking_close(Duration::from_secs(3)) {
-        eprintln!("not delivered: {}", event.deserialize::<serde_json::Value>()?);
+    for event in logger.blocking_close(Duration::from_secs(3))? {
+        eprintln!("not delivered: {event:?}");
     }
     Ok(())
 }

@@ -1,7 +1,7 @@
-//! The adapter by which the client cases of the conformance suite drive this logger: commands as JSON lines on
-//! stdin, events as JSON lines on stdout.
+//! Adapter between the client cases of the conformance suite and this logger: commands as JSON
+//! lines on stdin, events as JSON lines on stdout.
 //!
-//! Owns the translation only; contract: "Adapter contract for the client cases", version 1.
+//! Translates only; contract: "Adapter contract for the client cases", version 1.
 
 use std::collections::HashMap;
 use std::error::Error;
@@ -31,7 +31,7 @@ fn main() -> Result<(), Failure> {
 
 fn say(event: &Value) {
     let mut out = std::io::stdout().lock();
-    // The suite may be gone; then nobody wants to know.
+    // The suite may have ended.
     let _ = writeln!(out, "{event}");
     let _ = out.flush();
 }
@@ -117,7 +117,8 @@ impl Client {
         let tag = command["tag"].as_str().unwrap_or(&self.tag);
         let record = Record(&command["record"]);
         if let Some(bytes) = not_serde(&command["record"]) {
-            // What serde cannot say goes as MessagePack; nobody waits for the delivery of these in the cases.
+            // What serde cannot say goes as MessagePack; nobody waits for the delivery of these in
+            // the cases.
             match self.logger.log_encoded(time_of(&command["time"]), tag, &bytes) {
                 Ok(()) => say(&json!({ "event": "sent", "id": id, "took_ms": 0.0 })),
                 Err(error) => say(&json!({ "event": "rejected", "id": id, "error": error.to_string() })),
@@ -420,7 +421,8 @@ fn special(map: &Map<String, Value>) -> Option<Special> {
     })
 }
 
-/// The record as MessagePack, if a text on its first level is not UTF-8: such a text is no Rust string.
+/// The record as MessagePack, if a text on its first level is not UTF-8: such a text is no Rust
+/// string.
 fn not_serde(record: &Value) -> Option<Vec<u8>> {
     use forward_protocol::msgpack::{write_map_len, write_str};
     let map = record.as_object()?;

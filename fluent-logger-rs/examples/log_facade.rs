@@ -1,4 +1,4 @@
-//! Sending what an application says through the `log` facade.
+//! Sends the records of the `log` facade.
 //!
 //! `cargo run -p fluent-logger-rs --features log --example log_facade -- 127.0.0.1:24224`
 
@@ -12,14 +12,11 @@ fn main() -> Result<(), Box<dyn Error>> {
         .nth(1)
         .unwrap_or_else(|| "127.0.0.1:24224".to_owned());
     let logger = Logger::builder().address(address).build()?;
-    FluentLog::new(logger.clone(), "app")
+    let _guard = logger.guard(Duration::from_secs(3));
+    FluentLog::new(logger, "app")
         .max_level(log::LevelFilter::Debug)
         .init()?;
-    log::info!("ready");
+    log::info!(traceId = "4bf92f35", workers = 4; "ready");
     log::debug!("{} workers", 4);
-    println!(
-        "{} events not delivered",
-        logger.blocking_close(Duration::from_secs(3)).len()
-    );
     Ok(())
 }

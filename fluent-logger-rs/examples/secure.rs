@@ -1,6 +1,7 @@
 //! TLS with an own authority, a shared key, a user, and two servers.
 //!
-//! `cargo run -p fluent-logger-rs --features tls,gzip --example secure -- ca.pem one.example two.example`
+//! `cargo run -p fluent-logger-rs --features tls,gzip --example secure -- ca.pem one.example
+//! two.example`
 
 use std::error::Error;
 use std::time::Duration;

@@ -1,4 +1,4 @@
-//! A logger with a spool: what is not acknowledged when the process ends, in whatever way, is sent by its next start.
+//! Logger with a disk spool: the next start sends what was not acknowledged when the process ended.
 //!
 //! `cargo run -p fluent-logger-rs --features spool --example spool -- /tmp/spool [host:port]`
 
@@ -23,7 +23,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     }
     // From here on they survive a kill -9, server or not.
     logger.blocking_sync(Duration::from_secs(10))?;
-    logger.blocking_close(Duration::from_secs(2));
+    logger.blocking_close(Duration::from_secs(2))?;
     println!("{} chunks left for the next run", logger.stats().spooled_chunks);
     Ok(())
 }

@@ -1,12 +1,13 @@
-//! Sending what an application says through `tracing`, with the trace id of the span around it.
+//! Sends `tracing` events and closed spans; each root span is a trace.
 //!
 //! `cargo run -p fluent-logger-rs --features tracing --example tracing -- 127.0.0.1:24224`
 
 use std::error::Error;
 use std::time::Duration;
 
-use fluent_logger::{FluentLayer, Logger};
+use fluent_logger::{FluentLayer, Logger, SpanRecords};
 use tracing::{Instrument as _, info, info_span, warn};
+use tracing_subscriber::filter::LevelFilter;
 use tracing_subscriber::prelude::*;
 
 #[tokio::main]
@@ -15,12 +16,18 @@ async fn main() -> Result<(), Box<dyn Error>> {
         .nth(1)
         .unwrap_or_else(|| "127.0.0.1:24224".to_owned());
     let logger = Logger::builder().address(address).build()?;
+    let _guard = logger.guard(Duration::from_secs(3));
+    // Without a filter the layer sends TRACE, too.
+    let layer = FluentLayer::new(logger, "shop")
+        .make_trace_ids(true)
+        .span_records(SpanRecords::Root)
+        .with_filter(LevelFilter::INFO);
     tracing_subscriber::registry()
-        .with(FluentLayer::new(logger.clone(), "shop").with_location(true))
-        .with(tracing_subscriber::fmt::layer())
+        .with(layer)
+        .with(tracing_subscriber::fmt::layer().with_filter(LevelFilter::INFO))
         .init();
     for number in 0..3 {
-        let span = info_span!("request", traceId = format!("trace-{number}"), path = "/cart");
+        let span = info_span!("request", number, path = "/cart");
         async {
             info!(items = number, "cart shown");
             warn!("the hat is sold out");
@@ -28,7 +35,5 @@ async fn main() -> Result<(), Box<dyn Error>> {
         .instrument(span)
         .await;
     }
-    let lost = logger.close(Duration::from_secs(3)).await;
-    println!("{} events not delivered", lost.len());
     Ok(())
 }

@@ -1,7 +1,7 @@
-//! A chunk: one message on the wire, its id and what must happen when it is settled.
+//! Chunk: one message on the wire, its id, and the bookkeeping until it is acknowledged.
 //!
-//! Owns the turning of a batch into messages. The bytes are made once and never again: every resend, over any
-//! connection, is the same message with the same id, so that a server can recognise it.
+//! Owns the encoding of a batch into messages. The bytes are made once: every resend, over any
+//! connection, is the same message with the same id, so that a server recognises a repetition.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -22,40 +22,40 @@ pub(crate) struct Chunk {
     /// Number of its first event.
     pub(crate) first: u64,
     pub(crate) events: usize,
-    /// What it counts in the queue's byte bound.
+    /// Bytes counted against the bound of the queue.
     pub(crate) cost: usize,
     pub(crate) waiters: Vec<Waiter>,
     /// Failed attempts: connections that could not be made or broke while this chunk waited.
     pub(crate) attempts: u32,
     /// When its last byte was written on the present connection.
     pub(crate) written_at: Option<Instant>,
-    /// It was written wholly on some connection: a server may have it.
+    /// It was written completely on some connection: a server may have it.
     pub(crate) was_written: bool,
     /// Number of its file in the spool, where it stays until it is acknowledged.
     pub(crate) file: Option<u64>,
     entries: Entries,
 }
 
-/// Where the entries are kept for `close`, which returns what was not delivered.
+/// Location of the entries, for `close`, which returns undelivered events.
 #[derive(Debug)]
 struct Entries {
-    /// `None`: in the message.
-    apart: Option<Vec<u8>>,
+    /// Entries of a compressed message; `None`: they are in the message.
+    uncompressed: Option<Vec<u8>>,
     range: Range<usize>,
     /// End of each entry, counted from where `range` starts.
     ends: Vec<u32>,
     /// In Message mode the entry in the message lacks its array header.
-    headless: bool,
+    header_stripped: bool,
 }
 
 impl Chunk {
-    /// A chunk that an earlier process left in the spool. Its events are not told apart: it stays there until it is
-    /// acknowledged.
+    /// A chunk recovered from the spool. Its single events are not known: it stays in the spool
+    /// until it is acknowledged.
     #[cfg(feature = "spool")]
     pub(crate) fn recovered(id: ChunkId, tag: &str, events: usize, message: Vec<u8>) -> Self {
         Self {
             id,
-            cost: message.len() + events * crate::queue::OVERHEAD,
+            cost: message.len() + events * crate::queue::EVENT_OVERHEAD_BYTES,
             message,
             tag: Arc::from(tag),
             first: 0,
@@ -66,24 +66,24 @@ impl Chunk {
             was_written: false,
             file: None,
             entries: Entries {
-                apart: None,
+                uncompressed: None,
                 range: 0..0,
                 ends: Vec::new(),
-                headless: false,
+                header_stripped: false,
             },
         }
     }
 
     /// The entries (`[time, record]`), in order.
     pub(crate) fn entries(&self) -> Vec<Vec<u8>> {
-        let all = self.entries.apart.as_ref().unwrap_or(&self.message);
+        let all = self.entries.uncompressed.as_ref().unwrap_or(&self.message);
         let all = all.get(self.entries.range.clone()).unwrap_or_default();
         let mut start = 0;
         let mut entries = Vec::with_capacity(self.entries.ends.len());
         for end in &self.entries.ends {
             let end = *end as usize;
             let mut entry = Vec::with_capacity(end - start + 1);
-            if self.entries.headless {
+            if self.entries.header_stripped {
                 entry.push(0x92);
             }
             entry.extend_from_slice(all.get(start..end).unwrap_or_default());
@@ -94,7 +94,8 @@ impl Chunk {
     }
 }
 
-/// Makes the messages of a batch: one, or in Message mode one per event. A caller's chunk is always one message.
+/// Makes the messages of a batch: one, or in Message mode one per event. A caller's chunk is always
+/// one message.
 pub(crate) fn seal(batch: Batch, mode: Mode, request_ack: bool, random: &mut Random) -> Vec<Chunk> {
     match mode {
         Mode::Message if batch.id.is_none() => seal_each(batch, request_ack, random),
@@ -116,7 +117,7 @@ fn seal_whole(batch: Batch, mode: Mode, request_ack: bool, random: &mut Random) 
         .collect();
     let entries = batch.entries.get(start..).unwrap_or_default();
     let sealed = wire::message(mode, &batch.tag, entries, events, request_ack.then_some(&id));
-    let (apart, range) = match sealed.entries {
+    let (uncompressed, range) = match sealed.entries {
         Some(range) => (None, range),
         None => {
             let mut all = batch.entries;
@@ -138,10 +139,10 @@ fn seal_whole(batch: Batch, mode: Mode, request_ack: bool, random: &mut Random) 
         was_written: false,
         file: None,
         entries: Entries {
-            apart,
+            uncompressed,
             range,
             ends,
-            headless: false,
+            header_stripped: false,
         },
     }
 }
@@ -169,17 +170,17 @@ fn seal_each(batch: Batch, request_ack: bool, random: &mut Random) -> Vec<Chunk>
             tag: Arc::clone(&batch.tag),
             first: batch.first + index as u64,
             events: 1,
-            cost: entry.len() + crate::queue::OVERHEAD,
+            cost: entry.len() + crate::queue::EVENT_OVERHEAD_BYTES,
             waiters: waiting,
             attempts: 0,
             written_at: None,
             was_written: false,
             file: None,
             entries: Entries {
-                apart: None,
+                uncompressed: None,
                 ends: vec![u32::try_from(sealed.range.len()).unwrap_or(u32::MAX)],
                 range: sealed.range,
-                headless: true,
+                header_stripped: true,
             },
         });
     }

@@ -1,75 +1,63 @@
-//! The delivery state machine: which chunk goes when, over which connection, and what an answer means.
+//! Delivery state machine: which chunk is written when, over which connection, and what an ack
+//! means.
 //!
-//! Owns the chunks in flight, the acks they wait for, the order of resends, the pauses between attempts and the
-//! age of the connection. Pure: no sockets and no clock, every moment is an argument; [`crate::worker`] does
-//! what it says.
+//! Owns the chunks in flight, the acks they wait for, the order of resends, the backoff between
+//! attempts and the age of the connection. Pure: no sockets and no clock, every moment is an
+//! argument; [`crate::worker`] executes its steps.
 //!
 //! Invariants:
-//! * `chunks[..sent]` were written wholly on the present connection and wait for their acks; `chunks[sent]` may
-//!   be written in part (`offset` bytes); the rest waits. Without a connection `sent == 0` and `offset == 0`.
-//! * The order of `chunks` is the order in which they were sealed; it never changes, so a resend is in order.
-//! * A chunk leaves by an ack, or without acks when its last byte left; else only when it is given up.
+//! * `chunks[..sent]` were written completely on the current connection and wait for their acks;
+//!   `chunks[sent]` may be written in part (`offset` bytes); the rest waits. Without a connection
+//!   `sent == 0` and `offset == 0`.
+//! * The order of `chunks` is the order in which they were sealed; it never changes, so a resend
+//!   keeps the order.
+//! * A chunk is removed by its ack, without acks when its last byte was written, or when it is
+//!   given up.
 
 use std::collections::VecDeque;
 use std::io::IoSlice;
 use std::time::{Duration, Instant};
 
 use crate::chunk::Chunk;
+use crate::options::DeliveryPolicy;
 use crate::random::Random;
-
-/// How delivery behaves (validated in `options.rs`).
-#[derive(Debug, Clone)]
-pub(crate) struct Policy {
-    pub(crate) request_ack: bool,
-    pub(crate) in_flight: usize,
-    pub(crate) retry_wait: Duration,
-    pub(crate) max_retry_wait: Duration,
-    pub(crate) max_retry: Option<u32>,
-    pub(crate) ack_timeout: Duration,
-    pub(crate) write_timeout: Duration,
-    pub(crate) reconnect_interval: Option<Duration>,
-    /// Share of the interval by which a reconnect may come earlier or later, 0 to 1.
-    pub(crate) reconnect_jitter: f64,
-    pub(crate) endpoints: usize,
-    pub(crate) failover: bool,
-}
 
 /// What the worker should do next.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Step {
-    /// Nothing before this moment, unless something happens.
+    /// Wait until this moment or a wake-up.
     Sleep(Option<Instant>),
-    /// Connect to this address; `turn` chooses among the IP addresses behind its name.
-    Connect { endpoint: usize, turn: usize },
+    /// Connect to this address; `attempt` selects among the IP addresses of its name.
+    Connect { endpoint: usize, attempt: usize },
     /// Read, and write if there is something to write, until this moment.
     Exchange { write: bool, until: Option<Instant> },
-    /// Close the connection in good order: nothing is unacknowledged. Then say `closed`.
+    /// Close the connection gracefully: nothing is unacknowledged. Then call `closed`.
     Close,
-    /// Drop the connection: it failed. Then say `lost`.
+    /// Drop the connection: it failed. Then call `lost`.
     Drop(Failure),
 }
 
-/// Why a connection is dropped by this side.
+/// Why the logger drops a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Failure {
     AckTimeout,
     WriteTimeout,
 }
 
-/// What an ack meant.
+/// Result of an ack.
 #[derive(Debug)]
 pub(crate) enum Acked {
     /// The chunk is delivered.
     Delivered(Box<Chunk>),
-    /// It was for nothing in flight, while something is: drop the connection.
+    /// It is for another chunk than those in flight: drop the connection.
     Mismatch,
-    /// Nothing is in flight: it does no harm.
-    Unasked,
+    /// Nothing is in flight: ignore it.
+    NothingInFlight,
 }
 
 #[derive(Debug)]
-enum State {
-    Away {
+enum ConnectionState {
+    Disconnected {
         not_before: Option<Instant>,
     },
     Connecting,
@@ -78,39 +66,39 @@ enum State {
         /// When it is old enough to be replaced.
         expires: Option<Instant>,
         /// The server wants one chunk per connection (HELO with `keepalive` false).
-        single: bool,
+        one_chunk: bool,
         /// Something was delivered over it.
-        useful: bool,
-        /// Something waits for the socket to take it, since, or taken from last at, this moment.
+        delivered_any: bool,
+        /// Last moment at which the socket accepted bytes, or at which bytes began to wait.
         progress: Option<Instant>,
     },
 }
 
 #[derive(Debug)]
 pub(crate) struct Delivery {
-    policy: Policy,
+    policy: DeliveryPolicy,
     random: Random,
     chunks: VecDeque<Chunk>,
     sent: usize,
     offset: usize,
     unflushed: bool,
-    state: State,
-    /// Address to be tried next, and how many attempts were made in all.
+    state: ConnectionState,
+    /// Address to be tried next, and number of attempts so far.
     endpoint: usize,
-    turn: usize,
-    /// Addresses that failed in this round; after all of them comes a pause.
+    attempt: usize,
+    /// Addresses that failed in this round; after all of them comes a backoff.
     failed_in_round: usize,
     failed_rounds: u32,
     resent: u64,
 }
 
 impl Delivery {
-    pub(crate) fn new(policy: Policy, mut random: Random) -> Self {
-        let turn = usize::try_from(random.next() >> 40).unwrap_or(0);
+    pub(crate) fn new(policy: DeliveryPolicy, mut random: Random) -> Self {
+        let attempt = usize::try_from(random.next() >> 40).unwrap_or(0);
         let endpoint = if policy.failover {
             0
         } else {
-            turn % policy.endpoints.max(1)
+            attempt % policy.endpoints.max(1)
         };
         Self {
             policy,
@@ -119,9 +107,9 @@ impl Delivery {
             sent: 0,
             offset: 0,
             unflushed: false,
-            state: State::Away { not_before: None },
+            state: ConnectionState::Disconnected { not_before: None },
             endpoint,
-            turn,
+            attempt,
             failed_in_round: 0,
             failed_rounds: 0,
             resent: 0,
@@ -137,12 +125,13 @@ impl Delivery {
         self.chunks.push_back(chunk);
     }
 
-    /// Whether another batch should be sealed. Without a connection batches stay in the queue, where they keep
-    /// gathering and can be dropped; with `max_retry` one is taken, so that it can be given up.
+    /// Whether another batch should be sealed. Without a connection batches stay in the queue,
+    /// where they still grow and can be dropped; with `max_retry` one is taken, so that it can be
+    /// given up.
     pub(crate) fn wants_more(&self, now: Instant) -> bool {
         match &self.state {
-            State::Open { .. } => !self.draining(now) && self.chunks.len() < self.limit(),
-            State::Away { .. } | State::Connecting => {
+            ConnectionState::Open { .. } => !self.draining(now) && self.chunks.len() < self.limit(),
+            ConnectionState::Disconnected { .. } | ConnectionState::Connecting => {
                 self.policy.max_retry.is_some() && self.chunks.is_empty()
             }
         }
@@ -153,7 +142,7 @@ impl Delivery {
     }
 
     pub(crate) fn is_open(&self) -> bool {
-        matches!(self.state, State::Open { .. })
+        matches!(self.state, ConnectionState::Open { .. })
     }
 
     /// Chunks written and not acknowledged, or being written.
@@ -181,11 +170,11 @@ impl Delivery {
         self.chunks.iter().map(|chunk| chunk.first).min()
     }
 
-    /// What to do at `now`; `work` says whether the queue has something due.
+    /// The next step at `now`; `work`: the queue has something due.
     pub(crate) fn step(&mut self, now: Instant, work: bool) -> Step {
         match &self.state {
-            State::Connecting => Step::Sleep(None),
-            State::Away { not_before } => {
+            ConnectionState::Connecting => Step::Sleep(None),
+            ConnectionState::Disconnected { not_before } => {
                 if !work && self.chunks.is_empty() {
                     return Step::Sleep(None);
                 }
@@ -194,14 +183,14 @@ impl Delivery {
                     _ => {
                         let step = Step::Connect {
                             endpoint: self.endpoint,
-                            turn: self.turn / self.policy.endpoints.max(1),
+                            attempt: self.attempt / self.policy.endpoints.max(1),
                         };
-                        self.state = State::Connecting;
+                        self.state = ConnectionState::Connecting;
                         step
                     }
                 }
             }
-            State::Open { .. } => self.step_open(now),
+            ConnectionState::Open { .. } => self.step_open(now),
         }
     }
 
@@ -217,7 +206,7 @@ impl Delivery {
         let write = self.offset > 0 || (!draining && self.sent < self.window());
         let busy = write || self.unflushed;
         let write_timeout = self.policy.write_timeout;
-        let State::Open {
+        let ConnectionState::Open {
             expires, progress, ..
         } = &mut self.state
         else {
@@ -235,15 +224,15 @@ impl Delivery {
         }
     }
 
-    /// No new chunk may go over this connection: it is too old, or had its one chunk.
+    /// No new chunk may be written to this connection: it expired, or delivered its one chunk.
     fn draining(&self, now: Instant) -> bool {
         match &self.state {
-            State::Open {
+            ConnectionState::Open {
                 expires,
-                single,
-                useful,
+                one_chunk,
+                delivered_any,
                 ..
-            } => expires.is_some_and(|expires| expires <= now) || (*single && *useful),
+            } => expires.is_some_and(|expires| expires <= now) || (*one_chunk && *delivered_any),
             _ => false,
         }
     }
@@ -261,7 +250,7 @@ impl Delivery {
     /// Chunks that may be in flight on this connection.
     fn limit(&self) -> usize {
         match &self.state {
-            State::Open { single: true, .. } => 1,
+            ConnectionState::Open { one_chunk: true, .. } => 1,
             _ => self.policy.in_flight,
         }
     }
@@ -272,7 +261,7 @@ impl Delivery {
 
     /// The bytes to be written next, in as many slices as fit.
     pub(crate) fn to_write<'a>(&'a self, now: Instant, slices: &mut [IoSlice<'a>]) -> usize {
-        // A chunk begun is always finished.
+        // A partly written chunk is always completed.
         let last = if self.draining(now) {
             self.sent + usize::from(self.offset > 0)
         } else {
@@ -288,7 +277,7 @@ impl Delivery {
         used
     }
 
-    /// The next byte to be written is the first of a chunk.
+    /// Whether the next byte to be written is the first of a chunk.
     pub(crate) fn at_chunk_start(&self) -> bool {
         self.offset == 0
     }
@@ -298,27 +287,27 @@ impl Delivery {
         self.unflushed
     }
 
-    /// A connection stands. `keep` is false when the server wants one chunk per connection.
-    pub(crate) fn connected(&mut self, now: Instant, keep: bool) {
+    /// A connection is open. `keepalive` is false when the server wants one chunk per connection.
+    pub(crate) fn connected(&mut self, now: Instant, keepalive: bool) {
         let expires = self.policy.reconnect_interval.map(|interval| {
             let jitter = self.policy.reconnect_jitter;
             now + self
                 .random
                 .between(interval.mul_f64(1.0 - jitter), interval.mul_f64(1.0 + jitter))
         });
-        self.state = State::Open {
+        self.state = ConnectionState::Open {
             since: now,
             expires,
-            single: !keep,
-            useful: false,
+            one_chunk: !keepalive,
+            delivered_any: false,
             progress: None,
         };
-        self.turn = self.turn.wrapping_add(1);
+        self.attempt = self.attempt.wrapping_add(1);
     }
 
     /// No connection could be made. Returns the chunks that are given up.
     pub(crate) fn connect_failed(&mut self, now: Instant) -> Vec<Chunk> {
-        self.turn = self.turn.wrapping_add(1);
+        self.attempt = self.attempt.wrapping_add(1);
         self.next_endpoint();
         self.failed(now)
     }
@@ -329,23 +318,26 @@ impl Delivery {
         self.rewind();
         self.next_endpoint();
         if healthy {
-            self.state = State::Away { not_before: None };
+            self.state = ConnectionState::Disconnected { not_before: None };
             return Vec::new();
         }
         self.failed(now)
     }
 
-    /// Whether the loss of this connection is no reason for a pause. An idle one that the server closes is
-    /// none; without acks a write proves little, so that connection must have lived a while.
+    /// Whether losing this connection needs no backoff: it delivered a chunk, or was idle. Without
+    /// acks a write proves little, so that the connection must also have lasted for `retry_wait`.
     pub(crate) fn was_healthy(&self, now: Instant) -> bool {
-        let State::Open { since, useful, .. } = &self.state else {
+        let ConnectionState::Open {
+            since, delivered_any, ..
+        } = &self.state
+        else {
             return false;
         };
         let lived = now.saturating_duration_since(*since) >= self.policy.retry_wait;
-        (*useful && self.policy.request_ack) || (lived && (*useful || self.in_flight() == 0))
+        (*delivered_any && self.policy.request_ack) || (lived && (*delivered_any || self.in_flight() == 0))
     }
 
-    /// The connection was closed in good order.
+    /// The connection was closed gracefully.
     pub(crate) fn closed(&mut self) {
         self.rewind();
         if self.policy.failover {
@@ -353,16 +345,16 @@ impl Delivery {
         } else {
             self.next_endpoint();
         }
-        self.state = State::Away { not_before: None };
+        self.state = ConnectionState::Disconnected { not_before: None };
     }
 
     fn next_endpoint(&mut self) {
         self.endpoint = (self.endpoint + 1) % self.policy.endpoints.max(1);
     }
 
-    /// Lets the next attempt begin at once: the logger closes and has only so much time.
-    pub(crate) fn hurry(&mut self) {
-        if let State::Away { not_before } = &mut self.state {
+    /// Starts the next attempt at once: the logger closes within a deadline.
+    pub(crate) fn skip_backoff(&mut self) {
+        if let ConnectionState::Disconnected { not_before } = &mut self.state {
             *not_before = None;
         }
     }
@@ -380,16 +372,16 @@ impl Delivery {
     fn failed(&mut self, now: Instant) -> Vec<Chunk> {
         self.failed_in_round += 1;
         if self.failed_in_round < self.policy.endpoints {
-            // The other addresses first.
-            self.state = State::Away {
+            // Try the other addresses first.
+            self.state = ConnectionState::Disconnected {
                 not_before: Some(now),
             };
         } else {
             self.failed_in_round = 0;
             self.failed_rounds = self.failed_rounds.saturating_add(1);
-            let pause = self.pause();
-            self.state = State::Away {
-                not_before: Some(now + pause),
+            let backoff = self.backoff();
+            self.state = ConnectionState::Disconnected {
+                not_before: Some(now + backoff),
             };
         }
         let Some(max) = self.policy.max_retry else {
@@ -404,7 +396,7 @@ impl Delivery {
     }
 
     /// `retry_wait` doubled with each failed round, capped, and then between half and all of it.
-    fn pause(&mut self) -> Duration {
+    fn backoff(&mut self) -> Duration {
         let doublings = self.failed_rounds.saturating_sub(1).min(32);
         let full = self
             .policy
@@ -419,9 +411,9 @@ impl Delivery {
         self.failed_rounds = 0;
     }
 
-    /// The socket took `count` bytes.
+    /// The socket accepted `count` bytes.
     pub(crate) fn wrote(&mut self, now: Instant, mut count: usize) {
-        if let State::Open { progress, .. } = &mut self.state {
+        if let ConnectionState::Open { progress, .. } = &mut self.state {
             *progress = Some(now);
         }
         self.unflushed |= count > 0;
@@ -442,7 +434,8 @@ impl Delivery {
         }
     }
 
-    /// All that was written left for the network. Returns what is delivered by that: without acks, everything.
+    /// Everything written was flushed. Returns the chunks that this delivers: without acks, all of
+    /// them.
     pub(crate) fn flushed(&mut self, now: Instant) -> Vec<Chunk> {
         self.unflushed = false;
         if self.policy.request_ack {
@@ -450,9 +443,12 @@ impl Delivery {
         }
         let delivered: Vec<Chunk> = self.chunks.drain(..self.sent).collect();
         self.sent = 0;
-        if let State::Open { since, useful, .. } = &mut self.state {
-            *useful |= !delivered.is_empty();
-            if *useful && now.duration_since(*since) >= self.policy.retry_wait {
+        if let ConnectionState::Open {
+            since, delivered_any, ..
+        } = &mut self.state
+        {
+            *delivered_any |= !delivered.is_empty();
+            if *delivered_any && now.duration_since(*since) >= self.policy.retry_wait {
                 self.succeeded();
             }
         }
@@ -461,27 +457,27 @@ impl Delivery {
 
     /// The server acknowledged `id`.
     pub(crate) fn acked(&mut self, id: &[u8]) -> Acked {
-        let place = self
+        let position = self
             .chunks
             .iter()
             .take(self.sent)
             .position(|chunk| chunk.id.as_bytes() == id);
-        let Some(chunk) = place.and_then(|place| self.chunks.remove(place)) else {
+        let Some(chunk) = position.and_then(|index| self.chunks.remove(index)) else {
             return if self.in_flight() > 0 {
                 Acked::Mismatch
             } else {
-                Acked::Unasked
+                Acked::NothingInFlight
             };
         };
         self.sent -= 1;
-        if let State::Open { useful, .. } = &mut self.state {
-            *useful = true;
+        if let ConnectionState::Open { delivered_any, .. } = &mut self.state {
+            *delivered_any = true;
         }
         self.succeeded();
         Acked::Delivered(Box::new(chunk))
     }
 
-    /// Everything that is not settled, in order: the logger ends.
+    /// All chunks that are not settled, in order: the logger ends.
     pub(crate) fn take_all(&mut self) -> Vec<Chunk> {
         self.sent = 0;
         self.offset = 0;

@@ -1,16 +1,14 @@
-//! What can go wrong, said so that the caller knows whose fault it is and what to do.
+//! Error types.
 //!
-//! Owns the public error types and nothing else.
+//! Owns the public error types. Every message says what is wrong and, where it helps, what to do.
 
 use std::fmt;
 use std::io;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::queue::Full;
-
-/// Why a record was not taken. The record was not queued and will not be sent; every refusal is counted in
-/// [`Stats::rejected`](crate::Stats::rejected).
+/// Why a record was not taken. The record was not queued and will not be sent; every refusal is
+/// counted in [`Stats::rejected`](crate::Stats::rejected).
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Rejected {
@@ -34,7 +32,8 @@ pub enum Rejected {
     NotAMap,
     /// A map inside the record has a key that is not text.
     KeyNotText,
-    /// Maps and arrays are nested too deep for the servers in use (Fluent Bit 5.1.1 closes the connection).
+    /// Maps and arrays are nested too deep for the servers in use (Fluent Bit 5.1.1 closes the
+    /// connection).
     TooDeep {
         /// Containers inside each other that are allowed, the record included.
         limit: usize,
@@ -44,7 +43,8 @@ pub enum Rejected {
         /// What it said.
         reason: String,
     },
-    /// The tag with its prefix is longer than 65,531 bytes (`FLB_INPUT_CHUNK_TAG_MAX` of Fluent Bit).
+    /// The tag with its prefix is longer than 65,531 bytes (`FLB_INPUT_CHUNK_TAG_MAX` of Fluent
+    /// Bit).
     TagTooLong {
         /// Its size in bytes, prefix included.
         bytes: usize,
@@ -54,15 +54,6 @@ pub enum Rejected {
         /// What is wrong with it.
         reason: &'static str,
     },
-}
-
-impl From<Full> for Rejected {
-    fn from(full: Full) -> Self {
-        Self::Full {
-            events: full.events,
-            bytes: full.bytes,
-        }
-    }
 }
 
 impl fmt::Display for Rejected {
@@ -103,9 +94,13 @@ pub enum SendError {
         /// Failed attempts.
         attempts: u32,
     },
-    /// The logger was closed, or its runtime ended, before delivery. `close` returned the event to its caller, or it is
-    /// in the spool.
+    /// The logger was closed, or its runtime ended, before delivery. `close` returned the event to
+    /// its caller, or it is in the spool.
     Closed,
+    /// The logger runs on the runtime of this thread, which cannot run while the call blocks.
+    /// Nothing was queued. Await [`send`](crate::Logger::send), or give the logger a thread of its
+    /// own.
+    RuntimeBlocked,
 }
 
 impl fmt::Display for SendError {
@@ -115,6 +110,7 @@ impl fmt::Display for SendError {
             Self::Dropped => write!(f, "dropped from the full buffer to make room for newer events"),
             Self::GaveUp { attempts } => write!(f, "given up after {attempts} failed attempts"),
             Self::Closed => write!(f, "the logger was closed before delivery"),
+            Self::RuntimeBlocked => f.write_str(RUNTIME_BLOCKED),
         }
     }
 }
@@ -141,8 +137,11 @@ pub enum FlushError {
     Closed,
     /// The time given to [`Logger::blocking_flush`](crate::Logger::blocking_flush) is over.
     TimedOut,
-    /// From `sync`: this many events are not yet delivered and only in memory, because the disk refused them or because
-    /// there is no spool.
+    /// The logger runs on the runtime of this thread, which cannot run while the call blocks. Await
+    /// [`flush`](crate::Logger::flush), or give the logger a thread of its own.
+    RuntimeBlocked,
+    /// From `sync`: this many events are not yet delivered and only in memory, because the disk
+    /// refused them or because there is no spool.
     NotSpooled {
         /// Events.
         events: usize,
@@ -155,6 +154,7 @@ impl fmt::Display for FlushError {
             Self::Lost { events } => write!(f, "{events} events were dropped or given up during the flush"),
             Self::Closed => write!(f, "the logger was closed before all was delivered"),
             Self::TimedOut => write!(f, "not all was delivered in the time given"),
+            Self::RuntimeBlocked => f.write_str(RUNTIME_BLOCKED),
             Self::NotSpooled { events } => write!(f, "{events} events are in memory only"),
         }
     }
@@ -162,7 +162,46 @@ impl fmt::Display for FlushError {
 
 impl std::error::Error for FlushError {}
 
-/// Why a logger cannot be built. Nothing of this depends on the network: a server that is away is no error.
+/// Why [`Logger::blocking_close`](crate::Logger::blocking_close) cannot say what was not delivered.
+/// Only possible with [`own_thread(false)`](crate::Builder::own_thread).
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum CloseError {
+    /// The logger runs on the runtime of this thread, which cannot run while the call blocks. The
+    /// logger is still open. Await [`close`](crate::Logger::close), or give the logger a thread of
+    /// its own.
+    RuntimeBlocked {
+        /// Events in memory.
+        buffered: usize,
+    },
+    /// The runtime of the logger did not run until the deadline.
+    NoAnswer {
+        /// Events in memory.
+        buffered: usize,
+    },
+}
+
+impl fmt::Display for CloseError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::RuntimeBlocked { buffered } => {
+                write!(f, "{RUNTIME_BLOCKED}; {buffered} events are in memory")
+            }
+            Self::NoAnswer { buffered } => write!(
+                f,
+                "the runtime of the logger did not run until the deadline; {buffered} events are in memory"
+            ),
+        }
+    }
+}
+
+impl std::error::Error for CloseError {}
+
+const RUNTIME_BLOCKED: &str = "the logger runs on the runtime of this thread, which a blocking call stops: \
+     await the async call, or leave the logger on a thread of its own";
+
+/// Why a logger cannot be built. Nothing of this depends on the network: a server that is away is
+/// no error.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum BuildError {
@@ -182,6 +221,15 @@ pub enum BuildError {
         /// What is allowed.
         allowed: &'static str,
     },
+    /// A static field cannot be serialised, or an environment variable has a wrong value.
+    BadField {
+        /// The setter or the variable.
+        option: String,
+        /// The value, or what is wrong with it.
+        value: String,
+    },
+    /// Several options are wrong.
+    Several(Vec<Self>),
     /// Two options contradict each other, or one needs another.
     Conflict {
         /// What is wrong and what to do.
@@ -201,7 +249,8 @@ pub enum BuildError {
         /// What the operating system said.
         error: io::Error,
     },
-    /// Another logger, of this process or of another one, uses the folder of the spool. Give each its own.
+    /// Another logger, of this process or of another one, uses the folder of the spool. Give each
+    /// its own.
     SpoolInUse {
         /// The folder.
         folder: PathBuf,
@@ -222,6 +271,11 @@ impl fmt::Display for BuildError {
                 allowed,
             } => {
                 write!(f, "{option} is {value}; allowed is {allowed}")
+            }
+            Self::BadField { option, value } => write!(f, "{option} has a wrong value: {value}"),
+            Self::Several(errors) => {
+                write!(f, "{} options are wrong", errors.len())?;
+                errors.iter().try_for_each(|error| write!(f, "; {error}"))
             }
             Self::Conflict { reason } => write!(f, "{reason}"),
             Self::Tls { what, reason } => write!(f, "{what}: {reason}"),
@@ -251,14 +305,16 @@ impl std::error::Error for BuildError {
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum SpoolError {
-    /// A file of an earlier process is damaged. It was set aside, as `….damaged`, and its events are not sent.
+    /// A file of an earlier process is damaged. It was set aside, as `….damaged`, and its events
+    /// are not sent.
     Damaged {
         /// Where it is now.
         path: PathBuf,
         /// What is wrong with it.
         reason: String,
     },
-    /// A chunk could not be written. It is sent from memory; if the process is killed before, it is lost.
+    /// A chunk could not be written. It is sent from memory; if the process is killed before, it is
+    /// lost.
     Write {
         /// The file.
         path: PathBuf,
@@ -267,7 +323,8 @@ pub enum SpoolError {
         /// What the operating system said.
         error: io::Error,
     },
-    /// The file of an acknowledged chunk could not be removed. The next start sends the chunk again.
+    /// The file of an acknowledged chunk could not be removed. The next start sends the chunk
+    /// again.
     Remove {
         /// The file.
         path: PathBuf,
@@ -309,8 +366,8 @@ impl std::error::Error for SpoolError {
     }
 }
 
-/// Why a connection could not be made or was given up. Nothing is lost by it: what was not acknowledged is
-/// sent again over the next connection. Reported to
+/// Why a connection could not be made or was given up. Nothing is lost by it: what was not
+/// acknowledged is sent again over the next connection. Reported to
 /// [`on_connection_error`](crate::Builder::on_connection_error).
 #[derive(Debug)]
 #[non_exhaustive]
@@ -323,9 +380,11 @@ pub enum ConnectionError {
     ConnectTimeout(Duration),
     /// TLS failed: certificate, name or protocol.
     Tls(io::Error),
-    /// The shared-key handshake failed; the text says whether it is the key, the user or the server.
+    /// The shared-key handshake failed; the text says whether it is the key, the user or the
+    /// server.
     Handshake(String),
-    /// No HELO or PONG came within `handshake_timeout`: most likely the server does not require a shared key.
+    /// No HELO or PONG came within `handshake_timeout`: most likely the server does not require a
+    /// shared key.
     HandshakeTimeout(Duration),
     /// The server asked for a shared key and none is set.
     SharedKeyRequired,

@@ -1,6 +1,6 @@
-//! What the logger reports: events that were not delivered, the fate of chunks, and the counters.
-//!
-//! Owns the public report types and nothing else.
+//! Public report types: undelivered events, delivery outcomes and statistics.
+
+mod debug;
 
 use std::fmt;
 use std::sync::Arc;
@@ -11,9 +11,10 @@ use serde::de::DeserializeOwned;
 
 use crate::chunk::Chunk;
 use crate::queue::Batch;
+use debug::DebugRecord;
 
-/// An event that was taken and not delivered, given back by [`close`](crate::Logger::close) or by
-/// [`Outcome::GaveUp`].
+/// An event that was accepted and not delivered, given back by [`close`](crate::Logger::close) or
+/// by [`Outcome::GaveUp`].
 #[derive(Clone, PartialEq, Eq)]
 pub struct Event {
     tag: Arc<str>,
@@ -58,11 +59,12 @@ impl Event {
     /// # Errors
     /// When `T` does not fit the record.
     pub fn deserialize<T: DeserializeOwned>(&self) -> Result<T, DecodeError> {
-        rmp_serde::from_slice(self.record()).map_err(|error| DecodeError(error.to_string()))
+        let mut decoder = rmp_serde::Deserializer::new(self.record()).with_human_readable();
+        T::deserialize(&mut decoder).map_err(|error| DecodeError(error.to_string()))
     }
 
-    /// The event was written to a server that did not acknowledge it: the server may have it. Whoever sends it
-    /// again by other means may make a duplicate.
+    /// The event was written to a server that did not acknowledge it: the server may have it.
+    /// Whoever sends it again by other means may make a duplicate.
     pub fn may_have_arrived(&self) -> bool {
         self.may_have_arrived
     }
@@ -99,7 +101,7 @@ impl fmt::Debug for Event {
         f.debug_struct("Event")
             .field("tag", &self.tag)
             .field("time", &self.time())
-            .field("record_bytes", &self.record().len())
+            .field("record", &DebugRecord(self.record()))
             .field("may_have_arrived", &self.may_have_arrived)
             .finish()
     }
@@ -117,7 +119,8 @@ impl fmt::Display for DecodeError {
 
 impl std::error::Error for DecodeError {}
 
-/// What became of some events of one tag; given to the [delivery callback](crate::Builder::on_delivery).
+/// Outcome of some events of one tag; given to the [delivery
+/// callback](crate::Builder::on_delivery).
 #[derive(Debug)]
 #[non_exhaustive]
 pub struct Report {
@@ -125,7 +128,7 @@ pub struct Report {
     pub tag: Arc<str>,
     /// How many events.
     pub events: usize,
-    /// What became of them.
+    /// Their outcome.
     pub outcome: Outcome,
 }
 
@@ -135,13 +138,14 @@ impl Report {
     }
 }
 
-/// What became of events. Each event is reported once.
+/// Outcome of events. Each event is reported once.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum Outcome {
     /// A server acknowledged them.
     Acknowledged,
-    /// Without acks: the operating system took their bytes. A server that dies may not have read them.
+    /// Without acks: the operating system took their bytes. A server that dies may not have read
+    /// them.
     Written,
     /// They were the oldest in a full buffer ([`OnFull::DropOldest`](crate::OnFull::DropOldest)).
     Dropped,
@@ -158,7 +162,7 @@ pub enum Outcome {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Stats {
-    /// Events taken by `log`, `send` and their kin.
+    /// Events accepted by `log`, `send` and similar calls.
     pub accepted: u64,
     /// Calls refused, for whatever reason: see [`Rejected`](crate::Rejected).
     pub rejected: u64,
@@ -168,6 +172,10 @@ pub struct Stats {
     pub dropped: u64,
     /// Events given up after `max_retry` attempts.
     pub given_up: u64,
+    /// Events that the sampling of the `tracing` layer left out.
+    pub sampled_out: u64,
+    /// Events that the repeat limit of the `tracing` layer left out.
+    pub suppressed: u64,
     /// Events in memory now: waiting or in flight.
     pub buffered_events: usize,
     /// Their bytes, encoded.
@@ -182,7 +190,7 @@ pub struct Stats {
     pub connections: u64,
     /// Attempts to connect that failed.
     pub connect_failures: u64,
-    /// Connections that ended otherwise than in good order.
+    /// Connections that ended with an error.
     pub connection_losses: u64,
     /// Panics of callbacks, which are caught.
     pub callback_panics: u64,
@@ -192,10 +200,10 @@ pub struct Stats {
     pub spooled_chunks: u64,
     /// Chunks that could not be written to the spool.
     pub spool_failures: u64,
-    /// Whether a connection stands now.
+    /// Whether a connection is open now.
     pub connected: bool,
-    /// Address of the present or the last connection.
+    /// Address of the current or the last connection.
     pub address: Option<String>,
-    /// The last trouble with a connection, in words.
+    /// The last connection or spool error, as text.
     pub last_error: Option<String>,
 }

@@ -1,16 +1,17 @@
-//! The shared-key handshake on a fresh connection (Forward Protocol Specification v1, "Handshake").
+//! Client side of the shared-key handshake (Forward Protocol Specification v1, "Handshake").
 //!
-//! Owns the reading and writing; what is said is [`forward_protocol::handshake`]'s. The caller limits the time.
+//! Owns the reading and writing; the messages are those of [`forward_protocol::handshake`]. The
+//! caller limits the time.
 
 use forward_protocol::handshake::client::{AfterHelo, AfterPong, AwaitHelo, Credentials, hex_salt};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
-use crate::connect::{Connection, Stream};
+use crate::connection::{Connection, Stream};
 use crate::error::ConnectionError;
 use crate::options::Security;
 
 /// Bytes read at a time; HELO and PONG are below 512.
-const READ: usize = 1024;
+const READ_BYTES: usize = 1024;
 
 /// Waits for the HELO, proves that this client knows the key, and has the server prove it.
 pub(crate) async fn perform(
@@ -47,8 +48,8 @@ pub(crate) async fn perform(
         match waiting.receive(&buffer).map_err(failed)? {
             AfterPong::More(same) => waiting = same,
             AfterPong::Established { consumed, session } => {
-                connection.keep = session.keepalive;
-                connection.rest = buffer.split_off(consumed);
+                connection.keepalive = session.keepalive;
+                connection.unread = buffer.split_off(consumed);
                 return Ok(());
             }
         }
@@ -57,7 +58,7 @@ pub(crate) async fn perform(
 }
 
 async fn read(stream: &mut Box<dyn Stream>, buffer: &mut Vec<u8>, when: &str) -> Result<(), ConnectionError> {
-    let mut part = [0; READ];
+    let mut part = [0; READ_BYTES];
     let count = stream.read(&mut part).await.map_err(ConnectionError::Io)?;
     if count == 0 {
         return Err(ConnectionError::Handshake(format!(

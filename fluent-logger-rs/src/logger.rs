@@ -1,39 +1,53 @@
-//! The handle that applications use.
+//! Logger handle, the public API.
 //!
-//! Owns the public calls; each encodes in the caller, copies into the queue under a short lock and returns.
+//! Each call encodes on the caller's thread and copies into the queue under a short lock.
 
-mod own_chunk;
+mod blocking;
+mod caller_chunk;
+mod guard;
+#[cfg(feature = "metrics")]
+mod metrics;
+mod sending;
 #[cfg(feature = "spool")]
 mod sync;
+mod when_room;
 
 use std::fmt;
 use std::future::Future;
-use std::pin::{Pin, pin};
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
-use std::task::{Context, Poll, Wake, Waker};
-use std::thread::Thread;
 use std::time::{Duration, Instant, SystemTime};
 
 use serde::Serialize;
 use tokio::sync::oneshot;
 
-use crate::builder::Builder;
 use crate::error::{FlushError, Rejected, SendError};
 use crate::event::{Event, Stats};
+use crate::loss_report::report_dropped_handle;
+#[cfg(any(feature = "log", feature = "tracing"))]
+use crate::options::AdapterSettings;
 use crate::options::OnFull;
 use crate::queue::Waiter;
 use crate::record;
-use crate::shared::{Flush, Shared};
+use crate::shared::{PendingFlush, Shared};
+pub use guard::Guard;
+use sending::SendState;
+pub use sending::Sending;
+pub use when_room::Queueing;
+use when_room::push_when_room;
 
 /// Longest tag that Fluent Bit takes (`FLB_INPUT_CHUNK_TAG_MAX`), in bytes.
-const MAX_TAG: usize = 65_531;
+const MAX_TAG_BYTES: usize = 65_531;
 
-/// Sends events to a Forward server. Cheap to clone: all clones share one buffer and one connection.
+/// Sends events to a Forward server. Cheap to clone: all clones share one buffer and one
+/// connection.
 ///
-/// When the last clone is dropped, delivery goes on in the background for
-/// [`drop_timeout`](Builder::drop_timeout); the drop itself never blocks. Only [`close`](Self::close) tells what
-/// was not delivered.
+/// When the last clone is dropped, delivery continues in the background for
+/// [`drop_timeout`](crate::Builder::drop_timeout); the drop itself never blocks. If `main` returns
+/// meanwhile, the process ends and takes undelivered events with it: the drop says on stderr how
+/// many are not delivered yet. Keep a [`guard`](Self::guard) in `main`, or call
+/// [`close`](Self::close), which returns what was not delivered.
 ///
 /// After a `fork` without `exec` the child has no worker: build a new logger in the child.
 #[derive(Clone)]
@@ -41,7 +55,7 @@ pub struct Logger {
     handle: Arc<Handle>,
 }
 
-/// Ends the worker when the last clone goes.
+/// Ends the worker when the last clone is dropped.
 struct Handle {
     shared: Arc<Shared>,
 }
@@ -49,16 +63,11 @@ struct Handle {
 impl Drop for Handle {
     fn drop(&mut self) {
         let deadline = Instant::now() + self.shared.options.drop_timeout;
-        let _ = self.shared.begin_close(deadline, None);
+        report_dropped_handle(&self.shared, deadline);
     }
 }
 
 impl Logger {
-    /// Starts the collection of options.
-    pub fn builder() -> Builder {
-        Builder::default()
-    }
-
     pub(crate) fn new(shared: Arc<Shared>) -> Self {
         Self {
             handle: Arc::new(Handle { shared }),
@@ -69,20 +78,38 @@ impl Logger {
         &self.handle.shared
     }
 
-    /// Queues an event with the present time. Returns as soon as it is queued; does no I/O and waits for nobody
-    /// (unless the policy is [`OnFull::Wait`]).
+    /// Queues an event with the present time. Returns as soon as it is queued; does no I/O and
+    /// does not wait (unless the policy is [`OnFull::Wait`]).
     ///
-    /// `Ok` means queued, not delivered: it will be delivered, reported to the delivery callback as dropped or
-    /// given up, or returned by [`close`](Self::close).
+    /// `Ok` means queued, not delivered: it will be delivered, reported to the delivery callback as
+    /// dropped or given up, or returned by [`close`](Self::close).
+    ///
+    /// ```no_run
+    /// # use std::error::Error;
+    /// # async fn example(logger: fluent_logger::Logger) -> Result<(), Box<dyn Error>> {
+    /// logger.log("cart", &serde_json::json!({ "items": 3 }))?;
+    /// # Ok(())
+    /// # }
+    /// ```
     ///
     /// # Errors
-    /// [`Rejected`] says why the event was not queued: full, closed, too large, or no map with text keys.
+    /// [`Rejected`] says why the event was not queued: full, closed, too large, or no map with text
+    /// keys.
     pub fn log<T: Serialize + ?Sized>(&self, tag: &str, record: &T) -> Result<(), Rejected> {
         self.log_at(SystemTime::now(), tag, record)
     }
 
-    /// As [`log`](Self::log), with the time of the event. Times before 1970 and after 2106-02-07 are sent as
-    /// whole seconds, since EventTime has 32 unsigned bits of seconds.
+    /// As [`log`](Self::log), with the time of the event. Times before 1970 and after 2106-02-07
+    /// are sent as whole seconds, since EventTime has 32 unsigned bits of seconds.
+    ///
+    /// ```no_run
+    /// # use std::error::Error;
+    /// # async fn example(logger: fluent_logger::Logger) -> Result<(), Box<dyn Error>> {
+    /// use std::time::SystemTime;
+    /// logger.log_at(SystemTime::UNIX_EPOCH, "cart", &serde_json::json!({ "items": 3 }))?;
+    /// # Ok(())
+    /// # }
+    /// ```
     ///
     /// # Errors
     /// As [`log`](Self::log).
@@ -95,16 +122,29 @@ impl Logger {
         let shared = self.shared();
         let options = &shared.options;
         let result = with_tag(&options.tag_prefix, tag, |tag| {
-            record::with_entry(time, options.sub_second, record, options.record_limit, |entry| {
+            record::with_entry(time, &options.entry, record, |entry| {
                 shared.push(tag, entry, None)
             })
         });
         self.count(result)
     }
 
-    /// As [`log_at`](Self::log_at), and gives a future that resolves when the event is delivered. Unlike with
-    /// [`send`](Self::send) the event lingers for company, and with [`OnFull::Wait`] the call waits for room: for
-    /// applications that hand over many events and learn later how each fared.
+    /// As [`log_at`](Self::log_at), and gives a future that resolves when the event is delivered.
+    /// Unlike with [`send`](Self::send) the event waits for more events (see
+    /// [`flush_interval`](crate::Builder::flush_interval)), and with [`OnFull::Wait`] the call
+    /// waits for room: for applications that queue many events and learn later whether each was
+    /// delivered.
+    ///
+    /// ```no_run
+    /// # use std::error::Error;
+    /// # async fn example(logger: fluent_logger::Logger) -> Result<(), Box<dyn Error>> {
+    /// use std::time::SystemTime;
+    /// let record = serde_json::json!({ "items": 3 });
+    /// let delivery = logger.log_tracked(SystemTime::now(), "cart", &record)?;
+    /// delivery.await?;
+    /// # Ok(())
+    /// # }
+    /// ```
     ///
     /// # Errors
     /// As [`log`](Self::log); the future gives [`SendError`].
@@ -118,18 +158,29 @@ impl Logger {
         let options = &shared.options;
         let (waiter, receiver) = Waiter::new(false);
         let result = with_tag(&options.tag_prefix, tag, |tag| {
-            record::with_entry(time, options.sub_second, record, options.record_limit, |entry| {
+            record::with_entry(time, &options.entry, record, |entry| {
                 shared.push(tag, entry, Some(waiter))
             })
         });
-        self.count(result).map(|()| Sending(State::Queued(receiver)))
+        self.count(result).map(|()| Sending(SendState::Queued(receiver)))
     }
 
-    /// As [`log_at`](Self::log_at), for a record that is MessagePack already: one map with text keys. Its strings
-    /// need not be UTF-8; they are sent as they are.
+    /// As [`log_at`](Self::log_at), for a record that is MessagePack already: one map with text
+    /// keys. Its strings need not be UTF-8; they are sent as they are.
+    ///
+    /// ```no_run
+    /// # use std::error::Error;
+    /// # async fn example(logger: fluent_logger::Logger) -> Result<(), Box<dyn Error>> {
+    /// use std::time::SystemTime;
+    /// // {"n": 1}
+    /// logger.log_encoded(SystemTime::now(), "cart", b"\x81\xa1n\x01")?;
+    /// # Ok(())
+    /// # }
+    /// ```
     ///
     /// # Errors
-    /// As [`log`](Self::log); [`Rejected::Unserializable`] if it is not exactly one MessagePack value.
+    /// As [`log`](Self::log); [`Rejected::Unserializable`] if it is not exactly one MessagePack
+    /// value.
     pub fn log_encoded(&self, time: SystemTime, tag: &str, record: &[u8]) -> Result<(), Rejected> {
         let shared = self.shared();
         let options = &shared.options;
@@ -139,15 +190,13 @@ impl Logger {
             Ok(())
         };
         let result = with_tag(&options.tag_prefix, tag, |tag| {
-            record::with_written(time, options.sub_second, options.record_limit, write, |entry| {
-                shared.push(tag, entry, None)
-            })
+            record::with_written(time, &options.entry, write, |entry| shared.push(tag, entry, None))
         });
         self.count(result)
     }
 
-    /// Queues an event whose record `write` writes as MessagePack. Refusals are counted and otherwise silent:
-    /// there is nobody to tell.
+    /// Queues an event whose record `write` writes as MessagePack. Refusals are counted and
+    /// otherwise silent: the caller cannot handle them.
     #[cfg(any(feature = "log", feature = "tracing"))]
     pub(crate) fn log_written(&self, tag: &str, write: impl FnOnce(&mut Vec<u8>)) {
         let shared = self.shared();
@@ -157,18 +206,30 @@ impl Logger {
             Ok(())
         };
         let result = with_tag(&options.tag_prefix, tag, |tag| {
-            record::with_written(
-                SystemTime::now(),
-                options.sub_second,
-                options.record_limit,
-                write,
-                |entry| shared.push(tag, entry, None),
-            )
+            record::with_written(SystemTime::now(), &options.entry, write, |entry| {
+                shared.push(tag, entry, None)
+            })
         });
         let _ = self.count(result);
     }
 
-    /// Sends what is queued without lingering, and without waiting for it.
+    #[cfg(feature = "tracing")]
+    pub(crate) fn count_sampled_out(&self) {
+        self.shared().counters.sampled_out.fetch_add(1, Relaxed);
+    }
+
+    #[cfg(feature = "tracing")]
+    pub(crate) fn count_suppressed(&self) {
+        self.shared().counters.suppressed.fetch_add(1, Relaxed);
+    }
+
+    /// What the adapters take from the options.
+    #[cfg(any(feature = "log", feature = "tracing"))]
+    pub(crate) fn settings(&self) -> AdapterSettings {
+        self.shared().options.settings
+    }
+
+    /// Makes everything queued due at once, without waiting for it.
     #[cfg(feature = "log")]
     pub(crate) fn flush_soon(&self) {
         self.shared().lock().queue.flush();
@@ -182,11 +243,20 @@ impl Logger {
         result
     }
 
-    /// Queues an event with the present time at once and gives a future that resolves when it is delivered:
-    /// acknowledged, or without acks written. The event does not linger for company.
+    /// Queues an event with the present time at once and gives a future that resolves when it is
+    /// delivered: acknowledged, or without acks written. The event does not wait for
+    /// `flush_interval`.
     ///
-    /// The future needs no tokio; dropping it does not take the event back. With [`OnFull::Wait`] and a full
-    /// buffer the event is queued when the future is awaited and there is room.
+    /// The future needs no tokio; dropping it does not take the event back. With [`OnFull::Wait`]
+    /// and a full buffer the event is queued when the future is awaited and there is room.
+    ///
+    /// ```no_run
+    /// # use std::error::Error;
+    /// # async fn example(logger: fluent_logger::Logger) -> Result<(), Box<dyn Error>> {
+    /// logger.send("sale", &serde_json::json!({ "cents": 1999 })).await?;
+    /// # Ok(())
+    /// # }
+    /// ```
     ///
     /// # Errors
     /// The future gives [`SendError`]: refused, dropped, given up, or the logger was closed.
@@ -196,6 +266,15 @@ impl Logger {
 
     /// As [`send`](Self::send), with the time of the event.
     ///
+    /// ```no_run
+    /// # use std::error::Error;
+    /// # async fn example(logger: fluent_logger::Logger) -> Result<(), Box<dyn Error>> {
+    /// use std::time::SystemTime;
+    /// logger.send_at(SystemTime::now(), "sale", &serde_json::json!({ "cents": 1999 })).await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
     /// # Errors
     /// As [`send`](Self::send).
     pub fn send_at<T: Serialize + ?Sized>(&self, time: SystemTime, tag: &str, record: &T) -> Sending {
@@ -204,52 +283,63 @@ impl Logger {
         let may_wait = matches!(options.on_full, OnFull::Wait(_));
         let (waiter, receiver) = Waiter::new(true);
         let mut delayed = None;
-        let result =
-            with_tag(&options.tag_prefix, tag, |tag| {
-                record::with_entry(time, options.sub_second, record, options.record_limit, |entry| {
-                    match shared.try_push(tag, entry, Some(waiter)) {
-                        Err((Rejected::Full { .. }, Some(waiter))) if may_wait => {
-                            delayed = Some((tag.to_owned(), entry.to_vec(), waiter));
-                            Ok(())
-                        }
-                        Err((rejected, _)) => Err(rejected),
-                        Ok(()) => Ok(()),
+        let result = with_tag(&options.tag_prefix, tag, |tag| {
+            record::with_entry(time, &options.entry, record, |entry| {
+                match shared.try_push(tag, entry, Some(waiter)) {
+                    Err((Rejected::Full { .. }, Some(waiter))) if may_wait => {
+                        delayed = Some((tag.to_owned(), entry.to_vec(), waiter));
+                        Ok(())
                     }
-                })
-            });
+                    Err((rejected, _)) => Err(rejected),
+                    Ok(()) => Ok(()),
+                }
+            })
+        });
         let future: Pin<Box<dyn Future<Output = _> + Send>> = match (self.count(result), delayed) {
-            (Err(rejected), _) => return Sending(State::Refused(Some(rejected))),
-            (Ok(()), None) => return Sending(State::Queued(receiver)),
+            (Err(rejected), _) => return Sending(SendState::Refused(Some(rejected))),
+            (Ok(()), None) => return Sending(SendState::Queued(receiver)),
             (Ok(()), Some((tag, entry, waiter))) => {
                 let shared = Arc::clone(shared);
                 Box::pin(async move {
-                    push_when_room(&shared, &tag, &entry, waiter).await?;
+                    push_when_room(&shared, &tag, &entry, Some(waiter))
+                        .await
+                        .map_err(SendError::Rejected)?;
                     receiver.await.unwrap_or(Err(SendError::Closed))
                 })
             }
         };
-        Sending(State::Waiting(future))
+        Sending(SendState::Waiting(future))
     }
 
-    /// Sends what is queued without lingering, and resolves when every event that was queued before the call is
-    /// delivered. Waits as long as that takes: put a timeout around it if there is a limit. Needs no tokio.
+    /// Makes everything queued due at once, and resolves when every event that was queued before
+    /// the call is delivered. Waits as long as that takes: put a timeout around it if there is a
+    /// limit. Needs no tokio.
+    ///
+    /// ```no_run
+    /// # use std::error::Error;
+    /// # async fn example(logger: fluent_logger::Logger) -> Result<(), Box<dyn Error>> {
+    /// use std::time::Duration;
+    /// tokio::time::timeout(Duration::from_secs(5), logger.flush()).await??;
+    /// # Ok(())
+    /// # }
+    /// ```
     ///
     /// # Errors
-    /// [`FlushError::Lost`] if events were dropped or given up meanwhile, [`FlushError::Closed`] if the logger
-    /// ended first.
+    /// [`FlushError::Lost`] if events were dropped or given up meanwhile, [`FlushError::Closed`] if
+    /// the logger ended first.
     pub async fn flush(&self) -> Result<(), FlushError> {
-        self.settled(false).await
+        self.wait_settled(false).await
     }
 
-    async fn settled(&self, spool_only: bool) -> Result<(), FlushError> {
+    async fn wait_settled(&self, spool_only: bool) -> Result<(), FlushError> {
         let receiver = {
             let mut inner = self.shared().lock();
-            if inner.gone {
+            if inner.worker_ended {
                 return Err(FlushError::Closed);
             }
             let (done, receiver) = oneshot::channel();
             let mark = inner.queue.flush();
-            inner.flushes.push(Flush {
+            inner.flushes.push(PendingFlush {
                 mark,
                 spool_only,
                 lost_before: self.shared().lost(),
@@ -261,54 +351,51 @@ impl Logger {
         receiver.await.unwrap_or(Err(FlushError::Closed))
     }
 
-    /// Takes no more events, delivers what is queued, and resolves when all is delivered or `timeout` is over,
-    /// whichever comes first. Returns the events that were not delivered, oldest first per tag: an empty vector
-    /// means that everything was. Needs no tokio. Of several concurrent calls the first gets the events.
+    /// Takes no more events, delivers what is queued, and resolves when all is delivered or
+    /// `timeout` is over, whichever comes first. Returns the events that were not delivered, oldest
+    /// first per tag: an empty vector means that everything was. Needs no tokio. Of several
+    /// concurrent calls the first gets the events.
     ///
-    /// With a spool (`Builder::spool`) what was not delivered is written there, which may take up to five seconds more,
-    /// and is sent by the next logger with the same folder; only what the disk refused is returned.
+    /// With a spool (`Builder::spool`) what was not delivered is written there, which may take up
+    /// to five seconds more, and is sent by the next logger with the same folder; only what the
+    /// disk refused is returned.
+    ///
+    /// ```no_run
+    /// # use std::error::Error;
+    /// # async fn example(logger: fluent_logger::Logger) -> Result<(), Box<dyn Error>> {
+    /// use std::time::Duration;
+    /// for event in logger.close(Duration::from_secs(5)).await {
+    ///     eprintln!("not delivered: {event:?}");
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
     pub async fn close(&self, timeout: Duration) -> Vec<Event> {
         let now = Instant::now();
         let deadline = now
             .checked_add(timeout)
             .unwrap_or(now + Duration::from_secs(30 * 24 * 3600));
         let (done, receiver) = oneshot::channel();
-        if let Some(leftover) = self.shared().begin_close(deadline, Some(done)) {
-            return leftover;
+        if let Some(undelivered) = self.shared().begin_close(deadline, Some(done)) {
+            return undelivered;
         }
         match receiver.await {
             Ok(events) => events,
-            // The worker ended between the two: it left the events behind.
-            Err(_) => std::mem::take(&mut self.shared().lock().leftover),
+            // The worker ended between the two steps and left the events in `Shared`.
+            Err(_) => std::mem::take(&mut self.shared().lock().undelivered),
         }
     }
 
-    /// [`send`](Self::send) for threads without an async runtime: blocks until the event is delivered.
-    ///
-    /// # Errors
-    /// As [`send`](Self::send).
-    pub fn blocking_send<T: Serialize + ?Sized>(&self, tag: &str, record: &T) -> Result<(), SendError> {
-        block_on(self.send(tag, record), None).unwrap_or(Err(SendError::Closed))
-    }
-
-    /// [`flush`](Self::flush) for threads without an async runtime: blocks at most `timeout`.
-    ///
-    /// # Errors
-    /// As [`flush`](Self::flush), and [`FlushError::TimedOut`].
-    pub fn blocking_flush(&self, timeout: Duration) -> Result<(), FlushError> {
-        block_on(self.flush(), Instant::now().checked_add(timeout)).unwrap_or(Err(FlushError::TimedOut))
-    }
-
-    /// [`close`](Self::close) for threads without an async runtime: blocks until all is delivered or `timeout`
-    /// is over. Do not call it on the only thread of the runtime on which the logger runs: nothing could be
-    /// delivered meanwhile, and it would return only a second after the timeout.
-    pub fn blocking_close(&self, timeout: Duration) -> Vec<Event> {
-        // The worker keeps the deadline; the second is for a worker that cannot run at all.
-        let limit = Instant::now().checked_add(timeout.saturating_add(Duration::from_secs(1)));
-        block_on(self.close(timeout), limit).unwrap_or_default()
-    }
-
     /// The state of the logger in numbers. Cheap: a lock and a few loads.
+    ///
+    /// ```no_run
+    /// # use std::error::Error;
+    /// # async fn example(logger: fluent_logger::Logger) -> Result<(), Box<dyn Error>> {
+    /// let stats = logger.stats();
+    /// println!("{} events wait, {} were refused", stats.buffered_events, stats.rejected);
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn stats(&self) -> Stats {
         let shared = self.shared();
         let inner = shared.lock();
@@ -319,6 +406,8 @@ impl Logger {
             delivered: counters.delivered_events.load(Relaxed),
             dropped: counters.dropped.load(Relaxed),
             given_up: counters.given_up.load(Relaxed),
+            sampled_out: counters.sampled_out.load(Relaxed),
+            suppressed: counters.suppressed.load(Relaxed),
             buffered_events: inner.queue.events(),
             buffered_bytes: inner.queue.bytes(),
             in_flight: counters.in_flight_chunks.load(Relaxed),
@@ -351,7 +440,7 @@ fn with_tag<R>(
     then: impl FnOnce(&str) -> Result<R, Rejected>,
 ) -> Result<R, Rejected> {
     let bytes = prefix.len() + usize::from(!prefix.is_empty()) + tag.len();
-    if bytes > MAX_TAG {
+    if bytes > MAX_TAG_BYTES {
         return Err(Rejected::TagTooLong { bytes });
     }
     if prefix.is_empty() {
@@ -365,94 +454,4 @@ fn with_tag<R>(
     full.push('.');
     full.push_str(tag);
     then(&full)
-}
-
-async fn push_when_room(shared: &Shared, tag: &str, entry: &[u8], waiter: Waiter) -> Result<(), SendError> {
-    let mut waiter = Some(waiter);
-    loop {
-        let mut room = pin!(shared.room.notified());
-        // Registered before the attempt, so that room made in between is not missed.
-        room.as_mut().enable();
-        match shared.try_push(tag, entry, waiter.take()) {
-            Ok(()) => return Ok(()),
-            Err((Rejected::Full { .. }, back)) => waiter = back,
-            Err((rejected, _)) => {
-                shared.counters.rejected.fetch_add(1, Relaxed);
-                return Err(SendError::Rejected(rejected));
-            }
-        }
-        room.await;
-    }
-}
-
-/// The future of [`Logger::send`].
-#[must_use = "await it to learn whether the event was delivered; use `log` if that does not matter"]
-pub struct Sending(State);
-
-enum State {
-    Refused(Option<Rejected>),
-    Queued(oneshot::Receiver<Result<(), SendError>>),
-    Waiting(Pin<Box<dyn Future<Output = Result<(), SendError>> + Send>>),
-}
-
-impl Sending {
-    /// Why the event was not queued, known without awaiting.
-    pub fn rejected(&self) -> Option<&Rejected> {
-        match &self.0 {
-            State::Refused(rejected) => rejected.as_ref(),
-            _ => None,
-        }
-    }
-}
-
-impl Future for Sending {
-    type Output = Result<(), SendError>;
-
-    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
-        match &mut self.get_mut().0 {
-            State::Refused(rejected) => {
-                let rejected = rejected.take().unwrap_or(Rejected::Closed);
-                Poll::Ready(Err(SendError::Rejected(rejected)))
-            }
-            State::Queued(receiver) => Pin::new(receiver)
-                .poll(context)
-                .map(|result| result.unwrap_or(Err(SendError::Closed))),
-            State::Waiting(future) => future.as_mut().poll(context),
-        }
-    }
-}
-
-impl fmt::Debug for Sending {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Sending")
-            .field("rejected", &self.rejected())
-            .finish_non_exhaustive()
-    }
-}
-
-struct Unpark(Thread);
-
-impl Wake for Unpark {
-    fn wake(self: Arc<Self>) {
-        self.0.unpark();
-    }
-}
-
-/// Runs a future on this thread by parking it. `None`: the deadline came first.
-fn block_on<T>(future: impl Future<Output = T>, deadline: Option<Instant>) -> Option<T> {
-    let waker = Waker::from(Arc::new(Unpark(std::thread::current())));
-    let mut context = Context::from_waker(&waker);
-    let mut future = pin!(future);
-    loop {
-        if let Poll::Ready(result) = future.as_mut().poll(&mut context) {
-            return Some(result);
-        }
-        match deadline {
-            None => std::thread::park(),
-            Some(deadline) => {
-                let left = deadline.checked_duration_since(Instant::now())?;
-                std::thread::park_timeout(left);
-            }
-        }
-    }
 }

@@ -1,27 +1,26 @@
-//! The options as the rest of the crate uses them: legal by construction, made by [`crate::Builder`].
+//! Validated options, made by [`crate::Builder`].
 //!
-//! Owns the meaning of addresses and modes. Does not read files and does not touch the network.
+//! Does not read files and does not touch the network.
 
+#[cfg(feature = "spool")]
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::delivery::Policy;
-use crate::error::BuildError;
-use crate::queue::Limits;
-
-/// Port of the Forward protocol.
-pub(crate) const DEFAULT_PORT: u16 = 24224;
+use crate::address::Address;
+use crate::naming::Naming;
+use crate::record::EntryFormat;
 
 /// How events are put on the wire (Forward Protocol Specification v1, "Event Modes").
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub enum Mode {
-    /// One message per event: understood by everything, and the dearest. With acks, one ack per event.
+    /// One message per event: understood by every server, and the most expensive. With acks, one
+    /// ack per event.
     Message,
     /// One message per batch, the events as an array.
     Forward,
-    /// One message per batch, the events as one binary value that a server can store without looking at it.
-    /// The default.
+    /// One message per batch, the events as one binary value that a server can store without
+    /// decoding it. The default.
     #[default]
     Packed,
     /// As `Packed`, compressed with gzip (fast level).
@@ -37,27 +36,29 @@ pub enum OnFull {
     #[default]
     Refuse,
     /// `log` waits for room, **blocking its thread**, at most this long, and then says
-    /// [`Rejected::Full`](crate::Rejected::Full). `send` waits without blocking a thread and without a limit.
+    /// [`Rejected::Full`](crate::Rejected::Full). `send` waits without blocking a thread and
+    /// without a limit.
     ///
-    /// With this policy the logger always gets a thread of its own, so that waiting on the only thread of a
-    /// runtime cannot keep the logger from making room.
+    /// With this policy the logger always gets a thread of its own, so that waiting on the only
+    /// thread of a runtime cannot keep the logger from making room.
     Wait(Duration),
     /// The oldest events that are not in flight are dropped, counted in
     /// [`Stats::dropped`](crate::Stats::dropped) and reported to the delivery callback.
     DropOldest,
 }
 
-/// When what is written to the spool is durable.
+/// When a spooled chunk is durable.
 #[cfg(feature = "spool")]
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub enum Fsync {
-    /// Each chunk is synced, with its name, before it counts as spooled and before it is sent: it survives the end of the
-    /// process and a loss of power. The default.
+    /// Each chunk is synced, with its name, before it counts as spooled and before it is sent: it
+    /// survives the end of the process and a loss of power. The default.
     #[default]
     Always,
-    /// The operating system writes when it sees fit (Linux: within about 30 s): a chunk survives the end of the process,
-    /// but not a crash of the system or a loss of power. A chunk that those have cut short is noticed and set aside.
+    /// The operating system decides when to write (Linux: within about 30 s): a chunk survives the
+    /// end of the process, but not a crash of the system or a loss of power. A chunk truncated by
+    /// those is detected and set aside.
     Never,
 }
 
@@ -69,87 +70,12 @@ pub enum Balance {
     #[default]
     RoundRobin,
     /// The first address as long as it answers, then the others in order. A periodic reconnect
-    /// ([`async_reconnect_interval`](crate::Builder::async_reconnect_interval)) goes back to the first.
+    /// ([`reconnect_interval`](crate::Builder::reconnect_interval)) goes back to the
+    /// first.
     Failover,
 }
 
-/// Where a server is.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Address {
-    Tcp { host: String, port: u16 },
-    Tls { host: String, port: u16 },
-    Unix(PathBuf),
-}
-
-impl Address {
-    pub(crate) fn parse(text: &str) -> Result<Self, BuildError> {
-        let bad = |reason| BuildError::BadAddress {
-            address: text.to_owned(),
-            reason,
-        };
-        if let Some(path) = text
-            .strip_prefix("unix://")
-            .or_else(|| text.strip_prefix("unix:"))
-        {
-            if path.is_empty() {
-                return Err(bad("the path of the socket is missing"));
-            }
-            if cfg!(not(unix)) {
-                return Err(bad("unix sockets do not exist here"));
-            }
-            return Ok(Self::Unix(PathBuf::from(path)));
-        }
-        let (tls, rest) = match text.split_once("://") {
-            None => (false, text),
-            Some(("tcp", rest)) => (false, rest),
-            Some(("tls", rest)) => (true, rest),
-            Some(_) => return Err(bad("the scheme must be tcp, tls or unix")),
-        };
-        if tls && cfg!(not(feature = "tls")) {
-            return Err(bad("TLS needs the feature `tls` of fluent-logger-rs"));
-        }
-        let (host, port) =
-            split_port(rest).ok_or_else(|| bad("the port must be a number from 1 to 65535"))?;
-        if host.is_empty() {
-            return Err(bad("the host is missing"));
-        }
-        let host = host.to_owned();
-        Ok(if tls {
-            Self::Tls { host, port }
-        } else {
-            Self::Tcp { host, port }
-        })
-    }
-}
-
-/// `host`, `host:port`, `[v6]`, `[v6]:port`, or a bare IPv6 address.
-fn split_port(text: &str) -> Option<(&str, u16)> {
-    if let Some(rest) = text.strip_prefix('[') {
-        let (host, after) = rest.split_once(']')?;
-        return match after.strip_prefix(':') {
-            Some(port) => Some((host, port.parse().ok().filter(|port| *port != 0)?)),
-            None if after.is_empty() => Some((host, DEFAULT_PORT)),
-            None => None,
-        };
-    }
-    match text.split_once(':') {
-        None => Some((text, DEFAULT_PORT)),
-        Some((_, rest)) if rest.contains(':') => Some((text, DEFAULT_PORT)),
-        Some((host, port)) => Some((host, port.parse().ok().filter(|port| *port != 0)?)),
-    }
-}
-
-impl std::fmt::Display for Address {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::Tcp { host, port } => write!(f, "tcp://{host}:{port}"),
-            Self::Tls { host, port } => write!(f, "tls://{host}:{port}"),
-            Self::Unix(path) => write!(f, "unix://{}", path.display()),
-        }
-    }
-}
-
-/// Who this client says it is.
+/// Credentials for the handshake.
 #[derive(Clone, Default)]
 pub(crate) struct Security {
     pub(crate) shared_key: Option<String>,
@@ -158,26 +84,70 @@ pub(crate) struct Security {
     pub(crate) hostname: String,
 }
 
-/// Everything, checked.
+/// Bounds of the queue.
+#[derive(Debug, Clone)]
+pub(crate) struct QueueLimits {
+    pub(crate) events: usize,
+    pub(crate) bytes: usize,
+    pub(crate) batch_events: usize,
+    /// Of the message made of a batch, before compression.
+    pub(crate) batch_bytes: usize,
+    pub(crate) linger: Duration,
+    /// Every due batch is taken at once, to be spooled; else only half of the bounds may be in
+    /// flight.
+    pub(crate) spooled: bool,
+}
+
+/// Settings of the delivery state machine.
+#[derive(Debug, Clone)]
+pub(crate) struct DeliveryPolicy {
+    pub(crate) request_ack: bool,
+    pub(crate) in_flight: usize,
+    pub(crate) retry_wait: Duration,
+    pub(crate) max_retry_wait: Duration,
+    pub(crate) max_retry: Option<u32>,
+    pub(crate) ack_timeout: Duration,
+    pub(crate) write_timeout: Duration,
+    pub(crate) reconnect_interval: Option<Duration>,
+    /// Share of the interval by which a reconnect may come earlier or later, 0 to 1.
+    pub(crate) reconnect_jitter: f64,
+    pub(crate) endpoints: usize,
+    pub(crate) failover: bool,
+}
+
+/// What the adapters for `log`, `tracing` and `tower` take from the logger.
+#[derive(Debug, Clone, Copy)]
+#[cfg_attr(
+    not(any(feature = "log", feature = "tracing")),
+    allow(dead_code, reason = "for the adapters")
+)]
+pub(crate) struct AdapterSettings {
+    pub(crate) naming: Naming,
+    /// Records have the number of their level, too.
+    pub(crate) numeric_severity: bool,
+}
+
+/// All options of a logger.
 #[derive(Clone)]
 pub(crate) struct Options {
     pub(crate) addresses: Vec<Address>,
     pub(crate) tag_prefix: String,
     pub(crate) mode: Mode,
-    pub(crate) sub_second: bool,
-    pub(crate) record_limit: usize,
+    pub(crate) entry: EntryFormat,
+    #[cfg_attr(
+        not(any(feature = "log", feature = "tracing")),
+        allow(dead_code, reason = "for the adapters")
+    )]
+    pub(crate) settings: AdapterSettings,
     pub(crate) on_full: OnFull,
-    pub(crate) limits: Limits,
-    pub(crate) policy: Policy,
+    pub(crate) limits: QueueLimits,
+    pub(crate) policy: DeliveryPolicy,
     pub(crate) connect_timeout: Duration,
     pub(crate) handshake_timeout: Duration,
     pub(crate) drop_timeout: Duration,
     pub(crate) security: Security,
     #[cfg(feature = "tls")]
-    pub(crate) tls: Option<crate::tls::Tls>,
+    pub(crate) tls: Option<crate::tls::TlsClient>,
     #[cfg(feature = "spool")]
     pub(crate) spool: Option<(PathBuf, Fsync)>,
 }
-
-#[cfg(test)]
-mod tests;

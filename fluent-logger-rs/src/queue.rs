@@ -1,127 +1,45 @@
-//! What waits to be sent: events gathered into one batch per tag, bounded in events and in bytes.
+//! Bounded queue: events gathered into one open batch per tag.
 //!
-//! Owns the bounds, the gathering, the choice of what is due and of what is dropped. It is a plain value: no
-//! locks, no clock, no sockets; [`crate::shared`] puts it behind a lock and [`crate::worker`] empties it.
+//! Owns the bounds in events and bytes, the batching, which batch is due and which event is
+//! dropped. A plain value: no locks, no clock, no sockets; [`crate::shared`] puts it behind a lock
+//! and [`crate::worker`] empties it.
 //!
-//! The bounds cover everything that the logger holds: what waits here and what was taken for sending and is
-//! not yet settled (`held`).
+//! The bounds cover everything that the logger holds: waiting events and events in flight, that is
+//! taken for sending and not yet settled.
+
+mod batch;
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use forward_protocol::encode::ChunkId;
-use tokio::sync::oneshot;
+use crate::error::{Rejected, SendError};
+use crate::options::QueueLimits;
+pub(crate) use batch::{Batch, CallerChunk, EVENT_OVERHEAD_BYTES, Waiter};
 
-use crate::error::SendError;
+/// Most bytes that a message has besides its tag and entries: headers, chunk id, size, compression.
+const MAX_FRAME_BYTES: usize = 80;
 
-/// Tells one `send` how its event fared.
-#[derive(Debug)]
-pub(crate) struct Waiter {
-    done: oneshot::Sender<Result<(), SendError>>,
-    /// The event shall not linger for company.
-    urgent: bool,
-}
-
-impl Waiter {
-    pub(crate) fn new(urgent: bool) -> (Self, oneshot::Receiver<Result<(), SendError>>) {
-        let (done, receiver) = oneshot::channel();
-        (Self { done, urgent }, receiver)
-    }
-
-    pub(crate) fn tell(self, result: Result<(), SendError>) {
-        // Whoever asked may be gone; then nobody wants to know.
-        let _ = self.done.send(result);
-    }
-}
-
-/// Bytes that a message has besides its tag and its entries, at most: headers, chunk id, size, compression.
-const FRAME: usize = 80;
-
-/// Bytes that an event costs besides its own: its place in the table of ends and its share of the rest.
-pub(crate) const OVERHEAD: usize = 8;
-
-/// The bounds, legal by construction (see `options.rs`).
-#[derive(Debug, Clone)]
-pub(crate) struct Limits {
-    pub(crate) events: usize,
-    pub(crate) bytes: usize,
-    pub(crate) batch_events: usize,
-    /// Of the message that a batch becomes, before compression.
-    pub(crate) batch_bytes: usize,
-    pub(crate) linger: Duration,
-    /// Everything that is due is taken at once, to be spooled; else only half of the bounds may be in flight.
-    pub(crate) spooled: bool,
-}
-
-/// Events of one tag, in the order in which they came.
-#[derive(Debug)]
-pub(crate) struct Batch {
-    /// Number of its first event, counted over the life of the logger.
-    pub(crate) first: u64,
-    pub(crate) tag: Arc<str>,
-    /// Entries, one after the other.
-    pub(crate) entries: Vec<u8>,
-    /// Where each entry ends in `entries`.
-    pub(crate) ends: Vec<u32>,
-    /// Events at the front that were dropped; they are still in `entries`, which a batch bounds.
-    pub(crate) dropped: usize,
-    /// (event, who waits for it), in order.
-    pub(crate) waiters: VecDeque<(usize, Waiter)>,
-    /// It is a chunk of the caller's, with the caller's id: nothing is added to it and nothing dropped from it.
-    pub(crate) id: Option<ChunkId>,
-    due: Instant,
-    urgent: bool,
-}
-
-impl Batch {
-    /// Events that are still wanted.
-    pub(crate) fn events(&self) -> usize {
-        self.ends.len() - self.dropped
-    }
-
-    /// Where the wanted entries start.
-    pub(crate) fn start(&self) -> usize {
-        self.dropped
-            .checked_sub(1)
-            .and_then(|last| self.ends.get(last))
-            .map_or(0, |end| *end as usize)
-    }
-
-    /// What it counts against the byte bound.
-    pub(crate) fn cost(&self) -> usize {
-        self.entries.len() - self.start() + self.events() * OVERHEAD
-    }
-}
-
-/// Events of a caller's own chunk, encoded.
-#[derive(Debug)]
-pub(crate) struct Parcel {
-    pub(crate) id: ChunkId,
-    pub(crate) tag: String,
-    pub(crate) entries: Vec<u8>,
-    pub(crate) ends: Vec<u32>,
-    pub(crate) waiter: Waiter,
-}
-
-impl Parcel {
-    /// What it counts against the byte bound.
-    pub(crate) fn cost(&self) -> usize {
-        self.entries.len() + self.ends.len() * OVERHEAD
-    }
-}
-
-/// Why an event was not taken.
+/// Fill level of a full queue.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Full {
     pub(crate) events: usize,
     pub(crate) bytes: usize,
 }
 
-/// What a push did.
+impl From<Full> for Rejected {
+    fn from(full: Full) -> Self {
+        Self::Full {
+            events: full.events,
+            bytes: full.bytes,
+        }
+    }
+}
+
+/// Result of a push.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Pushed {
-    /// The worker has to look: something became due earlier than it knows.
+    /// Wake the worker: something became due earlier than it knows.
     pub(crate) wake: bool,
     /// Tags of the events dropped to make room, one each.
     pub(crate) dropped: Vec<Arc<str>>,
@@ -129,29 +47,29 @@ pub(crate) struct Pushed {
 
 #[derive(Debug)]
 pub(crate) struct Queue {
-    limits: Limits,
-    /// Batches by age; taken ones leave a hole until they reach the front.
+    limits: QueueLimits,
+    /// Batches by age; a taken batch leaves `None` until it reaches the front.
     batches: VecDeque<Option<Batch>>,
-    /// How many batches left the front so far: the number of `batches[0]`.
+    /// Number of `batches[0]`: batches removed from the front so far.
     base: u64,
-    /// The batch of each tag that still takes events, by number.
+    /// The open batch of each tag, by number.
     open: HashMap<Arc<str>, u64>,
     /// The batch used last: most callers log to one tag.
     recent: Option<(Arc<str>, u64)>,
     events: usize,
     bytes: usize,
-    held_events: usize,
-    held_bytes: usize,
-    /// Of what waits: callers' chunks, which are never dropped.
-    fixed_events: usize,
-    fixed_bytes: usize,
+    in_flight_events: usize,
+    in_flight_bytes: usize,
+    /// Waiting events of callers' chunks, which are never dropped.
+    caller_chunk_events: usize,
+    caller_chunk_bytes: usize,
     next: u64,
     /// Batches that begin before this event are due at once.
     flushed_to: u64,
 }
 
 impl Queue {
-    pub(crate) fn new(limits: Limits) -> Self {
+    pub(crate) fn new(limits: QueueLimits) -> Self {
         Self {
             limits,
             batches: VecDeque::new(),
@@ -160,10 +78,10 @@ impl Queue {
             recent: None,
             events: 0,
             bytes: 0,
-            held_events: 0,
-            held_bytes: 0,
-            fixed_events: 0,
-            fixed_bytes: 0,
+            in_flight_events: 0,
+            in_flight_bytes: 0,
+            caller_chunk_events: 0,
+            caller_chunk_bytes: 0,
             next: 0,
             flushed_to: 0,
         }
@@ -171,12 +89,17 @@ impl Queue {
 
     /// Events that wait or are taken and not settled.
     pub(crate) fn events(&self) -> usize {
-        self.events + self.held_events
+        self.events + self.in_flight_events
     }
 
-    /// Their bytes.
+    /// Events that wait and are not taken.
+    pub(crate) fn waiting_events(&self) -> usize {
+        self.events
+    }
+
+    /// Bytes that wait or are taken and not settled.
     pub(crate) fn bytes(&self) -> usize {
-        self.bytes + self.held_bytes
+        self.bytes + self.in_flight_bytes
     }
 
     /// Number that the next event gets.
@@ -188,8 +111,8 @@ impl Queue {
         self.events() < self.limits.events && self.bytes().saturating_add(cost) <= self.limits.bytes
     }
 
-    /// Adds an event to the batch of its tag. With `make_room`, older events go until it fits; what is in
-    /// flight never goes.
+    /// Adds an event to the batch of its tag. With `make_room`, older events are dropped until it
+    /// fits; events in flight are never dropped.
     pub(crate) fn push(
         &mut self,
         now: Instant,
@@ -198,13 +121,13 @@ impl Queue {
         waiter: Option<Waiter>,
         make_room: bool,
     ) -> Result<Pushed, (Full, Option<Waiter>)> {
-        let cost = entry.len() + OVERHEAD;
+        let cost = entry.len() + EVENT_OVERHEAD_BYTES;
         let mut dropped = Vec::new();
-        // What is in flight never goes, nor does a caller's chunk: if that leaves no room, dropping the rest
-        // would be in vain.
+        // Neither events in flight nor a caller's chunk are ever dropped: if these leave no room,
+        // dropping the rest would not help.
         let make_room = make_room
-            && self.held_events + self.fixed_events < self.limits.events
-            && self.held_bytes + self.fixed_bytes + cost <= self.limits.bytes;
+            && self.in_flight_events + self.caller_chunk_events < self.limits.events
+            && self.in_flight_bytes + self.caller_chunk_bytes + cost <= self.limits.bytes;
         while !self.fits(cost) {
             match make_room.then(|| self.drop_oldest()).flatten() {
                 Some(tag) => dropped.push(tag),
@@ -249,43 +172,47 @@ impl Queue {
         self.next += 1;
         self.events += 1;
         self.bytes += cost;
-        // Under pressure nothing lingers: what waits for company would only use up the buffer.
-        let pressed = self.pressing().0 == self.limits.events / 2 + 1;
+        // Above half of the bounds nothing lingers, since it would only fill the buffer.
+        let under_pressure = self.pressure().0 == self.limits.events / 2 + 1;
         Ok(Pushed {
-            wake: wake || pressed,
+            wake: wake || under_pressure,
             dropped,
         })
     }
 
-    /// Adds a caller's chunk, due at once: all of it, or nothing. What came before it under its tag stays before
-    /// it. It drops nothing to make room.
-    pub(crate) fn push_parcel(&mut self, now: Instant, parcel: Parcel) -> Result<(), (Full, Box<Parcel>)> {
-        let (events, cost) = (parcel.ends.len(), parcel.cost());
+    /// Adds a caller's chunk completely or not at all, due at once. Earlier events of its tag stay
+    /// before it. Drops nothing to make room.
+    pub(crate) fn push_caller_chunk(
+        &mut self,
+        now: Instant,
+        chunk: CallerChunk,
+    ) -> Result<(), (Full, Box<CallerChunk>)> {
+        let (events, cost) = (chunk.ends.len(), chunk.cost());
         if self.events() + events > self.limits.events || self.bytes() + cost > self.limits.bytes {
             let full = Full {
                 events: self.events(),
                 bytes: self.bytes(),
             };
-            return Err((full, Box::new(parcel)));
+            return Err((full, Box::new(chunk)));
         }
-        self.open.remove(&*parcel.tag);
+        self.open.remove(&*chunk.tag);
         self.recent = None;
         self.batches.push_back(Some(Batch {
             first: self.next,
-            tag: Arc::from(parcel.tag),
-            entries: parcel.entries,
-            ends: parcel.ends,
+            tag: Arc::from(chunk.tag),
+            entries: chunk.entries,
+            ends: chunk.ends,
             dropped: 0,
-            waiters: VecDeque::from([(0, parcel.waiter)]),
-            id: Some(parcel.id),
+            waiters: VecDeque::from([(0, chunk.waiter)]),
+            id: Some(chunk.id),
             due: now,
             urgent: true,
         }));
         self.next += events as u64;
         self.events += events;
         self.bytes += cost;
-        self.fixed_events += events;
-        self.fixed_bytes += cost;
+        self.caller_chunk_events += events;
+        self.caller_chunk_bytes += cost;
         Ok(())
     }
 
@@ -297,7 +224,7 @@ impl Queue {
         };
         let index = usize::try_from(number.checked_sub(self.base)?).ok()?;
         let batch = self.batches.get(index)?.as_ref()?;
-        if batch.entries.len() + len + tag.len() + FRAME > self.limits.batch_bytes {
+        if batch.entries.len() + len + tag.len() + MAX_FRAME_BYTES > self.limits.batch_bytes {
             self.open.remove(tag);
             self.recent = None;
             return None;
@@ -327,7 +254,8 @@ impl Queue {
         number
     }
 
-    /// Drops the first event of the oldest batch that waits and returns its tag. `None`: nothing waits that may go.
+    /// Drops the first event of the oldest batch that waits and returns its tag. `None`: nothing
+    /// waits that may go.
     fn drop_oldest(&mut self) -> Option<Arc<str>> {
         let index = self
             .batches
@@ -346,7 +274,7 @@ impl Queue {
             .is_some_and(|(waits_for, _)| *waits_for <= event)
         {
             if let Some((_, waiter)) = batch.waiters.pop_front() {
-                waiter.tell(Err(SendError::Dropped));
+                waiter.complete(Err(SendError::Dropped));
             }
         }
         if batch.events() == 0 {
@@ -365,8 +293,8 @@ impl Queue {
             self.recent = None;
         }
         if batch.id.is_some() {
-            self.fixed_events -= batch.events();
-            self.fixed_bytes -= batch.cost();
+            self.caller_chunk_events -= batch.events();
+            self.caller_chunk_bytes -= batch.cost();
         }
         while matches!(self.batches.front(), Some(None)) {
             self.batches.pop_front();
@@ -379,8 +307,9 @@ impl Queue {
         self.open.get(&batch.tag) != Some(&(self.base + index as u64))
     }
 
-    /// What makes batches due early by its size: with a spool only what waits, since all the rest is no longer here.
-    fn pressing(&self) -> (usize, usize) {
+    /// Events and bytes that make batches due early: all that is held, with a spool only what
+    /// waits.
+    fn pressure(&self) -> (usize, usize) {
         if self.limits.spooled {
             (self.events, self.bytes)
         } else {
@@ -389,7 +318,7 @@ impl Queue {
     }
 
     fn is_due(&self, index: usize, batch: &Batch, now: Instant) -> bool {
-        let (events, bytes) = self.pressing();
+        let (events, bytes) = self.pressure();
         batch.urgent
             || batch.due <= now
             || batch.first < self.flushed_to
@@ -411,30 +340,30 @@ impl Queue {
         first.map_or(Due::Never, Due::At)
     }
 
-    /// Takes the oldest due batch, if what is held stays below half of the bounds with it: the other half
-    /// must stay droppable and free for newcomers. A batch is always taken when nothing is held, and when it is to
-    /// be spooled.
+    /// Takes the oldest due batch, if what is held stays below half of the bounds with it: the
+    /// other half must stay droppable and free for newcomers. A batch is always taken when nothing
+    /// is held, and when it is to be spooled.
     pub(crate) fn take(&mut self, now: Instant) -> Option<Batch> {
         let index =
             self.batches.iter().enumerate().position(|(index, batch)| {
                 batch.as_ref().is_some_and(|batch| self.is_due(index, batch, now))
             })?;
         let batch = self.batches.get(index)?.as_ref()?;
-        let room = (self.held_events + batch.events()) * 2 <= self.limits.events
-            && (self.held_bytes + batch.cost()) * 2 <= self.limits.bytes;
-        if self.held_events > 0 && !room && !self.limits.spooled {
+        let room = (self.in_flight_events + batch.events()) * 2 <= self.limits.events
+            && (self.in_flight_bytes + batch.cost()) * 2 <= self.limits.bytes;
+        if self.in_flight_events > 0 && !room && !self.limits.spooled {
             return None;
         }
         let batch = self.remove(index)?;
         self.events -= batch.events();
         self.bytes -= batch.cost();
-        self.held_events += batch.events();
-        self.held_bytes += batch.cost();
+        self.in_flight_events += batch.events();
+        self.in_flight_bytes += batch.cost();
         Some(batch)
     }
 
-    /// Takes whatever is left, oldest first: the logger closes.
-    pub(crate) fn take_rest(&mut self) -> Option<Batch> {
+    /// Takes the oldest batch, due or not: the logger closes.
+    pub(crate) fn take_any(&mut self) -> Option<Batch> {
         let index = self.batches.iter().position(Option::is_some)?;
         let batch = self.remove(index)?;
         self.events -= batch.events();
@@ -442,24 +371,23 @@ impl Queue {
         Some(batch)
     }
 
-    /// Takes over what an earlier process left in the spool, as if it had been pushed and taken. Gives the number of
-    /// its first event.
+    /// Counts events recovered from the spool as in flight. Returns the number of the first.
     #[cfg(feature = "spool")]
-    pub(crate) fn adopt(&mut self, events: usize, cost: usize) -> u64 {
+    pub(crate) fn adopt_recovered(&mut self, events: usize, cost: usize) -> u64 {
         let first = self.next;
         self.next += events as u64;
-        self.held_events += events;
-        self.held_bytes += cost;
+        self.in_flight_events += events;
+        self.in_flight_bytes += cost;
         first
     }
 
-    /// What was taken is settled: delivered, given up or returned.
+    /// Releases events in flight: delivered, given up or returned.
     pub(crate) fn settle(&mut self, events: usize, cost: usize) {
-        self.held_events = self.held_events.saturating_sub(events);
-        self.held_bytes = self.held_bytes.saturating_sub(cost);
+        self.in_flight_events = self.in_flight_events.saturating_sub(events);
+        self.in_flight_bytes = self.in_flight_bytes.saturating_sub(cost);
     }
 
-    /// Makes all that waits due at once; returns the number of the first event that is not concerned.
+    /// Makes all waiting events due at once; returns the number of the next event.
     pub(crate) fn flush(&mut self) -> u64 {
         self.flushed_to = self.next;
         self.next
@@ -471,7 +399,7 @@ impl Queue {
     }
 }
 
-/// When the worker has something to take.
+/// When the next batch is due.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Due {
     Now,

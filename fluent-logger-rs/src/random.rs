@@ -1,16 +1,17 @@
-//! Randomness: chunk ids from the operating system, jitter from a small generator.
+//! Random numbers: chunk ids from the operating system, jitter from a small generator.
 //!
-//! Owns both so that the delivery logic gets its randomness as a value and a test can repeat it.
+//! Both are one value that the delivery state machine gets as an argument, so that a test can
+//! repeat them.
 
 use std::time::Duration;
 
 use forward_protocol::encode::ChunkId;
 
 /// Bytes fetched from the operating system at a time: 32 chunk ids.
-const POOL: usize = 512;
+const POOL_BYTES: usize = 512;
 
 pub(crate) struct Random {
-    pool: [u8; POOL],
+    pool: [u8; POOL_BYTES],
     used: usize,
     state: u64,
 }
@@ -18,7 +19,7 @@ pub(crate) struct Random {
 impl Random {
     /// Seeded by the operating system.
     pub(crate) fn new() -> Result<Self, getrandom::Error> {
-        let mut pool = [0; POOL];
+        let mut pool = [0; POOL_BYTES];
         getrandom::fill(&mut pool)?;
         let mut seed = [0; 8];
         getrandom::fill(&mut seed)?;
@@ -31,16 +32,16 @@ impl Random {
 
     /// A fresh id.
     pub(crate) fn chunk_id(&mut self) -> ChunkId {
-        ChunkId::from_random(self.take())
+        ChunkId::from_random(self.bytes())
     }
 
     /// Random bytes from the operating system.
-    pub(crate) fn take<const N: usize>(&mut self) -> [u8; N] {
-        if self.used + N > POOL {
-            // It worked at the start, and Linux, macOS and Windows do not fail later. If one did: the
-            // generator below still gives ids that differ from each other.
+    pub(crate) fn bytes<const N: usize>(&mut self) -> [u8; N] {
+        if self.used + N > POOL_BYTES {
+            // It worked at the start, and Linux, macOS and Windows do not fail later. If one did:
+            // the generator below still gives ids that differ from each other.
             if getrandom::fill(&mut self.pool).is_err() {
-                for place in 0..POOL {
+                for place in 0..POOL_BYTES {
                     let byte = self.next().to_be_bytes()[0];
                     if let Some(slot) = self.pool.get_mut(place) {
                         *slot = byte;

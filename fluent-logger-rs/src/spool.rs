@@ -1,11 +1,12 @@
-//! The disk spool: chunks lie in files before they are sent, and until they are acknowledged.
+//! Disk spool: a chunk is written to a file before it is sent and removed when it is acknowledged.
 //!
-//! Owns the thread that does all of the disk work, so that neither callers nor the runtime wait for a disk, and the order
-//! of that work. A chunk is handed over, written, and handed back; only then may it be sent. What a file looks like is
-//! [`file`]'s, where the files are and who may use them is [`folder`]'s.
+//! Owns the thread that does all disk I/O, so that neither callers nor the runtime wait for a disk,
+//! and the order of that I/O. A chunk is handed over, written and handed back; only then may it be
+//! sent. The file format is in [`file`], file names and the lock are in [`folder`].
 //!
-//! The spool is no second buffer: what lies in it is in memory too and counts there, so an outage fills the buffer as it
-//! would without a spool. It is there so that a killed process loses nothing that was spooled.
+//! The spool does not extend the buffer: a spooled chunk is in memory too and counts there, so that
+//! an outage fills the buffer as it would without a spool. What it adds is that spooled chunks
+//! survive the end of the process.
 
 mod file;
 mod folder;
@@ -22,35 +23,35 @@ use crate::options::Fsync;
 use crate::shared::Shared;
 use folder::Folder;
 
-/// Chunks handed over at the same time: one is being written and one is ready to be. What comes after them goes on
-/// gathering in the queue, so that a slow disk makes larger chunks and not more of them.
-const AHEAD: usize = 2;
+/// Chunks handed to the thread at a time: one is being written, one is next. Later events stay in
+/// the queue, so that a slow disk makes larger chunks and not more of them.
+const MAX_PENDING_WRITES: usize = 2;
 
-/// The worker's end.
+/// The worker's handle of the spool thread.
 pub(crate) struct Spool {
-    common: Arc<Common>,
+    shared: Arc<SpoolShared>,
     thread: Option<JoinHandle<()>>,
-    /// First event of each chunk that is handed over, in order.
-    away: VecDeque<u64>,
+    /// First event of each chunk that the thread has, in order.
+    pending: VecDeque<u64>,
 }
 
-/// A spool that was read and does not work yet.
+/// A spool that was recovered and whose thread is not started.
 pub(crate) struct Opened {
     folder: Folder,
-    /// What an earlier process left, oldest first.
+    /// Chunks of an earlier process, oldest first.
     pub(crate) recovered: Vec<Chunk>,
     errors: Vec<SpoolError>,
 }
 
-/// What the worker and the thread share.
-struct Common {
-    state: Mutex<State>,
+/// JobQueue shared by the worker and the thread.
+struct SpoolShared {
+    state: Mutex<JobQueue>,
     work: Condvar,
 }
 
 #[derive(Default)]
-struct State {
-    todo: VecDeque<Job>,
+struct JobQueue {
+    jobs: VecDeque<Job>,
     /// The thread is in the middle of a job.
     working: bool,
     stop: bool,
@@ -63,15 +64,15 @@ enum Job {
     Remove(u64),
 }
 
-impl Common {
+impl SpoolShared {
     /// Nothing inside the lock runs foreign code; a panic cannot leave it half changed.
-    fn lock(&self) -> MutexGuard<'_, State> {
+    fn lock(&self) -> MutexGuard<'_, JobQueue> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Opened {
-    /// Locks the folder, which is created if need be, and reads what lies in it.
+    /// Creates the folder if needed, locks it, and reads its chunks.
     pub(crate) fn open(path: &Path, fsync: Fsync) -> Result<Self, BuildError> {
         let mut folder = Folder::lock(path, fsync)?;
         let mut errors = Vec::new();
@@ -85,22 +86,22 @@ impl Opened {
 
     /// Starts the thread.
     pub(crate) fn start(self, shared: Arc<Shared>) -> Result<Spool, BuildError> {
-        let common = Arc::new(Common {
-            state: Mutex::new(State {
+        let common = Arc::new(SpoolShared {
+            state: Mutex::new(JobQueue {
                 errors: self.errors,
-                ..State::default()
+                ..JobQueue::default()
             }),
             work: Condvar::new(),
         });
-        let (theirs, folder) = (Arc::clone(&common), self.folder);
+        let (for_thread, folder) = (Arc::clone(&common), self.folder);
         let thread = std::thread::Builder::new()
             .name("fluent-logger-spool".to_owned())
-            .spawn(move || run(&theirs, folder, &shared))
+            .spawn(move || run(&for_thread, folder, &shared))
             .map_err(BuildError::Thread)?;
         Ok(Spool {
-            common,
+            shared: common,
             thread: Some(thread),
-            away: VecDeque::new(),
+            pending: VecDeque::new(),
         })
     }
 }
@@ -108,22 +109,22 @@ impl Opened {
 impl Spool {
     /// Whether another chunk should be handed over.
     pub(crate) fn wants_more(&self) -> bool {
-        self.away.len() < AHEAD
+        self.pending.len() < MAX_PENDING_WRITES
     }
 
     /// No chunk is handed over and not back.
     pub(crate) fn is_idle(&self) -> bool {
-        self.away.is_empty()
+        self.pending.is_empty()
     }
 
     /// Number of the oldest event that is handed over and not back.
     pub(crate) fn oldest(&self) -> Option<u64> {
-        self.away.front().copied()
+        self.pending.front().copied()
     }
 
     /// Hands a chunk over to be written.
     pub(crate) fn write(&mut self, chunk: Chunk) {
-        self.away.push_back(chunk.first);
+        self.pending.push_back(chunk.first);
         self.add(Job::Write(Box::new(chunk)));
     }
 
@@ -133,53 +134,53 @@ impl Spool {
     }
 
     fn add(&self, job: Job) {
-        self.common.lock().todo.push_back(job);
-        self.common.work.notify_one();
+        self.shared.lock().jobs.push_back(job);
+        self.shared.work.notify_one();
     }
 
-    /// Chunks that came back, in the order in which they were handed over, and what went wrong. A chunk that could not
-    /// be written comes back without a file.
+    /// Chunks that came back, in the order in which they were handed over, and what went wrong. A
+    /// chunk that could not be written comes back without a file.
     pub(crate) fn done(&mut self) -> (Vec<Chunk>, Vec<SpoolError>) {
-        let mut state = self.common.lock();
+        let mut state = self.shared.lock();
         let done = std::mem::take(&mut state.done);
         let errors = std::mem::take(&mut state.errors);
         drop(state);
-        self.away.drain(..done.len().min(self.away.len()));
+        self.pending.drain(..done.len().min(self.pending.len()));
         (done, errors)
     }
 
     /// All disk work is done.
     pub(crate) fn is_settled(&self) -> bool {
-        let state = self.common.lock();
-        state.todo.is_empty() && !state.working
+        let state = self.shared.lock();
+        state.jobs.is_empty() && !state.working
     }
 
-    /// Ends the spool and gives back the chunks that it has not begun to write. When the disk work is done, the
-    /// folder is free for the next when this returns; with a disk that hangs, when that disk lets go.
-    pub(crate) fn end(mut self) -> Vec<Chunk> {
-        let mut state = self.common.lock();
+    /// Ends the spool and returns the chunks that it has not begun to write. If all disk work is
+    /// done, the folder is unlocked when this returns; if the disk hangs, when the disk answers.
+    pub(crate) fn shut_down(mut self) -> Vec<Chunk> {
+        let mut state = self.shared.lock();
         let mut back = std::mem::take(&mut state.done);
         let mut left = VecDeque::new();
-        for job in std::mem::take(&mut state.todo) {
+        for job in std::mem::take(&mut state.jobs) {
             match job {
                 Job::Write(chunk) => back.push(*chunk),
                 remove @ Job::Remove(_) => left.push_back(remove),
             }
         }
         let settled = !state.working && left.is_empty();
-        state.todo = left;
+        state.jobs = left;
         drop(state);
         self.stop();
         if let Some(thread) = self.thread.take().filter(|_| settled) {
-            // It has nothing to do but to end. It does not panic, and if it did, its work is done.
+            // The thread has no work left and ends; a panic in it would change nothing.
             let _ = thread.join();
         }
         back
     }
 
     fn stop(&self) {
-        self.common.lock().stop = true;
-        self.common.work.notify_one();
+        self.shared.lock().stop = true;
+        self.shared.work.notify_one();
     }
 }
 
@@ -189,15 +190,15 @@ impl Drop for Spool {
     }
 }
 
-/// The thread: one job after the other, in order; ends when it is told to and nothing is left.
-fn run(common: &Common, folder: Folder, shared: &Shared) {
+/// The thread: runs the jobs in order; ends when it is stopped and no job is left.
+fn run(common: &SpoolShared, folder: Folder, shared: &Shared) {
     let counters = &shared.counters;
     let mut folder = folder;
     loop {
         let mut state = common.lock();
         state.working = false;
         let job = loop {
-            if let Some(job) = state.todo.pop_front() {
+            if let Some(job) = state.jobs.pop_front() {
                 break job;
             }
             if state.stop {

@@ -1,6 +1,6 @@
-//! TLS: what to trust, whom to be, and the handshake (feature `tls`).
+//! TLS client: trusted certificates, client certificate and handshake (feature `tls`).
 //!
-//! Owns the certificates. rustls with ring; TLS 1.2 and 1.3.
+//! rustls with ring; TLS 1.2 and 1.3.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -17,7 +17,7 @@ use tokio_rustls::client::TlsStream;
 
 use crate::error::BuildError;
 
-/// As the user gave it.
+/// TLS options as the application gives them.
 #[derive(Clone, Default)]
 pub(crate) struct TlsOptions {
     pub(crate) ca_files: Vec<PathBuf>,
@@ -26,16 +26,16 @@ pub(crate) struct TlsOptions {
     pub(crate) insecure: bool,
 }
 
-/// Ready to connect.
+/// TLS configuration, loaded.
 #[derive(Clone)]
-pub(crate) struct Tls {
+pub(crate) struct TlsClient {
     connector: TlsConnector,
     server_name: Option<ServerName<'static>>,
 }
 
 impl TlsOptions {
     /// Reads the files.
-    pub(crate) fn load(&self) -> Result<Tls, BuildError> {
+    pub(crate) fn load(&self) -> Result<TlsClient, BuildError> {
         let provider = Arc::new(ring::default_provider());
         let builder = ClientConfig::builder_with_provider(Arc::clone(&provider))
             .with_safe_default_protocol_versions()
@@ -43,7 +43,7 @@ impl TlsOptions {
         let builder = if self.insecure {
             builder
                 .dangerous()
-                .with_custom_certificate_verifier(Arc::new(Anyone { provider }))
+                .with_custom_certificate_verifier(Arc::new(AcceptAnyCertificate { provider }))
         } else {
             builder.with_root_certificates(self.roots()?)
         };
@@ -63,7 +63,7 @@ impl TlsOptions {
                 Some(parsed.map_err(|error| bad(&format!("server name {name:?}"), &error))?)
             }
         };
-        Ok(Tls {
+        Ok(TlsClient {
             connector: TlsConnector::from(Arc::new(config)),
             server_name,
         })
@@ -114,7 +114,7 @@ fn bad(what: &str, reason: &dyn std::fmt::Display) -> BuildError {
     }
 }
 
-impl Tls {
+impl TlsClient {
     pub(crate) async fn handshake(&self, host: &str, stream: TcpStream) -> io::Result<TlsStream<TcpStream>> {
         let name = match &self.server_name {
             Some(name) => name.clone(),
@@ -125,13 +125,13 @@ impl Tls {
     }
 }
 
-/// Accepts whoever holds the key of the certificate that it shows.
+/// Verifier that accepts every certificate.
 #[derive(Debug)]
-struct Anyone {
+struct AcceptAnyCertificate {
     provider: Arc<CryptoProvider>,
 }
 
-impl ServerCertVerifier for Anyone {
+impl ServerCertVerifier for AcceptAnyCertificate {
     fn verify_server_cert(
         &self,
         _: &CertificateDer<'_>,

@@ -1,49 +1,69 @@
-//! The layer for `tracing` (feature `tracing`): events become records, with the fields of their spans.
+//! Layer for `tracing` (feature `tracing`): events and closed spans become records.
 //!
-//! Owns the shape of these records. Writes MessagePack directly; nothing is kept between events but the fields
-//! of open spans, which live in the registry's extensions.
+//! Owns the shape of these records and writes MessagePack directly. The state of open spans lives
+//! in the extensions of the registry.
 
-use std::error::Error;
-use std::fmt::{self, Write as _};
-use std::ops::Range;
+mod fields;
+mod limit;
+mod options;
+mod span;
+
+use std::fmt;
 use std::sync::Arc;
+#[cfg(feature = "opentelemetry")]
+use std::sync::OnceLock;
+use std::time::Instant;
 
-use forward_protocol::msgpack::{write_bool, write_f64, write_i64, write_str, write_u64};
-use tracing_core::field::{Field, Visit};
+use forward_protocol::msgpack::write_str;
 use tracing_core::span::{Attributes, Id, Record};
-use tracing_core::{Event, Subscriber};
+use tracing_core::{Event, Level, Metadata, Subscriber};
 use tracing_subscriber::layer::{Context, Layer};
-use tracing_subscriber::registry::{Extensions, LookupSpan};
+use tracing_subscriber::registry::{Extensions, LookupSpan, SpanRef};
 
-use crate::inside::is_inside;
 use crate::logger::Logger;
+use crate::naming::Names;
+use crate::record_map::RecordMap;
+use crate::suppression::is_suppressed;
+use fields::Fields;
+use limit::{RepeatLimit, Sampling, Verdict};
+pub use span::SpanRecords;
+use span::SpanState;
 
 type SpanFinder = Arc<dyn Fn(&Extensions<'_>) -> Option<String> + Send + Sync>;
 type ContextFinder = Arc<dyn Fn() -> Option<String> + Send + Sync>;
 
 /// A `tracing_subscriber` layer that sends each event as a record.
 ///
-/// A record has `level`, `target`, `message`, `span` (the name of the innermost span), the event's fields and
-/// the fields of all spans around it, flattened: of fields with the same name the innermost wins. A field
-/// `traceId` or `trace_id` of the event or of a span becomes the record's `traceId`, by which Windrow gathers
-/// the lines of one trace into one document.
+/// A record has `level`, `target`, `message`, `span` (the name of the innermost span), the event's
+/// fields and the fields of all spans around it, flattened: of fields with the same name the
+/// innermost wins. A field `traceId`, `trace_id` or `trace.id` of the event or of a span becomes
+/// the record's `traceId`, by which Windrow gathers the lines of one trace into one document. An
+/// application's field named like one of the layer's own (`level`, `target`, `span`) is kept as
+/// `fields.level` and so on. [`Naming`](crate::Naming) changes the names.
 ///
-/// Events from inside the logger itself (its connection, TLS and callbacks) are left out. An event that is
-/// refused, for example because the buffer is full, is counted in [`Stats::rejected`](crate::Stats::rejected).
-/// Filter with `tracing_subscriber` filters as usual.
+/// Without a filter the layer sends everything down to level TRACE, of all crates: add one, as in
+/// the example. Events from inside the logger itself (its connection, TLS and callbacks) are left
+/// out. An event that is refused, for example because the buffer is full, is counted in
+/// [`Stats::rejected`](crate::Stats::rejected).
 ///
 /// ```no_run
+/// use std::time::Duration;
+/// use fluent_logger::{FluentLayer, Logger, SpanRecords};
+/// use tracing_subscriber::filter::LevelFilter;
 /// use tracing_subscriber::prelude::*;
 ///
 /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
-/// let logger = fluent_logger::Logger::builder().address("127.0.0.1:24224").build()?;
-/// let layer = fluent_logger::FluentLayer::new(logger.clone(), "app");
+/// let logger = Logger::builder().address("127.0.0.1:24224").build()?;
+/// let _guard = logger.guard(Duration::from_secs(5));
+/// let layer = FluentLayer::new(logger, "app")
+///     .make_trace_ids(true)
+///     .span_records(SpanRecords::Root)
+///     .with_filter(LevelFilter::INFO);
 /// tracing_subscriber::registry().with(layer).init();
 ///
-/// let span = tracing::info_span!("request", traceId = "4bf92f35", path = "/cart");
+/// // Two records: "cart shown", and when the span closes "request completed" with its duration.
+/// let span = tracing::info_span!("request", path = "/cart");
 /// span.in_scope(|| tracing::info!(items = 3, "cart shown"));
-///
-/// let undelivered = logger.blocking_close(std::time::Duration::from_secs(5));
 /// # Ok(())
 /// # }
 /// ```
@@ -51,82 +71,23 @@ type ContextFinder = Arc<dyn Fn() -> Option<String> + Send + Sync>;
 pub struct FluentLayer {
     logger: Logger,
     tag: String,
+    names: &'static Names,
+    numeric_severity: bool,
     trace_key: String,
     location: bool,
+    thread: bool,
+    span_ids: bool,
+    span_path: bool,
+    make_trace_ids: bool,
+    span_records: SpanRecords,
+    completion_message: String,
+    sampling: Sampling,
+    repeats: Option<RepeatLimit>,
+    reserved: Vec<&'static str>,
     in_span: Option<SpanFinder>,
     in_context: Option<ContextFinder>,
-}
-
-impl FluentLayer {
-    /// Sends with this tag.
-    pub fn new(logger: Logger, tag: impl Into<String>) -> Self {
-        Self {
-            logger,
-            tag: tag.into(),
-            trace_key: "traceId".to_owned(),
-            location: false,
-            in_span: None,
-            in_context: None,
-        }
-    }
-
-    /// The key of the trace id in the record. Default: `traceId`.
-    #[must_use]
-    pub fn trace_id_key(mut self, key: impl Into<String>) -> Self {
-        self.trace_key = key.into();
-        self
-    }
-
-    /// Adds `file` and `line` of the event. Default: `false`.
-    #[must_use]
-    pub fn with_location(mut self, location: bool) -> Self {
-        self.location = location;
-        self
-    }
-
-    /// Looks for a trace id where the thread is when it logs, when neither a field nor a
-    /// [span](Self::trace_id_from_span) has one. So the trace id of OpenTelemetry is found without this crate
-    /// depending on a version of it, with `tracing-opentelemetry` and without:
-    ///
-    /// ```
-    /// use opentelemetry::Context;
-    /// use opentelemetry::trace::TraceContextExt as _;
-    ///
-    /// # fn configure(layer: fluent_logger::FluentLayer) -> fluent_logger::FluentLayer {
-    /// layer.trace_id_from_context(|| {
-    ///     let context = Context::current();
-    ///     let span = context.span().span_context().clone();
-    ///     span.is_valid().then(|| span.trace_id().to_string())
-    /// })
-    /// # }
-    /// ```
-    #[must_use]
-    pub fn trace_id_from_context(
-        mut self,
-        finder: impl Fn() -> Option<String> + Send + Sync + 'static,
-    ) -> Self {
-        self.in_context = Some(Arc::new(finder));
-        self
-    }
-
-    /// Looks for a trace id in what another layer has put into the extensions of the spans around an event, innermost
-    /// first, when no field has one. The closure must not touch the extensions of other spans.
-    ///
-    /// ```
-    /// struct MyTrace(String);
-    ///
-    /// # fn configure(layer: fluent_logger::FluentLayer) -> fluent_logger::FluentLayer {
-    /// layer.trace_id_from_span(|extensions| Some(extensions.get::<MyTrace>()?.0.clone()))
-    /// # }
-    /// ```
-    #[must_use]
-    pub fn trace_id_from_span(
-        mut self,
-        finder: impl Fn(&Extensions<'_>) -> Option<String> + Send + Sync + 'static,
-    ) -> Self {
-        self.in_span = Some(Arc::new(finder));
-        self
-    }
+    #[cfg(feature = "opentelemetry")]
+    opentelemetry: Option<Arc<OnceLock<tracing_core::dispatcher::WeakDispatch>>>,
 }
 
 impl fmt::Debug for FluentLayer {
@@ -137,79 +98,137 @@ impl fmt::Debug for FluentLayer {
     }
 }
 
-/// The fields of a span or of an event, values encoded.
-#[derive(Default)]
-struct Fields {
-    bytes: Vec<u8>,
-    values: Vec<(&'static str, Range<usize>)>,
-    /// What `tracing-log` says of the real target of a record of the `log` facade.
-    log_target: Option<String>,
-    text: String,
-}
-
-impl Fields {
-    fn add(&mut self, field: &Field, write: impl FnOnce(&mut Vec<u8>)) {
-        let start = self.bytes.len();
-        write(&mut self.bytes);
-        let range = start..self.bytes.len();
-        let name = field.name();
-        let name = name.strip_prefix("r#").unwrap_or(name);
-        match self.values.iter_mut().find(|(known, _)| *known == name) {
-            // Recorded again: the last value counts.
-            Some((_, old)) => *old = range,
-            None => self.values.push((name, range)),
+impl FluentLayer {
+    /// Level, target and the options that every record has.
+    fn write_head<'keys>(&self, map: &mut RecordMap<'_, 'keys>, metadata: &Metadata<'_>, target: &str) {
+        let names = self.names;
+        map.own_text(names.level, metadata.level().as_str());
+        if self.numeric_severity {
+            map.own_number(names.severity, names.severities[severity_index(metadata.level())]);
+        }
+        map.own_text(names.target, target);
+        if let Some((file, line)) = metadata.file().zip(metadata.line()).filter(|_| self.location) {
+            map.own_text(names.file, file);
+            map.own_number(names.line, u64::from(line));
+        }
+        if self.thread {
+            let thread = std::thread::current();
+            if let Some(name) = thread.name() {
+                map.own_text(names.thread_name, name);
+            }
+            map.own_text(names.thread_id, &format!("{:?}", thread.id()));
         }
     }
 
-    fn iter(&self) -> impl Iterator<Item = (&'static str, &[u8])> {
-        self.values
-            .iter()
-            .map(|(name, range)| (*name, self.bytes.get(range.clone()).unwrap_or_default()))
-    }
-}
-
-impl Visit for Fields {
-    fn record_f64(&mut self, field: &Field, value: f64) {
-        self.add(field, |out| write_f64(out, value));
-    }
-
-    fn record_i64(&mut self, field: &Field, value: i64) {
-        self.add(field, |out| write_i64(out, value));
-    }
-
-    fn record_u64(&mut self, field: &Field, value: u64) {
-        self.add(field, |out| write_u64(out, value));
-    }
-
-    fn record_bool(&mut self, field: &Field, value: bool) {
-        self.add(field, |out| write_bool(out, value));
-    }
-
-    fn record_str(&mut self, field: &Field, value: &str) {
-        match field.name() {
-            "log.target" => self.log_target = Some(value.to_owned()),
-            "log.module_path" | "log.file" => {}
-            _ => self.add(field, |out| write_str(out, value.as_bytes())),
+    /// The fields of a span and of those around it, innermost first, and what belongs to them.
+    fn write_spans<'a, S>(&self, map: &mut RecordMap<'_, '_>, innermost: &SpanRef<'a, S>)
+    where
+        S: Subscriber + for<'b> LookupSpan<'b>,
+    {
+        let names = self.names;
+        map.own_text(names.span, innermost.name());
+        let mut path = Vec::new();
+        let mut found = None;
+        let mut made = None;
+        for (depth, span) in innermost.scope().enumerate() {
+            path.push(span.name());
+            let extensions = span.extensions();
+            if let Some(state) = extensions.get::<SpanState>() {
+                for (name, value) in state.fields.iter() {
+                    map.field(name, value);
+                }
+                if let Some(id) = state.id().filter(|_| self.span_ids) {
+                    match depth {
+                        0 => map.own_text(names.span_id, id),
+                        1 => map.own_text(names.parent_span_id, id),
+                        _ => {}
+                    }
+                }
+                if found.is_none() {
+                    found = state.otel.as_ref().map(|ids| ids.trace_id.clone());
+                }
+                if made.is_none() {
+                    made.clone_from(&state.made_trace_id);
+                }
+            }
+            if found.is_none() {
+                found = self.in_span.as_ref().and_then(|finder| finder(&extensions));
+            }
+        }
+        if self.span_path {
+            path.reverse();
+            map.own_text(names.span_path, &path.join(":"));
+        }
+        if !map.has_trace_id() {
+            if let Some(id) = found.or_else(|| self.context_trace_id()).or(made) {
+                map.trace_id(&id);
+            }
         }
     }
 
-    fn record_error(&mut self, field: &Field, value: &(dyn Error + 'static)) {
-        let mut text = value.to_string();
-        let mut cause = value.source();
-        while let Some(error) = cause {
-            // Writing to a String does not fail.
-            let _ = write!(text, ": {error}");
-            cause = error.source();
-        }
-        self.add(field, |out| write_str(out, text.as_bytes()));
+    /// The trace id of where the thread is: the closure's, else that of the request that the
+    /// `tower` layer handles, whose span a filter may have left out.
+    fn context_trace_id(&self) -> Option<String> {
+        let found = self.in_context.as_ref().and_then(|finder| finder());
+        #[cfg(feature = "tower")]
+        let found = found.or_else(crate::trace_context::TraceContext::current_trace_id);
+        found
     }
 
-    fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
-        let mut text = std::mem::take(&mut self.text);
-        text.clear();
-        let _ = write!(text, "{value:?}");
-        self.add(field, |out| write_str(out, text.as_bytes()));
-        self.text = text;
+    /// Notes an error in all spans around an event.
+    fn mark_failed<'a, S>(&self, spans: impl Iterator<Item = SpanRef<'a, S>>)
+    where
+        S: LookupSpan<'a> + 'a,
+    {
+        for span in spans {
+            if let Some(state) = span.extensions_mut().get_mut::<SpanState>() {
+                state.failed = true;
+            }
+        }
+    }
+
+    #[cfg(feature = "opentelemetry")]
+    fn note_opentelemetry<'a, S>(&self, span: &SpanRef<'a, S>)
+    where
+        S: LookupSpan<'a>,
+    {
+        use opentelemetry::trace::TraceContextExt as _;
+        let known = |span: &SpanRef<'a, S>| {
+            let extensions = span.extensions();
+            extensions
+                .get::<SpanState>()
+                .is_none_or(|state| state.otel.is_some())
+        };
+        let Some(dispatch) = self.opentelemetry.as_ref().and_then(|weak| weak.get()?.upgrade()) else {
+            return;
+        };
+        if known(span) {
+            return;
+        }
+        let Some(context) = tracing_opentelemetry::get_otel_context(&span.id(), &dispatch) else {
+            return;
+        };
+        let found = context.span().span_context().clone();
+        if found.is_valid() {
+            if let Some(state) = span.extensions_mut().get_mut::<SpanState>() {
+                state.otel = Some(span::OtelIds {
+                    trace_id: found.trace_id().to_string(),
+                    span_id: found.span_id().to_string(),
+                });
+            }
+        }
+    }
+
+    #[cfg(not(feature = "opentelemetry"))]
+    #[expect(clippy::unused_self, reason = "as with the feature")]
+    fn note_opentelemetry<'a, S>(&self, _: &SpanRef<'a, S>)
+    where
+        S: LookupSpan<'a>,
+    {
+    }
+
+    fn is_own(metadata: &Metadata<'_>) -> bool {
+        is_suppressed() || metadata.target().starts_with("fluent_logger")
     }
 }
 
@@ -217,111 +236,137 @@ impl<S> Layer<S> for FluentLayer
 where
     S: Subscriber + for<'a> LookupSpan<'a>,
 {
+    #[cfg(feature = "opentelemetry")]
+    fn on_register_dispatch(&self, dispatch: &tracing_core::Dispatch) {
+        if let Some(weak) = &self.opentelemetry {
+            // A second dispatcher with a clone of this layer keeps the first.
+            let _ = weak.set(dispatch.downgrade());
+        }
+    }
+
     fn on_new_span(&self, attributes: &Attributes<'_>, id: &Id, context: Context<'_, S>) {
         let Some(span) = context.span(id) else { return };
+        let is_root = span.parent().is_none();
         let mut extensions = span.extensions_mut();
-        if extensions.get_mut::<Fields>().is_none() {
+        if extensions.get_mut::<SpanState>().is_none() {
             let mut fields = Fields::default();
             attributes.record(&mut fields);
-            extensions.insert(fields);
+            let mut state = SpanState::new(fields);
+            if self.make_trace_ids && is_root {
+                state.make_trace_id();
+            }
+            if self.span_ids {
+                state.make_span_id();
+            }
+            extensions.insert(state);
         }
     }
 
     fn on_record(&self, id: &Id, values: &Record<'_>, context: Context<'_, S>) {
         let Some(span) = context.span(id) else { return };
-        if let Some(fields) = span.extensions_mut().get_mut::<Fields>() {
-            values.record(fields);
+        if let Some(state) = span.extensions_mut().get_mut::<SpanState>() {
+            values.record(&mut state.fields);
+        }
+    }
+
+    fn on_enter(&self, id: &Id, context: Context<'_, S>) {
+        if let Some(span) = context.span(id) {
+            self.note_opentelemetry(&span);
         }
     }
 
     fn on_event(&self, event: &Event<'_>, context: Context<'_, S>) {
         let metadata = event.metadata();
-        if is_inside() || metadata.target().starts_with("fluent_logger") {
+        if Self::is_own(metadata) {
             return;
+        }
+        if self.span_records != SpanRecords::None && *metadata.level() == Level::ERROR {
+            self.mark_failed(context.event_scope(event).into_iter().flatten());
+        }
+        if !self.sampling.keeps(metadata) {
+            return self.logger.count_sampled_out();
         }
         let mut fields = Fields::default();
         event.record(&mut fields);
+        let mut repeated = 0;
+        if let Some(repeats) = &self.repeats {
+            let text = fields.get("message").unwrap_or_default();
+            match repeats.check(metadata.target(), text, Instant::now()) {
+                Verdict::Suppress => return self.logger.count_suppressed(),
+                Verdict::Send { suppressed } => repeated = suppressed,
+            }
+        }
+        let innermost = context.event_span(event);
+        if let Some(span) = &innermost {
+            self.note_opentelemetry(span);
+        }
         self.logger.log_written(&self.tag, |out| {
-            let mut map = MapWriter::new(out, &self.trace_key);
-            map.text("level", metadata.level().as_str());
-            map.text(
-                "target",
-                fields.log_target.as_deref().unwrap_or_else(|| metadata.target()),
-            );
-            if let Some((file, line)) = metadata.file().zip(metadata.line()).filter(|_| self.location) {
-                map.text("file", file);
-                map.pair("line", |out| write_u64(out, u64::from(line)));
-            }
+            let mut map = RecordMap::new(out, self.names, &self.trace_key, &self.reserved);
+            let target = fields.log_target.as_deref().unwrap_or_else(|| metadata.target());
+            self.write_head(&mut map, metadata, target);
             for (name, value) in fields.iter().filter(|(name, _)| *name != "log.line") {
-                map.raw(name, value);
+                map.field(name, value);
             }
-            let mut found = None;
-            for (depth, span) in context.event_scope(event).into_iter().flatten().enumerate() {
-                if depth == 0 {
-                    map.text("span", span.name());
-                }
-                let extensions = span.extensions();
-                if let Some(fields) = extensions.get::<Fields>() {
-                    for (name, value) in fields.iter() {
-                        map.raw(name, value);
+            if repeated > 0 {
+                map.own_number("repeated", repeated);
+            }
+            match &innermost {
+                Some(span) => self.write_spans(&mut map, span),
+                None => {
+                    if let Some(id) = self.context_trace_id() {
+                        map.trace_id(&id);
                     }
                 }
-                if found.is_none() {
-                    found = self.in_span.as_ref().and_then(|finder| finder(&extensions));
-                }
             }
-            if let Some(id) = found.or_else(|| self.in_context.as_ref().and_then(|finder| finder())) {
-                map.text("traceId", &id);
-            }
+            map.finish();
+        });
+    }
+
+    fn on_close(&self, id: Id, context: Context<'_, S>) {
+        let Some(span) = context.span(&id) else { return };
+        let is_root = span.parent().is_none();
+        let wanted = match self.span_records {
+            SpanRecords::None => false,
+            SpanRecords::Root => is_root,
+            SpanRecords::All => true,
+        };
+        if !wanted || Self::is_own(span.metadata()) {
+            return;
+        }
+        let (opened, failed) = {
+            let extensions = span.extensions();
+            let Some(state) = extensions.get::<SpanState>() else {
+                return;
+            };
+            (state.opened, state.failed || state.fields.get("error").is_some())
+        };
+        let names = self.names;
+        let mut reserved = self.reserved.clone();
+        reserved.extend([names.message, names.duration]);
+        self.logger.log_written(&self.tag, |out| {
+            let mut map = RecordMap::new(out, names, &self.trace_key, &reserved);
+            self.write_head(&mut map, span.metadata(), span.metadata().target());
+            let message = if is_root {
+                &self.completion_message
+            } else {
+                "span closed"
+            };
+            map.own(names.message, |out| write_str(out, message.as_bytes()));
+            map.own_duration(names.duration, opened.elapsed());
+            self.write_spans(&mut map, &span);
+            // Last, so that an outcome that the application recorded in the span wins.
+            map.own_text(names.outcome, if failed { names.failure } else { names.success });
             map.finish();
         });
     }
 }
 
-/// Writes a map whose length is known at the end; of pairs with the same key the first stays.
-struct MapWriter<'a> {
-    out: &'a mut Vec<u8>,
-    header: usize,
-    keys: Vec<&'static str>,
-    trace_key: &'a str,
-}
-
-impl<'a> MapWriter<'a> {
-    fn new(out: &'a mut Vec<u8>, trace_key: &'a str) -> Self {
-        let header = out.len();
-        // map16, so that the length can be put in later.
-        out.extend_from_slice(&[0xde, 0, 0]);
-        Self {
-            out,
-            header,
-            keys: Vec::with_capacity(16),
-            trace_key,
-        }
-    }
-
-    fn text(&mut self, key: &'static str, value: &str) {
-        self.pair(key, |out| write_str(out, value.as_bytes()));
-    }
-
-    fn raw(&mut self, key: &'static str, value: &[u8]) {
-        self.pair(key, |out| out.extend_from_slice(value));
-    }
-
-    fn pair(&mut self, key: &'static str, write: impl FnOnce(&mut Vec<u8>)) {
-        let key = if key == "trace_id" { "traceId" } else { key };
-        if self.keys.contains(&key) || self.keys.len() >= usize::from(u16::MAX) {
-            return;
-        }
-        self.keys.push(key);
-        let written = if key == "traceId" { self.trace_key } else { key };
-        write_str(self.out, written.as_bytes());
-        write(self.out);
-    }
-
-    fn finish(self) {
-        let count = u16::try_from(self.keys.len()).unwrap_or(u16::MAX).to_be_bytes();
-        if let Some(place) = self.out.get_mut(self.header + 1..self.header + 3) {
-            place.copy_from_slice(&count);
-        }
+fn severity_index(level: &Level) -> usize {
+    match *level {
+        Level::TRACE => 0,
+        Level::DEBUG => 1,
+        Level::INFO => 2,
+        Level::WARN => 3,
+        Level::ERROR => 4,
     }
 }

@@ -1,7 +1,7 @@
-//! The messages of the Forward protocol's modes, as this client writes them.
+//! Encoding of batches as Forward messages, one function per mode.
 //!
-//! Owns the choice of the writer for each mode; the shapes are those of [`forward_protocol::encode`], but for
-//! Message mode, where the event is encoded already.
+//! The message formats are those of [`forward_protocol::encode`], except Message mode, where the
+//! event is already encoded.
 
 use std::ops::Range;
 
@@ -52,7 +52,8 @@ pub(crate) fn message(
         bytes: entries,
         count,
     };
-    // The entries end where the option map begins, which has the same bytes whatever stands before it.
+    // The entries end where the option map begins, which has the same bytes whatever stands before
+    // it.
     let options = options_len(count, chunk);
     match mode {
         Mode::Message | Mode::Forward => write_forward(&mut out, tag.as_bytes(), stream, chunk),
@@ -65,7 +66,8 @@ pub(crate) fn message(
     }
 }
 
-/// Length of the option map behind uncompressed entries: what an empty message has behind its empty payload.
+/// Length of the option map behind uncompressed entries: what an empty message has behind its empty
+/// payload.
 fn options_len(count: u32, chunk: Option<&ChunkId>) -> usize {
     let mut empty = Vec::with_capacity(64);
     write_packed(&mut empty, b"", EntryStream { bytes: b"", count }, chunk);

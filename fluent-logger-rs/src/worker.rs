@@ -1,10 +1,10 @@
-//! The worker: the one task that empties the queue into connections.
+//! Worker task: moves events from the queue to the connection.
 //!
-//! Owns the loop and the clock; what to do next it asks [`crate::delivery`]. It ends when the logger was
-//! closed and everything is delivered or the deadline is over; if its runtime ends first, what it holds goes
-//! back to `Shared`, where `close` finds it.
+//! Owns the loop and the clock; [`crate::delivery`] decides each step. It ends when the logger is
+//! closed and everything is delivered or the deadline is over. If its runtime ends first,
+//! undelivered events return to `Shared`, where `close` finds them.
 
-mod line;
+mod connection;
 mod spooling;
 
 use std::future::Future;
@@ -18,15 +18,16 @@ use std::time::Instant;
 
 use forward_protocol::ack::AckReader;
 
-use crate::builder::Callbacks;
+use crate::callbacks::Callbacks;
 use crate::chunk::{self, Chunk};
-use crate::connect::{Connection, Connector};
+use crate::connect::Connector;
+use crate::connection::Connection;
 use crate::delivery::{Delivery, Failure, Step};
 use crate::error::{ConnectionError, FlushError, SendError};
 use crate::event::{Event, Outcome, Report};
 use crate::queue::{Batch, Due};
 use crate::random::Random;
-use crate::shared::{Flush, Shared};
+use crate::shared::{PendingFlush, Shared};
 use crate::spool::Spool;
 
 pub(crate) struct Worker {
@@ -34,19 +35,19 @@ pub(crate) struct Worker {
     callbacks: Callbacks,
     connector: Connector,
     delivery: Delivery,
-    line: Option<Line>,
+    connection: Option<ActiveConnection>,
     spool: Option<Spool>,
     resent: u64,
 }
 
-/// The present connection.
-struct Line {
+/// The current connection.
+struct ActiveConnection {
     connection: Connection,
-    answers: AckReader,
+    acks: AckReader,
 }
 
-/// What ended a wait.
-enum Happened {
+/// Event that ended an exchange or a wait.
+enum IoEvent {
     Read(io::Result<usize>),
     Wrote(io::Result<usize>),
     Flushed(io::Result<()>),
@@ -67,64 +68,64 @@ impl Worker {
             callbacks,
             connector,
             delivery,
-            line: None,
+            connection: None,
             spool: None,
             resent: 0,
         }
     }
 
     pub(crate) async fn run(mut self) {
-        let mut hurried = false;
+        let mut backoff_skipped = false;
         loop {
             let now = Instant::now();
-            let round = self.collect(now);
-            if let Some(deadline) = round.deadline {
+            let view = self.collect(now);
+            if let Some(deadline) = view.deadline {
                 let spooled = self.spool.as_ref().is_none_or(Spool::is_idle);
-                if (round.due == Due::Never && self.delivery.is_empty() && spooled) || deadline <= now {
+                if (view.due == Due::Never && self.delivery.is_empty() && spooled) || deadline <= now {
                     break;
                 }
-                if !hurried {
-                    hurried = true;
-                    self.delivery.hurry();
+                if !backoff_skipped {
+                    backoff_skipped = true;
+                    self.delivery.skip_backoff();
                 }
             }
-            let until = round.until();
-            match self.delivery.step(now, round.due == Due::Now) {
+            let until = view.until();
+            match self.delivery.step(now, view.due == Due::Now) {
                 Step::Sleep(moment) => {
-                    // Without a connection what becomes due wakes only if nothing else is waited for, or if it can
-                    // be spooled.
+                    // During a backoff a batch that becomes due changes nothing, unless it can be
+                    // spooled.
                     let until = if self.spool.is_some() {
                         earliest(moment, until)
                     } else if moment.is_some() {
-                        earliest(moment, round.deadline)
+                        earliest(moment, view.deadline)
                     } else {
                         until
                     };
                     wait(&self.shared, until).await;
                 }
-                Step::Connect { endpoint, turn } => self.connect(endpoint, turn).await,
+                Step::Connect { endpoint, attempt } => self.connect(endpoint, attempt).await,
                 Step::Exchange { write, until: moment } => {
                     self.exchange(write, earliest(moment, until)).await;
                 }
-                Step::Close => self.close_line().await,
+                Step::Close => self.close_connection().await,
                 Step::Drop(failure) => {
                     let options = &self.shared.options.policy;
                     let error = match failure {
                         Failure::AckTimeout => ConnectionError::AckTimeout(options.ack_timeout),
                         Failure::WriteTimeout => ConnectionError::WriteTimeout(options.write_timeout),
                     };
-                    self.lose(&error);
+                    self.connection_lost(&error);
                 }
             }
         }
-        self.save_rest().await;
+        self.spool_rest().await;
         if self.delivery.is_empty() {
-            self.close_line().await;
+            self.close_connection().await;
         }
-        // Drop gives back what is left.
+        // Drop returns the rest to `Shared`.
     }
 
-    /// Makes chunks of a batch, and has them spooled before they may be sent.
+    /// Makes chunks of a batch; with a spool they are spooled before they may be sent.
     fn seal(&mut self, batch: Batch) {
         let options = &self.shared.options;
         let random = self.delivery.random();
@@ -144,8 +145,8 @@ impl Worker {
         }
     }
 
-    /// Takes from the queue what may be sealed now and answers those whose flush is complete.
-    fn collect(&mut self, now: Instant) -> Round {
+    /// Takes from the queue what may be sealed now and completes the flushes that are done.
+    fn collect(&mut self, now: Instant) -> QueueView {
         self.collect_spooled();
         let shared = Arc::clone(&self.shared);
         let mut inner = shared.lock();
@@ -156,7 +157,7 @@ impl Worker {
         let dropped = std::mem::take(&mut inner.dropped);
         let mut batches = Vec::new();
         let mut sealed = 0;
-        // One at a time in the usual case: what is taken can no longer be dropped and gathers no more.
+        // Usually one at a time: a batch that is taken can no longer grow or be dropped.
         while sealed == 0 && self.wants_more(now) {
             let Some(batch) = inner.queue.take(now) else { break };
             sealed += batch.events();
@@ -164,7 +165,7 @@ impl Worker {
         }
         let waits = self.delivery.is_open() || self.spool.is_some();
         let due = if batches.is_empty() && waits && !self.wants_more(now) {
-            // The window is full: an ack or the spool will wake us, not the queue.
+            // The window is full: an ack or the spool wakes the worker, not the queue.
             if inner.queue.due(now) == Due::Never {
                 Due::Never
             } else {
@@ -180,7 +181,7 @@ impl Worker {
         ];
         let not_spooled = not_spooled.into_iter().flatten().min().unwrap_or(u64::MAX);
         let not_settled = self.delivery.oldest().unwrap_or(u64::MAX).min(not_spooled);
-        let (done, waiting): (Vec<Flush>, _) =
+        let (done, waiting): (Vec<PendingFlush>, _) =
             std::mem::take(&mut inner.flushes).into_iter().partition(|flush| {
                 flush.mark
                     <= if flush.spool_only {
@@ -210,22 +211,22 @@ impl Worker {
         }
         let in_flight = self.delivery.in_flight() as u64;
         shared.counters.in_flight_chunks.store(in_flight, Relaxed);
-        Round { due, deadline }
+        QueueView { due, deadline }
     }
 
-    async fn connect(&mut self, endpoint: usize, turn: usize) {
-        let mut connecting = pin!(self.connector.clone().connect(endpoint, turn));
+    async fn connect(&mut self, endpoint: usize, attempt: usize) {
+        let mut connecting = pin!(self.connector.clone().connect(endpoint, attempt));
         let result = loop {
             let (deadline, until) = if self.spool.is_some() {
-                // What becomes due meanwhile is spooled.
-                let round = self.collect(Instant::now());
-                (round.deadline, round.until())
+                // Batches that become due meanwhile are spooled.
+                let view = self.collect(Instant::now());
+                (view.deadline, view.until())
             } else {
                 let deadline = self.shared.lock().close.as_ref().map(|close| close.deadline);
                 (deadline, deadline)
             };
             if deadline.is_some_and(|deadline| deadline <= Instant::now()) {
-                // Closing, and no time left: `run` sees the deadline.
+                // The deadline of `close` is over; `run` ends.
                 self.delivery.closed();
                 return;
             }
@@ -240,15 +241,15 @@ impl Worker {
                 counters.connections.fetch_add(1, Relaxed);
                 counters.connected.store(true, Relaxed);
                 self.shared.lock().address = Some(connection.address.clone());
-                self.delivery.connected(now, connection.keep);
-                let mut answers = AckReader::new();
-                answers.feed(&std::mem::take(&mut connection.rest));
-                self.line = Some(Line { connection, answers });
-                self.read_answers();
+                self.delivery.connected(now, connection.keepalive);
+                let mut acks = AckReader::new();
+                acks.feed(&std::mem::take(&mut connection.unread));
+                self.connection = Some(ActiveConnection { connection, acks });
+                self.read_acks();
             }
             Err(error) => {
                 self.shared.counters.connect_failures.fetch_add(1, Relaxed);
-                self.say(&error);
+                self.report_error(&error);
                 let given_up = self.delivery.connect_failed(now);
                 self.give_up(given_up);
             }
@@ -264,7 +265,7 @@ impl Worker {
         }
         self.settle(chunk.events, chunk.cost);
         for waiter in chunk.waiters {
-            waiter.tell(Ok(()));
+            waiter.complete(Ok(()));
         }
         self.report(Report::new(chunk.tag, chunk.events, outcome));
     }
@@ -279,7 +280,7 @@ impl Worker {
             self.settle(chunk.events, chunk.cost);
             let lost = Event::of_chunk(&chunk).collect();
             for waiter in chunk.waiters {
-                waiter.tell(Err(SendError::GaveUp { attempts }));
+                waiter.complete(Err(SendError::GaveUp { attempts }));
             }
             self.report(Report::new(
                 chunk.tag,
@@ -291,40 +292,40 @@ impl Worker {
 
     fn settle(&self, events: usize, cost: usize) {
         self.shared.lock().queue.settle(events, cost);
-        self.shared.announce_room();
+        self.shared.notify_room();
     }
 
     fn report(&self, report: Report) {
         let Some(callback) = &self.callbacks.delivery else {
             return;
         };
-        self.guarded(|| callback(report));
+        self.run_callback(|| callback(report));
     }
 
-    fn say(&self, error: &ConnectionError) {
+    fn report_error(&self, error: &ConnectionError) {
         self.shared.lock().last_error = Some(error.to_string());
         if let Some(callback) = &self.callbacks.connection_error {
-            self.guarded(|| callback(error));
+            self.run_callback(|| callback(error));
         }
     }
 
-    /// A callback that panics must not end the delivery.
-    fn guarded(&self, call: impl FnOnce()) {
+    /// Runs a callback; its panic must not end the delivery.
+    fn run_callback(&self, call: impl FnOnce()) {
         if catch_unwind(AssertUnwindSafe(call)).is_err() {
             self.shared.counters.callback_panics.fetch_add(1, Relaxed);
         }
     }
 }
 
-/// What a look at the queue showed.
-struct Round {
+/// What is due in the queue, and the deadline of `close`.
+struct QueueView {
     due: Due,
-    /// The logger closes: everything must be done by then.
+    /// Deadline of `close`.
     deadline: Option<Instant>,
 }
 
-impl Round {
-    /// When there will be something to do without being woken.
+impl QueueView {
+    /// When there is something to do without a wake-up.
     fn until(&self) -> Option<Instant> {
         let due = match self.due {
             Due::At(moment) => Some(moment),
@@ -338,28 +339,28 @@ fn earliest(one: Option<Instant>, other: Option<Instant>) -> Option<Instant> {
     [one, other].into_iter().flatten().min()
 }
 
-/// Waits for the bell or the moment.
+/// Waits for a wake-up or the moment.
 async fn wait(shared: &Shared, until: Option<Instant>) {
     let mut woken = pin!(shared.wake.notified());
     let mut timer = pin!(until.map(|until| tokio::time::sleep_until(until.into())));
-    std::future::poll_fn(|context| poll_pause(context, woken.as_mut(), timer.as_mut())).await;
+    std::future::poll_fn(|context| poll_wait(context, woken.as_mut(), timer.as_mut())).await;
 }
 
-fn poll_pause(
+fn poll_wait(
     context: &mut Context<'_>,
     woken: Pin<&mut impl Future<Output = ()>>,
     timer: Pin<&mut Option<tokio::time::Sleep>>,
-) -> Poll<Happened> {
+) -> Poll<IoEvent> {
     if woken.poll(context).is_ready() {
-        return Poll::Ready(Happened::Woken);
+        return Poll::Ready(IoEvent::Woken);
     }
     match timer.as_pin_mut().map(|timer| timer.poll(context)) {
-        Some(Poll::Ready(())) => Poll::Ready(Happened::Time),
+        Some(Poll::Ready(())) => Poll::Ready(IoEvent::Time),
         _ => Poll::Pending,
     }
 }
 
-/// Goes on with `work` until it is done. `None`: the bell rang or the moment came first.
+/// Polls `work` until it is done. `None`: a wake-up or the moment came first.
 async fn or_woken<T>(
     shared: &Shared,
     mut work: Pin<&mut impl Future<Output = T>>,
@@ -371,7 +372,7 @@ async fn or_woken<T>(
         if let Poll::Ready(result) = work.as_mut().poll(context) {
             return Poll::Ready(Some(result));
         }
-        poll_pause(context, woken.as_mut(), timer.as_mut()).map(|_| None)
+        poll_wait(context, woken.as_mut(), timer.as_mut()).map(|_| None)
     })
     .await
 }

@@ -1,4 +1,5 @@
-//! The client cases of the conformance suite: its scripted server against this logger, behind the adapter in `examples/`.
+//! Client cases of the conformance suite: its scripted server against this logger, through the
+//! adapter in `examples/`.
 #![allow(clippy::unwrap_used, reason = "a test")]
 
 use std::path::{Path, PathBuf};

@@ -1,4 +1,4 @@
-//! Delivery over real sockets against a scripted server.
+//! Tests of delivery over real sockets, against a scripted server.
 #![allow(clippy::unwrap_used, reason = "a test")]
 
 mod support;
@@ -128,7 +128,7 @@ fn works_without_a_runtime_of_ones_own() {
     logger.blocking_flush(PATIENCE).unwrap();
     assert_eq!(events(&server.messages()).len(), 2);
     logger.log("t", &json!({ "n": 2 })).unwrap();
-    assert_eq!(logger.blocking_close(PATIENCE), []);
+    assert_eq!(logger.blocking_close(PATIENCE).unwrap(), []);
     assert_eq!(events(&server.messages()).len(), 3);
 }
 
@@ -148,13 +148,13 @@ fn a_dropped_logger_still_delivers() {
 fn when_its_runtime_ends_close_returns_the_rest() {
     let server = Server::start(|peer| while peer.read().is_some() {});
     let runtime = tokio::runtime::Runtime::new().unwrap();
-    let logger = runtime.block_on(async { builder(&server).build().unwrap() });
+    let logger = runtime.block_on(async { builder(&server).own_thread(false).build().unwrap() });
     logger.log("t", &json!({ "n": 0 })).unwrap();
     server.wait_for_events(1);
     logger.log("t", &json!({ "n": 1 })).unwrap();
     drop(runtime);
     assert_eq!(logger.log("t", &json!({})), Err(Rejected::Closed));
-    let undelivered = logger.blocking_close(PATIENCE);
+    let undelivered = logger.blocking_close(PATIENCE).unwrap();
     assert_eq!(undelivered.len(), 2);
 }
 
@@ -390,7 +390,7 @@ fn waits_for_room_if_told_so() {
         // Now and then the buffer is full; the wait is short because the server reads.
         while logger.log("t", &json!({ "n": number })).is_err() {}
     }
-    assert_eq!(logger.blocking_close(PATIENCE), []);
+    assert_eq!(logger.blocking_close(PATIENCE).unwrap(), []);
     assert_eq!(events(&server.messages()).len(), 200);
 }
 
@@ -471,4 +471,21 @@ async fn many_threads_send_without_crosstalk() {
         .map(|event| event["id"].as_u64().unwrap())
         .collect();
     assert_eq!((ids.len(), events(&server.messages()).len()), (1600, 1600));
+}
+
+#[test]
+fn an_undelivered_event_shows_what_was_lost() {
+    let logger = Logger::builder().address("127.0.0.1:9").build().unwrap();
+    logger
+        .log(
+            "sale",
+            &json!({ "item": "hat", "cents": [1, null, -2.5, true], "n": { "é": "\n" } }),
+        )
+        .unwrap();
+    let lost = logger.blocking_close(Duration::ZERO).unwrap();
+    let text = format!("{:?}", lost[0]);
+    assert!(
+        text.contains(r#"record: {"item": "hat", "cents": [1, null, -2.5, true], "n": {"é": "\n"}}"#),
+        "{text}"
+    );
 }

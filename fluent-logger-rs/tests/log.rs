@@ -1,4 +1,4 @@
-//! The adapter for the `log` facade.
+//! Tests of the adapter for the `log` facade.
 #![cfg(feature = "log")]
 
 mod support;
@@ -19,14 +19,19 @@ fn records_of_the_facade_arrive() {
         .max_level(log::LevelFilter::Info)
         .init()
         .unwrap();
-    log::info!(target: "cart", "{} items", 3);
+    let pi = 3.5;
+    log::info!(
+        target: "cart", traceId = "t1", n = 3, big = u128::from(u64::MAX) + 1, pi, ok = true,
+        who:? = Some(1), level = "own", message = "other";
+        "{} items", 3
+    );
     log::debug!("too fine");
     log::logger().flush();
     assert!(
         FluentLog::new(logger.clone(), "app").init().is_err(),
         "there is one already"
     );
-    assert_eq!(logger.blocking_close(PATIENCE), []);
+    assert_eq!(logger.blocking_close(PATIENCE).unwrap(), []);
     let messages = server.messages();
     assert_eq!(messages[0].1.tag, "shop.app");
     let found = events(&messages);
@@ -35,6 +40,19 @@ fn records_of_the_facade_arrive() {
     assert_eq!(
         (&found[0]["target"], &found[0]["message"]),
         (&json!("cart"), &json!("3 items"))
+    );
+    let object = found[0].as_object().unwrap();
+    let fields: serde_json::Map<_, _> = object
+        .iter()
+        .filter(|(key, _)| !["file", "line", "target"].contains(&key.as_str()))
+        .map(|(key, value)| (key.clone(), value.clone()))
+        .collect();
+    assert_eq!(
+        json!(fields),
+        json!({
+            "level": "INFO", "message": "3 items", "traceId": "t1", "n": 3, "big": "18446744073709551616",
+            "pi": 3.5, "ok": true, "who": "Some(1)", "fields.level": "own", "fields.message": "other",
+        })
     );
     assert!(found[0]["file"].as_str().unwrap().ends_with("log.rs"));
 }

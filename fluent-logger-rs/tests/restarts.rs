@@ -1,4 +1,4 @@
-//! Servers that come, go and come back: what was promised is kept.
+//! Tests of the delivery guarantees while servers stop and restart.
 #![allow(clippy::unwrap_used, reason = "a test")]
 
 mod support;
@@ -12,8 +12,8 @@ use fluent_logger::{Event, Logger, Mode, Outcome};
 use serde_json::{Value, json};
 use support::{Message, PATIENCE, Peer, Server, events, serve};
 
-/// Reads and acknowledges, with the weaknesses of a server that is about to die: now and then an ack is late or
-/// only half written, or the connection ends between reading and acknowledging.
+/// Reads and acknowledges, with the weaknesses of a server that is about to die: now and then an
+/// ack is late or only half written, or the connection ends between reading and acknowledging.
 fn shaky(peer: &mut Peer) {
     let mut turn = peer.number;
     while let Some(message) = peer.read() {
@@ -32,8 +32,8 @@ fn shaky(peer: &mut Peer) {
     }
 }
 
-/// Events by id: in how many different chunks they came. A resent chunk counts once, as for a server that
-/// recognises it.
+/// Events by id: in how many different chunks they came. A resent chunk counts once, as for a
+/// server that recognises it.
 fn chunks_by_id(messages: &[(usize, Message)]) -> HashMap<u64, usize> {
     let mut seen = HashSet::new();
     let mut found = HashMap::new();
@@ -118,7 +118,12 @@ fn a_server_killed_and_restarted_twenty_times_under_load_loses_and_doubles_nothi
         for thread in threads {
             thread.join().unwrap();
         }
-        let returned: HashSet<u64> = logger.blocking_close(PATIENCE).iter().map(id_of).collect();
+        let returned: HashSet<u64> = logger
+            .blocking_close(PATIENCE)
+            .unwrap()
+            .iter()
+            .map(id_of)
+            .collect();
         server.kill();
 
         let messages: Vec<_> = histories.iter().flat_map(|history| history.messages()).collect();
@@ -163,7 +168,7 @@ fn a_short_reconnect_interval_spreads_the_load_evenly_and_neither_loses_nor_doub
             std::thread::sleep(Duration::from_millis(1));
         }
     }
-    assert_eq!(logger.blocking_close(PATIENCE), []);
+    assert_eq!(logger.blocking_close(PATIENCE).unwrap(), []);
     let shares: Vec<usize> = servers
         .iter()
         .map(|server| events(&server.messages()).len())
@@ -206,7 +211,7 @@ fn when_one_of_two_servers_dies_the_other_gets_everything() {
     one.kill();
     logger.blocking_send("t", &json!({ "id": 1 })).unwrap();
     assert_eq!(events(&two.messages()).len(), 1);
-    assert_eq!(logger.blocking_close(PATIENCE), []);
+    assert_eq!(logger.blocking_close(PATIENCE).unwrap(), []);
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! The disk spool: what is in it survives the process, is sent again as it was, and never stands in anybody's way.
+//! Tests of the disk spool: recovery, resends of the same bytes, full and slow disks.
 #![allow(clippy::unwrap_used, reason = "a test")]
 
 mod support;
@@ -66,7 +66,11 @@ fn what_is_left_is_sent_by_the_next_logger_as_it_was() {
             logger.blocking_sync(PATIENCE).unwrap();
             server.wait_for_events(26);
             assert_eq!(logger.stats().spooled_chunks, files(folder.path()).len() as u64);
-            assert_eq!(logger.blocking_close(Duration::ZERO), [], "it is in the spool");
+            assert_eq!(
+                logger.blocking_close(Duration::ZERO).unwrap(),
+                [],
+                "it is in the spool"
+            );
             let runtime = tokio::runtime::Runtime::new().unwrap();
             assert_eq!(runtime.block_on(waiting), Err(SendError::Closed));
             let before = server.messages();
@@ -92,7 +96,7 @@ fn what_is_left_is_sent_by_the_next_logger_as_it_was() {
             }
             let stats = logger.stats();
             assert_eq!((stats.recovered, stats.accepted, stats.delivered), (26, 1, 27));
-            assert_eq!(logger.blocking_close(PATIENCE), []);
+            assert_eq!(logger.blocking_close(PATIENCE).unwrap(), []);
             assert_eq!(
                 (files(folder.path()).len(), logger.stats().spooled_chunks),
                 (0, 0)
@@ -111,12 +115,12 @@ fn close_leaves_what_it_could_not_deliver_in_the_spool() {
     for id in 0..1000 {
         logger.log(&format!("t{}", id % 5), &json!({ "id": id })).unwrap();
     }
-    assert_eq!(logger.blocking_close(Duration::from_millis(50)), []);
+    assert_eq!(logger.blocking_close(Duration::from_millis(50)).unwrap(), []);
     let server = Server::faithful();
     let logger = builder(&server.address.to_string(), folder.path())
         .build()
         .unwrap();
-    assert_eq!(logger.blocking_close(PATIENCE), []);
+    assert_eq!(logger.blocking_close(PATIENCE).unwrap(), []);
     let mut ids = ids(&server.messages());
     ids.sort_unstable();
     assert_eq!(ids, (0..1000).collect::<Vec<_>>());
@@ -163,7 +167,7 @@ fn the_buffer_bounds_the_spool_and_refusals_are_exact() {
     assert_eq!((refused, logger.stats().rejected), (50, 50));
     logger.blocking_sync(PATIENCE).unwrap();
     // A second life takes all of it over, although its own limit is smaller, and then has no room.
-    assert_eq!(logger.blocking_close(Duration::ZERO), []);
+    assert_eq!(logger.blocking_close(Duration::ZERO).unwrap(), []);
     let logger = builder(&address.to_string(), folder.path())
         .buffer_limit(50)
         .build()
@@ -176,7 +180,7 @@ fn the_buffer_bounds_the_spool_and_refusals_are_exact() {
     logger.blocking_flush(PATIENCE).unwrap();
     assert_eq!(ids(&server.messages()), (0..100).collect::<Vec<_>>());
     logger.log("t", &json!({ "id": 100 })).unwrap();
-    assert_eq!(logger.blocking_close(PATIENCE), []);
+    assert_eq!(logger.blocking_close(PATIENCE).unwrap(), []);
 }
 
 #[test]
@@ -190,12 +194,12 @@ fn a_folder_is_for_one_logger_at_a_time() {
         other => panic!("{other:?}"),
     }
     first.log("t", &json!({ "id": 1 })).unwrap();
-    assert_eq!(first.blocking_close(Duration::ZERO), []);
+    assert_eq!(first.blocking_close(Duration::ZERO).unwrap(), []);
     // Free as soon as the first is closed, every time.
     for _ in 0..20 {
         let next = builder(NOWHERE, folder.path()).build().unwrap();
         assert_eq!(next.stats().recovered, 1);
-        assert_eq!(next.blocking_close(Duration::ZERO), []);
+        assert_eq!(next.blocking_close(Duration::ZERO).unwrap(), []);
     }
 }
 
@@ -206,6 +210,7 @@ fn when_its_runtime_ends_the_spooled_stays_and_the_rest_is_returned() {
     let logger = runtime.block_on(async {
         builder(NOWHERE, folder.path())
             .flush_interval(Duration::from_secs(3600))
+            .own_thread(false)
             .build()
             .unwrap()
     });
@@ -217,7 +222,7 @@ fn when_its_runtime_ends_the_spooled_stays_and_the_rest_is_returned() {
         logger.log("t", &json!({ "id": id })).unwrap();
     }
     drop(runtime);
-    let returned = logger.blocking_close(PATIENCE);
+    let returned = logger.blocking_close(PATIENCE).unwrap();
     let returned: Vec<serde_json::Value> = returned
         .iter()
         .map(|event| event.deserialize().unwrap())
@@ -283,7 +288,7 @@ fn a_disk_that_fails_is_said_and_delivery_goes_on() {
     assert_eq!(logger.blocking_sync(PATIENCE), Ok(()), "delivered is as good");
     server.kill();
     logger.log("t", &json!({ "id": 10 })).unwrap();
-    let left = logger.blocking_close(Duration::from_millis(50));
+    let left = logger.blocking_close(Duration::from_millis(50)).unwrap();
     assert_eq!(left.len(), 1, "what the disk refused is returned");
     assert_eq!(logger.stats().spool_failures, 2);
 }
@@ -296,7 +301,7 @@ fn a_damaged_file_is_set_aside_and_said() {
         logger.log("t", &json!({ "id": id })).unwrap();
         logger.blocking_sync(PATIENCE).unwrap();
     }
-    assert_eq!(logger.blocking_close(Duration::ZERO), []);
+    assert_eq!(logger.blocking_close(Duration::ZERO).unwrap(), []);
     let names = files(folder.path());
     assert_eq!(names.len(), 3);
     let path = folder.path().join(&names[1]);
@@ -312,7 +317,7 @@ fn a_damaged_file_is_set_aside_and_said() {
         .on_spool_error(move |error| told.lock().unwrap().push(error.to_string()))
         .build()
         .unwrap();
-    assert_eq!(logger.blocking_close(PATIENCE), []);
+    assert_eq!(logger.blocking_close(PATIENCE).unwrap(), []);
     assert_eq!(ids(&server.messages()), [0, 2]);
     let errors = errors.lock().unwrap();
     assert_eq!(errors.len(), 1);
@@ -348,7 +353,7 @@ fn child() {
         }
     }
     println!("\nfailures {}", logger.stats().spool_failures);
-    println!("\nreturned {}", logger.blocking_close(PATIENCE).len());
+    println!("\nreturned {}", logger.blocking_close(PATIENCE).unwrap().len());
 }
 
 fn start_child(shell: &str, address: &str, folder: &Path, (first, count, pad): (u64, u64, usize)) -> Child {
@@ -390,7 +395,7 @@ fn killed_again_and_again_everything_spooled_arrives_in_exactly_one_chunk() {
     let mut spooled = 0;
     let mut promised: Vec<std::ops::RangeInclusive<u64>> = Vec::new();
     for round in 0..8u64 {
-        // Every third life has no server at all.
+        // Every third process has no server.
         if round % 3 == 2 {
             server.take().unwrap().kill();
         } else if server.is_none() {
@@ -417,11 +422,12 @@ fn killed_again_and_again_everything_spooled_arrives_in_exactly_one_chunk() {
         back
     });
     let logger = builder(&address.to_string(), folder.path()).build().unwrap();
-    assert_eq!(logger.blocking_close(PATIENCE), []);
+    assert_eq!(logger.blocking_close(PATIENCE).unwrap(), []);
     assert_eq!(files(folder.path()), [""; 0]);
     server.kill();
 
-    // A repetition is one chunk, as it is for a server that recognises it: the same id and the same bytes.
+    // A repetition is one chunk, as it is for a server that recognises it: the same id and the same
+    // bytes.
     let mut chunks: HashMap<Vec<u8>, Message> = HashMap::new();
     let mut repeated = 0;
     for (_, message) in histories.iter().flat_map(|history| history.messages()) {
@@ -449,7 +455,8 @@ fn killed_again_and_again_everything_spooled_arrives_in_exactly_one_chunk() {
 fn a_disk_that_is_full_in_the_middle_of_a_chunk_loses_nothing_but_the_spooling() {
     let folder = tempfile::tempdir().unwrap();
     let server = Server::faithful();
-    // 8 blocks of 512 bytes (or 1024 with other shells): a chunk with an event of 20,000 does not fit.
+    // 8 blocks of 512 bytes (or 1024 with other shells): a chunk with an event of 20,000 does not
+    // fit.
     let shell = "trap '' XFSZ; ulimit -f 8;";
     let child = start_child(shell, &server.address.to_string(), folder.path(), (0, 50, 20_000));
     let output = child.wait_with_output().unwrap();
@@ -463,4 +470,24 @@ fn a_disk_that_is_full_in_the_middle_of_a_chunk_loses_nothing_but_the_spooling()
     assert!(said.contains("\nreturned 0"), "{said}");
     assert_eq!(ids(&server.messages()), (0..50).collect::<Vec<_>>());
     assert_eq!(files(folder.path()), [""; 0], "no half chunk stays");
+}
+
+#[cfg(unix)]
+#[test]
+fn only_the_owner_can_read_the_spool() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let folder = tempfile::tempdir().unwrap();
+    let spool = folder.path().join("new").join("spool");
+    let logger = Logger::builder().address(NOWHERE).spool(&spool).build().unwrap();
+    logger.log("t", &json!({ "n": 1 })).unwrap();
+    logger.blocking_sync(PATIENCE).unwrap();
+    let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
+    assert_eq!(mode(&spool), 0o700);
+    let files: Vec<_> = fs::read_dir(&spool)
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .collect();
+    assert_eq!(files.len(), 2, "the chunk and the lock: {files:?}");
+    assert!(files.iter().all(|file| mode(file) == 0o600), "{files:?}");
+    assert_eq!(logger.blocking_close(Duration::ZERO).unwrap(), []);
 }

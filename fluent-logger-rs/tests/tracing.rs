@@ -1,4 +1,4 @@
-//! The `tracing` layer: what becomes of events and spans.
+//! Tests of the `tracing` layer: the records of events and spans.
 #![cfg(feature = "tracing")]
 #![allow(clippy::unwrap_used, reason = "a test")]
 
@@ -22,7 +22,7 @@ fn records(configure: impl FnOnce(FluentLayer) -> FluentLayer, act: impl FnOnce(
         .unwrap();
     let layer = configure(FluentLayer::new(logger.clone(), "app"));
     with_default(Registry::default().with(layer), act);
-    assert_eq!(logger.blocking_close(PATIENCE), []);
+    assert_eq!(logger.blocking_close(PATIENCE).unwrap(), []);
     assert!(server.messages().iter().all(|(_, message)| message.tag == "app"));
     events(&server.messages())
 }
@@ -126,7 +126,7 @@ fn the_trace_id_of_opentelemetry_is_added_where_that_layer_is() {
         tracing::info_span!("two").in_scope(|| tracing::info!("another trace"));
         tracing::info_span!("three", traceId = "own").in_scope(|| tracing::info!("a field comes first"));
     });
-    assert_eq!(logger.blocking_close(PATIENCE), []);
+    assert_eq!(logger.blocking_close(PATIENCE).unwrap(), []);
     let found = events(&server.messages());
     let ids: Vec<Option<&str>> = found.iter().map(|record| record["traceId"].as_str()).collect();
     let [None, Some(outer), Some(inner), Some(other), Some("own")] = *ids else {
@@ -173,7 +173,7 @@ fn the_key_of_the_trace_id_can_be_chosen_and_its_source_be_a_span_extension() {
     with_default(Registry::default().with(Marker).with(layer), || {
         tracing::info_span!("a").in_scope(|| tracing::info!("1"));
     });
-    assert_eq!(logger.blocking_close(PATIENCE), []);
+    assert_eq!(logger.blocking_close(PATIENCE).unwrap(), []);
     let found = events(&server.messages());
     assert_eq!(found[0]["trace.id"], "4bf92f35");
     assert!(found[0]["file"].as_str().unwrap().ends_with("tracing.rs"));
@@ -226,10 +226,30 @@ fn what_the_logger_itself_logs_is_left_out() {
         tracing::info!("from outside");
         receiver.recv_timeout(PATIENCE).unwrap();
     }
-    assert_eq!(logger.blocking_close(PATIENCE), []);
+    assert_eq!(logger.blocking_close(PATIENCE).unwrap(), []);
     let messages: Vec<_> = events(&server.messages())
         .iter()
         .map(|event| event["message"].clone())
         .collect();
     assert_eq!(messages, vec![json!("from outside"); 5]);
+}
+
+#[test]
+fn fields_named_like_the_layers_own_are_kept_under_another_name() {
+    let found = records(
+        |layer| layer,
+        || {
+            tracing::info_span!("request", level = "gold", span = "x", rows = 1u128).in_scope(|| {
+                tracing::info!(target: "shop", level = 9, target = "moon", big = u128::MAX, "done");
+            });
+        },
+    );
+    assert_eq!(
+        found,
+        [json!({
+            "level": "INFO", "target": "shop", "message": "done", "span": "request", "fields.level": 9,
+            "fields.target": "moon", "fields.span": "x", "rows": 1,
+            "big": "340282366920938463463374607431768211455",
+        })]
+    );
 }

@@ -1,4 +1,4 @@
-//! Unix sockets.
+//! Tests of delivery over unix sockets.
 #![cfg(unix)]
 #![allow(clippy::unwrap_used, reason = "a test")]
 

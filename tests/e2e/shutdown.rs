@@ -86,7 +86,7 @@ fn clean_stops_under_a_logger_with_acks() {
         over.store(true, Relaxed);
         writer.join().unwrap()
     });
-    let left = logger.blocking_close(SOON);
+    let left = logger.blocking_close(SOON).unwrap();
     assert!(left.is_empty(), "{} events were not delivered", left.len());
     let troubles = troubles.lock().unwrap();
     for trouble in troubles.iter() {

@@ -1,4 +1,5 @@
-//! Names that lead to several addresses, and to others later. On Linux every address in 127.0.0.0/8 is this machine.
+//! Tests of name resolution: several addresses, and addresses that change. On Linux every address
+//! in 127.0.0.0/8 is this machine.
 
 use std::net::IpAddr;
 use std::sync::Mutex;
@@ -31,7 +32,7 @@ fn service(count: u8) -> (Vec<Server>, u16) {
 }
 
 /// A resolver that gives what `pods` holds at the moment, in an order of its own every time.
-fn lookup(pods: &Arc<Mutex<Vec<IpAddr>>>, lookups: &Arc<AtomicUsize>) -> Lookup {
+fn lookup(pods: &Arc<Mutex<Vec<IpAddr>>>, lookups: &Arc<AtomicUsize>) -> Resolver {
     let (pods, lookups) = (Arc::clone(pods), Arc::clone(lookups));
     Arc::new(move |host, port| {
         assert_eq!(host, "windrow.logs.svc");
@@ -94,7 +95,7 @@ fn a_name_is_looked_up_for_every_connection_and_all_its_addresses_take_their_tur
         (stats.connections, 0, 0),
         "one lookup per connection"
     );
-    assert_eq!(logger.blocking_close(PATIENCE), []);
+    assert_eq!(logger.blocking_close(PATIENCE).unwrap(), []);
 }
 
 #[test]
@@ -126,5 +127,5 @@ fn a_dead_address_behind_a_name_is_passed_over_and_a_name_without_any_is_said() 
         assert!(began.elapsed() < PATIENCE, "{:?}", counts());
         logger.blocking_send("t", &json!({})).unwrap();
     }
-    assert_eq!(logger.blocking_close(PATIENCE), []);
+    assert_eq!(logger.blocking_close(PATIENCE).unwrap(), []);
 }

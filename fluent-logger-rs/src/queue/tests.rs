@@ -1,10 +1,12 @@
-//! Bounds, gathering, due times and drops.
+//! Tests of bounds, batching, due times and drops.
+
+use std::time::Duration;
 
 use super::*;
 use crate::options::Mode;
 
-fn limits() -> Limits {
-    Limits {
+fn limits() -> QueueLimits {
+    QueueLimits {
         events: 10,
         bytes: 10_000,
         batch_events: 3,
@@ -34,7 +36,7 @@ fn bytes(batch: &Batch) -> Vec<u8> {
 #[test]
 fn gathers_per_tag_and_keeps_the_order() {
     let now = Instant::now();
-    let mut queue = Queue::new(Limits {
+    let mut queue = Queue::new(QueueLimits {
         events: 20,
         ..limits()
     });
@@ -117,22 +119,22 @@ fn refuses_beyond_the_bound_in_events_until_something_is_settled() {
 #[test]
 fn refuses_beyond_the_bound_in_bytes() {
     let now = Instant::now();
-    let mut queue = Queue::new(Limits {
+    let mut queue = Queue::new(QueueLimits {
         bytes: 60,
         ..limits()
     });
     for _ in 0..3 {
         push(&mut queue, now, "a", 0).unwrap();
     }
-    assert_eq!(queue.bytes(), 3 * (10 + OVERHEAD));
+    assert_eq!(queue.bytes(), 3 * (10 + EVENT_OVERHEAD_BYTES));
     assert!(push(&mut queue, now, "a", 0).is_err());
 }
 
 #[test]
 fn a_batch_never_exceeds_its_bytes_unless_one_event_does() {
     let now = Instant::now();
-    let mut queue = Queue::new(Limits {
-        batch_bytes: 25 + "a".len() + FRAME,
+    let mut queue = Queue::new(QueueLimits {
+        batch_bytes: 25 + "a".len() + MAX_FRAME_BYTES,
         ..limits()
     });
     for byte in 0..5 {
@@ -151,7 +153,7 @@ fn a_batch_never_exceeds_its_bytes_unless_one_event_does() {
 #[test]
 fn a_message_never_exceeds_the_bytes_of_a_batch() {
     let now = Instant::now();
-    let limits = Limits {
+    let limits = QueueLimits {
         events: 1000,
         bytes: 100_000,
         batch_events: 1000,
@@ -234,7 +236,7 @@ fn a_record_that_can_never_fit_drops_nothing_for_ever() {
 #[test]
 fn many_tags_many_batches_and_holes_do_not_confuse_it() {
     let now = Instant::now();
-    let mut queue = Queue::new(Limits {
+    let mut queue = Queue::new(QueueLimits {
         events: 100_000,
         bytes: 100_000_000,
         ..limits()

@@ -1,4 +1,4 @@
-//! Encoding and local refusals.
+//! Tests of the encoding and of local refusals.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -14,7 +14,12 @@ fn encode<T: Serialize + ?Sized>(
     sub_second: bool,
     record: &T,
 ) -> Result<Vec<u8>, Rejected> {
-    with_entry(time, sub_second, record, LIMIT, |entry| Ok(entry.to_vec()))
+    let format = EntryFormat {
+        sub_second,
+        limit: LIMIT,
+        static_fields: StaticFields::default(),
+    };
+    with_entry(time, &format, record, |entry| Ok(entry.to_vec()))
 }
 
 fn at(seconds: u64, nanos: u32) -> SystemTime {
@@ -120,14 +125,14 @@ fn what_is_no_record_is_refused() {
     assert_eq!(encode(now, true, &[1, 2]), Err(Rejected::NotAMap));
     assert_eq!(encode(now, true, &()), Err(Rejected::NotAMap));
     assert_eq!(
-        encode(now, true, &HashMap::from([(1, 2)])),
+        encode(now, true, &HashMap::from([((1, 2), 3)])),
         Err(Rejected::KeyNotText)
     );
     assert_eq!(
         encode(now, true, &json!({ "a": [1, { "b": 2 }, "c"], "d": {} })).err(),
         None
     );
-    let inner = HashMap::from([("inner", HashMap::from([(1, 2)]))]);
+    let inner = HashMap::from([("inner", HashMap::from([([1], 2)]))]);
     assert_eq!(encode(now, true, &inner), Err(Rejected::KeyNotText));
 }
 

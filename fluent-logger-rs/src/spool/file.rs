@@ -1,13 +1,13 @@
-//! The file of one chunk.
+//! File format of a spooled chunk.
 //!
-//! Owns the format and the proof that a file is whole. No I/O here. Numbers are little-endian:
+//! Owns the layout and its validation. No I/O. Numbers are little-endian:
 //!
 //! | bytes | |
 //! |---|---|
 //! | 8 | `FLSPOOL1` |
 //! | 4 | CRC-32 (IEEE 802.3) of everything behind it |
 //! | 8 | length of everything behind it |
-//! | 4 | how many events |
+//! | 4 | number of events |
 //! | 1, n | length of the chunk id, chunk id |
 //! | 4, n | length of the tag, tag |
 //! | the rest | the message, as it goes over the wire |
@@ -19,7 +19,7 @@ use crate::chunk::Chunk;
 
 const MAGIC: &[u8; 8] = b"FLSPOOL1";
 
-/// What stands before the message.
+/// The bytes before the message.
 pub(crate) fn header(chunk: &Chunk) -> Vec<u8> {
     let id = chunk.id.as_bytes();
     let mut about = Vec::with_capacity(16 + id.len() + chunk.tag.len());
@@ -42,7 +42,7 @@ pub(crate) fn header(chunk: &Chunk) -> Vec<u8> {
     header
 }
 
-/// The chunk in a file, or in words why there is none.
+/// The chunk in a file, or why it is damaged.
 pub(crate) fn read(bytes: &[u8]) -> Result<Chunk, String> {
     if bytes.len() < MAGIC.len() {
         return Err(format!("torn: {} bytes are no header", bytes.len()));

@@ -1,7 +1,9 @@
-//! The folder of the spool: its lock, its files, and what an earlier process left in them.
+//! Folder of the spool: its lock, its file names, and recovery at the start.
 //!
-//! Owns names and durability. A chunk is written as `N.new` and renamed to `N.chunk` when it is whole, so that a crash in
-//! the middle leaves no half chunk under its name; `N.damaged` is what was found broken, for a human.
+//! Owns names and durability. A chunk is written as `N.new` and renamed to `N.chunk` when it is
+//! complete, so that a crash leaves no partial chunk under its final name; a damaged file is
+//! renamed to
+//! `N.damaged` and kept for inspection.
 
 use std::fs::{self, File};
 use std::io::{self, Write as _};
@@ -21,7 +23,8 @@ pub(crate) struct Folder {
 }
 
 impl Drop for Folder {
-    /// Closing the file would do, but for a child process between its fork and its exec: it has the file open too.
+    /// Closing the file would do, but for a child process between its fork and its exec: it has the
+    /// file open too.
     fn drop(&mut self) {
         // If this fails, closing the file remains.
         let _ = fs4::FileExt::unlock(&self.lock);
@@ -29,19 +32,20 @@ impl Drop for Folder {
 }
 
 impl Folder {
-    /// Takes possession of the folder.
+    /// Creates the folder if needed and locks it.
     pub(crate) fn lock(path: &Path, fsync: Fsync) -> Result<Self, BuildError> {
         let failed = |error| BuildError::Spool {
             folder: path.to_owned(),
             error,
         };
         let is_new = !path.try_exists().map_err(failed)?;
-        fs::create_dir_all(path).map_err(failed)?;
+        create_private_dir(path).map_err(failed)?;
         if is_new && fsync == Fsync::Always {
             sync(&path.join("..")).map_err(failed)?;
         }
-        let lock = File::create(path.join("lock")).map_err(failed)?;
-        // Named in full: the standard library's own `try_lock` is younger than this crate's oldest Rust.
+        let lock = create_private(&path.join("lock")).map_err(failed)?;
+        // Named in full: the standard library's own `try_lock` is younger than this crate's oldest
+        // Rust.
         match fs4::FileExt::try_lock(&lock) {
             Ok(()) => {}
             Err(fs4::TryLockError::WouldBlock) => {
@@ -59,7 +63,7 @@ impl Folder {
         })
     }
 
-    /// The chunks of an earlier process, oldest first. What is damaged is set aside.
+    /// The chunks of an earlier process, oldest first. Damaged files are set aside.
     pub(crate) fn read(&mut self, errors: &mut Vec<SpoolError>) -> Result<Vec<Chunk>, BuildError> {
         let failed = |error| BuildError::Spool {
             folder: self.path.clone(),
@@ -90,7 +94,7 @@ impl Folder {
                 .and_then(|bytes| file::read(&bytes));
             match read {
                 Ok(mut chunk) => {
-                    // The crash came between writing and renaming.
+                    // The process ended between write and rename.
                     if !whole {
                         fs::rename(&path, self.file(number, "chunk")).map_err(failed)?;
                     }
@@ -105,7 +109,7 @@ impl Folder {
                     };
                     errors.push(SpoolError::Damaged { path, reason });
                 }
-                // The crash came while it was being written: nobody was told that it is spooled.
+                // The process ended during the write: the chunk never counted as spooled.
                 Err(_) => drop(fs::remove_file(&path)),
             }
         }
@@ -118,7 +122,7 @@ impl Folder {
         self.next += 1;
         let (new, path) = (self.file(number, "new"), self.file(number, "chunk"));
         let write = || {
-            let mut file = File::create(&new)?;
+            let mut file = create_private(&new)?;
             file.write_all(&file::header(chunk))?;
             file.write_all(&chunk.message)?;
             if self.fsync == Fsync::Always {
@@ -136,7 +140,7 @@ impl Folder {
                 Ok(())
             }
             Err(error) => {
-                // Whichever is there: a chunk that counts as not spooled must not come back.
+                // Remove either: a chunk that counts as not spooled must not be recovered later.
                 let _ = (fs::remove_file(&new), fs::remove_file(&path));
                 Err(SpoolError::Write {
                     path,
@@ -147,8 +151,8 @@ impl Folder {
         }
     }
 
-    /// The chunk in it was acknowledged. Not synced: if the machine dies now, the chunk is sent once more, with the
-    /// same id.
+    /// The chunk in it was acknowledged. Not synced: if the machine dies now, the chunk is sent
+    /// once more, with the same id.
     pub(crate) fn remove(&self, number: u64) -> Result<(), SpoolError> {
         let path = self.file(number, "chunk");
         fs::remove_file(&path).map_err(|error| SpoolError::Remove { path, error })
@@ -157,6 +161,24 @@ impl Folder {
     fn file(&self, number: u64, kind: &str) -> PathBuf {
         self.path.join(format!("{number:020}.{kind}"))
     }
+}
+
+/// Creates a folder, and those above it, that only its owner can enter: logs hold personal data.
+fn create_private_dir(path: &Path) -> io::Result<()> {
+    let mut builder = fs::DirBuilder::new();
+    builder.recursive(true);
+    #[cfg(unix)]
+    std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
+    builder.create(path)
+}
+
+/// Creates a file, or empties it, that only its owner can read.
+fn create_private(path: &Path) -> io::Result<File> {
+    let mut options = fs::OpenOptions::new();
+    options.write(true).create(true).truncate(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    options.open(path)
 }
 
 /// Makes the names in a folder durable.

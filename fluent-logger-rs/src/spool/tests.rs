@@ -1,4 +1,4 @@
-//! What a torn or damaged spool looks like to the next process.
+//! Tests of recovery from torn and damaged spool files.
 
 use std::fs;
 
@@ -16,7 +16,7 @@ fn bytes(id: &str) -> Vec<u8> {
     [file::header(&chunk), chunk.message].concat()
 }
 
-/// Ids of the chunks found, and what was said of the others.
+/// Ids of the chunks found, and the errors of the others.
 fn open(path: &Path) -> (Vec<String>, Vec<String>) {
     let mut folder = Folder::lock(path, Fsync::Never).unwrap();
     let mut errors = Vec::new();

@@ -1,4 +1,4 @@
-//! The bytes of each mode, against the vectors of the protocol fact sheet.
+//! Tests of the bytes of each mode, against the vectors of the protocol fact sheet.
 
 use super::*;
 

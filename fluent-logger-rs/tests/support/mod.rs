@@ -1,6 +1,7 @@
-//! A scripted Forward server for the tests: each connection runs a closure of the test.
+//! Scripted Forward server for the tests: each connection runs a closure of the test.
 //!
-//! Owns listening, reading whole messages and remembering what came. Acks only when the script says so.
+//! Owns listening, decoding and the record of received messages. Sends an ack only when the script
+//! does.
 
 #![allow(
     dead_code,
@@ -128,7 +129,7 @@ impl Server {
         }
     }
 
-    /// What came, also after the server is gone.
+    /// Received messages, also after the server has stopped.
     pub fn history(&self) -> History {
         History(Arc::clone(&self.seen))
     }

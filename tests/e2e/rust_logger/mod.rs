@@ -4,6 +4,7 @@
 mod outages;
 mod peers;
 mod restarts;
+mod service;
 
 use std::collections::HashMap;
 use std::path::PathBuf;

@@ -51,7 +51,7 @@ fn application(folder: &Path) {
         }
         std::thread::sleep(Duration::from_micros(300));
     }
-    let returned = logger.blocking_close(SOON).len();
+    let returned = logger.blocking_close(SOON).unwrap().len();
     let stats = logger.stats();
     assert_eq!(
         (stats.accepted, stats.rejected, stats.delivered),

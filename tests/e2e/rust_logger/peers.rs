@@ -41,7 +41,7 @@ fn log(builder: Builder, first: u64) {
     for id in first..first + EVENTS {
         logger.log("web", &record(id)).unwrap();
     }
-    let returned = logger.blocking_close(SOON).len();
+    let returned = logger.blocking_close(SOON).unwrap().len();
     assert_eq!(returned, 0, "not acknowledged; {:?}", troubles.lock().unwrap());
     assert_eq!(logger.stats().delivered, EVENTS);
 }
@@ -55,7 +55,7 @@ fn trouble(builder: Builder, expected: &str) {
         Some(error) if error.contains(expected) => Ok(()),
         other => Err(format!("{other:?}")),
     });
-    assert_eq!(logger.blocking_close(Duration::ZERO).len(), 1);
+    assert_eq!(logger.blocking_close(Duration::ZERO).unwrap().len(), 1);
 }
 
 /// TLS with the authority of the tests.

@@ -67,7 +67,7 @@ fn windrow_killed_and_restarted_twenty_times_under_load() {
     for thread in threads {
         thread.join().unwrap();
     }
-    let returned: HashSet<u64> = logger.blocking_close(SOON).iter().map(id_of).collect();
+    let returned: HashSet<u64> = logger.blocking_close(SOON).unwrap().iter().map(id_of).collect();
     let confirmed = confirmed.lock().unwrap().clone();
     let accepted = accepted.lock().unwrap().clone();
     let promised: Vec<u64> = confirmed
@@ -132,7 +132,7 @@ fn reconnecting_every_200_ms_spreads_20_000_traces_evenly_over_two_windrows() {
             }
         }
     }
-    assert_eq!(logger.blocking_close(SOON), []);
+    assert_eq!(logger.blocking_close(SOON).unwrap(), []);
     let stats = logger.stats();
     assert!(stats.connections > 20, "{stats:?}");
     assert_eq!((stats.resent, stats.connection_losses), (0, 0), "{stats:?}");
@@ -237,7 +237,7 @@ fn an_application_killed_with_a_spool_loses_nothing_that_was_spooled() {
         .build()
         .unwrap();
     let recovered = logger.stats().recovered;
-    assert_eq!(logger.blocking_close(SOON), []);
+    assert_eq!(logger.blocking_close(SOON).unwrap(), []);
     assert_eq!(logger.stats().spooled_chunks, 0);
     wait::until("everything spooled in one document", SOON, || {
         exactly_once(&server.stored(), promised.iter().copied())

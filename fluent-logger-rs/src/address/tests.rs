@@ -1,4 +1,4 @@
-//! Addresses.
+//! Tests of the parsing of addresses.
 
 use super::*;
 

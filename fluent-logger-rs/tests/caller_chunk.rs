@@ -1,4 +1,4 @@
-//! Chunks under an id of the caller's.
+//! Tests of chunks with an id of the caller.
 #![allow(clippy::unwrap_used, reason = "a test")]
 
 mod support;

@@ -1,4 +1,4 @@
-//! The spool of a build without the feature `spool`: there is none, and the compiler knows.
+//! Uninhabited spool for builds without the feature `spool`.
 
 use crate::chunk::Chunk;
 use crate::error::SpoolError;
@@ -34,7 +34,7 @@ impl Spool {
         match *self {}
     }
 
-    pub(crate) fn end(self) -> Vec<Chunk> {
+    pub(crate) fn shut_down(self) -> Vec<Chunk> {
         match self {}
     }
 }
