@@ -23,8 +23,8 @@ async fn target(fault: Fault, security: Option<Security>, folder: &tempfile::Tem
 fn options(filter: &str) -> Options {
     Options {
         filter: filter.into(),
-        reply_timeout: Duration::from_secs(3),
-        sink_timeout: Duration::from_secs(3),
+        reply_timeout: Duration::from_secs(6),
+        sink_timeout: Duration::from_secs(6),
         many_connections: 200,
         bomb_bytes: 1 << 30,
         ..Options::default()

@@ -136,11 +136,14 @@ fn reconnecting_every_200_ms_spreads_20_000_traces_evenly_over_two_windrows() {
     let stats = logger.stats();
     assert!(stats.connections > 20, "{stats:?}");
     assert_eq!((stats.resent, stats.connection_losses), (0, 0), "{stats:?}");
-    let shares: Vec<f64> = servers
-        .iter()
-        .map(|server| server.metric("windrow_input_records_total"))
-        .collect();
     let all = (TRACES * LINES) as f64;
+    let shares = || -> Vec<f64> {
+        let metric = "windrow_input_records_total";
+        servers.iter().map(|server| server.metric(metric)).collect()
+    };
+    // An acknowledged record is counted when it is gathered, a moment later.
+    wait::until_true("all records are counted", SOON, || shares().iter().sum::<f64>() >= all);
+    let shares = shares();
     assert_eq!(shares.iter().sum::<f64>(), all, "each line came once: {shares:?}");
     assert!(
         shares.iter().all(|share| (0.4 * all..=0.6 * all).contains(share)),
