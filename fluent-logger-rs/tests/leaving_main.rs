@@ -33,7 +33,7 @@ fn child() {
     if kind == "global" {
         // As in a global subscriber, which is never dropped.
         static KEPT: OnceLock<Logger> = OnceLock::new();
-        KEPT.set(logger.clone()).unwrap();
+        KEPT.set(logger).unwrap();
     }
     if kind == "panic" {
         panic!("on the way");
