@@ -22,6 +22,7 @@ use crate::connect::{Connector, Resolver, system_resolver};
 use crate::error::{BuildError, ConnectionError};
 use crate::event::Report;
 use crate::logger::Logger;
+use crate::loss_report::watch;
 use crate::naming::Naming;
 use crate::options::{Balance, Mode, OnFull, Security};
 use crate::random::Random;
@@ -294,6 +295,7 @@ impl Builder {
             None => None,
         };
         let shared = Arc::new(Shared::new(options));
+        watch(&shared);
         #[cfg_attr(not(feature = "spool"), expect(unused_mut, reason = "for the spool"))]
         let mut worker = Worker::new(Arc::clone(&shared), self.callbacks, connector, random);
         #[cfg(feature = "spool")]

@@ -69,8 +69,8 @@
 //!
 //! The logger runs on a thread of its own, which ends with the process. Keep [`Logger::guard`] in
 //! `main`: its drop delivers what is queued, within a limit. [`Logger::close`] returns the events
-//! that were not delivered. Without both, the drop of the last handle says on stderr how many
-//! events are not delivered yet.
+//! that were not delivered. Without both, the drop of the last handle, or on Linux the end of
+//! `main`, says on stderr how many events are not delivered yet.
 //!
 //! # Design
 //!

@@ -1,9 +1,8 @@
-//! Tests of the end of a logger: guard, drop, and blocking calls where they cannot work.
+//! Tests of the end of a logger: guard, and blocking calls where they cannot work.
 #![allow(clippy::unwrap_used, reason = "a test")]
 
 mod support;
 
-use std::process::{Command, Output};
 use std::time::{Duration, Instant};
 
 use fluent_logger::{Builder, CloseError, FlushError, Logger, SendError};
@@ -86,69 +85,4 @@ fn a_guard_delivers_what_is_queued() {
     drop(guard);
     assert_eq!(events(&server.messages()).len(), 100);
     assert!(logger.log("t", &json!({})).is_err(), "closed");
-}
-
-/// What the child process does, by the environment variable `CHILD`.
-fn child() {
-    let address = std::env::var("CHILD_ADDRESS").unwrap();
-    let logger = Logger::builder()
-        .address(address)
-        .flush_interval(Duration::from_secs(60))
-        .build()
-        .unwrap();
-    let kind = std::env::var("CHILD").unwrap();
-    let _guard = (kind != "drop").then(|| logger.guard(Duration::from_millis(300)));
-    for n in 0..7 {
-        logger.log("t", &json!({ "n": n })).unwrap();
-    }
-    if kind == "closed" {
-        assert_eq!(logger.blocking_close(PATIENCE).unwrap(), []);
-    }
-    if kind == "panic" {
-        panic!("on the way");
-    }
-}
-
-/// Runs `main` of another process to its end.
-fn run(kind: &str, address: &str) -> Output {
-    let run = Command::new(std::env::current_exe().unwrap())
-        .args(["leaving_main", "--exact", "--nocapture", "--test-threads=1"])
-        .envs([("CHILD", kind), ("CHILD_ADDRESS", address)])
-        .output()
-        .unwrap();
-    assert_eq!(run.status.success(), kind != "panic", "{run:?}");
-    run
-}
-
-fn complaints(output: &Output) -> Vec<String> {
-    String::from_utf8_lossy(&output.stderr)
-        .lines()
-        .filter(|line| line.starts_with("fluent-logger: "))
-        .map(str::to_owned)
-        .collect()
-}
-
-#[test]
-fn leaving_main() {
-    if std::env::var_os("CHILD").is_some() {
-        return child();
-    }
-    let server = Server::faithful();
-    let here = server.address.to_string();
-    assert_eq!(complaints(&run("closed", &here)), [""; 0]);
-    assert_eq!(complaints(&run("guard", &here)), [""; 0]);
-    assert_eq!(complaints(&run("panic", &here)), [""; 0]);
-    assert_eq!(events(&server.messages()).len(), 21);
-    // Port 9 needs a privilege that no test server has.
-    let said = complaints(&run("guard", "127.0.0.1:9"));
-    assert_eq!(
-        said,
-        ["fluent-logger: 7 events were not delivered within 300ms and are lost"]
-    );
-    let said = complaints(&run("drop", "127.0.0.1:9"));
-    assert_eq!(said.len(), 1, "{said:?}");
-    assert!(
-        said[0].contains("dropped with 7 events not delivered yet"),
-        "{said:?}"
-    );
 }
