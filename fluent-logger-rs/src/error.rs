@@ -137,15 +137,15 @@ pub enum FlushError {
     Closed,
     /// The time given to [`Logger::blocking_flush`](crate::Logger::blocking_flush) is over.
     TimedOut,
-    /// The logger runs on the runtime of this thread, which cannot run while the call blocks. Await
-    /// [`flush`](crate::Logger::flush), or give the logger a thread of its own.
-    RuntimeBlocked,
     /// From `sync`: this many events are not yet delivered and only in memory, because the disk
     /// refused them or because there is no spool.
     NotSpooled {
         /// Events.
         events: usize,
     },
+    /// The logger runs on the runtime of this thread, which cannot run while the call blocks. Await
+    /// [`flush`](crate::Logger::flush), or give the logger a thread of its own.
+    RuntimeBlocked,
 }
 
 impl fmt::Display for FlushError {
