@@ -87,6 +87,9 @@ pub struct Metrics {
     pub handshakes: PerLabel<Handshake, Counter>,
     /// UDP heartbeats answered.
     pub heartbeats: Counter,
+    /// UDP heartbeats that were not answered: over a limit, or from an address or port that gets no
+    /// answer.
+    pub heartbeats_ignored: Counter,
 
     // Gathering.
     /// Open traces.
@@ -218,6 +221,10 @@ impl Metrics {
             input_time_invalid: r.counter("input_time_invalid", "Records with an invalid time, replaced by the time of arrival"),
             handshakes: r.per_label("handshakes", "Handshakes by result"),
             heartbeats: r.counter("heartbeats", "UDP heartbeats answered"),
+            heartbeats_ignored: r.counter(
+                "heartbeats_ignored",
+                "UDP heartbeats not answered: too many, or from an address or port that gets no answer",
+            ),
 
             traces_open: r.gauge("traces_open", "Open traces"),
             traces_open_bytes: r.gauge("traces_open_bytes", "Bytes of open traces"),

@@ -121,8 +121,8 @@ pub static KEYS: &[Key] = keys! {
         "Addresses and unix sockets of the Forward input. Port 0 lets the system choose; the bound address is logged.";
     "forward.unix_mode" , DefaultValue::Text("0660"), Kind::Mode(|d| &mut d.config.forward.unix_mode),
         "Permission bits of unix sockets.";
-    "forward.udp_heartbeat" , DefaultValue::Bool(true), Kind::Bool(|d| &mut d.config.forward.udp_heartbeat),
-        "Answer UDP heartbeats at the same addresses; Fluentd with heartbeat_type udp and Fluency need it.";
+    "forward.udp_heartbeat" , DefaultValue::None, Kind::BoolIfSet(|d| &mut d.udp_heartbeat),
+        "Answer UDP heartbeats at the same addresses; Fluentd with heartbeat_type udp and Fluency need it. Default: true, or false when clients need a key or a password, which a heartbeat does not carry.";
     "forward.shared_key" --"shared-key", DefaultValue::None, Kind::Secret(|d| &mut d.config.forward.shared_key),
         "Require a handshake with this key (Shared_Key of Fluent Bit, shared_key of Fluentd).";
     "forward.users" --"user", DefaultValue::None, Kind::Users(|d| &mut d.config.forward.users),

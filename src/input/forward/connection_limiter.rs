@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use super::peer::peer_name;
 use crate::metrics::{Metrics, Refused};
 
 /// Counts the open connections, in all and per IP address, and refuses those beyond the limits.
@@ -96,9 +97,4 @@ impl Drop for ConnectionSlot {
         }
         self.metrics.input_connections.dec();
     }
-}
-
-/// The name of a client in the log.
-pub(super) fn peer_name(address: Option<IpAddr>) -> String {
-    address.map_or_else(|| "unix socket".into(), |address| address.to_string())
 }

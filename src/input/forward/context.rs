@@ -58,6 +58,44 @@ pub struct Context {
     pub tasks: TaskTracker,
 }
 
+/// A context with a journal of its own and timeouts of ten seconds.
+#[cfg(test)]
+pub(super) fn test_context() -> (Arc<Context>, tempfile::TempDir) {
+    let (context, dir) = test_context_with(usize::MAX, Box::new(()));
+    (Arc::new(context), dir)
+}
+
+/// The same, with a limit of admission and with what becomes of the journal's records.
+#[cfg(test)]
+pub(super) fn test_context_with(
+    limit: usize,
+    sink: Box<dyn windrow_journal::CommitSink>,
+) -> (Context, tempfile::TempDir) {
+    let dir = tempfile::tempdir().unwrap();
+    let options = windrow_journal::JournalOptions::new(dir.path());
+    let (journal, _) = Journal::open(options, sink).unwrap();
+    let timeout = Duration::from_secs(10);
+    let context = Context {
+        journal,
+        admission: Arc::new(AdmissionControl::new(limit)),
+        buffer_pool: Arc::default(),
+        metrics: Arc::new(Metrics::new(&[])),
+        limits: Limits::default(),
+        max_decompressed: 1 << 20,
+        security: None,
+        tls: None,
+        handshake_timeout: timeout,
+        progress_timeout: timeout,
+        ack_timeout: timeout,
+        idle_timeout: None,
+        max_connection_age: None,
+        max_connection_age_jitter: 0,
+        stop: CancellationToken::new(),
+        tasks: TaskTracker::new(),
+    };
+    (context, dir)
+}
+
 /// Limits of the framer, by the configuration.
 pub(crate) fn frame_limits(config: &config::Forward) -> Limits {
     let mut limits = Limits::default();

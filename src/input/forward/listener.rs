@@ -13,9 +13,10 @@ use tokio::net::{TcpListener, TcpSocket, TcpStream, UdpSocket, UnixListener, Uni
 use tokio::time::timeout;
 
 use super::connection::{CloseReason, serve};
-use super::connection_limiter::{ConnectionLimiter, peer_name};
+use super::connection_limiter::ConnectionLimiter;
 use super::context::Context;
 use super::heartbeat;
+use super::peer::peer_name;
 use crate::config::Listen;
 
 /// Pause after a failed accept, for example for too many open files, so that the loop does not

@@ -7,6 +7,7 @@
 //! * `read_strategy`: size of reads and of the receive buffer;
 //! * `ack`: the acknowledgement, which can only be built from a journal receipt;
 //! * `heartbeat`: UDP heartbeats;
+//! * `peer`: names of clients, and what limits count as one client;
 //! * `context`: what all connections share.
 //!
 //! Framing, modes and limits of the protocol are the crate `forward-protocol`.
@@ -18,6 +19,7 @@ mod context;
 mod handshake_backoff;
 mod heartbeat;
 mod listener;
+mod peer;
 mod read_strategy;
 mod security;
 mod tls;

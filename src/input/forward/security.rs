@@ -99,6 +99,11 @@ impl Security {
         Some((key, (!network.users.is_empty()).then_some(&network.users)))
     }
 
+    /// Whether the networks allow an address to connect.
+    pub(super) fn allows(&self, peer: IpAddr) -> bool {
+        self.networks.is_empty() || self.networks.iter().any(|network| network.cidr.contains(peer))
+    }
+
     /// Sends HELO and waits for a valid PING. Bytes that follow the PING stay in `buffer`.
     pub(super) async fn handshake<S: AsyncRead + AsyncWrite + Unpin>(
         &self,

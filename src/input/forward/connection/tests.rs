@@ -5,15 +5,11 @@ use std::pin::Pin;
 use std::task::{self, Poll, ready};
 
 use forward_protocol::encode::{ChunkId, EntryStream, write_packed};
-use forward_protocol::frame::Limits;
 use tokio::io::{DuplexStream, ReadBuf};
-use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
 
 use super::*;
-use crate::admission::AdmissionControl;
-use crate::metrics::Metrics;
-use windrow_journal::{CommitSink, Journal, JournalOptions, Record};
+use crate::input::forward::context::test_context_with;
+use windrow_journal::{CommitSink, Record};
 
 /// Bytes that fit into the pipe, as into the buffers of a socket.
 const PIPE: usize = 64 << 10;
@@ -33,27 +29,8 @@ impl Scene {
     }
 
     fn with(limit: usize, sink: Box<dyn CommitSink>) -> Self {
-        let dir = tempfile::tempdir().unwrap();
-        let (journal, _) = Journal::open(JournalOptions::new(dir.path()), sink).unwrap();
-        let second = Duration::from_secs(10);
-        let context = Arc::new(Context {
-            journal,
-            admission: Arc::new(AdmissionControl::new(limit)),
-            buffer_pool: Arc::default(),
-            metrics: Arc::new(Metrics::new(&[])),
-            limits: Limits::default(),
-            max_decompressed: 1 << 20,
-            security: None,
-            tls: None,
-            handshake_timeout: second,
-            progress_timeout: second,
-            ack_timeout: second,
-            idle_timeout: None,
-            max_connection_age: None,
-            max_connection_age_jitter: 0,
-            stop: CancellationToken::new(),
-            tasks: TaskTracker::new(),
-        });
+        let (context, dir) = test_context_with(limit, sink);
+        let context = Arc::new(context);
         let client = connect(&context);
         Self {
             context,
