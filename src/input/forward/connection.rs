@@ -189,7 +189,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<'_, S> {
         if acks.count() > 0 {
             self.age_limit.acknowledge();
             let limit = self.context.ack_timeout;
-            match timeout(limit, self.stream.write_all(acks.bytes())).await {
+            // Flushed: TLS may have taken the acks into a buffer of its own.
+            let writing = async {
+                self.stream.write_all(acks.bytes()).await?;
+                self.stream.flush().await
+            };
+            match timeout(limit, writing).await {
                 Ok(written) => written?,
                 Err(_) => return Err(CloseReason::AcksNotRead(limit)),
             }

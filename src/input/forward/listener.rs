@@ -28,6 +28,10 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// second. The system caps it at `net.core.somaxconn`.
 const ACCEPT_BACKLOG: u32 = 4096;
 
+/// Time to close a connection in order: TLS sends its `close_notify` behind the acks in its buffer,
+/// and a peer that does not read would keep the slot.
+const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(1);
+
 /// A bound listener that accepts nothing yet.
 #[derive(Debug)]
 pub struct BoundListener {
@@ -217,7 +221,7 @@ async fn serve_stream<S: AsyncRead + AsyncWrite + Unpin>(
 ) {
     let reason = serve(&mut stream, peer, context).await;
     log_close(&reason, peer, context);
-    stream.shutdown().await.ok();
+    timeout(SHUTDOWN_TIMEOUT, stream.shutdown()).await.ok();
 }
 
 fn log_close(reason: &CloseReason, peer: Option<IpAddr>, context: &Context) {
@@ -232,7 +236,55 @@ fn log_close(reason: &CloseReason, peer: Option<IpAddr>, context: &Context) {
 
 #[cfg(test)]
 mod tests {
+    use std::pin::Pin;
+    use std::task::{self, Poll};
+
+    use tokio::io::{DuplexStream, ReadBuf};
+
     use super::*;
+    use crate::input::forward::context::test_context;
+
+    /// A stream whose peer reads nothing: the `close_notify` of TLS never leaves.
+    struct StuckAtShutdown(DuplexStream);
+
+    impl AsyncRead for StuckAtShutdown {
+        fn poll_read(
+            mut self: Pin<&mut Self>,
+            cx: &mut task::Context<'_>,
+            out: &mut ReadBuf<'_>,
+        ) -> Poll<io::Result<()>> {
+            Pin::new(&mut self.0).poll_read(cx, out)
+        }
+    }
+
+    impl AsyncWrite for StuckAtShutdown {
+        fn poll_write(
+            mut self: Pin<&mut Self>,
+            cx: &mut task::Context<'_>,
+            bytes: &[u8],
+        ) -> Poll<io::Result<usize>> {
+            Pin::new(&mut self.0).poll_write(cx, bytes)
+        }
+
+        fn poll_flush(mut self: Pin<&mut Self>, cx: &mut task::Context<'_>) -> Poll<io::Result<()>> {
+            Pin::new(&mut self.0).poll_flush(cx)
+        }
+
+        fn poll_shutdown(self: Pin<&mut Self>, _: &mut task::Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Pending
+        }
+    }
+
+    #[tokio::test]
+    async fn a_shutdown_that_gets_nowhere_is_given_up() {
+        let (context, _dir) = test_context();
+        let (client, stream) = tokio::io::duplex(1024);
+        drop(client);
+        let serving = serve_stream(StuckAtShutdown(stream), None, &context);
+        timeout(2 * SHUTDOWN_TIMEOUT, serving)
+            .await
+            .expect("the connection is dropped");
+    }
 
     #[tokio::test]
     async fn many_clients_that_connect_at_once_fit_into_the_backlog() {
