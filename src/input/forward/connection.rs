@@ -49,7 +49,13 @@ pub(super) async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
     let mut buffer = BytesMut::with_capacity(INITIAL_BUFFER_BYTES);
     if let Some(security) = &context.security {
         let limit = context.handshake_timeout;
-        match timeout(limit, security.handshake(stream, peer, &mut buffer)).await {
+        let handshake = timeout(limit, security.handshake(stream, peer, &mut buffer));
+        let shaken = tokio::select! {
+            biased;
+            shaken = handshake => shaken,
+            () = context.stop_timeout() => return CloseReason::StoppingStalled,
+        };
+        match shaken {
             Ok(Ok(())) => {
                 context.metrics.handshakes[Handshake::Ok].inc();
             }
@@ -194,7 +200,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<'_, S> {
                 self.stream.write_all(acks.bytes()).await?;
                 self.stream.flush().await
             };
-            match timeout(limit, writing).await {
+            let written = tokio::select! {
+                biased;
+                written = timeout(limit, writing) => written,
+                () = self.context.stop_timeout() => return Err(CloseReason::StoppingStalled),
+            };
+            match written {
                 Ok(written) => written?,
                 Err(_) => return Err(CloseReason::AcksNotRead(limit)),
             }
@@ -259,10 +270,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<'_, S> {
         let read = match &mut self.phase {
             Phase::Idle => read_idle(self.stream, buffer, context, &self.age_limit).await?,
             Phase::Receiving { admission, progress } => {
-                let limit = context.progress_timeout;
                 let in_time = match admission {
                     Admission::Permitted { until, .. } => {
-                        let reading = read_inside(self.stream, buffer, progress, limit);
+                        let reading = read_inside(self.stream, buffer, progress, context);
                         timeout_at(*until, reading).await.ok()
                     }
                     Admission::NotRequested | Admission::Expired => None,
@@ -273,7 +283,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<'_, S> {
                         if let Admission::Permitted { .. } = admission {
                             *admission = Admission::Expired;
                         }
-                        read_inside(self.stream, buffer, progress, limit).await?
+                        read_inside(self.stream, buffer, progress, context).await?
                     }
                 }
             }
@@ -312,20 +322,29 @@ async fn read_idle<S: AsyncRead + Unpin>(
     }
 }
 
-/// Reads more of a message, by the deadline of its progress.
+/// Reads more of a message, by the deadline of its progress, which comes sooner while the server
+/// stops.
 async fn read_inside<S: AsyncRead + Unpin>(
     stream: &mut S,
     buffer: &mut BytesMut,
     progress: &mut Progress,
-    progress_timeout: Duration,
+    context: &Context,
 ) -> Result<usize, CloseReason> {
-    match timeout_at(progress.deadline, stream.read_buf(buffer)).await {
-        Ok(read) => {
-            let read = read?;
-            progress.record_read(read, progress_timeout);
-            Ok(read)
+    loop {
+        tokio::select! {
+            // First: only a read that has to wait asks whether the server stops.
+            biased;
+            read = timeout_at(progress.deadline, stream.read_buf(buffer)) => return match read {
+                Ok(read) => {
+                    let read = read?;
+                    progress.record_read(read, context.progress_timeout);
+                    Ok(read)
+                }
+                Err(_) if progress.is_stopping() => Err(CloseReason::StoppingStalled),
+                Err(_) => Err(CloseReason::Stalled(context.progress_timeout)),
+            },
+            () = context.stop.cancelled(), if !progress.is_stopping() => progress.begin_stop(),
         }
-        Err(_) => Err(CloseReason::Stalled(progress_timeout)),
     }
 }
 

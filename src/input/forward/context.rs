@@ -20,6 +20,10 @@ use windrow_journal::Journal;
 /// as received.
 pub const FORWARD_MESSAGES: u8 = 1;
 
+/// Time in which a client must get on while the server stops: with its handshake, with its message,
+/// with reading its acks. A client that is dropped sends again.
+pub(super) const STOP_TIMEOUT: Duration = Duration::from_secs(2);
+
 /// What all connections share.
 #[derive(Debug)]
 pub struct Context {
@@ -94,6 +98,14 @@ pub(super) fn test_context_with(
         tasks: TaskTracker::new(),
     };
     (context, dir)
+}
+
+impl Context {
+    /// Completes [`STOP_TIMEOUT`] after the server has begun to stop.
+    pub(super) async fn stop_timeout(&self) {
+        self.stop.cancelled().await;
+        tokio::time::sleep(STOP_TIMEOUT).await;
+    }
 }
 
 /// Limits of the framer, by the configuration.

@@ -203,7 +203,16 @@ async fn tcp(stream: TcpStream, peer: SocketAddr, context: &Arc<Context>) {
         serve_stream(stream, Some(peer.ip()), context).await;
         return;
     };
-    let reason = match timeout(context.handshake_timeout, tls.accept(stream)).await {
+    let handshake = timeout(context.handshake_timeout, tls.accept(stream));
+    let accepted = tokio::select! {
+        biased;
+        accepted = handshake => accepted,
+        () = context.stop_timeout() => {
+            log_close(&CloseReason::StoppingStalled, Some(peer.ip()), context);
+            return;
+        }
+    };
+    let reason = match accepted {
         Ok(Ok(stream)) => {
             serve_stream(stream, Some(peer.ip()), context).await;
             return;

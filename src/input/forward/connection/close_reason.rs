@@ -6,6 +6,7 @@ use std::time::Duration;
 use forward_protocol::frame::Violation;
 use forward_protocol::json::JsonViolation;
 
+use super::super::context::STOP_TIMEOUT;
 use super::super::security::HandshakeError;
 use crate::metrics::{self, DecodeError, Handshake};
 use windrow_journal::AppendError;
@@ -27,6 +28,11 @@ pub(in crate::input::forward) enum CloseReason {
     /// Windrow stops.
     #[error("closed because Windrow stops")]
     Stopping,
+    /// Windrow stops, and the client did not get on with its handshake, message or acks.
+    #[error(
+        "closed because Windrow stops and the client did not get on for {STOP_TIMEOUT:?}; it sends again what has no ack"
+    )]
+    StoppingStalled,
     /// No message came within the idle timeout.
     #[error("closed after {0:?} without a message")]
     Idle(Duration),
