@@ -241,8 +241,8 @@ async fn tcp(stream: TcpStream, peer: SocketAddr, context: &Arc<Context>) {
     let handshake = timeout(context.handshake_timeout, async {
         // Health checks and scanners connect and close.
         match stream.peek(&mut [0]).await {
-            Ok(0) => return Err(CloseReason::Probe),
-            Err(error) if is_closed_by_peer(&error) => return Err(CloseReason::Probe),
+            Ok(0) => Err(CloseReason::Probe),
+            Err(error) if is_closed_by_peer(&error) => Err(CloseReason::Probe),
             Ok(_) | Err(_) => tls.accept(stream).await.map_err(CloseReason::Tls),
         }
     });
