@@ -131,7 +131,7 @@ impl<'a> MakeWriter<'a> for LogWriter {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::mpsc::{Receiver, Sender, channel};
+    use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 
     use super::*;
 
@@ -141,7 +141,7 @@ mod tests {
     /// A pipe whose reader takes a write only when it is told to.
     struct SlowPipe {
         permits: Receiver<()>,
-        read: Sender<Vec<u8>>,
+        read: SyncSender<Vec<u8>>,
     }
 
     impl Write for SlowPipe {
@@ -156,8 +156,8 @@ mod tests {
         }
     }
 
-    fn slow() -> (LogWriter, Sender<()>, Receiver<Vec<u8>>) {
-        let ((permit, permits), (read, lines)) = (channel(), channel());
+    fn slow() -> (LogWriter, SyncSender<()>, Receiver<Vec<u8>>) {
+        let ((permit, permits), (read, lines)) = (sync_channel(10), sync_channel(10));
         let writer = LogWriter::start(SlowPipe { permits, read }).unwrap();
         (writer, permit, lines)
     }
