@@ -18,6 +18,7 @@ use super::{
 pub struct ConfigBuilder {
     pub(super) config: Config,
     pub(super) data_dir: Option<PathBuf>,
+    pub(super) udp_heartbeat: Option<bool>,
     pub(super) self_hostname: Option<String>,
     pub(super) tls_cert: Option<PathBuf>,
     pub(super) tls_key: Option<PathBuf>,
@@ -80,6 +81,14 @@ impl ConfigBuilder {
             ),
             (None, None) => None,
         };
+        let forward = &config.forward;
+        let authenticates = forward.shared_key.is_some()
+            || !forward.users.is_empty()
+            || forward
+                .networks
+                .iter()
+                .any(|network| network.shared_key.is_some());
+        config.forward.udp_heartbeat = self.udp_heartbeat.unwrap_or(!authenticates);
         for network in &config.forward.networks {
             for name in &network.users {
                 if !config.forward.users.iter().any(|user| user.name == *name) {
@@ -168,6 +177,7 @@ impl ConfigBuilder {
         Self {
             config: blank_config(),
             data_dir: None,
+            udp_heartbeat: None,
             self_hostname: None,
             tls_cert: None,
             tls_key: None,

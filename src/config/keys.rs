@@ -121,8 +121,8 @@ pub static KEYS: &[Key] = keys! {
         "Addresses and unix sockets of the Forward input. Port 0 lets the system choose; the bound address is logged.";
     "forward.unix_mode" , DefaultValue::Text("0660"), Kind::Mode(|d| &mut d.config.forward.unix_mode),
         "Permission bits of unix sockets.";
-    "forward.udp_heartbeat" , DefaultValue::Bool(true), Kind::Bool(|d| &mut d.config.forward.udp_heartbeat),
-        "Answer UDP heartbeats at the same addresses; Fluentd with heartbeat_type udp and Fluency need it.";
+    "forward.udp_heartbeat" , DefaultValue::None, Kind::BoolIfSet(|d| &mut d.udp_heartbeat),
+        "Answer UDP heartbeats at the same addresses; Fluentd with heartbeat_type udp and Fluency need it. Default: true, or false when clients need a key or a password, which a heartbeat does not carry.";
     "forward.shared_key" --"shared-key", DefaultValue::None, Kind::Secret(|d| &mut d.config.forward.shared_key),
         "Require a handshake with this key (Shared_Key of Fluent Bit, shared_key of Fluentd).";
     "forward.users" --"user", DefaultValue::None, Kind::Users(|d| &mut d.config.forward.users),
@@ -142,9 +142,9 @@ pub static KEYS: &[Key] = keys! {
     "forward.max_decompressed" , DefaultValue::Text("128MiB"), Kind::Size(KIB, 4 * GIB, |d| &mut d.config.forward.max_decompressed),
         "Maximum size of a decompressed payload. A larger message is refused. At most a quarter of memory_limit.";
     "forward.max_connections" , DefaultValue::Int(16_384), Kind::Count(1, 1_000_000, |d| &mut d.config.forward.max_connections),
-        "Maximum number of concurrent connections; further ones are refused. Each takes a file descriptor.";
+        "Maximum number of concurrent connections; further ones are refused, and /ready says so. Each takes a file descriptor.";
     "forward.max_connections_per_address" , DefaultValue::Int(0), Kind::CountOrNone(1, 1_000_000, |d| &mut d.config.forward.max_connections_per_address),
-        "Maximum number of concurrent connections from one address; 0 for no such limit. Behind a load balancer all clients may have one address.";
+        "Maximum number of concurrent connections from one IPv4 address or IPv6 network of 64 bits; 0 for no such limit. Behind a load balancer all clients may have one address.";
     "forward.handshake_timeout" , DefaultValue::Text("10s"), Kind::Duration(ms(100), HOUR, |d| &mut d.config.forward.handshake_timeout),
         "Timeout of the TLS and Forward handshakes together.";
     "forward.progress_timeout" , DefaultValue::Text("60s"), Kind::Duration(ms(100), HOUR, |d| &mut d.config.forward.progress_timeout),

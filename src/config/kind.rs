@@ -46,6 +46,8 @@ type FieldAccessor<T> = fn(&mut ConfigBuilder) -> &mut T;
 pub enum Kind {
     /// `true` or `false`.
     Bool(FieldAccessor<bool>),
+    /// `true` or `false`, which may be left out.
+    BoolIfSet(FieldAccessor<Option<bool>>),
     /// A whole number in a range.
     Count(u64, u64, FieldAccessor<u64>),
     /// A whole number in a range, or 0 for none.
@@ -112,7 +114,7 @@ impl Kind {
         let size =
             |min: &u64, max: &u64| format!("a size from {} to {}", format_size(*min), format_size(*max));
         match self {
-            Self::Bool(_) => "true or false".into(),
+            Self::Bool(_) | Self::BoolIfSet(_) => "true or false".into(),
             Self::Count(min, max, _) | Self::CountIfSet(min, max, _) => format!("a whole number from {min} to {max}"),
             Self::CountOrNone(min, max, _) => format!("a whole number from {min} to {max}, or 0"),
             Self::Duration(min, max, _) => duration(min, max),
@@ -151,7 +153,7 @@ impl Kind {
     #[must_use]
     pub fn value_name(&self) -> &'static str {
         match self {
-            Self::Bool(_) => "BOOL",
+            Self::Bool(_) | Self::BoolIfSet(_) => "BOOL",
             Self::Count(..) | Self::CountOrNone(..) | Self::CountIfSet(..) => "N",
             Self::Duration(..) | Self::DurationOrNever(..) => "DURATION",
             Self::Size(..) | Self::SizeOrNone(..) => "SIZE",
@@ -197,6 +199,7 @@ impl Kind {
     pub(super) fn apply(&self, raw: &UntypedValue, builder: &mut ConfigBuilder) -> Result<(), String> {
         match self {
             Self::Bool(field) => *field(builder) = boolean(raw)?,
+            Self::BoolIfSet(field) => *field(builder) = Some(boolean(raw)?),
             Self::Count(min, max, field) => *field(builder) = count(raw, *min, *max)?,
             Self::CountOrNone(min, max, field) => *field(builder) = or_zero(count(raw, 0, *max)?, &0, min)?,
             Self::CountIfSet(min, max, field) => *field(builder) = Some(count(raw, *min, *max)?),

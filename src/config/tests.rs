@@ -241,6 +241,25 @@ x = 1
 }
 
 #[test]
+fn heartbeats_are_answered_without_a_key_or_when_told_to() {
+    let answered = |text: &str| {
+        let loaded = load_from(text, &[], &[]).unwrap();
+        loaded.config.forward.udp_heartbeat
+    };
+    assert!(answered(""));
+    assert!(!answered("forward.udp_heartbeat = false"));
+    for key in [
+        "forward.shared_key = \"k\"",
+        "forward.users = [\"name:password\"]",
+        "forward.networks = [{ cidr = \"10.0.0.0/8\", shared_key = \"k\" }]",
+    ] {
+        assert!(!answered(key), "{key}");
+        assert!(answered(&format!("{key}\nforward.udp_heartbeat = true")), "{key}");
+    }
+    assert!(answered("forward.networks = [{ cidr = \"10.0.0.0/8\" }]"));
+}
+
+#[test]
 fn broken_toml_is_an_error_with_its_line() {
     let list = errors("[trace]\nlinger = \nmax_age = 1\n", &[], &[]);
     assert_eq!(list.len(), 2, "{list:?}");

@@ -17,7 +17,8 @@ use super::error::BuildError;
 use super::outputs::RunningOutputs;
 use crate::buffer_pool::BufferPool;
 use crate::gather::{Dependencies, Gatherer, Gauges, QueueConsumer, RecordQueue, RejectBuffer, Settings};
-use crate::input::forward::{self, ConnectionLimiter, Security};
+use crate::input::forward::{self, Security};
+use crate::logging::WarningLimiter;
 use crate::memory::to_usize;
 use windrow_journal::Journal;
 
@@ -65,6 +66,7 @@ impl Pipeline {
             outputs,
             tls,
             listeners,
+            limiter,
             account,
             gauges,
             output_bytes,
@@ -109,6 +111,7 @@ impl Pipeline {
             journal: journal.clone(),
             admission,
             buffer_pool,
+            warnings: WarningLimiter::default(),
             metrics,
             limits: forward::frame_limits(&config.forward),
             max_decompressed: to_usize(config.forward.max_decompressed),
@@ -123,10 +126,7 @@ impl Pipeline {
             stop: stop.clone(),
             tasks: connections.clone(),
         });
-        let limiter = ConnectionLimiter::new(
-            config.forward.max_connections,
-            config.forward.max_connections_per_address,
-        );
+        connections.spawn(forward::sum_up_warnings(Arc::clone(&context)));
         for listener in listeners {
             connections.spawn(listener.serve(Arc::clone(&context), Arc::clone(&limiter)));
         }

@@ -21,12 +21,13 @@ use forward_protocol::frame::{Framer, Outcome, Payload, Run};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::time::{Instant, timeout, timeout_at};
 
-pub(super) use self::close_reason::CloseReason;
+pub(super) use self::close_reason::{CloseReason, is_closed_by_peer};
 use self::encoding::Encoding;
 use self::state::{Admission, AgeLimit, Phase, Progress, Shutdown};
 use super::ack::Acks;
 use super::context::{Context, FORWARD_MESSAGES};
 use super::read_strategy::{INITIAL_BUFFER_BYTES, MAX_READ_BYTES, ReadStrategy};
+use super::security::HandshakeError;
 use crate::buffer_pool;
 use crate::metrics::{DecodeError, Handshake, Mode};
 use crate::runtime::block_in_place;
@@ -49,9 +50,19 @@ pub(super) async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
     let mut buffer = BytesMut::with_capacity(INITIAL_BUFFER_BYTES);
     if let Some(security) = &context.security {
         let limit = context.handshake_timeout;
-        match timeout(limit, security.handshake(stream, peer, &mut buffer)).await {
+        let handshake = timeout(limit, security.handshake(stream, peer, &mut buffer));
+        let shaken = tokio::select! {
+            biased;
+            shaken = handshake => shaken,
+            () = context.stop_timeout() => return CloseReason::StoppingStalled,
+        };
+        match shaken {
             Ok(Ok(())) => {
                 context.metrics.handshakes[Handshake::Ok].inc();
+            }
+            Ok(Err(HandshakeError::Closed)) if buffer.is_empty() => return CloseReason::Probe,
+            Ok(Err(HandshakeError::Io(error))) if buffer.is_empty() && is_closed_by_peer(&error) => {
+                return CloseReason::Probe;
             }
             Ok(Err(error)) => return CloseReason::Handshake(error),
             Err(_) => return CloseReason::HandshakeTimeout(limit),
@@ -189,7 +200,17 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<'_, S> {
         if acks.count() > 0 {
             self.age_limit.acknowledge();
             let limit = self.context.ack_timeout;
-            match timeout(limit, self.stream.write_all(acks.bytes())).await {
+            // Flushed: TLS may have taken the acks into a buffer of its own.
+            let writing = async {
+                self.stream.write_all(acks.bytes()).await?;
+                self.stream.flush().await
+            };
+            let written = tokio::select! {
+                biased;
+                written = timeout(limit, writing) => written,
+                () = self.context.stop_timeout() => return Err(CloseReason::StoppingStalled),
+            };
+            match written {
                 Ok(written) => written?,
                 Err(_) => return Err(CloseReason::AcksNotRead(limit)),
             }
@@ -254,10 +275,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<'_, S> {
         let read = match &mut self.phase {
             Phase::Idle => read_idle(self.stream, buffer, context, &self.age_limit).await?,
             Phase::Receiving { admission, progress } => {
-                let limit = context.progress_timeout;
                 let in_time = match admission {
                     Admission::Permitted { until, .. } => {
-                        let reading = read_inside(self.stream, buffer, progress, limit);
+                        let reading = read_inside(self.stream, buffer, progress, context);
                         timeout_at(*until, reading).await.ok()
                     }
                     Admission::NotRequested | Admission::Expired => None,
@@ -268,7 +288,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<'_, S> {
                         if let Admission::Permitted { .. } = admission {
                             *admission = Admission::Expired;
                         }
-                        read_inside(self.stream, buffer, progress, limit).await?
+                        read_inside(self.stream, buffer, progress, context).await?
                     }
                 }
             }
@@ -307,20 +327,29 @@ async fn read_idle<S: AsyncRead + Unpin>(
     }
 }
 
-/// Reads more of a message, by the deadline of its progress.
+/// Reads more of a message, by the deadline of its progress, which comes sooner while the server
+/// stops.
 async fn read_inside<S: AsyncRead + Unpin>(
     stream: &mut S,
     buffer: &mut BytesMut,
     progress: &mut Progress,
-    progress_timeout: Duration,
+    context: &Context,
 ) -> Result<usize, CloseReason> {
-    match timeout_at(progress.deadline, stream.read_buf(buffer)).await {
-        Ok(read) => {
-            let read = read?;
-            progress.record_read(read, progress_timeout);
-            Ok(read)
+    loop {
+        tokio::select! {
+            // First: only a read that has to wait asks whether the server stops.
+            biased;
+            read = timeout_at(progress.deadline, stream.read_buf(buffer)) => return match read {
+                Ok(read) => {
+                    let read = read?;
+                    progress.record_read(read, context.progress_timeout);
+                    Ok(read)
+                }
+                Err(_) if progress.is_stopping() => Err(CloseReason::StoppingStalled),
+                Err(_) => Err(CloseReason::Stalled(context.progress_timeout)),
+            },
+            () = context.stop.cancelled(), if !progress.is_stopping() => progress.begin_stop(),
         }
-        Err(_) => Err(CloseReason::Stalled(progress_timeout)),
     }
 }
 

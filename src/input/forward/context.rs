@@ -12,6 +12,7 @@ use super::tls::Tls;
 use crate::admission::AdmissionControl;
 use crate::buffer_pool::BufferPool;
 use crate::config;
+use crate::logging::WarningLimiter;
 use crate::memory::to_usize;
 use crate::metrics::Metrics;
 use windrow_journal::Journal;
@@ -19,6 +20,10 @@ use windrow_journal::Journal;
 /// Kind of the journal records that intake writes: complete Forward messages, one after the other,
 /// as received.
 pub const FORWARD_MESSAGES: u8 = 1;
+
+/// Time in which a client must get on while the server stops: with its handshake, with its message,
+/// with reading its acks. A client that is dropped sends again.
+pub(super) const STOP_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// What all connections share.
 #[derive(Debug)]
@@ -29,6 +34,8 @@ pub struct Context {
     pub admission: Arc<AdmissionControl>,
     /// Receive buffers for reuse.
     pub buffer_pool: Arc<BufferPool>,
+    /// Limits repeated warnings about clients.
+    pub warnings: WarningLimiter,
     /// Counters.
     pub metrics: Arc<Metrics>,
     /// Limits of one message.
@@ -56,6 +63,53 @@ pub struct Context {
     pub stop: CancellationToken,
     /// The connections that are being served.
     pub tasks: TaskTracker,
+}
+
+/// A context with a journal of its own and timeouts of ten seconds.
+#[cfg(test)]
+pub(super) fn test_context() -> (Arc<Context>, tempfile::TempDir) {
+    let (context, dir) = test_context_with(usize::MAX, Box::new(()));
+    (Arc::new(context), dir)
+}
+
+/// The same, with a limit of admission and with what becomes of the journal's records.
+#[cfg(test)]
+pub(super) fn test_context_with(
+    limit: usize,
+    sink: Box<dyn windrow_journal::CommitSink>,
+) -> (Context, tempfile::TempDir) {
+    let dir = tempfile::tempdir().unwrap();
+    let options = windrow_journal::JournalOptions::new(dir.path());
+    let (journal, _) = Journal::open(options, sink).unwrap();
+    let timeout = Duration::from_secs(10);
+    let context = Context {
+        journal,
+        admission: Arc::new(AdmissionControl::new(limit)),
+        buffer_pool: Arc::default(),
+        warnings: WarningLimiter::default(),
+        metrics: Arc::new(Metrics::new(&[])),
+        limits: Limits::default(),
+        max_decompressed: 1 << 20,
+        security: None,
+        tls: None,
+        handshake_timeout: timeout,
+        progress_timeout: timeout,
+        ack_timeout: timeout,
+        idle_timeout: None,
+        max_connection_age: None,
+        max_connection_age_jitter: 0,
+        stop: CancellationToken::new(),
+        tasks: TaskTracker::new(),
+    };
+    (context, dir)
+}
+
+impl Context {
+    /// Completes [`STOP_TIMEOUT`] after the server has begun to stop.
+    pub(super) async fn stop_timeout(&self) {
+        self.stop.cancelled().await;
+        tokio::time::sleep(STOP_TIMEOUT).await;
+    }
 }
 
 /// Limits of the framer, by the configuration.

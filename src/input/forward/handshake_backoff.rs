@@ -5,13 +5,15 @@
 //! with the right key behind the same address (a balancer, a NAT) is served at once, and its
 //! success resets the address.
 
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::IpAddr;
 use std::num::NonZeroUsize;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use lru::LruCache;
 use tokio::time::Instant;
+
+use super::peer::network;
 
 /// Delay after the first failure; each further one doubles it.
 const INITIAL_DELAY: Duration = Duration::from_millis(200);
@@ -63,17 +65,6 @@ impl HandshakeBackoff {
             let mut failures = self.failures.lock().unwrap_or_else(PoisonError::into_inner);
             failures.pop(&network(peer));
         }
-    }
-}
-
-/// The key of an address in the table: of IPv6 the /64 network, all of which one client can use.
-fn network(peer: IpAddr) -> IpAddr {
-    match peer.to_canonical() {
-        IpAddr::V6(address) => {
-            let [a, b, c, d, ..] = address.segments();
-            Ipv6Addr::new(a, b, c, d, 0, 0, 0, 0).into()
-        }
-        v4 => v4,
     }
 }
 

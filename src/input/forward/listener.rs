@@ -4,7 +4,8 @@
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::path::PathBuf;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,10 +13,12 @@ use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpSocket, TcpStream, UdpSocket, UnixListener, UnixSocket};
 use tokio::time::timeout;
 
-use super::connection::{CloseReason, serve};
-use super::connection_limiter::{ConnectionLimiter, peer_name};
+use super::connection::{CloseReason, is_closed_by_peer, serve};
+use super::connection_limiter::ConnectionLimiter;
 use super::context::Context;
 use super::heartbeat;
+use super::peer::peer_name;
+use super::warnings;
 use crate::config::Listen;
 
 /// Pause after a failed accept, for example for too many open files, so that the loop does not
@@ -26,6 +29,10 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// balancer or a network. A client beyond the usual 128 would be refused or try again after a
 /// second. The system caps it at `net.core.somaxconn`.
 const ACCEPT_BACKLOG: u32 = 4096;
+
+/// Time to close a connection in order: TLS sends its `close_notify` behind the acks in its buffer,
+/// and a peer that does not read would keep the slot.
+const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// A bound listener that accepts nothing yet.
 #[derive(Debug)]
@@ -38,7 +45,35 @@ pub struct BoundListener {
 #[derive(Debug)]
 enum Socket {
     Tcp(TcpListener, Option<UdpSocket>),
-    Unix(UnixListener, PathBuf),
+    Unix(UnixListener, SocketFile),
+}
+
+/// The file of a unix socket, by its identity: another server may have replaced it.
+#[derive(Debug)]
+struct SocketFile {
+    path: PathBuf,
+    device_and_inode: (u64, u64),
+}
+
+impl SocketFile {
+    fn of(path: &Path) -> io::Result<Self> {
+        Ok(Self {
+            path: path.to_owned(),
+            device_and_inode: device_and_inode(path)?,
+        })
+    }
+
+    /// Removes the file, if it is still this one.
+    fn remove(self) {
+        if device_and_inode(&self.path).is_ok_and(|found| found == self.device_and_inode) {
+            std::fs::remove_file(self.path).ok();
+        }
+    }
+}
+
+fn device_and_inode(path: &Path) -> io::Result<(u64, u64)> {
+    let found = std::fs::symlink_metadata(path)?;
+    Ok((found.dev(), found.ino()))
 }
 
 /// Why an address cannot be listened on.
@@ -96,7 +131,7 @@ pub async fn bind(listen: &Listen, unix_mode: u32, udp_heartbeat: bool) -> Resul
             let mode = std::os::unix::fs::PermissionsExt::from_mode(unix_mode);
             std::fs::set_permissions(path, mode).map_err(failed)?;
             Ok(BoundListener {
-                socket: Socket::Unix(listener, path.clone()),
+                socket: Socket::Unix(listener, SocketFile::of(path).map_err(failed)?),
                 address: listen.to_string(),
             })
         }
@@ -115,7 +150,7 @@ fn listen_on(address: SocketAddr) -> io::Result<TcpListener> {
 }
 
 /// Removes a socket file on which no process listens.
-async fn remove_stale(path: &std::path::Path) -> io::Result<()> {
+async fn remove_stale(path: &Path) -> io::Result<()> {
     use std::os::unix::fs::FileTypeExt;
     match std::fs::symlink_metadata(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
@@ -126,7 +161,11 @@ async fn remove_stale(path: &std::path::Path) -> io::Result<()> {
         )),
         Ok(_) => match tokio::net::UnixStream::connect(path).await {
             Ok(_) => Err(io::ErrorKind::AddrInUse.into()),
-            Err(_) => std::fs::remove_file(path),
+            // The backlog of a live server is full.
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Err(io::ErrorKind::AddrInUse.into()),
+            Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => std::fs::remove_file(path),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            Err(error) => Err(error),
         },
     }
 }
@@ -149,8 +188,7 @@ impl BoundListener {
                     // noticed in time.
                     stream.set_nodelay(true).ok();
                     rustix::net::sockopt::set_socket_keepalive(&stream, true).ok();
-                    let Some(slot) = ConnectionLimiter::acquire(&limiter, Some(peer.ip()), &context.metrics)
-                    else {
+                    let Some(slot) = ConnectionLimiter::acquire(&limiter, Some(peer.ip()), &context) else {
                         continue;
                     };
                     let context = Arc::clone(&context);
@@ -160,10 +198,10 @@ impl BoundListener {
                     });
                 }
             }
-            Socket::Unix(listener, path) => {
+            Socket::Unix(listener, file) => {
                 while let Some(accepted) = accept(&context, listener.accept()).await {
                     let Some((stream, _)) = accepted else { continue };
-                    let Some(slot) = ConnectionLimiter::acquire(&limiter, None, &context.metrics) else {
+                    let Some(slot) = ConnectionLimiter::acquire(&limiter, None, &context) else {
                         continue;
                     };
                     let context = Arc::clone(&context);
@@ -172,7 +210,7 @@ impl BoundListener {
                         drop(slot);
                     });
                 }
-                std::fs::remove_file(path).ok();
+                file.remove();
             }
         }
     }
@@ -185,7 +223,9 @@ async fn accept<T>(context: &Context, accepting: impl Future<Output = io::Result
         accepted = accepting => match accepted {
             Ok(accepted) => Some(Some(accepted)),
             Err(error) => {
-                tracing::warn!(%error, "cannot accept a connection");
+                if warnings::admit(context, "accept", None) {
+                    tracing::warn!(%error, "cannot accept a connection");
+                }
                 tokio::time::sleep(ACCEPT_PAUSE).await;
                 Some(None)
             }
@@ -198,12 +238,28 @@ async fn tcp(stream: TcpStream, peer: SocketAddr, context: &Arc<Context>) {
         serve_stream(stream, Some(peer.ip()), context).await;
         return;
     };
-    let reason = match timeout(context.handshake_timeout, tls.accept(stream)).await {
+    let handshake = timeout(context.handshake_timeout, async {
+        // Health checks and scanners connect and close.
+        match stream.peek(&mut [0]).await {
+            Ok(0) => Err(CloseReason::Probe),
+            Err(error) if is_closed_by_peer(&error) => Err(CloseReason::Probe),
+            Ok(_) | Err(_) => tls.accept(stream).await.map_err(CloseReason::Tls),
+        }
+    });
+    let accepted = tokio::select! {
+        biased;
+        accepted = handshake => accepted,
+        () = context.stop_timeout() => {
+            log_close(&CloseReason::StoppingStalled, Some(peer.ip()), context);
+            return;
+        }
+    };
+    let reason = match accepted {
         Ok(Ok(stream)) => {
             serve_stream(stream, Some(peer.ip()), context).await;
             return;
         }
-        Ok(Err(error)) => CloseReason::Tls(error),
+        Ok(Err(reason)) => reason,
         Err(_) => CloseReason::HandshakeTimeout(context.handshake_timeout),
     };
     log_close(&reason, Some(peer.ip()), context);
@@ -216,13 +272,14 @@ async fn serve_stream<S: AsyncRead + AsyncWrite + Unpin>(
 ) {
     let reason = serve(&mut stream, peer, context).await;
     log_close(&reason, peer, context);
-    stream.shutdown().await.ok();
+    timeout(SHUTDOWN_TIMEOUT, stream.shutdown()).await.ok();
 }
 
 fn log_close(reason: &CloseReason, peer: Option<IpAddr>, context: &Context) {
     reason.count(&context.metrics);
+    let warns = reason.is_fault() && warnings::admit(context, reason.kind(), peer);
     let peer = peer_name(peer);
-    if reason.is_fault() {
+    if warns {
         tracing::warn!(peer, %reason, "connection ended");
     } else {
         tracing::debug!(peer, %reason, "connection ended");
@@ -231,7 +288,95 @@ fn log_close(reason: &CloseReason, peer: Option<IpAddr>, context: &Context) {
 
 #[cfg(test)]
 mod tests {
+    use std::pin::Pin;
+    use std::task::{self, Poll};
+
+    use tokio::io::{DuplexStream, ReadBuf};
+
     use super::*;
+    use crate::input::forward::context::test_context;
+
+    /// A stream whose peer reads nothing: the `close_notify` of TLS never leaves.
+    struct StuckAtShutdown(DuplexStream);
+
+    impl AsyncRead for StuckAtShutdown {
+        fn poll_read(
+            mut self: Pin<&mut Self>,
+            cx: &mut task::Context<'_>,
+            out: &mut ReadBuf<'_>,
+        ) -> Poll<io::Result<()>> {
+            Pin::new(&mut self.0).poll_read(cx, out)
+        }
+    }
+
+    impl AsyncWrite for StuckAtShutdown {
+        fn poll_write(
+            mut self: Pin<&mut Self>,
+            cx: &mut task::Context<'_>,
+            bytes: &[u8],
+        ) -> Poll<io::Result<usize>> {
+            Pin::new(&mut self.0).poll_write(cx, bytes)
+        }
+
+        fn poll_flush(mut self: Pin<&mut Self>, cx: &mut task::Context<'_>) -> Poll<io::Result<()>> {
+            Pin::new(&mut self.0).poll_flush(cx)
+        }
+
+        fn poll_shutdown(self: Pin<&mut Self>, _: &mut task::Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Pending
+        }
+    }
+
+    #[tokio::test]
+    async fn a_shutdown_that_gets_nowhere_is_given_up() {
+        let (context, _dir) = test_context();
+        let (client, stream) = tokio::io::duplex(1024);
+        drop(client);
+        let serving = serve_stream(StuckAtShutdown(stream), None, &context);
+        timeout(2 * SHUTDOWN_TIMEOUT, serving)
+            .await
+            .expect("the connection is dropped");
+    }
+
+    #[tokio::test]
+    async fn the_socket_of_a_live_server_is_not_replaced() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("socket");
+        let live = UnixSocket::new_stream().unwrap();
+        live.bind(&path).unwrap();
+        let live = live.listen(1).unwrap();
+        // Nobody accepts, and the backlog fills.
+        let mut waiting = Vec::new();
+        let full = loop {
+            match tokio::net::UnixStream::connect(&path).await {
+                Ok(stream) => waiting.push(stream),
+                Err(error) => break error,
+            }
+        };
+        assert_eq!(full.kind(), io::ErrorKind::WouldBlock);
+        let listen = Listen::Unix(path.clone());
+        let refused = bind(&listen, 0o600, false).await.unwrap_err();
+        assert_eq!(refused.source.kind(), io::ErrorKind::AddrInUse);
+        drop((live, waiting));
+        bind(&listen, 0o600, false).await.expect("the server has ended");
+    }
+
+    #[tokio::test]
+    async fn the_socket_of_another_server_is_not_removed_at_the_end() {
+        let (context, dir) = test_context();
+        let path = dir.path().join("socket");
+        let listen = Listen::Unix(path.clone());
+        let first = bind(&listen, 0o600, false).await.unwrap();
+        // Kept, so that its inode is not used again.
+        std::fs::rename(&path, dir.path().join("old")).unwrap();
+        let second = bind(&listen, 0o600, false).await.unwrap();
+        context.stop.cancel();
+        let limiter = ConnectionLimiter::new(1, None);
+        first.serve(Arc::clone(&context), Arc::clone(&limiter)).await;
+        assert!(path.try_exists().unwrap(), "it is the second server's");
+        second.serve(context, limiter).await;
+        assert!(!path.try_exists().unwrap());
+    }
 
     #[tokio::test]
     async fn many_clients_that_connect_at_once_fit_into_the_backlog() {

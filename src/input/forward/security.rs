@@ -79,6 +79,18 @@ impl Security {
         })
     }
 
+    /// Asks for one shared key.
+    #[cfg(test)]
+    pub(super) fn with_shared_key(key: &[u8]) -> Self {
+        Self {
+            hostname: "server".into(),
+            shared_key: Some(key.to_vec()),
+            users: Vec::new(),
+            networks: Vec::new(),
+            backoff: HandshakeBackoff::new(std::time::Duration::from_secs(10)),
+        }
+    }
+
     /// The key and the allowed users for an address; `None` when it may not connect. The first
     /// matching network decides.
     fn key_for(&self, peer: Option<IpAddr>) -> Option<(Vec<u8>, Option<&[String]>)> {
@@ -97,6 +109,11 @@ impl Security {
             .or_else(|| self.shared_key.clone())
             .unwrap_or_default();
         Some((key, (!network.users.is_empty()).then_some(&network.users)))
+    }
+
+    /// Whether the networks allow an address to connect.
+    pub(super) fn allows(&self, peer: IpAddr) -> bool {
+        self.networks.is_empty() || self.networks.iter().any(|network| network.cidr.contains(peer))
     }
 
     /// Sends HELO and waits for a valid PING. Bytes that follow the PING stay in `buffer`.
@@ -119,6 +136,7 @@ impl Security {
         };
         let mut waiting = AwaitPing::begin(&hello, &mut greeting);
         stream.write_all(&greeting).await?;
+        stream.flush().await?;
         let key = self.key_for(peer);
         loop {
             if stream.read_buf(buffer).await? == 0 {
@@ -145,12 +163,14 @@ impl Security {
                 AfterPing::Established { reply, consumed, .. } => {
                     buffer.advance(consumed);
                     stream.write_all(&reply).await?;
+                    stream.flush().await?;
                     self.backoff.reset(peer);
                     return Ok(());
                 }
                 AfterPing::Refused { reply, reason } => {
                     tokio::time::sleep(self.backoff.record_failure(peer, Instant::now())).await;
                     stream.write_all(&reply).await?;
+                    stream.flush().await?;
                     return Err(reason.into());
                 }
             }

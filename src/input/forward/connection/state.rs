@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::super::context::STOP_TIMEOUT;
 use crate::admission::Permit;
 
 /// Time for which a message keeps its permit while none of its bytes come: enough for a fast
@@ -13,6 +14,8 @@ pub(super) const PERMIT_TIMEOUT: Duration = Duration::from_millis(20);
 /// Bytes that must come within each progress timeout inside a message; a byte now and then is no
 /// progress.
 const MIN_PROGRESS_BYTES: usize = 1 << 10;
+/// Bytes that must come within each [`STOP_TIMEOUT`] inside a message while the server stops.
+const MIN_STOP_PROGRESS_BYTES: usize = 64 << 10;
 /// Time for which data that clients have sent already is still read at shutdown: closing a socket
 /// with unread data resets the connection, and acks on their way may be lost.
 const SHUTDOWN_READ_TIME: Duration = Duration::from_secs(1);
@@ -42,6 +45,7 @@ pub(super) enum Admission<'a> {
 pub(super) struct Progress {
     pub(super) deadline: Instant,
     missing_bytes: usize,
+    stopping: bool,
 }
 
 /// Age limit of the connection.
@@ -115,13 +119,29 @@ impl Progress {
         Self {
             deadline: Instant::now() + timeout,
             missing_bytes: MIN_PROGRESS_BYTES,
+            stopping: false,
         }
+    }
+
+    /// Demands the faster progress of a server that stops.
+    pub(super) fn begin_stop(&mut self) {
+        *self = Self {
+            deadline: Instant::now() + STOP_TIMEOUT,
+            missing_bytes: MIN_STOP_PROGRESS_BYTES,
+            stopping: true,
+        };
+    }
+
+    /// Whether the server stops, as far as the message knows.
+    pub(super) fn is_stopping(&self) -> bool {
+        self.stopping
     }
 
     /// Records a read; the deadline moves once enough bytes have come.
     pub(super) fn record_read(&mut self, bytes: usize, timeout: Duration) {
         match self.missing_bytes.checked_sub(bytes) {
             Some(missing @ 1..) => self.missing_bytes = missing,
+            _ if self.stopping => self.begin_stop(),
             _ => *self = Self::start(timeout),
         }
     }
@@ -214,6 +234,18 @@ mod tests {
         assert_eq!(progress.deadline, first);
         progress.record_read(1, 2 * TIMEOUT);
         assert!(progress.deadline >= first + TIMEOUT);
+    }
+
+    #[test]
+    fn progress_must_be_faster_while_the_server_stops() {
+        let mut progress = Progress::start(TIMEOUT);
+        progress.begin_stop();
+        let first = progress.deadline;
+        assert!(first <= Instant::now() + STOP_TIMEOUT);
+        progress.record_read(MIN_PROGRESS_BYTES, TIMEOUT);
+        assert_eq!(progress.deadline, first);
+        progress.record_read(MIN_STOP_PROGRESS_BYTES, TIMEOUT);
+        assert!(progress.is_stopping() && progress.deadline <= Instant::now() + STOP_TIMEOUT);
     }
 
     #[test]

@@ -5,15 +5,12 @@ use std::pin::Pin;
 use std::task::{self, Poll, ready};
 
 use forward_protocol::encode::{ChunkId, EntryStream, write_packed};
-use forward_protocol::frame::Limits;
 use tokio::io::{DuplexStream, ReadBuf};
-use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
 
 use super::*;
-use crate::admission::AdmissionControl;
-use crate::metrics::Metrics;
-use windrow_journal::{CommitSink, Journal, JournalOptions, Record};
+use crate::input::forward::context::{STOP_TIMEOUT, test_context_with};
+use crate::input::forward::security::Security;
+use windrow_journal::{CommitSink, Record};
 
 /// Bytes that fit into the pipe, as into the buffers of a socket.
 const PIPE: usize = 64 << 10;
@@ -33,27 +30,8 @@ impl Scene {
     }
 
     fn with(limit: usize, sink: Box<dyn CommitSink>) -> Self {
-        let dir = tempfile::tempdir().unwrap();
-        let (journal, _) = Journal::open(JournalOptions::new(dir.path()), sink).unwrap();
-        let second = Duration::from_secs(10);
-        let context = Arc::new(Context {
-            journal,
-            admission: Arc::new(AdmissionControl::new(limit)),
-            buffer_pool: Arc::default(),
-            metrics: Arc::new(Metrics::new(&[])),
-            limits: Limits::default(),
-            max_decompressed: 1 << 20,
-            security: None,
-            tls: None,
-            handshake_timeout: second,
-            progress_timeout: second,
-            ack_timeout: second,
-            idle_timeout: None,
-            max_connection_age: None,
-            max_connection_age_jitter: 0,
-            stop: CancellationToken::new(),
-            tasks: TaskTracker::new(),
-        });
+        let (context, dir) = test_context_with(limit, sink);
+        let context = Arc::new(context);
         let client = connect(&context);
         Self {
             context,
@@ -233,4 +211,61 @@ async fn gathering_owns_the_buffer_of_a_large_acknowledged_message() {
         let buffer = scene.context.buffer_pool.take(buffer_pool::MIN_BUFFER_BYTES);
         assert!(buffer.is_some(), "another handle is alive");
     }
+}
+
+/// The server has closed the connection, soon after it began to stop.
+async fn expect_closed(client: &mut DuplexStream) {
+    let mut rest = Vec::new();
+    timeout(2 * STOP_TIMEOUT, client.read_to_end(&mut rest))
+        .await
+        .expect("closed soon after the stop")
+        .unwrap();
+}
+
+#[tokio::test]
+async fn a_message_without_progress_does_not_delay_a_stop() {
+    let mut scene = Scene::new(usize::MAX);
+    let mut late = connect(&scene.context);
+    scene.client.write_all(b"\x93").await.unwrap();
+    tokio::time::sleep(STILL).await;
+    scene.context.stop.cancel();
+    // A byte now and then is no progress, and neither is a message that begins late.
+    late.write_all(b"\x93").await.ok();
+    for _ in 0..8 {
+        tokio::time::sleep(STILL).await;
+        scene.client.write_all(b"\xa3").await.ok();
+    }
+    expect_closed(&mut scene.client).await;
+    expect_closed(&mut late).await;
+}
+
+#[tokio::test]
+async fn a_client_that_reads_no_acks_does_not_delay_a_stop() {
+    let mut scene = Scene::new(usize::MAX);
+    let (message, _) = message(1);
+    let messages = message.repeat(1000);
+    let sending = async {
+        // Ends when the server closes.
+        while scene.client.write_all(&messages).await.is_ok() {}
+    };
+    let stopping = async {
+        tokio::time::sleep(STILL).await;
+        scene.context.stop.cancel();
+        tokio::time::sleep(2 * STOP_TIMEOUT).await;
+    };
+    tokio::select! {
+        () = sending => assert!(scene.context.stop.is_cancelled()),
+        () = stopping => panic!("the connection is still open"),
+    }
+}
+
+#[tokio::test]
+async fn a_client_inside_its_handshake_does_not_delay_a_stop() {
+    let (mut context, _dir) = test_context_with(usize::MAX, Box::new(()));
+    context.security = Some(Security::with_shared_key(b"key"));
+    let context = Arc::new(context);
+    let mut client = connect(&context);
+    tokio::time::sleep(STILL).await;
+    context.stop.cancel();
+    expect_closed(&mut client).await;
 }
