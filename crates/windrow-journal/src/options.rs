@@ -13,7 +13,7 @@ pub struct JournalOptions {
     pub segment_bytes: u64,
     /// Upper bound of the bytes in all segments. Appends wait when it is reached. On disk there is
     /// up to one segment more (preallocated or spare files), and the small logs of released
-    /// records.
+    /// records and of segments.
     pub limit_bytes: u64,
 }
 
