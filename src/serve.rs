@@ -12,6 +12,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 use crate::admin::{self, AdminState};
+use crate::clock;
 use crate::config::{Config, OutputKind};
 use crate::exit;
 use crate::input::forward::Tls;
@@ -95,6 +96,7 @@ async fn run(config: Config, reload: Reload) -> Result<(), BuildError> {
             "recovered records that are not delivered yet"
         );
     }
+    tokio::spawn(clock::watch_steps());
     announce(&config, &pipeline, &addresses, admin_address);
     pipeline.run(stop).await?;
     admin_stop.cancel();

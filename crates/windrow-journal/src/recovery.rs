@@ -58,6 +58,8 @@ pub struct Recovery {
     pub unreleased_records: u64,
     /// Upper bound of all lsns, exclusive.
     pub next_lsn: u64,
+    /// Upper bound of all received times so far, Unix microseconds; later ones are greater.
+    pub last_received_us: i64,
     /// Bytes of an unconfirmed commit that were cut off the newest segment. 0 if its file was
     /// recycled: remains of a previous segment look the same.
     pub torn_bytes: u64,
@@ -76,10 +78,9 @@ pub(crate) fn recover(
     storage: Arc<dyn Storage>,
     options: JournalOptions,
     sink: Box<dyn CommitSink>,
-    now_us: fn() -> i64,
 ) -> Result<(Arc<Shared>, Writer, Recovery), OpenError> {
     let started = Instant::now();
-    let dir = options.dir;
+    let (dir, now_us) = (options.dir, options.clock);
     let mut survey = Survey::take(&*storage, &dir)?;
     let newest_header = survey.found.last().map(|found| found.instance);
     let instance = instance::load_or_create(&*storage, &dir, newest_header)?;
@@ -159,6 +160,7 @@ pub(crate) fn recover(
     if missing_at_end || survey.unreadable_bytes_at_end > 0 || (unknown_bytes > 0 && tail.damage.is_some()) {
         last_us = last_us.max(now_us()) + UNREADABLE_TIME_GAP_US;
     }
+    recovery.last_received_us = last_us;
     let mut writer = Writer::new(Arc::clone(&shared), sink, &(continues_lsn..next_lsn), last_us);
 
     for found in survey.found.iter().filter(|found| found.header_damaged) {
