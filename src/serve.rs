@@ -163,7 +163,7 @@ fn watch_signals(stop: CancellationToken) {
     });
 }
 
-/// SIGHUP reloads certificates and log level. What cannot be read stays as it is.
+/// SIGHUP reloads certificates, secrets from files and log level. What cannot be read stays as it is.
 fn watch_reload(reload: Reload, tls: Option<Arc<Tls>>, metrics: Arc<Metrics>) {
     tokio::spawn(async move {
         let Ok(mut hangup) = signal(SignalKind::hangup()) else {
@@ -175,8 +175,8 @@ fn watch_reload(reload: Reload, tls: Option<Arc<Tls>>, metrics: Arc<Metrics>) {
                 Some(Err(error)) => {
                     tracing::error!(%error, "cannot reload the certificates; the old ones stay in use");
                 }
-                Some(Ok(())) => tracing::info!("certificates and log level reloaded"),
-                None => tracing::info!("log level reloaded"),
+                Some(Ok(())) => tracing::info!("certificates, secrets and log level reloaded"),
+                None => tracing::info!("secrets and log level reloaded"),
             }
             metrics.reloads.inc();
         }

@@ -87,6 +87,7 @@ struct Node {
     /// Without credentials.
     url: Url,
     client: reqwest::Client,
+    auth: Auth,
     dead: Mutex<Option<DeadState>>,
 }
 
@@ -235,9 +236,7 @@ impl Node {
         // Responses are short and the network is near: compression would cost both sides more than
         // it saves.
         headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
-        if let Some(value) = authorization(&auth)? {
-            headers.insert(AUTHORIZATION, value);
-        }
+        authorization(&auth)?;
         let mut builder = reqwest::Client::builder().default_headers(headers);
         if !config.system_proxy {
             builder = builder.no_proxy();
@@ -277,11 +276,34 @@ impl Node {
         Ok(Self {
             url,
             client,
+            auth,
             dead: Mutex::new(None),
         })
     }
 
+    /// Sends a request. After a 401 a secret that comes from a file is read again, and if it has
+    /// changed, the request is sent once more.
     async fn send(&self, request: &Request, timeout: Duration) -> Result<Response, SendError> {
+        let used = self.auth.secret().map(Secret::expose);
+        let response = self.send_once(request, timeout).await?;
+        let secret = self.auth.secret().filter(|secret| secret.is_from_file());
+        let (401, Some(secret)) = (response.status, secret.cloned()) else {
+            return Ok(response);
+        };
+        let fresh = secret.clone();
+        match tokio::task::spawn_blocking(move || fresh.reload()).await {
+            Ok(Err(reason)) => tracing::warn!(reason, "cannot read the credentials of Elasticsearch again"),
+            // It may have been read again by another request, or by a SIGHUP.
+            Ok(Ok(_)) if used != Some(secret.expose()) => {
+                tracing::info!(node = %self.url, "the credentials of Elasticsearch have changed");
+                return self.send_once(request, timeout).await;
+            }
+            Ok(Ok(_)) | Err(_) => {}
+        }
+        Ok(response)
+    }
+
+    async fn send_once(&self, request: &Request, timeout: Duration) -> Result<Response, SendError> {
         let mut headers = HeaderMap::new();
         let media = if request.ndjson {
             "application/x-ndjson"
@@ -291,6 +313,11 @@ impl Node {
         headers.insert(CONTENT_TYPE, HeaderValue::from_static(media));
         if request.gzip {
             headers.insert(CONTENT_ENCODING, HeaderValue::from_static("gzip"));
+        }
+        match authorization(&self.auth) {
+            Ok(Some(value)) => drop(headers.insert(AUTHORIZATION, value)),
+            Ok(None) => {}
+            Err(error) => return Err(SendError::Request(RequestError::Denied(error.to_string()))),
         }
         let path = request.path.trim_start_matches('/');
         let url = self.url.join(path).map_err(|error| {

@@ -206,3 +206,30 @@ async fn a_response_without_an_end_is_read_up_to_the_bound_of_its_request() {
     assert_eq!(response.status, 503);
     assert!(response.body.len() <= 1 << 20, "{}", response.body.len());
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_key_in_a_file_is_read_again_after_a_401() {
+    use crate::output::elasticsearch::nodes::{Nodes, Request};
+    let fake = Fake::start().await;
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), "old\n").unwrap();
+    let nodes = Nodes::open(&ElasticsearchConfig {
+        auth: Auth::ApiKey(Secret::from_file(file.path()).unwrap()),
+        ..quick(&fake.url)
+    })
+    .unwrap();
+    let request = Request::json(reqwest::Method::POST, "/_mget", r#"{"docs":[]}"#);
+    for (key, faults, status, used) in [
+        ("old\n", vec![Fault::Refuse(401)], 401, "ApiKey old"),
+        ("new\n", vec![Fault::Refuse(401)], 200, "ApiKey new"),
+        ("newer\n", vec![], 200, "ApiKey new"),
+    ] {
+        std::fs::write(file.path(), key).unwrap();
+        fake.with(|i| i.mget_faults.extend(faults));
+        let Ok(response) = nodes.send(&request).await else {
+            panic!("no response");
+        };
+        assert_eq!(response.status, status);
+        assert_eq!(fake.with(|i| i.authorization.clone()).as_deref(), Some(used));
+    }
+}
