@@ -58,13 +58,21 @@ fn main() -> ExitCode {
                 Ok(logging) => {
                     logging::announce(&loaded);
                     let writer = logging.writer();
-                    let reload = move || match settings.load(&ProcessEnvironment) {
-                        Ok(fresh) => {
-                            if let Err(error) = logging.set_level(&fresh.config.log.level) {
-                                tracing::error!(%error, "cannot set the log level; the old one stays in use");
+                    let secrets = loaded.config.secrets_from_files();
+                    let reload = move || {
+                        for secret in &secrets {
+                            if let Err(reason) = secret.reload() {
+                                tracing::error!(reason, "cannot reload a secret; the old one stays in use");
                             }
                         }
-                        Err(errors) => tracing::error!("cannot reload the configuration:\n{errors}"),
+                        match settings.load(&ProcessEnvironment) {
+                            Ok(fresh) => {
+                                if let Err(error) = logging.set_level(&fresh.config.log.level) {
+                                    tracing::error!(%error, "cannot set the log level; the old one stays in use");
+                                }
+                            }
+                            Err(errors) => tracing::error!("cannot reload the configuration:\n{errors}"),
+                        }
                     };
                     serve::serve(loaded.config, &writer, Box::new(reload))
                 }

@@ -132,6 +132,10 @@ pub struct Metrics {
     pub journal_blocked: Gauge,
     /// Damaged segments in quarantine.
     pub journal_quarantined: Counter,
+    /// Segments whose file is missing or has no readable record.
+    pub journal_lost_segments: Counter,
+    /// Acknowledged chunks lost to damage or with a missing segment, where their number is known.
+    pub journal_lost_records: Counter,
 
     // Dead letter.
     /// Documents in the dead letter, by who rejected them.
@@ -261,6 +265,14 @@ impl Metrics {
             ),
             journal_blocked: r.gauge("journal_blocked", "1 while appends wait because the journal is at its limit or the disk is full"),
             journal_quarantined: r.counter("journal_quarantined", "Damaged segments in quarantine"),
+            journal_lost_segments: r.counter(
+                "journal_lost_segments",
+                "Segments whose file is missing or has no readable record",
+            ),
+            journal_lost_records: r.counter(
+                "journal_lost_records",
+                "Unreleased journal records lost to damage or with a missing segment, where their number is known",
+            ),
 
             dead_letter_documents: r
                 .per_label("dead_letter_documents", "Documents written to the dead letter"),

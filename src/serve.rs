@@ -14,6 +14,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 use crate::admin::{self, AdminState};
+use crate::clock;
 use crate::config::{Config, OutputKind};
 use crate::exit;
 use crate::input::forward::Tls;
@@ -114,6 +115,7 @@ async fn run(config: Config, log: &LogWriter, reload: Reload) -> Result<(), Buil
             "recovered records that are not delivered yet"
         );
     }
+    tokio::spawn(clock::watch_steps());
     announce(&config, &pipeline, &addresses, admin_address);
     pipeline.run(stop).await?;
     admin_stop.cancel();
@@ -181,7 +183,7 @@ fn watch_signals(stop: CancellationToken, log: LogWriter) {
     });
 }
 
-/// SIGHUP reloads certificates and log level. What cannot be read stays as it is.
+/// SIGHUP reloads certificates, secrets from files and log level. What cannot be read stays as it is.
 fn watch_reload(reload: Reload, tls: Option<Arc<Tls>>, metrics: Arc<Metrics>) {
     tokio::spawn(async move {
         let Ok(mut hangup) = signal(SignalKind::hangup()) else {
@@ -193,8 +195,8 @@ fn watch_reload(reload: Reload, tls: Option<Arc<Tls>>, metrics: Arc<Metrics>) {
                 Some(Err(error)) => {
                     tracing::error!(%error, "cannot reload the certificates; the old ones stay in use");
                 }
-                Some(Ok(())) => tracing::info!("certificates and log level reloaded"),
-                None => tracing::info!("log level reloaded"),
+                Some(Ok(())) => tracing::info!("certificates, secrets and log level reloaded"),
+                None => tracing::info!("secrets and log level reloaded"),
             }
             metrics.reloads.inc();
         }

@@ -6,7 +6,8 @@ use std::path::PathBuf;
 
 use super::elasticsearch::{Auth, ClientCert, ElasticsearchConfig, IndexTemplate};
 use super::error::ConfigError;
-use super::types::{LogFormat, Secret, Tls};
+use super::secret::Secret;
+use super::types::{LogFormat, Tls};
 use super::units::format_size;
 use super::{
     AdminConfig, Config, DeadLetterConfig, Forward, JournalConfig, LogConfig, OutputKind, SqliteConfig,
@@ -133,6 +134,16 @@ impl ConfigBuilder {
         };
         if elasticsearch.insecure {
             validation.warn("elasticsearch.insecure: any certificate is accepted, so anyone on the way can read and change documents");
+        }
+
+        if let Some(address) = config.admin.listen
+            && !address.ip().is_loopback()
+            && config.admin.token.is_none()
+        {
+            validation.warn(format!(
+                "admin.listen: {address} is not loopback, and without admin.token everyone who reaches it can read \
+                 log content; set admin.token_file, or listen on 127.0.0.1"
+            ));
         }
 
         if config.trace.max_age < config.trace.linger {

@@ -7,7 +7,8 @@ use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::types::Secret;
+use super::redact::without_credentials;
+use super::secret::Secret;
 
 /// Configuration of the Elasticsearch output. [`Default`] gives the documented defaults.
 #[derive(Clone)]
@@ -74,14 +75,6 @@ impl fmt::Debug for ElasticsearchConfig {
     }
 }
 
-/// An address without `user:password@`, for messages.
-pub(crate) fn without_credentials(url: &str) -> String {
-    match (url.find("://"), url.rfind('@')) {
-        (Some(scheme), Some(at)) if at > scheme => format!("{}{}", &url[..scheme + 3], &url[at + 1..]),
-        _ => url.to_owned(),
-    }
-}
-
 /// How to authenticate to Elasticsearch.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub enum Auth {
@@ -99,6 +92,19 @@ pub enum Auth {
     ApiKey(Secret),
     /// Bearer token.
     Bearer(Secret),
+}
+
+impl Auth {
+    /// Its secret, if there is one.
+    #[must_use]
+    pub fn secret(&self) -> Option<&Secret> {
+        match self {
+            Self::None => None,
+            Self::Basic { password: secret, .. } | Self::ApiKey(secret) | Self::Bearer(secret) => {
+                Some(secret)
+            }
+        }
+    }
 }
 
 /// Files of a client certificate.

@@ -22,6 +22,15 @@ pub struct Key {
     pub doc: &'static str,
 }
 
+impl Key {
+    /// The key of a file that holds the value of this key, if this is a secret with one.
+    pub(super) fn file_key(&self) -> Option<&'static Self> {
+        KEYS.iter()
+            .filter(|key| matches!(key.kind, Kind::SecretFile(_) | Kind::UsersFile(_)))
+            .find(|key| key.path.strip_suffix("_file") == Some(self.path))
+    }
+}
+
 /// The default of a key.
 #[derive(Debug, Clone, Copy)]
 pub enum DefaultValue {
@@ -125,8 +134,12 @@ pub static KEYS: &[Key] = keys! {
         "Answer UDP heartbeats at the same addresses; Fluentd with heartbeat_type udp and Fluency need it. Default: true, or false when clients need a key or a password, which a heartbeat does not carry.";
     "forward.shared_key" --"shared-key", DefaultValue::None, Kind::Secret(|d| &mut d.config.forward.shared_key),
         "Require a handshake with this key (Shared_Key of Fluent Bit, shared_key of Fluentd).";
+    "forward.shared_key_file" --"shared-key-file", DefaultValue::None, Kind::SecretFile(|d| &mut d.config.forward.shared_key),
+        "File with the shared key, instead of shared_key. Read again on SIGHUP.";
     "forward.users" --"user", DefaultValue::None, Kind::Users(|d| &mut d.config.forward.users),
         "Require clients to log in as one of these users. Without shared_key the key is empty (Empty_Shared_Key of Fluent Bit).";
+    "forward.users_file" , DefaultValue::None, Kind::UsersFile(|d| &mut d.config.forward.users),
+        "File with one NAME:PASSWORD a line, instead of users. Passwords are read again on SIGHUP, new names at a start.";
     "forward.networks" , DefaultValue::None, Kind::Networks(|d| &mut d.config.forward.networks),
         "Serve only clients of these networks; the first match decides. A network can have its own key and users.";
     "forward.self_hostname" , DefaultValue::None, Kind::Name(|d| &mut d.self_hostname),
@@ -190,10 +203,16 @@ pub static KEYS: &[Key] = keys! {
         "User name for basic authentication.";
     "elasticsearch.password" also "ELASTICSEARCH_PASSWORD", DefaultValue::None, Kind::Secret(|d| &mut d.password),
         "Password for basic authentication.";
+    "elasticsearch.password_file" , DefaultValue::None, Kind::SecretFile(|d| &mut d.password),
+        "File with the password, instead of password. Read again on SIGHUP and when Elasticsearch answers 401.";
     "elasticsearch.api_key" also "ELASTICSEARCH_API_KEY", DefaultValue::None, Kind::Secret(|d| &mut d.api_key),
         "API key, the base64 form that Elasticsearch shows as \"encoded\".";
+    "elasticsearch.api_key_file" , DefaultValue::None, Kind::SecretFile(|d| &mut d.api_key),
+        "File with the API key, instead of api_key. Read again on SIGHUP and when Elasticsearch answers 401.";
     "elasticsearch.bearer_token" , DefaultValue::None, Kind::Secret(|d| &mut d.bearer_token),
         "Bearer token.";
+    "elasticsearch.bearer_token_file" , DefaultValue::None, Kind::SecretFile(|d| &mut d.bearer_token),
+        "File with the bearer token, instead of bearer_token. Read again on SIGHUP and when Elasticsearch answers 401.";
     "elasticsearch.ca_file" , DefaultValue::None, Kind::File(|d| &mut d.config.elasticsearch.ca_file),
         "PEM file with certificate authorities to trust besides the built-in ones.";
     "elasticsearch.client_cert" , DefaultValue::None, Kind::File(|d| &mut d.client_cert),
@@ -241,6 +260,8 @@ pub static KEYS: &[Key] = keys! {
         "Address of health, metrics, status page and recent documents; \"none\" for no admin port. It shows log content, so the default is loopback.";
     "admin.token" --"admin-token", DefaultValue::None, Kind::Secret(|d| &mut d.config.admin.token),
         "Token required for the status page and /logs, as \"Authorization: Bearer TOKEN\" or ?token=TOKEN.";
+    "admin.token_file" --"admin-token-file", DefaultValue::None, Kind::SecretFile(|d| &mut d.config.admin.token),
+        "File with the token, instead of token. Read again on SIGHUP.";
     "admin.hosts" , DefaultValue::None, Kind::Hosts(|d| &mut d.config.admin.hosts),
         "Host names accepted for log content without a token, besides IP addresses, localhost and names without a dot; \"*\" for any. Protects against DNS rebinding.";
 

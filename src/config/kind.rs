@@ -18,7 +18,8 @@ use self::read::{
     or_zero, outputs, readable_file, rule, size, text, url, users,
 };
 use super::builder::ConfigBuilder;
-use super::types::{Listen, LogFormat, Network, Rule, Secret, User, parse_address};
+use super::secret::{Secret, users_from_file};
+use super::types::{Listen, LogFormat, Network, Rule, User, parse_address};
 use super::units::{format_duration, format_size};
 use crate::metrics::Output;
 
@@ -68,6 +69,8 @@ pub enum Kind {
     Name(FieldAccessor<Option<String>>),
     /// A string that is never shown.
     Secret(FieldAccessor<Option<Secret>>),
+    /// A file with a secret.
+    SecretFile(FieldAccessor<Option<Secret>>),
     /// Names, at least one.
     Names(FieldAccessor<Vec<String>>),
     /// Host names, or `*`; may be none.
@@ -90,6 +93,8 @@ pub enum Kind {
     Index(FieldAccessor<String>),
     /// `NAME:PASSWORD`, any number.
     Users(FieldAccessor<Vec<User>>),
+    /// A file with one `NAME:PASSWORD` a line.
+    UsersFile(FieldAccessor<Vec<User>>),
     /// Tables with `cidr`, `shared_key`, `users`.
     Networks(FieldAccessor<Vec<Network>>),
     /// Tables with `field` and one of `contains`, `equals`, `matches`.
@@ -123,6 +128,7 @@ impl Kind {
             Self::SizeOrNone(min, max, _) => format!("{}, or 0", size(min, max)),
             Self::Text(max, _) => format!("a string of up to {max} bytes"),
             Self::Name(_) | Self::Secret(_) => "a string that is not empty".into(),
+            Self::SecretFile(_) => "a file that can be read and is not empty".into(),
             Self::Names(_) => "a list of names, at least one".into(),
             Self::Hosts(_) => "a list of host names without port, or \"*\"".into(),
             Self::Path(_) => "a path".into(),
@@ -137,8 +143,10 @@ impl Kind {
                     .into()
             }
             Self::Users(_) => "a list of \"NAME:PASSWORD\"".into(),
+            Self::UsersFile(_) => "a file with one NAME:PASSWORD a line".into(),
             Self::Networks(_) => {
-                "a list of tables { cidr = \"10.0.0.0/8\", shared_key = \"…\", users = [\"…\"] }".into()
+                "a list of tables { cidr = \"10.0.0.0/8\", shared_key = \"…\" or shared_key_file = \"…\", users = [\"…\"] }"
+                    .into()
             }
             Self::Rules(_) => {
                 "a list of tables with one of contains, equals, matches (a regular expression) and optionally field"
@@ -162,7 +170,7 @@ impl Kind {
             Self::Names(_) => "NAME",
             Self::Hosts(_) => "HOST",
             Self::Path(_) => "PATH",
-            Self::File(_) => "FILE",
+            Self::File(_) | Self::SecretFile(_) | Self::UsersFile(_) => "FILE",
             Self::Mode(_) => "BITS",
             Self::Listen(_) | Self::Address(_) => "ADDRESS",
             Self::Outputs(_) => "OUTPUT",
@@ -242,6 +250,8 @@ impl Kind {
             Self::Outputs(field) => *field(builder) = outputs(raw)?,
             Self::Urls(field) => *field(builder) = non_empty_list(list_of(raw, url)?)?,
             Self::Index(field) => *field(builder) = index(not_empty(raw)?)?,
+            Self::SecretFile(field) => *field(builder) = Some(Secret::from_file(not_empty(raw)?.as_ref())?),
+            Self::UsersFile(field) => *field(builder) = users_from_file(not_empty(raw)?.as_ref())?,
             Self::Users(field) => *field(builder) = users(raw)?,
             Self::Networks(field) => *field(builder) = list_of(raw, network)?,
             Self::Rules(field) => *field(builder) = list_of(raw, rule)?,

@@ -14,6 +14,7 @@ use super::error::{ConfigError, ConfigErrors, ValueSource};
 use super::file;
 use super::keys::{KEYS, Key};
 use super::kind::{Kind, UntypedValue};
+use super::redact::hide_password;
 use super::suggestion::did_you_mean;
 
 /// Values of flags, by the path of their key. A repeated flag has several.
@@ -93,6 +94,9 @@ pub(super) const DEFAULT_FILE: &str = "windrow.toml";
 /// Environment variable that names the file.
 pub(super) const FILE_VARIABLE: &str = "WINDROW_CONFIG";
 
+/// Environment variable of the folder with systemd's credentials.
+const CREDENTIALS_VARIABLE: &str = "CREDENTIALS_DIRECTORY";
+
 /// Variables with Windrow's prefix that belong to other programs of this project.
 const OTHER_VARIABLES: [&str; 1] = ["WINDROW_ADDR"];
 
@@ -123,6 +127,8 @@ pub fn load(sources: Sources<'_>) -> Result<Loaded, ConfigErrors> {
     let file = loader.file(sources.file, sources.env);
     loader.environment(sources.env);
     loader.flags(&sources.flags, sources.env);
+    loader.credentials(sources.env);
+    loader.check_secret_files();
 
     let Loader {
         builder,
@@ -243,9 +249,62 @@ impl Loader {
     fn flags(&mut self, flags: &Flags, env: &dyn Environment) {
         for key in KEYS {
             if let (Some(flag), Some(values)) = (key.flag, flags.get(key.path)) {
+                let has_secret = match key.kind {
+                    Kind::Urls(_) => values.iter().any(|url| url.contains('@')),
+                    _ => key.kind.is_secret(),
+                };
+                if has_secret {
+                    self.warnings.push(format!(
+                        "--{flag}: every user of this machine can see a secret on the command line (ps); use a file{}",
+                        key.file_key().map_or_else(String::new, |file| format!(" ({})", file.path))
+                    ));
+                }
                 self.text(key, values, ValueSource::Flag(format!("--{flag}")), env);
             }
         }
+    }
+
+    /// Secrets that systemd has loaded (`LoadCredential=admin.token:/path`), by the path of their
+    /// key, where nothing else sets it.
+    fn credentials(&mut self, env: &dyn Environment) {
+        let Some(dir) = env.get(CREDENTIALS_VARIABLE).filter(|dir| !dir.is_empty()) else {
+            return;
+        };
+        for (key, file_key) in KEYS.iter().filter_map(|key| Some((key, key.file_key()?))) {
+            let path = PathBuf::from(&dir).join(key.path);
+            if !self.is_set(key) && !self.is_set(file_key) && path.exists() {
+                let raw = UntypedValue::Text(path.to_string_lossy().into_owned());
+                self.apply(
+                    file_key,
+                    &raw,
+                    ValueSource::Environment(CREDENTIALS_VARIABLE.to_owned()),
+                );
+            }
+        }
+    }
+
+    /// A later layer overrides an earlier one; within one layer it is unclear which one is meant.
+    fn check_secret_files(&mut self) {
+        for (key, file_key) in KEYS.iter().filter_map(|key| Some((key, key.file_key()?))) {
+            let layer = |key: &Key| {
+                let setting = self.settings.iter().find(|setting| setting.key == key.path);
+                setting.map(|setting| std::mem::discriminant(&setting.source))
+            };
+            if self.is_set(key) && self.is_set(file_key) && layer(key) == layer(file_key) {
+                self.errors.push(ConfigError {
+                    source: None,
+                    key: file_key.path.into(),
+                    value: None,
+                    what: format!("only one of it and {} can be set", key.path),
+                    allowed: None,
+                });
+            }
+        }
+    }
+
+    fn is_set(&self, key: &Key) -> bool {
+        let mut settings = self.settings.iter();
+        settings.any(|setting| setting.key == key.path && setting.source != ValueSource::Default)
     }
 
     /// A value of a flag or an environment variable.
@@ -318,32 +377,18 @@ fn shown(key: &Key, raw: &UntypedValue) -> String {
     if key.kind.is_secret() {
         return "(hidden)".into();
     }
-    let text = raw.to_toml();
-    if matches!(key.kind, Kind::Urls(_)) {
-        hide_passwords(&text)
-    } else {
-        text
+    match key.kind {
+        Kind::Urls(_) => hide_in_urls(raw).to_toml(),
+        _ => raw.to_toml(),
     }
 }
 
-/// `http://user:password@host` becomes `http://user:(hidden)@host`.
-fn hide_passwords(text: &str) -> String {
-    let mut out = String::with_capacity(text.len());
-    let mut rest = text;
-    while let Some(at) = rest.find("://") {
-        let (before, after) = rest.split_at(at + 3);
-        out.push_str(before);
-        let end = after.find(['/', '"', ',']).unwrap_or(after.len());
-        let (authority, tail) = after.split_at(end);
-        match authority.rsplit_once('@') {
-            Some((login, host)) => {
-                let user = login.split_once(':').map_or(login, |(user, _)| user);
-                out.push_str(&format!("{user}:(hidden)@{host}"));
-            }
-            None => out.push_str(authority),
-        }
-        rest = tail;
+fn hide_in_urls(raw: &UntypedValue) -> UntypedValue {
+    match raw {
+        UntypedValue::Text(text) => UntypedValue::Text(hide_password(text)),
+        UntypedValue::List(list) => UntypedValue::List(list.iter().map(hide_in_urls).collect()),
+        // No address; it is reported, and what it holds is not known.
+        UntypedValue::Table(_) => UntypedValue::Other("a table"),
+        other => other.clone(),
     }
-    out.push_str(rest);
-    out
 }

@@ -22,7 +22,9 @@ mod file;
 mod keys;
 mod kind;
 mod load;
+mod redact;
 mod reference;
+mod secret;
 mod suggestion;
 #[cfg(test)]
 mod tests;
@@ -30,15 +32,16 @@ mod types;
 mod units;
 
 pub use crate::metrics::Output as OutputKind;
-pub(crate) use elasticsearch::without_credentials;
 pub use elasticsearch::{Auth, ClientCert, ElasticsearchConfig, IndexTemplate};
 pub use environment::{Environment, ProcessEnvironment};
 pub use error::{ConfigError, ConfigErrors, ValueSource};
 pub use keys::{KEYS, Key};
 pub use kind::{Kind, UntypedValue};
 pub use load::{Flags, Loaded, Setting, Sources, load};
+pub(crate) use redact::without_credentials;
 pub use reference::{reference_markdown, reference_toml};
-pub use types::{Cidr, Listen, LogFormat, Network, Predicate, Rule, Secret, Tls, User};
+pub use secret::Secret;
+pub use types::{Cidr, Listen, LogFormat, Network, Predicate, Rule, Tls, User};
 pub use units::{format_duration, format_size, parse_duration, parse_size};
 
 /// The whole configuration, from [`load`], or with every default from [`Config::default`].
@@ -197,6 +200,33 @@ pub struct LogConfig {
     pub format: LogFormat,
     /// Valid filter in the syntax of `RUST_LOG`.
     pub level: String,
+}
+
+impl Config {
+    /// Every secret that comes from a file and can be read again.
+    #[must_use]
+    pub fn secrets_from_files(&self) -> Vec<Secret> {
+        let forward = &self.forward;
+        let elasticsearch = self.elasticsearch.auth.secret();
+        let networks = forward
+            .networks
+            .iter()
+            .filter_map(|network| network.shared_key.as_ref());
+        let users = forward.users.iter().map(|user| &user.password);
+        let single = [
+            forward.shared_key.as_ref(),
+            elasticsearch,
+            self.admin.token.as_ref(),
+        ];
+        single
+            .into_iter()
+            .flatten()
+            .chain(networks)
+            .chain(users)
+            .filter(|secret| secret.is_from_file())
+            .cloned()
+            .collect()
+    }
 }
 
 impl TraceConfig {

@@ -9,6 +9,7 @@ use std::time::Duration;
 use super::*;
 
 mod generated;
+mod secrets;
 mod values;
 
 fn env(pairs: &[(&str, &str)]) -> HashMap<String, String> {
@@ -313,7 +314,7 @@ listen = [\"${HOST:-127.0.0.1}:0\"]
         .config;
     assert_eq!(config.data_dir, PathBuf::from("/var/w/data"));
     assert_eq!(config.duplicate_window, 12);
-    assert_eq!(config.forward.shared_key.unwrap().expose(), "${KEY}");
+    assert_eq!(&*config.forward.shared_key.unwrap().expose(), "${KEY}");
     assert_eq!(config.forward.listen, ["127.0.0.1:0".parse().unwrap()]);
     let list = errors("data_dir = \"${GONE}\"\n[log]\nlevel = \"${\"\n", &[], &[]);
     assert!(
@@ -388,7 +389,7 @@ token = \"hush-token\"
     assert!(shown.contains("https://elastic:(hidden)@es:9200/path"), "{shown}");
     let forward = &loaded.config.forward;
     assert_eq!(forward.users[1].name, "bob");
-    assert_eq!(forward.users[0].password.expose(), "hush-password");
+    assert_eq!(&*forward.users[0].password.expose(), "hush-password");
     assert!(forward.networks[0].cidr.contains("10.9.8.7".parse().unwrap()));
     assert!(
         forward.networks[0]

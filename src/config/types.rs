@@ -1,6 +1,6 @@
 //! Types of configuration values, valid by construction.
 //!
-//! Each can be parsed from text; secrets are hidden in `Debug`.
+//! Each can be parsed from text.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -9,29 +9,7 @@ use std::str::FromStr;
 
 use memchr::memmem::Finder;
 
-/// A string that `Debug` and the resolved configuration hide.
-#[derive(Clone, PartialEq, Eq)]
-pub struct Secret(String);
-
-impl Secret {
-    /// Wraps a secret.
-    #[must_use]
-    pub fn new(secret: impl Into<String>) -> Self {
-        Self(secret.into())
-    }
-
-    /// The secret.
-    #[must_use]
-    pub fn expose(&self) -> &str {
-        &self.0
-    }
-}
-
-impl fmt::Debug for Secret {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Secret(…)")
-    }
-}
+use super::secret::Secret;
 
 /// An address of the Forward input.
 #[derive(Debug, Clone, PartialEq, Eq)]

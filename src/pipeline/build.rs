@@ -10,6 +10,7 @@ use super::liveness::Liveness;
 use super::outputs::Outputs;
 use super::status::{Status, StatusSources};
 use crate::admission::AdmissionControl;
+use crate::clock;
 use crate::config::Config;
 use crate::gather::{Gauges, QueueProducer, RecordQueue};
 use crate::input::forward::{self, BoundListener, ConnectionLimiter, Tls};
@@ -55,8 +56,10 @@ impl Pipeline {
             dir: config.journal.dir.clone(),
             segment_bytes: config.journal.segment_bytes,
             limit_bytes: config.journal.limit,
+            clock: clock::unix_us,
         };
         let (journal, recovery) = Journal::open(options, Box::new(QueueProducer(Arc::clone(&queue))))?;
+        clock::advance_to(recovery.last_received_us);
         if recovery.segments > 0 {
             queue.start_from_journal(recovery.first_lsn, recovery.next_lsn.saturating_sub(1));
         }

@@ -97,6 +97,12 @@ impl Status {
                 .notes
                 .push("gathering is behind: chunks wait in the journal".into());
         }
+        if usage.lost_segments > 0 {
+            readiness.notes.push(format!(
+                "{} journal segments are missing or unreadable, {} records were lost in all",
+                usage.lost_segments, usage.lost_records
+            ));
+        }
         if usage.quarantined_segments > 0 {
             readiness.notes.push(format!(
                 "{} damaged journal segments are in quarantine, {} records were lost",
@@ -135,6 +141,8 @@ impl Status {
         metrics.journal_segments.set(gauge(usage.segments as u64));
         metrics.journal_blocked.set(i64::from(usage.blocked.is_some()));
         set(&metrics.journal_quarantined, usage.quarantined_segments);
+        set(&metrics.journal_lost_segments, usage.lost_segments);
+        set(&metrics.journal_lost_records, usage.lost_records);
         set(&metrics.journal_written_bytes, usage.record_bytes);
         metrics
             .journal_fsync_seconds

@@ -199,3 +199,26 @@ fn where_many_come_and_no_straggler_nothing_waits_and_a_straggler_finds_its_docu
     assert!(server.terminate(SOON).success());
     assert_eq!(server.stored().len(), 40_000);
 }
+
+/// The journal and gathering have one clock. Here it was set back by an hour between two runs; a
+/// step forward during a run has the same effect: times of reception ahead of those of sealing.
+#[test]
+fn no_line_is_late_because_the_clock_was_set() {
+    let mut server = windrow().sqlite().start();
+    assert!(server.terminate(SOON).success());
+    let in_an_hour = || windrow::clock::unix_us() + 3_600_000_000;
+    let options = windrow_journal::JournalOptions {
+        clock: in_an_hour,
+        ..windrow_journal::JournalOptions::new(server.data().join("journal"))
+    };
+    let (journal, _) = windrow_journal::Journal::open(options, Box::new(())).unwrap();
+    let receipt = journal.append(u8::MAX, Vec::new().into()).wait().unwrap();
+    journal.release(receipt.lsn());
+    journal.close();
+    server.start_again();
+    let mut client = Client::connect(server.forward());
+    let line = json!({"traceId": "clock", "message": "request completed"});
+    client.send("app", "c1", &[(T, 0, line)]);
+    let found = document(&server, "clock", "request completed");
+    assert_eq!(found["windrow"]["late"], 0, "{found}");
+}

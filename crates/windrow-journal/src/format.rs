@@ -43,6 +43,8 @@ pub(crate) const FIRST_OF_COMMIT: u8 = 1;
 pub(crate) const PAYLOAD_ALIGNED: u8 = 2;
 /// Segment flag: the file is recycled. Remains of a previous segment may follow the last record.
 const RECYCLED: u32 = 1;
+/// Segment flag: the program that began the segment keeps a manifest. Older programs ignore it.
+const IN_MANIFEST: u32 = 2;
 /// The largest payload, in bytes: 1 GiB.
 pub(crate) const MAX_PAYLOAD_BYTES: u64 = 1 << 30;
 
@@ -60,6 +62,8 @@ pub(crate) struct SegmentHeader {
     pub(crate) after_us: i64,
     /// The file held another segment before.
     pub(crate) recycled: bool,
+    /// The segment is in the manifest of the folder.
+    pub(crate) in_manifest: bool,
 }
 
 /// Why bytes are not a segment header.
@@ -83,7 +87,7 @@ impl SegmentHeader {
         out[32..40].copy_from_slice(&self.continues_lsn.to_le_bytes());
         out[40..48].copy_from_slice(&self.instance.to_le_bytes());
         out[48..56].copy_from_slice(&self.after_us.to_le_bytes());
-        let flags = if self.recycled { RECYCLED } else { 0 };
+        let flags = if self.recycled { RECYCLED } else { 0 } | if self.in_manifest { IN_MANIFEST } else { 0 };
         out[56..60].copy_from_slice(&flags.to_le_bytes());
         let crc = crc32fast::hash(&out[..60]);
         out[60..].copy_from_slice(&crc.to_le_bytes());
@@ -112,6 +116,7 @@ impl SegmentHeader {
             instance: u64_at(bytes, 40),
             after_us: i64::from_le_bytes(u64_at(bytes, 48).to_le_bytes()),
             recycled: u32_at(bytes, 56) & RECYCLED != 0,
+            in_manifest: u32_at(bytes, 56) & IN_MANIFEST != 0,
         })
     }
 }
@@ -198,6 +203,12 @@ pub(crate) fn segment_name(number: u64) -> String {
     format!("{number:020}.seg")
 }
 
+/// Name of a segment file that was found under the name of another segment, until it gets its own
+/// name back.
+pub(crate) fn renamed_name(number: u64) -> String {
+    format!("{number:020}.renamed")
+}
+
 /// Name of the release log of a segment.
 pub(crate) fn release_log_name(number: u64) -> String {
     format!("{number:020}.notes")
@@ -214,10 +225,11 @@ pub(crate) enum FileKind {
     Segment(u64),
     ReleaseLog(u64),
     Spare(u64),
+    Renamed(u64),
     Other,
 }
 
-/// Parses a name from [`segment_name`], [`release_log_name`] or [`spare_name`].
+/// Parses a name from [`segment_name`], [`release_log_name`], [`spare_name`] or [`renamed_name`].
 pub(crate) fn file_kind(name: &str) -> FileKind {
     let Some((digits, extension)) = name.split_once('.') else {
         return FileKind::Other;
@@ -229,6 +241,7 @@ pub(crate) fn file_kind(name: &str) -> FileKind {
         (Ok(number), "seg") => FileKind::Segment(number),
         (Ok(number), "notes") => FileKind::ReleaseLog(number),
         (Ok(number), "spare") => FileKind::Spare(number),
+        (Ok(number), "renamed") => FileKind::Renamed(number),
         _ => FileKind::Other,
     }
 }
@@ -269,6 +282,7 @@ mod tests {
             instance: u64::MAX,
             after_us: -1,
             recycled: true,
+            in_manifest: true,
         };
         assert_eq!(SegmentHeader::decode(&segment.encode()), Ok(segment));
         let salt = Salt::new(4, 9);
@@ -294,6 +308,7 @@ mod tests {
             instance: 1,
             after_us: 0,
             recycled: false,
+            in_manifest: false,
         }
         .encode();
         bytes[8] = 9;

@@ -102,7 +102,7 @@ pub(crate) fn inspect_on(
         .iter()
         .filter_map(|(name, size)| match file_kind(name) {
             FileKind::Segment(number) => Some((number, *size)),
-            FileKind::ReleaseLog(_) | FileKind::Spare(_) | FileKind::Other => None,
+            FileKind::ReleaseLog(_) | FileKind::Spare(_) | FileKind::Renamed(_) | FileKind::Other => None,
         })
         .collect();
     sizes.sort_unstable();
@@ -191,7 +191,7 @@ impl SegmentInspector<'_> {
         let salt = Salt::new(self.number, self.instance);
         let mut scanner = SegmentScanner::new(file, salt, SEGMENT_HEADER_BYTES.min(self.size), self.size);
         let logged = release_log::read(self.storage, self.number, self.instance)?;
-        let released = merge_ranges(logged.released);
+        let released = release_log::merge_ranges(logged.released);
         out.unreadable_release_entries = logged.unreadable_entries;
         let ends_at = self.ends_at.or(logged.next_lsn);
         let end = ends_at.unwrap_or(u64::MAX);
@@ -250,19 +250,6 @@ impl SegmentInspector<'_> {
         out.torn_bytes = doubtful + uncertain.sum::<u64>();
         Ok(())
     }
-}
-
-/// The same lsns as ascending ranges that do not overlap.
-fn merge_ranges(mut ranges: Vec<Range<u64>>) -> Vec<Range<u64>> {
-    ranges.sort_unstable_by_key(|range| range.start);
-    let mut out: Vec<Range<u64>> = Vec::new();
-    for range in ranges {
-        match out.last_mut() {
-            Some(last) if range.start <= last.end => last.end = last.end.max(range.end),
-            _ => out.push(range),
-        }
-    }
-    out
 }
 
 fn contains(ranges: &[Range<u64>], lsn: u64) -> bool {

@@ -3,7 +3,6 @@
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 
@@ -41,7 +40,7 @@ impl Journal {
     pub fn open(options: JournalOptions, sink: Box<dyn CommitSink>) -> Result<(Self, Recovery), OpenError> {
         let folder_lock = FolderLock::acquire(&options.dir)?;
         let storage = DiskStorage::open(&options.dir).map_err(OpenError::during("open", &options.dir))?;
-        let (journal, recovery) = Self::open_on(Arc::new(storage), options, sink, now_us)?;
+        let (journal, recovery) = Self::open_on(Arc::new(storage), options, sink)?;
         *lock(&journal.threads.folder_lock) = Some(folder_lock);
         Ok((journal, recovery))
     }
@@ -50,10 +49,9 @@ impl Journal {
         storage: Arc<dyn Storage>,
         options: JournalOptions,
         sink: Box<dyn CommitSink>,
-        now_us: fn() -> i64,
     ) -> Result<(Self, Recovery), OpenError> {
         let dir = options.dir.clone();
-        let (shared, writer, recovery) = recover(storage, options, sink, now_us)?;
+        let (shared, writer, recovery) = recover(storage, options, sink)?;
         let maintenance = Maintenance::new(Arc::clone(&shared));
         let threads = Threads::start(&shared, writer, maintenance, &dir)?;
         Ok((
@@ -188,10 +186,4 @@ impl Drop for Threads {
     fn drop(&mut self) {
         self.stop();
     }
-}
-
-/// The clock of the received times, Unix microseconds.
-fn now_us() -> i64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    i64::try_from(since.as_micros()).unwrap_or(i64::MAX)
 }

@@ -41,6 +41,7 @@
 //!   crash, until it is released. The exception is damage by the disk, which is counted, logged and
 //!   kept in `quarantine/`.
 //! * A damaged record is never returned.
+//! * A segment file that is missing, and was not removed by the journal, is counted and logged.
 //! * Lsns and received times ascend strictly over the life of the folder; none is assigned twice.
 //! * The segments stay within [`JournalOptions::limit_bytes`], plus at most one segment that is not
 //!   in use.
@@ -53,6 +54,7 @@
 //! | `<number>.seg` | segment: a header, then records (`format.rs`) |
 //! | `<number>.notes` | release log of a segment (`release_log.rs`) |
 //! | `<number>.spare` | file of an obsolete segment, to be recycled in this run |
+//! | `manifest` | segments that were begun and not removed (`manifest.rs`) |
 //! | `quarantine/` | damaged segment files, never removed by the journal |
 //!
 //! # Design
@@ -79,6 +81,7 @@ mod inspect;
 mod instance;
 mod journal;
 mod maintenance;
+mod manifest;
 mod options;
 mod preallocator;
 mod quarantine;

@@ -10,17 +10,24 @@ use std::sync::Arc;
 use tracing::{debug, error, info, warn};
 
 use crate::format::{release_log_name, segment_name};
+use crate::manifest::LiveSegment;
 use crate::preallocator::Preallocation;
 use crate::quarantine::{QuarantineMode, quarantine};
 use crate::release_log::ReleaseLogs;
 use crate::shared::{SealedSegment, Shared};
+use crate::storage::is_no_space;
 use crate::sync::lock;
+
+/// Tries to write the manifest on a full disk before segments are removed without an entry in it.
+const MANIFEST_TRIES: u32 = 3;
 
 pub(crate) struct Maintenance {
     shared: Arc<Shared>,
     release_logs: ReleaseLogs,
     /// Segments that could not be removed; each was logged once.
     stuck: BTreeSet<u64>,
+    /// Failed writes of the manifest in a row for lack of space.
+    manifest_no_space: u32,
 }
 
 /// What is to be done with the file of an obsolete segment.
@@ -36,6 +43,7 @@ impl Maintenance {
             shared,
             release_logs: ReleaseLogs::default(),
             stuck: BTreeSet::new(),
+            manifest_no_space: 0,
         }
     }
 
@@ -50,6 +58,7 @@ impl Maintenance {
                 break;
             }
         }
+        self.close_manifest();
         self.shared.preallocator.discard_all();
     }
 
@@ -124,6 +133,10 @@ impl Maintenance {
     fn remove_obsolete(&mut self) -> bool {
         let shared = &self.shared;
         let obsolete = lock(&shared.state).segments.obsolete();
+        if !self.log_in_manifest(&obsolete) {
+            return true;
+        }
+        let shared = &self.shared;
         let mut retry = false;
         for number in obsolete {
             let removed = match self.disposal(number) {
@@ -149,6 +162,62 @@ impl Maintenance {
             }
         }
         retry
+    }
+
+    /// Logs new segments, and those that are about to be removed. False if the latter must stay.
+    fn log_in_manifest(&mut self, obsolete: &[u64]) -> bool {
+        let shared = &self.shared;
+        let mut manifest = lock(&shared.manifest);
+        let logged = manifest.newest_number();
+        let state = lock(&shared.state);
+        let new = state
+            .segments
+            .iter()
+            .filter(|segment| Some(segment.number) > logged);
+        let begun: Vec<(u64, LiveSegment)> = new
+            .map(|segment| {
+                let live = LiveSegment {
+                    first_lsn: segment.first_lsn,
+                    continues_lsn: segment.continues_lsn,
+                    bytes: shared.segment_bytes.max(segment.end),
+                    end_lsn: None,
+                };
+                (segment.number, live)
+            })
+            .collect();
+        drop(state);
+        match manifest.log(&*shared.storage, &begun, obsolete) {
+            Ok(()) => {
+                self.manifest_no_space = 0;
+                true
+            }
+            Err(error) if is_no_space(&error) && self.manifest_no_space >= MANIFEST_TRIES => {
+                // On a file system that cannot overwrite a preallocated file in place, only the
+                // removal of segments makes space.
+                true
+            }
+            Err(error) => {
+                let first = self.manifest_no_space == 0;
+                self.manifest_no_space += u32::from(is_no_space(&error));
+                if first {
+                    debug!(%error, "cannot write the journal's manifest; obsolete segments are kept until that works");
+                }
+                false
+            }
+        }
+    }
+
+    /// Logs the end of the newest segment, so that its records can be counted if its file is lost.
+    fn close_manifest(&self) {
+        let shared = &self.shared;
+        let state = lock(&shared.state);
+        let newest = state.segments.newest();
+        let newest = newest.map(|segment| (segment.number, segment.next_lsn));
+        drop(state);
+        if let Some((number, next_lsn)) = newest {
+            // If this fails, only the number of lost records would be unknown.
+            let _ = lock(&shared.manifest).close(&*shared.storage, number, next_lsn);
+        }
     }
 
     fn disposal(&self, number: u64) -> Disposal {

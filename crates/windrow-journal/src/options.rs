@@ -1,6 +1,7 @@
 //! Options of a journal.
 
 use std::path::PathBuf;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 /// Folder and size of a journal.
 #[derive(Debug, Clone)]
@@ -13,17 +14,25 @@ pub struct JournalOptions {
     pub segment_bytes: u64,
     /// Upper bound of the bytes in all segments. Appends wait when it is reached. On disk there is
     /// up to one segment more (preallocated or spare files), and the small logs of released
-    /// records.
+    /// records and of segments.
     pub limit_bytes: u64,
+    /// Clock of the received times, Unix microseconds: the clock that later stages compare them with.
+    pub clock: fn() -> i64,
 }
 
 impl JournalOptions {
-    /// Segments of 64 MiB, 10 GiB in all.
+    /// Segments of 64 MiB, 10 GiB in all, and the wall clock.
     pub fn new(dir: impl Into<PathBuf>) -> Self {
         Self {
             dir: dir.into(),
             segment_bytes: 64 << 20,
             limit_bytes: 10 << 30,
+            clock: wall_clock_us,
         }
     }
+}
+
+fn wall_clock_us() -> i64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_micros()).unwrap_or(i64::MAX)
 }

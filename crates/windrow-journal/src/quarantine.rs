@@ -31,3 +31,15 @@ pub(crate) fn quarantine(storage: &dyn Storage, number: u64, mode: QuarantineMod
         },
     }
 }
+
+/// Moves a file that is no segment of its own into the quarantine, as `<number>.seg.copy`: the name
+/// of the segment stays free.
+pub(crate) fn quarantine_copy(storage: &dyn Storage, name: &str, number: u64) -> io::Result<()> {
+    storage.create_folder(QUARANTINE)?;
+    let taken = storage.list(QUARANTINE)?;
+    let mut copy_name = format!("{}.copy", segment_name(number));
+    while taken.iter().any(|(other, _)| *other == copy_name) {
+        copy_name.push_str(".copy");
+    }
+    storage.rename(name, &format!("{QUARANTINE}/{copy_name}"))
+}

@@ -17,17 +17,21 @@ use self::survey::{FoundSegment, Survey};
 use self::tail::SegmentTail;
 use crate::error::OpenError;
 use crate::format::{RECORD_HEADER_BYTES, SEGMENT_HEADER_BYTES};
+use crate::manifest::{LiveSegment, LoadedManifest, MANIFEST, Manifest};
 use crate::options::JournalOptions;
 use crate::preallocator::Preallocator;
 use crate::queue::AppendQueue;
 use crate::record::CommitSink;
 use crate::segments::{Segment, Segments};
-use crate::shared::{Shared, State};
+use crate::shared::{Counters, Shared, State};
 use crate::signals::MaintenanceSignals;
 use crate::storage::Storage;
+use crate::sync::lock;
 use crate::writer::Writer;
 use crate::{instance, release_log};
 
+mod missing;
+mod rename;
 mod survey;
 mod tail;
 
@@ -54,12 +58,17 @@ pub struct Recovery {
     pub unreleased_records: u64,
     /// Upper bound of all lsns, exclusive.
     pub next_lsn: u64,
+    /// Upper bound of all received times so far, Unix microseconds; later ones are greater.
+    pub last_received_us: i64,
     /// Bytes of an unconfirmed commit that were cut off the newest segment. 0 if its file was
     /// recycled: remains of a previous segment look the same.
     pub torn_bytes: u64,
     /// Numbers of the segments in which damage was found; their files are in `quarantine/`. Readers
     /// may find more damage in older segments.
     pub quarantined: Vec<u64>,
+    /// Numbers of the segments whose file is missing or has no readable record: their unreleased
+    /// records are lost.
+    pub lost: Vec<u64>,
     /// Duration of the recovery.
     pub took: Duration,
 }
@@ -69,10 +78,9 @@ pub(crate) fn recover(
     storage: Arc<dyn Storage>,
     options: JournalOptions,
     sink: Box<dyn CommitSink>,
-    now_us: fn() -> i64,
 ) -> Result<(Arc<Shared>, Writer, Recovery), OpenError> {
     let started = Instant::now();
-    let dir = options.dir;
+    let (dir, now_us) = (options.dir, options.clock);
     let mut survey = Survey::take(&*storage, &dir)?;
     let newest_header = survey.found.last().map(|found| found.instance);
     let instance = instance::load_or_create(&*storage, &dir, newest_header)?;
@@ -89,16 +97,34 @@ pub(crate) fn recover(
         quarantined: survey.unreadable.clone(),
         ..Recovery::default()
     };
+    let manifest =
+        LoadedManifest::read(&*storage, instance).map_err(OpenError::during("read", dir.join(MANIFEST)))?;
+    let missing = missing::find(&*storage, &dir, &manifest, &survey, instance);
+    recovery.lost = missing.iter().map(|segment| segment.number).collect();
+    let counters = Counters {
+        lost_records: missing::report(&dir, &missing),
+        lost_segments: missing.len() as u64,
+        ..Counters::default()
+    };
+    let newest_number = manifest.live.last_key_value().map_or(0, |(&number, _)| number);
+    survey.next_number = survey.next_number.max(newest_number + 1);
+    // The lsns of a missing segment are not assigned again.
+    let missing_end = manifest.live.values().map(LiveSegment::max_end_lsn);
+    let newest_found = survey.found.last().map_or(0, |newest| newest.number);
+    let missing_at_end = newest_number > newest_found;
     let segments = load_segments(&*storage, &dir, &survey, &tail)?;
     // The bytes that are cut off or unreadable may have been durable records: their lsns are not
     // assigned again.
     let unknown_bytes = tail.torn_bytes + survey.unreadable_bytes_at_end;
     let continues_lsn = tail.next_lsn.max(1);
-    let next_lsn = if unknown_bytes > 0 {
+    let mut next_lsn = if unknown_bytes > 0 {
         continues_lsn + unknown_bytes / RECORD_HEADER_BYTES + 1
     } else {
         continues_lsn
     };
+    if missing_at_end {
+        next_lsn = next_lsn.max(missing_end.max().unwrap_or(0));
+    }
     recovery.segments = segments.len();
     recovery.bytes = segments.bytes();
     recovery.unreleased_records = segments.unreleased();
@@ -123,15 +149,18 @@ pub(crate) fn recover(
         now_us,
         state: Mutex::new(State {
             segments,
+            counters,
             ..State::default()
         }),
+        manifest: Mutex::default(),
         queue: AppendQueue::default(),
         signals: MaintenanceSignals::new(),
     });
     let mut last_us = survey.after_us.max(tail.last_us);
-    if survey.unreadable_bytes_at_end > 0 || (unknown_bytes > 0 && tail.damage.is_some()) {
+    if missing_at_end || survey.unreadable_bytes_at_end > 0 || (unknown_bytes > 0 && tail.damage.is_some()) {
         last_us = last_us.max(now_us()) + UNREADABLE_TIME_GAP_US;
     }
+    recovery.last_received_us = last_us;
     let mut writer = Writer::new(Arc::clone(&shared), sink, &(continues_lsn..next_lsn), last_us);
 
     for found in survey.found.iter().filter(|found| found.header_damaged) {
@@ -148,6 +177,14 @@ pub(crate) fn recover(
         finish_newest(&shared, &mut writer, newest, &tail)?;
     }
     survey.remove_leftovers(&*shared.storage);
+    let live = missing::live_segments(&lock(&shared.state).segments, &survey, segment_bytes);
+    let is_sound = manifest.exists && manifest.unreadable_entries == 0;
+    let mut manifest = Manifest::new(instance, manifest);
+    if let Err(error) = manifest.update(&*shared.storage, is_sound, &live) {
+        // The maintenance thread tries again before it removes a segment.
+        warn!(%error, "cannot write {} yet", shared.dir.join(MANIFEST).display());
+    }
+    *lock(&shared.manifest) = manifest;
     recovery.took = started.elapsed();
     info!(
         segments = recovery.segments,
@@ -155,6 +192,7 @@ pub(crate) fn recover(
         unreleased = recovery.unreleased_records,
         torn_bytes = recovery.torn_bytes,
         quarantined = recovery.quarantined.len(),
+        lost = recovery.lost.len(),
         took_ms = recovery.took.as_millis(),
         "journal {} is open",
         shared.dir.display()

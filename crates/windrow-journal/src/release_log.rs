@@ -130,6 +130,19 @@ pub(crate) fn read(storage: &dyn Storage, number: u64, instance: u64) -> io::Res
     Ok(out)
 }
 
+/// The same lsns as ascending ranges that do not overlap.
+pub(crate) fn merge_ranges(mut ranges: Vec<Range<u64>>) -> Vec<Range<u64>> {
+    ranges.sort_unstable_by_key(|range| range.start);
+    let mut out: Vec<Range<u64>> = Vec::new();
+    for range in ranges {
+        match out.last_mut() {
+            Some(last) if range.start <= last.end => last.end = last.end.max(range.end),
+            _ => out.push(range),
+        }
+    }
+    out
+}
+
 fn decode(salt: &Salt, entry: &[u8]) -> Option<Range<u64>> {
     let (first, rest) = entry.split_first_chunk::<8>()?;
     let (count, rest) = rest.split_first_chunk::<4>()?;

@@ -15,6 +15,8 @@ pub(crate) struct Segment {
     pub(crate) number: u64,
     pub(crate) instance: u64,
     pub(crate) first_lsn: u64,
+    /// See `SegmentHeader::continues_lsn`; only known for segments of this run.
+    pub(crate) continues_lsn: u64,
     /// One past the last durable record.
     pub(crate) next_lsn: u64,
     /// Durable bytes of the file.
@@ -42,6 +44,7 @@ impl Segment {
             number,
             instance,
             first_lsn: lsns.start,
+            continues_lsn: lsns.start,
             next_lsn: lsns.end,
             end,
             sealed,

@@ -1,7 +1,7 @@
 //! State that the journal's handles, its readers, the writer and the maintenance thread share.
 //!
 //! Locks: the append queue (each append), the state (each commit, release and read), the
-//! maintenance signals, and the preallocator's files. No lock is taken while another is held,
+//! maintenance signals, the preallocator's files, and the manifest. No lock is taken while another is held,
 //! except the state while the preallocator's files are locked.
 
 use std::ops::Range;
@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 use tracing::{error, warn};
 
 use crate::format::{MAX_PAYLOAD_BYTES, segment_name};
+use crate::manifest::Manifest;
 use crate::preallocator::Preallocator;
 use crate::quarantine::{QUARANTINE, QuarantineMode, quarantine};
 use crate::queue::AppendQueue;
@@ -32,6 +33,8 @@ pub(crate) struct Shared {
     pub(crate) queue: AppendQueue,
     pub(crate) signals: MaintenanceSignals,
     pub(crate) preallocator: Preallocator,
+    /// Used by the maintenance thread only.
+    pub(crate) manifest: Mutex<Manifest>,
 }
 
 #[derive(Default)]
@@ -74,6 +77,7 @@ pub(crate) struct Counters {
     pub(crate) disk_errors: u64,
     pub(crate) quarantined_segments: u64,
     pub(crate) lost_records: u64,
+    pub(crate) lost_segments: u64,
 }
 
 impl Shared {
@@ -188,6 +192,7 @@ impl Shared {
             disk_errors: state.counters.disk_errors,
             quarantined_segments: state.counters.quarantined_segments,
             lost_records: state.counters.lost_records,
+            lost_segments: state.counters.lost_segments,
         }
     }
 }

@@ -59,8 +59,11 @@ pub struct Usage {
     pub disk_errors: u64,
     /// Segments in which damage was found.
     pub quarantined_segments: u64,
-    /// Unreleased records that damage made unreadable.
+    /// Unreleased records that damage made unreadable, or whose segment file is missing.
     pub lost_records: u64,
+    /// Segments whose file is missing or has no readable record. If the journal was not closed, the
+    /// number of records in the newest of them is unknown and not part of `lost_records`.
+    pub lost_segments: u64,
 }
 
 impl Usage {

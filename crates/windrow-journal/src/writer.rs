@@ -383,6 +383,7 @@ impl Writer {
             instance: self.shared.instance,
             after_us: self.last_us,
             recycled: prepared.recycled_from.is_some(),
+            in_manifest: true,
         };
         // Durable before any record, so that a file without a valid header has never held a record.
         let mut blocks = BlockWriter::new(self.enable_direct_io(&mut *prepared.file));
@@ -422,6 +423,7 @@ impl Writer {
         let (number, instance) = (prepared.number, self.shared.instance);
         let mut segment = Segment::new(number, instance, lsns, SEGMENT_HEADER_BYTES, false);
         segment.recyclable = true;
+        segment.continues_lsn = self.continues_lsn;
         state.segments.push(segment);
         drop(state);
         self.continues_lsn = self.next_lsn;

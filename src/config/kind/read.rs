@@ -8,8 +8,9 @@ use std::time::Duration;
 
 use memchr::memmem::Finder;
 
+use super::super::secret::Secret;
 use super::super::suggestion::did_you_mean;
-use super::super::types::{Network, Predicate, Rule, Secret, User};
+use super::super::types::{Network, Predicate, Rule, User};
 use super::super::units::{parse_duration, parse_size};
 use super::UntypedValue;
 use crate::metrics::Output;
@@ -226,14 +227,19 @@ pub(super) fn users(raw: &UntypedValue) -> Result<Vec<User>, String> {
 }
 
 pub(super) fn network(raw: &UntypedValue) -> Result<Network, String> {
-    let table = table(raw, &["cidr", "shared_key", "users"])?;
+    let table = table(raw, &["cidr", "shared_key", "shared_key_file", "users"])?;
     let cidr = table.get("cidr").ok_or("no cidr")?;
     Ok(Network {
         cidr: not_empty(cidr)?.parse().map_err(|what| format!("cidr: {what}"))?,
-        shared_key: table
-            .get("shared_key")
-            .map(|raw| not_empty(raw).map(Secret::new))
-            .transpose()?,
+        shared_key: match (table.get("shared_key"), table.get("shared_key_file")) {
+            (None, None) => None,
+            (Some(key), None) => Some(Secret::new(not_empty(key)?)),
+            (None, Some(file)) => {
+                let key = Secret::from_file(not_empty(file)?.as_ref());
+                Some(key.map_err(|what| format!("shared_key_file: {what}"))?)
+            }
+            (Some(_), Some(_)) => return Err("only one of shared_key and shared_key_file can be set".into()),
+        },
         users: match table.get("users") {
             Some(list) => list_of(list, |raw| not_empty(raw).map(str::to_owned))?,
             None => Vec::new(),

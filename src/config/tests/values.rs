@@ -76,8 +76,8 @@ fn repeated_flags_add_up_and_commas_stay_in_passwords() {
         ("output", "sqlite"),
     ];
     let config = load_from("", &[], &flags).unwrap().config;
-    assert_eq!(config.forward.users[0].password.expose(), "a,b");
-    assert_eq!(config.forward.users[1].password.expose(), "[x");
+    assert_eq!(&*config.forward.users[0].password.expose(), "a,b");
+    assert_eq!(&*config.forward.users[1].password.expose(), "[x");
     assert_eq!(config.outputs, [OutputKind::Stdout, OutputKind::Sqlite]);
     let list = errors("", &[], &[("output", "stdout"), ("output", "stdout")]);
     assert!(list[0].contains("stdout is listed twice"), "{list:?}");

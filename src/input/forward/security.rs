@@ -12,15 +12,15 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::time::Instant;
 
 use super::handshake_backoff::HandshakeBackoff;
-use crate::config::{Config, Network};
+use crate::config::{Config, Network, Secret};
 use crate::metrics::Handshake;
 
 /// Who may send: the shared key, users and networks.
 #[derive(Debug)]
 pub struct Security {
     hostname: String,
-    shared_key: Option<Vec<u8>>,
-    users: Vec<(String, Vec<u8>)>,
+    shared_key: Option<Secret>,
+    users: Vec<crate::config::User>,
     networks: Vec<Network>,
     backoff: HandshakeBackoff,
 }
@@ -65,15 +65,10 @@ impl Security {
         if from.shared_key.is_none() && from.users.is_empty() && from.networks.is_empty() {
             return None;
         }
-        let secret = |secret: &crate::config::Secret| secret.expose().as_bytes().to_vec();
         Some(Self {
             hostname: from.self_hostname.clone(),
-            shared_key: from.shared_key.as_ref().map(secret),
-            users: from
-                .users
-                .iter()
-                .map(|user| (user.name.clone(), secret(&user.password)))
-                .collect(),
+            shared_key: from.shared_key.clone(),
+            users: from.users.clone(),
             networks: from.networks.clone(),
             backoff: HandshakeBackoff::new(from.handshake_timeout),
         })
@@ -94,21 +89,19 @@ impl Security {
     /// The key and the allowed users for an address; `None` when it may not connect. The first
     /// matching network decides.
     fn key_for(&self, peer: Option<IpAddr>) -> Option<(Vec<u8>, Option<&[String]>)> {
-        let own = |network: &Network| {
-            network
-                .shared_key
-                .as_ref()
-                .map(|key| key.expose().as_bytes().to_vec())
+        let key = |own: Option<&Secret>| {
+            let key = own.or(self.shared_key.as_ref());
+            key.map_or_else(Vec::new, |key| key.expose().as_bytes().to_vec())
         };
         // A unix socket is protected by the permissions of its file.
         let Some(peer) = peer.filter(|_| !self.networks.is_empty()) else {
-            return Some((self.shared_key.clone().unwrap_or_default(), None));
+            return Some((key(None), None));
         };
         let network = self.networks.iter().find(|network| network.cidr.contains(peer))?;
-        let key = own(network)
-            .or_else(|| self.shared_key.clone())
-            .unwrap_or_default();
-        Some((key, (!network.users.is_empty()).then_some(&network.users)))
+        Some((
+            key(network.shared_key.as_ref()),
+            (!network.users.is_empty()).then_some(&network.users),
+        ))
     }
 
     /// Whether the networks allow an address to connect.
@@ -146,13 +139,13 @@ impl Security {
                 None => waiting.refuse(Refusal::Denied),
                 Some((key, names)) => {
                     let allowed = |name: &String| names.is_none_or(|names| names.contains(name));
-                    let users: Vec<User<'_>> = self
-                        .users
+                    let known = self.users.iter().filter(|user| allowed(&user.name));
+                    let known: Vec<_> = known.map(|user| (&user.name, user.password.expose())).collect();
+                    let users: Vec<User<'_>> = known
                         .iter()
-                        .filter(|(name, _)| allowed(name))
                         .map(|(name, password)| User {
                             name: name.as_bytes(),
-                            password,
+                            password: password.as_bytes(),
                         })
                         .collect();
                     waiting.receive(buffer, key, &users)

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use elasticsearch::http::Method;
+use reqwest::Method;
 use tokio::time::Instant;
 
 use super::bulk::{self, BulkResponse, ItemResult};
@@ -19,6 +19,11 @@ use super::outcome::{
 };
 use super::stats::Stats;
 use crate::config::ElasticsearchConfig;
+
+/// Longest response to a bulk request.
+const MAX_BULK_RESPONSE_BYTES: u64 = 64 << 20;
+/// Bound for one item in it: status and the reason of an error.
+const BYTES_PER_ITEM: u64 = 16 << 10;
 
 /// Sends requests to one cluster; counts and classifies the responses.
 #[derive(Debug)]
@@ -62,13 +67,13 @@ impl Client {
         };
         self.stats.sending(length, body.len());
         let request = Request {
-            method: Method::Post,
+            method: Method::POST,
             path: "/_bulk".into(),
             query: &[("filter_path", bulk::RESPONSE_FILTER)],
             body,
             ndjson: true,
             gzip,
-            max_response_bytes: u64::MAX,
+            max_response_bytes: MAX_BULK_RESPONSE_BYTES.min(expected as u64 * BYTES_PER_ITEM + (1 << 20)),
         };
         let response = self
             .ask(&request)
@@ -93,7 +98,7 @@ impl Client {
     pub(crate) async fn ask(&self, request: &Request) -> Result<Response, RequestError> {
         self.nodes.send(request).await.map_err(|error| match error {
             SendError::Request(error) => error,
-            SendError::ResponseTooLarge(bytes) => RequestError::Broken(format!("response of {bytes} bytes")),
+            SendError::ResponseTooLarge(reason) => RequestError::Broken(reason),
         })
     }
 

@@ -5,15 +5,16 @@ use std::path::Path;
 
 use tracing::error;
 
+use super::rename;
 use crate::error::OpenError;
 use crate::format::{
     BadSegmentHeader, FORMAT_VERSION, FileKind, SEGMENT_HEADER_BYTES, Salt, file_kind, release_log_name,
     segment_name, spare_name,
 };
-use crate::instance;
 use crate::quarantine::{QUARANTINE, QuarantineMode, quarantine};
 use crate::scanner::{ScanStep, SegmentScanner, read_segment_header};
 use crate::storage::Storage;
+use crate::{instance, manifest};
 
 /// A usable segment file.
 #[derive(Debug)]
@@ -28,6 +29,8 @@ pub(super) struct FoundSegment {
     pub(super) header_damaged: bool,
     /// The file held another segment before.
     pub(super) recycled: bool,
+    /// The segment was begun by a program that keeps a manifest.
+    pub(super) in_manifest: bool,
 }
 
 #[derive(Debug, Default)]
@@ -49,6 +52,7 @@ pub(super) struct Survey {
 
 impl Survey {
     pub(super) fn take(storage: &dyn Storage, dir: &Path) -> Result<Self, OpenError> {
+        rename::restore_names(storage, dir)?;
         let files = storage.list("").map_err(OpenError::during("list", dir))?;
         // The quarantine exists only once there was damage.
         let quarantined = storage.list(QUARANTINE).unwrap_or_default();
@@ -59,16 +63,17 @@ impl Survey {
                 FileKind::Segment(number) => drop(sizes.insert(number, *size)),
                 FileKind::ReleaseLog(number) => survey.release_logs.push(number),
                 FileKind::Spare(number) => survey.spare_files.push(number),
-                FileKind::Other => {}
+                FileKind::Renamed(_) | FileKind::Other => {}
             }
         }
         let numbers = files
             .iter()
             .chain(&quarantined)
             .filter_map(|(name, _)| match file_kind(name) {
-                FileKind::Segment(number) | FileKind::ReleaseLog(number) | FileKind::Spare(number) => {
-                    Some(number)
-                }
+                FileKind::Segment(number)
+                | FileKind::ReleaseLog(number)
+                | FileKind::Spare(number)
+                | FileKind::Renamed(number) => Some(number),
                 FileKind::Other => None,
             });
         survey.next_number = numbers.max().unwrap_or(0) + 1;
@@ -88,6 +93,7 @@ impl Survey {
                         continues_lsn: header.continues_lsn,
                         header_damaged: false,
                         recycled: header.recycled,
+                        in_manifest: header.in_manifest,
                     });
                 }
                 Err(BadSegmentHeader::Newer { version }) => {
@@ -141,6 +147,7 @@ impl Survey {
                         continues_lsn: first_lsn,
                         header_damaged: true,
                         recycled: false,
+                        in_manifest: true,
                     };
                     let at = self.found.partition_point(|other| other.number < number);
                     self.found.insert(at, found);
@@ -184,5 +191,6 @@ impl Survey {
             let _ = storage.remove(&release_log_name(*number));
         }
         let _ = storage.remove(instance::TEMPORARY);
+        let _ = storage.remove(manifest::TEMPORARY);
     }
 }

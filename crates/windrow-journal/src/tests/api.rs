@@ -472,3 +472,20 @@ fn a_reader_sees_a_record_exactly_from_when_the_sink_has_it() {
     });
     writer.join().unwrap();
 }
+
+#[test]
+fn received_times_come_from_the_clock_of_the_options() {
+    let dir = tempfile::tempdir().unwrap();
+    let options = |clock| JournalOptions {
+        clock,
+        ..small(dir.path())
+    };
+    let (journal, _) = Journal::open(options(|| 5_000_000), Box::new(())).unwrap();
+    let receipt = journal.append(0, Bytes::new()).wait().unwrap();
+    assert_eq!(receipt.received_us(), 5_000_000);
+    journal.close();
+    // The next clock can be advanced to the end of this one.
+    let (journal, recovery) = Journal::open(options(|| 1), Box::new(())).unwrap();
+    assert_eq!(recovery.last_received_us, 5_000_000);
+    journal.close();
+}

@@ -3,11 +3,15 @@
 use std::collections::BTreeSet;
 use std::ops::Range;
 
+use bytes::Bytes;
+
 use super::faulty_disk::FaultyDisk;
 use super::rig::{Ledger, Rig, options};
-use crate::format::{RECORD_HEADER_BYTES, SEGMENT_HEADER_BYTES, segment_name};
+use crate::format::{RECORD_HEADER_BYTES, SEGMENT_HEADER_BYTES, renamed_name, segment_name};
 use crate::inspect::inspect_on;
+use crate::manifest::MANIFEST;
 use crate::storage::Storage;
+use crate::{Journal, JournalOptions};
 
 /// A journal of three segments, and the places of its records: (segment, bytes, lsn).
 struct Small {
@@ -235,7 +239,16 @@ fn missing_segments_are_missed() {
         let gone = small.records.iter().filter(|record| record.0 == segment);
         let lost: BTreeSet<u64> = gone.map(|record| record.2).collect();
         rig.check_all_but(&mut ledger, &lost);
-        // Nothing tells that the newest or the oldest segment ever existed.
+        assert_eq!(rig.recovery.lost, [segment]);
+        let usage = rig.shared.usage();
+        assert_eq!(usage.lost_segments, 1, "segment {segment}");
+        let known = if segment == small.newest() {
+            0
+        } else {
+            lost.len() as u64
+        };
+        assert_eq!(usage.lost_records, known, "segment {segment}");
+        assert!(rig.recovery.next_lsn > 12, "lsns are assigned twice");
         ledger.forget(&lost);
         goes_on(rig, &mut ledger, &lost);
     }
@@ -247,6 +260,122 @@ fn missing_segments_are_missed() {
     let lost: BTreeSet<u64> = gone.map(|record| record.2).collect();
     rig.check_all_but(&mut ledger, &lost);
     assert_eq!(rig.shared.usage().lost_records, lost.len() as u64);
+}
+
+#[test]
+fn the_newest_segment_is_missed_with_its_number_of_records_after_a_clean_stop() {
+    let dir = tempfile::tempdir().unwrap();
+    let open = || Journal::open(JournalOptions::new(dir.path()), Box::new(())).unwrap();
+    let (journal, _) = open();
+    let receipts: Vec<_> = (0..5)
+        .map(|_| journal.append(0, Bytes::from_static(b"x")).wait().unwrap())
+        .collect();
+    journal.release(receipts[1].lsn());
+    journal.close();
+    std::fs::remove_file(dir.path().join(segment_name(receipts[0].segment()))).unwrap();
+    let (journal, recovery) = open();
+    assert_eq!(recovery.lost, [receipts[0].segment()]);
+    assert_eq!(journal.usage().lost_records, 4, "one of five was released");
+    let next = journal.append(0, Bytes::from_static(b"y")).wait().unwrap();
+    assert!(next.lsn() > receipts[4].lsn(), "lsns are assigned twice");
+    journal.close();
+    let (journal, recovery) = open();
+    assert!(recovery.lost.is_empty(), "a loss is reported once");
+    assert_eq!(recovery.unreleased_records, 1);
+    journal.close();
+}
+
+#[test]
+fn segments_that_the_journal_removed_are_not_missed() {
+    let small = small();
+    let (disk, mut ledger) = small.copy();
+    let mut rig = Rig::open(&disk).unwrap();
+    for (.., lsn) in small.records.iter().filter(|record| record.0 != 1) {
+        rig.release(&mut ledger, *lsn);
+    }
+    rig.maintenance.tick();
+    rig.send(&mut ledger, 10);
+    rig.run(&mut ledger);
+    rig.maintenance.tick();
+    assert!(
+        !disk.names().contains(&segment_name(2)),
+        "removed before an older one"
+    );
+    // The release logs may be lost, the manifest is durable.
+    let crashed = disk.copy();
+    crashed.power_cycle(1);
+    let rig = Rig::open(&crashed).unwrap();
+    assert_eq!(rig.recovery.lost, [0; 0]);
+    rig.check(&mut ledger);
+    // Unreleased records of a segment that was removed by somebody else are missed beside them.
+    disk.remove(&segment_name(1)).unwrap();
+    let rig = Rig::open(&disk).unwrap();
+    assert_eq!(rig.recovery.lost, [1]);
+}
+
+#[test]
+fn segments_with_swapped_names_lose_nothing() {
+    let small = small();
+    let (disk, mut ledger) = small.copy();
+    let [first, second] = [1, 2].map(|number| disk.content(&segment_name(number)).unwrap());
+    disk.set_content(&segment_name(1), &second);
+    disk.set_content(&segment_name(2), &first);
+    let rig = Rig::open(&disk).unwrap();
+    rig.check(&mut ledger);
+    assert_eq!(disk.content(&segment_name(1)).unwrap(), first);
+    goes_on(rig, &mut ledger, &BTreeSet::new());
+    // A crash between the renames.
+    let (disk, mut ledger) = small.copy();
+    disk.rename(&segment_name(1), &renamed_name(1)).unwrap();
+    let rig = Rig::open(&disk).unwrap();
+    rig.check(&mut ledger);
+    goes_on(rig, &mut ledger, &BTreeSet::new());
+}
+
+#[test]
+fn a_segment_replaced_by_a_copy_of_another_is_missed() {
+    let small = small();
+    let (disk, mut ledger) = small.copy();
+    let copy = disk.content(&segment_name(1)).unwrap();
+    disk.set_content(&segment_name(2), &copy);
+    let rig = Rig::open(&disk).unwrap();
+    let gone = small.records.iter().filter(|record| record.0 == 2);
+    let lost: BTreeSet<u64> = gone.map(|record| record.2).collect();
+    assert_eq!(rig.recovery.lost, [2]);
+    assert_eq!(rig.shared.usage().lost_records, lost.len() as u64);
+    let kept = disk.content(&format!("quarantine/{}.copy", segment_name(1)));
+    assert_eq!(kept.unwrap(), copy);
+    rig.check_all_but(&mut ledger, &lost);
+    ledger.forget(&lost);
+    goes_on(rig, &mut ledger, &lost);
+}
+
+#[test]
+fn a_folder_without_a_usable_manifest_raises_no_alarm() {
+    let small = small();
+    let (disk, mut ledger) = small.copy();
+    let mut rig = Rig::open(&disk).unwrap();
+    for (.., lsn) in small.records.iter().filter(|record| record.0 == 2) {
+        rig.release(&mut ledger, *lsn);
+    }
+    rig.maintenance.tick();
+    let content = disk.content(MANIFEST).unwrap();
+    for at in 0..=6 * 64 {
+        let changed = disk.copy();
+        match at {
+            // As an older program leaves it.
+            384 => changed.remove(MANIFEST).unwrap(),
+            at => {
+                let mut bytes = content.clone();
+                bytes[at] ^= 0x10;
+                changed.set_content(MANIFEST, &bytes);
+            }
+        }
+        let mut ledger = ledger.clone();
+        let rig = Rig::open(&changed).unwrap();
+        rig.check(&mut ledger);
+        goes_on(rig, &mut ledger, &BTreeSet::new());
+    }
 }
 
 #[test]
@@ -262,6 +391,7 @@ fn a_file_of_garbage_goes_to_the_quarantine_and_its_number_is_not_used_again() {
         let lost: BTreeSet<u64> = gone.map(|record| record.2).collect();
         let rig = Rig::open(&disk).unwrap();
         assert_eq!(rig.recovery.quarantined, [number]);
+        assert_eq!(rig.recovery.lost, [number]);
         assert_eq!(
             disk.content(&format!("quarantine/{}", segment_name(number)))
                 .unwrap(),

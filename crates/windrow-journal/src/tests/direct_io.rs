@@ -153,7 +153,7 @@ fn behind_the_last_record_of_a_commit_there_are_zeros_up_to_the_end_of_its_block
             (content.len(), &content[64 + 42..]),
             (BLOCK_BYTES, &[0; BLOCK_BYTES - 64 - 42][..])
         );
-        again += u64::from(content[56] == 1);
+        again += u64::from(content[56] & 1 == 1);
         rig.send(&mut ledger, 3950);
         rig.run(&mut ledger);
         rig.maintenance.tick();

@@ -29,6 +29,7 @@ pub(super) fn options() -> JournalOptions {
         dir: PathBuf::from("journal"),
         segment_bytes: 4096,
         limit_bytes: 1 << 20,
+        clock,
     }
 }
 
@@ -79,7 +80,7 @@ impl Rig {
     }
 
     pub(super) fn open_with(disk: &FaultyDisk, options: JournalOptions) -> Result<Self, OpenError> {
-        let (shared, writer, recovery) = recover(Arc::new(disk.clone()), options, Box::new(()), clock)?;
+        let (shared, writer, recovery) = recover(Arc::new(disk.clone()), options, Box::new(()))?;
         let maintenance = Maintenance::new(Arc::clone(&shared));
         let disk = disk.clone();
         Ok(Self {
