@@ -15,7 +15,8 @@
 //!
 //! Windrow and `windrow replay` may use the folder at the same time: each put and each rename holds
 //! a lock on the file `lock`, and a replay first claims files by renaming them (see
-//! [`super::replay`]).
+//! [`super::replay`]). A put compares the file that it has open with the one that has its name:
+//! nothing is written to a file that was claimed, replaced or removed.
 
 mod entry;
 
@@ -26,6 +27,8 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 pub use entry::{Entry, EntryContent};
+
+use crate::files::FileIdentity;
 
 /// Default size at which the next file is begun: 16 MiB.
 pub const FILE_BYTES: u64 = 16 << 20;
@@ -179,9 +182,10 @@ impl DeadLetter {
             }
         }
         // A replay may have claimed the file, and will remove it with everything that is written to
-        // it.
+        // it. When it has ended, another file with what it left over may have the same name.
         if let Some(active) = &inner.active
-            && (active.length >= self.file_bytes || !active.path.try_exists()?)
+            && (active.length >= self.file_bytes
+                || FileIdentity::at(&active.path)? != Some(FileIdentity::of(&active.file)?))
         {
             inner.active = None;
         }
@@ -274,13 +278,19 @@ impl DeadLetterState {
 
 /// Locks the folder until the returned file is dropped.
 pub(super) fn lock_folder(folder: &Path) -> io::Result<File> {
-    let file = OpenOptions::new()
-        .create(true)
-        .truncate(false)
-        .write(true)
-        .open(folder.join("lock"))?;
-    file.lock()?;
-    Ok(file)
+    let path = folder.join("lock");
+    loop {
+        let file = OpenOptions::new()
+            .create(true)
+            .truncate(false)
+            .write(true)
+            .open(&path)?;
+        file.lock()?;
+        // An operator may have removed the file during the wait: it excludes nobody any more.
+        if FileIdentity::at(&path)? == Some(FileIdentity::of(&file)?) {
+            return Ok(file);
+        }
+    }
 }
 
 /// Makes renames and new files durable.
