@@ -13,6 +13,7 @@ pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod exit;
+mod files;
 pub mod gather;
 pub mod input;
 pub mod logging;

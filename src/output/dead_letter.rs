@@ -15,7 +15,8 @@
 //!
 //! Windrow and `windrow replay` may use the folder at the same time: each put and each rename holds
 //! a lock on the file `lock`, and a replay first claims files by renaming them (see
-//! [`super::replay`]).
+//! [`super::replay`]). A put compares the file that it has open with the one that has its name:
+//! nothing is written to a file that was claimed, replaced or removed.
 
 mod entry;
 
@@ -23,9 +24,12 @@ use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read as _, Seek as _, SeekFrom, Write as _};
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError, TryLockError};
 
 pub use entry::{Entry, EntryContent};
+
+use super::Watchdog;
+use crate::files::FileIdentity;
 
 /// Default size at which the next file is begun: 16 MiB.
 pub const FILE_BYTES: u64 = 16 << 20;
@@ -45,6 +49,9 @@ pub struct DeadLetter {
     file_bytes: u64,
     limit_bytes: u64,
     inner: Mutex<DeadLetterState>,
+    /// The last known size.
+    last_usage: Mutex<DeadLetterUsage>,
+    watchdog: Watchdog,
 }
 
 #[derive(Debug, Default)]
@@ -99,6 +106,8 @@ impl DeadLetter {
             file_bytes: file_bytes.max(1),
             limit_bytes,
             inner: Mutex::default(),
+            last_usage: Mutex::default(),
+            watchdog: Watchdog::default(),
         };
         {
             let _lock = opened.lock_folder()?;
@@ -134,27 +143,45 @@ impl DeadLetter {
             entry.write_line(&mut lines);
         }
         let mut inner = self.lock();
-        let _lock = self.lock_folder()?;
-        let result = self.append(&mut inner, &lines, entries.len() as u64);
+        self.watchdog.begin();
+        let result = self
+            .lock_folder()
+            .and_then(|_lock| self.append(&mut inner, &lines, entries.len() as u64));
         inner.full = matches!(&result, Err(error) if error.kind() == io::ErrorKind::StorageFull);
+        match &result {
+            Ok(()) => self.watchdog.succeed(),
+            Err(error) => self.watchdog.fail(error),
+        }
         result
     }
 
-    /// The current size. Reads the folder: a replay in another process may have emptied it.
+    /// Why entries wait, if they do: their writers try again until they are durable.
+    pub fn wait_reason(&self) -> Option<String> {
+        self.watchdog.wait_reason()
+    }
+
+    /// The current size; during a put, the last one that was known. Reads the folder: a replay in
+    /// another process may have emptied it.
     pub fn usage(&self) -> DeadLetterUsage {
-        let mut inner = self.lock();
+        let mut last = self.last_usage.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut inner = match self.inner.try_lock() {
+            Ok(inner) => inner,
+            Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
+            Err(TryLockError::WouldBlock) => return *last,
+        };
         // On an error the last known size is reported.
         if let Err(error) = self.refresh(&mut inner) {
             tracing::debug!(%error, "the dead-letter folder cannot be read");
         }
         let bytes = inner.bytes();
-        DeadLetterUsage {
+        *last = DeadLetterUsage {
             entries: inner.known.values().map(|k| k.entries).sum(),
             bytes,
             limit: self.limit_bytes,
             files: inner.known.len() as u64,
             full: inner.full && bytes > 0,
-        }
+        };
+        *last
     }
 
     /// The folder.
@@ -179,9 +206,10 @@ impl DeadLetter {
             }
         }
         // A replay may have claimed the file, and will remove it with everything that is written to
-        // it.
+        // it. When it has ended, another file with what it left over may have the same name.
         if let Some(active) = &inner.active
-            && (active.length >= self.file_bytes || !active.path.try_exists()?)
+            && (active.length >= self.file_bytes
+                || FileIdentity::at(&active.path)? != Some(FileIdentity::of(&active.file)?))
         {
             inner.active = None;
         }
@@ -274,13 +302,19 @@ impl DeadLetterState {
 
 /// Locks the folder until the returned file is dropped.
 pub(super) fn lock_folder(folder: &Path) -> io::Result<File> {
-    let file = OpenOptions::new()
-        .create(true)
-        .truncate(false)
-        .write(true)
-        .open(folder.join("lock"))?;
-    file.lock()?;
-    Ok(file)
+    let path = folder.join("lock");
+    loop {
+        let file = OpenOptions::new()
+            .create(true)
+            .truncate(false)
+            .write(true)
+            .open(&path)?;
+        file.lock()?;
+        // An operator may have removed the file during the wait: it excludes nobody any more.
+        if FileIdentity::at(&path)? == Some(FileIdentity::of(&file)?) {
+            return Ok(file);
+        }
+    }
 }
 
 /// Makes renames and new files durable.

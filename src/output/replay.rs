@@ -120,12 +120,14 @@ pub async fn replay(
     // Left by a replay that crashed: a claimed file still contains their entries.
     for unfinished in files(folder, UNFINISHED_EXTENSION)? {
         fs::remove_file(unfinished)?;
+        step()?;
     }
     let mut summary = ReplaySummary::default();
     let mut stopped = false;
     for claimed in claim(folder)? {
         let kept = claimed.with_extension(UNFINISHED_EXTENSION);
         let mut keep = BufWriter::new(File::create(&kept)?);
+        step()?;
         let mut has_remaining = false;
         let mut source = lines(&claimed)?;
         loop {
@@ -161,6 +163,7 @@ pub async fn replay(
                 entry.write_line(&mut line);
                 keep.write_all(&line)?;
             }
+            step()?;
             progress(&summary);
             if end {
                 break;
@@ -176,16 +179,33 @@ pub async fn replay(
 fn finish(folder: &Path, claimed: &Path, kept: &Path, file: &File, has_remaining: bool) -> io::Result<()> {
     if has_remaining {
         file.sync_all()?;
+        step()?;
         let _lock = lock_folder(folder)?;
         fs::rename(kept, claimed.with_extension(ENTRIES_EXTENSION))?;
+        step()?;
         sync_folder(folder)?;
+        step()?;
         fs::remove_file(claimed)?;
     } else {
         let _lock = lock_folder(folder)?;
         fs::remove_file(claimed)?;
+        step()?;
         fs::remove_file(kept)?;
     }
+    step()?;
     sync_folder(folder)
+}
+
+/// A point at which a test ends the replay, as a kill would.
+#[cfg(test)]
+fn step() -> io::Result<()> {
+    tests::step()
+}
+
+#[cfg(not(test))]
+#[expect(clippy::unnecessary_wraps, reason = "as in tests")]
+fn step() -> io::Result<()> {
+    Ok(())
 }
 
 /// Claims all files.
@@ -198,6 +218,7 @@ fn claim(folder: &Path) -> io::Result<Vec<PathBuf>> {
         // same number: that one is sent now, this one by the next replay.
         if !claimed.contains(&to) {
             fs::rename(&path, &to)?;
+            step()?;
             claimed.push(to);
         }
     }

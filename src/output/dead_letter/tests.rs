@@ -148,6 +148,18 @@ fn a_claimed_file_is_not_written_to() {
 }
 
 #[test]
+fn a_file_that_another_one_has_replaced_is_not_written_to() {
+    let folder = tempfile::tempdir().unwrap();
+    let dead = DeadLetter::open(folder.path(), FILE_BYTES, LIMIT_BYTES).unwrap();
+    dead.put(&document("a")).unwrap();
+    let path = folder.path().join("001.ndjson");
+    fs::copy(&path, folder.path().join("copy")).unwrap();
+    fs::rename(folder.path().join("copy"), &path).unwrap();
+    dead.put(&document("b")).unwrap();
+    assert_eq!(read_all(folder.path()), [document("a"), document("b")]);
+}
+
+#[test]
 fn two_processes_share_the_folder() {
     let folder = tempfile::tempdir().unwrap();
     let handles: Vec<_> = (0..4)

@@ -1,5 +1,6 @@
 //! Tests of the replay: whenever it stops, each entry is written or still there.
 
+use std::cell::Cell;
 use std::collections::BTreeSet;
 
 use bytes::Bytes;
@@ -50,6 +51,21 @@ fn left(folder: &Path) -> Vec<Entry> {
         }
     }
     left
+}
+
+thread_local! {
+    /// Steps after which the replay of this thread ends as if it were killed.
+    static STEPS_LEFT: Cell<Option<u32>> = const { Cell::new(None) };
+}
+
+pub(super) fn step() -> io::Result<()> {
+    match STEPS_LEFT.get() {
+        Some(0) => Err(io::Error::other("killed")),
+        left => {
+            STEPS_LEFT.set(left.map(|left| left - 1));
+            Ok(())
+        }
+    }
 }
 
 fn failed() -> ReplayOutcome {
@@ -272,4 +288,81 @@ async fn an_empty_folder_is_no_error() {
         ReplaySummary::default()
     );
     assert_eq!(dry_run(folder.path()).unwrap(), ReplaySummary::default());
+}
+
+#[tokio::test]
+async fn a_put_after_a_replay_that_left_entries_over_is_kept() {
+    let folder = tempfile::tempdir().unwrap();
+    let dead = DeadLetter::open(folder.path(), FILE_BYTES, LIMIT_BYTES).unwrap();
+    dead.put(&entry("a")).unwrap();
+    for id in ["b", "c"] {
+        let send = async |entries: &[Entry]| vec![failed(); entries.len()];
+        replay(folder.path(), send, |_| {}).await.unwrap();
+        dead.put(&entry(id)).unwrap();
+    }
+    let there: BTreeSet<String> = ids(&left(folder.path())).into_iter().collect();
+    assert_eq!(there, ["a", "b", "c"].map(String::from).into());
+    assert_eq!(dead.usage().entries, 3);
+}
+
+#[tokio::test]
+async fn puts_after_a_replay_that_was_killed_at_any_step_are_kept() {
+    let mut steps = 0;
+    loop {
+        let folder = tempfile::tempdir().unwrap();
+        let dead = DeadLetter::open(folder.path(), 600, LIMIT_BYTES).unwrap();
+        let mut put: BTreeSet<String> = (0..5).map(|n| format!("t{n}")).collect();
+        for id in &put {
+            dead.put(&entry(id)).unwrap();
+        }
+        let mut written = BTreeSet::new();
+        let mut send = async |entries: &[Entry]| {
+            let mut outcomes = Vec::new();
+            for entry in entries {
+                // The first file is written completely, of the others something is left over.
+                let id = entry.id.clone().unwrap();
+                outcomes.push(if ["t0", "t1", "t3"].contains(&&*id) {
+                    written.insert(id);
+                    ReplayOutcome::Written
+                } else {
+                    failed()
+                });
+            }
+            outcomes
+        };
+        STEPS_LEFT.set(Some(steps));
+        let result = replay(folder.path(), &mut send, |_| {}).await;
+        STEPS_LEFT.set(None);
+        dead.put(&entry("after the kill")).unwrap();
+        // The next replay runs to its end, and the server goes on.
+        replay(folder.path(), &mut send, |_| {}).await.unwrap();
+        dead.put(&entry("after the next replay")).unwrap();
+        let restarted = DeadLetter::open(folder.path(), 600, LIMIT_BYTES).unwrap();
+        restarted.put(&entry("after a restart")).unwrap();
+        dead.put(&entry("after all")).unwrap();
+        let later = [
+            "after the kill",
+            "after the next replay",
+            "after a restart",
+            "after all",
+        ];
+        put.extend(later.map(String::from));
+        let there: BTreeSet<String> = ids(&left(folder.path())).into_iter().collect();
+        for id in &put {
+            assert!(
+                there.contains(id) || written.contains(id),
+                "killed at step {steps}: {id} is lost"
+            );
+        }
+        assert_eq!(
+            dead.usage().entries,
+            left(folder.path()).len() as u64,
+            "step {steps}"
+        );
+        if result.is_ok() {
+            break;
+        }
+        steps += 1;
+    }
+    assert!(steps > 10, "{steps} steps");
 }
