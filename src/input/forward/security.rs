@@ -76,10 +76,10 @@ impl Security {
 
     /// Asks for one shared key.
     #[cfg(test)]
-    pub(super) fn with_shared_key(key: &[u8]) -> Self {
+    pub(super) fn with_shared_key(key: &str) -> Self {
         Self {
             hostname: "server".into(),
-            shared_key: Some(key.to_vec()),
+            shared_key: Some(Secret::new(key)),
             users: Vec::new(),
             networks: Vec::new(),
             backoff: HandshakeBackoff::new(std::time::Duration::from_secs(10)),

@@ -142,7 +142,9 @@ fn reconnecting_every_200_ms_spreads_20_000_traces_evenly_over_two_windrows() {
         servers.iter().map(|server| server.metric(metric)).collect()
     };
     // An acknowledged record is counted when it is gathered, a moment later.
-    wait::until_true("all records are counted", SOON, || shares().iter().sum::<f64>() >= all);
+    wait::until_true("all records are counted", SOON, || {
+        shares().iter().sum::<f64>() >= all
+    });
     let shares = shares();
     assert_eq!(shares.iter().sum::<f64>(), all, "each line came once: {shares:?}");
     assert!(

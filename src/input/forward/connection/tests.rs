@@ -262,7 +262,7 @@ async fn a_client_that_reads_no_acks_does_not_delay_a_stop() {
 #[tokio::test]
 async fn a_client_inside_its_handshake_does_not_delay_a_stop() {
     let (mut context, _dir) = test_context_with(usize::MAX, Box::new(()));
-    context.security = Some(Security::with_shared_key(b"key"));
+    context.security = Some(Security::with_shared_key("key"));
     let context = Arc::new(context);
     let mut client = connect(&context);
     tokio::time::sleep(STILL).await;
