@@ -3,9 +3,10 @@
 
 use std::net::SocketAddr;
 
+use rustix::process::Signal;
 use windrow_testkit::client::Client;
 use windrow_testkit::load::Load;
-use windrow_testkit::server::samples;
+use windrow_testkit::server::{Server, samples};
 use windrow_testkit::{http, ports, wait};
 
 use crate::{SOON, assert_stored, windrow};
@@ -140,4 +141,24 @@ fn logs_are_listed_newest_first() {
     let twin = server.get("/api/v1/logs?limit=25");
     assert_eq!(twin.text, server.get("/logs?limit=25").text);
     assert_eq!(server.get("/logs?limit=many").status, 400);
+}
+
+/// A secret in a file can be changed without a restart.
+#[test]
+fn a_token_in_a_file_is_read_again_on_sighup() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("token");
+    std::fs::write(&file, "old\n").unwrap();
+    let setup = windrow()
+        .sqlite()
+        .arg("--admin-token-file", file.to_str().unwrap());
+    let mut server = setup.start();
+    let status = |server: &Server, token: &str| server.get(&format!("/logs?token={token}")).status;
+    assert_eq!((status(&server, "old"), status(&server, "new")), (200, 401));
+    std::fs::write(&file, "new\n").unwrap();
+    server.process().signal(Signal::HUP);
+    wait::until_true("the new token to be accepted", SOON, || {
+        status(&server, "new") == 200
+    });
+    assert_eq!(status(&server, "old"), 401);
 }
