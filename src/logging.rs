@@ -1,19 +1,27 @@
 //! Log of the server: text or JSON on standard error.
 //!
+//! `writer` has the buffer and the thread, so that logging never waits.
+//!
 //! Does not use standard output, which may carry documents.
 
-use std::io::IsTerminal;
+mod writer;
+
+use std::fs::File;
+use std::io::{self, IsTerminal};
+use std::os::fd::AsFd;
 
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{EnvFilter, Registry, fmt, reload};
 
+pub use self::writer::LogWriter;
 use crate::config::{Loaded, LogConfig, LogFormat};
 
 /// Handle of the log, to change its filter.
 #[derive(Debug)]
 pub struct Logging {
     filter: reload::Handle<EnvFilter, Registry>,
+    writer: LogWriter,
 }
 
 /// Why the log cannot be set up or changed.
@@ -22,6 +30,9 @@ pub enum LoggingError {
     /// The filter is invalid.
     #[error("log.level is not a filter: {0}")]
     Filter(#[from] tracing_subscriber::filter::ParseError),
+    /// Standard error or its thread cannot be had.
+    #[error("standard error: {0}")]
+    Writer(#[from] io::Error),
     /// The process has a log already.
     #[error("a log is set up already: {0}")]
     Twice(#[from] tracing_subscriber::util::TryInitError),
@@ -33,29 +44,40 @@ pub enum LoggingError {
 /// Sets up the log of the process.
 ///
 /// # Errors
-/// The filter is invalid, or the process has a log already.
+/// The filter is invalid, the process has a log already, or the system gives no thread.
 pub fn init(config: &LogConfig) -> Result<Logging, LoggingError> {
     let (filter, handle) = reload::Layer::new(EnvFilter::try_new(&config.level)?);
-    let terminal = std::io::stderr().is_terminal();
+    // A file of its own: `std::io::stderr` is locked during a write, and a panic would wait for it.
+    let writer = LogWriter::start(File::from(io::stderr().as_fd().try_clone_to_owned()?))?;
+    let terminal = io::stderr().is_terminal();
     let registry = tracing_subscriber::registry().with(filter);
     if is_json(config.format, terminal) {
         let layer = fmt::layer()
             .json()
             .flatten_event(true)
             .with_current_span(false)
-            .with_writer(std::io::stderr);
+            .with_writer(writer.clone());
         registry.with(layer).try_init()?;
     } else {
         // https://no-color.org: any value that is not empty switches colours off.
         let colours = terminal && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
         registry
-            .with(fmt::layer().with_ansi(colours).with_writer(std::io::stderr))
+            .with(fmt::layer().with_ansi(colours).with_writer(writer.clone()))
             .try_init()?;
     }
-    Ok(Logging { filter: handle })
+    Ok(Logging {
+        filter: handle,
+        writer,
+    })
 }
 
 impl Logging {
+    /// The writer of the log.
+    #[must_use]
+    pub fn writer(&self) -> LogWriter {
+        self.writer.clone()
+    }
+
     /// Replaces the filter.
     ///
     /// # Errors

@@ -57,6 +57,7 @@ fn main() -> ExitCode {
             Ok(loaded) => match logging::init(&loaded.config.log) {
                 Ok(logging) => {
                     logging::announce(&loaded);
+                    let writer = logging.writer();
                     let reload = move || match settings.load(&ProcessEnvironment) {
                         Ok(fresh) => {
                             if let Err(error) = logging.set_level(&fresh.config.log.level) {
@@ -65,7 +66,7 @@ fn main() -> ExitCode {
                         }
                         Err(errors) => tracing::error!("cannot reload the configuration:\n{errors}"),
                     };
-                    serve::serve(loaded.config, Box::new(reload))
+                    serve::serve(loaded.config, &writer, Box::new(reload))
                 }
                 Err(error) => {
                     writeln!(err, "windrow: cannot log: {error}").ok();

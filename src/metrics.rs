@@ -148,6 +148,8 @@ pub struct Metrics {
     pub memory_limit_bytes: Gauge,
     /// 1 while the server is ready.
     pub ready: Gauge,
+    /// Lines of the log that were dropped.
+    pub log_lines_dropped: Counter,
     /// Configuration reloads that were applied.
     pub reloads: Counter,
     uptime_seconds: GaugeF64,
@@ -271,6 +273,10 @@ impl Metrics {
             memory_used_bytes: r.gauge("memory_used_bytes", "Bytes accounted to the memory budget"),
             memory_limit_bytes: r.gauge("memory_limit_bytes", "Configured memory budget"),
             ready: r.gauge("ready", "1 while the server is ready"),
+            log_lines_dropped: r.counter(
+                "log_lines_dropped",
+                "Lines of the log dropped because standard error was not read in time",
+            ),
             reloads: r.counter("reloads", "Configuration reloads that were applied"),
             uptime_seconds: r.register("uptime_seconds", "Seconds since the start", GaugeF64::default()),
             resident_bytes: r.gauge("process_resident_memory_bytes", "Resident memory of the process"),

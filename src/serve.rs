@@ -5,6 +5,8 @@
 use std::io::Write;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use serde_json::value::RawValue;
 use tokio::net::TcpListener;
@@ -15,16 +17,26 @@ use crate::admin::{self, AdminState};
 use crate::config::{Config, OutputKind};
 use crate::exit;
 use crate::input::forward::Tls;
+use crate::logging::LogWriter;
 use crate::metrics::Metrics;
 use crate::output::document_id;
 use crate::pipeline::{BuildError, Pipeline, Store};
 use crate::runtime;
 
+/// Time for the last lines of the log at the end, while nobody may read standard error.
+const LOG_FLUSH_TIMEOUT: Duration = Duration::from_secs(1);
+
 /// Called on SIGHUP to reload the log level; certificates are reloaded beside it.
 pub type Reload = Box<dyn Fn() + Send>;
 
 /// Serves until a signal and returns the exit code; a failure has been logged.
-pub fn serve(config: Config, reload: Reload) -> u8 {
+pub fn serve(config: Config, log: &LogWriter, reload: Reload) -> u8 {
+    let code = serve_until_signal(config, log, reload);
+    log.flush(LOG_FLUSH_TIMEOUT);
+    code
+}
+
+fn serve_until_signal(config: Config, log: &LogWriter, reload: Reload) -> u8 {
     raise_file_limit(config.forward.max_connections);
     let runtime = match runtime::build() {
         Ok(runtime) => runtime,
@@ -33,7 +45,7 @@ pub fn serve(config: Config, reload: Reload) -> u8 {
             return exit::FAILURE;
         }
     };
-    match runtime.block_on(run(config, reload)) {
+    match runtime.block_on(run(config, log, reload)) {
         Ok(()) => exit::OK,
         Err(error) => {
             tracing::error!("{error}");
@@ -42,12 +54,19 @@ pub fn serve(config: Config, reload: Reload) -> u8 {
     }
 }
 
-async fn run(config: Config, reload: Reload) -> Result<(), BuildError> {
+async fn run(config: Config, log: &LogWriter, reload: Reload) -> Result<(), BuildError> {
     let metrics = Arc::new(Metrics::new(&config.outputs));
     let stop = CancellationToken::new();
     // Separate from `stop`: the admin port answers until everything is drained.
     let admin_stop = CancellationToken::new();
-    watch_signals(stop.clone());
+    watch_signals(stop.clone(), log.clone());
+    let dropped = log.clone();
+    metrics.on_scrape(move |metrics| {
+        metrics
+            .log_lines_dropped
+            .inner()
+            .store(dropped.dropped(), Ordering::Relaxed);
+    });
 
     let pipeline = Pipeline::build(config.clone(), Arc::clone(&metrics)).await?;
     watch_reload(reload, pipeline.tls(), Arc::clone(&metrics));
@@ -139,7 +158,7 @@ fn first_steps(config: &Config, pipeline: &Pipeline, admin: Option<SocketAddr>) 
 
 /// The first SIGTERM or SIGINT drains the server, a second one exits at once: the journal keeps
 /// what was not delivered.
-fn watch_signals(stop: CancellationToken) {
+fn watch_signals(stop: CancellationToken, log: LogWriter) {
     tokio::spawn(async move {
         let (Ok(mut terminate), Ok(mut interrupt)) =
             (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
@@ -157,6 +176,7 @@ fn watch_signals(stop: CancellationToken) {
             }
         }
         tracing::warn!("second signal: exiting at once; what was not delivered is in the journal");
+        log.flush(LOG_FLUSH_TIMEOUT);
         std::process::exit(i32::from(exit::SECOND_SIGNAL));
     });
 }
