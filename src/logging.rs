@@ -1,9 +1,11 @@
 //! Log of the server: text or JSON on standard error.
 //!
-//! `writer` has the buffer and the thread, so that logging never waits.
+//! * `writer`: buffer and thread, so that logging never waits;
+//! * `warnings`: limits repeated warnings.
 //!
 //! Does not use standard output, which may carry documents.
 
+mod warnings;
 mod writer;
 
 use std::fs::File;
@@ -14,6 +16,7 @@ use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{EnvFilter, Registry, fmt, reload};
 
+pub use self::warnings::{Repeated, WarningLimiter, WarningPeer};
 pub use self::writer::LogWriter;
 use crate::config::{Loaded, LogConfig, LogFormat};
 

@@ -18,6 +18,7 @@ use super::outputs::RunningOutputs;
 use crate::buffer_pool::BufferPool;
 use crate::gather::{Dependencies, Gatherer, Gauges, QueueConsumer, RecordQueue, RejectBuffer, Settings};
 use crate::input::forward::{self, ConnectionLimiter, Security};
+use crate::logging::WarningLimiter;
 use crate::memory::to_usize;
 use windrow_journal::Journal;
 
@@ -109,6 +110,7 @@ impl Pipeline {
             journal: journal.clone(),
             admission,
             buffer_pool,
+            warnings: WarningLimiter::default(),
             metrics,
             limits: forward::frame_limits(&config.forward),
             max_decompressed: to_usize(config.forward.max_decompressed),
@@ -127,6 +129,7 @@ impl Pipeline {
             config.forward.max_connections,
             config.forward.max_connections_per_address,
         );
+        connections.spawn(forward::sum_up_warnings(Arc::clone(&context)));
         for listener in listeners {
             connections.spawn(listener.serve(Arc::clone(&context), Arc::clone(&limiter)));
         }

@@ -16,6 +16,7 @@ mod first_scene;
 mod limits;
 mod load_elasticsearch;
 mod load_sqlite;
+mod logging;
 mod memory;
 mod midnight;
 mod no_trace_id;

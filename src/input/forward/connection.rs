@@ -21,12 +21,13 @@ use forward_protocol::frame::{Framer, Outcome, Payload, Run};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::time::{Instant, timeout, timeout_at};
 
-pub(super) use self::close_reason::CloseReason;
+pub(super) use self::close_reason::{CloseReason, is_closed_by_peer};
 use self::encoding::Encoding;
 use self::state::{Admission, AgeLimit, Phase, Progress, Shutdown};
 use super::ack::Acks;
 use super::context::{Context, FORWARD_MESSAGES};
 use super::read_strategy::{INITIAL_BUFFER_BYTES, MAX_READ_BYTES, ReadStrategy};
+use super::security::HandshakeError;
 use crate::buffer_pool;
 use crate::metrics::{DecodeError, Handshake, Mode};
 use crate::runtime::block_in_place;
@@ -58,6 +59,10 @@ pub(super) async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
         match shaken {
             Ok(Ok(())) => {
                 context.metrics.handshakes[Handshake::Ok].inc();
+            }
+            Ok(Err(HandshakeError::Closed)) if buffer.is_empty() => return CloseReason::Probe,
+            Ok(Err(HandshakeError::Io(error))) if buffer.is_empty() && is_closed_by_peer(&error) => {
+                return CloseReason::Probe;
             }
             Ok(Err(error)) => return CloseReason::Handshake(error),
             Err(_) => return CloseReason::HandshakeTimeout(limit),

@@ -12,6 +12,7 @@ use super::tls::Tls;
 use crate::admission::AdmissionControl;
 use crate::buffer_pool::BufferPool;
 use crate::config;
+use crate::logging::WarningLimiter;
 use crate::memory::to_usize;
 use crate::metrics::Metrics;
 use windrow_journal::Journal;
@@ -33,6 +34,8 @@ pub struct Context {
     pub admission: Arc<AdmissionControl>,
     /// Receive buffers for reuse.
     pub buffer_pool: Arc<BufferPool>,
+    /// Limits repeated warnings about clients.
+    pub warnings: WarningLimiter,
     /// Counters.
     pub metrics: Arc<Metrics>,
     /// Limits of one message.
@@ -83,6 +86,7 @@ pub(super) fn test_context_with(
         journal,
         admission: Arc::new(AdmissionControl::new(limit)),
         buffer_pool: Arc::default(),
+        warnings: WarningLimiter::default(),
         metrics: Arc::new(Metrics::new(&[])),
         limits: Limits::default(),
         max_decompressed: 1 << 20,

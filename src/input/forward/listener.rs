@@ -12,11 +12,12 @@ use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpSocket, TcpStream, UdpSocket, UnixListener, UnixSocket};
 use tokio::time::timeout;
 
-use super::connection::{CloseReason, serve};
+use super::connection::{CloseReason, is_closed_by_peer, serve};
 use super::connection_limiter::ConnectionLimiter;
 use super::context::Context;
 use super::heartbeat;
 use super::peer::peer_name;
+use super::warnings;
 use crate::config::Listen;
 
 /// Pause after a failed accept, for example for too many open files, so that the loop does not
@@ -190,7 +191,9 @@ async fn accept<T>(context: &Context, accepting: impl Future<Output = io::Result
         accepted = accepting => match accepted {
             Ok(accepted) => Some(Some(accepted)),
             Err(error) => {
-                tracing::warn!(%error, "cannot accept a connection");
+                if warnings::admit(context, "accept", None) {
+                    tracing::warn!(%error, "cannot accept a connection");
+                }
                 tokio::time::sleep(ACCEPT_PAUSE).await;
                 Some(None)
             }
@@ -203,7 +206,14 @@ async fn tcp(stream: TcpStream, peer: SocketAddr, context: &Arc<Context>) {
         serve_stream(stream, Some(peer.ip()), context).await;
         return;
     };
-    let handshake = timeout(context.handshake_timeout, tls.accept(stream));
+    let handshake = timeout(context.handshake_timeout, async {
+        // Health checks and scanners connect and close.
+        match stream.peek(&mut [0]).await {
+            Ok(0) => Err(CloseReason::Probe),
+            Err(error) if is_closed_by_peer(&error) => Err(CloseReason::Probe),
+            Ok(_) | Err(_) => tls.accept(stream).await.map_err(CloseReason::Tls),
+        }
+    });
     let accepted = tokio::select! {
         biased;
         accepted = handshake => accepted,
@@ -217,7 +227,7 @@ async fn tcp(stream: TcpStream, peer: SocketAddr, context: &Arc<Context>) {
             serve_stream(stream, Some(peer.ip()), context).await;
             return;
         }
-        Ok(Err(error)) => CloseReason::Tls(error),
+        Ok(Err(reason)) => reason,
         Err(_) => CloseReason::HandshakeTimeout(context.handshake_timeout),
     };
     log_close(&reason, Some(peer.ip()), context);
@@ -235,8 +245,9 @@ async fn serve_stream<S: AsyncRead + AsyncWrite + Unpin>(
 
 fn log_close(reason: &CloseReason, peer: Option<IpAddr>, context: &Context) {
     reason.count(&context.metrics);
+    let warns = reason.is_fault() && warnings::admit(context, reason.kind(), peer);
     let peer = peer_name(peer);
-    if reason.is_fault() {
+    if warns {
         tracing::warn!(peer, %reason, "connection ended");
     } else {
         tracing::debug!(peer, %reason, "connection ended");

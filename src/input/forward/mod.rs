@@ -8,6 +8,7 @@
 //! * `ack`: the acknowledgement, which can only be built from a journal receipt;
 //! * `heartbeat`: UDP heartbeats;
 //! * `peer`: names of clients, and what limits count as one client;
+//! * `warnings`: what the log says of repeated warnings;
 //! * `context`: what all connections share.
 //!
 //! Framing, modes and limits of the protocol are the crate `forward-protocol`.
@@ -23,6 +24,7 @@ mod peer;
 mod read_strategy;
 mod security;
 mod tls;
+mod warnings;
 
 pub use self::connection_limiter::ConnectionLimiter;
 pub(crate) use self::context::frame_limits;
@@ -30,3 +32,4 @@ pub use self::context::{Context, FORWARD_MESSAGES};
 pub use self::listener::{BindError, BoundListener, bind};
 pub use self::security::Security;
 pub use self::tls::{Tls, TlsError};
+pub use self::warnings::sum_up_warnings;

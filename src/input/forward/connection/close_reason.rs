@@ -17,6 +17,9 @@ pub(in crate::input::forward) enum CloseReason {
     /// The client closed it between two messages.
     #[error("closed by the client")]
     Closed,
+    /// The client closed it before it had sent a byte of its handshake: a health check or a scanner.
+    #[error("closed by the client before it had sent anything")]
+    Probe,
     /// The client closed it after this many bytes of a message.
     #[error(
         "closed by the client {0} bytes into a message, which is dropped without an ack; the client sends it again"
@@ -75,27 +78,57 @@ impl CloseReason {
     pub(in crate::input::forward) fn is_fault(&self) -> bool {
         match self {
             Self::Closed
+            | Self::Probe
             | Self::Aged
             | Self::Stopping
             | Self::Idle(_)
             | Self::Handshake(HandshakeError::Closed) => false,
-            // The probe of a load balancer, or a client that was killed.
-            Self::Io(error) | Self::Tls(error) | Self::Handshake(HandshakeError::Io(error)) => !matches!(
-                error.kind(),
-                io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe | io::ErrorKind::UnexpectedEof
-            ),
+            // A client that was killed.
+            Self::Io(error) | Self::Tls(error) | Self::Handshake(HandshakeError::Io(error)) => {
+                !is_closed_by_peer(error)
+            }
             _ => true,
+        }
+    }
+
+    /// The kind of its warning, of which repeated ones are limited.
+    pub(in crate::input::forward) fn kind(&self) -> &'static str {
+        if let Some(class) = self.violation() {
+            return class.as_str();
+        }
+        match self {
+            Self::Truncated(_) => DecodeError::Truncated.as_str(),
+            Self::Handshake(failure) => failure.class().as_str(),
+            Self::HandshakeTimeout(_) => Handshake::Timeout.as_str(),
+            Self::Tls(_) => Handshake::Tls.as_str(),
+            Self::StoppingStalled => "stopping",
+            Self::Journal(_) => "journal",
+            Self::Io(_) => "io",
+            _ => "closed",
         }
     }
 
     /// Increments the counter of this reason, if it has one.
     pub(in crate::input::forward) fn count(&self, metrics: &metrics::Metrics) {
+        if let Some(class) = self.violation() {
+            metrics.input_violations[class].inc();
+            return;
+        }
+        match self {
+            Self::Truncated(_) => &metrics.input_decode_errors[DecodeError::Truncated],
+            Self::Handshake(failure) => &metrics.handshakes[failure.class()],
+            Self::HandshakeTimeout(_) => &metrics.handshakes[Handshake::Timeout],
+            Self::Tls(_) => &metrics.handshakes[Handshake::Tls],
+            Self::Aged => &metrics.input_connections_aged,
+            _ => return,
+        }
+        .inc();
+    }
+
+    /// The violation of the protocol or of a limit, if it is one.
+    fn violation(&self) -> Option<metrics::Violation> {
         use metrics::Violation as Class;
-        let class = match self {
-            Self::Truncated(_) => {
-                metrics.input_decode_errors[DecodeError::Truncated].inc();
-                return;
-            }
+        Some(match self {
             Self::Violation(violation) => match violation {
                 Violation::TooShort { .. } => Class::Arity,
                 Violation::TooLarge { .. } => Class::MessageSize,
@@ -108,26 +141,18 @@ impl CloseReason {
             },
             Self::Oversize(_) => Class::DecompressedSize,
             Self::Json(_) => Class::Json,
-            Self::Handshake(failure) => {
-                metrics.handshakes[failure.class()].inc();
-                return;
-            }
-            Self::HandshakeTimeout(_) => {
-                metrics.handshakes[Handshake::Timeout].inc();
-                return;
-            }
-            Self::Tls(_) => {
-                metrics.handshakes[Handshake::Tls].inc();
-                return;
-            }
-            Self::Aged => {
-                metrics.input_connections_aged.inc();
-                return;
-            }
             Self::Stalled(_) => Class::Stalled,
             Self::AcksNotRead(_) => Class::AcksNotRead,
-            _ => return,
-        };
-        metrics.input_violations[class].inc();
+            _ => return None,
+        })
     }
+}
+
+/// Whether an error says only that the peer has closed the connection.
+pub(in crate::input::forward) fn is_closed_by_peer(error: &io::Error) -> bool {
+    use io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, NotConnected, UnexpectedEof};
+    matches!(
+        error.kind(),
+        BrokenPipe | ConnectionAborted | ConnectionReset | NotConnected | UnexpectedEof
+    )
 }
