@@ -142,9 +142,9 @@ pub static KEYS: &[Key] = keys! {
     "forward.max_decompressed" , DefaultValue::Text("128MiB"), Kind::Size(KIB, 4 * GIB, |d| &mut d.config.forward.max_decompressed),
         "Maximum size of a decompressed payload. A larger message is refused. At most a quarter of memory_limit.";
     "forward.max_connections" , DefaultValue::Int(16_384), Kind::Count(1, 1_000_000, |d| &mut d.config.forward.max_connections),
-        "Maximum number of concurrent connections; further ones are refused. Each takes a file descriptor.";
+        "Maximum number of concurrent connections; further ones are refused, and /ready says so. Each takes a file descriptor.";
     "forward.max_connections_per_address" , DefaultValue::Int(0), Kind::CountOrNone(1, 1_000_000, |d| &mut d.config.forward.max_connections_per_address),
-        "Maximum number of concurrent connections from one address; 0 for no such limit. Behind a load balancer all clients may have one address.";
+        "Maximum number of concurrent connections from one IPv4 address or IPv6 network of 64 bits; 0 for no such limit. Behind a load balancer all clients may have one address.";
     "forward.handshake_timeout" , DefaultValue::Text("10s"), Kind::Duration(ms(100), HOUR, |d| &mut d.config.forward.handshake_timeout),
         "Timeout of the TLS and Forward handshakes together.";
     "forward.progress_timeout" , DefaultValue::Text("60s"), Kind::Duration(ms(100), HOUR, |d| &mut d.config.forward.progress_timeout),

@@ -156,6 +156,30 @@ impl Cidr {
     }
 }
 
+impl Cidr {
+    /// An IPv4-mapped block, as the IPv4 block that it stands for: addresses of clients are compared
+    /// as IPv4.
+    fn mapped(ip: Ipv6Addr, v4: Ipv4Addr, bits: Option<&str>) -> Result<Self, String> {
+        let bits = bits.map_or(Ok(128), |bits| prefix_bits(bits, 128))?;
+        let Some(bits) = bits.checked_sub(96) else {
+            return Err(format!(
+                "{bits} bits of the IPv4-mapped {ip} are more than all IPv4 addresses; write 0.0.0.0/0, or at least 96 bits"
+            ));
+        };
+        format!("{v4}/{bits}").parse()
+    }
+}
+
+fn prefix_bits(text: &str, most: u8) -> Result<u8, String> {
+    let bits: u8 = text
+        .parse()
+        .map_err(|_| format!("{text:?} is not a number of bits"))?;
+    if bits > most {
+        return Err(format!("{bits} bits, but the address has {most}"));
+    }
+    Ok(bits)
+}
+
 impl FromStr for Cidr {
     type Err = String;
 
@@ -164,18 +188,13 @@ impl FromStr for Cidr {
             .split_once('/')
             .map_or((text, None), |(ip, bits)| (ip, Some(bits)));
         let ip: IpAddr = ip.parse().map_err(|_| format!("{ip:?} is not an IP address"))?;
+        if let (IpAddr::V6(mapped), IpAddr::V4(v4)) = (ip, ip.to_canonical()) {
+            return Self::mapped(mapped, v4, bits);
+        }
         let most: u8 = if ip.is_ipv4() { 32 } else { 128 };
         let bits = match bits {
             None => most,
-            Some(bits) => {
-                let bits: u8 = bits
-                    .parse()
-                    .map_err(|_| format!("{bits:?} is not a number of bits"))?;
-                if bits > most {
-                    return Err(format!("{bits} bits, but the address has {most}"));
-                }
-                bits
-            }
+            Some(bits) => prefix_bits(bits, most)?,
         };
         // 0.0.0.0/0 and ::/0 match all addresses of their own family only.
         let (v4, v6) = (Ipv4Addr::UNSPECIFIED, Ipv6Addr::UNSPECIFIED);

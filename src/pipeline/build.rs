@@ -12,7 +12,7 @@ use super::status::{Status, StatusSources};
 use crate::admission::AdmissionControl;
 use crate::config::Config;
 use crate::gather::{Gauges, QueueProducer, RecordQueue};
-use crate::input::forward::{self, BoundListener, Tls};
+use crate::input::forward::{self, BoundListener, ConnectionLimiter, Tls};
 use crate::memory::MemoryShares;
 use crate::metrics::Metrics;
 use crate::output::LineCounters;
@@ -32,6 +32,7 @@ pub struct Pipeline {
     pub(super) outputs: Outputs,
     pub(super) tls: Option<Arc<Tls>>,
     pub(super) listeners: Vec<BoundListener>,
+    pub(super) limiter: Arc<ConnectionLimiter>,
     pub(super) account: Arc<LineCounters>,
     pub(super) gauges: Arc<Gauges>,
     pub(super) output_bytes: Arc<AtomicUsize>,
@@ -80,6 +81,10 @@ impl Pipeline {
             listeners
                 .push(forward::bind(listen, config.forward.unix_mode, config.forward.udp_heartbeat).await?);
         }
+        let limiter = ConnectionLimiter::new(
+            config.forward.max_connections,
+            config.forward.max_connections_per_address,
+        );
         Ok(Self {
             config,
             metrics,
@@ -91,6 +96,7 @@ impl Pipeline {
             outputs,
             tls,
             listeners,
+            limiter,
             account: Arc::default(),
             gauges: Arc::default(),
             output_bytes: Arc::default(),
@@ -122,6 +128,7 @@ impl Pipeline {
             account: Arc::clone(&self.account),
             output_bytes: Arc::clone(&self.output_bytes),
             dead_letter: Arc::clone(&self.dead_letter),
+            limiter: Arc::clone(&self.limiter),
             elasticsearch: self.outputs.elasticsearch(),
             store: self.outputs.store(),
             memory_limit: self.config.memory_limit,

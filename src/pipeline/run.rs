@@ -17,7 +17,7 @@ use super::error::BuildError;
 use super::outputs::RunningOutputs;
 use crate::buffer_pool::BufferPool;
 use crate::gather::{Dependencies, Gatherer, Gauges, QueueConsumer, RecordQueue, RejectBuffer, Settings};
-use crate::input::forward::{self, ConnectionLimiter, Security};
+use crate::input::forward::{self, Security};
 use crate::logging::WarningLimiter;
 use crate::memory::to_usize;
 use windrow_journal::Journal;
@@ -66,6 +66,7 @@ impl Pipeline {
             outputs,
             tls,
             listeners,
+            limiter,
             account,
             gauges,
             output_bytes,
@@ -125,10 +126,6 @@ impl Pipeline {
             stop: stop.clone(),
             tasks: connections.clone(),
         });
-        let limiter = ConnectionLimiter::new(
-            config.forward.max_connections,
-            config.forward.max_connections_per_address,
-        );
         connections.spawn(forward::sum_up_warnings(Arc::clone(&context)));
         for listener in listeners {
             connections.spawn(listener.serve(Arc::clone(&context), Arc::clone(&limiter)));

@@ -9,6 +9,7 @@ use std::time::Duration;
 use super::liveness::Liveness;
 use super::outputs::Store;
 use crate::gather::{Gauges, RecordQueue};
+use crate::input::forward::ConnectionLimiter;
 use crate::metrics::{Counter, Metrics};
 use crate::output::LineCounters;
 use crate::output::dead_letter::DeadLetter;
@@ -39,6 +40,7 @@ pub(super) struct StatusSources {
     pub(super) account: Arc<LineCounters>,
     pub(super) output_bytes: Arc<AtomicUsize>,
     pub(super) dead_letter: Arc<DeadLetter>,
+    pub(super) limiter: Arc<ConnectionLimiter>,
     pub(super) elasticsearch: Option<Elasticsearch>,
     pub(super) store: Option<Store>,
     pub(super) memory_limit: u64,
@@ -63,6 +65,11 @@ impl Status {
             readiness.reasons.push(format!(
                 "intake is stopped: {blocked} ({} of {} bytes of journal in use)",
                 usage.bytes, usage.limit_bytes
+            ));
+        }
+        if let Some(max) = self.0.limiter.reached() {
+            readiness.reasons.push(format!(
+                "all {max} connections are in use, further ones are refused: raise forward.max_connections"
             ));
         }
         if let Some(elasticsearch) = &self.0.elasticsearch {

@@ -257,6 +257,29 @@ fn nesting_of_a_hundred_thousand() {
 }
 
 #[test]
+fn the_limit_of_connections_is_said() {
+    let mut server = windrow()
+        .sqlite()
+        .env("WINDROW_FORWARD_MAX_CONNECTIONS", "2")
+        .start();
+    let open = [server.forward(); 2].map(|to| TcpStream::connect(to).unwrap());
+    let ready = |server: &Server| server.get("/ready");
+    wait::until_true("both connections", SOON, || ready(&server).status == 503);
+    let said = ready(&server).text;
+    assert!(said.contains("all 2 connections are in use"), "{said}");
+    for _ in 0..20 {
+        assert_eq!(refused(server.forward(), b""), b"");
+    }
+    let lines = server.process().stderr();
+    let warned = lines
+        .iter()
+        .filter(|line| line.contains("further ones are refused"));
+    assert_eq!(warned.count(), 1, "{lines:#?}");
+    drop(open);
+    wait::until_true("readiness", SOON, || ready(&server).status == 200);
+}
+
+#[test]
 fn ten_thousand_connections_that_send_a_byte_and_wait() {
     const WANTED: u64 = 10_000;
     // Here and in the server, which inherits it: one file for each connection, and some more.

@@ -84,6 +84,24 @@ fn repeated_flags_add_up_and_commas_stay_in_passwords() {
 }
 
 #[test]
+fn an_ipv4_mapped_block_matches_ipv4() {
+    let block = |text: &str| text.parse::<Cidr>().unwrap();
+    for (text, inside, outside) in [
+        ("::ffff:10.0.0.0/104", "10.9.8.7", "11.9.8.7"),
+        ("::ffff:10.0.0.1", "10.0.0.1", "10.0.0.2"),
+        ("::ffff:0.0.0.0/96", "203.0.113.9", "2001:db8::1"),
+    ] {
+        assert!(block(text).contains(inside.parse().unwrap()), "{text}");
+        let mapped = format!("::ffff:{inside}").parse().unwrap();
+        assert!(block(text).contains(mapped), "{text}");
+        assert!(!block(text).contains(outside.parse().unwrap()), "{text}");
+    }
+    assert_eq!(block("::ffff:10.0.0.0/104"), block("10.0.0.0/8"));
+    let wide = "::ffff:10.0.0.0/80".parse::<Cidr>().unwrap_err();
+    assert!(wide.contains("at least 96 bits"), "{wide}");
+}
+
+#[test]
 fn index_names_are_checked() {
     for (index, what) in [
         ("Requests-%Y", "capital letters"),

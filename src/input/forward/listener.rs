@@ -4,7 +4,8 @@
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::path::PathBuf;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -44,7 +45,35 @@ pub struct BoundListener {
 #[derive(Debug)]
 enum Socket {
     Tcp(TcpListener, Option<UdpSocket>),
-    Unix(UnixListener, PathBuf),
+    Unix(UnixListener, SocketFile),
+}
+
+/// The file of a unix socket, by its identity: another server may have replaced it.
+#[derive(Debug)]
+struct SocketFile {
+    path: PathBuf,
+    device_and_inode: (u64, u64),
+}
+
+impl SocketFile {
+    fn of(path: &Path) -> io::Result<Self> {
+        Ok(Self {
+            path: path.to_owned(),
+            device_and_inode: device_and_inode(path)?,
+        })
+    }
+
+    /// Removes the file, if it is still this one.
+    fn remove(self) {
+        if device_and_inode(&self.path).is_ok_and(|found| found == self.device_and_inode) {
+            std::fs::remove_file(self.path).ok();
+        }
+    }
+}
+
+fn device_and_inode(path: &Path) -> io::Result<(u64, u64)> {
+    let found = std::fs::symlink_metadata(path)?;
+    Ok((found.dev(), found.ino()))
 }
 
 /// Why an address cannot be listened on.
@@ -102,7 +131,7 @@ pub async fn bind(listen: &Listen, unix_mode: u32, udp_heartbeat: bool) -> Resul
             let mode = std::os::unix::fs::PermissionsExt::from_mode(unix_mode);
             std::fs::set_permissions(path, mode).map_err(failed)?;
             Ok(BoundListener {
-                socket: Socket::Unix(listener, path.clone()),
+                socket: Socket::Unix(listener, SocketFile::of(path).map_err(failed)?),
                 address: listen.to_string(),
             })
         }
@@ -121,7 +150,7 @@ fn listen_on(address: SocketAddr) -> io::Result<TcpListener> {
 }
 
 /// Removes a socket file on which no process listens.
-async fn remove_stale(path: &std::path::Path) -> io::Result<()> {
+async fn remove_stale(path: &Path) -> io::Result<()> {
     use std::os::unix::fs::FileTypeExt;
     match std::fs::symlink_metadata(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
@@ -132,7 +161,11 @@ async fn remove_stale(path: &std::path::Path) -> io::Result<()> {
         )),
         Ok(_) => match tokio::net::UnixStream::connect(path).await {
             Ok(_) => Err(io::ErrorKind::AddrInUse.into()),
-            Err(_) => std::fs::remove_file(path),
+            // The backlog of a live server is full.
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Err(io::ErrorKind::AddrInUse.into()),
+            Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => std::fs::remove_file(path),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            Err(error) => Err(error),
         },
     }
 }
@@ -155,8 +188,7 @@ impl BoundListener {
                     // noticed in time.
                     stream.set_nodelay(true).ok();
                     rustix::net::sockopt::set_socket_keepalive(&stream, true).ok();
-                    let Some(slot) = ConnectionLimiter::acquire(&limiter, Some(peer.ip()), &context.metrics)
-                    else {
+                    let Some(slot) = ConnectionLimiter::acquire(&limiter, Some(peer.ip()), &context) else {
                         continue;
                     };
                     let context = Arc::clone(&context);
@@ -166,10 +198,10 @@ impl BoundListener {
                     });
                 }
             }
-            Socket::Unix(listener, path) => {
+            Socket::Unix(listener, file) => {
                 while let Some(accepted) = accept(&context, listener.accept()).await {
                     let Some((stream, _)) = accepted else { continue };
-                    let Some(slot) = ConnectionLimiter::acquire(&limiter, None, &context.metrics) else {
+                    let Some(slot) = ConnectionLimiter::acquire(&limiter, None, &context) else {
                         continue;
                     };
                     let context = Arc::clone(&context);
@@ -178,7 +210,7 @@ impl BoundListener {
                         drop(slot);
                     });
                 }
-                std::fs::remove_file(path).ok();
+                file.remove();
             }
         }
     }
@@ -304,6 +336,46 @@ mod tests {
         timeout(2 * SHUTDOWN_TIMEOUT, serving)
             .await
             .expect("the connection is dropped");
+    }
+
+    #[tokio::test]
+    async fn the_socket_of_a_live_server_is_not_replaced() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("socket");
+        let live = UnixSocket::new_stream().unwrap();
+        live.bind(&path).unwrap();
+        let live = live.listen(1).unwrap();
+        // Nobody accepts, and the backlog fills.
+        let mut waiting = Vec::new();
+        let full = loop {
+            match tokio::net::UnixStream::connect(&path).await {
+                Ok(stream) => waiting.push(stream),
+                Err(error) => break error,
+            }
+        };
+        assert_eq!(full.kind(), io::ErrorKind::WouldBlock);
+        let listen = Listen::Unix(path.clone());
+        let refused = bind(&listen, 0o600, false).await.unwrap_err();
+        assert_eq!(refused.source.kind(), io::ErrorKind::AddrInUse);
+        drop((live, waiting));
+        bind(&listen, 0o600, false).await.expect("the server has ended");
+    }
+
+    #[tokio::test]
+    async fn the_socket_of_another_server_is_not_removed_at_the_end() {
+        let (context, dir) = test_context();
+        let path = dir.path().join("socket");
+        let listen = Listen::Unix(path.clone());
+        let first = bind(&listen, 0o600, false).await.unwrap();
+        // Kept, so that its inode is not used again.
+        std::fs::rename(&path, dir.path().join("old")).unwrap();
+        let second = bind(&listen, 0o600, false).await.unwrap();
+        context.stop.cancel();
+        let limiter = ConnectionLimiter::new(1, None);
+        first.serve(Arc::clone(&context), Arc::clone(&limiter)).await;
+        assert!(path.try_exists().unwrap(), "it is the second server's");
+        second.serve(context, limiter).await;
+        assert!(!path.try_exists().unwrap());
     }
 
     #[tokio::test]
