@@ -24,10 +24,11 @@ use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read as _, Seek as _, SeekFrom, Write as _};
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError, TryLockError};
 
 pub use entry::{Entry, EntryContent};
 
+use super::Watchdog;
 use crate::files::FileIdentity;
 
 /// Default size at which the next file is begun: 16 MiB.
@@ -48,6 +49,9 @@ pub struct DeadLetter {
     file_bytes: u64,
     limit_bytes: u64,
     inner: Mutex<DeadLetterState>,
+    /// The last known size.
+    last_usage: Mutex<DeadLetterUsage>,
+    watchdog: Watchdog,
 }
 
 #[derive(Debug, Default)]
@@ -102,6 +106,8 @@ impl DeadLetter {
             file_bytes: file_bytes.max(1),
             limit_bytes,
             inner: Mutex::default(),
+            last_usage: Mutex::default(),
+            watchdog: Watchdog::default(),
         };
         {
             let _lock = opened.lock_folder()?;
@@ -137,27 +143,45 @@ impl DeadLetter {
             entry.write_line(&mut lines);
         }
         let mut inner = self.lock();
-        let _lock = self.lock_folder()?;
-        let result = self.append(&mut inner, &lines, entries.len() as u64);
+        self.watchdog.begin();
+        let result = self
+            .lock_folder()
+            .and_then(|_lock| self.append(&mut inner, &lines, entries.len() as u64));
         inner.full = matches!(&result, Err(error) if error.kind() == io::ErrorKind::StorageFull);
+        match &result {
+            Ok(()) => self.watchdog.succeed(),
+            Err(error) => self.watchdog.fail(error),
+        }
         result
     }
 
-    /// The current size. Reads the folder: a replay in another process may have emptied it.
+    /// Why entries wait, if they do: their writers try again until they are durable.
+    pub fn wait_reason(&self) -> Option<String> {
+        self.watchdog.wait_reason()
+    }
+
+    /// The current size; during a put, the last one that was known. Reads the folder: a replay in
+    /// another process may have emptied it.
     pub fn usage(&self) -> DeadLetterUsage {
-        let mut inner = self.lock();
+        let mut last = self.last_usage.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut inner = match self.inner.try_lock() {
+            Ok(inner) => inner,
+            Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
+            Err(TryLockError::WouldBlock) => return *last,
+        };
         // On an error the last known size is reported.
         if let Err(error) = self.refresh(&mut inner) {
             tracing::debug!(%error, "the dead-letter folder cannot be read");
         }
         let bytes = inner.bytes();
-        DeadLetterUsage {
+        *last = DeadLetterUsage {
             entries: inner.known.values().map(|k| k.entries).sum(),
             bytes,
             limit: self.limit_bytes,
             files: inner.known.len() as u64,
             full: inner.full && bytes > 0,
-        }
+        };
+        *last
     }
 
     /// The folder.

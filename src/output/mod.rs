@@ -15,6 +15,7 @@ mod framing;
 pub mod replay;
 pub mod sqlite;
 pub mod stdout;
+mod watchdog;
 
 use std::borrow::Cow;
 use std::fmt::Write as _;
@@ -22,6 +23,7 @@ use std::sync::atomic::AtomicU64;
 
 pub use self::batch::{Batch, BatchBuffer, DocumentMeta, DocumentSpan, MemoryCharge, SealedDocument};
 pub use self::framing::Framing;
+pub use self::watchdog::Watchdog;
 
 /// Elasticsearch refuses document ids of more bytes than this.
 pub const MAX_ID_BYTES: usize = 512;

@@ -13,7 +13,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use rusqlite::{Connection, OpenFlags, OptionalExtension, params};
 use tokio::sync::mpsc;
 
-use super::{Batch, OutputId, SealedDocument};
+use super::{Batch, OutputId, SealedDocument, Watchdog};
 use crate::config::SqliteConfig;
 use windrow_trace::{Union, UnionError, union};
 
@@ -23,6 +23,8 @@ const MAX_TRANSACTION_DOCUMENTS: usize = 10_000;
 /// Rows that one retention step deletes at most, so that it delays writing only briefly.
 const MAX_RETENTION_ROWS: usize = 2_000;
 
+/// Time that another process may lock the database before a transaction fails.
+const BUSY_TIMEOUT: Duration = Duration::from_secs(2);
 /// Pause after a failed transaction.
 const RETRY_PAUSE: Duration = Duration::from_millis(500);
 /// Pause between retention runs.
@@ -86,7 +88,7 @@ impl SqliteWriter {
         let path = config.path.clone();
         let open = || -> rusqlite::Result<(Connection, i64)> {
             let connection = Connection::open(&path)?;
-            connection.busy_timeout(Duration::from_secs(10))?;
+            connection.busy_timeout(BUSY_TIMEOUT)?;
             connection.pragma_update(None, "journal_mode", "wal")?;
             // Full: a commit is on disk when it returns, as a confirmation requires.
             connection.pragma_update(None, "synchronous", "full")?;
@@ -249,6 +251,7 @@ pub fn run(
     id: OutputId,
     mut batches: mpsc::Receiver<Batch>,
     mut observer: impl WriteObserver,
+    watchdog: &Watchdog,
     stop: &dyn Fn() -> bool,
 ) {
     let mut retained = SystemTime::UNIX_EPOCH;
@@ -262,6 +265,7 @@ pub fn run(
         let began = SystemTime::now();
         let mut dead: HashSet<_> = HashSet::new();
         let mut new_lines_of: HashMap<_, u32> = HashMap::new();
+        watchdog.begin();
         loop {
             let documents = batch.iter();
             let mut reject = |document: &SealedDocument, why: &UnionError| {
@@ -274,10 +278,12 @@ pub fn run(
             match writer.write(documents, &mut reject, &mut merged) {
                 Ok(done) => {
                     observer.written(&done, began.elapsed().unwrap_or_default());
+                    watchdog.succeed();
                     break;
                 }
                 Err(error) => {
                     observer.failed(&error);
+                    watchdog.fail(&error);
                     if stop() {
                         return;
                     }
@@ -300,7 +306,10 @@ pub fn run(
             match writer.retain() {
                 Ok(true) => {}
                 Ok(false) => retained = SystemTime::now(),
-                Err(error) => observer.failed(&error),
+                Err(error) => {
+                    observer.failed(&error);
+                    watchdog.fail(&error);
+                }
             }
         }
     }

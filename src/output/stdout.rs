@@ -7,7 +7,7 @@ use std::io::{self, Write};
 
 use tokio::sync::mpsc;
 
-use super::{Batch, OutputId};
+use super::{Batch, OutputId, Watchdog};
 
 /// Writes batches until the channel closes. Runs on its own thread.
 ///
@@ -18,6 +18,7 @@ pub fn run(
     mut to: impl Write,
     id: OutputId,
     mut batches: mpsc::Receiver<Batch>,
+    watchdog: &Watchdog,
     mut written: impl FnMut(&Batch),
 ) -> io::Result<()> {
     let mut text = Vec::new();
@@ -27,8 +28,10 @@ pub fn run(
             text.extend_from_slice(document.json());
             text.push(b'\n');
         }
+        watchdog.begin();
         to.write_all(&text)?;
         to.flush()?;
+        watchdog.succeed();
         batch.confirm(id);
         written(&batch);
     }

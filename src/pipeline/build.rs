@@ -8,6 +8,7 @@ use std::sync::atomic::AtomicUsize;
 use super::error::BuildError;
 use super::liveness::Liveness;
 use super::outputs::Outputs;
+use super::progress::Progress;
 use super::status::{Status, StatusSources};
 use crate::admission::AdmissionControl;
 use crate::config::Config;
@@ -36,6 +37,7 @@ pub struct Pipeline {
     pub(super) gauges: Arc<Gauges>,
     pub(super) output_bytes: Arc<AtomicUsize>,
     pub(super) liveness: Liveness,
+    pub(super) progress: Progress,
 }
 
 impl Pipeline {
@@ -95,6 +97,7 @@ impl Pipeline {
             gauges: Arc::default(),
             output_bytes: Arc::default(),
             liveness: Liveness::default(),
+            progress: Progress::default(),
         })
     }
 
@@ -124,8 +127,10 @@ impl Pipeline {
             dead_letter: Arc::clone(&self.dead_letter),
             elasticsearch: self.outputs.elasticsearch(),
             store: self.outputs.store(),
+            watchdogs: self.outputs.watchdogs().to_vec(),
             memory_limit: self.config.memory_limit,
             liveness: self.liveness.clone(),
+            progress: self.progress.clone(),
         });
         status.mirror_in(&self.metrics);
         status

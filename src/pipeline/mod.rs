@@ -10,7 +10,8 @@
 //!   anything runs;
 //! * `run`: starts the threads and tasks, and drains them;
 //! * `outputs`: opens and starts the configured outputs;
-//! * `status`: readiness and gauges; `liveness`: threads that must not end.
+//! * `status`: readiness and gauges; `liveness`: threads that must not end; `progress`: stages that
+//!   do not get on.
 //!
 //! The only folder that knows every stage. Contains no data processing.
 
@@ -18,8 +19,11 @@ mod build;
 mod error;
 mod liveness;
 mod outputs;
+mod progress;
 mod run;
 mod status;
+#[cfg(test)]
+mod tests;
 
 pub use self::build::Pipeline;
 pub use self::error::BuildError;

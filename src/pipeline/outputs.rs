@@ -19,7 +19,7 @@ use crate::metrics::{DeadLetterSource, Direction, DocumentResult, Metrics, Outpu
 use crate::output::dead_letter::{DeadLetter, Entry, EntryContent};
 use crate::output::elasticsearch::{self, DocumentFormat, Elasticsearch};
 use crate::output::sqlite::{self, SqliteReader, SqliteWriter, TransactionSummary, WriteObserver};
-use crate::output::{Batch, Framing, OutputId, SealedDocument, stdout};
+use crate::output::{Batch, Framing, OutputId, SealedDocument, Watchdog, stdout};
 use windrow_trace::UnionError;
 
 /// Batches that wait in front of an output at most. The gatherer bounds their bytes.
@@ -43,6 +43,7 @@ enum OpenOutput {
 pub(super) struct Outputs {
     opened: Vec<OpenOutput>,
     store: Option<Store>,
+    watchdogs: Vec<(OutputKind, Arc<Watchdog>)>,
 }
 
 /// The store that `/logs` reads.
@@ -81,7 +82,17 @@ impl Outputs {
                 }
             }
         }
-        Ok(Self { opened, store })
+        let watchdogs = config.outputs.iter().map(|kind| (*kind, Arc::default()));
+        Ok(Self {
+            opened,
+            store,
+            watchdogs: watchdogs.collect(),
+        })
+    }
+
+    /// The watchdog of each output.
+    pub(super) fn watchdogs(&self) -> &[(OutputKind, Arc<Watchdog>)] {
+        &self.watchdogs
     }
 
     pub(super) fn store(&self) -> Option<Store> {
@@ -116,7 +127,7 @@ impl Outputs {
             threads: Vec::new(),
             tasks: tokio_util::task::TaskTracker::new(),
         };
-        for (id, opened) in (0..).zip(self.opened) {
+        for (id, (opened, (_, watchdog))) in (0..).zip(self.opened.into_iter().zip(self.watchdogs)) {
             let (sender, receiver) = mpsc::channel(QUEUE_BATCHES);
             let id = OutputId(id);
             match opened {
@@ -129,7 +140,7 @@ impl Outputs {
                     let give_up = Arc::clone(give_up);
                     let guard = liveness.guard("the embedded store");
                     let run = move || {
-                        sqlite::run(writer, id, receiver, observer, &|| {
+                        sqlite::run(writer, id, receiver, observer, &watchdog, &|| {
                             give_up.load(Ordering::Relaxed)
                         });
                         guard.finish();
@@ -147,7 +158,7 @@ impl Outputs {
                             out.documents[DocumentResult::Created].inc_by(batch.len() as u64);
                             out.proc_records.inc_by(batch.lines());
                         };
-                        match stdout::run(io::stdout(), id, receiver, count) {
+                        match stdout::run(io::stdout(), id, receiver, &watchdog, count) {
                             Ok(()) => guard.finish(),
                             Err(error) => {
                                 tracing::error!(%error, "standard output is closed; documents stay in the journal");

@@ -4,7 +4,7 @@
 //! then the journal. What is not drained within the grace stays in the journal.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -15,10 +15,13 @@ use tokio_util::task::TaskTracker;
 use super::build::Pipeline;
 use super::error::BuildError;
 use super::outputs::RunningOutputs;
+use super::progress::{Progress, SAMPLE_INTERVAL, StageSample};
 use crate::buffer_pool::BufferPool;
 use crate::gather::{Dependencies, Gatherer, Gauges, QueueConsumer, RecordQueue, RejectBuffer, Settings};
 use crate::input::forward::{self, ConnectionLimiter, Security};
 use crate::memory::to_usize;
+use crate::metrics::Metrics;
+use crate::output::LineCounters;
 use windrow_journal::Journal;
 
 /// Time that outputs have to end after the grace is over.
@@ -69,6 +72,7 @@ impl Pipeline {
             gauges,
             output_bytes,
             liveness,
+            progress,
             ..
         } = self;
         let give_up = Arc::new(AtomicBool::new(false));
@@ -78,6 +82,13 @@ impl Pipeline {
             .start(&metrics, &dead_letter, &give_up, &abandon, &liveness)
             .map_err(BuildError::Thread)?;
 
+        tokio::spawn(sample_progress(
+            progress,
+            Arc::clone(&queue),
+            Arc::clone(&account),
+            Arc::clone(&metrics),
+            abandon.clone(),
+        ));
         let settings = Settings::from_config(&config);
         let buffer_pool = Arc::<BufferPool>::default();
         let dependencies = Dependencies {
@@ -174,7 +185,35 @@ impl Running {
             self.outputs.finish_by(Instant::now() + ABANDON_TIMEOUT).await;
         }
         self.journal.close();
+        self.abandon.cancel();
     }
+}
+
+/// Samples the progress of gathering and outputs until the server has ended.
+async fn sample_progress(
+    progress: Progress,
+    queue: Arc<RecordQueue>,
+    account: Arc<LineCounters>,
+    metrics: Arc<Metrics>,
+    end: CancellationToken,
+) {
+    let sample = async {
+        loop {
+            let load = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+            let backlog = queue.backlog();
+            let gathering = StageSample {
+                waiting: backlog.bytes > 0 || backlog.on_disk,
+                done: metrics.input_records.get() + metrics.input_chunks_duplicate.get(),
+            };
+            let outputs = StageSample {
+                waiting: load(&account.in_flight) > 0,
+                done: load(&account.delivered) + load(&account.duplicate) + load(&account.dead),
+            };
+            progress.sample([gathering, outputs], Instant::now().into_std());
+            tokio::time::sleep(SAMPLE_INTERVAL).await;
+        }
+    };
+    end.run_until_cancelled(sample).await;
 }
 
 /// Waits until all records in memory are gathered. Records that are only in the journal are left to

@@ -4,15 +4,17 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::liveness::Liveness;
 use super::outputs::Store;
+use super::progress::Progress;
+use crate::config::OutputKind;
 use crate::gather::{Gauges, RecordQueue};
 use crate::metrics::{Counter, Metrics};
-use crate::output::LineCounters;
 use crate::output::dead_letter::DeadLetter;
 use crate::output::elasticsearch::Elasticsearch;
+use crate::output::{LineCounters, Watchdog};
 use windrow_journal::{Journal, SYNC_BUCKETS, Usage};
 
 /// Whether the server accepts chunks and delivers documents.
@@ -41,8 +43,10 @@ pub(super) struct StatusSources {
     pub(super) dead_letter: Arc<DeadLetter>,
     pub(super) elasticsearch: Option<Elasticsearch>,
     pub(super) store: Option<Store>,
+    pub(super) watchdogs: Vec<(OutputKind, Arc<Watchdog>)>,
     pub(super) memory_limit: u64,
     pub(super) liveness: Liveness,
+    pub(super) progress: Progress,
 }
 
 /// A view of the running server. Cheap to clone.
@@ -70,7 +74,18 @@ impl Status {
                 readiness.reasons.push(format!("elasticsearch: {reason}"));
             }
         }
+        for (kind, watchdog) in &self.0.watchdogs {
+            if let Some(reason) = watchdog.wait_reason() {
+                readiness.reasons.push(format!("{}: {reason}", kind.as_str()));
+            }
+        }
         let dead = self.0.dead_letter.usage();
+        if let Some(reason) = self.0.dead_letter.wait_reason().filter(|_| !dead.full) {
+            readiness.reasons.push(format!(
+                "the dead letter cannot be written, and gathering or an output waits for it: {reason} ({})",
+                self.0.dead_letter.folder().display()
+            ));
+        }
         if dead.full {
             readiness.reasons.push(format!(
                 "the dead letter is full ({} of {} bytes in {}): run `windrow replay`, or move its files away",
@@ -84,6 +99,10 @@ impl Status {
                 dead.entries,
                 self.0.dead_letter.folder().display()
             ));
+        }
+        // A reason that a stage gives itself says more.
+        if readiness.reasons.is_empty() {
+            readiness.reasons.extend(self.0.progress.stall(Instant::now()));
         }
         if self.0.queue.backlog().on_disk {
             readiness
