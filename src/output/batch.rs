@@ -92,6 +92,11 @@ impl Batch {
         self.0.buffer.rows.len()
     }
 
+    /// Bytes of all documents with their frames.
+    pub fn bytes(&self) -> usize {
+        self.0.buffer.bytes.len()
+    }
+
     /// Whether there are no documents.
     pub fn is_empty(&self) -> bool {
         self.0.buffer.rows.is_empty()

@@ -1,17 +1,28 @@
 //! Embedded store: a SQLite database with one row per document.
 //!
 //! Owns the file, its schema and its retention. Writes one transaction per group of batches, in WAL
-//! mode with full synchronisation, so that a committed document may be confirmed. Reads (`/logs`)
-//! use a connection of their own and do not block the writer. Two documents of one trace are merged
-//! by `windrow_trace::union`.
+//! mode with full synchronisation, so that a committed document may be confirmed. Nothing is
+//! confirmed when the file at the path is no longer the one that is open. Reads (`/logs`) use a
+//! connection of their own and do not block the writer. Two documents of one trace are merged by
+//! `windrow_trace::union`.
+
+mod files;
+mod reader;
+mod retention;
+#[cfg(test)]
+mod tests;
 
 use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use rusqlite::{Connection, OpenFlags, OptionalExtension, params};
+use rusqlite::{Connection, params};
+use tokio::runtime::Runtime;
 use tokio::sync::mpsc;
+use tokio::time::Instant;
+
+use self::files::StoreFiles;
+pub use self::reader::SqliteReader;
 
 use super::{Batch, OutputId, SealedDocument, Watchdog};
 use crate::config::SqliteConfig;
@@ -20,15 +31,22 @@ use windrow_trace::{Union, UnionError, union};
 const SCHEMA_VERSION: i64 = 1;
 /// Documents of one transaction, reached by whole batches.
 const MAX_TRANSACTION_DOCUMENTS: usize = 10_000;
-/// Rows that one retention step deletes at most, so that it delays writing only briefly.
-const MAX_RETENTION_ROWS: usize = 2_000;
+/// Bytes of the documents of one transaction, reached by whole batches. The store exceeds its
+/// limit by no more.
+const MAX_TRANSACTION_BYTES: usize = 16 << 20;
+/// Size to which SQLite truncates its write-ahead log after a checkpoint.
+const WAL_LIMIT_BYTES: i64 = 16 << 20;
 
 /// Time that another process may lock the database before a transaction fails.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(2);
 /// Pause after a failed transaction.
 const RETRY_PAUSE: Duration = Duration::from_millis(500);
-/// Pause between retention runs.
-const RETENTION_INTERVAL: Duration = Duration::from_secs(10);
+/// Pause between retention runs, also of an idle store.
+const RETENTION_INTERVAL: Duration = if cfg!(test) {
+    Duration::from_millis(200)
+} else {
+    Duration::from_secs(10)
+};
 
 /// The store cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -41,6 +59,14 @@ pub enum StoreError {
         /// The error.
         source: rusqlite::Error,
     },
+    /// The file cannot be examined.
+    #[error("{path}: {source}")]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// The error.
+        source: std::io::Error,
+    },
     /// The file was written by a newer Windrow.
     #[error(
         "{path} has format {found}, this Windrow knows up to {SCHEMA_VERSION}: use the newer Windrow, or another data folder"
@@ -50,6 +76,14 @@ pub enum StoreError {
         path: PathBuf,
         /// Its schema version.
         found: i64,
+    },
+    /// Another program removed or replaced the file; the writer opens the path again.
+    #[error(
+        "{path} was removed or replaced while Windrow had it open: documents that only it held are gone; it is opened or created again"
+    )]
+    Replaced {
+        /// The file.
+        path: PathBuf,
     },
 }
 
@@ -72,6 +106,7 @@ pub struct TransactionSummary {
 #[derive(Debug)]
 pub struct SqliteWriter {
     connection: Connection,
+    files: StoreFiles,
     config: SqliteConfig,
 }
 
@@ -85,45 +120,30 @@ impl SqliteWriter {
     ///
     /// [`StoreError`] when the file cannot be opened or created, or has a newer format.
     pub fn open(config: SqliteConfig) -> Result<Self, StoreError> {
-        let path = config.path.clone();
-        let open = || -> rusqlite::Result<(Connection, i64)> {
-            let connection = Connection::open(&path)?;
-            connection.busy_timeout(BUSY_TIMEOUT)?;
-            connection.pragma_update(None, "journal_mode", "wal")?;
-            // Full: a commit is on disk when it returns, as a confirmation requires.
-            connection.pragma_update(None, "synchronous", "full")?;
-            connection.pragma_update(None, "wal_autocheckpoint", 4_000)?;
-            connection.pragma_update(None, "cache_size", -8_000)?;
-            let version: i64 = connection.pragma_query_value(None, "user_version", |row| row.get(0))?;
-            if version == 0 {
-                connection.execute_batch(
-                    "BEGIN;
-                     CREATE TABLE IF NOT EXISTS documents (
-                       written INTEGER NOT NULL, -- Unix seconds
-                       first INTEGER NOT NULL,   -- first event time, Unix ns
-                       id TEXT NOT NULL,
-                       document TEXT NOT NULL
-                     );
-                     CREATE UNIQUE INDEX IF NOT EXISTS documents_id ON documents (id);
-                     CREATE INDEX IF NOT EXISTS documents_first ON documents (first);
-                     PRAGMA user_version = 1;
-                     COMMIT;",
-                )?;
-            }
-            connection.set_prepared_statement_cache_capacity(16);
-            Ok((connection, version))
+        let (connection, files) = connect(&config.path)?;
+        Ok(Self {
+            connection,
+            files,
+            config,
+        })
+    }
+
+    /// Whether the open files are still those at their paths; if not, they are opened again, and
+    /// that is the error.
+    fn check_files(&mut self) -> Result<(), StoreError> {
+        let Some(path) = self.files.replaced() else {
+            return Ok(());
         };
-        let (connection, found) = open().map_err(|source| StoreError::Sqlite {
-            path: config.path.clone(),
-            source,
-        })?;
-        if found > SCHEMA_VERSION {
-            return Err(StoreError::Newer {
-                path: config.path,
-                found,
-            });
+        // If only the write-ahead log is gone, what it held is still readable here.
+        let checkpoint = self
+            .connection
+            .query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()));
+        if let Err(error) = checkpoint {
+            tracing::warn!(%error, "the embedded store could not be checkpointed");
         }
-        Ok(Self { connection, config })
+        let (connection, files) = connect(&self.config.path)?;
+        (self.connection, self.files) = (connection, files);
+        Err(StoreError::Replaced { path })
     }
 
     /// Writes documents in one transaction; on success all of them are durable. Calls `reject` for
@@ -139,6 +159,7 @@ impl SqliteWriter {
         reject: &mut RejectFn<'_>,
         merged: &mut dyn FnMut(&SealedDocument, u32),
     ) -> Result<TransactionSummary, StoreError> {
+        self.check_files()?;
         let path = &self.config.path;
         let mut done = TransactionSummary::default();
         let mut foreign = Vec::new();
@@ -192,46 +213,69 @@ impl SqliteWriter {
             path: path.clone(),
             source,
         })?;
+        // Removed during the transaction: what was committed is in no file.
+        if let Some(path) = self.files.replaced() {
+            return Err(StoreError::Replaced { path });
+        }
         for (document, error) in &foreign {
             reject(document, error);
         }
         Ok(done)
     }
+}
 
-    /// Deletes a limited number of documents beyond the retention. Returns whether there may be
-    /// more.
-    ///
-    /// # Errors
-    ///
-    /// An error of SQLite.
-    pub fn retain(&mut self) -> Result<bool, StoreError> {
-        let path = self.config.path.clone();
-        let retain = || -> rusqlite::Result<bool> {
-            let mut deleted = 0;
-            if let Some(age) = self.config.retention_age {
-                // Row ids grow with time, so the oldest rows are first.
-                deleted += self.connection.execute(
-                    "DELETE FROM documents WHERE rowid IN (SELECT rowid FROM documents ORDER BY rowid LIMIT ?1) AND written < ?2",
-                    params![MAX_RETENTION_ROWS as i64, unix_seconds().saturating_sub_unsigned(age.as_secs())],
-                )?;
-            }
-            if let Some(limit) = self.config.retention_size {
-                let used: u64 = self.connection.query_row(
-                    "SELECT (page_count - freelist_count) * page_size FROM pragma_page_count, pragma_freelist_count, pragma_page_size",
-                    [],
-                    |row| row.get::<_, i64>(0).map(|bytes| bytes.unsigned_abs()),
-                )?;
-                if used > limit {
-                    deleted += self.connection.execute(
-                        "DELETE FROM documents WHERE rowid IN (SELECT rowid FROM documents ORDER BY rowid LIMIT ?1)",
-                        [MAX_RETENTION_ROWS as i64],
-                    )?;
-                }
-            }
-            Ok(deleted >= MAX_RETENTION_ROWS)
-        };
-        retain().map_err(|source| StoreError::Sqlite { path, source })
+/// Opens a database for writing, and creates it if there is none.
+fn connect(path: &Path) -> Result<(Connection, StoreFiles), StoreError> {
+    let open = || -> rusqlite::Result<(Connection, i64)> {
+        let connection = Connection::open(path)?;
+        connection.busy_timeout(BUSY_TIMEOUT)?;
+        // Has an effect on a new file only.
+        connection.pragma_update(None, "auto_vacuum", "incremental")?;
+        connection.pragma_update(None, "journal_mode", "wal")?;
+        // Full: a commit is on disk when it returns, as a confirmation requires.
+        connection.pragma_update(None, "synchronous", "full")?;
+        connection.pragma_update(None, "wal_autocheckpoint", 4_000)?;
+        connection.pragma_update(None, "journal_size_limit", WAL_LIMIT_BYTES)?;
+        connection.pragma_update(None, "cache_size", -8_000)?;
+        let version: i64 = connection.pragma_query_value(None, "user_version", |row| row.get(0))?;
+        if version == 0 {
+            connection.execute_batch(
+                "BEGIN;
+                 CREATE TABLE IF NOT EXISTS documents (
+                   written INTEGER NOT NULL, -- Unix seconds
+                   first INTEGER NOT NULL,   -- first event time, Unix ns
+                   id TEXT NOT NULL,
+                   document TEXT NOT NULL
+                 );
+                 CREATE UNIQUE INDEX IF NOT EXISTS documents_id ON documents (id);
+                 CREATE INDEX IF NOT EXISTS documents_first ON documents (first);
+                 PRAGMA user_version = 1;
+                 COMMIT;",
+            )?;
+        }
+        if version <= SCHEMA_VERSION {
+            connection
+                .execute_batch("CREATE INDEX IF NOT EXISTS documents_written ON documents (written)")?;
+        }
+        connection.set_prepared_statement_cache_capacity(16);
+        Ok((connection, version))
+    };
+    let failed = |source| StoreError::Sqlite {
+        path: path.to_owned(),
+        source,
+    };
+    let (connection, found) = open().map_err(failed)?;
+    if found > SCHEMA_VERSION {
+        return Err(StoreError::Newer {
+            path: path.to_owned(),
+            found,
+        });
     }
+    let files = StoreFiles::opened(path).map_err(|source| StoreError::File {
+        path: path.to_owned(),
+        source,
+    })?;
+    Ok((connection, files))
 }
 
 /// Receives the results of transactions.
@@ -244,132 +288,128 @@ pub trait WriteObserver: Send {
     fn rejected(&mut self, document: &SealedDocument, why: &UnionError);
 }
 
-/// Writes batches until the channel closes. Runs on its own thread. A failed transaction is retried
-/// until it succeeds or `stop` returns true.
+/// Writes batches until the channel closes. Runs on its own thread; `runtime` is its clock. A
+/// failed transaction is retried until it succeeds or `stop` returns true.
 pub fn run(
     mut writer: SqliteWriter,
     id: OutputId,
     mut batches: mpsc::Receiver<Batch>,
     mut observer: impl WriteObserver,
     watchdog: &Watchdog,
+    runtime: &Runtime,
     stop: &dyn Fn() -> bool,
 ) {
-    let mut retained = SystemTime::UNIX_EPOCH;
-    while let Some(first) = batches.blocking_recv() {
-        let mut batch: Vec<SealedDocument> = first.documents().collect();
-        while batch.len() < MAX_TRANSACTION_DOCUMENTS
-            && let Ok(more) = batches.try_recv()
-        {
-            batch.extend(more.documents());
-        }
-        let began = SystemTime::now();
-        let mut dead: HashSet<_> = HashSet::new();
-        let mut new_lines_of: HashMap<_, u32> = HashMap::new();
-        watchdog.begin();
-        loop {
-            let documents = batch.iter();
-            let mut reject = |document: &SealedDocument, why: &UnionError| {
-                observer.rejected(document, why);
-                dead.insert(document.key());
-            };
-            let mut merged = |document: &SealedDocument, new_lines| {
-                new_lines_of.insert(document.key(), new_lines);
-            };
-            match writer.write(documents, &mut reject, &mut merged) {
-                Ok(done) => {
-                    observer.written(&done, began.elapsed().unwrap_or_default());
-                    watchdog.succeed();
-                    break;
-                }
-                Err(error) => {
-                    observer.failed(&error);
-                    watchdog.fail(&error);
-                    if stop() {
-                        return;
-                    }
-                    std::thread::sleep(RETRY_PAUSE);
+    let mut retain_at = Instant::now();
+    loop {
+        let next = async { tokio::time::timeout_at(retain_at, batches.recv()).await };
+        match runtime.block_on(next) {
+            Ok(Some(first)) => {
+                if !write_batches(
+                    &mut writer,
+                    id,
+                    &first,
+                    &mut batches,
+                    &mut observer,
+                    watchdog,
+                    stop,
+                ) {
+                    return;
                 }
             }
+            Ok(None) => return,
+            Err(_elapsed) => {}
         }
-        for document in &batch {
-            let at = document.key();
-            if dead.contains(&at) {
-                document.confirm_dead(id);
-            } else {
-                if let Some(new_lines) = new_lines_of.get(&at) {
-                    document.note_merged(*new_lines);
+        let step = if Instant::now() >= retain_at {
+            watchdog.begin();
+            writer.retain()
+        } else {
+            Ok(false)
+        };
+        let step = step.and_then(|more| {
+            // Writing waits while the store is beyond its limit.
+            while writer.is_beyond_limit()? && writer.retain()? && !stop() {}
+            Ok(more)
+        });
+        match step {
+            Ok(more) => {
+                watchdog.succeed();
+                let now = Instant::now();
+                if more {
+                    retain_at = now;
+                } else if now >= retain_at {
+                    retain_at = now + RETENTION_INTERVAL;
                 }
-                document.confirm(id);
             }
-        }
-        if retained.elapsed().is_ok_and(|since| since > RETENTION_INTERVAL) {
-            match writer.retain() {
-                Ok(true) => {}
-                Ok(false) => retained = SystemTime::now(),
-                Err(error) => {
-                    observer.failed(&error);
-                    watchdog.fail(&error);
-                }
+            Err(error) => {
+                observer.failed(&error);
+                watchdog.fail(&error);
+                retain_at = Instant::now() + RETENTION_INTERVAL;
             }
         }
     }
 }
 
-/// Reads documents from the store, for `/logs`.
-#[derive(Debug)]
-pub struct SqliteReader {
-    path: PathBuf,
-    connection: Mutex<Connection>,
-}
-
-impl SqliteReader {
-    /// Opens the store for reading; the writer has created it.
-    ///
-    /// # Errors
-    ///
-    /// [`StoreError::Sqlite`] when the file cannot be opened.
-    pub fn open(path: &Path) -> Result<Self, StoreError> {
-        let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-        let open = || -> rusqlite::Result<Connection> {
-            let connection = Connection::open_with_flags(path, flags)?;
-            connection.busy_timeout(Duration::from_secs(5))?;
-            Ok(connection)
-        };
-        let connection = open().map_err(|source| StoreError::Sqlite {
-            path: path.to_owned(),
-            source,
-        })?;
-        Ok(Self {
-            path: path.to_owned(),
-            connection: Mutex::new(connection),
-        })
+/// Writes a batch and those that wait behind it in one transaction, and confirms them; `false` when
+/// `stop` ends the attempts.
+fn write_batches(
+    writer: &mut SqliteWriter,
+    id: OutputId,
+    first: &Batch,
+    batches: &mut mpsc::Receiver<Batch>,
+    observer: &mut impl WriteObserver,
+    watchdog: &Watchdog,
+    stop: &dyn Fn() -> bool,
+) -> bool {
+    let mut batch: Vec<SealedDocument> = first.documents().collect();
+    let mut bytes = first.bytes();
+    while batch.len() < MAX_TRANSACTION_DOCUMENTS
+        && bytes < MAX_TRANSACTION_BYTES
+        && let Ok(more) = batches.try_recv()
+    {
+        bytes += more.bytes();
+        batch.extend(more.documents());
     }
-
-    /// The document with this id, or the newest ones by first event time.
-    ///
-    /// # Errors
-    ///
-    /// An error of SQLite.
-    pub fn recent(&self, id: Option<&str>, limit: usize) -> Result<Vec<String>, StoreError> {
-        let connection = self.connection.lock().unwrap_or_else(PoisonError::into_inner);
-        let read = || -> rusqlite::Result<Vec<String>> {
-            if let Some(id) = id {
-                let one = connection
-                    .prepare_cached("SELECT document FROM documents WHERE id = ?1")?
-                    .query_row([id], |row| row.get(0))
-                    .optional()?;
-                return Ok(one.into_iter().collect());
+    let began = SystemTime::now();
+    let mut dead: HashSet<_> = HashSet::new();
+    let mut new_lines_of: HashMap<_, u32> = HashMap::new();
+    watchdog.begin();
+    loop {
+        let documents = batch.iter();
+        let mut reject = |document: &SealedDocument, why: &UnionError| {
+            observer.rejected(document, why);
+            dead.insert(document.key());
+        };
+        let mut merged = |document: &SealedDocument, new_lines| {
+            new_lines_of.insert(document.key(), new_lines);
+        };
+        match writer.write(documents, &mut reject, &mut merged) {
+            Ok(done) => {
+                observer.written(&done, began.elapsed().unwrap_or_default());
+                watchdog.succeed();
+                break;
             }
-            connection
-                .prepare_cached("SELECT document FROM documents ORDER BY first DESC, rowid DESC LIMIT ?1")?
-                .query_map([limit as i64], |row| row.get(0))?
-                .collect()
-        };
-        read().map_err(|source| StoreError::Sqlite {
-            path: self.path.clone(),
-            source,
-        })
+            Err(error) => {
+                observer.failed(&error);
+                watchdog.fail(&error);
+                if stop() {
+                    return false;
+                }
+                std::thread::sleep(RETRY_PAUSE);
+            }
+        }
     }
+    for document in &batch {
+        let at = document.key();
+        if dead.contains(&at) {
+            document.confirm_dead(id);
+        } else {
+            if let Some(new_lines) = new_lines_of.get(&at) {
+                document.note_merged(*new_lines);
+            }
+            document.confirm(id);
+        }
+    }
+    true
 }
 
 fn unix_seconds() -> i64 {

@@ -139,10 +139,12 @@ impl Outputs {
                     };
                     let give_up = Arc::clone(give_up);
                     let guard = liveness.guard("the embedded store");
+                    let runtime = tokio::runtime::Builder::new_current_thread()
+                        .enable_time()
+                        .build()?;
                     let run = move || {
-                        sqlite::run(writer, id, receiver, observer, &watchdog, &|| {
-                            give_up.load(Ordering::Relaxed)
-                        });
+                        let stop = || give_up.load(Ordering::Relaxed);
+                        sqlite::run(writer, id, receiver, observer, &watchdog, &runtime, &stop);
                         guard.finish();
                     };
                     running

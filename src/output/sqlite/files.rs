@@ -1,0 +1,42 @@
+//! Files of an open database, and whether they are still the ones at their paths.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use crate::files::FileIdentity;
+
+/// What SQLite appends to the name of the database for its write-ahead log and the log's index.
+const SUFFIXES: [&str; 3] = ["", "-wal", "-shm"];
+
+/// The files that a connection has open. SQLite does not notice when one of them is unlinked.
+#[derive(Debug)]
+pub(super) struct StoreFiles(Vec<(PathBuf, FileIdentity)>);
+
+impl StoreFiles {
+    /// Examines the files right after a connection has opened them.
+    pub(super) fn opened(path: &Path) -> io::Result<Self> {
+        let mut files = Vec::new();
+        for suffix in SUFFIXES {
+            let path = with_suffix(path, suffix);
+            if let Some(identity) = FileIdentity::at(&path)? {
+                files.push((path, identity));
+            }
+        }
+        Ok(Self(files))
+    }
+
+    /// The first file that is no longer at its path.
+    pub(super) fn replaced(&self) -> Option<PathBuf> {
+        let replaced = self
+            .0
+            .iter()
+            .find(|(path, identity)| !matches!(FileIdentity::at(path), Ok(Some(at)) if at == *identity));
+        replaced.map(|(path, _)| path.clone())
+    }
+}
+
+fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(suffix);
+    name.into()
+}
