@@ -9,6 +9,7 @@ use std::sync::Arc;
 use serde_json::value::RawValue;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 use crate::admin::{self, AdminState};
@@ -76,7 +77,7 @@ async fn run(config: Config, reload: Reload) -> Result<(), BuildError> {
             }),
             store: status
                 .store()
-                .map(|store| Arc::new(LogStore(store)) as Arc<dyn admin::DocumentStore>),
+                .map(|store| Arc::new(LogStore::new(store)) as Arc<dyn admin::DocumentStore>),
             outputs: config.outputs.clone(),
         };
         tokio::spawn(admin::serve(
@@ -208,25 +209,55 @@ pub fn raise_file_limit(connections: u64) {
 }
 
 /// The configured store, read by the admin port.
-struct LogStore(Store);
+struct LogStore {
+    store: Store,
+    /// One read of the embedded store at a time, so that slow ones do not fill the thread pool.
+    turn: Arc<Semaphore>,
+}
+
+impl LogStore {
+    fn new(store: Store) -> Self {
+        Self {
+            store,
+            turn: Arc::new(Semaphore::new(1)),
+        }
+    }
+}
 
 impl admin::DocumentStore for LogStore {
-    fn recent<'a>(&'a self, trace_id: Option<&'a str>, limit: usize) -> admin::RecentDocuments<'a> {
+    fn recent<'a>(
+        &'a self,
+        trace_id: Option<&'a str>,
+        limit: usize,
+        max_bytes: usize,
+    ) -> admin::RecentDocuments<'a> {
         Box::pin(async move {
-            match &self.0 {
-                Store::Elasticsearch(output) => output.recent(trace_id, limit).await,
+            match &self.store {
+                Store::Elasticsearch(output) => Ok(admin::FoundDocuments {
+                    documents: output.recent(trace_id, limit).await?,
+                    omitted: 0,
+                }),
                 Store::Sqlite(reader) => {
                     let reader = Arc::clone(reader);
                     let id = trace_id.map(|id| document_id(id.as_bytes()));
-                    let read = tokio::task::spawn_blocking(move || reader.recent(id.as_deref(), limit));
-                    let documents = read
+                    // Held by the read itself, which goes on when the request is given up.
+                    let turn = Arc::clone(&self.turn).acquire_owned().await;
+                    let read = tokio::task::spawn_blocking(move || {
+                        let _turn = turn;
+                        reader.recent(id.as_deref(), limit, max_bytes)
+                    });
+                    let found = read
                         .await
                         .map_err(|error| error.to_string())?
                         .map_err(|error| error.to_string())?;
-                    documents
+                    let documents = found
+                        .documents
                         .into_iter()
-                        .map(|json| RawValue::from_string(json).map_err(|error| error.to_string()))
-                        .collect()
+                        .map(|json| RawValue::from_string(json).map_err(|error| error.to_string()));
+                    Ok(admin::FoundDocuments {
+                        documents: documents.collect::<Result<_, _>>()?,
+                        omitted: found.omitted,
+                    })
                 }
             }
         })

@@ -5,11 +5,12 @@
 
 use std::time::Duration;
 
+use axum::body::Body;
 use axum::extract::State;
 use axum::http::{StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
-use serde_json::value::RawValue;
 
+use super::answer::{Answer, MAX_ANSWER_BYTES};
 use super::{AdminShared, problem};
 
 const DEFAULT_LIMIT: usize = 100;
@@ -17,8 +18,6 @@ const MAX_LIMIT: usize = 1000;
 const ALLOWED: &str = "traceId=ID, limit=1..1000 (default 100), token=TOKEN";
 /// Timeout of one search.
 const SEARCH_TIMEOUT: Duration = Duration::from_secs(30);
-/// Size of one response; further documents are omitted, and a header says so.
-const MAX_RESPONSE_BYTES: usize = 64 << 20;
 /// Header with the number of omitted documents.
 const OMITTED_HEADER: &str = "windrow-left-out";
 
@@ -35,8 +34,9 @@ pub(super) async fn logs(State(shared): State<AdminShared>, uri: Uri) -> Respons
         Err(what) => return problem(StatusCode::BAD_REQUEST, &what, ALLOWED),
     };
     match find(&shared, &query).await {
-        Ok(documents) => {
-            let (body, omitted) = array(&documents, MAX_RESPONSE_BYTES);
+        Ok(answer) => {
+            let omitted = answer.omitted;
+            let body = Body::new(answer.into_body());
             let mut response = ([(header::CONTENT_TYPE, "application/json")], body).into_response();
             if omitted > 0 {
                 response.headers_mut().insert(OMITTED_HEADER, omitted.into());
@@ -47,22 +47,19 @@ pub(super) async fn logs(State(shared): State<AdminShared>, uri: Uri) -> Respons
     }
 }
 
-/// Searches the store, with limits on concurrency and time.
-pub(super) async fn find(
-    shared: &AdminShared,
-    query: &LogsQuery,
-) -> Result<Vec<Box<RawValue>>, (StatusCode, String)> {
+/// Searches the store, with limits on memory and time.
+pub(super) async fn find(shared: &AdminShared, query: &LogsQuery) -> Result<Answer, (StatusCode, String)> {
     let Some(store) = &shared.state.store else {
         let what = "no output keeps documents; add --output sqlite or --output elasticsearch";
         return Err((StatusCode::NOT_IMPLEMENTED, what.into()));
     };
-    let search = async {
-        // The semaphore is never closed.
-        let _permit = shared.searches.acquire().await;
-        store.recent(query.trace_id.as_deref(), query.limit).await
+    let Some(reservation) = shared.budget.reserve().await else {
+        let what = "the memory for answers is in use: other clients are still reading theirs; ask again";
+        return Err((StatusCode::SERVICE_UNAVAILABLE, what.into()));
     };
+    let search = store.recent(query.trace_id.as_deref(), query.limit, MAX_ANSWER_BYTES);
     match tokio::time::timeout(SEARCH_TIMEOUT, search).await {
-        Ok(Ok(documents)) => Ok(documents),
+        Ok(Ok(found)) => Ok(Answer::new(found.documents, found.omitted, reservation)),
         Ok(Err(what)) => Err((StatusCode::SERVICE_UNAVAILABLE, what)),
         Err(_elapsed) => {
             let what = format!("no answer from the store within {} s", SEARCH_TIMEOUT.as_secs());
@@ -94,25 +91,4 @@ pub(super) fn parse(query: &str) -> Result<LogsQuery, String> {
         }
     }
     Ok(parsed)
-}
-
-/// A JSON array of the documents that fit into `max_bytes`, and the number of those that do not.
-pub(super) fn array(documents: &[Box<RawValue>], max_bytes: usize) -> (Vec<u8>, usize) {
-    let mut fit = 0;
-    let mut length = 0;
-    for document in documents {
-        length += document.get().len() + 2;
-        if length > max_bytes {
-            break;
-        }
-        fit += 1;
-    }
-    let mut body = Vec::with_capacity(length.min(max_bytes) + 4);
-    body.push(b'[');
-    for (n, document) in documents.iter().take(fit).enumerate() {
-        body.extend_from_slice(if n == 0 { b"\n" } else { b",\n" });
-        body.extend_from_slice(document.get().as_bytes());
-    }
-    body.extend_from_slice(b"\n]\n");
-    (body, documents.len() - fit)
 }

@@ -21,11 +21,11 @@ use axum::{Json, Router, extract::Request};
 use serde::Serialize;
 use serde_json::json;
 use serde_json::value::RawValue;
-use tokio::sync::Semaphore;
 
 use crate::config::AdminConfig;
 use crate::metrics::{self, Metrics, Output};
 
+mod answer;
 mod guard;
 mod http;
 mod logs;
@@ -38,18 +38,26 @@ pub use http::serve;
 /// Every path, for the response to an unknown one.
 const PATHS: &str = "/, /health, /ready, /metrics, /logs, /api/v1/health, /api/v1/uptime, /api/v1/logs, /api/v1/metrics/prometheus";
 
-const MAX_CONCURRENT_SEARCHES: usize = 4;
-
 /// A searchable store of documents: the configured output that keeps them.
 pub trait DocumentStore: Send + Sync + 'static {
-    /// The newest documents first, those of one trace or all, at most `limit`.
-    ///
-    /// An implementation omits documents beyond 64 MiB. The error is a message for the reader.
-    fn recent<'a>(&'a self, trace_id: Option<&'a str>, limit: usize) -> RecentDocuments<'a>;
+    /// The newest documents first, those of one trace or all, at most `limit` documents and
+    /// `max_bytes` bytes, of which no more is read into memory. The error is a message for the
+    /// reader.
+    fn recent<'a>(&'a self, trace_id: Option<&'a str>, limit: usize, max_bytes: usize)
+    -> RecentDocuments<'a>;
 }
 
 /// The future result of a [`DocumentStore`].
-pub type RecentDocuments<'a> = Pin<Box<dyn Future<Output = Result<Vec<Box<RawValue>>, String>> + Send + 'a>>;
+pub type RecentDocuments<'a> = Pin<Box<dyn Future<Output = Result<FoundDocuments, String>> + Send + 'a>>;
+
+/// Documents that a [`DocumentStore`] found.
+#[derive(Debug, Default)]
+pub struct FoundDocuments {
+    /// The first ones, up to the bound in bytes.
+    pub documents: Vec<Box<RawValue>>,
+    /// Number of the others.
+    pub omitted: usize,
+}
 
 /// Readiness of the server.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
@@ -98,8 +106,7 @@ impl fmt::Debug for AdminState {
 struct AdminShared {
     state: AdminState,
     guard: Arc<guard::Guard>,
-    /// Limits concurrent searches: each may hold a large result.
-    searches: Arc<Semaphore>,
+    budget: answer::AnswerBudget,
 }
 
 /// The router of the admin server, for [`serve`].
@@ -108,7 +115,7 @@ pub fn router(state: AdminState, config: &AdminConfig) -> Router {
     let shared = AdminShared {
         state,
         guard,
-        searches: Arc::new(Semaphore::new(MAX_CONCURRENT_SEARCHES)),
+        budget: answer::AnswerBudget::new(),
     };
     let guarded = Router::new()
         .route("/", get(page::page))

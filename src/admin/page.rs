@@ -7,8 +7,8 @@ use std::fmt::{self, Write};
 use axum::extract::State;
 use axum::http::Uri;
 use axum::response::{Html, IntoResponse, Response};
+use serde::Deserialize;
 use serde_json::value::RawValue;
-use serde_json::{Map, Value};
 
 use super::guard::parameter;
 use super::{AdminShared, logs};
@@ -47,7 +47,10 @@ pub(super) async fn page(State(shared): State<AdminShared>, uri: Uri) -> Respons
     let _ = head(&mut page, &state.metrics)
         .and_then(|()| health(&mut page, &readiness))
         .and_then(|()| numbers(&mut page, &state.metrics, &state.outputs))
-        .and_then(|()| documents(&mut page, recent.as_deref(), token.as_deref()));
+        .and_then(|()| {
+            let recent = recent.as_ref().map(|answer| answer.documents.as_slice());
+            documents(&mut page, recent, token.as_deref())
+        });
     Html(page).into_response()
 }
 
@@ -217,16 +220,16 @@ fn documents(
     };
     page.write_str("<table><tr><th>Time<th>Trace<th>Text")?;
     for document in recent {
-        let fields: Map<String, Value> = serde_json::from_str(document.get()).unwrap_or_default();
-        let first = |names: &[&str]| names.iter().find_map(|name| fields.get(*name)?.as_str());
-        let time = first(&["@timestamp"]).unwrap_or_default();
-        let trace = first(&["traceId", "trace_id", "trace.id"]).unwrap_or_default();
+        let fields: ShownFields<'_> = serde_json::from_str(document.get()).unwrap_or_default();
+        let time = first_string(&[fields.time]).unwrap_or_default();
+        let trace = first_string(&fields.trace_ids()).unwrap_or_default();
         // A document without a known text field is shown as JSON.
-        let message = first(&["message", "log", "msg"]).unwrap_or_else(|| document.get());
-        write!(page, "<tr><td class=n>{}<td>", Escaped(time))?;
+        let text = first_string(&[fields.message, fields.log, fields.msg]);
+        let message = text.as_deref().unwrap_or_else(|| document.get());
+        write!(page, "<tr><td class=n>{}<td>", Escaped(&time))?;
         if !trace.is_empty() {
             let mut query = url::form_urlencoded::Serializer::new(String::new());
-            query.append_pair("traceId", trace);
+            query.append_pair("traceId", &trace);
             if let Some(token) = token {
                 query.append_pair("token", token);
             }
@@ -234,7 +237,7 @@ fn documents(
                 page,
                 "<a href=\"/logs?{}\">{}</a>",
                 Escaped(&query.finish()),
-                Escaped(trace)
+                Escaped(&trace)
             )?;
         }
         let text: String = message.chars().take(MAX_TEXT_CHARS).collect();
@@ -242,6 +245,38 @@ fn documents(
         write!(page, "<td class=m>{}{more}", Escaped(&text))?;
     }
     page.write_str("</table>")
+}
+
+/// The fields of a document that the page shows. The others are skipped without being built in
+/// memory.
+#[derive(Default, Deserialize)]
+struct ShownFields<'a> {
+    #[serde(borrow, rename = "@timestamp")]
+    time: Option<&'a RawValue>,
+    #[serde(borrow, rename = "traceId")]
+    trace_id: Option<&'a RawValue>,
+    #[serde(borrow, rename = "trace_id")]
+    trace_id_snake: Option<&'a RawValue>,
+    #[serde(borrow, rename = "trace.id")]
+    trace_id_dotted: Option<&'a RawValue>,
+    #[serde(borrow)]
+    message: Option<&'a RawValue>,
+    #[serde(borrow)]
+    log: Option<&'a RawValue>,
+    #[serde(borrow)]
+    msg: Option<&'a RawValue>,
+}
+
+impl<'a> ShownFields<'a> {
+    fn trace_ids(&self) -> [Option<&'a RawValue>; 3] {
+        [self.trace_id, self.trace_id_snake, self.trace_id_dotted]
+    }
+}
+
+/// The first of the values that is a string.
+fn first_string(values: &[Option<&RawValue>]) -> Option<String> {
+    let mut values = values.iter().flatten();
+    values.find_map(|value| serde_json::from_str(value.get()).ok())
 }
 
 fn section(page: &mut String, title: &str) -> fmt::Result {

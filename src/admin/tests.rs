@@ -20,7 +20,12 @@ struct Shelf {
 }
 
 impl DocumentStore for Shelf {
-    fn recent<'a>(&'a self, trace_id: Option<&'a str>, limit: usize) -> RecentDocuments<'a> {
+    fn recent<'a>(
+        &'a self,
+        trace_id: Option<&'a str>,
+        limit: usize,
+        _max_bytes: usize,
+    ) -> RecentDocuments<'a> {
         self.asked
             .lock()
             .unwrap()
@@ -28,7 +33,10 @@ impl DocumentStore for Shelf {
         let raw = |text: &String| RawValue::from_string(text.clone()).unwrap();
         let answer = match &self.failure {
             Some(what) => Err(what.clone()),
-            None => Ok(self.documents.iter().take(limit).map(raw).collect()),
+            None => Ok(FoundDocuments {
+                documents: self.documents.iter().take(limit).map(raw).collect(),
+                omitted: 0,
+            }),
         };
         Box::pin(std::future::ready(answer))
     }
@@ -383,14 +391,41 @@ async fn the_page_escapes_what_comes_from_outside() {
     );
 }
 
-#[test]
-fn an_answer_has_a_bound() {
-    let documents: Vec<_> = (0..5)
-        .map(|_| RawValue::from_string("\"12345678\"".into()).unwrap())
-        .collect();
-    let (body, omitted) = logs::array(&documents, 30);
+/// A store with documents of 10 MiB.
+fn large() -> Fixture {
+    Fixture::with(Shelf {
+        documents: vec![format!("\"{}\"", "x".repeat(10 << 20)); 5],
+        ..Shelf::default()
+    })
+}
+
+#[tokio::test]
+async fn a_large_answer_is_cut_and_says_so() {
+    let (status, headers, body) = large().ask(Method::GET, "/logs", &[]).await;
     assert_eq!(
-        (body.as_slice(), omitted),
-        (&b"[\n\"12345678\",\n\"12345678\"\n]\n"[..], 3)
+        (status, &headers["windrow-left-out"]),
+        (StatusCode::OK, &"2".parse().unwrap())
     );
+    let documents: Vec<String> = serde_json::from_str(&body).unwrap();
+    assert_eq!(documents.len(), 3);
+    assert_eq!(headers[header::CONTENT_TYPE], "application/json");
+}
+
+#[tokio::test]
+async fn answers_that_nobody_reads_are_bounded_together() {
+    let router = large().router();
+    let ask = async || {
+        let request = Request::builder().uri("/logs").body(Body::empty()).unwrap();
+        router.clone().oneshot(request).await.unwrap()
+    };
+    let mut unread = Vec::new();
+    for _ in 0..10 {
+        unread.push(ask().await);
+    }
+    unread.retain(|response| response.status() == StatusCode::OK);
+    assert_eq!(unread.len(), 2, "of 30 MiB each, within 64 MiB");
+    let refused = ask().await;
+    assert_eq!(refused.status(), StatusCode::SERVICE_UNAVAILABLE);
+    unread.pop();
+    assert_eq!(ask().await.status(), StatusCode::OK);
 }

@@ -22,7 +22,7 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 use self::files::StoreFiles;
-pub use self::reader::SqliteReader;
+pub use self::reader::{RecentRows, SqliteReader};
 
 use super::{Batch, OutputId, SealedDocument, Watchdog};
 use crate::config::SqliteConfig;

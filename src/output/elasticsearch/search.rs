@@ -15,7 +15,7 @@ use crate::output::MAX_ID_BYTES;
 const MAX_DOCUMENTS: usize = 10_000;
 
 /// A longer response is an error.
-const MAX_RESPONSE_BYTES: u64 = 64 << 20;
+const MAX_RESPONSE_BYTES: u64 = 32 << 20;
 
 /// The newest documents by `@timestamp`, of one trace or of all. A document is found at the index's
 /// next refresh (1 s by default) after it was written.

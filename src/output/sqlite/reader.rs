@@ -12,6 +12,15 @@ use super::files::StoreFiles;
 /// Time that another process may lock the database before a read fails.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// Documents that a read returned.
+#[derive(Debug, Default)]
+pub struct RecentRows {
+    /// The first ones, up to the bound in bytes.
+    pub documents: Vec<String>,
+    /// Number of the others.
+    pub omitted: usize,
+}
+
 /// Reads documents from the store.
 #[derive(Debug)]
 pub struct SqliteReader {
@@ -32,35 +41,65 @@ impl SqliteReader {
         })
     }
 
-    /// The document with this id, or the newest ones by first event time.
+    /// The document with this id, or the newest ones by first event time, up to `max_bytes`. Reads
+    /// no document that is not returned.
     ///
     /// # Errors
     ///
     /// An error of SQLite.
-    pub fn recent(&self, id: Option<&str>, limit: usize) -> Result<Vec<String>, StoreError> {
+    pub fn recent(&self, id: Option<&str>, limit: usize, max_bytes: usize) -> Result<RecentRows, StoreError> {
         let mut opened = self.opened.lock().unwrap_or_else(PoisonError::into_inner);
         if opened.1.replaced().is_some() {
             *opened = connect(&self.path)?;
         }
         let connection = &opened.0;
-        let read = || -> rusqlite::Result<Vec<String>> {
-            if let Some(id) = id {
-                let one = connection
-                    .prepare_cached("SELECT document FROM documents WHERE id = ?1")?
-                    .query_row([id], |row| row.get(0))
-                    .optional()?;
-                return Ok(one.into_iter().collect());
+        let read = || -> rusqlite::Result<RecentRows> {
+            let lengths = match id {
+                Some(id) => lengths(
+                    connection,
+                    "SELECT rowid, octet_length(document) FROM documents WHERE id = ?1",
+                    id,
+                )?,
+                None => lengths(
+                    connection,
+                    "SELECT rowid, octet_length(document) FROM documents ORDER BY first DESC, rowid DESC LIMIT ?1",
+                    limit as i64,
+                )?,
+            };
+            let mut found = RecentRows::default();
+            let mut document =
+                connection.prepare_cached("SELECT document FROM documents WHERE rowid = ?1")?;
+            let mut bytes = 0;
+            for (n, (row, length)) in lengths.iter().enumerate() {
+                bytes += length;
+                if bytes > max_bytes {
+                    found.omitted = lengths.len() - n;
+                    break;
+                }
+                // Retention may have deleted it meanwhile.
+                let document = document.query_row([row], |row| row.get(0)).optional()?;
+                found.documents.extend(document);
             }
-            connection
-                .prepare_cached("SELECT document FROM documents ORDER BY first DESC, rowid DESC LIMIT ?1")?
-                .query_map([limit as i64], |row| row.get(0))?
-                .collect()
+            Ok(found)
         };
         read().map_err(|source| StoreError::Sqlite {
             path: self.path.clone(),
             source,
         })
     }
+}
+
+/// Row ids and lengths of documents, without their content.
+fn lengths(
+    connection: &Connection,
+    sql: &str,
+    parameter: impl rusqlite::ToSql,
+) -> rusqlite::Result<Vec<(i64, usize)>> {
+    let mut read = connection.prepare_cached(sql)?;
+    let rows = read.query_map([parameter], |row| {
+        Ok((row.get(0)?, row.get::<_, i64>(1)?.unsigned_abs() as usize))
+    })?;
+    rows.collect()
 }
 
 fn connect(path: &Path) -> Result<(Connection, StoreFiles), StoreError> {

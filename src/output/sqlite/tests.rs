@@ -226,7 +226,11 @@ fn what_is_confirmed_after_the_database_was_removed_is_in_a_new_one() {
     }
     store.write("b", 2, 10);
     assert_eq!(ids(&path), ["b0", "b1"]);
-    assert_eq!(reader.recent(Some("b1"), 1).unwrap().len(), 1, "the reader too");
+    assert_eq!(
+        reader.recent(Some("b1"), 1, 1000).unwrap().documents.len(),
+        1,
+        "the reader too"
+    );
     assert!(store.failures.0.load(Ordering::Relaxed) > 0, "and it is said");
 }
 
@@ -259,4 +263,23 @@ fn nothing_is_lost_with_a_write_ahead_log_that_is_removed() {
     assert_eq!(ids(&left.path().join("windrow.db")), all);
     drop(store);
     assert_eq!(ids(&path), all);
+}
+
+#[test]
+fn a_read_stops_at_its_bound_in_bytes() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = config(folder.path());
+    let path = config.path.clone();
+    let store = Store::run(config);
+    store.write("a", 10, 1_000);
+    let reader = SqliteReader::open(&path).unwrap();
+    let read = |limit, bytes| {
+        let found = reader.recent(None, limit, bytes).unwrap();
+        (found.documents.len(), found.omitted)
+    };
+    assert_eq!(read(1_000, 1 << 20), (10, 0));
+    assert_eq!(read(5, 1 << 20), (5, 0));
+    assert_eq!(read(1_000, 3_500), (3, 7));
+    let found = reader.recent(Some("a1"), 1, 500).unwrap();
+    assert_eq!((found.documents.len(), found.omitted), (0, 1));
 }
