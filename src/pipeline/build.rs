@@ -1,6 +1,7 @@
 //! Built server that is not running yet: open folders, bound ports, loaded certificates.
 
 use std::fs;
+use std::io;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
@@ -13,6 +14,7 @@ use super::status::{Status, StatusSources};
 use crate::admission::AdmissionControl;
 use crate::clock;
 use crate::config::Config;
+use crate::files::{create_private_folder, private_file, refuse_open_folder};
 use crate::gather::{Gauges, QueueProducer, RecordQueue};
 use crate::input::forward::{self, BoundListener, ConnectionLimiter, Tls};
 use crate::memory::MemoryShares;
@@ -152,9 +154,18 @@ fn make_folder(path: &Path) -> Result<(), BuildError> {
         path: path.to_owned(),
         source,
     };
-    fs::create_dir_all(path).map_err(failed)?;
+    create_private_folder(path).map_err(failed)?;
+    refuse_open_folder(path).map_err(failed)?;
     let probe = path.join(".windrow-write-test");
-    fs::write(&probe, b"")
-        .and_then(|()| fs::remove_file(&probe))
+    // Left by a process that was killed.
+    match fs::remove_file(&probe) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed(error)),
+        _ => {}
+    }
+    private_file()
+        .write(true)
+        .create_new(true)
+        .open(&probe)
+        .and_then(|_| fs::remove_file(&probe))
         .map_err(failed)
 }

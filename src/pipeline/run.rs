@@ -203,7 +203,7 @@ async fn sample_progress(
             let backlog = queue.backlog();
             let gathering = StageSample {
                 waiting: backlog.bytes > 0 || backlog.on_disk,
-                done: metrics.input_records.get(),
+                done: metrics.input_records.get() + metrics.input_chunks_duplicate.get(),
             };
             let outputs = StageSample {
                 waiting: load(&account.in_flight) > 0,
