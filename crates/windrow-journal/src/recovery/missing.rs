@@ -96,8 +96,8 @@ pub(super) fn find_at_end(
          released are lost",
         newest.name
     );
-    tail.damage
-        .get_or_insert_with(|| tail.end..newest.size.max(tail.end));
+    let cut_off = tail.end..newest.size.max(tail.end);
+    tail.damage.get_or_insert(cut_off);
     records
 }
 
