@@ -194,8 +194,12 @@ fn watch_reload(reload: Reload, tls: Option<Arc<Tls>>, metrics: Arc<Metrics>) {
             return;
         };
         while hangup.recv().await.is_some() {
-            reload();
-            match tls.as_ref().map(|tls| tls.reload()) {
+            // Both read files.
+            let reloaded = runtime::block_in_place(|| {
+                reload();
+                tls.as_ref().map(|tls| tls.reload())
+            });
+            match reloaded {
                 Some(Err(error)) => {
                     tracing::error!(%error, "cannot reload the certificates; the old ones stay in use");
                 }

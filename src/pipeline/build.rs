@@ -6,6 +6,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 
+use super::dead_letter_watch::DeadLetterWatch;
 use super::error::BuildError;
 use super::liveness::Liveness;
 use super::outputs::Outputs;
@@ -33,6 +34,7 @@ pub struct Pipeline {
     pub(super) queue: Arc<RecordQueue>,
     pub(super) admission: Arc<AdmissionControl>,
     pub(super) dead_letter: Arc<DeadLetter>,
+    dead_letter_watch: DeadLetterWatch,
     pub(super) outputs: Outputs,
     pub(super) tls: Option<Arc<Tls>>,
     pub(super) listeners: Vec<BoundListener>,
@@ -75,6 +77,8 @@ impl Pipeline {
                     source,
                 }
             })?;
+        let dead_letter = Arc::new(dead_letter);
+        let dead_letter_watch = DeadLetterWatch::start(&dead_letter).map_err(BuildError::Thread)?;
         let outputs = Outputs::open(&config)?;
         let tls = config
             .forward
@@ -99,7 +103,8 @@ impl Pipeline {
             recovery,
             queue,
             admission,
-            dead_letter: Arc::new(dead_letter),
+            dead_letter,
+            dead_letter_watch,
             outputs,
             tls,
             listeners,
@@ -136,6 +141,7 @@ impl Pipeline {
             account: Arc::clone(&self.account),
             output_bytes: Arc::clone(&self.output_bytes),
             dead_letter: Arc::clone(&self.dead_letter),
+            dead_letter_watch: self.dead_letter_watch.clone(),
             limiter: Arc::clone(&self.limiter),
             elasticsearch: self.outputs.elasticsearch(),
             store: self.outputs.store(),

@@ -126,6 +126,7 @@ impl Pipeline {
             metrics,
             limits: forward::frame_limits(&config.forward),
             max_decompressed: to_usize(config.forward.max_decompressed),
+            decompression: forward::DecompressionPool::default(),
             security: Security::from_config(&config),
             tls,
             handshake_timeout: config.forward.handshake_timeout,

@@ -159,6 +159,37 @@ async fn a_dead_letter_whose_lock_is_held_is_a_reason_and_blocks_no_probe() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_dead_letter_that_cannot_be_read_is_a_reason_and_blocks_no_probe() {
+    let folder = tempfile::tempdir().unwrap();
+    let server = Server::start(folder.path(), OutputKind::Sqlite, None).await;
+    // Opening a named pipe blocks, as does a file on a file system that does not answer.
+    let pipe = folder.path().join("dead-letter/999.ndjson");
+    let made = std::process::Command::new("mkfifo").arg(&pipe).status().unwrap();
+    assert!(made.success());
+    let begin = Instant::now();
+    let status = server.status.clone();
+    let (sender, asked) = tokio::sync::oneshot::channel();
+    std::thread::spawn(move || {
+        while begin.elapsed() < REPORT_TIMEOUT && status.readiness().reasons.is_empty() {
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        sender.send(status.readiness().reasons).ok();
+    });
+    let asked = tokio::time::timeout(2 * REPORT_TIMEOUT, asked).await;
+    // The writer's end lets the readers go on.
+    let writer = File::options().write(true).open(&pipe).unwrap();
+    fs::remove_file(&pipe).unwrap();
+    let reasons = asked.expect("no probe is blocked").unwrap();
+    assert!(
+        reasons.iter().any(|reason| reason.contains("dead letter")),
+        "{reasons:?}"
+    );
+    drop(writer);
+    assert_eq!(server.reasons(false, REPORT_TIMEOUT).await, Vec::<String>::new());
+    server.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_elasticsearch_that_never_answers_is_a_reason() {
     let folder = tempfile::tempdir().unwrap();
     let silent = TcpListener::bind("127.0.0.1:0").unwrap();

@@ -16,7 +16,7 @@ use crate::claim::RecordClaim;
 use crate::gather::classifier::{Classification, RecordClassifier, classify_slow};
 use crate::gather::metadata;
 use crate::gather::reject_buffer::RejectReason;
-use crate::gather::settings::{Settings, max_entry_bytes};
+use crate::gather::settings::{Settings, max_entry_bytes, max_records};
 use crate::metrics::FlushReason;
 use windrow_journal::Record;
 use windrow_trace::{
@@ -79,6 +79,17 @@ enum MessageEntries<'a> {
     },
 }
 
+impl MessageEntries<'_> {
+    /// Records after which the walk over a compressed message ends: a small one may not hold up all
+    /// others. The work for a plain message is bounded by its size.
+    fn max_records(&self) -> u64 {
+        match self {
+            Self::Plain(_) => u64::MAX,
+            Self::Compressed { bytes, .. } => max_records(bytes.len()),
+        }
+    }
+}
+
 /// Pipeline of records whose traces are being prefetched into the processor's cache, in three
 /// stages.
 struct PrefetchPipeline<'a> {
@@ -124,6 +135,8 @@ struct Tally {
     defect: Option<Defect>,
     /// Records that are longer than a trace may be.
     too_long: u32,
+    /// The walk ended at this number of records, and more followed.
+    record_limit: Option<u64>,
 }
 
 impl Gatherer {
@@ -157,7 +170,11 @@ impl Gatherer {
         if record.released || !is_new {
             // Records without a chunk id are numbered through the whole journal record.
             let mut count = 0;
+            let limit = entries.max_records();
             self.walk(&mut entries, |_, piece| {
+                if u64::from(count) >= limit {
+                    return ControlFlow::Break(());
+                }
                 count += match piece {
                     Piece::Entries(entries) => entries.count() as u32,
                     Piece::TooLong => 1,
@@ -208,7 +225,13 @@ impl Gatherer {
             claim,
         };
         let mut tally = Tally::default();
+        let limit = entries.max_records();
         let damage = self.walk(&mut entries, |gatherer, piece| match piece {
+            // Between pieces only, so that it costs nothing for each record.
+            _ if tally.records >= limit => {
+                tally.record_limit = Some(limit);
+                ControlFlow::Break(())
+            }
             Piece::Entries(entries) => gatherer.entries(entries, origin, &mut position, &mut tally),
             Piece::TooLong => {
                 position += 1;
@@ -429,6 +452,10 @@ impl Gatherer {
         }
         if let Some(defect) = tally.defect.filter(|_| tally.bad > MAX_REJECTED_ENTRIES) {
             reject_message(RejectReason::Entries(defect), tally.bad - MAX_REJECTED_ENTRIES);
+        }
+        if let Some(limit) = tally.record_limit {
+            self.metrics.input_records.inc();
+            reject_message(RejectReason::TooManyRecords { limit }, 1);
         }
         if tally.too_long > 0 {
             let limit = self.settings.table.max_trace_bytes;
