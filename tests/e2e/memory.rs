@@ -95,14 +95,7 @@ fn large_messages_of_many_clients_beyond_the_memory_limit() {
                     .unwrap();
                 // What the server does not read fills the socket.
                 stream.set_write_timeout(Some(Duration::from_secs(1))).unwrap();
-                let mut sent = 0;
-                while sent < half.len() {
-                    match stream.write(&half[sent..]) {
-                        Ok(bytes) => sent += bytes,
-                        Err(error) if error.kind() == ErrorKind::WouldBlock => break,
-                        Err(error) => panic!("{error}"),
-                    }
-                }
+                let sent = write_while_taken(&mut stream, half);
                 begun.wait();
                 stream.set_write_timeout(Some(2 * SOON)).unwrap();
                 stream.set_read_timeout(Some(2 * SOON)).unwrap();
@@ -121,6 +114,20 @@ fn large_messages_of_many_clients_beyond_the_memory_limit() {
     let peak = server.process().peak_resident_bytes().unwrap();
     println!("{CLIENTS} clients, {} MiB at most", peak >> 20);
     assert!(peak < LIMIT + BASE, "{} MiB were resident", peak >> 20);
+}
+
+/// Writes until the write timeout passes; gives how many bytes were written.
+#[expect(clippy::disallowed_methods, reason = "what is written is counted")]
+fn write_while_taken(stream: &mut TcpStream, bytes: &[u8]) -> usize {
+    let mut sent = 0;
+    while sent < bytes.len() {
+        match stream.write(&bytes[sent..]) {
+            Ok(written) => sent += written,
+            Err(error) if error.kind() == ErrorKind::WouldBlock => break,
+            Err(error) => panic!("{error}"),
+        }
+    }
+    sent
 }
 
 /// Entries of 16 KiB each, without a trace id.

@@ -15,11 +15,18 @@ pub(super) const MIN_PACE_BYTES: usize = 64 << 10;
 /// Window of [`MIN_PACE_BYTES`].
 pub(super) const PACE_TIME: Duration = Duration::from_secs(5);
 
+/// Messages of up to this many bytes have a reserve, so that they need not wait for large ones.
+const SMALL_BYTES: usize = 64 << 10;
+/// Share of the limit that is the reserve for small messages, on top of it.
+const RESERVE_SHARE: usize = 8;
+
 /// Limits the bytes of all receive buffers inside messages.
 #[derive(Debug)]
 pub struct ReceiveBudget {
     limit_bytes: usize,
     used_bytes: AtomicUsize,
+    /// Bytes of small messages that did not fit.
+    reserve_used_bytes: AtomicUsize,
     /// Connections that wait for bytes.
     waiting: AtomicUsize,
     /// Held by the first waiter; the others queue for it in FIFO order.
@@ -34,6 +41,8 @@ pub struct ReceiveBudget {
 pub(super) struct Reservation<'a> {
     budget: &'a ReceiveBudget,
     bytes: usize,
+    /// Bytes of the reserve, while the message is small.
+    reserve_bytes: usize,
     overdraft: Option<Overdraft<'a>>,
     /// Begins with the first bytes.
     pace: Option<Pace>,
@@ -61,6 +70,7 @@ impl ReceiveBudget {
         Self {
             limit_bytes,
             used_bytes: AtomicUsize::new(0),
+            reserve_used_bytes: AtomicUsize::new(0),
             waiting: AtomicUsize::new(0),
             head: Mutex::new(()),
             overdraft: Mutex::new(()),
@@ -78,6 +88,7 @@ impl ReceiveBudget {
         Reservation {
             budget: self,
             bytes: 0,
+            reserve_bytes: 0,
             overdraft: None,
             pace: None,
         }
@@ -88,10 +99,7 @@ impl ReceiveBudget {
     }
 
     fn try_take(&self, bytes: usize) -> bool {
-        let fits = |used: usize| used.checked_add(bytes).filter(|sum| *sum <= self.limit_bytes);
-        self.used_bytes
-            .fetch_update(Ordering::SeqCst, Ordering::SeqCst, fits)
-            .is_ok()
+        try_add(&self.used_bytes, bytes, self.limit_bytes)
     }
 
     /// Takes `bytes` in the order of the calls; the guard if they exceed the limit.
@@ -121,6 +129,11 @@ impl ReceiveBudget {
     }
 }
 
+fn try_add(used: &AtomicUsize, bytes: usize, limit: usize) -> bool {
+    let add = |used: usize| used.checked_add(bytes).filter(|sum| *sum <= limit);
+    used.fetch_update(Ordering::SeqCst, Ordering::SeqCst, add).is_ok()
+}
+
 impl Drop for Waiter<'_> {
     fn drop(&mut self) {
         self.0.waiting.fetch_sub(1, Ordering::SeqCst);
@@ -134,13 +147,34 @@ impl Reservation<'_> {
         if self.overdraft.is_some() {
             self.budget.used_bytes.fetch_add(more, Ordering::SeqCst);
         } else if more > 0 && (self.budget.is_contended() || !self.budget.try_take(more)) {
-            return false;
+            return self.grow_in_reserve_to(bytes);
         }
         self.bytes += more;
+        self.release_reserve();
         if self.pace.is_none() {
             self.pace = Some(Pace::start());
         }
         true
+    }
+
+    fn grow_in_reserve_to(&mut self, bytes: usize) -> bool {
+        let more = bytes.saturating_sub(self.bytes + self.reserve_bytes);
+        let limit = self.budget.limit_bytes / RESERVE_SHARE;
+        let fits = bytes <= SMALL_BYTES && try_add(&self.budget.reserve_used_bytes, more, limit);
+        if fits {
+            self.reserve_bytes += more;
+            if self.pace.is_none() {
+                self.pace = Some(Pace::start());
+            }
+        }
+        fits
+    }
+
+    fn release_reserve(&mut self) {
+        if self.reserve_bytes > 0 {
+            let bytes = std::mem::take(&mut self.reserve_bytes);
+            self.budget.reserve_used_bytes.fetch_sub(bytes, Ordering::SeqCst);
+        }
     }
 
     /// Waits until it can grow to `bytes` in all.
@@ -148,6 +182,7 @@ impl Reservation<'_> {
         let more = bytes.saturating_sub(self.bytes);
         let guard = self.budget.take_in_order(more).await;
         self.bytes += more;
+        self.release_reserve();
         self.overdraft = guard.map(|guard| Overdraft {
             _guard: guard,
             since: Instant::now(),
@@ -200,6 +235,7 @@ impl Reservation<'_> {
 
 impl Drop for Reservation<'_> {
     fn drop(&mut self) {
+        self.release_reserve();
         if self.bytes > 0 {
             self.budget.used_bytes.fetch_sub(self.bytes, Ordering::SeqCst);
             if self.budget.is_contended() {
@@ -226,32 +262,35 @@ mod tests {
 
     use super::*;
 
+    /// More than a small message.
+    const MIB: usize = 1 << 20;
+
     fn is_ready(future: Pin<&mut impl Future>) -> bool {
         future.poll(&mut Context::from_waker(Waker::noop())).is_ready()
     }
 
     #[tokio::test]
     async fn bytes_are_acquired_in_fifo_order() {
-        let budget = ReceiveBudget::new(100);
+        let budget = ReceiveBudget::new(100 * MIB);
         let mut holder = budget.reservation();
-        assert!(holder.try_grow_to(60) && holder.try_grow_to(100));
+        assert!(holder.try_grow_to(60 * MIB) && holder.try_grow_to(100 * MIB));
         let mut over = budget.reservation();
-        over.grow_to(50).await;
-        assert!(over.try_grow_to(500), "one connection exceeds the limit");
+        over.grow_to(50 * MIB).await;
+        assert!(over.try_grow_to(500 * MIB), "one connection exceeds the limit");
         let (mut one, mut two, mut late) = (budget.reservation(), budget.reservation(), budget.reservation());
-        let (mut first, mut second) = (Box::pin(one.grow_to(90)), Box::pin(two.grow_to(10)));
+        let (mut first, mut second) = (Box::pin(one.grow_to(90 * MIB)), Box::pin(two.grow_to(10 * MIB)));
         assert!(!is_ready(first.as_mut()) && !is_ready(second.as_mut()));
         drop(over);
         assert!(is_ready(first.as_mut()), "the next one may exceed the limit");
         assert!(!is_ready(second.as_mut()), "but nobody else");
         drop(first);
         drop(holder);
-        assert!(!late.try_grow_to(1), "another one waits");
+        assert!(!late.try_grow_to(1 * MIB), "another one waits");
         assert!(is_ready(second.as_mut()), "there is room");
         drop(second);
-        assert!(!late.try_grow_to(1), "all is taken");
+        assert!(!late.try_grow_to(1 * MIB), "all is taken");
         drop((one, two));
-        assert!(late.try_grow_to(100));
+        assert!(late.try_grow_to(100 * MIB));
         drop(late);
         assert_eq!(budget.used_bytes.load(Ordering::SeqCst), 0);
     }
@@ -277,17 +316,17 @@ mod tests {
 
     #[tokio::test]
     async fn half_received_messages_never_wait_for_each_other_for_ever() {
-        let budget = Arc::new(ReceiveBudget::new(1000));
+        let budget = Arc::new(ReceiveBudget::new(10 * MIB));
         let connections = (0..50).map(|_| {
             let budget = Arc::clone(&budget);
             tokio::spawn(async move {
                 let mut memory = budget.reservation();
                 // Each message is as long as the limit, and comes in pieces.
-                for bytes in (100..=1000).step_by(100) {
+                for bytes in (MIB..=10 * MIB).step_by(MIB) {
                     if !memory.try_grow_to(bytes) {
                         memory.grow_to(bytes).await;
                     }
-                    assert!(budget.used_bytes.load(Ordering::SeqCst) <= 2000);
+                    assert!(budget.used_bytes.load(Ordering::SeqCst) <= 20 * MIB);
                     tokio::task::yield_now().await;
                 }
             })
@@ -299,6 +338,23 @@ mod tests {
             }
         };
         tokio::time::timeout(Duration::from_secs(30), all).await.unwrap();
+        assert_eq!(budget.used_bytes.load(Ordering::SeqCst), 0);
+    }
+
+    #[tokio::test]
+    async fn small_messages_have_a_reserve() {
+        let budget = ReceiveBudget::new(RESERVE_SHARE * SMALL_BYTES);
+        let (mut large, mut over) = (budget.reservation(), budget.reservation());
+        assert!(large.try_grow_to(RESERVE_SHARE * SMALL_BYTES));
+        over.grow_to(1).await;
+        let (mut small, mut other) = (budget.reservation(), budget.reservation());
+        assert!(small.try_grow_to(100) && small.try_grow_to(SMALL_BYTES));
+        assert!(!small.try_grow_to(SMALL_BYTES + 1), "it is not small any more");
+        assert!(!other.try_grow_to(1), "the reserve has a limit");
+        drop(large);
+        assert!(small.try_grow_to(SMALL_BYTES + 1));
+        assert_eq!(budget.reserve_used_bytes.load(Ordering::SeqCst), 0);
+        drop((small, over, other));
         assert_eq!(budget.used_bytes.load(Ordering::SeqCst), 0);
     }
 
