@@ -285,10 +285,10 @@ mod tests {
         assert!(!is_ready(second.as_mut()), "but nobody else");
         drop(first);
         drop(holder);
-        assert!(!late.try_grow_to(1 * MIB), "another one waits");
+        assert!(!late.try_grow_to(MIB), "another one waits");
         assert!(is_ready(second.as_mut()), "there is room");
         drop(second);
-        assert!(!late.try_grow_to(1 * MIB), "all is taken");
+        assert!(!late.try_grow_to(MIB), "all is taken");
         drop((one, two));
         assert!(late.try_grow_to(100 * MIB));
         drop(late);
