@@ -1,6 +1,6 @@
 //! Division of `memory_limit` between the stages.
 //!
-//! The rest is for receive buffers and for memory that the allocator keeps.
+//! The rest is for first reads of messages and for memory that the allocator keeps.
 
 /// Bytes of `memory_limit` for each stage.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -10,6 +10,9 @@ pub(crate) struct MemoryShares {
     /// Admission limit: a 128th, so that chunks are gathered while they are in the processor's
     /// cache.
     pub(crate) admission: usize,
+    /// Receive buffers of messages that have begun: an eighth. First reads of messages together take
+    /// as much again.
+    pub(crate) receive: usize,
     /// Open traces: half.
     pub(crate) open_traces: usize,
     /// Documents that wait for outputs: an eighth.
@@ -23,6 +26,7 @@ impl MemoryShares {
         Self {
             record_queue: share(8),
             admission: share(128),
+            receive: share(8),
             open_traces: share(2),
             outputs: share(8),
         }

@@ -267,6 +267,7 @@ fn blank_config() -> Config {
             networks: Vec::new(),
             self_hostname: String::new(),
             tls: None,
+            json: false,
             max_message: 0,
             max_decompressed: 0,
             max_connections: 0,

@@ -150,6 +150,8 @@ pub static KEYS: &[Key] = keys! {
         "PEM file with the private key of tls_cert.";
     "forward.tls_client_ca" --"tls-client-ca", DefaultValue::None, Kind::File(|d| &mut d.tls_client_ca),
         "PEM file with certificate authorities; each client must present a certificate of one of them.";
+    "forward.json" , DefaultValue::Bool(true), Kind::Bool(|d| &mut d.config.forward.json),
+        "Accept JSON on connections whose first byte is [ or {, without a shared key. With false such connections are closed.";
     "forward.max_message" , DefaultValue::Text("64MiB"), Kind::Size(KIB, GIB, |d| &mut d.config.forward.max_message),
         "Maximum size of a message. Raise it to 260MiB or more for Fluentd with file buffers. At most a quarter of memory_limit and of journal.limit.";
     "forward.max_decompressed" , DefaultValue::Text("128MiB"), Kind::Size(KIB, 4 * GIB, |d| &mut d.config.forward.max_decompressed),

@@ -99,6 +99,8 @@ pub struct Forward {
     pub self_hostname: String,
     /// TLS on every TCP address.
     pub tls: Option<Tls>,
+    /// Accept JSON.
+    pub json: bool,
     /// Maximum size of a message, bytes.
     pub max_message: u64,
     /// Maximum size of a decompressed payload, bytes.

@@ -18,9 +18,9 @@ use super::outputs::RunningOutputs;
 use super::progress::{Progress, SAMPLE_INTERVAL, StageSample};
 use crate::buffer_pool::BufferPool;
 use crate::gather::{Dependencies, Gatherer, Gauges, QueueConsumer, RecordQueue, RejectBuffer, Settings};
-use crate::input::forward::{self, Security};
+use crate::input::forward::{self, ReceiveBudget, Security};
 use crate::logging::WarningLimiter;
-use crate::memory::to_usize;
+use crate::memory::{MemoryShares, to_usize};
 use crate::metrics::Metrics;
 use crate::output::LineCounters;
 use windrow_journal::Journal;
@@ -122,9 +122,11 @@ impl Pipeline {
             journal: journal.clone(),
             admission,
             buffer_pool,
+            receive_budget: ReceiveBudget::new(MemoryShares::of(config.memory_limit).receive),
             warnings: WarningLimiter::default(),
             metrics,
             limits: forward::frame_limits(&config.forward),
+            json: config.forward.json,
             max_decompressed: to_usize(config.forward.max_decompressed),
             decompression: forward::DecompressionPool::default(),
             security: Security::from_config(&config),

@@ -1,6 +1,11 @@
 //! Memory limit with more open traces than fit: the limit holds and nothing is dropped. Most traces
 //! are written early for lack of memory, and updated when their last line arrives.
 
+use std::io::{ErrorKind, Read, Write};
+use std::net::TcpStream;
+use std::sync::Barrier;
+use std::time::Duration;
+
 use windrow_testkit::check;
 use windrow_testkit::load::Load;
 
@@ -64,4 +69,70 @@ fn open_traces_beyond_the_memory_limit() {
     );
     assert!(peak < LIMIT + BASE, "{} MiB were resident", peak >> 20);
     assert!(server.terminate(SOON).success());
+}
+
+/// More bytes of begun messages than the limit, in sockets or in receive buffers.
+#[test]
+fn large_messages_of_many_clients_beyond_the_memory_limit() {
+    const CLIENTS: usize = 200;
+    let mut server = windrow()
+        .sqlite()
+        .arg("--memory-limit", format!("{LIMIT}"))
+        .start();
+    let to = server.forward();
+    let entries = long_lines(2 << 20);
+    let (half, rest) = entries.split_at(entries.len() / 2);
+    let begun = Barrier::new(CLIENTS);
+    std::thread::scope(|scope| {
+        for number in 0..CLIENTS {
+            let begun = &begun;
+            scope.spawn(move || {
+                let id = format!("{number:04}");
+                let length = u32::try_from(half.len() + rest.len()).unwrap().to_be_bytes();
+                let mut stream = TcpStream::connect(to).unwrap();
+                stream
+                    .write_all(&[b"\x93\xa4", id.as_bytes(), b"\xc6", &length].concat())
+                    .unwrap();
+                // What the server does not read fills the socket.
+                stream.set_write_timeout(Some(Duration::from_secs(1))).unwrap();
+                let sent = write_while_taken(&mut stream, half);
+                begun.wait();
+                stream.set_write_timeout(Some(2 * SOON)).unwrap();
+                stream.set_read_timeout(Some(2 * SOON)).unwrap();
+                stream.write_all(&half[sent..]).unwrap();
+                stream.write_all(rest).unwrap();
+                stream
+                    .write_all(&[b"\x81\xa5chunk\xa4", id.as_bytes()].concat())
+                    .unwrap();
+                let expected = [b"\x81\xa3ack\xa4", id.as_bytes()].concat();
+                let mut ack = vec![0; expected.len()];
+                stream.read_exact(&mut ack).unwrap();
+                assert_eq!(ack, expected);
+            });
+        }
+    });
+    let peak = server.process().peak_resident_bytes().unwrap();
+    println!("{CLIENTS} clients, {} MiB at most", peak >> 20);
+    assert!(peak < LIMIT + BASE, "{} MiB were resident", peak >> 20);
+}
+
+/// Writes until the write timeout passes; gives how many bytes were written.
+#[expect(clippy::disallowed_methods, reason = "what is written is counted")]
+fn write_while_taken(stream: &mut TcpStream, bytes: &[u8]) -> usize {
+    let mut sent = 0;
+    while sent < bytes.len() {
+        match stream.write(&bytes[sent..]) {
+            Ok(written) => sent += written,
+            Err(error) if error.kind() == ErrorKind::WouldBlock => break,
+            Err(error) => panic!("{error}"),
+        }
+    }
+    sent
+}
+
+/// Entries of 16 KiB each, without a trace id.
+fn long_lines(bytes: usize) -> Vec<u8> {
+    let mut entry = b"\x92\x01\x81\xa7message\xda\x40\x00".to_vec();
+    entry.resize(entry.len() + 0x4000, b'x');
+    entry.repeat(bytes / entry.len())
 }

@@ -1,40 +1,224 @@
-//! [`write_value`]: converts a JSON value to MessagePack.
+//! [`MessageWriter`]: converts a JSON text to MessagePack while it is parsed, without a tree.
 
-use serde_json::Value;
+use std::fmt;
+
+use serde_core::de::{DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visitor};
 
 use crate::msgpack::{
-    write_array_len, write_bool, write_f64, write_i64, write_map_len, write_nil, write_str, write_u64,
+    self, Value, write_array_len, write_bool, write_f64, write_i64, write_map_len, write_nil, write_str,
+    write_u64,
 };
 
-/// Appends the value. Recursion is bounded by the parser, which refuses texts nested deeper than
-/// 127.
-pub(super) fn write_value(out: &mut Vec<u8>, value: &Value) {
-    match value {
-        Value::Null => write_nil(out),
-        Value::Bool(b) => write_bool(out, *b),
-        Value::Number(number) => {
-            if let Some(n) = number.as_u64() {
-                write_u64(out, n);
-            } else if let Some(n) = number.as_i64() {
-                write_i64(out, n);
-            } else {
-                write_f64(out, number.as_f64().unwrap_or(f64::NAN));
-            }
+/// The deepest nesting that serde_json accepts.
+const MAX_DEPTH: u32 = 128;
+
+/// Appends one value to `out`.
+pub(super) struct MessageWriter<'a> {
+    out: &'a mut Vec<u8>,
+    /// The length that `out` may have.
+    max_len: usize,
+    too_long: bool,
+    /// Where the pairs of the open maps begin, those of the innermost map last. Offsets count from
+    /// the end of the map's header.
+    pairs: Vec<u32>,
+}
+
+/// A container whose end is not parsed yet. Its header grows with the number of its elements, so
+/// that it has the shortest form at the end.
+struct OpenContainer {
+    header: usize,
+    header_len: usize,
+    count: u32,
+}
+
+impl<'a> MessageWriter<'a> {
+    pub(super) fn new(out: &'a mut Vec<u8>, max_len: usize) -> Self {
+        Self {
+            out,
+            max_len,
+            too_long: false,
+            pairs: Vec::new(),
         }
-        Value::String(text) => write_str(out, text.as_bytes()),
-        // A text is shorter than 4 GiB, so are its counts.
-        Value::Array(values) => {
-            write_array_len(out, values.len() as u32);
-            for value in values {
-                write_value(out, value);
-            }
+    }
+
+    /// Converts `text`; `Ok(false)` when the message would be too long.
+    pub(super) fn write(mut self, text: &[u8]) -> Result<bool, serde_json::Error> {
+        let mut parser = serde_json::Deserializer::from_slice(text);
+        let parsed = ValueSeed(&mut self)
+            .deserialize(&mut parser)
+            .and_then(|()| parser.end());
+        match parsed {
+            Err(_) if self.too_long => Ok(false),
+            parsed => parsed.map(|()| true),
         }
-        Value::Object(pairs) => {
-            write_map_len(out, pairs.len() as u32);
-            for (key, value) in pairs {
-                write_str(out, key.as_bytes());
-                write_value(out, value);
-            }
+    }
+
+    /// Fails once the message is too long.
+    fn check_len<E: Error>(&mut self) -> Result<(), E> {
+        self.too_long = self.out.len() > self.max_len;
+        match self.too_long {
+            true => Err(E::custom("the message is too long")),
+            false => Ok(()),
         }
+    }
+
+    fn begin(&mut self) -> OpenContainer {
+        let header = self.out.len();
+        self.out.push(0);
+        OpenContainer {
+            header,
+            header_len: 1,
+            count: 0,
+        }
+    }
+
+    /// Ends a map: of equal keys the last value counts, in the place of the first.
+    fn end_map(&mut self, mut map: OpenContainer, first_pair: usize) {
+        let body = map.header + map.header_len;
+        let pairs = self.pairs.get_mut(first_pair..).unwrap_or_default();
+        let out = &*self.out;
+        pairs.sort_unstable_by(|a, b| key(out, body, *a).cmp(key(out, body, *b)).then(a.cmp(b)));
+        let is_same = |a: &u32, b: &u32| key(out, body, *a) == key(out, body, *b);
+        if pairs.is_sorted_by(|a, b| !is_same(a, b)) {
+            self.pairs.truncate(first_pair);
+        } else {
+            let mut unique: Vec<(u32, u32)> = pairs
+                .chunk_by(is_same)
+                .filter_map(|same| Some((*same.first()?, *same.last()?)))
+                .collect();
+            unique.sort_unstable();
+            let mut kept = Vec::new();
+            for &(_, last) in &unique {
+                let start = body + last as usize;
+                let end = msgpack::skip(out, start, MAX_DEPTH)
+                    .and_then(|value| msgpack::skip(out, value, MAX_DEPTH))
+                    .unwrap_or(start);
+                kept.extend_from_slice(out.get(start..end).unwrap_or_default());
+            }
+            self.pairs.truncate(first_pair);
+            self.out.truncate(map.header);
+            map = self.begin();
+            for _ in &unique {
+                map.add(self.out);
+            }
+            self.out.extend_from_slice(&kept);
+        }
+        map.end(self.out, write_map_len);
+    }
+}
+
+/// The key of a pair.
+fn key(out: &[u8], body: usize, pair: u32) -> &[u8] {
+    match Value::read(out, body + pair as usize) {
+        Ok((Value::Str(key), _)) => key,
+        _ => &[],
+    }
+}
+
+impl OpenContainer {
+    /// Counts one more element, which follows.
+    fn add(&mut self, out: &mut Vec<u8>) {
+        self.count += 1;
+        // The first counts that need a header of 3 and of 5 bytes.
+        if matches!(self.count, 0x10 | 0x1_0000) {
+            let end = self.header + self.header_len;
+            out.splice(end..end, [0; 2]);
+            self.header_len += 2;
+        }
+    }
+
+    fn end(self, out: &mut [u8], write_len: fn(&mut Vec<u8>, u32)) {
+        let mut header = Vec::with_capacity(self.header_len);
+        write_len(&mut header, self.count);
+        if let Some(place) = out.get_mut(self.header..self.header + self.header_len) {
+            place.copy_from_slice(&header);
+        }
+    }
+}
+
+struct ValueSeed<'w, 'a>(&'w mut MessageWriter<'a>);
+
+impl<'de> DeserializeSeed<'de> for ValueSeed<'_, '_> {
+    type Value = ();
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
+        deserializer.deserialize_any(self)
+    }
+}
+
+/// A key, which JSON writes as a string.
+struct KeySeed<'w, 'a>(&'w mut MessageWriter<'a>);
+
+impl<'de> DeserializeSeed<'de> for KeySeed<'_, '_> {
+    type Value = ();
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
+        deserializer.deserialize_str(ValueSeed(self.0))
+    }
+}
+
+impl<'de> Visitor<'de> for ValueSeed<'_, '_> {
+    type Value = ();
+
+    fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("a JSON value")
+    }
+
+    fn visit_unit<E: Error>(self) -> Result<(), E> {
+        write_nil(self.0.out);
+        self.0.check_len()
+    }
+
+    fn visit_bool<E: Error>(self, value: bool) -> Result<(), E> {
+        write_bool(self.0.out, value);
+        self.0.check_len()
+    }
+
+    fn visit_u64<E: Error>(self, value: u64) -> Result<(), E> {
+        write_u64(self.0.out, value);
+        self.0.check_len()
+    }
+
+    fn visit_i64<E: Error>(self, value: i64) -> Result<(), E> {
+        write_i64(self.0.out, value);
+        self.0.check_len()
+    }
+
+    fn visit_f64<E: Error>(self, value: f64) -> Result<(), E> {
+        write_f64(self.0.out, value);
+        self.0.check_len()
+    }
+
+    fn visit_str<E: Error>(self, value: &str) -> Result<(), E> {
+        write_str(self.0.out, value.as_bytes());
+        self.0.check_len()
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut values: A) -> Result<(), A::Error> {
+        let writer = self.0;
+        let mut array = writer.begin();
+        while let Some(()) = values.next_element_seed(ValueSeed(writer))? {
+            array.add(writer.out);
+        }
+        array.end(writer.out, write_array_len);
+        writer.check_len()
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut pairs: A) -> Result<(), A::Error> {
+        let writer = self.0;
+        let first_pair = writer.pairs.len();
+        let mut map = writer.begin();
+        loop {
+            let pair = writer.out.len() - map.header - map.header_len;
+            let Some(()) = pairs.next_key_seed(KeySeed(writer))? else {
+                break;
+            };
+            // A message is shorter than 4 GiB.
+            writer.pairs.push(pair as u32);
+            pairs.next_value_seed(ValueSeed(writer))?;
+            map.add(writer.out);
+        }
+        writer.end_map(map, first_pair);
+        writer.check_len()
     }
 }

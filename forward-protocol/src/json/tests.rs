@@ -89,6 +89,66 @@ fn the_last_of_equal_keys_counts() {
 }
 
 #[test]
+fn equal_keys_in_large_and_nested_objects_count_once() {
+    // 16 and 65,536 pairs need a longer header, which the object does not need in the end.
+    for (pairs, distinct) in [
+        (16, 15),
+        (40, 20),
+        (70_000, 3),
+        (70_000, 65_536),
+        (70_000, 70_000),
+    ] {
+        let texts: Vec<String> = (0..pairs)
+            .map(|n| format!(r#""k{}":[{n},{{"a":1,"a":[]}}]"#, n % distinct))
+            .collect();
+        let text = format!("{{{}}}", texts.join(","));
+        let tree: serde_json::Value = serde_json::from_str(&text).unwrap();
+        let mut expected = Vec::new();
+        write_tree(&mut expected, &tree);
+        let mut out = Vec::new();
+        let converted = JsonCarrier::new(16 << 20).convert(text.as_bytes(), &mut out);
+        assert_eq!(converted.violation, None);
+        assert!(out == expected, "{pairs} pairs with {distinct} keys");
+    }
+}
+
+#[test]
+fn a_message_that_is_longer_than_its_text_is_refused_at_the_limit() {
+    let text = format!("[{}1.0]", "1.0,".repeat(2000));
+    let mut out = Vec::new();
+    let converted = JsonCarrier::new(10_000).convert(text.as_bytes(), &mut out);
+    let violation = Some(JsonViolation::TooLarge { at: 0, limit: 10_000 });
+    assert_eq!((converted.violation, out.len()), (violation, 0));
+}
+
+/// The conversion by way of a tree.
+fn write_tree(out: &mut Vec<u8>, value: &serde_json::Value) {
+    use crate::msgpack::*;
+    use serde_json::Value;
+    match value {
+        Value::Null => write_nil(out),
+        Value::Bool(b) => write_bool(out, *b),
+        Value::Number(number) => match (number.as_u64(), number.as_i64()) {
+            (Some(n), _) => write_u64(out, n),
+            (None, Some(n)) => write_i64(out, n),
+            (None, None) => write_f64(out, number.as_f64().unwrap()),
+        },
+        Value::String(text) => write_str(out, text.as_bytes()),
+        Value::Array(values) => {
+            write_array_len(out, values.len() as u32);
+            values.iter().for_each(|value| write_tree(out, value));
+        }
+        Value::Object(pairs) => {
+            write_map_len(out, pairs.len() as u32);
+            for (key, value) in pairs {
+                write_str(out, key.as_bytes());
+                write_tree(out, value);
+            }
+        }
+    }
+}
+
+#[test]
 fn what_is_no_array_becomes_a_stray_value() {
     let bytes = whole(r#"{"a":1} 17 "x" null [0,0]"#);
     let run = Framer::new(Limits::default()).scan(&bytes);
@@ -151,7 +211,34 @@ fn only_brackets_begin_a_json_connection() {
     assert_eq!(json, b"[{");
 }
 
+fn any_value() -> impl Strategy<Value = serde_json::Value> {
+    let leaf = prop_oneof![
+        Just(serde_json::Value::Null),
+        any::<bool>().prop_map(Into::into),
+        any::<i64>().prop_map(Into::into),
+        any::<u64>().prop_map(Into::into),
+        any::<f64>().prop_map(Into::into),
+        ".{0,40}".prop_map(Into::into),
+    ];
+    leaf.prop_recursive(4, 200, 40, |inner| {
+        prop_oneof![
+            prop::collection::vec(inner.clone(), 0..40).prop_map(Into::into),
+            prop::collection::vec((".{0,3}", inner), 0..40)
+                .prop_map(|pairs| serde_json::Value::Object(pairs.into_iter().collect())),
+        ]
+    })
+}
+
 proptest! {
+    #[test]
+    fn any_value_is_the_same_as_by_way_of_a_tree(value in any_value()) {
+        // Not a bare number, which the next text would end.
+        let text = format!("[{value}]");
+        let mut expected = vec![0x91];
+        write_tree(&mut expected, &serde_json::from_str(&value.to_string()).unwrap());
+        prop_assert_eq!(whole(&text), expected);
+    }
+
     #[test]
     fn any_split_gives_the_same_messages(
         picks in prop::collection::vec(0..6usize, 1..10),

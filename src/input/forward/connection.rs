@@ -26,7 +26,8 @@ use self::encoding::Encoding;
 use self::state::{Admission, AgeLimit, Phase, Progress, Shutdown};
 use super::ack::Acks;
 use super::context::{Context, FORWARD_MESSAGES};
-use super::read_strategy::{INITIAL_BUFFER_BYTES, MAX_READ_BYTES, ReadStrategy};
+use super::read_strategy::{INITIAL_BUFFER_BYTES, MAX_READ_BYTES, ReadStrategy, grow};
+use super::receive_budget::Reservation;
 use super::security::HandshakeError;
 use crate::buffer_pool;
 use crate::metrics::{DecodeError, Handshake, Mode};
@@ -77,7 +78,8 @@ pub(super) async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
             Encoding::Undetected
         },
         buffer,
-        read_strategy: ReadStrategy::new(),
+        read_strategy: ReadStrategy::new(context.receive_budget.limit_bytes()),
+        memory: context.receive_budget.reservation(),
         phase: Phase::Idle,
         age_limit: AgeLimit::new(context.max_connection_age.map(|age| with_jitter(age, context))),
         shutdown: Shutdown::Running,
@@ -97,6 +99,8 @@ struct Connection<'a, S> {
     /// MessagePack messages that are not taken yet.
     buffer: BytesMut,
     read_strategy: ReadStrategy,
+    /// Covers the capacity of the receive buffer inside a message, once it has grown.
+    memory: Reservation<'a>,
     phase: Phase<'a>,
     age_limit: AgeLimit,
     shutdown: Shutdown,
@@ -105,6 +109,9 @@ struct Connection<'a, S> {
 impl<S: AsyncRead + AsyncWrite + Unpin> Connection<'_, S> {
     async fn run(&mut self) -> Result<Infallible, CloseReason> {
         loop {
+            if !self.context.json && self.encoding.would_be_json(&self.buffer) {
+                return Err(CloseReason::JsonDisabled);
+            }
             let json_violation = self
                 .encoding
                 .convert(&mut self.buffer, self.context.limits.message);
@@ -119,14 +126,16 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<'_, S> {
                 return Err(CloseReason::Json(violation));
             }
             let begun_bytes = self.encoding.begun_bytes(&self.buffer);
+            let buffer = self.encoding.receive_buffer(&mut self.buffer);
+            let more = self.read_strategy.growth(buffer, run.needed);
             if begun_bytes == 0 {
                 self.enter_idle()?;
             } else {
+                self.reserve_memory(more).await?;
                 self.enter_receiving(run.needed).await;
             }
             let buffer = self.encoding.receive_buffer(&mut self.buffer);
-            self.read_strategy
-                .reserve(buffer, run.needed, &self.context.buffer_pool);
+            grow(buffer, more, &self.context.buffer_pool);
             if self.read().await? == 0 {
                 return Err(match begun_bytes {
                     0 => CloseReason::Closed,
@@ -140,6 +149,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<'_, S> {
     /// connection.
     fn enter_idle(&mut self) -> Result<(), CloseReason> {
         self.phase = Phase::Idle;
+        drop(self.memory.take());
         // What has come by now is still read, but not what a client goes on to send.
         if self.context.stop.is_cancelled() && self.shutdown.is_drained() {
             return Err(CloseReason::Stopping);
@@ -147,6 +157,28 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<'_, S> {
         if self.age_limit.deadline().is_some_and(|at| Instant::now() >= at) {
             return Err(CloseReason::Aged);
         }
+        Ok(())
+    }
+
+    /// Acquires memory for the message that has begun, before its buffer grows by `more` bytes.
+    async fn reserve_memory(&mut self, more: usize) -> Result<(), CloseReason> {
+        if more == 0 {
+            return Ok(());
+        }
+        let buffer = self.encoding.receive_buffer(&mut self.buffer);
+        let bytes = buffer.len() + more;
+        let bytes = self.encoding.memory_bytes(bytes);
+        if self.memory.try_grow_to(bytes) {
+            return Ok(());
+        }
+        // Others may pass on what they have meanwhile.
+        self.phase.expire_permit();
+        tokio::select! {
+            biased;
+            () = self.memory.grow_to(bytes) => {}
+            () = self.context.stop_timeout() => return Err(CloseReason::StoppingStalled),
+        }
+        self.phase.restart_progress(self.context.progress_timeout);
         Ok(())
     }
 
@@ -173,6 +205,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<'_, S> {
         }
         let metrics = &self.context.metrics;
         let bytes = self.split(run.end);
+        // Counted here until the journal has the bytes; a rest of the buffer stays counted.
+        let memory = self.buffer.is_empty().then(|| self.memory.take());
         metrics.input_bytes.inc_by(bytes.len() as u64);
         self.read_strategy.run_taken(bytes.len());
         let permit = match self.phase.take_permit() {
@@ -188,7 +222,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<'_, S> {
             _ => block_in_place(append),
         }
         .await?;
-        drop(permit);
+        drop((permit, memory));
+        self.memory.restart_pace();
         let acks = Acks::new(
             receipt,
             self.encoding.is_json(),
@@ -261,6 +296,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<'_, S> {
             // No handle is left here, so that the buffer can be pooled once it is gathered.
             std::mem::take(&mut self.buffer).freeze()
         } else {
+            let rest = self.buffer.len() - end;
+            if end >= buffer_pool::MIN_BUFFER_BYTES && rest <= end / 16 {
+                // A short rest does not keep the memory of a large run.
+                let rest = BytesMut::from(self.buffer.get(end..).unwrap_or_default());
+                let mut run = std::mem::replace(&mut self.buffer, rest);
+                run.truncate(end);
+                return run.freeze();
+            }
             self.buffer.split_to(end).freeze()
         }
     }
@@ -275,7 +318,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<'_, S> {
             Phase::Receiving { admission, progress } => {
                 let in_time = match admission {
                     Admission::Permitted { until, .. } => {
-                        let reading = read_inside(self.stream, buffer, progress, context);
+                        let reading = read_inside(self.stream, buffer, progress, &mut self.memory, context);
                         timeout_at(*until, reading).await.ok()
                     }
                     Admission::NotRequested | Admission::Expired => None,
@@ -286,7 +329,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<'_, S> {
                         if let Admission::Permitted { .. } = admission {
                             *admission = Admission::Expired;
                         }
-                        read_inside(self.stream, buffer, progress, context).await?
+                        read_inside(self.stream, buffer, progress, &mut self.memory, context).await?
                     }
                 }
             }
@@ -331,18 +374,26 @@ async fn read_inside<S: AsyncRead + Unpin>(
     stream: &mut S,
     buffer: &mut BytesMut,
     progress: &mut Progress,
+    memory: &mut Reservation<'_>,
     context: &Context,
 ) -> Result<usize, CloseReason> {
     loop {
+        let limit = memory.deadline(context.progress_timeout);
+        let deadline = limit.into_iter().fold(progress.deadline, Instant::min);
         tokio::select! {
             // First: only a read that has to wait asks whether the server stops.
             biased;
-            read = timeout_at(progress.deadline, stream.read_buf(buffer)) => return match read {
+            read = timeout_at(deadline, stream.read_buf(buffer)) => return match read {
                 Ok(read) => {
                     let read = read?;
                     progress.record_read(read, context.progress_timeout);
+                    memory.record_read(read);
                     Ok(read)
                 }
+                Err(_) if deadline < progress.deadline => match memory.is_too_slow() {
+                    true => Err(CloseReason::StalledWithMemory),
+                    false => continue,
+                },
                 Err(_) if progress.is_stopping() => Err(CloseReason::StoppingStalled),
                 Err(_) => Err(CloseReason::Stalled(context.progress_timeout)),
             },

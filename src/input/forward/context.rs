@@ -8,6 +8,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::decompression::DecompressionPool;
+use super::receive_budget::ReceiveBudget;
 use super::security::Security;
 use super::tls::Tls;
 use crate::admission::AdmissionControl;
@@ -35,12 +36,16 @@ pub struct Context {
     pub admission: Arc<AdmissionControl>,
     /// Receive buffers for reuse.
     pub buffer_pool: Arc<BufferPool>,
+    /// Limits the bytes of receive buffers.
+    pub receive_budget: ReceiveBudget,
     /// Limits repeated warnings about clients.
     pub warnings: WarningLimiter,
     /// Counters.
     pub metrics: Arc<Metrics>,
     /// Limits of one message.
     pub limits: Limits,
+    /// Whether clients may send JSON.
+    pub json: bool,
     /// Largest decompressed size of a payload, in bytes.
     pub max_decompressed: usize,
     /// Bounds the checks of that size.
@@ -89,9 +94,11 @@ pub(super) fn test_context_with(
         journal,
         admission: Arc::new(AdmissionControl::new(limit)),
         buffer_pool: Arc::default(),
+        receive_budget: ReceiveBudget::new(64 << 20),
         warnings: WarningLimiter::default(),
         metrics: Arc::new(Metrics::new(&[])),
         limits: Limits::default(),
+        json: true,
         max_decompressed: 1 << 20,
         decompression: DecompressionPool::default(),
         security: None,

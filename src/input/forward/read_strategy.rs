@@ -21,8 +21,9 @@ const OPTIONS_BYTES: usize = 256;
 /// Capacities of large buffers are multiples of this, so that a pooled one also fits a slightly
 /// longer message.
 const CAPACITY_STEP_BYTES: usize = 16 << 10;
-/// Receive buffers of all connections together; beyond this each connection's reads become smaller.
-const RECEIVE_MEMORY_BYTES: usize = 64 << 20;
+
+/// From this size on, a buffer grows by a quarter at least.
+const PROPORTIONAL_GROWTH_BYTES: usize = 1 << 20;
 
 /// Adaptive read size of one connection.
 #[derive(Debug)]
@@ -35,26 +36,35 @@ pub(super) struct ReadStrategy {
     /// The buffer has space for the whole message that is being read, as far as its length is
     /// known.
     fits_message: bool,
+    /// Bytes that all connections together read between two messages; with many connections their
+    /// reads become smaller.
+    shared_bytes: usize,
+    /// The share of this connection.
+    share_bytes: usize,
 }
 
 impl ReadStrategy {
-    pub(super) fn new() -> Self {
+    /// All connections together read at most about `shared_bytes` at once.
+    pub(super) fn new(shared_bytes: usize) -> Self {
         Self {
             read_bytes: MIN_READ_BYTES,
             last_run_bytes: 0,
             fits_message: false,
+            shared_bytes,
+            share_bytes: MIN_READ_BYTES,
         }
     }
 
-    /// Reserves space in `buffer` for the next read, and for the message that has begun, of which
-    /// at least `needed` bytes are missing.
-    pub(super) fn reserve(&mut self, buffer: &mut BytesMut, needed: usize, pool: &BufferPool) {
+    /// By how many bytes `buffer` must grow for the next read, and for the message that has begun,
+    /// of which at least `needed` bytes are missing; 0 when it has space.
+    pub(super) fn growth(&mut self, buffer: &BytesMut, needed: usize) -> usize {
         let spare = buffer.capacity() - buffer.len();
         let read = match buffer.is_empty() {
             // A message is expected that exceeds a read: a small read shows its length, and little
             // is copied.
-            true if self.last_run_bytes > self.read_bytes => MIN_READ_BYTES,
-            _ => self.read_bytes,
+            true if self.last_run_bytes > self.read_bytes => MIN_READ_BYTES.min(self.share_bytes),
+            true => self.read_bytes.min(self.share_bytes),
+            false => self.read_bytes,
         };
         // A claimed length alone reserves little: at most as much as has come already, or one read.
         let wanted = needed.min(buffer.len().max(MAX_READ_BYTES));
@@ -68,19 +78,28 @@ impl ReadStrategy {
             // Inside a message a smaller read is better than growing, which copies what has come.
             read / 4
         };
-        if spare < wanted.max(min_spare) {
-            self.fits_message = wanted == needed && wanted > read;
-            let options = if self.fits_message { OPTIONS_BYTES } else { 0 };
-            grow(buffer, wanted.max(read) + options, pool);
+        if spare >= wanted.max(min_spare) {
+            return 0;
         }
+        self.fits_message = wanted == needed && wanted > read;
+        if self.fits_message {
+            return wanted + OPTIONS_BYTES;
+        }
+        // In proportion, or the copies of a long message of unknown length would grow quadratically.
+        let proportional = match buffer.len() {
+            0..PROPORTIONAL_GROWTH_BYTES => 0,
+            bytes => bytes / 4,
+        };
+        wanted.max(read).max(proportional)
     }
 
     /// Adapts to a read that brought `bytes` where `spare` would have fitted, with `connections`
     /// open.
     pub(super) fn record_read(&mut self, bytes: usize, spare: usize, connections: usize) {
+        self.share_bytes =
+            (self.shared_bytes / connections.max(1)).clamp(INITIAL_BUFFER_BYTES, MAX_READ_BYTES);
         if bytes == spare {
-            let fair_share = RECEIVE_MEMORY_BYTES / connections.max(1);
-            self.read_bytes = (self.read_bytes * 2).min(fair_share.clamp(MIN_READ_BYTES, MAX_READ_BYTES));
+            self.read_bytes = (self.read_bytes * 2).min(self.share_bytes.max(MIN_READ_BYTES));
         } else if bytes < self.read_bytes / 4 {
             self.read_bytes = (self.read_bytes / 2).max(MIN_READ_BYTES);
         }
@@ -94,7 +113,10 @@ impl ReadStrategy {
 
 /// Grows `buffer` by at least `more` bytes. A large buffer is aligned to a block, so that the
 /// journal can write from it directly.
-fn grow(buffer: &mut BytesMut, more: usize, pool: &BufferPool) {
+pub(super) fn grow(buffer: &mut BytesMut, more: usize, pool: &BufferPool) {
+    if more == 0 {
+        return;
+    }
     if more < buffer_pool::MIN_BUFFER_BYTES {
         buffer.reserve(more);
         return;
@@ -122,9 +144,17 @@ mod tests {
 
     use super::*;
 
+    /// Receive memory that is large enough for full reads of a few connections.
+    const SHARED: usize = 64 << 20;
+
     /// A chunk of a thousand records; its options are known only once the records are there.
     const MESSAGE: usize = 244_351;
     const OPTIONS: usize = 34;
+
+    fn reserve(strategy: &mut ReadStrategy, buffer: &mut BytesMut, needed: usize, pool: &BufferPool) {
+        let more = strategy.growth(buffer, needed);
+        grow(buffer, more, pool);
+    }
 
     /// Reads a message of a fast client; gives how many bytes were copied as the buffer grew, and
     /// how many reads it took.
@@ -143,7 +173,7 @@ mod tests {
                 _ => missing,
             };
             let before = (buffer.as_ptr(), buffer.len());
-            strategy.reserve(buffer, needed, &BufferPool::default());
+            reserve(strategy, buffer, needed, &BufferPool::default());
             if buffer.as_ptr() != before.0 {
                 copied += before.1;
             }
@@ -162,7 +192,7 @@ mod tests {
 
     #[test]
     fn little_is_copied_of_messages_that_are_known_to_be_long() {
-        let mut strategy = ReadStrategy::new();
+        let mut strategy = ReadStrategy::new(SHARED);
         let (mut buffer, mut kept) = (BytesMut::with_capacity(INITIAL_BUFFER_BYTES), Vec::new());
         let (copied, reads) = receive(&mut strategy, &mut buffer, &mut kept, 1000);
         assert!(
@@ -180,7 +210,7 @@ mod tests {
 
     #[test]
     fn few_connections_read_a_whole_message_at_once() {
-        let mut strategy = ReadStrategy::new();
+        let mut strategy = ReadStrategy::new(SHARED);
         let (mut buffer, mut kept) = (BytesMut::with_capacity(INITIAL_BUFFER_BYTES), Vec::new());
         let last = (0..20)
             .map(|_| receive(&mut strategy, &mut buffer, &mut kept, 2))
@@ -191,7 +221,7 @@ mod tests {
     #[test]
     fn a_large_message_is_aligned_to_a_block() {
         for connections in [2, 1000] {
-            let mut strategy = ReadStrategy::new();
+            let mut strategy = ReadStrategy::new(SHARED);
             let (mut buffer, mut kept) = (BytesMut::with_capacity(INITIAL_BUFFER_BYTES), Vec::new());
             for _ in 0..20 {
                 receive(&mut strategy, &mut buffer, &mut kept, connections);
@@ -203,14 +233,14 @@ mod tests {
 
     #[test]
     fn a_pooled_buffer_is_reused_for_a_large_message() {
-        let (mut strategy, pool) = (ReadStrategy::new(), BufferPool::default());
+        let (mut strategy, pool) = (ReadStrategy::new(SHARED), BufferPool::default());
         let mut buffer = BytesMut::with_capacity(INITIAL_BUFFER_BYTES);
         let mut before = None;
         for _ in 0..5 {
             // Each message is slightly longer or shorter than the one before.
             for length in [MESSAGE, MESSAGE + OPTIONS] {
                 buffer.resize(INITIAL_BUFFER_BYTES, 1);
-                strategy.reserve(&mut buffer, length - INITIAL_BUFFER_BYTES, &pool);
+                reserve(&mut strategy, &mut buffer, length - INITIAL_BUFFER_BYTES, &pool);
                 assert_eq!(buffer, vec![1; INITIAL_BUFFER_BYTES]);
                 let place = buffer.as_ptr();
                 assert_eq!(place.align_offset(BLOCK_BYTES), 0);
@@ -224,16 +254,45 @@ mod tests {
 
     #[test]
     fn a_claimed_length_reserves_little() {
-        let mut strategy = ReadStrategy::new();
+        let mut strategy = ReadStrategy::new(SHARED);
         let mut buffer = BytesMut::with_capacity(INITIAL_BUFFER_BYTES);
         buffer.resize(100, 0);
-        strategy.reserve(&mut buffer, 100 << 20, &BufferPool::default());
+        reserve(&mut strategy, &mut buffer, 100 << 20, &BufferPool::default());
         assert!(buffer.capacity() <= 2 * MAX_READ_BYTES, "{}", buffer.capacity());
     }
 
     #[test]
+    fn a_message_of_unknown_length_is_copied_a_few_times_at_most() {
+        const LENGTH: usize = 32 << 20;
+        let mut strategy = ReadStrategy::new(SHARED);
+        let (mut buffer, mut copied) = (BytesMut::with_capacity(INITIAL_BUFFER_BYTES), 0);
+        while buffer.len() < LENGTH {
+            let before = (buffer.as_ptr(), buffer.len());
+            reserve(&mut strategy, &mut buffer, 1, &BufferPool::default());
+            if buffer.as_ptr() != before.0 {
+                copied += before.1;
+            }
+            let spare = buffer.capacity() - buffer.len();
+            buffer.resize(buffer.len() + spare.min(MAX_READ_BYTES), 0);
+            strategy.record_read(spare.min(MAX_READ_BYTES), spare, 1);
+        }
+        assert!(copied < 7 * LENGTH, "{copied} bytes were copied");
+        assert!(buffer.capacity() < LENGTH / 2 * 3, "{}", buffer.capacity());
+    }
+
+    #[test]
+    fn first_reads_of_many_connections_are_small() {
+        let mut strategy = ReadStrategy::new(SHARED);
+        for connections in [1, 1, 1, 1, 1, 1, 1, 20_000] {
+            strategy.record_read(MAX_READ_BYTES, MAX_READ_BYTES, connections);
+        }
+        let most = strategy.growth(&BytesMut::new(), 0) * 20_000;
+        assert!(most <= SHARED, "{most}");
+    }
+
+    #[test]
     fn reads_shrink_for_a_client_that_sends_little() {
-        let mut strategy = ReadStrategy::new();
+        let mut strategy = ReadStrategy::new(SHARED);
         for _ in 0..10 {
             strategy.record_read(MAX_READ_BYTES, MAX_READ_BYTES, 1);
         }

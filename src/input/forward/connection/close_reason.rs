@@ -7,6 +7,7 @@ use forward_protocol::frame::Violation;
 use forward_protocol::json::JsonViolation;
 
 use super::super::context::STOP_TIMEOUT;
+use super::super::receive_budget::PACE_TIME;
 use super::super::security::HandshakeError;
 use crate::metrics::{self, DecodeError, Handshake};
 use windrow_journal::AppendError;
@@ -45,6 +46,9 @@ pub(in crate::input::forward) enum CloseReason {
     /// The client sent invalid JSON.
     #[error("{0}")]
     Json(JsonViolation),
+    /// The client sends JSON, which is switched off.
+    #[error("the client sends JSON, and forward.json is false")]
+    JsonDisabled,
     /// The Forward handshake failed.
     #[error("{0}")]
     Handshake(HandshakeError),
@@ -62,6 +66,11 @@ pub(in crate::input::forward) enum CloseReason {
     /// The client made too little progress inside a message.
     #[error("less than 1 KiB came in {0:?} in the middle of a message")]
     Stalled(Duration),
+    /// The client made too little progress inside a message while others waited for memory.
+    #[error(
+        "less than 64 KiB came in {PACE_TIME:?} in the middle of a message, or the message took too long, while others waited for memory; the client sends it again"
+    )]
+    StalledWithMemory,
     /// The client does not read its acks.
     #[error("the client did not read its acks for {0:?}")]
     AcksNotRead(Duration),
@@ -140,8 +149,8 @@ impl CloseReason {
                 _ => Class::Msgpack,
             },
             Self::Oversize(_) => Class::DecompressedSize,
-            Self::Json(_) => Class::Json,
-            Self::Stalled(_) => Class::Stalled,
+            Self::Json(_) | Self::JsonDisabled => Class::Json,
+            Self::Stalled(_) | Self::StalledWithMemory => Class::Stalled,
             Self::AcksNotRead(_) => Class::AcksNotRead,
             _ => return None,
         })

@@ -1,8 +1,14 @@
 //! Encoding of a client's messages, detected by their first byte: MessagePack, or JSON that is
 //! converted to MessagePack.
 
-use bytes::{Buf, BytesMut};
+use bytes::{Buf, Bytes, BytesMut};
 use forward_protocol::json::{JsonCarrier, JsonViolation, is_json};
+
+use crate::runtime::block_in_place;
+
+/// From this size on, a text is converted while another thread serves this worker's sockets, and
+/// its buffer is freed.
+const LARGE_TEXT_BYTES: usize = 64 << 10;
 
 /// The encoding of one connection.
 pub(super) enum Encoding {
@@ -20,6 +26,20 @@ pub(super) enum Encoding {
 impl Encoding {
     pub(super) fn is_json(&self) -> bool {
         matches!(self, Self::Json { .. })
+    }
+
+    /// Whether the first byte has come and begins JSON.
+    pub(super) fn would_be_json(&self, messages: &BytesMut) -> bool {
+        matches!(self, Self::Undetected) && messages.first().is_some_and(|first| is_json(*first))
+    }
+
+    /// How many bytes of memory a message takes whose receive buffer has `buffer_bytes`: a JSON text
+    /// has its message beside it in the end.
+    pub(super) fn memory_bytes(&self, buffer_bytes: usize) -> usize {
+        match self {
+            Self::Json { .. } => 2 * buffer_bytes,
+            Self::Undetected | Self::MessagePack => buffer_bytes,
+        }
     }
 
     /// The buffer that the socket is read into; `messages` is that of MessagePack messages.
@@ -56,9 +76,20 @@ impl Encoding {
             return None;
         };
         let mut converted = Vec::new();
-        let result = converter.convert(text, &mut converted);
+        let result = match text.len() {
+            0..LARGE_TEXT_BYTES => converter.convert(text, &mut converted),
+            _ => block_in_place(|| converter.convert(text, &mut converted)),
+        };
         text.advance(result.consumed);
-        messages.extend_from_slice(&converted);
+        if result.consumed >= LARGE_TEXT_BYTES {
+            *text = BytesMut::from(text.as_ref());
+        }
+        if messages.is_empty() {
+            // Without a copy.
+            *messages = BytesMut::from(Bytes::from(converted));
+        } else {
+            messages.extend_from_slice(&converted);
+        }
         result.violation
     }
 }

@@ -102,6 +102,24 @@ impl<'a> Phase<'a> {
         }
     }
 
+    /// Gives up the permit of an incomplete message.
+    pub(super) fn expire_permit(&mut self) {
+        if let Self::Receiving { admission, .. } = self
+            && matches!(admission, Admission::Permitted { .. })
+        {
+            *admission = Admission::Expired;
+        }
+    }
+
+    /// Restarts the progress timeout after a wait in which nothing was read.
+    pub(super) fn restart_progress(&mut self, timeout: Duration) {
+        if let Self::Receiving { progress, .. } = self
+            && !progress.is_stopping()
+        {
+            *progress = Progress::start(timeout);
+        }
+    }
+
     /// Ends the admission of a complete message; gives its permit, if it still has one.
     pub(super) fn take_permit(&mut self) -> Option<Permit<'a>> {
         let Self::Receiving { admission, .. } = self else {

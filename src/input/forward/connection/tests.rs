@@ -9,6 +9,7 @@ use tokio::io::{DuplexStream, ReadBuf};
 
 use super::*;
 use crate::input::forward::context::{STOP_TIMEOUT, test_context_with};
+use crate::input::forward::receive_budget::ReceiveBudget;
 use crate::input::forward::security::Security;
 use windrow_journal::{CommitSink, Record};
 
@@ -210,6 +211,82 @@ async fn gathering_owns_the_buffer_of_a_large_acknowledged_message() {
         scene.context.buffer_pool.put(payload);
         let buffer = scene.context.buffer_pool.take(buffer_pool::MIN_BUFFER_BYTES);
         assert!(buffer.is_some(), "another handle is alive");
+    }
+}
+
+#[tokio::test]
+async fn half_received_messages_are_all_acknowledged_beyond_the_receive_budget() {
+    const CLIENTS: usize = 20;
+    let (mut context, _dir) = test_context_with(usize::MAX, Box::new(()));
+    context.receive_budget = ReceiveBudget::new(MAX_READ_BYTES);
+    let context = Arc::new(context);
+    let (message, ack) = message(4 * MAX_READ_BYTES);
+    let mut clients: Vec<_> = (0..CLIENTS).map(|_| connect(&context)).collect();
+    // All are inside their messages.
+    let mut sent = Vec::new();
+    for client in &mut clients {
+        sent.push(send_while_taken(client, &message[..message.len() / 2]).await);
+    }
+    let taken = sent.iter().filter(|sent| **sent >= message.len() / 2).count();
+    assert!((1..=4).contains(&taken), "{taken} halves were read: {sent:?}");
+    let sending = clients.into_iter().zip(sent).map(|(mut client, sent)| {
+        let (message, ack) = (message.clone(), ack.clone());
+        tokio::spawn(async move {
+            client.write_all(&message[sent..]).await.unwrap();
+            expect(&mut client, &ack).await;
+        })
+    });
+    for client in sending.collect::<Vec<_>>() {
+        timeout(Duration::from_secs(60), client).await.unwrap().unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_client_that_stands_still_with_memory_is_dropped_for_those_that_wait() {
+    let (mut context, _dir) = test_context_with(usize::MAX, Box::new(()));
+    context.receive_budget = ReceiveBudget::new(1);
+    context.progress_timeout = 2 * STILL;
+    let context = Arc::new(context);
+    let mut slow = connect(&context);
+    let (message, ack) = message(2 * MAX_READ_BYTES);
+    slow.write_all(&message[..PIPE]).await.unwrap();
+    let mut other = connect(&context);
+    other.write_all(&message).await.unwrap();
+    expect(&mut other, &ack).await;
+    expect_closed(&mut slow).await;
+}
+
+#[tokio::test]
+async fn a_small_message_needs_no_receive_budget() {
+    let (mut context, _dir) = test_context_with(usize::MAX, Box::new(()));
+    context.receive_budget = ReceiveBudget::new(1);
+    let context = Arc::new(context);
+    let (large, _) = message(2 * MAX_READ_BYTES);
+    let mut waiting = [connect(&context), connect(&context)];
+    for client in &mut waiting {
+        client.write_all(&large[..PIPE / 2]).await.unwrap();
+    }
+    tokio::time::sleep(STILL).await;
+    let mut other = connect(&context);
+    let (small, ack) = message(500);
+    other.write_all(&small).await.unwrap();
+    timeout(STILL, expect(&mut other, &ack)).await.unwrap();
+}
+
+#[tokio::test]
+async fn json_is_refused_when_it_is_switched_off() {
+    for json in [true, false] {
+        let (mut context, _dir) = test_context_with(usize::MAX, Box::new(()));
+        context.json = json;
+        let mut client = connect(&Arc::new(context));
+        client
+            .write_all(br#"["tag",[[1,{}]],{"chunk":"x"}]"#)
+            .await
+            .unwrap();
+        client.shutdown().await.unwrap();
+        let mut acks = Vec::new();
+        client.read_to_end(&mut acks).await.unwrap();
+        assert_eq!(acks, if json { &br#"{"ack":"x"}"#[..] } else { b"" });
     }
 }
 
