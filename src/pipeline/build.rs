@@ -18,7 +18,7 @@ use crate::input::forward::{self, BoundListener, ConnectionLimiter, Tls};
 use crate::memory::MemoryShares;
 use crate::metrics::Metrics;
 use crate::output::LineCounters;
-use crate::output::dead_letter::{self, DeadLetter};
+use crate::output::dead_letter::{self, DeadLetter, RejectedStore};
 use windrow_journal::Journal;
 
 /// The stages of the server, built but not running.
@@ -31,6 +31,7 @@ pub struct Pipeline {
     pub(super) queue: Arc<RecordQueue>,
     pub(super) admission: Arc<AdmissionControl>,
     pub(super) dead_letter: Arc<DeadLetter>,
+    pub(super) rejected: RejectedStore,
     pub(super) outputs: Outputs,
     pub(super) tls: Option<Arc<Tls>>,
     pub(super) listeners: Vec<BoundListener>,
@@ -73,6 +74,12 @@ impl Pipeline {
                     source,
                 }
             })?;
+        let path = &config.rejected.dir;
+        let rejected =
+            RejectedStore::open(path, config.rejected.limit).map_err(|source| BuildError::Rejected {
+                path: path.clone(),
+                source,
+            })?;
         let outputs = Outputs::open(&config)?;
         let tls = config
             .forward
@@ -98,6 +105,7 @@ impl Pipeline {
             queue,
             admission,
             dead_letter: Arc::new(dead_letter),
+            rejected,
             outputs,
             tls,
             listeners,
@@ -134,6 +142,7 @@ impl Pipeline {
             account: Arc::clone(&self.account),
             output_bytes: Arc::clone(&self.output_bytes),
             dead_letter: Arc::clone(&self.dead_letter),
+            rejected: self.rejected.watchdog(),
             limiter: Arc::clone(&self.limiter),
             elasticsearch: self.outputs.elasticsearch(),
             store: self.outputs.store(),

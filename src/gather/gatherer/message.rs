@@ -23,12 +23,11 @@ use windrow_trace::{
     AddOutcome, IncomingRecord, PartId, ShapeId, SlotHint, Source, SourceId, TraceId, UntracedRecord,
 };
 
-/// Bad entries of a message that go to the dead letter one by one. If there are more, the whole
-/// message goes there once: a small compressed payload can hold millions of bad entries, and the
-/// dead letter must not grow faster than intake.
+/// Bad entries of a message that are rejected one by one. If there are more, the whole message is
+/// rejected once: a small compressed payload can hold millions of bad entries, and the rejected
+/// input must not grow faster than intake.
 const MAX_REJECTED_ENTRIES: u32 = 16;
-/// Bad entries after which the walk over a message ends; the whole message is in the dead letter by
-/// then.
+/// Bad entries after which the walk over a message ends; the whole message is rejected by then.
 const MAX_BAD_ENTRIES: u32 = 10_000;
 
 /// Records that are prefetched together while the open traces exceed the processor's cache.
@@ -122,8 +121,24 @@ struct Tally {
     bad: u32,
     /// Defect of the last bad entry.
     defect: Option<Defect>,
+    /// Bad entries that are not rejected one by one.
+    bad_in_message: u32,
     /// Records that are longer than a trace may be.
     too_long: u32,
+    /// Lines of full traces that are not rejected one by one.
+    full_in_message: u32,
+    /// Bytes that may be rejected one by one; at first those of the message. A small compressed
+    /// payload can hold gigabytes.
+    rejectable_bytes: usize,
+}
+
+impl Tally {
+    /// Whether an entry of `bytes` bytes is rejected by itself.
+    fn admit(&mut self, bytes: usize) -> bool {
+        let left = self.rejectable_bytes.checked_sub(bytes);
+        self.rejectable_bytes = left.unwrap_or(self.rejectable_bytes);
+        left.is_some()
+    }
 }
 
 impl Gatherer {
@@ -207,7 +222,10 @@ impl Gatherer {
             tag: &tag,
             claim,
         };
-        let mut tally = Tally::default();
+        let mut tally = Tally {
+            rejectable_bytes: message.bytes.len(),
+            ..Tally::default()
+        };
         let damage = self.walk(&mut entries, |gatherer, piece| match piece {
             Piece::Entries(entries) => gatherer.entries(entries, origin, &mut position, &mut tally),
             Piece::TooLong => {
@@ -311,10 +329,12 @@ impl Gatherer {
                 }
                 Err(bad) => {
                     tally.bad += 1;
-                    if tally.bad <= MAX_REJECTED_ENTRIES {
+                    if tally.bad <= MAX_REJECTED_ENTRIES && tally.admit(bad.bytes.len()) {
                         let tag = Some(origin.tag.as_bytes());
                         self.rejects
                             .reject(RejectReason::Entry(bad.defect), bad.bytes, tag, origin.received);
+                    } else {
+                        tally.bad_in_message += 1;
                     }
                     tally.defect = Some(bad.defect);
                     if tally.bad >= MAX_BAD_ENTRIES {
@@ -400,6 +420,7 @@ impl Gatherer {
         };
         match (added, id) {
             (AddOutcome::TooLong, _) => tally.too_long += 1,
+            (AddOutcome::TraceFull, Some(_)) if !tally.admit(record.len()) => tally.full_in_message += 1,
             (AddOutcome::TraceFull, Some(id)) => {
                 let reason = RejectReason::TraceFull { trace: id.bytes() };
                 let tag = Some(origin.tag.as_bytes());
@@ -427,12 +448,15 @@ impl Gatherer {
             self.metrics.input_records.inc();
             reject_message(RejectReason::Damage(damage), 1);
         }
-        if let Some(defect) = tally.defect.filter(|_| tally.bad > MAX_REJECTED_ENTRIES) {
-            reject_message(RejectReason::Entries(defect), tally.bad - MAX_REJECTED_ENTRIES);
+        if let Some(defect) = tally.defect.filter(|_| tally.bad_in_message > 0) {
+            reject_message(RejectReason::Entries(defect), tally.bad_in_message);
         }
         if tally.too_long > 0 {
             let limit = self.settings.table.max_trace_bytes;
             reject_message(RejectReason::TooLong { limit }, tally.too_long);
+        }
+        if tally.full_in_message > 0 {
+            reject_message(RejectReason::TracesFull, tally.full_in_message);
         }
         self.metrics.input_records.inc_by(tally.records);
         if tally.invalid_times > 0 {
