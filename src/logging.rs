@@ -8,9 +8,11 @@
 mod warnings;
 mod writer;
 
+use std::backtrace::{Backtrace, BacktraceStatus};
 use std::fs::File;
 use std::io::{self, IsTerminal};
 use std::os::fd::AsFd;
+use std::time::Duration;
 
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
@@ -19,6 +21,9 @@ use tracing_subscriber::{EnvFilter, Registry, fmt, reload};
 pub use self::warnings::{Repeated, WarningLimiter, WarningPeer};
 pub use self::writer::LogWriter;
 use crate::config::{Loaded, LogConfig, LogFormat};
+
+/// Time for the last lines of the log at the end, while nobody may read standard error.
+pub const FLUSH_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Handle of the log, to change its filter.
 #[derive(Debug)]
@@ -68,6 +73,7 @@ pub fn init(config: &LogConfig) -> Result<Logging, LoggingError> {
             .with(fmt::layer().with_ansi(colours).with_writer(writer.clone()))
             .try_init()?;
     }
+    log_panics(writer.clone());
     Ok(Logging {
         filter: handle,
         writer,
@@ -101,6 +107,22 @@ pub fn announce(loaded: &Loaded) {
     }
 }
 
+/// Logs panics, because writing them to standard error would wait for its reader: the thread would
+/// neither end nor be missed.
+fn log_panics(writer: LogWriter) {
+    std::panic::set_hook(Box::new(move |panic| {
+        let thread = std::thread::current();
+        let thread = thread.name().unwrap_or("unnamed");
+        let backtrace = Backtrace::capture();
+        match backtrace.status() {
+            BacktraceStatus::Captured => tracing::error!(thread, "{panic}\n{backtrace}"),
+            _ => tracing::error!(thread, "{panic}"),
+        }
+        // It may be the last line.
+        writer.flush(FLUSH_TIMEOUT);
+    }));
+}
+
 fn is_json(format: LogFormat, terminal: bool) -> bool {
     match format {
         LogFormat::Auto => !terminal,
@@ -111,7 +133,27 @@ fn is_json(format: LogFormat, terminal: bool) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::io::{Read, Seek};
+
     use super::*;
+
+    #[test]
+    fn a_panic_is_logged_and_ends_its_thread() {
+        let mut file = tempfile::tempfile().unwrap();
+        let writer = LogWriter::start(file.try_clone().unwrap()).unwrap();
+        let subscriber = fmt().with_writer(writer.clone()).finish();
+        let before = std::panic::take_hook();
+        log_panics(writer);
+        let thread = std::thread::Builder::new().name("defective".into());
+        let thread = thread.spawn(|| tracing::subscriber::with_default(subscriber, || panic!("a defect")));
+        let ended = thread.unwrap().join();
+        std::panic::set_hook(before);
+        assert!(ended.is_err());
+        let mut log = String::new();
+        file.rewind().unwrap();
+        file.read_to_string(&mut log).unwrap();
+        assert!(log.contains("a defect") && log.contains("defective"), "{log}");
+    }
 
     #[test]
     fn auto_is_text_on_a_terminal_only() {

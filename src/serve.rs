@@ -6,27 +6,24 @@ use std::io::Write;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
 
 use serde_json::value::RawValue;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
+use tracing_subscriber::fmt::MakeWriter;
 
 use crate::admin::{self, AdminState};
 use crate::clock;
 use crate::config::{Config, OutputKind};
 use crate::exit;
 use crate::input::forward::Tls;
-use crate::logging::LogWriter;
+use crate::logging::{FLUSH_TIMEOUT, LogWriter};
 use crate::metrics::Metrics;
 use crate::output::document_id;
 use crate::pipeline::{BuildError, Pipeline, Store};
 use crate::runtime;
-
-/// Time for the last lines of the log at the end, while nobody may read standard error.
-const LOG_FLUSH_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Called on SIGHUP to reload the log level; certificates are reloaded beside it.
 pub type Reload = Box<dyn Fn() + Send>;
@@ -34,7 +31,7 @@ pub type Reload = Box<dyn Fn() + Send>;
 /// Serves until a signal and returns the exit code; a failure has been logged.
 pub fn serve(config: Config, log: &LogWriter, reload: Reload) -> u8 {
     let code = serve_until_signal(config, log, reload);
-    log.flush(LOG_FLUSH_TIMEOUT);
+    log.flush(FLUSH_TIMEOUT);
     code
 }
 
@@ -117,7 +114,7 @@ async fn run(config: Config, log: &LogWriter, reload: Reload) -> Result<(), Buil
         );
     }
     tokio::spawn(clock::watch_steps());
-    announce(&config, &pipeline, &addresses, admin_address);
+    announce(&config, &pipeline, &addresses, admin_address, log);
     pipeline.run(stop).await?;
     admin_stop.cancel();
     tracing::info!("stopped");
@@ -126,10 +123,16 @@ async fn run(config: Config, log: &LogWriter, reload: Reload) -> Result<(), Buil
 
 /// Prints the addresses and the first steps on standard output; on standard error, and only the
 /// addresses, when documents go to standard output.
-fn announce(config: &Config, pipeline: &Pipeline, addresses: &str, admin: Option<SocketAddr>) {
+fn announce(
+    config: &Config,
+    pipeline: &Pipeline,
+    addresses: &str,
+    admin: Option<SocketAddr>,
+    log: &LogWriter,
+) {
     let mut text = addresses.to_owned();
     if config.outputs.contains(&OutputKind::Stdout) {
-        std::io::stderr().write_all(text.as_bytes()).ok();
+        log.make_writer().write_all(text.as_bytes()).ok();
         return;
     }
     let mut out = std::io::stdout();
@@ -179,7 +182,7 @@ fn watch_signals(stop: CancellationToken, log: LogWriter) {
             }
         }
         tracing::warn!("second signal: exiting at once; what was not delivered is in the journal");
-        log.flush(LOG_FLUSH_TIMEOUT);
+        log.flush(FLUSH_TIMEOUT);
         std::process::exit(i32::from(exit::SECOND_SIGNAL));
     });
 }
@@ -191,8 +194,12 @@ fn watch_reload(reload: Reload, tls: Option<Arc<Tls>>, metrics: Arc<Metrics>) {
             return;
         };
         while hangup.recv().await.is_some() {
-            reload();
-            match tls.as_ref().map(|tls| tls.reload()) {
+            // Both read files.
+            let reloaded = runtime::block_in_place(|| {
+                reload();
+                tls.as_ref().map(|tls| tls.reload())
+            });
+            match reloaded {
                 Some(Err(error)) => {
                     tracing::error!(%error, "cannot reload the certificates; the old ones stay in use");
                 }

@@ -1,4 +1,5 @@
-//! The order of the crates: what the journal and gathering may depend on.
+//! The order of the crates: what the journal and gathering may depend on; and of reactor threads:
+//! what blocks is not called there.
 //!
 //! The compiler keeps `crates/windrow-journal` and `crates/windrow-trace` from using the server. This test keeps their
 //! lists of dependencies short, so that neither gains I/O, a clock or a server by way of another crate. What the standard
@@ -7,6 +8,7 @@
 #![expect(clippy::unwrap_used, reason = "a test")]
 
 use std::collections::BTreeSet;
+use std::path::Path;
 use std::process::Command;
 
 /// Direct dependencies of the crate that gathers: data structures, numbers, encodings, hashes.
@@ -95,6 +97,69 @@ fn the_protocol_depends_on_no_io_no_clock_and_no_server() {
     assert_direct("forward-protocol", PROTOCOL);
     let crates = ["windrow-journal", "windrow-trace", "rustix", "tokio", "tracing"];
     assert_none("forward-protocol", &[SERVER, &crates].concat());
+}
+
+/// What these folders do runs on reactor threads: one blocking call there stops all sockets. The
+/// lists of `clippy.toml` hold for a whole crate, other parts of which read files on purpose.
+#[test]
+fn sockets_and_the_admin_port_call_nothing_that_blocks() {
+    const BLOCKING: &[&str] = &[
+        "fs::",
+        "File::",
+        "OpenOptions",
+        "thread::sleep",
+        "Condvar",
+        "sync::mpsc",
+        "blocking_recv",
+        "blocking_send",
+        "pem_file",
+        "DeadLetter",
+    ];
+    // Unix sockets are bound at the start and removed at the end; certificates are read at the start
+    // and, by `block_in_place`, on SIGHUP.
+    const EXCEPTIONS: &[(&str, &str)] = &[
+        ("src/input/forward/listener.rs", "fs::"),
+        ("src/input/forward/tls.rs", "pem_file"),
+    ];
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut found = Vec::new();
+    let mut files = 0;
+    let mut folders = vec![root.join("src/input"), root.join("src/admin")];
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            let name = path.strip_prefix(root).unwrap().to_string_lossy().into_owned();
+            if name.contains("tests") {
+                continue;
+            }
+            if path.is_dir() {
+                folders.push(path);
+                continue;
+            }
+            files += 1;
+            let text = std::fs::read_to_string(&path).unwrap();
+            let code = text.split("#[cfg(test)]\nmod tests {").next().unwrap_or_default();
+            for call in BLOCKING {
+                let mut lines = code.lines().filter(|line| !line.trim_start().starts_with("//"));
+                if lines.any(|line| names(line, call)) && !EXCEPTIONS.contains(&(&name, call)) {
+                    found.push(format!("{name}: {call}"));
+                }
+            }
+        }
+    }
+    assert!(files > 20, "only {files} files were read");
+    assert!(
+        found.is_empty(),
+        "{found:?} can block a reactor thread: read on another thread, or in runtime::block_in_place"
+    );
+}
+
+/// Whether `line` has `name`, other than as the end of a longer name.
+fn names(line: &str, name: &str) -> bool {
+    line.match_indices(name).any(|(at, _)| {
+        let before = line[..at].chars().next_back();
+        before.is_none_or(|c| !c.is_alphanumeric() && c != '_')
+    })
 }
 
 /// Asserts that `package` names nothing in `[dependencies]` but what is `allowed`.

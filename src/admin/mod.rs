@@ -30,6 +30,7 @@ mod guard;
 mod http;
 mod logs;
 mod page;
+mod slots;
 #[cfg(test)]
 mod tests;
 
@@ -37,6 +38,16 @@ pub use http::serve;
 
 /// Every path, for the response to an unknown one.
 const PATHS: &str = "/, /health, /ready, /metrics, /logs, /api/v1/health, /api/v1/uptime, /api/v1/logs, /api/v1/metrics/prometheus";
+
+/// The paths of probes and scrapers, which are answered also while slow clients hold all other
+/// connections.
+const PROBE_PATHS: [&str; 5] = [
+    "/health",
+    "/api/v1/health",
+    "/ready",
+    "/metrics",
+    "/api/v1/metrics/prometheus",
+];
 
 /// A searchable store of documents: the configured output that keeps them.
 pub trait DocumentStore: Send + Sync + 'static {

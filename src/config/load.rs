@@ -272,7 +272,7 @@ impl Loader {
         };
         for (key, file_key) in KEYS.iter().filter_map(|key| Some((key, key.file_key()?))) {
             let path = PathBuf::from(&dir).join(key.path);
-            if !self.is_set(key) && !self.is_set(file_key) && path.exists() {
+            if !self.is_set(key) && !self.is_set(file_key) && !matches!(path.try_exists(), Ok(false)) {
                 let raw = UntypedValue::Text(path.to_string_lossy().into_owned());
                 self.apply(
                     file_key,

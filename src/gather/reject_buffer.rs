@@ -44,6 +44,8 @@ pub(crate) enum RejectReason<'a> {
     Damage(Damage),
     /// Records of more than `limit` bytes.
     TooLong { limit: usize },
+    /// A compressed message has more records than its size allows.
+    TooManyRecords { limit: u64 },
     /// The message holds metrics or traces.
     Signal,
     /// The trace is at its size limit.
@@ -300,7 +302,7 @@ impl RejectReason<'_> {
             Self::Entry(Defect::Truncated) => Poison::PackedEnd,
             Self::Entry(Defect::TooDeep { .. }) => Poison::Depth,
             Self::Entry(_) | Self::Entries(_) => Poison::Entry,
-            Self::Damage(_) => Poison::Compression,
+            Self::Damage(_) | Self::TooManyRecords { .. } => Poison::Compression,
             Self::Signal => Poison::Signal,
             Self::TooLong { .. } | Self::TraceFull { .. } | Self::TracesFull => Poison::TraceBytes,
         }
@@ -322,6 +324,10 @@ impl fmt::Display for RejectReason<'_> {
             Self::TooLong { limit } => write!(
                 f,
                 "the whole message, for its records of more than {limit} bytes (the others were kept); raise trace.max_trace_bytes to keep such records"
+            ),
+            Self::TooManyRecords { limit } => write!(
+                f,
+                "the whole message, for more than {limit} records in a compressed message of its size (the first ones were kept)"
             ),
             Self::Signal => {
                 f.write_str("metrics or traces (fluent_signal 1 or 2), which Windrow does not gather")

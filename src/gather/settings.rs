@@ -69,6 +69,16 @@ pub(super) fn max_entry_bytes(max_trace_bytes: usize) -> usize {
     max_trace_bytes.saturating_add(1 << 10)
 }
 
+/// Records of a compressed message of `bytes` bytes that are gathered. Deflate makes at most 1032
+/// bytes out of one, so a message in which records have 129 bytes on average never reaches it.
+pub(super) fn max_records(bytes: usize) -> u64 {
+    const ALWAYS_ALLOWED: u64 = 100_000;
+    const RECORDS_PER_BYTE: u64 = 8;
+    (bytes as u64)
+        .saturating_mul(RECORDS_PER_BYTE)
+        .saturating_add(ALWAYS_ALLOWED)
+}
+
 fn micros(duration: Duration) -> i64 {
     i64::try_from(duration.as_micros()).unwrap_or(i64::MAX)
 }

@@ -23,7 +23,7 @@ mod entry;
 mod rejected;
 
 use std::collections::BTreeMap;
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File};
 use std::io::{self, Read as _, Seek as _, SeekFrom, Write as _};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError, TryLockError};
@@ -32,7 +32,7 @@ pub use entry::{Entry, EntryContent};
 pub use rejected::{Overwritten, RejectedStore, count_rejected};
 
 use super::Watchdog;
-use crate::files::FileIdentity;
+use crate::files::{FileIdentity, close_to_others, create_private_folder, give_to_owner_of, private_file};
 
 /// Default size at which the next file is begun: 16 MiB.
 pub const FILE_BYTES: u64 = 16 << 20;
@@ -103,7 +103,8 @@ impl DeadLetter {
     /// The folder cannot be created, read or written.
     pub fn open(folder: impl Into<PathBuf>, file_bytes: u64, limit_bytes: u64) -> io::Result<Self> {
         let folder = folder.into();
-        fs::create_dir_all(&folder)?;
+        create_private_folder(&folder)?;
+        close_to_others(&folder)?;
         let opened = Self {
             folder,
             file_bytes: file_bytes.max(1),
@@ -115,6 +116,7 @@ impl DeadLetter {
         {
             let _lock = opened.lock_folder()?;
             for path in files(&opened.folder, ENTRIES_EXTENSION)? {
+                close_to_others(&path)?;
                 truncate_torn_line(&path)?;
             }
             let mut inner = opened.lock();
@@ -255,7 +257,7 @@ impl DeadLetter {
         let path = self
             .folder
             .join(format!("{:03}.{ENTRIES_EXTENSION}", inner.number));
-        let file = OpenOptions::new().append(true).create_new(true).open(&path)?;
+        let file = private_file().append(true).create_new(true).open(&path)?;
         sync_folder(&self.folder)?;
         Ok(ActiveFile {
             file,
@@ -307,17 +309,25 @@ impl DeadLetterState {
 pub(super) fn lock_folder(folder: &Path) -> io::Result<File> {
     let path = folder.join("lock");
     loop {
-        let file = OpenOptions::new()
-            .create(true)
-            .truncate(false)
-            .write(true)
-            .open(&path)?;
+        let file = open_lock(folder, "lock")?;
         file.lock()?;
         // An operator may have removed the file during the wait: it excludes nobody any more.
         if FileIdentity::at(&path)? == Some(FileIdentity::of(&file)?) {
             return Ok(file);
         }
     }
+}
+
+/// Opens a lock file of the folder, for its owner too.
+pub(super) fn open_lock(folder: &Path, name: &str) -> io::Result<File> {
+    let mut options = private_file();
+    let file = options
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .open(folder.join(name))?;
+    give_to_owner_of(&file, &fs::metadata(folder)?)?;
+    Ok(file)
 }
 
 /// Makes renames and new files durable.
@@ -359,7 +369,7 @@ fn count_lines(path: &Path) -> io::Result<u64> {
 
 /// Truncates a file to the end of its last complete line.
 fn truncate_torn_line(path: &Path) -> io::Result<()> {
-    let mut file = OpenOptions::new().read(true).write(true).open(path)?;
+    let mut file = private_file().read(true).write(true).open(path)?;
     let length = file.metadata()?.len();
     let mut end = length;
     let mut buffer = vec![0; 64 << 10];

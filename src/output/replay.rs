@@ -17,11 +17,14 @@
 //! claimed one again, and what it leaves replaces the older `NNN.ndjson`, which is a subset.
 
 use std::collections::BTreeMap;
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File};
 use std::io::{self, BufRead as _, BufReader, BufWriter, Write as _};
 use std::path::{Path, PathBuf};
 
-use super::dead_letter::{CLAIMED_EXTENSION, ENTRIES_EXTENSION, Entry, files, lock_folder, sync_folder};
+use super::dead_letter::{
+    CLAIMED_EXTENSION, ENTRIES_EXTENSION, Entry, files, lock_folder, open_lock, sync_folder,
+};
+use crate::files::{give_to_owner_of, private_file};
 
 /// Extension of a file of remaining entries that is being written.
 const UNFINISHED_EXTENSION: &str = "tmp";
@@ -106,11 +109,7 @@ pub async fn replay(
     mut send: impl AsyncFnMut(&[Entry]) -> Vec<ReplayOutcome>,
     mut progress: impl FnMut(&ReplaySummary),
 ) -> io::Result<ReplaySummary> {
-    let lock = OpenOptions::new()
-        .create(true)
-        .truncate(false)
-        .write(true)
-        .open(folder.join("replay-lock"))?;
+    let lock = open_lock(folder, "replay-lock")?;
     if lock.try_lock().is_err() {
         return Err(io::Error::new(
             io::ErrorKind::WouldBlock,
@@ -126,7 +125,9 @@ pub async fn replay(
     let mut stopped = false;
     for claimed in claim(folder)? {
         let kept = claimed.with_extension(UNFINISHED_EXTENSION);
-        let mut keep = BufWriter::new(File::create(&kept)?);
+        let remaining = private_file().write(true).create_new(true).open(&kept)?;
+        give_to_owner_of(&remaining, &fs::metadata(&claimed)?)?;
+        let mut keep = BufWriter::new(remaining);
         step()?;
         let mut has_remaining = false;
         let mut source = lines(&claimed)?;

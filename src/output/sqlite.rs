@@ -226,6 +226,10 @@ impl SqliteWriter {
 
 /// Opens a database for writing, and creates it if there is none.
 fn connect(path: &Path) -> Result<(Connection, StoreFiles), StoreError> {
+    files::prepare(path).map_err(|source| StoreError::File {
+        path: path.to_owned(),
+        source,
+    })?;
     let open = || -> rusqlite::Result<(Connection, i64)> {
         let connection = Connection::open(path)?;
         connection.busy_timeout(BUSY_TIMEOUT)?;

@@ -1,10 +1,12 @@
 //! Built server that is not running yet: open folders, bound ports, loaded certificates.
 
 use std::fs;
+use std::io;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 
+use super::dead_letter_watch::DeadLetterWatch;
 use super::error::BuildError;
 use super::liveness::Liveness;
 use super::outputs::Outputs;
@@ -13,6 +15,7 @@ use super::status::{Status, StatusSources};
 use crate::admission::AdmissionControl;
 use crate::clock;
 use crate::config::Config;
+use crate::files::{create_private_folder, private_file, refuse_open_folder};
 use crate::gather::{Gauges, QueueProducer, RecordQueue};
 use crate::input::forward::{self, BoundListener, ConnectionLimiter, Tls};
 use crate::memory::MemoryShares;
@@ -32,6 +35,7 @@ pub struct Pipeline {
     pub(super) admission: Arc<AdmissionControl>,
     pub(super) dead_letter: Arc<DeadLetter>,
     pub(super) rejected: RejectedStore,
+    dead_letter_watch: DeadLetterWatch,
     pub(super) outputs: Outputs,
     pub(super) tls: Option<Arc<Tls>>,
     pub(super) listeners: Vec<BoundListener>,
@@ -80,6 +84,8 @@ impl Pipeline {
                 path: path.clone(),
                 source,
             })?;
+        let dead_letter = Arc::new(dead_letter);
+        let dead_letter_watch = DeadLetterWatch::start(&dead_letter).map_err(BuildError::Thread)?;
         let outputs = Outputs::open(&config)?;
         let tls = config
             .forward
@@ -104,7 +110,8 @@ impl Pipeline {
             recovery,
             queue,
             admission,
-            dead_letter: Arc::new(dead_letter),
+            dead_letter,
+            dead_letter_watch,
             rejected,
             outputs,
             tls,
@@ -143,6 +150,7 @@ impl Pipeline {
             output_bytes: Arc::clone(&self.output_bytes),
             dead_letter: Arc::clone(&self.dead_letter),
             rejected: self.rejected.watchdog(),
+            dead_letter_watch: self.dead_letter_watch.clone(),
             limiter: Arc::clone(&self.limiter),
             elasticsearch: self.outputs.elasticsearch(),
             store: self.outputs.store(),
@@ -161,9 +169,18 @@ fn make_folder(path: &Path) -> Result<(), BuildError> {
         path: path.to_owned(),
         source,
     };
-    fs::create_dir_all(path).map_err(failed)?;
+    create_private_folder(path).map_err(failed)?;
+    refuse_open_folder(path).map_err(failed)?;
     let probe = path.join(".windrow-write-test");
-    fs::write(&probe, b"")
-        .and_then(|()| fs::remove_file(&probe))
+    // Left by a process that was killed.
+    match fs::remove_file(&probe) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed(error)),
+        _ => {}
+    }
+    private_file()
+        .write(true)
+        .create_new(true)
+        .open(&probe)
+        .and_then(|_| fs::remove_file(&probe))
         .map_err(failed)
 }

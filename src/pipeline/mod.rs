@@ -11,11 +11,12 @@
 //! * `run`: starts the threads and tasks, and drains them;
 //! * `outputs`: opens and starts the configured outputs;
 //! * `status`: readiness and gauges; `liveness`: threads that must not end; `progress`: stages that
-//!   do not get on.
+//!   do not get on; `dead_letter_watch`: the size of the dead letter.
 //!
 //! The only folder that knows every stage. Contains no data processing.
 
 mod build;
+mod dead_letter_watch;
 mod error;
 mod liveness;
 mod outputs;

@@ -127,6 +127,7 @@ impl Pipeline {
             metrics,
             limits: forward::frame_limits(&config.forward),
             max_decompressed: to_usize(config.forward.max_decompressed),
+            decompression: forward::DecompressionPool::default(),
             security: Security::from_config(&config),
             tls,
             handshake_timeout: config.forward.handshake_timeout,
@@ -204,7 +205,7 @@ async fn sample_progress(
             let backlog = queue.backlog();
             let gathering = StageSample {
                 waiting: backlog.bytes > 0 || backlog.on_disk,
-                done: metrics.input_records.get(),
+                done: metrics.input_records.get() + metrics.input_chunks_duplicate.get(),
             };
             let outputs = StageSample {
                 waiting: load(&account.in_flight) > 0,

@@ -1,11 +1,13 @@
 //! Status of the running server: readiness with reasons, and gauges that mirror the stages.
 //!
-//! Reads the stages when it is asked; the admin port shows it. Runs nothing.
+//! Reads the stages when it is asked; the admin port shows it. Runs nothing and does no I/O: it is
+//! asked on reactor threads.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
+use super::dead_letter_watch::DeadLetterWatch;
 use super::liveness::Liveness;
 use super::outputs::Store;
 use super::progress::Progress;
@@ -44,6 +46,7 @@ pub(super) struct StatusSources {
     pub(super) dead_letter: Arc<DeadLetter>,
     /// Whether rejected input can be written.
     pub(super) rejected: Arc<Watchdog>,
+    pub(super) dead_letter_watch: DeadLetterWatch,
     pub(super) limiter: Arc<ConnectionLimiter>,
     pub(super) elasticsearch: Option<Elasticsearch>,
     pub(super) store: Option<Store>,
@@ -88,10 +91,17 @@ impl Status {
                 readiness.reasons.push(format!("{}: {reason}", kind.as_str()));
             }
         }
-        let dead = self.0.dead_letter.usage();
-        if let Some(reason) = self.0.dead_letter.wait_reason().filter(|_| !dead.full) {
+        let dead = self.0.dead_letter_watch.usage();
+        let waits = self.0.dead_letter.wait_reason();
+        if let Some(reason) = waits.filter(|_| !dead.full) {
             readiness.reasons.push(format!(
                 "the dead letter cannot be written, and an output waits for it: {reason} ({})",
+                self.0.dead_letter.folder().display()
+            ));
+        }
+        if let Some(reason) = self.0.dead_letter_watch.stall_reason() {
+            readiness.reasons.push(format!(
+                "the dead letter cannot be read: {reason} ({})",
                 self.0.dead_letter.folder().display()
             ));
         }
@@ -156,7 +166,7 @@ impl Status {
             gauges,
             account,
             output_bytes,
-            dead_letter,
+            dead_letter_watch,
             ..
         } = &self.0;
         let gauge = |value: u64| i64::try_from(value).unwrap_or(i64::MAX);
@@ -173,7 +183,9 @@ impl Status {
         metrics
             .journal_fsync_seconds
             .set(&SYNC_BUCKETS, &usage.sync_buckets, usage.sync_time);
-        metrics.dead_letter_bytes.set(gauge(dead_letter.usage().bytes));
+        metrics
+            .dead_letter_bytes
+            .set(gauge(dead_letter_watch.usage().bytes));
 
         metrics.traces_open.set(gauge(load(&gauges.open_traces)));
         metrics.traces_open_bytes.set(gauge(load(&gauges.open_bytes)));

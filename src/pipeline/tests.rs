@@ -1,9 +1,10 @@
-//! Tests of readiness: whoever does not get on says so within 5 s.
+//! Tests of readiness: whoever does not get on says so within 5 s; and of the permissions of files.
 
 use std::fs::{self, File};
 use std::io::Write as _;
 use std::net::{TcpListener, TcpStream};
-use std::path::Path;
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -33,7 +34,7 @@ struct Server {
 }
 
 impl Server {
-    async fn start(folder: &Path, output: OutputKind, url: Option<String>) -> Self {
+    async fn build(folder: &Path, output: OutputKind, url: Option<String>) -> Result<Pipeline, BuildError> {
         let mut config = Config {
             data_dir: folder.to_owned(),
             outputs: vec![output],
@@ -48,13 +49,17 @@ impl Server {
         config.trace.linger = Duration::ZERO;
         config.elasticsearch.urls = url.into_iter().collect();
         let metrics = Arc::new(Metrics::new(&config.outputs));
-        let pipeline = Pipeline::build(config, Arc::clone(&metrics)).await.unwrap();
+        Pipeline::build(config, metrics).await
+    }
+
+    async fn start(folder: &Path, output: OutputKind, url: Option<String>) -> Self {
+        let pipeline = Self::build(folder, output, url).await.unwrap();
         let stop = CancellationToken::new();
         let address = pipeline.addresses().next().unwrap().to_owned();
         Self {
             address,
             status: pipeline.status(),
-            metrics,
+            metrics: Arc::clone(&pipeline.metrics),
             dead_letter: Arc::clone(&pipeline.dead_letter),
             running: tokio::spawn(pipeline.run(stop.clone())),
             stop,
@@ -244,6 +249,37 @@ async fn rejected_input_that_can_never_be_written_is_counted_as_lost() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_dead_letter_that_cannot_be_read_is_a_reason_and_blocks_no_probe() {
+    let folder = tempfile::tempdir().unwrap();
+    let server = Server::start(folder.path(), OutputKind::Sqlite, None).await;
+    // Opening a named pipe blocks, as does a file on a file system that does not answer.
+    let pipe = folder.path().join("dead-letter/999.ndjson");
+    let made = std::process::Command::new("mkfifo").arg(&pipe).status().unwrap();
+    assert!(made.success());
+    let begin = Instant::now();
+    let status = server.status.clone();
+    let (sender, asked) = tokio::sync::oneshot::channel();
+    std::thread::spawn(move || {
+        while begin.elapsed() < REPORT_TIMEOUT && status.readiness().reasons.is_empty() {
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        sender.send(status.readiness().reasons).ok();
+    });
+    let asked = tokio::time::timeout(2 * REPORT_TIMEOUT, asked).await;
+    // The writer's end lets the readers go on.
+    let writer = File::options().write(true).open(&pipe).unwrap();
+    fs::remove_file(&pipe).unwrap();
+    let reasons = asked.expect("no probe is blocked").unwrap();
+    assert!(
+        reasons.iter().any(|reason| reason.contains("dead letter")),
+        "{reasons:?}"
+    );
+    drop(writer);
+    assert_eq!(server.reasons(false, REPORT_TIMEOUT).await, Vec::<String>::new());
+    server.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_elasticsearch_that_never_answers_is_a_reason() {
     let folder = tempfile::tempdir().unwrap();
     let silent = TcpListener::bind("127.0.0.1:0").unwrap();
@@ -253,4 +289,112 @@ async fn an_elasticsearch_that_never_answers_is_a_reason() {
     let reasons = server.reasons(true, REPORT_TIMEOUT).await;
     assert!(!reasons.is_empty());
     server.end().await;
+}
+
+/// Every folder and file under `folder`, with its permissions.
+fn modes(folder: &Path) -> Vec<(PathBuf, u32)> {
+    let mut modes = vec![(folder.to_owned(), mode(folder))];
+    for entry in fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            modes.extend(self::modes(&path));
+        } else {
+            modes.push((path.clone(), mode(&path)));
+        }
+    }
+    modes
+}
+
+fn mode(path: &Path) -> u32 {
+    fs::symlink_metadata(path).unwrap().mode() & 0o777
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn only_the_owner_can_open_what_the_server_creates() {
+    let parent = tempfile::tempdir().unwrap();
+    let folder = parent.path().join("data");
+    let server = Server::start(&folder, OutputKind::Sqlite, None).await;
+    server.send(RECORD);
+    server.send(POISON);
+    let entries = folder.join("dead-letter/001.ndjson");
+    let end = Instant::now() + REPORT_TIMEOUT;
+    while !entries.try_exists().unwrap() && Instant::now() < end {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    let modes = modes(&folder);
+    for name in [
+        "windrow.db",
+        "windrow.db-wal",
+        "windrow.db-shm",
+        "001.ndjson",
+        "lock",
+        "LOCK",
+    ] {
+        assert!(modes.iter().any(|(path, _)| path.ends_with(name)), "no {name}");
+    }
+    for (path, mode) in modes {
+        let right = if path.is_dir() { 0o700 } else { 0o600 };
+        assert_eq!(mode, right, "{}: {mode:o}", path.display());
+    }
+    server.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_others_could_read_is_closed_at_the_start() {
+    let folder = tempfile::tempdir().unwrap();
+    Server::start(folder.path(), OutputKind::Sqlite, None)
+        .await
+        .end()
+        .await;
+    let entries = folder.path().join("dead-letter/001.ndjson");
+    fs::write(&entries, "").unwrap();
+    for (name, open) in [("journal", 0o755), ("dead-letter", 0o755), ("windrow.db", 0o644)] {
+        let path = folder.path().join(name);
+        fs::set_permissions(path, fs::Permissions::from_mode(open)).unwrap();
+    }
+    fs::set_permissions(&entries, fs::Permissions::from_mode(0o644)).unwrap();
+    let server = Server::start(folder.path(), OutputKind::Sqlite, None).await;
+    // The data folder itself may be anything, such as a home folder: it stays as it is.
+    for (path, mode) in modes(folder.path()).split_off(1) {
+        assert_eq!(mode & 0o007, 0, "{}: {mode:o}", path.display());
+    }
+    server.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_symbolic_link_leads_no_write_elsewhere() {
+    for (name, starts) in [
+        (".windrow-write-test", true),
+        ("windrow.db", false),
+        ("windrow.db-wal", false),
+        ("dead-letter/lock", false),
+        ("dead-letter/001.ndjson", false),
+        ("journal/LOCK", false),
+    ] {
+        let folder = tempfile::tempdir().unwrap();
+        let elsewhere = tempfile::tempdir().unwrap();
+        let victim = elsewhere.path().join("victim");
+        fs::write(&victim, "precious").unwrap();
+        fs::set_permissions(&victim, fs::Permissions::from_mode(0o644)).unwrap();
+        let link = folder.path().join(name);
+        fs::create_dir_all(link.parent().unwrap()).unwrap();
+        std::os::unix::fs::symlink(&victim, &link).unwrap();
+        let built = Server::build(folder.path(), OutputKind::Sqlite, None).await;
+        assert_eq!(built.is_ok(), starts, "{name}: {:?}", built.err());
+        assert_eq!(fs::read_to_string(&victim).unwrap(), "precious", "{name}");
+        assert_eq!(mode(&victim), 0o644, "{name}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_data_folder_that_everybody_can_write_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    for (mode, starts) in [(0o777, false), (0o1777, false), (0o2775, true), (0o770, true)] {
+        fs::set_permissions(folder.path(), fs::Permissions::from_mode(mode)).unwrap();
+        let built = Server::build(folder.path(), OutputKind::Sqlite, None).await;
+        assert_eq!(built.is_ok(), starts, "{mode:o}");
+        if let Err(error) = built {
+            assert!(error.to_string().contains("every user can write"), "{error}");
+        }
+    }
 }

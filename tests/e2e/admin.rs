@@ -1,11 +1,14 @@
 //! Admin API: health, readiness, metrics and recent documents, under their own names and under
 //! those that Fluent Bit's users know.
 
-use std::net::SocketAddr;
+use std::io::Write;
+use std::net::{SocketAddr, TcpStream};
+use std::time::{Duration, Instant};
 
+use rustix::process::Signal;
 use windrow_testkit::client::Client;
 use windrow_testkit::load::Load;
-use windrow_testkit::server::samples;
+use windrow_testkit::server::{Server, samples};
 use windrow_testkit::{http, ports, wait};
 
 use crate::{SOON, assert_stored, windrow};
@@ -64,6 +67,39 @@ fn documents_that_nobody_reads_any_more_make_it_unhealthy() {
     let ready = http::get(&format!("http://{admin}/ready")).unwrap();
     assert_eq!(ready.status, 503);
     assert!(ready.text.contains("standard output"), "{}", ready.text);
+}
+
+/// A thousand silent connections, and another process that holds the dead letter's lock while
+/// gathering needs it: probes are answered, and chunks are acknowledged.
+#[test]
+fn nobody_shuts_out_probes_or_stops_intake() {
+    let server = windrow().sqlite().start();
+    server.wait_ready();
+    let lock = std::fs::File::open(server.data().join("dead-letter/lock")).unwrap();
+    lock.lock().unwrap();
+    // A PackedForward message whose only entry is nil.
+    let mut poison = TcpStream::connect(server.forward()).unwrap();
+    poison.write_all(b"\x93\xa1t\xc4\x01\xc0\x80").unwrap();
+    ::windrow::serve::raise_file_limit(2000);
+    let admin = server.admin();
+    let admin = admin.strip_prefix("http://").unwrap();
+    let silent: Vec<_> = (0..1000).map(|_| TcpStream::connect(admin).unwrap()).collect();
+    let mut client = Client::connect(server.forward());
+    for number in 0..5 {
+        for path in ["/health", "/ready", "/metrics"] {
+            let begin = Instant::now();
+            server.get(path);
+            let took = begin.elapsed();
+            assert!(took < Duration::from_secs(1), "{path}: {took:?}");
+        }
+        let line = serde_json::json!({"traceId": "a", "message": "request completed"});
+        let begin = Instant::now();
+        client.send("app", &format!("c{number}"), &[(1_790_000_000, 0, line)]);
+        let took = begin.elapsed();
+        assert!(took < Duration::from_secs(5), "an ack: {took:?}");
+    }
+    drop((lock, silent));
+    server.wait_ready();
 }
 
 #[test]
@@ -140,4 +176,24 @@ fn logs_are_listed_newest_first() {
     let twin = server.get("/api/v1/logs?limit=25");
     assert_eq!(twin.text, server.get("/logs?limit=25").text);
     assert_eq!(server.get("/logs?limit=many").status, 400);
+}
+
+/// A secret in a file can be changed without a restart.
+#[test]
+fn a_token_in_a_file_is_read_again_on_sighup() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("token");
+    std::fs::write(&file, "old\n").unwrap();
+    let setup = windrow()
+        .sqlite()
+        .arg("--admin-token-file", file.to_str().unwrap());
+    let mut server = setup.start();
+    let status = |server: &Server, token: &str| server.get(&format!("/logs?token={token}")).status;
+    assert_eq!((status(&server, "old"), status(&server, "new")), (200, 401));
+    std::fs::write(&file, "new\n").unwrap();
+    server.process().signal(Signal::HUP);
+    wait::until_true("the new token to be accepted", SOON, || {
+        status(&server, "new") == 200
+    });
+    assert_eq!(status(&server, "old"), 401);
 }

@@ -1,9 +1,12 @@
 //! Folder lock: one process per journal folder. Creates the folder.
 
-use std::fs::{File, OpenOptions, TryLockError};
-use std::io::{Read, Seek, Write};
+use std::fs::{DirBuilder, File, OpenOptions, Permissions, TryLockError};
+use std::io::{self, Read, Seek, Write};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 use std::time::Duration;
+
+use rustix::fs::OFlags;
 
 use crate::error::OpenError;
 
@@ -25,6 +28,8 @@ impl FolderLock {
         create_folder(dir)?;
         let path = dir.join(LOCK_FILE);
         let mut file = OpenOptions::new()
+            .mode(0o600)
+            .custom_flags(OFlags::NOFOLLOW.bits().cast_signed())
             .read(true)
             .write(true)
             .create(true)
@@ -68,8 +73,23 @@ fn read_pid(file: &mut File) -> Option<u32> {
     text.trim().parse().ok()
 }
 
+/// Takes the permissions of others away from a folder of this user. Those of the group stay:
+/// Kubernetes' `fsGroup` relies on them.
+fn close_to_others(dir: &Path) -> io::Result<()> {
+    let metadata = std::fs::metadata(dir)?;
+    let mode = metadata.mode() & 0o7777;
+    if mode & 0o007 == 0 || metadata.uid() != rustix::process::geteuid().as_raw() {
+        return Ok(());
+    }
+    std::fs::set_permissions(dir, Permissions::from_mode(mode & !0o007))
+}
+
 fn create_folder(dir: &Path) -> Result<(), OpenError> {
-    std::fs::create_dir_all(dir).map_err(OpenError::during("create the folder", dir))?;
+    let create = || {
+        DirBuilder::new().recursive(true).mode(0o700).create(dir)?;
+        close_to_others(dir)
+    };
+    create().map_err(OpenError::during("create the folder", dir))?;
     // A new folder must survive a power failure. A parent that cannot be opened is not new.
     if let Some(parent) = dir.parent()
         && let Ok(parent) = File::open(if parent.as_os_str().is_empty() {

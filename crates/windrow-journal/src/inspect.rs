@@ -13,6 +13,8 @@ use crate::format::{
     BadSegmentHeader, FIRST_OF_COMMIT, FileKind, RecordHeader, SEGMENT_HEADER_BYTES, Salt, file_kind,
     segment_name,
 };
+use crate::instance;
+use crate::manifest::LoadedManifest;
 use crate::quarantine::QUARANTINE;
 use crate::release_log;
 use crate::scanner::{ScanStep, SegmentScanner, read_segment_header};
@@ -29,6 +31,8 @@ pub struct JournalReport {
     pub in_use: Option<Option<u32>>,
     /// Oldest first.
     pub segments: Vec<SegmentReport>,
+    /// Numbers of the segments whose file is missing and was not removed by the journal.
+    pub missing: Vec<u64>,
     /// Files in the quarantine.
     pub quarantined_files: u64,
     /// Bytes in the quarantine.
@@ -97,7 +101,10 @@ pub(crate) fn inspect_on(
         dir: dir.to_owned(),
         ..JournalReport::default()
     };
+    // Of a journal in use: what is begun or removed meanwhile is not missing.
+    let live_before = live_segments(storage);
     let files = storage.list("").map_err(OpenError::during("list", dir))?;
+    let live_after = live_segments(storage);
     let mut sizes: Vec<(u64, u64)> = files
         .iter()
         .filter_map(|(name, size)| match file_kind(name) {
@@ -115,6 +122,14 @@ pub(crate) fn inspect_on(
             other => other.map_err(OpenError::during("read", dir.join(&name)))?,
         });
     }
+    let is_found = |number: &u64| {
+        let mut found = sizes.iter().zip(&headers);
+        found.any(|((named, _), header)| header.as_ref().map_or(named, |header| &header.number) == number)
+    };
+    let live = live_before
+        .into_iter()
+        .filter(|number| live_after.contains(number));
+    report.missing = live.filter(|number| !is_found(number)).collect();
     let newest_header = headers.iter().rev().flatten().next();
     let newest_instance = newest_header.map(|header| header.instance);
     for (at, &(number, size)) in sizes.iter().enumerate() {
@@ -143,10 +158,14 @@ pub(crate) fn inspect_on(
             }
             Some(Ok(_)) | None => {}
         }
+        if let Some(header) = header.filter(|header| header.number != number) {
+            segment.remark = Some(format!("holds segment {}; a start renames it", header.number));
+        }
         let instance = header.map(|header| header.instance).or(newest_instance);
         let read = SegmentInspector {
             storage,
-            number,
+            name: segment_name(number),
+            number: header.map_or(number, |header| header.number),
             size,
             instance: instance.unwrap_or(0),
             ends_at,
@@ -173,6 +192,7 @@ pub(crate) fn inspect_on(
 
 struct SegmentInspector<'a> {
     storage: &'a dyn Storage,
+    name: String,
     number: u64,
     size: u64,
     instance: u64,
@@ -187,7 +207,7 @@ impl SegmentInspector<'_> {
         first_lsn: Option<u64>,
         visit: RecordVisitor<'_>,
     ) -> io::Result<()> {
-        let file = self.storage.open(&segment_name(self.number), false)?;
+        let file = self.storage.open(&self.name, false)?;
         let salt = Salt::new(self.number, self.instance);
         let mut scanner = SegmentScanner::new(file, salt, SEGMENT_HEADER_BYTES.min(self.size), self.size);
         let logged = release_log::read(self.storage, self.number, self.instance)?;
@@ -252,6 +272,14 @@ impl SegmentInspector<'_> {
     }
 }
 
+/// The segments that the manifest names; none if it cannot be used.
+fn live_segments(storage: &dyn Storage) -> Vec<u64> {
+    let instance = instance::read(storage).ok().flatten();
+    let manifest = instance.and_then(|instance| LoadedManifest::read(storage, instance).ok());
+    let sound = manifest.filter(|manifest| manifest.unreadable_entries == 0);
+    sound.map_or_else(Vec::new, |manifest| manifest.live.into_keys().collect())
+}
+
 fn contains(ranges: &[Range<u64>], lsn: u64) -> bool {
     let after = ranges.partition_point(|range| range.start <= lsn);
     after
@@ -277,7 +305,7 @@ impl JournalReport {
 
     /// True if there is damage; a torn tail is none.
     pub fn is_damaged(&self) -> bool {
-        self.total(|segment| segment.damaged_bytes + segment.missing_records) > 0
+        !self.missing.is_empty() || self.total(|segment| segment.damaged_bytes + segment.missing_records) > 0
     }
 }
 
@@ -330,6 +358,9 @@ impl fmt::Display for JournalReport {
             if let Some(remark) = &segment.remark {
                 writeln!(f, "{:>20}  {remark}", "")?;
             }
+        }
+        for number in &self.missing {
+            writeln!(f, "{number:>20}  MISSING: the file was not removed by Windrow")?;
         }
         let total = self.total(|segment| segment.record_bytes);
         writeln!(

@@ -46,7 +46,8 @@ pub(crate) fn load_or_create(
     Ok(instance)
 }
 
-fn read(storage: &dyn Storage) -> io::Result<Option<u64>> {
+/// Reads the number from the file; `None` if there is none or it is unreadable.
+pub(crate) fn read(storage: &dyn Storage) -> io::Result<Option<u64>> {
     let file = match storage.open(FILE, false) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         other => other?,

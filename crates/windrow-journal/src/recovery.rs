@@ -85,7 +85,10 @@ pub(crate) fn recover(
     let newest_header = survey.found.last().map(|found| found.instance);
     let instance = instance::load_or_create(&*storage, &dir, newest_header)?;
     survey.examine_damaged_headers(&*storage, &dir, instance)?;
-    let tail = match survey.found.last() {
+    let manifest =
+        LoadedManifest::read(&*storage, instance).map_err(OpenError::during("read", dir.join(MANIFEST)))?;
+    survey.complete_damaged_headers(&manifest);
+    let mut tail = match survey.found.last() {
         Some(newest) => SegmentTail::find(&*storage, newest, u64::MAX)
             .map_err(OpenError::during("read", dir.join(&newest.name)))?,
         None => SegmentTail::default(),
@@ -97,21 +100,20 @@ pub(crate) fn recover(
         quarantined: survey.unreadable.clone(),
         ..Recovery::default()
     };
-    let manifest =
-        LoadedManifest::read(&*storage, instance).map_err(OpenError::during("read", dir.join(MANIFEST)))?;
     let missing = missing::find(&*storage, &dir, &manifest, &survey, instance);
     recovery.lost = missing.iter().map(|segment| segment.number).collect();
+    let lost_at_end = missing::find_at_end(&*storage, &manifest, &survey, &mut tail);
     let counters = Counters {
-        lost_records: missing::report(&dir, &missing),
+        lost_records: missing::report(&dir, &missing) + lost_at_end,
         lost_segments: missing.len() as u64,
         ..Counters::default()
     };
     let newest_number = manifest.live.last_key_value().map_or(0, |(&number, _)| number);
     survey.next_number = survey.next_number.max(newest_number + 1);
-    // The lsns of a missing segment are not assigned again.
+    // The lsns of missing records are not assigned again.
     let missing_end = manifest.live.values().map(LiveSegment::max_end_lsn);
     let newest_found = survey.found.last().map_or(0, |newest| newest.number);
-    let missing_at_end = newest_number > newest_found;
+    let missing_at_end = newest_number > newest_found || lost_at_end > 0;
     let segments = load_segments(&*storage, &dir, &survey, &tail)?;
     // The bytes that are cut off or unreadable may have been durable records: their lsns are not
     // assigned again.

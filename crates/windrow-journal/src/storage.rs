@@ -3,14 +3,17 @@
 //! The trait lets tests run the journal on a disk that fails and crashes on purpose. Owns no
 //! policy: the writer and the maintenance thread decide what follows from an error.
 
-use std::fs::{File, OpenOptions};
+use std::fs::{DirBuilder, File, OpenOptions};
 use std::io::{self, IoSlice};
-use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{AtFlags, FallocateFlags, OFlags, StatxFlags};
 use rustix::io::Errno;
 use tracing::debug;
+
+/// A symbolic link in the place of a file is an error.
+const NO_FOLLOW: i32 = OFlags::NOFOLLOW.bits().cast_signed();
 
 /// Size of a block, in bytes: commits begin and end at multiples of it, in the file and in memory.
 /// No common disk has larger sectors.
@@ -179,13 +182,18 @@ impl Storage for DiskStorage {
             .write(true)
             .create(true)
             .truncate(true)
+            .custom_flags(NO_FOLLOW)
             .mode(0o600);
         Ok(Box::new(options.open(self.path(name))?))
     }
 
     fn open(&self, name: &str, write: bool) -> io::Result<Box<dyn StorageFile>> {
         Ok(Box::new(
-            OpenOptions::new().read(true).write(write).open(self.path(name))?,
+            OpenOptions::new()
+                .read(true)
+                .write(write)
+                .custom_flags(NO_FOLLOW)
+                .open(self.path(name))?,
         ))
     }
 
@@ -202,7 +210,7 @@ impl Storage for DiskStorage {
     }
 
     fn create_folder(&self, name: &str) -> io::Result<()> {
-        match std::fs::create_dir(self.path(name)) {
+        match DirBuilder::new().mode(0o700).create(self.path(name)) {
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
             other => other,
         }

@@ -7,6 +7,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::CancellationToken;
 
 use super::*;
+use crate::admin::slots::{Slot, SlotKind};
 
 async fn served(
     router: Router,
@@ -79,6 +80,7 @@ async fn with_timeouts(
         tokio::spawn(http::connection(
             server,
             router,
+            Slot::new(SlotKind::Full),
             CancellationToken::new(),
             header,
             stall,
@@ -115,4 +117,77 @@ async fn an_answer_that_is_not_taken_does_not_hold_a_connection() {
         .await
         .expect("it is closed")
         .unwrap();
+}
+
+/// The response to a request, on a connection of its own; at most a second after the request.
+async fn asked(address: std::net::SocketAddr, path: &str) -> String {
+    let ask = async {
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        let request = format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.unwrap();
+        answer
+    };
+    let answer = tokio::time::timeout(Duration::from_secs(1), ask).await;
+    answer.unwrap_or_else(|_| panic!("{path} is not answered within a second"))
+}
+
+/// Opens connections that send `bytes` and nothing more.
+async fn held(address: std::net::SocketAddr, number: usize, bytes: &[u8]) -> Vec<TcpStream> {
+    crate::serve::raise_file_limit(0);
+    let mut held = Vec::new();
+    for _ in 0..number {
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        stream.write_all(bytes).await.unwrap();
+        held.push(stream);
+    }
+    held
+}
+
+#[tokio::test]
+async fn silent_connections_give_way_to_others() {
+    let (address, _stop, _server) = served(Fixture::new().router()).await;
+    for bytes in [&b""[..], b"G"] {
+        let _silent = held(address, 1000, bytes).await;
+        for path in ["/health", "/ready", "/metrics", "/logs"] {
+            let answer = asked(address, path).await;
+            assert!(answer.starts_with("HTTP/1.1 200 OK\r\n"), "{path}: {answer}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn connections_kept_alive_give_way_to_others() {
+    let (address, _stop, _server) = served(Fixture::new().router()).await;
+    let _idle = held(address, 300, b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n").await;
+    let answer = asked(address, "/logs").await;
+    assert!(answer.starts_with("HTTP/1.1 200 OK\r\n"), "{answer}");
+}
+
+#[tokio::test]
+async fn probes_are_answered_while_all_other_connections_are_busy() {
+    let router = Router::new()
+        .route("/logs", get(std::future::pending::<()>))
+        .route("/health", get(|| async { "ok\n" }));
+    let (address, _stop, _server) = served(router).await;
+    let busy = held(address, 256, b"GET /logs HTTP/1.1\r\nHost: x\r\n\r\n").await;
+    // Further ones, silent or not, share what is reserved for probes.
+    let _more = held(address, 300, b"GET /logs HTTP/1.1\r\nHost: x\r\n\r\n").await;
+    let _silent = held(address, 300, b"").await;
+    for _ in 0..10 {
+        let answer = asked(address, "/health").await;
+        assert!(answer.ends_with("\r\n\r\nok\n"), "{answer}");
+        let answer = asked(address, "/logs").await;
+        assert!(answer.starts_with("HTTP/1.1 503 "), "{answer}");
+    }
+    for stream in busy {
+        let mut byte = [0];
+        let read = stream.try_read(&mut byte);
+        assert_eq!(
+            read.map_err(|error| error.kind()),
+            Err(std::io::ErrorKind::WouldBlock),
+            "a busy connection stays open"
+        );
+    }
 }

@@ -1,22 +1,22 @@
 //! Gathering of one message: duplicate check, walk over its entries, and each record into its trace
 //! or a document of its own.
 //!
-//! Owns the tally of what a walk finds: damage, bad entries, records that are too long. This is the
-//! hot path of the server: every record passes through `entries` and `add`.
+//! This is the hot path of the server: every record passes through `entries` and `add`.
 
 use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use forward_protocol::entries::{Compression, Damage, Defect, Entries, Entry, Group, Piece, Time};
+use forward_protocol::entries::{Compression, Damage, Entries, Entry, Group, Piece, Time};
 use forward_protocol::frame::{Message, Payload};
 
 use super::Gatherer;
+use super::tally::Tally;
 use crate::claim::RecordClaim;
 use crate::gather::classifier::{Classification, RecordClassifier, classify_slow};
 use crate::gather::metadata;
 use crate::gather::reject_buffer::RejectReason;
-use crate::gather::settings::{Settings, max_entry_bytes};
+use crate::gather::settings::{Settings, max_entry_bytes, max_records};
 use crate::metrics::FlushReason;
 use windrow_journal::Record;
 use windrow_trace::{
@@ -78,6 +78,17 @@ enum MessageEntries<'a> {
     },
 }
 
+impl MessageEntries<'_> {
+    /// Records after which the walk over a compressed message ends: a small one may not hold up all
+    /// others. The work for a plain message is bounded by its size.
+    fn max_records(&self) -> u64 {
+        match self {
+            Self::Plain(_) => u64::MAX,
+            Self::Compressed { bytes, .. } => max_records(bytes.len()),
+        }
+    }
+}
+
 /// Pipeline of records whose traces are being prefetched into the processor's cache, in three
 /// stages.
 struct PrefetchPipeline<'a> {
@@ -113,34 +124,6 @@ struct Walked<'a> {
     guess: Option<SlotHint>,
 }
 
-/// What the walk over a message found.
-#[derive(Default)]
-struct Tally {
-    records: u64,
-    invalid_times: u64,
-    bad: u32,
-    /// Defect of the last bad entry.
-    defect: Option<Defect>,
-    /// Bad entries that are not rejected one by one.
-    bad_in_message: u32,
-    /// Records that are longer than a trace may be.
-    too_long: u32,
-    /// Lines of full traces that are not rejected one by one.
-    full_in_message: u32,
-    /// Bytes that may be rejected one by one; at first those of the message. A small compressed
-    /// payload can hold gigabytes.
-    rejectable_bytes: usize,
-}
-
-impl Tally {
-    /// Whether an entry of `bytes` bytes is rejected by itself.
-    fn admit(&mut self, bytes: usize) -> bool {
-        let left = self.rejectable_bytes.checked_sub(bytes);
-        self.rejectable_bytes = left.unwrap_or(self.rejectable_bytes);
-        left.is_some()
-    }
-}
-
 impl Gatherer {
     /// Gathers one message.
     pub(super) fn message(&mut self, message: &Message<'_>, arrival: Arrival<'_>, anonymous: &mut Anonymous) {
@@ -172,7 +155,11 @@ impl Gatherer {
         if record.released || !is_new {
             // Records without a chunk id are numbered through the whole journal record.
             let mut count = 0;
+            let limit = entries.max_records();
             self.walk(&mut entries, |_, piece| {
+                if u64::from(count) >= limit {
+                    return ControlFlow::Break(());
+                }
                 count += match piece {
                     Piece::Entries(entries) => entries.count() as u32,
                     Piece::TooLong => 1,
@@ -226,7 +213,13 @@ impl Gatherer {
             rejectable_bytes: message.bytes.len(),
             ..Tally::default()
         };
+        let limit = entries.max_records();
         let damage = self.walk(&mut entries, |gatherer, piece| match piece {
+            // Between pieces only, so that it costs nothing for each record.
+            _ if tally.records >= limit => {
+                tally.record_limit = Some(limit);
+                ControlFlow::Break(())
+            }
             Piece::Entries(entries) => gatherer.entries(entries, origin, &mut position, &mut tally),
             Piece::TooLong => {
                 position += 1;
@@ -450,6 +443,10 @@ impl Gatherer {
         }
         if let Some(defect) = tally.defect.filter(|_| tally.bad_in_message > 0) {
             reject_message(RejectReason::Entries(defect), tally.bad_in_message);
+        }
+        if let Some(limit) = tally.record_limit {
+            self.metrics.input_records.inc();
+            reject_message(RejectReason::TooManyRecords { limit }, 1);
         }
         if tally.too_long > 0 {
             let limit = self.settings.table.max_trace_bytes;

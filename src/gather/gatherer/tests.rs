@@ -1,6 +1,7 @@
 //! Gathering against a plain reading of the same records, which decodes them with serde and merges
 //! them one by one: without shapes, without stripping, and with no code shared with the fast path.
 
+mod amplification;
 mod scene;
 
 use std::collections::{BTreeMap, BTreeSet};

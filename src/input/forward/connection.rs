@@ -38,8 +38,6 @@ const DEFER_READ_BYTES: usize = 32 << 10;
 const MAX_COPIED_RUN_BYTES: usize = 16 << 10;
 /// From this size on, the checksum of a run takes a millisecond.
 const BLOCKING_APPEND_BYTES: usize = 16 << 20;
-/// From this size on, decompressing a payload takes milliseconds.
-const BLOCKING_DECOMPRESS_BYTES: usize = 64 << 10;
 
 /// Serves a connection until it is to be closed.
 pub(super) async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
@@ -168,7 +166,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<'_, S> {
 
     /// Takes complete messages from the buffer, makes them durable and acknowledges them.
     async fn take(&mut self, run: &Run) -> Result<(), CloseReason> {
-        self.inspect(run)?;
+        self.inspect(run).await?;
         if run.is_idle() {
             let _heartbeats = self.buffer.split_to(run.end);
             return Ok(());
@@ -220,7 +218,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<'_, S> {
     }
 
     /// Counts the messages of a run and checks the size of compressed payloads.
-    fn inspect(&mut self, run: &Run) -> Result<(), CloseReason> {
+    async fn inspect(&mut self, run: &Run) -> Result<(), CloseReason> {
         let metrics = &self.context.metrics;
         for frame in &run.frames {
             let Some(message) = frame.message(&self.buffer) else {
@@ -242,10 +240,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<'_, S> {
                 // Checked before the ack: the client must not drop what cannot be gathered, and the
                 // log names the limit.
                 let (decompressor, limit) = (&mut self.decompressor, self.context.max_decompressed);
-                match bytes.len() {
-                    0..BLOCKING_DECOMPRESS_BYTES => decompressor.check_size(compression, bytes, limit),
-                    _ => block_in_place(|| decompressor.check_size(compression, bytes, limit)),
-                }?;
+                self.context
+                    .decompression
+                    .check_size(decompressor, compression, bytes, limit)
+                    .await?;
             }
             let json = self.encoding.is_json();
             metrics.input_messages[if json { Mode::Json } else { mode }].inc();

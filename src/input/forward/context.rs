@@ -7,6 +7,7 @@ use forward_protocol::frame::Limits;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use super::decompression::DecompressionPool;
 use super::security::Security;
 use super::tls::Tls;
 use crate::admission::AdmissionControl;
@@ -42,6 +43,8 @@ pub struct Context {
     pub limits: Limits,
     /// Largest decompressed size of a payload, in bytes.
     pub max_decompressed: usize,
+    /// Bounds the checks of that size.
+    pub decompression: DecompressionPool,
     /// Who may send; `None`: everyone.
     pub security: Option<Security>,
     /// TLS on the TCP listeners.
@@ -90,6 +93,7 @@ pub(super) fn test_context_with(
         metrics: Arc::new(Metrics::new(&[])),
         limits: Limits::default(),
         max_decompressed: 1 << 20,
+        decompression: DecompressionPool::default(),
         security: None,
         tls: None,
         handshake_timeout: timeout,

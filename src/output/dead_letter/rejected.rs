@@ -5,14 +5,13 @@
 //! its entries are counted. Only the server writes to the folder, so there is no lock.
 
 use std::collections::VecDeque;
-use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::fs::{self, File};
 use std::io::{self, Write as _};
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::{ENTRIES_EXTENSION, Entry, count_lines, files, number, sync_folder, truncate_torn_line};
-use crate::files::FileIdentity;
+use crate::files::{FileIdentity, close_to_others, create_private_folder, private_file};
 use crate::output::Watchdog;
 
 /// Files that the limit is divided into: one of them is overwritten at a time.
@@ -65,8 +64,10 @@ impl RejectedStore {
             overwritten: Overwritten::default(),
             watchdog: Arc::default(),
         };
-        opened.make_folder()?;
+        create_private_folder(&opened.folder)?;
+        close_to_others(&opened.folder)?;
         for path in files(&opened.folder, ENTRIES_EXTENSION)? {
+            close_to_others(&path)?;
             truncate_torn_line(&path)?;
             opened.number = opened.number.max(number(&path).unwrap_or(0));
             opened.files.push_back(StoredFile {
@@ -77,7 +78,7 @@ impl RejectedStore {
         }
         opened.make_room(0)?;
         if let Some(last) = opened.files.back() {
-            opened.active = Some(OpenOptions::new().append(true).open(&last.path)?);
+            opened.active = Some(private_file().append(true).open(&last.path)?);
         }
         Ok(opened)
     }
@@ -206,14 +207,13 @@ impl RejectedStore {
 
     /// Creates the next file; its directory entry is durable before anything is written to it.
     fn begin(&mut self) -> io::Result<File> {
-        self.make_folder()?;
+        create_private_folder(&self.folder)?;
         self.files.retain(|file| file.path.try_exists().unwrap_or(true));
         self.number += 1;
         let path = self
             .folder
             .join(format!("{:03}.{ENTRIES_EXTENSION}", self.number));
-        let mut options = OpenOptions::new();
-        let file = options.append(true).create_new(true).mode(0o600).open(&path)?;
+        let file = private_file().append(true).create_new(true).open(&path)?;
         sync_folder(&self.folder)?;
         self.files.push_back(StoredFile {
             path,
@@ -221,10 +221,6 @@ impl RejectedStore {
             entries: 0,
         });
         Ok(file)
-    }
-
-    fn make_folder(&self) -> io::Result<()> {
-        DirBuilder::new().recursive(true).mode(0o700).create(&self.folder)
     }
 }
 

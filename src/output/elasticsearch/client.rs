@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use reqwest::Method;
+use elasticsearch::http::Method;
 use tokio::time::Instant;
 
 use super::bulk::{self, BulkResponse, ItemResult};
@@ -19,11 +19,6 @@ use super::outcome::{
 };
 use super::stats::Stats;
 use crate::config::ElasticsearchConfig;
-
-/// Longest response to a bulk request.
-const MAX_BULK_RESPONSE_BYTES: u64 = 64 << 20;
-/// Bound for one item in it: status and the reason of an error.
-const BYTES_PER_ITEM: u64 = 16 << 10;
 
 /// Sends requests to one cluster; counts and classifies the responses.
 #[derive(Debug)]
@@ -67,13 +62,13 @@ impl Client {
         };
         self.stats.sending(length, body.len());
         let request = Request {
-            method: Method::POST,
+            method: Method::Post,
             path: "/_bulk".into(),
             query: &[("filter_path", bulk::RESPONSE_FILTER)],
             body,
             ndjson: true,
             gzip,
-            max_response_bytes: MAX_BULK_RESPONSE_BYTES.min(expected as u64 * BYTES_PER_ITEM + (1 << 20)),
+            max_response_bytes: u64::MAX,
         };
         let response = self
             .ask(&request)
@@ -98,7 +93,7 @@ impl Client {
     pub(crate) async fn ask(&self, request: &Request) -> Result<Response, RequestError> {
         self.nodes.send(request).await.map_err(|error| match error {
             SendError::Request(error) => error,
-            SendError::ResponseTooLarge(reason) => RequestError::Broken(reason),
+            SendError::ResponseTooLarge(bytes) => RequestError::Broken(format!("response of {bytes} bytes")),
         })
     }
 

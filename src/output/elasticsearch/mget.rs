@@ -3,7 +3,7 @@
 //! Owns the bound on the size of one response.
 
 use bytes::Bytes;
-use reqwest::Method;
+use elasticsearch::http::Method;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
@@ -15,9 +15,6 @@ use windrow_trace::write_escaped;
 
 /// A longer response is requested again in halves.
 const MAX_RESPONSE_BYTES: u64 = 32 << 20;
-/// Longest response with a single document: more than a request of 100 MiB, the default
-/// `http.max_content_length`, can have stored.
-const MAX_DOCUMENT_BYTES: u64 = 128 << 20;
 
 /// Result for one requested document.
 #[derive(Debug, Clone)]
@@ -47,19 +44,15 @@ pub(crate) async fn mget(
     let mut found = Vec::with_capacity(requested.len());
     let mut rest = vec![requested];
     while let Some(part) = rest.pop() {
-        let mut request = Request::json(Method::POST, "/_mget", body(part));
+        let mut request = Request::json(Method::Post, "/_mget", body(part));
         if !sources {
             request.query = &[("_source", "false")];
         }
-        // A single document cannot be split.
-        request.max_response_bytes = match part.len() {
-            1 => MAX_DOCUMENT_BYTES,
-            _ => MAX_RESPONSE_BYTES,
-        };
+        // A single document cannot be split: it is read at any length.
+        if part.len() > 1 {
+            request.max_response_bytes = MAX_RESPONSE_BYTES;
+        }
         match client.nodes.send(&request).await {
-            Err(SendError::ResponseTooLarge(reason)) if part.len() == 1 => {
-                return Err(RequestError::Broken(reason));
-            }
             Err(SendError::ResponseTooLarge(_)) => {
                 let (first, second) = part.split_at(part.len() / 2);
                 rest.push(second);

@@ -27,7 +27,6 @@ mod dead_letter_replay;
 mod delivery;
 mod format;
 mod health;
-mod http;
 mod index_pattern;
 mod merge;
 mod mget;

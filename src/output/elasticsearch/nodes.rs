@@ -1,8 +1,8 @@
 //! Node pool: sends a request to one of the live nodes.
 //!
-//! Owns connections, credentials, TLS and the state of each node; knows nothing of requests. Has an
-//! HTTP client of its own for each node: the transport of the `elasticsearch` crate reads responses
-//! of any length into memory, and its pools do not detect dead nodes.
+//! Owns connections, credentials, TLS and the state of each node; knows nothing of requests. Uses
+//! the transport of the `elasticsearch` crate, one per node, because its own pools do not detect
+//! dead nodes.
 
 use std::error::Error as _;
 use std::fmt;
@@ -14,17 +14,17 @@ use std::time::Duration;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use bytes::Bytes;
-use percent_encoding::percent_decode_str;
-use reqwest::header::{
-    ACCEPT, ACCEPT_ENCODING, AUTHORIZATION, CONTENT_ENCODING, CONTENT_TYPE, HeaderMap, HeaderValue,
-    RETRY_AFTER, USER_AGENT,
+use elasticsearch::auth::{ClientCertificate, Credentials};
+use elasticsearch::cert::{Certificate, CertificateValidation};
+use elasticsearch::http::headers::{
+    ACCEPT_ENCODING, AUTHORIZATION, CONTENT_ENCODING, CONTENT_TYPE, HeaderMap, HeaderValue, RETRY_AFTER,
 };
-use reqwest::{Certificate, Identity, Method, Url};
+use elasticsearch::http::transport::{SingleNodeConnectionPool, Transport, TransportBuilder};
+use elasticsearch::http::{Method, Url};
+use percent_encoding::percent_decode_str;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-use super::http::{BodyError, read_body};
-pub(crate) use super::http::{Request, Response, SendError};
 use super::outcome::RequestError;
 use crate::config::{Auth, ElasticsearchConfig, Secret, without_credentials};
 
@@ -74,6 +74,63 @@ pub enum OpenError {
     Client(String),
 }
 
+/// An HTTP request.
+#[derive(Clone)]
+pub(crate) struct Request {
+    pub(crate) method: Method,
+    pub(crate) path: String,
+    pub(crate) query: &'static [(&'static str, &'static str)],
+    pub(crate) body: Bytes,
+    /// NDJSON instead of one JSON object.
+    pub(crate) ndjson: bool,
+    /// The body is compressed.
+    pub(crate) gzip: bool,
+    /// A longer response is not read.
+    pub(crate) max_response_bytes: u64,
+}
+
+impl Request {
+    pub(crate) fn json(method: Method, path: impl Into<String>, body: impl Into<Bytes>) -> Self {
+        Self {
+            method,
+            path: path.into(),
+            query: &[],
+            body: body.into(),
+            ndjson: false,
+            gzip: false,
+            max_response_bytes: u64::MAX,
+        }
+    }
+}
+
+/// An HTTP response of any status.
+pub(crate) struct Response {
+    pub(crate) status: u16,
+    pub(crate) retry_after: Option<Duration>,
+    pub(crate) body: Bytes,
+}
+
+impl Response {
+    /// The body if the status is 2xx.
+    ///
+    /// # Errors
+    /// The error for any other status.
+    pub(crate) fn success(self) -> Result<Bytes, RequestError> {
+        match self.status {
+            200..=299 => Ok(self.body),
+            status => Err(RequestError::of_status(status, self.retry_after, &self.body)),
+        }
+    }
+}
+
+/// Why there is no response.
+pub(crate) enum SendError {
+    /// The request failed.
+    Request(RequestError),
+    /// The response is longer than allowed: bytes.
+    ResponseTooLarge(u64),
+}
+
 /// The nodes of one cluster.
 pub(crate) struct Nodes {
     nodes: Vec<Node>,
@@ -84,9 +141,8 @@ pub(crate) struct Nodes {
 }
 
 struct Node {
-    /// Without credentials.
-    url: Url,
-    client: reqwest::Client,
+    url: String,
+    transport: Transport,
     auth: Auth,
     dead: Mutex<Option<DeadState>>,
 }
@@ -180,7 +236,7 @@ impl Nodes {
             tokio::time::sleep(REPROBE_FIRST / 2).await;
             for node in &self.nodes {
                 if node.dead().is_some_and(|dead| dead.probe_at <= Instant::now()) {
-                    let request = Request::json(Method::GET, "/", Bytes::new());
+                    let request = Request::json(Method::Get, "/", Bytes::new());
                     match node.send(&request, PROBE_TIMEOUT).await {
                         Ok(Response { status, .. }) if status < 500 && status != 429 => {
                             node.answered();
@@ -224,43 +280,30 @@ impl Node {
                 reason: "it must begin with http:// or https://".into(),
             });
         }
-        // Paths of requests are appended to the path of the address.
-        if !url.path().ends_with('/') {
-            let path = format!("{}/", url.path());
-            url.set_path(&path);
-        }
+        let shown = url.to_string();
         let mut headers = HeaderMap::new();
-        headers.insert(ACCEPT, HeaderValue::from_static("application/json"));
-        let agent = concat!("windrow/", env!("CARGO_PKG_VERSION"));
-        headers.insert(USER_AGENT, HeaderValue::from_static(agent));
         // Responses are short and the network is near: compression would cost both sides more than
         // it saves.
         headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
         authorization(&auth)?;
-        let mut builder = reqwest::Client::builder().default_headers(headers);
+        let mut builder = TransportBuilder::new(SingleNodeConnectionPool::new(url)).headers(headers);
         if !config.system_proxy {
-            builder = builder.no_proxy();
+            builder = builder.disable_proxy();
         }
         if config.insecure {
-            builder = builder.danger_accept_invalid_certs(true);
+            builder = builder.cert_validation(CertificateValidation::None);
         } else if let (Some(file), Some(pem)) = (&config.ca_file, roots) {
-            let chain = Certificate::from_pem_bundle(pem).map_err(|e| OpenError::File {
+            let chain = Certificate::from_pem(pem).map_err(|e| OpenError::File {
                 what: "CA file",
                 file: file.clone(),
                 reason: e.to_string(),
             })?;
-            if chain.is_empty() {
-                return Err(OpenError::File {
-                    what: "CA file",
-                    file: file.clone(),
-                    reason: "no PEM certificate in it".into(),
-                });
-            }
-            builder = chain
-                .into_iter()
-                .fold(builder, |builder, root| builder.add_root_certificate(root));
+            builder = builder.cert_validation(CertificateValidation::Full(chain));
         }
-        let client_error = |error: reqwest::Error| match &config.client_cert {
+        if let Some(pem) = identity {
+            builder = builder.auth(Credentials::Certificate(ClientCertificate::Pem(pem.clone())));
+        }
+        let transport = builder.build().map_err(|error| match &config.client_cert {
             // The certificate is the only value that is checked here.
             Some(files) => OpenError::File {
                 what: "client certificate or its key",
@@ -268,14 +311,10 @@ impl Node {
                 reason: error.to_string(),
             },
             None => OpenError::Client(error.to_string()),
-        };
-        if let Some(pem) = identity {
-            builder = builder.identity(Identity::from_pem(pem).map_err(client_error)?);
-        }
-        let client = builder.build().map_err(client_error)?;
+        })?;
         Ok(Self {
-            url,
-            client,
+            url: shown,
+            transport,
             auth,
             dead: Mutex::new(None),
         })
@@ -319,38 +358,31 @@ impl Node {
             Ok(None) => {}
             Err(error) => return Err(SendError::Request(RequestError::Denied(error.to_string()))),
         }
-        let path = request.path.trim_start_matches('/');
-        let url = self.url.join(path).map_err(|error| {
-            SendError::Request(RequestError::Malformed(format!("path {path:?}: {error}")))
-        })?;
-        let mut builder = self
-            .client
-            .request(request.method.clone(), url)
-            .headers(headers)
-            .timeout(timeout);
-        if !request.query.is_empty() {
-            builder = builder.query(request.query);
-        }
-        if !request.body.is_empty() {
-            builder = builder.body(request.body.clone());
-        }
-        let sent = builder.send().await;
+        let body = (!request.body.is_empty()).then(|| request.body.clone());
+        let query = (!request.query.is_empty()).then_some(request.query);
+        let sent = self
+            .transport
+            .send(request.method, &request.path, headers, query, body, Some(timeout))
+            .await;
         let response = sent.map_err(|error| SendError::Request(self.request_error(&error)))?;
-        let status = response.status().as_u16();
+        let status = response.status_code().as_u16();
         let retry_after = response
             .headers()
             .get(RETRY_AFTER)
             .and_then(|value| value.to_str().ok()?.trim().parse().ok())
             .map(|seconds| Duration::from_secs(seconds).min(RETRY_AFTER_MAX));
-        let body = read_body(response, request, &self.url)
-            .await
-            .map_err(|error| match error {
-                BodyError::TooLarge(reason) => SendError::ResponseTooLarge(reason),
-                BodyError::Http(error) => SendError::Request(match self.request_error(&error) {
-                    RequestError::Unreachable(reason) => RequestError::Broken(reason),
-                    other => other,
-                }),
-            })?;
+        if let Some(length) = response
+            .content_length()
+            .filter(|length| *length > request.max_response_bytes)
+        {
+            return Err(SendError::ResponseTooLarge(length));
+        }
+        let body = response.bytes().await.map_err(|error| {
+            SendError::Request(match self.request_error(&error) {
+                RequestError::Unreachable(reason) => RequestError::Broken(reason),
+                other => other,
+            })
+        })?;
         Ok(Response {
             status,
             retry_after,
@@ -358,11 +390,11 @@ impl Node {
         })
     }
 
-    fn request_error(&self, error: &reqwest::Error) -> RequestError {
+    fn request_error(&self, error: &elasticsearch::Error) -> RequestError {
         let reason = format!("{}: {}", self.url, with_sources(error));
         if error.is_timeout() {
             RequestError::Timeout(reason)
-        } else if error.is_connect() {
+        } else if is_connect(error) {
             RequestError::Unreachable(reason)
         } else {
             RequestError::Broken(reason)
@@ -399,7 +431,7 @@ impl Node {
 impl fmt::Debug for Nodes {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_list()
-            .entries(self.nodes.iter().map(|node| node.url.as_str()))
+            .entries(self.nodes.iter().map(|node| &node.url))
             .finish()
     }
 }
@@ -433,7 +465,7 @@ fn percent_decoded(text: &str) -> String {
 }
 
 /// An error with its sources in one line; the outer errors of the HTTP client say little.
-fn with_sources(error: &reqwest::Error) -> String {
+fn with_sources(error: &elasticsearch::Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(inner) = cause {
@@ -445,4 +477,13 @@ fn with_sources(error: &reqwest::Error) -> String {
         cause = inner.source();
     }
     text
+}
+
+/// Whether the connection failed before anything was sent. `elasticsearch::Error` does not say, but
+/// its source does; the crate `reqwest` must have the version that `elasticsearch` uses.
+fn is_connect(error: &elasticsearch::Error) -> bool {
+    error
+        .source()
+        .and_then(|source| source.downcast_ref::<reqwest::Error>())
+        .is_some_and(reqwest::Error::is_connect)
 }

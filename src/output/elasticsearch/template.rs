@@ -9,7 +9,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use reqwest::Method;
+use elasticsearch::http::Method;
 use serde_json::{Value, json};
 
 use super::backoff::full_jitter;
@@ -81,7 +81,7 @@ pub(crate) fn body(template: &IndexTemplate, index_pattern: &str) -> Value {
 pub(crate) async fn install(client: &Client, template: &IndexTemplate) -> InstallResult {
     let text = body(template, &client.indices.wildcard()).to_string();
     let request = Request::json(
-        Method::PUT,
+        Method::Put,
         format!("/_index_template/{}", template.name),
         Bytes::from(text),
     );

@@ -2,6 +2,7 @@
 
 use std::cell::Cell;
 use std::collections::BTreeSet;
+use std::fs::OpenOptions;
 
 use bytes::Bytes;
 

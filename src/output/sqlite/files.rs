@@ -3,10 +3,27 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use crate::files::FileIdentity;
+use crate::files::{FileIdentity, close_to_others, private_file, refuse_symlink};
 
 /// What SQLite appends to the name of the database for its write-ahead log and the log's index.
 const SUFFIXES: [&str; 3] = ["", "-wal", "-shm"];
+
+/// Creates an empty database that only its owner can open, if there is none; the files that SQLite
+/// creates beside it get its permissions.
+///
+/// An existing file is not opened: to close it would release the locks that this process has on it.
+pub(super) fn prepare(path: &Path) -> io::Result<()> {
+    match private_file().write(true).create_new(true).open(path) {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+        other => drop(other?),
+    }
+    for suffix in SUFFIXES {
+        let path = with_suffix(path, suffix);
+        refuse_symlink(&path)?;
+        close_to_others(&path)?;
+    }
+    Ok(())
+}
 
 /// The files that a connection has open. SQLite does not notice when one of them is unlinked.
 #[derive(Debug)]

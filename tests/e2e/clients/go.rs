@@ -107,7 +107,7 @@ fn over_tls_with_a_certificate_that_is_renewed() {
     guarded.server.process().signal(Signal::HUP);
     wait::until_true("the certificate to be read again", SOON, || {
         let said = guarded.server.process().stderr().join("\n");
-        said.contains("certificates and log level reloaded")
+        said.contains("certificates, secrets and log level reloaded")
     });
     send(&guarded, "go-after-", &renewed.authority());
     assert_nothing_else(&guarded.server, 2);

@@ -2,11 +2,13 @@
 //! were moved to the quarantine.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::path::Path;
 
 use tracing::{error, info, warn};
 
 use super::survey::Survey;
+use super::tail::SegmentTail;
 use crate::format::segment_name;
 use crate::manifest::{LiveSegment, LoadedManifest, MANIFEST, MissingSegment};
 use crate::release_log::{self, merge_ranges};
@@ -36,12 +38,7 @@ pub(super) fn find(
         let logged = release_log::read(storage, number, instance).unwrap_or_default();
         let end = live.end_lsn.or(logged.next_lsn);
         let lsns = live.first_lsn..end.unwrap_or_else(|| live.max_end_lsn());
-        let released = merge_ranges(logged.released).into_iter().map(|range| {
-            let end = range.end.min(lsns.end);
-            end.saturating_sub(range.start.max(lsns.start))
-        });
-        let released: u64 = released.sum();
-        let records = end.map(|end| end.saturating_sub(live.first_lsn + released));
+        let records = end.is_some().then(|| count_unreleased(&lsns, logged.released));
         missing.push(MissingSegment {
             number,
             lsns,
@@ -67,6 +64,49 @@ pub(super) fn find(
         }
     }
     missing
+}
+
+/// Finds records that are missing at the end of the newest segment, which was closed with them, and
+/// marks the bytes there as damage. Returns how many of them were not released.
+pub(super) fn find_at_end(
+    storage: &dyn Storage,
+    loaded: &LoadedManifest,
+    survey: &Survey,
+    tail: &mut SegmentTail,
+) -> u64 {
+    let Some(newest) = survey.found.last().filter(|_| loaded.unreadable_entries == 0) else {
+        return 0;
+    };
+    let live = loaded.live.get(&newest.number);
+    let Some(end_lsn) = live
+        .and_then(|live| live.end_lsn)
+        .filter(|&end| end > tail.next_lsn)
+    else {
+        return 0;
+    };
+    let lsns = tail.next_lsn..end_lsn;
+    let logged = release_log::read(storage, newest.number, newest.instance).unwrap_or_default();
+    let records = count_unreleased(&lsns, logged.released);
+    error!(
+        segment = newest.number,
+        first_lsn = lsns.start,
+        end_lsn = lsns.end,
+        records,
+        "records are missing at the end of the journal file {}, which was closed with them: those that were not \
+         released are lost",
+        newest.name
+    );
+    let cut_off = tail.end..newest.size.max(tail.end);
+    tail.damage.get_or_insert(cut_off);
+    records
+}
+
+fn count_unreleased(lsns: &Range<u64>, released: Vec<Range<u64>>) -> u64 {
+    let released = merge_ranges(released).into_iter().map(|range| {
+        let end = range.end.min(lsns.end);
+        end.saturating_sub(range.start.max(lsns.start))
+    });
+    (lsns.end.saturating_sub(lsns.start)).saturating_sub(released.sum())
 }
 
 /// Logs the missing segments. Returns how many records in them are known to be lost.

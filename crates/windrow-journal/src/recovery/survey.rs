@@ -11,6 +11,7 @@ use crate::format::{
     BadSegmentHeader, FORMAT_VERSION, FileKind, SEGMENT_HEADER_BYTES, Salt, file_kind, release_log_name,
     segment_name, spare_name,
 };
+use crate::manifest::LoadedManifest;
 use crate::quarantine::{QUARANTINE, QuarantineMode, quarantine};
 use crate::scanner::{ScanStep, SegmentScanner, read_segment_header};
 use crate::storage::Storage;
@@ -175,6 +176,17 @@ impl Survey {
             }
         }
         Ok(())
+    }
+
+    /// Takes the lsns of segments with a damaged header from the manifest: their first records may be
+    /// unreadable too.
+    pub(super) fn complete_damaged_headers(&mut self, manifest: &LoadedManifest) {
+        for found in self.found.iter_mut().filter(|found| found.header_damaged) {
+            if let Some(live) = manifest.live.get(&found.number) {
+                found.first_lsn = live.first_lsn.min(found.first_lsn);
+                found.continues_lsn = live.continues_lsn.min(found.continues_lsn);
+            }
+        }
     }
 
     /// Removes release logs without a segment, spare files, and a half-written instance file.

@@ -286,6 +286,53 @@ fn the_newest_segment_is_missed_with_its_number_of_records_after_a_clean_stop() 
 }
 
 #[test]
+fn records_cut_off_after_a_clean_stop_are_lost_and_not_torn() {
+    let dir = tempfile::tempdir().unwrap();
+    let open = || Journal::open(JournalOptions::new(dir.path()), Box::new(())).unwrap();
+    let (journal, _) = open();
+    let receipts: Vec<_> = (0..5)
+        .map(|_| journal.append(0, Bytes::from(vec![7; 100])).wait().unwrap())
+        .collect();
+    journal.close();
+    let name = segment_name(receipts[0].segment());
+    let file = std::fs::File::options()
+        .write(true)
+        .open(dir.path().join(&name))
+        .unwrap();
+    file.set_len(SEGMENT_HEADER_BYTES + 3 * 132 + 50).unwrap();
+    let (journal, recovery) = open();
+    let usage = journal.usage();
+    assert_eq!((usage.lost_records, usage.quarantined_segments), (2, 1));
+    assert_eq!(recovery.unreleased_records, 3);
+    assert!(dir.path().join("quarantine").join(&name).try_exists().unwrap());
+    let next = journal.append(0, Bytes::new()).wait().unwrap();
+    assert!(next.lsn() > receipts[4].lsn(), "lsns are assigned twice");
+    journal.close();
+    let (journal, _) = open();
+    assert_eq!(journal.usage().lost_records, 0, "a loss is reported once");
+    journal.close();
+}
+
+#[test]
+fn a_damaged_header_and_first_record_behind_a_removed_segment_cost_one_record() {
+    let small = small();
+    let (disk, mut ledger) = small.copy();
+    let mut rig = Rig::open(&disk).unwrap();
+    for (.., lsn) in small.records.iter().filter(|record| record.0 == 1) {
+        rig.release(&mut ledger, *lsn);
+    }
+    rig.maintenance.tick();
+    assert!(!disk.names().contains(&segment_name(1)));
+    let mut content = disk.content(&segment_name(2)).unwrap();
+    content[..100].fill(0xFF);
+    disk.set_content(&segment_name(2), &content);
+    let rig = Rig::open(&disk).unwrap();
+    let hit = small.records.iter().find(|record| record.0 == 2).unwrap().2;
+    rig.check_all_but(&mut ledger, &[hit].into());
+    assert_eq!(rig.shared.usage().lost_records, 1);
+}
+
+#[test]
 fn segments_that_the_journal_removed_are_not_missed() {
     let small = small();
     let (disk, mut ledger) = small.copy();

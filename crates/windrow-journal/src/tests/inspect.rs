@@ -3,6 +3,7 @@
 use bytes::Bytes;
 
 use super::api::small;
+use crate::format::segment_name;
 use crate::{Journal, inspect, inspect_with};
 
 #[test]
@@ -30,4 +31,23 @@ fn inspect_of_a_real_folder() {
         text.contains("30 records (26 not released)") && text.contains("1..=15"),
         "{text}"
     );
+}
+
+#[test]
+fn missing_and_misnamed_segments_are_shown() {
+    let dir = tempfile::tempdir().unwrap();
+    let (journal, _) = Journal::open(small(dir.path()), Box::new(())).unwrap();
+    for _ in 0..50 {
+        drop(journal.append(0, Bytes::from(vec![1; 1000])).wait().unwrap());
+    }
+    journal.close();
+    let path = |number| dir.path().join(segment_name(number));
+    std::fs::rename(path(2), path(9)).unwrap();
+    let report = inspect(dir.path()).unwrap();
+    assert_eq!((report.records(), report.is_damaged()), (50, false), "{report}");
+    assert!(report.to_string().contains("holds segment 2"), "{report}");
+    std::fs::remove_file(path(9)).unwrap();
+    let report = inspect(dir.path()).unwrap();
+    assert_eq!((report.missing.clone(), report.is_damaged()), (vec![2], true));
+    assert!(report.to_string().contains("2  MISSING"), "{report}");
 }

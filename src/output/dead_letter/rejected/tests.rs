@@ -103,7 +103,7 @@ fn a_torn_last_line_is_cut_off() {
     let mut store = RejectedStore::open(folder.path(), LIMIT_BYTES).unwrap();
     store.put_all(&[entry(0, 100)]).unwrap();
     let path = folder.path().join("001.ndjson");
-    let mut torn = OpenOptions::new().append(true).open(&path).unwrap();
+    let mut torn = File::options().append(true).open(&path).unwrap();
     torn.write_all(b"{\"time\":").unwrap();
     let mut store = RejectedStore::open(folder.path(), LIMIT_BYTES).unwrap();
     store.put_all(&[entry(1, 100)]).unwrap();

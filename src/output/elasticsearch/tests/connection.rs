@@ -165,48 +165,6 @@ fn wrong_settings_are_explained_without_secrets() {
     );
 }
 
-/// Answers every request with this status and a chunked body without an end.
-fn endless(status: u16) -> String {
-    use std::io::{Read as _, Write as _};
-    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    let url = format!("http://{}", listener.local_addr().unwrap());
-    std::thread::spawn(move || {
-        for stream in listener.incoming() {
-            let mut stream = stream.unwrap();
-            let _ = stream.read(&mut [0; 4096]);
-            let head = format!("HTTP/1.1 {status} X\r\nTransfer-Encoding: chunked\r\n\r\n");
-            let chunk = format!("10000\r\n{}\r\n", " ".repeat(0x10000));
-            let mut sent = stream.write_all(head.as_bytes());
-            while sent.is_ok() {
-                sent = stream.write_all(chunk.as_bytes());
-            }
-        }
-    });
-    url
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_response_without_an_end_is_read_up_to_the_bound_of_its_request() {
-    use crate::output::elasticsearch::nodes::{Nodes, Request, SendError};
-    let url = endless(200);
-    let nodes = Nodes::open(&quick(&url)).unwrap();
-    let mut request = Request::json(reqwest::Method::POST, "/_bulk", "{}");
-    request.max_response_bytes = 1 << 20;
-    let Err(SendError::ResponseTooLarge(reason)) = nodes.send(&request).await else {
-        panic!("it was read");
-    };
-    for part in [&*url, "/_bulk", "1048576", "not Elasticsearch, or a proxy"] {
-        assert!(reason.contains(part), "{reason}");
-    }
-    // Of an error the beginning is enough.
-    let nodes = Nodes::open(&quick(&endless(503))).unwrap();
-    let Ok(response) = nodes.send(&request).await else {
-        panic!("no response");
-    };
-    assert_eq!(response.status, 503);
-    assert!(response.body.len() <= 1 << 20, "{}", response.body.len());
-}
-
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_key_in_a_file_is_read_again_after_a_401() {
     use crate::output::elasticsearch::nodes::{Nodes, Request};
@@ -218,7 +176,7 @@ async fn a_key_in_a_file_is_read_again_after_a_401() {
         ..quick(&fake.url)
     })
     .unwrap();
-    let request = Request::json(reqwest::Method::POST, "/_mget", r#"{"docs":[]}"#);
+    let request = Request::json(elasticsearch::http::Method::Post, "/_mget", r#"{"docs":[]}"#);
     for (key, faults, status, used) in [
         ("old\n", vec![Fault::Refuse(401)], 401, "ApiKey old"),
         ("new\n", vec![Fault::Refuse(401)], 200, "ApiKey new"),

@@ -28,7 +28,12 @@ fn node(name: &str) -> Result<ElasticsearchConfig, Missing> {
     })
 }
 
-async fn request(config: &ElasticsearchConfig, method: reqwest::Method, path: &str, body: Value) -> Value {
+async fn request(
+    config: &ElasticsearchConfig,
+    method: elasticsearch::http::Method,
+    path: &str,
+    body: Value,
+) -> Value {
     let cluster = Upserter::open(config, RULES, Arc::default()).unwrap();
     let body = if body.is_null() {
         String::new()
@@ -54,16 +59,10 @@ fn index(config: &ElasticsearchConfig, day: &str) -> String {
 
 /// All documents of the pattern by (index, id).
 async fn documents(config: &ElasticsearchConfig) -> BTreeMap<(String, String), Value> {
-    use reqwest::Method;
+    use elasticsearch::http::Method::Post;
     let all = config.index.replace("%Y-%m-%d", "*");
-    request(config, Method::POST, &format!("/{all}/_refresh"), Value::Null).await;
-    let found = request(
-        config,
-        Method::POST,
-        &format!("/{all}/_search"),
-        json!({"size": 10000}),
-    )
-    .await;
+    request(config, Post, &format!("/{all}/_refresh"), Value::Null).await;
+    let found = request(config, Post, &format!("/{all}/_search"), json!({"size": 10000})).await;
     let hits = found["hits"]["hits"].as_array().unwrap();
     let one = |hit: &Value| {
         (
@@ -75,18 +74,12 @@ async fn documents(config: &ElasticsearchConfig) -> BTreeMap<(String, String), V
 }
 
 async fn remove(config: &ElasticsearchConfig) {
-    use reqwest::Method;
+    use elasticsearch::http::Method::Delete;
     for (index, _) in documents(config).await.into_keys().collect::<HashSet<_>>() {
-        request(config, Method::DELETE, &format!("/{index}"), Value::Null).await;
+        request(config, Delete, &format!("/{index}"), Value::Null).await;
     }
     let name = &config.template.as_ref().unwrap().name;
-    request(
-        config,
-        Method::DELETE,
-        &format!("/_index_template/{name}"),
-        Value::Null,
-    )
-    .await;
+    request(config, Delete, &format!("/_index_template/{name}"), Value::Null).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -140,7 +133,7 @@ async fn real_documents_merges_and_dead_letters() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn real_template_and_search() {
-    use reqwest::Method;
+    use elasticsearch::http::Method::{Get, Post};
     let config = need!(node("template"));
     let today = index(&config, "2026-11-21");
     let running = Running::start(config.clone());
@@ -174,7 +167,7 @@ async fn real_template_and_search() {
     assert_eq!(dead_letter.usage().entries, 0);
     assert_eq!(documents(&config).await.len(), 6);
 
-    let mapping = request(&config, Method::GET, &format!("/{today}/_mapping"), Value::Null).await;
+    let mapping = request(&config, Get, &format!("/{today}/_mapping"), Value::Null).await;
     let properties = &mapping[&today]["mappings"]["properties"];
     assert_eq!(properties["traceId"]["type"], "keyword");
     assert_eq!(properties["traceId"]["fields"]["keyword"]["type"], "keyword");
@@ -190,7 +183,7 @@ async fn real_template_and_search() {
     ] {
         let found = request(
             &config,
-            Method::POST,
+            Post,
             &format!("/{today}/_search"),
             json!({"query": query}),
         )
@@ -262,7 +255,7 @@ async fn real_midnight_with_several_writers() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn real_read_only_index_waits_and_goes_on() {
-    use reqwest::Method;
+    use elasticsearch::http::Method::Put;
     let config = need!(node("blocked"));
     let today = index(&config, "2026-11-21");
     let running = Running::start(config.clone());
@@ -270,7 +263,7 @@ async fn real_read_only_index_waits_and_goes_on() {
     until("confirmed", || running.confirmed.count() == 1).await;
     request(
         &config,
-        Method::PUT,
+        Put,
         &format!("/{today}/_settings"),
         json!({"index.blocks.write": true}),
     )
@@ -283,7 +276,7 @@ async fn real_read_only_index_waits_and_goes_on() {
     assert_eq!(running.confirmed.count(), 1);
     request(
         &config,
-        Method::PUT,
+        Put,
         &format!("/{today}/_settings"),
         json!({"index.blocks.write": false}),
     )
