@@ -77,7 +77,7 @@ pub struct Metrics {
     pub records_duplicate: Counter,
     /// Malformed input that was skipped, by reason.
     pub input_decode_errors: PerLabel<DecodeError, Counter>,
-    /// Well-formed input that can never be accepted: dead-lettered and acked.
+    /// Well-formed input that can never be accepted: rejected and acked.
     pub input_poison: PerLabel<Poison, Counter>,
     /// Connections closed because framing was lost or a limit was exceeded; nothing was acked.
     pub input_violations: PerLabel<Violation, Counter>,
@@ -109,7 +109,7 @@ pub struct Metrics {
     pub records_open: Gauge,
     /// Records in parts that every output confirmed.
     pub records_delivered: Counter,
-    /// Records that went to the dead letter.
+    /// Records that were rejected or went to the dead letter.
     pub records_dead_letter: Counter,
 
     // Outputs.
@@ -142,6 +142,16 @@ pub struct Metrics {
     pub dead_letter_documents: PerLabel<DeadLetterSource, Counter>,
     /// Bytes of the dead letter files.
     pub dead_letter_bytes: Gauge,
+
+    // Rejected input.
+    /// Rejected entries that were written.
+    pub rejected_entries: Counter,
+    /// Bytes of the files of rejected entries.
+    pub rejected_bytes: Gauge,
+    /// Rejected entries that were overwritten because of the limit.
+    pub rejected_overwritten: Counter,
+    /// Rejected entries that could not be written.
+    pub rejected_lost: Counter,
 
     // The process.
     /// Records received minus delivered, duplicate, dead-lettered and open ones: 0 when idle.
@@ -218,7 +228,7 @@ impl Metrics {
             ),
             input_poison: r.per_label(
                 "input_poison",
-                "Input that can never be accepted: dead-lettered and acked",
+                "Input that can never be accepted: rejected and acked",
             ),
             input_violations: r.per_label(
                 "input_violations",
@@ -246,7 +256,7 @@ impl Metrics {
                 "records_delivered",
                 "Records in parts that every output confirmed",
             ),
-            records_dead_letter: r.counter("records_dead_letter", "Records that went to the dead letter"),
+            records_dead_letter: r.counter("records_dead_letter", "Records that were rejected or went to the dead letter"),
 
             outputs,
             output_dropped_records: r.per_label(
@@ -277,6 +287,17 @@ impl Metrics {
             dead_letter_documents: r
                 .per_label("dead_letter_documents", "Documents written to the dead letter"),
             dead_letter_bytes: r.gauge("dead_letter_bytes", "Bytes of the dead letter files"),
+
+            rejected_entries: r.counter("rejected_entries", "Entries of rejected input that were written"),
+            rejected_bytes: r.gauge("rejected_bytes", "Bytes of the files of rejected input"),
+            rejected_overwritten: r.counter(
+                "rejected_overwritten",
+                "Entries of rejected input overwritten by newer ones at `rejected.limit`",
+            ),
+            rejected_lost: r.counter(
+                "rejected_lost",
+                "Entries of rejected input that could not be written and are lost",
+            ),
 
             audit_difference: r.gauge(
                 "audit_difference",

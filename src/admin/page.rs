@@ -108,7 +108,7 @@ fn numbers(page: &mut String, m: &Metrics, outputs: &[Output]) -> fmt::Result {
     row(
         page,
         "Bad input",
-        format_args!("{} dead-lettered, {} connections closed", refused.0, refused.1),
+        format_args!("{} rejected, {} connections closed", refused.0, refused.1),
     )?;
 
     section(page, "Gathering")?;
@@ -198,6 +198,16 @@ fn numbers(page: &mut String, m: &Metrics, outputs: &[Output]) -> fmt::Result {
         page,
         "Dead letter",
         format_args!("{}; {}", dead.join(", "), size(m.dead_letter_bytes.get())),
+    )?;
+    row(
+        page,
+        "Rejected input",
+        format_args!(
+            "{} entries, {} of them overwritten; {}",
+            m.rejected_entries.get(),
+            m.rejected_overwritten.get(),
+            size(m.rejected_bytes.get())
+        ),
     )?;
     row(
         page,

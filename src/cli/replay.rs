@@ -10,6 +10,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use super::Replay;
 use crate::config::{Config, OutputKind};
 use crate::exit;
+use crate::output::dead_letter::count_rejected;
 use crate::output::elasticsearch::Elasticsearch;
 use crate::output::replay::{ReplaySummary, dry_run, replay};
 use crate::pipeline::open_elasticsearch;
@@ -20,6 +21,7 @@ pub fn run(command: &Replay, config: &Config, out: &mut dyn Write, err: &mut dyn
     let result = if command.dry_run {
         dry_run(folder).map(|summary| {
             show_found(&summary, out);
+            show_rejected(config, out);
             exit::OK
         })
     } else if !config.outputs.contains(&OutputKind::Elasticsearch) {
@@ -34,6 +36,7 @@ pub fn run(command: &Replay, config: &Config, out: &mut dyn Write, err: &mut dyn
             Ok(output) => send(config, &output).map(|summary| {
                 show_found(&summary, out);
                 show_sent(&summary, out);
+                show_rejected(config, out);
                 if summary.refused + summary.postponed > 0 {
                     exit::FAILURE
                 } else {
@@ -88,6 +91,21 @@ fn show_found(summary: &ReplaySummary, out: &mut dyn Write) {
         )
         .ok();
     }
+}
+
+/// Says that rejected input is not replayed, if there is some.
+fn show_rejected(config: &Config, out: &mut dyn Write) {
+    let folder = &config.rejected.dir;
+    match count_rejected(folder) {
+        Ok(0) => Ok(()),
+        Ok(entries) => writeln!(
+            out,
+            "{entries} entries of rejected input in {} are not replayed: they are no documents",
+            folder.display()
+        ),
+        Err(error) => writeln!(out, "rejected input in {}: {error}", folder.display()),
+    }
+    .ok();
 }
 
 fn show_sent(summary: &ReplaySummary, out: &mut dyn Write) {

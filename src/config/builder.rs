@@ -10,8 +10,8 @@ use super::secret::Secret;
 use super::types::{LogFormat, Tls};
 use super::units::format_size;
 use super::{
-    AdminConfig, Config, DeadLetterConfig, Forward, JournalConfig, LogConfig, OutputKind, SqliteConfig,
-    TraceConfig,
+    AdminConfig, Config, DeadLetterConfig, Forward, JournalConfig, LogConfig, OutputKind, RejectedConfig,
+    SqliteConfig, TraceConfig,
 };
 
 /// A [`Config`] under construction, and the values that enter it only in combination.
@@ -51,6 +51,7 @@ impl ConfigBuilder {
         config.data_dir = self.data_dir.unwrap_or_default();
         config.journal.dir = config.data_dir.join("journal");
         config.dead_letter.dir = config.data_dir.join("dead-letter");
+        config.rejected.dir = config.data_dir.join("rejected");
         config.sqlite.path = self
             .sqlite_path
             .unwrap_or_else(|| config.data_dir.join("windrow.db"));
@@ -320,6 +321,10 @@ fn blank_config() -> Config {
             retention_size: None,
         },
         dead_letter: DeadLetterConfig {
+            dir: PathBuf::new(),
+            limit: 0,
+        },
+        rejected: RejectedConfig {
             dir: PathBuf::new(),
             limit: 0,
         },

@@ -72,6 +72,8 @@ pub struct Config {
     pub sqlite: SqliteConfig,
     /// The dead letter.
     pub dead_letter: DeadLetterConfig,
+    /// Rejected input.
+    pub rejected: RejectedConfig,
     /// The admin port.
     pub admin: AdminConfig,
     /// Logging of the server itself.
@@ -176,6 +178,16 @@ pub struct SqliteConfig {
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct DeadLetterConfig {
+    /// Its folder, inside the data folder.
+    pub dir: PathBuf,
+    /// Size of all its files, bytes.
+    pub limit: u64,
+}
+
+/// Rejected input.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct RejectedConfig {
     /// Its folder, inside the data folder.
     pub dir: PathBuf,
     /// Size of all its files, bytes.

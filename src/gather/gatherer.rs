@@ -4,6 +4,7 @@
 //! after a restart take the same way as new ones.
 
 mod message;
+mod tally;
 
 #[cfg(test)]
 mod tests;
@@ -152,7 +153,9 @@ impl Gatherer {
             if now >= next_journal_check {
                 next_journal_check = now + JOURNAL_CHECK_INTERVAL_US;
                 self.relieve_journal(now);
+                self.rejects.sum_up_warnings();
             }
+            self.rejects.write_due();
             if self.batcher.is_due(now) {
                 self.send_batch();
             }
@@ -172,6 +175,7 @@ impl Gatherer {
             }
         }
         self.send_batch();
+        self.rejects.write();
         self.publish(true);
     }
 
@@ -224,9 +228,7 @@ impl Gatherer {
         }
         self.end(anonymous.source.map(|(source, _)| source));
         self.table.move_completed();
-        if self.rejects.flush() {
-            claim.confirm();
-        }
+        self.rejects.end_record(claim);
     }
 
     /// Seals due traces, a bounded number at a time, so that clients do not wait for all of them

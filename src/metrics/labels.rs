@@ -261,10 +261,6 @@ labels! {
 
     /// Who sent a document to the dead letter.
     DeadLetterSource("source") {
-        /// The intake: poison.
-        Intake = "intake",
-        /// Gathering: lines beyond the limit of a trace.
-        Trace = "trace",
         /// Elasticsearch rejected it.
         Elasticsearch = "elasticsearch",
         /// The embedded database rejected it.

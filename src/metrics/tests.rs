@@ -17,7 +17,7 @@ fn every_series_stands_at_zero_from_the_start() {
         "windrow_output_latency_seconds_count{output=\"sqlite\"} 0",
         "windrow_output_in_flight{output=\"sqlite\"} 0",
         "windrow_journal_fsync_seconds_count 0",
-        "windrow_dead_letter_documents_total{source=\"intake\"} 0",
+        "windrow_dead_letter_documents_total{source=\"sqlite\"} 0",
         "windrow_audit_difference 0",
     ] {
         assert!(text.lines().any(|l| l == line), "no line {line:?} in:\n{text}");

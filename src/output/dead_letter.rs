@@ -1,4 +1,4 @@
-//! Dead letter: entries that can never be accepted, with the reason; durable and bounded.
+//! Dead letter: documents that an output refuses for good, with the reason; durable and bounded.
 //!
 //! Owns the files `NNN.ndjson` of its folder: one JSON object per line, in order of arrival.
 //!
@@ -8,7 +8,8 @@
 //!  "trace":true,"firstNs":…,"lines":2,"parts":["…"],"document":{…}}
 //! ```
 //!
-//! Content that is not one line of JSON has `"raw":"<base64>"` instead of `document`.
+//! Content that is not one line of JSON has `"raw":"<base64>"` instead of `document`. Input that is
+//! no record has a folder of its own, see [`RejectedStore`].
 //!
 //! A put is durable when it returns. At the size limit it fails until an operator makes room with
 //! `windrow replay` or removes files; the caller must retry, nothing is dropped.
@@ -19,6 +20,7 @@
 //! nothing is written to a file that was claimed, replaced or removed.
 
 mod entry;
+mod rejected;
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -27,6 +29,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError, TryLockError};
 
 pub use entry::{Entry, EntryContent};
+pub use rejected::{Overwritten, RejectedStore, count_rejected};
 
 use super::Watchdog;
 use crate::files::{FileIdentity, close_to_others, create_private_folder, give_to_owner_of, private_file};

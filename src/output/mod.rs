@@ -4,7 +4,8 @@
 //! * `sqlite`: the embedded store, one row per trace;
 //! * `stdout`: one JSON document per line;
 //! * `elasticsearch`: bulk requests, with `create` first and a merge on conflict;
-//! * `dead_letter`: what can never be accepted, with its reason; `replay` sends it again.
+//! * `dead_letter`: what can never be accepted, with its reason: documents, which `replay` sends
+//!   again, and rejected input.
 //!
 //! Knows nothing of the Forward protocol or of how traces are gathered.
 
@@ -44,7 +45,7 @@ pub struct LineCounters {
     pub duplicate: AtomicU64,
     /// Of the delivered: added to a document that existed.
     pub late: AtomicU64,
-    /// In the dead letter.
+    /// In the dead letter or rejected.
     pub dead: AtomicU64,
 }
 

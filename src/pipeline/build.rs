@@ -21,7 +21,7 @@ use crate::input::forward::{self, BoundListener, ConnectionLimiter, Tls};
 use crate::memory::MemoryShares;
 use crate::metrics::Metrics;
 use crate::output::LineCounters;
-use crate::output::dead_letter::{self, DeadLetter};
+use crate::output::dead_letter::{self, DeadLetter, RejectedStore};
 use windrow_journal::Journal;
 
 /// The stages of the server, built but not running.
@@ -34,6 +34,7 @@ pub struct Pipeline {
     pub(super) queue: Arc<RecordQueue>,
     pub(super) admission: Arc<AdmissionControl>,
     pub(super) dead_letter: Arc<DeadLetter>,
+    pub(super) rejected: RejectedStore,
     dead_letter_watch: DeadLetterWatch,
     pub(super) outputs: Outputs,
     pub(super) tls: Option<Arc<Tls>>,
@@ -77,6 +78,12 @@ impl Pipeline {
                     source,
                 }
             })?;
+        let path = &config.rejected.dir;
+        let rejected =
+            RejectedStore::open(path, config.rejected.limit).map_err(|source| BuildError::Rejected {
+                path: path.clone(),
+                source,
+            })?;
         let dead_letter = Arc::new(dead_letter);
         let dead_letter_watch = DeadLetterWatch::start(&dead_letter).map_err(BuildError::Thread)?;
         let outputs = Outputs::open(&config)?;
@@ -105,6 +112,7 @@ impl Pipeline {
             admission,
             dead_letter,
             dead_letter_watch,
+            rejected,
             outputs,
             tls,
             listeners,
@@ -141,6 +149,7 @@ impl Pipeline {
             account: Arc::clone(&self.account),
             output_bytes: Arc::clone(&self.output_bytes),
             dead_letter: Arc::clone(&self.dead_letter),
+            rejected: self.rejected.watchdog(),
             dead_letter_watch: self.dead_letter_watch.clone(),
             limiter: Arc::clone(&self.limiter),
             elasticsearch: self.outputs.elasticsearch(),

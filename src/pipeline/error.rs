@@ -28,6 +28,14 @@ pub enum BuildError {
         /// The system's reason.
         source: io::Error,
     },
+    /// The folder of rejected input cannot be opened.
+    #[error("folder of rejected input {path}: {source}")]
+    Rejected {
+        /// The folder.
+        path: PathBuf,
+        /// The system's reason.
+        source: io::Error,
+    },
     /// The embedded store cannot be opened.
     #[error(transparent)]
     Sqlite(#[from] sqlite::StoreError),

@@ -44,6 +44,8 @@ pub(super) struct StatusSources {
     pub(super) account: Arc<LineCounters>,
     pub(super) output_bytes: Arc<AtomicUsize>,
     pub(super) dead_letter: Arc<DeadLetter>,
+    /// Whether rejected input can be written.
+    pub(super) rejected: Arc<Watchdog>,
     pub(super) dead_letter_watch: DeadLetterWatch,
     pub(super) limiter: Arc<ConnectionLimiter>,
     pub(super) elasticsearch: Option<Elasticsearch>,
@@ -93,7 +95,7 @@ impl Status {
         let waits = self.0.dead_letter.wait_reason();
         if let Some(reason) = waits.filter(|_| !dead.full) {
             readiness.reasons.push(format!(
-                "the dead letter cannot be written, and gathering or an output waits for it: {reason} ({})",
+                "the dead letter cannot be written, and an output waits for it: {reason} ({})",
                 self.0.dead_letter.folder().display()
             ));
         }
@@ -115,6 +117,11 @@ impl Status {
                 "the dead letter holds {} entries in {}: look at their reasons, then run `windrow replay`",
                 dead.entries,
                 self.0.dead_letter.folder().display()
+            ));
+        }
+        if let Some(reason) = self.0.rejected.wait_reason() {
+            readiness.notes.push(format!(
+                "rejected input cannot be written and may be lost: {reason}"
             ));
         }
         // A reason that a stage gives itself says more.

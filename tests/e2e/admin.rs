@@ -69,8 +69,8 @@ fn documents_that_nobody_reads_any_more_make_it_unhealthy() {
     assert!(ready.text.contains("standard output"), "{}", ready.text);
 }
 
-/// A thousand silent connections, and another process that holds the dead letter's lock while
-/// gathering needs it: probes are answered, and chunks are acknowledged.
+/// A thousand silent connections, bad input, and another process that holds the dead letter's lock:
+/// probes are answered, and chunks are acknowledged.
 #[test]
 fn nobody_shuts_out_probes_or_stops_intake() {
     let server = windrow().sqlite().start();

@@ -1,5 +1,6 @@
 //! Audit counts: every received record is stored, a duplicate, dead-lettered or open, compared with
-//! independent counts: the client's ledger, the stored documents, the dead letter files.
+//! independent counts: the client's ledger, the stored documents, the files of the dead letter and of
+//! rejected input.
 
 use std::path::Path;
 
@@ -21,7 +22,7 @@ fn lines<'a>(documents: impl Iterator<Item = &'a Value>) -> usize {
         .sum()
 }
 
-/// Lines in the files of the dead letter: those of documents, and one for each piece of input.
+/// Lines in the files of a folder of entries: those of documents, and one for each piece of input.
 fn dead_lines(folder: &Path) -> usize {
     let mut entries: Vec<Value> = Vec::new();
     for file in std::fs::read_dir(folder).unwrap() {
@@ -137,7 +138,8 @@ fn received_is_delivered_repeated_dead_or_open() {
     assert_books(&server, [received, delivered, repeated, dead, open]);
     let stored = sink.documents("audit-");
     assert_eq!(lines(stored.iter().map(|document| &document.source)), delivered);
-    assert_eq!(dead_lines(&server.data().join("dead-letter")), dead);
+    let found = ["dead-letter", "rejected"].map(|folder| dead_lines(&server.data().join(folder)));
+    assert_eq!(found, [dead - 3, 3]);
     let faults = sink.counts().faults;
     assert!(
         faults > 20,

@@ -186,11 +186,11 @@ fn records_of_megabytes_that_came_as_a_few_kilobytes() {
                 });
             }
         });
-        wait::until_true("the dead letter", SOON, || {
-            server.metric("windrow_input_poison_total") >= 8.0
+        wait::until_true("the rejected messages", SOON, || {
+            server.metric("windrow_rejected_entries_total") >= 8.0
         });
         // The whole messages, as they came.
-        let dead = std::fs::read(server.data().join("dead-letter/001.ndjson")).unwrap();
+        let dead = std::fs::read(server.data().join("rejected/001.ndjson")).unwrap();
         assert!(dead.len() < MIB, "{}", dead.len());
         // Traces of eight parts: the lines beside the long ones, each once.
         let neighbours = || {
@@ -248,7 +248,7 @@ fn nesting_of_a_hundred_thousand() {
         }
         let json = [b"[\"app\",0,{\"v\":", &deep(b"[", b"]")[..], b"}]"].concat();
         assert_eq!(refused(to, &json), b"");
-        wait::until_true("the dead letter", SOON, || {
+        wait::until_true("the rejected messages", SOON, || {
             // The same chunk twice is one: the packed ones differ from the compressed ones in their
             // bytes.
             server.metric("windrow_input_poison_total") >= 5.0

@@ -1,17 +1,17 @@
 //! Gathering of one message: duplicate check, walk over its entries, and each record into its trace
 //! or a document of its own.
 //!
-//! Owns the tally of what a walk finds: damage, bad entries, records that are too long. This is the
-//! hot path of the server: every record passes through `entries` and `add`.
+//! This is the hot path of the server: every record passes through `entries` and `add`.
 
 use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use forward_protocol::entries::{Compression, Damage, Defect, Entries, Entry, Group, Piece, Time};
+use forward_protocol::entries::{Compression, Damage, Entries, Entry, Group, Piece, Time};
 use forward_protocol::frame::{Message, Payload};
 
 use super::Gatherer;
+use super::tally::Tally;
 use crate::claim::RecordClaim;
 use crate::gather::classifier::{Classification, RecordClassifier, classify_slow};
 use crate::gather::metadata;
@@ -23,12 +23,11 @@ use windrow_trace::{
     AddOutcome, IncomingRecord, PartId, ShapeId, SlotHint, Source, SourceId, TraceId, UntracedRecord,
 };
 
-/// Bad entries of a message that go to the dead letter one by one. If there are more, the whole
-/// message goes there once: a small compressed payload can hold millions of bad entries, and the
-/// dead letter must not grow faster than intake.
+/// Bad entries of a message that are rejected one by one. If there are more, the whole message is
+/// rejected once: a small compressed payload can hold millions of bad entries, and the rejected
+/// input must not grow faster than intake.
 const MAX_REJECTED_ENTRIES: u32 = 16;
-/// Bad entries after which the walk over a message ends; the whole message is in the dead letter by
-/// then.
+/// Bad entries after which the walk over a message ends; the whole message is rejected by then.
 const MAX_BAD_ENTRIES: u32 = 10_000;
 
 /// Records that are prefetched together while the open traces exceed the processor's cache.
@@ -125,20 +124,6 @@ struct Walked<'a> {
     guess: Option<SlotHint>,
 }
 
-/// What the walk over a message found.
-#[derive(Default)]
-struct Tally {
-    records: u64,
-    invalid_times: u64,
-    bad: u32,
-    /// Defect of the last bad entry.
-    defect: Option<Defect>,
-    /// Records that are longer than a trace may be.
-    too_long: u32,
-    /// The walk ended at this number of records, and more followed.
-    record_limit: Option<u64>,
-}
-
 impl Gatherer {
     /// Gathers one message.
     pub(super) fn message(&mut self, message: &Message<'_>, arrival: Arrival<'_>, anonymous: &mut Anonymous) {
@@ -224,7 +209,10 @@ impl Gatherer {
             tag: &tag,
             claim,
         };
-        let mut tally = Tally::default();
+        let mut tally = Tally {
+            rejectable_bytes: message.bytes.len(),
+            ..Tally::default()
+        };
         let limit = entries.max_records();
         let damage = self.walk(&mut entries, |gatherer, piece| match piece {
             // Between pieces only, so that it costs nothing for each record.
@@ -334,10 +322,12 @@ impl Gatherer {
                 }
                 Err(bad) => {
                     tally.bad += 1;
-                    if tally.bad <= MAX_REJECTED_ENTRIES {
+                    if tally.bad <= MAX_REJECTED_ENTRIES && tally.admit(bad.bytes.len()) {
                         let tag = Some(origin.tag.as_bytes());
                         self.rejects
                             .reject(RejectReason::Entry(bad.defect), bad.bytes, tag, origin.received);
+                    } else {
+                        tally.bad_in_message += 1;
                     }
                     tally.defect = Some(bad.defect);
                     if tally.bad >= MAX_BAD_ENTRIES {
@@ -423,6 +413,7 @@ impl Gatherer {
         };
         match (added, id) {
             (AddOutcome::TooLong, _) => tally.too_long += 1,
+            (AddOutcome::TraceFull, Some(_)) if !tally.admit(record.len()) => tally.full_in_message += 1,
             (AddOutcome::TraceFull, Some(id)) => {
                 let reason = RejectReason::TraceFull { trace: id.bytes() };
                 let tag = Some(origin.tag.as_bytes());
@@ -450,8 +441,8 @@ impl Gatherer {
             self.metrics.input_records.inc();
             reject_message(RejectReason::Damage(damage), 1);
         }
-        if let Some(defect) = tally.defect.filter(|_| tally.bad > MAX_REJECTED_ENTRIES) {
-            reject_message(RejectReason::Entries(defect), tally.bad - MAX_REJECTED_ENTRIES);
+        if let Some(defect) = tally.defect.filter(|_| tally.bad_in_message > 0) {
+            reject_message(RejectReason::Entries(defect), tally.bad_in_message);
         }
         if let Some(limit) = tally.record_limit {
             self.metrics.input_records.inc();
@@ -460,6 +451,9 @@ impl Gatherer {
         if tally.too_long > 0 {
             let limit = self.settings.table.max_trace_bytes;
             reject_message(RejectReason::TooLong { limit }, tally.too_long);
+        }
+        if tally.full_in_message > 0 {
+            reject_message(RejectReason::TracesFull, tally.full_in_message);
         }
         self.metrics.input_records.inc_by(tally.records);
         if tally.invalid_times > 0 {

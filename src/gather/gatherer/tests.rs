@@ -174,16 +174,14 @@ fn gathered(payloads: impl IntoIterator<Item = Bytes>) -> BTreeMap<String, Value
     let folder = tempfile::tempdir().unwrap();
     let documents = gathered_in(folder.path(), 16 << 20, payloads);
     assert_eq!(
-        std::fs::read_dir(folder.path().join("dead-letter"))
-            .unwrap()
-            .count(),
-        1,
-        "only the lock file"
+        std::fs::read_dir(folder.path().join("rejected")).unwrap().count(),
+        0,
+        "nothing is rejected"
     );
     documents
 }
 
-/// As [`gathered`], with the journal and the dead letter in `folder`.
+/// As [`gathered`], with the journal and the rejected input in `folder`.
 fn gathered_in(
     folder: &Path,
     max_trace_bytes: usize,
@@ -422,7 +420,7 @@ fn records_that_are_too_long_are_rejected_with_their_message_and_the_others_are_
         let documents = gathered_in(folder.path(), 60_000, [payload.clone()]);
         let ids: Vec<_> = documents.keys().map(String::as_str).collect();
         assert_eq!(ids, ["after", "before", "between"]);
-        let dead = std::fs::read(folder.path().join("dead-letter/001.ndjson")).unwrap();
+        let dead = std::fs::read(folder.path().join("rejected/001.ndjson")).unwrap();
         let entry = crate::output::dead_letter::Entry::parse(&dead).unwrap();
         assert_eq!((entry.kind.as_str(), entry.lines), ("trace_bytes", Some(2)));
         assert_eq!(

@@ -13,7 +13,7 @@ use serde_json::value::RawValue;
 pub struct Entry {
     /// When it was rejected.
     pub time: Timestamp,
-    /// Who rejected it: `elasticsearch`, `sqlite`, `intake` or `trace`.
+    /// Who rejected it: `elasticsearch`, `sqlite` or `intake`.
     pub source: String,
     /// HTTP status, where there is one.
     pub status: Option<u16>,

@@ -39,7 +39,7 @@ fn a_small_compressed_message_of_many_records_is_rejected_after_the_first_ones()
         received >= limit && received < limit + (1 << 20),
         "{received} of {limit}"
     );
-    let dead = std::fs::read(folder.path().join("dead-letter/001.ndjson")).unwrap();
+    let dead = std::fs::read(folder.path().join("rejected/001.ndjson")).unwrap();
     let entry = Entry::parse(&dead).unwrap();
     assert_eq!((entry.kind.as_str(), entry.lines), ("compression", Some(1)));
     assert_eq!(entry.content, EntryContent::Raw(payload));

@@ -1,11 +1,11 @@
-//! Test scene: a gatherer with a journal, a dead letter, and an output that only collects batches.
+//! Test scene: a gatherer with a journal, a store of rejected input, and an output that only collects batches.
 
 use std::path::Path;
 
 use bytes::Bytes;
 
 use super::super::*;
-use crate::output::dead_letter::DeadLetter;
+use crate::output::dead_letter::RejectedStore;
 use windrow_journal::JournalOptions;
 
 /// A gatherer and what it works with.
@@ -18,10 +18,10 @@ pub(super) struct Scene {
 }
 
 impl Scene {
-    /// Opens the journal and the dead letter in `folder`.
+    /// Opens the journal and the store of rejected input in `folder`.
     pub(super) fn new(folder: &Path, max_trace_bytes: usize) -> Self {
         let (journal, _) = Journal::open(JournalOptions::new(folder.join("journal")), Box::new(())).unwrap();
-        let dead_letter = Arc::new(DeadLetter::open(folder.join("dead-letter"), 8 << 20, 8 << 20).unwrap());
+        let rejected = RejectedStore::open(folder.join("rejected"), 64 << 20).unwrap();
         let (account, metrics) = (Arc::<LineCounters>::default(), Arc::new(Metrics::new(&[])));
         let (sender, batches) = mpsc::channel(1000);
         let (gauges, buffer_pool) = (Arc::<Gauges>::default(), Arc::<BufferPool>::default());
@@ -33,7 +33,7 @@ impl Scene {
             framing: None,
             account: Arc::clone(&account),
             metrics: Arc::clone(&metrics),
-            rejects: RejectBuffer::new(dead_letter, metrics, account, Arc::clone(&stop)),
+            rejects: RejectBuffer::new(rejected, metrics, account),
             gauges: Arc::clone(&gauges),
             admission: Arc::new(AdmissionControl::new(1)),
             buffer_pool: Arc::clone(&buffer_pool),
