@@ -18,7 +18,7 @@ use self::read::{
     or_zero, outputs, readable_file, rule, size, text, url, users,
 };
 use super::builder::ConfigBuilder;
-use super::secret::{Secret, users_from_file};
+use super::secret::{Secret, passwords_from_file};
 use super::types::{Listen, LogFormat, Network, Rule, User, parse_address};
 use super::units::{format_duration, format_size};
 use crate::metrics::Output;
@@ -251,7 +251,13 @@ impl Kind {
             Self::Urls(field) => *field(builder) = non_empty_list(list_of(raw, url)?)?,
             Self::Index(field) => *field(builder) = index(not_empty(raw)?)?,
             Self::SecretFile(field) => *field(builder) = Some(Secret::from_file(not_empty(raw)?.as_ref())?),
-            Self::UsersFile(field) => *field(builder) = users_from_file(not_empty(raw)?.as_ref())?,
+            Self::UsersFile(field) => {
+                let passwords = passwords_from_file(not_empty(raw)?.as_ref())?;
+                let users = passwords
+                    .into_iter()
+                    .map(|(name, password)| User { name, password });
+                *field(builder) = users.collect();
+            }
             Self::Users(field) => *field(builder) = users(raw)?,
             Self::Networks(field) => *field(builder) = list_of(raw, network)?,
             Self::Rules(field) => *field(builder) = list_of(raw, rule)?,

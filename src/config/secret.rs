@@ -6,8 +6,6 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError, RwLock};
 
-use super::types::User;
-
 /// Longest file with a secret, or with users.
 const MAX_FILE_BYTES: u64 = 1 << 20;
 
@@ -101,20 +99,20 @@ impl fmt::Debug for Secret {
     }
 }
 
-/// The users of a file with one `NAME:PASSWORD` a line. Empty lines and lines that begin with `#`
-/// are skipped.
-pub(super) fn users_from_file(path: &Path) -> Result<Vec<User>, String> {
+/// Names and passwords of a file with one `NAME:PASSWORD` a line. Empty lines and lines that begin
+/// with `#` are skipped.
+pub(super) fn passwords_from_file(path: &Path) -> Result<Vec<(String, Secret)>, String> {
     let users = read_users(path)?;
     for (at, (name, _)) in users.iter().enumerate() {
         if users.iter().take(at).any(|(other, _)| other == name) {
             return Err(format!("user {name:?} is listed twice"));
         }
     }
-    let users = users.into_iter().map(|(name, password)| User {
-        password: Secret::from_source(&password, Source::User(path.to_owned(), name.clone())),
-        name,
+    let passwords = users.into_iter().map(|(name, password)| {
+        let source = Source::User(path.to_owned(), name.clone());
+        (name, Secret::from_source(&password, source))
     });
-    Ok(users.collect())
+    Ok(passwords.collect())
 }
 
 fn read_secret(path: &Path) -> Result<String, String> {
@@ -177,24 +175,18 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("users");
         std::fs::write(&path, "# users\nann:a:b\n\nbob:\n").unwrap();
-        let users = users_from_file(&path).unwrap();
+        let users = passwords_from_file(&path).unwrap();
         let shown: Vec<_> = users
             .iter()
-            .map(|u| (&*u.name, u.password.expose().to_string()))
+            .map(|(name, password)| (&**name, password.expose().to_string()))
             .collect();
         assert_eq!(shown, [("ann", "a:b".to_owned()), ("bob", String::new())]);
         std::fs::write(&path, "ann:new\n").unwrap();
-        assert_eq!(users[0].password.reload(), Ok(true));
-        assert_eq!(&*users[0].password.expose(), "new");
-        assert!(
-            users[1]
-                .password
-                .reload()
-                .unwrap_err()
-                .contains("no user \"bob\"")
-        );
+        assert_eq!(users[0].1.reload(), Ok(true));
+        assert_eq!(&*users[0].1.expose(), "new");
+        assert!(users[1].1.reload().unwrap_err().contains("no user \"bob\""));
         std::fs::write(&path, "ann:hush\nann:hush\n").unwrap();
-        let error = users_from_file(&path).unwrap_err();
+        let error = passwords_from_file(&path).unwrap_err();
         assert!(error.contains("twice") && !error.contains("hush"), "{error}");
     }
 }
