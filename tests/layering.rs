@@ -44,6 +44,7 @@ const PROTOCOL: &[&str] = &[
     "base64",
     "bytes",
     "flate2",
+    "serde_core",
     "serde_json",
     "sha2",
     "subtle",

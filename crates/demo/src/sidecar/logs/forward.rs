@@ -104,6 +104,8 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let target = Target::plain(listener.local_addr().unwrap().to_string());
         let mut seen = Vec::new();
+        // A logger whose connection ends connects again, also after its delivery was aborted.
+        let mut open = Vec::new();
         for answered in [false, true] {
             let mut delivery =
                 ForwardDelivery::start(&target, super::super::BACKOFF, Arc::default()).unwrap();
@@ -116,6 +118,7 @@ mod tests {
             } else {
                 delivering.abort();
             }
+            open.push(stream);
         }
         assert_eq!(seen[0], seen[1]);
         let expected = b"\x92\xd7\x00\x65\x53\xf1\x00\x07\x5b\xcd\x15\x82\xa3log\xa2hi\xa1n\xff";
