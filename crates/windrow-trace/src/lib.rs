@@ -42,6 +42,7 @@ mod document;
 mod lingering;
 mod open;
 mod part;
+mod record;
 mod sealed;
 mod source;
 mod table;
@@ -57,6 +58,7 @@ pub use self::document::shape::{FieldRole, Shape, ShapeField, ShapeId, ShapeRegi
 pub use self::open::slab::SlotHint;
 pub use self::open::trace::{AddOutcome, IncomingRecord};
 pub use self::part::{PartId, PartInfo};
+pub use self::record::severity::Severity;
 pub use self::source::{Source, SourceId};
 pub use self::table::{Limits, Table};
 pub use self::trace_id::TraceId;
@@ -71,7 +73,7 @@ pub use self::document::time::day_of;
 pub use self::sealed::{Scratch, SealedTrace};
 
 // Merging documents.
-pub use self::union::{Union, UnionError, part_ids, union};
+pub use self::union::{DocumentLine, Union, UnionError, document_lines, part_ids, union};
 
 // Reading MessagePack values, as rules on fields need it.
 pub use self::document::json::{write_escaped, write_json_value};
