@@ -1,7 +1,7 @@
 //! Index template: the mapping of Windrow's documents, and its installation at the start.
 //!
 //! Trace ids are keywords, under their own name and under `.keyword`, so that a query written for a
-//! default mapping works. `message` is text. `windrow.state` is kept in the source only: an object
+//! default mapping works. The text is text. `windrow.state` is kept in the source only: an object
 //! with `enabled: false` is not parsed, whatever its value and length. Date detection is off: a
 //! field that looks like a date once would reject every later value that does not. All else is
 //! dynamic mapping.
@@ -10,7 +10,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use elasticsearch::http::Method;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
+use windrow_trace::{DocumentSchema, Severity};
 
 use super::backoff::full_jitter;
 use super::client::Client;
@@ -37,7 +38,7 @@ pub(crate) enum InstallResult {
 pub(crate) fn body(template: &IndexTemplate, index_pattern: &str) -> Value {
     let keyword = json!({"type": "keyword", "ignore_above": 1024});
     let both = json!({"type": "keyword", "ignore_above": 1024, "fields": {"keyword": keyword}});
-    let mut settings = serde_json::Map::new();
+    let mut settings = Map::new();
     if let Some(shards) = template.shards {
         settings.insert("index.number_of_shards".into(), shards.into());
     }
@@ -47,7 +48,7 @@ pub(crate) fn body(template: &IndexTemplate, index_pattern: &str) -> Value {
     if template.ignore_malformed {
         settings.insert("index.mapping.ignore_malformed".into(), true.into());
     }
-    json!({
+    let mut body = json!({
         "index_patterns": [index_pattern],
         "priority": TEMPLATE_PRIORITY,
         "_meta": {"description": "one document per trace, written by Windrow"},
@@ -69,12 +70,52 @@ pub(crate) fn body(template: &IndexTemplate, index_pattern: &str) -> Value {
                         "parts": {"type": "long"},
                         "late": {"type": "long"},
                         "truncated": {"type": "long"},
+                        "level": {"type": "keyword"},
+                        "levels": {"properties": levels()},
+                        "services": {"type": "keyword"},
                         "state": {"type": "object", "enabled": false},
                     }},
                 },
             },
         },
-    })
+    });
+    let properties = body.pointer_mut("/template/mappings/properties");
+    if let Some(properties) = properties.and_then(Value::as_object_mut) {
+        properties.extend(of_schema(template.schema));
+    }
+    body
+}
+
+/// Numbers of lines by level.
+fn levels() -> Map<String, Value> {
+    let count = json!({"type": "integer"});
+    let names = Severity::ALL.iter().map(|level| level.as_str().to_owned());
+    names.map(|name| (name, count.clone())).collect()
+}
+
+/// The mapping of the names that a schema has besides those of all documents.
+fn of_schema(schema: DocumentSchema) -> Map<String, Value> {
+    let keyword = json!({"type": "keyword", "ignore_above": 1024});
+    let fields = match schema {
+        DocumentSchema::Plain => json!({}),
+        DocumentSchema::Ecs => json!({
+            "trace": {"properties": {"id": keyword}},
+            "log": {"properties": {"level": keyword}},
+            "service": {"properties": {"name": keyword}},
+            "event": {"properties": {"duration": {"type": "long"}, "outcome": keyword}},
+            "ecs": {"properties": {"version": keyword}},
+        }),
+        DocumentSchema::Otel => json!({
+            "body": {"type": "text"},
+            "severity_text": keyword,
+            "severity_number": {"type": "integer"},
+            "service": {"properties": {"name": keyword}},
+        }),
+    };
+    match fields {
+        Value::Object(fields) => fields,
+        _ => Map::new(),
+    }
 }
 
 /// Attempts to install the template once.

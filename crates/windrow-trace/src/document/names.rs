@@ -3,7 +3,9 @@
 
 use std::borrow::Cow;
 
+use super::merge_rule::MergeRule;
 use super::msgpack::Token;
+use super::schema::DocumentSchema;
 
 /// The fields that are read as trace id, text, level and service, each in order of preference.
 #[derive(Clone, Debug)]
@@ -16,6 +18,20 @@ pub struct FieldNames {
     pub level: Vec<String>,
     /// Paths that may hold the service that wrote a line: the first that has one.
     pub service: Vec<String>,
+    /// What documents look like.
+    pub document: DocumentOptions,
+}
+
+/// What documents look like.
+#[derive(Clone, Debug, Default)]
+pub struct DocumentOptions {
+    /// Merge rules of fields. Of the others the newest value counts; of those that hold the level
+    /// that of the worst line.
+    pub merge: Vec<(String, MergeRule)>,
+    /// The names of what Windrow knows of a trace.
+    pub schema: DocumentSchema,
+    /// Keep the fields of every line, so that each record can be got back.
+    pub keep_fields: bool,
 }
 
 /// Where loggers write the level: zap, slog, zerolog, logrus, winston, pino, bunyan, log4j2,
@@ -87,6 +103,7 @@ impl Default for FieldNames {
             text: own(&["message", "log", "msg"]),
             level: own(&LEVEL_NAMES),
             service: own(&SERVICE_NAMES),
+            document: DocumentOptions::default(),
         }
     }
 }
@@ -94,13 +111,59 @@ impl Default for FieldNames {
 impl FieldNames {
     /// The name of the trace id in the document.
     pub(crate) fn key(&self) -> &str {
-        self.keys
-            .first()
-            .map_or(super::state::DEFAULT_KEY, String::as_str)
+        let configured = || {
+            self.keys
+                .first()
+                .map_or(super::state::DEFAULT_KEY, String::as_str)
+        };
+        self.document.schema.key().unwrap_or_else(configured)
+    }
+
+    /// Whether a field of this name may hold the trace id.
+    pub(crate) fn is_key(&self, name: &[u8]) -> bool {
+        self.keys.iter().any(|key| key.as_bytes() == name)
     }
 
     pub(crate) fn text_rank(&self, name: &[u8]) -> Option<usize> {
         self.text.iter().position(|text| text.as_bytes() == name)
+    }
+
+    /// The name of the joined text in the document, when its best name in the records has this rank.
+    pub(crate) fn text_name(&self, rank: usize) -> Option<&str> {
+        let name = self.text.get(rank)?;
+        Some(self.document.schema.text().unwrap_or(name))
+    }
+
+    /// The merge rule of a field of records.
+    pub(crate) fn merge_rule(&self, name: &[u8]) -> MergeRule {
+        let configured = &self.document.merge;
+        if let Some((_, rule)) = configured.iter().find(|(known, _)| known.as_bytes() == name) {
+            return *rule;
+        }
+        if self.text_rank(name).is_none() && self.holds_level(name) {
+            MergeRule::Worst
+        } else {
+            MergeRule::Newest
+        }
+    }
+
+    /// The merge rule of a field of metadata.
+    pub(crate) fn metadata_rule(&self, name: &[u8]) -> MergeRule {
+        // Fluent Bit has the severity of an OTLP record there.
+        if name == b"otlp" || self.holds_level(name) {
+            MergeRule::Worst
+        } else {
+            MergeRule::Newest
+        }
+    }
+
+    /// Whether the field may hold the level: it is a path to it, or where such a path begins.
+    fn holds_level(&self, name: &[u8]) -> bool {
+        self.level.iter().any(|path| {
+            path.as_bytes()
+                .strip_prefix(name)
+                .is_some_and(|rest| matches!(rest.first(), None | Some(b'.')))
+        })
     }
 }
 

@@ -10,8 +10,7 @@ use crate::record::severity::Severity;
 pub struct DocumentLine {
     /// Event time, Unix ns.
     pub time_ns: i64,
-    /// Its level. `None` if it has none, or if the document was written by a Windrow that did not
-    /// keep it.
+    /// Its level. `None` if it has none, or if Windrow 0.1.0 wrote the document.
     pub level: Option<Severity>,
     /// The service that wrote it. `None` as for the level.
     pub service: Option<String>,
@@ -46,8 +45,8 @@ pub fn document_lines(document: &[u8]) -> Result<Vec<DocumentLine>, UnionError> 
         let part = document.line_part(line)?;
         Some(DocumentLine {
             time_ns: line.time,
-            level: None,
-            service: None,
+            level: line.level,
+            service: document.line_service(line).map(str::to_owned),
             text: text.map(str::to_owned),
             part: part.id,
             position: line.position,

@@ -10,8 +10,14 @@
 //!   one it could be a value that neither document kept.
 //! * lines: the set union by part and position, ordered by event time, reception of the part, part
 //!   id and position.
-//! * fields: of two values, that of the line which comes later in that order.
-//! * reason: the greater; time of sealing: the earlier; tags: the set union. The rest is derived.
+//! * level and service of a line: the known one; services: the smallest of the set union.
+//! * fields: the value that the merge rule of the field chooses. `newest` is that of the line which
+//!   comes later in that order. The other rules compare nothing that a merge can change: values, or
+//!   level, event time, part id and position.
+//! * reason: the greater; time of sealing: the earlier; tags: the set union; schema: the greater.
+//!   The rest is derived.
+//!
+//! A document of Windrow 0.1.0 has lines without level and service.
 
 mod lines;
 mod merged;
@@ -70,7 +76,7 @@ pub fn union(existing: &[u8], ours: &[u8]) -> Result<Union, UnionError> {
     }
     let mut out = Vec::with_capacity(existing.len() + ours.len());
     joined.write(&mut out);
-    let new_lines = (joined.lines.len() - a.state.lines.len()) as u32;
+    let new_lines = joined.line_count.saturating_sub(a.state.lines.len()) as u32;
     Ok(Union::Merged {
         document: out,
         new_lines,

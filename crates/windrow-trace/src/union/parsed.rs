@@ -6,7 +6,10 @@ use std::fmt;
 use serde::de::{Deserializer as _, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
-use crate::document::state::{DocumentState, FieldLocation, LineState, PartState, StateError};
+use crate::document::merge_rule::MergeRule;
+use crate::document::state::{
+    DocumentState, FieldLocation, FieldState, LineState, PartState, StateError, usual_rule,
+};
 
 /// A parsed document.
 pub(super) struct ParsedDocument<'a> {
@@ -16,6 +19,8 @@ pub(super) struct ParsedDocument<'a> {
     pub(super) text: Option<String>,
     pub(super) fields: Vec<(FieldLocation, String, &'a RawValue)>,
     pub(super) tags: Vec<String>,
+    /// Sorted.
+    pub(super) services: Vec<String>,
 }
 
 impl<'a> ParsedDocument<'a> {
@@ -32,10 +37,19 @@ impl<'a> ParsedDocument<'a> {
             .and_then(text_of)
             .ok_or("it has no \"windrow.state\"")?;
         let state = DocumentState::read(&state).map_err(|error: StateError| error.to_string())?;
-        let tags = object
-            .get("tags")
-            .map_or(Ok(Vec::new()), |raw| serde_json::from_str(raw.get()));
-        let tags: Vec<String> = tags.map_err(|error| format!("\"windrow.tags\": {error}"))?;
+        let names = |name: &str| -> Result<Vec<String>, String> {
+            let names = object
+                .get(name)
+                .map_or(Ok(Vec::new()), |raw| serde_json::from_str(raw.get()));
+            names.map_err(|error| format!("\"windrow.{name}\": {error}"))
+        };
+        let (tags, services) = (names("tags")?, names("services")?);
+        let mut of_lines = state.lines.iter().filter_map(|line| line.service);
+        if of_lines.any(|number| number as usize >= services.len()) {
+            return Err("\"windrow.services\" lacks names that windrow.state refers to".into());
+        }
+        let has_level = object.get("level").is_some();
+        let is_derived = |name: &str| state.schema.is_derived(name, has_level, !services.is_empty());
 
         let mut fields = Vec::with_capacity(pairs.0.len());
         for (name, raw) in &pairs.0 {
@@ -46,7 +60,7 @@ impl<'a> ParsedDocument<'a> {
                     name.clone(),
                     text_of(raw).ok_or("its joined text is not a string")?,
                 );
-            } else if name != "@timestamp" && name != "windrow" {
+            } else if name != "@timestamp" && name != "windrow" && !is_derived(name) {
                 fields.push((FieldLocation::TopLevel, name.clone(), *raw));
             }
         }
@@ -71,6 +85,7 @@ impl<'a> ParsedDocument<'a> {
             state,
             fields,
             tags,
+            services,
         };
         if document.state.lines.is_empty() {
             return Err("it has no lines".into());
@@ -110,27 +125,36 @@ impl<'a> ParsedDocument<'a> {
         self.state.parts.get(line.part as usize)
     }
 
-    /// The line that the value of a field comes from.
-    pub(super) fn origin(
+    /// The service of a line.
+    pub(super) fn line_service(&self, line: &LineState) -> Option<&str> {
+        self.services.get(line.service? as usize).map(String::as_str)
+    }
+
+    /// The rule of a field, and the line that its value comes from.
+    pub(super) fn field_state(
         &self,
-        older: &HashMap<(FieldLocation, &str), u32>,
+        noted: &NotedFields<'_>,
         location: FieldLocation,
         name: &str,
-    ) -> Option<&LineState> {
-        match older.get(&(location, name)) {
-            Some(line) => self.state.lines.get(*line as usize),
-            None => self.state.lines.last(),
+    ) -> (MergeRule, Option<&LineState>) {
+        match noted.get(&(location, name)) {
+            Some(field) => (field.rule, self.state.lines.get(field.line as usize)),
+            None => (usual_rule(name.as_bytes()), self.state.lines.last()),
         }
     }
 
-    pub(super) fn older(&self) -> HashMap<(FieldLocation, &str), u32> {
+    /// The fields that the state names.
+    pub(super) fn noted(&self) -> NotedFields<'_> {
         self.state
-            .older
+            .fields
             .iter()
-            .map(|older| ((older.location, older.name.as_str()), older.line))
+            .map(|field| ((field.location, field.name.as_str()), field))
             .collect()
     }
 }
+
+/// Fields of a state by location and name.
+pub(super) type NotedFields<'a> = HashMap<(FieldLocation, &'a str), &'a FieldState>;
 
 /// The pairs of a JSON object in order, with raw values.
 pub(super) struct RawFields<'a>(Vec<(String, &'a RawValue)>);
