@@ -196,6 +196,8 @@ pub static KEYS: &[Key] = keys! {
         "Fields that may contain the service that wrote a record; the first with a text that is not blank wins.";
     "trace.merge" , DefaultValue::EmptyTable, Kind::Merge(|d| &mut d.config.trace.document.merge),
         "Which value the document has of a field that differs between the lines of a trace: the newest, the oldest, the greatest (max), the least (min), all as a sorted array of up to 100 (set), or that of the line with the worst level. Default: newest; worst for the fields of trace.level. Records with a field under another rule than newest and worst take more CPU time and memory.";
+    "trace.keep_fields" , DefaultValue::Bool(false), Kind::Bool(|d| &mut d.config.trace.document.keep_fields),
+        "Keep of every line the fields that differ from the document's, in windrow.fields, stored but not searchable: every record can then be got back as it came. Documents grow, and each record takes more CPU time and memory.";
     "trace.complete" , DefaultValue::TableOf("contains", "request completed"), Kind::Rules(|d| &mut d.config.trace.complete),
         "A record that satisfies one of these rules completes its trace. A rule without field tests the text of the record. With an empty list only time seals a trace.";
     "trace.linger" --"linger", DefaultValue::Text("1s"), Kind::Duration(secs(0), HOUR, |d| &mut d.config.trace.linger),

@@ -73,6 +73,7 @@ pub(crate) fn body(template: &IndexTemplate, index_pattern: &str) -> Value {
                         "level": {"type": "keyword"},
                         "levels": {"properties": levels()},
                         "services": {"type": "keyword"},
+                        "fields": {"type": "object", "enabled": false},
                         "state": {"type": "object", "enabled": false},
                     }},
                 },

@@ -267,6 +267,11 @@ impl MergedField<'_> {
     pub(crate) fn write(&self, out: &mut Vec<u8>) {
         write_string(out, &self.name);
         out.push(b':');
+        self.write_value(out);
+    }
+
+    /// Appends the value.
+    pub(crate) fn write_value(&self, out: &mut Vec<u8>) {
         if self.rule.is_by_value() {
             self.values.write(self.rule, out);
         } else {

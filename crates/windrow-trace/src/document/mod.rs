@@ -3,12 +3,13 @@
 //! * `content`: the input, `render`: the renderer
 //! * `shape`, `names`, `fields`, `merge_rule`, `schema`: what the fields of a record become in the
 //!   document
-//! * `windrow_object`, `services`, `state`: what the document says about its trace
+//! * `windrow_object`, `services`, `kept`, `state`: what the document says about its trace
 //! * `msgpack`, `json`, `time`: reading values and writing them
 
 pub(crate) mod content;
 mod fields;
 pub(crate) mod json;
+pub(crate) mod kept;
 pub(crate) mod merge_rule;
 pub(crate) mod msgpack;
 pub(crate) mod names;

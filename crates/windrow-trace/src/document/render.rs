@@ -11,6 +11,7 @@ use smallvec::SmallVec;
 use super::content::{JoinedView, Line, RenderedDocument, SealedRecords, TraceContent, UntracedRecord};
 use super::fields::MergedFields;
 use super::json::{self, write_escaped, write_string};
+use super::kept::{KeptRecord, document_values, write_kept};
 use super::msgpack::{Token, after_scalar, read_token, skip};
 use super::names::{FieldNames, document_name};
 use super::schema::Derived;
@@ -182,6 +183,8 @@ impl Renderer {
         let mut metadata = merged(FieldLocation::Metadata);
         let mut texts = Vec::with_capacity(lines.len());
         let mut best = usize::MAX;
+        let keeps = names.document.keep_fields;
+        let mut kept: Vec<Option<KeptRecord>> = Vec::new();
         for (number, line) in lines.iter().enumerate() {
             let record = line.record.of(buffer);
             let mut text = None;
@@ -197,6 +200,11 @@ impl Renderer {
             }
             if let Some((rank, _)) = text {
                 best = best.min(rank);
+            }
+            if keeps {
+                let (metadata, rank) = (line.metadata.of(buffer), text.map(|(rank, _)| rank));
+                let whole = || KeptRecord::of(names, seal.id, record, metadata, rank);
+                kept.push((!line.is_partial).then(whole));
             }
             texts.push(text.map(|(_, bytes)| bytes));
             if !line.metadata.is_empty() {
@@ -220,6 +228,13 @@ impl Renderer {
                 field.write(out);
             }
             out.push(b'}');
+        }
+        if keeps {
+            let values = [
+                (FieldLocation::TopLevel, &fields),
+                (FieldLocation::Metadata, &metadata),
+            ];
+            write_kept(out, kept.iter().map(Option::as_ref), &document_values(values));
         }
         out.extend_from_slice(b",\"state\":\"");
         let mut writer = seal.begin_state(&mut self.state, names, text_name);

@@ -1,6 +1,7 @@
 //! Tests of the crate: documents, sealing, and the union.
 
 mod document;
+mod kept;
 mod late;
 mod levels;
 mod paths;

@@ -6,7 +6,8 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use serde_json::value::RawValue;
 
 use super::parsed::ParsedDocument;
-use crate::document::json::{write_escaped, write_string};
+use crate::document::json::{one_line, write_escaped, write_string};
+use crate::document::kept::{KeptRecord, write_kept};
 use crate::document::merge_rule::{MergeRule, ValueSet};
 use crate::document::schema::{DocumentSchema, Placement};
 use crate::document::state::{
@@ -24,11 +25,13 @@ use crate::record::severity::Severity;
 type LineOrder = (i64, i64, PartId, u32);
 
 /// What a line says.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default)]
 struct LineContent<'a> {
     text: Option<&'a str>,
     level: Option<Severity>,
     service: Option<&'a str>,
+    /// Its record, if it was kept.
+    kept: Option<&'a KeptRecord>,
 }
 
 /// A field of the union.
@@ -78,7 +81,7 @@ pub(super) fn join<'a>(a: &'a ParsedDocument<'a>, b: &'a ParsedDocument<'a>) -> 
     let mut lines: BTreeMap<LineOrder, LineContent<'a>> = BTreeMap::new();
     for document in [a, b] {
         let texts = document.line_texts().unwrap_or_default();
-        for (line, text) in document.state.lines.iter().zip(texts) {
+        for (number, (line, text)) in document.state.lines.iter().zip(texts).enumerate() {
             let Some(order) = order(document, line) else {
                 continue;
             };
@@ -90,6 +93,7 @@ pub(super) fn join<'a>(a: &'a ParsedDocument<'a>, b: &'a ParsedDocument<'a>) -> 
             let service = service.filter(|name| services.binary_search(name).is_ok());
             known.level = known.level.max(line.level);
             known.service = known.service.max(service);
+            known.kept = known.kept.or_else(|| document.kept(number));
         }
     }
     let schema = a.state.schema.max(b.state.schema);
@@ -216,6 +220,7 @@ impl<'a> MergedDocument<'a> {
                 .values()
                 .zip(&a.state.lines)
                 .all(|(line, known)| (line.level, line.service) == content(known))
+            && self.lines.values().enumerate().all(|(number, line)| line.kept.is_some() == a.kept(number).is_some())
             && self.has_fields_of(a)
     }
 
@@ -320,6 +325,10 @@ impl<'a> MergedDocument<'a> {
             }
             out.push(b'}');
         }
+        if self.lines.values().any(|line| line.kept.is_some()) {
+            let values = fields.iter().map(|field| field.located_value()).collect();
+            write_kept(out, self.lines.values().map(|line| line.kept), &values);
+        }
         let fields = self.field_states(fields.iter().copied());
         let state = DocumentState {
             schema: self.schema,
@@ -387,6 +396,13 @@ impl JoinedField<'_> {
         self.write_value(out);
     }
 
+    fn located_value(&self) -> ((FieldLocation, String), String) {
+        let mut value = Vec::new();
+        self.write_value(&mut value);
+        let value = String::from_utf8(value).unwrap_or_default();
+        ((self.location, self.name.to_string()), value)
+    }
+
     fn write_value(&self, out: &mut Vec<u8>) {
         if self.rule.is_by_value() {
             self.values.write(self.rule, out);
@@ -408,9 +424,4 @@ fn preferred<'a>(a: Option<&'a str>, b: Option<&'a str>) -> Option<&'a str> {
         (Some(a), Some(b)) => Some(if (rank(b), b) < (rank(a), a) { b } else { a }),
         (a, b) => a.or(b),
     }
-}
-
-/// The text of a value on one line: the store may return a document with line breaks.
-fn one_line(raw: &RawValue) -> impl Iterator<Item = u8> {
-    raw.get().bytes().filter(|byte| !matches!(byte, b'\n' | b'\r'))
 }

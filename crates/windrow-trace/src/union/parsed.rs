@@ -6,6 +6,8 @@ use std::fmt;
 use serde::de::{Deserializer as _, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
+use crate::document::json::one_line;
+use crate::document::kept::{KeptRecord, read_kept};
 use crate::document::merge_rule::MergeRule;
 use crate::document::state::{
     DocumentState, FieldLocation, FieldState, LineState, PartState, StateError, usual_rule,
@@ -21,6 +23,8 @@ pub(super) struct ParsedDocument<'a> {
     pub(super) tags: Vec<String>,
     /// Sorted.
     pub(super) services: Vec<String>,
+    /// The records of the lines, if they were kept.
+    kept: Vec<Option<KeptRecord>>,
 }
 
 impl<'a> ParsedDocument<'a> {
@@ -78,7 +82,22 @@ impl<'a> ParsedDocument<'a> {
             .text_name
             .as_ref()
             .map(|name| texts.remove(name).ok_or("its joined text is missing"));
+        let kept = match object.get("fields") {
+            None => Vec::new(),
+            Some(raw) => {
+                let one = |(location, name, raw): &(FieldLocation, String, &RawValue)| {
+                    let value: Vec<u8> = one_line(raw).collect();
+                    (
+                        (*location, name.clone()),
+                        String::from_utf8(value).unwrap_or_default(),
+                    )
+                };
+                let values = fields.iter().map(one).collect();
+                read_kept(raw, &values).map_err(|error| format!("\"windrow.fields\": {error}"))?
+            }
+        };
         let document = Self {
+            kept,
             key: key.ok_or_else(|| format!("it has no {:?}", state.key_name))?,
             key_name: state.key_name.clone(),
             text: text.transpose()?,
@@ -123,6 +142,11 @@ impl<'a> ParsedDocument<'a> {
 
     pub(super) fn line_part(&self, line: &LineState) -> Option<&PartState> {
         self.state.parts.get(line.part as usize)
+    }
+
+    /// The record of a line, if it was kept.
+    pub(super) fn kept(&self, line: usize) -> Option<&KeptRecord> {
+        self.kept.get(line)?.as_ref()
     }
 
     /// The service of a line.

@@ -200,6 +200,11 @@ fn extension_time(kind: i8, data: &[u8]) -> Option<i64> {
     seconds.checked_mul(SECOND_NS)?.checked_add(nanos)
 }
 
+/// The text of a value on one line: the store may return a document with line breaks.
+pub(crate) fn one_line(raw: &serde_json::value::RawValue) -> impl Iterator<Item = u8> {
+    raw.get().bytes().filter(|byte| !matches!(byte, b'\n' | b'\r'))
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
