@@ -18,9 +18,11 @@ use std::collections::{BTreeMap, HashMap};
 
 use serde_json::value::RawValue;
 
+use crate::document::field_names::is_simple_at_top;
+use crate::document::field_names::top_level::{self, value_names};
 use crate::document::json::{write_escaped, write_string};
 use crate::document::state::{
-    DocumentState, FieldLocation, LineState, OlderField, PartState, SealReason, StateError,
+    DocumentState, FieldLocation, LineState, OlderField, PartState, RenamedField, SealReason, StateError,
 };
 use crate::document::time::Rfc3339Writer;
 use crate::document::windrow_object::{WindrowObject, begin_document, trace_id_prefix, write_windrow_object};
@@ -125,6 +127,9 @@ struct Field<'a, N> {
     unmapped: bool,
 }
 
+/// The name of a field in the records, and what it becomes where no other field is in its way.
+type NameOrigin<'a> = (&'a str, &'a str);
+
 /// The union of two documents, ready to be written.
 struct MergedDocument<'a> {
     key_name: &'a str,
@@ -132,7 +137,8 @@ struct MergedDocument<'a> {
     text_name: Option<&'a str>,
     parts: BTreeMap<PartId, PartState>,
     lines: BTreeMap<LineOrder, Option<&'a str>>,
-    fields: Vec<(Field<'a, &'a str>, LineOrder)>,
+    /// With the names in the records.
+    fields: Vec<(Field<'a, NameOrigin<'a>>, LineOrder)>,
     tags: Vec<&'a str>,
     unmapped: Vec<&'a str>,
     state: (SealReason, i64),
@@ -269,6 +275,18 @@ impl<'a> ParsedDocument<'a> {
         }
     }
 
+    /// The origins of names that are not those of the records, by location and name.
+    fn name_origins(&self) -> HashMap<(FieldLocation, &str), NameOrigin<'_>> {
+        self.state
+            .renamed
+            .iter()
+            .map(|field| {
+                let origin = (field.original.as_str(), field.natural.as_str());
+                ((field.location, field.name.as_str()), origin)
+            })
+            .collect()
+    }
+
     fn older(&self) -> HashMap<(FieldLocation, &str), u32> {
         self.state
             .older
@@ -294,8 +312,8 @@ fn join<'a>(a: &'a ParsedDocument<'a>, b: &'a ParsedDocument<'a>) -> MergedDocum
         Some((line.time, parts.get(&id)?.received, id, line.position))
     };
     let mut lines: BTreeMap<LineOrder, Option<&'a str>> = BTreeMap::new();
-    let mut fields: Vec<(Field<'a, &'a str>, LineOrder)> = Vec::new();
-    let mut known: HashMap<(FieldLocation, &'a str), usize> = HashMap::new();
+    let mut fields: Vec<(Field<'a, NameOrigin<'a>>, LineOrder)> = Vec::new();
+    let mut known: HashMap<(FieldLocation, NameOrigin<'a>), usize> = HashMap::new();
     for document in [a, b] {
         for (line, text) in document
             .state
@@ -308,6 +326,7 @@ fn join<'a>(a: &'a ParsedDocument<'a>, b: &'a ParsedDocument<'a>) -> MergedDocum
             }
         }
         let older = document.older();
+        let origins = document.name_origins();
         for field in &document.fields {
             let Some(order) = document
                 .origin(&older, field.location, &field.name)
@@ -315,15 +334,17 @@ fn join<'a>(a: &'a ParsedDocument<'a>, b: &'a ParsedDocument<'a>) -> MergedDocum
             else {
                 continue;
             };
+            let origin = origins.get(&(field.location, field.name.as_str())).copied();
+            let name = origin.unwrap_or((&field.name, &field.name));
             let borrowed = Field {
                 location: field.location,
-                name: field.name.as_str(),
+                name,
                 raw: field.raw,
                 unmapped: field.unmapped,
             };
-            match known.get(&(field.location, field.name.as_str())) {
+            match known.get(&(field.location, name)) {
                 None => {
-                    known.insert((field.location, &field.name), fields.len());
+                    known.insert((field.location, name), fields.len());
                     fields.push((borrowed, order));
                 }
                 Some(&at) if fields[at].1 < order => fields[at] = (borrowed, order),
@@ -368,6 +389,46 @@ fn preferred<'a>(a: Option<&'a str>, b: Option<&'a str>) -> Option<&'a str> {
 }
 
 impl MergedDocument<'_> {
+    /// The names of the fields in the document, in their order.
+    fn names(&self) -> Vec<String> {
+        let is_simple = |(original, natural): NameOrigin<'_>| {
+            original == natural && is_simple_at_top(original.as_bytes())
+        };
+        if self.fields.iter().all(|(field, _)| is_simple(field.name)) {
+            return self
+                .fields
+                .iter()
+                .map(|(field, _)| field.name.0.to_owned())
+                .collect();
+        }
+        let mut names = vec![String::new(); self.fields.len()];
+        let own = self.text_name.into_iter().chain([self.key_name]);
+        for (location, own) in [
+            (FieldLocation::TopLevel, value_names(own)),
+            (FieldLocation::Metadata, value_names(std::iter::empty())),
+        ] {
+            let here = self.fields.iter().zip(0..);
+            let here = here.filter(|((field, _), _)| field.location == location);
+            let (fields, numbers): (Vec<_>, Vec<usize>) = here
+                .map(|((field, _), number)| {
+                    let (original, natural) = (field.name.0.into(), field.name.1.into());
+                    (top_level::Field { original, natural }, number)
+                })
+                .unzip();
+            let json = |i: usize| match numbers.get(i).and_then(|number| self.fields.get(*number)) {
+                Some((field, _)) => field.raw.get().as_bytes().into(),
+                None => Default::default(),
+            };
+            for (name, number) in top_level::document_names(&fields, &own, json)
+                .into_iter()
+                .zip(&numbers)
+            {
+                names[*number] = name;
+            }
+        }
+        names
+    }
+
     fn adds_nothing_to(&self, a: &ParsedDocument<'_>) -> bool {
         self.lines.len() == a.state.lines.len()
             && self.parts.len() == a.state.parts.len()
@@ -409,10 +470,16 @@ impl MergedDocument<'_> {
             }
             out.push(b'"');
         }
+        let names = self.names();
         let of = |location: FieldLocation, unmapped: bool| {
-            let fields = self.fields.iter().map(|(field, _)| field);
+            let fields = self.fields.iter().zip(&names).map(|((field, _), name)| Field {
+                location: field.location,
+                name: name.as_str(),
+                raw: field.raw,
+                unmapped: field.unmapped,
+            });
             let chosen =
-                move |field: &&Field<'_, &str>| field.location == location && field.unmapped == unmapped;
+                move |field: &Field<'_, &str>| field.location == location && field.unmapped == unmapped;
             fields.filter(chosen).peekable()
         };
         for field in of(FieldLocation::TopLevel, false) {
@@ -454,12 +521,25 @@ impl MergedDocument<'_> {
             out.push(b'}');
         }
         let newest = (self.lines.len() as u32).saturating_sub(1);
-        let older = self.fields.iter().filter_map(|(field, order)| {
-            let line = *line_number.get(order)?;
-            (line != newest).then(|| OlderField {
+        let older = self
+            .fields
+            .iter()
+            .zip(&names)
+            .filter_map(|((field, order), name)| {
+                let line = *line_number.get(order)?;
+                (line != newest).then(|| OlderField {
+                    location: field.location,
+                    name: name.clone(),
+                    line,
+                })
+            });
+        let renamed = self.fields.iter().zip(&names).filter_map(|((field, _), name)| {
+            let (original, natural) = field.name;
+            (original != name).then(|| RenamedField {
                 location: field.location,
-                name: field.name.to_owned(),
-                line,
+                name: name.clone(),
+                original: original.to_owned(),
+                natural: natural.to_owned(),
             })
         });
         let state = DocumentState {
@@ -482,6 +562,7 @@ impl MergedDocument<'_> {
                 .collect(),
             parts,
             older: older.collect(),
+            renamed: renamed.collect(),
         };
         out.extend_from_slice(b",\"state\":\"");
         state.write(out);
