@@ -12,7 +12,6 @@ use serde::de::{Deserializer, MapAccess, SeqAccess, Visitor};
 #[derive(Debug, PartialEq)]
 pub(crate) enum Json {
     Null,
-    Integer(i128),
     Value(String),
     Array(Vec<Self>),
     Object(Vec<(String, Self)>),
@@ -42,11 +41,11 @@ impl<'de> Visitor<'de> for JsonVisitor {
     }
 
     fn visit_i64<E>(self, value: i64) -> Result<Json, E> {
-        Ok(Json::Integer(value.into()))
+        Ok(Json::Value(value.to_string()))
     }
 
     fn visit_u64<E>(self, value: u64) -> Result<Json, E> {
-        Ok(Json::Integer(value.into()))
+        Ok(Json::Value(value.to_string()))
     }
 
     fn visit_f64<E>(self, value: f64) -> Result<Json, E> {
@@ -146,8 +145,7 @@ fn member(paths: &mut BTreeMap<String, Kind>, path: &str, json: &Json) -> Result
         .any(|name| last == *name || last.ends_with(&format!("_{name}")));
     match json {
         Json::Null => Ok(()),
-        Json::Integer(n) if i64::try_from(*n).is_err() => Err(format!("{path:?}: {n} is out of range")),
-        Json::Integer(_) | Json::Value(_) => put(paths, path, Kind::Value),
+        Json::Value(_) => put(paths, path, Kind::Value),
         Json::Array(all) => all.iter().try_for_each(|one| member(paths, path, one)),
         Json::Object(_) => {
             put(paths, path, Kind::Object)?;
@@ -198,14 +196,13 @@ fn refuses_what_stores_refuse() {
         r#"{"n":[{"a":1},{"a":{}}]}"#,
         r#"{"n":{"a":1,"a":1}}"#,
         r#"{"message":{}}"#,
-        r#"{"a":18446744073709551615}"#,
         r#"{"labels":{"\u0000":1}}"#,
     ] {
         assert_ne!(refusal(document.as_bytes()), None, "{document}");
     }
     for document in [
         r#"{"a.":1,"n":{"_id":1}}"#,
-        r#"{"a":{"b":1},"a.b":2,"a.c":[],"message.x":null}"#.replace(",\"message.x\":null", "").as_str(),
+        r#"{"a":{"b":1},"a.b":2,"a.c":[]}"#,
         r#"{"labels":{"app":1,"app.kubernetes.io/name":2,"":3}}"#,
         r#"{"a":null,"a.b":2}"#,
     ] {

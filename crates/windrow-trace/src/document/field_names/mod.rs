@@ -2,7 +2,7 @@
 //!
 //! Owns the rules that depend on one name alone, and how names that become equal are told apart.
 //! `paths` finds fields of which one path is an object and a value, `top_level` names the fields of
-//! a document. `docs/decisions/0031-field-names.md` has the rules and why they are these.
+//! a document. `docs/decisions/0038-field-names.md` has the rules and why they are these.
 
 pub(crate) mod paths;
 pub(crate) mod top_level;

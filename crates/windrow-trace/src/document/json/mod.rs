@@ -3,8 +3,7 @@
 //! Owns the policy for what JSON lacks: non-finite floats become `null`, binary becomes text if it
 //! is UTF-8 and else base64, event times and timestamps become RFC 3339, other extensions
 //! `{"type":…,"data":…}`, keys that are not strings become their JSON text, of duplicate keys the
-//! last wins, invalid UTF-8 is replaced. Also for what a store refuses: names (`field_names`), and
-//! integers beyond 2^63, which become text.
+//! last wins, invalid UTF-8 is replaced. Names that a store refuses are replaced (`field_names`).
 //!
 //! Values were validated when received; for invalid ones it writes `null` and never panics.
 
@@ -106,7 +105,6 @@ fn write_nested(out: &mut Vec<u8>, buf: &[u8], at: usize, depth: u32, findings: 
         Token::Nil => out.extend_from_slice(b"null"),
         Token::Bool(true) => out.extend_from_slice(b"true"),
         Token::Bool(false) => out.extend_from_slice(b"false"),
-        Token::Unsigned(n) if n > i64::MAX as u64 => write_large(out, n),
         Token::Unsigned(n) => write_unsigned(out, n),
         Token::Signed(n) => write_signed(out, n),
         Token::UntracedRecord(n) if n.is_finite() => write_single(out, n),
@@ -121,36 +119,6 @@ fn write_nested(out: &mut Vec<u8>, buf: &[u8], at: usize, depth: u32, findings: 
     next
 }
 
-/// Writes an integer that no signed number holds as text: stores have no field for it.
-#[cold]
-fn write_large(out: &mut Vec<u8>, n: u64) {
-    out.push(b'"');
-    write_unsigned(out, n);
-    out.push(b'"');
-}
-
-/// Elements of an array by what they are in a store.
-#[derive(Default)]
-struct Elements {
-    objects: usize,
-    arrays: usize,
-    /// Whether there is an integer that is written as text.
-    has_large: bool,
-}
-
-impl Elements {
-    #[inline]
-    fn count(&mut self, buf: &[u8], at: usize) {
-        match buf.get(at) {
-            // Some extensions are written as objects.
-            Some(0x80..=0x8f | 0xde | 0xdf | 0xc7..=0xc9 | 0xd4..=0xd8) => self.objects += 1,
-            Some(0x90..=0x9f | 0xdc | 0xdd) => self.arrays += 1,
-            Some(0xcf) => self.has_large |= buf.get(at + 1).is_some_and(|byte| *byte >= 0x80),
-            _ => {}
-        }
-    }
-}
-
 fn write_array(
     out: &mut Vec<u8>,
     buf: &[u8],
@@ -159,8 +127,8 @@ fn write_array(
     depth: u32,
     findings: &mut Findings,
 ) -> usize {
-    let (from, start) = (out.len(), at);
-    let mut elements = Elements::default();
+    let from = out.len();
+    let (mut objects, mut arrays) = (0, 0);
     let has_paths = std::mem::take(&mut findings.has_paths);
     out.push(b'[');
     for i in 0..n {
@@ -170,15 +138,17 @@ fn write_array(
         if i > 0 {
             out.push(b',');
         }
-        elements.count(buf, at);
+        match buf.get(at) {
+            // Some extensions are written as objects.
+            Some(0x80..=0x8f | 0xde | 0xdf | 0xc7..=0xc9 | 0xd4..=0xd8) => objects += 1,
+            Some(0x90..=0x9f | 0xdc | 0xdd) => arrays += 1,
+            _ => {}
+        }
         at = write_nested(out, buf, at, depth + 1, findings);
     }
     out.push(b']');
-    if elements.has_large && elements.objects + elements.arrays == 0 {
-        write_numbers_as_text(out, from, buf, start, n);
-    }
-    if elements.objects + elements.arrays > 1 {
-        findings.is_unclear |= findings.has_paths || has_inner_objects(out, from, elements.objects);
+    if objects + arrays > 1 && !findings.flattened {
+        findings.is_unclear |= findings.has_paths || has_inner_objects(out, from, objects);
     }
     findings.has_paths |= has_paths;
     at
@@ -189,32 +159,6 @@ fn write_array(
 fn has_inner_objects(out: &[u8], from: usize, objects: usize) -> bool {
     let array = out.get(from..).unwrap_or_default();
     array.iter().filter(|byte| **byte == b'{').count() > objects
-}
-
-/// Writes an array of values again with its numbers as text, because one of them is: a store takes
-/// the type of all elements from the first.
-#[cold]
-fn write_numbers_as_text(out: &mut Vec<u8>, from: usize, buf: &[u8], mut at: usize, n: u32) {
-    out.truncate(from);
-    out.push(b'[');
-    for i in 0..n {
-        if at >= buf.len() {
-            break;
-        }
-        if i > 0 {
-            out.push(b',');
-        }
-        let start = out.len();
-        at = write_json_value(out, buf, at);
-        if out
-            .get(start)
-            .is_some_and(|byte| byte.is_ascii_digit() || *byte == b'-')
-        {
-            out.insert(start, b'"');
-            out.push(b'"');
-        }
-    }
-    out.push(b']');
 }
 
 fn write_map(
@@ -397,16 +341,7 @@ mod tests {
         assert_eq!(json(b"\x93\xc2\xc3\xff"), "[false,true,-1]");
         assert_eq!(
             json(b"\xcf\xff\xff\xff\xff\xff\xff\xff\xff"),
-            "\"18446744073709551615\"",
-            "no store has a field for it"
-        );
-        assert_eq!(
-            json(b"\xcf\x7f\xff\xff\xff\xff\xff\xff\xff"),
-            "9223372036854775807"
-        );
-        assert_eq!(
-            json(b"\x94\x01\xcf\x80\0\0\0\0\0\0\0\xc0\xff"),
-            r#"["1","9223372036854775808",null,"-1"]"#
+            "18446744073709551615"
         );
         assert_eq!(json(b"\xd3\x80\0\0\0\0\0\0\0"), "-9223372036854775808");
         assert_eq!(json(b"\xcb\x3f\xf8\0\0\0\0\0\0"), "1.5");
