@@ -144,11 +144,16 @@ impl Records {
 
 /// Number of random records.
 const RANDOM_RECORDS: usize = 2000;
+/// Number of records in a request, each of which creates an index.
+const BATCH: usize = 25;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn real_store_accepts_any_names() {
     use elasticsearch::http::Method::{Delete, Post, Put};
-    let config = need!(node("names"));
+    let config = ElasticsearchConfig {
+        request_timeout: Duration::from_secs(300),
+        ..need!(node("names"))
+    };
     let prefix = config.index.replace("-%Y-%m-%d", "");
     let client = Upserter::open(&config, RULES, Arc::default()).unwrap().client;
     let template = config.template.as_ref().unwrap();
@@ -164,10 +169,10 @@ async fn real_store_accepts_any_names() {
     )
     .await;
     let mut records = Records(1);
-    for round in 0..RANDOM_RECORDS / 100 {
+    for round in 0..RANDOM_RECORDS / BATCH {
         let mut bulk = Vec::new();
         let mut sent = Vec::new();
-        for number in 0..100 {
+        for number in 0..BATCH {
             let mut record = Vec::new();
             records.map(&mut record, 0);
             let document = rendered(&record, number % 2 == 0);
@@ -192,9 +197,56 @@ async fn real_store_accepts_any_names() {
                 String::from_utf8_lossy(document)
             );
         }
-        let indices: Vec<_> = (0..100).map(|number| format!("{prefix}-{number}")).collect();
+        let indices: Vec<_> = (0..BATCH).map(|number| format!("{prefix}-{number}")).collect();
         request(&config, Delete, &format!("/{}", indices.join(",")), Value::Null).await;
     }
+    let name = &template.name;
+    request(&config, Delete, &format!("/_index_template/{name}"), Value::Null).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn real_store_finds_labels_of_which_one_continues_another() {
+    use elasticsearch::http::Method::{Delete, Post};
+    let config = need!(node("labels"));
+    let index = config.index.replace("%Y-%m-%d", "2026-11-21");
+    let client = Upserter::open(&config, RULES, Arc::default()).unwrap().client;
+    let template = config.template.as_ref().unwrap();
+    assert_eq!(
+        template::install(&client, template).await,
+        template::InstallResult::Done
+    );
+    let records = [
+        json!({"id": "one", "kubernetes": {"labels": {"app": "web"}, "pod_name": "p"}}),
+        json!({"id": "two", "kubernetes": {"labels": {"app": "shop", "app.kubernetes.io/name": "web"}}}),
+        json!({"id": "three", "kubernetes": {"annotations": {"a.b": {"c": 1}, "a": 2}}, "labels": [{"a": 1, "a.b": 2}]}),
+    ];
+    for record in &records {
+        let document = rendered(&rmp_serde::to_vec(record).unwrap(), false);
+        let document: Value = serde_json::from_slice(&document).unwrap();
+        assert_eq!(document["kubernetes"], record["kubernetes"]);
+        let answer = request(&config, Post, &format!("/{index}/_doc?refresh=true"), document).await;
+        assert_eq!(answer["result"], "created", "{answer}");
+    }
+    for (query, expected) in [
+        (json!({"term": {"kubernetes.labels.app": "web"}}), "one"),
+        (
+            json!({"term": {"kubernetes.labels.app.kubernetes.io/name": "web"}}),
+            "two",
+        ),
+        (json!({"term": {"kubernetes.labels.app": "shop"}}), "two"),
+        (json!({"term": {"kubernetes.annotations.a": "2"}}), "three"),
+    ] {
+        let found = request(
+            &config,
+            Post,
+            &format!("/{index}/_search"),
+            json!({"query": query}),
+        )
+        .await;
+        assert_eq!(found["hits"]["total"]["value"], 1, "{query}: {found}");
+        assert_eq!(found["hits"]["hits"][0]["_source"]["id"], expected, "{query}");
+    }
+    request(&config, Delete, &format!("/{index}"), Value::Null).await;
     let name = &template.name;
     request(&config, Delete, &format!("/_index_template/{name}"), Value::Null).await;
 }
