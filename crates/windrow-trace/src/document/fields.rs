@@ -74,8 +74,8 @@ impl<'a> MergedFields<'a> {
 
     /// Merges the fields of a record. Returns its text: the rank of the name, and the bytes. With
     /// `is_trace` the trace id and the text are not merged, because the document has them
-    /// elsewhere. Other values under these names are displaced: in a trace all, otherwise those that
-    /// no text field takes.
+    /// elsewhere. Other values under these names are displaced; without a trace, lists and objects are,
+    /// where stores have a text.
     pub(crate) fn add_record(
         &mut self,
         names: &FieldNames,

@@ -30,10 +30,9 @@ impl FieldNames {
             .map_or(super::state::DEFAULT_KEY, String::as_str)
     }
 
-    /// Whether fields of this name are texts or ids, which stores map as values.
+    /// Whether stores map fields of this name as values: a list or an object there is displaced.
     pub(crate) fn is_value_name(&self, name: &[u8]) -> bool {
-        let mut all = self.keys.iter().chain(&self.text);
-        all.any(|other| other.as_bytes() == name) || MAPPED.iter().any(|other| other.as_bytes() == name)
+        name == self.key().as_bytes() || MAPPED.iter().any(|other| other.as_bytes() == name)
     }
 
     pub(crate) fn text_rank(&self, name: &[u8]) -> Option<usize> {

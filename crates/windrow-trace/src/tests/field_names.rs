@@ -341,7 +341,7 @@ fn what_is_an_object_and_a_value_is_told_apart() {
         ),
         (
             json!({"message": {"text": "x"}, "traceId": {"high": 1}, "msg": [1, "a"]}),
-            json!({"message_": {"text": "x"}, "traceId_": {"high": 1}, "msg_": [1, "a"]}),
+            json!({"message_": {"text": "x"}, "traceId_": {"high": 1}, "msg": [1, "a"]}),
         ),
         (
             json!({"message": 7, "traceId": 12345}),
