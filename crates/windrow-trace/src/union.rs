@@ -18,14 +18,13 @@ use std::collections::{BTreeMap, HashMap};
 
 use serde_json::value::RawValue;
 
-use crate::document::field_names::is_simple_at_top;
-use crate::document::field_names::top_level::{self, value_names};
 use crate::document::json::{write_escaped, write_string};
 use crate::document::state::{
     DocumentState, FieldLocation, LineState, OlderField, PartState, RenamedField, SealReason, StateError,
 };
 use crate::document::time::Rfc3339Writer;
 use crate::document::windrow_object::{WindrowObject, begin_document, trace_id_prefix, write_windrow_object};
+use crate::name_origin::{NameOrigin, field_names, name_origins};
 use crate::part::PartId;
 use crate::raw_fields::{RawFields, text_of, texts_of, write_raw};
 use crate::unmapped::{
@@ -126,9 +125,6 @@ struct Field<'a, N> {
     /// It is in `windrow.unmapped`.
     unmapped: bool,
 }
-
-/// The name of a field in the records, and what it becomes where no other field is in its way.
-type NameOrigin<'a> = (&'a str, &'a str);
 
 /// The union of two documents, ready to be written.
 struct MergedDocument<'a> {
@@ -275,18 +271,6 @@ impl<'a> ParsedDocument<'a> {
         }
     }
 
-    /// The origins of names that are not those of the records, by location and name.
-    fn name_origins(&self) -> HashMap<(FieldLocation, &str), NameOrigin<'_>> {
-        self.state
-            .renamed
-            .iter()
-            .map(|field| {
-                let origin = (field.original.as_str(), field.natural.as_str());
-                ((field.location, field.name.as_str()), origin)
-            })
-            .collect()
-    }
-
     fn older(&self) -> HashMap<(FieldLocation, &str), u32> {
         self.state
             .older
@@ -326,7 +310,7 @@ fn join<'a>(a: &'a ParsedDocument<'a>, b: &'a ParsedDocument<'a>) -> MergedDocum
             }
         }
         let older = document.older();
-        let origins = document.name_origins();
+        let origins = name_origins(&document.state);
         for field in &document.fields {
             let Some(order) = document
                 .origin(&older, field.location, &field.name)
@@ -389,46 +373,6 @@ fn preferred<'a>(a: Option<&'a str>, b: Option<&'a str>) -> Option<&'a str> {
 }
 
 impl MergedDocument<'_> {
-    /// The names of the fields in the document, in their order.
-    fn names(&self) -> Vec<String> {
-        let is_simple = |(original, natural): NameOrigin<'_>| {
-            original == natural && is_simple_at_top(original.as_bytes())
-        };
-        if self.fields.iter().all(|(field, _)| is_simple(field.name)) {
-            return self
-                .fields
-                .iter()
-                .map(|(field, _)| field.name.0.to_owned())
-                .collect();
-        }
-        let mut names = vec![String::new(); self.fields.len()];
-        let own = self.text_name.into_iter().chain([self.key_name]);
-        for (location, own) in [
-            (FieldLocation::TopLevel, value_names(own)),
-            (FieldLocation::Metadata, value_names(std::iter::empty())),
-        ] {
-            let here = self.fields.iter().zip(0..);
-            let here = here.filter(|((field, _), _)| field.location == location);
-            let (fields, numbers): (Vec<_>, Vec<usize>) = here
-                .map(|((field, _), number)| {
-                    let (original, natural) = (field.name.0.into(), field.name.1.into());
-                    (top_level::Field { original, natural }, number)
-                })
-                .unzip();
-            let json = |i: usize| match numbers.get(i).and_then(|number| self.fields.get(*number)) {
-                Some((field, _)) => field.raw.get().as_bytes().into(),
-                None => Default::default(),
-            };
-            for (name, number) in top_level::document_names(&fields, &own, json)
-                .into_iter()
-                .zip(&numbers)
-            {
-                names[*number] = name;
-            }
-        }
-        names
-    }
-
     fn adds_nothing_to(&self, a: &ParsedDocument<'_>) -> bool {
         self.lines.len() == a.state.lines.len()
             && self.parts.len() == a.state.parts.len()
@@ -470,7 +414,12 @@ impl MergedDocument<'_> {
             }
             out.push(b'"');
         }
-        let names = self.names();
+        let fields = self
+            .fields
+            .iter()
+            .map(|(field, _)| (field.location, field.name, field.raw));
+        let own = self.text_name.into_iter().chain([self.key_name]);
+        let names = field_names(&fields.collect::<Vec<_>>(), own);
         let of = |location: FieldLocation, unmapped: bool| {
             let fields = self.fields.iter().zip(&names).map(|((field, _), name)| Field {
                 location: field.location,
