@@ -2,15 +2,18 @@
 //! line that it comes from.
 //!
 //! Owns which fields are the trace id and the text. Borrows values from the records; copies names
-//! that must change, and the values of rules that compare them.
+//! that are no UTF-8, and the values of rules that compare them. Names are those of the records;
+//! [`MergedFields::names`] gives those of the document.
 
 use std::borrow::Cow;
 
 use super::content::Line;
-use super::json::{self, write_string};
+use super::field_names::top_level::{Field, document_names, value_names};
+use super::field_names::{is_simple_at_top, text};
+use super::json;
 use super::merge_rule::{MergeRule, ValueSet};
 use super::msgpack::{Token, read_token, skip};
-use super::names::{FieldNames, as_text, document_name, renamed};
+use super::names::{FieldNames, as_text};
 use super::schema::Placement;
 use super::state::{FieldLocation, usual_rule};
 use crate::part::{PartId, PartInfo};
@@ -19,9 +22,11 @@ use crate::record::severity::Severity;
 /// Maximum number of fields to allocate for before they are seen.
 const MAX_RESERVED_FIELDS: usize = 64;
 
-/// A field: its name and the location of its value.
+/// A field: its name in the records and the location of its value.
 pub(crate) struct MergedField<'a> {
     pub(crate) name: Cow<'a, [u8]>,
+    /// It has a name that the document needs for something else.
+    is_displaced: bool,
     pub(crate) rule: MergeRule,
     /// The line of the value, if the rule chooses by line.
     pub(crate) line: u32,
@@ -44,6 +49,29 @@ pub(crate) struct MergedFields<'a> {
     known: (bool, bool),
     /// The trace id, if fields that repeat it are left out.
     repeated_id: Option<&'a [u8]>,
+    /// Some name may not be that in the document.
+    has_special_names: bool,
+}
+
+/// The names of the fields in the document.
+pub(crate) struct DocumentNames<'a> {
+    /// In the order of the fields; empty if all are those of the records.
+    pub(crate) names: Vec<String>,
+    /// What the names are made of.
+    pub(crate) fields: Vec<Field<'a>>,
+}
+
+impl DocumentNames<'_> {
+    /// The name of the field with this number.
+    pub(crate) fn get<'n>(&'n self, number: usize, field: &'n MergedField<'_>) -> &'n [u8] {
+        self.names.get(number).map_or(&field.name, |name| name.as_bytes())
+    }
+
+    /// The fields that are renamed.
+    pub(crate) fn renamed(&self) -> impl Iterator<Item = (&str, &Field<'_>)> {
+        let all = self.names.iter().map(String::as_str).zip(&self.fields);
+        all.filter(|(name, field)| field.original != *name)
+    }
 }
 
 impl<'a> MergedFields<'a> {
@@ -62,6 +90,8 @@ impl<'a> MergedFields<'a> {
             parts,
             known,
             repeated_id: None,
+            has_special_names: location == FieldLocation::TopLevel
+                && !names.document.schema.derived_names().is_empty(),
         }
     }
 
@@ -81,14 +111,15 @@ impl<'a> MergedFields<'a> {
                 return;
             };
             let Some(end) = skip(map, value) else { return };
-            self.put(name, slot, line, map, value);
+            self.put(name, false, slot, line, map, value);
             at = end;
         }
     }
 
     /// Merges the fields of a record. Returns its text: the rank of the name, and the bytes. With
     /// `is_trace` the trace id and the text are not merged, because the document has them
-    /// elsewhere.
+    /// elsewhere. Other values under these names are displaced; without a trace, lists and objects
+    /// are, where stores have a text.
     pub(crate) fn add_record(
         &mut self,
         record: &'a [u8],
@@ -123,7 +154,7 @@ impl<'a> MergedFields<'a> {
             if is_trace {
                 if &*name == names.key().as_bytes() {
                     if as_text(token).is_none_or(<[u8]>::is_empty) {
-                        self.put(renamed(&name), slot, line, record, value);
+                        self.put(name, true, slot, line, record, value);
                     }
                     continue;
                 }
@@ -132,7 +163,7 @@ impl<'a> MergedFields<'a> {
                 }
                 if let Some(rank) = names.text_rank(&name) {
                     match (as_text(token), text) {
-                        (None, _) => self.put(renamed(&name), slot, line, record, value),
+                        (None, _) => self.put(name, true, slot, line, record, value),
                         (Some(bytes), None) => text = Some((rank, bytes, value)),
                         (Some(bytes), Some((best, _, other))) if rank <= best => {
                             if rank < best {
@@ -140,16 +171,17 @@ impl<'a> MergedFields<'a> {
                                     .text
                                     .get(best)
                                     .map(|name| Cow::Owned(name.as_bytes().to_vec()));
-                                self.put(name.unwrap_or_default(), slot, line, record, other);
+                                self.put(name.unwrap_or_default(), false, slot, line, record, other);
                             }
                             text = Some((rank, bytes, value));
                         }
-                        (Some(_), Some(_)) => self.put(name, slot, line, record, value),
+                        (Some(_), Some(_)) => self.put(name, false, slot, line, record, value),
                     }
                     continue;
                 }
             }
-            self.put(name, slot, line, record, value);
+            let is_displaced = matches!(token, Token::Array(_) | Token::Map(_)) && names.is_value_name(&name);
+            self.put(name, is_displaced, slot, line, record, value);
             slot += 1;
         }
         text.map(|(rank, bytes, _)| (rank, bytes))
@@ -157,34 +189,63 @@ impl<'a> MergedFields<'a> {
 
     /// `slot` is the index of the name if the record has the same fields as the one before.
     #[inline]
-    fn put(&mut self, name: Cow<'a, [u8]>, slot: usize, line: u32, map: &'a [u8], value: usize) {
+    fn put(
+        &mut self,
+        name: Cow<'a, [u8]>,
+        is_displaced: bool,
+        slot: usize,
+        line: u32,
+        map: &'a [u8],
+        value: usize,
+    ) {
         if let Some(field) = self.list.get_mut(slot)
             && field.name == name
+            && field.is_displaced == is_displaced
             && field.rule == MergeRule::Newest
         {
             (field.line, field.map, field.value) = (line, map, value);
             return;
         }
-        self.put_slow(name, line, map, value);
+        self.put_slow(name, is_displaced, line, map, value);
     }
 
     #[inline(never)]
-    fn put_slow(&mut self, name: Cow<'a, [u8]>, line: u32, map: &'a [u8], value: usize) {
+    fn put_slow(
+        &mut self,
+        mut name: Cow<'a, [u8]>,
+        mut is_displaced: bool,
+        line: u32,
+        map: &'a [u8],
+        value: usize,
+    ) {
         let rule = match self.location {
             FieldLocation::TopLevel => self.names.merge_rule(&name),
             FieldLocation::Metadata => self.names.metadata_rule(&name),
         };
-        let name = match document_name(&name) {
-            Cow::Owned(other) => Cow::Owned(other),
-            Cow::Borrowed(_) => name,
-        };
-        let Some(name) = self.place(name, map, value) else {
-            return;
-        };
-        let found = self.list.iter().position(|field| field.name == name);
-        let Some(at) = found else {
+        if self.location == FieldLocation::TopLevel {
+            let (has_level, has_services) = self.known;
+            match self
+                .names
+                .document
+                .schema
+                .placement(&name, has_level, has_services)
+            {
+                Placement::Keep => {}
+                Placement::Drop => return,
+                Placement::Rename => is_displaced = true,
+            }
+        }
+        let is_special = is_displaced || !is_simple_at_top(&name);
+        if is_special && let Cow::Owned(other) = text(&name) {
+            name = Cow::Owned(other.into_bytes());
+        }
+        let mut known = self.list.iter();
+        let known = known.position(|field| field.name == name && field.is_displaced == is_displaced);
+        let Some(at) = known else {
+            self.has_special_names |= is_special;
             let mut field = MergedField {
                 name,
+                is_displaced,
                 rule,
                 line,
                 map,
@@ -207,18 +268,39 @@ impl<'a> MergedFields<'a> {
         }
     }
 
-    /// The name that a field has in the document, if it has one.
-    fn place(&self, name: Cow<'a, [u8]>, map: &[u8], value: usize) -> Option<Cow<'a, [u8]>> {
-        let schema = self.names.document.schema;
-        if self.location == FieldLocation::Metadata {
-            return Some(name);
+    /// Whether a record had a field of this name.
+    pub(crate) fn contains(&self, name: &str) -> bool {
+        self.list.iter().any(|field| *field.name == *name.as_bytes())
+    }
+
+    /// The names of the fields in the document. Those of the trace id and of texts, which are in it
+    /// or may be, are `own`.
+    pub(crate) fn names<'n>(&self, own: impl IntoIterator<Item = &'n str>) -> DocumentNames<'_> {
+        if self.has_special_names {
+            self.special_names(&value_names(own.into_iter()))
+        } else {
+            DocumentNames {
+                names: Vec::new(),
+                fields: Vec::new(),
+            }
         }
-        let is_map = matches!(read_token(map, value), Some((Token::Map(_), _)));
-        match schema.placement(&name, is_map, self.known.0, self.known.1) {
-            Placement::Keep => Some(name),
-            Placement::Drop => None,
-            Placement::Rename => Some(renamed(&name)),
-        }
+    }
+
+    #[cold]
+    fn special_names(&self, own: &[&str]) -> DocumentNames<'_> {
+        let fields: Vec<Field<'_>> = self
+            .list
+            .iter()
+            .map(|field| Field::new(text(&field.name), field.is_displaced))
+            .collect();
+        let names = document_names(&fields, own, |number| {
+            let mut json = Vec::new();
+            if let Some(field) = self.list.get(number) {
+                field.write_value(&field.name, &mut json);
+            }
+            Cow::Owned(json)
+        });
+        DocumentNames { names, fields }
     }
 
     /// The age of a line for rules that must not depend on when it was received.
@@ -233,49 +315,47 @@ impl<'a> MergedFields<'a> {
     }
 
     /// The fields that the state of the document must name: those whose value is not that of the
-    /// line `newest`, or whose rule is not the usual one.
-    pub(crate) fn to_note(&self, newest: u32) -> impl Iterator<Item = (&MergedField<'a>, u32)> {
-        let line = move |field: &MergedField<'_>| {
-            if field.rule.is_by_value() {
+    /// line `newest`, or whose rule is not the usual one. With their names in the document and lines.
+    pub(crate) fn to_note<'n>(
+        &'n self,
+        names: &'n DocumentNames<'_>,
+        newest: u32,
+    ) -> impl Iterator<Item = (&'n [u8], MergeRule, u32)> {
+        self.list.iter().enumerate().filter_map(move |(number, field)| {
+            let line = if field.rule.is_by_value() {
                 newest
             } else {
                 field.line
-            }
-        };
-        let noted =
-            move |field: &&MergedField<'_>| line(field) != newest || field.rule != usual_rule(&field.name);
-        self.list
-            .iter()
-            .filter(noted)
-            .map(move |field| (field, line(field)))
+            };
+            let name = names.get(number, field);
+            (line != newest || field.rule != usual_rule(name)).then_some((name, field.rule, line))
+        })
     }
 }
 
 impl MergedField<'_> {
+    /// Whether it has a name that the document needs for something else.
+    pub(crate) fn is_displaced(&self) -> bool {
+        self.is_displaced
+    }
+
     /// Takes a value into account, if the rule compares values.
     fn compare_value(&mut self, map: &[u8], value: usize) {
         if self.rule.is_by_value() {
             let mut text = Vec::new();
-            json::write_json_value(&mut text, map, value);
+            json::write_field_value(&mut text, &self.name, map, value);
             if let Ok(text) = std::str::from_utf8(&text) {
                 self.values.add(self.rule, text);
             }
         }
     }
 
-    /// Appends name and value.
-    pub(crate) fn write(&self, out: &mut Vec<u8>) {
-        write_string(out, &self.name);
-        out.push(b':');
-        self.write_value(out);
-    }
-
-    /// Appends the value.
-    pub(crate) fn write_value(&self, out: &mut Vec<u8>) {
+    /// Appends the value of the field with this name in the document.
+    pub(crate) fn write_value(&self, name: &[u8], out: &mut Vec<u8>) {
         if self.rule.is_by_value() {
             self.values.write(self.rule, out);
         } else {
-            json::write_json_value(out, self.map, self.value);
+            json::write_field_value(out, name, self.map, self.value);
         }
     }
 }

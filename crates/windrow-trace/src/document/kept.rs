@@ -10,18 +10,19 @@
 //!  "lines":[[0],[0,2,"debug",3,7],null]}
 //! ```
 
-use std::borrow::Cow;
 use std::collections::HashMap;
 
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use super::fields::MergedFields;
+use super::field_names::{text, top_level_name};
+use super::fields::{DocumentNames, MergedFields};
 use super::json::{self, write_string, write_unsigned};
 use super::msgpack::{Token, read_token, skip};
-use super::names::{FieldNames, document_name};
+use super::names::FieldNames;
 use super::schema::write_names;
 use super::state::FieldLocation;
+use crate::name_origin::NameOrigin;
 
 /// Name and value as JSON.
 type Pair = (String, String);
@@ -37,7 +38,7 @@ pub(crate) struct KeptRecord {
     pub(crate) metadata: Vec<Pair>,
 }
 
-/// The values of a document by location and name, as JSON.
+/// The values of a document by location and name in the records, as JSON.
 pub(crate) type DocumentValues = HashMap<(FieldLocation, String), String>;
 
 /// What records of one form have in common.
@@ -120,7 +121,7 @@ fn pairs(map: &[u8]) -> Vec<Pair> {
         at = end;
         let name = String::from_utf8_lossy(&name).into_owned();
         let mut text = Vec::new();
-        json::write_json_value(&mut text, map, value);
+        json::write_verbatim(&mut text, map, value);
         let text = String::from_utf8(text).unwrap_or_default();
         match known.get(&name).and_then(|at| pairs.get_mut(*at)) {
             Some(pair) => pair.1 = text,
@@ -135,11 +136,9 @@ fn pairs(map: &[u8]) -> Vec<Pair> {
 
 /// The value of a document's field of this name in records.
 fn value_of<'a>(values: &'a DocumentValues, location: FieldLocation, name: &str) -> Option<&'a str> {
-    let name = match document_name(name.as_bytes()) {
-        Cow::Borrowed(_) => name.to_owned(),
-        Cow::Owned(other) => String::from_utf8(other).ok()?,
-    };
-    values.get(&(location, name)).map(String::as_str)
+    values
+        .get(&(location, text(name.as_bytes()).into_owned()))
+        .map(String::as_str)
 }
 
 /// Appends `,"fields":{…}`. `values`: those of the document.
@@ -252,15 +251,24 @@ pub(crate) fn read_kept(raw: &RawValue, values: &DocumentValues) -> Result<Vec<O
 }
 
 /// The values that a document has of its fields.
-pub(crate) fn document_values(of: [(FieldLocation, &MergedFields<'_>); 2]) -> DocumentValues {
+pub(crate) fn document_values(
+    of: [(FieldLocation, &MergedFields<'_>, &DocumentNames<'_>); 2],
+) -> DocumentValues {
     let mut values = DocumentValues::new();
-    for (location, fields) in of {
-        for field in &fields.list {
-            let mut value = Vec::new();
-            field.write_value(&mut value);
-            let name = String::from_utf8_lossy(&field.name).into_owned();
-            values.insert((location, name), String::from_utf8(value).unwrap_or_default());
+    for (location, fields, names) in of {
+        for (number, field) in fields.list.iter().enumerate() {
+            if !field.is_displaced() {
+                let mut value = Vec::new();
+                field.write_value(names.get(number, field), &mut value);
+                let name = text(&field.name).into_owned();
+                values.insert((location, name), String::from_utf8(value).unwrap_or_default());
+            }
         }
     }
     values
+}
+
+/// Whether a field of a document has a name that the document needs for something else.
+pub(crate) fn is_displaced((original, natural): NameOrigin<'_>) -> bool {
+    *top_level_name(original) != *natural
 }

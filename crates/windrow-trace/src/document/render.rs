@@ -9,11 +9,11 @@ use std::borrow::Cow;
 use smallvec::SmallVec;
 
 use super::content::{JoinedView, Line, RenderedDocument, SealedRecords, TraceContent, UntracedRecord};
-use super::fields::MergedFields;
+use super::fields::{DocumentNames, MergedFields};
 use super::json::{self, write_escaped, write_string};
 use super::kept::{KeptRecord, document_values, write_kept};
 use super::msgpack::{Token, after_scalar, read_token, skip};
-use super::names::{FieldNames, document_name};
+use super::names::FieldNames;
 use super::schema::Derived;
 use super::services::{JoinedServices, LineServices};
 use super::shape::{Shape, ShapeField, ShapeRegistry};
@@ -129,6 +129,13 @@ impl Renderer {
             services.write_lines(&mut writer, view, seal.parts.len());
         }
         write_joined_fields(&mut writer, shape, view);
+        if let Some(shape) = shape {
+            let renamed = shape.renamed();
+            writer.renamed_count(renamed.len());
+            for (name, field) in renamed {
+                writer.renamed_field(FieldLocation::TopLevel, name, &field.original, &field.natural);
+            }
+        }
         writer.finish(out);
         out.extend_from_slice(b"\"}}");
         RenderedDocument {
@@ -214,27 +221,26 @@ impl Renderer {
         let text_name = names.text_name(best);
         self.texts(out, text_name, texts.iter().copied());
         names.document.schema.write_derived(out, &summary.derived());
-        for field in &fields.list {
-            out.push(b',');
-            field.write(out);
-        }
+        let field_names = fields.names(names.own(text_name));
+        write_merged(out, &fields, &field_names);
         seal.write_object(out, &mut self.times, &summary);
+        let metadata_names = metadata.names([]);
         if !metadata.list.is_empty() {
-            out.extend_from_slice(b",\"metadata\":{");
-            for (number, field) in metadata.list.iter().enumerate() {
-                if number > 0 {
-                    out.push(b',');
-                }
-                field.write(out);
+            out.extend_from_slice(b",\"metadata\":");
+            let from = out.len();
+            write_merged(out, &metadata, &metadata_names);
+            // In place of the first comma.
+            if let Some(first) = out.get_mut(from) {
+                *first = b'{';
             }
             out.push(b'}');
         }
+        let all = [
+            (FieldLocation::TopLevel, &fields, &field_names),
+            (FieldLocation::Metadata, &metadata, &metadata_names),
+        ];
         if keeps {
-            let values = [
-                (FieldLocation::TopLevel, &fields),
-                (FieldLocation::Metadata, &metadata),
-            ];
-            write_kept(out, kept.iter().map(Option::as_ref), &document_values(values));
+            write_kept(out, kept.iter().map(Option::as_ref), &document_values(all));
         }
         out.extend_from_slice(b",\"state\":\"");
         let mut writer = seal.begin_state(&mut self.state, names, text_name);
@@ -246,13 +252,19 @@ impl Renderer {
             &services,
         );
         let newest = (lines.len() as u32).saturating_sub(1);
-        writer.field_count(fields.to_note(newest).count() + metadata.to_note(newest).count());
-        for (location, fields) in [
-            (FieldLocation::TopLevel, &fields),
-            (FieldLocation::Metadata, &metadata),
-        ] {
-            for (field, line) in fields.to_note(newest) {
-                writer.field(location, field.rule, &field.name, line);
+        let noted = all
+            .iter()
+            .map(|(_, fields, names)| fields.to_note(names, newest).count());
+        writer.field_count(noted.sum());
+        for (location, fields, names) in all {
+            for (name, rule, line) in fields.to_note(names, newest) {
+                writer.field(location, rule, name, line);
+            }
+        }
+        writer.renamed_count(all.iter().map(|(_, _, names)| names.renamed().count()).sum());
+        for (location, _, names) in all {
+            for (name, field) in names.renamed() {
+                writer.renamed_field(location, name, &field.original, &field.natural);
             }
         }
         writer.finish(out);
@@ -338,10 +350,9 @@ impl Renderer {
                 out.push(b':');
                 write_string(out, text);
             }
-            for field in &fields.list {
-                out.push(b',');
-                field.write(out);
-            }
+            let texts = names.text.iter().map(String::as_str);
+            let texts = texts.filter(|name| fields.contains(name));
+            write_merged(out, &fields, &fields.names(texts.chain(names.own(schema.text()))));
         }
         out.extend_from_slice(b",\"windrow\":{\"tags\":[");
         write_string(out, tag.as_bytes());
@@ -409,9 +420,20 @@ fn write_joined_fields(writer: &mut StateWriter<'_>, shape: Option<&Shape>, view
         writer.field(
             FieldLocation::TopLevel,
             field.rule(),
-            &document_name(field.name()),
+            shape.document_name(field),
             line,
         );
+    }
+}
+
+/// Appends fields, each with a comma before it.
+fn write_merged(out: &mut Vec<u8>, fields: &MergedFields<'_>, names: &DocumentNames<'_>) {
+    for (number, field) in fields.list.iter().enumerate() {
+        out.push(b',');
+        let name = names.get(number, field);
+        write_string(out, name);
+        out.push(b':');
+        field.write_value(name, out);
     }
 }
 
@@ -437,14 +459,14 @@ fn write_fields(out: &mut Vec<u8>, shape: &Shape, record: &[u8], worst: &[u8]) {
         if field.is_worst()
             && let Some(of_worst) = after_scalar(worst, worst_at)
         {
-            worst_at = json::write_json_value(out, worst, of_worst);
+            worst_at = json::write_value_in(out, field.is_flattened(), worst, of_worst);
             match skip(record, value) {
                 Some(next) => at = next,
                 None => return,
             }
             continue;
         }
-        at = json::write_json_value(out, record, value);
+        at = json::write_value_in(out, field.is_flattened(), record, value);
     }
 }
 
@@ -458,7 +480,7 @@ fn write_all_fields(out: &mut Vec<u8>, shape: &Shape, record: &[u8]) {
             return;
         };
         out.extend_from_slice(field.json_prefix());
-        at = json::write_json_value(out, record, value);
+        at = json::write_value_in(out, field.is_flattened(), record, value);
     }
 }
 

@@ -75,44 +75,39 @@ impl DocumentSchema {
         }
     }
 
-    /// Whether what becomes of a record's field of this name depends on its value or on the rest of
-    /// the trace. Such records have no shape.
+    /// Whether what becomes of a record's field of this name depends on the rest of the trace, or is
+    /// not told by its name. Such records have no shape.
     pub(crate) fn is_irregular(self, name: &[u8]) -> bool {
-        match self {
-            Self::Plain => false,
-            Self::Ecs | Self::Otel => {
-                self.placement(name, false, true, true) != Placement::Keep
-                    || self.placement(name, false, false, false) != Placement::Keep
-            }
-        }
+        self.placement(name, true, true) != Placement::Keep
     }
 
     /// What becomes of a record's field. `has_level`, `has_services`: whether the document has them.
-    pub(crate) fn placement(
-        self,
-        name: &[u8],
-        is_map: bool,
-        has_level: bool,
-        has_services: bool,
-    ) -> Placement {
+    pub(crate) fn placement(self, name: &[u8], has_level: bool, has_services: bool) -> Placement {
         let drop_if = |known| if known { Placement::Drop } else { Placement::Keep };
-        // A value that is no object does not fit where the store has an object.
-        let object = if is_map {
-            Placement::Keep
-        } else {
-            Placement::Rename
-        };
         match (self, name) {
             (Self::Plain, _) => Placement::Keep,
             (_, b"service.name") => drop_if(has_services),
-            (_, b"service") => object,
             (Self::Ecs, b"log.level") => drop_if(has_level),
             (Self::Ecs, b"ecs.version") => Placement::Drop,
             (Self::Ecs, b"trace.id" | b"message" | b"event.duration" | b"event.outcome") => Placement::Rename,
-            (Self::Ecs, b"log" | b"event" | b"trace" | b"ecs") => object,
             (Self::Otel, b"severity_text" | b"severity_number") => drop_if(has_level),
             (Self::Otel, b"trace_id" | b"body") => Placement::Rename,
             _ => Placement::Keep,
+        }
+    }
+
+    /// Names that documents may have from the schema.
+    pub(crate) fn derived_names(self) -> &'static [&'static str] {
+        match self {
+            Self::Plain => &[],
+            Self::Ecs => &[
+                "log.level",
+                "service.name",
+                "event.duration",
+                "event.outcome",
+                "ecs.version",
+            ],
+            Self::Otel => &["severity_text", "severity_number", "service.name"],
         }
     }
 

@@ -11,10 +11,12 @@ use std::collections::HashMap;
 use forward_protocol::entries::WireKey;
 use twox_hash::XxHash3_64;
 
+use super::field_names::top_level::{Field, document_names, value_names};
+use super::field_names::{any_below, is_flattened, is_simple_at_top, text};
 use super::json::write_string;
 use super::merge_rule::MergeRule;
 use super::msgpack::{Token, after_scalar, read_token, skip};
-use super::names::{FieldNames, document_name};
+use super::names::FieldNames;
 use super::state::usual_rule;
 use super::windrow_object::trace_id_prefix;
 use crate::record::view::{Reading, RecordView};
@@ -81,6 +83,7 @@ pub struct ShapeField {
     name: Box<[u8]>,
     /// Comma, name and colon: `,"name":`.
     json_prefix: Box<[u8]>,
+    is_flattened: bool,
     role: FieldRole,
     watched: bool,
     /// How its value is read apart from its role.
@@ -114,6 +117,12 @@ impl ShapeField {
     #[inline]
     pub fn readings(&self) -> &[Reading] {
         &self.readings
+    }
+
+    /// Whether it may be `flattened` in the store.
+    #[inline]
+    pub(crate) fn is_flattened(&self) -> bool {
+        self.is_flattened
     }
 
     /// Whether the document has the value of the worst line. All other fields have that of the
@@ -160,6 +169,8 @@ pub struct Shape {
     trace_id_prefix: Box<[u8]>,
     /// What precedes the joined text in the document: `,"name":"`.
     text_prefix: Box<[u8]>,
+    /// The fields that have another name in the document.
+    renamed: Box<[(String, Field<'static>)]>,
 }
 
 impl Shape {
@@ -198,6 +209,19 @@ impl Shape {
     #[inline]
     pub(crate) fn text_prefix(&self) -> &[u8] {
         &self.text_prefix
+    }
+
+    /// The name of a field in the document.
+    pub(crate) fn document_name<'n>(&'n self, field: &'n ShapeField) -> &'n [u8] {
+        let mut renamed = self.renamed.iter();
+        let found = renamed.find(|(_, known)| known.original.as_bytes() == field.name());
+        found.map_or(field.name(), |(name, _)| name.as_bytes())
+    }
+
+    /// The fields that have another name in the document, with that name.
+    #[inline]
+    pub(crate) fn renamed(&self) -> &[(String, Field<'static>)] {
+        &self.renamed
     }
 
     /// Whether the state of a document must name the merge rule of any field.
@@ -248,6 +272,7 @@ impl Shape {
         };
         let id = best(&names.keys);
         let text = best(&names.text);
+        let in_document = names_in_document(names, text.map(|(rank, _)| rank), field_names)?;
         let mut fields = Vec::with_capacity(field_names.len());
         let mut keys = Vec::with_capacity(field_names.len());
         for (number, field) in field_names.iter().enumerate() {
@@ -278,19 +303,22 @@ impl Shape {
             if !is_regular || (!is_outside && names.document.schema.is_irregular(field)) {
                 return None;
             }
-            let document_name = document_name(field);
             let mut json_prefix = vec![b','];
-            write_string(&mut json_prefix, &document_name);
+            let name = in_document
+                .get(number)
+                .map_or(*field, |(name, _)| name.as_bytes());
+            write_string(&mut json_prefix, name);
             json_prefix.push(b':');
             let watched = watched.iter().any(|name| name.as_bytes() == *field);
             fields.push(ShapeField {
                 name: (*field).into(),
                 json_prefix: json_prefix.into(),
+                is_flattened: is_flattened(name),
                 role,
                 watched,
                 readings: view.readings(field).into(),
                 is_worst: rule == MergeRule::Worst,
-                has_unusual_rule: !is_outside && rule != usual_rule(&document_name),
+                has_unusual_rule: !is_outside && rule != usual_rule(name),
             });
             let key = WireKey::new(field);
             let is_read = role != FieldRole::Plain || watched || !view.readings(field).is_empty();
@@ -313,11 +341,44 @@ impl Shape {
             fields: fields.into(),
             trace_id_prefix: trace_id_prefix(names.key()).into(),
             text_prefix: text_prefix.into(),
+            renamed: in_document
+                .into_iter()
+                .filter(|(name, field)| *field.original != **name)
+                .collect(),
             keys: keys.into(),
             has_id: id.is_some(),
             text_rank: text.map(|(rank, _)| rank),
         })
     }
+}
+
+/// The names of fields in the document; empty if all are those of the records. `None` if they
+/// depend on values, or two become one.
+fn names_in_document(
+    names: &FieldNames,
+    text_rank: Option<usize>,
+    fields: &[&[u8]],
+) -> Option<Vec<(String, Field<'static>)>> {
+    let has_derived = !names.document.schema.derived_names().is_empty();
+    if !has_derived && fields.iter().all(|name| is_simple_at_top(name)) {
+        return Some(Vec::new());
+    }
+    let all: Vec<Field<'static>> = fields
+        .iter()
+        .map(|name| Field::new(text(name).into_owned().into(), false))
+        .collect();
+    let mut distinct: Vec<&str> = all.iter().map(|field| &*field.original).collect();
+    distinct.sort_unstable();
+    if distinct.windows(2).any(|pair| pair[0] == pair[1]) {
+        return None;
+    }
+    let own = value_names(names.own(text_rank.and_then(|rank| names.text_name(rank))));
+    let natural = all.iter().map(|field| &*field.natural);
+    if any_below(natural.chain(own.iter().copied()).collect()) {
+        return None;
+    }
+    let found = document_names(&all, &own, |_| Default::default());
+    Some(found.into_iter().zip(all).collect())
 }
 
 /// The registry of shapes.

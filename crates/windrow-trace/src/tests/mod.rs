@@ -1,10 +1,12 @@
 //! Tests of the crate: documents, sealing, and the union.
 
 mod document;
+mod field_names;
 mod kept;
 mod late;
 mod levels;
 mod paths;
+mod store;
 mod table;
 mod union;
 

@@ -7,6 +7,7 @@ use serde_json::{Map, Value};
 use super::parsed::ParsedDocument;
 use crate::part::PartId;
 use crate::record::severity::Severity;
+use crate::unmapped::restore_unindexed;
 
 /// A line of a document: what one record said.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -46,7 +47,8 @@ pub fn document_lines(document: &[u8]) -> Result<Vec<DocumentLine>, UnionError> 
         which: "existing",
         why,
     };
-    let document = ParsedDocument::parse(document).map_err(failed)?;
+    let restored = restore_unindexed(document);
+    let document = ParsedDocument::parse(&restored).map_err(failed)?;
     let texts = document.line_texts().unwrap_or_default();
     let lines = document.state.lines.iter().zip(texts);
     let lines = lines.enumerate().filter_map(|(number, (line, text))| {

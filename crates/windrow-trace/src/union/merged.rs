@@ -6,20 +6,23 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use serde_json::value::RawValue;
 
 use super::parsed::ParsedDocument;
+use crate::document::field_names::top_level::Field;
 use crate::document::json::{one_line, write_escaped, write_string};
-use crate::document::kept::{KeptRecord, write_kept};
+use crate::document::kept::{KeptRecord, is_displaced, write_kept};
 use crate::document::merge_rule::{MergeRule, ValueSet};
 use crate::document::schema::{DocumentSchema, Placement};
 use crate::document::state::{
-    DocumentState, FieldLocation, FieldState, LineState, PartState, SealReason, usual_rule,
+    DocumentState, FieldLocation, FieldState, LineState, PartState, RenamedField, SealReason, usual_rule,
 };
 use crate::document::time::Rfc3339Writer;
 use crate::document::windrow_object::{
     LevelCounts, LineSummary, MAX_SERVICES, WindrowObject, begin_document, trace_id_prefix,
     write_windrow_object,
 };
+use crate::name_origin::{NameOrigin, field_names};
 use crate::part::PartId;
 use crate::record::severity::Severity;
+use crate::unmapped::{METADATA_OWNER, UNMAPPED, Unmap, begin_pair, unmap};
 
 /// The sort key of a line: event time, reception, part, position.
 type LineOrder = (i64, i64, PartId, u32);
@@ -37,11 +40,15 @@ struct LineContent<'a> {
 /// A field of the union.
 struct JoinedField<'a> {
     location: FieldLocation,
-    name: Cow<'a, str>,
+    /// Its name in the records, and what this becomes where no other field is in its way.
+    original: &'a str,
+    natural: Cow<'a, str>,
     rule: MergeRule,
     /// The line of the value.
     line: LineOrder,
     raw: &'a RawValue,
+    /// It is in `windrow.unmapped`.
+    unmapped: bool,
     /// The values, if the rule chooses by value.
     values: ValueSet,
 }
@@ -58,6 +65,7 @@ pub(super) struct MergedDocument<'a> {
     fields: Vec<JoinedField<'a>>,
     tags: Vec<&'a str>,
     services: Vec<&'a str>,
+    unmapped: Vec<&'a str>,
     state: (SealReason, i64),
 }
 
@@ -110,6 +118,7 @@ pub(super) fn join<'a>(a: &'a ParsedDocument<'a>, b: &'a ParsedDocument<'a>) -> 
         fields: Vec::new(),
         tags: a.tags.iter().chain(&b.tags).map(String::as_str).collect(),
         services,
+        unmapped: a.unmapped.iter().chain(&b.unmapped).map(String::as_str).collect(),
         state: (
             a.state.reason.max(b.state.reason),
             a.state.sealed_at.min(b.state.sealed_at),
@@ -117,6 +126,8 @@ pub(super) fn join<'a>(a: &'a ParsedDocument<'a>, b: &'a ParsedDocument<'a>) -> 
     };
     joined.tags.sort_unstable();
     joined.tags.dedup();
+    joined.unmapped.sort_unstable();
+    joined.unmapped.dedup();
     joined.join_fields([a, b], order);
     joined.parts = parts;
     joined
@@ -128,66 +139,92 @@ impl<'a> MergedDocument<'a> {
         documents: [&'a ParsedDocument<'a>; 2],
         order: impl Fn(&ParsedDocument<'_>, &LineState) -> Option<LineOrder>,
     ) {
-        let noted = documents.map(ParsedDocument::noted);
-        let mut rules: HashMap<(FieldLocation, &str), MergeRule> = HashMap::new();
+        let mut rules: HashMap<(FieldLocation, NameOrigin<'a>), MergeRule> = HashMap::new();
         let mut all = Vec::new();
-        for (document, noted) in documents.into_iter().zip(&noted) {
-            for (location, name, raw) in &document.fields {
-                let (rule, line) = document.field_state(noted, *location, name);
+        for document in documents {
+            let (noted, origins) = (document.noted(), document.origins());
+            for field in &document.fields {
+                let (rule, line) = document.field_state(&noted, field.location, &field.name);
                 let Some(order) = line.and_then(|line| order(document, line)) else {
                     continue;
                 };
-                let known = rules.entry((*location, name)).or_insert(rule);
+                let origin = origins.get(&(field.location, field.name.as_str())).copied();
+                let origin = origin.unwrap_or((&field.name, &field.name));
+                let known = rules.entry((field.location, origin)).or_insert(rule);
                 *known = rule.max(*known);
-                all.push((*location, name.as_str(), order, *raw));
+                all.push((field, origin, order));
             }
         }
-        let mut known: HashMap<(FieldLocation, Cow<'a, str>), usize> = HashMap::new();
-        for (location, name, line, raw) in all {
-            let rule = rules.get(&(location, name)).copied().unwrap_or_default();
-            let Some(name) = self.place(location, name, raw) else {
+        let mut known: HashMap<(FieldLocation, &'a str, Cow<'a, str>), usize> = HashMap::new();
+        for (field, origin, line) in all {
+            let location = field.location;
+            let rule = rules.get(&(location, origin)).copied().unwrap_or_default();
+            let Some(natural) = self.place(location, origin) else {
                 continue;
             };
             let candidate = JoinedField {
                 location,
-                name: name.clone(),
+                original: origin.0,
+                natural: natural.clone(),
                 rule,
                 line,
-                raw,
+                raw: field.raw,
+                unmapped: field.unmapped,
                 values: ValueSet::default(),
             };
-            let at = *known.entry((location, name)).or_insert(self.fields.len());
+            let at = *known
+                .entry((location, origin.0, natural))
+                .or_insert(self.fields.len());
             if at == self.fields.len() {
                 self.fields.push(candidate);
             } else if self
                 .fields
                 .get(at)
                 .is_some_and(|field| self.replaces(&candidate, field))
-                && let Some(field) = self.fields.get_mut(at)
+                && let Some(known) = self.fields.get_mut(at)
             {
-                (field.line, field.raw) = (line, raw);
+                (known.line, known.raw, known.unmapped) = (line, field.raw, field.unmapped);
             }
             if rule.is_by_value()
-                && let Some(field) = self.fields.get_mut(at)
+                && let Some(known) = self.fields.get_mut(at)
+                && let Ok(text) = String::from_utf8(one_line(field.raw).collect())
             {
-                if let Ok(text) = String::from_utf8(one_line(raw).collect()) {
-                    field.values.add(rule, &text);
-                }
+                known.values.add(rule, &text);
+                // Where any value was refused, their set is.
+                known.unmapped |= field.unmapped;
             }
         }
     }
 
-    /// The name of a field in a document of this schema, if it has one.
-    fn place(&self, location: FieldLocation, name: &'a str, raw: &RawValue) -> Option<Cow<'a, str>> {
+    /// What the name of a field becomes in a document of this schema, if it has one.
+    fn place(&self, location: FieldLocation, (original, natural): NameOrigin<'a>) -> Option<Cow<'a, str>> {
         if location == FieldLocation::Metadata {
-            return Some(name.into());
+            return Some(natural.into());
         }
-        let is_map = raw.get().starts_with('{');
-        match self.schema.placement(name.as_bytes(), is_map, false, false) {
-            Placement::Keep => Some(name.into()),
+        match self.schema.placement(original.as_bytes(), false, false) {
+            Placement::Keep => Some(natural.into()),
             Placement::Drop => None,
-            Placement::Rename => Some(format!("{name}_").into()),
+            Placement::Rename => Some(displaced(original)),
         }
+    }
+
+    /// The fields that are written, with their names in the document.
+    fn named_fields(&self, known: (bool, bool)) -> Vec<(&JoinedField<'a>, String)> {
+        let is_written = |field: &&JoinedField<'_>| {
+            let name = field.original.as_bytes();
+            field.location == FieldLocation::Metadata
+                || self.schema.placement(name, known.0, known.1) != Placement::Drop
+        };
+        let fields: Vec<_> = self.fields.iter().filter(is_written).collect();
+        let values: Vec<Box<RawValue>> = fields.iter().map(|field| field.as_raw()).collect();
+        let all: Vec<_> = fields
+            .iter()
+            .zip(&values)
+            .map(|(field, raw)| (field.location, (field.original, &*field.natural), &**raw))
+            .collect();
+        let own = self.text_name.into_iter().chain([self.key_name]);
+        let names = field_names(&all, own, self.schema.derived_names());
+        fields.into_iter().zip(names).collect()
     }
 
     /// Whether the value of `other` replaces that of `field`.
@@ -231,22 +268,29 @@ impl<'a> MergedDocument<'a> {
         let values: HashMap<_, _> = a
             .fields
             .iter()
-            .map(|(location, name, raw)| ((*location, name.as_str()), *raw))
+            .map(|field| ((field.location, field.name.as_str()), field))
             .collect();
         let mut text = Vec::new();
-        self.fields.iter().all(|field| {
+        self.named_fields(self.known()).iter().all(|(field, name)| {
             text.clear();
             field.write_value(&mut text);
-            let known = values.get(&(field.location, &*field.name));
-            let (rule, line) = a.field_state(&noted, field.location, &field.name);
+            let known = values.get(&(field.location, name.as_str()));
+            let (rule, line) = a.field_state(&noted, field.location, name);
             let is_origin = |line: &LineState| {
                 let part = a.line_part(line).map(|part| part.id);
                 (line.time, part, line.position) == (field.line.0, Some(field.line.2), field.line.3)
             };
-            known.is_some_and(|raw| one_line(raw).eq(text.iter().copied()))
-                && rule == field.rule
+            known.is_some_and(|known| {
+                known.unmapped == field.unmapped && one_line(known.raw).eq(text.iter().copied())
+            }) && rule == field.rule
                 && (rule.is_by_value() || line.is_some_and(is_origin))
         })
+    }
+
+    /// Whether the document has a level and services.
+    fn known(&self) -> (bool, bool) {
+        let has_level = self.lines.values().any(|line| line.level.is_some());
+        (has_level, !self.services.is_empty())
     }
 
     pub(super) fn write(&self, out: &mut Vec<u8>) {
@@ -288,18 +332,18 @@ impl<'a> MergedDocument<'a> {
             out.push(b'"');
         }
         self.schema.write_derived(out, &summary.derived());
-        let known = (levels.worst().is_some(), !self.services.is_empty());
-        let is_written = |field: &&JoinedField<'_>| {
-            let name = field.name.as_bytes();
-            field.location == FieldLocation::Metadata
-                || self.schema.placement(name, true, known.0, known.1) != Placement::Drop
+        let named = self.named_fields(self.known());
+        let of = |location: FieldLocation, unmapped: bool| {
+            let here = move |(field, _): &&(&JoinedField<'_>, String)| {
+                field.location == location && field.unmapped == unmapped
+            };
+            named.iter().filter(here).peekable()
         };
-        let fields: Vec<_> = self.fields.iter().filter(is_written).collect();
-        let of = |location: FieldLocation| fields.iter().filter(move |field| field.location == location);
-        for field in of(FieldLocation::TopLevel) {
-            out.push(b',');
-            field.write(out);
-        }
+        let write_field = |out: &mut Vec<u8>, (field, name): &(&JoinedField<'_>, String)| {
+            begin_pair(out, name);
+            field.write_value(out);
+        };
+        of(FieldLocation::TopLevel, false).for_each(|field| write_field(out, field));
         let total: u64 = parts.iter().map(|part| u64::from(part.total)).sum();
         let object = WindrowObject {
             reason,
@@ -314,22 +358,40 @@ impl<'a> MergedDocument<'a> {
             services: &self.services,
         };
         write_windrow_object(out, &mut times, &object);
-        let mut metadata = of(FieldLocation::Metadata).peekable();
-        if metadata.peek().is_some() {
-            out.extend_from_slice(b",\"metadata\":{");
-            for (i, field) in metadata.enumerate() {
-                if i > 0 {
-                    out.push(b',');
-                }
-                field.write(out);
+        let write_metadata = |out: &mut Vec<u8>, unmapped: bool| {
+            let mut fields = of(FieldLocation::Metadata, unmapped);
+            if fields.peek().is_some() {
+                begin_pair(out, "metadata");
+                out.push(b'{');
+                fields.for_each(|field| write_field(out, field));
+                out.push(b'}');
+            }
+        };
+        write_metadata(out, false);
+        if named.iter().any(|(field, _)| field.unmapped) {
+            begin_pair(out, UNMAPPED);
+            out.push(b'{');
+            of(FieldLocation::TopLevel, true).for_each(|field| write_field(out, field));
+            if of(FieldLocation::Metadata, true).peek().is_some() {
+                begin_pair(out, METADATA_OWNER);
+                out.push(b'{');
+                write_metadata(out, true);
+                out.push(b'}');
             }
             out.push(b'}');
         }
         if self.lines.values().any(|line| line.kept.is_some()) {
-            let values = fields.iter().map(|field| field.located_value()).collect();
-            write_kept(out, self.lines.values().map(|line| line.kept), &values);
+            let values = named.iter().filter_map(|(field, _)| field.located_value());
+            write_kept(out, self.lines.values().map(|line| line.kept), &values.collect());
         }
-        let fields = self.field_states(fields.iter().copied());
+        let renamed = named.iter().filter(|(field, name)| field.original != name);
+        let renamed = renamed.map(|(field, name)| RenamedField {
+            location: field.location,
+            name: name.clone(),
+            original: field.original.to_owned(),
+            natural: field.natural.to_string(),
+        });
+        let (fields, renamed) = (self.field_states(&named), renamed.collect());
         let state = DocumentState {
             schema: self.schema,
             key_name: self.key_name.to_owned(),
@@ -339,10 +401,16 @@ impl<'a> MergedDocument<'a> {
             lines: self.line_states(&parts),
             parts,
             fields,
+            renamed,
         };
         out.extend_from_slice(b",\"state\":\"");
         state.write(out);
         out.extend_from_slice(b"\"}}");
+        for name in &self.unmapped {
+            if let Some((moved, _)) = unmap(out, Unmap::Field(name)) {
+                *out = moved;
+            }
+        }
     }
 
     fn line_states(&self, parts: &[PartState]) -> Vec<LineState> {
@@ -363,23 +431,20 @@ impl<'a> MergedDocument<'a> {
         lines.collect()
     }
 
-    fn field_states<'f>(&self, fields: impl Iterator<Item = &'f JoinedField<'a>>) -> Vec<FieldState>
-    where
-        'a: 'f,
-    {
+    fn field_states(&self, named: &[(&JoinedField<'_>, String)]) -> Vec<FieldState> {
         let number: HashMap<LineOrder, u32> =
             self.lines.keys().zip(0..).map(|(order, i)| (*order, i)).collect();
         let newest = (self.lines.len() as u32).saturating_sub(1);
-        let states = fields.filter_map(|field| {
+        let states = named.iter().filter_map(|(field, name)| {
             let line = if field.rule.is_by_value() {
                 newest
             } else {
                 *number.get(&field.line)?
             };
-            let is_noted = line != newest || field.rule != usual_rule(field.name.as_bytes());
+            let is_noted = line != newest || field.rule != usual_rule(name.as_bytes());
             is_noted.then(|| FieldState {
                 location: field.location,
-                name: field.name.to_string(),
+                name: name.clone(),
                 rule: field.rule,
                 line,
             })
@@ -389,18 +454,21 @@ impl<'a> MergedDocument<'a> {
 }
 
 impl JoinedField<'_> {
-    /// Appends name and value.
-    fn write(&self, out: &mut Vec<u8>) {
-        write_string(out, self.name.as_bytes());
-        out.push(b':');
-        self.write_value(out);
-    }
-
-    fn located_value(&self) -> ((FieldLocation, String), String) {
+    /// Its name in the records and its value, if it has that name in the document.
+    fn located_value(&self) -> Option<((FieldLocation, String), String)> {
         let mut value = Vec::new();
         self.write_value(&mut value);
         let value = String::from_utf8(value).unwrap_or_default();
-        ((self.location, self.name.to_string()), value)
+        let is_displaced = is_displaced((self.original, &self.natural));
+        (!is_displaced).then(|| ((self.location, self.original.to_owned()), value))
+    }
+
+    /// Its value in the document.
+    fn as_raw(&self) -> Box<RawValue> {
+        let mut value = Vec::new();
+        self.write_value(&mut value);
+        let value = String::from_utf8(value).ok().map(RawValue::from_string);
+        value.and_then(Result::ok).unwrap_or_else(|| self.raw.to_owned())
     }
 
     fn write_value(&self, out: &mut Vec<u8>) {
@@ -410,6 +478,11 @@ impl JoinedField<'_> {
             out.extend(one_line(self.raw));
         }
     }
+}
+
+/// What the name of a field becomes that the document needs for something else.
+fn displaced(original: &str) -> Cow<'_, str> {
+    Field::new(original.into(), true).natural
 }
 
 /// Of two names of the text the more preferred one; unknown ones come last, in alphabetical order.

@@ -61,12 +61,13 @@ fn names_give_way_as_everywhere() {
 fn what_is_irregular_has_no_shape() {
     let mut shapes = shapes();
     for one in [
-        &b"\x82\xa1a\x01\xa1a\x02"[..], // a name twice
-        b"\x82\xa3_id\x01\xa4_id_\x02", // two names that become one
-        b"\x81\x01\x02",                // a name that is no string
-        b"\x81\xc4\x01a\x02",           // binary
-        b"\x91\x01",                    // no map
-        b"\x82\xa1a\x01",               // cut short
+        &b"\x82\xa1a\x01\xa1a\x02"[..],  // a name twice
+        b"\x82\xa1\xff\x01\xa1\xfe\x02", // two names that become one
+        b"\x82\xa1a\x01\xa3a.b\x02",     // names that depend on values
+        b"\x81\x01\x02",                 // a name that is no string
+        b"\x81\xc4\x01a\x02",            // binary
+        b"\x91\x01",                     // no map
+        b"\x82\xa1a\x01",                // cut short
     ] {
         for _ in 0..3 {
             assert_eq!(shapes.find(one), None, "{one:x?}");

@@ -11,6 +11,8 @@
 //!         | text length + 1 or 0 | [level + 8 * (service + 1 or 0)]
 //! fields: n, then per field whose value is not the last line's, or whose rule is not the usual one
 //!         for its name: location + 2 * rule | name | line
+//! renamed, if a flag says so:
+//!         n, then per field: location | name | name in the records | its natural name or nothing
 //! ```
 //!
 //! Every number is a LEB128 varint, signed ones are zigzag-encoded. The first reception is relative
@@ -19,7 +21,7 @@
 //! `windrow.services`. Flags: 1 if level or service differ from those of the line before, and
 //! follow; 2 if the part does. A line takes 4 to 7 bytes.
 //!
-//! Version 1 (Windrow 0.1.0) has no levels, services, schemas and rules, and nothing is relative to
+//! Version 1 (Windrow 0.1.0) has no levels, services, schemas, rules and names, and nothing is relative to
 //! the sealing. Its lines are: time (delta) | part | position (delta) | text length + 1 or 0. Of
 //! each field the newest value counts.
 
@@ -49,6 +51,8 @@ const HAS_KEY_NAME: u8 = 1;
 const HAS_TEXT_NAME: u8 = 2;
 const HAS_TEXT: u8 = 4;
 const SCHEMA_SHIFT: u32 = 3;
+const SCHEMA_MASK: u8 = 3;
+const HAS_RENAMED: u8 = 32;
 /// Flags of a line.
 const CODE_DIFFERS: u64 = 1;
 const PART_DIFFERS: u64 = 2;
@@ -189,6 +193,17 @@ pub(crate) struct FieldState {
     pub(crate) line: u32,
 }
 
+/// A field that has another name in the document than in the records.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct RenamedField {
+    pub(crate) location: FieldLocation,
+    pub(crate) name: String,
+    /// Its name in the records.
+    pub(crate) original: String,
+    /// What this becomes where no other field is in its way.
+    pub(crate) natural: String,
+}
+
 /// The rule of a field of which the state says nothing.
 #[inline]
 pub(crate) fn usual_rule(name: &[u8]) -> MergeRule {
@@ -211,6 +226,7 @@ pub(crate) struct DocumentState {
     pub(crate) parts: Vec<PartState>,
     pub(crate) lines: Vec<LineState>,
     pub(crate) fields: Vec<FieldState>,
+    pub(crate) renamed: Vec<RenamedField>,
 }
 
 /// A state that this version cannot read.
@@ -255,6 +271,10 @@ impl DocumentState {
         for field in &self.fields {
             writer.field(field.location, field.rule, field.name.as_bytes(), field.line);
         }
+        writer.renamed_count(self.renamed.len());
+        for field in &self.renamed {
+            writer.renamed_field(field.location, &field.name, &field.original, &field.natural);
+        }
         writer.finish(json);
     }
 
@@ -269,7 +289,7 @@ impl DocumentState {
         };
         let flags = from.byte()?;
         let schema = *DocumentSchema::ALL
-            .get(usize::from(flags >> SCHEMA_SHIFT))
+            .get(usize::from(flags >> SCHEMA_SHIFT & SCHEMA_MASK))
             .ok_or(StateError::Damaged(from.at))?;
         let key_name = if flags & HAS_KEY_NAME != 0 {
             from.text()?
@@ -366,6 +386,23 @@ impl DocumentState {
                 line,
             });
         }
+        let has_renamed = has_levels && flags & HAS_RENAMED != 0;
+        let count = if has_renamed { from.count(4)? } else { 0 };
+        let mut renamed = Vec::with_capacity(count);
+        for _ in 0..count {
+            let location = match from.byte()? {
+                0 => FieldLocation::TopLevel,
+                1 => FieldLocation::Metadata,
+                _ => return Err(StateError::Damaged(from.at)),
+            };
+            let (name, original, natural) = (from.text()?, from.text()?, from.text()?);
+            renamed.push(RenamedField {
+                location,
+                natural: if natural.is_empty() { name.clone() } else { natural },
+                name,
+                original,
+            });
+        }
         if from.at != bytes.len() {
             return Err(StateError::Damaged(from.at));
         }
@@ -378,6 +415,7 @@ impl DocumentState {
             parts,
             lines,
             fields,
+            renamed,
         })
     }
 }

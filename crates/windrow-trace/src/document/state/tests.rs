@@ -23,7 +23,17 @@ fn states() -> impl Strategy<Value = DocumentState> {
                 0..7u8,
                 prop_oneof![8 => prop::option::of(0..3u32), 1 => any::<Option<u32>>()],
             );
-            prop::collection::vec(line, 0..20).prop_map(move |lines| DocumentState {
+            let renamed = prop::collection::vec(("[a-z._]{1,9}", "[a-z._]{0,9}", any::<bool>()), 0..3);
+            (prop::collection::vec(line, 0..20), renamed).prop_map(move |(lines, renamed)| DocumentState {
+                renamed: renamed
+                    .into_iter()
+                    .map(|(name, original, same)| RenamedField {
+                        location: FieldLocation::TopLevel,
+                        natural: if same { name.clone() } else { format!("{name}_") },
+                        name,
+                        original,
+                    })
+                    .collect(),
                 schema: DocumentSchema::ALL[reason % 3],
                 key_name: if key {
                     default_key(DocumentSchema::ALL[reason % 3]).into()

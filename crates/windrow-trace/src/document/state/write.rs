@@ -5,9 +5,9 @@
 use base64_simd::URL_SAFE_NO_PAD;
 
 use super::{
-    CODE_DIFFERS, FLAG_BITS, FieldLocation, HAS_KEY_NAME, HAS_TEXT, HAS_TEXT_NAME, LineState, PART_DIFFERS,
-    PartState, SCHEMA_SHIFT, SealReason, TIME_UNITS_NS, VERSION, base_time, default_key, default_text,
-    unzigzag,
+    CODE_DIFFERS, FLAG_BITS, FieldLocation, HAS_KEY_NAME, HAS_RENAMED, HAS_TEXT, HAS_TEXT_NAME, LineState,
+    PART_DIFFERS, PartState, SCHEMA_SHIFT, SealReason, TIME_UNITS_NS, VERSION, base_time, default_key,
+    default_text, unzigzag,
 };
 use crate::document::merge_rule::MergeRule;
 use crate::document::schema::DocumentSchema;
@@ -145,6 +145,30 @@ impl<'a> StateWriter<'a> {
         put(self.out, name.len() as u64);
         self.out.extend_from_slice(name);
         put(self.out, u64::from(line));
+    }
+
+    /// Starts the renamed fields, if there are any.
+    #[inline]
+    pub(crate) fn renamed_count(&mut self, count: usize) {
+        if count > 0 {
+            if let Some(flags) = self.out.get_mut(1) {
+                *flags |= HAS_RENAMED;
+            }
+            put(self.out, count as u64);
+        }
+    }
+
+    pub(crate) fn renamed_field(
+        &mut self,
+        location: FieldLocation,
+        name: &str,
+        original: &str,
+        natural: &str,
+    ) {
+        self.out.push(location as u8);
+        put_text(self.out, name);
+        put_text(self.out, original);
+        put_text(self.out, if natural == name { "" } else { natural });
     }
 
     /// Appends the text form to `json`.
