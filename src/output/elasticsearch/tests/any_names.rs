@@ -22,6 +22,9 @@ fn rendered(record: &[u8], is_trace: bool) -> Vec<u8> {
             record: Span::new(0, record.len()),
             metadata: Span::default(),
             text: None,
+            level: None,
+            service: Span::default(),
+            is_partial: false,
         };
         let content = TraceContent {
             id: b"t",
@@ -47,6 +50,8 @@ fn rendered(record: &[u8], is_trace: bool) -> Vec<u8> {
             tag: "app",
             record,
             metadata: b"",
+            level: None,
+            service: None,
         };
         Renderer::default().untraced(&mut out, &names, &untraced);
     }
