@@ -77,6 +77,8 @@ pub(crate) struct Inner {
     pub(crate) item_fault: Option<ItemFault>,
     pub(crate) before: Option<Before>,
     pub(crate) longest_body: Option<usize>,
+    /// A text: bulk requests that contain it are refused with this status, as by a firewall.
+    pub(crate) poison: Option<(String, u16)>,
     /// State of the random delays, in milliseconds up to 3, before each request is carried out; 0
     /// for none.
     pub(crate) shuffle: u64,
@@ -159,11 +161,16 @@ async fn any(State(fake): State<Fake>, request: Request) -> Response {
             if i.longest_body.is_some_and(|most| body.len() > most) {
                 return Some(Fault::Refuse(413));
             }
+            if let Some((text, status)) = &i.poison
+                && body.windows(text.len()).any(|window| window == text.as_bytes())
+            {
+                return Some(Fault::Refuse(*status));
+            }
             i.bulk_faults.pop_front()
         } else if path == "/_mget" {
             i.mgets += 1;
             i.mget_faults.pop_front()
-        } else if path.starts_with("/_index_template") {
+        } else if path.starts_with("/_index_template") && head.method == "PUT" {
             i.template_faults.pop_front()
         } else {
             None
@@ -204,10 +211,17 @@ async fn any(State(fake): State<Fake>, request: Request) -> Response {
             "/_bulk" => bulk(i, &unpacked(&body, gzip)),
             "/_mget" => mget(i, &body, head.uri.query().unwrap_or("")),
             "/" => json!({"version": {"number": "8.18.8"}}),
+            path if path.starts_with("/_index_template/_simulate_index")
+                || head.method == "GET" && path.starts_with("/_index_template") =>
+            {
+                json!({})
+            }
             path if path.starts_with("/_index_template") => {
                 i.template = Some(serde_json::from_slice(&body).unwrap());
                 json!({"acknowledged": true})
             }
+            path if path.starts_with("/_resolve/") => json!({}),
+            path if path.ends_with("/_mapping") => json!({"acknowledged": true}),
             path => panic!("the fake does not know {path}"),
         }
     });
