@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 
 use super::backoff::half_jitter;
 use super::dead_letter_replay::{Refusals, replay_entries};
@@ -22,6 +23,9 @@ pub(super) async fn run(context: Arc<DeliveryContext>, base: Duration, pause: Du
     let Some(deferred) = context.deferred.clone() else {
         return std::future::pending().await;
     };
+    // Threads that are writing deferred documents stop when this future is dropped.
+    let stop = CancellationToken::new();
+    let _guard = stop.clone().drop_guard();
     let mut pause_now = Duration::ZERO;
     loop {
         tokio::time::sleep(pause_now).await;
@@ -32,7 +36,7 @@ pub(super) async fn run(context: Arc<DeliveryContext>, base: Duration, pause: Du
         }
         for waiting in before {
             if context.upserter.client.nodes.alive() > 0 {
-                drain(&context, base, waiting).await;
+                drain(&context, base, waiting, &stop).await;
             }
         }
         look(&context, &deferred).await;
@@ -61,7 +65,7 @@ async fn look(context: &DeliveryContext, deferred: &Arc<Deferred>) -> Vec<Waitin
 }
 
 /// Writes the documents of one index, if it takes them.
-async fn drain(context: &Arc<DeliveryContext>, base: Duration, waiting: Waiting) {
+async fn drain(context: &Arc<DeliveryContext>, base: Duration, waiting: Waiting, stop: &CancellationToken) {
     if !waiting.alone {
         let folder = waiting.clone();
         let first = tokio::task::spawn_blocking(move || folder.first()).await;
@@ -79,11 +83,17 @@ async fn drain(context: &Arc<DeliveryContext>, base: Duration, waiting: Waiting)
     } else {
         OnPostponed::Stop
     };
-    let context = Arc::clone(context);
+    let (context, stop) = (Arc::clone(context), stop.clone());
     let handle = tokio::runtime::Handle::current();
     // It reads and writes files between the requests.
     let drained = tokio::task::spawn_blocking(move || {
-        let send = async |entries: &[Entry]| send(&context, base, entries, true).await;
+        let send = async |entries: &[Entry]| {
+            let sent = stop
+                .run_until_cancelled(send(&context, base, entries, true))
+                .await;
+            let stopped = || vec![ReplayOutcome::Postponed("Windrow stops".into()); entries.len()];
+            sent.unwrap_or_else(stopped)
+        };
         let replayed = replay_with(&waiting.folder, on_postponed, send, |_| {});
         (handle.block_on(replayed), waiting.index)
     });

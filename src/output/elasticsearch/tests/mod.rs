@@ -4,6 +4,7 @@ mod connection;
 mod documents;
 mod fake;
 mod faults;
+mod lifecycle;
 mod line_counters;
 mod merge;
 mod midnight;

@@ -254,7 +254,7 @@ async fn fields_are_stored(url: &str) {
             .filter(|(key, _)| *key != "code")
         {
             let renamed = format!("{key}_");
-            let at = |object: &Value| object.get(key).or_else(|| object.get(&renamed)).cloned();
+            let at = |object: &Value| object.get(&renamed).or_else(|| object.get(key)).cloned();
             let text: Value = stored["windrow"]["unindexed"]
                 .as_str()
                 .map_or(Value::Null, |text| serde_json::from_str(text).unwrap());
@@ -529,7 +529,51 @@ async fn the_template_keeps_to_itself(url: &str) {
     case.end().await;
 }
 
+/// `windrow check --connect` sees what there is.
+async fn the_store_is_inspected(url: &str) {
+    let config = config(url, "inspected");
+    let index = config.index.replace(
+        "%Y-%m-%d",
+        &jiff::Timestamp::now().strftime("%Y-%m-%d").to_string(),
+    );
+    let output = Elasticsearch::open(config.clone(), REAL).unwrap();
+    let said = async || {
+        let findings = output.inspect().await;
+        let text: Vec<String> = findings.iter().map(ToString::to_string).collect();
+        text.join("\n")
+    };
+    let before = said().await;
+    for part in [
+        "cluster",
+        "is made by the first document",
+        "is installed at the start",
+        "of its disk is free",
+        "clock agrees",
+    ] {
+        assert!(before.contains(part), "{part}: {before}");
+    }
+    assert!(!before.contains("problem"), "{before}");
+    let blocked = json!({"settings": {"number_of_replicas": 0, "index.blocks.write": true}});
+    request(&config, Method::PUT, &format!("/{index}"), blocked).await;
+    let after = said().await;
+    assert!(
+        after.contains("problem") && after.contains("has a block"),
+        "{after}"
+    );
+    request(&config, Method::DELETE, &format!("/{index}"), Value::Null).await;
+    let nobody = ElasticsearchConfig {
+        urls: vec!["http://127.0.0.1:1".into()],
+        ..config
+    };
+    let findings = Elasticsearch::open(nobody, REAL).unwrap().inspect().await;
+    assert!(
+        matches!(&findings[..], [Finding::Problem(said)] if said.contains("cannot be used")),
+        "{findings:?}"
+    );
+}
+
 async fn everything(url: &str) {
+    the_store_is_inspected(url).await;
     fields_are_stored(url).await;
     others_do_not_wait(url).await;
     a_trace_is_one_document_over_rollovers(url).await;
