@@ -162,7 +162,7 @@ fn it_serves_and_waits_while_elasticsearch_is_not_there() {
 #[test]
 fn port_zero_works_and_the_addresses_are_printed() {
     let folder = tempfile::tempdir().unwrap();
-    let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_windrow"));
+    let mut command = Command::new(env!("CARGO_BIN_EXE_windrow"));
     command
         .args(["--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--data-dir"])
         .arg(folder.path().join("data"));
@@ -186,7 +186,7 @@ fn the_program_says_what_it_is() {
         ("--version", ["windrow", env!("CARGO_PKG_VERSION")]),
         ("--help", ["serve", "check"]),
     ] {
-        let output = std::process::Command::new(env!("CARGO_BIN_EXE_windrow"))
+        let output = Command::new(env!("CARGO_BIN_EXE_windrow"))
             .arg(flag)
             .output()
             .unwrap();

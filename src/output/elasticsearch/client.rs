@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use reqwest::Method;
+use serde_json::Value;
 use tokio::time::Instant;
 
 use super::bulk::{self, BulkResponse, ItemResult};
@@ -32,6 +33,9 @@ const SHARD_TIMEOUT_MAX: Duration = Duration::from_secs(3);
 /// The same while a shard is known to be unavailable.
 const SHARD_TIMEOUT_MIN: Duration = Duration::from_millis(250);
 
+/// A mapping is read again when it is older.
+const MAPPING_AGE: Duration = Duration::from_secs(10);
+
 /// Indices whose mapping was prepared for healed documents.
 const MAX_PREPARED: usize = 1024;
 
@@ -49,6 +53,8 @@ pub(crate) struct Client {
     /// Refused fields are moved instead of refusing the document.
     pub(crate) heals: bool,
     prepared: Mutex<HashSet<Box<str>>>,
+    /// The last mapping that was read: its index, when, its properties.
+    mapping: Mutex<Option<(Box<str>, Instant, Arc<Value>)>>,
     shard_timeout: Duration,
     gzip_level: u32,
 }
@@ -80,6 +86,7 @@ impl Client {
             warned_fields: WarnedFields::default(),
             heals: config.on_conflict == OnConflict::Unmapped,
             prepared: Mutex::default(),
+            mapping: Mutex::default(),
             shard_timeout: (config.request_timeout / 6).min(SHARD_TIMEOUT_MAX),
             gzip_level: config.gzip_level.min(9),
         })
@@ -210,6 +217,27 @@ impl Client {
         } else {
             DocumentOutcome::Refused(rejection)
         }
+    }
+
+    /// The properties of the mapping of an index, at most some seconds old.
+    pub(crate) async fn mapping(&self, index: &str) -> Option<Arc<Value>> {
+        {
+            let mapping = self.mapping.lock().unwrap_or_else(PoisonError::into_inner);
+            if let Some((known, at, properties)) = &*mapping
+                && **known == *index
+                && at.elapsed() < MAPPING_AGE
+            {
+                return Some(Arc::clone(properties));
+            }
+        }
+        let request = Request::json(Method::GET, format!("/{index}/_mapping"), "");
+        let answer = self.ask(&request).await.and_then(Response::success).ok()?;
+        let answer: serde_json::Map<String, Value> = serde_json::from_slice(&answer).ok()?;
+        let (_, newest) = answer.into_iter().last()?;
+        let properties = Arc::new(newest.pointer("/mappings/properties")?.clone());
+        let known = Some((index.into(), Instant::now(), Arc::clone(&properties)));
+        *self.mapping.lock().unwrap_or_else(PoisonError::into_inner) = known;
+        Some(properties)
     }
 
     /// Prepares the mapping of an index for healed documents, once: an index that was made without

@@ -9,6 +9,7 @@ use std::collections::{HashMap, HashSet};
 use std::sync::{Mutex, PoisonError};
 
 use bytes::Bytes;
+use serde_json::Value;
 use windrow_trace::Unmap;
 
 use super::bulk::{self, BulkDocument, BulkResponse, ItemResult};
@@ -17,6 +18,12 @@ use super::outcome::{DocumentOutcome, RequestError, RetryReason, StoreResult};
 
 /// Fields that are moved one by one; then all are.
 const MAX_SINGLE_FIELDS: u8 = 6;
+
+/// More fields than this that an index does not have are moved with all others.
+const MAX_UNKNOWN_FIELDS: usize = 64;
+
+/// Beginning of the reason when an index is at its limit of fields.
+const FIELD_LIMIT: &str = "Limit of total fields [";
 
 /// Bytes of one request with healed documents.
 const MAX_BODY_BYTES: usize = 4 << 20;
@@ -32,6 +39,8 @@ pub(crate) struct Healing {
     fields: bool,
     /// Everything was moved to a text.
     everything: bool,
+    /// The fields that the index does not have were moved.
+    limited: bool,
 }
 
 /// Healed documents of a batch, by their position.
@@ -39,7 +48,7 @@ pub(crate) type HealedDocuments = HashMap<usize, Bytes>;
 
 impl Healing {
     /// The document with more of its fields moved; `None` when nothing is left to move.
-    pub(crate) fn next(
+    pub(crate) async fn next(
         &mut self,
         client: &Client,
         index: &str,
@@ -49,8 +58,23 @@ impl Healing {
         if !client.heals || item.status == 413 {
             return None;
         }
-        let unmap = client.format.unmap;
-        let path = field_path(&item.causes);
+        let (healed, names) = match self.without_unknown_fields(client, index, json, item).await {
+            Some(step) => step,
+            None => self.step(client.format.unmap, json, &item.causes)?,
+        };
+        client.warned_fields.warn(index, &names, item);
+        client.prepare(index).await;
+        Some(healed.into())
+    }
+
+    /// The next step: a field that the reason names, then all fields, then everything.
+    fn step(
+        &mut self,
+        unmap: fn(&[u8], Unmap<'_>) -> Option<(Vec<u8>, Vec<String>)>,
+        json: &[u8],
+        causes: &[String],
+    ) -> Option<(Vec<u8>, Vec<String>)> {
+        let path = field_path(causes);
         // What is moved to `windrow.unmapped` can be refused there too.
         let inside = path
             .as_deref()
@@ -61,31 +85,49 @@ impl Healing {
             && let Some(path) = &path
         {
             self.single += 1;
-            if let Some((healed, names)) = unmap(json, Unmap::Field(path)) {
-                client.warned_fields.warn(index, &names, item);
-                return Some(healed.into());
+            if let Some(step) = unmap(json, Unmap::Field(path)) {
+                return Some(step);
             }
         }
         if !self.fields && !inside {
             self.fields = true;
-            if let Some((healed, names)) = unmap(json, Unmap::Fields) {
-                client.warned_fields.warn(index, &names, item);
-                return Some(healed.into());
+            if let Some(step) = unmap(json, Unmap::Fields) {
+                return Some(step);
             }
         }
         if !self.everything {
             self.everything = true;
-            if let Some((healed, names)) = unmap(json, Unmap::Everything) {
-                client.warned_fields.warn(index, &names, item);
-                return Some(healed.into());
-            }
+            return unmap(json, Unmap::Everything);
         }
         None
     }
 
+    /// At the limit of fields of an index only those move that the index does not have.
+    async fn without_unknown_fields(
+        &mut self,
+        client: &Client,
+        index: &str,
+        json: &[u8],
+        item: &ItemResult,
+    ) -> Option<(Vec<u8>, Vec<String>)> {
+        let is_limit = |cause: &String| without_position(cause).starts_with(FIELD_LIMIT);
+        if self.limited || self.fields || !item.causes.iter().any(is_limit) {
+            return None;
+        }
+        self.limited = true;
+        let mapping = client.mapping(index).await?;
+        let unknown = unknown_fields(json, &mapping)?;
+        let mut healed = None;
+        for name in unknown.iter().take(MAX_UNKNOWN_FIELDS + 1) {
+            let before = healed.as_deref().unwrap_or(json);
+            healed = Some((client.format.unmap)(before, Unmap::Field(name))?.0);
+        }
+        (unknown.len() <= MAX_UNKNOWN_FIELDS).then_some((healed?, unknown))
+    }
+
     /// Whether anything was moved.
     pub(crate) fn has_moved(self) -> bool {
-        self.single > 0 || self.fields || self.everything
+        self.single > 0 || self.fields || self.everything || self.limited
     }
 }
 
@@ -114,9 +156,8 @@ pub(crate) async fn create_healed<D: BulkDocument>(
             let json = healed
                 .get(&at)
                 .map_or_else(|| documents[at].json(), |json| &json[..]);
-            match healing.next(client, &index.index, json, &item) {
+            match healing.next(client, &index.index, json, &item).await {
                 Some(json) => {
-                    client.prepare(&index.index).await;
                     healed.insert(at, json);
                     outcomes[at] = DocumentOutcome::Retry(RetryReason::NotAttempted);
                     writes.push((at, index, healing));
@@ -167,6 +208,29 @@ pub(crate) async fn create_healed<D: BulkDocument>(
         }
     }
     Ok(())
+}
+
+/// The top-level fields of a document that the mapping of an index lacks, in whole or in part.
+fn unknown_fields(json: &[u8], mapping: &Value) -> Option<Vec<String>> {
+    fn is_mapped(properties: &Value, name: &str, value: &Value) -> bool {
+        let mut at = properties;
+        let mut field = &Value::Null;
+        for part in name.split('.') {
+            field = &at[part];
+            at = &field["properties"];
+        }
+        match value {
+            Value::Object(inner) if field.get("type").is_none() => {
+                inner.iter().all(|(name, value)| is_mapped(at, name, value))
+            }
+            _ => !field.is_null(),
+        }
+    }
+    let document: serde_json::Map<String, Value> = serde_json::from_slice(json).ok()?;
+    let own = |name: &str| matches!(name, "windrow" | "@timestamp");
+    let fields = document.iter().filter(|(name, _)| !own(name));
+    let unknown = fields.filter(|(name, value)| !is_mapped(mapping, name, value));
+    Some(unknown.map(|(name, _)| name.clone()).collect())
 }
 
 /// The path of the field that the reasons name, if the beginning of one of them has a known form.
@@ -235,7 +299,20 @@ impl WarnedFields {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
+
+    #[test]
+    fn at_the_limit_of_fields_known_ones_stay() {
+        let mapping = json!({"level": {"type": "keyword"}, "k8s": {"properties": {"pod": {"type": "keyword"}}},
+            "labels": {"type": "flattened"}});
+        let document = json!({"@timestamp": "t", "windrow": {}, "level": "INFO", "k8s.pod": "a", "labels": {"x": 1},
+            "k8s": {"pod": "a", "node": "b"}, "new": 1});
+        let mut unknown = unknown_fields(document.to_string().as_bytes(), &mapping).unwrap();
+        unknown.sort();
+        assert_eq!(unknown, ["k8s", "new"]);
+    }
 
     #[test]
     fn the_field_is_read_at_the_beginning_of_a_reason() {

@@ -48,16 +48,39 @@ impl Elasticsearch {
     /// Looks at the configured store.
     pub async fn inspect(&self) -> Vec<Finding> {
         let client = &self.upserter.client;
-        let version = match get(client, "/").await {
-            Ok(version) => version,
-            Err(reason) => return vec![Finding::Problem(format!("the store cannot be used: {reason}"))],
+        let mut findings = match client.ask(&Request::json(Method::GET, "/", "")).await {
+            Ok(answer) => vec![version(answer)],
+            Err(error) => vec![unusable(error.reason())],
         };
-        let mut findings = vec![product(&version)];
+        if let [Finding::Problem(_)] = findings[..] {
+            return findings;
+        }
         findings.extend(target(client).await);
         findings.extend(template(client, &self.config).await);
         findings.extend(privileges(client, &self.config).await);
         findings.extend(nodes(client).await);
         findings
+    }
+}
+
+fn unusable(reason: &str) -> Finding {
+    Finding::Problem(format!("the store cannot be used: {reason}"))
+}
+
+/// What the root of the store says about itself.
+fn version(answer: Response) -> Finding {
+    let status = answer.status;
+    let is_json = serde_json::from_slice::<Value>(&answer.body).is_ok();
+    match answer.success() {
+        Ok(body) => match serde_json::from_slice(&body) {
+            Ok(answer) => product(&answer),
+            Err(_) => unusable("it answers something that is not Elasticsearch or OpenSearch"),
+        },
+        // Some may write without seeing the version.
+        Err(_) if is_json && matches!(status, 403 | 405) => {
+            Finding::Warning("the version of the store cannot be seen (privilege monitor)".into())
+        }
+        Err(error) => unusable(error.reason()),
     }
 }
 

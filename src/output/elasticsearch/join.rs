@@ -260,11 +260,8 @@ async fn join_pair(
                     let mut body = Vec::with_capacity(json.len() + id.len() + 128);
                     bulk::put_replace(&mut body, earlier, id, into, &json);
                     match execute(client, earlier, body).await? {
-                        Verdict::Refused(item) => match healing.next(client, earlier, &json, &item) {
-                            Some(healed) => {
-                                client.prepare(earlier).await;
-                                json = healed.into();
-                            }
+                        Verdict::Refused(item) => match healing.next(client, earlier, &json, &item).await {
+                            Some(healed) => json = healed.into(),
                             None => break Some(client.refusal(item)),
                         },
                         Verdict::Conflict => break None,

@@ -244,14 +244,16 @@ async fn write_back<D: BulkDocument>(
         }
         match verdict {
             Verdict::Conflict => conflicts.push((write.at, write.misses)),
-            Verdict::Refused(item) => match write.healing.next(client, &write.index, &write.json, &item) {
-                Some(json) => {
-                    client.prepare(&write.index).await;
-                    write.json = json.into();
-                    healed.push(write);
+            Verdict::Refused(item) => {
+                match write.healing.next(client, &write.index, &write.json, &item).await {
+                    Some(json) => {
+                        client.prepare(&write.index).await;
+                        write.json = json.into();
+                        healed.push(write);
+                    }
+                    None => batch.outcomes[write.at] = client.refusal(item),
                 }
-                None => batch.outcomes[write.at] = client.refusal(item),
-            },
+            }
             Verdict::Outcome(DocumentOutcome::Stored(_)) => {
                 if write.healing.has_moved() {
                     client.stats.healed();
