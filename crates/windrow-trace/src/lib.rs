@@ -40,6 +40,7 @@
 
 mod document;
 mod lingering;
+mod name_origin;
 mod open;
 mod part;
 mod raw_fields;

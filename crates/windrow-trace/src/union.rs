@@ -20,10 +20,11 @@ use serde_json::value::RawValue;
 
 use crate::document::json::{write_escaped, write_string};
 use crate::document::state::{
-    DocumentState, FieldLocation, LineState, OlderField, PartState, SealReason, StateError,
+    DocumentState, FieldLocation, LineState, OlderField, PartState, RenamedField, SealReason, StateError,
 };
 use crate::document::time::Rfc3339Writer;
 use crate::document::windrow_object::{WindrowObject, begin_document, trace_id_prefix, write_windrow_object};
+use crate::name_origin::{NameOrigin, field_names, name_origins};
 use crate::part::PartId;
 use crate::raw_fields::{RawFields, text_of, texts_of, write_raw};
 use crate::unmapped::{
@@ -132,7 +133,8 @@ struct MergedDocument<'a> {
     text_name: Option<&'a str>,
     parts: BTreeMap<PartId, PartState>,
     lines: BTreeMap<LineOrder, Option<&'a str>>,
-    fields: Vec<(Field<'a, &'a str>, LineOrder)>,
+    /// With the names in the records.
+    fields: Vec<(Field<'a, NameOrigin<'a>>, LineOrder)>,
     tags: Vec<&'a str>,
     unmapped: Vec<&'a str>,
     state: (SealReason, i64),
@@ -294,8 +296,8 @@ fn join<'a>(a: &'a ParsedDocument<'a>, b: &'a ParsedDocument<'a>) -> MergedDocum
         Some((line.time, parts.get(&id)?.received, id, line.position))
     };
     let mut lines: BTreeMap<LineOrder, Option<&'a str>> = BTreeMap::new();
-    let mut fields: Vec<(Field<'a, &'a str>, LineOrder)> = Vec::new();
-    let mut known: HashMap<(FieldLocation, &'a str), usize> = HashMap::new();
+    let mut fields: Vec<(Field<'a, NameOrigin<'a>>, LineOrder)> = Vec::new();
+    let mut known: HashMap<(FieldLocation, NameOrigin<'a>), usize> = HashMap::new();
     for document in [a, b] {
         for (line, text) in document
             .state
@@ -308,6 +310,7 @@ fn join<'a>(a: &'a ParsedDocument<'a>, b: &'a ParsedDocument<'a>) -> MergedDocum
             }
         }
         let older = document.older();
+        let origins = name_origins(&document.state);
         for field in &document.fields {
             let Some(order) = document
                 .origin(&older, field.location, &field.name)
@@ -315,15 +318,17 @@ fn join<'a>(a: &'a ParsedDocument<'a>, b: &'a ParsedDocument<'a>) -> MergedDocum
             else {
                 continue;
             };
+            let origin = origins.get(&(field.location, field.name.as_str())).copied();
+            let name = origin.unwrap_or((&field.name, &field.name));
             let borrowed = Field {
                 location: field.location,
-                name: field.name.as_str(),
+                name,
                 raw: field.raw,
                 unmapped: field.unmapped,
             };
-            match known.get(&(field.location, field.name.as_str())) {
+            match known.get(&(field.location, name)) {
                 None => {
-                    known.insert((field.location, &field.name), fields.len());
+                    known.insert((field.location, name), fields.len());
                     fields.push((borrowed, order));
                 }
                 Some(&at) if fields[at].1 < order => fields[at] = (borrowed, order),
@@ -409,10 +414,21 @@ impl MergedDocument<'_> {
             }
             out.push(b'"');
         }
+        let fields = self
+            .fields
+            .iter()
+            .map(|(field, _)| (field.location, field.name, field.raw));
+        let own = self.text_name.into_iter().chain([self.key_name]);
+        let names = field_names(&fields.collect::<Vec<_>>(), own);
         let of = |location: FieldLocation, unmapped: bool| {
-            let fields = self.fields.iter().map(|(field, _)| field);
+            let fields = self.fields.iter().zip(&names).map(|((field, _), name)| Field {
+                location: field.location,
+                name: name.as_str(),
+                raw: field.raw,
+                unmapped: field.unmapped,
+            });
             let chosen =
-                move |field: &&Field<'_, &str>| field.location == location && field.unmapped == unmapped;
+                move |field: &Field<'_, &str>| field.location == location && field.unmapped == unmapped;
             fields.filter(chosen).peekable()
         };
         for field in of(FieldLocation::TopLevel, false) {
@@ -454,12 +470,25 @@ impl MergedDocument<'_> {
             out.push(b'}');
         }
         let newest = (self.lines.len() as u32).saturating_sub(1);
-        let older = self.fields.iter().filter_map(|(field, order)| {
-            let line = *line_number.get(order)?;
-            (line != newest).then(|| OlderField {
+        let older = self
+            .fields
+            .iter()
+            .zip(&names)
+            .filter_map(|((field, order), name)| {
+                let line = *line_number.get(order)?;
+                (line != newest).then(|| OlderField {
+                    location: field.location,
+                    name: name.clone(),
+                    line,
+                })
+            });
+        let renamed = self.fields.iter().zip(&names).filter_map(|((field, _), name)| {
+            let (original, natural) = field.name;
+            (original != name).then(|| RenamedField {
                 location: field.location,
-                name: field.name.to_owned(),
-                line,
+                name: name.clone(),
+                original: original.to_owned(),
+                natural: natural.to_owned(),
             })
         });
         let state = DocumentState {
@@ -482,6 +511,7 @@ impl MergedDocument<'_> {
                 .collect(),
             parts,
             older: older.collect(),
+            renamed: renamed.collect(),
         };
         out.extend_from_slice(b",\"state\":\"");
         state.write(out);

@@ -30,8 +30,10 @@ pub(crate) fn canonical(document: &[u8]) -> Value {
         .collect();
     let mut older: Vec<_> = state.older.iter().map(|older| format!("{older:?}")).collect();
     older.sort();
+    let mut renamed: Vec<_> = state.renamed.iter().map(|field| format!("{field:?}")).collect();
+    renamed.sort();
     document["windrow"]["state"] = json!({
-        "parts": parts, "lines": lines, "older": older, "reason": state.reason.as_str(), "sealed": state.sealed_at,
+        "parts": parts, "lines": lines, "older": older, "renamed": renamed, "reason": state.reason.as_str(), "sealed": state.sealed_at,
         "key": state.key_name, "text": state.text_name,
     });
     document

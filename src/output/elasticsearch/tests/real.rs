@@ -8,7 +8,7 @@ use windrow_testkit::{elasticsearch as testkit, env::Missing, need};
 use super::*;
 
 /// Address of the node, and an index pattern of the test's own.
-fn node(name: &str) -> Result<ElasticsearchConfig, Missing> {
+pub(super) fn node(name: &str) -> Result<ElasticsearchConfig, Missing> {
     static NEXT: AtomicU64 = AtomicU64::new(0);
     let url = match std::env::var("WINDROW_TEST_ELASTICSEARCH") {
         Ok(url) => url,
