@@ -49,8 +49,8 @@ async fn writing_waits_for_the_template_but_not_for_a_forbidden_one() {
             ],
             true,
         ),
-        (vec![Fault::Refuse(403)], false),
-        (vec![Fault::Refuse(400)], false),
+        (vec![Fault::Refuse(403); 10_000], false),
+        (vec![Fault::Refuse(400); 10_000], false),
     ] {
         let fake = Fake::start().await;
         fake.with(|i| {
@@ -176,7 +176,7 @@ async fn a_key_in_a_file_is_read_again_after_a_401() {
         ..quick(&fake.url)
     })
     .unwrap();
-    let request = Request::json(elasticsearch::http::Method::Post, "/_mget", r#"{"docs":[]}"#);
+    let request = Request::json(reqwest::Method::POST, "/_mget", r#"{"docs":[]}"#);
     for (key, faults, status, used) in [
         ("old\n", vec![Fault::Refuse(401)], 401, "ApiKey old"),
         ("new\n", vec![Fault::Refuse(401)], 200, "ApiKey new"),
