@@ -47,7 +47,7 @@ pub fn unmap(document: &[u8], which: Unmap<'_>) -> Option<(Vec<u8>, Vec<String>)
     let metadata = windrow.get("metadata");
     let kept = match which {
         Unmap::Field(path) => {
-            let found = owner(&fields, path)?;
+            let found = owner(&fields, path, &core_names(&fields, &windrow))?;
             return if found == "windrow" {
                 let inside = path.strip_prefix("windrow.metadata")?;
                 (inside.is_empty() || inside.starts_with('.')).then_some(())?;
@@ -82,23 +82,20 @@ pub fn unmap(document: &[u8], which: Unmap<'_>) -> Option<(Vec<u8>, Vec<String>)
 }
 
 /// The top-level field that a path of the store names: the longest of which the path is the name
-/// or begins with the name and a dot.
-fn owner<'f>(fields: &'f RawFields<'_>, path: &str) -> Option<&'f str> {
-    let covers = |name: &str| {
-        !name.is_empty()
-            && (path == name || path.strip_prefix(name).is_some_and(|rest| rest.starts_with('.')))
-    };
-    let names = fields.0.iter().map(|(name, _)| name.as_str());
-    let own = names
-        .clone()
-        .filter(|name| covers(name))
-        .max_by_key(|name| name.len());
+/// or begins with the name and a dot. Time, trace id and text give way to a field below them.
+fn owner<'f>(fields: &'f RawFields<'_>, path: &str, core: &[String]) -> Option<&'f str> {
+    let is_below =
+        |name: &str, above: &str| name.strip_prefix(above).is_some_and(|rest| rest.starts_with('.'));
+    let covers = |name: &str| !name.is_empty() && (path == name || is_below(path, name));
+    let names = || fields.0.iter().map(|(name, _)| name.as_str());
+    let own = names().filter(|name| covers(name)).max_by_key(|name| name.len());
     // A store that refuses `a` because of a field `a.b` names only the beginning.
-    own.or_else(|| {
-        let mut below =
-            names.filter(|name| name.strip_prefix(path).is_some_and(|rest| rest.starts_with('.')));
-        below.next()
-    })
+    let below = || names().find(|name| is_below(name, path));
+    match own {
+        Some(own) if core.iter().any(|core| core == own) => below().or(Some(own)),
+        Some(own) => Some(own),
+        None => below(),
+    }
 }
 
 /// Time, trace id and text: what a document keeps at the top as long as possible.
@@ -300,6 +297,8 @@ mod tests {
                 "{path}"
             );
         }
+        let below = json!({"message": "m", "message.code": 5, "windrow": {}});
+        assert_eq!(moved(&below, Unmap::Field("message")).1, ["message.code"]);
         let dotted = json!({"peer.host": 1, "windrow": {}});
         assert_eq!(moved(&dotted, Unmap::Field("peer")).1, ["peer.host"]);
     }

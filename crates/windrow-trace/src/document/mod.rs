@@ -1,6 +1,6 @@
 //! Documents: a sealed trace as JSON.
 //!
-//! * `content`: the input, `render`: the renderer
+//! * `content`: the input, `render` and `untraced`: the renderer
 //! * `shape`, `names`, `fields`, `merge_rule`, `schema`: what the fields of a record become in the
 //!   document
 //! * `field_names`: names that a store accepts
@@ -21,4 +21,5 @@ mod services;
 pub(crate) mod shape;
 pub(crate) mod state;
 pub(crate) mod time;
+mod untraced;
 pub(crate) mod windrow_object;

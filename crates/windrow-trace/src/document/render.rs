@@ -8,28 +8,24 @@ use std::borrow::Cow;
 
 use smallvec::SmallVec;
 
-use super::content::{JoinedView, Line, RenderedDocument, SealedRecords, TraceContent, UntracedRecord};
+use super::content::{JoinedView, Line, RenderedDocument, SealedRecords, TraceContent};
 use super::fields::{DocumentNames, MergedFields};
 use super::json::{self, write_escaped, write_string};
 use super::kept::{KeptRecord, document_values, write_kept};
 use super::msgpack::{Token, after_scalar, read_token, skip};
 use super::names::FieldNames;
-use super::schema::Derived;
 use super::services::{JoinedServices, LineServices};
 use super::shape::{Shape, ShapeField, ShapeRegistry};
 use super::state::{FieldLocation, LineState, StateWriter, decode_lines};
 use super::time::Rfc3339Writer;
-use super::windrow_object::{
-    LevelCounts, LineSummary, SealInfo, begin_document, trace_id_prefix, write_level,
-};
-use crate::open::line_context::cut_service;
+use super::windrow_object::{LevelCounts, LineSummary, SealInfo, begin_document, trace_id_prefix};
 use crate::part::PartInfo;
 use crate::record::severity::Severity;
 
 /// Renders documents. Keeps its buffers for reuse.
 #[derive(Debug, Default)]
 pub struct Renderer {
-    times: Rfc3339Writer,
+    pub(super) times: Rfc3339Writer,
     state: Vec<u8>,
     text_lengths: Vec<Option<u32>>,
 }
@@ -305,78 +301,6 @@ impl Renderer {
         }));
         out.push(b'"');
     }
-
-    /// Appends the document of a record without a trace id to `out`, without a newline.
-    pub fn untraced(
-        &mut self,
-        out: &mut Vec<u8>,
-        names: &FieldNames,
-        untraced: &UntracedRecord<'_>,
-    ) -> RenderedDocument {
-        let UntracedRecord {
-            shape,
-            time,
-            tag,
-            record,
-            metadata,
-            level,
-            service,
-        } = *untraced;
-        let at = out.len();
-        let schema = names.document.schema;
-        let service = service.map(|name| String::from_utf8_lossy(cut_service(name)));
-        out.extend_from_slice(b"{\"@timestamp\":\"");
-        self.times.write(out, time);
-        out.push(b'"');
-        schema.write_derived(
-            out,
-            &Derived {
-                level,
-                services: service.as_slice(),
-                duration: None,
-            },
-        );
-        if let Some(shape) = shape.filter(|_| schema.text().is_none()) {
-            write_all_fields(out, shape, record);
-        } else {
-            let known = (level.is_some(), service.is_some());
-            let mut fields = MergedFields::new(names, FieldLocation::TopLevel, &[], &[], known);
-            let text = fields.add_record(record, 0, schema.text().is_some());
-            if let Some((rank, text)) = text
-                && let Some(name) = names.text_name(rank)
-            {
-                out.push(b',');
-                write_string(out, name.as_bytes());
-                out.push(b':');
-                write_string(out, text);
-            }
-            let texts = names.text.iter().map(String::as_str);
-            let texts = texts.filter(|name| fields.contains(name));
-            write_merged(out, &fields, &fields.names(texts.chain(names.own(schema.text()))));
-        }
-        out.extend_from_slice(b",\"windrow\":{\"tags\":[");
-        write_string(out, tag.as_bytes());
-        out.push(b']');
-        if let Some(level) = level {
-            write_level(out, level);
-        }
-        if let Some(service) = &service {
-            out.extend_from_slice(b",\"services\":[");
-            write_string(out, service.as_bytes());
-            out.push(b']');
-        }
-        if !metadata.is_empty() {
-            out.extend_from_slice(b",\"metadata\":");
-            json::write_json_value(out, metadata, 0);
-        }
-        out.extend_from_slice(b"}}");
-        RenderedDocument {
-            at,
-            first: time,
-            last: time,
-            lines: 1,
-        }
-    }
 }
 
 /// Writes the line states.
@@ -427,7 +351,7 @@ fn write_joined_fields(writer: &mut StateWriter<'_>, shape: Option<&Shape>, view
 }
 
 /// Appends fields, each with a comma before it.
-fn write_merged(out: &mut Vec<u8>, fields: &MergedFields<'_>, names: &DocumentNames<'_>) {
+pub(super) fn write_merged(out: &mut Vec<u8>, fields: &MergedFields<'_>, names: &DocumentNames<'_>) {
     for (number, field) in fields.list.iter().enumerate() {
         out.push(b',');
         let name = names.get(number, field);
@@ -466,20 +390,6 @@ fn write_fields(out: &mut Vec<u8>, shape: &Shape, record: &[u8], worst: &[u8]) {
             }
             continue;
         }
-        at = json::write_value_in(out, field.is_flattened(), record, value);
-    }
-}
-
-/// Appends all fields of a record of this shape.
-fn write_all_fields(out: &mut Vec<u8>, shape: &Shape, record: &[u8]) {
-    let Some((Token::Map(_), mut at)) = read_token(record, 0) else {
-        return;
-    };
-    for field in shape.fields() {
-        let Some(value) = after_scalar(record, at) else {
-            return;
-        };
-        out.extend_from_slice(field.json_prefix());
         at = json::write_value_in(out, field.is_flattened(), record, value);
     }
 }

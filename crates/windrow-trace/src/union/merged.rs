@@ -204,7 +204,7 @@ impl<'a> MergedDocument<'a> {
         match self.schema.placement(original.as_bytes(), false, false) {
             Placement::Keep => Some(natural.into()),
             Placement::Drop => None,
-            Placement::Rename => Some(displaced(original)),
+            Placement::Rename => Some(Field::new(original.into(), true).natural),
         }
     }
 
@@ -478,11 +478,6 @@ impl JoinedField<'_> {
             out.extend(one_line(self.raw));
         }
     }
-}
-
-/// What the name of a field becomes that the document needs for something else.
-fn displaced(original: &str) -> Cow<'_, str> {
-    Field::new(original.into(), true).natural
 }
 
 /// Of two names of the text the more preferred one; unknown ones come last, in alphabetical order.
