@@ -18,7 +18,7 @@ use windrow::output::elasticsearch::{DocumentFormat, Elasticsearch};
 use windrow_bench::load::{Load, Mode};
 use windrow_trace::{
     AddOutcome, FieldNames, IncomingRecord, Limits, PartId, Renderer, Scratch, SealReason, ShapeId,
-    ShapeRegistry, Source, SourceId, Table, part_ids, union,
+    ShapeRegistry, Source, SourceId, Table, part_ids, union, union_within,
 };
 
 /// Records of the traces that are open at once.
@@ -33,7 +33,11 @@ const LINGER: i64 = 1;
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-const RULES: DocumentFormat = DocumentFormat { union, part_ids };
+const RULES: DocumentFormat = DocumentFormat {
+    union: union_within,
+    part_ids,
+    max_bytes: usize::MAX,
+};
 
 fn load(mode: Mode) -> Load {
     Load {

@@ -195,7 +195,7 @@ pub static KEYS: &[Key] = keys! {
     "trace.max_traces" --"max-traces", DefaultValue::Int(1_000_000), Kind::Count(1, 1_000_000_000, |d| &mut d.config.trace.max_traces),
         "Maximum number of open traces; beyond it the least recently updated trace is written.";
     "trace.max_trace_bytes" , DefaultValue::Text("16MiB"), Kind::Size(KIB, GIB, |d| &mut d.config.trace.max_trace_bytes),
-        "Maximum size of one trace. Further lines and longer records are rejected; the document says how many. At most a quarter of memory_limit.";
+        "Maximum size of the document of a trace. Further lines go on in documents of their own with the same trace id, and so does a longer record. At most a quarter of memory_limit.";
 
     "elasticsearch.url" --"elasticsearch-url" also "ELASTICSEARCH_URL" also "ELASTICSEARCH_HOSTS", DefaultValue::List(&["http://127.0.0.1:9200"]), Kind::Urls(|d| &mut d.config.elasticsearch.urls),
         "Nodes of Elasticsearch (7.17 or newer) or OpenSearch. user:password@ before the host is taken as username and password.";
@@ -259,7 +259,7 @@ pub static KEYS: &[Key] = keys! {
         "Maximum size of the dead letter in data_dir. At the limit rejected documents wait until `windrow replay` or an operator makes room; none is dropped.";
 
     "rejected.limit" , DefaultValue::Text("64MiB"), Kind::Size(MIB, 1024 * TIB, |d| &mut d.config.rejected.limit),
-        "Maximum size of the rejected input in data_dir: what is no record, and lines beyond trace.max_trace_bytes. At the limit the oldest is overwritten.";
+        "Maximum size of the rejected input in data_dir: what is no record, and records that are too long for any document. At the limit the oldest is overwritten.";
 
     "admin.listen" --"admin", DefaultValue::Text("127.0.0.1:2020"), Kind::Address(|d| &mut d.config.admin.listen),
         "Address of health, metrics, status page and recent documents; \"none\" for no admin port. It shows log content, so the default is loopback.";

@@ -4,6 +4,7 @@
 //! after a restart take the same way as new ones.
 
 mod message;
+mod sections;
 mod tally;
 
 #[cfg(test)]
@@ -18,6 +19,7 @@ use forward_protocol::frame::messages;
 use tokio::sync::mpsc;
 
 use self::message::{Anonymous, Arrival};
+use self::sections::Section;
 use super::batcher::DocumentBatcher;
 use super::classifier::completion_fields;
 use super::duplicate_window::DuplicateWindow;
@@ -201,6 +203,7 @@ impl Gatherer {
             part: PartId::of_position(self.journal.instance(), record.lsn),
             position: 0,
             source: None,
+            section: Section::default(),
         };
         let limits = self.settings.frame;
         let now = unix_us();

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use forward_protocol::frame::Limits as FrameLimits;
-use windrow_trace::FieldNames;
+use windrow_trace::{FieldNames, Token, read_token};
 
 use crate::config::{Config, Rule, TraceConfig};
 use crate::input::forward;
@@ -15,6 +15,10 @@ pub(crate) struct Settings {
     pub(crate) complete: Vec<Rule>,
     pub(crate) table: windrow_trace::Limits,
     pub(crate) frame: FrameLimits,
+    /// Bytes of a section of a part; see `windrow_trace::max_part_bytes`.
+    pub(crate) max_part_bytes: usize,
+    /// Longest record that is gathered.
+    pub(crate) max_record_bytes: usize,
     /// Chunks in the duplicate window.
     pub(crate) duplicate_window: usize,
     /// Put before every tag.
@@ -55,18 +59,69 @@ impl Settings {
                 max_trace_bytes: to_usize(*max_trace_bytes),
             },
             frame: forward::frame_limits(&config.forward),
+            max_part_bytes: windrow_trace::max_part_bytes(to_usize(*max_trace_bytes)),
+            max_record_bytes: max_record_bytes(config),
             duplicate_window: to_usize(config.duplicate_window),
             tag_prefix: config.forward.tag_prefix.clone(),
             output_budget_bytes: shares.outputs,
             flush_on_exit: config.flush_on_exit,
         }
     }
+
+    /// Whether a record is longer than a document may be, as it is or as JSON.
+    #[cold]
+    #[inline(never)]
+    pub(super) fn is_too_long(&self, record: &[u8], metadata: &[u8]) -> bool {
+        let (record_json, metadata_json) = (max_json_bytes(record), max_json_bytes(metadata));
+        record.len() + metadata.len() > self.max_record_bytes
+            || record_json.saturating_add(metadata_json) > MAX_DOCUMENT_BYTES
+    }
+}
+
+/// Upper bound of the JSON of a MessagePack value.
+fn max_json_bytes(value: &[u8]) -> usize {
+    let (mut at, mut bytes) = (0, 0usize);
+    while let Some((token, next)) = read_token(value, at).filter(|(_, next)| *next > at) {
+        bytes += match token {
+            Token::Str(text) => escaped_bytes(text) + 4,
+            // Base64 or text: at most this.
+            Token::Bin(text) => escaped_bytes(text).max(text.len() * 2) + 4,
+            Token::Nil | Token::Bool(_) => 6,
+            Token::Map(_) | Token::Array(_) => 3,
+            // Numbers of 1, 5 and 9 bytes have at most 4, 16 and 24 characters.
+            _ => (next - at) * 3 + 2,
+        };
+        at = next;
+    }
+    bytes
+}
+
+/// Upper bound of a string in JSON, without its quotes.
+fn escaped_bytes(text: &[u8]) -> usize {
+    let is_utf8 = std::str::from_utf8(text).is_ok();
+    let cost = |byte: &u8| match byte {
+        0..0x20 => 6,
+        b'"' | b'\\' => 2,
+        0x80.. if !is_utf8 => 3,
+        _ => 1,
+    };
+    text.iter().map(cost).sum()
+}
+
+/// Longest document that any store takes: Elasticsearch's `http.max_content_length` is 100 MiB.
+const MAX_DOCUMENT_BYTES: usize = 100 << 20;
+
+/// Longest record that is gathered: an eighth of `memory_limit`, because it is in memory a few times
+/// while it becomes a document, and no longer than a document may be; but as long as a trace.
+pub(super) fn max_record_bytes(config: &Config) -> usize {
+    let share = to_usize(config.memory_limit / 8).min(MAX_DOCUMENT_BYTES);
+    share.max(to_usize(config.trace.max_trace_bytes))
 }
 
 /// Longest entry of a compressed payload that is walked, in bytes: a record with metadata of at
-/// most `max_trace_bytes`, and its time.
-pub(super) fn max_entry_bytes(max_trace_bytes: usize) -> usize {
-    max_trace_bytes.saturating_add(1 << 10)
+/// most `max_record_bytes`, and its time.
+pub(super) fn max_entry_bytes(max_record_bytes: usize) -> usize {
+    max_record_bytes.saturating_add(1 << 10)
 }
 
 /// Records of a compressed message of `bytes` bytes that are gathered. Deflate makes at most 1032

@@ -22,7 +22,7 @@ pub struct UnreleasedSummary {
     shapes: ShapeRegistry,
     complete: Vec<crate::config::Rule>,
     limits: forward_protocol::frame::Limits,
-    max_trace_bytes: usize,
+    max_record_bytes: usize,
     decompressor: Decompressor,
     chunks: HashSet<u128>,
     /// Hash of the trace id -> whether one of the trace's lines completes it.
@@ -44,7 +44,7 @@ impl UnreleasedSummary {
             names,
             complete,
             limits: crate::input::forward::frame_limits(&config.forward),
-            max_trace_bytes: crate::memory::to_usize(config.trace.max_trace_bytes),
+            max_record_bytes: super::settings::max_record_bytes(config),
             decompressor: Decompressor::new(),
             chunks: HashSet::new(),
             traces: HashMap::new(),
@@ -67,7 +67,7 @@ impl UnreleasedSummary {
                 Payload::Entries(mut entries) => self.count(&mut entries),
                 Payload::Compressed { compression, bytes } => {
                     let mut decompressor = std::mem::take(&mut self.decompressor);
-                    let longest = super::settings::max_entry_bytes(self.max_trace_bytes);
+                    let longest = super::settings::max_entry_bytes(self.max_record_bytes);
                     let _damage = decompressor.walk(compression, bytes, depth, longest, |piece| {
                         if let Piece::Entries(entries) = piece {
                             self.count(entries);
@@ -83,7 +83,7 @@ impl UnreleasedSummary {
 
     fn count(&mut self, entries: &mut Entries<'_>) {
         for entry in entries.flatten() {
-            if entry.record.len() > self.max_trace_bytes {
+            if entry.record.len() > self.max_record_bytes {
                 continue;
             }
             self.lines += 1;

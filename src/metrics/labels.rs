@@ -113,7 +113,7 @@ labels! {
         Json = "json",
         /// Metrics or traces instead of logs, or an unknown signal.
         Signal = "signal",
-        /// Its trace is at the size limit, or the record alone exceeds it.
+        /// The record is longer than any document may be.
         TraceBytes = "trace_bytes",
         /// The journal record is not a message.
         Stored = "stored",

@@ -17,6 +17,7 @@ mod limits;
 mod load_elasticsearch;
 mod load_sqlite;
 mod logging;
+mod long_traces;
 mod memory;
 mod midnight;
 mod no_trace_id;

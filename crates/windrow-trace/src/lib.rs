@@ -55,7 +55,7 @@ mod tests;
 pub use self::document::names::FieldNames;
 pub use self::document::shape::{FieldRole, Shape, ShapeField, ShapeId, ShapeRegistry};
 pub use self::open::slab::SlotHint;
-pub use self::open::trace::{AddOutcome, IncomingRecord};
+pub use self::open::trace::{AddOutcome, IncomingRecord, max_part_bytes, record_cost};
 pub use self::part::{PartId, PartInfo};
 pub use self::source::{Source, SourceId};
 pub use self::table::{Limits, Table};
@@ -71,7 +71,7 @@ pub use self::document::time::day_of;
 pub use self::sealed::{Scratch, SealedTrace};
 
 // Merging documents.
-pub use self::union::{Union, UnionError, part_ids, union};
+pub use self::union::{BoundedUnion, Continuation, Union, UnionError, part_ids, union, union_within};
 
 // Reading MessagePack values, as rules on fields need it.
 pub use self::document::json::{write_escaped, write_json_value};

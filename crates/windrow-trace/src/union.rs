@@ -13,6 +13,8 @@
 //! * fields: of two values, that of the line which comes later in that order.
 //! * reason: the greater; time of sealing: the earlier; tags: the set union. The rest is derived.
 
+mod bounded;
+
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 
@@ -26,6 +28,8 @@ use crate::document::state::{
 use crate::document::time::Rfc3339Writer;
 use crate::document::windrow_object::{WindrowObject, begin_document, trace_id_prefix, write_windrow_object};
 use crate::part::PartId;
+
+pub use self::bounded::{BoundedUnion, Continuation, union_within};
 
 /// The union of an existing document with another one.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -58,6 +62,24 @@ pub struct UnionError {
 /// [`UnionError`] if a document has no readable `windrow.state`, its text does not have the lengths
 /// noted there, or the two belong to different traces.
 pub fn union(existing: &[u8], ours: &[u8]) -> Result<Union, UnionError> {
+    let (a, b) = parse_both(existing, ours)?;
+    let joined = join(&a, &b);
+    if joined.adds_nothing_to(&a) {
+        return Ok(Union::Unchanged);
+    }
+    let mut out = Vec::with_capacity(existing.len() + ours.len());
+    joined.write(&mut out);
+    let new_lines = (joined.lines.len() - a.state.lines.len()) as u32;
+    Ok(Union::Merged {
+        document: out,
+        new_lines,
+    })
+}
+
+fn parse_both<'a>(
+    existing: &'a [u8],
+    ours: &'a [u8],
+) -> Result<(ParsedDocument<'a>, ParsedDocument<'a>), UnionError> {
     let a = ParsedDocument::parse(existing).map_err(|why| UnionError {
         which: "existing",
         why,
@@ -70,17 +92,7 @@ pub fn union(existing: &[u8], ours: &[u8]) -> Result<Union, UnionError> {
             why,
         });
     }
-    let joined = join(&a, &b);
-    if joined.adds_nothing_to(&a) {
-        return Ok(Union::Unchanged);
-    }
-    let mut out = Vec::with_capacity(existing.len() + ours.len());
-    joined.write(&mut out);
-    let new_lines = (joined.lines.len() - a.state.lines.len()) as u32;
-    Ok(Union::Merged {
-        document: out,
-        new_lines,
-    })
+    Ok((a, b))
 }
 
 /// The ids of the parts of a document, for log messages. Empty if it is not a document of a trace.
@@ -108,9 +120,12 @@ struct ParsedDocument<'a> {
     text: Option<String>,
     fields: Vec<(FieldLocation, String, &'a RawValue)>,
     tags: Vec<String>,
+    continued: bool,
+    continues: Option<String>,
 }
 
 /// The union of two documents, ready to be written.
+#[derive(Clone)]
 struct MergedDocument<'a> {
     key_name: &'a str,
     key: &'a str,
@@ -120,6 +135,8 @@ struct MergedDocument<'a> {
     fields: Vec<(FieldLocation, &'a str, LineOrder, &'a RawValue)>,
     tags: Vec<&'a str>,
     state: (SealReason, i64),
+    continued: bool,
+    continues: Option<&'a str>,
 }
 
 impl<'a> ParsedDocument<'a> {
@@ -175,6 +192,8 @@ impl<'a> ParsedDocument<'a> {
             state,
             fields,
             tags,
+            continued: object.get("continued").is_some_and(|raw| raw.get() == "true"),
+            continues: object.get("continues").and_then(text_of),
         };
         if document.state.lines.is_empty() {
             return Err("it has no lines".into());
@@ -298,6 +317,8 @@ fn join<'a>(a: &'a ParsedDocument<'a>, b: &'a ParsedDocument<'a>) -> MergedDocum
             a.state.reason.max(b.state.reason),
             a.state.sealed_at.min(b.state.sealed_at),
         ),
+        continued: a.continued || b.continued,
+        continues: a.continues.as_deref().or(b.continues.as_deref()),
     }
 }
 
@@ -325,6 +346,7 @@ impl MergedDocument<'_> {
                 .all(|part| self.parts.get(&part.id) == Some(part))
             && self.state == (a.state.reason, a.state.sealed_at)
             && self.tags.len() == a.tags.len()
+            && self.continued == a.continued
     }
 
     fn write(&self, out: &mut Vec<u8>) {
@@ -375,6 +397,8 @@ impl MergedDocument<'_> {
             parts: parts.len(),
             late,
             truncated: total.saturating_sub(self.lines.len() as u64),
+            continued: self.continued,
+            continues: self.continues,
         };
         write_windrow_object(out, &mut times, &object);
         let mut metadata = of(FieldLocation::Metadata).peekable();

@@ -11,6 +11,7 @@ use forward_protocol::entries::{Compression, Damage, Entries, Entry, Group, Piec
 use forward_protocol::frame::{Message, Payload};
 
 use super::Gatherer;
+use super::sections::Section;
 use super::tally::Tally;
 use crate::claim::RecordClaim;
 use crate::gather::classifier::{Classification, RecordClassifier, classify_slow};
@@ -20,7 +21,7 @@ use crate::gather::settings::{Settings, max_entry_bytes, max_records};
 use crate::metrics::FlushReason;
 use windrow_journal::Record;
 use windrow_trace::{
-    AddOutcome, IncomingRecord, PartId, ShapeId, SlotHint, Source, SourceId, TraceId, UntracedRecord,
+    AddOutcome, IncomingRecord, PartId, ShapeId, SlotHint, SourceId, TraceId, UntracedRecord, record_cost,
 };
 
 /// Bad entries of a message that are rejected one by one. If there are more, the whole message is
@@ -53,20 +54,21 @@ pub(super) struct Anonymous {
     pub(super) position: u32,
     /// Source and tag of the last one.
     pub(super) source: Option<(SourceId, Arc<str>)>,
+    pub(super) section: Section,
 }
 
 /// Where the records of a message come from.
-#[derive(Clone, Copy)]
-struct MessageOrigin<'a> {
-    source: SourceId,
-    part: PartId,
+pub(super) struct MessageOrigin<'a> {
+    pub(super) source: SourceId,
+    pub(super) part: PartId,
+    pub(super) section: Section,
     /// When the message was received (µs).
-    received: i64,
+    pub(super) received: i64,
     /// When it is gathered (µs); read once per journal record, since reading the clock costs as
     /// much as gathering a record.
     now: i64,
-    tag: &'a Arc<str>,
-    claim: &'a RecordClaim,
+    pub(super) tag: &'a Arc<str>,
+    pub(super) claim: &'a RecordClaim,
 }
 
 /// The entries of a message.
@@ -180,20 +182,20 @@ impl Gatherer {
         }
         let tag = self.tags.take(message.tag);
         let received = record.received_us;
-        let (part, received, mut position) = match chunk {
+        let (part, received, mut position, section) = match chunk {
             // The ordinal keeps the order of lines with equal times that came in one read.
-            Some((_, part)) => (part, received.saturating_add(arrival.ordinal), 0),
-            None => (anonymous.part, received, anonymous.position),
+            Some((_, part)) => (
+                part,
+                received.saturating_add(arrival.ordinal),
+                0,
+                Section::default(),
+            ),
+            None => (anonymous.part, received, anonymous.position, anonymous.section),
         };
         let source = match &anonymous.source {
             Some((source, last_tag)) if chunk.is_none() && *last_tag == tag => *source,
             _ => {
-                let source = self.table.begin_source(Source {
-                    part,
-                    received,
-                    tag: Arc::clone(&tag),
-                    hold: claim.clone(),
-                });
+                let source = self.begin_section(part, received, section, &tag, claim);
                 if chunk.is_none() {
                     let previous = anonymous.source.replace((source, Arc::clone(&tag)));
                     self.end(previous.map(|(source, _)| source));
@@ -201,9 +203,10 @@ impl Gatherer {
                 source
             }
         };
-        let origin = MessageOrigin {
+        let mut origin = MessageOrigin {
             source,
             part,
+            section,
             received,
             now,
             tag: &tag,
@@ -220,7 +223,7 @@ impl Gatherer {
                 tally.record_limit = Some(limit);
                 ControlFlow::Break(())
             }
-            Piece::Entries(entries) => gatherer.entries(entries, origin, &mut position, &mut tally),
+            Piece::Entries(entries) => gatherer.entries(entries, &mut origin, &mut position, &mut tally),
             Piece::TooLong => {
                 position += 1;
                 tally.records += 1;
@@ -228,10 +231,16 @@ impl Gatherer {
                 ControlFlow::Continue(())
             }
         });
-        self.account_for(&tally, damage, message.bytes, origin);
+        self.account_for(&tally, damage, message.bytes, &origin);
         match chunk {
-            Some(_) => self.end(Some(source)),
-            None => anonymous.position = position,
+            Some(_) => self.end(Some(origin.source)),
+            None => {
+                anonymous.position = position;
+                anonymous.section = origin.section;
+                if let Some((source, _)) = &mut anonymous.source {
+                    *source = origin.source;
+                }
+            }
         }
         self.tags.put_back(tag);
     }
@@ -259,7 +268,7 @@ impl Gatherer {
             MessageEntries::Compressed { compression, bytes } => {
                 let mut decompressor = std::mem::take(&mut self.decompressor);
                 let depth = self.settings.frame.depth;
-                let longest = max_entry_bytes(self.settings.table.max_trace_bytes);
+                let longest = max_entry_bytes(self.settings.max_record_bytes);
                 let damage =
                     decompressor.walk(*compression, bytes, depth, longest, |piece| each(self, piece));
                 self.decompressor = decompressor;
@@ -272,7 +281,7 @@ impl Gatherer {
     fn entries(
         &mut self,
         entries: &mut Entries<'_>,
-        origin: MessageOrigin<'_>,
+        origin: &mut MessageOrigin<'_>,
         position: &mut u32,
         tally: &mut Tally,
     ) -> ControlFlow<()> {
@@ -358,7 +367,7 @@ impl Gatherer {
         &mut self,
         pipeline: &mut PrefetchPipeline<'_>,
         scratch: &mut Vec<u8>,
-        origin: MessageOrigin<'_>,
+        origin: &mut MessageOrigin<'_>,
         tally: &mut Tally,
     ) {
         for walked in &mut pipeline.walked {
@@ -388,38 +397,38 @@ impl Gatherer {
             ..
         }: &Walked<'_>,
         metadata: &[u8],
-        origin: MessageOrigin<'_>,
+        origin: &mut MessageOrigin<'_>,
         tally: &mut Tally,
     ) {
         let time = entry.time.or_received(origin.received.saturating_mul(1000));
         tally.invalid_times += u64::from(entry.time == Time::Invalid);
         let record = entry.record;
-        let added = match *id {
-            None => self.single(record, classification.shape, metadata, time, *number, origin),
-            Some(id) => self.table.add(
-                origin.now,
-                &IncomingRecord {
-                    id,
-                    time,
-                    source: origin.source,
-                    position: *number,
-                    record,
-                    metadata,
-                    completes: classification.completes,
-                    shape: classification.shape,
-                    text: classification.text,
-                },
-            ),
+        let size = record_cost(record, metadata);
+        if size > self.settings.table.max_trace_bytes && self.settings.is_too_long(record, metadata) {
+            tally.too_long += 1;
+            return;
+        }
+        let Some(id) = *id else {
+            self.single(record, classification.shape, metadata, time, *number, origin);
+            return;
         };
-        match (added, id) {
-            (AddOutcome::TooLong, _) => tally.too_long += 1,
-            (AddOutcome::TraceFull, Some(_)) if !tally.admit(record.len()) => tally.full_in_message += 1,
-            (AddOutcome::TraceFull, Some(id)) => {
-                let reason = RejectReason::TraceFull { trace: id.bytes() };
-                let tag = Some(origin.tag.as_bytes());
-                self.rejects.reject(reason, record, tag, origin.received);
-            }
-            _ => {}
+        if origin.section.bytes + size > self.settings.max_part_bytes {
+            self.next_section(origin);
+        }
+        origin.section.bytes += size;
+        let incoming = IncomingRecord {
+            id,
+            time,
+            source: origin.source,
+            position: *number,
+            record,
+            metadata,
+            completes: classification.completes,
+            shape: classification.shape,
+            text: classification.text,
+        };
+        if self.table.add(origin.now, &incoming) == AddOutcome::TraceFull {
+            self.add_to_full(&incoming, origin.now);
         }
     }
 
@@ -430,7 +439,7 @@ impl Gatherer {
         tally: &Tally,
         damage: Option<Damage>,
         message: &[u8],
-        origin: MessageOrigin<'_>,
+        origin: &MessageOrigin<'_>,
     ) {
         let mut reject_message = |reason, records| {
             let tag = Some(origin.tag.as_bytes());
@@ -449,11 +458,8 @@ impl Gatherer {
             reject_message(RejectReason::TooManyRecords { limit }, 1);
         }
         if tally.too_long > 0 {
-            let limit = self.settings.table.max_trace_bytes;
+            let limit = self.settings.max_record_bytes;
             reject_message(RejectReason::TooLong { limit }, tally.too_long);
-        }
-        if tally.full_in_message > 0 {
-            reject_message(RejectReason::TracesFull, tally.full_in_message);
         }
         self.metrics.input_records.inc_by(tally.records);
         if tally.invalid_times > 0 {
@@ -469,11 +475,8 @@ impl Gatherer {
         metadata: &[u8],
         time: i64,
         position: u32,
-        origin: MessageOrigin<'_>,
-    ) -> AddOutcome {
-        if record.len() + metadata.len() > self.settings.table.max_trace_bytes {
-            return AddOutcome::TooLong;
-        }
+        origin: &MessageOrigin<'_>,
+    ) {
         let names = &self.settings.names;
         let single = UntracedRecord {
             shape: shape.and_then(|id| self.shapes.get(id)),
@@ -486,6 +489,5 @@ impl Gatherer {
             .push_single(names, &single, origin.part, position, origin.claim);
         self.metrics.traces_flushed[FlushReason::NoTrace].inc();
         self.send_batch_if_full();
-        AddOutcome::Added
     }
 }

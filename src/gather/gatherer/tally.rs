@@ -13,10 +13,8 @@ pub(super) struct Tally {
     pub(super) defect: Option<Defect>,
     /// Bad entries that are not rejected one by one.
     pub(super) bad_in_message: u32,
-    /// Records that are longer than a trace may be.
+    /// Records that are longer than a document may be.
     pub(super) too_long: u32,
-    /// Lines of full traces that are not rejected one by one.
-    pub(super) full_in_message: u32,
     /// Bytes that may be rejected one by one; at first those of the message. A small compressed
     /// payload can hold gigabytes.
     pub(super) rejectable_bytes: usize,

@@ -2,6 +2,7 @@
 //! them one by one: without shapes, without stripping, and with no code shared with the fast path.
 
 mod amplification;
+mod long_traces;
 mod scene;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -17,6 +18,7 @@ use serde_json::{Map, Value, json};
 
 use super::*;
 use crate::gather::record_queue::RecordQueue;
+use crate::output::SealedDocument;
 
 use self::scene::Scene;
 
@@ -187,7 +189,23 @@ fn gathered_in(
     max_trace_bytes: usize,
     payloads: impl IntoIterator<Item = Bytes>,
 ) -> BTreeMap<String, Value> {
-    let mut scene = Scene::new(folder, max_trace_bytes);
+    let mut documents = BTreeMap::new();
+    for sealed in sealed(Scene::new(folder, max_trace_bytes), payloads) {
+        let mut document: Value = serde_json::from_slice(sealed.json()).unwrap();
+        document["windrow"].as_object_mut().unwrap().remove("state");
+        // The id of a record without a trace id is not compared.
+        let id = if sealed.is_trace() {
+            sealed.id().to_string()
+        } else {
+            format!("single {}", documents.len())
+        };
+        assert!(documents.insert(id, document).is_none());
+    }
+    documents
+}
+
+/// The documents that gathering writes, in order.
+fn sealed(mut scene: Scene, payloads: impl IntoIterator<Item = Bytes>) -> Vec<SealedDocument> {
     for (number, payload) in payloads.into_iter().enumerate() {
         scene.gather(number, payload);
     }
@@ -200,19 +218,9 @@ fn gathered_in(
     let queue = RecordQueue::new(1, Arc::new(AdmissionControl::new(1)));
     queue.close();
     gatherer.run(QueueConsumer::new(queue, journal));
-    let mut documents = BTreeMap::new();
+    let mut documents = Vec::new();
     while let Some(batch) = batches.blocking_recv() {
-        for sealed in batch.documents() {
-            let mut document: Value = serde_json::from_slice(sealed.json()).unwrap();
-            document["windrow"].as_object_mut().unwrap().remove("state");
-            // The id of a record without a trace id is not compared.
-            let id = if sealed.is_trace() {
-                sealed.id().to_string()
-            } else {
-                format!("single {}", documents.len())
-            };
-            assert!(documents.insert(id, document).is_none());
-        }
+        documents.extend(batch.documents());
     }
     documents
 }
@@ -393,41 +401,6 @@ fn messages_of_one_read_without_chunk_ids_keep_their_tags() {
     let about = &document["windrow"];
     assert_eq!((&about["tags"], &about["lines"]), (&json!(["a", "b"]), &json!(4)));
     assert_eq!((&about["parts"], about.get("truncated")), (&json!(1), None));
-}
-
-#[test]
-fn records_that_are_too_long_are_rejected_with_their_message_and_the_others_are_kept() {
-    for mode in [Mode::Forward, Mode::Packed, Mode::Gzip] {
-        let folder = tempfile::tempdir().unwrap();
-        let record = |id: &str, text: usize| {
-            let fields = json!({"traceId": id, "message": "x".repeat(text)});
-            (BASE_MS, fields.as_object().unwrap().clone(), Map::new())
-        };
-        let chunk = Chunk {
-            mode,
-            tag: "app",
-            // The first is walked as an entry; the second, when compressed, is skipped piece by
-            // piece.
-            records: vec![
-                record("before", 5),
-                record("long", 70_000),
-                record("between", 5),
-                record("", 3 << 20),
-                record("after", 5),
-            ],
-        };
-        let payload = chunk.encode(0);
-        let documents = gathered_in(folder.path(), 60_000, [payload.clone()]);
-        let ids: Vec<_> = documents.keys().map(String::as_str).collect();
-        assert_eq!(ids, ["after", "before", "between"]);
-        let dead = std::fs::read(folder.path().join("rejected/001.ndjson")).unwrap();
-        let entry = crate::output::dead_letter::Entry::parse(&dead).unwrap();
-        assert_eq!((entry.kind.as_str(), entry.lines), ("trace_bytes", Some(2)));
-        assert_eq!(
-            entry.content,
-            crate::output::dead_letter::EntryContent::Raw(payload)
-        );
-    }
 }
 
 #[test]

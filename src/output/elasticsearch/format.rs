@@ -2,13 +2,31 @@
 //!
 //! The output does not know what documents contain; its tests use a format of their own.
 
-use windrow_trace::{Union, UnionError};
+use windrow_trace::{BoundedUnion, UnionError};
+
+/// `union(existing, ours, id, max_bytes)`: the union within `max_bytes` with the existing document
+/// of this id.
+pub type UnionFn = fn(&[u8], &[u8], &str, usize) -> Result<BoundedUnion, UnionError>;
 
 /// Functions on documents that this output needs.
 #[derive(Debug, Clone, Copy)]
 pub struct DocumentFormat {
-    /// `union(existing, ours)`: commutative, associative, idempotent.
-    pub union: fn(&[u8], &[u8]) -> Result<Union, UnionError>,
+    /// As [`windrow_trace::union_within`].
+    pub union: UnionFn,
+    /// Longest document that lines are added to.
+    pub max_bytes: usize,
     /// Ids of the parts that a document holds, for the dead letter.
     pub part_ids: fn(&[u8]) -> Vec<String>,
+}
+
+impl DocumentFormat {
+    /// The union with an existing document of this id, within the limit.
+    pub(crate) fn union_of(
+        &self,
+        existing: &[u8],
+        ours: &[u8],
+        id: &str,
+    ) -> Result<BoundedUnion, UnionError> {
+        (self.union)(existing, ours, id, self.max_bytes)
+    }
 }

@@ -7,6 +7,8 @@
 //! document that is returned as [`DocumentOutcome::Retry`] is created again, which conflicts and
 //! leads here.
 
+mod continuations;
+
 use super::backoff::contention_pause;
 use super::bulk::{self, BulkDocument, BulkResponse, Version};
 use super::client::Client;
@@ -15,7 +17,9 @@ use super::mget::{self, MgetItem};
 use super::outcome::{DocumentOutcome, Rejection, RequestError, RetryReason, StoreResult};
 use super::stats::Stats;
 use crate::runtime::block_in_place;
-use windrow_trace::Union;
+use windrow_trace::{BoundedUnion, Continuation, Union};
+
+pub(super) use self::continuations::write_continuations;
 
 /// Documents read in one `_mget`.
 const MAX_MGET_DOCUMENTS: usize = 256;
@@ -85,7 +89,7 @@ async fn merge_chunk<D: BulkDocument>(
     let found = mget::mget(client, &wanted, true).await?;
 
     let found = chunk.iter().zip(wanted).zip(found);
-    let writes = block_in_place(|| unite(client, documents, found, outcomes));
+    let (writes, continuations) = block_in_place(|| unite(client, documents, found, outcomes));
     // Two parts of one trace in a chunk were merged with the same version: one wins, the other
     // conflicts.
     let mut writes = &writes[..];
@@ -99,17 +103,55 @@ async fn merge_chunk<D: BulkDocument>(
         writes = more;
         write_back(client, documents, some, outcomes, conflicts).await?;
     }
+    for one in continuations {
+        // Only once the existing document takes no further lines.
+        if let DocumentOutcome::Stored(_) = outcomes[one.at] {
+            one.write(client, documents, outcomes).await?;
+        }
+    }
     Ok(())
 }
 
-/// The union of each document with the existing one. Sets the outcomes of those that need no write.
+/// What one document adds to the continuations of an existing one.
+struct PendingContinuations {
+    at: usize,
+    /// Lines that it adds to the existing document.
+    new_lines: u32,
+    continuations: Vec<Continuation>,
+}
+
+impl PendingContinuations {
+    /// Writes them. Until all are stored, the document does not count as stored.
+    async fn write<D: BulkDocument>(
+        self,
+        client: &Client,
+        documents: &[D],
+        outcomes: &mut [DocumentOutcome],
+    ) -> Result<(), RequestError> {
+        let document = &documents[self.at];
+        let not_attempted = DocumentOutcome::Retry(RetryReason::NotAttempted);
+        let stored = std::mem::replace(&mut outcomes[self.at], not_attempted);
+        let written = write_continuations(client, self.continuations).await;
+        let (outcome, lines) = written.inspect_err(|_| document.mark_uncertain())?;
+        match outcome {
+            None if self.new_lines + lines == 0 => document.mark_unchanged(),
+            None => document.mark_merged(self.new_lines + lines),
+            Some(_) => document.mark_uncertain(),
+        }
+        outcomes[self.at] = outcome.unwrap_or(stored);
+        Ok(())
+    }
+}
+
+/// The union of each document with the existing one. Sets the outcomes of those that need no write
+/// of it. Returns the writes, and the continuations to write after them.
 fn unite<'a, D: BulkDocument>(
     client: &Client,
     documents: &[D],
     found: impl Iterator<Item = ((&'a usize, (&'a str, &'a str)), MgetItem)>,
     outcomes: &mut [DocumentOutcome],
-) -> Vec<PendingWrite<'a>> {
-    let mut writes = Vec::new();
+) -> (Vec<PendingWrite<'a>>, Vec<PendingContinuations>) {
+    let (mut writes, mut all_continuations) = (Vec::new(), Vec::new());
     for ((&at, (index, id)), found) in found {
         let document = &documents[at];
         match found {
@@ -125,29 +167,47 @@ fn unite<'a, D: BulkDocument>(
                 version: None,
                 json: document.json().to_vec(),
             }),
-            MgetItem::Found { version, source } => match (client.format.union)(&source, document.json()) {
-                Ok(Union::Unchanged) => {
-                    document.mark_unchanged();
-                    outcomes[at] = DocumentOutcome::Stored(StoreResult::Unchanged);
+            MgetItem::Found { version, source } => {
+                let BoundedUnion { main, continuations } =
+                    match client.format.union_of(&source, document.json(), id) {
+                        Ok(union) => union,
+                        Err(why) => {
+                            outcomes[at] = DocumentOutcome::Rejected(not_ours(index, &why));
+                            continue;
+                        }
+                    };
+                let mut added = 0;
+                match main {
+                    Union::Unchanged => {
+                        document.mark_unchanged();
+                        outcomes[at] = DocumentOutcome::Stored(StoreResult::Unchanged);
+                    }
+                    Union::Merged {
+                        document: json,
+                        new_lines,
+                    } => {
+                        document.mark_merged(new_lines);
+                        added = new_lines;
+                        writes.push(PendingWrite {
+                            at,
+                            index,
+                            id,
+                            version: Some(version),
+                            json,
+                        });
+                    }
                 }
-                Ok(Union::Merged {
-                    document: json,
-                    new_lines,
-                }) => {
-                    document.mark_merged(new_lines);
-                    writes.push(PendingWrite {
+                if !continuations.is_empty() {
+                    all_continuations.push(PendingContinuations {
                         at,
-                        index,
-                        id,
-                        version: Some(version),
-                        json,
+                        new_lines: added,
+                        continuations,
                     });
                 }
-                Err(why) => outcomes[at] = DocumentOutcome::Rejected(not_ours(index, &why)),
-            },
+            }
         }
     }
-    writes
+    (writes, all_continuations)
 }
 
 /// A document to be written back.

@@ -27,6 +27,10 @@
 //! writer that dies in between has not confirmed; its part is replayed from the journal, conflicts
 //! or creates, and comes here again.
 //!
+//! If the union has no space in the earlier document, the lines that it lacks become continuations
+//! before the later document is deleted; these are never joined, because their index depends on
+//! their own lines.
+//!
 //! The rule reaches one day to each side: a trace's longest life is bounded by 12 hours.
 
 use std::sync::Arc;
@@ -35,10 +39,11 @@ use super::backoff::contention_pause;
 use super::bulk::{self, BulkDocument, BulkResponse, ItemResult};
 use super::client::Client;
 use super::index_pattern::DayIndex;
+use super::merge::write_continuations;
 use super::mget::{self, MgetItem};
 use super::outcome::{DocumentOutcome, Rejection, RequestError, RetryReason, StoreResult};
 use super::stats::Stats;
-use windrow_trace::Union;
+use windrow_trace::{BoundedUnion, Union};
 
 /// Documents looked up in one `_mget`. Few have a sibling, so no source is read.
 const MAX_MGET_DOCUMENTS: usize = 1000;
@@ -172,8 +177,11 @@ async fn join_pair<D: BulkDocument>(
             // One is left: usually another writer joined them. Check that it contains ours.
             (Some(MgetItem::Found { source, .. }), Some(MgetItem::Missing))
             | (Some(MgetItem::Missing), Some(MgetItem::Found { source, .. })) => {
-                return Ok(match (client.format.union)(&source, document.json()) {
-                    Ok(Union::Unchanged) => JOIN_DONE,
+                return Ok(match client.format.union_of(&source, document.json(), id) {
+                    Ok(BoundedUnion {
+                        main: Union::Unchanged,
+                        continuations,
+                    }) if continuations.is_empty() => JOIN_DONE,
                     _ => DocumentOutcome::Retry(RetryReason::Contended),
                 });
             }
@@ -184,11 +192,13 @@ async fn join_pair<D: BulkDocument>(
             // A shard is unavailable.
             _ => return Ok(DocumentOutcome::Retry(RetryReason::Throttled)),
         };
-        match (client.format.union)(&old, &new) {
-            // A foreign document with our id is not joined.
-            Err(_) => return Ok(JOIN_DONE),
-            Ok(Union::Unchanged) => {}
-            Ok(Union::Merged { document: json, .. }) => {
+        // A foreign document with our id is not joined.
+        let Ok(union) = client.format.union_of(&old, &new, id) else {
+            return Ok(JOIN_DONE);
+        };
+        match union.main {
+            Union::Unchanged => {}
+            Union::Merged { document: json, .. } => {
                 let mut body = Vec::with_capacity(json.len() + id.len() + 128);
                 bulk::put_replace(&mut body, earlier, id, into, &json);
                 match execute(client, body).await? {
@@ -206,6 +216,9 @@ async fn join_pair<D: BulkDocument>(
                     Some(other) => return Ok(other),
                 }
             }
+        }
+        if let (Some(outcome), _) = write_continuations(client, union.continuations).await? {
+            return Ok(outcome);
         }
         let mut body = Vec::with_capacity(id.len() + 128);
         bulk::put_delete(&mut body, later, id, from);

@@ -31,7 +31,11 @@ pub(crate) async fn recent(
         None => json!({"match_all": {}}),
         // `_id` is exact whatever the mapping; a trace id over 512 bytes is hashed there and found
         // by its field.
-        Some(id) if id.len() <= MAX_ID_BYTES => json!({"ids": {"values": [id]}}),
+        Some(id) if id.len() <= MAX_ID_BYTES => json!({"bool": {"should": [
+            {"ids": {"values": [id]}},
+            {"term": {"windrow.continues": id}},
+            {"term": {"windrow.continues.keyword": id}},
+        ]}}),
         Some(id) => json!({"bool": {"should": [{"term": {"traceId": id}}, {"term": {"trace_id": id}}]}}),
     };
     let body = json!({

@@ -69,6 +69,8 @@ pub(crate) fn body(template: &IndexTemplate, index_pattern: &str) -> Value {
                         "parts": {"type": "long"},
                         "late": {"type": "long"},
                         "truncated": {"type": "long"},
+                        "continued": {"type": "boolean"},
+                        "continues": both,
                         "state": {"type": "object", "enabled": false},
                     }},
                 },

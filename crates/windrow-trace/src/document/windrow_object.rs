@@ -18,6 +18,10 @@ pub(crate) struct WindrowObject<'a, T> {
     pub(crate) parts: usize,
     pub(crate) late: u64,
     pub(crate) truncated: u64,
+    /// It takes no further lines: they are in documents of their own.
+    pub(crate) continued: bool,
+    /// `_id` of the document of the trace that had no space for this one's lines.
+    pub(crate) continues: Option<&'a str>,
 }
 
 /// What is known of a sealed trace apart from its records.
@@ -60,6 +64,8 @@ impl SealInfo<'_> {
             parts: self.parts.len(),
             late,
             truncated: total.saturating_sub(lines as u64),
+            continued: false,
+            continues: None,
         };
         write_windrow_object(out, times, &object);
     }
@@ -145,5 +151,12 @@ pub(crate) fn write_windrow_object<T: AsRef<str>>(
     number(out, b",\"late\":", object.late);
     if object.truncated > 0 {
         number(out, b",\"truncated\":", object.truncated);
+    }
+    if object.continued {
+        out.extend_from_slice(b",\"continued\":true");
+    }
+    if let Some(main) = object.continues {
+        out.extend_from_slice(b",\"continues\":");
+        write_string(out, main.as_bytes());
     }
 }

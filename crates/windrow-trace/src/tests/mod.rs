@@ -1,5 +1,6 @@
 //! Tests of the crate: documents, sealing, and the union.
 
+mod bounded_union;
 mod document;
 mod paths;
 mod table;

@@ -42,6 +42,7 @@ impl Scene {
         let mut settings = Settings::from_config(&crate::config::Config::default());
         settings.flush_on_exit = true;
         settings.table.max_trace_bytes = max_trace_bytes;
+        settings.max_part_bytes = windrow_trace::max_part_bytes(max_trace_bytes);
         Self {
             gatherer: Gatherer::new(settings, dependencies),
             journal,
