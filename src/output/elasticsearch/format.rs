@@ -6,7 +6,7 @@ use windrow_trace::{BoundedUnion, UnionError};
 
 /// `union(existing, ours, id, max_bytes)`: the union within `max_bytes` with the existing document
 /// of this id.
-pub type UnionFn = fn(&[u8], &[u8], &str, usize) -> Result<BoundedUnion, UnionError>;
+pub(super) type UnionFn = fn(&[u8], &[u8], &str, usize) -> Result<BoundedUnion, UnionError>;
 
 /// Functions on documents that this output needs.
 #[derive(Debug, Clone, Copy)]
