@@ -3,6 +3,7 @@
 //! Owns the trace table, the known shapes and the order of work. Records read back from the journal
 //! after a restart take the same way as new ones.
 
+mod fairness;
 mod message;
 mod sections;
 mod tally;
@@ -18,13 +19,14 @@ use forward_protocol::entries::Decompressor;
 use forward_protocol::frame::messages;
 use tokio::sync::mpsc;
 
+use self::fairness::Turn;
 use self::message::{Anonymous, Arrival};
 use self::sections::Section;
 use super::batcher::DocumentBatcher;
 use super::classifier::completion_fields;
 use super::duplicate_window::DuplicateWindow;
 use super::gauges::Gauges;
-use super::record_queue::{Polled, QueueConsumer};
+use super::record_queue::{Polled, QueueConsumer, RecordQueue};
 use super::reject_buffer::{RejectBuffer, RejectReason};
 use super::settings::Settings;
 use super::tag_interner::TagInterner;
@@ -82,6 +84,9 @@ pub(crate) struct Gatherer {
     stop: Arc<AtomicBool>,
     decompressor: Decompressor,
     tags: TagInterner,
+    /// Where short records are taken from while a long one is gathered.
+    queue: Option<Arc<RecordQueue>>,
+    turn: Turn,
 }
 
 impl Gatherer {
@@ -127,12 +132,15 @@ impl Gatherer {
             release: Arc::new(move |lsn| releasing.release(lsn)),
             stop,
             decompressor: Decompressor::new(),
+            queue: None,
+            turn: Turn::default(),
         }
     }
 
     /// Runs until the queue is closed. Open traces stay in the journal, unless the settings ask to
     /// write them.
     pub(crate) fn run(mut self, mut queue: QueueConsumer) {
+        self.queue = Some(queue.queue());
         let mut next_journal_check = 0;
         let mut all_sealed = true;
         loop {
@@ -147,19 +155,11 @@ impl Gatherer {
                 Polled::Closed => break,
             };
             let now = unix_us();
-            all_sealed = self.seal_due(now);
-            let hurried = self.table.take_sealed_early();
-            if hurried > 0 {
-                self.metrics.traces_hurried.inc_by(hurried as u64);
-            }
+            all_sealed = self.tend(now);
             if now >= next_journal_check {
                 next_journal_check = now + JOURNAL_CHECK_INTERVAL_US;
                 self.relieve_journal(now);
                 self.rejects.sum_up_warnings();
-            }
-            self.rejects.write_due();
-            if self.batcher.is_due(now) {
-                self.send_batch();
             }
             let idle = !busy && all_sealed && self.batcher.is_empty();
             if idle {
@@ -181,8 +181,25 @@ impl Gatherer {
         self.publish(true);
     }
 
+    /// Does what is due: seals traces, sends the batch, writes rejected input. Returns whether all
+    /// due traces are sealed.
+    fn tend(&mut self, now: i64) -> bool {
+        let all_sealed = self.seal_due(now);
+        let hurried = self.table.take_sealed_early();
+        if hurried > 0 {
+            self.metrics.traces_hurried.inc_by(hurried as u64);
+        }
+        self.rejects.write_due();
+        if self.batcher.is_due(now) {
+            self.send_batch();
+        }
+        self.publish(false);
+        all_sealed
+    }
+
     /// Gathers a journal record and returns its buffer to the pool.
     fn gather(&mut self, record: Record) {
+        self.begin_turn();
         self.gather_messages(&record);
         self.buffer_pool.put(record.payload);
     }

@@ -146,6 +146,16 @@ impl RejectBuffer {
         }
     }
 
+    /// Interrupts a journal record for others. Returns what [`Self::resume_record`] needs.
+    pub(crate) fn suspend_record(&mut self) -> bool {
+        std::mem::take(&mut self.has_rejected)
+    }
+
+    /// Goes on with an interrupted journal record.
+    pub(crate) fn resume_record(&mut self, suspended: bool) {
+        self.has_rejected = suspended;
+    }
+
     /// Ends a journal record: `claim` is confirmed when its rejected entries are durable.
     pub(crate) fn end_record(&mut self, claim: RecordClaim) {
         if std::mem::take(&mut self.has_rejected) && !self.entries.is_empty() {

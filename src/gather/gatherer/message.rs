@@ -66,7 +66,7 @@ pub(super) struct MessageOrigin<'a> {
     pub(super) received: i64,
     /// When it is gathered (µs); read once per journal record, since reading the clock costs as
     /// much as gathering a record.
-    now: i64,
+    pub(super) now: i64,
     pub(super) tag: &'a Arc<str>,
     pub(super) claim: &'a RecordClaim,
 }
@@ -408,14 +408,14 @@ impl Gatherer {
             tally.too_long += 1;
             return;
         }
-        let Some(id) = *id else {
-            self.single(record, classification.shape, metadata, time, *number, origin);
-            return;
-        };
         if origin.section.bytes + size > self.settings.max_part_bytes {
             self.next_section(origin);
         }
         origin.section.bytes += size;
+        let Some(id) = *id else {
+            self.single(record, classification.shape, metadata, time, *number, origin);
+            return;
+        };
         let incoming = IncomingRecord {
             id,
             time,

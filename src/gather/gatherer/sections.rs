@@ -10,14 +10,16 @@ use windrow_trace::{IncomingRecord, PartId, Source, SourceId};
 use super::Gatherer;
 use super::message::MessageOrigin;
 use crate::claim::RecordClaim;
+use crate::clock::unix_us;
 use crate::metrics::FlushReason;
 
-/// A section of a part: what of it one document may have to hold. Where one ends depends on the
-/// records of the part alone, so that a replay cuts it at the same records.
+/// A section of a part: what of it one document may have to hold, and what is gathered without
+/// interruption. Where one ends depends on the records of the part alone, so that a replay cuts it
+/// at the same records.
 #[derive(Clone, Copy, Default)]
 pub(super) struct Section {
     pub(super) number: u32,
-    /// Bytes of its records with a trace id.
+    /// Bytes of its records.
     pub(super) bytes: usize,
 }
 
@@ -44,7 +46,8 @@ impl Gatherer {
     #[cold]
     #[inline(never)]
     pub(super) fn next_section(&mut self, origin: &mut MessageOrigin<'_>) {
-        if origin.section.bytes == 0 {
+        let cost_bytes = origin.section.bytes;
+        if cost_bytes == 0 {
             return;
         }
         origin.section = Section {
@@ -62,6 +65,9 @@ impl Gatherer {
         let next = self.begin_section(part, received, section, tag, claim);
         let ended = std::mem::replace(&mut origin.source, next);
         self.end(Some(ended));
+        self.yield_turn(cost_bytes);
+        // Others may have taken a while.
+        origin.now = unix_us();
     }
 
     /// Seals a trace that has no space for the part of `incoming`, and begins its next document

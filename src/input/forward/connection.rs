@@ -16,7 +16,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Buf, Bytes, BytesMut};
-use forward_protocol::entries::Decompressor;
+use forward_protocol::entries::{Compression, Decompressor, Oversize};
 use forward_protocol::frame::{Framer, Outcome, Payload, Run};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::time::{Instant, timeout, timeout_at};
@@ -26,12 +26,12 @@ use self::encoding::Encoding;
 use self::state::{Admission, AgeLimit, Phase, Progress, Shutdown};
 use super::ack::Acks;
 use super::context::{Context, FORWARD_MESSAGES};
+use super::decompression::check_inline;
 use super::read_strategy::{INITIAL_BUFFER_BYTES, MAX_READ_BYTES, ReadStrategy, grow};
 use super::receive_budget::Reservation;
 use super::security::HandshakeError;
 use crate::buffer_pool;
 use crate::metrics::{DecodeError, Handshake, Mode};
-use crate::runtime::block_in_place;
 
 /// While gathering is busy, the rest of a message that still lacks this many bytes is not read.
 const DEFER_READ_BYTES: usize = 32 << 10;
@@ -114,7 +114,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<'_, S> {
             }
             let json_violation = self
                 .encoding
-                .convert(&mut self.buffer, self.context.limits.message);
+                .convert(
+                    &mut self.buffer,
+                    self.context.limits.message,
+                    &self.context.cpu_pool,
+                )
+                .await;
             let run = self.framer.scan(&self.buffer);
             if run.end > 0 {
                 self.take(&run).await?;
@@ -216,10 +221,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<'_, S> {
             }
             None => self.context.admission.acquire(bytes.len()).await,
         };
-        let append = || self.context.journal.append(FORWARD_MESSAGES, bytes.clone());
         let receipt = match bytes.len() {
-            0..BLOCKING_APPEND_BYTES => append(),
-            _ => block_in_place(append),
+            0..BLOCKING_APPEND_BYTES => self.context.journal.append(FORWARD_MESSAGES, bytes.clone()),
+            _ => {
+                let (journal, bytes) = (self.context.journal.clone(), bytes.clone());
+                let append = move || journal.append(FORWARD_MESSAGES, bytes);
+                self.context.cpu_pool.run(append).await
+            }
         }
         .await?;
         drop((permit, memory));
@@ -275,15 +283,35 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<'_, S> {
                 // Checked before the ack: the client must not drop what cannot be gathered, and the
                 // log names the limit.
                 let (decompressor, limit) = (&mut self.decompressor, self.context.max_decompressed);
-                self.context
-                    .decompression
-                    .check_size(decompressor, compression, bytes, limit)
-                    .await?;
+                match check_inline(decompressor, compression, bytes, limit) {
+                    Some(checked) => checked?,
+                    None => {
+                        let start = bytes.as_ptr().addr() - self.buffer.as_ptr().addr();
+                        let range = start..start + bytes.len();
+                        self.check_size(compression, range).await?;
+                    }
+                }
             }
             let json = self.encoding.is_json();
             metrics.input_messages[if json { Mode::Json } else { mode }].inc();
         }
         Ok(())
+    }
+
+    /// Checks the size of a large compressed payload, a range of the buffer, on another thread.
+    async fn check_size(
+        &mut self,
+        compression: Compression,
+        range: std::ops::Range<usize>,
+    ) -> Result<(), Oversize> {
+        // Shared with that thread without a copy, and alone here again afterwards.
+        let buffer = std::mem::take(&mut self.buffer).freeze();
+        let pool = &self.context.decompression;
+        let limit = self.context.max_decompressed;
+        let (payload, checked) = pool.check_size(compression, buffer.slice(range), limit).await;
+        drop(payload);
+        self.buffer = BytesMut::from(buffer);
+        checked
     }
 
     /// Splits a run of complete messages off the buffer.

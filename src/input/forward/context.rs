@@ -17,6 +17,7 @@ use crate::config;
 use crate::logging::WarningLimiter;
 use crate::memory::to_usize;
 use crate::metrics::Metrics;
+use crate::runtime::CpuPool;
 use windrow_journal::Journal;
 
 /// Kind of the journal records that intake writes: complete Forward messages, one after the other,
@@ -50,6 +51,8 @@ pub struct Context {
     pub max_decompressed: usize,
     /// Bounds the checks of that size.
     pub decompression: DecompressionPool,
+    /// Other long work of connections: JSON texts, and the checksums of large runs.
+    pub cpu_pool: CpuPool,
     /// Who may send; `None`: everyone.
     pub security: Option<Security>,
     /// TLS on the TCP listeners.
@@ -101,6 +104,7 @@ pub(super) fn test_context_with(
         json: true,
         max_decompressed: 1 << 20,
         decompression: DecompressionPool::default(),
+        cpu_pool: CpuPool::default(),
         security: None,
         tls: None,
         handshake_timeout: timeout,
