@@ -7,6 +7,7 @@ mod admin;
 mod audit;
 mod balance;
 mod bench;
+mod bystander;
 mod clients;
 mod crash;
 mod dead_letter;
