@@ -20,6 +20,9 @@ use super::outcome::{
 use super::stats::Stats;
 use crate::config::ElasticsearchConfig;
 
+/// Longest response to a bulk request.
+const MAX_BULK_RESPONSE_BYTES: u64 = 64 << 20;
+
 /// Sends requests to one cluster; counts and classifies the responses.
 #[derive(Debug)]
 pub(crate) struct Client {
@@ -68,11 +71,17 @@ impl Client {
             body,
             ndjson: true,
             gzip,
-            max_response_bytes: u64::MAX,
+            max_response_bytes: Some(MAX_BULK_RESPONSE_BYTES),
         };
-        let response = self
-            .ask(&request)
-            .await
+        let response = match self.nodes.send(&request).await {
+            // The writes may have been applied, and may be repeated: fewer of them have a shorter
+            // response.
+            Err(SendError::ResponseTooLarge(bytes)) if expected > 1 => {
+                Err(RequestError::TooLarge(too_long(&request, bytes)))
+            }
+            other => other.map_err(|error| request_error(&request, error)),
+        };
+        let response = response
             .and_then(Response::success)
             .and_then(|body| bulk::parse(&body, expected).map_err(RequestError::Broken));
         match &response {
@@ -91,10 +100,8 @@ impl Client {
     /// # Errors
     /// There is no response, or it is longer than the request allows.
     pub(crate) async fn ask(&self, request: &Request) -> Result<Response, RequestError> {
-        self.nodes.send(request).await.map_err(|error| match error {
-            SendError::Request(error) => error,
-            SendError::ResponseTooLarge(bytes) => RequestError::Broken(format!("response of {bytes} bytes")),
-        })
+        let sent = self.nodes.send(request).await;
+        sent.map_err(|error| request_error(request, error))
     }
 
     /// The outcome of a bulk item, or `None` for a conflict. Counts a failure.
@@ -112,6 +119,23 @@ impl Client {
             ItemClass::Permanent => DocumentOutcome::Rejected(Rejection { status, kind, reason }),
         })
     }
+}
+
+fn request_error(request: &Request, error: SendError) -> RequestError {
+    match error {
+        SendError::Request(error) => error,
+        SendError::ResponseTooLarge(bytes) => RequestError::Broken(too_long(request, bytes)),
+    }
+}
+
+/// Why a response is not read.
+fn too_long(request: &Request, bytes: u64) -> String {
+    let limit = request.max_response_bytes.unwrap_or_default();
+    format!(
+        "the response to {} is too long (at least {bytes} bytes, the limit is {limit}): the node is not Elasticsearch, \
+         or a proxy in front of it is broken",
+        request.path
+    )
 }
 
 /// gzip on a blocking thread: level 1 takes about 5 ms per MiB, too long for a reactor thread.

@@ -27,6 +27,7 @@ mod dead_letter_replay;
 mod delivery;
 mod format;
 mod health;
+mod http;
 mod index_pattern;
 mod merge;
 mod mget;

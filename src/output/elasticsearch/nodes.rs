@@ -2,7 +2,8 @@
 //!
 //! Owns connections, credentials, TLS and the state of each node; knows nothing of requests. Uses
 //! the transport of the `elasticsearch` crate, one per node, because its own pools do not detect
-//! dead nodes.
+//! dead nodes. That transport reads a response as a whole: requests whose responses matter are sent
+//! beside it, and read piece by piece.
 
 use std::error::Error as _;
 use std::fmt;
@@ -17,7 +18,7 @@ use bytes::Bytes;
 use elasticsearch::auth::{ClientCertificate, Credentials};
 use elasticsearch::cert::{Certificate, CertificateValidation};
 use elasticsearch::http::headers::{
-    ACCEPT_ENCODING, AUTHORIZATION, CONTENT_ENCODING, CONTENT_TYPE, HeaderMap, HeaderValue, RETRY_AFTER,
+    ACCEPT_ENCODING, AUTHORIZATION, CONTENT_ENCODING, CONTENT_TYPE, HeaderMap, HeaderValue,
 };
 use elasticsearch::http::transport::{SingleNodeConnectionPool, Transport, TransportBuilder};
 use elasticsearch::http::{Method, Url};
@@ -25,6 +26,10 @@ use percent_encoding::percent_decode_str;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
+use super::http::{
+    BodyError, MAX_SHORT_RESPONSE_BYTES, read_body, retry_after, streaming_client, with_sources,
+};
+pub(crate) use super::http::{Request, Response, SendError};
 use super::outcome::RequestError;
 use crate::config::{Auth, ElasticsearchConfig, Secret, without_credentials};
 
@@ -35,9 +40,6 @@ const REPROBE_MAX: Duration = Duration::from_secs(10);
 
 /// Timeout of a probe.
 const PROBE_TIMEOUT: Duration = Duration::from_secs(5);
-
-/// Longest `Retry-After` that is respected.
-const RETRY_AFTER_MAX: Duration = Duration::from_secs(600);
 
 /// Why the output cannot be opened.
 #[derive(Debug, thiserror::Error)]
@@ -74,63 +76,6 @@ pub enum OpenError {
     Client(String),
 }
 
-/// An HTTP request.
-#[derive(Clone)]
-pub(crate) struct Request {
-    pub(crate) method: Method,
-    pub(crate) path: String,
-    pub(crate) query: &'static [(&'static str, &'static str)],
-    pub(crate) body: Bytes,
-    /// NDJSON instead of one JSON object.
-    pub(crate) ndjson: bool,
-    /// The body is compressed.
-    pub(crate) gzip: bool,
-    /// A longer response is not read.
-    pub(crate) max_response_bytes: u64,
-}
-
-impl Request {
-    pub(crate) fn json(method: Method, path: impl Into<String>, body: impl Into<Bytes>) -> Self {
-        Self {
-            method,
-            path: path.into(),
-            query: &[],
-            body: body.into(),
-            ndjson: false,
-            gzip: false,
-            max_response_bytes: u64::MAX,
-        }
-    }
-}
-
-/// An HTTP response of any status.
-pub(crate) struct Response {
-    pub(crate) status: u16,
-    pub(crate) retry_after: Option<Duration>,
-    pub(crate) body: Bytes,
-}
-
-impl Response {
-    /// The body if the status is 2xx.
-    ///
-    /// # Errors
-    /// The error for any other status.
-    pub(crate) fn success(self) -> Result<Bytes, RequestError> {
-        match self.status {
-            200..=299 => Ok(self.body),
-            status => Err(RequestError::of_status(status, self.retry_after, &self.body)),
-        }
-    }
-}
-
-/// Why there is no response.
-pub(crate) enum SendError {
-    /// The request failed.
-    Request(RequestError),
-    /// The response is longer than allowed: bytes.
-    ResponseTooLarge(u64),
-}
-
 /// The nodes of one cluster.
 pub(crate) struct Nodes {
     nodes: Vec<Node>,
@@ -143,6 +88,8 @@ pub(crate) struct Nodes {
 struct Node {
     url: String,
     transport: Transport,
+    /// For responses that are read piece by piece.
+    client: reqwest::Client,
     auth: Auth,
     dead: Mutex<Option<DeadState>>,
 }
@@ -236,7 +183,8 @@ impl Nodes {
             tokio::time::sleep(REPROBE_FIRST / 2).await;
             for node in &self.nodes {
                 if node.dead().is_some_and(|dead| dead.probe_at <= Instant::now()) {
-                    let request = Request::json(Method::Get, "/", Bytes::new());
+                    let mut request = Request::json(Method::Get, "/", Bytes::new());
+                    request.max_response_bytes = None;
                     match node.send(&request, PROBE_TIMEOUT).await {
                         Ok(Response { status, .. }) if status < 500 && status != 429 => {
                             node.answered();
@@ -312,9 +260,12 @@ impl Node {
             },
             None => OpenError::Client(error.to_string()),
         })?;
+        let client = streaming_client(config, roots, identity)
+            .map_err(|error| OpenError::Client(error.to_string()))?;
         Ok(Self {
             url: shown,
             transport,
+            client,
             auth,
             dead: Mutex::new(None),
         })
@@ -358,6 +309,60 @@ impl Node {
             Ok(None) => {}
             Err(error) => return Err(SendError::Request(RequestError::Denied(error.to_string()))),
         }
+        match request.max_response_bytes {
+            Some(max_bytes) => self.send_streaming(request, headers, timeout, max_bytes).await,
+            None => self.send_short(request, headers, timeout).await,
+        }
+    }
+
+    /// Sends a request and reads the response piece by piece.
+    async fn send_streaming(
+        &self,
+        request: &Request,
+        headers: HeaderMap,
+        timeout: Duration,
+        max_bytes: u64,
+    ) -> Result<Response, SendError> {
+        let method = match request.method {
+            Method::Get => reqwest::Method::GET,
+            Method::Put => reqwest::Method::PUT,
+            Method::Post => reqwest::Method::POST,
+            Method::Delete => reqwest::Method::DELETE,
+            Method::Head => reqwest::Method::HEAD,
+        };
+        let url = format!("{}{}", self.url.trim_end_matches('/'), request.path);
+        let mut builder = self.client.request(method, url).headers(headers).timeout(timeout);
+        if !request.query.is_empty() {
+            builder = builder.query(request.query);
+        }
+        let sent = builder.body(request.body.clone()).send().await;
+        let response = sent.map_err(|error| SendError::Request(self.streaming_error(error)))?;
+        let (status, retry_after) = (response.status().as_u16(), retry_after(response.headers()));
+        match read_body(response, max_bytes).await {
+            Ok(body) => Ok(Response {
+                status,
+                retry_after,
+                body,
+            }),
+            Err(BodyError::TooLarge(bytes)) => Err(SendError::ResponseTooLarge(bytes)),
+            Err(BodyError::Http(error)) => Err(SendError::Request(match self.streaming_error(error) {
+                RequestError::Unreachable(reason) => RequestError::Broken(reason),
+                other => other,
+            })),
+        }
+    }
+
+    fn streaming_error(&self, error: reqwest::Error) -> RequestError {
+        self.classify(&error.without_url())
+    }
+
+    /// Sends a request of which the status is enough.
+    async fn send_short(
+        &self,
+        request: &Request,
+        headers: HeaderMap,
+        timeout: Duration,
+    ) -> Result<Response, SendError> {
         let body = (!request.body.is_empty()).then(|| request.body.clone());
         let query = (!request.query.is_empty()).then_some(request.query);
         let sent = self
@@ -366,23 +371,20 @@ impl Node {
             .await;
         let response = sent.map_err(|error| SendError::Request(self.request_error(&error)))?;
         let status = response.status_code().as_u16();
-        let retry_after = response
-            .headers()
-            .get(RETRY_AFTER)
-            .and_then(|value| value.to_str().ok()?.trim().parse().ok())
-            .map(|seconds| Duration::from_secs(seconds).min(RETRY_AFTER_MAX));
-        if let Some(length) = response
-            .content_length()
-            .filter(|length| *length > request.max_response_bytes)
-        {
-            return Err(SendError::ResponseTooLarge(length));
-        }
-        let body = response.bytes().await.map_err(|error| {
-            SendError::Request(match self.request_error(&error) {
-                RequestError::Unreachable(reason) => RequestError::Broken(reason),
-                other => other,
-            })
-        })?;
+        let retry_after = retry_after(response.headers());
+        let body = match response.content_length() {
+            Some(length) if length > MAX_SHORT_RESPONSE_BYTES => {
+                return Err(SendError::ResponseTooLarge(length));
+            }
+            // It may have no end; the status is enough.
+            None => Bytes::new(),
+            Some(_) => response.bytes().await.map_err(|error| {
+                SendError::Request(match self.request_error(&error) {
+                    RequestError::Unreachable(reason) => RequestError::Broken(reason),
+                    other => other,
+                })
+            })?,
+        };
         Ok(Response {
             status,
             retry_after,
@@ -391,10 +393,21 @@ impl Node {
     }
 
     fn request_error(&self, error: &elasticsearch::Error) -> RequestError {
+        // Its source says more; the crate `reqwest` must have the version that `elasticsearch` uses.
+        match error
+            .source()
+            .and_then(|source| source.downcast_ref::<reqwest::Error>())
+        {
+            Some(source) => self.classify(source),
+            None => RequestError::Broken(format!("{}: {}", self.url, with_sources(error))),
+        }
+    }
+
+    fn classify(&self, error: &reqwest::Error) -> RequestError {
         let reason = format!("{}: {}", self.url, with_sources(error));
         if error.is_timeout() {
             RequestError::Timeout(reason)
-        } else if is_connect(error) {
+        } else if error.is_connect() {
             RequestError::Unreachable(reason)
         } else {
             RequestError::Broken(reason)
@@ -462,28 +475,4 @@ fn read(what: &'static str, file: &Path) -> Result<Vec<u8>, OpenError> {
 
 fn percent_decoded(text: &str) -> String {
     percent_decode_str(text).decode_utf8_lossy().into_owned()
-}
-
-/// An error with its sources in one line; the outer errors of the HTTP client say little.
-fn with_sources(error: &elasticsearch::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(inner) = cause {
-        let more = inner.to_string();
-        if !text.contains(&more) {
-            text.push_str(": ");
-            text.push_str(&more);
-        }
-        cause = inner.source();
-    }
-    text
-}
-
-/// Whether the connection failed before anything was sent. `elasticsearch::Error` does not say, but
-/// its source does; the crate `reqwest` must have the version that `elasticsearch` uses.
-fn is_connect(error: &elasticsearch::Error) -> bool {
-    error
-        .source()
-        .and_then(|source| source.downcast_ref::<reqwest::Error>())
-        .is_some_and(reqwest::Error::is_connect)
 }

@@ -47,7 +47,7 @@ pub(crate) async fn recent(
     let path = format!("/{}/_search", client.indices.wildcard());
     let mut request = Request::json(Method::Post, path, body.to_string());
     request.query = &[("ignore_unavailable", "true"), ("allow_no_indices", "true")];
-    request.max_response_bytes = MAX_RESPONSE_BYTES;
+    request.max_response_bytes = Some(MAX_RESPONSE_BYTES);
     let response = client.ask(&request).await.and_then(|response| response.success());
     let response = response.map_err(|error| error.reason().to_owned())?;
     let wire: SearchWire =

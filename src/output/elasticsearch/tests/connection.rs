@@ -191,3 +191,61 @@ async fn a_key_in_a_file_is_read_again_after_a_401() {
         assert_eq!(fake.with(|i| i.authorization.clone()).as_deref(), Some(used));
     }
 }
+
+/// Answers every request with this status and a chunked body without an end.
+fn endless(status: u16) -> String {
+    use std::io::{Read as _, Write as _};
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let mut stream = stream.unwrap();
+            std::thread::spawn(move || {
+                let _ = stream.read(&mut [0; 4096]);
+                let head = format!("HTTP/1.1 {status} X\r\nTransfer-Encoding: chunked\r\n\r\n");
+                let chunk = format!("10000\r\n{}\r\n", " ".repeat(0x10000));
+                let mut sent = stream.write_all(head.as_bytes());
+                while sent.is_ok() {
+                    sent = stream.write_all(chunk.as_bytes());
+                }
+            });
+        }
+    });
+    url
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_response_without_an_end_is_read_up_to_the_bound_of_its_request() {
+    use crate::output::elasticsearch::nodes::{Nodes, Request, SendError};
+    use elasticsearch::http::Method;
+    let nodes = Nodes::open(&quick(&endless(200))).unwrap();
+    let mut request = Request::json(Method::Post, "/_bulk", "{}");
+    request.max_response_bytes = Some(1 << 20);
+    let Err(SendError::ResponseTooLarge(bytes)) = nodes.send(&request).await else {
+        panic!("it was read");
+    };
+    assert!((1 << 20..2 << 20).contains(&bytes), "{bytes}");
+    // Of a short response the status is enough.
+    request.max_response_bytes = None;
+    let Ok(response) = nodes.send(&request).await else {
+        panic!("no response");
+    };
+    assert_eq!((response.status, response.body.len()), (200, 0));
+    // Of an error the beginning is enough.
+    let nodes = Nodes::open(&quick(&endless(503))).unwrap();
+    request.max_response_bytes = Some(1 << 20);
+    let Ok(response) = nodes.send(&request).await else {
+        panic!("no response");
+    };
+    assert_eq!(response.status, 503);
+    assert!(response.body.len() <= 1 << 20, "{}", response.body.len());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_whose_responses_have_no_end_is_named_with_the_limit() {
+    let output = Elasticsearch::open(quick(&endless(200)), RULES).unwrap();
+    let reason = output.recent(None, 1).await.unwrap_err();
+    for part in ["_search", "33554432", "not Elasticsearch, or a proxy"] {
+        assert!(reason.contains(part), "{reason}");
+    }
+}

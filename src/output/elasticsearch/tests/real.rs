@@ -40,11 +40,9 @@ async fn request(
     } else {
         body.to_string()
     };
-    let reply = cluster
-        .client
-        .ask(&nodes::Request::json(method, path, body))
-        .await
-        .unwrap();
+    let mut request = nodes::Request::json(method, path, body);
+    request.max_response_bytes = Some(64 << 20);
+    let reply = cluster.client.ask(&request).await.unwrap();
     assert!(
         reply.status < 500,
         "{path}: {}",
