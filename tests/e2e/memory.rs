@@ -45,7 +45,7 @@ fn open_traces_beyond_the_memory_limit() {
     let evicted = server.metric("windrow_traces_evicted_total");
     assert!(evicted > 0.0, "all fit, so nothing is shown");
     // Counting is quick, looking at every document is not: once, at the end.
-    windrow_testkit::wait::until("all traces to be complete", 10 * SOON, || {
+    wait::until("all traces to be complete", 10 * SOON, || {
         let [open, delivered, difference] = [
             "windrow_records_open",
             "windrow_records_delivered_total",
