@@ -116,6 +116,12 @@ pub struct Metrics {
     outputs: [OutputMetrics; Output::ALL.len()],
     /// Records that an output rejected; each is in the dead letter.
     pub output_dropped_records: PerLabel<Dropped, Counter>,
+    /// Documents stored with refused fields in `windrow.unmapped`.
+    pub output_healed_documents: Counter,
+    /// Documents that wait on disk for an operator.
+    pub output_deferred_documents: Gauge,
+    /// Bytes of their files.
+    pub output_deferred_bytes: Gauge,
 
     // Journal.
     /// Bytes of all segment files.
@@ -263,6 +269,15 @@ impl Metrics {
                 "output_dropped_records",
                 "Records that an output rejected; all are in the dead letter",
             ),
+            output_healed_documents: r.counter(
+                "output_healed_documents",
+                "Documents stored with fields that the store refused in `windrow.unmapped`",
+            ),
+            output_deferred_documents: r.gauge(
+                "output_deferred_documents",
+                "Documents that wait on disk until an operator mends their index",
+            ),
+            output_deferred_bytes: r.gauge("output_deferred_bytes", "Bytes of the files of deferred documents"),
 
             journal_bytes: r.gauge("journal_bytes", "Bytes of all segment files"),
             journal_limit_bytes: r.gauge("journal_limit_bytes", "Configured limit of the journal"),

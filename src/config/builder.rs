@@ -4,7 +4,7 @@
 
 use std::path::PathBuf;
 
-use super::elasticsearch::{Auth, ClientCert, ElasticsearchConfig, IndexTemplate};
+use super::elasticsearch::{Auth, ClientCert, ElasticsearchConfig, IndexTemplate, OnConflict};
 use super::error::ConfigError;
 use super::secret::Secret;
 use super::types::{LogFormat, Tls};
@@ -104,6 +104,7 @@ impl ConfigBuilder {
         }
 
         let elasticsearch = &mut config.elasticsearch;
+        elasticsearch.deferred_dir = Some(config.data_dir.join("deferred"));
         elasticsearch.gzip_level = u32::try_from(self.gzip_level).unwrap_or(9);
         elasticsearch.template = self.install_template.then_some(self.template);
         elasticsearch.trace_life = config.trace.max_age + config.trace.idle_timeout + config.trace.linger;
@@ -133,6 +134,9 @@ impl ConfigBuilder {
             }
             (None, None) => None,
         };
+        if config.outputs.contains(&OutputKind::Elasticsearch) {
+            warn_about_index(elasticsearch, &mut validation);
+        }
         if elasticsearch.insecure {
             validation.warn("elasticsearch.insecure: any certificate is accepted, so anyone on the way can read and change documents");
         }
@@ -242,6 +246,28 @@ impl Validation {
     }
 }
 
+/// Warns of index settings that cannot work as they are.
+fn warn_about_index(config: &ElasticsearchConfig, validation: &mut Validation) {
+    let index = &config.index;
+    // Elasticsearch has templates that make data streams of `logs-*-*` and similar names.
+    let built_in = ["logs-", "metrics-", "synthetics-", "traces-apm", "profiling-"];
+    if config.template.is_none()
+        && built_in.iter().any(|prefix| index.starts_with(prefix))
+        && index.matches('-').count() > 1
+    {
+        validation.warn(format!(
+            "elasticsearch.index: templates of Elasticsearch make data streams of names like {index:?}, which take no late \
+             lines; use another prefix, or elasticsearch.template = true"
+        ));
+    }
+    let rolls = config.rollover_age.is_some() || config.rollover_size.is_some();
+    if rolls && index.contains('%') {
+        validation.warn(
+            "elasticsearch.rollover_age and rollover_size have no effect with a date in elasticsearch.index; remove the date",
+        );
+    }
+}
+
 /// Differs from the name of the machine, which a client on the same machine uses.
 fn default_hostname() -> String {
     let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
@@ -310,6 +336,12 @@ fn blank_config() -> Config {
             max_in_flight: 0,
             gzip_level: 0,
             template: None,
+            retention: None,
+            rollover_size: None,
+            rollover_age: None,
+            on_conflict: OnConflict::Unmapped,
+            deferred_dir: None,
+            deferred_limit: 0,
             retry_max_wait: Duration::ZERO,
             trace_life: Duration::ZERO,
             backoff_base: ElasticsearchConfig::BACKOFF_BASE,

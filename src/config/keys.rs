@@ -245,6 +245,24 @@ pub static KEYS: &[Key] = keys! {
         "Replicas of a new index. Default: the cluster's.";
     "elasticsearch.ignore_malformed" , DefaultValue::Bool(false), Kind::Bool(|d| &mut d.template.ignore_malformed),
         "Let new indices store a document although a field does not fit the mapping (the field is then not searchable), instead of rejecting it.";
+    "elasticsearch.template_total_fields" , DefaultValue::Int(0), Kind::CountOrNone(1, 1_000_000, |d| &mut d.template.total_fields),
+        "Fields that the mapping of a new index may have; 0 for the cluster's default, which is 1000. Documents with more are stored with the further fields in windrow.unmapped.";
+    "elasticsearch.template_codec" , DefaultValue::None, Kind::Name(|d| &mut d.template.codec),
+        "Compression of a new index, such as \"best_compression\" (smaller, slower to read). Default: the cluster's.";
+    "elasticsearch.template_refresh_interval" , DefaultValue::Text("0s"), Kind::DurationOrNever(ms(100), HOUR, |d| &mut d.template.refresh_interval),
+        "Time after which a new index makes documents visible to searches; 0 for the cluster's default, which is 1s. Longer takes less CPU time.";
+    "elasticsearch.template_trace_id_keyword" , DefaultValue::Bool(true), Kind::Bool(|d| &mut d.template.trace_id_keyword),
+        "Let new indices have traceId.keyword besides traceId, for queries written for the default mapping; it takes about 8 bytes a trace.";
+    "elasticsearch.retention" , DefaultValue::Text("0s"), Kind::DurationOrNever(HOUR, secs(36_500 * 86_400), |d| &mut d.config.elasticsearch.retention),
+        "Age at which the store deletes new indices, by a policy of ILM (Elasticsearch) or ISM (OpenSearch) that Windrow makes; 0 for never. A policy that Windrow did not make is never changed.";
+    "elasticsearch.rollover_size" , DefaultValue::Text("0"), Kind::SizeOrNone(MIB, TIB, |d| &mut d.config.elasticsearch.rollover_size),
+        "Size of a primary shard at which the store begins a new index, by the same policy; 0 for no such limit. For an elasticsearch.index without a date, which is an alias then.";
+    "elasticsearch.rollover_age" , DefaultValue::Text("0s"), Kind::DurationOrNever(HOUR, secs(3650 * 86_400), |d| &mut d.config.elasticsearch.rollover_age),
+        "Age at which the store begins a new index, like rollover_size; 0 for no such limit.";
+    "elasticsearch.on_conflict" , DefaultValue::Text("unmapped"), Kind::OnConflict(|d| &mut d.config.elasticsearch.on_conflict),
+        "A document of which the store refuses a field (another type, too many fields, too long): \"unmapped\" stores it with that field in windrow.unmapped, \"dead_letter\" refuses it.";
+    "elasticsearch.deferred_limit" , DefaultValue::Text("1GiB"), Kind::Size(MIB, 1024 * TIB, |d| &mut d.config.elasticsearch.deferred_limit),
+        "Maximum size of the documents in data_dir that wait until an operator mends their index (closed, read-only, red). Beyond it they wait in memory.";
     "elasticsearch.retry_max_wait" , DefaultValue::Text("30s"), Kind::Duration(ms(100), HOUR, |d| &mut d.config.elasticsearch.retry_max_wait),
         "Longest backoff between two attempts. The number of attempts is not limited.";
 

@@ -18,6 +18,7 @@ use self::read::{
     or_zero, outputs, readable_file, rule, size, text, url, users,
 };
 use super::builder::ConfigBuilder;
+use super::elasticsearch::OnConflict;
 use super::secret::{Secret, passwords_from_file};
 use super::types::{Listen, LogFormat, Network, Rule, User, parse_address};
 use super::units::{format_duration, format_size};
@@ -99,6 +100,8 @@ pub enum Kind {
     Networks(FieldAccessor<Vec<Network>>),
     /// Tables with `field` and one of `contains`, `equals`, `matches`.
     Rules(FieldAccessor<Vec<Rule>>),
+    /// What becomes of a document with a refused field.
+    OnConflict(FieldAccessor<OnConflict>),
     /// How log lines are written.
     Format(FieldAccessor<LogFormat>),
     /// A filter in the syntax of `RUST_LOG`.
@@ -152,6 +155,7 @@ impl Kind {
                 "a list of tables with one of contains, equals, matches (a regular expression) and optionally field"
                     .into()
             }
+            Self::OnConflict(_) => "\"unmapped\" or \"dead_letter\"".into(),
             Self::Format(_) => "\"auto\", \"text\" or \"json\"".into(),
             Self::Filter(_) => "a level (error, warn, info, debug, trace) or a filter such as \"info,windrow=debug\"".into(),
         }
@@ -178,6 +182,7 @@ impl Kind {
             Self::Index(_) => "INDEX",
             Self::Users(_) => "NAME:PASSWORD",
             Self::Networks(_) | Self::Rules(_) => "TOML",
+            Self::OnConflict(_) => "ACTION",
             Self::Format(_) => "FORMAT",
             Self::Filter(_) => "LEVEL",
         }
@@ -261,6 +266,13 @@ impl Kind {
             Self::Users(field) => *field(builder) = users(raw)?,
             Self::Networks(field) => *field(builder) = list_of(raw, network)?,
             Self::Rules(field) => *field(builder) = list_of(raw, rule)?,
+            Self::OnConflict(field) => {
+                *field(builder) = match text(raw)? {
+                    "unmapped" => OnConflict::Unmapped,
+                    "dead_letter" => OnConflict::DeadLetter,
+                    _ => return Err("unknown action".into()),
+                }
+            }
             Self::Format(field) => {
                 *field(builder) = match text(raw)? {
                     "auto" => LogFormat::Auto,

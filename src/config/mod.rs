@@ -32,7 +32,7 @@ mod types;
 mod units;
 
 pub use crate::metrics::Output as OutputKind;
-pub use elasticsearch::{Auth, ClientCert, ElasticsearchConfig, IndexTemplate};
+pub use elasticsearch::{Auth, ClientCert, ElasticsearchConfig, IndexTemplate, OnConflict};
 pub use environment::{Environment, ProcessEnvironment};
 pub use error::{ConfigError, ConfigErrors, ValueSource};
 pub use keys::{KEYS, Key};
@@ -269,6 +269,9 @@ impl Default for Config {
 
 impl Default for ElasticsearchConfig {
     fn default() -> Self {
-        Config::default().elasticsearch
+        Self {
+            deferred_dir: None,
+            ..Config::default().elasticsearch
+        }
     }
 }

@@ -271,6 +271,7 @@ pub fn open_elasticsearch(config: &Config) -> Result<Elasticsearch, elasticsearc
         union: windrow_trace::union_within,
         max_bytes: to_usize(config.trace.max_trace_bytes),
         part_ids: windrow_trace::part_ids,
+        unmap: windrow_trace::unmap,
     };
     Elasticsearch::open(config.elasticsearch.clone(), format)
 }

@@ -2,7 +2,7 @@
 //!
 //! The output does not know what documents contain; its tests use a format of their own.
 
-use windrow_trace::{BoundedUnion, UnionError};
+use windrow_trace::{BoundedUnion, UnionError, Unmap};
 
 /// `union(existing, ours, id, max_bytes)`: the union within `max_bytes` with the existing document
 /// of this id.
@@ -17,6 +17,9 @@ pub struct DocumentFormat {
     pub max_bytes: usize,
     /// Ids of the parts that a document holds, for the dead letter.
     pub part_ids: fn(&[u8]) -> Vec<String>,
+    /// Moves fields to where they are not mapped; the document and the names of the fields, or
+    /// `None` if there is nothing to move.
+    pub unmap: fn(&[u8], Unmap<'_>) -> Option<(Vec<u8>, Vec<String>)>,
 }
 
 impl DocumentFormat {

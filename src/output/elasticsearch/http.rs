@@ -1,19 +1,17 @@
-//! HTTP request and response of one node, and the client that reads responses piece by piece: a body
-//! is bounded while it is read, also when no length is announced.
+//! HTTP request and response of a node. A body is bounded while it is read, also when no length is
+//! announced.
 
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use elasticsearch::http::Method;
-use elasticsearch::http::headers::{ACCEPT, ACCEPT_ENCODING, HeaderMap, HeaderValue, RETRY_AFTER};
+use reqwest::Method;
 
 use super::outcome::RequestError;
-use crate::config::ElasticsearchConfig;
 
-/// Longest `Retry-After` that is respected.
-const RETRY_AFTER_MAX: Duration = Duration::from_secs(600);
 /// What is read of a response with an error status: its beginning goes into messages.
 const MAX_ERROR_BYTES: u64 = 64 << 10;
+/// Longest response to a request without a bound of its own.
+const MAX_SHORT_RESPONSE_BYTES: u64 = 4 << 20;
 
 /// An HTTP request.
 #[derive(Clone)]
@@ -26,13 +24,9 @@ pub(crate) struct Request {
     pub(crate) ndjson: bool,
     /// The body is compressed.
     pub(crate) gzip: bool,
-    /// A longer response is not read. `None`: the status is enough, and a response that announces no
-    /// length is not read at all.
-    pub(crate) max_response_bytes: Option<u64>,
+    /// A longer response is not read.
+    pub(crate) max_response_bytes: u64,
 }
-
-/// Longest response to a request without a bound of its own.
-pub(super) const MAX_SHORT_RESPONSE_BYTES: u64 = 4 << 20;
 
 impl Request {
     pub(crate) fn json(method: Method, path: impl Into<String>, body: impl Into<Bytes>) -> Self {
@@ -43,7 +37,7 @@ impl Request {
             body: body.into(),
             ndjson: false,
             gzip: false,
-            max_response_bytes: Some(MAX_SHORT_RESPONSE_BYTES),
+            max_response_bytes: MAX_SHORT_RESPONSE_BYTES,
         }
     }
 }
@@ -72,7 +66,7 @@ impl Response {
 pub(crate) enum SendError {
     /// The request failed.
     Request(RequestError),
-    /// The response is longer than allowed: bytes.
+    /// The response is longer than allowed: bytes that were announced or have come.
     ResponseTooLarge(u64),
 }
 
@@ -125,52 +119,4 @@ pub(super) async fn read_body(mut response: reqwest::Response, max_bytes: u64) -
         true => Ok(whole.freeze()),
         false => Err(BodyError::TooLarge(length)),
     }
-}
-
-/// The wait that a response asks for.
-pub(super) fn retry_after(headers: &HeaderMap) -> Option<Duration> {
-    let seconds = headers.get(RETRY_AFTER)?.to_str().ok()?.trim().parse().ok()?;
-    Some(Duration::from_secs(seconds).min(RETRY_AFTER_MAX))
-}
-
-/// A client with the settings of a node's transport.
-pub(super) fn streaming_client(
-    config: &ElasticsearchConfig,
-    roots: Option<&Vec<u8>>,
-    identity: Option<&Vec<u8>>,
-) -> reqwest::Result<reqwest::Client> {
-    let mut headers = HeaderMap::new();
-    headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
-    headers.insert(ACCEPT, HeaderValue::from_static("application/json"));
-    let mut builder = reqwest::Client::builder()
-        .default_headers(headers)
-        .user_agent(concat!("windrow/", env!("CARGO_PKG_VERSION")))
-        .danger_accept_invalid_certs(config.insecure);
-    if !config.system_proxy {
-        builder = builder.no_proxy();
-    }
-    if let Some(pem) = roots.filter(|_| !config.insecure) {
-        for root in reqwest::Certificate::from_pem_bundle(pem)? {
-            builder = builder.add_root_certificate(root);
-        }
-    }
-    if let Some(pem) = identity {
-        builder = builder.identity(reqwest::Identity::from_pem(pem)?);
-    }
-    builder.build()
-}
-
-/// An error with its sources in one line; the outer errors of the HTTP client say little.
-pub(super) fn with_sources(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(inner) = cause {
-        let more = inner.to_string();
-        if !text.contains(&more) {
-            text.push_str(": ");
-            text.push_str(&more);
-        }
-        cause = inner.source();
-    }
-    text
 }

@@ -3,13 +3,13 @@
 //! Owns the bound on the size of one response.
 
 use bytes::Bytes;
-use elasticsearch::http::Method;
+use reqwest::Method;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::bulk::Version;
 use super::client::Client;
-use super::nodes::{Request, SendError};
+use super::http::{Request, SendError};
 use super::outcome::RequestError;
 use windrow_trace::write_escaped;
 
@@ -30,8 +30,13 @@ pub(crate) enum MgetItem {
         /// Its source; empty when it was not requested.
         source: Bytes,
     },
-    /// The shard could not response; the reason.
-    Failed(String),
+    /// It could not be read.
+    Failed {
+        /// `error.type`
+        kind: String,
+        /// For the operator.
+        reason: String,
+    },
 }
 
 /// Reads the documents of the given (index, id) pairs, in that order.
@@ -46,15 +51,15 @@ pub(crate) async fn mget(
     let mut found = Vec::with_capacity(requested.len());
     let mut rest = vec![requested];
     while let Some(part) = rest.pop() {
-        let mut request = Request::json(Method::Post, "/_mget", body(part));
+        let mut request = Request::json(Method::POST, "/_mget", body(part));
         if !sources {
             request.query = &[("_source", "false")];
         }
         // A single document cannot be split.
-        request.max_response_bytes = Some(match part.len() {
+        request.max_response_bytes = match part.len() {
             1 => MAX_DOCUMENT_RESPONSE_BYTES,
             _ => MAX_RESPONSE_BYTES,
-        });
+        };
         match client.nodes.send(&request).await {
             Err(SendError::ResponseTooLarge(bytes)) if part.len() == 1 => {
                 return Err(RequestError::Broken(format!(
@@ -114,7 +119,10 @@ fn parse(response: &Bytes, expected: usize) -> Result<Vec<MgetItem>, String> {
         } if error.kind == "index_not_found_exception" => MgetItem::Missing,
         MgetWireDocument {
             error: Some(error), ..
-        } => MgetItem::Failed(format!("{}: {}", error.kind, error.reason)),
+        } => MgetItem::Failed {
+            reason: format!("{}: {}", error.kind, error.reason),
+            kind: error.kind,
+        },
         MgetWireDocument {
             found: true,
             seq_no: Some(seq_no),
@@ -125,7 +133,10 @@ fn parse(response: &Bytes, expected: usize) -> Result<Vec<MgetItem>, String> {
             version: Version { seq_no, primary_term },
             source: source.map_or_else(Bytes::new, |raw| response.slice_ref(raw.get().as_bytes())),
         },
-        MgetWireDocument { found: true, .. } => MgetItem::Failed("found without a sequence number".into()),
+        MgetWireDocument { found: true, .. } => MgetItem::Failed {
+            kind: "no_sequence_number".into(),
+            reason: "found without a sequence number".into(),
+        },
         MgetWireDocument { found: false, .. } => MgetItem::Missing,
     };
     Ok(wire.docs.into_iter().map(one).collect())

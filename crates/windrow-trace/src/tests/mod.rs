@@ -2,7 +2,9 @@
 
 mod bounded_union;
 mod document;
+mod field_names;
 mod paths;
+mod store;
 mod table;
 mod union;
 

@@ -8,12 +8,12 @@
 
 use std::collections::{BTreeMap, HashSet};
 
-use serde_json::value::RawValue;
 use twox_hash::XxHash3_128;
 
-use super::{LineOrder, MergedDocument, ParsedDocument, Union, UnionError, join, parse_both};
-use crate::document::state::FieldLocation;
+use super::{Field, LineOrder, MergedDocument, ParsedDocument, Union, UnionError, join, parse_both};
+use crate::name_origin::NameOrigin;
 use crate::part::PartId;
+use crate::unmapped::restore_unindexed;
 
 /// Longest `_id` of a continuation. Elasticsearch refuses ids of more than 512 bytes.
 const MAX_ID_BYTES: usize = 512;
@@ -59,7 +59,8 @@ pub fn union_within(
     id: &str,
     max_bytes: usize,
 ) -> Result<BoundedUnion, UnionError> {
-    let (a, b) = parse_both(existing, ours)?;
+    let (existing, ours) = (restore_unindexed(existing), restore_unindexed(ours));
+    let (a, b) = parse_both(&existing, &ours)?;
     let is_main = a.continues.is_none();
     if !(is_main && a.continued) {
         let joined = join(&a, &b);
@@ -150,7 +151,7 @@ fn continuations(
         let total = one.lines.len() as u32;
         one.parts.insert(part, super::PartState { total, ..*state });
         let own = |order: &LineOrder| repeat_fields || one.lines.contains_key(order);
-        one.fields = fields.iter().filter(|field| own(&field.2)).copied().collect();
+        one.fields = fields.iter().filter(|field| own(&field.1)).copied().collect();
         let mut document = Vec::new();
         one.write(&mut document);
         Some(Continuation {
@@ -164,14 +165,10 @@ fn continuations(
 }
 
 /// Whether fields are short enough for each of `documents`. Many short parts must not multiply them.
-fn are_short(
-    fields: &[(FieldLocation, &str, LineOrder, &RawValue)],
-    documents: usize,
-    ours_bytes: usize,
-) -> bool {
+fn are_short(fields: &[(Field<'_, NameOrigin<'_>>, LineOrder)], documents: usize, ours_bytes: usize) -> bool {
     let bytes: usize = fields
         .iter()
-        .map(|(_, name, _, value)| name.len() + value.get().len())
+        .map(|(field, _)| field.name.0.len() + field.raw.get().len())
         .sum();
     bytes <= MAX_REPEATED_FIELD_BYTES && bytes * documents <= ours_bytes.max(1 << 20)
 }

@@ -7,9 +7,10 @@
 use std::pin::Pin;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use super::super::bulk::{self, BulkDocument, BulkResponse};
+use super::super::bulk::{self, BulkDocument};
 use super::super::client::Client;
-use super::super::outcome::{DocumentOutcome, Rejection, RequestError, RetryReason, StoreResult};
+use super::super::outcome::{DocumentOutcome, Rejection, RequestError};
+use super::super::upsert::Upsert;
 use windrow_trace::Continuation;
 
 /// Bytes of one request; a longer document is sent alone.
@@ -80,7 +81,9 @@ async fn write_all(client: &Client, continuations: Vec<Continuation>) -> Written
             match outcome {
                 DocumentOutcome::Stored(_) => {}
                 // All of them are tried before one that is refused for good decides.
-                DocumentOutcome::Rejected(_) => rejected = rejected.or(Some(outcome)),
+                DocumentOutcome::Rejected(_) | DocumentOutcome::Refused(_) => {
+                    rejected = rejected.or(Some(outcome));
+                }
                 other => return Ok((Some(other), 0)),
             }
         }
@@ -91,20 +94,15 @@ async fn write_all(client: &Client, continuations: Vec<Continuation>) -> Written
     Ok((rejected, lines.sum()))
 }
 
-/// Creates documents in one request, and merges those that exist.
+/// Creates documents in one request, heals refused ones, and merges those that exist.
 async fn create(
     client: &Client,
     documents: &[FurtherDocument],
 ) -> Result<Vec<DocumentOutcome>, RequestError> {
     let body = bulk::create_body(&client.indices, documents.iter(), Vec::new());
-    let items = match client.bulk(body, documents.len()).await {
-        Ok(BulkResponse::AllOk) => {
-            return Ok(vec![
-                DocumentOutcome::Stored(StoreResult::Created);
-                documents.len()
-            ]);
-        }
-        Ok(BulkResponse::Items(items)) => items,
+    // The name of their day may be an alias.
+    let response = match client.bulk_located(body, documents.len()).await {
+        Ok(response) => response,
         Err(RequestError::TooLarge(reason)) if documents.len() == 1 => {
             return Ok(vec![DocumentOutcome::Rejected(Rejection {
                 status: 413,
@@ -120,16 +118,7 @@ async fn create(
         }
         Err(error) => return Err(error),
     };
-    let mut exist = Vec::new();
-    let mut outcomes = Vec::with_capacity(documents.len());
-    for (at, item) in items.into_iter().enumerate() {
-        outcomes.push(client.outcome_of(item).unwrap_or_else(|| {
-            exist.push(at);
-            DocumentOutcome::Retry(RetryReason::NotAttempted)
-        }));
-    }
-    if !exist.is_empty() {
-        super::merge(client, documents, exist, &mut outcomes).await?;
-    }
-    Ok(outcomes)
+    let (mut batch, rest) = Upsert::of_response(client, documents, response);
+    batch.finish(client, rest).await?;
+    Ok(batch.outcomes)
 }

@@ -49,8 +49,8 @@ async fn writing_waits_for_the_template_but_not_for_a_forbidden_one() {
             ],
             true,
         ),
-        (vec![Fault::Refuse(403)], false),
-        (vec![Fault::Refuse(400)], false),
+        (vec![Fault::Refuse(403); 10_000], false),
+        (vec![Fault::Refuse(400); 10_000], false),
     ] {
         let fake = Fake::start().await;
         fake.with(|i| {
@@ -167,7 +167,8 @@ fn wrong_settings_are_explained_without_secrets() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_key_in_a_file_is_read_again_after_a_401() {
-    use crate::output::elasticsearch::nodes::{Nodes, Request};
+    use crate::output::elasticsearch::http::Request;
+    use crate::output::elasticsearch::nodes::Nodes;
     let fake = Fake::start().await;
     let file = tempfile::NamedTempFile::new().unwrap();
     std::fs::write(file.path(), "old\n").unwrap();
@@ -176,7 +177,7 @@ async fn a_key_in_a_file_is_read_again_after_a_401() {
         ..quick(&fake.url)
     })
     .unwrap();
-    let request = Request::json(elasticsearch::http::Method::Post, "/_mget", r#"{"docs":[]}"#);
+    let request = Request::json(reqwest::Method::POST, "/_mget", r#"{"docs":[]}"#);
     for (key, faults, status, used) in [
         ("old\n", vec![Fault::Refuse(401)], 401, "ApiKey old"),
         ("new\n", vec![Fault::Refuse(401)], 200, "ApiKey new"),
@@ -216,24 +217,17 @@ fn endless(status: u16) -> String {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_response_without_an_end_is_read_up_to_the_bound_of_its_request() {
-    use crate::output::elasticsearch::nodes::{Nodes, Request, SendError};
-    use elasticsearch::http::Method;
+    use crate::output::elasticsearch::http::{Request, SendError};
+    use crate::output::elasticsearch::nodes::Nodes;
     let nodes = Nodes::open(&quick(&endless(200))).unwrap();
-    let mut request = Request::json(Method::Post, "/_bulk", "{}");
-    request.max_response_bytes = Some(1 << 20);
+    let mut request = Request::json(reqwest::Method::POST, "/_bulk", "{}");
+    request.max_response_bytes = 1 << 20;
     let Err(SendError::ResponseTooLarge(bytes)) = nodes.send(&request).await else {
         panic!("it was read");
     };
     assert!((1 << 20..2 << 20).contains(&bytes), "{bytes}");
-    // Of a short response the status is enough.
-    request.max_response_bytes = None;
-    let Ok(response) = nodes.send(&request).await else {
-        panic!("no response");
-    };
-    assert_eq!((response.status, response.body.len()), (200, 0));
     // Of an error the beginning is enough.
     let nodes = Nodes::open(&quick(&endless(503))).unwrap();
-    request.max_response_bytes = Some(1 << 20);
     let Ok(response) = nodes.send(&request).await else {
         panic!("no response");
     };
