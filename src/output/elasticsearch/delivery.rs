@@ -134,6 +134,8 @@ pub(super) struct Completion {
     pub(super) error: Option<RequestError>,
     /// The first request failed as a request_failed: nothing is known about any document.
     pub(super) request_failed: bool,
+    /// The request failed as a whole, and its only document waits for an operator.
+    pub(super) isolated: bool,
     /// Indices of documents to be retried.
     pub(super) retries: Vec<(usize, RetryReason)>,
     /// Indices of documents that wait for an operator.
@@ -279,7 +281,10 @@ impl DeliveryContext {
         reason: String,
         alone: bool,
     ) -> Completion {
-        let mut completion = Completion::default();
+        let mut completion = Completion {
+            isolated: true,
+            ..Completion::default()
+        };
         let blocked = (0..documents.len()).map(|at| BlockedDocument {
             at,
             reason: reason.clone(),

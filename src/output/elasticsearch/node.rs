@@ -28,7 +28,11 @@ const REPROBE_MAX: Duration = Duration::from_secs(10);
 
 /// A connection that was idle for longer is probed before a request is sent on it: a firewall or a
 /// load balancer may have forgotten it without a word.
-const IDLE_BEFORE_PROBE: Duration = Duration::from_secs(20);
+const IDLE_BEFORE_PROBE: Duration = if cfg!(test) {
+    Duration::from_millis(300)
+} else {
+    Duration::from_secs(20)
+};
 /// Timeout of that probe.
 const IDLE_PROBE_TIMEOUT: Duration = Duration::from_secs(3);
 /// Sent data that is not acknowledged for so long breaks the connection.

@@ -93,6 +93,11 @@ impl BulkQueue {
         self.failed_in_a_row = 0;
     }
 
+    /// A request failed as a whole.
+    pub(super) fn failed(&mut self) {
+        self.failed_in_a_row = self.failed_in_a_row.saturating_add(1);
+    }
+
     /// Whether the failure of a suspect request says something about its content, not about the
     /// cluster.
     pub(super) fn suspects_content(&self) -> bool {
@@ -295,7 +300,7 @@ impl BulkQueue {
         before: Failures,
         now: Instant,
     ) {
-        self.failed_in_a_row = self.failed_in_a_row.saturating_add(1);
+        self.failed();
         let mut documents = Arc::unwrap_or_clone(documents);
         for document in &mut documents {
             document.sent = true;

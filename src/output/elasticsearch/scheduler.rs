@@ -144,9 +144,10 @@ impl BulkScheduler {
                     .retried(resent().count() as u64, lines);
             }
         }
+        let suspect = failures.suspect && self.queue.suspects_content();
         let task = self
             .tasks
-            .spawn(deliver(self.context.clone(), content.clone(), failures.suspect));
+            .spawn(deliver(self.context.clone(), content.clone(), suspect));
         self.in_flight.insert(
             task.id(),
             InFlightRequest {
@@ -186,7 +187,9 @@ impl BulkScheduler {
         else {
             return;
         };
-        if !completion.request_failed {
+        if completion.isolated {
+            self.queue.failed();
+        } else if !completion.request_failed {
             self.queue.passed();
         }
         match &completion.error {
@@ -196,6 +199,7 @@ impl BulkScheduler {
                     && failures.suspect
                     && error.may_be_content()
                     && self.queue.suspects_content() => {}
+            None if completion.isolated => {}
             None if completion
                 .retries
                 .iter()

@@ -3,9 +3,9 @@
 //! Trace ids are keywords, under their own name and under `.keyword`, so that a query written for a
 //! default mapping works. `message` is text. `windrow.state` and `windrow.metadata` are kept in the
 //! source only: an object with `enabled: false` is not parsed, whatever its value and length. Date
-//! detection is off: a
-//! field that looks like a date once would reject every later value that does not. Labels and
-//! annotations are one field each, whose keys are no paths. All else is dynamic mapping.
+//! detection is off: a field that looks like a date once would reject every later value that does
+//! not. Labels and annotations are one field each, whose keys are no paths. All else is dynamic
+//! mapping.
 
 use serde_json::{Value, json};
 
@@ -19,7 +19,7 @@ const UNMAPPED_DEPTH: u32 = 200;
 /// Longest value of a moved field that is searched, characters: a term has at most 32,766 bytes.
 const UNMAPPED_IGNORE_ABOVE: u32 = 4096;
 
-/// Mappings of `windrow.unmapped`, the best first; each store knows some of them: Elasticsearch,
+/// Mappings of fields whose keys are no paths, of `windrow.unmapped` and labels, the best first; each store knows some of them: Elasticsearch,
 /// OpenSearch, and all.
 pub(super) fn unmapped_mappings() -> [Value; 3] {
     [
@@ -40,7 +40,7 @@ pub(super) fn healed_mapping(unmapped: &Value) -> Value {
 /// Dynamic templates: objects of the names that `windrow-trace` takes for labels and annotations
 /// are of the type `flattened`, at any depth. As dynamic templates and not as properties, so that
 /// an index has only those that occur, and a text of such a name is one.
-pub(super) fn dynamic_templates(flattened: &Value) -> Value {
+fn dynamic_templates(flattened: &Value) -> Value {
     let named =
         |pattern: &str| json!({"match": pattern, "match_mapping_type": "object", "mapping": flattened});
     json!([

@@ -178,7 +178,7 @@ async fn real_store_accepts_any_names() {
             records.map(&mut record, 0);
             let document = rendered(&record, number % 2 == 0);
             // Each into an index of its own: what an index has learned is another matter.
-            let head = json!({"create": {"_index": format!("{prefix}-{number}"), "_id": "t"}});
+            let head = json!({"create": {"_index": format!("{prefix}-2026-01-{number:02}"), "_id": "t"}});
             bulk.extend_from_slice(format!("{head}\n").as_bytes());
             bulk.extend_from_slice(&document);
             bulk.push(b'\n');
@@ -198,7 +198,9 @@ async fn real_store_accepts_any_names() {
                 String::from_utf8_lossy(document)
             );
         }
-        let indices: Vec<_> = (0..BATCH).map(|number| format!("{prefix}-{number}")).collect();
+        let indices: Vec<_> = (0..BATCH)
+            .map(|number| format!("{prefix}-2026-01-{number:02}"))
+            .collect();
         request(
             &config,
             Method::DELETE,
