@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use super::elasticsearch::{Auth, ClientCert, ElasticsearchConfig, IndexTemplate};
 use super::error::ConfigError;
 use super::secret::Secret;
-use super::types::{LogFormat, Tls};
+use super::types::{LogFormat, ParseJson, Tls};
 use super::units::format_size;
 use super::{
     AdminConfig, Config, DeadLetterConfig, Forward, JournalConfig, LogConfig, OutputKind, RejectedConfig,
@@ -289,6 +289,7 @@ fn blank_config() -> Config {
         trace: TraceConfig {
             keys: Vec::new(),
             text: Vec::new(),
+            parse_json: ParseJson::Auto,
             complete: Vec::new(),
             linger: Duration::ZERO,
             idle_timeout: Duration::ZERO,

@@ -19,7 +19,7 @@ use self::read::{
 };
 use super::builder::ConfigBuilder;
 use super::secret::{Secret, passwords_from_file};
-use super::types::{Listen, LogFormat, Network, Rule, User, parse_address};
+use super::types::{Listen, LogFormat, Network, ParseJson, Rule, User, parse_address};
 use super::units::{format_duration, format_size};
 use crate::metrics::Output;
 
@@ -99,6 +99,8 @@ pub enum Kind {
     Networks(FieldAccessor<Vec<Network>>),
     /// Tables with `field` and one of `contains`, `equals`, `matches`.
     Rules(FieldAccessor<Vec<Rule>>),
+    /// Which JSON objects in texts become records.
+    ParseJson(FieldAccessor<ParseJson>),
     /// How log lines are written.
     Format(FieldAccessor<LogFormat>),
     /// A filter in the syntax of `RUST_LOG`.
@@ -152,6 +154,7 @@ impl Kind {
                 "a list of tables with one of contains, equals, matches (a regular expression) and optionally field"
                     .into()
             }
+            Self::ParseJson(_) => "\"auto\", \"always\" or \"never\"".into(),
             Self::Format(_) => "\"auto\", \"text\" or \"json\"".into(),
             Self::Filter(_) => "a level (error, warn, info, debug, trace) or a filter such as \"info,windrow=debug\"".into(),
         }
@@ -178,6 +181,7 @@ impl Kind {
             Self::Index(_) => "INDEX",
             Self::Users(_) => "NAME:PASSWORD",
             Self::Networks(_) | Self::Rules(_) => "TOML",
+            Self::ParseJson(_) => "WHEN",
             Self::Format(_) => "FORMAT",
             Self::Filter(_) => "LEVEL",
         }
@@ -261,6 +265,14 @@ impl Kind {
             Self::Users(field) => *field(builder) = users(raw)?,
             Self::Networks(field) => *field(builder) = list_of(raw, network)?,
             Self::Rules(field) => *field(builder) = list_of(raw, rule)?,
+            Self::ParseJson(field) => {
+                *field(builder) = match text(raw)? {
+                    "auto" => ParseJson::Auto,
+                    "always" => ParseJson::Always,
+                    "never" => ParseJson::Never,
+                    _ => return Err("unknown value".into()),
+                }
+            }
             Self::Format(field) => {
                 *field(builder) = match text(raw)? {
                     "auto" => LogFormat::Auto,

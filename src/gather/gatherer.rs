@@ -4,6 +4,8 @@
 //! after a restart take the same way as new ones.
 
 mod message;
+mod prefetch;
+mod rewriting;
 mod tally;
 
 #[cfg(test)]
@@ -24,6 +26,7 @@ use super::duplicate_window::DuplicateWindow;
 use super::gauges::Gauges;
 use super::record_queue::{Polled, QueueConsumer};
 use super::reject_buffer::{RejectBuffer, RejectReason};
+use super::rewrite::JsonText;
 use super::settings::Settings;
 use super::tag_interner::TagInterner;
 use crate::admission::{AdmissionControl, BypassReason};
@@ -80,6 +83,7 @@ pub(crate) struct Gatherer {
     stop: Arc<AtomicBool>,
     decompressor: Decompressor,
     tags: TagInterner,
+    json_text: JsonText,
 }
 
 impl Gatherer {
@@ -113,6 +117,7 @@ impl Gatherer {
                 completion_fields(&settings.names, &settings.complete),
             ),
             tags: TagInterner::new(settings.tag_prefix.clone()),
+            json_text: JsonText::new(settings.parse_json, settings.frame.depth),
             settings,
             journal,
             batcher,
@@ -189,6 +194,7 @@ impl Gatherer {
     fn shrink(&mut self) {
         self.buffer_pool.shrink();
         self.batcher.shrink();
+        self.json_text.shrink();
         if self.table.is_empty() {
             self.table.shrink();
         }

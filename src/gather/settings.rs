@@ -5,7 +5,7 @@ use std::time::Duration;
 use forward_protocol::frame::Limits as FrameLimits;
 use windrow_trace::FieldNames;
 
-use crate::config::{Config, Rule, TraceConfig};
+use crate::config::{Config, ParseJson, Rule, TraceConfig};
 use crate::input::forward;
 use crate::memory::{MemoryShares, to_usize};
 
@@ -13,6 +13,7 @@ use crate::memory::{MemoryShares, to_usize};
 pub(crate) struct Settings {
     pub(crate) names: FieldNames,
     pub(crate) complete: Vec<Rule>,
+    pub(crate) parse_json: ParseJson,
     pub(crate) table: windrow_trace::Limits,
     pub(crate) frame: FrameLimits,
     /// Chunks in the duplicate window.
@@ -33,6 +34,7 @@ impl Settings {
             keys,
             text,
             complete,
+            parse_json,
             linger,
             idle_timeout,
             max_age,
@@ -46,6 +48,7 @@ impl Settings {
                 text: text.clone(),
             },
             complete: complete.clone(),
+            parse_json: *parse_json,
             table: windrow_trace::Limits {
                 linger: micros(*linger),
                 idle_timeout: micros(*idle_timeout),

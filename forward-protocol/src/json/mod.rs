@@ -10,6 +10,8 @@
 //! Integers beyond 64 bits become floats. Comments, which Fluentd's parser accepts, are rejected.
 
 mod convert;
+mod number;
+mod object;
 mod split;
 
 #[cfg(test)]
@@ -19,6 +21,7 @@ use bytes::BufMut;
 
 use crate::msgpack::Value;
 use convert::MessageWriter;
+pub use object::{ObjectError, write_object};
 use split::Splitter;
 
 /// Whether a connection that begins with this byte speaks JSON.
