@@ -26,7 +26,7 @@ use super::duplicate_window::DuplicateWindow;
 use super::gauges::Gauges;
 use super::record_queue::{Polled, QueueConsumer};
 use super::reject_buffer::{RejectBuffer, RejectReason};
-use super::rewrite::JsonText;
+use super::rewrite::{JsonText, PartialLimits, PartialLines};
 use super::settings::Settings;
 use super::tag_interner::TagInterner;
 use crate::admission::{AdmissionControl, BypassReason};
@@ -84,6 +84,7 @@ pub(crate) struct Gatherer {
     decompressor: Decompressor,
     tags: TagInterner,
     json_text: JsonText,
+    partial: PartialLines,
 }
 
 impl Gatherer {
@@ -118,6 +119,11 @@ impl Gatherer {
             ),
             tags: TagInterner::new(settings.tag_prefix.clone()),
             json_text: JsonText::new(settings.parse_json, settings.frame.depth),
+            partial: PartialLines::new(PartialLimits {
+                max_bytes: settings.partial_bytes,
+                max_line_bytes: settings.table.max_trace_bytes,
+                timeout: settings.table.idle_timeout,
+            }),
             settings,
             journal,
             batcher,
@@ -150,6 +156,7 @@ impl Gatherer {
                 Polled::Closed => break,
             };
             let now = unix_us();
+            self.expire_parts(now);
             all_sealed = self.seal_due(now);
             let hurried = self.table.take_sealed_early();
             if hurried > 0 {
@@ -172,6 +179,8 @@ impl Gatherer {
         }
         if self.settings.flush_on_exit {
             let now = unix_us();
+            self.partial.give_back_holding(|_| true);
+            self.write_given_back(now);
             while let Some(mut closed) = self.table.seal_any(now, SealReason::Shutdown) {
                 let reason = closed.reason;
                 self.batcher
@@ -234,6 +243,7 @@ impl Gatherer {
         }
         self.end(anonymous.source.map(|(source, _)| source));
         self.table.move_completed();
+        self.partial.end_record(&claim, record.payload.len());
         self.rejects.end_record(claim);
     }
 
@@ -303,6 +313,8 @@ impl Gatherer {
         let Some(oldest) = usage.oldest_segment.map(|segment| segment.number) else {
             return;
         };
+        self.partial.give_back_holding(|claim| claim.segment() <= oldest);
+        self.write_given_back(now);
         let pinning = self.table.ids_holding(|claim| claim.segment() <= oldest);
         if !pinning.is_empty() {
             tracing::debug!(
@@ -349,10 +361,10 @@ impl Gatherer {
         self.gauges.open_traces.store(self.table.len(), Ordering::Relaxed);
         self.gauges
             .open_bytes
-            .store(self.table.bytes(), Ordering::Relaxed);
+            .store(self.table.bytes() + self.partial.bytes(), Ordering::Relaxed);
         self.gauges
             .open_lines
-            .store(self.table.lines(), Ordering::Relaxed);
+            .store(self.table.lines() + self.partial.waiting(), Ordering::Relaxed);
         self.gauges.idle.store(idle, Ordering::Relaxed);
     }
 }

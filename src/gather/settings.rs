@@ -14,6 +14,8 @@ pub(crate) struct Settings {
     pub(crate) names: FieldNames,
     pub(crate) complete: Vec<Rule>,
     pub(crate) parse_json: ParseJson,
+    /// Bytes of parts of lines that may wait for the others.
+    pub(crate) partial_bytes: usize,
     pub(crate) table: windrow_trace::Limits,
     pub(crate) frame: FrameLimits,
     /// Chunks in the duplicate window.
@@ -49,12 +51,13 @@ impl Settings {
             },
             complete: complete.clone(),
             parse_json: *parse_json,
+            partial_bytes: shares.partial_lines,
             table: windrow_trace::Limits {
                 linger: micros(*linger),
                 idle_timeout: micros(*idle_timeout),
                 max_age: micros(*max_age),
                 max_traces: to_usize(*max_traces),
-                max_bytes: shares.open_traces,
+                max_bytes: shares.open_traces - shares.partial_lines,
                 max_trace_bytes: to_usize(*max_trace_bytes),
             },
             frame: forward::frame_limits(&config.forward),

@@ -21,6 +21,7 @@ mod memory;
 mod midnight;
 mod no_trace_id;
 mod outage;
+mod partial;
 mod rejected;
 mod rust_logger;
 mod sealing;

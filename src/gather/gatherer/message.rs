@@ -12,6 +12,7 @@ use forward_protocol::frame::{Message, Payload};
 
 use super::Gatherer;
 use super::prefetch::{MIN_PREFETCH_BYTES, PREFETCH_RECORDS, PrefetchPipeline, Walked};
+use super::rewriting::StoredMessage;
 use super::tally::Tally;
 use crate::claim::RecordClaim;
 use crate::gather::classifier::{RecordClassifier, classify_slow};
@@ -116,16 +117,33 @@ impl Gatherer {
             // Records without a chunk id are numbered through the whole journal record.
             let mut count = 0;
             let limit = entries.max_records();
-            self.walk(&mut entries, |_, piece| {
+            // Parts of lines in a released record may belong to a line that ends in another.
+            let received = record.received_us;
+            let (part, received, first) = match chunk {
+                Some((_, part)) => (part, received.saturating_add(arrival.ordinal), 0),
+                None => (anonymous.part, received, anonymous.position),
+            };
+            let stored = (record.released && is_new).then(|| StoredMessage {
+                part,
+                first,
+                received,
+                tag: self.tags.take(message.tag),
+                arrival,
+            });
+            self.walk(&mut entries, |gatherer, piece| {
                 if u64::from(count) >= limit {
                     return ControlFlow::Break(());
                 }
-                count += match piece {
-                    Piece::Entries(entries) => entries.count() as u32,
-                    Piece::TooLong => 1,
+                count += match (piece, &stored) {
+                    (Piece::Entries(entries), Some(stored)) => gatherer.stored_parts(entries, stored, count),
+                    (Piece::Entries(entries), None) => entries.count() as u32,
+                    (Piece::TooLong, _) => 1,
                 };
                 ControlFlow::Continue(())
             });
+            if let Some(stored) = stored {
+                self.tags.put_back(stored.tag);
+            }
             if chunk.is_none() {
                 anonymous.position += count;
             }
@@ -269,7 +287,7 @@ impl Gatherer {
                         number,
                         guess: None,
                     };
-                    if is_candidate(&walked.classification) {
+                    if is_candidate(&walked.classification) || self.partial.is_any_open() {
                         self.add_candidate(&walked, pipeline.as_mut(), &mut scratch, origin, tally);
                         continue;
                     }

@@ -31,11 +31,11 @@ pub(in crate::gather) struct JsonText {
 }
 
 /// The text of a record.
-struct TextField<'a> {
+pub(super) struct TextField<'a> {
     rank: usize,
     /// Number of the field in the record.
-    number: usize,
-    text: &'a [u8],
+    pub(super) number: usize,
+    pub(super) text: &'a [u8],
 }
 
 impl JsonText {
@@ -89,7 +89,7 @@ impl JsonText {
 }
 
 /// The text of a record: that of the most preferred name. Of equal names the last counts.
-fn text_field<'a>(names: &FieldNames, record: &'a [u8]) -> Option<TextField<'a>> {
+pub(super) fn text_field<'a>(names: &FieldNames, record: &'a [u8]) -> Option<TextField<'a>> {
     let mut best: Option<TextField<'a>> = None;
     for (number, pair) in MapPairs::new(record).enumerate() {
         let Some(rank) = rank(&names.text, &pair) else {
