@@ -268,6 +268,7 @@ fn blank_config() -> Config {
             networks: Vec::new(),
             self_hostname: String::new(),
             tls: None,
+            proxy_protocol: false,
             json: false,
             max_message: 0,
             max_decompressed: 0,

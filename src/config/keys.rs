@@ -150,6 +150,8 @@ pub static KEYS: &[Key] = keys! {
         "PEM file with the private key of tls_cert.";
     "forward.tls_client_ca" --"tls-client-ca", DefaultValue::None, Kind::File(|d| &mut d.tls_client_ca),
         "PEM file with certificate authorities; each client must present a certificate of one of them.";
+    "forward.proxy_protocol" , DefaultValue::Bool(false), Kind::Bool(|d| &mut d.config.forward.proxy_protocol),
+        "Expect a header of the PROXY protocol, version 1 or 2, at the beginning of each TCP connection, before TLS, and take the client's address from it. Only behind a load balancer that sends it: others could choose their address.";
     "forward.json" , DefaultValue::Bool(true), Kind::Bool(|d| &mut d.config.forward.json),
         "Accept JSON on connections whose first byte is [ or {, without a shared key. With false such connections are closed.";
     "forward.max_message" , DefaultValue::Text("64MiB"), Kind::Size(KIB, GIB, |d| &mut d.config.forward.max_message),

@@ -101,6 +101,8 @@ pub struct Forward {
     pub self_hostname: String,
     /// TLS on every TCP address.
     pub tls: Option<Tls>,
+    /// Whether TCP connections begin with a header of the PROXY protocol, which names the client.
+    pub proxy_protocol: bool,
     /// Accept JSON.
     pub json: bool,
     /// Maximum size of a message, bytes.

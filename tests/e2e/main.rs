@@ -5,6 +5,7 @@
 
 mod admin;
 mod audit;
+mod bad_input;
 mod balance;
 mod bench;
 mod clients;

@@ -106,7 +106,9 @@ impl JsonCarrier {
                 });
                 return converted;
             }
+            // GELF ends a text with a zero.
             let text = rest.get(..end).unwrap_or_default();
+            let text = text.strip_suffix(&[0]).unwrap_or(text);
             if !text.trim_ascii().is_empty() {
                 let begin = out.len();
                 // Mostly a message is shorter than its text.
