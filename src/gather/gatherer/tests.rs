@@ -2,6 +2,7 @@
 //! them one by one: without shapes, without stripping, and with no code shared with the fast path.
 
 mod amplification;
+mod inputs;
 mod partial;
 mod scene;
 

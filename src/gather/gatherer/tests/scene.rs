@@ -23,6 +23,13 @@ pub(super) struct Scene {
 impl Scene {
     /// Opens the journal and the store of rejected input in `folder`.
     pub(super) fn new(folder: &Path, max_trace_bytes: usize) -> Self {
+        let mut settings = Settings::from_config(&crate::config::Config::default());
+        settings.table.max_trace_bytes = max_trace_bytes;
+        Self::with_settings(folder, settings)
+    }
+
+    /// The same with other settings.
+    pub(super) fn with_settings(folder: &Path, mut settings: Settings) -> Self {
         let (journal, _) = Journal::open(JournalOptions::new(folder.join("journal")), Box::new(())).unwrap();
         let rejected = RejectedStore::open(folder.join("rejected"), 64 << 20).unwrap();
         let (account, metrics) = (Arc::<LineCounters>::default(), Arc::new(Metrics::new(&[])));
@@ -42,9 +49,7 @@ impl Scene {
             buffer_pool: Arc::clone(&buffer_pool),
             stop,
         };
-        let mut settings = Settings::from_config(&crate::config::Config::default());
         settings.flush_on_exit = true;
-        settings.table.max_trace_bytes = max_trace_bytes;
         Self {
             gatherer: Gatherer::new(settings, dependencies),
             journal,
