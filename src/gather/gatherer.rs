@@ -4,6 +4,7 @@
 //! after a restart take the same way as new ones.
 
 mod message;
+mod nested;
 mod prefetch;
 mod rewriting;
 mod tally;

@@ -2,6 +2,8 @@
 
 use proptest::prelude::*;
 
+mod nested;
+
 use super::*;
 use crate::entries::{Entry, Time, decompress};
 use crate::msgpack::{Kind, write_bin, write_map_len, write_str};

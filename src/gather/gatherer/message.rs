@@ -63,6 +63,8 @@ pub(super) struct MessageOrigin<'a> {
     pub(super) now: i64,
     pub(super) tag: &'a Arc<str>,
     pub(super) claim: &'a RecordClaim,
+    /// How many messages it is nested in.
+    pub(super) nesting: u32,
 }
 
 /// The entries of a message.
@@ -186,6 +188,7 @@ impl Gatherer {
             now,
             tag: &tag,
             claim,
+            nesting: 0,
         };
         let mut tally = Tally {
             rejectable_bytes: message.bytes.len(),
@@ -206,6 +209,12 @@ impl Gatherer {
                 ControlFlow::Continue(())
             }
         });
+        if let Some(bytes) = message.nested
+            && self.nested_message(bytes, position, origin, &mut tally)
+        {
+            tally.records += 1;
+            position = position.wrapping_add(1);
+        }
         self.account_for(&tally, damage, message.bytes, origin);
         match chunk {
             Some(_) => self.end(Some(source)),
@@ -247,7 +256,7 @@ impl Gatherer {
     }
 
     /// Gathers the entries of a piece.
-    fn entries(
+    pub(super) fn entries(
         &mut self,
         entries: &mut Entries<'_>,
         origin: MessageOrigin<'_>,
@@ -304,6 +313,7 @@ impl Gatherer {
                         self.advance(pipeline, &mut scratch, origin, tally);
                     }
                 }
+                Err(bad) if self.nested_message(bad.bytes, number, origin, tally) => {}
                 Err(bad) => {
                     tally.bad += 1;
                     if tally.bad <= MAX_REJECTED_ENTRIES && tally.admit(bad.bytes.len()) {
@@ -412,7 +422,7 @@ impl Gatherer {
         if tally.full_in_message > 0 {
             reject_message(RejectReason::TracesFull, tally.full_in_message);
         }
-        self.metrics.input_records.inc_by(tally.records);
+        self.metrics.input_records.inc_by(tally.records - tally.nested);
         if tally.invalid_times > 0 {
             self.metrics.input_time_invalid.inc_by(tally.invalid_times);
         }

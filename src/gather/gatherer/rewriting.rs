@@ -158,6 +158,7 @@ impl Gatherer {
             now,
             tag: &fragment.tag,
             claim: &claim,
+            nesting: 0,
         };
         self.add_by_itself(record, time, fragment, origin);
         self.end(Some(source));

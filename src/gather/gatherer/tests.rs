@@ -3,6 +3,7 @@
 
 mod amplification;
 mod inputs;
+mod nested;
 mod partial;
 mod scene;
 
