@@ -27,7 +27,7 @@ use super::duplicate_window::DuplicateWindow;
 use super::gauges::Gauges;
 use super::record_queue::{Polled, QueueConsumer};
 use super::reject_buffer::{RejectBuffer, RejectReason};
-use super::rewrite::{JsonText, PartialLimits, PartialLines};
+use super::rewrite::{JsonText, PartialLimits, PartialLines, RootNames};
 use super::settings::Settings;
 use super::tag_interner::TagInterner;
 use crate::admission::{AdmissionControl, BypassReason};
@@ -84,6 +84,7 @@ pub(crate) struct Gatherer {
     stop: Arc<AtomicBool>,
     decompressor: Decompressor,
     tags: TagInterner,
+    root_names: RootNames,
     json_text: JsonText,
     partial: PartialLines,
 }
@@ -119,6 +120,7 @@ impl Gatherer {
                 completion_fields(&settings.names, &settings.complete),
             ),
             tags: TagInterner::new(settings.tag_prefix.clone()),
+            root_names: RootNames::new(&settings.names),
             json_text: JsonText::new(settings.parse_json, settings.frame.depth),
             partial: PartialLines::new(PartialLimits {
                 max_bytes: settings.partial_bytes,

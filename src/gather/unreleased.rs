@@ -11,7 +11,7 @@ use forward_protocol::entries::{Decompressor, Entries, Piece};
 use forward_protocol::frame::{Payload, messages};
 
 use super::classifier::{classify_slow, completion_fields};
-use super::rewrite::JsonText;
+use super::rewrite::{JsonText, RootNames};
 use crate::config::Config;
 use windrow_trace::{FieldNames, PartId, ShapeRegistry};
 
@@ -24,6 +24,7 @@ pub struct UnreleasedSummary {
     complete: Vec<crate::config::Rule>,
     limits: forward_protocol::frame::Limits,
     max_trace_bytes: usize,
+    root_names: RootNames,
     json_text: JsonText,
     decompressor: Decompressor,
     chunks: HashSet<u128>,
@@ -43,6 +44,7 @@ impl UnreleasedSummary {
         let complete = config.trace.complete.clone();
         Self {
             shapes: ShapeRegistry::new(names.clone(), completion_fields(&names, &complete)),
+            root_names: RootNames::new(&names),
             names,
             complete,
             limits: crate::input::forward::frame_limits(&config.forward),
@@ -95,7 +97,7 @@ impl UnreleasedSummary {
             self.lines += 1;
             let (shapes, names, complete) = (&mut self.shapes, &self.names, &self.complete);
             let has_id = |record: &[u8]| classify_slow(shapes, names, complete, record).trace_id.is_some();
-            let means = self.json_text.record(names, entry.record, has_id);
+            let means = self.json_text.record(&self.root_names, entry.record, has_id);
             let record = means.unwrap_or(entry.record);
             let classification = classify_slow(&mut self.shapes, names, complete, record);
             match classification.trace_id {

@@ -57,7 +57,7 @@ impl Gatherer {
             metadata: metadata.to_vec(),
             is_stored: false,
         };
-        let names = &self.settings.names;
+        let names = &self.root_names;
         let offer = self
             .partial
             .offer(names, walked.record, origin.tag, origin.now, fragment);
@@ -87,7 +87,7 @@ impl Gatherer {
         let Settings { names, complete, .. } = &self.settings;
         let shapes = &mut self.shapes;
         let has_id = |record: &[u8]| classify_slow(shapes, names, complete, record).trace_id.is_some();
-        match json_text.record(names, walked.record, has_id) {
+        match json_text.record(&self.root_names, walked.record, has_id) {
             None => self.add(walked, metadata, origin, tally),
             Some(record) => {
                 let Settings { names, complete, .. } = &self.settings;
@@ -119,7 +119,7 @@ impl Gatherer {
             self.account
                 .joined
                 .fetch_add(received.saturating_sub(1), Ordering::Relaxed);
-            let record = joined_record(&self.settings.names, &fragments);
+            let record = joined_record(&self.root_names, &fragments);
             let mut claims: Vec<RecordClaim> = Vec::new();
             for fragment in &fragments {
                 if !claims.iter().any(|claim| claim.is_same(&fragment.claim)) {
@@ -235,7 +235,7 @@ impl Gatherer {
                 metadata: Vec::new(),
                 is_stored: true,
             };
-            let names = &self.settings.names;
+            let names = &self.root_names;
             if let Offer::Complete(fragments) =
                 self.partial
                     .offer(names, entry.record, &message.tag, now, fragment)

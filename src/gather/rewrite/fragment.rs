@@ -9,9 +9,9 @@
 use forward_protocol::entries::{Key, MapPairs, Pair};
 use forward_protocol::msgpack::{write_map_len, write_str};
 use twox_hash::xxhash3_128;
-use windrow_trace::{FieldNames, Token, as_text, read_token};
+use windrow_trace::{Token, as_text, read_token};
 
-use super::json_text::text_field;
+use super::root_names::RootNames;
 
 /// Bytes after which Docker splits a line.
 pub(super) const DOCKER_LINE_BYTES: usize = 16 << 10;
@@ -67,7 +67,7 @@ const STREAM_FIELDS: [&[u8]; 17] = [
 ];
 
 /// Reads what `record` says about its line.
-pub(super) fn mark(names: &FieldNames, record: &[u8]) -> Mark {
+pub(super) fn mark(names: &RootNames, record: &[u8]) -> Mark {
     let (mut partial, mut logtag, mut id, mut ordinal) = (None, None, None, None);
     let (mut is_last, mut has_stream, mut has_container) = (false, false, false);
     for pair in MapPairs::new(record) {
@@ -83,7 +83,7 @@ pub(super) fn mark(names: &FieldNames, record: &[u8]) -> Mark {
             _ => {}
         }
     }
-    let Some(field) = text_field(names, record) else {
+    let Some(field) = names.text_field(record) else {
         return Mark::Whole;
     };
     match (partial, id, ordinal, logtag) {
@@ -136,12 +136,12 @@ pub(super) fn line_key(mark: Mark, tag: &str, record: &[u8]) -> u128 {
 
 /// The record of a whole line: `last` with the joined texts of `parts`, without the fields that only
 /// parts have.
-pub(super) fn join(names: &FieldNames, last: &[u8], parts: &[&[u8]]) -> Vec<u8> {
+pub(super) fn join(names: &RootNames, last: &[u8], parts: &[&[u8]]) -> Vec<u8> {
     let texts: Vec<&[u8]> = parts
         .iter()
-        .filter_map(|part| text_field(names, part).map(|field| field.text))
+        .filter_map(|part| names.text_field(part).map(|field| field.text))
         .collect();
-    let place = text_field(names, last).map(|field| field.number);
+    let place = names.text_field(last).map(|field| field.number);
     let is_kept = |pair: &Pair<'_>| !matches!(pair.key, Key::Text(name) if PART_FIELDS.contains(&name));
     let mut out = Vec::with_capacity(last.len() + texts.iter().map(|text| text.len()).sum::<usize>());
     write_map_len(&mut out, MapPairs::new(last).filter(is_kept).count() as u32);
@@ -181,11 +181,16 @@ fn is_true(pair: &Pair<'_>) -> bool {
 #[cfg(test)]
 mod tests {
     use serde_json::{Value, json};
+    use windrow_trace::FieldNames;
 
     use super::*;
 
+    fn names() -> RootNames {
+        RootNames::new(&FieldNames::default())
+    }
+
     fn mark_of(record: &Value) -> Mark {
-        mark(&FieldNames::default(), &rmp_serde::to_vec(record).unwrap())
+        mark(&names(), &rmp_serde::to_vec(record).unwrap())
     }
 
     #[test]
@@ -247,7 +252,7 @@ mod tests {
     fn streams_are_told_apart() {
         let key = |tag, record: Value| {
             let record = rmp_serde::to_vec(&record).unwrap();
-            line_key(mark(&FieldNames::default(), &record), tag, &record)
+            line_key(mark(&names(), &record), tag, &record)
         };
         let part = |pod: &str, stream: &str, text: &str| json!({"log": text, "logtag": "P", "stream": stream, "time": text, "kubernetes": {"pod_name": pod, "labels": {"a": text}}});
         let first = key("kube", part("a", "stdout", "1"));
@@ -274,7 +279,7 @@ mod tests {
         };
         let parts = [part("one ", 1), part("two ", 2), part("three", 3)];
         let slices: Vec<&[u8]> = parts.iter().map(Vec::as_slice).collect();
-        let joined = join(&FieldNames::default(), &parts[2], &slices);
+        let joined = join(&names(), &parts[2], &slices);
         let joined: Value = rmp_serde::from_slice(&joined).unwrap();
         assert_eq!(
             joined,

@@ -10,16 +10,23 @@ use std::collections::HashSet;
 use forward_protocol::entries::{Key, MapPairs, Pair};
 use forward_protocol::json::write_object;
 use forward_protocol::msgpack::{write_map_len, write_str};
-use windrow_trace::{FieldNames, NUMBER_EXTENSION, as_text, read_token};
+use windrow_trace::{NUMBER_EXTENSION, read_token};
 
+use super::root_names::{RootNames, TextField, name};
 use crate::config::ParseJson;
 
 /// Most bytes of MessagePack that a byte of JSON becomes: a float of three characters and its comma
 /// take nine bytes.
 const MAX_EXPANSION: usize = 3;
 
-/// Names of fields; many of them are looked up.
-type Names<'a> = HashSet<&'a [u8], foldhash::fast::RandomState>;
+/// Names that are compared one by one; more are looked up in a table.
+const MAX_COMPARED: usize = 24;
+
+/// A set of names.
+enum NameSet<'a> {
+    Few(Vec<&'a [u8]>),
+    Many(HashSet<&'a [u8], foldhash::fast::RandomState>),
+}
 
 /// Converts such records. Keeps its buffers for reuse.
 #[derive(Debug, Default)]
@@ -28,14 +35,6 @@ pub(in crate::gather) struct JsonText {
     max_depth: u32,
     object: Vec<u8>,
     record: Vec<u8>,
-}
-
-/// The text of a record.
-pub(super) struct TextField<'a> {
-    rank: usize,
-    /// Number of the field in the record.
-    pub(super) number: usize,
-    pub(super) text: &'a [u8],
 }
 
 impl JsonText {
@@ -53,14 +52,14 @@ impl JsonText {
     /// record has a trace id.
     pub(in crate::gather) fn record(
         &mut self,
-        names: &FieldNames,
+        names: &RootNames,
         record: &[u8],
         has_id: impl FnOnce(&[u8]) -> bool,
     ) -> Option<&[u8]> {
         if self.parse == ParseJson::Never {
             return None;
         }
-        let field = text_field(names, record)?;
+        let field = names.text_field(record)?;
         if field.text.trim_ascii_start().first() != Some(&b'{') {
             return None;
         }
@@ -88,53 +87,50 @@ impl JsonText {
     }
 }
 
-/// The text of a record: that of the most preferred name. Of equal names the last counts.
-pub(super) fn text_field<'a>(names: &FieldNames, record: &'a [u8]) -> Option<TextField<'a>> {
-    let mut best: Option<TextField<'a>> = None;
-    for (number, pair) in MapPairs::new(record).enumerate() {
-        let Some(rank) = rank(&names.text, &pair) else {
-            continue;
-        };
-        let value = read_token(pair.value, 0).and_then(|(value, _)| as_text(value));
-        if let Some(text) = value
-            && best.as_ref().is_none_or(|best| rank <= best.rank)
-        {
-            best = Some(TextField { rank, number, text });
+impl<'a> NameSet<'a> {
+    /// The names of the fields of `map`.
+    fn of(map: &'a [u8]) -> Self {
+        let pairs = MapPairs::new(map);
+        match pairs.remaining() as usize {
+            0..=MAX_COMPARED => Self::Few(pairs.filter_map(|pair| name(&pair)).collect()),
+            _ => Self::Many(pairs.filter_map(|pair| name(&pair)).collect()),
         }
     }
-    best
+
+    fn contains(&self, name: &[u8]) -> bool {
+        match self {
+            Self::Few(names) => names.contains(&name),
+            Self::Many(names) => names.contains(name),
+        }
+    }
 }
 
 /// Writes the fields of `record` that `object` leaves, and those of `object`.
-fn join(names: &FieldNames, record: &[u8], text: &TextField<'_>, object: &[u8], out: &mut Vec<u8>) {
-    let mut taken: Names<'_> = MapPairs::new(object).filter_map(|pair| name(&pair)).collect();
+fn join(names: &RootNames, record: &[u8], text: &TextField<'_>, object: &[u8], out: &mut Vec<u8>) {
+    let taken = NameSet::of(object);
     let is_set = |pair: &Pair<'_>| pair.value != [0xc0];
-    let has = |of: &[String]| MapPairs::new(object).any(|pair| is_set(&pair) && rank(of, &pair).is_some());
-    let (has_id, has_text) = (has(&names.keys), has(&names.text));
-    let mut ids = MapPairs::new(object).filter(|pair| rank(&names.keys, pair).is_some());
-    let id = ids.next().map(|pair| pair.value);
-    let around: Names<'_> = MapPairs::new(record).filter_map(|pair| name(&pair)).collect();
+    let id = MapPairs::new(object).find(|pair| is_set(pair) && names.is_key(pair));
+    let has_text = MapPairs::new(object).any(|pair| is_set(&pair) && names.is_text(&pair));
 
     let mut count = MapPairs::new(object).remaining();
-    let mut fields = Vec::new();
+    let mut fields = Vec::with_capacity(record.len());
     let mut renamed = Vec::new();
     for (number, pair) in MapPairs::new(record).enumerate() {
-        let is_text = number == text.number;
-        let Some(name) = name(&pair).filter(|name| !taken.contains(name)) else {
-            if matches!(pair.key, Key::Other(_)) {
+        let name = match pair.key {
+            Key::Text(name) if taken.contains(name) => continue,
+            Key::Text(name) => name,
+            Key::Other(key) => {
                 count += 1;
-                let Key::Other(key) = pair.key else { continue };
                 fields.extend_from_slice(key);
                 fields.extend_from_slice(pair.value);
+                continue;
             }
-            continue;
         };
-        if is_text && has_text {
+        if number == text.number && has_text {
             continue;
         }
-        let is_other_id = has_id && rank(&names.keys, &pair).is_some() && id != Some(pair.value);
-        let is_other_text = has_text && rank(&names.text, &pair).is_some();
-        if is_other_id || is_other_text {
+        let is_other_id = id.is_some_and(|id| names.is_key(&pair) && id.value != pair.value);
+        if is_other_id || (has_text && names.is_text(&pair)) {
             renamed.push((name, pair.value));
             continue;
         }
@@ -142,16 +138,18 @@ fn join(names: &FieldNames, record: &[u8], text: &TextField<'_>, object: &[u8], 
         write_str(&mut fields, name);
         fields.extend_from_slice(pair.value);
     }
-    for (name, value) in renamed {
-        let mut free = [name, b"_"].concat();
-        while taken.contains(&*free) || around.contains(&*free) {
-            free.push(b'_');
+    if !renamed.is_empty() {
+        let around = NameSet::of(record);
+        for (name, value) in renamed {
+            let mut free = [name, b"_"].concat();
+            while taken.contains(&free) || around.contains(&free) {
+                free.push(b'_');
+            }
+            count += 1;
+            write_str(&mut fields, &free);
+            fields.extend_from_slice(value);
         }
-        count += 1;
-        write_str(&mut fields, &free);
-        fields.extend_from_slice(value);
     }
-    taken.clear();
     write_map_len(out, count);
     out.extend_from_slice(&fields);
     // Behind the others, because of equal names the last counts.
@@ -164,23 +162,10 @@ fn pairs_of(map: &[u8]) -> &[u8] {
     map.get(header..).unwrap_or_default()
 }
 
-fn name<'a>(pair: &Pair<'a>) -> Option<&'a [u8]> {
-    match pair.key {
-        Key::Text(name) => Some(name),
-        Key::Other(_) => None,
-    }
-}
-
-/// The preference of a field among `names`.
-fn rank(names: &[String], pair: &Pair<'_>) -> Option<usize> {
-    let name = name(pair)?;
-    names.iter().position(|known| known.as_bytes() == name)
-}
-
 #[cfg(test)]
 mod tests {
     use serde_json::{Value, json};
-    use windrow_trace::write_json_value;
+    use windrow_trace::{FieldNames, write_json_value};
 
     use super::*;
 
@@ -196,7 +181,7 @@ mod tests {
     fn converted(parse: ParseJson, record: &Value) -> Option<String> {
         let mut json_text = JsonText::new(parse, 100);
         let record = msgpack(record);
-        let means = json_text.record(&FieldNames::default(), &record, has_id)?;
+        let means = json_text.record(&RootNames::new(&FieldNames::default()), &record, has_id)?;
         let mut json = Vec::new();
         write_json_value(&mut json, means, 0);
         Some(String::from_utf8(json).unwrap())

@@ -1,7 +1,8 @@
 //! Records that mean another record: what Windrow gathers in place of a record as it came.
 //!
 //! * `json_text`: a record whose text is a JSON object becomes that object;
-//! * `fragment`, `partial`: the parts of a line become one record.
+//! * `fragment`, `partial`: the parts of a line become one record;
+//! * `root_names`: which fields are looked at.
 //!
 //! Runs before a record joins its trace, for the few records that [`is_candidate`] lets through.
 //! Does not decide what the fields of the resulting record mean.
@@ -9,9 +10,11 @@
 mod fragment;
 mod json_text;
 mod partial;
+mod root_names;
 
 pub(super) use self::json_text::JsonText;
 pub(super) use self::partial::{Fragment, Offer, PartialLimits, PartialLines, joined_record};
+pub(super) use self::root_names::RootNames;
 
 use self::fragment::DOCKER_LINE_BYTES;
 use super::classifier::Classification;

@@ -8,9 +8,10 @@
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
 
-use windrow_trace::{FieldNames, PartId};
+use windrow_trace::PartId;
 
 use super::fragment::{Mark, join, line_key, mark};
+use super::root_names::RootNames;
 use crate::claim::{RecordClaim, ReleaseGroup};
 
 /// Memory of a waiting part besides its record.
@@ -135,7 +136,7 @@ impl PartialLines {
     /// Takes a record if it is a part of a line. `fragment` copies it.
     pub(in crate::gather) fn offer(
         &mut self,
-        names: &FieldNames,
+        names: &RootNames,
         record: &[u8],
         tag: &str,
         now: i64,
@@ -334,7 +335,7 @@ impl PartialLine {
 }
 
 /// The record of the line that consists of `fragments`.
-pub(in crate::gather) fn joined_record(names: &FieldNames, fragments: &[Fragment]) -> Vec<u8> {
+pub(in crate::gather) fn joined_record(names: &RootNames, fragments: &[Fragment]) -> Vec<u8> {
     let parts: Vec<&[u8]> = fragments.iter().map(|part| &*part.record).collect();
     parts
         .last()

@@ -51,7 +51,7 @@ fn batches_nested_in_a_batch_are_gathered() {
     behind.extend_from_slice(&second);
     for (chunk, extra) in [
         (nest("outer", &[first.clone(), second.clone()]), false),
-        (nest("outer", &[first.clone(), twice]), true),
+        (nest("outer", &[first, twice]), true),
         (nest("outer", &[behind.into()]), true),
     ] {
         let chunk = Bytes::from(chunk);

@@ -85,7 +85,10 @@ fn parts_in_one_chunk_are_one_line_and_its_json_is_read() {
             format!("request completed a {}", "x".repeat(50))
         );
         assert_eq!(document["windrow"]["lines"], 1);
-        assert_eq!(document["@timestamp"], time(BASE_MS), "when the line began");
+        assert_eq!(
+            document["@timestamp"], "2023-11-14T22:13:20.000Z",
+            "when the line began"
+        );
         assert_eq!(document.get("partial_id"), None);
     }
 }
