@@ -18,6 +18,7 @@ use self::read::{
     or_zero, outputs, readable_file, rule, size, text, url, users,
 };
 use super::builder::ConfigBuilder;
+use super::elasticsearch::OnConflict;
 use super::secret::{Secret, passwords_from_file};
 use super::types::{Listen, LogFormat, Network, ParseJson, Rule, User, parse_address};
 use super::units::{format_duration, format_size};
@@ -83,6 +84,8 @@ pub enum Kind {
     Mode(FieldAccessor<u32>),
     /// Addresses and unix sockets, at least one.
     Listen(FieldAccessor<Vec<Listen>>),
+    /// TCP addresses; may be none.
+    Addresses(FieldAccessor<Vec<SocketAddr>>),
     /// One address, or `none`.
     Address(FieldAccessor<Option<SocketAddr>>),
     /// Outputs, at least one.
@@ -101,6 +104,8 @@ pub enum Kind {
     Rules(FieldAccessor<Vec<Rule>>),
     /// Which JSON objects in texts become records.
     ParseJson(FieldAccessor<ParseJson>),
+    /// What becomes of a document with a refused field.
+    OnConflict(FieldAccessor<OnConflict>),
     /// How log lines are written.
     Format(FieldAccessor<LogFormat>),
     /// A filter in the syntax of `RUST_LOG`.
@@ -138,6 +143,7 @@ impl Kind {
             Self::Mode(_) => "permission bits in octal, such as \"0660\"".into(),
             Self::Listen(_) => "a list of IP:PORT, :PORT, localhost:PORT or unix:PATH, at least one".into(),
             Self::Address(_) => "IP:PORT, :PORT, localhost:PORT, or \"none\"".into(),
+            Self::Addresses(_) => "a list of IP:PORT, :PORT or localhost:PORT".into(),
             Self::Outputs(_) => "a list of \"elasticsearch\", \"sqlite\", \"stdout\", at least one".into(),
             Self::Urls(_) => "a list of http:// or https:// addresses, at least one".into(),
             Self::Index(_) => {
@@ -155,6 +161,7 @@ impl Kind {
                     .into()
             }
             Self::ParseJson(_) => "\"auto\", \"always\" or \"never\"".into(),
+            Self::OnConflict(_) => "\"unmapped\" or \"dead_letter\"".into(),
             Self::Format(_) => "\"auto\", \"text\" or \"json\"".into(),
             Self::Filter(_) => "a level (error, warn, info, debug, trace) or a filter such as \"info,windrow=debug\"".into(),
         }
@@ -175,13 +182,14 @@ impl Kind {
             Self::Path(_) => "PATH",
             Self::File(_) | Self::SecretFile(_) | Self::UsersFile(_) => "FILE",
             Self::Mode(_) => "BITS",
-            Self::Listen(_) | Self::Address(_) => "ADDRESS",
+            Self::Listen(_) | Self::Address(_) | Self::Addresses(_) => "ADDRESS",
             Self::Outputs(_) => "OUTPUT",
             Self::Urls(_) => "URL",
             Self::Index(_) => "INDEX",
             Self::Users(_) => "NAME:PASSWORD",
             Self::Networks(_) | Self::Rules(_) => "TOML",
             Self::ParseJson(_) => "WHEN",
+            Self::OnConflict(_) => "ACTION",
             Self::Format(_) => "FORMAT",
             Self::Filter(_) => "LEVEL",
         }
@@ -203,7 +211,12 @@ impl Kind {
     pub(super) fn splits_at_commas(&self) -> bool {
         matches!(
             self,
-            Self::Names(_) | Self::Hosts(_) | Self::Listen(_) | Self::Outputs(_) | Self::Urls(_)
+            Self::Names(_)
+                | Self::Hosts(_)
+                | Self::Listen(_)
+                | Self::Addresses(_)
+                | Self::Outputs(_)
+                | Self::Urls(_)
         )
     }
 
@@ -251,6 +264,7 @@ impl Kind {
                     Some(parse_address(text)?)
                 };
             }
+            Self::Addresses(field) => *field(builder) = list_of(raw, |raw| parse_address(not_empty(raw)?))?,
             Self::Outputs(field) => *field(builder) = outputs(raw)?,
             Self::Urls(field) => *field(builder) = non_empty_list(list_of(raw, url)?)?,
             Self::Index(field) => *field(builder) = index(not_empty(raw)?)?,
@@ -271,6 +285,13 @@ impl Kind {
                     "always" => ParseJson::Always,
                     "never" => ParseJson::Never,
                     _ => return Err("unknown value".into()),
+                }
+            }
+            Self::OnConflict(field) => {
+                *field(builder) = match text(raw)? {
+                    "unmapped" => OnConflict::Unmapped,
+                    "dead_letter" => OnConflict::DeadLetter,
+                    _ => return Err("unknown action".into()),
                 }
             }
             Self::Format(field) => {

@@ -40,13 +40,16 @@
 
 mod document;
 mod lingering;
+mod name_origin;
 mod open;
 mod part;
+mod raw_fields;
 mod sealed;
 mod source;
 mod table;
 mod trace_id;
 mod union;
+mod unmapped;
 
 #[cfg(test)]
 mod tests;
@@ -72,6 +75,7 @@ pub use self::sealed::{Scratch, SealedTrace};
 
 // Merging documents.
 pub use self::union::{Union, UnionError, part_ids, union};
+pub use self::unmapped::{Unmap, unmap};
 
 // Reading MessagePack values, as rules on fields need it.
 pub use self::document::json::{NUMBER_EXTENSION, write_escaped, write_json_value};

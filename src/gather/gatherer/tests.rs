@@ -230,7 +230,16 @@ fn plainly(chunks: &[Chunk]) -> BTreeMap<String, Value> {
                 continue;
             }
             let mut document = Map::from_iter([("@timestamp".to_owned(), time(*ms))]);
-            document.extend(fields.iter().map(|(name, value)| (own(name), value.clone())));
+            // A store has a text of this name.
+            let own = |name: &str, value: &Value| match name {
+                "message" if value.is_array() || value.is_object() => "message_".to_owned(),
+                _ => own(name),
+            };
+            document.extend(
+                fields
+                    .iter()
+                    .map(|(name, value)| (own(name, value), value.clone())),
+            );
             document.insert("windrow".into(), json!({"tags": [chunk.tag]}));
             if !metadata.is_empty() {
                 document["windrow"]["metadata"] = json!(metadata);

@@ -25,7 +25,7 @@ use tokio::time::{Instant, timeout, timeout_at};
 
 use self::bare_records::{RAW_TAG, as_messages};
 use self::close_reason::Resend;
-pub(super) use self::close_reason::{CloseReason, is_closed_by_peer};
+pub(in crate::input) use self::close_reason::{CloseReason, is_closed_by_peer};
 use self::encoding::Encoding;
 use self::state::{Admission, AgeLimit, Phase, Progress, Shutdown};
 use super::ack::Acks;

@@ -22,7 +22,7 @@ const FIXED_BYTES_2: usize = 16;
 
 /// Why there is no client's address.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum ProxyHeaderError {
+pub(in crate::input) enum ProxyHeaderError {
     /// The connection does not begin with a header.
     #[error("the connection begins with {0:02x?}, not with a header of the PROXY protocol")]
     Missing(Vec<u8>),

@@ -25,6 +25,8 @@ fn records() -> impl Strategy<Value = Vec<One>> {
         2 => Just(vec!["traceId", "log", "message", "a"]),
         1 => Just(vec!["a", "traceId"]),
         1 => Just(vec!["traceId", "_id", "b"]),
+        1 => Just(vec!["_id", "traceId", "_id_", "a..b"]),
+        1 => Just(vec!["traceId", "a__b", "a..b", "b.c"]),
         1 => Just(vec!["trace_id", "b", "message"]),
     ];
     let text = prop_oneof![4 => "[a-z]{0,9}", 1 => "[\"\\\\\n\u{1}\u{7f}é\u{fffd}~]{0,6}"];
