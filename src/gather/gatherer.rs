@@ -4,6 +4,9 @@
 //! after a restart take the same way as new ones.
 
 mod message;
+mod nested;
+mod prefetch;
+mod rewriting;
 mod tally;
 
 #[cfg(test)]
@@ -24,6 +27,7 @@ use super::duplicate_window::DuplicateWindow;
 use super::gauges::Gauges;
 use super::record_queue::{Polled, QueueConsumer};
 use super::reject_buffer::{RejectBuffer, RejectReason};
+use super::rewrite::{JsonText, PartialLimits, PartialLines, RootNames};
 use super::settings::Settings;
 use super::tag_interner::TagInterner;
 use crate::admission::{AdmissionControl, BypassReason};
@@ -80,6 +84,9 @@ pub(crate) struct Gatherer {
     stop: Arc<AtomicBool>,
     decompressor: Decompressor,
     tags: TagInterner,
+    root_names: RootNames,
+    json_text: JsonText,
+    partial: PartialLines,
 }
 
 impl Gatherer {
@@ -113,6 +120,13 @@ impl Gatherer {
                 completion_fields(&settings.names, &settings.complete),
             ),
             tags: TagInterner::new(settings.tag_prefix.clone()),
+            root_names: RootNames::new(&settings.names),
+            json_text: JsonText::new(settings.parse_json, settings.frame.depth),
+            partial: PartialLines::new(PartialLimits {
+                max_bytes: settings.partial_bytes,
+                max_line_bytes: settings.table.max_trace_bytes,
+                timeout: settings.table.idle_timeout,
+            }),
             settings,
             journal,
             batcher,
@@ -145,6 +159,7 @@ impl Gatherer {
                 Polled::Closed => break,
             };
             let now = unix_us();
+            self.expire_parts(now);
             all_sealed = self.seal_due(now);
             let hurried = self.table.take_sealed_early();
             if hurried > 0 {
@@ -167,6 +182,8 @@ impl Gatherer {
         }
         if self.settings.flush_on_exit {
             let now = unix_us();
+            self.partial.give_back_holding(|_| true);
+            self.write_given_back(now);
             while let Some(mut closed) = self.table.seal_any(now, SealReason::Shutdown) {
                 let reason = closed.reason;
                 self.batcher
@@ -189,6 +206,7 @@ impl Gatherer {
     fn shrink(&mut self) {
         self.buffer_pool.shrink();
         self.batcher.shrink();
+        self.json_text.shrink();
         if self.table.is_empty() {
             self.table.shrink();
         }
@@ -228,6 +246,7 @@ impl Gatherer {
         }
         self.end(anonymous.source.map(|(source, _)| source));
         self.table.move_completed();
+        self.partial.end_record(&claim, record.payload.len());
         self.rejects.end_record(claim);
     }
 
@@ -297,6 +316,8 @@ impl Gatherer {
         let Some(oldest) = usage.oldest_segment.map(|segment| segment.number) else {
             return;
         };
+        self.partial.give_back_holding(|claim| claim.segment() <= oldest);
+        self.write_given_back(now);
         let pinning = self.table.ids_holding(|claim| claim.segment() <= oldest);
         if !pinning.is_empty() {
             tracing::debug!(
@@ -343,10 +364,10 @@ impl Gatherer {
         self.gauges.open_traces.store(self.table.len(), Ordering::Relaxed);
         self.gauges
             .open_bytes
-            .store(self.table.bytes(), Ordering::Relaxed);
+            .store(self.table.bytes() + self.partial.bytes(), Ordering::Relaxed);
         self.gauges
             .open_lines
-            .store(self.table.lines(), Ordering::Relaxed);
+            .store(self.table.lines() + self.partial.waiting(), Ordering::Relaxed);
         self.gauges.idle.store(idle, Ordering::Relaxed);
     }
 }

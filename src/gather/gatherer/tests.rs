@@ -2,6 +2,9 @@
 //! them one by one: without shapes, without stripping, and with no code shared with the fast path.
 
 mod amplification;
+mod inputs;
+mod nested;
+mod partial;
 mod scene;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -191,30 +194,7 @@ fn gathered_in(
     for (number, payload) in payloads.into_iter().enumerate() {
         scene.gather(number, payload);
     }
-    let Scene {
-        gatherer,
-        journal,
-        mut batches,
-        ..
-    } = scene;
-    let queue = RecordQueue::new(1, Arc::new(AdmissionControl::new(1)));
-    queue.close();
-    gatherer.run(QueueConsumer::new(queue, journal));
-    let mut documents = BTreeMap::new();
-    while let Some(batch) = batches.blocking_recv() {
-        for sealed in batch.documents() {
-            let mut document: Value = serde_json::from_slice(sealed.json()).unwrap();
-            document["windrow"].as_object_mut().unwrap().remove("state");
-            // The id of a record without a trace id is not compared.
-            let id = if sealed.is_trace() {
-                sealed.id().to_string()
-            } else {
-                format!("single {}", documents.len())
-            };
-            assert!(documents.insert(id, document).is_none());
-        }
-    }
-    documents
+    scene.finish()
 }
 
 fn time(ms: i64) -> Value {
