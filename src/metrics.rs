@@ -77,6 +77,8 @@ pub struct Metrics {
     pub input_chunks_duplicate: Counter,
     /// Records in repeated chunks.
     pub records_duplicate: Counter,
+    /// Parts of lines that were joined to the last part of their line.
+    pub records_joined: Counter,
     /// Malformed input that was skipped, by reason.
     pub input_decode_errors: PerLabel<DecodeError, Counter>,
     /// Well-formed input that can never be accepted: rejected and acked.
@@ -162,7 +164,8 @@ pub struct Metrics {
     pub rejected_lost: Counter,
 
     // The process.
-    /// Records received minus delivered, duplicate, dead-lettered and open ones: 0 when idle.
+    /// Records received minus delivered, duplicate, joined, dead-lettered and open ones: 0 when
+    /// idle.
     pub audit_difference: Gauge,
     /// Bytes accounted to the memory budget.
     pub memory_used_bytes: Gauge,
@@ -231,6 +234,7 @@ impl Metrics {
             input_chunks_acked: r.counter("input_chunks_acked", "Acks sent"),
             input_chunks_duplicate: r.counter("input_chunks_duplicate", "Repeated chunks: acked again, not processed again"),
             records_duplicate: r.counter("records_duplicate", "Records in repeated chunks"),
+            records_joined: r.counter("records_joined", "Parts of lines that were joined to the last part of their line"),
             input_decode_errors: r.per_label(
                 "input_decode_errors",
                 "Malformed input that was skipped",
@@ -319,7 +323,7 @@ impl Metrics {
 
             audit_difference: r.gauge(
                 "audit_difference",
-                "Records received minus delivered, duplicate, dead-lettered and open ones; 0 when idle",
+                "Records received minus delivered, duplicate, joined, dead-lettered and open ones; 0 when idle",
             ),
             memory_used_bytes: r.gauge("memory_used_bytes", "Bytes accounted to the memory budget"),
             memory_limit_bytes: r.gauge("memory_limit_bytes", "Configured memory budget"),

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use super::elasticsearch::{Auth, ClientCert, ElasticsearchConfig, IndexTemplate, OnConflict};
 use super::error::ConfigError;
 use super::secret::Secret;
-use super::types::{LogFormat, Tls};
+use super::types::{LogFormat, ParseJson, Tls};
 use super::units::format_size;
 use super::{
     AdminConfig, Config, DeadLetterConfig, Forward, HttpConfig, JournalConfig, LogConfig, OtlpConfig,
@@ -306,6 +306,7 @@ fn blank_config() -> Config {
             networks: Vec::new(),
             self_hostname: String::new(),
             tls: None,
+            proxy_protocol: false,
             json: false,
             max_message: 0,
             max_decompressed: 0,
@@ -329,6 +330,7 @@ fn blank_config() -> Config {
         trace: TraceConfig {
             keys: Vec::new(),
             text: Vec::new(),
+            parse_json: ParseJson::Auto,
             complete: Vec::new(),
             linger: Duration::ZERO,
             idle_timeout: Duration::ZERO,

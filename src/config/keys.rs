@@ -150,6 +150,8 @@ pub static KEYS: &[Key] = keys! {
         "PEM file with the private key of tls_cert.";
     "forward.tls_client_ca" --"tls-client-ca", DefaultValue::None, Kind::File(|d| &mut d.tls_client_ca),
         "PEM file with certificate authorities; each client must present a certificate of one of them.";
+    "forward.proxy_protocol" , DefaultValue::Bool(false), Kind::Bool(|d| &mut d.config.forward.proxy_protocol),
+        "Expect a header of the PROXY protocol, version 1 or 2, at the beginning of each TCP connection, before TLS, and take the client's address from it. Only behind a load balancer that sends it: others could choose their address.";
     "forward.json" , DefaultValue::Bool(true), Kind::Bool(|d| &mut d.config.forward.json),
         "Accept JSON on connections whose first byte is [ or {, without a shared key. With false such connections are closed.";
     "forward.max_message" , DefaultValue::Text("64MiB"), Kind::Size(KIB, GIB, |d| &mut d.config.forward.max_message),
@@ -210,6 +212,8 @@ pub static KEYS: &[Key] = keys! {
         "Fields that may contain the trace id; the first with a non-empty string wins.";
     "trace.text" , DefaultValue::List(&["message", "log", "msg"]), Kind::Names(|d| &mut d.config.trace.text),
         "Fields that may contain the text of a record; the first with a string wins.";
+    "trace.parse_json" --"parse-json", DefaultValue::Text("auto"), Kind::ParseJson(|d| &mut d.config.trace.parse_json),
+        "When a record whose text is one JSON object becomes that object, as container logs need it: \"auto\" if the object has a trace id, \"always\", or \"never\". Its fields win over those around it.";
     "trace.complete" , DefaultValue::TableOf("contains", "request completed"), Kind::Rules(|d| &mut d.config.trace.complete),
         "A record that satisfies one of these rules completes its trace. A rule without field tests the text of the record. With an empty list only time seals a trace.";
     "trace.linger" --"linger", DefaultValue::Text("1s"), Kind::Duration(secs(0), HOUR, |d| &mut d.config.trace.linger),

@@ -20,7 +20,7 @@ use self::read::{
 use super::builder::ConfigBuilder;
 use super::elasticsearch::OnConflict;
 use super::secret::{Secret, passwords_from_file};
-use super::types::{Listen, LogFormat, Network, Rule, User, parse_address};
+use super::types::{Listen, LogFormat, Network, ParseJson, Rule, User, parse_address};
 use super::units::{format_duration, format_size};
 use crate::metrics::Output;
 
@@ -102,6 +102,8 @@ pub enum Kind {
     Networks(FieldAccessor<Vec<Network>>),
     /// Tables with `field` and one of `contains`, `equals`, `matches`.
     Rules(FieldAccessor<Vec<Rule>>),
+    /// Which JSON objects in texts become records.
+    ParseJson(FieldAccessor<ParseJson>),
     /// What becomes of a document with a refused field.
     OnConflict(FieldAccessor<OnConflict>),
     /// How log lines are written.
@@ -158,6 +160,7 @@ impl Kind {
                 "a list of tables with one of contains, equals, matches (a regular expression) and optionally field"
                     .into()
             }
+            Self::ParseJson(_) => "\"auto\", \"always\" or \"never\"".into(),
             Self::OnConflict(_) => "\"unmapped\" or \"dead_letter\"".into(),
             Self::Format(_) => "\"auto\", \"text\" or \"json\"".into(),
             Self::Filter(_) => "a level (error, warn, info, debug, trace) or a filter such as \"info,windrow=debug\"".into(),
@@ -185,6 +188,7 @@ impl Kind {
             Self::Index(_) => "INDEX",
             Self::Users(_) => "NAME:PASSWORD",
             Self::Networks(_) | Self::Rules(_) => "TOML",
+            Self::ParseJson(_) => "WHEN",
             Self::OnConflict(_) => "ACTION",
             Self::Format(_) => "FORMAT",
             Self::Filter(_) => "LEVEL",
@@ -275,6 +279,14 @@ impl Kind {
             Self::Users(field) => *field(builder) = users(raw)?,
             Self::Networks(field) => *field(builder) = list_of(raw, network)?,
             Self::Rules(field) => *field(builder) = list_of(raw, rule)?,
+            Self::ParseJson(field) => {
+                *field(builder) = match text(raw)? {
+                    "auto" => ParseJson::Auto,
+                    "always" => ParseJson::Always,
+                    "never" => ParseJson::Never,
+                    _ => return Err("unknown value".into()),
+                }
+            }
             Self::OnConflict(field) => {
                 *field(builder) = match text(raw)? {
                     "unmapped" => OnConflict::Unmapped,

@@ -41,7 +41,7 @@ pub use load::{Flags, Loaded, Setting, Sources, load};
 pub(crate) use redact::without_credentials;
 pub use reference::{reference_markdown, reference_toml};
 pub use secret::Secret;
-pub use types::{Cidr, Listen, LogFormat, Network, Predicate, Rule, Tls, User};
+pub use types::{Cidr, Listen, LogFormat, Network, ParseJson, Predicate, Rule, Tls, User};
 pub use units::{format_duration, format_size, parse_duration, parse_size};
 
 /// The whole configuration, from [`load`], or with every default from [`Config::default`].
@@ -105,6 +105,8 @@ pub struct Forward {
     pub self_hostname: String,
     /// TLS on every TCP address.
     pub tls: Option<Tls>,
+    /// Whether TCP connections begin with a header of the PROXY protocol, which names the client.
+    pub proxy_protocol: bool,
     /// Accept JSON.
     pub json: bool,
     /// Maximum size of a message, bytes.
@@ -183,6 +185,8 @@ pub struct TraceConfig {
     pub keys: Vec<String>,
     /// Fields that may contain the text, by precedence; at least one.
     pub text: Vec<String>,
+    /// Whether a record whose text is a JSON object becomes that object.
+    pub parse_json: ParseJson,
     /// A record that satisfies one of these rules completes its trace. Empty: only time seals a
     /// trace.
     pub complete: Vec<Rule>,

@@ -23,6 +23,8 @@ pub(super) struct Classification<'a> {
     pub(super) shape: Option<ShapeId>,
     /// The text, a slice of the record; only of a record with a shape.
     pub(super) text: Option<&'a [u8]>,
+    /// Whether it is marked as a part of a line; only of a record with a shape.
+    pub(super) is_fragment: bool,
 }
 
 /// Visitor of a record's fields: the fast path, which guesses that the record has the shape of the
@@ -99,6 +101,9 @@ impl<'s, 'a> RecordClassifier<'s, 'a> {
                 FieldRole::JoinedText => self.classification.text = Some(text),
                 FieldRole::OtherText | FieldRole::Plain => {}
             }
+        }
+        if slot.marks_fragments() {
+            self.classification.is_fragment |= marks_fragment(value, text);
         }
         if slot.is_watched() && !self.classification.completes {
             let is_text = matches!(slot.role(), FieldRole::JoinedText | FieldRole::OtherText);
@@ -225,6 +230,11 @@ fn text_of(value: &[u8]) -> Option<&[u8]> {
             _ => None,
         },
     }
+}
+
+/// Whether the value of a field that marks parts of lines marks one: `P`, `P:…`, `true`.
+fn marks_fragment(value: &[u8], text: Option<&[u8]>) -> bool {
+    value == [0xc3] || matches!(text, Some([b'P', ..] | [b't' | b'T', ..]))
 }
 
 /// Whether a completion rule on this field passes. `is_text`: the field is one of the configured

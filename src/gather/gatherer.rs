@@ -5,6 +5,9 @@
 
 mod fairness;
 mod message;
+mod nested;
+mod prefetch;
+mod rewriting;
 mod sections;
 mod tally;
 
@@ -28,6 +31,7 @@ use super::duplicate_window::DuplicateWindow;
 use super::gauges::Gauges;
 use super::record_queue::{Polled, QueueConsumer, RecordQueue};
 use super::reject_buffer::{RejectBuffer, RejectReason};
+use super::rewrite::{JsonText, PartialLimits, PartialLines, RootNames};
 use super::settings::Settings;
 use super::tag_interner::TagInterner;
 use crate::admission::{AdmissionControl, BypassReason};
@@ -84,6 +88,9 @@ pub(crate) struct Gatherer {
     stop: Arc<AtomicBool>,
     decompressor: Decompressor,
     tags: TagInterner,
+    root_names: RootNames,
+    json_text: JsonText,
+    partial: PartialLines,
     /// Where short records are taken from while a long one is gathered.
     queue: Option<Arc<RecordQueue>>,
     turn: Turn,
@@ -120,6 +127,13 @@ impl Gatherer {
                 completion_fields(&settings.names, &settings.complete),
             ),
             tags: TagInterner::new(settings.tag_prefix.clone()),
+            root_names: RootNames::new(&settings.names),
+            json_text: JsonText::new(settings.parse_json, settings.frame.depth),
+            partial: PartialLines::new(PartialLimits {
+                max_bytes: settings.partial_bytes,
+                max_line_bytes: settings.table.max_trace_bytes,
+                timeout: settings.table.idle_timeout,
+            }),
             settings,
             journal,
             batcher,
@@ -155,6 +169,7 @@ impl Gatherer {
                 Polled::Closed => break,
             };
             let now = unix_us();
+            self.expire_parts(now);
             all_sealed = self.tend(now);
             if now >= next_journal_check {
                 next_journal_check = now + JOURNAL_CHECK_INTERVAL_US;
@@ -169,6 +184,8 @@ impl Gatherer {
         }
         if self.settings.flush_on_exit {
             let now = unix_us();
+            self.partial.give_back_holding(|_| true);
+            self.write_given_back(now);
             while let Some(mut closed) = self.table.seal_any(now, SealReason::Shutdown) {
                 let reason = closed.reason;
                 self.batcher
@@ -208,6 +225,7 @@ impl Gatherer {
     fn shrink(&mut self) {
         self.buffer_pool.shrink();
         self.batcher.shrink();
+        self.json_text.shrink();
         if self.table.is_empty() {
             self.table.shrink();
         }
@@ -248,6 +266,7 @@ impl Gatherer {
         }
         self.end(anonymous.source.map(|(source, _)| source));
         self.table.move_completed();
+        self.partial.end_record(&claim, record.payload.len());
         self.rejects.end_record(claim);
     }
 
@@ -317,6 +336,8 @@ impl Gatherer {
         let Some(oldest) = usage.oldest_segment.map(|segment| segment.number) else {
             return;
         };
+        self.partial.give_back_holding(|claim| claim.segment() <= oldest);
+        self.write_given_back(now);
         let pinning = self.table.ids_holding(|claim| claim.segment() <= oldest);
         if !pinning.is_empty() {
             tracing::debug!(
@@ -363,10 +384,10 @@ impl Gatherer {
         self.gauges.open_traces.store(self.table.len(), Ordering::Relaxed);
         self.gauges
             .open_bytes
-            .store(self.table.bytes(), Ordering::Relaxed);
+            .store(self.table.bytes() + self.partial.bytes(), Ordering::Relaxed);
         self.gauges
             .open_lines
-            .store(self.table.lines(), Ordering::Relaxed);
+            .store(self.table.lines() + self.partial.waiting(), Ordering::Relaxed);
         self.gauges.idle.store(idle, Ordering::Relaxed);
     }
 }

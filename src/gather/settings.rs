@@ -5,7 +5,7 @@ use std::time::Duration;
 use forward_protocol::frame::Limits as FrameLimits;
 use windrow_trace::{FieldNames, Token, read_token};
 
-use crate::config::{Config, Rule, TraceConfig};
+use crate::config::{Config, ParseJson, Rule, TraceConfig};
 use crate::input::forward;
 use crate::memory::{MemoryShares, to_usize};
 
@@ -13,6 +13,9 @@ use crate::memory::{MemoryShares, to_usize};
 pub(crate) struct Settings {
     pub(crate) names: FieldNames,
     pub(crate) complete: Vec<Rule>,
+    pub(crate) parse_json: ParseJson,
+    /// Bytes of parts of lines that may wait for the others.
+    pub(crate) partial_bytes: usize,
     pub(crate) table: windrow_trace::Limits,
     pub(crate) frame: FrameLimits,
     /// Bytes of a section of a part; see `windrow_trace::max_part_bytes`.
@@ -37,6 +40,7 @@ impl Settings {
             keys,
             text,
             complete,
+            parse_json,
             linger,
             idle_timeout,
             max_age,
@@ -50,12 +54,14 @@ impl Settings {
                 text: text.clone(),
             },
             complete: complete.clone(),
+            parse_json: *parse_json,
+            partial_bytes: shares.partial_lines,
             table: windrow_trace::Limits {
                 linger: micros(*linger),
                 idle_timeout: micros(*idle_timeout),
                 max_age: micros(*max_age),
                 max_traces: to_usize(*max_traces),
-                max_bytes: shares.open_traces,
+                max_bytes: shares.open_traces - shares.partial_lines,
                 max_trace_bytes: to_usize(*max_trace_bytes),
             },
             frame: forward::frame_limits(&config.forward),

@@ -11,6 +11,7 @@ use forward_protocol::entries::{Decompressor, Entries, Piece};
 use forward_protocol::frame::{Payload, messages};
 
 use super::classifier::{classify_slow, completion_fields};
+use super::rewrite::{JsonText, RootNames};
 use crate::config::Config;
 use windrow_trace::{FieldNames, PartId, ShapeRegistry};
 
@@ -23,6 +24,8 @@ pub struct UnreleasedSummary {
     complete: Vec<crate::config::Rule>,
     limits: forward_protocol::frame::Limits,
     max_record_bytes: usize,
+    root_names: RootNames,
+    json_text: JsonText,
     decompressor: Decompressor,
     chunks: HashSet<u128>,
     /// Hash of the trace id -> whether one of the trace's lines completes it.
@@ -41,10 +44,15 @@ impl UnreleasedSummary {
         let complete = config.trace.complete.clone();
         Self {
             shapes: ShapeRegistry::new(names.clone(), completion_fields(&names, &complete)),
+            root_names: RootNames::new(&names),
             names,
             complete,
             limits: crate::input::forward::frame_limits(&config.forward),
             max_record_bytes: super::settings::max_record_bytes(config),
+            json_text: JsonText::new(
+                config.trace.parse_json,
+                crate::input::forward::frame_limits(&config.forward).depth,
+            ),
             decompressor: Decompressor::new(),
             chunks: HashSet::new(),
             traces: HashMap::new(),
@@ -87,7 +95,11 @@ impl UnreleasedSummary {
                 continue;
             }
             self.lines += 1;
-            let classification = classify_slow(&mut self.shapes, &self.names, &self.complete, entry.record);
+            let (shapes, names, complete) = (&mut self.shapes, &self.names, &self.complete);
+            let has_id = |record: &[u8]| classify_slow(shapes, names, complete, record).trace_id.is_some();
+            let means = self.json_text.record(&self.root_names, entry.record, has_id);
+            let record = means.unwrap_or(entry.record);
+            let classification = classify_slow(&mut self.shapes, names, complete, record);
             match classification.trace_id {
                 Some(id) => {
                     let completed = self
@@ -141,7 +153,10 @@ mod tests {
                 json!({"message": "no trace"}),
             ],
         );
-        let second = message("c2", &[line("a", "request completed")]);
+        let second = message(
+            "c2",
+            &[json!({"log": line("a", "request completed").to_string()})],
+        );
         summary.add_record(&[first.clone(), second].concat());
         // A repeated chunk, and bytes that are no message.
         summary.add_record(&first);

@@ -65,6 +65,8 @@ labels! {
         Compressed = "compressed",
         /// JSON over TCP.
         Json = "json",
+        /// A record without a message: a JSON object or a map by itself.
+        Raw = "raw",
         /// A request to the HTTP input.
         Http = "http",
         /// A request to the OTLP input.
@@ -171,6 +173,8 @@ labels! {
         TlsOnPlainPort = "tls_on_plain_port",
         /// An HTTP request on the Forward port.
         Http = "http",
+        /// A header of the PROXY protocol that is not expected, or none that is.
+        ProxyProtocol = "proxy_protocol",
         /// Anything but a PING before the end of the handshake.
         HandshakeOrder = "handshake_order",
         /// No progress inside a message within the timeout.

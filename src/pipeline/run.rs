@@ -130,6 +130,7 @@ impl Pipeline {
             warnings: WarningLimiter::default(),
             metrics,
             limits: forward::frame_limits(&config.forward),
+            proxy_protocol: config.forward.proxy_protocol,
             json: config.forward.json,
             max_decompressed: to_usize(config.forward.max_decompressed),
             decompression: forward::DecompressionPool::default(),

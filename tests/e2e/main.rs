@@ -5,6 +5,7 @@
 
 mod admin;
 mod audit;
+mod bad_input;
 mod balance;
 mod bench;
 mod bystander;
@@ -24,6 +25,7 @@ mod memory;
 mod midnight;
 mod no_trace_id;
 mod outage;
+mod partial;
 mod rejected;
 mod rust_logger;
 mod sealing;

@@ -78,6 +78,6 @@ pub use self::union::{BoundedUnion, Continuation, Union, UnionError, part_ids, u
 pub use self::unmapped::{Unmap, unmap};
 
 // Reading MessagePack values, as rules on fields need it.
-pub use self::document::json::{write_escaped, write_json_value};
+pub use self::document::json::{NUMBER_EXTENSION, write_escaped, write_json_value};
 pub use self::document::msgpack::{Token, read_token};
 pub use self::document::names::as_text;

@@ -7,22 +7,23 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use forward_protocol::entries::{Compression, Damage, Entries, Entry, Group, Piece, Time};
+use forward_protocol::entries::{Compression, Damage, Entries, Piece, Time};
 use forward_protocol::frame::{Message, Payload};
 
 use super::Gatherer;
+use super::prefetch::{MIN_PREFETCH_BYTES, PREFETCH_RECORDS, PrefetchPipeline, Walked};
+use super::rewriting::StoredMessage;
 use super::sections::Section;
 use super::tally::Tally;
 use crate::claim::RecordClaim;
-use crate::gather::classifier::{Classification, RecordClassifier, classify_slow};
+use crate::gather::classifier::{RecordClassifier, classify_slow};
 use crate::gather::metadata;
 use crate::gather::reject_buffer::RejectReason;
+use crate::gather::rewrite::is_candidate;
 use crate::gather::settings::{Settings, max_entry_bytes, max_records};
 use crate::metrics::FlushReason;
 use windrow_journal::Record;
-use windrow_trace::{
-    AddOutcome, IncomingRecord, PartId, ShapeId, SlotHint, SourceId, TraceId, UntracedRecord, record_cost,
-};
+use windrow_trace::{AddOutcome, IncomingRecord, PartId, ShapeId, SourceId, UntracedRecord, record_cost};
 
 /// Bad entries of a message that are rejected one by one. If there are more, the whole message is
 /// rejected once: a small compressed payload can hold millions of bad entries, and the rejected
@@ -30,11 +31,6 @@ use windrow_trace::{
 const MAX_REJECTED_ENTRIES: u32 = 16;
 /// Bad entries after which the walk over a message ends; the whole message is rejected by then.
 const MAX_BAD_ENTRIES: u32 = 10_000;
-
-/// Records that are prefetched together while the open traces exceed the processor's cache.
-const PREFETCH_RECORDS: usize = 16;
-/// Smallest payload of entries that is worth prefetching for.
-const MIN_PREFETCH_BYTES: usize = 4 << 10;
 
 /// A message of a journal record.
 #[derive(Clone, Copy)]
@@ -58,6 +54,7 @@ pub(super) struct Anonymous {
 }
 
 /// Where the records of a message come from.
+#[derive(Clone, Copy)]
 pub(super) struct MessageOrigin<'a> {
     pub(super) source: SourceId,
     pub(super) part: PartId,
@@ -69,6 +66,8 @@ pub(super) struct MessageOrigin<'a> {
     pub(super) now: i64,
     pub(super) tag: &'a Arc<str>,
     pub(super) claim: &'a RecordClaim,
+    /// How many messages it is nested in.
+    pub(super) nesting: u32,
 }
 
 /// The entries of a message.
@@ -89,41 +88,6 @@ impl MessageEntries<'_> {
             Self::Compressed { bytes, .. } => max_records(bytes.len()),
         }
     }
-}
-
-/// Pipeline of records whose traces are being prefetched into the processor's cache, in three
-/// stages.
-struct PrefetchPipeline<'a> {
-    /// Walked; the index entries of their traces are being fetched.
-    walked: Vec<Walked<'a>>,
-    /// Their traces are being fetched.
-    fetching: Vec<Walked<'a>>,
-    /// The records of their traces are being fetched; these are added next.
-    fetched: Vec<Walked<'a>>,
-}
-
-impl PrefetchPipeline<'_> {
-    fn new() -> Self {
-        let [walked, fetching, fetched] = [(); 3].map(|()| Vec::with_capacity(PREFETCH_RECORDS));
-        Self {
-            walked,
-            fetching,
-            fetched,
-        }
-    }
-}
-
-/// A classified record.
-struct Walked<'a> {
-    entry: Entry<'a>,
-    classification: Classification<'a>,
-    id: Option<TraceId<'a>>,
-    /// The group of events that it belongs to.
-    group: Option<Group<'a>>,
-    /// Number of the record in its part.
-    number: u32,
-    /// Where the trace probably is.
-    guess: Option<SlotHint>,
 }
 
 impl Gatherer {
@@ -158,16 +122,33 @@ impl Gatherer {
             // Records without a chunk id are numbered through the whole journal record.
             let mut count = 0;
             let limit = entries.max_records();
-            self.walk(&mut entries, |_, piece| {
+            // Parts of lines in a released record may belong to a line that ends in another.
+            let received = record.received_us;
+            let (part, received, first) = match chunk {
+                Some((_, part)) => (part, received.saturating_add(arrival.ordinal), 0),
+                None => (anonymous.part, received, anonymous.position),
+            };
+            let stored = (record.released && is_new).then(|| StoredMessage {
+                part,
+                first,
+                received,
+                tag: self.tags.take(message.tag),
+                arrival,
+            });
+            self.walk(&mut entries, |gatherer, piece| {
                 if u64::from(count) >= limit {
                     return ControlFlow::Break(());
                 }
-                count += match piece {
-                    Piece::Entries(entries) => entries.count() as u32,
-                    Piece::TooLong => 1,
+                count += match (piece, &stored) {
+                    (Piece::Entries(entries), Some(stored)) => gatherer.stored_parts(entries, stored, count),
+                    (Piece::Entries(entries), None) => entries.count() as u32,
+                    (Piece::TooLong, _) => 1,
                 };
                 ControlFlow::Continue(())
             });
+            if let Some(stored) = stored {
+                self.tags.put_back(stored.tag);
+            }
             if chunk.is_none() {
                 anonymous.position += count;
             }
@@ -211,6 +192,7 @@ impl Gatherer {
             now,
             tag: &tag,
             claim,
+            nesting: 0,
         };
         let mut tally = Tally {
             rejectable_bytes: message.bytes.len(),
@@ -231,6 +213,12 @@ impl Gatherer {
                 ControlFlow::Continue(())
             }
         });
+        if let Some(bytes) = message.nested
+            && self.nested_message(bytes, position, &origin, &mut tally)
+        {
+            tally.records += 1;
+            position = position.wrapping_add(1);
+        }
         self.account_for(&tally, damage, message.bytes, &origin);
         match chunk {
             Some(_) => self.end(Some(origin.source)),
@@ -278,7 +266,7 @@ impl Gatherer {
     }
 
     /// Gathers the entries of a piece.
-    fn entries(
+    pub(super) fn entries(
         &mut self,
         entries: &mut Entries<'_>,
         origin: &mut MessageOrigin<'_>,
@@ -309,15 +297,21 @@ impl Gatherer {
                     let id = classification.trace_id.map(|id| self.table.trace_id(id));
                     let group = walk.group();
                     let walked = Walked {
-                        entry,
+                        time: entry.time,
+                        record: entry.record,
+                        metadata: entry.metadata,
                         classification,
                         id,
                         group,
                         number,
                         guess: None,
                     };
+                    if is_candidate(&walked.classification) || self.partial.is_any_open() {
+                        self.add_candidate(&walked, pipeline.as_mut(), &mut scratch, origin, tally);
+                        continue;
+                    }
                     let Some(pipeline) = &mut pipeline else {
-                        let metadata = metadata::merge(walked.entry.metadata, group, &mut scratch);
+                        let metadata = metadata::merge(walked.metadata, group, &mut scratch);
                         self.add(&walked, metadata, origin, tally);
                         continue;
                     };
@@ -329,6 +323,7 @@ impl Gatherer {
                         self.advance(pipeline, &mut scratch, origin, tally);
                     }
                 }
+                Err(bad) if self.nested_message(bad.bytes, number, origin, tally) => {}
                 Err(bad) => {
                     tally.bad += 1;
                     if tally.bad <= MAX_REJECTED_ENTRIES && tally.admit(bad.bytes.len()) {
@@ -346,10 +341,7 @@ impl Gatherer {
             }
         }
         if let Some(pipeline) = &mut pipeline {
-            // One step per stage empties the pipeline.
-            for _ in 0..3 {
-                self.advance(pipeline, &mut scratch, origin, tally);
-            }
+            self.drain(pipeline, &mut scratch, origin, tally);
         }
         *entries = walk;
         *position = first.wrapping_add(records);
@@ -360,58 +352,43 @@ impl Gatherer {
         ControlFlow::Continue(())
     }
 
-    /// Advances the pipeline by one stage: prefetches for the first two, adds the records of the
-    /// last.
-    #[inline(never)]
-    fn advance(
+    /// Adds a record to its trace, or makes a document of it if it has no trace id.
+    #[inline(always)]
+    pub(super) fn add(
         &mut self,
-        pipeline: &mut PrefetchPipeline<'_>,
-        scratch: &mut Vec<u8>,
+        walked: &Walked<'_>,
+        metadata: &[u8],
         origin: &mut MessageOrigin<'_>,
         tally: &mut Tally,
     ) {
-        for walked in &mut pipeline.walked {
-            walked.guess = walked.id.and_then(|id| self.table.prefetch_trace(id));
-        }
-        for guess in pipeline.fetching.iter().filter_map(|walked| walked.guess) {
-            self.table.prefetch_records(guess);
-        }
-        for walked in &pipeline.fetched {
-            let metadata = metadata::merge(walked.entry.metadata, walked.group, scratch);
-            self.add(walked, metadata, origin, tally);
-        }
-        pipeline.fetched.clear();
-        std::mem::swap(&mut pipeline.fetching, &mut pipeline.fetched);
-        std::mem::swap(&mut pipeline.walked, &mut pipeline.fetching);
+        self.count_in_section(record_cost(walked.record, metadata), origin);
+        self.add_to_section(walked, metadata, origin, tally);
     }
 
-    /// Adds a record to its trace, or makes a document of it if it has no trace id.
+    /// Adds a record that is counted in its section.
     #[inline(always)]
-    fn add(
+    pub(super) fn add_to_section(
         &mut self,
         Walked {
-            entry,
+            time,
+            record,
             classification,
             id,
             number,
             ..
         }: &Walked<'_>,
         metadata: &[u8],
-        origin: &mut MessageOrigin<'_>,
+        origin: &MessageOrigin<'_>,
         tally: &mut Tally,
     ) {
-        let time = entry.time.or_received(origin.received.saturating_mul(1000));
-        tally.invalid_times += u64::from(entry.time == Time::Invalid);
-        let record = entry.record;
+        tally.invalid_times += u64::from(*time == Time::Invalid);
+        let time = time.or_received(origin.received.saturating_mul(1000));
+        let record = *record;
         let size = record_cost(record, metadata);
         if size > self.settings.table.max_trace_bytes && self.settings.is_too_long(record, metadata) {
             tally.too_long += 1;
             return;
         }
-        if origin.section.bytes + size > self.settings.max_part_bytes {
-            self.next_section(origin);
-        }
-        origin.section.bytes += size;
         let Some(id) = *id else {
             self.single(record, classification.shape, metadata, time, *number, origin);
             return;
@@ -434,7 +411,7 @@ impl Gatherer {
 
     /// Counts the tally of a message, and rejects the whole message if a part that cannot be kept
     /// has no bytes of its own.
-    fn account_for(
+    pub(super) fn account_for(
         &mut self,
         tally: &Tally,
         damage: Option<Damage>,
@@ -461,7 +438,7 @@ impl Gatherer {
             let limit = self.settings.max_record_bytes;
             reject_message(RejectReason::TooLong { limit }, tally.too_long);
         }
-        self.metrics.input_records.inc_by(tally.records);
+        self.metrics.input_records.inc_by(tally.records - tally.nested);
         if tally.invalid_times > 0 {
             self.metrics.input_time_invalid.inc_by(tally.invalid_times);
         }

@@ -42,6 +42,15 @@ impl Gatherer {
         })
     }
 
+    /// Counts a record of `size` bytes in the section of `origin`, or in the next one.
+    #[inline(always)]
+    pub(super) fn count_in_section(&mut self, size: usize, origin: &mut MessageOrigin<'_>) {
+        if origin.section.bytes + size > self.settings.max_part_bytes {
+            self.next_section(origin);
+        }
+        origin.section.bytes += size;
+    }
+
     /// Ends the section of `origin`, unless it is empty, and begins the next one.
     #[cold]
     #[inline(never)]

@@ -7,6 +7,8 @@ use forward_protocol::entries::Defect;
 #[derive(Default)]
 pub(super) struct Tally {
     pub(super) records: u64,
+    /// Of them, those that are messages with records of their own, which are counted too.
+    pub(super) nested: u64,
     pub(super) invalid_times: u64,
     pub(super) bad: u32,
     /// Defect of the last bad entry.

@@ -3,7 +3,10 @@
 
 mod amplification;
 mod fairness;
+mod inputs;
 mod long_traces;
+mod nested;
+mod partial;
 mod scene;
 
 use std::collections::{BTreeMap, BTreeSet};

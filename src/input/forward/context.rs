@@ -45,6 +45,8 @@ pub struct Context {
     pub metrics: Arc<Metrics>,
     /// Limits of one message.
     pub limits: Limits,
+    /// Whether TCP connections begin with a header of the PROXY protocol.
+    pub proxy_protocol: bool,
     /// Whether clients may send JSON.
     pub json: bool,
     /// Largest decompressed size of a payload, in bytes.
@@ -101,6 +103,7 @@ pub(super) fn test_context_with(
         warnings: WarningLimiter::default(),
         metrics: Arc::new(Metrics::new(&[])),
         limits: Limits::default(),
+        proxy_protocol: false,
         json: true,
         max_decompressed: 1 << 20,
         decompression: DecompressionPool::default(),

@@ -83,6 +83,7 @@ pub struct ShapeField {
     is_flattened: bool,
     role: FieldRole,
     watched: bool,
+    marks_fragments: bool,
 }
 
 impl ShapeField {
@@ -102,6 +103,13 @@ impl ShapeField {
     #[inline]
     pub fn is_watched(&self) -> bool {
         self.watched
+    }
+
+    /// Whether its value tells that the record is a part of a line: Docker's `partial_message`, the
+    /// `logtag` of CRI.
+    #[inline]
+    pub fn marks_fragments(&self) -> bool {
+        self.marks_fragments
     }
 
     /// What precedes the value in the document: comma, name and colon.
@@ -212,19 +220,18 @@ impl Shape {
             write_string(&mut json_prefix, name);
             json_prefix.push(b':');
             let watched = watched.iter().any(|name| name.as_bytes() == *field);
+            let marks_fragments = matches!(*field, b"logtag" | b"partial_message");
             fields.push(ShapeField {
                 name: (*field).into(),
                 json_prefix: json_prefix.into(),
                 is_flattened: is_flattened(name),
                 role,
                 watched,
+                marks_fragments,
             });
+            let is_read = role != FieldRole::Plain || watched || marks_fragments;
             let key = WireKey::new(field);
-            keys.push(if role == FieldRole::Plain && !watched {
-                key.skipped()
-            } else {
-                key
-            });
+            keys.push(if is_read { key } else { key.skipped() });
         }
         // Names that are equal in the document: the last one wins, which `fields` handles.
         let mut all: Vec<&[u8]> = fields.iter().map(ShapeField::json_prefix).collect();
