@@ -25,8 +25,8 @@ mod registrar;
 mod tests;
 
 pub use labels::{
-    DeadLetterSource, DecodeError, Direction, DocumentResult, Dropped, FlushReason, Handshake, Label, Mode,
-    Output, OutputError, Poison, Refused, Violation,
+    DeadLetterSource, DecodeError, Direction, DocumentResult, Dropped, FlushReason, Handshake, HttpStatus,
+    Label, Mode, Output, OutputError, Poison, Refused, Violation,
 };
 
 pub use mirror::MirroredHistogram;
@@ -61,6 +61,8 @@ pub struct Metrics {
     pub input_bytes: Counter,
     /// Messages, by carrier mode.
     pub input_messages: PerLabel<Mode, Counter>,
+    /// Requests to the HTTP and OTLP inputs, by the status of the answer. Of gRPC the status is 200.
+    pub http_requests: PerLabel<HttpStatus, Counter>,
     /// Open connections.
     pub input_connections: Gauge,
     /// Connections accepted since the start.
@@ -214,6 +216,7 @@ impl Metrics {
             input_records: r.counter("input_records", "Records decoded, repeated chunks included"),
             input_bytes: r.counter("input_bytes", "Bytes read from sockets"),
             input_messages: r.per_label("input_messages", "Messages by carrier mode"),
+            http_requests: r.per_label("http_requests", "Requests to the HTTP and OTLP inputs by status"),
             input_connections: r.gauge("input_connections", "Open connections"),
             // The registry adds `_total` to a counter: the gauge above keeps the bare name.
             input_connections_total: r.counter("input_connections", "Connections accepted"),

@@ -10,8 +10,8 @@ use super::secret::Secret;
 use super::types::{LogFormat, Tls};
 use super::units::format_size;
 use super::{
-    AdminConfig, Config, DeadLetterConfig, Forward, JournalConfig, LogConfig, OutputKind, RejectedConfig,
-    SqliteConfig, TraceConfig,
+    AdminConfig, Config, DeadLetterConfig, Forward, HttpConfig, JournalConfig, LogConfig, OtlpConfig,
+    OutputKind, RejectedConfig, SqliteConfig, TraceConfig,
 };
 
 /// A [`Config`] under construction, and the values that enter it only in combination.
@@ -166,6 +166,18 @@ impl ConfigBuilder {
             "journal.limit",
             quarter,
         );
+        if !config.http.listen.is_empty() || !config.otlp.listen.is_empty() {
+            let most = quarter.min(config.memory_limit / 8);
+            let max_body = &mut config.http.max_body;
+            if *max_body > most {
+                let (was, most_text) = (format_size(*max_body), format_size(most));
+                // The body and what it is converted to are in memory together.
+                validation.warn(format!(
+                    "http.max_body: {was} is more than an eighth of memory_limit or a quarter of journal.limit; {most_text} is used"
+                ));
+                *max_body = most;
+            }
+        }
         let quarter = config.memory_limit / 4;
         validation.clamp(
             "forward.max_message",
@@ -307,6 +319,8 @@ fn blank_config() -> Config {
             max_connection_age_jitter: 0,
             tag_prefix: String::new(),
         },
+        http: HttpConfig::default(),
+        otlp: OtlpConfig::default(),
         journal: JournalConfig {
             dir: PathBuf::new(),
             segment_bytes: 0,
@@ -374,6 +388,18 @@ fn blank_config() -> Config {
 
 /// Warns about keys that are set and have no effect.
 pub(super) fn warn_unused(config: &Config, set_by_hand: &[&str], warnings: &mut Vec<String>) {
+    let set = |section: &str| set_by_hand.iter().find(|key| key.starts_with(section));
+    let (http, otlp) = (config.http.listen.is_empty(), config.otlp.listen.is_empty());
+    if let Some(key) = set("http.").filter(|_| http && otlp) {
+        warnings.push(format!(
+            "{key} is set, but nothing listens for HTTP; set http.listen or otlp.listen"
+        ));
+    }
+    if let Some(key) = set("otlp.").filter(|_| otlp) {
+        warnings.push(format!(
+            "{key} is set, but nothing listens for OTLP; set otlp.listen"
+        ));
+    }
     if !config.outputs.contains(&OutputKind::Elasticsearch)
         && let Some(key) = set_by_hand.iter().find(|key| key.starts_with("elasticsearch."))
     {

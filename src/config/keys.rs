@@ -175,6 +175,32 @@ pub static KEYS: &[Key] = keys! {
     "forward.tag_prefix" , DefaultValue::Text(""), Kind::Text(1024, |d| &mut d.config.forward.tag_prefix),
         "Prefix of every tag; no dot is added.";
 
+    "http.listen" --"http-listen", DefaultValue::None, Kind::Addresses(|d| &mut d.config.http.listen),
+        "Addresses of the HTTP input; port 9880 is usual. It takes records as JSON, NDJSON, MessagePack or forms, over HTTP/1.1 and HTTP/2, with TLS when forward.tls_cert is set. Not set: off.";
+    "http.tag" , DefaultValue::Text("http"), Kind::Text(1024, |d| &mut d.config.http.tag),
+        "Tag of requests to / that name none by the parameter tag or the header Fluent-Tag. The path is the tag otherwise.";
+    "http.time_key" , DefaultValue::None, Kind::Name(|d| &mut d.config.http.time_key),
+        "Field with the time of a record: a number of seconds since 1970 (milliseconds, microseconds and nanoseconds are recognised), or ISO 8601. It is removed from the record. Not set: the time of arrival.";
+    "http.max_body" , DefaultValue::Text("32MiB"), Kind::Size(KIB, GIB, |d| &mut d.config.http.max_body),
+        "Maximum size of the body of a request to the HTTP or OTLP input, as sent, decompressed, and as MessagePack. A larger one is answered with 413. At most an eighth of memory_limit and a quarter of journal.limit.";
+    "http.token" , DefaultValue::None, Kind::Secret(|d| &mut d.config.http.token),
+        "Require \"Authorization: Bearer TOKEN\" of clients of the HTTP and OTLP inputs. Several tokens are separated by white space. With users either is enough.";
+    "http.token_file" , DefaultValue::None, Kind::SecretFile(|d| &mut d.config.http.token),
+        "File with the tokens, one a line, instead of token. Read again on SIGHUP.";
+    "http.users" , DefaultValue::None, Kind::Users(|d| &mut d.config.http.users),
+        "Require basic authentication as one of these users of clients of the HTTP and OTLP inputs.";
+    "http.users_file" , DefaultValue::None, Kind::UsersFile(|d| &mut d.config.http.users),
+        "File with one NAME:PASSWORD a line, instead of users. Passwords are read again on SIGHUP, new names at a start.";
+    "http.cors_origins" , DefaultValue::None, Kind::Names(|d| &mut d.config.http.cors_origins),
+        "Origins of web pages that may send records, such as \"https://app.example.com\", or \"*\" for all. Requests of other pages are answered with 403.";
+    "http.idle_timeout" , DefaultValue::Text("75s"), Kind::Duration(secs(1), DAY, |d| &mut d.config.http.idle_timeout),
+        "Close a connection of the HTTP or OTLP input that sent no request for this long.";
+
+    "otlp.listen" --"otlp-listen", DefaultValue::None, Kind::Addresses(|d| &mut d.config.otlp.listen),
+        "Addresses of the OTLP input for logs; ports 4318 and 4317 are usual. Each takes OTLP/HTTP (protobuf and JSON, path /v1/logs) and OTLP/gRPC. TLS, authentication and limits are those of the HTTP input. Not set: off.";
+    "otlp.tag" , DefaultValue::Text("v1_logs"), Kind::Text(1024, |d| &mut d.config.otlp.tag),
+        "Tag of records from the OTLP input. The default is that of Fluent Bit.";
+
     "journal.segment_size" , DefaultValue::Text("64MiB"), Kind::Size(MIB, 4 * GIB, |d| &mut d.config.journal.segment_bytes),
         "Size of one segment file, at most a quarter of journal.limit.";
     "journal.limit" --"journal-limit", DefaultValue::Text("10GiB"), Kind::Size(4 * MIB, 1024 * TIB, |d| &mut d.config.journal.limit),

@@ -84,6 +84,8 @@ pub enum Kind {
     Mode(FieldAccessor<u32>),
     /// Addresses and unix sockets, at least one.
     Listen(FieldAccessor<Vec<Listen>>),
+    /// TCP addresses; may be none.
+    Addresses(FieldAccessor<Vec<SocketAddr>>),
     /// One address, or `none`.
     Address(FieldAccessor<Option<SocketAddr>>),
     /// Outputs, at least one.
@@ -139,6 +141,7 @@ impl Kind {
             Self::Mode(_) => "permission bits in octal, such as \"0660\"".into(),
             Self::Listen(_) => "a list of IP:PORT, :PORT, localhost:PORT or unix:PATH, at least one".into(),
             Self::Address(_) => "IP:PORT, :PORT, localhost:PORT, or \"none\"".into(),
+            Self::Addresses(_) => "a list of IP:PORT, :PORT or localhost:PORT".into(),
             Self::Outputs(_) => "a list of \"elasticsearch\", \"sqlite\", \"stdout\", at least one".into(),
             Self::Urls(_) => "a list of http:// or https:// addresses, at least one".into(),
             Self::Index(_) => {
@@ -176,7 +179,7 @@ impl Kind {
             Self::Path(_) => "PATH",
             Self::File(_) | Self::SecretFile(_) | Self::UsersFile(_) => "FILE",
             Self::Mode(_) => "BITS",
-            Self::Listen(_) | Self::Address(_) => "ADDRESS",
+            Self::Listen(_) | Self::Address(_) | Self::Addresses(_) => "ADDRESS",
             Self::Outputs(_) => "OUTPUT",
             Self::Urls(_) => "URL",
             Self::Index(_) => "INDEX",
@@ -204,7 +207,12 @@ impl Kind {
     pub(super) fn splits_at_commas(&self) -> bool {
         matches!(
             self,
-            Self::Names(_) | Self::Hosts(_) | Self::Listen(_) | Self::Outputs(_) | Self::Urls(_)
+            Self::Names(_)
+                | Self::Hosts(_)
+                | Self::Listen(_)
+                | Self::Addresses(_)
+                | Self::Outputs(_)
+                | Self::Urls(_)
         )
     }
 
@@ -252,6 +260,7 @@ impl Kind {
                     Some(parse_address(text)?)
                 };
             }
+            Self::Addresses(field) => *field(builder) = list_of(raw, |raw| parse_address(not_empty(raw)?))?,
             Self::Outputs(field) => *field(builder) = outputs(raw)?,
             Self::Urls(field) => *field(builder) = non_empty_list(list_of(raw, url)?)?,
             Self::Index(field) => *field(builder) = index(not_empty(raw)?)?,
