@@ -20,7 +20,7 @@ use super::index_watch::IndexWatch;
 use super::nodes::{Nodes, OpenError, Request, Response, SendError};
 use super::outcome::{
     DocumentOutcome, ItemClass, Rejection, RequestError, RetryReason, StoreResult, classify_item,
-    is_about_content,
+    is_about_content, without_content,
 };
 use super::stats::Stats;
 use super::target::Targets;
@@ -197,7 +197,7 @@ impl Client {
         let ItemResult {
             status, kind, reason, ..
         } = &item;
-        let said = format!("status {status} {kind}: {reason}");
+        let said = format!("status {status} {kind}: {}", without_content(reason));
         self.watch.failed(index, said.clone());
         Verdict::Outcome(match class {
             ItemClass::Unavailable => {

@@ -16,7 +16,7 @@ use super::backoff::contention_pause;
 use super::bulk::{self, BulkDocument, BulkResponse, ItemResult};
 use super::client::{Client, Verdict};
 use super::format::UnmapFn;
-use super::outcome::{DocumentOutcome, RequestError, RetryReason, StoreResult};
+use super::outcome::{DocumentOutcome, RequestError, RetryReason, StoreResult, without_content};
 
 /// Fields that are moved one by one; then all are.
 const MAX_SINGLE_FIELDS: u8 = 6;
@@ -310,7 +310,7 @@ impl WarnedFields {
             let key = (index.into(), name.as_str().into());
             if warned.len() < MAX_WARNED_FIELDS && warned.insert(key) {
                 tracing::warn!(
-                    index, field = name.as_str(), status = item.status, kind = %item.kind, reason = %item.reason,
+                    index, field = name.as_str(), status = item.status, kind = %item.kind, reason = %without_content(&item.reason),
                     "the index refuses a field; documents are stored with it in windrow.unmapped (said once per field)"
                 );
             }
