@@ -33,7 +33,11 @@ const LINGER: i64 = 1;
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-const RULES: DocumentFormat = DocumentFormat { union, part_ids };
+const RULES: DocumentFormat = DocumentFormat {
+    union,
+    part_ids,
+    unmap: windrow_trace::unmap,
+};
 
 fn load(mode: Mode) -> Load {
     Load {

@@ -4,6 +4,9 @@
 
 use windrow_trace::{Union, UnionError, Unmap};
 
+/// As [`windrow_trace::unmap`].
+pub(super) type UnmapFn = fn(&[u8], Unmap<'_>) -> Option<(Vec<u8>, Vec<String>)>;
+
 /// Functions on documents that this output needs.
 #[derive(Debug, Clone, Copy)]
 pub struct DocumentFormat {
@@ -13,5 +16,5 @@ pub struct DocumentFormat {
     pub part_ids: fn(&[u8]) -> Vec<String>,
     /// Moves fields to where they are not mapped; the document and the names of the fields, or
     /// `None` if there is nothing to move.
-    pub unmap: fn(&[u8], Unmap<'_>) -> Option<(Vec<u8>, Vec<String>)>,
+    pub unmap: UnmapFn,
 }

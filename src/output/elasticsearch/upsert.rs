@@ -143,7 +143,7 @@ impl Upserter {
         let not_attempted = DocumentOutcome::Retry(RetryReason::NotAttempted);
         let outcomes = outcomes
             .into_iter()
-            .map(|outcome| outcome.unwrap_or(not_attempted.clone()));
+            .map(|outcome| outcome.unwrap_or_else(|| not_attempted.clone()));
         WriteResult::PerDocument(outcomes.collect(), error)
     }
 
@@ -275,8 +275,13 @@ impl Upserter {
                 .err();
         }
         Stats::add(&client.stats.conflicts, exist.len());
-        if !exist.is_empty() && error.is_none() {
-            error = merge::merge(client, &mut batch, exist).await.err();
+        // After a lost answer the next request may be answered.
+        let goes_on = error
+            .as_ref()
+            .is_none_or(|error| matches!(error, RequestError::Broken(_)));
+        if !exist.is_empty() && goes_on {
+            let merged = merge::merge(client, &mut batch, exist).await.err();
+            error = error.or(merged);
         }
         self.note_accepted(&batch);
         if joins && error.is_none() {
