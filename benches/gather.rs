@@ -37,6 +37,7 @@ const RULES: DocumentFormat = DocumentFormat {
     union: union_within,
     part_ids,
     max_bytes: usize::MAX,
+    unmap: windrow_trace::unmap,
 };
 
 fn load(mode: Mode) -> Load {

@@ -311,9 +311,8 @@ impl Default for Config {
 
 impl Default for ElasticsearchConfig {
     fn default() -> Self {
-        Self {
-            deferred_dir: None,
-            ..Config::default().elasticsearch
-        }
+        let mut config = Config::default().elasticsearch;
+        config.deferred_dir = None;
+        config
     }
 }

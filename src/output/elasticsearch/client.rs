@@ -21,7 +21,7 @@ use super::index_watch::IndexWatch;
 use super::nodes::{Nodes, OpenError};
 use super::outcome::{
     DocumentOutcome, ItemClass, Rejection, RequestError, RetryReason, StoreResult, classify_item,
-    is_about_content,
+    is_about_content, without_content,
 };
 use super::stats::Stats;
 use super::target::Targets;
@@ -60,10 +60,18 @@ pub(crate) struct Client {
     /// Refused fields are moved instead of refusing the document.
     pub(crate) heals: bool,
     prepared: Mutex<HashSet<Box<str>>>,
-    /// The last mapping that was read: its index, when, its properties.
-    mapping: Mutex<Option<(Box<str>, Instant, Arc<Value>)>>,
+    /// The last mapping that was read.
+    mapping: Mutex<Option<KnownMapping>>,
     shard_timeout: Duration,
     gzip_level: u32,
+}
+
+/// The properties of the mapping of an index.
+#[derive(Debug)]
+struct KnownMapping {
+    index: Box<str>,
+    read_at: Instant,
+    properties: Arc<Value>,
 }
 
 /// What the result of a bulk item means.
@@ -200,7 +208,7 @@ impl Client {
         let ItemResult {
             status, kind, reason, ..
         } = &item;
-        let said = format!("status {status} {kind}: {reason}");
+        let said = format!("status {status} {kind}: {}", without_content(reason));
         self.watch.failed(index, said.clone());
         Verdict::Outcome(match class {
             ItemClass::Unavailable => {
@@ -234,21 +242,25 @@ impl Client {
     pub(crate) async fn mapping(&self, index: &str) -> Option<Arc<Value>> {
         {
             let mapping = self.mapping.lock().unwrap_or_else(PoisonError::into_inner);
-            if let Some((known, at, properties)) = &*mapping
-                && **known == *index
-                && at.elapsed() < MAPPING_AGE
+            if let Some(known) = &*mapping
+                && *known.index == *index
+                && known.read_at.elapsed() < MAPPING_AGE
             {
-                return Some(Arc::clone(properties));
+                return Some(Arc::clone(&known.properties));
             }
         }
         let mut request = Request::json(Method::GET, format!("/{index}/_mapping"), "");
         request.max_response_bytes = MAX_MAPPING_BYTES;
         let answer = self.ask(&request).await.and_then(Response::success).ok()?;
         let answer: serde_json::Map<String, Value> = serde_json::from_slice(&answer).ok()?;
-        let (_, newest) = answer.into_iter().last()?;
+        let (_, newest) = answer.into_iter().next_back()?;
         let properties = Arc::new(newest.pointer("/mappings/properties")?.clone());
-        let known = Some((index.into(), Instant::now(), Arc::clone(&properties)));
-        *self.mapping.lock().unwrap_or_else(PoisonError::into_inner) = known;
+        let known = KnownMapping {
+            index: index.into(),
+            read_at: Instant::now(),
+            properties: Arc::clone(&properties),
+        };
+        *self.mapping.lock().unwrap_or_else(PoisonError::into_inner) = Some(known);
         Some(properties)
     }
 

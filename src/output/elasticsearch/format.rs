@@ -8,6 +8,9 @@ use windrow_trace::{BoundedUnion, UnionError, Unmap};
 /// of this id.
 pub(super) type UnionFn = fn(&[u8], &[u8], &str, usize) -> Result<BoundedUnion, UnionError>;
 
+/// As [`windrow_trace::unmap`].
+pub(super) type UnmapFn = fn(&[u8], Unmap<'_>) -> Option<(Vec<u8>, Vec<String>)>;
+
 /// Functions on documents that this output needs.
 #[derive(Debug, Clone, Copy)]
 pub struct DocumentFormat {
@@ -19,7 +22,7 @@ pub struct DocumentFormat {
     pub part_ids: fn(&[u8]) -> Vec<String>,
     /// Moves fields to where they are not mapped; the document and the names of the fields, or
     /// `None` if there is nothing to move.
-    pub unmap: fn(&[u8], Unmap<'_>) -> Option<(Vec<u8>, Vec<String>)>,
+    pub unmap: UnmapFn,
 }
 
 impl DocumentFormat {

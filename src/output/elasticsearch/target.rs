@@ -125,7 +125,7 @@ impl Targets {
                     );
                 }
                 Target::Unusable(reason) => {
-                    tracing::error!(index = name, %reason, "documents cannot be written")
+                    tracing::error!(index = name, %reason, "documents cannot be written");
                 }
             }
         }

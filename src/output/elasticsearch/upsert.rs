@@ -132,8 +132,10 @@ impl<'d, D: BulkDocument> Upsert<'d, D> {
             done = heal::create_healed(client, documents, refused, healed, &mut exist, outcomes).await;
         }
         Stats::add(&client.stats.conflicts, exist.len());
-        if !exist.is_empty() && done.is_ok() {
-            done = merge::merge(client, self, exist).await;
+        // After a lost answer the next request may be answered.
+        let goes_on = matches!(done, Ok(()) | Err(RequestError::Broken(_)));
+        if !exist.is_empty() && goes_on {
+            done = done.and(merge::merge(client, self, exist).await);
         }
         self.note_accepted(client);
         if joins && done.is_ok() {
@@ -259,7 +261,7 @@ impl Upserter {
         let not_attempted = DocumentOutcome::Retry(RetryReason::NotAttempted);
         let outcomes = outcomes
             .into_iter()
-            .map(|outcome| outcome.unwrap_or(not_attempted.clone()));
+            .map(|outcome| outcome.unwrap_or_else(|| not_attempted.clone()));
         WriteResult::PerDocument(outcomes.collect(), error)
     }
 

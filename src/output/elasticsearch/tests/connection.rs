@@ -252,7 +252,7 @@ async fn a_redirect_is_not_followed_and_says_where_to() {
         loop {
             let (mut client, _) = listener.accept().await.unwrap();
             let mut buffer = vec![0; 65_536];
-            client.read(&mut buffer).await.ok();
+            assert!(client.read(&mut buffer).await.is_ok());
             let answer = "HTTP/1.1 301 Moved Permanently\r\nLocation: https://elsewhere.example/\r\n\
                           Content-Length: 0\r\nConnection: close\r\n\r\n";
             client.write_all(answer.as_bytes()).await.ok();
