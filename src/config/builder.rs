@@ -147,6 +147,9 @@ impl ConfigBuilder {
             ));
         }
 
+        for what in key_warnings(&config.trace) {
+            validation.warn(what);
+        }
         if config.trace.max_age < config.trace.linger {
             validation.error("trace.max_age", "it must not be shorter than trace.linger");
         }
@@ -242,6 +245,34 @@ impl Validation {
     }
 }
 
+/// What looks wrong about `trace.keys` without any record.
+fn key_warnings(trace: &TraceConfig) -> Vec<String> {
+    let mut warnings = Vec::new();
+    for (number, key) in trace.keys.iter().enumerate() {
+        if trace.keys[..number].contains(key) {
+            warnings.push(format!("trace.keys: {key:?} is listed twice"));
+        }
+        if trace.text.contains(key) {
+            warnings.push(format!(
+                "trace.keys: {key:?} is in trace.text too; a record whose text is its trace id joins no trace"
+            ));
+        }
+        if key.trim() != key || key.starts_with('.') || key.ends_with('.') || key.contains("..") {
+            warnings.push(format!(
+                "trace.keys: {key:?} has blanks at its ends or an empty part between dots; no usual record has such a field"
+            ));
+        }
+        if let Some((_, form)) = key.rsplit_once('|')
+            && !["bytes", "base64", "hex"].contains(&form)
+        {
+            warnings.push(format!(
+                "trace.keys: {key:?}: {form:?} is no form of an id (bytes, base64, hex), so the whole is the name of a field"
+            ));
+        }
+    }
+    warnings
+}
+
 /// Differs from the name of the machine, which a client on the same machine uses.
 fn default_hostname() -> String {
     let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
@@ -291,6 +322,9 @@ fn blank_config() -> Config {
             text: Vec::new(),
             level: Vec::new(),
             service: Vec::new(),
+            ignore: Vec::new(),
+            strip_ansi: true,
+            time_window: None,
             complete: Vec::new(),
             linger: Duration::ZERO,
             idle_timeout: Duration::ZERO,

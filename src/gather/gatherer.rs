@@ -4,6 +4,7 @@
 //! after a restart take the same way as new ones.
 
 mod message;
+mod prefetch;
 mod tally;
 
 #[cfg(test)]
@@ -22,6 +23,7 @@ use super::batcher::DocumentBatcher;
 use super::classifier::completion_fields;
 use super::duplicate_window::DuplicateWindow;
 use super::gauges::Gauges;
+use super::key_watch::KeyWatch;
 use super::record_queue::{Polled, QueueConsumer};
 use super::reject_buffer::{RejectBuffer, RejectReason};
 use super::settings::Settings;
@@ -80,6 +82,7 @@ pub(crate) struct Gatherer {
     stop: Arc<AtomicBool>,
     decompressor: Decompressor,
     tags: TagInterner,
+    key_watch: KeyWatch,
 }
 
 impl Gatherer {
@@ -108,11 +111,9 @@ impl Gatherer {
         Self {
             table: Table::new(settings.table.clone()),
             duplicates: DuplicateWindow::new(settings.duplicate_window),
-            shapes: ShapeRegistry::new(
-                settings.names.clone(),
-                completion_fields(&settings.names, &settings.complete),
-            ),
+            shapes: ShapeRegistry::new(settings.names.clone(), completion_fields(&settings.complete)),
             tags: TagInterner::new(settings.tag_prefix.clone()),
+            key_watch: KeyWatch::default(),
             settings,
             journal,
             batcher,

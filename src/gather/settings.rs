@@ -13,6 +13,8 @@ use crate::memory::{MemoryShares, to_usize};
 pub(crate) struct Settings {
     pub(crate) names: FieldNames,
     pub(crate) complete: Vec<Rule>,
+    /// Event times outside of it are replaced; `None`: none are.
+    pub(crate) time_window: Option<TimeWindow>,
     pub(crate) table: windrow_trace::Limits,
     pub(crate) frame: FrameLimits,
     /// Chunks in the duplicate window.
@@ -23,6 +25,13 @@ pub(crate) struct Settings {
     pub(crate) output_budget_bytes: usize,
     /// Write open traces at shutdown instead of keeping them in the journal.
     pub(crate) flush_on_exit: bool,
+}
+
+/// How far event times may be from the time of reception.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct TimeWindow {
+    pub(crate) back_ns: i64,
+    pub(crate) ahead_ns: i64,
 }
 
 impl Settings {
@@ -41,6 +50,10 @@ impl Settings {
         Self {
             names: field_names(&config.trace),
             complete: complete.clone(),
+            time_window: config.trace.time_window.map(|(back, ahead)| TimeWindow {
+                back_ns: nanos(back),
+                ahead_ns: nanos(ahead),
+            }),
             table: windrow_trace::Limits {
                 linger: micros(*linger),
                 idle_timeout: micros(*idle_timeout),
@@ -65,6 +78,8 @@ pub(super) fn field_names(config: &TraceConfig) -> FieldNames {
         text: config.text.clone(),
         level: config.level.clone(),
         service: config.service.clone(),
+        ignore: config.ignore.clone(),
+        strip_ansi: config.strip_ansi,
     }
 }
 
@@ -82,6 +97,10 @@ pub(super) fn max_records(bytes: usize) -> u64 {
     (bytes as u64)
         .saturating_mul(RECORDS_PER_BYTE)
         .saturating_add(ALWAYS_ALLOWED)
+}
+
+fn nanos(duration: Duration) -> i64 {
+    i64::try_from(duration.as_nanos()).unwrap_or(i64::MAX)
 }
 
 fn micros(duration: Duration) -> i64 {

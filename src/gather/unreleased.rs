@@ -13,13 +13,12 @@ use forward_protocol::frame::{Payload, messages};
 use super::classifier::{classify_slow, completion_fields};
 use super::settings::field_names;
 use crate::config::Config;
-use windrow_trace::{FieldNames, PartId, ShapeRegistry};
+use windrow_trace::{MadeId, PartId, ShapeRegistry};
 
 /// Counts of unreleased lines and traces; its `Display` is the sentence that `windrow journal
 /// inspect` prints.
 #[derive(Debug)]
 pub struct UnreleasedSummary {
-    names: FieldNames,
     shapes: ShapeRegistry,
     complete: Vec<crate::config::Rule>,
     limits: forward_protocol::frame::Limits,
@@ -35,11 +34,9 @@ pub struct UnreleasedSummary {
 impl UnreleasedSummary {
     /// An empty summary that uses the field names and completion rules of `config`.
     pub fn new(config: &Config) -> Self {
-        let names = field_names(&config.trace);
         let complete = config.trace.complete.clone();
         Self {
-            shapes: ShapeRegistry::new(names.clone(), completion_fields(&names, &complete)),
-            names,
+            shapes: ShapeRegistry::new(field_names(&config.trace), completion_fields(&complete)),
             complete,
             limits: crate::input::forward::frame_limits(&config.forward),
             max_trace_bytes: crate::memory::to_usize(config.trace.max_trace_bytes),
@@ -80,13 +77,25 @@ impl UnreleasedSummary {
     }
 
     fn count(&mut self, entries: &mut Entries<'_>) {
-        for entry in entries.flatten() {
+        while let Some(next) = entries.next() {
+            let (Ok(entry), group) = (next, entries.group()) else {
+                continue;
+            };
             if entry.record.len() > self.max_trace_bytes {
                 continue;
             }
             self.lines += 1;
-            let classification = classify_slow(&mut self.shapes, &self.names, &self.complete, entry.record);
-            match classification.trace_id {
+            let mut made = MadeId::default();
+            let mut classification = classify_slow(&mut self.shapes, &self.complete, entry.record, &mut made);
+            if entry.metadata.is_some() || group.is_some() {
+                classification.read_metadata(self.shapes.view(), entry.metadata, group, &mut made);
+            }
+            let id = if classification.id_is_made {
+                Some(made.bytes())
+            } else {
+                classification.facts.id
+            };
+            match id {
                 Some(id) => {
                     let completed = self
                         .traces

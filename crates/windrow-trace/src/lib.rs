@@ -54,13 +54,17 @@ mod union;
 mod tests;
 
 // Filling the table.
-pub use self::document::names::{FieldNames, LEVEL_NAMES, SERVICE_NAMES};
+pub use self::document::names::{FieldNames, IGNORED_IDS, KEY_NAMES, LEVEL_NAMES, SERVICE_NAMES, TEXT_NAMES};
 pub use self::document::shape::{FieldRole, Shape, ShapeField, ShapeId, ShapeRegistry};
 pub use self::open::slab::SlotHint;
 pub use self::open::trace::{AddOutcome, IncomingRecord};
 pub use self::part::{PartId, PartInfo};
+pub use self::record::facts::{RecordFacts, SlowFacts};
+pub use self::record::otlp::EntryMetadata;
 pub use self::record::severity::Severity;
-pub use self::record::view::{LineContext, Reading, RecordView};
+pub use self::record::text::TextForm;
+pub use self::record::trace_id::MadeId;
+pub use self::record::view::{Reading, RecordView};
 pub use self::source::{Source, SourceId};
 pub use self::table::{Limits, Table};
 pub use self::trace_id::TraceId;

@@ -7,21 +7,20 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use forward_protocol::entries::{Compression, Damage, Entries, Entry, Group, Piece, Time};
+use forward_protocol::entries::{Compression, Damage, Entries, Piece, Time};
 use forward_protocol::frame::{Message, Payload};
 
 use super::Gatherer;
+use super::prefetch::{MIN_PREFETCH_BYTES, PREFETCH_RECORDS, PrefetchPipeline, Walked};
 use super::tally::Tally;
 use crate::claim::RecordClaim;
 use crate::gather::classifier::{Classification, RecordClassifier, classify_slow};
 use crate::gather::metadata;
 use crate::gather::reject_buffer::RejectReason;
-use crate::gather::settings::{Settings, max_entry_bytes, max_records};
+use crate::gather::settings::{max_entry_bytes, max_records};
 use crate::metrics::FlushReason;
 use windrow_journal::Record;
-use windrow_trace::{
-    AddOutcome, IncomingRecord, PartId, SlotHint, Source, SourceId, TraceId, UntracedRecord,
-};
+use windrow_trace::{AddOutcome, IncomingRecord, MadeId, PartId, Source, SourceId, TextForm, UntracedRecord};
 
 /// Bad entries of a message that are rejected one by one. If there are more, the whole message is
 /// rejected once: a small compressed payload can hold millions of bad entries, and the rejected
@@ -29,11 +28,6 @@ use windrow_trace::{
 const MAX_REJECTED_ENTRIES: u32 = 16;
 /// Bad entries after which the walk over a message ends; the whole message is rejected by then.
 const MAX_BAD_ENTRIES: u32 = 10_000;
-
-/// Records that are prefetched together while the open traces exceed the processor's cache.
-const PREFETCH_RECORDS: usize = 16;
-/// Smallest payload of entries that is worth prefetching for.
-const MIN_PREFETCH_BYTES: usize = 4 << 10;
 
 /// A message of a journal record.
 #[derive(Clone, Copy)]
@@ -57,15 +51,18 @@ pub(super) struct Anonymous {
 
 /// Where the records of a message come from.
 #[derive(Clone, Copy)]
-struct MessageOrigin<'a> {
+pub(super) struct MessageOrigin<'a> {
     source: SourceId,
     part: PartId,
     /// When the message was received (µs).
-    received: i64,
+    pub(super) received: i64,
     /// When it is gathered (µs); read once per journal record, since reading the clock costs as
     /// much as gathering a record.
     now: i64,
-    tag: &'a Arc<str>,
+    /// Event times outside of these are replaced by the time of reception (ns).
+    earliest: i64,
+    latest: i64,
+    pub(super) tag: &'a Arc<str>,
     claim: &'a RecordClaim,
 }
 
@@ -87,41 +84,6 @@ impl MessageEntries<'_> {
             Self::Compressed { bytes, .. } => max_records(bytes.len()),
         }
     }
-}
-
-/// Pipeline of records whose traces are being prefetched into the processor's cache, in three
-/// stages.
-struct PrefetchPipeline<'a> {
-    /// Walked; the index entries of their traces are being fetched.
-    walked: Vec<Walked<'a>>,
-    /// Their traces are being fetched.
-    fetching: Vec<Walked<'a>>,
-    /// The records of their traces are being fetched; these are added next.
-    fetched: Vec<Walked<'a>>,
-}
-
-impl PrefetchPipeline<'_> {
-    fn new() -> Self {
-        let [walked, fetching, fetched] = [(); 3].map(|()| Vec::with_capacity(PREFETCH_RECORDS));
-        Self {
-            walked,
-            fetching,
-            fetched,
-        }
-    }
-}
-
-/// A classified record.
-struct Walked<'a> {
-    entry: Entry<'a>,
-    classification: Classification<'a>,
-    id: Option<TraceId<'a>>,
-    /// The group of events that it belongs to.
-    group: Option<Group<'a>>,
-    /// Number of the record in its part.
-    number: u32,
-    /// Where the trace probably is.
-    guess: Option<SlotHint>,
 }
 
 impl Gatherer {
@@ -201,11 +163,20 @@ impl Gatherer {
                 source
             }
         };
+        let (earliest, latest) = self.settings.time_window.map_or((i64::MIN, i64::MAX), |window| {
+            let received = received.saturating_mul(1000);
+            (
+                received.saturating_sub(window.back_ns),
+                received.saturating_add(window.ahead_ns),
+            )
+        });
         let origin = MessageOrigin {
             source,
             part,
             received,
             now,
+            earliest,
+            latest,
             tag: &tag,
             claim,
         };
@@ -213,6 +184,7 @@ impl Gatherer {
             rejectable_bytes: message.bytes.len(),
             ..Tally::default()
         };
+        let lines = self.table.lines();
         let limit = entries.max_records();
         let damage = self.walk(&mut entries, |gatherer, piece| match piece {
             // Between pieces only, so that it costs nothing for each record.
@@ -228,6 +200,9 @@ impl Gatherer {
                 ControlFlow::Continue(())
             }
         });
+        if self.table.lines() != lines {
+            self.key_watch.stop();
+        }
         self.account_for(&tally, damage, message.bytes, origin);
         match chunk {
             Some(_) => self.end(Some(source)),
@@ -279,6 +254,7 @@ impl Gatherer {
         // A local copy stays in registers.
         let mut walk = entries.clone();
         let mut scratch = Vec::new();
+        let mut made = MadeId::default();
         let first = *position;
         let mut records = 0;
         // Prefetching pays off once the open traces exceed the cache, and for a run of records.
@@ -294,13 +270,37 @@ impl Gatherer {
             records += 1;
             match next {
                 Ok(entry) => {
-                    let Settings { names, complete, .. } = &self.settings;
-                    let classification = classification
-                        .unwrap_or_else(|| classify_slow(&mut self.shapes, names, complete, entry.record));
-                    let id = classification.trace_id.map(|id| self.table.trace_id(id));
+                    let mut classification = classification.unwrap_or_else(|| {
+                        classify_slow(&mut self.shapes, &self.settings.complete, entry.record, &mut made)
+                    });
                     let group = walk.group();
+                    if entry.metadata.is_some() || group.is_some() {
+                        classification.read_metadata(self.shapes.view(), entry.metadata, group, &mut made);
+                    }
+                    if classification.id_is_made {
+                        // Its bytes live until the next record: it cannot wait in the pipeline.
+                        if let Some(pipeline) = &mut pipeline {
+                            self.drain(pipeline, &mut scratch, origin, tally);
+                        }
+                        let walked = Walked {
+                            time: entry.time,
+                            record: entry.record,
+                            metadata: entry.metadata,
+                            classification,
+                            id: Some(self.table.trace_id(made.bytes())),
+                            group,
+                            number,
+                            guess: None,
+                        };
+                        let metadata = metadata::merge(walked.metadata, group, &mut scratch);
+                        self.add(&walked, metadata, origin, tally);
+                        continue;
+                    }
+                    let id = classification.facts.id.map(|id| self.table.trace_id(id));
                     let walked = Walked {
-                        entry,
+                        time: entry.time,
+                        record: entry.record,
+                        metadata: entry.metadata,
                         classification,
                         id,
                         group,
@@ -308,7 +308,7 @@ impl Gatherer {
                         guess: None,
                     };
                     let Some(pipeline) = &mut pipeline else {
-                        let metadata = metadata::merge(walked.entry.metadata, group, &mut scratch);
+                        let metadata = metadata::merge(walked.metadata, group, &mut scratch);
                         self.add(&walked, metadata, origin, tally);
                         continue;
                     };
@@ -337,10 +337,7 @@ impl Gatherer {
             }
         }
         if let Some(pipeline) = &mut pipeline {
-            // One step per stage empties the pipeline.
-            for _ in 0..3 {
-                self.advance(pipeline, &mut scratch, origin, tally);
-            }
+            self.drain(pipeline, &mut scratch, origin, tally);
         }
         *entries = walk;
         *position = first.wrapping_add(records);
@@ -351,37 +348,13 @@ impl Gatherer {
         ControlFlow::Continue(())
     }
 
-    /// Advances the pipeline by one stage: prefetches for the first two, adds the records of the
-    /// last.
-    #[inline(never)]
-    fn advance(
-        &mut self,
-        pipeline: &mut PrefetchPipeline<'_>,
-        scratch: &mut Vec<u8>,
-        origin: MessageOrigin<'_>,
-        tally: &mut Tally,
-    ) {
-        for walked in &mut pipeline.walked {
-            walked.guess = walked.id.and_then(|id| self.table.prefetch_trace(id));
-        }
-        for guess in pipeline.fetching.iter().filter_map(|walked| walked.guess) {
-            self.table.prefetch_records(guess);
-        }
-        for walked in &pipeline.fetched {
-            let metadata = metadata::merge(walked.entry.metadata, walked.group, scratch);
-            self.add(walked, metadata, origin, tally);
-        }
-        pipeline.fetched.clear();
-        std::mem::swap(&mut pipeline.fetching, &mut pipeline.fetched);
-        std::mem::swap(&mut pipeline.walked, &mut pipeline.fetching);
-    }
-
     /// Adds a record to its trace, or makes a document of it if it has no trace id.
     #[inline(always)]
-    fn add(
+    pub(super) fn add(
         &mut self,
         Walked {
-            entry,
+            time,
+            record,
             classification,
             id,
             number,
@@ -391,10 +364,31 @@ impl Gatherer {
         origin: MessageOrigin<'_>,
         tally: &mut Tally,
     ) {
-        let time = entry.time.or_received(origin.received.saturating_mul(1000));
-        tally.invalid_times += u64::from(entry.time == Time::Invalid);
-        let record = entry.record;
+        let mut scratch = Vec::new();
+        let (time, metadata) = match *time {
+            Time::At(ns) if (origin.earliest..=origin.latest).contains(&ns) => (ns, metadata),
+            Time::At(ns) => {
+                tally.times_outside += 1;
+                let metadata = metadata::with_original_time(metadata, ns, &mut scratch);
+                (origin.received.saturating_mul(1000), metadata)
+            }
+            Time::Absent | Time::Invalid => {
+                tally.invalid_times += u64::from(*time == Time::Invalid);
+                (origin.received.saturating_mul(1000), metadata)
+            }
+        };
+        match classification.text_form {
+            TextForm::Field => {}
+            _ if id.is_none() => {}
+            TextForm::Value => tally.texts_of_values += 1,
+            TextForm::Fields => tally.texts_of_fields += 1,
+        }
+        let record = *record;
         let added = match *id {
+            None if self.key_watch.is_watching() => {
+                self.key_watch.observe(self.shapes.view(), record);
+                self.single(record, classification, metadata, time, *number, origin)
+            }
             None => self.single(record, classification, metadata, time, *number, origin),
             Some(id) => self.table.add(
                 origin.now,
@@ -406,10 +400,10 @@ impl Gatherer {
                     record,
                     metadata,
                     completes: classification.completes,
-                    shape: classification.shape,
-                    text: classification.text,
-                    level: classification.context.level,
-                    service: classification.context.service,
+                    shape: classification.trace_shape(),
+                    text: classification.facts.text,
+                    level: classification.facts.level,
+                    service: classification.facts.service,
                 },
             ),
         };
@@ -422,44 +416,6 @@ impl Gatherer {
                 self.rejects.reject(reason, record, tag, origin.received);
             }
             _ => {}
-        }
-    }
-
-    /// Counts the tally of a message, and rejects the whole message if a part that cannot be kept
-    /// has no bytes of its own.
-    fn account_for(
-        &mut self,
-        tally: &Tally,
-        damage: Option<Damage>,
-        message: &[u8],
-        origin: MessageOrigin<'_>,
-    ) {
-        let mut reject_message = |reason, records| {
-            let tag = Some(origin.tag.as_bytes());
-            self.rejects
-                .reject_records(reason, message, tag, origin.received, records);
-        };
-        if let Some(damage) = damage {
-            self.metrics.input_records.inc();
-            reject_message(RejectReason::Damage(damage), 1);
-        }
-        if let Some(defect) = tally.defect.filter(|_| tally.bad_in_message > 0) {
-            reject_message(RejectReason::Entries(defect), tally.bad_in_message);
-        }
-        if let Some(limit) = tally.record_limit {
-            self.metrics.input_records.inc();
-            reject_message(RejectReason::TooManyRecords { limit }, 1);
-        }
-        if tally.too_long > 0 {
-            let limit = self.settings.table.max_trace_bytes;
-            reject_message(RejectReason::TooLong { limit }, tally.too_long);
-        }
-        if tally.full_in_message > 0 {
-            reject_message(RejectReason::TracesFull, tally.full_in_message);
-        }
-        self.metrics.input_records.inc_by(tally.records);
-        if tally.invalid_times > 0 {
-            self.metrics.input_time_invalid.inc_by(tally.invalid_times);
         }
     }
 
@@ -483,8 +439,8 @@ impl Gatherer {
             tag: origin.tag,
             record,
             metadata,
-            level: classification.context.level,
-            service: classification.context.service,
+            level: classification.facts.level,
+            service: classification.facts.service,
         };
         self.batcher
             .push_single(names, &single, origin.part, position, origin.claim);

@@ -139,17 +139,18 @@ impl Renderer {
         let mut best = usize::MAX;
         for (number, line) in lines.iter().enumerate() {
             let record = line.record.of(buffer);
+            let rank = line
+                .shape
+                .and_then(|id| shapes.get(id))
+                .and_then(Shape::text_rank);
+            let known = rank.zip(line.text.map(|text| text.of(buffer)));
             let text = if record.is_empty() {
-                let rank = line
-                    .shape
-                    .and_then(|id| shapes.get(id))
-                    .and_then(Shape::text_rank);
-                rank.zip(line.text.map(|text| text.of(buffer)))
+                known.map(|(rank, text)| (rank, Cow::Borrowed(text)))
             } else {
-                fields.add_record(names, record, number as u32, true)
+                fields.add_record(shapes.view(), record, number as u32, seal.id, known)
             };
-            if let Some((rank, _)) = text {
-                best = best.min(rank);
+            if let Some((rank, _)) = &text {
+                best = best.min(*rank);
             }
             texts.push(text.map(|(_, bytes)| bytes));
             if !line.metadata.is_empty() {
@@ -157,7 +158,7 @@ impl Renderer {
             }
         }
         let text_name = names.text.get(best);
-        self.texts(out, text_name, texts.iter().copied());
+        self.texts(out, text_name, texts.iter().map(Option::as_deref));
         for field in &fields.list {
             out.push(b',');
             write_string(out, &field.name);
@@ -241,7 +242,7 @@ impl Renderer {
     pub fn untraced(
         &mut self,
         out: &mut Vec<u8>,
-        names: &FieldNames,
+        _names: &FieldNames,
         untraced: &UntracedRecord<'_>,
     ) -> RenderedDocument {
         let UntracedRecord {
@@ -260,7 +261,7 @@ impl Renderer {
             write_all_fields(out, shape, record);
         } else {
             let mut fields = MergedFields::default();
-            fields.add_record(names, record, 0, false);
+            fields.add_untraced(record);
             for field in &fields.list {
                 out.push(b',');
                 write_string(out, &field.name);
