@@ -22,7 +22,7 @@ mod settings;
 #[cfg(test)]
 mod tests;
 
-pub use check::{check, reference};
+pub use check::{check, connect, reference};
 pub use health::health;
 pub use inspect::run as inspect;
 pub use replay::run as replay;
@@ -121,6 +121,9 @@ pub struct Check {
     /// Print the annotated reference configuration instead, every key with its default.
     #[arg(long)]
     pub reference: bool,
+    /// Ask the store of the documents too: version, privileges, index, template, disk, clock.
+    #[arg(long)]
+    pub connect: bool,
     #[command(flatten)]
     settings: Settings,
 }

@@ -24,6 +24,9 @@ fn main() -> ExitCode {
     let (command, settings) = cli.into_parts();
     let code = match command {
         Command::Check(check) if check.reference => cli::reference(&mut out),
+        Command::Check(check) if check.connect => {
+            cli::connect(settings.load(&ProcessEnvironment), &mut out, &mut err)
+        }
         Command::Check(_) => cli::check(settings.load(&ProcessEnvironment), &mut out, &mut err),
         Command::Health(health) => match settings.load(&ProcessEnvironment) {
             Ok(loaded) => cli::health(&health, &loaded.config, &mut out, &mut err),

@@ -25,8 +25,8 @@ mod registrar;
 mod tests;
 
 pub use labels::{
-    DeadLetterSource, DecodeError, Direction, DocumentResult, Dropped, FlushReason, Handshake, Label,
-    MadeText, Mode, Output, OutputError, Poison, Refused, Violation,
+    DeadLetterSource, DecodeError, Direction, DocumentResult, Dropped, FlushReason, Handshake, HttpStatus,
+    Label, MadeText, Mode, Output, OutputError, Poison, Refused, Violation,
 };
 
 pub use mirror::MirroredHistogram;
@@ -61,6 +61,8 @@ pub struct Metrics {
     pub input_bytes: Counter,
     /// Messages, by carrier mode.
     pub input_messages: PerLabel<Mode, Counter>,
+    /// Requests to the HTTP and OTLP inputs, by the status of the answer. Of gRPC the status is 200.
+    pub http_requests: PerLabel<HttpStatus, Counter>,
     /// Open connections.
     pub input_connections: Gauge,
     /// Connections accepted since the start.
@@ -120,6 +122,12 @@ pub struct Metrics {
     outputs: [OutputMetrics; Output::ALL.len()],
     /// Records that an output rejected; each is in the dead letter.
     pub output_dropped_records: PerLabel<Dropped, Counter>,
+    /// Documents stored with refused fields in `windrow.unmapped`.
+    pub output_healed_documents: Counter,
+    /// Documents that wait on disk for an operator.
+    pub output_deferred_documents: Gauge,
+    /// Bytes of their files.
+    pub output_deferred_bytes: Gauge,
 
     // Journal.
     /// Bytes of all segment files.
@@ -212,6 +220,7 @@ impl Metrics {
             input_records: r.counter("input_records", "Records decoded, repeated chunks included"),
             input_bytes: r.counter("input_bytes", "Bytes read from sockets"),
             input_messages: r.per_label("input_messages", "Messages by carrier mode"),
+            http_requests: r.per_label("http_requests", "Requests to the HTTP and OTLP inputs by status"),
             input_connections: r.gauge("input_connections", "Open connections"),
             // The registry adds `_total` to a counter: the gauge above keeps the bare name.
             input_connections_total: r.counter("input_connections", "Connections accepted"),
@@ -269,6 +278,15 @@ impl Metrics {
                 "output_dropped_records",
                 "Records that an output rejected; all are in the dead letter",
             ),
+            output_healed_documents: r.counter(
+                "output_healed_documents",
+                "Documents stored with fields that the store refused in `windrow.unmapped`",
+            ),
+            output_deferred_documents: r.gauge(
+                "output_deferred_documents",
+                "Documents that wait on disk until an operator mends their index",
+            ),
+            output_deferred_bytes: r.gauge("output_deferred_bytes", "Bytes of the files of deferred documents"),
 
             journal_bytes: r.gauge("journal_bytes", "Bytes of all segment files"),
             journal_limit_bytes: r.gauge("journal_limit_bytes", "Configured limit of the journal"),

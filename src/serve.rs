@@ -75,6 +75,14 @@ async fn run(config: Config, log: &LogWriter, reload: Reload) -> Result<(), Buil
     for address in pipeline.addresses() {
         addresses += &format!("forward listening on {address}\n");
     }
+    let scheme = if config.forward.tls.is_some() {
+        "https"
+    } else {
+        "http"
+    };
+    for (name, address) in pipeline.http_addresses() {
+        addresses += &format!("{name} listening on {scheme}://{address}\n");
+    }
     if let Some(address) = config.admin.listen {
         let failed = |source| BuildError::Admin { address, source };
         let listener = TcpListener::bind(address).await.map_err(failed)?;

@@ -1,9 +1,11 @@
-//! `windrow check`: validates the configuration and prints the resolved values.
+//! `windrow check`: validates the configuration, prints the resolved values, asks the store.
 
 use std::io::Write;
 
-use crate::config::{ConfigErrors, Loaded, reference_toml};
+use crate::config::{ConfigErrors, Loaded, OutputKind, reference_toml};
 use crate::exit;
+use crate::output::elasticsearch::Finding;
+use crate::pipeline::open_elasticsearch;
 
 /// Writes all errors to `err`, or the resolved values to `out`, and returns the exit code.
 pub fn check(loaded: Result<Loaded, ConfigErrors>, out: &mut dyn Write, err: &mut dyn Write) -> u8 {
@@ -13,6 +15,48 @@ pub fn check(loaded: Result<Loaded, ConfigErrors>, out: &mut dyn Write, err: &mu
     };
     let written = write(&loaded, out, err).and_then(|()| out.flush());
     if written.is_ok() { exit::OK } else { exit::FAILURE }
+}
+
+/// [`check`], and what the store of the documents says. The exit code is 1 if documents cannot be
+/// written.
+pub fn connect(loaded: Result<Loaded, ConfigErrors>, out: &mut dyn Write, err: &mut dyn Write) -> u8 {
+    let loaded = match loaded {
+        Ok(loaded) => loaded,
+        Err(errors) => return super::report(&errors, err),
+    };
+    for warning in &loaded.warnings {
+        // A closed pipe cannot be reported anywhere.
+        writeln!(err, "warning: {warning}").ok();
+    }
+    if !loaded.config.outputs.contains(&OutputKind::Elasticsearch) {
+        writeln!(
+            out,
+            "ok       no store to connect to: documents do not go to Elasticsearch"
+        )
+        .ok();
+        return exit::OK;
+    }
+    let found = open_elasticsearch(&loaded.config)
+        .map_err(|error| error.to_string())
+        .and_then(|output| {
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build()
+                .map_err(|error| error.to_string())?;
+            Ok(runtime.block_on(output.inspect()))
+        });
+    let findings = found.unwrap_or_else(|error| vec![Finding::Problem(error)]);
+    for finding in &findings {
+        writeln!(out, "{finding}").ok();
+    }
+    if findings
+        .iter()
+        .any(|finding| matches!(finding, Finding::Problem(_)))
+    {
+        exit::FAILURE
+    } else {
+        exit::OK
+    }
 }
 
 /// Writes the annotated reference configuration, and returns the exit code.

@@ -4,14 +4,14 @@
 
 use std::path::PathBuf;
 
-use super::elasticsearch::{Auth, ClientCert, ElasticsearchConfig, IndexTemplate};
+use super::elasticsearch::{Auth, ClientCert, ElasticsearchConfig, IndexTemplate, OnConflict};
 use super::error::ConfigError;
 use super::secret::Secret;
 use super::types::{LogFormat, Tls};
 use super::units::format_size;
 use super::{
-    AdminConfig, Config, DeadLetterConfig, Forward, JournalConfig, LogConfig, OutputKind, RejectedConfig,
-    SqliteConfig, TraceConfig,
+    AdminConfig, Config, DeadLetterConfig, Forward, HttpConfig, JournalConfig, LogConfig, OtlpConfig,
+    OutputKind, RejectedConfig, SqliteConfig, TraceConfig,
 };
 
 /// A [`Config`] under construction, and the values that enter it only in combination.
@@ -104,6 +104,7 @@ impl ConfigBuilder {
         }
 
         let elasticsearch = &mut config.elasticsearch;
+        elasticsearch.deferred_dir = Some(config.data_dir.join("deferred"));
         elasticsearch.gzip_level = u32::try_from(self.gzip_level).unwrap_or(9);
         elasticsearch.template = self.install_template.then_some(self.template);
         elasticsearch.trace_life = config.trace.max_age + config.trace.idle_timeout + config.trace.linger;
@@ -133,6 +134,9 @@ impl ConfigBuilder {
             }
             (None, None) => None,
         };
+        if config.outputs.contains(&OutputKind::Elasticsearch) {
+            warn_about_index(elasticsearch, &mut validation);
+        }
         if elasticsearch.insecure {
             validation.warn("elasticsearch.insecure: any certificate is accepted, so anyone on the way can read and change documents");
         }
@@ -165,6 +169,18 @@ impl ConfigBuilder {
             "journal.limit",
             quarter,
         );
+        if !config.http.listen.is_empty() || !config.otlp.listen.is_empty() {
+            let most = quarter.min(config.memory_limit / 8);
+            let max_body = &mut config.http.max_body;
+            if *max_body > most {
+                let (was, most_text) = (format_size(*max_body), format_size(most));
+                // The body and what it is converted to are in memory together.
+                validation.warn(format!(
+                    "http.max_body: {was} is more than an eighth of memory_limit or a quarter of journal.limit; {most_text} is used"
+                ));
+                *max_body = most;
+            }
+        }
         let quarter = config.memory_limit / 4;
         validation.clamp(
             "forward.max_message",
@@ -273,6 +289,28 @@ fn key_warnings(trace: &TraceConfig) -> Vec<String> {
     warnings
 }
 
+/// Warns of index settings that cannot work as they are.
+fn warn_about_index(config: &ElasticsearchConfig, validation: &mut Validation) {
+    let index = &config.index;
+    // Elasticsearch has templates that make data streams of `logs-*-*` and similar names.
+    let built_in = ["logs-", "metrics-", "synthetics-", "traces-apm", "profiling-"];
+    if config.template.is_none()
+        && built_in.iter().any(|prefix| index.starts_with(prefix))
+        && index.matches('-').count() > 1
+    {
+        validation.warn(format!(
+            "elasticsearch.index: templates of Elasticsearch make data streams of names like {index:?}, which take no late \
+             lines; use another prefix, or elasticsearch.template = true"
+        ));
+    }
+    let rolls = config.rollover_age.is_some() || config.rollover_size.is_some();
+    if rolls && index.contains('%') {
+        validation.warn(
+            "elasticsearch.rollover_age and rollover_size have no effect with a date in elasticsearch.index; remove the date",
+        );
+    }
+}
+
 /// Differs from the name of the machine, which a client on the same machine uses.
 fn default_hostname() -> String {
     let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
@@ -312,6 +350,8 @@ fn blank_config() -> Config {
             max_connection_age_jitter: 0,
             tag_prefix: String::new(),
         },
+        http: HttpConfig::default(),
+        otlp: OtlpConfig::default(),
         journal: JournalConfig {
             dir: PathBuf::new(),
             segment_bytes: 0,
@@ -346,6 +386,12 @@ fn blank_config() -> Config {
             max_in_flight: 0,
             gzip_level: 0,
             template: None,
+            retention: None,
+            rollover_size: None,
+            rollover_age: None,
+            on_conflict: OnConflict::Unmapped,
+            deferred_dir: None,
+            deferred_limit: 0,
             retry_max_wait: Duration::ZERO,
             trace_life: Duration::ZERO,
             backoff_base: ElasticsearchConfig::BACKOFF_BASE,
@@ -378,6 +424,18 @@ fn blank_config() -> Config {
 
 /// Warns about keys that are set and have no effect.
 pub(super) fn warn_unused(config: &Config, set_by_hand: &[&str], warnings: &mut Vec<String>) {
+    let set = |section: &str| set_by_hand.iter().find(|key| key.starts_with(section));
+    let (http, otlp) = (config.http.listen.is_empty(), config.otlp.listen.is_empty());
+    if let Some(key) = set("http.").filter(|_| http && otlp) {
+        warnings.push(format!(
+            "{key} is set, but nothing listens for HTTP; set http.listen or otlp.listen"
+        ));
+    }
+    if let Some(key) = set("otlp.").filter(|_| otlp) {
+        warnings.push(format!(
+            "{key} is set, but nothing listens for OTLP; set otlp.listen"
+        ));
+    }
     if !config.outputs.contains(&OutputKind::Elasticsearch)
         && let Some(key) = set_by_hand.iter().find(|key| key.starts_with("elasticsearch."))
     {

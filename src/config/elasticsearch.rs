@@ -41,6 +41,18 @@ pub struct ElasticsearchConfig {
     pub gzip_level: u32,
     /// The index template to install at the start; `None` installs none.
     pub template: Option<IndexTemplate>,
+    /// Age at which documents are deleted with their index; `None`: never.
+    pub retention: Option<Duration>,
+    /// Size of a primary shard at which an alias gets a new index.
+    pub rollover_size: Option<u64>,
+    /// Age of an index at which an alias gets a new one.
+    pub rollover_age: Option<Duration>,
+    /// What becomes of a document of which the store refuses a field.
+    pub on_conflict: OnConflict,
+    /// Folder for documents that wait for an operator; `None`: they wait in memory.
+    pub deferred_dir: Option<PathBuf>,
+    /// Size of all its files, bytes.
+    pub deferred_limit: u64,
     /// Longest backoff between two attempts.
     pub retry_max_wait: Duration,
     /// Longest time between the first events of two parts of one trace: age limit, idle timeout and
@@ -73,6 +85,16 @@ impl fmt::Debug for ElasticsearchConfig {
             .field("max_in_flight", &self.max_in_flight)
             .finish_non_exhaustive()
     }
+}
+
+/// What becomes of a document of which the store refuses a field.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum OnConflict {
+    /// It is stored with the field in `windrow.unmapped`.
+    #[default]
+    Unmapped,
+    /// It goes to the dead letter.
+    DeadLetter,
 }
 
 /// How to authenticate to Elasticsearch.
@@ -128,4 +150,14 @@ pub struct IndexTemplate {
     /// `index.mapping.ignore_malformed`: store a document although a field does not fit its mapping
     /// (the field is then not searchable), instead of rejecting it.
     pub ignore_malformed: bool,
+    /// `index.mapping.total_fields.limit`; `None` leaves the cluster's default.
+    pub total_fields: Option<u64>,
+    /// `index.codec`; `None` leaves the cluster's default.
+    pub codec: Option<String>,
+    /// `index.refresh_interval`; `None` leaves the cluster's default.
+    pub refresh_interval: Option<Duration>,
+    /// Whether the trace id has a subfield `keyword`, as the default mapping gives it.
+    pub trace_id_keyword: bool,
+    /// Further settings, for the lifecycle of new indices.
+    pub lifecycle: serde_json::Map<String, serde_json::Value>,
 }

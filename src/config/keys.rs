@@ -177,6 +177,32 @@ pub static KEYS: &[Key] = keys! {
     "forward.tag_prefix" , DefaultValue::Text(""), Kind::Text(1024, |d| &mut d.config.forward.tag_prefix),
         "Prefix of every tag; no dot is added.";
 
+    "http.listen" --"http-listen", DefaultValue::None, Kind::Addresses(|d| &mut d.config.http.listen),
+        "Addresses of the HTTP input; port 9880 is usual. It takes records as JSON, NDJSON, MessagePack or forms, over HTTP/1.1 and HTTP/2, with TLS when forward.tls_cert is set. Not set: off.";
+    "http.tag" , DefaultValue::Text("http"), Kind::Text(1024, |d| &mut d.config.http.tag),
+        "Tag of requests to / that name none by the parameter tag or the header Fluent-Tag. The path is the tag otherwise.";
+    "http.time_key" , DefaultValue::None, Kind::Name(|d| &mut d.config.http.time_key),
+        "Field with the time of a record: a number of seconds since 1970 (milliseconds, microseconds and nanoseconds are recognised), or ISO 8601. It is removed from the record. Not set: the time of arrival.";
+    "http.max_body" , DefaultValue::Text("32MiB"), Kind::Size(KIB, GIB, |d| &mut d.config.http.max_body),
+        "Maximum size of the body of a request to the HTTP or OTLP input, as sent, decompressed, and as MessagePack. A larger one is answered with 413. At most an eighth of memory_limit and a quarter of journal.limit.";
+    "http.token" , DefaultValue::None, Kind::Secret(|d| &mut d.config.http.token),
+        "Require \"Authorization: Bearer TOKEN\" of clients of the HTTP and OTLP inputs. Several tokens are separated by white space. With users either is enough.";
+    "http.token_file" , DefaultValue::None, Kind::SecretFile(|d| &mut d.config.http.token),
+        "File with the tokens, one a line, instead of token. Read again on SIGHUP.";
+    "http.users" , DefaultValue::None, Kind::Users(|d| &mut d.config.http.users),
+        "Require basic authentication as one of these users of clients of the HTTP and OTLP inputs.";
+    "http.users_file" , DefaultValue::None, Kind::UsersFile(|d| &mut d.config.http.users),
+        "File with one NAME:PASSWORD a line, instead of users. Passwords are read again on SIGHUP, new names at a start.";
+    "http.cors_origins" , DefaultValue::None, Kind::Names(|d| &mut d.config.http.cors_origins),
+        "Origins of web pages that may send records, such as \"https://app.example.com\", or \"*\" for all. Requests of other pages are answered with 403.";
+    "http.idle_timeout" , DefaultValue::Text("75s"), Kind::Duration(secs(1), DAY, |d| &mut d.config.http.idle_timeout),
+        "Close a connection of the HTTP or OTLP input that sent no request for this long.";
+
+    "otlp.listen" --"otlp-listen", DefaultValue::None, Kind::Addresses(|d| &mut d.config.otlp.listen),
+        "Addresses of the OTLP input for logs; ports 4318 and 4317 are usual. Each takes OTLP/HTTP (protobuf and JSON, path /v1/logs) and OTLP/gRPC. TLS, authentication and limits are those of the HTTP input. Not set: off.";
+    "otlp.tag" , DefaultValue::Text("v1_logs"), Kind::Text(1024, |d| &mut d.config.otlp.tag),
+        "Tag of records from the OTLP input. The default is that of Fluent Bit.";
+
     "journal.segment_size" , DefaultValue::Text("64MiB"), Kind::Size(MIB, 4 * GIB, |d| &mut d.config.journal.segment_bytes),
         "Size of one segment file, at most a quarter of journal.limit.";
     "journal.limit" --"journal-limit", DefaultValue::Text("10GiB"), Kind::Size(4 * MIB, 1024 * TIB, |d| &mut d.config.journal.limit),
@@ -257,6 +283,24 @@ pub static KEYS: &[Key] = keys! {
         "Replicas of a new index. Default: the cluster's.";
     "elasticsearch.ignore_malformed" , DefaultValue::Bool(false), Kind::Bool(|d| &mut d.template.ignore_malformed),
         "Let new indices store a document although a field does not fit the mapping (the field is then not searchable), instead of rejecting it.";
+    "elasticsearch.template_total_fields" , DefaultValue::Int(0), Kind::CountOrNone(1, 1_000_000, |d| &mut d.template.total_fields),
+        "Fields that the mapping of a new index may have; 0 for the cluster's default, which is 1000. Documents with more are stored with the further fields in windrow.unmapped.";
+    "elasticsearch.template_codec" , DefaultValue::None, Kind::Name(|d| &mut d.template.codec),
+        "Compression of a new index, such as \"best_compression\" (smaller, slower to read). Default: the cluster's.";
+    "elasticsearch.template_refresh_interval" , DefaultValue::Text("0s"), Kind::DurationOrNever(ms(100), HOUR, |d| &mut d.template.refresh_interval),
+        "Time after which a new index makes documents visible to searches; 0 for the cluster's default, which is 1s. Longer takes less CPU time.";
+    "elasticsearch.template_trace_id_keyword" , DefaultValue::Bool(true), Kind::Bool(|d| &mut d.template.trace_id_keyword),
+        "Let new indices have traceId.keyword besides traceId, for queries written for the default mapping; it takes about 8 bytes a trace.";
+    "elasticsearch.retention" , DefaultValue::Text("0s"), Kind::DurationOrNever(HOUR, secs(36_500 * 86_400), |d| &mut d.config.elasticsearch.retention),
+        "Age at which the store deletes new indices, by a policy of ILM (Elasticsearch) or ISM (OpenSearch) that Windrow makes; 0 for never. A policy that Windrow did not make is never changed.";
+    "elasticsearch.rollover_size" , DefaultValue::Text("0"), Kind::SizeOrNone(MIB, TIB, |d| &mut d.config.elasticsearch.rollover_size),
+        "Size of a primary shard at which the store begins a new index, by the same policy; 0 for no such limit. For an elasticsearch.index without a date, which is an alias then.";
+    "elasticsearch.rollover_age" , DefaultValue::Text("0s"), Kind::DurationOrNever(HOUR, secs(3650 * 86_400), |d| &mut d.config.elasticsearch.rollover_age),
+        "Age at which the store begins a new index, like rollover_size; 0 for no such limit.";
+    "elasticsearch.on_conflict" , DefaultValue::Text("unmapped"), Kind::OnConflict(|d| &mut d.config.elasticsearch.on_conflict),
+        "A document of which the store refuses a field (another type, too many fields, too long): \"unmapped\" stores it with that field in windrow.unmapped, \"dead_letter\" refuses it.";
+    "elasticsearch.deferred_limit" , DefaultValue::Text("1GiB"), Kind::Size(MIB, 1024 * TIB, |d| &mut d.config.elasticsearch.deferred_limit),
+        "Maximum size of the documents in data_dir that wait until an operator mends their index (closed, read-only, red). Beyond it they wait in memory.";
     "elasticsearch.retry_max_wait" , DefaultValue::Text("30s"), Kind::Duration(ms(100), HOUR, |d| &mut d.config.elasticsearch.retry_max_wait),
         "Longest backoff between two attempts. The number of attempts is not limited.";
 

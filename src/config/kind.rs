@@ -18,6 +18,7 @@ use self::read::{
     or_zero, outputs, readable_file, rule, size, text, time_window, url, users,
 };
 use super::builder::ConfigBuilder;
+use super::elasticsearch::OnConflict;
 use super::secret::{Secret, passwords_from_file};
 use super::types::{Listen, LogFormat, Network, Rule, User, parse_address};
 use super::units::{format_duration, format_size};
@@ -87,6 +88,8 @@ pub enum Kind {
     Mode(FieldAccessor<u32>),
     /// Addresses and unix sockets, at least one.
     Listen(FieldAccessor<Vec<Listen>>),
+    /// TCP addresses; may be none.
+    Addresses(FieldAccessor<Vec<SocketAddr>>),
     /// One address, or `none`.
     Address(FieldAccessor<Option<SocketAddr>>),
     /// Outputs, at least one.
@@ -103,6 +106,8 @@ pub enum Kind {
     Networks(FieldAccessor<Vec<Network>>),
     /// Tables with `field` and one of `contains`, `equals`, `matches`.
     Rules(FieldAccessor<Vec<Rule>>),
+    /// What becomes of a document with a refused field.
+    OnConflict(FieldAccessor<OnConflict>),
     /// How log lines are written.
     Format(FieldAccessor<LogFormat>),
     /// A filter in the syntax of `RUST_LOG`.
@@ -142,6 +147,7 @@ impl Kind {
             Self::Mode(_) => "permission bits in octal, such as \"0660\"".into(),
             Self::Listen(_) => "a list of IP:PORT, :PORT, localhost:PORT or unix:PATH, at least one".into(),
             Self::Address(_) => "IP:PORT, :PORT, localhost:PORT, or \"none\"".into(),
+            Self::Addresses(_) => "a list of IP:PORT, :PORT or localhost:PORT".into(),
             Self::Outputs(_) => "a list of \"elasticsearch\", \"sqlite\", \"stdout\", at least one".into(),
             Self::Urls(_) => "a list of http:// or https:// addresses, at least one".into(),
             Self::Index(_) => {
@@ -158,6 +164,7 @@ impl Kind {
                 "a list of tables with one of contains, equals, matches (a regular expression) and optionally field"
                     .into()
             }
+            Self::OnConflict(_) => "\"unmapped\" or \"dead_letter\"".into(),
             Self::Format(_) => "\"auto\", \"text\" or \"json\"".into(),
             Self::Filter(_) => "a level (error, warn, info, debug, trace) or a filter such as \"info,windrow=debug\"".into(),
         }
@@ -179,12 +186,13 @@ impl Kind {
             Self::Path(_) => "PATH",
             Self::File(_) | Self::SecretFile(_) | Self::UsersFile(_) => "FILE",
             Self::Mode(_) => "BITS",
-            Self::Listen(_) | Self::Address(_) => "ADDRESS",
+            Self::Listen(_) | Self::Address(_) | Self::Addresses(_) => "ADDRESS",
             Self::Outputs(_) => "OUTPUT",
             Self::Urls(_) => "URL",
             Self::Index(_) => "INDEX",
             Self::Users(_) => "NAME:PASSWORD",
             Self::Networks(_) | Self::Rules(_) => "TOML",
+            Self::OnConflict(_) => "ACTION",
             Self::Format(_) => "FORMAT",
             Self::Filter(_) => "LEVEL",
         }
@@ -210,6 +218,7 @@ impl Kind {
                 | Self::NamesOrNone(_)
                 | Self::Hosts(_)
                 | Self::Listen(_)
+                | Self::Addresses(_)
                 | Self::Outputs(_)
                 | Self::Urls(_)
         )
@@ -263,6 +272,7 @@ impl Kind {
                     Some(parse_address(text)?)
                 };
             }
+            Self::Addresses(field) => *field(builder) = list_of(raw, |raw| parse_address(not_empty(raw)?))?,
             Self::Outputs(field) => *field(builder) = outputs(raw)?,
             Self::Urls(field) => *field(builder) = non_empty_list(list_of(raw, url)?)?,
             Self::Index(field) => *field(builder) = index(not_empty(raw)?)?,
@@ -277,6 +287,13 @@ impl Kind {
             Self::Users(field) => *field(builder) = users(raw)?,
             Self::Networks(field) => *field(builder) = list_of(raw, network)?,
             Self::Rules(field) => *field(builder) = list_of(raw, rule)?,
+            Self::OnConflict(field) => {
+                *field(builder) = match text(raw)? {
+                    "unmapped" => OnConflict::Unmapped,
+                    "dead_letter" => OnConflict::DeadLetter,
+                    _ => return Err("unknown action".into()),
+                }
+            }
             Self::Format(field) => {
                 *field(builder) = match text(raw)? {
                     "auto" => LogFormat::Auto,

@@ -32,7 +32,7 @@ mod types;
 mod units;
 
 pub use crate::metrics::Output as OutputKind;
-pub use elasticsearch::{Auth, ClientCert, ElasticsearchConfig, IndexTemplate};
+pub use elasticsearch::{Auth, ClientCert, ElasticsearchConfig, IndexTemplate, OnConflict};
 pub use environment::{Environment, ProcessEnvironment};
 pub use error::{ConfigError, ConfigErrors, ValueSource};
 pub use keys::{KEYS, Key};
@@ -62,6 +62,10 @@ pub struct Config {
     pub duplicate_window: u64,
     /// The Forward input.
     pub forward: Forward,
+    /// The HTTP input, and what the OTLP input shares with it.
+    pub http: HttpConfig,
+    /// The OTLP input.
+    pub otlp: OtlpConfig,
     /// The journal.
     pub journal: JournalConfig,
     /// Gathering.
@@ -125,6 +129,38 @@ pub struct Forward {
     pub max_connection_age_jitter: u64,
     /// Prefix of every tag; no dot is added.
     pub tag_prefix: String,
+}
+
+/// The HTTP input.
+#[derive(Debug, Clone, Default)]
+#[non_exhaustive]
+pub struct HttpConfig {
+    /// Its addresses; none: it is off.
+    pub listen: Vec<SocketAddr>,
+    /// Tag of requests that name none.
+    pub tag: String,
+    /// Field with the time of a record; `None`: the time of arrival.
+    pub time_key: Option<String>,
+    /// Maximum size of a body, bytes.
+    pub max_body: u64,
+    /// Bearer tokens, separated by white space.
+    pub token: Option<Secret>,
+    /// Users of basic authentication.
+    pub users: Vec<User>,
+    /// Origins of web pages that may send; `*` for all.
+    pub cors_origins: Vec<String>,
+    /// Close a connection that sent no request for this long.
+    pub idle_timeout: Duration,
+}
+
+/// The OTLP input.
+#[derive(Debug, Clone, Default)]
+#[non_exhaustive]
+pub struct OtlpConfig {
+    /// Its addresses; none: it is off.
+    pub listen: Vec<SocketAddr>,
+    /// Tag of its records.
+    pub tag: String,
 }
 
 /// The journal.
@@ -237,11 +273,13 @@ impl Config {
             .networks
             .iter()
             .filter_map(|network| network.shared_key.as_ref());
-        let users = forward.users.iter().map(|user| &user.password);
+        let users = forward.users.iter().chain(&self.http.users);
+        let users = users.map(|user| &user.password);
         let single = [
             forward.shared_key.as_ref(),
             elasticsearch,
             self.admin.token.as_ref(),
+            self.http.token.as_ref(),
         ];
         single
             .into_iter()
@@ -280,6 +318,9 @@ impl Default for Config {
 
 impl Default for ElasticsearchConfig {
     fn default() -> Self {
-        Config::default().elasticsearch
+        Self {
+            deferred_dir: None,
+            ..Config::default().elasticsearch
+        }
     }
 }

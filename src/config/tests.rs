@@ -467,4 +467,32 @@ fn no_part_of_a_bound_is_larger_than_the_bound() {
         text.contains("trace.max_trace_bytes: 16MiB is more than a quarter of memory_limit; 10MiB is used"),
         "{text}"
     );
+    assert_eq!(loaded.config.http.max_body, 32 << 20, "it is off");
+    let flags = [
+        ("http.listen", ":0"),
+        ("otlp.listen", "localhost:1"),
+        ("memory_limit", "40MiB"),
+    ];
+    let loaded = load_from("", &[], &flags).unwrap();
+    assert_eq!(loaded.config.http.max_body, 5 << 20, "and what it becomes");
+    assert!(
+        loaded
+            .warnings
+            .join("\n")
+            .contains("http.max_body: 32MiB is more than an eighth")
+    );
+    assert_eq!(
+        (loaded.config.http.listen.len(), loaded.config.otlp.listen.len()),
+        (1, 1)
+    );
+    let unused = load_from("", &[], &[("http.listen", ":0")]).unwrap();
+    assert!(unused.warnings.is_empty(), "{:?}", unused.warnings);
+    let unused = load_from("[http]\ntime_key = \"date\"\n[otlp]\ntag = \"x\"\n", &[], &[]).unwrap();
+    let text = unused.warnings.join("\n");
+    assert!(
+        text.contains("http.time_key is set, but") && text.contains("otlp.tag is set, but"),
+        "{text}"
+    );
+    let wrong = load_from("[http]\nlisten = [\"unix:/x\"]\n", &[], &[]).unwrap_err();
+    assert!(wrong.to_string().contains("http.listen"), "{wrong}");
 }

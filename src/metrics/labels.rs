@@ -65,6 +65,38 @@ labels! {
         Compressed = "compressed",
         /// JSON over TCP.
         Json = "json",
+        /// A request to the HTTP input.
+        Http = "http",
+        /// A request to the OTLP input.
+        Otlp = "otlp",
+    }
+
+    /// Status of an answer of the HTTP and OTLP inputs.
+    HttpStatus("status") {
+        /// Accepted, and durable.
+        Ok = "200",
+        /// A preflight request of a browser.
+        NoContent = "204",
+        /// The body or a header cannot be read.
+        BadRequest = "400",
+        /// Credentials are missing or wrong.
+        Unauthorized = "401",
+        /// A web page that may not send.
+        Forbidden = "403",
+        /// Not a path of the input.
+        NotFound = "404",
+        /// Not POST.
+        MethodNotAllowed = "405",
+        /// The body came too slowly.
+        RequestTimeout = "408",
+        /// Neither a length nor a chunked body.
+        LengthRequired = "411",
+        /// The body is over the limit.
+        PayloadTooLarge = "413",
+        /// A content type or encoding that is not taken.
+        UnsupportedMediaType = "415",
+        /// The journal takes nothing; the client should send again.
+        ServiceUnavailable = "503",
     }
 
     /// Why a connection was refused.

@@ -135,6 +135,7 @@ impl BatchInner {
         let account = &self.account;
         for (counter, lines) in [
             (&account.dead, counts.dead),
+            (&account.deferred, counts.deferred),
             (&account.delivered, counts.delivered),
             (&account.duplicate, counts.repeated),
             (&account.late, counts.late),

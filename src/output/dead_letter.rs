@@ -20,6 +20,7 @@
 //! nothing is written to a file that was claimed, replaced or removed.
 
 mod entry;
+mod known_parts;
 mod rejected;
 
 use std::collections::BTreeMap;
@@ -31,6 +32,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError, TryLockError};
 pub use entry::{Entry, EntryContent};
 pub use rejected::{Overwritten, RejectedStore, count_rejected};
 
+use self::known_parts::KnownParts;
 use super::Watchdog;
 use crate::files::{FileIdentity, close_to_others, create_private_folder, give_to_owner_of, private_file};
 
@@ -63,6 +65,7 @@ struct DeadLetterState {
     /// The highest number ever used.
     number: u64,
     known: BTreeMap<PathBuf, FileSize>,
+    parts: KnownParts,
     full: bool,
 }
 
@@ -134,8 +137,8 @@ impl DeadLetter {
         self.put_all(std::slice::from_ref(entry))
     }
 
-    /// Adds entries with one sync: all or, on an error, none (after a crash some may remain, and be
-    /// added again).
+    /// Adds entries with one sync: all or, on an error, none (after a crash some may remain). An
+    /// entry whose document is there already, with all its parts, is not added again.
     ///
     /// # Errors
     /// As [`DeadLetter::put`].
@@ -143,15 +146,11 @@ impl DeadLetter {
         if entries.is_empty() {
             return Ok(());
         }
-        let mut lines = Vec::new();
-        for entry in entries {
-            entry.write_line(&mut lines);
-        }
         let mut inner = self.lock();
         self.watchdog.begin();
         let result = self
             .lock_folder()
-            .and_then(|_lock| self.append(&mut inner, &lines, entries.len() as u64));
+            .and_then(|_lock| self.append(&mut inner, entries));
         inner.full = matches!(&result, Err(error) if error.kind() == io::ErrorKind::StorageFull);
         match &result {
             Ok(()) => self.watchdog.succeed(),
@@ -194,10 +193,23 @@ impl DeadLetter {
         &self.folder
     }
 
-    fn append(&self, inner: &mut DeadLetterState, lines: &[u8], entries: u64) -> io::Result<()> {
+    fn append(&self, inner: &mut DeadLetterState, entries: &[Entry]) -> io::Result<()> {
+        self.refresh(inner)?;
+        let DeadLetterState { parts, known, .. } = inner;
+        let unclaimed = known
+            .iter()
+            .filter(|(path, _)| path.extension().is_some_and(|its| its == ENTRIES_EXTENSION));
+        parts.refresh(unclaimed.map(|(path, size)| (path.as_path(), size.bytes)))?;
+        let new: Vec<&Entry> = entries.iter().filter(|entry| !parts.contains(entry)).collect();
+        if new.is_empty() {
+            return Ok(());
+        }
+        let mut lines = Vec::new();
+        for entry in &new {
+            entry.write_line(&mut lines);
+        }
         let more = lines.len() as u64;
         if inner.bytes() + more > self.limit_bytes {
-            self.refresh(inner)?;
             let used = inner.bytes();
             if used + more > self.limit_bytes {
                 return Err(io::Error::new(
@@ -224,7 +236,7 @@ impl DeadLetter {
         };
         let written = active
             .file
-            .write_all(lines)
+            .write_all(&lines)
             .and_then(|()| active.file.sync_data());
         if let Err(error) = written {
             // After a failed sync the file's content is unknown: it is truncated and never written
@@ -241,7 +253,11 @@ impl DeadLetter {
         active.length += more;
         let known = inner.known.entry(active.path.clone()).or_default();
         known.bytes = active.length;
-        known.entries += entries;
+        known.entries += new.len() as u64;
+        let identity = FileIdentity::of(&active.file)?;
+        inner
+            .parts
+            .added(&active.path, identity, active.length, new.into_iter());
         inner.active = Some(active);
         Ok(())
     }

@@ -20,7 +20,7 @@ mod watchdog;
 
 use std::borrow::Cow;
 use std::fmt::Write as _;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 pub use self::batch::{Batch, BatchBuffer, DocumentMeta, DocumentSpan, MemoryCharge, SealedDocument};
 pub use self::framing::Framing;
@@ -47,6 +47,20 @@ pub struct LineCounters {
     pub late: AtomicU64,
     /// In the dead letter or rejected.
     pub dead: AtomicU64,
+    /// Waiting on disk until an output takes them.
+    pub deferred: AtomicU64,
+}
+
+impl LineCounters {
+    /// `lines` that waited on disk are stored, or in the dead letter. Those that an earlier run
+    /// left there are in no counter.
+    pub fn undefer(&self, lines: u64, dead: bool) {
+        let take = |waiting: u64| Some(waiting.saturating_sub(lines));
+        let before = self.deferred.fetch_update(Relaxed, Relaxed, take);
+        let own = before.unwrap_or(0).min(lines);
+        let counter = if dead { &self.dead } else { &self.delivered };
+        counter.fetch_add(own, Relaxed);
+    }
 }
 
 /// The `_id` of a trace; see [`push_document_id`].

@@ -76,6 +76,15 @@ pub struct ReplaySummary {
     pub kinds: BTreeMap<String, u64>,
 }
 
+/// What to do after an entry could not be written now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OnPostponed {
+    /// Send nothing more: the cause affects the next entries too.
+    Stop,
+    /// Send the next entries: each has a cause of its own.
+    GoOn,
+}
+
 /// Counts what a replay would send. Changes nothing.
 ///
 /// # Errors
@@ -106,6 +115,19 @@ pub fn dry_run(folder: &Path) -> io::Result<ReplaySummary> {
 /// Every entry that is not known to be written is still in the dead letter.
 pub async fn replay(
     folder: &Path,
+    send: impl AsyncFnMut(&[Entry]) -> Vec<ReplayOutcome>,
+    progress: impl FnMut(&ReplaySummary),
+) -> io::Result<ReplaySummary> {
+    replay_with(folder, OnPostponed::Stop, send, progress).await
+}
+
+/// [`replay`], for entries that may wait for causes of their own.
+///
+/// # Errors
+/// As [`replay`].
+pub async fn replay_with(
+    folder: &Path,
+    on_postponed: OnPostponed,
     mut send: impl AsyncFnMut(&[Entry]) -> Vec<ReplayOutcome>,
     mut progress: impl FnMut(&ReplaySummary),
 ) -> io::Result<ReplaySummary> {
@@ -156,7 +178,7 @@ pub async fn replay(
                     ReplayOutcome::Refused { status, kind, reason } => {
                         (entry.status, entry.kind, entry.reason) = (status, kind, reason);
                     }
-                    ReplayOutcome::Postponed(_) => stopped = true,
+                    ReplayOutcome::Postponed(_) => stopped |= on_postponed == OnPostponed::Stop,
                     ReplayOutcome::NotReplayable => {}
                 }
                 has_remaining = true;

@@ -18,6 +18,7 @@ use crate::config::Config;
 use crate::files::{create_private_folder, private_file, refuse_open_folder};
 use crate::gather::{Gauges, QueueProducer, RecordQueue};
 use crate::input::forward::{self, BoundListener, ConnectionLimiter, Tls};
+use crate::input::http::{self, BoundHttp, Protocol};
 use crate::memory::MemoryShares;
 use crate::metrics::Metrics;
 use crate::output::LineCounters;
@@ -39,6 +40,7 @@ pub struct Pipeline {
     pub(super) outputs: Outputs,
     pub(super) tls: Option<Arc<Tls>>,
     pub(super) listeners: Vec<BoundListener>,
+    pub(super) http_listeners: Vec<BoundHttp>,
     pub(super) limiter: Arc<ConnectionLimiter>,
     pub(super) account: Arc<LineCounters>,
     pub(super) gauges: Arc<Gauges>,
@@ -99,6 +101,16 @@ impl Pipeline {
             listeners
                 .push(forward::bind(listen, config.forward.unix_mode, config.forward.udp_heartbeat).await?);
         }
+        let records = config
+            .http
+            .listen
+            .iter()
+            .map(|address| (address, Protocol::Records));
+        let otlp = config.otlp.listen.iter().map(|address| (address, Protocol::Otlp));
+        let http_listeners = records
+            .chain(otlp)
+            .map(|(address, protocol)| http::bind(*address, protocol))
+            .collect::<Result<_, _>>()?;
         let limiter = ConnectionLimiter::new(
             config.forward.max_connections,
             config.forward.max_connections_per_address,
@@ -116,6 +128,7 @@ impl Pipeline {
             outputs,
             tls,
             listeners,
+            http_listeners,
             limiter,
             account: Arc::default(),
             gauges: Arc::default(),
@@ -128,6 +141,12 @@ impl Pipeline {
     /// The bound Forward addresses; a configured port 0 is replaced by the real port.
     pub fn addresses(&self) -> impl Iterator<Item = &str> {
         self.listeners.iter().map(|listener| listener.address.as_str())
+    }
+
+    /// The bound addresses of the HTTP and OTLP inputs, with the name of the input.
+    pub fn http_addresses(&self) -> impl Iterator<Item = (&'static str, std::net::SocketAddr)> {
+        let listeners = self.http_listeners.iter();
+        listeners.map(|listener| (listener.protocol().name(), listener.address))
     }
 
     /// The TLS configuration of the Forward port, which a SIGHUP reloads.

@@ -266,6 +266,7 @@ pub fn open_elasticsearch(config: &Config) -> Result<Elasticsearch, elasticsearc
     let format = DocumentFormat {
         union: windrow_trace::union,
         part_ids: windrow_trace::part_ids,
+        unmap: windrow_trace::unmap,
     };
     Elasticsearch::open(config.elasticsearch.clone(), format)
 }

@@ -19,6 +19,7 @@ use super::progress::{Progress, SAMPLE_INTERVAL, StageSample};
 use crate::buffer_pool::BufferPool;
 use crate::gather::{Dependencies, Gatherer, Gauges, QueueConsumer, RecordQueue, RejectBuffer, Settings};
 use crate::input::forward::{self, ReceiveBudget, Security};
+use crate::input::http::HttpServer;
 use crate::logging::WarningLimiter;
 use crate::memory::{MemoryShares, to_usize};
 use crate::metrics::Metrics;
@@ -70,6 +71,7 @@ impl Pipeline {
             outputs,
             tls,
             listeners,
+            http_listeners,
             limiter,
             account,
             gauges,
@@ -144,6 +146,12 @@ impl Pipeline {
         connections.spawn(forward::sum_up_warnings(Arc::clone(&context)));
         for listener in listeners {
             connections.spawn(listener.serve(Arc::clone(&context), Arc::clone(&limiter)));
+        }
+        if !http_listeners.is_empty() {
+            let server = HttpServer::new(context, &config);
+            for listener in http_listeners {
+                connections.spawn(listener.serve(Arc::clone(&server), Arc::clone(&limiter)));
+            }
         }
         Ok(Running {
             connections,

@@ -85,6 +85,10 @@ impl Status {
             for (_, reason, _) in elasticsearch.health().reasons() {
                 readiness.reasons.push(format!("elasticsearch: {reason}"));
             }
+            let notes = elasticsearch.health().notes();
+            readiness
+                .notes
+                .extend(notes.into_iter().map(|note| format!("elasticsearch: {note}")));
         }
         for (kind, watchdog) in &self.0.watchdogs {
             if let Some(reason) = watchdog.wait_reason() {
@@ -201,7 +205,7 @@ impl Status {
             count(&account.duplicate),
             count(&account.dead),
         );
-        let open = count(&gauges.open_lines) + count(&account.in_flight);
+        let open = count(&gauges.open_lines) + count(&account.in_flight) + count(&account.deferred);
         set(&metrics.records_late, count(&account.late));
         set(&metrics.records_delivered, delivered);
         set(&metrics.records_duplicate, duplicate);

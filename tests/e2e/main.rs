@@ -13,6 +13,7 @@ mod dead_letter;
 mod demo;
 mod disk;
 mod first_scene;
+mod http;
 mod limits;
 mod load_elasticsearch;
 mod load_sqlite;

@@ -3,6 +3,7 @@
 
 use std::fs;
 use std::net::TcpListener;
+use std::process::Command;
 
 use windrow_testkit::check;
 use windrow_testkit::fake_elasticsearch::FakeElasticsearch;
@@ -161,7 +162,7 @@ fn it_serves_and_waits_while_elasticsearch_is_not_there() {
 #[test]
 fn port_zero_works_and_the_addresses_are_printed() {
     let folder = tempfile::tempdir().unwrap();
-    let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_windrow"));
+    let mut command = Command::new(env!("CARGO_BIN_EXE_windrow"));
     command
         .args(["--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--data-dir"])
         .arg(folder.path().join("data"));
@@ -185,7 +186,7 @@ fn the_program_says_what_it_is() {
         ("--version", ["windrow", env!("CARGO_PKG_VERSION")]),
         ("--help", ["serve", "check"]),
     ] {
-        let output = std::process::Command::new(env!("CARGO_BIN_EXE_windrow"))
+        let output = Command::new(env!("CARGO_BIN_EXE_windrow"))
             .arg(flag)
             .output()
             .unwrap();
@@ -193,4 +194,31 @@ fn the_program_says_what_it_is() {
         assert!(output.status.success());
         assert!(words.iter().all(|word| said.contains(word)), "{said}");
     }
+}
+
+#[test]
+fn check_looks_at_the_store() {
+    let sink = FakeElasticsearch::start();
+    let check = |url: &str| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_windrow"));
+        command.args([
+            "check",
+            "--connect",
+            "--output",
+            "elasticsearch",
+            "--elasticsearch-url",
+            url,
+        ]);
+        let output = command.output().unwrap();
+        (
+            output.status.code(),
+            String::from_utf8_lossy(&output.stdout).into_owned(),
+        )
+    };
+    let (code, said) = check(&sink.url());
+    assert_eq!(code, Some(0), "{said}");
+    assert!(said.contains("Elasticsearch 8.18.8"), "{said}");
+    let (code, said) = check("http://127.0.0.1:1");
+    assert_eq!(code, Some(1), "{said}");
+    assert!(said.contains("problem") && said.contains("127.0.0.1:1"), "{said}");
 }

@@ -14,13 +14,17 @@ use windrow_testkit::certificates::Certificates;
 mod fluent_bit;
 use fluent_bit::{Place, fluent_bit, folder};
 
-const CONFIGURATIONS: [&str; 10] = [
+const CONFIGURATIONS: [&str; 14] = [
     "tail-forward.conf",
     "tail-forward.yaml",
     "sidecar.conf",
     "sidecar.yaml",
     "secure.conf",
     "secure.yaml",
+    "http.conf",
+    "http.yaml",
+    "opentelemetry.conf",
+    "opentelemetry.yaml",
     "kubernetes/fluent-bit.conf",
     "kubernetes/fluent-bit.yaml",
     "lua-aggregation/fluent-bit.conf",
@@ -56,6 +60,13 @@ fn fluent_bit_accepts_every_configuration() {
         place.edit(configuration, |text| {
             text.replace("forward\n", "forward\n    Nonsense on\n")
                 .replace("name: forward\n", "name: forward\n      nonsense: on\n")
+                .replace("   http\n", "   http\n    Nonsense on\n")
+                .replace("name: http\n", "name: http\n      nonsense: on\n")
+                .replace("   opentelemetry\n", "   opentelemetry\n    Nonsense on\n")
+                .replace(
+                    "name: opentelemetry\n",
+                    "name: opentelemetry\n      nonsense: on\n",
+                )
                 .replace(
                     "    Name                       es\n",
                     "    Name                       es\n    Nonsense on\n",

@@ -41,14 +41,17 @@
 
 mod document;
 mod lingering;
+mod name_origin;
 mod open;
 mod part;
+mod raw_fields;
 mod record;
 mod sealed;
 mod source;
 mod table;
 mod trace_id;
 mod union;
+mod unmapped;
 
 #[cfg(test)]
 mod tests;
@@ -80,6 +83,7 @@ pub use self::sealed::{Scratch, SealedTrace};
 
 // Merging documents.
 pub use self::union::{Union, UnionError, part_ids, union};
+pub use self::unmapped::{Unmap, unmap};
 
 // Reading MessagePack values, as rules on fields need it.
 pub use self::document::json::{write_escaped, write_json_value};

@@ -10,22 +10,26 @@
 //!   one it could be a value that neither document kept.
 //! * lines: the set union by part and position, ordered by event time, reception of the part, part
 //!   id and position.
-//! * fields: of two values, that of the line which comes later in that order.
+//! * fields: of two values, that of the line which comes later in that order. A field that was moved
+//!   to `windrow.unmapped` counts as a field of its own name, and stays where its value was.
 //! * reason: the greater; time of sealing: the earlier; tags: the set union. The rest is derived.
 
 use std::collections::{BTreeMap, HashMap};
-use std::fmt;
 
-use serde::de::{Deserializer as _, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
 use crate::document::json::{write_escaped, write_string};
 use crate::document::state::{
-    DocumentState, FieldLocation, LineState, OlderField, PartState, SealReason, StateError,
+    DocumentState, FieldLocation, LineState, OlderField, PartState, RenamedField, SealReason, StateError,
 };
 use crate::document::time::Rfc3339Writer;
 use crate::document::windrow_object::{WindrowObject, begin_document, trace_id_prefix, write_windrow_object};
+use crate::name_origin::{NameOrigin, field_names, name_origins};
 use crate::part::PartId;
+use crate::raw_fields::{RawFields, text_of, texts_of, write_raw};
+use crate::unmapped::{
+    METADATA_OWNER, UNMAPPED, Unmap, begin_pair, moved_metadata, restore_unindexed, unmap,
+};
 
 /// The union of an existing document with another one.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -58,11 +62,12 @@ pub struct UnionError {
 /// [`UnionError`] if a document has no readable `windrow.state`, its text does not have the lengths
 /// noted there, or the two belong to different traces.
 pub fn union(existing: &[u8], ours: &[u8]) -> Result<Union, UnionError> {
-    let a = ParsedDocument::parse(existing).map_err(|why| UnionError {
+    let (existing, ours) = (restore_unindexed(existing), restore_unindexed(ours));
+    let a = ParsedDocument::parse(&existing).map_err(|why| UnionError {
         which: "existing",
         why,
     })?;
-    let b = ParsedDocument::parse(ours).map_err(|why| UnionError { which: "own", why })?;
+    let b = ParsedDocument::parse(&ours).map_err(|why| UnionError { which: "own", why })?;
     if a.key != b.key {
         let why = format!("it is of trace {:?}, not of {:?}", a.key, b.key);
         return Err(UnionError {
@@ -85,7 +90,7 @@ pub fn union(existing: &[u8], ours: &[u8]) -> Result<Union, UnionError> {
 
 /// The ids of the parts of a document, for log messages. Empty if it is not a document of a trace.
 pub fn part_ids(document: &[u8]) -> Vec<String> {
-    ParsedDocument::parse(document)
+    ParsedDocument::parse(&restore_unindexed(document))
         .map(|document| {
             document
                 .state
@@ -106,8 +111,19 @@ struct ParsedDocument<'a> {
     key: String,
     state: DocumentState,
     text: Option<String>,
-    fields: Vec<(FieldLocation, String, &'a RawValue)>,
+    fields: Vec<Field<'a, String>>,
     tags: Vec<String>,
+    /// Names of time, trace id and text that are not at the top, but in `windrow.unmapped`.
+    unmapped: Vec<String>,
+}
+
+/// A field of a document.
+struct Field<'a, N> {
+    location: FieldLocation,
+    name: N,
+    raw: &'a RawValue,
+    /// It is in `windrow.unmapped`.
+    unmapped: bool,
 }
 
 /// The union of two documents, ready to be written.
@@ -117,65 +133,66 @@ struct MergedDocument<'a> {
     text_name: Option<&'a str>,
     parts: BTreeMap<PartId, PartState>,
     lines: BTreeMap<LineOrder, Option<&'a str>>,
-    fields: Vec<(FieldLocation, &'a str, LineOrder, &'a RawValue)>,
+    /// With the names in the records.
+    fields: Vec<(Field<'a, NameOrigin<'a>>, LineOrder)>,
     tags: Vec<&'a str>,
+    unmapped: Vec<&'a str>,
     state: (SealReason, i64),
 }
 
 impl<'a> ParsedDocument<'a> {
     fn parse(json: &'a [u8]) -> Result<Self, String> {
-        let mut key = None;
-        let mut texts: HashMap<String, String> = HashMap::new();
         let pairs = RawFields::parse(json).map_err(|error| format!("not a JSON object: {error}"))?;
         let object = pairs.get("windrow").ok_or("it has no \"windrow\" object")?;
         let object =
             RawFields::parse(object.get().as_bytes()).map_err(|error| format!("\"windrow\": {error}"))?;
-        let text_of = |raw: &RawValue| serde_json::from_str::<String>(raw.get()).ok();
         let state = object
             .get("state")
             .and_then(text_of)
             .ok_or("it has no \"windrow.state\"")?;
         let state = DocumentState::read(&state).map_err(|error: StateError| error.to_string())?;
-        let tags = object
-            .get("tags")
-            .map_or(Ok(Vec::new()), |raw| serde_json::from_str(raw.get()));
-        let tags: Vec<String> = tags.map_err(|error| format!("\"windrow.tags\": {error}"))?;
+        let tags = object.get("tags").map_or(Ok(Vec::new()), texts_of);
+        let tags = tags.map_err(|error| format!("\"windrow.tags\": {error}"))?;
 
-        let mut fields = Vec::with_capacity(pairs.0.len());
-        for (name, raw) in &pairs.0 {
-            if *name == state.key_name {
-                key = text_of(raw);
-            } else if state.text_name.as_ref() == Some(name) {
-                texts.insert(
-                    name.clone(),
-                    text_of(raw).ok_or("its joined text is not a string")?,
-                );
-            } else if name != "@timestamp" && name != "windrow" {
-                fields.push((FieldLocation::TopLevel, name.clone(), *raw));
-            }
-        }
-        if let Some(metadata) = object.get("metadata") {
-            let pairs = RawFields::parse(metadata.get().as_bytes())
-                .map_err(|error| format!("\"windrow.metadata\": {error}"))?;
-            fields.extend(
-                pairs
-                    .0
-                    .into_iter()
-                    .map(|(name, raw)| (FieldLocation::Metadata, name, raw)),
-            );
-        }
-        let text = state
-            .text_name
-            .as_ref()
-            .map(|name| texts.remove(name).ok_or("its joined text is missing"));
-        let document = Self {
-            key: key.ok_or_else(|| format!("it has no {:?}", state.key_name))?,
+        let mut document = Self {
+            key: String::new(),
             key_name: state.key_name.clone(),
-            text: text.transpose()?,
-            state,
-            fields,
+            text: None,
+            fields: Vec::with_capacity(pairs.0.len()),
             tags,
+            unmapped: Vec::new(),
+            state,
         };
+        let mut key = None;
+        for (name, raw) in pairs.0.into_iter().filter(|(name, _)| name != "windrow") {
+            document.add(&mut key, name, raw, false)?;
+        }
+        let inner = |name: &str| match object.get(name) {
+            Some(raw) => {
+                RawFields::parse(raw.get().as_bytes()).map_err(|error| format!("\"windrow.{name}\": {error}"))
+            }
+            None => Ok(RawFields::default()),
+        };
+        let mut metadata = vec![(inner("metadata")?, false)];
+        let moved = inner(UNMAPPED)?;
+        metadata.extend(moved_metadata(&moved).map(|moved| (moved, true)));
+        for (name, raw) in moved.0.into_iter().filter(|(name, _)| name != METADATA_OWNER) {
+            document.add(&mut key, name, raw, true)?;
+        }
+        for (metadata, unmapped) in metadata {
+            document
+                .fields
+                .extend(metadata.0.into_iter().map(|(name, raw)| Field {
+                    location: FieldLocation::Metadata,
+                    name,
+                    raw,
+                    unmapped,
+                }));
+        }
+        if document.state.text_name.is_some() && document.text.is_none() {
+            return Err("its joined text is missing".into());
+        }
+        document.key = key.ok_or_else(|| format!("it has no {:?}", document.key_name))?;
         if document.state.lines.is_empty() {
             return Err("it has no lines".into());
         }
@@ -183,6 +200,33 @@ impl<'a> ParsedDocument<'a> {
             .line_texts()
             .ok_or("its joined text does not have the lengths that windrow.state notes")?;
         Ok(document)
+    }
+
+    /// Adds a field of the document, from the top or from `windrow.unmapped`.
+    fn add(
+        &mut self,
+        key: &mut Option<String>,
+        name: String,
+        raw: &'a RawValue,
+        unmapped: bool,
+    ) -> Result<(), String> {
+        if name == self.state.key_name {
+            *key = text_of(raw);
+        } else if self.state.text_name.as_ref() == Some(&name) {
+            self.text = Some(text_of(raw).ok_or("its joined text is not a string")?);
+        } else if name != "@timestamp" {
+            self.fields.push(Field {
+                location: FieldLocation::TopLevel,
+                name,
+                raw,
+                unmapped,
+            });
+            return Ok(());
+        }
+        if unmapped {
+            self.unmapped.push(name);
+        }
+        Ok(())
     }
 
     /// The text of each line, cut from the joined text.
@@ -252,8 +296,8 @@ fn join<'a>(a: &'a ParsedDocument<'a>, b: &'a ParsedDocument<'a>) -> MergedDocum
         Some((line.time, parts.get(&id)?.received, id, line.position))
     };
     let mut lines: BTreeMap<LineOrder, Option<&'a str>> = BTreeMap::new();
-    let mut fields: Vec<(FieldLocation, &'a str, LineOrder, &'a RawValue)> = Vec::new();
-    let mut known: HashMap<(FieldLocation, &'a str), usize> = HashMap::new();
+    let mut fields: Vec<(Field<'a, NameOrigin<'a>>, LineOrder)> = Vec::new();
+    let mut known: HashMap<(FieldLocation, NameOrigin<'a>), usize> = HashMap::new();
     for document in [a, b] {
         for (line, text) in document
             .state
@@ -266,19 +310,28 @@ fn join<'a>(a: &'a ParsedDocument<'a>, b: &'a ParsedDocument<'a>) -> MergedDocum
             }
         }
         let older = document.older();
-        for (location, name, raw) in &document.fields {
+        let origins = name_origins(&document.state);
+        for field in &document.fields {
             let Some(order) = document
-                .origin(&older, *location, name)
+                .origin(&older, field.location, &field.name)
                 .and_then(|line| order(document, line))
             else {
                 continue;
             };
-            match known.get(&(*location, name.as_str())) {
+            let origin = origins.get(&(field.location, field.name.as_str())).copied();
+            let name = origin.unwrap_or((&field.name, &field.name));
+            let borrowed = Field {
+                location: field.location,
+                name,
+                raw: field.raw,
+                unmapped: field.unmapped,
+            };
+            match known.get(&(field.location, name)) {
                 None => {
-                    known.insert((*location, name), fields.len());
-                    fields.push((*location, name, order, raw));
+                    known.insert((field.location, name), fields.len());
+                    fields.push((borrowed, order));
                 }
-                Some(&at) if fields[at].2 < order => fields[at] = (*location, name, order, raw),
+                Some(&at) if fields[at].1 < order => fields[at] = (borrowed, order),
                 Some(_) => {}
             }
         }
@@ -286,6 +339,9 @@ fn join<'a>(a: &'a ParsedDocument<'a>, b: &'a ParsedDocument<'a>) -> MergedDocum
     let mut tags: Vec<&str> = a.tags.iter().chain(&b.tags).map(String::as_str).collect();
     tags.sort_unstable();
     tags.dedup();
+    let mut unmapped: Vec<&str> = a.unmapped.iter().chain(&b.unmapped).map(String::as_str).collect();
+    unmapped.sort_unstable();
+    unmapped.dedup();
     MergedDocument {
         key_name: &a.key_name,
         key: &a.key,
@@ -294,6 +350,7 @@ fn join<'a>(a: &'a ParsedDocument<'a>, b: &'a ParsedDocument<'a>) -> MergedDocum
         lines,
         fields,
         tags,
+        unmapped,
         state: (
             a.state.reason.max(b.state.reason),
             a.state.sealed_at.min(b.state.sealed_at),
@@ -357,12 +414,25 @@ impl MergedDocument<'_> {
             }
             out.push(b'"');
         }
-        let of = |location: FieldLocation| self.fields.iter().filter(move |field| field.0 == location);
-        for (_, name, _, raw) in of(FieldLocation::TopLevel) {
-            out.push(b',');
-            write_string(out, name.as_bytes());
-            out.push(b':');
-            write_raw(out, raw);
+        let fields = self
+            .fields
+            .iter()
+            .map(|(field, _)| (field.location, field.name, field.raw));
+        let own = self.text_name.into_iter().chain([self.key_name]);
+        let names = field_names(&fields.collect::<Vec<_>>(), own);
+        let of = |location: FieldLocation, unmapped: bool| {
+            let fields = self.fields.iter().zip(&names).map(|((field, _), name)| Field {
+                location: field.location,
+                name: name.as_str(),
+                raw: field.raw,
+                unmapped: field.unmapped,
+            });
+            let chosen =
+                move |field: &Field<'_, &str>| field.location == location && field.unmapped == unmapped;
+            fields.filter(chosen).peekable()
+        };
+        for field in of(FieldLocation::TopLevel, false) {
+            field.write(out);
         }
         let total: u64 = parts.iter().map(|part| u64::from(part.total)).sum();
         let late = self.lines.keys().filter(|order| order.1 > sealed_at).count() as u64;
@@ -377,26 +447,48 @@ impl MergedDocument<'_> {
             truncated: total.saturating_sub(self.lines.len() as u64),
         };
         write_windrow_object(out, &mut times, &object);
-        let mut metadata = of(FieldLocation::Metadata).peekable();
-        if metadata.peek().is_some() {
-            out.extend_from_slice(b",\"metadata\":{");
-            for (i, (_, name, _, raw)) in metadata.enumerate() {
-                if i > 0 {
-                    out.push(b',');
-                }
-                write_string(out, name.as_bytes());
-                out.push(b':');
-                write_raw(out, raw);
+        let write_metadata = |out: &mut Vec<u8>, unmapped: bool| {
+            let mut fields = of(FieldLocation::Metadata, unmapped);
+            if fields.peek().is_some() {
+                begin_pair(out, "metadata");
+                out.push(b'{');
+                fields.for_each(|field| field.write(out));
+                out.push(b'}');
+            }
+        };
+        write_metadata(out, false);
+        if self.fields.iter().any(|(field, _)| field.unmapped) {
+            begin_pair(out, UNMAPPED);
+            out.push(b'{');
+            of(FieldLocation::TopLevel, true).for_each(|field| field.write(out));
+            if of(FieldLocation::Metadata, true).peek().is_some() {
+                begin_pair(out, METADATA_OWNER);
+                out.push(b'{');
+                write_metadata(out, true);
+                out.push(b'}');
             }
             out.push(b'}');
         }
         let newest = (self.lines.len() as u32).saturating_sub(1);
-        let older = self.fields.iter().filter_map(|(location, name, order, _)| {
-            let line = *line_number.get(order)?;
-            (line != newest).then(|| OlderField {
-                location: *location,
-                name: (*name).to_owned(),
-                line,
+        let older = self
+            .fields
+            .iter()
+            .zip(&names)
+            .filter_map(|((field, order), name)| {
+                let line = *line_number.get(order)?;
+                (line != newest).then(|| OlderField {
+                    location: field.location,
+                    name: name.clone(),
+                    line,
+                })
+            });
+        let renamed = self.fields.iter().zip(&names).filter_map(|((field, _), name)| {
+            let (original, natural) = field.name;
+            (original != name).then(|| RenamedField {
+                location: field.location,
+                name: name.clone(),
+                original: original.to_owned(),
+                natural: natural.to_owned(),
             })
         });
         let state = DocumentState {
@@ -419,51 +511,22 @@ impl MergedDocument<'_> {
                 .collect(),
             parts,
             older: older.collect(),
+            renamed: renamed.collect(),
         };
         out.extend_from_slice(b",\"state\":\"");
         state.write(out);
         out.extend_from_slice(b"\"}}");
-    }
-}
-
-/// Appends a value on one line: the store may return a document with line breaks.
-fn write_raw(out: &mut Vec<u8>, raw: &RawValue) {
-    out.extend(raw.get().bytes().filter(|byte| !matches!(byte, b'\n' | b'\r')));
-}
-
-/// The pairs of a JSON object in order, with raw values.
-struct RawFields<'a>(Vec<(String, &'a RawValue)>);
-
-impl<'a> RawFields<'a> {
-    fn parse(json: &'a [u8]) -> Result<Self, serde_json::Error> {
-        let mut from = serde_json::Deserializer::from_slice(json);
-        let pairs = from.deserialize_map(RawFieldsVisitor)?;
-        from.end()?;
-        Ok(pairs)
-    }
-
-    fn get(&self, name: &str) -> Option<&'a RawValue> {
-        self.0
-            .iter()
-            .find(|(known, _)| known == name)
-            .map(|(_, raw)| *raw)
-    }
-}
-
-struct RawFieldsVisitor;
-
-impl<'de> Visitor<'de> for RawFieldsVisitor {
-    type Value = RawFields<'de>;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a JSON object")
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
-        let mut pairs = Vec::new();
-        while let Some(pair) = map.next_entry()? {
-            pairs.push(pair);
+        for name in &self.unmapped {
+            if let Some((moved, _)) = unmap(out, Unmap::Field(name)) {
+                *out = moved;
+            }
         }
-        Ok(RawFields(pairs))
+    }
+}
+
+impl Field<'_, &str> {
+    fn write(&self, out: &mut Vec<u8>) {
+        begin_pair(out, self.name);
+        write_raw(out, self.raw);
     }
 }

@@ -16,6 +16,19 @@ pub enum Time {
 }
 
 impl Time {
+    /// The time that a number stands for, in the unit that its magnitude gives: seconds, from 10^11
+    /// on milliseconds, from 10^14 on microseconds, from 10^17 on nanoseconds. `None`: the value is
+    /// no number.
+    pub fn of_number(value: Value<'_>) -> Option<Self> {
+        match value {
+            Value::U64(n) => Some(integer(n)),
+            Value::I64(n) => Some(n.checked_mul(i64::from(NS)).map_or(Self::Invalid, Self::At)),
+            Value::F32(x) => Some(float(f64::from(x))),
+            Value::F64(x) => Some(float(x)),
+            _ => None,
+        }
+    }
+
     /// The time in nanoseconds since 1970, or `received_ns` when there is no usable time.
     pub fn or_received(self, received_ns: i64) -> i64 {
         match self {
@@ -60,10 +73,9 @@ pub(super) fn read_time(buf: &[u8], at: usize) -> Result<(TimeField, usize), Def
     let (value, next) = Value::read(buf, at)?;
     let time = match value {
         Value::Nil => Time::Absent,
-        Value::U64(n) => integer(n),
-        Value::I64(n) => n.checked_mul(i64::from(NS)).map_or(Time::Invalid, Time::At),
-        Value::F32(x) => float(f64::from(x)),
-        Value::F64(x) => float(x),
+        Value::U64(_) | Value::I64(_) | Value::F32(_) | Value::F64(_) => {
+            Time::of_number(value).unwrap_or(Time::Invalid)
+        }
         Value::Ext(0, data) => {
             let words = data
                 .split_first_chunk()

@@ -11,16 +11,24 @@ use crate::msgpack::{
 
 /// The deepest nesting that serde_json accepts.
 const MAX_DEPTH: u32 = 128;
+/// Most keys of a map that are compared by their marks; more are sorted.
+const MAX_MARKS: u32 = 64;
 
 /// Appends one value to `out`.
 pub(super) struct MessageWriter<'a> {
-    out: &'a mut Vec<u8>,
+    pub(super) out: &'a mut Vec<u8>,
     /// The length that `out` may have.
     max_len: usize,
-    too_long: bool,
+    pub(super) too_long: bool,
+    /// Open containers, and how many there may be.
+    depth: u32,
+    max_depth: u32,
     /// Where the pairs of the open maps begin, those of the innermost map last. Offsets count from
     /// the end of the map's header.
     pairs: Vec<u32>,
+    /// Marks of the keys of the open maps, at most [`MAX_MARKS`] of each: keys with different marks
+    /// are different.
+    marks: Vec<u32>,
 }
 
 /// A container whose end is not parsed yet. Its header grows with the number of its elements, so
@@ -37,8 +45,17 @@ impl<'a> MessageWriter<'a> {
             out,
             max_len,
             too_long: false,
+            depth: 0,
+            max_depth: MAX_DEPTH,
             pairs: Vec::new(),
+            marks: Vec::new(),
         }
+    }
+
+    /// Accepts no deeper nesting than this.
+    pub(super) fn with_max_depth(mut self, max_depth: u32) -> Self {
+        self.max_depth = max_depth;
+        self
     }
 
     /// Converts `text`; `Ok(false)` when the message would be too long.
@@ -62,6 +79,24 @@ impl<'a> MessageWriter<'a> {
         }
     }
 
+    fn open<E: Error>(&mut self) -> Result<OpenContainer, E> {
+        self.depth += 1;
+        if self.depth > self.max_depth {
+            return Err(E::custom(format_args!(
+                "arrays and objects are nested deeper than {}",
+                self.max_depth
+            )));
+        }
+        Ok(self.begin())
+    }
+
+    /// Forgets the containers that an error has left open.
+    pub(super) fn reset(&mut self) {
+        self.depth = 0;
+        self.pairs.clear();
+        self.marks.clear();
+    }
+
     fn begin(&mut self) -> OpenContainer {
         let header = self.out.len();
         self.out.push(0);
@@ -72,8 +107,43 @@ impl<'a> MessageWriter<'a> {
         }
     }
 
+    /// Writes an object as a map.
+    pub(super) fn map<'de, A: MapAccess<'de>>(&mut self, mut pairs: A) -> Result<(), A::Error> {
+        let (first_pair, first_mark) = (self.pairs.len(), self.marks.len());
+        let mut map = self.open()?;
+        loop {
+            let at = self.out.len();
+            let pair = at - map.header - map.header_len;
+            let Some(()) = pairs.next_key_seed(KeySeed(self))? else {
+                break;
+            };
+            // A message is shorter than 4 GiB.
+            self.pairs.push(pair as u32);
+            if map.count < MAX_MARKS {
+                let mark = mark(self.out.get(at..).unwrap_or_default());
+                self.marks.push(mark);
+            }
+            pairs.next_value_seed(ValueSeed(self))?;
+            map.add(self.out);
+        }
+        self.end_map(map, first_pair, first_mark);
+        self.depth -= 1;
+        self.check_len()
+    }
+
     /// Ends a map: of equal keys the last value counts, in the place of the first.
-    fn end_map(&mut self, mut map: OpenContainer, first_pair: usize) {
+    fn end_map(&mut self, mut map: OpenContainer, first_pair: usize, first_mark: usize) {
+        let marks = self.marks.get(first_mark..).unwrap_or_default();
+        let are_marked = map.count <= MAX_MARKS;
+        let mut earlier = marks.iter().enumerate().map(|(n, mark)| (mark, marks.get(..n)));
+        let are_distinct =
+            are_marked && earlier.all(|(mark, earlier)| !earlier.unwrap_or_default().contains(mark));
+        self.marks.truncate(first_mark);
+        if are_distinct {
+            self.pairs.truncate(first_pair);
+            map.end(self.out, write_map_len);
+            return;
+        }
         let body = map.header + map.header_len;
         let pairs = self.pairs.get_mut(first_pair..).unwrap_or_default();
         let out = &*self.out;
@@ -107,6 +177,18 @@ impl<'a> MessageWriter<'a> {
     }
 }
 
+/// A number that differs for most different keys: from the length and the first and last bytes of
+/// the encoded key.
+fn mark(key: &[u8]) -> u32 {
+    const ODD: u64 = 0x9e37_79b9_7f4a_7c15;
+    let word = |bytes: Option<&[u8; 8]>| bytes.map(|bytes| u64::from_le_bytes(*bytes));
+    let mixed = match (word(key.first_chunk()), word(key.last_chunk())) {
+        (Some(first), Some(last)) => first.rotate_left(23) ^ last,
+        _ => key.iter().fold(0, |word, byte| word << 8 | u64::from(*byte)),
+    };
+    ((mixed ^ key.len() as u64).wrapping_mul(ODD) >> 32) as u32
+}
+
 /// The key of a pair.
 fn key(out: &[u8], body: usize, pair: u32) -> &[u8] {
     match Value::read(out, body + pair as usize) {
@@ -136,7 +218,7 @@ impl OpenContainer {
     }
 }
 
-struct ValueSeed<'w, 'a>(&'w mut MessageWriter<'a>);
+pub(super) struct ValueSeed<'w, 'a>(pub(super) &'w mut MessageWriter<'a>);
 
 impl<'de> DeserializeSeed<'de> for ValueSeed<'_, '_> {
     type Value = ();
@@ -196,29 +278,16 @@ impl<'de> Visitor<'de> for ValueSeed<'_, '_> {
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut values: A) -> Result<(), A::Error> {
         let writer = self.0;
-        let mut array = writer.begin();
+        let mut array = writer.open()?;
         while let Some(()) = values.next_element_seed(ValueSeed(writer))? {
             array.add(writer.out);
         }
         array.end(writer.out, write_array_len);
+        writer.depth -= 1;
         writer.check_len()
     }
 
-    fn visit_map<A: MapAccess<'de>>(self, mut pairs: A) -> Result<(), A::Error> {
-        let writer = self.0;
-        let first_pair = writer.pairs.len();
-        let mut map = writer.begin();
-        loop {
-            let pair = writer.out.len() - map.header - map.header_len;
-            let Some(()) = pairs.next_key_seed(KeySeed(writer))? else {
-                break;
-            };
-            // A message is shorter than 4 GiB.
-            writer.pairs.push(pair as u32);
-            pairs.next_value_seed(ValueSeed(writer))?;
-            map.add(writer.out);
-        }
-        writer.end_map(map, first_pair);
-        writer.check_len()
+    fn visit_map<A: MapAccess<'de>>(self, pairs: A) -> Result<(), A::Error> {
+        self.0.map(pairs)
     }
 }

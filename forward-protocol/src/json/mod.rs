@@ -6,10 +6,14 @@
 //! into the same message in MessagePack, so that all later stages handle one format. A connection
 //! with a shared key cannot speak JSON.
 //!
+//! [`write_records`] and [`write_lines`] convert JSON that is not from a Forward connection: bodies
+//! of requests with records.
+//!
 //! Of duplicate keys in an object the last counts, as in Fluentd. Texts may be nested 127 deep.
 //! Integers beyond 64 bits become floats. Comments, which Fluentd's parser accepts, are rejected.
 
 mod convert;
+mod records;
 mod split;
 
 #[cfg(test)]
@@ -18,6 +22,8 @@ mod tests;
 use bytes::BufMut;
 
 use crate::msgpack::Value;
+pub use records::{RecordLimits, RecordWriter, RecordsError, write_lines, write_records, write_value};
+
 use convert::MessageWriter;
 use split::Splitter;
 
@@ -81,7 +87,7 @@ impl JsonCarrier {
 
     /// Appends every complete text at the front of `buf` to `out`, as a MessagePack message for
     /// [`crate::frame::Framer`]. No byte is scanned twice while a text is incomplete. Takes no
-    /// memory besides `out` but 4 bytes for each pair of the open objects.
+    /// memory besides `out` but 8 bytes at most for each pair of the open objects.
     pub fn convert(&mut self, buf: &[u8], out: &mut Vec<u8>) -> Converted {
         let mut converted = Converted::default();
         loop {

@@ -21,7 +21,7 @@ use forward_protocol::frame::{Framer, Outcome, Payload, Run};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::time::{Instant, timeout, timeout_at};
 
-pub(super) use self::close_reason::{CloseReason, is_closed_by_peer};
+pub(in crate::input) use self::close_reason::{CloseReason, is_closed_by_peer};
 use self::encoding::Encoding;
 use self::state::{Admission, AgeLimit, Phase, Progress, Shutdown};
 use super::ack::Acks;

@@ -32,7 +32,7 @@ struct OpenConnections {
 }
 
 /// The slot of an open connection; freed when dropped.
-pub(super) struct ConnectionSlot {
+pub(in crate::input) struct ConnectionSlot {
     limiter: Arc<ConnectionLimiter>,
     client: Option<IpAddr>,
     metrics: Arc<Metrics>,
@@ -56,7 +56,7 @@ impl ConnectionLimiter {
 
     /// Takes a slot; `None`, counted and logged, when a limit is reached. A unix socket has no
     /// address.
-    pub(super) fn acquire(
+    pub(in crate::input) fn acquire(
         this: &Arc<Self>,
         address: Option<IpAddr>,
         context: &Context,

@@ -117,7 +117,7 @@ pub(super) fn test_context_with(
 
 impl Context {
     /// Completes [`STOP_TIMEOUT`] after the server has begun to stop.
-    pub(super) async fn stop_timeout(&self) {
+    pub(in crate::input) async fn stop_timeout(&self) {
         self.stop.cancelled().await;
         tokio::time::sleep(STOP_TIMEOUT).await;
     }

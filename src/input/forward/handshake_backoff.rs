@@ -26,7 +26,7 @@ const MAX_ADDRESSES: NonZeroUsize = NonZeroUsize::new(4096).unwrap();
 
 /// Recent failures by address.
 #[derive(Debug)]
-pub(super) struct HandshakeBackoff {
+pub(in crate::input) struct HandshakeBackoff {
     /// Failures in a row, and the time of the last one.
     failures: Mutex<LruCache<IpAddr, (u32, Instant)>>,
     max_delay: Duration,
@@ -34,7 +34,7 @@ pub(super) struct HandshakeBackoff {
 
 impl HandshakeBackoff {
     /// Caps the delay at half of the handshake timeout, so that the client still gets its answer.
-    pub(super) fn new(handshake_timeout: Duration) -> Self {
+    pub(in crate::input) fn new(handshake_timeout: Duration) -> Self {
         Self {
             failures: Mutex::new(LruCache::new(MAX_ADDRESSES)),
             max_delay: MAX_DELAY.min(handshake_timeout / 2),
@@ -43,7 +43,7 @@ impl HandshakeBackoff {
 
     /// Records a failure and returns the delay before the answer. A unix socket has no address and
     /// always gets the initial delay.
-    pub(super) fn record_failure(&self, peer: Option<IpAddr>, now: Instant) -> Duration {
+    pub(in crate::input) fn record_failure(&self, peer: Option<IpAddr>, now: Instant) -> Duration {
         let Some(peer) = peer else {
             return INITIAL_DELAY.min(self.max_delay);
         };
@@ -60,7 +60,7 @@ impl HandshakeBackoff {
     }
 
     /// Forgets the failures of an address after a successful handshake.
-    pub(super) fn reset(&self, peer: Option<IpAddr>) {
+    pub(in crate::input) fn reset(&self, peer: Option<IpAddr>) {
         if let Some(peer) = peer {
             let mut failures = self.failures.lock().unwrap_or_else(PoisonError::into_inner);
             failures.pop(&network(peer));

@@ -78,20 +78,24 @@ fn device_and_inode(path: &Path) -> io::Result<(u64, u64)> {
 
 /// Why an address cannot be listened on.
 #[derive(Debug, thiserror::Error)]
-#[error("cannot listen on {address}: {source}{}", hint(source))]
+#[error("cannot listen on {address}: {source}{}", hint(source, flag))]
 pub struct BindError {
     /// The address as it was configured.
     pub address: String,
     /// The system's reason.
     pub source: io::Error,
+    /// The flag that chooses another address.
+    pub flag: &'static str,
 }
 
-fn hint(error: &io::Error) -> &'static str {
+fn hint(error: &io::Error, flag: &str) -> String {
     match error.kind() {
-        io::ErrorKind::AddrInUse => " (is another Windrow or Fluent Bit running? choose another --listen)",
-        io::ErrorKind::PermissionDenied => " (ports below 1024 and foreign folders need permission)",
-        io::ErrorKind::AddrNotAvailable => " (this machine does not have that address)",
-        _ => "",
+        io::ErrorKind::AddrInUse => {
+            format!(" (is another Windrow or Fluent Bit running? choose another {flag})")
+        }
+        io::ErrorKind::PermissionDenied => " (ports below 1024 and foreign folders need permission)".into(),
+        io::ErrorKind::AddrNotAvailable => " (this machine does not have that address)".into(),
+        _ => String::new(),
     }
 }
 
@@ -104,6 +108,7 @@ pub async fn bind(listen: &Listen, unix_mode: u32, udp_heartbeat: bool) -> Resul
     let failed = |source| BindError {
         address: listen.to_string(),
         source,
+        flag: "--listen",
     };
     match listen {
         Listen::Tcp(address) => {
@@ -138,7 +143,7 @@ pub async fn bind(listen: &Listen, unix_mode: u32, udp_heartbeat: bool) -> Resul
     }
 }
 
-fn listen_on(address: SocketAddr) -> io::Result<TcpListener> {
+pub(in crate::input) fn listen_on(address: SocketAddr) -> io::Result<TcpListener> {
     let socket = match address {
         SocketAddr::V4(_) => TcpSocket::new_v4()?,
         SocketAddr::V6(_) => TcpSocket::new_v6()?,
@@ -217,7 +222,10 @@ impl BoundListener {
 }
 
 /// The next connection; `None` when Windrow stops, `Some(None)` after a failed accept.
-async fn accept<T>(context: &Context, accepting: impl Future<Output = io::Result<T>>) -> Option<Option<T>> {
+pub(in crate::input) async fn accept<T>(
+    context: &Context,
+    accepting: impl Future<Output = io::Result<T>>,
+) -> Option<Option<T>> {
     tokio::select! {
         () = context.stop.cancelled() => None,
         accepted = accepting => match accepted {
@@ -275,7 +283,7 @@ async fn serve_stream<S: AsyncRead + AsyncWrite + Unpin>(
     timeout(SHUTDOWN_TIMEOUT, stream.shutdown()).await.ok();
 }
 
-fn log_close(reason: &CloseReason, peer: Option<IpAddr>, context: &Context) {
+pub(in crate::input) fn log_close(reason: &CloseReason, peer: Option<IpAddr>, context: &Context) {
     reason.count(&context.metrics);
     let warns = reason.is_fault() && warnings::admit(context, reason.kind(), peer);
     let peer = peer_name(peer);

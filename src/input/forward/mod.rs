@@ -30,12 +30,17 @@ mod security;
 mod tls;
 mod warnings;
 
+pub(in crate::input) use self::connection::CloseReason;
 pub use self::connection_limiter::ConnectionLimiter;
 pub(crate) use self::context::frame_limits;
 pub use self::context::{Context, FORWARD_MESSAGES};
 pub use self::decompression::DecompressionPool;
+pub(in crate::input) use self::handshake_backoff::HandshakeBackoff;
 pub use self::listener::{BindError, BoundListener, bind};
+pub(in crate::input) use self::listener::{accept, listen_on, log_close};
 pub use self::receive_budget::ReceiveBudget;
+pub(in crate::input) use self::receive_budget::Reservation;
 pub use self::security::Security;
 pub use self::tls::{Tls, TlsError};
+pub(in crate::input) use self::warnings::admit as warn_about;
 pub use self::warnings::sum_up_warnings;

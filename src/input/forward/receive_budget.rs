@@ -38,7 +38,7 @@ pub struct ReceiveBudget {
 
 /// Bytes of one connection that count against the budget until they are released.
 #[derive(Debug)]
-pub(super) struct Reservation<'a> {
+pub(in crate::input) struct Reservation<'a> {
     budget: &'a ReceiveBudget,
     bytes: usize,
     /// Bytes of the reserve, while the message is small.
@@ -84,7 +84,7 @@ impl ReceiveBudget {
     }
 
     /// A reservation of no bytes.
-    pub(super) fn reservation(&self) -> Reservation<'_> {
+    pub(in crate::input) fn reservation(&self) -> Reservation<'_> {
         Reservation {
             budget: self,
             bytes: 0,
@@ -142,7 +142,7 @@ impl Drop for Waiter<'_> {
 
 impl Reservation<'_> {
     /// Grows to `bytes` in all, if nobody has to wait; smaller reservations stay as they are.
-    pub(super) fn try_grow_to(&mut self, bytes: usize) -> bool {
+    pub(in crate::input) fn try_grow_to(&mut self, bytes: usize) -> bool {
         let more = bytes.saturating_sub(self.bytes);
         if self.overdraft.is_some() {
             self.budget.used_bytes.fetch_add(more, Ordering::SeqCst);
@@ -178,7 +178,7 @@ impl Reservation<'_> {
     }
 
     /// Waits until it can grow to `bytes` in all.
-    pub(super) async fn grow_to(&mut self, bytes: usize) {
+    pub(in crate::input) async fn grow_to(&mut self, bytes: usize) {
         let more = bytes.saturating_sub(self.bytes);
         let guard = self.budget.take_in_order(more).await;
         self.bytes += more;
@@ -203,7 +203,7 @@ impl Reservation<'_> {
     }
 
     /// Records that `bytes` were received.
-    pub(super) fn record_read(&mut self, bytes: usize) {
+    pub(in crate::input) fn record_read(&mut self, bytes: usize) {
         if let Some(pace) = &mut self.pace {
             match pace.missing_bytes.checked_sub(bytes) {
                 Some(missing @ 1..) => pace.missing_bytes = missing,
@@ -213,7 +213,7 @@ impl Reservation<'_> {
     }
 
     /// When [`Self::is_too_slow`] has to be asked; `None`: nothing is reserved.
-    pub(super) fn deadline(&self, max_overdraft: Duration) -> Option<Instant> {
+    pub(in crate::input) fn deadline(&self, max_overdraft: Duration) -> Option<Instant> {
         let overdraft = self.overdraft.as_ref().map(|taken| taken.since + max_overdraft);
         let pace = self.pace.as_ref().map(|pace| pace.deadline);
         pace.into_iter().chain(overdraft).min()
@@ -221,7 +221,7 @@ impl Reservation<'_> {
 
     /// Called at the deadline: whether others wait for the bytes of this connection. If none does,
     /// the deadline moves.
-    pub(super) fn is_too_slow(&mut self) -> bool {
+    pub(in crate::input) fn is_too_slow(&mut self) -> bool {
         if self.budget.is_contended() {
             return true;
         }

@@ -27,7 +27,7 @@ pub struct Security {
 
 /// Why a handshake failed.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum HandshakeError {
+pub(in crate::input) enum HandshakeError {
     /// The client is refused, and was told so.
     #[error(
         "handshake refused: {0} (the client's shared_key, username or password differs from this server's, or it has none)"

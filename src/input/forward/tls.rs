@@ -57,6 +57,14 @@ impl Tls {
         Ok(())
     }
 
+    /// Performs the TLS handshake with a client that speaks HTTP: the version is negotiated (ALPN).
+    pub(in crate::input) async fn accept_http(&self, stream: TcpStream) -> io::Result<TlsStream<TcpStream>> {
+        let config = Arc::clone(&self.current.read().unwrap_or_else(PoisonError::into_inner));
+        let mut config = ServerConfig::clone(&config);
+        config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+        TlsAcceptor::from(Arc::new(config)).accept(stream).await
+    }
+
     /// Performs the TLS handshake with a client.
     pub(super) async fn accept(&self, stream: TcpStream) -> io::Result<TlsStream<TcpStream>> {
         let config = Arc::clone(&self.current.read().unwrap_or_else(PoisonError::into_inner));

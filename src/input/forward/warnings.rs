@@ -12,7 +12,7 @@ use crate::logging::WarningPeer;
 const CHECK_INTERVAL: Duration = Duration::from_secs(5);
 
 /// Whether a warning of this kind about a client is to be logged; otherwise it is counted.
-pub(super) fn admit(context: &Context, kind: &'static str, peer: Option<IpAddr>) -> bool {
+pub(in crate::input) fn admit(context: &Context, kind: &'static str, peer: Option<IpAddr>) -> bool {
     let peer = peer.map_or(WarningPeer::Local, |peer| WarningPeer::Address(network(peer)));
     context.warnings.admit(kind, peer)
 }

@@ -28,6 +28,8 @@ pub(super) struct DeliveryState {
     repeated: AtomicU32,
     /// 1 if an output can never store it.
     dead: AtomicU8,
+    /// 1 if it waits for an output on disk.
+    deferred: AtomicU8,
     /// 1 if a write whose response was lost may have stored it.
     uncertain: AtomicU8,
     /// 1 if it was merged with an existing document.
@@ -43,6 +45,7 @@ pub(super) struct ConfirmedCounts {
     pub(super) repeated: u64,
     pub(super) late: u64,
     pub(super) dead: u64,
+    pub(super) deferred: u64,
 }
 
 impl DeliveryStates {
@@ -96,6 +99,7 @@ impl DeliveryState {
             waiting: AtomicU8::new(waiting),
             repeated: AtomicU32::new(0),
             dead: AtomicU8::new(0),
+            deferred: AtomicU8::new(0),
             uncertain: AtomicU8::new(0),
             merged: AtomicU8::new(0),
         }
@@ -125,6 +129,11 @@ impl DeliveryState {
         self.repeated.store(repeated, Ordering::Release);
     }
 
+    /// It waits for an output on disk.
+    pub(super) fn note_deferred(&self) {
+        self.deferred.store(1, Ordering::Release);
+    }
+
     /// An output can never store it.
     pub(super) fn note_dead(&self) {
         self.dead.store(1, Ordering::Release);
@@ -138,6 +147,10 @@ impl ConfirmedCounts {
         self.lines += lines;
         if state.dead.load(Ordering::Acquire) == 1 {
             self.dead += lines;
+            return;
+        }
+        if state.deferred.load(Ordering::Acquire) == 1 {
+            self.deferred += lines;
             return;
         }
         let repeated = u64::from(state.repeated.load(Ordering::Acquire));

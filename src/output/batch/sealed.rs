@@ -12,7 +12,7 @@ use super::Batch;
 use super::BatchInner;
 use super::delivery_state::{ConfirmedCounts, DeliveryState};
 use super::meta::{DocumentMeta, DocumentSpan};
-use crate::output::OutputId;
+use crate::output::{LineCounters, OutputId};
 
 /// A document of a batch. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -139,6 +139,17 @@ impl SealedDocument {
     /// the counters; call before the confirmation.
     pub fn note_merged(&self, new_lines: u32) {
         self.state().note_merged(self.lines().saturating_sub(new_lines));
+    }
+
+    /// Records that the document waits for `output` on disk, durably.
+    pub fn confirm_deferred(&self, output: OutputId) {
+        self.state().note_deferred();
+        self.confirm(output);
+    }
+
+    /// The line counters of its batch.
+    pub fn account(&self) -> &Arc<LineCounters> {
+        &self.batch.account
     }
 
     /// Records that `output` can never store the document, and that it is durable in the dead

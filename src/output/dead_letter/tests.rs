@@ -76,9 +76,12 @@ fn an_entry_comes_back_as_it_was() {
 fn a_document_that_is_not_one_line_of_json_is_kept_as_bytes() {
     let folder = tempfile::tempdir().unwrap();
     let dead = DeadLetter::open(folder.path(), FILE_BYTES, LIMIT_BYTES).unwrap();
-    for wrong in [&b"{\"a\":"[..], b"{\n}", b"\xff", b""] {
-        dead.put(&entry("x", EntryContent::Document(Bytes::copy_from_slice(wrong))))
-            .unwrap();
+    for (n, wrong) in [&b"{\"a\":"[..], b"{\n}", b"\xff", b""].into_iter().enumerate() {
+        dead.put(&entry(
+            &format!("x{n}"),
+            EntryContent::Document(Bytes::copy_from_slice(wrong)),
+        ))
+        .unwrap();
     }
     let contents: Vec<EntryContent> = read_all(folder.path())
         .into_iter()
@@ -91,10 +94,10 @@ fn a_document_that_is_not_one_line_of_json_is_kept_as_bytes() {
 #[test]
 fn files_are_rotated_by_size_and_numbered_on_after_a_restart() {
     let folder = tempfile::tempdir().unwrap();
-    for _ in 0..2 {
+    for life in 0..2 {
         let dead = DeadLetter::open(folder.path(), 500, LIMIT_BYTES).unwrap();
         for n in 0..6 {
-            dead.put(&document(&format!("t{n}"))).unwrap();
+            dead.put(&document(&format!("l{life}t{n}"))).unwrap();
         }
     }
     let files = files(folder.path(), ENTRIES_EXTENSION).unwrap();
@@ -115,7 +118,7 @@ fn at_the_bound_a_put_fails_until_there_is_room_again() {
     let dead = DeadLetter::open(folder.path(), FILE_BYTES, 1000).unwrap();
     let mut put = 0;
     let error = loop {
-        match dead.put(&document("x")) {
+        match dead.put(&document(&format!("x{put}"))) {
             Ok(()) => put += 1,
             Err(error) => break error,
         }
@@ -133,6 +136,39 @@ fn at_the_bound_a_put_fails_until_there_is_room_again() {
     dead.put(&document("y")).unwrap();
     assert!(!dead.usage().full);
     assert_eq!(read_all(folder.path()), [document("y")]);
+}
+
+#[test]
+fn a_document_is_there_once_however_often_the_server_restarts() {
+    let folder = tempfile::tempdir().unwrap();
+    let open = || DeadLetter::open(folder.path(), FILE_BYTES, LIMIT_BYTES).unwrap();
+    let of = |parts: &[&str]| Entry {
+        parts: parts.iter().map(|part| (*part).to_owned()).collect(),
+        ..document("a")
+    };
+    for _ in 0..3 {
+        let dead = open();
+        dead.put(&of(&["p1", "p2"])).unwrap();
+        // Gathered apart after the restart.
+        dead.put_all(&[of(&["p2"]), of(&["p1"]), document("b")]).unwrap();
+        assert_eq!(dead.usage().entries, 2);
+    }
+    // With a part that is new it is another document.
+    open().put(&of(&["p2", "p3"])).unwrap();
+    assert_eq!(read_all(folder.path()).len(), 3);
+    // What a replay has claimed may leave the dead letter: it is added again.
+    let dead = open();
+    fs::rename(folder.path().join("001.ndjson"), folder.path().join("001.replay")).unwrap();
+    dead.put(&document("b")).unwrap();
+    assert_eq!(read_all(folder.path()), [of(&["p2", "p3"]), document("b")]);
+    // The same document with other content and no parts is another one.
+    let plain = |text: &'static [u8]| Entry {
+        parts: Vec::new(),
+        ..entry("plain", EntryContent::Document(Bytes::from_static(text)))
+    };
+    dead.put_all(&[plain(b"{\"x\":1}"), plain(b"{\"x\":2}")]).unwrap();
+    dead.put(&plain(b"{\"x\":1}")).unwrap();
+    assert_eq!(read_all(folder.path()).len(), 4);
 }
 
 #[test]

@@ -36,6 +36,33 @@ pub(crate) trait BulkDocument: Send + Sync {
     fn mark_merged(&self, _new_lines: u32) {}
 }
 
+impl<D: BulkDocument> BulkDocument for &D {
+    fn id(&self) -> &str {
+        (**self).id()
+    }
+    fn is_trace(&self) -> bool {
+        (**self).is_trace()
+    }
+    fn first_ns(&self) -> i64 {
+        (**self).first_ns()
+    }
+    fn json(&self) -> &[u8] {
+        (**self).json()
+    }
+    fn framed(&self) -> Option<(&Bytes, Range<usize>)> {
+        (**self).framed()
+    }
+    fn mark_uncertain(&self) {
+        (**self).mark_uncertain();
+    }
+    fn mark_unchanged(&self) {
+        (**self).mark_unchanged();
+    }
+    fn mark_merged(&self, new_lines: u32) {
+        (**self).mark_merged(new_lines);
+    }
+}
+
 /// Upper bound of an action line without the id.
 const ACTION_LINE_BYTES: usize = 72;
 
@@ -163,9 +190,12 @@ fn put_action(body: &mut Vec<u8>, action: &str, index: &str, id: &str, version: 
     body.extend_from_slice(b"}}\n");
 }
 
-/// `filter_path` of every bulk request: the least that gives each item's result. `status` keeps
+/// `filter_path` of most bulk requests: the least that gives each item's result. `status` keeps
 /// items aligned with documents.
-pub(crate) const RESPONSE_FILTER: &str = "errors,took,items.*.status,items.*.error.type,items.*.error.reason";
+pub(crate) const RESPONSE_FILTER: &str =
+    "errors,took,items.*.status,items.*.error.type,items.*.error.reason,items.*.error.caused_by";
+/// The same with the index in which each document is.
+pub(crate) const LOCATED_RESPONSE_FILTER: &str = "errors,took,items.*._index,items.*.status,items.*.error.type,items.*.error.reason,items.*.error.caused_by";
 
 /// A bulk response.
 #[derive(Debug, PartialEq, Eq)]
@@ -183,17 +213,23 @@ pub(crate) struct ItemResult {
     pub(crate) status: u16,
     /// `error.type`, or empty.
     pub(crate) kind: String,
-    /// `error.reason`, or empty.
+    /// `error.reason` and those of its causes, or empty.
     pub(crate) reason: String,
+    /// The same one by one, the outermost first.
+    pub(crate) causes: Vec<String>,
+    /// The index in which the document is, if it was asked for.
+    pub(crate) index: Option<Box<str>>,
 }
 
 /// Parses the response to a bulk request of `expected` items.
 ///
+/// `located`: the indices of all items are wanted.
+///
 /// # Errors
 /// The response is malformed; the results of its items are unknown.
-pub(crate) fn parse(response: &[u8], expected: usize) -> Result<BulkResponse, String> {
+pub(crate) fn parse(response: &[u8], expected: usize, located: bool) -> Result<BulkResponse, String> {
     let start = &response[..response.len().min(64)];
-    if response.ends_with(b"}") && start.windows(15).any(|w| w == b"\"errors\":false,") {
+    if !located && response.ends_with(b"}") && start.windows(15).any(|w| w == b"\"errors\":false,") {
         return Ok(BulkResponse::AllOk);
     }
     let wire: BulkWire = serde_json::from_slice(response)
@@ -205,9 +241,28 @@ pub(crate) fn parse(response: &[u8], expected: usize) -> Result<BulkResponse, St
         ));
     }
     let items = wire.items.into_iter().map(|action| {
-        let BulkWireItem { status, error } = action.item;
-        let BulkWireError { kind, reason } = error.unwrap_or_default();
-        ItemResult { status, kind, reason }
+        let BulkWireItem { status, index, error } = action.item;
+        let BulkWireError {
+            kind,
+            reason,
+            caused_by,
+        } = error.unwrap_or_default();
+        let mut causes = vec![reason];
+        let mut next = caused_by;
+        while let Some(cause) = next {
+            // Nested errors often repeat the text of the inner one.
+            if !causes.iter().any(|known| known.contains(&cause.reason)) {
+                causes.push(cause.reason);
+            }
+            next = cause.caused_by;
+        }
+        ItemResult {
+            status,
+            kind,
+            reason: causes.join(": "),
+            causes,
+            index,
+        }
     });
     Ok(BulkResponse::Items(items.collect()))
 }
@@ -226,6 +281,8 @@ struct BulkWireAction {
 #[derive(Deserialize)]
 struct BulkWireItem {
     status: u16,
+    #[serde(rename = "_index")]
+    index: Option<Box<str>>,
     error: Option<BulkWireError>,
 }
 
@@ -235,6 +292,7 @@ struct BulkWireError {
     kind: String,
     #[serde(default)]
     reason: String,
+    caused_by: Option<Box<Self>>,
 }
 
 #[cfg(test)]
@@ -315,25 +373,30 @@ mod tests {
     #[test]
     fn answers() {
         let ok = br#"{"errors":false,"took":3,"items":[{"create":{"status":201}}]}"#;
-        assert_eq!(parse(ok, 1), Ok(BulkResponse::AllOk));
+        assert_eq!(parse(ok, 1, false), Ok(BulkResponse::AllOk));
         let took_first = br#"{"took":3,"errors":false,"items":[{"create":{"status":201}}]}"#;
-        assert_eq!(parse(took_first, 1), Ok(BulkResponse::AllOk));
+        assert_eq!(parse(took_first, 1, false), Ok(BulkResponse::AllOk));
         let mixed = br#"{"errors":true,"took":3,"items":[{"create":{"status":201}},{"index":{"status":400,"error":{"type":"document_parsing_exception","reason":"\"errors\":false,"}}}]}"#;
-        assert_eq!(
-            parse(mixed, 2),
-            Ok(BulkResponse::Items(vec![
-                ItemResult {
-                    status: 201,
-                    kind: String::new(),
-                    reason: String::new()
-                },
-                ItemResult {
-                    status: 400,
-                    kind: "document_parsing_exception".into(),
-                    reason: "\"errors\":false,".into()
-                },
-            ]))
-        );
+        let Ok(BulkResponse::Items(items)) = parse(mixed, 2, false) else {
+            panic!("items")
+        };
+        assert_eq!((items[0].status, items[1].status), (201, 400));
+        assert_eq!(items[1].kind, "document_parsing_exception");
+        assert_eq!(items[1].reason, "\"errors\":false,");
+        let located = br#"{"errors":false,"took":3,"items":[{"create":{"_index":"a-1","status":201}}]}"#;
+        let Ok(BulkResponse::Items(items)) = parse(located, 1, true) else {
+            panic!("items")
+        };
+        assert_eq!(items[0].index.as_deref(), Some("a-1"));
+        let causes =
+            br#"{"errors":true,"items":[{"create":{"status":400,"error":{"type":"mapper_parsing_exception",
+            "reason":"failed to parse","caused_by":{"type":"x","reason":"object field [a.]",
+            "caused_by":{"type":"y","reason":"failed to parse"}}}}}]}"#;
+        let Ok(BulkResponse::Items(items)) = parse(causes, 1, false) else {
+            panic!("items")
+        };
+        assert_eq!(items[0].reason, "failed to parse: object field [a.]");
+        assert_eq!(items[0].causes, ["failed to parse", "object field [a.]"]);
         for (bad, expected) in [
             (&mixed[..], 3),
             (&mixed[..40], 2),
@@ -341,7 +404,11 @@ mod tests {
             (b"<html>", 1),
             (b"", 1),
         ] {
-            assert!(parse(bad, expected).is_err(), "{}", String::from_utf8_lossy(bad));
+            assert!(
+                parse(bad, expected, false).is_err(),
+                "{}",
+                String::from_utf8_lossy(bad)
+            );
         }
     }
 }

@@ -2,23 +2,42 @@
 //!
 //! Does not retry, and knows nothing of what is written.
 
+use std::collections::HashSet;
 use std::io::Write as _;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
-use elasticsearch::http::Method;
+use reqwest::Method;
+use serde_json::Value;
 use tokio::time::Instant;
 
 use super::bulk::{self, BulkResponse, ItemResult};
 use super::format::DocumentFormat;
+use super::heal::WarnedFields;
 use super::index_pattern::IndexPattern;
+use super::index_watch::IndexWatch;
 use super::nodes::{Nodes, OpenError, Request, Response, SendError};
 use super::outcome::{
     DocumentOutcome, ItemClass, Rejection, RequestError, RetryReason, StoreResult, classify_item,
+    is_about_content,
 };
 use super::stats::Stats;
-use crate::config::ElasticsearchConfig;
+use super::target::Targets;
+use super::template;
+use crate::config::{ElasticsearchConfig, OnConflict};
+
+/// Longest wait of a bulk request for a shard, for the creation of an index or for a mapping. An
+/// item that waits holds up the answer for all others.
+const SHARD_TIMEOUT_MAX: Duration = Duration::from_secs(3);
+/// The same while a shard is known to be unavailable.
+const SHARD_TIMEOUT_MIN: Duration = Duration::from_millis(250);
+
+/// A mapping is read again when it is older.
+const MAPPING_AGE: Duration = Duration::from_secs(10);
+
+/// Indices whose mapping was prepared for healed documents.
+const MAX_PREPARED: usize = 1024;
 
 /// Sends requests to one cluster; counts and classifies the responses.
 #[derive(Debug)]
@@ -28,7 +47,26 @@ pub(crate) struct Client {
     pub(crate) format: DocumentFormat,
     pub(crate) stats: Arc<Stats>,
     pub(crate) trace_life: Duration,
+    pub(crate) watch: IndexWatch,
+    pub(crate) targets: Targets,
+    pub(crate) warned_fields: WarnedFields,
+    /// Refused fields are moved instead of refusing the document.
+    pub(crate) heals: bool,
+    prepared: Mutex<HashSet<Box<str>>>,
+    /// The last mapping that was read: its index, when, its properties.
+    mapping: Mutex<Option<(Box<str>, Instant, Arc<Value>)>>,
+    shard_timeout: Duration,
     gzip_level: u32,
+}
+
+/// What the result of a bulk item means.
+pub(crate) enum Verdict {
+    /// The outcome of the document.
+    Outcome(DocumentOutcome),
+    /// The document exists already, or changed since it was read.
+    Conflict,
+    /// It is refused as it is; it may be healed.
+    Refused(ItemResult),
 }
 
 impl Client {
@@ -43,6 +81,13 @@ impl Client {
             format,
             stats,
             trace_life: config.trace_life,
+            watch: IndexWatch::default(),
+            targets: Targets::default(),
+            warned_fields: WarnedFields::default(),
+            heals: config.on_conflict == OnConflict::Unmapped,
+            prepared: Mutex::default(),
+            mapping: Mutex::default(),
+            shard_timeout: (config.request_timeout / 6).min(SHARD_TIMEOUT_MAX),
             gzip_level: config.gzip_level.min(9),
         })
     }
@@ -52,6 +97,27 @@ impl Client {
     /// # Errors
     /// The request failed as a whole.
     pub(crate) async fn bulk(&self, body: Bytes, expected: usize) -> Result<BulkResponse, RequestError> {
+        self.bulk_with(body, expected, false).await
+    }
+
+    /// [`Self::bulk`]; each item says in which index its document is.
+    ///
+    /// # Errors
+    /// The request failed as a whole.
+    pub(crate) async fn bulk_located(
+        &self,
+        body: Bytes,
+        expected: usize,
+    ) -> Result<BulkResponse, RequestError> {
+        self.bulk_with(body, expected, true).await
+    }
+
+    async fn bulk_with(
+        &self,
+        body: Bytes,
+        expected: usize,
+        located: bool,
+    ) -> Result<BulkResponse, RequestError> {
         let started = Instant::now();
         let length = body.len();
         let gzip = self.gzip_level > 0;
@@ -61,10 +127,23 @@ impl Client {
             body
         };
         self.stats.sending(length, body.len());
+        let wait = if self.watch.is_shard_unavailable() {
+            self.shard_timeout.min(SHARD_TIMEOUT_MIN)
+        } else {
+            self.shard_timeout
+        };
+        let filter = if located {
+            bulk::LOCATED_RESPONSE_FILTER
+        } else {
+            bulk::RESPONSE_FILTER
+        };
         let request = Request {
-            method: Method::Post,
-            path: "/_bulk".into(),
-            query: &[("filter_path", bulk::RESPONSE_FILTER)],
+            method: Method::POST,
+            path: format!(
+                "/_bulk?timeout={}ms&filter_path={filter}",
+                wait.as_millis().max(1)
+            ),
+            query: &[],
             body,
             ndjson: true,
             gzip,
@@ -74,7 +153,7 @@ impl Client {
             .ask(&request)
             .await
             .and_then(Response::success)
-            .and_then(|body| bulk::parse(&body, expected).map_err(RequestError::Broken));
+            .and_then(|body| bulk::parse(&body, expected, located).map_err(RequestError::Broken));
         match &response {
             Ok(_) => self.stats.answered(started.elapsed()),
             Err(error) => {
@@ -97,20 +176,93 @@ impl Client {
         })
     }
 
-    /// The outcome of a bulk item, or `None` for a conflict. Counts a failure.
-    pub(crate) fn outcome_of(&self, item: ItemResult) -> Option<DocumentOutcome> {
-        let ItemResult { status, kind, reason } = item;
-        let class = classify_item(status, &kind, &reason);
-        if class != ItemClass::Written {
-            self.stats.item_failed(status, &kind);
+    /// What the result of an item that was sent to `index` means. Counts a failure.
+    pub(crate) fn judge(&self, index: &str, item: ItemResult) -> Verdict {
+        let class = classify_item(item.status, &item.kind);
+        if class == ItemClass::Written {
+            return Verdict::Outcome(DocumentOutcome::Stored(StoreResult::Created));
         }
-        Some(match class {
-            ItemClass::Written => DocumentOutcome::Stored(StoreResult::Created),
-            ItemClass::Conflict => return None,
-            ItemClass::Retry => DocumentOutcome::Retry(RetryReason::Throttled),
-            ItemClass::Blocked => DocumentOutcome::Blocked(format!("status {status} {kind}: {reason}")),
-            ItemClass::Permanent => DocumentOutcome::Rejected(Rejection { status, kind, reason }),
+        self.stats.item_failed(item.status, &item.kind);
+        if class == ItemClass::Conflict {
+            return Verdict::Conflict;
+        }
+        let ItemResult {
+            status, kind, reason, ..
+        } = &item;
+        let said = format!("status {status} {kind}: {reason}");
+        self.watch.failed(index, said.clone());
+        Verdict::Outcome(match class {
+            ItemClass::Unavailable => {
+                self.watch.shard_unavailable();
+                DocumentOutcome::Retry(RetryReason::Unavailable)
+            }
+            ItemClass::Blocked => {
+                self.targets.doubt(index);
+                DocumentOutcome::Blocked(format!("{index}: {said}"))
+            }
+            ItemClass::Refused => return Verdict::Refused(item),
+            _ => DocumentOutcome::Retry(RetryReason::Throttled),
         })
+    }
+
+    /// The outcome of a refused document that is not healed.
+    pub(crate) fn refusal(&self, item: ItemResult) -> DocumentOutcome {
+        let ItemResult {
+            status, kind, reason, ..
+        } = item;
+        let about_content = is_about_content(status, &kind);
+        let rejection = Rejection { status, kind, reason };
+        if about_content {
+            DocumentOutcome::Rejected(rejection)
+        } else {
+            DocumentOutcome::Refused(rejection)
+        }
+    }
+
+    /// The properties of the mapping of an index, at most some seconds old.
+    pub(crate) async fn mapping(&self, index: &str) -> Option<Arc<Value>> {
+        {
+            let mapping = self.mapping.lock().unwrap_or_else(PoisonError::into_inner);
+            if let Some((known, at, properties)) = &*mapping
+                && **known == *index
+                && at.elapsed() < MAPPING_AGE
+            {
+                return Some(Arc::clone(properties));
+            }
+        }
+        let request = Request::json(Method::GET, format!("/{index}/_mapping"), "");
+        let answer = self.ask(&request).await.and_then(Response::success).ok()?;
+        let answer: serde_json::Map<String, Value> = serde_json::from_slice(&answer).ok()?;
+        let (_, newest) = answer.into_iter().last()?;
+        let properties = Arc::new(newest.pointer("/mappings/properties")?.clone());
+        let known = Some((index.into(), Instant::now(), Arc::clone(&properties)));
+        *self.mapping.lock().unwrap_or_else(PoisonError::into_inner) = known;
+        Some(properties)
+    }
+
+    /// Prepares the mapping of an index for healed documents, once: an index that was made without
+    /// Windrow's template would map the moved fields again. Best effort.
+    pub(crate) async fn prepare(&self, index: &str) {
+        {
+            let mut prepared = self.prepared.lock().unwrap_or_else(PoisonError::into_inner);
+            if prepared.len() >= MAX_PREPARED || !prepared.insert(index.into()) {
+                return;
+            }
+        }
+        for unmapped in template::unmapped_mappings() {
+            let body = template::healed_mapping(&unmapped).to_string();
+            let request = Request::json(Method::PUT, format!("/{index}/_mapping"), body);
+            match self.ask(&request).await.and_then(Response::success) {
+                Ok(_) => return,
+                Err(error) => {
+                    tracing::debug!(
+                        index,
+                        reason = error.reason(),
+                        "the mapping of windrow.unmapped was not added"
+                    );
+                }
+            }
+        }
     }
 }
 

@@ -110,7 +110,8 @@ impl CongestionControl {
             error,
             RequestError::Unreachable(_) | RequestError::Timeout(_) | RequestError::Broken(_)
         );
-        let mut pause = if error.needs_operator() {
+        // The content of one request may be the cause: another is tried soon.
+        let mut pause = if error.needs_operator() && self.failures > 1 {
             half_jitter(self.blocked_retry)
         } else {
             full_jitter(self.base, self.cap, self.failures)
@@ -136,7 +137,9 @@ impl CongestionControl {
     /// When a document that was throttled `throttled` times is due again.
     pub(crate) fn due(&self, reason: RetryReason, throttled: u32, now: Instant) -> Instant {
         match reason {
-            RetryReason::Throttled => now + full_jitter(self.base, self.cap, throttled),
+            RetryReason::Throttled | RetryReason::Unavailable => {
+                now + full_jitter(self.base, self.cap, throttled)
+            }
             // As soon as anything may be sent; `paused_until` decides.
             RetryReason::NotAttempted => now,
             RetryReason::Contended => now + half_jitter(CONTENDED_PAUSE),

@@ -7,7 +7,7 @@ use super::Elasticsearch;
 use super::backoff::full_jitter;
 use super::bulk::BulkDocument;
 use super::outcome::{DocumentOutcome, RequestError, StoreResult};
-use super::upsert::WriteResult;
+use super::upsert::{Upserter, WriteResult};
 use crate::output::dead_letter::{Entry, EntryContent};
 use crate::output::replay::ReplayOutcome;
 
@@ -38,66 +38,90 @@ impl BulkDocument for ReplayedDocument {
     }
 }
 
+/// What a refusal means whose type does not say whether document or index is at fault.
+#[derive(Clone, Copy)]
+pub(super) enum Refusals<'a> {
+    /// The document is refused: its entry stays, and an operator looks.
+    Final,
+    /// It is refused if this is true of its entry, otherwise postponed.
+    Decided(&'a (dyn Fn(&Entry) -> bool + Sync)),
+}
+
 impl Elasticsearch {
     /// Writes entries of the dead letter again; one outcome per entry. An entry that holds no
     /// document of this output, such as an undecodable chunk, is [`ReplayOutcome::NotReplayable`].
     pub async fn replay(&self, entries: &[Entry]) -> Vec<ReplayOutcome> {
-        let mut outcomes = vec![ReplayOutcome::NotReplayable; entries.len()];
-        let mut pending: Vec<usize> = (0..entries.len())
-            .filter(|&at| document(&entries[at]).is_some())
-            .collect();
-        for attempt in 0..MAX_ATTEMPTS {
-            if pending.is_empty() {
-                break;
-            }
-            if attempt > 0 {
-                let base = self.config.backoff_base;
-                sleep(full_jitter(base, MAX_PAUSE, attempt)).await;
-            }
-            let documents: Vec<ReplayedDocument> =
-                pending.iter().filter_map(|&at| document(&entries[at])).collect();
-            let written = match self.upserter.write(&documents).await {
-                WriteResult::AllCreated => {
-                    vec![DocumentOutcome::Stored(StoreResult::Created); documents.len()]
-                }
-                WriteResult::PerDocument(written, _) => written,
-                WriteResult::Failed(error) => {
-                    let alone = documents.len() == 1;
-                    for &at in &pending {
-                        outcomes[at] = match &error {
-                            RequestError::TooLarge(reason) if alone => {
-                                refused(413, "document_too_large", reason)
-                            }
-                            other => ReplayOutcome::Postponed(other.reason().to_owned()),
-                        };
-                    }
-                    if let RequestError::TooLarge(_) | RequestError::Malformed(_) = error
-                        && !alone
-                    {
-                        for at in pending {
-                            outcomes[at] = Box::pin(self.replay(&entries[at..=at])).await.remove(0);
-                        }
-                        break;
-                    }
-                    continue;
-                }
-            };
-            let mut retry = Vec::new();
-            for (&at, outcome) in pending.iter().zip(written) {
-                outcomes[at] = match outcome {
-                    DocumentOutcome::Stored(_) => ReplayOutcome::Written,
-                    DocumentOutcome::Retry(_) => {
-                        retry.push(at);
-                        ReplayOutcome::Postponed("Elasticsearch rejected it for now".into())
-                    }
-                    DocumentOutcome::Blocked(reason) => ReplayOutcome::Postponed(reason),
-                    DocumentOutcome::Rejected(r) => refused(r.status, &r.kind, &r.reason),
-                };
-            }
-            pending = retry;
-        }
-        outcomes
+        replay_entries(&self.upserter, self.config.backoff_base, entries, Refusals::Final).await
     }
+}
+
+/// Writes entries; one outcome per entry.
+pub(super) async fn replay_entries(
+    upserter: &Upserter,
+    base: Duration,
+    entries: &[Entry],
+    refusals: Refusals<'_>,
+) -> Vec<ReplayOutcome> {
+    let mut outcomes = vec![ReplayOutcome::NotReplayable; entries.len()];
+    let mut pending: Vec<usize> = (0..entries.len())
+        .filter(|&at| document(&entries[at]).is_some())
+        .collect();
+    for attempt in 0..MAX_ATTEMPTS {
+        if pending.is_empty() {
+            break;
+        }
+        if attempt > 0 {
+            sleep(full_jitter(base, MAX_PAUSE, attempt)).await;
+        }
+        let documents: Vec<ReplayedDocument> =
+            pending.iter().filter_map(|&at| document(&entries[at])).collect();
+        let written = match upserter.write(&documents).await {
+            WriteResult::AllCreated => {
+                vec![DocumentOutcome::Stored(StoreResult::Created); documents.len()]
+            }
+            WriteResult::PerDocument(written, _) => written,
+            WriteResult::Failed(error) => {
+                let alone = documents.len() == 1;
+                for &at in &pending {
+                    outcomes[at] = match &error {
+                        RequestError::TooLarge(reason) if alone => refused(413, "document_too_large", reason),
+                        other => ReplayOutcome::Postponed(other.reason().to_owned()),
+                    };
+                }
+                if let RequestError::TooLarge(_) | RequestError::Malformed(_) = error
+                    && !alone
+                {
+                    for at in pending {
+                        outcomes[at] = Box::pin(replay_entries(upserter, base, &entries[at..=at], refusals))
+                            .await
+                            .remove(0);
+                    }
+                    break;
+                }
+                continue;
+            }
+        };
+        let mut retry = Vec::new();
+        for (&at, outcome) in pending.iter().zip(written) {
+            outcomes[at] = match outcome {
+                DocumentOutcome::Stored(_) => ReplayOutcome::Written,
+                DocumentOutcome::Retry(_) => {
+                    retry.push(at);
+                    ReplayOutcome::Postponed("Elasticsearch rejected it for now".into())
+                }
+                DocumentOutcome::Blocked(reason) => ReplayOutcome::Postponed(reason),
+                DocumentOutcome::Rejected(r) => refused(r.status, &r.kind, &r.reason),
+                DocumentOutcome::Refused(r) => match refusals {
+                    Refusals::Decided(accepts) if !accepts(&entries[at]) => {
+                        ReplayOutcome::Postponed(format!("status {} {}: {}", r.status, r.kind, r.reason))
+                    }
+                    _ => refused(r.status, &r.kind, &r.reason),
+                },
+            };
+        }
+        pending = retry;
+    }
+    outcomes
 }
 
 fn refused(status: u16, kind: &str, reason: &str) -> ReplayOutcome {

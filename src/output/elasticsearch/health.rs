@@ -36,6 +36,24 @@ pub enum OutputState {
 #[derive(Debug, Default)]
 pub struct OutputHealth {
     waiting: Mutex<BTreeMap<WaitReason, (String, SystemTime)>>,
+    notes: Mutex<BTreeMap<(NoteSource, String), Note>>,
+}
+
+/// Where documents wait while others are delivered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum NoteSource {
+    /// On disk.
+    Deferred,
+    /// In memory.
+    Queue,
+}
+
+/// Documents of one index that wait while others are delivered.
+#[derive(Debug)]
+struct Note {
+    documents: u64,
+    reason: String,
+    since: SystemTime,
 }
 
 impl OutputHealth {
@@ -56,6 +74,60 @@ impl OutputHealth {
             .iter()
             .map(|(cause, (reason, since))| (*cause, reason.clone(), *since))
             .collect()
+    }
+
+    /// What waits while other documents are delivered: index, number and reason.
+    pub fn notes(&self) -> Vec<String> {
+        let notes = self.notes.lock().unwrap_or_else(PoisonError::into_inner);
+        let text = |((_, index), note): (&(NoteSource, String), &Note)| {
+            let seconds = note.since.elapsed().map_or(0, |time| time.as_secs());
+            let Note {
+                documents, reason, ..
+            } = note;
+            format!("{documents} documents for {index} have waited for up to {seconds} s: {reason}")
+        };
+        notes.iter().map(text).collect()
+    }
+
+    /// `more` further documents of an index wait; logged when they are the first.
+    pub(crate) fn note(&self, source: NoteSource, index: &str, more: u64, reason: &str) {
+        let mut notes = self.notes.lock().unwrap_or_else(PoisonError::into_inner);
+        let note = notes.entry((source, index.to_owned())).or_insert_with(|| {
+            tracing::warn!(
+                index,
+                documents = more,
+                reason,
+                "documents wait while others are delivered; they are tried again by themselves"
+            );
+            Note {
+                documents: 0,
+                reason: String::new(),
+                since: SystemTime::now(),
+            }
+        });
+        note.documents += more;
+        reason.clone_into(&mut note.reason);
+    }
+
+    /// Sets the documents that wait, by index, with the reason; logs those that wait no more.
+    pub(crate) fn set_notes(&self, source: NoteSource, waiting: &BTreeMap<String, (u64, String)>) {
+        self.notes
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .retain(|(its, index), _| {
+                let waits = *its != source || waiting.contains_key(index);
+                if !waits {
+                    tracing::info!(index, "no documents wait for this index any more");
+                }
+                waits
+            });
+        for (index, (documents, reason)) in waiting {
+            self.note(source, index, 0, reason);
+            let mut notes = self.notes.lock().unwrap_or_else(PoisonError::into_inner);
+            if let Some(note) = notes.get_mut(&(source, index.clone())) {
+                note.documents = *documents;
+            }
+        }
     }
 
     /// Adds a reason; logged when it is new.

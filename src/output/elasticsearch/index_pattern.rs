@@ -88,7 +88,57 @@ impl IndexPattern {
         self.day(Self::day_of(first_ns))
     }
 
-    /// The pattern with `*` in place of its date, for searches and for the template.
+    /// Whether the name changes from day to day.
+    pub(crate) fn has_date(&self) -> bool {
+        self.pattern.contains('%')
+    }
+
+    /// Patterns of index names that match every name and as few others as possible, for the
+    /// template: `logs-%Y.%m` gives `logs-19*.*` and `logs-20*.*`, not `logs-*`.
+    pub(crate) fn exact(&self) -> Vec<String> {
+        let mut parts = self.pattern.split('%');
+        let mut patterns = vec![parts.next().unwrap_or_default().to_owned()];
+        let mut first = true;
+        let mut parts = parts.peekable();
+        while let Some(part) = parts.next() {
+            // A field is `%`, flags or colons, and one letter; `%%` is a percent sign.
+            let Some((at, letter)) = part.char_indices().find(|(_, c)| c.is_ascii_alphabetic()) else {
+                continue;
+            };
+            let digits: &[&str] = match letter {
+                'Y' | 'G' | 'F' | 'C' => &["19", "20"],
+                'm' => &["0", "1"],
+                'd' | 'j' => &["0", "1", "2", "3"],
+                'V' | 'U' | 'W' => &["0", "1", "2", "3", "4", "5"],
+                'y' | 'g' | 'D' => &["0", "1", "2", "3", "4", "5", "6", "7", "8", "9"],
+                _ => &[""],
+            };
+            let inner = match letter {
+                'F' => "*-*-*",
+                'D' => "*/*/*",
+                _ => "*",
+            };
+            let rest = &part[at + 1..];
+            patterns = if std::mem::take(&mut first) {
+                let with = |digit: &&str| format!("{}{digit}{inner}{rest}", patterns[0]);
+                digits.iter().map(with).collect()
+            } else {
+                let with = |pattern: String| {
+                    // Two stars in a row are one.
+                    let inner = if pattern.ends_with('*') {
+                        &inner[1..]
+                    } else {
+                        inner
+                    };
+                    format!("{pattern}{inner}{rest}")
+                };
+                patterns.into_iter().map(with).collect()
+            };
+        }
+        patterns
+    }
+
+    /// The pattern with `*` in place of its date, for searches.
     pub(crate) fn wildcard(&self) -> String {
         match (self.pattern.find('%'), self.pattern.rfind('%')) {
             (Some(first), Some(last)) => {
@@ -200,6 +250,34 @@ mod tests {
             ("all", "all"),
         ] {
             assert_eq!(IndexPattern::parse(pattern).unwrap().wildcard(), wildcard);
+        }
+    }
+
+    #[test]
+    fn the_template_matches_own_names_only() {
+        for (pattern, expected) in [
+            ("requests-%Y-%m-%d", &["requests-19*-*-*", "requests-20*-*-*"][..]),
+            ("logs-%Y.%m.%d", &["logs-19*.*.*", "logs-20*.*.*"]),
+            ("logs-%Y%m%d-eu", &["logs-19*-eu", "logs-20*-eu"]),
+            ("logs-%F", &["logs-19*-*-*", "logs-20*-*-*"]),
+            ("%d.%m.%Y", &["0*.*.*", "1*.*.*", "2*.*.*", "3*.*.*"]),
+            ("all", &["all"]),
+        ] {
+            let patterns = IndexPattern::parse(pattern).unwrap();
+            assert_eq!(patterns.exact(), expected, "{pattern}");
+            let name = patterns.of(NOV_21).index.clone();
+            let matches = |glob: &String| {
+                let parts: Vec<&str> = glob.split('*').collect();
+                let mut rest = &*name;
+                parts.iter().enumerate().all(|(n, part)| match rest.find(part) {
+                    Some(at) if n > 0 || at == 0 => {
+                        rest = &rest[at + part.len()..];
+                        true
+                    }
+                    _ => false,
+                })
+            };
+            assert!(patterns.exact().iter().any(matches), "{pattern}: {name}");
         }
     }
 

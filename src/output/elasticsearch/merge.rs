@@ -6,14 +6,18 @@
 //! more of ours, and the union of a document with a part that it contains is that document. A
 //! document that is returned as [`DocumentOutcome::Retry`] is created again, which conflicts and
 //! leads here.
+//!
+//! The document is read in the index that the conflict names, if it does: behind an alias or an
+//! ingest pipeline that is not the index of its day.
 
 use super::backoff::contention_pause;
 use super::bulk::{self, BulkDocument, BulkResponse, Version};
-use super::client::Client;
-use super::index_pattern::IndexPattern;
+use super::client::{Client, Verdict};
+use super::heal::Healing;
 use super::mget::{self, MgetItem};
-use super::outcome::{DocumentOutcome, Rejection, RequestError, RetryReason, StoreResult};
+use super::outcome::{DocumentOutcome, Rejection, RequestError, RetryReason, StoreResult, is_read_blocked};
 use super::stats::Stats;
+use super::upsert::Upsert;
 use crate::runtime::block_in_place;
 use windrow_trace::Union;
 
@@ -25,18 +29,20 @@ const MAX_MGET_BYTES: usize = 4 << 20;
 /// Compare-and-set rounds before a contended document returns to the queue.
 const MAX_CAS_ROUNDS: u32 = 6;
 
-/// Merges `documents[at]` for each `at` in `pending`, and sets `outcomes[at]`.
+/// A document that exists for writes but cannot be read is reported after this many rounds.
+const MAX_MISSES: u32 = 3;
+
+/// Merges the documents at the positions `pending`, and sets their outcomes.
 ///
 /// # Errors
 /// A request failed as a whole; documents that were not reached have the outcome
 /// [`RetryReason::NotAttempted`].
 pub(crate) async fn merge<D: BulkDocument>(
     client: &Client,
-    documents: &[D],
+    batch: &mut Upsert<'_, D>,
     pending: Vec<usize>,
-    outcomes: &mut [DocumentOutcome],
 ) -> Result<(), RequestError> {
-    let mut pending = pending;
+    let mut pending: Vec<(usize, u32)> = pending.into_iter().map(|at| (at, 0)).collect();
     for round in 0..MAX_CAS_ROUNDS {
         if pending.is_empty() {
             break;
@@ -49,16 +55,16 @@ pub(crate) async fn merge<D: BulkDocument>(
         let mut rest = &pending[..];
         while !rest.is_empty() {
             let mut bytes = 0;
-            let fits = rest.iter().take(MAX_MGET_DOCUMENTS).take_while(|&&at| {
-                bytes += documents[at].json().len();
+            let fits = rest.iter().take(MAX_MGET_DOCUMENTS).take_while(|&&(at, _)| {
+                bytes += batch.json(at).len();
                 bytes <= MAX_MGET_BYTES
             });
             let (chunk, more) = rest.split_at(fits.count().max(1));
             rest = more;
-            merge_chunk(client, documents, chunk, outcomes, &mut conflicts).await?;
+            merge_chunk(client, batch, chunk, &mut conflicts).await?;
         }
-        for &at in &conflicts {
-            outcomes[at] = DocumentOutcome::Retry(RetryReason::Contended);
+        for &(at, _) in &conflicts {
+            batch.outcomes[at] = DocumentOutcome::Retry(RetryReason::Contended);
         }
         pending = conflicts;
     }
@@ -68,82 +74,93 @@ pub(crate) async fn merge<D: BulkDocument>(
 /// One round for one chunk. New conflicts are added to `conflicts`.
 async fn merge_chunk<D: BulkDocument>(
     client: &Client,
-    documents: &[D],
-    chunk: &[usize],
-    outcomes: &mut [DocumentOutcome],
-    conflicts: &mut Vec<usize>,
+    batch: &mut Upsert<'_, D>,
+    chunk: &[(usize, u32)],
+    conflicts: &mut Vec<(usize, u32)>,
 ) -> Result<(), RequestError> {
-    let days: Vec<_> = chunk
-        .iter()
-        .map(|&at| client.indices.day(IndexPattern::day_of(documents[at].first_ns())))
-        .collect();
+    let places: Vec<_> = chunk.iter().map(|&(at, _)| batch.place(client, at)).collect();
     let wanted: Vec<_> = chunk
         .iter()
-        .zip(&days)
-        .map(|(&at, day)| (&*day.index, documents[at].id()))
+        .zip(&places)
+        .map(|(&(at, _), place)| (&**place, batch.documents[at].id()))
         .collect();
     let found = mget::mget(client, &wanted, true).await?;
-
-    let found = chunk.iter().zip(wanted).zip(found);
-    let writes = block_in_place(|| unite(client, documents, found, outcomes));
+    let found = chunk.iter().copied().zip(places).zip(found);
+    let writes = block_in_place(|| unite(client, batch, found));
     // Two parts of one trace in a chunk were merged with the same version: one wins, the other
     // conflicts.
-    let mut writes = &writes[..];
-    while !writes.is_empty() {
+    let mut writes = writes.into_iter().peekable();
+    while writes.peek().is_some() {
         let mut bytes = 0;
-        let fits = writes.iter().take_while(|write| {
+        let mut some = Vec::new();
+        while let Some(write) =
+            writes.next_if(|write| some.is_empty() || bytes + write.json.len() <= 2 * MAX_MGET_BYTES)
+        {
             bytes += write.json.len();
-            bytes <= 2 * MAX_MGET_BYTES
-        });
-        let (some, more) = writes.split_at(fits.count().max(1));
-        writes = more;
-        write_back(client, documents, some, outcomes, conflicts).await?;
+            some.push(write);
+        }
+        write_back(client, batch, some, conflicts).await?;
     }
     Ok(())
 }
 
 /// The union of each document with the existing one. Sets the outcomes of those that need no write.
-fn unite<'a, D: BulkDocument>(
+fn unite<D: BulkDocument>(
     client: &Client,
-    documents: &[D],
-    found: impl Iterator<Item = ((&'a usize, (&'a str, &'a str)), MgetItem)>,
-    outcomes: &mut [DocumentOutcome],
-) -> Vec<PendingWrite<'a>> {
+    batch: &mut Upsert<'_, D>,
+    found: impl Iterator<Item = (((usize, u32), std::sync::Arc<str>), MgetItem)>,
+) -> Vec<PendingWrite> {
     let mut writes = Vec::new();
-    for ((&at, (index, id)), found) in found {
-        let document = &documents[at];
-        match found {
-            MgetItem::Failed(reason) => {
-                tracing::debug!(%reason, "an existing document could not be read");
-                outcomes[at] = DocumentOutcome::Retry(RetryReason::Throttled);
-            }
-            // It was deleted meanwhile.
-            MgetItem::Missing => writes.push(PendingWrite {
+    for (((at, misses), index), found) in found {
+        let document = &batch.documents[at];
+        let mut write = |misses, version, json| {
+            writes.push(PendingWrite {
                 at,
-                index,
-                id,
-                version: None,
-                json: document.json().to_vec(),
-            }),
-            MgetItem::Found { version, source } => match (client.format.union)(&source, document.json()) {
+                misses,
+                index: index.clone(),
+                version,
+                json,
+                healing: Healing::default(),
+            });
+        };
+        match found {
+            MgetItem::Failed { kind, reason } if is_read_blocked(&kind) => {
+                batch.outcomes[at] = DocumentOutcome::Blocked(format!("{index} cannot be read: {reason}"));
+            }
+            // It was deleted meanwhile, or the name stands for several indices: a create says where
+            // it is.
+            MgetItem::Failed { kind, .. } if kind == "illegal_argument_exception" => {
+                client.targets.doubt(&index);
+                write(misses, None, batch.json(at).to_vec());
+            }
+            MgetItem::Missing if misses < MAX_MISSES => write(misses + 1, None, batch.json(at).to_vec()),
+            MgetItem::Missing => {
+                client.targets.doubt(&index);
+                batch.outcomes[at] = DocumentOutcome::Blocked(format!(
+                    "{index}: creating document {:?} conflicts with one that exists, but reading it there finds none; \
+                     look for an ingest pipeline that moves documents, or an alias that changed",
+                    document.id()
+                ));
+            }
+            MgetItem::Failed { reason, .. } => {
+                client
+                    .watch
+                    .failed(&index, format!("an existing document cannot be read: {reason}"));
+                batch.outcomes[at] = DocumentOutcome::Retry(RetryReason::Throttled);
+            }
+            MgetItem::Found { version, source } => match (client.format.union)(&source, batch.json(at)) {
                 Ok(Union::Unchanged) => {
                     document.mark_unchanged();
-                    outcomes[at] = DocumentOutcome::Stored(StoreResult::Unchanged);
+                    batch.outcomes[at] = DocumentOutcome::Stored(StoreResult::Unchanged);
                 }
                 Ok(Union::Merged {
                     document: json,
                     new_lines,
                 }) => {
                     document.mark_merged(new_lines);
-                    writes.push(PendingWrite {
-                        at,
-                        index,
-                        id,
-                        version: Some(version),
-                        json,
-                    });
+                    write(misses, Some(version), json);
                 }
-                Err(why) => outcomes[at] = DocumentOutcome::Rejected(not_ours(index, &why)),
+                Err(why) => batch.outcomes[at] = DocumentOutcome::Rejected(not_ours(&index, &why)),
             },
         }
     }
@@ -151,33 +168,41 @@ fn unite<'a, D: BulkDocument>(
 }
 
 /// A document to be written back.
-struct PendingWrite<'a> {
+struct PendingWrite {
     at: usize,
-    index: &'a str,
-    id: &'a str,
+    /// How often it conflicted and was not found.
+    misses: u32,
+    index: std::sync::Arc<str>,
     /// The version to replace; `None` creates.
     version: Option<Version>,
     json: Vec<u8>,
+    healing: Healing,
 }
 
 async fn write_back<D: BulkDocument>(
     client: &Client,
-    documents: &[D],
-    writes: &[PendingWrite<'_>],
-    outcomes: &mut [DocumentOutcome],
-    conflicts: &mut Vec<usize>,
+    batch: &mut Upsert<'_, D>,
+    writes: Vec<PendingWrite>,
+    conflicts: &mut Vec<(usize, u32)>,
 ) -> Result<(), RequestError> {
-    let mut body = Vec::with_capacity(writes.iter().map(|w| w.json.len() + w.id.len() + 128).sum());
-    for write in writes {
+    let mut body = Vec::with_capacity(writes.iter().map(|write| write.json.len() + 256).sum());
+    for write in &writes {
+        let id = batch.documents[write.at].id();
         match write.version {
-            Some(version) => bulk::put_replace(&mut body, write.index, write.id, version, &write.json),
-            None => bulk::put_create(&mut body, write.index, write.id, &write.json),
+            Some(version) => bulk::put_replace(&mut body, &write.index, id, version, &write.json),
+            None => bulk::put_create(&mut body, &batch.name(client, write.at), id, &write.json),
         }
     }
-    let answer = match client.bulk(body.into(), writes.len()).await {
-        Err(RequestError::TooLarge(reason)) => match writes {
-            [one] => {
-                outcomes[one.at] = DocumentOutcome::Rejected(Rejection {
+    let located = writes.iter().any(|write| write.version.is_none());
+    let answer = if located {
+        client.bulk_located(body.into(), writes.len()).await
+    } else {
+        client.bulk(body.into(), writes.len()).await
+    };
+    let answer = match answer {
+        Err(RequestError::TooLarge(reason)) => {
+            if let [one] = &writes[..] {
+                batch.outcomes[one.at] = DocumentOutcome::Rejected(Rejection {
                     status: 413,
                     kind: "merged_document_too_large".into(),
                     reason: format!(
@@ -187,17 +212,16 @@ async fn write_back<D: BulkDocument>(
                 });
                 return Ok(());
             }
-            many => {
-                let (first, second) = many.split_at(many.len() / 2);
-                Box::pin(write_back(client, documents, first, outcomes, conflicts)).await?;
-                return Box::pin(write_back(client, documents, second, outcomes, conflicts)).await;
-            }
-        },
+            let mut first = writes;
+            let second = first.split_off(first.len() / 2);
+            Box::pin(write_back(client, batch, first, conflicts)).await?;
+            return Box::pin(write_back(client, batch, second, conflicts)).await;
+        }
         Err(error) => {
             if error.may_have_applied() {
                 writes
                     .iter()
-                    .for_each(|write| documents[write.at].mark_uncertain());
+                    .for_each(|write| batch.documents[write.at].mark_uncertain());
             }
             return Err(error);
         }
@@ -207,21 +231,50 @@ async fn write_back<D: BulkDocument>(
         BulkResponse::AllOk => None,
         BulkResponse::Items(items) => Some(items.into_iter()),
     };
-    for write in writes {
-        let outcome = match items.as_mut().and_then(Iterator::next) {
-            None => Some(DocumentOutcome::Stored(StoreResult::Created)),
-            Some(item) => client.outcome_of(item),
-        };
-        match outcome {
-            None => conflicts.push(write.at),
-            Some(DocumentOutcome::Stored(_)) if write.version.is_some() => {
-                Stats::add(&client.stats.merges, 1);
-                outcomes[write.at] = DocumentOutcome::Stored(StoreResult::Merged);
+    let mut healed = Vec::new();
+    for mut write in writes {
+        let item = items.as_mut().and_then(Iterator::next);
+        let place = item.as_ref().and_then(|item| item.index.clone());
+        let verdict = item.map_or(
+            Verdict::Outcome(DocumentOutcome::Stored(StoreResult::Created)),
+            |item| client.judge(&write.index, item),
+        );
+        if let Some(place) = place {
+            batch.places.insert(write.at, place.into());
+        }
+        match verdict {
+            Verdict::Conflict => conflicts.push((write.at, write.misses)),
+            Verdict::Refused(item) => {
+                match write.healing.next(client, &write.index, &write.json, &item).await {
+                    Some(json) => {
+                        client.prepare(&write.index).await;
+                        write.json = json.into();
+                        healed.push(write);
+                    }
+                    None => batch.outcomes[write.at] = client.refusal(item),
+                }
             }
-            Some(outcome) => outcomes[write.at] = outcome,
+            Verdict::Outcome(DocumentOutcome::Stored(_)) => {
+                if write.healing.has_moved() {
+                    client.stats.healed();
+                }
+                let merged = write.version.is_some();
+                if merged {
+                    Stats::add(&client.stats.merges, 1);
+                }
+                batch.outcomes[write.at] = DocumentOutcome::Stored(if merged {
+                    StoreResult::Merged
+                } else {
+                    StoreResult::Created
+                });
+            }
+            Verdict::Outcome(outcome) => batch.outcomes[write.at] = outcome,
         }
     }
-    Ok(())
+    if healed.is_empty() {
+        return Ok(());
+    }
+    Box::pin(write_back(client, batch, healed, conflicts)).await
 }
 
 fn not_ours(index: &str, why: &windrow_trace::UnionError) -> Rejection {

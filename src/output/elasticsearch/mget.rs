@@ -3,7 +3,7 @@
 //! Owns the bound on the size of one response.
 
 use bytes::Bytes;
-use elasticsearch::http::Method;
+use reqwest::Method;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
@@ -28,8 +28,13 @@ pub(crate) enum MgetItem {
         /// Its source; empty when it was not requested.
         source: Bytes,
     },
-    /// The shard could not response; the reason.
-    Failed(String),
+    /// It could not be read.
+    Failed {
+        /// `error.type`
+        kind: String,
+        /// For the operator.
+        reason: String,
+    },
 }
 
 /// Reads the documents of the given (index, id) pairs, in that order.
@@ -44,7 +49,7 @@ pub(crate) async fn mget(
     let mut found = Vec::with_capacity(requested.len());
     let mut rest = vec![requested];
     while let Some(part) = rest.pop() {
-        let mut request = Request::json(Method::Post, "/_mget", body(part));
+        let mut request = Request::json(Method::POST, "/_mget", body(part));
         if !sources {
             request.query = &[("_source", "false")];
         }
@@ -105,7 +110,10 @@ fn parse(response: &Bytes, expected: usize) -> Result<Vec<MgetItem>, String> {
         } if error.kind == "index_not_found_exception" => MgetItem::Missing,
         MgetWireDocument {
             error: Some(error), ..
-        } => MgetItem::Failed(format!("{}: {}", error.kind, error.reason)),
+        } => MgetItem::Failed {
+            reason: format!("{}: {}", error.kind, error.reason),
+            kind: error.kind,
+        },
         MgetWireDocument {
             found: true,
             seq_no: Some(seq_no),
@@ -116,7 +124,10 @@ fn parse(response: &Bytes, expected: usize) -> Result<Vec<MgetItem>, String> {
             version: Version { seq_no, primary_term },
             source: source.map_or_else(Bytes::new, |raw| response.slice_ref(raw.get().as_bytes())),
         },
-        MgetWireDocument { found: true, .. } => MgetItem::Failed("found without a sequence number".into()),
+        MgetWireDocument { found: true, .. } => MgetItem::Failed {
+            kind: "no_sequence_number".into(),
+            reason: "found without a sequence number".into(),
+        },
         MgetWireDocument { found: false, .. } => MgetItem::Missing,
     };
     Ok(wire.docs.into_iter().map(one).collect())

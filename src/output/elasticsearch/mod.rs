@@ -7,15 +7,19 @@
 //! | `queue` | documents that wait to be sent, grouped into bulk requests |
 //! | `congestion`, `backoff` | concurrency limit (AIMD), pauses and jitter |
 //! | `delivery` | one bulk request: confirms, dead-letters or returns each document |
-//! | `upsert` | writing one batch: create, then `merge`, then `midnight` |
+//! | `upsert` | writing one batch: create, then `heal`, then `merge`, then `join` |
+//! | `heal` | refused fields move to `windrow.unmapped` |
 //! | `merge` | union with existing documents by compare-and-set |
-//! | `midnight` | one trace in the indices of two days |
-//! | `client`, `nodes` | requests; connections, credentials, dead nodes |
+//! | `join` | one trace in the indices of two days, or of a rollover alias |
+//! | `target` | what an index name stands for: index, alias, data stream |
+//! | `deferred`, `drain` | documents that wait for an operator, on disk |
+//! | `client`, `nodes`, `node` | requests; connections, credentials, dead nodes |
 //! | `bulk`, `mget` | formats of `_bulk` and `_mget` |
 //! | `outcome` | what responses mean |
 //! | `index_pattern` | names of daily indices |
-//! | `template`, `search`, `dead_letter_replay` | index template, `/logs`, `windrow replay` |
-//! | `stats`, `health` | counters; why documents wait |
+//! | `template`, `install`, `lifecycle` | index template and policy, and their installation |
+//! | `search`, `dead_letter_replay`, `inspect` | `/logs`, `windrow replay`, `windrow check` |
+//! | `stats`, `health`, `index_watch` | counters; why documents wait |
 //!
 //! Uses `_bulk`, `_mget`, `_search` and one template: no scripts, no pipelines.
 
@@ -23,27 +27,37 @@ mod backoff;
 mod bulk;
 mod client;
 mod congestion;
+mod connection_error;
 mod dead_letter_replay;
+mod deferred;
 mod delivery;
+mod drain;
 mod format;
+mod heal;
 mod health;
 mod index_pattern;
+mod index_watch;
+mod inspect;
+mod install;
+mod join;
+mod lifecycle;
 mod merge;
 mod mget;
-mod midnight;
+mod node;
 mod nodes;
 mod outcome;
 mod queue;
 mod scheduler;
 mod search;
 mod stats;
+mod target;
 mod template;
 mod upsert;
 
 #[cfg(test)]
 mod tests;
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use serde_json::value::RawValue;
 use tokio::sync::mpsc;
@@ -51,6 +65,7 @@ use tokio_util::sync::CancellationToken;
 
 pub use format::DocumentFormat;
 pub use health::{OutputHealth, OutputState, WaitReason};
+pub use inspect::Finding;
 pub use nodes::OpenError;
 pub use outcome::Rejection;
 pub use stats::Stats;
@@ -59,6 +74,7 @@ use super::dead_letter::DeadLetter;
 use super::{Batch, Framing, OutputId};
 use crate::config::ElasticsearchConfig;
 use crate::metrics::Metrics;
+use deferred::Deferred;
 use delivery::DeliveryContext;
 use scheduler::BulkScheduler;
 use upsert::Upserter;
@@ -109,6 +125,9 @@ impl Elasticsearch {
             dead_letter,
             health: self.health,
             output,
+            deferred: open_deferred(&self.config).await,
+            blocked_retry: self.config.blocked_retry,
+            account: OnceLock::new(),
         };
         BulkScheduler::new(context, (*self.config).clone())
             .run(documents, stop)
@@ -137,5 +156,19 @@ impl Elasticsearch {
     /// Counters.
     pub fn stats(&self) -> &Arc<Stats> {
         &self.upserter.client.stats
+    }
+}
+
+/// The folder of deferred documents, if it can be used.
+async fn open_deferred(config: &ElasticsearchConfig) -> Option<Arc<Deferred>> {
+    let (folder, limit) = (config.deferred_dir.clone()?, config.deferred_limit);
+    let open = move || Deferred::open(&folder, limit);
+    match tokio::task::spawn_blocking(open).await {
+        Ok(Ok(deferred)) => Some(Arc::new(deferred)),
+        Ok(Err(error)) => {
+            tracing::error!(%error, "the folder of deferred documents cannot be used; documents that wait for an operator wait in memory");
+            None
+        }
+        Err(_) => None,
     }
 }

@@ -1,43 +1,26 @@
 //! Node pool: sends a request to one of the live nodes.
 //!
-//! Owns connections, credentials, TLS and the state of each node; knows nothing of requests. Uses
-//! the transport of the `elasticsearch` crate, one per node, because its own pools do not detect
-//! dead nodes.
+//! Owns the order of nodes; one node is in `node`. Knows nothing of what requests mean.
 
-use std::error::Error as _;
 use std::fmt;
 use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
-use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD as BASE64;
 use bytes::Bytes;
-use elasticsearch::auth::{ClientCertificate, Credentials};
-use elasticsearch::cert::{Certificate, CertificateValidation};
-use elasticsearch::http::headers::{
-    ACCEPT_ENCODING, AUTHORIZATION, CONTENT_ENCODING, CONTENT_TYPE, HeaderMap, HeaderValue, RETRY_AFTER,
-};
-use elasticsearch::http::transport::{SingleNodeConnectionPool, Transport, TransportBuilder};
-use elasticsearch::http::{Method, Url};
-use percent_encoding::percent_decode_str;
+use reqwest::Method;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
+use super::node::Node;
 use super::outcome::RequestError;
-use crate::config::{Auth, ElasticsearchConfig, Secret, without_credentials};
+use crate::config::ElasticsearchConfig;
 
-/// First delay until a dead node is probed; it doubles up to [`REPROBE_MAX`].
-const REPROBE_FIRST: Duration = Duration::from_secs(1);
-/// Longest delay until a dead node is probed.
-const REPROBE_MAX: Duration = Duration::from_secs(10);
+/// Interval at which dead nodes are looked at.
+const PROBE_INTERVAL: Duration = Duration::from_millis(500);
 
 /// Timeout of a probe.
 const PROBE_TIMEOUT: Duration = Duration::from_secs(5);
-
-/// Longest `Retry-After` that is respected.
-const RETRY_AFTER_MAX: Duration = Duration::from_secs(600);
 
 /// Why the output cannot be opened.
 #[derive(Debug, thiserror::Error)]
@@ -140,20 +123,6 @@ pub(crate) struct Nodes {
     pub(crate) revived: Notify,
 }
 
-struct Node {
-    url: String,
-    transport: Transport,
-    auth: Auth,
-    dead: Mutex<Option<DeadState>>,
-}
-
-#[derive(Clone, Copy)]
-struct DeadState {
-    probe_at: Instant,
-    /// Failures since it was live, minus one.
-    failures: u32,
-}
-
 impl Nodes {
     pub(crate) fn open(config: &ElasticsearchConfig) -> Result<Self, OpenError> {
         if config.urls.is_empty() {
@@ -218,25 +187,25 @@ impl Nodes {
 
     /// Number of nodes that are not known to be dead.
     pub(crate) fn alive(&self) -> usize {
-        self.nodes.iter().filter(|node| node.dead().is_none()).count()
+        self.nodes.iter().filter(|node| node.probe_at().is_none()).count()
     }
 
     /// Round robin over the live nodes; without any, the one that is to be probed first.
     fn choose(&self) -> &Node {
         let start = self.next.fetch_add(1, Relaxed) % self.nodes.len();
         let ring = || self.nodes[start..].iter().chain(&self.nodes[..start]);
-        let live = ring().find(|node| node.dead().is_none());
-        live.or_else(|| ring().min_by_key(|node| node.dead().map(|dead| dead.probe_at)))
+        let live = ring().find(|node| node.probe_at().is_none());
+        live.or_else(|| ring().min_by_key(|node| node.probe_at()))
             .unwrap_or(&self.nodes[start])
     }
 
     /// Probes dead nodes; never returns.
     pub(crate) async fn probe(&self) {
         loop {
-            tokio::time::sleep(REPROBE_FIRST / 2).await;
+            tokio::time::sleep(PROBE_INTERVAL).await;
             for node in &self.nodes {
-                if node.dead().is_some_and(|dead| dead.probe_at <= Instant::now()) {
-                    let request = Request::json(Method::Get, "/", Bytes::new());
+                if node.probe_at().is_some_and(|at| at <= Instant::now()) {
+                    let request = Request::json(Method::GET, "/", Bytes::new());
                     match node.send(&request, PROBE_TIMEOUT).await {
                         Ok(Response { status, .. }) if status < 500 && status != 429 => {
                             node.answered();
@@ -250,184 +219,6 @@ impl Nodes {
     }
 }
 
-impl Node {
-    fn open(
-        text: &str,
-        config: &ElasticsearchConfig,
-        roots: Option<&Vec<u8>>,
-        identity: Option<&Vec<u8>>,
-    ) -> Result<Self, OpenError> {
-        let mut url = Url::parse(text).map_err(|e| OpenError::Url {
-            url: without_credentials(text),
-            reason: e.to_string(),
-        })?;
-        let auth = match (&config.auth, url.password()) {
-            (Auth::None, Some(password)) => Auth::Basic {
-                user: percent_decoded(url.username()),
-                password: Secret::new(percent_decoded(password)),
-            },
-            (auth, _) => auth.clone(),
-        };
-        let cannot = |()| OpenError::Url {
-            url: without_credentials(text),
-            reason: "it cannot have a host".into(),
-        };
-        url.set_username("").map_err(cannot)?;
-        url.set_password(None).map_err(cannot)?;
-        if !matches!(url.scheme(), "http" | "https") {
-            return Err(OpenError::Url {
-                url: url.to_string(),
-                reason: "it must begin with http:// or https://".into(),
-            });
-        }
-        let shown = url.to_string();
-        let mut headers = HeaderMap::new();
-        // Responses are short and the network is near: compression would cost both sides more than
-        // it saves.
-        headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
-        authorization(&auth)?;
-        let mut builder = TransportBuilder::new(SingleNodeConnectionPool::new(url)).headers(headers);
-        if !config.system_proxy {
-            builder = builder.disable_proxy();
-        }
-        if config.insecure {
-            builder = builder.cert_validation(CertificateValidation::None);
-        } else if let (Some(file), Some(pem)) = (&config.ca_file, roots) {
-            let chain = Certificate::from_pem(pem).map_err(|e| OpenError::File {
-                what: "CA file",
-                file: file.clone(),
-                reason: e.to_string(),
-            })?;
-            builder = builder.cert_validation(CertificateValidation::Full(chain));
-        }
-        if let Some(pem) = identity {
-            builder = builder.auth(Credentials::Certificate(ClientCertificate::Pem(pem.clone())));
-        }
-        let transport = builder.build().map_err(|error| match &config.client_cert {
-            // The certificate is the only value that is checked here.
-            Some(files) => OpenError::File {
-                what: "client certificate or its key",
-                file: files.cert.clone(),
-                reason: error.to_string(),
-            },
-            None => OpenError::Client(error.to_string()),
-        })?;
-        Ok(Self {
-            url: shown,
-            transport,
-            auth,
-            dead: Mutex::new(None),
-        })
-    }
-
-    /// Sends a request. After a 401 a secret that comes from a file is read again, and if it has
-    /// changed, the request is sent once more.
-    async fn send(&self, request: &Request, timeout: Duration) -> Result<Response, SendError> {
-        let used = self.auth.secret().map(Secret::expose);
-        let response = self.send_once(request, timeout).await?;
-        let secret = self.auth.secret().filter(|secret| secret.is_from_file());
-        let (401, Some(secret)) = (response.status, secret.cloned()) else {
-            return Ok(response);
-        };
-        let fresh = secret.clone();
-        match tokio::task::spawn_blocking(move || fresh.reload()).await {
-            Ok(Err(reason)) => tracing::warn!(reason, "cannot read the credentials of Elasticsearch again"),
-            // It may have been read again by another request, or by a SIGHUP.
-            Ok(Ok(_)) if used != Some(secret.expose()) => {
-                tracing::info!(node = %self.url, "the credentials of Elasticsearch have changed");
-                return self.send_once(request, timeout).await;
-            }
-            Ok(Ok(_)) | Err(_) => {}
-        }
-        Ok(response)
-    }
-
-    async fn send_once(&self, request: &Request, timeout: Duration) -> Result<Response, SendError> {
-        let mut headers = HeaderMap::new();
-        let media = if request.ndjson {
-            "application/x-ndjson"
-        } else {
-            "application/json"
-        };
-        headers.insert(CONTENT_TYPE, HeaderValue::from_static(media));
-        if request.gzip {
-            headers.insert(CONTENT_ENCODING, HeaderValue::from_static("gzip"));
-        }
-        match authorization(&self.auth) {
-            Ok(Some(value)) => drop(headers.insert(AUTHORIZATION, value)),
-            Ok(None) => {}
-            Err(error) => return Err(SendError::Request(RequestError::Denied(error.to_string()))),
-        }
-        let body = (!request.body.is_empty()).then(|| request.body.clone());
-        let query = (!request.query.is_empty()).then_some(request.query);
-        let sent = self
-            .transport
-            .send(request.method, &request.path, headers, query, body, Some(timeout))
-            .await;
-        let response = sent.map_err(|error| SendError::Request(self.request_error(&error)))?;
-        let status = response.status_code().as_u16();
-        let retry_after = response
-            .headers()
-            .get(RETRY_AFTER)
-            .and_then(|value| value.to_str().ok()?.trim().parse().ok())
-            .map(|seconds| Duration::from_secs(seconds).min(RETRY_AFTER_MAX));
-        if let Some(length) = response
-            .content_length()
-            .filter(|length| *length > request.max_response_bytes)
-        {
-            return Err(SendError::ResponseTooLarge(length));
-        }
-        let body = response.bytes().await.map_err(|error| {
-            SendError::Request(match self.request_error(&error) {
-                RequestError::Unreachable(reason) => RequestError::Broken(reason),
-                other => other,
-            })
-        })?;
-        Ok(Response {
-            status,
-            retry_after,
-            body,
-        })
-    }
-
-    fn request_error(&self, error: &elasticsearch::Error) -> RequestError {
-        let reason = format!("{}: {}", self.url, with_sources(error));
-        if error.is_timeout() {
-            RequestError::Timeout(reason)
-        } else if is_connect(error) {
-            RequestError::Unreachable(reason)
-        } else {
-            RequestError::Broken(reason)
-        }
-    }
-
-    fn dead(&self) -> Option<DeadState> {
-        *self.dead.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn failed(&self) {
-        let mut dead = self.dead.lock().unwrap_or_else(PoisonError::into_inner);
-        let failures = dead.map_or(0, |dead| dead.failures.saturating_add(1));
-        if failures == 0 {
-            tracing::debug!(node = %self.url, "node is dead");
-        }
-        let pause = REPROBE_FIRST
-            .saturating_mul(1 << failures.min(8))
-            .min(REPROBE_MAX);
-        *dead = Some(DeadState {
-            probe_at: Instant::now() + pause,
-            failures,
-        });
-    }
-
-    fn answered(&self) {
-        let was = self.dead.lock().unwrap_or_else(PoisonError::into_inner).take();
-        if was.is_some() {
-            tracing::debug!(node = %self.url, "node is back");
-        }
-    }
-}
-
 impl fmt::Debug for Nodes {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_list()
@@ -436,54 +227,10 @@ impl fmt::Debug for Nodes {
     }
 }
 
-fn authorization(auth: &Auth) -> Result<Option<HeaderValue>, OpenError> {
-    let text = match auth {
-        Auth::None => return Ok(None),
-        Auth::Basic { user, password } => {
-            format!("Basic {}", BASE64.encode(format!("{user}:{}", password.expose())))
-        }
-        Auth::ApiKey(key) => format!("ApiKey {}", key.expose()),
-        Auth::Bearer(token) => format!("Bearer {}", token.expose()),
-    };
-    let mut value = HeaderValue::from_str(&text).map_err(|_| {
-        OpenError::Credentials("they contain a character that an HTTP header cannot carry".into())
-    })?;
-    value.set_sensitive(true);
-    Ok(Some(value))
-}
-
 fn read(what: &'static str, file: &Path) -> Result<Vec<u8>, OpenError> {
     std::fs::read(file).map_err(|e| OpenError::File {
         what,
         file: file.into(),
         reason: e.to_string(),
     })
-}
-
-fn percent_decoded(text: &str) -> String {
-    percent_decode_str(text).decode_utf8_lossy().into_owned()
-}
-
-/// An error with its sources in one line; the outer errors of the HTTP client say little.
-fn with_sources(error: &elasticsearch::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(inner) = cause {
-        let more = inner.to_string();
-        if !text.contains(&more) {
-            text.push_str(": ");
-            text.push_str(&more);
-        }
-        cause = inner.source();
-    }
-    text
-}
-
-/// Whether the connection failed before anything was sent. `elasticsearch::Error` does not say, but
-/// its source does; the crate `reqwest` must have the version that `elasticsearch` uses.
-fn is_connect(error: &elasticsearch::Error) -> bool {
-    error
-        .source()
-        .and_then(|source| source.downcast_ref::<reqwest::Error>())
-        .is_some_and(reqwest::Error::is_connect)
 }

@@ -15,6 +15,9 @@ pub(crate) enum DocumentOutcome {
     Blocked(String),
     /// Can never be written.
     Rejected(Rejection),
+    /// Refused, and neither its content nor the type of the error says whether the document or the
+    /// index is at fault. Other documents of the index show that.
+    Refused(Rejection),
 }
 
 /// Why a document is to be sent again, which decides when.
@@ -27,6 +30,8 @@ pub(crate) enum RetryReason {
     NotAttempted,
     /// Other writers change the same document: soon, with jitter.
     Contended,
+    /// Its shard is not available: exponential backoff.
+    Unavailable,
 }
 
 /// How a document was stored.
@@ -82,7 +87,7 @@ pub(crate) enum RequestError {
 impl RequestError {
     /// From a status that is not a success.
     pub(crate) fn of_status(status: u16, retry_after: Option<Duration>, body: &[u8]) -> Self {
-        let reason = format!("status {status}: {}", excerpt(body));
+        let reason = format!("status {status}: {}", readable(body));
         match status {
             408 | 425 | 429 | 500..=599 => Self::Overloaded {
                 status,
@@ -92,6 +97,9 @@ impl RequestError {
             413 => Self::TooLarge(reason),
             400 => Self::Malformed(reason),
             401 | 403 => Self::Denied(reason),
+            301 | 302 | 303 | 307 | 308 => Self::Unexpected(format!(
+                "{reason}: redirects are not followed, because they lose the body of a request; set elasticsearch.url to the new address"
+            )),
             _ => Self::Unexpected(reason),
         }
     }
@@ -134,6 +142,17 @@ impl RequestError {
         }
     }
 
+    /// Whether the content of the request may be the cause, such as for a firewall in front of the
+    /// store: a part of the request may pass.
+    pub(crate) fn may_be_content(&self) -> bool {
+        match self {
+            Self::Overloaded { status, .. } => !matches!(status, 429 | 503),
+            Self::Denied(reason) => !reason.starts_with("status 401"),
+            Self::Timeout(_) | Self::Broken(_) | Self::Unexpected(_) | Self::Malformed(_) => true,
+            Self::Unreachable(_) | Self::TooLarge(_) => false,
+        }
+    }
+
     /// Whether only an operator can fix it: retried slowly. A malformed body is not among these: it
     /// is split until the malformed document is alone.
     pub(crate) fn needs_operator(&self) -> bool {
@@ -150,47 +169,91 @@ pub(crate) enum ItemClass {
     Conflict,
     /// To be retried after a backoff.
     Retry,
+    /// To be retried after a backoff: its shard is not available.
+    Unavailable,
     /// To be retried slowly: an operator must fix something.
     Blocked,
-    /// Will never be accepted.
-    Permanent,
+    /// Refused for its content, or by something that looks at it.
+    Refused,
 }
 
-/// Classifies one item of a bulk. `kind` is `error.type`, `reason` is `error.reason`.
+/// Classifies one item of a bulk by its status and `error.type` alone: reasons quote documents.
 ///
-/// Rows observed in Elasticsearch 7.17 to 9 and OpenSearch. A 400 is an error in the document
-/// except where type or text blame the index or the cluster.
-pub(crate) fn classify_item(status: u16, kind: &str, reason: &str) -> ItemClass {
-    match status {
-        200..=299 => ItemClass::Written,
-        409 => ItemClass::Conflict,
-        429 if kind == "cluster_block_exception" => ItemClass::Blocked, // flood-stage disk watermark
-        429 => ItemClass::Retry,
-        401 | 403 | 404 => ItemClass::Blocked, // read-only index, privileges, index that may not be created
-        400 if is_index_problem(kind, reason) => ItemClass::Blocked,
-        400..=499 => ItemClass::Permanent,
+/// Rows observed in Elasticsearch 7.17 to 9 and OpenSearch. A 400 is refused for the document,
+/// unless its type blames index or cluster. Some types do both (`illegal_argument_exception`): see
+/// [`is_about_content`].
+pub(crate) fn classify_item(status: u16, kind: &str) -> ItemClass {
+    match (status, kind) {
+        (200..=299, _) => ItemClass::Written,
+        (409, _) => ItemClass::Conflict,
+        // Flood-stage disk watermark, read-only or closed index.
+        (429 | 400, "cluster_block_exception" | "index_closed_exception") => ItemClass::Blocked,
+        (429, _) => ItemClass::Retry,
+        // Privileges, or an index that may not be created.
+        (401 | 403 | 404, _) => ItemClass::Blocked,
+        // Too many shards; a name that is no index name.
+        (
+            400,
+            "validation_exception"
+            | "invalid_index_name_exception"
+            | "invalid_alias_name_exception"
+            | "index_create_block_exception"
+            | "resource_already_exists_exception",
+        ) => ItemClass::Blocked,
+        // An ingest pipeline failed on the document.
+        (500, "fail_processor_exception" | "ingest_processor_exception" | "script_exception") => {
+            ItemClass::Refused
+        }
+        (400..=499, _) => ItemClass::Refused,
+        (
+            503,
+            "unavailable_shards_exception"
+            | "no_shard_available_action_exception"
+            | "primary_shard_missing_exception",
+        ) => ItemClass::Unavailable,
         _ => ItemClass::Retry,
     }
 }
 
-/// Whether a 400 is about the index or the cluster, not about the document.
-fn is_index_problem(kind: &str, reason: &str) -> bool {
-    const KINDS: [&str; 4] = [
-        "index_closed_exception",
-        "invalid_index_name_exception",
-        "cluster_block_exception",
-        "invalid_alias_name_exception",
-    ];
-    const TEXTS: [&str; 7] = [
-        "shards open",      // "this cluster currently has [1000]/[1000] maximum normal shards open"
-        "no write index",   // the name is an alias without a write index
-        "data stream",      // the name is a data stream: merges are not possible
-        "pipeline with id", // the default pipeline is missing
-        "auto-create",      // action.auto_create_index forbids it
-        "auto creation",
-        "require_alias",
-    ];
-    KINDS.contains(&kind) || TEXTS.iter().any(|text| reason.contains(text))
+/// Whether a refusal of this type is always about the content of the document.
+pub(crate) fn is_about_content(status: u16, kind: &str) -> bool {
+    status == 413
+        || matches!(
+            kind,
+            "document_parsing_exception"
+                | "mapper_parsing_exception"
+                | "strict_dynamic_mapping_exception"
+                | "parsing_exception"
+                | "x_content_parse_exception"
+                | "mapper_exception"
+        )
+}
+
+/// Whether reading a document failed with an error that only an operator can fix.
+pub(crate) fn is_read_blocked(kind: &str) -> bool {
+    matches!(
+        kind,
+        "security_exception" | "index_closed_exception" | "cluster_block_exception"
+    )
+}
+
+/// Why a request failed as a whole: type and reason of Elasticsearch's error, or the start of what
+/// something else answered.
+fn readable(body: &[u8]) -> String {
+    #[derive(serde::Deserialize)]
+    struct Wire {
+        error: Error,
+    }
+    #[derive(serde::Deserialize)]
+    struct Error {
+        #[serde(rename = "type")]
+        kind: String,
+        reason: String,
+    }
+    match serde_json::from_slice::<Wire>(body) {
+        Ok(Wire { error }) => excerpt(format!("{}: {}", error.kind, error.reason).as_bytes()),
+        Err(_) => excerpt(body),
+    }
 }
 
 /// The start of a response body, for messages: one line. Never used for items, whose reasons can
@@ -214,77 +277,37 @@ mod tests {
     use super::*;
 
     #[test]
-    fn items_by_the_table() {
+    fn items_by_status_and_type() {
+        use ItemClass::*;
         let rows = [
-            (200, "", "", ItemClass::Written),
-            (201, "", "", ItemClass::Written),
-            (409, "version_conflict_engine_exception", "", ItemClass::Conflict),
-            (429, "es_rejected_execution_exception", "", ItemClass::Retry),
-            (429, "circuit_breaking_exception", "", ItemClass::Retry),
-            (
-                429,
-                "cluster_block_exception",
-                "index [x] blocked by: [TOO_MANY_REQUESTS/12/disk usage]",
-                ItemClass::Blocked,
-            ),
-            (
-                403,
-                "cluster_block_exception",
-                "index [x] blocked by: [FORBIDDEN/8/index write (api)]",
-                ItemClass::Blocked,
-            ),
-            (403, "security_exception", "", ItemClass::Blocked),
-            (
-                404,
-                "index_not_found_exception",
-                "no such index",
-                ItemClass::Blocked,
-            ),
-            (503, "unavailable_shards_exception", "", ItemClass::Retry),
-            (500, "", "", ItemClass::Retry),
-            (502, "", "", ItemClass::Retry),
-            (504, "", "", ItemClass::Retry),
-            (
-                400,
-                "validation_exception",
-                "this action would add [2] shards, but this cluster currently has [1000]/[1000] maximum normal shards open;",
-                ItemClass::Blocked,
-            ),
-            (
-                400,
-                "illegal_argument_exception",
-                "pipeline with id [x] does not exist",
-                ItemClass::Blocked,
-            ),
-            (400, "index_closed_exception", "closed", ItemClass::Blocked),
-            (
-                400,
-                "mapper_parsing_exception",
-                "failed to parse field [status] of type [long]",
-                ItemClass::Permanent,
-            ),
-            (
-                400,
-                "document_parsing_exception",
-                "[1:20] failed to parse",
-                ItemClass::Permanent,
-            ),
-            (400, "strict_dynamic_mapping_exception", "", ItemClass::Permanent),
-            (
-                400,
-                "illegal_argument_exception",
-                "Limit of total fields [1000] has been exceeded",
-                ItemClass::Permanent,
-            ),
-            (413, "", "", ItemClass::Permanent),
+            (200, "", Written),
+            (201, "", Written),
+            (409, "version_conflict_engine_exception", Conflict),
+            (429, "es_rejected_execution_exception", Retry),
+            (429, "circuit_breaking_exception", Retry),
+            (429, "cluster_block_exception", Blocked),
+            (403, "cluster_block_exception", Blocked),
+            (403, "security_exception", Blocked),
+            (404, "index_not_found_exception", Blocked),
+            (503, "unavailable_shards_exception", Unavailable),
+            (503, "process_cluster_event_timeout_exception", Retry),
+            (500, "", Retry),
+            (502, "", Retry),
+            (504, "", Retry),
+            (400, "validation_exception", Blocked),
+            (400, "index_closed_exception", Blocked),
+            (400, "illegal_argument_exception", Refused),
+            (500, "fail_processor_exception", Refused),
+            (400, "mapper_parsing_exception", Refused),
+            (400, "document_parsing_exception", Refused),
+            (400, "strict_dynamic_mapping_exception", Refused),
+            (413, "", Refused),
         ];
-        for (status, kind, reason, class) in rows {
-            assert_eq!(
-                classify_item(status, kind, reason),
-                class,
-                "{status} {kind} {reason}"
-            );
+        for (status, kind, class) in rows {
+            assert_eq!(classify_item(status, kind), class, "{status} {kind}");
         }
+        assert!(is_about_content(400, "document_parsing_exception"));
+        assert!(!is_about_content(400, "illegal_argument_exception"));
     }
 
     #[test]

@@ -28,12 +28,29 @@ const MIN_BULK_BYTES: usize = 64 << 10;
 /// are copied into a common request.
 const SEND_AS_RENDERED_BYTES: usize = 512 << 10;
 
+/// Failures in a row, without a request that passed between them, after which nothing can be
+/// concluded about the content of requests: the cluster is at fault.
+const MAX_SUSPECTS_IN_A_ROW: u32 = 6;
+
 /// Documents to be sent again.
 struct RetryBatch {
     documents: Vec<PendingDocument>,
     due: Instant,
-    /// `Some`: sent as one request, alone; the number of connections that it broke.
-    alone: Option<u32>,
+    /// `Some`: sent as one request, alone.
+    alone: Option<Failures>,
+}
+
+/// How a request failed as a whole before.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Failures {
+    /// Connections that it broke.
+    disconnects: u32,
+    /// Number of requests that had passed when it failed with an error that its content may have
+    /// caused.
+    failed_at: Option<u64>,
+    /// Others passed after it had failed: something in it is at fault. It is halved until that
+    /// stands alone.
+    pub(super) suspect: bool,
 }
 
 /// New documents and retries.
@@ -49,6 +66,10 @@ pub(super) struct BulkQueue {
     /// Size of one request; a 413 lowers it.
     bulk_bytes: usize,
     bulk_delay: Duration,
+    /// Requests that passed.
+    passed: u64,
+    /// Requests that failed as a whole since one passed.
+    failed_in_a_row: u32,
 }
 
 impl BulkQueue {
@@ -61,7 +82,32 @@ impl BulkQueue {
             retries: Vec::new(),
             bulk_bytes: bulk_bytes.max(1),
             bulk_delay,
+            passed: 0,
+            failed_in_a_row: 0,
         }
+    }
+
+    /// A request did not fail as a whole.
+    pub(super) fn passed(&mut self) {
+        self.passed += 1;
+        self.failed_in_a_row = 0;
+    }
+
+    /// A request failed as a whole.
+    pub(super) fn failed(&mut self) {
+        self.failed_in_a_row = self.failed_in_a_row.saturating_add(1);
+    }
+
+    /// Whether the failure of a suspect request says something about its content, not about the
+    /// cluster.
+    pub(super) fn suspects_content(&self) -> bool {
+        self.failed_in_a_row < MAX_SUSPECTS_IN_A_ROW
+    }
+
+    /// Documents that have waited for at least `age`.
+    pub(super) fn waiting_for(&self, age: Duration) -> impl Iterator<Item = &PendingDocument> {
+        let documents = self.retries.iter().flat_map(|retry| &retry.documents);
+        documents.filter(move |document| document.since.is_some_and(|since| since.elapsed() >= age))
     }
 
     /// Queues new documents and returns their bytes.
@@ -94,25 +140,50 @@ impl BulkQueue {
         self.retries.iter().map(|retry| retry.due).chain(fresh).min()
     }
 
-    /// The next request that is due, retries first, and how many connections it broke. `last`: no
-    /// more documents will be queued, so a small request need not wait.
-    pub(super) fn next(&mut self, now: Instant, last: bool) -> Option<(BulkContent, u32)> {
-        if let Some(at) = self
+    /// The next request that is due, and how it failed before. Retries come first, but after a
+    /// failure another request is tried. `last`: no more documents will be queued, so a small
+    /// request need not wait.
+    pub(super) fn next(&mut self, now: Instant, last: bool) -> Option<(BulkContent, Failures)> {
+        if self.failed_in_a_row > 0
+            && let Some(other) = self.next_other(now, true)
+        {
+            return Some(other);
+        }
+        self.next_alone(now).or_else(|| self.next_other(now, last))
+    }
+
+    /// A request that failed as a whole.
+    fn next_alone(&mut self, now: Instant) -> Option<(BulkContent, Failures)> {
+        let at = self
             .retries
             .iter()
-            .position(|retry| retry.alone.is_some() && retry.due <= now)
-        {
-            let retry = self.retries.remove(at);
-            return Some((
-                BulkContent::Documents(Arc::new(retry.documents)),
-                retry.alone.unwrap_or(0),
-            ));
+            .position(|retry| retry.alone.is_some() && retry.due <= now)?;
+        let mut retry = self.retries.remove(at);
+        let mut failures = retry.alone.unwrap_or_default();
+        if failures.failed_at.is_some_and(|passed| passed < self.passed) && !failures.suspect {
+            failures.suspect = true;
+            if retry.documents.len() > 1 {
+                let second = retry.documents.split_off(retry.documents.len() / 2);
+                self.retries.insert(
+                    at,
+                    RetryBatch {
+                        documents: second,
+                        due: now,
+                        alone: Some(failures),
+                    },
+                );
+            }
         }
+        Some((BulkContent::Documents(Arc::new(retry.documents)), failures))
+    }
+
+    /// Any request but one that failed as a whole.
+    fn next_other(&mut self, now: Instant, last: bool) -> Option<(BulkContent, Failures)> {
         let mut documents = Vec::new();
         let mut bytes = 0;
         let mut at = 0;
         while at < self.retries.len() && bytes < self.bulk_bytes {
-            if self.retries[at].due > now {
+            if self.retries[at].due > now || self.retries[at].alone.is_some() {
                 at += 1;
                 continue;
             }
@@ -141,7 +212,7 @@ impl BulkQueue {
                 self.push_documents(&batch);
                 continue;
             }
-            return Some((BulkContent::Rendered(batch), 0));
+            return Some((BulkContent::Rendered(batch), Failures::default()));
         }
         if !self.fresh.is_empty() && (self.fresh_bytes >= self.bulk_bytes || old_enough || last) {
             let count = prefix(
@@ -151,7 +222,7 @@ impl BulkQueue {
             );
             documents.extend(self.take_fresh(count, now));
         }
-        (!documents.is_empty()).then(|| (BulkContent::Documents(Arc::new(documents)), 0))
+        (!documents.is_empty()).then(|| (BulkContent::Documents(Arc::new(documents)), Failures::default()))
     }
 
     fn take_fresh(&mut self, count: usize, now: Instant) -> Vec<PendingDocument> {
@@ -179,7 +250,8 @@ impl BulkQueue {
             let mut document = from[at].clone();
             document.sent = true;
             document.blocked = false;
-            let times = if why == RetryReason::Throttled {
+            document.since.get_or_insert(now);
+            let times = if matches!(why, RetryReason::Throttled | RetryReason::Unavailable) {
                 document.throttled = document.throttled.saturating_add(1);
                 document.throttled
             } else {
@@ -210,6 +282,7 @@ impl BulkQueue {
         let documents = blocked.iter().map(|&at| PendingDocument {
             sent: true,
             blocked: true,
+            since: from[at].since.or(Some(now)),
             ..from[at].clone()
         });
         self.retries.push(RetryBatch {
@@ -224,19 +297,26 @@ impl BulkQueue {
         &mut self,
         documents: Arc<Vec<PendingDocument>>,
         error: &RequestError,
-        disconnects: u32,
+        before: Failures,
         now: Instant,
     ) {
+        self.failed();
         let mut documents = Arc::unwrap_or_clone(documents);
         for document in &mut documents {
             document.sent = true;
+            document.since.get_or_insert(now);
         }
         let bytes: usize = documents.iter().map(bulk::cost).sum();
-        let disconnects = if matches!(error, RequestError::Broken(_)) {
-            disconnects + 1
-        } else {
-            0
+        let mut failures = before;
+        failures.disconnects = match error {
+            RequestError::Broken(_) => failures.disconnects + 1,
+            _ => 0,
         };
+        if error.may_be_content() {
+            failures.failed_at = Some(self.passed);
+        } else {
+            failures = Failures::default();
+        }
         let split = match error {
             RequestError::TooLarge(_) => {
                 self.bulk_bytes = self.bulk_bytes.min((bytes / 2).max(MIN_BULK_BYTES));
@@ -244,34 +324,27 @@ impl BulkQueue {
             }
             // One document may be malformed; splitting isolates it.
             RequestError::Malformed(_) => true,
+            _ if failures.suspect => true,
             RequestError::Broken(_) => {
-                disconnects >= DISCONNECTS_BEFORE_SPLIT && bytes / 2 >= MIN_SPLIT_BYTES
+                failures.disconnects >= DISCONNECTS_BEFORE_SPLIT && bytes / 2 >= MIN_SPLIT_BYTES
             }
             _ => false,
         };
-        if split && documents.len() > 1 {
-            let second = documents.split_off(documents.len() / 2);
+        let second = (split && documents.len() > 1).then(|| {
             tracing::debug!(
-                documents = documents.len() + second.len(),
+                documents = documents.len(),
                 bytes,
                 kind = error.label(),
                 "bulk request split"
             );
+            failures.disconnects = 0;
+            documents.split_off(documents.len() / 2)
+        });
+        for documents in std::iter::once(documents).chain(second) {
             self.retries.push(RetryBatch {
                 documents,
                 due: now,
-                alone: Some(0),
-            });
-            self.retries.push(RetryBatch {
-                documents: second,
-                due: now,
-                alone: Some(0),
-            });
-        } else {
-            self.retries.push(RetryBatch {
-                documents,
-                due: now,
-                alone: Some(disconnects),
+                alone: Some(failures),
             });
         }
     }
@@ -344,7 +417,56 @@ mod tests {
         let (load, _) = queue.next(now, false).unwrap();
         assert_eq!((load.len(), load.cost()), (1000, 1000 << 10));
         queue.push(text(1000));
-        queue.retry_request(load.documents(), &RequestError::TooLarge("413".into()), 0, now);
+        queue.retry_request(
+            load.documents(),
+            &RequestError::TooLarge("413".into()),
+            Failures::default(),
+            now,
+        );
         assert_eq!(requests(&mut queue, now), [500, 500, 500, 500]);
+    }
+
+    #[test]
+    fn a_request_that_fails_while_others_pass_is_halved_until_one_document_is_left() {
+        let mut queue = BulkQueue::new(8 << 20, Duration::from_secs(1));
+        queue.push(text(1000));
+        queue.push(text(600));
+        let now = Instant::now();
+        let denied = RequestError::Denied("status 403: firewall".into());
+        let (first, failures) = queue.next(now, false).unwrap();
+        queue.retry_request(first.documents(), &denied, failures, now);
+        let (second, _) = queue.next(now, false).unwrap();
+        assert_eq!(second.len(), 600, "another one is tried");
+        queue.passed();
+        let mut sizes = Vec::new();
+        while let Some((content, failures)) = queue.next(now, false) {
+            assert!(failures.suspect);
+            sizes.push(content.len());
+            // The first document of all is at fault.
+            if content.documents()[0].sealed.key() == first.documents()[0].sealed.key() {
+                if content.len() == 1 {
+                    break;
+                }
+                queue.retry_request(content.documents(), &denied, failures, now);
+            } else {
+                queue.passed();
+            }
+        }
+        assert_eq!(sizes[..2], [500, 500]);
+        assert!(sizes.len() < 25 && sizes.contains(&1), "{sizes:?}");
+    }
+
+    #[test]
+    fn when_the_cluster_is_away_no_request_is_halved() {
+        let mut queue = BulkQueue::new(8 << 20, Duration::from_secs(1));
+        queue.push(text(1000));
+        queue.push(text(600));
+        let now = Instant::now();
+        let away = RequestError::Unreachable("refused".into());
+        for _ in 0..10 {
+            let (content, failures) = queue.next(now, false).unwrap();
+            assert!(!failures.suspect && content.len() >= 600);
+            queue.retry_request(content.documents(), &away, failures, now);
+        }
     }
 }

@@ -5,10 +5,11 @@
 //! receiving at (`max_in_flight` + 2) x `bulk_bytes` of unconfirmed documents; request bodies take
 //! at most as much again.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
+use std::time::Duration;
 
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
 use tokio::task::{Id, JoinError, JoinSet};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -16,10 +17,11 @@ use tokio_util::sync::CancellationToken;
 use super::bulk;
 use super::congestion::CongestionControl;
 use super::delivery::{BulkContent, Completion, DeliveryContext, deliver};
-use super::health::WaitReason;
+use super::drain;
+use super::health::{NoteSource, WaitReason};
+use super::install::install_with_retries;
 use super::outcome::{RequestError, RetryReason};
-use super::queue::BulkQueue;
-use super::template;
+use super::queue::{BulkQueue, Failures};
 use crate::config::ElasticsearchConfig;
 use crate::memory::to_usize;
 use crate::output::Batch;
@@ -27,12 +29,15 @@ use crate::output::Batch;
 /// Consecutive failed requests before `/ready` reports them; a single 429 is normal.
 const FAILURES_TO_REPORT: u32 = 2;
 
+/// How often documents are looked for that have waited for long.
+const WAITING_INTERVAL: Duration = Duration::from_secs(2);
+
 /// A request in flight.
 struct InFlightRequest {
     content: BulkContent,
     epoch: u64,
-    /// Connections that it broke before.
-    disconnects: u32,
+    /// How it failed before.
+    failures: Failures,
 }
 
 /// The event loop of the output.
@@ -68,15 +73,20 @@ impl BulkScheduler {
     /// in flight are abandoned and their documents stay unconfirmed.
     pub(crate) async fn run(mut self, mut documents: mpsc::Receiver<Batch>, stop: CancellationToken) {
         let context = self.context.clone();
-        let (base, cap) = (self.config.backoff_base, self.config.retry_max_wait);
-        let wanted = self.config.template.clone();
+        let base = self.config.backoff_base;
+        let config = self.config.clone();
+        let may_send = Notify::new();
         let mut probe = std::pin::pin!(context.upserter.client.nodes.probe());
-        let mut install = std::pin::pin!(async {
-            if let Some(wanted) = &wanted {
-                template::install_with_retries(&context.upserter.client, wanted, &context.health, base, cap)
-                    .await;
-            }
-        });
+        let mut install = std::pin::pin!(install_with_retries(
+            &context.upserter.client,
+            &config,
+            &context.health,
+            &may_send
+        ));
+        let mut install_ended = false;
+        let mut drain = std::pin::pin!(drain::run(context.clone(), base, self.config.blocked_retry));
+        let mut look = tokio::time::interval(WAITING_INTERVAL.min(self.config.blocked_retry));
+        look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut installed = false;
         let max_outstanding_bytes = to_usize(self.config.bulk_bytes)
             .saturating_mul(to_usize(self.config.max_in_flight).max(1).saturating_add(2));
@@ -94,8 +104,11 @@ impl BulkScheduler {
                     None => self.closed = true,
                 },
                 () = sleep_until(wake), if wake.is_some() => {}
-                () = &mut install, if !installed => installed = true,
+                () = &mut install, if !install_ended => install_ended = true,
+                () = may_send.notified(), if !installed => installed = true,
                 () = context.upserter.client.nodes.revived.notified(), if installed => self.congestion.revived(),
+                _ = look.tick() => self.note_waiting(),
+                () = &mut drain, if installed => {}
                 () = &mut probe => {}
             }
         }
@@ -108,10 +121,10 @@ impl BulkScheduler {
             if let Some(until) = self.congestion.paused_until().filter(|until| *until > now) {
                 return Some(until);
             }
-            let Some((content, disconnects)) = self.queue.next(now, self.closed) else {
+            let Some((content, failures)) = self.queue.next(now, self.closed) else {
                 break;
             };
-            self.send(content, disconnects);
+            self.send(content, failures);
         }
         if self.in_flight.len() >= self.congestion.limit() {
             return None;
@@ -119,7 +132,7 @@ impl BulkScheduler {
         self.queue.due()
     }
 
-    fn send(&mut self, content: BulkContent, disconnects: u32) {
+    fn send(&mut self, content: BulkContent, failures: Failures) {
         if let BulkContent::Documents(documents) = &content {
             let resent = || documents.iter().filter(|document| document.sent);
             if resent().next().is_some() {
@@ -131,13 +144,16 @@ impl BulkScheduler {
                     .retried(resent().count() as u64, lines);
             }
         }
-        let task = self.tasks.spawn(deliver(self.context.clone(), content.clone()));
+        let suspect = failures.suspect && self.queue.suspects_content();
+        let task = self
+            .tasks
+            .spawn(deliver(self.context.clone(), content.clone(), suspect));
         self.in_flight.insert(
             task.id(),
             InFlightRequest {
                 content,
                 epoch: self.congestion.epoch(),
-                disconnects,
+                failures,
             },
         );
     }
@@ -166,12 +182,24 @@ impl BulkScheduler {
         let Some(InFlightRequest {
             content,
             epoch,
-            disconnects,
+            failures,
         }) = self.in_flight.remove(&id)
         else {
             return;
         };
+        if completion.isolated {
+            self.queue.failed();
+        } else if !completion.request_failed {
+            self.queue.passed();
+        }
         match &completion.error {
+            // Its content is at fault: others pass.
+            Some(error)
+                if completion.request_failed
+                    && failures.suspect
+                    && error.may_be_content()
+                    && self.queue.suspects_content() => {}
+            None if completion.isolated => {}
             None if completion
                 .retries
                 .iter()
@@ -190,7 +218,10 @@ impl BulkScheduler {
         match &completion.error {
             Some(error) => {
                 let dead = matches!(error, RequestError::Unreachable(_));
-                if dead || error.needs_operator() || self.congestion.failures() >= FAILURES_TO_REPORT {
+                let is_cluster = !failures.suspect || !self.queue.suspects_content();
+                if is_cluster
+                    && (dead || error.needs_operator() || self.congestion.failures() >= FAILURES_TO_REPORT)
+                {
                     self.context.health.set(WaitReason::Cluster, error.reason());
                 }
             }
@@ -200,7 +231,7 @@ impl BulkScheduler {
         if completion.request_failed {
             if let Some(error) = completion.error {
                 self.queue
-                    .retry_request(content.documents(), &error, disconnects, now);
+                    .retry_request(content.documents(), &error, failures, now);
             }
             return;
         }
@@ -226,6 +257,24 @@ impl BulkScheduler {
             .retry(&documents, &completion.retries, &self.congestion, now);
         self.queue
             .blocked(&documents, &completion.blocked, &self.congestion, now);
+    }
+
+    /// Reports documents that have not got on for long.
+    fn note_waiting(&self) {
+        let client = &self.context.upserter.client;
+        let mut waiting: BTreeMap<String, (u64, String)> = BTreeMap::new();
+        for document in self.queue.waiting_for(self.config.blocked_retry * 2) {
+            let index = client.indices.of(document.sealed.first_ns());
+            match waiting.get_mut(&*index.index) {
+                Some((count, _)) => *count += 1,
+                None => {
+                    let reason = client.watch.reason(&index.index);
+                    let reason = reason.unwrap_or_else(|| "no request with them succeeds".into());
+                    waiting.insert(index.index.to_string(), (1, reason));
+                }
+            }
+        }
+        self.context.health.set_notes(NoteSource::Queue, &waiting);
     }
 
     fn publish(&self) {

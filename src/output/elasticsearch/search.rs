@@ -2,7 +2,7 @@
 //!
 //! Returns documents as they are stored.
 
-use elasticsearch::http::Method;
+use reqwest::Method;
 use serde::Deserialize;
 use serde_json::json;
 use serde_json::value::RawValue;
@@ -41,7 +41,7 @@ pub(crate) async fn recent(
         "track_total_hits": false,
     });
     let path = format!("/{}/_search", client.indices.wildcard());
-    let mut request = Request::json(Method::Post, path, body.to_string());
+    let mut request = Request::json(Method::POST, path, body.to_string());
     request.query = &[("ignore_unavailable", "true"), ("allow_no_indices", "true")];
     request.max_response_bytes = MAX_RESPONSE_BYTES;
     let response = client.ask(&request).await.and_then(|response| response.success());

@@ -34,6 +34,8 @@ pub struct Stats {
     pub day_joins: AtomicU64,
     /// Documents sent to the dead letter.
     pub dead_letters: AtomicU64,
+    /// Documents stored with refused fields in `windrow.unmapped`.
+    pub healed_documents: AtomicU64,
     /// Bytes of bulk bodies sent, before compression.
     pub bytes: AtomicU64,
     /// Bulk requests in flight.
@@ -87,6 +89,23 @@ impl Stats {
         if let Some(output) = self.output() {
             output.retries.inc();
             output.retried_records.inc_by(lines);
+        }
+    }
+
+    /// A document was stored with refused fields in `windrow.unmapped`.
+    pub(crate) fn healed(&self) {
+        self.healed_documents.fetch_add(1, Relaxed);
+        if let Some(metrics) = self.metrics.get() {
+            metrics.output_healed_documents.inc();
+        }
+    }
+
+    /// Documents that wait on disk.
+    pub(crate) fn set_deferred(&self, documents: u64, bytes: u64) {
+        if let Some(metrics) = self.metrics.get() {
+            let gauge = |value: u64| i64::try_from(value).unwrap_or(i64::MAX);
+            metrics.output_deferred_documents.set(gauge(documents));
+            metrics.output_deferred_bytes.set(gauge(bytes));
         }
     }
 

@@ -1,42 +1,64 @@
-//! Index template: the mapping of Windrow's documents, and its installation at the start.
+//! Index template: settings and mapping of Windrow's documents. `install` puts it to the store.
 //!
 //! Trace ids are keywords, under their own name and under `.keyword`, so that a query written for a
-//! default mapping works. `message` is text. `windrow.state` is kept in the source only: an object
-//! with `enabled: false` is not parsed, whatever its value and length. Date detection is off: a
-//! field that looks like a date once would reject every later value that does not. All else is
-//! dynamic mapping.
+//! default mapping works. `message` is text. `windrow.state` and `windrow.metadata` are kept in the
+//! source only: an object with `enabled: false` is not parsed, whatever its value and length. Date
+//! detection is off: a field that looks like a date once would reject every later value that does
+//! not. Labels and annotations are one field each, whose keys are no paths. All else is dynamic
+//! mapping.
 
-use std::time::Duration;
-
-use bytes::Bytes;
-use elasticsearch::http::Method;
 use serde_json::{Value, json};
 
-use super::backoff::full_jitter;
-use super::client::Client;
-use super::health::{OutputHealth, WaitReason};
-use super::nodes::Request;
-use super::outcome::RequestError;
 use crate::config::IndexTemplate;
 
 /// Above Elasticsearch's built-in templates for `logs-*-*` and similar patterns, which have 100.
-const TEMPLATE_PRIORITY: u32 = 200;
+pub(super) const TEMPLATE_PRIORITY: u32 = 200;
 
-/// Result of an installation.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum InstallResult {
-    /// It is installed.
-    Done,
-    /// It is not allowed or not possible; documents are written without it. The reason.
-    Impossible(String),
-    /// To be retried; the reason.
-    Retry(String),
+/// Deepest nesting of a moved field that is searched.
+const UNMAPPED_DEPTH: u32 = 200;
+/// Longest value of a moved field that is searched, characters: a term has at most 32,766 bytes.
+const UNMAPPED_IGNORE_ABOVE: u32 = 4096;
+
+/// Mappings of fields whose keys are no paths, of `windrow.unmapped` and labels, the best first; each store knows some of them: Elasticsearch,
+/// OpenSearch, and all.
+pub(super) fn unmapped_mappings() -> [Value; 3] {
+    [
+        json!({"type": "flattened", "ignore_above": UNMAPPED_IGNORE_ABOVE, "depth_limit": UNMAPPED_DEPTH}),
+        json!({"type": "flat_object"}),
+        json!({"type": "object", "enabled": false}),
+    ]
+}
+
+/// The mapping that an index needs for documents with moved fields.
+pub(super) fn healed_mapping(unmapped: &Value) -> Value {
+    json!({"properties": {"windrow": {"properties": {
+        "unmapped": unmapped,
+        "unindexed": {"type": "object", "enabled": false},
+    }}}})
+}
+
+/// Dynamic templates: objects of the names that `windrow-trace` takes for labels and annotations
+/// are of the type `flattened`, at any depth. As dynamic templates and not as properties, so that
+/// an index has only those that occur, and a text of such a name is one.
+fn dynamic_templates(flattened: &Value) -> Value {
+    let named =
+        |pattern: &str| json!({"match": pattern, "match_mapping_type": "object", "mapping": flattened});
+    json!([
+        {"labels": named("labels")},
+        {"annotations": named("annotations")},
+        {"other_labels": named("*_labels")},
+        {"other_annotations": named("*_annotations")},
+    ])
 }
 
 /// The body of `PUT _index_template`.
-pub(crate) fn body(template: &IndexTemplate, index_pattern: &str) -> Value {
+pub(super) fn body(template: &IndexTemplate, patterns: &[String], priority: u32, unmapped: &Value) -> Value {
     let keyword = json!({"type": "keyword", "ignore_above": 1024});
-    let both = json!({"type": "keyword", "ignore_above": 1024, "fields": {"keyword": keyword}});
+    let both = if template.trace_id_keyword {
+        json!({"type": "keyword", "ignore_above": 1024, "fields": {"keyword": keyword}})
+    } else {
+        keyword
+    };
     let mut settings = serde_json::Map::new();
     if let Some(shards) = template.shards {
         settings.insert("index.number_of_shards".into(), shards.into());
@@ -47,14 +69,26 @@ pub(crate) fn body(template: &IndexTemplate, index_pattern: &str) -> Value {
     if template.ignore_malformed {
         settings.insert("index.mapping.ignore_malformed".into(), true.into());
     }
+    if let Some(fields) = template.total_fields {
+        settings.insert("index.mapping.total_fields.limit".into(), fields.into());
+    }
+    if let Some(codec) = &template.codec {
+        settings.insert("index.codec".into(), codec.as_str().into());
+    }
+    if let Some(interval) = template.refresh_interval {
+        let milliseconds = format!("{}ms", interval.as_millis());
+        settings.insert("index.refresh_interval".into(), milliseconds.into());
+    }
+    settings.extend(template.lifecycle.clone());
     json!({
-        "index_patterns": [index_pattern],
-        "priority": TEMPLATE_PRIORITY,
-        "_meta": {"description": "one document per trace, written by Windrow"},
+        "index_patterns": patterns,
+        "priority": priority,
+        "_meta": {"description": "one document per trace, written by Windrow", "managed_by": "windrow"},
         "template": {
             "settings": settings,
             "mappings": {
                 "date_detection": false,
+                "dynamic_templates": dynamic_templates(unmapped),
                 "properties": {
                     "@timestamp": {"type": "date"},
                     "traceId": both,
@@ -70,66 +104,12 @@ pub(crate) fn body(template: &IndexTemplate, index_pattern: &str) -> Value {
                         "late": {"type": "long"},
                         "truncated": {"type": "long"},
                         "state": {"type": "object", "enabled": false},
+                        "metadata": {"type": "object", "enabled": false},
+                        "unmapped": unmapped,
+                        "unindexed": {"type": "object", "enabled": false},
                     }},
                 },
             },
         },
     })
-}
-
-/// Attempts to install the template once.
-pub(crate) async fn install(client: &Client, template: &IndexTemplate) -> InstallResult {
-    let text = body(template, &client.indices.wildcard()).to_string();
-    let request = Request::json(
-        Method::Put,
-        format!("/_index_template/{}", template.name),
-        Bytes::from(text),
-    );
-    match client.ask(&request).await.and_then(|response| response.success()) {
-        Ok(_) => InstallResult::Done,
-        // Wrong credentials block writing too; without the privilege for templates, writing may
-        // still be allowed.
-        Err(RequestError::Denied(reason)) if reason.starts_with("status 401") => InstallResult::Retry(reason),
-        Err(error @ (RequestError::Denied(_) | RequestError::Malformed(_) | RequestError::Unexpected(_))) => {
-            InstallResult::Impossible(error.reason().to_owned())
-        }
-        Err(error) => InstallResult::Retry(error.reason().to_owned()),
-    }
-}
-
-/// Installs the template, with retries, until it is installed or known to be impossible.
-pub(crate) async fn install_with_retries(
-    client: &Client,
-    template: &IndexTemplate,
-    health: &OutputHealth,
-    base: Duration,
-    cap: Duration,
-) {
-    for attempt in 0.. {
-        match install(client, template).await {
-            InstallResult::Done => {
-                tracing::info!(template = %template.name, "index template installed");
-                break;
-            }
-            InstallResult::Impossible(reason) => {
-                tracing::warn!(
-                    template = %template.name, %reason,
-                    "the index template cannot be installed; new indices get dynamic mapping"
-                );
-                break;
-            }
-            InstallResult::Retry(reason) => {
-                health.set(
-                    WaitReason::Template,
-                    format!("the index template cannot be installed yet: {reason}"),
-                );
-                let pause = full_jitter(base, cap, attempt);
-                tokio::select! {
-                    () = tokio::time::sleep(pause) => {}
-                    () = client.nodes.revived.notified() => {}
-                }
-            }
-        }
-    }
-    health.clear(WaitReason::Template);
 }

@@ -1,24 +1,32 @@
-//! Upsert of a batch of documents: create, merge what exists already, join across midnight.
+//! Upsert of a batch of documents: create, heal, merge what exists already, join over the indices
+//! of two days or of a rollover alias.
 //!
 //! Every document gets an outcome. Does not retry: the scheduler decides when.
 
+use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
 use tokio::sync::Semaphore;
 
 use super::bulk::{self, BulkDocument, BulkResponse};
-use super::client::Client;
+use super::client::{Client, Verdict};
 use super::format::DocumentFormat;
+use super::heal::{self, HealedDocuments};
+use super::index_pattern::IndexPattern;
 use super::nodes::OpenError;
 use super::outcome::{DocumentOutcome, RequestError, RetryReason, StoreResult};
 use super::stats::Stats;
-use super::{index_pattern, merge, midnight};
+use super::target::Target;
+use super::{index_pattern, join, merge};
 use crate::config::ElasticsearchConfig;
 use crate::memory::to_usize;
 
 /// Concurrent merges: each holds the documents that it reads in memory.
 const MAX_CONCURRENT_MERGES: usize = 2;
+
+/// Names of a batch whose targets are resolved. An import of old records may touch hundreds.
+const MAX_RESOLVED_DAYS: i64 = 8;
 
 /// Result of writing a batch.
 pub(crate) enum WriteResult {
@@ -28,6 +36,39 @@ pub(crate) enum WriteResult {
     AllCreated,
     /// One outcome per document, and the error that stopped a later step, if one did.
     PerDocument(Vec<DocumentOutcome>, Option<RequestError>),
+}
+
+/// The documents of one upsert, and what is known of each.
+pub(crate) struct Upsert<'d, D> {
+    pub(crate) documents: &'d [D],
+    pub(crate) outcomes: Vec<DocumentOutcome>,
+    /// The indices that hold them, where that is not the index of their day.
+    pub(crate) places: HashMap<usize, Arc<str>>,
+    /// Those of which the store refused fields.
+    pub(crate) healed: HealedDocuments,
+}
+
+impl<D: BulkDocument> Upsert<'_, D> {
+    /// Document number `at` as it is written.
+    pub(crate) fn json(&self, at: usize) -> &[u8] {
+        self.healed
+            .get(&at)
+            .map_or_else(|| self.documents[at].json(), |json| &json[..])
+    }
+
+    /// The name to which it is written: an index or an alias.
+    pub(crate) fn name(&self, client: &Client, at: usize) -> Arc<str> {
+        let day = client.indices.of(self.documents[at].first_ns());
+        Arc::from(&*day.index)
+    }
+
+    /// The index that holds it.
+    pub(crate) fn place(&self, client: &Client, at: usize) -> Arc<str> {
+        self.places
+            .get(&at)
+            .cloned()
+            .unwrap_or_else(|| self.name(client, at))
+    }
 }
 
 /// Writes documents to one cluster, whether they exist there or not.
@@ -57,34 +98,111 @@ impl Upserter {
     /// Writes `documents`. Idempotent: may be repeated with any subset, whatever an earlier attempt
     /// did.
     pub(crate) async fn write<D: BulkDocument>(&self, documents: &[D]) -> WriteResult {
+        let times = documents.iter().map(BulkDocument::first_ns);
+        let between = (times.clone().min().unwrap_or(0), times.max().unwrap_or(0));
+        let targets = self.targets(between).await;
+        let reason = |document: &D| {
+            let day = self.client.indices.of(document.first_ns());
+            match targets.get(&*day.index) {
+                Some(Target::Unusable(reason)) => Some(reason.to_string()),
+                _ => None,
+            }
+        };
+        let mut outcomes: Vec<_> = documents
+            .iter()
+            .map(|document| reason(document).map(DocumentOutcome::Blocked))
+            .collect();
+        if outcomes.iter().all(Option::is_none) {
+            return self.write_usable(documents, is_located(&targets)).await;
+        }
+        let usable: Vec<&D> = documents
+            .iter()
+            .zip(&outcomes)
+            .filter(|(_, outcome)| outcome.is_none())
+            .map(|(document, _)| document)
+            .collect();
+        let (mut written, error) = if usable.is_empty() {
+            (Vec::new(), None)
+        } else {
+            match self.write_usable(&usable, is_located(&targets)).await {
+                WriteResult::AllCreated => (
+                    vec![DocumentOutcome::Stored(StoreResult::Created); usable.len()],
+                    None,
+                ),
+                WriteResult::PerDocument(outcomes, error) => (outcomes, error),
+                WriteResult::Failed(error) => (
+                    vec![DocumentOutcome::Retry(RetryReason::NotAttempted); usable.len()],
+                    Some(error),
+                ),
+            }
+        };
+        written.reverse();
+        for outcome in outcomes.iter_mut().filter(|outcome| outcome.is_none()) {
+            *outcome = written.pop();
+        }
+        let not_attempted = DocumentOutcome::Retry(RetryReason::NotAttempted);
+        let outcomes = outcomes
+            .into_iter()
+            .map(|outcome| outcome.unwrap_or(not_attempted.clone()));
+        WriteResult::PerDocument(outcomes.collect(), error)
+    }
+
+    async fn write_usable<D: BulkDocument>(&self, documents: &[D], located: bool) -> WriteResult {
         let body = bulk::contiguous_text(documents.iter())
             .unwrap_or_else(|| bulk::create_body(&self.client.indices, documents.iter(), self.bodies.take()));
-        let sent = self.client.bulk(body.clone(), documents.len()).await;
+        let sent = if located {
+            self.client.bulk_located(body.clone(), documents.len()).await
+        } else {
+            self.client.bulk(body.clone(), documents.len()).await
+        };
         self.bodies.put(body);
         self.complete(documents, sent).await
     }
 
+    /// What the names of documents between two times stand for.
+    async fn targets(&self, between: (i64, i64)) -> HashMap<Arc<str>, Target> {
+        let (first, last) = (IndexPattern::day_of(between.0), IndexPattern::day_of(between.1));
+        let mut targets = HashMap::new();
+        for day in first..=last.min(first.saturating_add(MAX_RESOLVED_DAYS)) {
+            let day = self.client.indices.day(day);
+            let target = self.client.targets.resolve(&self.client, &day.index).await;
+            targets.insert(Arc::from(&*day.index), target);
+        }
+        targets
+    }
+
     /// Sends a batch as it was rendered: `text` holds `documents` documents, whose first event
     /// times (Unix ns) lie in `between`. The response is the error when more is to do than to
-    /// confirm all of them; pass it to [`Self::complete`].
+    /// confirm all of them: pass it to [`Self::complete`], or without one, [`Self::write`] them.
     pub(crate) async fn write_rendered(
         &self,
         text: &Bytes,
         documents: usize,
         between: (i64, i64),
-    ) -> Result<(), Result<BulkResponse, RequestError>> {
+    ) -> Result<(), Option<Result<BulkResponse, RequestError>>> {
+        if self
+            .targets(between)
+            .await
+            .values()
+            .any(|target| *target != Target::Index)
+        {
+            return Err(None);
+        }
         match self.client.bulk(text.clone(), documents).await {
             Ok(BulkResponse::AllOk)
                 if !index_pattern::some_near_boundary(between, self.client.trace_life) =>
             {
+                self.client
+                    .watch
+                    .accepted(&self.client.indices.of(between.1).index);
                 Ok(())
             }
-            sent => Err(sent),
+            sent => Err(Some(sent)),
         }
     }
 
-    /// Handles the response to the request that creates `documents`: merges conflicts, joins across
-    /// midnight.
+    /// Handles the response to the request that creates `documents`: heals refused ones, merges
+    /// conflicts, joins over indices.
     pub(crate) async fn complete<D: BulkDocument>(
         &self,
         documents: &[D],
@@ -99,69 +217,111 @@ impl Upserter {
             }
             Ok(response) => response,
         };
-        let mut outcomes = Vec::new();
+        let client = &self.client;
+        let mut batch = Upsert {
+            documents,
+            outcomes: Vec::new(),
+            places: HashMap::new(),
+            healed: HealedDocuments::new(),
+        };
         let mut exist = Vec::new();
+        let mut refused = Vec::new();
         if let BulkResponse::Items(items) = response {
-            outcomes.reserve_exact(items.len());
+            batch.outcomes.reserve_exact(items.len());
             for (at, item) in items.into_iter().enumerate() {
-                outcomes.push(match self.client.outcome_of(item) {
-                    Some(outcome) => outcome,
-                    None if documents[at].is_trace() => {
+                if let Some(place) = &item.index {
+                    batch.places.insert(at, place.clone().into());
+                }
+                let day = client.indices.of(documents[at].first_ns());
+                batch.outcomes.push(match client.judge(&day.index, item) {
+                    Verdict::Outcome(outcome) => outcome,
+                    Verdict::Conflict if documents[at].is_trace() => {
                         exist.push(at);
                         DocumentOutcome::Retry(RetryReason::NotAttempted)
                     }
                     // Its id is unique to this record: it was written before.
-                    None => {
+                    Verdict::Conflict => {
                         documents[at].mark_unchanged();
                         DocumentOutcome::Stored(StoreResult::Unchanged)
+                    }
+                    Verdict::Refused(item) => {
+                        refused.push((at, item));
+                        DocumentOutcome::Retry(RetryReason::NotAttempted)
                     }
                 });
             }
         }
-        let near = |document: &D| {
-            document.is_trace() && index_pattern::near_boundary(document.first_ns(), self.client.trace_life)
-        };
-        let joins = documents.iter().any(near);
-        if exist.is_empty() && !joins {
-            return if outcomes.is_empty() {
+        self.note_accepted(&batch);
+        let joins = (0..documents.len()).any(|at| join::may_have_siblings(client, &batch, at));
+        if exist.is_empty() && refused.is_empty() && !joins {
+            return if batch.outcomes.is_empty() {
                 WriteResult::AllCreated
             } else {
-                WriteResult::PerDocument(outcomes, None)
+                WriteResult::PerDocument(batch.outcomes, None)
             };
         }
-        if outcomes.is_empty() {
-            outcomes.resize(documents.len(), DocumentOutcome::Stored(StoreResult::Created));
+        if batch.outcomes.is_empty() {
+            batch
+                .outcomes
+                .resize(documents.len(), DocumentOutcome::Stored(StoreResult::Created));
         }
-        Stats::add(&self.client.stats.conflicts, exist.len());
         // The semaphore is never closed.
         let _permit = self.merging.acquire().await;
         let mut error = None;
-        if !exist.is_empty() {
-            error = merge::merge(&self.client, documents, exist, &mut outcomes)
+        if !refused.is_empty() {
+            let Upsert { outcomes, healed, .. } = &mut batch;
+            error = heal::create_healed(client, documents, refused, healed, &mut exist, outcomes)
                 .await
                 .err();
         }
+        Stats::add(&client.stats.conflicts, exist.len());
+        if !exist.is_empty() && error.is_none() {
+            error = merge::merge(client, &mut batch, exist).await.err();
+        }
+        self.note_accepted(&batch);
         if joins && error.is_none() {
-            let written = (0..documents.len())
-                .filter(|&at| matches!(outcomes[at], DocumentOutcome::Stored(_)) && near(&documents[at]));
-            error = midnight::join_all(&self.client, documents, written.collect(), &mut outcomes)
-                .await
-                .err();
+            let written = stored_with_siblings(client, &batch);
+            error = join::join_all(client, &mut batch, written).await.err();
         } else if joins {
-            // Their neighbours were not read: they must not count as stored.
-            for (outcome, document) in outcomes
-                .iter_mut()
-                .zip(documents)
-                .filter(|(_, document)| near(document))
-            {
-                if let DocumentOutcome::Stored(_) = outcome {
-                    document.mark_uncertain();
-                    *outcome = DocumentOutcome::Retry(RetryReason::NotAttempted);
-                }
+            // Their siblings were not looked for: they must not count as stored.
+            for at in stored_with_siblings(client, &batch) {
+                documents[at].mark_uncertain();
+                batch.outcomes[at] = DocumentOutcome::Retry(RetryReason::NotAttempted);
             }
         }
-        WriteResult::PerDocument(outcomes, error)
+        WriteResult::PerDocument(batch.outcomes, error)
     }
+
+    /// Notes which indices accepted a document.
+    fn note_accepted<D: BulkDocument>(&self, batch: &Upsert<'_, D>) {
+        let mut noted = None;
+        for (at, document) in batch.documents.iter().enumerate() {
+            let day = IndexPattern::day_of(document.first_ns());
+            let stored = batch
+                .outcomes
+                .get(at)
+                .is_none_or(|outcome| matches!(outcome, DocumentOutcome::Stored(_)));
+            if stored && noted != Some(day) {
+                noted = Some(day);
+                self.client.watch.accepted(&self.client.indices.day(day).index);
+            }
+        }
+    }
+}
+
+/// Positions of the stored documents that may have siblings.
+fn stored_with_siblings<D: BulkDocument>(client: &Client, batch: &Upsert<'_, D>) -> Vec<usize> {
+    let stored = |at: &usize| matches!(batch.outcomes[*at], DocumentOutcome::Stored(_));
+    (0..batch.documents.len())
+        .filter(|at| stored(at) && join::may_have_siblings(client, batch, *at))
+        .collect()
+}
+
+/// Whether the indices of documents are not known from their names.
+fn is_located(targets: &HashMap<Arc<str>, Target>) -> bool {
+    targets
+        .values()
+        .any(|target| matches!(target, Target::Generations(_)))
 }
 
 /// Pool of request bodies: new memory for 8 MiB costs as much as filling it.

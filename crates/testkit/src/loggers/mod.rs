@@ -7,6 +7,7 @@
 mod go;
 mod java;
 mod node;
+mod otlp;
 mod python;
 
 use std::io::Write;
@@ -18,6 +19,7 @@ use serde_json::Value;
 pub use go::Go;
 pub use java::Java;
 pub use node::{Node, Package};
+pub use otlp::{Collector, OtlpPython};
 pub use python::{Python, Sender};
 
 /// What every script is called with: `HOST PORT TAG OPTIONS`.
@@ -30,12 +32,13 @@ fn arguments(to: SocketAddr, tag: &str, options: &Value) -> [String; 4] {
     ]
 }
 
-/// Runs a sending program to its end with the records as one JSON array on its standard input.
+/// Runs a sending program to its end with the records as one JSON array on its standard input;
+/// gives its standard output.
 ///
 /// # Panics
 /// When it fails.
 #[track_caller]
-fn feed(command: &mut Command, records: &[Value]) {
+fn feed(command: &mut Command, records: &[Value]) -> String {
     let name = command.get_program().to_string_lossy().into_owned();
     let mut child = command
         .stdin(Stdio::piped())
@@ -58,4 +61,5 @@ fn feed(command: &mut Command, records: &[Value]) {
         String::from_utf8_lossy(&output.stdout),
         String::from_utf8_lossy(&output.stderr)
     );
+    String::from_utf8_lossy(&output.stdout).into_owned()
 }

@@ -2,22 +2,27 @@
 //! that line's number.
 //!
 //! Owns which fields are the trace id and the text. Borrows values from the records; copies only
-//! names that must change.
+//! names that are no UTF-8. Names are those of the records; [`MergedFields::names`] gives those of
+//! the document.
 
 use std::borrow::Cow;
 
+use super::field_names::top_level::{Field, document_names, value_names};
+use super::field_names::{is_simple_at_top, text};
 use super::json;
 use super::msgpack::{Token, read_token, skip};
-use super::names::{as_text, document_name, renamed};
+use super::names::{FieldNames, as_text};
 use crate::record::text::RecordText;
 use crate::record::view::RecordView;
 
 /// Maximum number of fields to allocate for before they are seen.
 const MAX_RESERVED_FIELDS: usize = 64;
 
-/// A field: its name and the location of its newest value.
+/// A field: its name in the records and the location of its newest value.
 pub(crate) struct MergedField<'a> {
     pub(crate) name: Cow<'a, [u8]>,
+    /// It has the name of the trace id or a text, but is none.
+    is_displaced: bool,
     pub(crate) line: u32,
     pub(crate) map: &'a [u8],
     /// Offset of the value in `map`.
@@ -28,6 +33,29 @@ pub(crate) struct MergedField<'a> {
 #[derive(Default)]
 pub(crate) struct MergedFields<'a> {
     pub(crate) list: Vec<MergedField<'a>>,
+    /// Some name may not be that in the document.
+    has_special_names: bool,
+}
+
+/// The names of the fields in the document.
+pub(crate) struct DocumentNames<'a> {
+    /// In the order of the fields; empty if all are those of the records.
+    pub(crate) names: Vec<String>,
+    /// What the names are made of.
+    pub(crate) fields: Vec<Field<'a>>,
+}
+
+impl DocumentNames<'_> {
+    /// The name of the field with this number.
+    pub(crate) fn get<'n>(&'n self, number: usize, field: &'n MergedField<'_>) -> &'n [u8] {
+        self.names.get(number).map_or(&field.name, |name| name.as_bytes())
+    }
+
+    /// The fields that are renamed.
+    pub(crate) fn renamed(&self) -> impl Iterator<Item = (&str, &Field<'_>)> {
+        let all = self.names.iter().map(String::as_str).zip(&self.fields);
+        all.filter(|(name, field)| field.original != *name)
+    }
 }
 
 impl<'a> MergedFields<'a> {
@@ -41,19 +69,31 @@ impl<'a> MergedFields<'a> {
                 return;
             };
             let Some(end) = skip(map, value) else { return };
-            self.put(name, slot, line, map, value);
+            self.put(name, false, slot, line, map, value);
             at = end;
         }
     }
 
-    /// Merges all fields of a record without a trace id.
-    pub(crate) fn add_untraced(&mut self, record: &'a [u8]) {
-        self.add_map(record, 0);
+    /// Merges all fields of a record without a trace id. Lists and objects are displaced where stores
+    /// have a text.
+    pub(crate) fn add_untraced(&mut self, names: &FieldNames, record: &'a [u8]) {
+        let Some((Token::Map(n), mut at)) = read_token(record, 0) else {
+            return;
+        };
+        for slot in 0..n as usize {
+            let Some((name, value)) = json::key(record, at) else {
+                return;
+            };
+            let Some(end) = skip(record, value) else { return };
+            let is_displaced = is_container(record, value) && names.is_value_name(&name);
+            self.put(name, is_displaced, slot, 0, record, value);
+            at = end;
+        }
     }
 
     /// Merges the fields of a record of the trace `id`, except the id and the text, which the
-    /// document has elsewhere. Returns the rank of the text's name in the document, and the text.
-    /// `known`: the text, if the record has a shape.
+    /// document has elsewhere. Other values under their names are displaced. Returns the rank of the
+    /// text's name in the document, and the text. `known`: the text, if the record has a shape.
     pub(crate) fn add_record(
         &mut self,
         view: &RecordView,
@@ -109,18 +149,21 @@ impl<'a> MergedFields<'a> {
                         continue;
                     }
                     if string.is_none() && view.is_text_name(reading) {
-                        self.put(renamed(&name), slot, line, record, value);
+                        self.put(name, true, slot, line, record, value);
                         continue;
                     }
                 }
             }
-            self.put(name, slot, line, record, value);
+            let is_displaced =
+                matches!(token, Token::Array(_) | Token::Map(_)) && view.names().is_value_name(&name);
+            self.put(name, is_displaced, slot, line, record, value);
             slot += 1;
         }
         if let Some((value, end)) = canonical
             && !view.is_id(view.key(), record.get(value..end).unwrap_or_default(), id)
         {
-            self.put(renamed(view.key()), slot, line, record, value);
+            let name = Cow::Owned(view.key().to_vec());
+            self.put(name, true, slot, line, record, value);
         }
         match known {
             // Without its terminator already.
@@ -131,31 +174,90 @@ impl<'a> MergedFields<'a> {
 
     /// `slot` is the index of the name if the record has the same fields as the one before.
     #[inline]
-    fn put(&mut self, name: Cow<'a, [u8]>, slot: usize, line: u32, map: &'a [u8], value: usize) {
+    fn put(
+        &mut self,
+        name: Cow<'a, [u8]>,
+        is_displaced: bool,
+        slot: usize,
+        line: u32,
+        map: &'a [u8],
+        value: usize,
+    ) {
         if let Some(field) = self.list.get_mut(slot)
             && field.name == name
+            && field.is_displaced == is_displaced
         {
             (field.line, field.map, field.value) = (line, map, value);
             return;
         }
-        self.put_slow(name, line, map, value);
+        self.put_slow(name, is_displaced, line, map, value);
     }
 
     #[inline(never)]
-    fn put_slow(&mut self, name: Cow<'a, [u8]>, line: u32, map: &'a [u8], value: usize) {
-        let name = match document_name(&name) {
-            Cow::Owned(other) => Cow::Owned(other),
-            Cow::Borrowed(_) => name,
-        };
-        if let Some(field) = self.list.iter_mut().find(|field| field.name == name) {
+    fn put_slow(
+        &mut self,
+        mut name: Cow<'a, [u8]>,
+        is_displaced: bool,
+        line: u32,
+        map: &'a [u8],
+        value: usize,
+    ) {
+        let is_special = is_displaced || !is_simple_at_top(&name);
+        if is_special && let Cow::Owned(other) = text(&name) {
+            name = Cow::Owned(other.into_bytes());
+        }
+        let mut known = self.list.iter_mut();
+        if let Some(field) = known.find(|field| field.name == name && field.is_displaced == is_displaced) {
             (field.line, field.map, field.value) = (line, map, value);
+            return;
+        }
+        self.has_special_names |= is_special;
+        self.list.push(MergedField {
+            name,
+            is_displaced,
+            line,
+            map,
+            value,
+        });
+    }
+
+    /// Whether a record had a field of this name.
+    pub(crate) fn contains(&self, name: &str) -> bool {
+        self.list.iter().any(|field| *field.name == *name.as_bytes())
+    }
+
+    /// The names of the fields in the document. Those of the trace id and of texts, which are in it
+    /// or may be, are `own`.
+    pub(crate) fn names<'n>(&self, own: impl IntoIterator<Item = &'n str>) -> DocumentNames<'_> {
+        if self.has_special_names {
+            self.special_names(&value_names(own.into_iter()))
         } else {
-            self.list.push(MergedField {
-                name,
-                line,
-                map,
-                value,
-            });
+            DocumentNames {
+                names: Vec::new(),
+                fields: Vec::new(),
+            }
         }
     }
+
+    #[cold]
+    fn special_names(&self, own: &[&str]) -> DocumentNames<'_> {
+        let fields: Vec<Field<'_>> = self
+            .list
+            .iter()
+            .map(|field| Field::new(text(&field.name), field.is_displaced))
+            .collect();
+        let names = document_names(&fields, own, |number| {
+            let mut json = Vec::new();
+            if let Some(field) = self.list.get(number) {
+                json::write_field_value(&mut json, &field.name, field.map, field.value);
+            }
+            Cow::Owned(json)
+        });
+        DocumentNames { names, fields }
+    }
+}
+
+/// Whether the value at `at` is a list or an object.
+fn is_container(map: &[u8], at: usize) -> bool {
+    matches!(read_token(map, at), Some((Token::Array(_) | Token::Map(_), _)))
 }

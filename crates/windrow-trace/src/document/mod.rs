@@ -2,10 +2,12 @@
 //!
 //! * `content`: the input, `render`: the renderer
 //! * `shape`, `names`, `fields`: what the fields of a record become in the document
+//! * `field_names`: names that a store accepts
 //! * `windrow_object`, `state`: what the document says about its trace
 //! * `msgpack`, `json`, `time`: reading values and writing them
 
 pub(crate) mod content;
+pub(crate) mod field_names;
 mod fields;
 pub(crate) mod json;
 pub(crate) mod msgpack;

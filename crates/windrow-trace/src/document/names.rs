@@ -1,8 +1,6 @@
-//! Field names: which fields of a record hold the trace id and the text, and which names are
-//! reserved in documents.
+//! Configured field names: which fields of a record hold the trace id and the text.
 
-use std::borrow::Cow;
-
+use super::field_names::top_level::MAPPED;
 use super::msgpack::Token;
 use crate::record::trace_id::IdForm;
 
@@ -214,52 +212,13 @@ impl FieldNames {
     pub(crate) fn key(&self) -> &str {
         self.keys
             .first()
-            .map_or(super::state::DEFAULT_KEY, |key| IdForm::of_key(key).0)
+            .map_or(super::state::DEFAULT_KEY, |key| IdForm::path_of_key(key))
     }
-}
 
-/// Names that the document or Elasticsearch reserves. A record's field of such a name gets a `_`
-/// appended.
-fn is_reserved(name: &[u8]) -> bool {
-    const METADATA: [&[u8]; 15] = [
-        b"_id",
-        b"_index",
-        b"_source",
-        b"_type",
-        b"_routing",
-        b"_field_names",
-        b"_ignored",
-        b"_seq_no",
-        b"_version",
-        b"_primary_term",
-        b"_doc_count",
-        b"_nested_path",
-        b"_tier",
-        b"_size",
-        b"_feature",
-    ];
-    match name.first() {
-        None => true,
-        Some(b'@') => name == b"@timestamp",
-        Some(b'w') => name == b"windrow",
-        Some(b'_') => METADATA.contains(&name),
-        Some(_) => false,
+    /// Whether stores map fields of this name as values: a list or an object there is displaced.
+    pub(crate) fn is_value_name(&self, name: &[u8]) -> bool {
+        name == self.key().as_bytes() || MAPPED.iter().any(|other| other.as_bytes() == name)
     }
-}
-
-/// The name of a record's field in the document: valid UTF-8 and not reserved.
-pub(crate) fn document_name(name: &[u8]) -> Cow<'_, [u8]> {
-    if is_reserved(name) {
-        renamed(name)
-    } else if std::str::from_utf8(name).is_err() {
-        Cow::Owned(String::from_utf8_lossy(name).into_owned().into_bytes())
-    } else {
-        Cow::Borrowed(name)
-    }
-}
-
-pub(crate) fn renamed(name: &[u8]) -> Cow<'static, [u8]> {
-    Cow::Owned([name, b"_"].concat())
 }
 
 /// The bytes of a value that counts as a string: `str`, or `bin` that is UTF-8 (Ruby and Python

@@ -9,7 +9,7 @@ use std::borrow::Cow;
 use smallvec::SmallVec;
 
 use super::content::{JoinedView, Line, RenderedDocument, SealedRecords, TraceContent, UntracedRecord};
-use super::fields::MergedFields;
+use super::fields::{DocumentNames, MergedFields};
 use super::json::{self, write_escaped, write_string};
 use super::msgpack::{Token, after_scalar, read_token};
 use super::names::FieldNames;
@@ -102,6 +102,13 @@ impl Renderer {
         let mut writer = seal.begin_state(&mut self.state, names, text_name.map(String::as_str));
         writer.encoded_lines(view.count, view.time_unit, view.line_states);
         writer.older_count(0);
+        if let Some(shape) = shape {
+            let renamed = shape.renamed();
+            writer.renamed_count(renamed.len());
+            for (name, field) in renamed {
+                writer.renamed_field(FieldLocation::TopLevel, name, &field.original, &field.natural);
+            }
+        }
         writer.finish(out);
         out.extend_from_slice(b"\"}}");
         RenderedDocument {
@@ -159,12 +166,9 @@ impl Renderer {
         }
         let text_name = names.text.get(best);
         self.texts(out, text_name, texts.iter().map(Option::as_deref));
-        for field in &fields.list {
-            out.push(b',');
-            write_string(out, &field.name);
-            out.push(b':');
-            json::write_json_value(out, field.map, field.value);
-        }
+        let text = text_name.map(String::as_str);
+        let field_names = fields.names(text.into_iter().chain([names.key()]));
+        write_merged(out, &fields, &field_names);
 
         let late = if seal.any_late() {
             lines.iter().filter(|line| seal.is_late(line.part)).count() as u64
@@ -172,15 +176,14 @@ impl Renderer {
             0
         };
         seal.write_object(out, &mut self.times, (first, last), lines.len(), late);
+        let metadata_names = metadata.names([]);
         if !metadata.list.is_empty() {
-            out.extend_from_slice(b",\"metadata\":{");
-            for (number, field) in metadata.list.iter().enumerate() {
-                if number > 0 {
-                    out.push(b',');
-                }
-                write_string(out, &field.name);
-                out.push(b':');
-                json::write_json_value(out, field.map, field.value);
+            out.extend_from_slice(b",\"metadata\":");
+            let from = out.len();
+            write_merged(out, &metadata, &metadata_names);
+            // In place of the first comma.
+            if let Some(first) = out.get_mut(from) {
+                *first = b'{';
             }
             out.push(b'}');
         }
@@ -191,12 +194,21 @@ impl Renderer {
         let older =
             |fields: &MergedFields<'_>| fields.list.iter().filter(|field| field.line != newest).count();
         writer.older_count(older(&fields) + older(&metadata));
-        for (location, fields) in [
-            (FieldLocation::TopLevel, &fields),
-            (FieldLocation::Metadata, &metadata),
-        ] {
-            for field in fields.list.iter().filter(|field| field.line != newest) {
-                writer.older_field(location, &field.name, field.line);
+        let all = [
+            (FieldLocation::TopLevel, &fields, &field_names),
+            (FieldLocation::Metadata, &metadata, &metadata_names),
+        ];
+        for (location, fields, names) in all {
+            for (number, field) in fields.list.iter().enumerate() {
+                if field.line != newest {
+                    writer.older_field(location, names.get(number, field), field.line);
+                }
+            }
+        }
+        writer.renamed_count(field_names.renamed().count() + metadata_names.renamed().count());
+        for (location, _, names) in all {
+            for (name, field) in names.renamed() {
+                writer.renamed_field(location, name, &field.original, &field.natural);
             }
         }
         writer.finish(out);
@@ -242,7 +254,7 @@ impl Renderer {
     pub fn untraced(
         &mut self,
         out: &mut Vec<u8>,
-        _names: &FieldNames,
+        names: &FieldNames,
         untraced: &UntracedRecord<'_>,
     ) -> RenderedDocument {
         let UntracedRecord {
@@ -261,13 +273,10 @@ impl Renderer {
             write_all_fields(out, shape, record);
         } else {
             let mut fields = MergedFields::default();
-            fields.add_untraced(record);
-            for field in &fields.list {
-                out.push(b',');
-                write_string(out, &field.name);
-                out.push(b':');
-                json::write_json_value(out, field.map, field.value);
-            }
+            fields.add_untraced(names, record);
+            let texts = names.text.iter().map(String::as_str);
+            let texts = texts.filter(|name| fields.contains(name));
+            write_merged(out, &fields, &fields.names(texts.chain([names.key()])));
         }
         out.extend_from_slice(b",\"windrow\":{\"tags\":[");
         write_string(out, tag.as_bytes());
@@ -301,6 +310,17 @@ fn write_lines(writer: &mut StateWriter<'_>, parts: usize, lines: &[Line], text_
     }
 }
 
+/// Appends fields, each with a comma before it.
+fn write_merged(out: &mut Vec<u8>, fields: &MergedFields<'_>, names: &DocumentNames<'_>) {
+    for (number, field) in fields.list.iter().enumerate() {
+        out.push(b',');
+        let name = names.get(number, field);
+        write_string(out, name);
+        out.push(b':');
+        json::write_field_value(out, name, field.map, field.value);
+    }
+}
+
 /// Appends the fields of a record of this shape, except those with a place of their own.
 fn write_fields(out: &mut Vec<u8>, shape: &Shape, record: &[u8]) {
     let Some((Token::Map(_), mut at)) = read_token(record, 0) else {
@@ -317,7 +337,7 @@ fn write_fields(out: &mut Vec<u8>, shape: &Shape, record: &[u8]) {
             }
         } else {
             out.extend_from_slice(field.json_prefix());
-            json::write_json_value(out, record, value)
+            json::write_value_in(out, field.is_flattened(), record, value)
         };
     }
 }
@@ -332,7 +352,7 @@ fn write_all_fields(out: &mut Vec<u8>, shape: &Shape, record: &[u8]) {
             return;
         };
         out.extend_from_slice(field.json_prefix());
-        at = json::write_json_value(out, record, value);
+        at = json::write_value_in(out, field.is_flattened(), record, value);
     }
 }
 

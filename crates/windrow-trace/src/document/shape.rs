@@ -11,9 +11,11 @@ use std::collections::HashMap;
 use forward_protocol::entries::WireKey;
 use twox_hash::XxHash3_64;
 
+use super::field_names::top_level::{Field, document_names, value_names};
+use super::field_names::{any_below, is_flattened, is_simple_at_top, text};
 use super::json::write_string;
 use super::msgpack::{Token, read_token, skip};
-use super::names::{FieldNames, document_name};
+use super::names::FieldNames;
 use super::windrow_object::trace_id_prefix;
 use crate::record::view::{Meaning, Reading, RecordView};
 
@@ -76,6 +78,7 @@ pub struct ShapeField {
     name: Box<[u8]>,
     /// Comma, name and colon: `,"name":`.
     json_prefix: Box<[u8]>,
+    is_flattened: bool,
     role: FieldRole,
     watched: bool,
     /// How its value is read apart from its role, and how values in maps below it are.
@@ -119,6 +122,12 @@ impl ShapeField {
     pub(crate) fn json_prefix(&self) -> &[u8] {
         &self.json_prefix
     }
+
+    /// Whether it may be `flattened` in the store.
+    #[inline]
+    pub(crate) fn is_flattened(&self) -> bool {
+        self.is_flattened
+    }
 }
 
 /// A shape.
@@ -135,6 +144,8 @@ pub struct Shape {
     trace_id_prefix: Box<[u8]>,
     /// What precedes the joined text in the document: `,"name":"`.
     text_prefix: Box<[u8]>,
+    /// The fields that have another name in the document.
+    renamed: Box<[(String, Field<'static>)]>,
 }
 
 impl Shape {
@@ -181,6 +192,12 @@ impl Shape {
         &self.text_prefix
     }
 
+    /// The fields that have another name in the document, with that name.
+    #[inline]
+    pub(crate) fn renamed(&self) -> &[(String, Field<'static>)] {
+        &self.renamed
+    }
+
     fn new(view: &RecordView, watched: &[String], field_names: &[&[u8]]) -> Option<Self> {
         let names = view.names();
         let texts = field_names.iter().zip(0..).flat_map(|(field, slot)| {
@@ -190,6 +207,8 @@ impl Shape {
                 .map(move |reading| (reading.order, slot, reading))
         });
         let text = texts.min_by_key(|(order, ..)| *order);
+        let text_rank = text.map(|(.., reading)| view.text_rank(reading));
+        let in_document = names_in_document(names, text_rank, field_names)?;
         let mut canonical_id = 0;
         let mut fields = Vec::with_capacity(field_names.len());
         let mut keys = Vec::with_capacity(field_names.len());
@@ -225,13 +244,17 @@ impl Shape {
                 .cloned()
                 .partition(Reading::is_literal);
             let mut json_prefix = vec![b','];
-            write_string(&mut json_prefix, &document_name(field));
+            let name = in_document
+                .get(number)
+                .map_or(*field, |(name, _)| name.as_bytes());
+            write_string(&mut json_prefix, name);
             json_prefix.push(b':');
             let watched = watched.iter().any(|name| name.as_bytes() == *field);
             let is_read = role != FieldRole::Plain || watched || !readings.is_empty() || !nested.is_empty();
             fields.push(ShapeField {
                 name: (*field).into(),
                 json_prefix: json_prefix.into(),
+                is_flattened: is_flattened(name),
                 role,
                 watched,
                 readings: readings.into(),
@@ -246,7 +269,6 @@ impl Shape {
         if all.windows(2).any(|pair| pair[0] == pair[1]) {
             return None;
         }
-        let text_rank = text.map(|(.., reading)| view.text_rank(reading));
         let mut text_prefix = Vec::new();
         if let Some(name) = text_rank.and_then(|rank| names.text.get(rank)) {
             text_prefix.push(b',');
@@ -257,11 +279,44 @@ impl Shape {
             fields: fields.into(),
             trace_id_prefix: trace_id_prefix(names.key()).into(),
             text_prefix: text_prefix.into(),
+            renamed: in_document
+                .into_iter()
+                .filter(|(name, field)| *field.original != **name)
+                .collect(),
             keys: keys.into(),
             canonical_id,
             text_rank,
         })
     }
+}
+
+/// The names of fields in the document; empty if all are those of the records. `None` if they
+/// depend on values, or two become one.
+fn names_in_document(
+    names: &FieldNames,
+    text_rank: Option<usize>,
+    fields: &[&[u8]],
+) -> Option<Vec<(String, Field<'static>)>> {
+    if fields.iter().all(|name| is_simple_at_top(name)) {
+        return Some(Vec::new());
+    }
+    let all: Vec<Field<'static>> = fields
+        .iter()
+        .map(|name| Field::new(text(name).into_owned().into(), false))
+        .collect();
+    let mut distinct: Vec<&str> = all.iter().map(|field| &*field.original).collect();
+    distinct.sort_unstable();
+    if distinct.windows(2).any(|pair| pair[0] == pair[1]) {
+        return None;
+    }
+    let text_name = text_rank.and_then(|rank| names.text.get(rank));
+    let own = value_names(text_name.map(String::as_str).into_iter().chain([names.key()]));
+    let natural = all.iter().map(|field| &*field.natural);
+    if any_below(natural.chain(own.iter().copied()).collect()) {
+        return None;
+    }
+    let found = document_names(&all, &own, |_| Default::default());
+    Some(found.into_iter().zip(all).collect())
 }
 
 /// The registry of shapes.
@@ -427,12 +482,13 @@ mod tests {
     fn what_is_irregular_has_no_shape() {
         let mut shapes = shapes();
         for one in [
-            &b"\x82\xa1a\x01\xa1a\x02"[..], // a name twice
-            b"\x82\xa3_id\x01\xa4_id_\x02", // two names that become one
-            b"\x81\x01\x02",                // a name that is no string
-            b"\x81\xc4\x01a\x02",           // binary
-            b"\x91\x01",                    // no map
-            b"\x82\xa1a\x01",               // cut short
+            &b"\x82\xa1a\x01\xa1a\x02"[..],  // a name twice
+            b"\x82\xa1\xff\x01\xa1\xfe\x02", // two names that become one
+            b"\x82\xa1a\x01\xa3a.b\x02",     // names that depend on values
+            b"\x81\x01\x02",                 // a name that is no string
+            b"\x81\xc4\x01a\x02",            // binary
+            b"\x91\x01",                     // no map
+            b"\x82\xa1a\x01",                // cut short
         ] {
             for _ in 0..3 {
                 assert_eq!(shapes.find(one), None, "{one:x?}");

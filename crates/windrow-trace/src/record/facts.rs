@@ -99,6 +99,12 @@ impl<'a> RecordFacts<'a> {
                             (self.id, self.id_preference, self.id_is_part) = (Some(id), preference, true);
                         }
                         Some(IdValue::Made(_)) => self.is_rare = true,
+                        // A list or an object gets another name in the document.
+                        None if reading.is_literal()
+                            && matches!(value.first(), Some(0x80..=0x9f | 0xdc..=0xdf)) =>
+                        {
+                            self.is_rare = true;
+                        }
                         None => {}
                     }
                 }

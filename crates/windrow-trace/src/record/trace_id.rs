@@ -33,19 +33,23 @@ pub(crate) enum IdForm {
 }
 
 impl IdForm {
+    /// The path of a key of the configuration, without its form.
+    pub(crate) fn path_of_key(key: &str) -> &str {
+        match key.rsplit_once('|') {
+            Some((path, "bytes" | "base64" | "hex")) => path,
+            _ => key,
+        }
+    }
+
     /// Splits a key of the configuration into its path and its form: `id|base64`. Whatever else
     /// follows a `|` belongs to the name.
     pub(crate) fn of_key(key: &str) -> (&str, Self) {
-        if let Some((path, form)) = key.rsplit_once('|') {
-            let form = match form {
-                "bytes" => Some(Self::Bytes),
-                "base64" => Some(Self::Base64),
-                "hex" => Some(Self::Hex),
-                _ => None,
-            };
-            if let Some(form) = form {
-                return (path, form);
-            }
+        let path = Self::path_of_key(key);
+        match key.get(path.len()..) {
+            Some("|bytes") => return (path, Self::Bytes),
+            Some("|base64") => return (path, Self::Base64),
+            Some("|hex") => return (path, Self::Hex),
+            _ => {}
         }
         let last = key
             .rsplit('.')

@@ -1,7 +1,9 @@
 //! Tests of the crate: documents, sealing, and the union.
 
 mod document;
+mod field_names;
 mod paths;
+mod store;
 mod table;
 mod union;
 

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::document::state::DocumentState;
-use crate::{Union, UnionError, union};
+use crate::{Union, UnionError, Unmap, union, unmap};
 
 /// A document in comparable form: names without order, the state decoded, with parts by id.
 pub(crate) fn canonical(document: &[u8]) -> Value {
@@ -30,8 +30,10 @@ pub(crate) fn canonical(document: &[u8]) -> Value {
         .collect();
     let mut older: Vec<_> = state.older.iter().map(|older| format!("{older:?}")).collect();
     older.sort();
+    let mut renamed: Vec<_> = state.renamed.iter().map(|field| format!("{field:?}")).collect();
+    renamed.sort();
     document["windrow"]["state"] = json!({
-        "parts": parts, "lines": lines, "older": older, "reason": state.reason.as_str(), "sealed": state.sealed_at,
+        "parts": parts, "lines": lines, "older": older, "renamed": renamed, "reason": state.reason.as_str(), "sealed": state.sealed_at,
         "key": state.key_name, "text": state.text_name,
     });
     document
@@ -144,8 +146,49 @@ impl Case {
     }
 }
 
+/// A document after a store refused something in it; 0 for nothing.
+fn healed(document: Vec<u8>, step: usize) -> Vec<u8> {
+    let which = match step {
+        0 => return document,
+        1 => Unmap::Fields,
+        2 => Unmap::Everything,
+        3 => Unmap::Field("message"),
+        4 => Unmap::Field("windrow.metadata.m"),
+        _ => Unmap::Field("g"),
+    };
+    unmap(&document, which).map_or(document, |(healed, _)| healed)
+}
+
+/// A document with its moved fields back in their places.
+fn lifted(document: &[u8]) -> Vec<u8> {
+    let mut document = value(document);
+    let unmapped = document["windrow"].as_object_mut().unwrap().remove("unmapped");
+    for (name, moved) in unmapped.iter().filter_map(Value::as_object).flatten() {
+        if name == "windrow" {
+            for (name, moved) in moved["metadata"].as_object().unwrap() {
+                document["windrow"]["metadata"][name] = moved.clone();
+            }
+        } else {
+            document[name] = moved.clone();
+        }
+    }
+    document.to_string().into_bytes()
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(400))]
+
+    #[test]
+    fn of_healed_documents_holds_the_same(case in cases(3), steps in prop::array::uniform3(0..6usize)) {
+        let whole = [0, 1, 2].map(|i| case.document(i));
+        let [a, b, c] = [0, 1, 2].map(|i| healed(case.document(i), steps[i]));
+        let all = joined(&healed(joined(&a, &b), steps[2]), &c);
+        let expected = joined(&joined(&whole[0], &whole[1]), &whole[2]);
+        if let Union::Merged { document, .. } = union(&a, &all).unwrap() {
+            prop_assert_eq!(canonical(&lifted(&document)), canonical(&expected));
+        }
+        prop_assert_eq!(union(&all, &a).unwrap(), Union::Unchanged);
+    }
 
     #[test]
     fn equals_what_one_gatherer_of_all_would_write(case in cases(3)) {

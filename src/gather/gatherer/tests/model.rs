@@ -59,6 +59,14 @@ fn own(name: &str) -> String {
     }
 }
 
+/// The name of a field with this value: stores have a text of some names.
+fn own_of(name: &str, value: &Value) -> String {
+    match name {
+        "message" | "traceId" | "trace_id" if value.is_array() || value.is_object() => format!("{name}_"),
+        _ => own(name),
+    }
+}
+
 /// The expected documents, by a plain reading.
 pub(super) fn plainly(chunks: &[Chunk]) -> BTreeMap<String, Value> {
     // The name of the first three stays; the last one gives way to the first.
@@ -76,7 +84,8 @@ pub(super) fn plainly(chunks: &[Chunk]) -> BTreeMap<String, Value> {
                 continue;
             }
             let mut document = Map::from_iter([("@timestamp".to_owned(), time(*ms))]);
-            document.extend(fields.iter().map(|(name, value)| (own(name), value.clone())));
+            let fields = fields.iter();
+            document.extend(fields.map(|(name, value)| (own_of(name, value), value.clone())));
             document.insert("windrow".into(), json!({"tags": [chunk.tag]}));
             if !metadata.is_empty() {
                 document["windrow"]["metadata"] = json!(metadata);
@@ -108,7 +117,7 @@ pub(super) fn plainly(chunks: &[Chunk]) -> BTreeMap<String, Value> {
                     ("traceId", _) => "traceId_".to_owned(),
                     (_, Some(rank)) if text == Some(rank) && is_text(value) => continue,
                     (name, Some(0..3)) if !is_text(value) => format!("{name}_"),
-                    (name, _) => own(name),
+                    (name, _) => own_of(name, value),
                 };
                 document.insert(name, value.clone());
             }

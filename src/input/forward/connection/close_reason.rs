@@ -14,7 +14,7 @@ use windrow_journal::AppendError;
 
 /// Why a connection was closed.
 #[derive(Debug, thiserror::Error)]
-pub(in crate::input::forward) enum CloseReason {
+pub(in crate::input) enum CloseReason {
     /// The client closed it between two messages.
     #[error("closed by the client")]
     Closed,
@@ -84,7 +84,7 @@ pub(in crate::input::forward) enum CloseReason {
 
 impl CloseReason {
     /// Whether it is logged as a warning.
-    pub(in crate::input::forward) fn is_fault(&self) -> bool {
+    pub(in crate::input) fn is_fault(&self) -> bool {
         match self {
             Self::Closed
             | Self::Probe
@@ -101,7 +101,7 @@ impl CloseReason {
     }
 
     /// The kind of its warning, of which repeated ones are limited.
-    pub(in crate::input::forward) fn kind(&self) -> &'static str {
+    pub(in crate::input) fn kind(&self) -> &'static str {
         if let Some(class) = self.violation() {
             return class.as_str();
         }
@@ -118,7 +118,7 @@ impl CloseReason {
     }
 
     /// Increments the counter of this reason, if it has one.
-    pub(in crate::input::forward) fn count(&self, metrics: &metrics::Metrics) {
+    pub(in crate::input) fn count(&self, metrics: &metrics::Metrics) {
         if let Some(class) = self.violation() {
             metrics.input_violations[class].inc();
             return;
@@ -158,7 +158,7 @@ impl CloseReason {
 }
 
 /// Whether an error says only that the peer has closed the connection.
-pub(in crate::input::forward) fn is_closed_by_peer(error: &io::Error) -> bool {
+pub(in crate::input) fn is_closed_by_peer(error: &io::Error) -> bool {
     use io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, NotConnected, UnexpectedEof};
     matches!(
         error.kind(),

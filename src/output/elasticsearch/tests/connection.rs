@@ -1,6 +1,8 @@
 //! Tests of requests: dead nodes, waiting for the template, credentials, gzip, invalid
 //! configuration.
 
+use std::sync::atomic::AtomicU64;
+
 use super::fake::{Fake, Fault};
 use super::*;
 
@@ -49,8 +51,8 @@ async fn writing_waits_for_the_template_but_not_for_a_forbidden_one() {
             ],
             true,
         ),
-        (vec![Fault::Refuse(403)], false),
-        (vec![Fault::Refuse(400)], false),
+        (vec![Fault::Refuse(403); 10_000], false),
+        (vec![Fault::Refuse(400); 10_000], false),
     ] {
         let fake = Fake::start().await;
         fake.with(|i| {
@@ -176,7 +178,7 @@ async fn a_key_in_a_file_is_read_again_after_a_401() {
         ..quick(&fake.url)
     })
     .unwrap();
-    let request = Request::json(elasticsearch::http::Method::Post, "/_mget", r#"{"docs":[]}"#);
+    let request = Request::json(reqwest::Method::POST, "/_mget", r#"{"docs":[]}"#);
     for (key, faults, status, used) in [
         ("old\n", vec![Fault::Refuse(401)], 401, "ApiKey old"),
         ("new\n", vec![Fault::Refuse(401)], 200, "ApiKey new"),
@@ -190,4 +192,79 @@ async fn a_key_in_a_file_is_read_again_after_a_401() {
         assert_eq!(response.status, status);
         assert_eq!(fake.with(|i| i.authorization.clone()).as_deref(), Some(used));
     }
+}
+
+/// Forwards connections to `to`; those with a number below `forgotten` lead nowhere any more.
+async fn forgetful_proxy(to: String, forgotten: Arc<AtomicU64>, opened: Arc<AtomicU64>) -> String {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    tokio::spawn(async move {
+        for number in 0_u64.. {
+            let (client, _) = listener.accept().await.unwrap();
+            opened.store(number + 1, Relaxed);
+            let server = tokio::net::TcpStream::connect(to.trim_start_matches("http://"))
+                .await
+                .unwrap();
+            let (client, server) = (client.into_split(), server.into_split());
+            for (mut from, mut into) in [(client.0, server.1), (server.0, client.1)] {
+                let forgotten = Arc::clone(&forgotten);
+                tokio::spawn(async move {
+                    let mut buffer = vec![0; 65_536];
+                    while let Ok(n @ 1..) = from.read(&mut buffer).await {
+                        if number >= forgotten.load(Relaxed) {
+                            into.write_all(&buffer[..n]).await.ok();
+                        }
+                    }
+                });
+            }
+        }
+    });
+    url
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_connection_that_a_firewall_forgot_is_noticed() {
+    let fake = Fake::start().await;
+    let (forgotten, opened) = (Arc::<AtomicU64>::default(), Arc::<AtomicU64>::default());
+    let url = forgetful_proxy(fake.url.clone(), Arc::clone(&forgotten), Arc::clone(&opened)).await;
+    let running = Running::start(ElasticsearchConfig {
+        request_timeout: 10 * LONG,
+        ..quick(&url)
+    });
+    running.give(vec![running.part("a", "p", NOON)]).await;
+    until("the first is confirmed", || running.confirmed.has("a/p")).await;
+    // Those that are opened from now on work.
+    forgotten.store(opened.load(Relaxed), Relaxed);
+    tokio::time::sleep(Duration::from_millis(400)).await;
+    running.give(vec![running.part("b", "p", NOON)]).await;
+    until("the next is confirmed", || running.confirmed.has("b/p")).await;
+    running.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_redirect_is_not_followed_and_says_where_to() {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    tokio::spawn(async move {
+        loop {
+            let (mut client, _) = listener.accept().await.unwrap();
+            let mut buffer = vec![0; 65_536];
+            client.read(&mut buffer).await.ok();
+            let answer = "HTTP/1.1 301 Moved Permanently\r\nLocation: https://elsewhere.example/\r\n\
+                          Content-Length: 0\r\nConnection: close\r\n\r\n";
+            client.write_all(answer.as_bytes()).await.ok();
+        }
+    });
+    let running = Running::start(quick(&url));
+    running.give(vec![running.part("a", "p", NOON)]).await;
+    let health = running.output.health().clone();
+    reported(&health, WaitReason::Cluster).await;
+    let said = health.reasons()[0].1.clone();
+    assert!(
+        said.contains("301") && said.contains("moved to https://elsewhere.example/"),
+        "{said}"
+    );
+    running.stop.cancel();
 }

@@ -77,6 +77,13 @@ pub(crate) struct Inner {
     pub(crate) item_fault: Option<ItemFault>,
     pub(crate) before: Option<Before>,
     pub(crate) longest_body: Option<usize>,
+    /// Where lifecycle policies are kept, such as `/_ilm/policy/`; any other place does not exist.
+    pub(crate) policies_at: &'static str,
+    pub(crate) policies: BTreeMap<String, Value>,
+    /// Indices that were made by hand, with their bodies.
+    pub(crate) made: BTreeMap<String, Value>,
+    /// A text: bulk requests that contain it are refused with this status, as by a firewall.
+    pub(crate) poison: Option<(String, u16)>,
     /// State of the random delays, in milliseconds up to 3, before each request is carried out; 0
     /// for none.
     pub(crate) shuffle: u64,
@@ -91,6 +98,24 @@ pub(crate) struct Inner {
 }
 
 impl Inner {
+    fn policy(&mut self, path: &str, put: bool, body: &[u8]) -> Value {
+        let Some(name) = path
+            .strip_prefix(self.policies_at)
+            .filter(|_| !self.policies_at.is_empty())
+        else {
+            return json!({"error": "no handler found", "status": 400});
+        };
+        if put {
+            self.policies
+                .insert(name.to_owned(), serde_json::from_slice(body).unwrap());
+            return json!({"acknowledged": true});
+        }
+        match self.policies.get(name) {
+            Some(policy) => json!({name: policy}),
+            None => json!({"error": "none", "status": 404}),
+        }
+    }
+
     /// The next random delay (xorshift64).
     fn delay(&mut self) -> Option<Duration> {
         self.shuffle ^= self.shuffle << 13;
@@ -159,11 +184,16 @@ async fn any(State(fake): State<Fake>, request: Request) -> Response {
             if i.longest_body.is_some_and(|most| body.len() > most) {
                 return Some(Fault::Refuse(413));
             }
+            if let Some((text, status)) = &i.poison
+                && body.windows(text.len()).any(|window| window == text.as_bytes())
+            {
+                return Some(Fault::Refuse(*status));
+            }
             i.bulk_faults.pop_front()
         } else if path == "/_mget" {
             i.mgets += 1;
             i.mget_faults.pop_front()
-        } else if path.starts_with("/_index_template") {
+        } else if path.starts_with("/_index_template") && head.method == "PUT" {
             i.template_faults.pop_front()
         } else {
             None
@@ -204,14 +234,35 @@ async fn any(State(fake): State<Fake>, request: Request) -> Response {
             "/_bulk" => bulk(i, &unpacked(&body, gzip)),
             "/_mget" => mget(i, &body, head.uri.query().unwrap_or("")),
             "/" => json!({"version": {"number": "8.18.8"}}),
+            path if path.starts_with("/_index_template/_simulate_index")
+                || head.method == "GET" && path.starts_with("/_index_template") =>
+            {
+                json!({})
+            }
             path if path.starts_with("/_index_template") => {
                 i.template = Some(serde_json::from_slice(&body).unwrap());
+                json!({"acknowledged": true})
+            }
+            path if path.starts_with("/_resolve/") => json!({}),
+            path if path.ends_with("/_mapping") => json!({"acknowledged": true}),
+            path if path.starts_with("/_ilm/") || path.starts_with("/_plugins/") => {
+                i.policy(path, head.method == "PUT", &body)
+            }
+            path if head.method == "HEAD" => {
+                json!({"status": if i.made.contains_key(path) { 200 } else { 404 }})
+            }
+            path if head.method == "PUT" && !path.starts_with("/_") => {
+                i.made
+                    .insert(path.to_owned(), serde_json::from_slice(&body).unwrap());
                 json!({"acknowledged": true})
             }
             path => panic!("the fake does not know {path}"),
         }
     });
     let text = Bytes::from(answer.to_string());
+    if let Some(status) = answer["status"].as_u64() {
+        return (StatusCode::from_u16(status as u16).unwrap(), text).into_response();
+    }
     if let Some(Fault::LoseAnswer) = fault {
         return broken(text.slice(..text.len() / 2));
     }

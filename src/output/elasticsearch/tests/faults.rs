@@ -229,7 +229,8 @@ async fn what_happens_is_counted_for_the_admin_side() {
     assert_eq!((output.retries.get(), output.retried_records.get()), (1, 5));
     assert_eq!(output.errors[OutputError::Throttled].get(), 1);
     assert_eq!(output.errors[OutputError::Conflict].get(), 2);
-    assert_eq!(output.errors[OutputError::Rejected].get(), 1);
+    // As it is, with its fields moved, and with everything moved.
+    assert_eq!(output.errors[OutputError::Rejected].get(), 3);
     assert_eq!(
         metrics.dead_letter_documents[DeadLetterSource::Elasticsearch].get(),
         1
@@ -365,4 +366,124 @@ async fn many_requests_are_under_way_but_not_more_than_allowed() {
     assert_eq!(confirmed.len(), 240);
     let most = fake.with(|i| i.most_under_way);
     assert!((2..=4).contains(&most), "{most}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_firewall_that_refuses_one_document_stops_no_other() {
+    let fake = Fake::start().await;
+    fake.with(|i| i.poison = Some(("<script>".into(), 403)));
+    let running = Running::start(quick(&fake.url));
+    let attack = json!({"traceId": "attack", "message": "<script>", "parts": {"p": 1}});
+    running
+        .give(
+            (0..50)
+                .map(|n| running.part(&format!("a{n}"), "p", NOON))
+                .chain([running.sealed("attack", "p", NOON, &attack, true)])
+                .chain((50..99).map(|n| running.part(&format!("a{n}"), "p", NOON)))
+                .collect(),
+        )
+        .await;
+    // Others come while it is refused, as in a running server.
+    let mut more = 0;
+    until_async("all but the one are stored", async || {
+        running
+            .give(vec![running.part(&format!("b{more}"), "p", NOON)])
+            .await;
+        more += 1;
+        (0..99).all(|n| running.confirmed.has(&format!("a{n}/p")))
+    })
+    .await;
+    let health = running.output.health().clone();
+    reported(&health, WaitReason::Blocked).await;
+    assert!(!running.confirmed.has("attack/p"));
+    fake.with(|i| i.poison = None);
+    running.finish().await;
+    assert!(fake.documents().contains_key(&key(TODAY, "attack")));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_waits_for_an_operator_leaves_memory_and_survives_a_restart() {
+    let fake = Fake::start().await;
+    let closed = |_: &str, index: &str, _: &str, _: u64| {
+        (index == YESTERDAY).then_some((400, "index_closed_exception"))
+    };
+    fake.with(|i| i.item_fault = Some(Box::new(closed)));
+    let folder = tempfile::tempdir().unwrap();
+    let config = ElasticsearchConfig {
+        deferred_dir: Some(folder.path().join("deferred")),
+        deferred_limit: 1 << 20,
+        ..quick(&fake.url)
+    };
+    let noon_before = NOON - 86_400_000_000_000;
+    let running = Running::start(config.clone());
+    let given = (0..200).flat_map(|n| {
+        [
+            running.part(&format!("old{n}"), "p", noon_before),
+            running.part(&format!("new{n}"), "p", NOON),
+        ]
+    });
+    running.give(given.collect()).await;
+    until("all are confirmed", || running.confirmed.count() == 400).await;
+    let account = Arc::clone(&running.account);
+    assert_eq!(account.deferred.load(Relaxed), 200);
+    assert_eq!(account.delivered.load(Relaxed), 200);
+    let notes = running.output.health().notes();
+    assert!(
+        notes[0].contains(YESTERDAY) && notes[0].contains("index_closed_exception"),
+        "{notes:?}"
+    );
+    assert_eq!(
+        running.output.health().state(),
+        OutputState::Ok,
+        "others are delivered"
+    );
+    running.finish().await;
+    assert_eq!(fake.documents().len(), 200);
+    // The next run finds them, and writes them when the index is open.
+    let running = Running::start(config);
+    let health = running.output.health().clone();
+    until("they are found", || !health.notes().is_empty()).await;
+    fake.with(|i| i.item_fault = None);
+    until("they are stored", || fake.documents().len() == 400).await;
+    until("nothing waits", || health.notes().is_empty()).await;
+    running.finish().await;
+    assert_eq!(
+        std::fs::read_dir(folder.path().join("deferred")).unwrap().count(),
+        0
+    );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_refusal_is_judged_by_what_the_index_does_with_others() {
+    // Of a type that both documents and indices cause, with a text that a client chose.
+    let refused = (400, "illegal_argument_exception");
+    let fake = Fake::start().await;
+    fake.with(|i| i.item_fault = Some(Box::new(move |_, _, _, _| Some(refused))));
+    let running = Running::start(quick(&fake.url));
+    running.give(vec![running.part("first", "p", NOON)]).await;
+    let health = running.output.health().clone();
+    reported(&health, WaitReason::Blocked).await;
+    assert_eq!(
+        running.dead_letter.usage().entries,
+        0,
+        "the index may be at fault"
+    );
+    fake.with(|i| i.item_fault = Some(Box::new(move |_, _, id, _| (id == "bad").then_some(refused))));
+    until("it is stored when the index takes documents", || {
+        running.confirmed.has("first/p")
+    })
+    .await;
+    running
+        .give(vec![
+            running.part("bad", "p", NOON),
+            running.part("good", "p", NOON),
+        ])
+        .await;
+    until("the bad one is given up", || running.confirmed.has("bad/p")).await;
+    assert_eq!(
+        running.dead_letter.usage().entries,
+        1,
+        "the index took another one"
+    );
+    running.finish().await;
 }

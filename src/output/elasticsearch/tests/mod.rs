@@ -1,13 +1,17 @@
 //! Tests of the Elasticsearch output, against a fake cluster with faults and against a real one.
 
+mod any_names;
 mod connection;
+mod documents;
 mod fake;
 mod faults;
+mod lifecycle;
 mod line_counters;
 mod merge;
 mod midnight;
 mod real;
 mod rendered;
+mod stores;
 mod tls;
 
 use std::collections::{BTreeMap, HashSet};
@@ -75,7 +79,11 @@ fn part_ids(json: &[u8]) -> Vec<String> {
         .map_or(Vec::new(), |parts| parts.keys().cloned().collect())
 }
 
-const RULES: DocumentFormat = DocumentFormat { union, part_ids };
+const RULES: DocumentFormat = DocumentFormat {
+    union,
+    part_ids,
+    unmap: windrow_trace::unmap,
+};
 
 /// A configuration with short delays.
 fn quick(url: &str) -> ElasticsearchConfig {
@@ -122,11 +130,15 @@ impl Running {
     }
 
     fn start_with(config: ElasticsearchConfig, dead_letter_limit: u64) -> Self {
+        Self::start_format(config, dead_letter_limit, RULES)
+    }
+
+    fn start_format(config: ElasticsearchConfig, dead_letter_limit: u64, format: DocumentFormat) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let dead_letter = Arc::new(
             DeadLetter::open(folder.path().join("dead-letter"), 1 << 20, dead_letter_limit).unwrap(),
         );
-        let output = Elasticsearch::open(config, RULES).unwrap();
+        let output = Elasticsearch::open(config, format).unwrap();
         let (sender, receiver) = mpsc::channel(4);
         let stop = CancellationToken::new();
         let run = output
@@ -148,10 +160,15 @@ impl Running {
 
     /// A document of one part; it is confirmed under the name `id/part`.
     fn sealed(&self, id: &str, part: &str, first_ns: i64, json: &Value, is_trace: bool) -> SealedDocument {
+        self.sealed_text(id, part, first_ns, &json.to_string(), is_trace)
+    }
+
+    /// [`Self::sealed`], of a document as text.
+    fn sealed_text(&self, id: &str, part: &str, first_ns: i64, json: &str, is_trace: bool) -> SealedDocument {
         let name = format!("{id}/{part}");
         let confirmed = self.confirmed.clone();
         let release = move |_| *confirmed.0.lock().unwrap().entry(name.clone()).or_default() += 1;
-        let json = json.to_string();
+        let json = json.to_owned();
         let row = DocumentMeta::new(
             0..id.len(),
             is_trace,
@@ -205,6 +222,16 @@ async fn until(what: &str, mut holds: impl FnMut() -> bool) {
     let all = tokio::time::timeout(LONG, async {
         while !holds() {
             tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+    });
+    assert!(all.await.is_ok(), "never happened: {what}");
+}
+
+/// [`until`] for a condition that does something.
+async fn until_async(what: &str, mut holds: impl AsyncFnMut() -> bool) {
+    let all = tokio::time::timeout(LONG, async {
+        while !holds().await {
+            tokio::time::sleep(Duration::from_millis(10)).await;
         }
     });
     assert!(all.await.is_ok(), "never happened: {what}");

@@ -8,7 +8,7 @@ use windrow_testkit::{elasticsearch as testkit, env::Missing, need};
 use super::*;
 
 /// Address of the node, and an index pattern of the test's own.
-fn node(name: &str) -> Result<ElasticsearchConfig, Missing> {
+pub(super) fn node(name: &str) -> Result<ElasticsearchConfig, Missing> {
     static NEXT: AtomicU64 = AtomicU64::new(0);
     let url = match std::env::var("WINDROW_TEST_ELASTICSEARCH") {
         Ok(url) => url,
@@ -19,6 +19,7 @@ fn node(name: &str) -> Result<ElasticsearchConfig, Missing> {
         name: own.clone(),
         shards: Some(1),
         replicas: Some(0),
+        trace_id_keyword: true,
         ..Default::default()
     };
     Ok(ElasticsearchConfig {
@@ -28,9 +29,9 @@ fn node(name: &str) -> Result<ElasticsearchConfig, Missing> {
     })
 }
 
-async fn request(
+pub(super) async fn request(
     config: &ElasticsearchConfig,
-    method: elasticsearch::http::Method,
+    method: reqwest::Method,
     path: &str,
     body: Value,
 ) -> Value {
@@ -59,10 +60,16 @@ fn index(config: &ElasticsearchConfig, day: &str) -> String {
 
 /// All documents of the pattern by (index, id).
 async fn documents(config: &ElasticsearchConfig) -> BTreeMap<(String, String), Value> {
-    use elasticsearch::http::Method::Post;
+    use reqwest::Method;
     let all = config.index.replace("%Y-%m-%d", "*");
-    request(config, Post, &format!("/{all}/_refresh"), Value::Null).await;
-    let found = request(config, Post, &format!("/{all}/_search"), json!({"size": 10000})).await;
+    request(config, Method::POST, &format!("/{all}/_refresh"), Value::Null).await;
+    let found = request(
+        config,
+        Method::POST,
+        &format!("/{all}/_search"),
+        json!({"size": 10000}),
+    )
+    .await;
     let hits = found["hits"]["hits"].as_array().unwrap();
     let one = |hit: &Value| {
         (
@@ -74,17 +81,26 @@ async fn documents(config: &ElasticsearchConfig) -> BTreeMap<(String, String), V
 }
 
 async fn remove(config: &ElasticsearchConfig) {
-    use elasticsearch::http::Method::Delete;
+    use reqwest::Method;
     for (index, _) in documents(config).await.into_keys().collect::<HashSet<_>>() {
-        request(config, Delete, &format!("/{index}"), Value::Null).await;
+        request(config, Method::DELETE, &format!("/{index}"), Value::Null).await;
     }
     let name = &config.template.as_ref().unwrap().name;
-    request(config, Delete, &format!("/_index_template/{name}"), Value::Null).await;
+    request(
+        config,
+        Method::DELETE,
+        &format!("/_index_template/{name}"),
+        Value::Null,
+    )
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn real_documents_merges_and_dead_letters() {
-    let config = need!(node("merge"));
+    let config = ElasticsearchConfig {
+        on_conflict: crate::config::OnConflict::DeadLetter,
+        ..need!(node("merge"))
+    };
     let today = index(&config, "2026-11-21");
     let running = Running::start(config.clone());
     running
@@ -133,7 +149,7 @@ async fn real_documents_merges_and_dead_letters() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn real_template_and_search() {
-    use elasticsearch::http::Method::{Get, Post};
+    use reqwest::Method;
     let config = need!(node("template"));
     let today = index(&config, "2026-11-21");
     let running = Running::start(config.clone());
@@ -167,7 +183,7 @@ async fn real_template_and_search() {
     assert_eq!(dead_letter.usage().entries, 0);
     assert_eq!(documents(&config).await.len(), 6);
 
-    let mapping = request(&config, Get, &format!("/{today}/_mapping"), Value::Null).await;
+    let mapping = request(&config, Method::GET, &format!("/{today}/_mapping"), Value::Null).await;
     let properties = &mapping[&today]["mappings"]["properties"];
     assert_eq!(properties["traceId"]["type"], "keyword");
     assert_eq!(properties["traceId"]["fields"]["keyword"]["type"], "keyword");
@@ -183,7 +199,7 @@ async fn real_template_and_search() {
     ] {
         let found = request(
             &config,
-            Post,
+            Method::POST,
             &format!("/{today}/_search"),
             json!({"query": query}),
         )
@@ -255,7 +271,7 @@ async fn real_midnight_with_several_writers() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn real_read_only_index_waits_and_goes_on() {
-    use elasticsearch::http::Method::Put;
+    use reqwest::Method;
     let config = need!(node("blocked"));
     let today = index(&config, "2026-11-21");
     let running = Running::start(config.clone());
@@ -263,7 +279,7 @@ async fn real_read_only_index_waits_and_goes_on() {
     until("confirmed", || running.confirmed.count() == 1).await;
     request(
         &config,
-        Put,
+        Method::PUT,
         &format!("/{today}/_settings"),
         json!({"index.blocks.write": true}),
     )
@@ -276,7 +292,7 @@ async fn real_read_only_index_waits_and_goes_on() {
     assert_eq!(running.confirmed.count(), 1);
     request(
         &config,
-        Put,
+        Method::PUT,
         &format!("/{today}/_settings"),
         json!({"index.blocks.write": false}),
     )

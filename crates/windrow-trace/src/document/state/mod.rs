@@ -5,11 +5,16 @@
 //! Owns the compact text form, base64url of varints. Does not know JSON or MessagePack.
 //!
 //! ```text
-//! version 1 | flags | [key name] | [text name] | reason | sealed at (µs)
+//! version | flags | [key name] | [text name] | reason | sealed at (µs)
 //! parts:  n, then per part: id (12 bytes) | received (µs, delta) | records received of the trace
 //! lines:  n, time unit, per line: time (delta) | part | position (delta) | text length + 1 or 0
 //! older:  n, then per field whose value is not the last line's: location | name | line
+//! renamed, in version 2:
+//!         n, then per field: location | name | name in the records | its natural name or nothing
 //! ```
+//!
+//! Version 2 is written only where fields have other names than in the records, so that versions of
+//! Windrow that read version 1 only read all other documents.
 //!
 //! Every number is a LEB128 varint, signed ones are zigzag-encoded. A line takes 6 to 9 bytes.
 
@@ -27,6 +32,8 @@ pub(crate) const DEFAULT_KEY: &str = "traceId";
 pub(crate) const DEFAULT_TEXT: &str = "message";
 
 const VERSION: u8 = 1;
+/// With renamed fields.
+const VERSION_WITH_NAMES: u8 = 2;
 const HAS_KEY_NAME: u8 = 1;
 const HAS_TEXT_NAME: u8 = 2;
 const HAS_TEXT: u8 = 4;
@@ -107,6 +114,17 @@ pub(crate) struct OlderField {
     pub(crate) line: u32,
 }
 
+/// A field that has another name in the document than in the records.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct RenamedField {
+    pub(crate) location: FieldLocation,
+    pub(crate) name: String,
+    /// Its name in the records.
+    pub(crate) original: String,
+    /// What this becomes where no other field is in its way.
+    pub(crate) natural: String,
+}
+
 /// A decoded state.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct DocumentState {
@@ -118,6 +136,7 @@ pub(crate) struct DocumentState {
     pub(crate) parts: Vec<PartState>,
     pub(crate) lines: Vec<LineState>,
     pub(crate) older: Vec<OlderField>,
+    pub(crate) renamed: Vec<RenamedField>,
 }
 
 /// A state that this version cannot read.
@@ -127,7 +146,7 @@ pub(crate) enum StateError {
     #[error("windrow.state is not base64url")]
     Base64,
     /// Written by a newer Windrow.
-    #[error("windrow.state has version {0}, this Windrow reads version 1")]
+    #[error("windrow.state has version {0}, this Windrow reads versions 1 and 2")]
     Version(u8),
     /// Truncated or changed.
     #[error("windrow.state is damaged at byte {0}")]
@@ -161,6 +180,10 @@ impl DocumentState {
         for field in &self.older {
             writer.older_field(field.location, field.name.as_bytes(), field.line);
         }
+        writer.renamed_count(self.renamed.len());
+        for field in &self.renamed {
+            writer.renamed_field(field.location, &field.name, &field.original, &field.natural);
+        }
         writer.finish(json);
     }
 
@@ -168,10 +191,11 @@ impl DocumentState {
     pub(crate) fn read(text: &str) -> Result<Self, StateError> {
         let bytes = URL_SAFE_NO_PAD.decode(text).map_err(|_| StateError::Base64)?;
         let mut from = Cursor { bytes: &bytes, at: 0 };
-        match from.byte()? {
-            VERSION => {}
+        let has_names = match from.byte()? {
+            VERSION => false,
+            VERSION_WITH_NAMES => true,
             other => return Err(StateError::Version(other)),
-        }
+        };
         let flags = from.byte()?;
         let key_name = if flags & HAS_KEY_NAME != 0 {
             from.text()?
@@ -228,17 +252,25 @@ impl DocumentState {
         let count = from.count(3)?;
         let mut older = Vec::with_capacity(count);
         for _ in 0..count {
-            let location = match from.byte()? {
-                0 => FieldLocation::TopLevel,
-                1 => FieldLocation::Metadata,
-                _ => return Err(StateError::Damaged(from.at)),
-            };
+            let location = from.location()?;
             let name = from.text()?;
             let line = from.small()?;
             if line as usize >= lines.len() {
                 return Err(StateError::Damaged(from.at));
             }
             older.push(OlderField { location, name, line });
+        }
+        let count = if has_names { from.count(4)? } else { 0 };
+        let mut renamed = Vec::with_capacity(count);
+        for _ in 0..count {
+            let location = from.location()?;
+            let (name, original, natural) = (from.text()?, from.text()?, from.text()?);
+            renamed.push(RenamedField {
+                location,
+                natural: if natural.is_empty() { name.clone() } else { natural },
+                name,
+                original,
+            });
         }
         if from.at != bytes.len() {
             return Err(StateError::Damaged(from.at));
@@ -251,6 +283,7 @@ impl DocumentState {
             parts,
             lines,
             older,
+            renamed,
         })
     }
 }
@@ -288,6 +321,14 @@ impl Cursor<'_> {
         let byte = *self.bytes.get(self.at).ok_or(StateError::Damaged(self.at))?;
         self.at += 1;
         Ok(byte)
+    }
+
+    fn location(&mut self) -> Result<FieldLocation, StateError> {
+        match self.byte()? {
+            0 => Ok(FieldLocation::TopLevel),
+            1 => Ok(FieldLocation::Metadata),
+            _ => Err(StateError::Damaged(self.at)),
+        }
     }
 
     fn varint(&mut self) -> Result<u64, StateError> {
@@ -364,46 +405,58 @@ mod tests {
                     any::<u32>(),
                     prop::option::of(0..u32::MAX - 1),
                 );
-                prop::collection::vec(line, 0..20).prop_map(move |lines| DocumentState {
-                    key_name: if key {
-                        DEFAULT_KEY.into()
-                    } else {
-                        "trace.id".into()
-                    },
-                    text_name: text_name.clone(),
-                    reason: SealReason::ALL[reason],
-                    sealed_at,
-                    parts: parts
-                        .iter()
-                        .map(|&(id, received, total)| PartState {
-                            id: PartId(id),
-                            received,
-                            total,
-                        })
-                        .collect(),
-                    older: lines
-                        .iter()
-                        .enumerate()
-                        .filter(|(i, _)| i % 3 == 1)
-                        .map(|(i, _)| OlderField {
-                            location: if i % 2 == 0 {
-                                FieldLocation::TopLevel
-                            } else {
-                                FieldLocation::Metadata
-                            },
-                            name: format!("field {i}"),
-                            line: i as u32,
-                        })
-                        .collect(),
-                    lines: lines
-                        .into_iter()
-                        .map(|(time, part, position, text)| LineState {
-                            time,
-                            part,
-                            position,
-                            text,
-                        })
-                        .collect(),
+                let renamed = prop::collection::vec(("[a-z._]{1,9}", "[a-z._]{0,9}", any::<bool>()), 0..3);
+                (prop::collection::vec(line, 0..20), renamed).prop_map(move |(lines, renamed)| {
+                    DocumentState {
+                        key_name: if key {
+                            DEFAULT_KEY.into()
+                        } else {
+                            "trace.id".into()
+                        },
+                        text_name: text_name.clone(),
+                        reason: SealReason::ALL[reason],
+                        sealed_at,
+                        parts: parts
+                            .iter()
+                            .map(|&(id, received, total)| PartState {
+                                id: PartId(id),
+                                received,
+                                total,
+                            })
+                            .collect(),
+                        older: lines
+                            .iter()
+                            .enumerate()
+                            .filter(|(i, _)| i % 3 == 1)
+                            .map(|(i, _)| OlderField {
+                                location: if i % 2 == 0 {
+                                    FieldLocation::TopLevel
+                                } else {
+                                    FieldLocation::Metadata
+                                },
+                                name: format!("field {i}"),
+                                line: i as u32,
+                            })
+                            .collect(),
+                        renamed: renamed
+                            .into_iter()
+                            .map(|(name, original, same)| RenamedField {
+                                location: FieldLocation::TopLevel,
+                                natural: if same { name.clone() } else { format!("{name}_") },
+                                name,
+                                original,
+                            })
+                            .collect(),
+                        lines: lines
+                            .into_iter()
+                            .map(|(time, part, position, text)| LineState {
+                                time,
+                                part,
+                                position,
+                                text,
+                            })
+                            .collect(),
+                    }
                 })
             })
     }

@@ -6,7 +6,7 @@ use base64_simd::URL_SAFE_NO_PAD;
 
 use super::{
     DEFAULT_KEY, DEFAULT_TEXT, FieldLocation, HAS_KEY_NAME, HAS_TEXT, HAS_TEXT_NAME, LineState, PartState,
-    SealReason, TIME_UNITS_NS, VERSION,
+    SealReason, TIME_UNITS_NS, VERSION, VERSION_WITH_NAMES,
 };
 
 /// Maximum bytes of a line: four varints of up to 10 bytes.
@@ -111,6 +111,30 @@ impl<'a> StateWriter<'a> {
         put(self.out, name.len() as u64);
         self.out.extend_from_slice(name);
         put(self.out, u64::from(line));
+    }
+
+    /// Starts the renamed fields, if there are any.
+    #[inline]
+    pub(crate) fn renamed_count(&mut self, count: usize) {
+        if count > 0 {
+            if let Some(version) = self.out.first_mut() {
+                *version = VERSION_WITH_NAMES;
+            }
+            put(self.out, count as u64);
+        }
+    }
+
+    pub(crate) fn renamed_field(
+        &mut self,
+        location: FieldLocation,
+        name: &str,
+        original: &str,
+        natural: &str,
+    ) {
+        self.out.push(location as u8);
+        put_text(self.out, name);
+        put_text(self.out, original);
+        put_text(self.out, if natural == name { "" } else { natural });
     }
 
     /// Appends the text form to `json`.

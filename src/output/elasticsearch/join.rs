@@ -1,4 +1,5 @@
-//! Join across midnight: merges two documents of one trace in the indices of two neighbouring days.
+//! Join over indices: merges two documents of one trace in the indices of two neighbouring days, or
+//! in two indices of a rollover alias.
 //!
 //! A document's index is the UTC day of its first event. Parts of one trace that are
 //! gathered apart (by several instances, or because one was late) can have first events on both
@@ -28,16 +29,22 @@
 //! or creates, and comes here again.
 //!
 //! The rule reaches one day to each side: a trace's longest life is bounded by 12 hours.
+//!
+//! **Rollover aliases.** The same holds for the indices behind an alias, where the older one wins:
+//! see [`super::target`] for which of them can hold a part of a trace.
 
 use std::sync::Arc;
 
 use super::backoff::contention_pause;
 use super::bulk::{self, BulkDocument, BulkResponse, ItemResult};
-use super::client::Client;
-use super::index_pattern::DayIndex;
+use super::client::{Client, Verdict};
+use super::heal::Healing;
+use super::index_pattern;
 use super::mget::{self, MgetItem};
-use super::outcome::{DocumentOutcome, Rejection, RequestError, RetryReason, StoreResult};
+use super::outcome::{DocumentOutcome, Rejection, RequestError, RetryReason, StoreResult, is_read_blocked};
 use super::stats::Stats;
+use super::target::Target;
+use super::upsert::Upsert;
 use windrow_trace::Union;
 
 /// Documents looked up in one `_mget`. Few have a sibling, so no source is read.
@@ -49,42 +56,80 @@ const JOIN_DONE: DocumentOutcome = DocumentOutcome::Stored(StoreResult::Unchange
 /// Compare-and-set rounds before a document returns to the queue.
 const MAX_CAS_ROUNDS: u32 = 8;
 
-/// Looks for siblings of the written `documents[at]` and joins them. Sets `outcomes[at]` back to a
-/// retry where that fails.
+/// Whether document number `at` may have a sibling in another index. Cheap where names stand for
+/// indices: called for every document.
+pub(crate) fn may_have_siblings<D: BulkDocument>(client: &Client, batch: &Upsert<'_, D>, at: usize) -> bool {
+    let document = &batch.documents[at];
+    if !document.is_trace() {
+        return false;
+    }
+    let first_ns = document.first_ns();
+    index_pattern::near_boundary(first_ns, client.trace_life)
+        || client.targets.any_generations() && {
+            let all = indices(client, first_ns);
+            let is_new = |place: &Arc<str>| all[..] != [place.clone()];
+            all.len() > 1 || batch.places.get(&at).is_some_and(is_new)
+        }
+}
+
+/// The indices in which the trace of a document may be, the oldest first.
+fn indices(client: &Client, first_ns: i64) -> Vec<Arc<str>> {
+    let names = [
+        client.indices.before(first_ns, client.trace_life),
+        Some(client.indices.of(first_ns)),
+        client.indices.after(first_ns, client.trace_life),
+    ];
+    let mut all = Vec::new();
+    for name in names.into_iter().flatten() {
+        match client.targets.known(&name.index) {
+            target @ Target::Generations(_) => {
+                let candidates = target.candidates(first_ns, client.trace_life);
+                all.extend(candidates.into_iter().map(Arc::<str>::from));
+            }
+            Target::Index | Target::Unusable(_) => all.push(Arc::from(&*name.index)),
+        }
+    }
+    all
+}
+
+/// Looks for siblings of the written documents at the positions `written` and joins them. Sets
+/// their outcomes back to a retry where that fails.
 ///
 /// # Errors
 /// A request failed as a whole; documents that were not reached have the outcome
 /// [`RetryReason::NotAttempted`].
 pub(crate) async fn join_all<D: BulkDocument>(
     client: &Client,
-    documents: &[D],
+    batch: &mut Upsert<'_, D>,
     written: Vec<usize>,
-    outcomes: &mut [DocumentOutcome],
 ) -> Result<(), RequestError> {
     let mut pairs = Vec::new();
     let mut own_outcomes = Vec::with_capacity(written.len());
     for &at in &written {
-        let first_ns = documents[at].first_ns();
-        let own = client.indices.of(first_ns);
-        if let Some(before) = client.indices.before(first_ns, client.trace_life) {
-            pairs.push(Pair {
-                at,
-                other: before.clone(),
-                earlier: before,
-                later: own.clone(),
-            });
+        let own = batch.place(client, at);
+        let all = indices(client, batch.documents[at].first_ns());
+        // An index that is not among them is newer: the alias was rolled over since it was looked
+        // at.
+        let position = all.iter().position(|index| *index == own).unwrap_or(all.len());
+        if position == all.len() {
+            client.targets.doubt(&batch.name(client, at));
         }
-        if let Some(after) = client.indices.after(first_ns, client.trace_life) {
+        for (n, other) in all.into_iter().enumerate().filter(|(n, _)| *n != position) {
+            let (earlier, later) = if n < position {
+                (other.clone(), own.clone())
+            } else {
+                (own.clone(), other.clone())
+            };
             pairs.push(Pair {
                 at,
-                other: after.clone(),
-                earlier: own,
-                later: after,
+                other,
+                earlier,
+                later,
             });
         }
         // Until its neighbours are read, it does not count as stored.
         own_outcomes.push(std::mem::replace(
-            &mut outcomes[at],
+            &mut batch.outcomes[at],
             DocumentOutcome::Retry(RetryReason::NotAttempted),
         ));
     }
@@ -94,7 +139,7 @@ pub(crate) async fn join_all<D: BulkDocument>(
     'all: for (start, chunk) in pairs.chunks(MAX_MGET_DOCUMENTS).enumerate() {
         let wanted: Vec<_> = chunk
             .iter()
-            .map(|pair| (&*pair.other.index, documents[pair.at].id()))
+            .map(|pair| (&*pair.other, batch.documents[pair.at].id()))
             .collect();
         let found = match mget::mget(client, &wanted, false).await {
             Ok(found) => found,
@@ -108,49 +153,63 @@ pub(crate) async fn join_all<D: BulkDocument>(
             let n = start * MAX_MGET_DOCUMENTS + n;
             results[n] = match found {
                 MgetItem::Missing => JOIN_DONE,
-                MgetItem::Failed(_) => DocumentOutcome::Retry(RetryReason::Throttled),
-                MgetItem::Found { .. } => match join_pair(client, pair, &documents[pair.at]).await {
-                    Ok(outcome) => outcome,
-                    Err(failed) => {
-                        results[n..].fill(DocumentOutcome::Retry(RetryReason::NotAttempted));
-                        error = Some(failed);
-                        break 'all;
+                MgetItem::Failed { kind, reason } => unreadable(client, &pair.other, &kind, &reason),
+                MgetItem::Found { .. } => {
+                    match join_pair(client, pair, batch.documents[pair.at].id(), batch.json(pair.at)).await {
+                        Ok(outcome) => outcome,
+                        Err(failed) => {
+                            results[n..].fill(DocumentOutcome::Retry(RetryReason::NotAttempted));
+                            error = Some(failed);
+                            break 'all;
+                        }
                     }
-                },
+                }
             };
         }
     }
     // Of the results of both neighbours the failure counts.
     for (at, outcome) in written.into_iter().zip(own_outcomes) {
-        outcomes[at] = outcome;
+        batch.outcomes[at] = outcome;
     }
     for (at, result) in pair_documents.into_iter().zip(results) {
         if result != JOIN_DONE {
             // It is written; the retry will find it.
-            documents[at].mark_uncertain();
-            outcomes[at] = result;
+            batch.documents[at].mark_uncertain();
+            batch.outcomes[at] = result;
         }
     }
     error.map_or(Ok(()), Err)
+}
+
+/// The outcome of a document whose sibling could not be read.
+fn unreadable(client: &Client, index: &str, kind: &str, reason: &str) -> DocumentOutcome {
+    if is_read_blocked(kind) {
+        DocumentOutcome::Blocked(format!("{index} cannot be read: {reason}"))
+    } else {
+        client
+            .watch
+            .failed(index, format!("an existing document cannot be read: {reason}"));
+        DocumentOutcome::Retry(RetryReason::Throttled)
+    }
 }
 
 /// Two indices in which one trace may have documents.
 struct Pair {
     at: usize,
     /// The one in which it was not written.
-    other: Arc<DayIndex>,
-    earlier: Arc<DayIndex>,
-    later: Arc<DayIndex>,
+    other: Arc<str>,
+    earlier: Arc<str>,
+    later: Arc<str>,
 }
 
-/// Joins the two documents of `document`'s trace, if there still are two.
-async fn join_pair<D: BulkDocument>(
+/// Joins the two documents of a trace, if there still are two. `ours` is the document in hand.
+async fn join_pair(
     client: &Client,
     pair: &Pair,
-    document: &D,
+    id: &str,
+    ours: &[u8],
 ) -> Result<DocumentOutcome, RequestError> {
-    let id = document.id();
-    let (earlier, later) = (&*pair.earlier.index, &*pair.later.index);
+    let (earlier, later) = (&*pair.earlier, &*pair.later);
     for round in 0..MAX_CAS_ROUNDS {
         if round > 0 {
             tokio::time::sleep(contention_pause(round)).await;
@@ -172,7 +231,7 @@ async fn join_pair<D: BulkDocument>(
             // One is left: usually another writer joined them. Check that it contains ours.
             (Some(MgetItem::Found { source, .. }), Some(MgetItem::Missing))
             | (Some(MgetItem::Missing), Some(MgetItem::Found { source, .. })) => {
-                return Ok(match (client.format.union)(&source, document.json()) {
+                return Ok(match (client.format.union)(&source, ours) {
                     Ok(Union::Unchanged) => JOIN_DONE,
                     _ => DocumentOutcome::Retry(RetryReason::Contended),
                 });
@@ -181,18 +240,37 @@ async fn join_pair<D: BulkDocument>(
             (Some(MgetItem::Missing), Some(MgetItem::Missing)) => {
                 return Ok(DocumentOutcome::Retry(RetryReason::Contended));
             }
-            // A shard is unavailable.
+            (Some(MgetItem::Failed { kind, reason }), _) => {
+                return Ok(unreadable(client, earlier, &kind, &reason));
+            }
+            (_, Some(MgetItem::Failed { kind, reason })) => {
+                return Ok(unreadable(client, later, &kind, &reason));
+            }
             _ => return Ok(DocumentOutcome::Retry(RetryReason::Throttled)),
         };
         match (client.format.union)(&old, &new) {
             // A foreign document with our id is not joined.
             Err(_) => return Ok(JOIN_DONE),
             Ok(Union::Unchanged) => {}
-            Ok(Union::Merged { document: json, .. }) => {
-                let mut body = Vec::with_capacity(json.len() + id.len() + 128);
-                bulk::put_replace(&mut body, earlier, id, into, &json);
-                match execute(client, body).await? {
+            Ok(Union::Merged {
+                document: mut json, ..
+            }) => {
+                let mut healing = Healing::default();
+                let written = loop {
+                    let mut body = Vec::with_capacity(json.len() + id.len() + 128);
+                    bulk::put_replace(&mut body, earlier, id, into, &json);
+                    match execute(client, earlier, body).await? {
+                        Verdict::Refused(item) => match healing.next(client, earlier, &json, &item).await {
+                            Some(healed) => json = healed.into(),
+                            None => break Some(client.refusal(item)),
+                        },
+                        Verdict::Conflict => break None,
+                        Verdict::Outcome(outcome) => break Some(outcome),
+                    }
+                };
+                match written {
                     None => continue,
+                    Some(DocumentOutcome::Stored(_)) if healing.has_moved() => client.stats.healed(),
                     Some(DocumentOutcome::Stored(_)) => {}
                     Some(DocumentOutcome::Rejected(Rejection { status, kind, reason })) => {
                         return Ok(DocumentOutcome::Rejected(Rejection {
@@ -209,29 +287,31 @@ async fn join_pair<D: BulkDocument>(
         }
         let mut body = Vec::with_capacity(id.len() + 128);
         bulk::put_delete(&mut body, later, id, from);
-        match execute(client, body).await? {
-            None => {}
-            Some(DocumentOutcome::Stored(_)) => {
+        match execute(client, later, body).await? {
+            Verdict::Conflict => {}
+            Verdict::Outcome(DocumentOutcome::Stored(_)) => {
                 Stats::add(&client.stats.day_joins, 1);
                 return Ok(JOIN_DONE);
             }
-            Some(other) => return Ok(other),
+            Verdict::Outcome(other) => return Ok(other),
+            Verdict::Refused(item) => return Ok(client.refusal(item)),
         }
     }
     Ok(DocumentOutcome::Retry(RetryReason::Contended))
 }
 
-/// Executes one bulk action; `None` for a conflict.
-async fn execute(client: &Client, body: Vec<u8>) -> Result<Option<DocumentOutcome>, RequestError> {
+/// Executes one bulk action on an index.
+async fn execute(client: &Client, index: &str, body: Vec<u8>) -> Result<Verdict, RequestError> {
+    let done = Verdict::Outcome(JOIN_DONE);
     match client.bulk(body.into(), 1).await? {
-        BulkResponse::AllOk => Ok(Some(JOIN_DONE)),
+        BulkResponse::AllOk => Ok(done),
         BulkResponse::Items(items) => match items.into_iter().next() {
             // The document was deleted already. (404 without an error; a missing index has one.)
             Some(ItemResult {
                 status: 404, kind, ..
-            }) if kind.is_empty() => Ok(Some(JOIN_DONE)),
-            Some(item) => Ok(client.outcome_of(item)),
-            None => Ok(Some(DocumentOutcome::Retry(RetryReason::Throttled))),
+            }) if kind.is_empty() => Ok(done),
+            Some(item) => Ok(client.judge(index, item)),
+            None => Ok(Verdict::Outcome(DocumentOutcome::Retry(RetryReason::Throttled))),
         },
     }
 }

@@ -1,0 +1,155 @@
+#!/usr/bin/env python3
+"""CPU and memory of HTTP inputs: Windrow's, and Fluent Bit's in_http to null, in turns.
+
+    python3 benches/http.py WINDROW FLUENT_BIT [--rounds 3] [--leak 50000]
+
+CPU is that of the whole server, from /proc, per record. Windrow writes its journal and renders
+documents (to /dev/null); Fluent Bit receives and forgets. With --leak the number of requests of
+187 KB after which resident memory is compared, with 3 and with 64 connections.
+"""
+import argparse
+import http.client
+import json
+import os
+import random
+import socket
+import subprocess
+import tempfile
+import threading
+import time
+
+
+def free_port():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def record(size, number):
+    """A record of about this many bytes; five are one trace."""
+    text = "request completed" if number % 5 == 4 else "handler finished a part of the request"
+    fields = {
+        "traceId": f"{number // 5:032x}", "message": text, "level": "info", "method": "GET",
+        "path": f"/api/v1/orders/{number}", "status": 200, "latencyMs": 1.5 + number % 100,
+        "service_name": "order-service", "context": {"user": number, "list": [True, None]},
+    }
+    words = random.Random(number)
+    fill = []
+    length = len(json.dumps(fields)) + 14
+    while length < size:
+        word = f"word{words.randrange(10**6)}"
+        fill.append(word)
+        length += len(word) + 1
+    return {**fields, "payload": " ".join(fill)}
+
+
+class Server:
+    def __init__(self, kind, program):
+        self.kind, self.port = kind, free_port()
+        self.folder = tempfile.TemporaryDirectory()
+        if kind == "windrow":
+            command = [
+                program, "serve", "--data-dir", self.folder.name + "/data", "--output", "stdout",
+                "--listen", f"127.0.0.1:{free_port()}", "--admin", "none", "--linger", "200ms",
+                "--http-listen", f"127.0.0.1:{self.port}",
+            ]
+        else:
+            command = [
+                program, "-q", "-i", "http", "-p", "listen=127.0.0.1", "-p", f"port={self.port}",
+                "-p", "buffer_max_size=64M", "-o", "null", "-m", "*", "-f", "0.2",
+            ]
+        self.process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        for _ in range(200):
+            try:
+                socket.create_connection(("127.0.0.1", self.port), 1).close()
+                return
+            except OSError:
+                time.sleep(0.05)
+        raise SystemExit(f"{kind} does not listen")
+
+    def cpu(self):
+        with open(f"/proc/{self.process.pid}/stat") as file:
+            fields = file.read().rsplit(")", 1)[1].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+    def resident(self):
+        with open(f"/proc/{self.process.pid}/status") as file:
+            return next(int(line.split()[1]) for line in file if line.startswith("VmRSS"))
+
+    def send(self, bodies, count, connections):
+        def client(first):
+            connection = http.client.HTTPConnection("127.0.0.1", self.port)
+            for number in range(first, count, connections):
+                connection.request(
+                    "POST", "/app", bodies[number % len(bodies)], {"Content-Type": "application/json"}
+                )
+                answer = connection.getresponse()
+                answer.read()
+                assert answer.status in (200, 201), answer.status
+            connection.close()
+
+        threads = [threading.Thread(target=client, args=(n,)) for n in range(connections)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+
+    def end(self):
+        self.process.kill()
+        self.process.wait()
+        self.folder.cleanup()
+
+
+def main():
+    arguments = argparse.ArgumentParser()
+    arguments.add_argument("windrow")
+    arguments.add_argument("fluent_bit")
+    arguments.add_argument("--rounds", type=int, default=3)
+    arguments.add_argument("--leak", type=int, default=0)
+    options = arguments.parse_args()
+    programs = {"windrow": options.windrow, "fluent-bit": options.fluent_bit}
+    cases = {
+        "arrays of 500 records of 1 KB": (
+            [json.dumps([record(1000, n) for n in range(b * 500, b * 500 + 500)]).encode() for b in range(8)],
+            200, 500,
+        ),
+        "single records of 187 KB": ([json.dumps(record(187_000, n)).encode() for n in range(20)], 1000, 1),
+    }
+    for name, (bodies, count, records) in cases.items():
+        costs = {kind: [] for kind in programs}
+        for _ in range(options.rounds):
+            for kind, program in programs.items():
+                server = Server(kind, program)
+                server.send(bodies, len(bodies), 3)
+                time.sleep(1.5)
+                before = server.cpu()
+                server.send(bodies, count, 3)
+                time.sleep(2)
+                costs[kind].append((server.cpu() - before) / count / records * 1e6)
+                server.end()
+        best = {kind: sorted(values)[len(values) // 2] for kind, values in costs.items()}
+        print(
+            f"{name}: windrow {best['windrow']:.2f} us, fluent-bit {best['fluent-bit']:.2f} us per record,"
+            f" {best['windrow'] / best['fluent-bit']:.2f} x; rounds {costs}", flush=True,
+        )
+    if options.leak:
+        body = [json.dumps([record(900, n) for n in range(200)]).encode()]
+        print(f"leak: {options.leak} requests of {len(body[0]) // 1000} KB")
+        for kind, program in programs.items():
+            for connections in (3, 64):
+                server = Server(kind, program)
+                server.send(body, 10 * connections, connections)
+                time.sleep(5)
+                before = server.resident()
+                server.send(body, options.leak, connections)
+                time.sleep(5)
+                after = server.resident()
+                growth = (after - before) * 1024 / options.leak
+                print(
+                    f"  {kind}, {connections} connections: {before} KiB before, {after} KiB after,"
+                    f" {growth:.0f} bytes per request", flush=True,
+                )
+                server.end()
+
+
+main()

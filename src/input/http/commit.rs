@@ -1,0 +1,70 @@
+//! Commit of a request: admission, the journal, and the answer from its receipt.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::time::timeout;
+use windrow_journal::{AppendError, Journal};
+
+use super::answer::{Answer, Problem};
+use crate::input::forward::{Context, FORWARD_MESSAGES, Reservation};
+use crate::runtime::block_in_place;
+
+/// Time after which a waiting request asks whether the journal is blocked.
+const BLOCKED_CHECK_INTERVAL: Duration = Duration::from_secs(1);
+/// From this size on, the checksum of a message takes a millisecond.
+const BLOCKING_APPEND_BYTES: usize = 16 << 20;
+
+/// A message that is to be made durable; no records: there is nothing to do.
+pub(in crate::input) struct Committed {
+    pub(in crate::input) message: Bytes,
+    pub(in crate::input) records: u64,
+}
+
+/// Refuses a request while nothing can be made durable, before its body is read.
+pub(super) fn refuse_while_blocked(journal: &Journal) -> Result<(), Problem> {
+    match journal.usage().blocked {
+        Some(reason) => Err(Problem::Unavailable(format!("nothing is accepted: {reason}"))),
+        None => Ok(()),
+    }
+}
+
+/// Makes a message durable. `memory` counts it until the journal has it.
+///
+/// A message that waits while the journal is blocked is withdrawn, so that the client's retry is no
+/// second message.
+pub(in crate::input) async fn commit(
+    context: &Context,
+    commit: Committed,
+    memory: Reservation<'_>,
+) -> Result<Answer, Problem> {
+    let Committed { message, records } = commit;
+    if records == 0 {
+        return Ok(Answer::empty_request());
+    }
+    let permit = context.admission.acquire(message.len()).await;
+    let length = message.len();
+    let append = || context.journal.append(FORWARD_MESSAGES, message);
+    let mut append = match length {
+        0..BLOCKING_APPEND_BYTES => append(),
+        _ => block_in_place(append),
+    };
+    let appended = loop {
+        match timeout(BLOCKED_CHECK_INTERVAL, &mut append).await {
+            Ok(appended) => break appended,
+            Err(_) => refuse_while_blocked(&context.journal)?,
+        }
+    };
+    drop((permit, memory));
+    match appended {
+        Ok(receipt) => {
+            context.metrics.input_chunks_acked.inc();
+            Ok(Answer::accepted(receipt, records))
+        }
+        Err(AppendError::TooLarge { max, .. }) => Err(Problem::TooLarge {
+            what: " as MessagePack",
+            limit: usize::try_from(max).unwrap_or(usize::MAX),
+        }),
+        Err(error) => Err(Problem::Unavailable(error.to_string())),
+    }
+}
