@@ -18,7 +18,7 @@ use windrow::output::elasticsearch::{DocumentFormat, Elasticsearch};
 use windrow_bench::load::{Load, Mode};
 use windrow_trace::{
     AddOutcome, FieldNames, IncomingRecord, Limits, PartId, Renderer, Scratch, SealReason, ShapeId,
-    ShapeRegistry, Source, SourceId, Table, part_ids, union,
+    ShapeRegistry, Source, SourceId, Table, part_ids, union, union_within,
 };
 
 /// Records of the traces that are open at once.
@@ -33,7 +33,12 @@ const LINGER: i64 = 1;
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-const RULES: DocumentFormat = DocumentFormat { union, part_ids };
+const RULES: DocumentFormat = DocumentFormat {
+    union: union_within,
+    part_ids,
+    max_bytes: usize::MAX,
+    unmap: windrow_trace::unmap,
+};
 
 fn load(mode: Mode) -> Load {
     Load {
@@ -71,10 +76,7 @@ fn rules() -> Vec<Rule> {
 }
 
 fn shapes() -> ShapeRegistry {
-    ShapeRegistry::new(
-        FieldNames::default(),
-        vec!["message".into(), "log".into(), "msg".into()],
-    )
+    ShapeRegistry::new(FieldNames::default(), Vec::new())
 }
 
 /// A record as it is when it reaches the table.
@@ -93,13 +95,12 @@ struct Routed {
 
 /// All records of `bodies`, with the shapes that they taught.
 fn routed(bodies: &[Vec<u8>]) -> (ShapeRegistry, Vec<Routed>) {
-    let (mut shapes, rules, names) = (shapes(), rules(), FieldNames::default());
+    let (mut shapes, rules) = (shapes(), rules());
     let mut out = Vec::new();
     for (number, body) in bodies.iter().enumerate() {
         let mut position = 0;
         classify_entries(
             &mut shapes,
-            &names,
             &rules,
             body,
             &mut |record, key, completes, shape, text| {
@@ -230,13 +231,12 @@ fn stages(c: &mut Criterion) {
         });
     });
     group.bench_function("walk and route", |b| {
-        let (mut shapes, rules, names) = (self::shapes(), rules(), FieldNames::default());
+        let (mut shapes, rules) = (self::shapes(), rules());
         b.iter(|| {
             let (mut keys, mut completed) = (0, 0);
             for body in &bodies {
                 classify_entries(
                     &mut shapes,
-                    &names,
                     &rules,
                     black_box(body),
                     &mut |_, key, completes, _, _| {

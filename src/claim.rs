@@ -3,8 +3,8 @@
 //! A claim that is dropped without [`RecordClaim::confirm`] (a panic, a stop) keeps the record in
 //! the journal on purpose: it is gathered again after the next start.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 /// Called once with the record's sequence number when the record is no longer needed.
 pub type Release = Arc<dyn Fn(u64) + Send + Sync>;
@@ -22,6 +22,22 @@ struct Claimed {
     /// A claim was dropped without being confirmed.
     lost: AtomicBool,
     release: Release,
+    /// Releases the record together with others.
+    group: OnceLock<ReleaseGroup>,
+}
+
+/// Journal records that are released together, when no claim on any of them is left: a crash finds
+/// all of them or none.
+#[derive(Clone, Debug, Default)]
+pub struct ReleaseGroup(Arc<Group>);
+
+/// What the records of a group share.
+#[derive(Default)]
+struct Group {
+    /// Records on which no claim is left.
+    done: Mutex<Vec<(u64, Release)>>,
+    /// A claim on one of the records was dropped without being confirmed.
+    lost: AtomicBool,
 }
 
 impl RecordClaim {
@@ -32,7 +48,28 @@ impl RecordClaim {
             segment,
             lost: AtomicBool::new(false),
             release,
+            group: OnceLock::new(),
         })))
+    }
+
+    /// One claim in place of several: confirms them when every claim cloned from it is confirmed.
+    pub fn combined(claims: Vec<Self>) -> Self {
+        let of = |claim: &Self| claim.0.as_ref().map(|claimed| (claimed.segment, claimed.lsn));
+        let (segment, lsn) = claims.iter().filter_map(of).min().unwrap_or_default();
+        let claims = Mutex::new(claims);
+        let confirm = move |_| {
+            let mut claims = claims.lock().unwrap_or_else(PoisonError::into_inner);
+            claims.drain(..).for_each(Self::confirm);
+        };
+        Self::new(lsn, segment, Arc::new(confirm))
+    }
+
+    /// Lets the record be released together with the others of `group`. A record stays in the first
+    /// group that it was put into.
+    pub fn release_with(&self, group: &ReleaseGroup) {
+        if let Some(claimed) = &self.0 {
+            claimed.group.get_or_init(|| group.clone());
+        }
     }
 
     /// Whether both are claims on the same record.
@@ -63,9 +100,34 @@ impl Drop for RecordClaim {
 impl Drop for Claimed {
     fn drop(&mut self) {
         // Dropping the last `Arc` synchronises with the drops before it, so `lost` is up to date.
-        if !*self.lost.get_mut() {
-            (self.release)(self.lsn);
+        let lost = *self.lost.get_mut();
+        match self.group.get() {
+            None if lost => {}
+            None => (self.release)(self.lsn),
+            Some(ReleaseGroup(group)) if lost => group.lost.store(true, Ordering::Relaxed),
+            Some(ReleaseGroup(group)) => {
+                let mut done = group.done.lock().unwrap_or_else(PoisonError::into_inner);
+                done.push((self.lsn, Arc::clone(&self.release)));
+            }
         }
+    }
+}
+
+impl Drop for Group {
+    fn drop(&mut self) {
+        let done = self.done.get_mut().unwrap_or_else(PoisonError::into_inner);
+        if !*self.lost.get_mut() {
+            done.sort_unstable_by_key(|(lsn, _)| *lsn);
+            done.iter().for_each(|(lsn, release)| release(*lsn));
+        }
+    }
+}
+
+impl std::fmt::Debug for Group {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Group")
+            .field("lost", &self.lost)
+            .finish_non_exhaustive()
     }
 }
 
@@ -93,6 +155,62 @@ mod tests {
         assert!(released.lock().unwrap().is_empty());
         second.confirm();
         assert_eq!(*released.lock().unwrap(), [7]);
+    }
+
+    /// A log of releases, and claims on the records 1 to `N`.
+    fn claims<const N: usize>() -> (Arc<Mutex<Vec<u64>>>, [RecordClaim; N]) {
+        let released = Arc::<Mutex<Vec<u64>>>::default();
+        let claims = std::array::from_fn(|n| {
+            let to = Arc::clone(&released);
+            RecordClaim::new(n as u64 + 1, 1, Arc::new(move |lsn| to.lock().unwrap().push(lsn)))
+        });
+        (released, claims)
+    }
+
+    #[test]
+    fn the_records_of_a_group_are_released_together() {
+        let (released, [one, two, three]) = claims();
+        let group = ReleaseGroup::default();
+        one.release_with(&group);
+        two.release_with(&group);
+        drop(group);
+        let again = two.clone();
+        two.confirm();
+        one.confirm();
+        three.confirm();
+        assert_eq!(*released.lock().unwrap(), [3]);
+        again.confirm();
+        assert_eq!(*released.lock().unwrap(), [3, 1, 2]);
+    }
+
+    #[test]
+    fn a_claim_that_is_lost_keeps_its_group() {
+        let (released, [one, two]) = claims();
+        let group = ReleaseGroup::default();
+        one.release_with(&group);
+        two.release_with(&group);
+        drop(group);
+        drop(one.clone());
+        one.confirm();
+        two.confirm();
+        assert_eq!(*released.lock().unwrap(), [0; 0]);
+    }
+
+    #[test]
+    fn a_combined_claim_confirms_all_or_none() {
+        let (released, [one, two]) = claims();
+        let combined = RecordClaim::combined(vec![one.clone(), two.clone()]);
+        let again = combined.clone();
+        one.confirm();
+        two.confirm();
+        combined.confirm();
+        assert_eq!(*released.lock().unwrap(), [0; 0]);
+        again.confirm();
+        assert_eq!(*released.lock().unwrap(), [1, 2]);
+        let (released, [one, two]) = claims();
+        drop(RecordClaim::combined(vec![one.clone(), two]));
+        one.confirm();
+        assert_eq!(*released.lock().unwrap(), [0; 0]);
     }
 
     #[test]

@@ -13,8 +13,10 @@ pub(crate) struct MemoryShares {
     /// Receive buffers of messages that have begun: an eighth. First reads of messages together take
     /// as much again.
     pub(crate) receive: usize,
-    /// Open traces: half.
+    /// Open traces, with the parts of lines: half.
     pub(crate) open_traces: usize,
+    /// Parts of lines that wait for the others, of the share of open traces: a 32nd.
+    pub(crate) partial_lines: usize,
     /// Documents that wait for outputs: an eighth.
     pub(crate) outputs: usize,
 }
@@ -28,6 +30,7 @@ impl MemoryShares {
             admission: share(128),
             receive: share(8),
             open_traces: share(2),
+            partial_lines: share(32),
             outputs: share(8),
         }
     }

@@ -26,7 +26,7 @@ mod tests;
 
 pub use labels::{
     DeadLetterSource, DecodeError, Direction, DocumentResult, Dropped, FlushReason, Handshake, HttpStatus,
-    Label, Mode, Output, OutputError, Poison, Refused, Violation,
+    Label, MadeText, Mode, Output, OutputError, Poison, Refused, Violation,
 };
 
 pub use mirror::MirroredHistogram;
@@ -77,6 +77,8 @@ pub struct Metrics {
     pub input_chunks_duplicate: Counter,
     /// Records in repeated chunks.
     pub records_duplicate: Counter,
+    /// Parts of lines that were joined to the last part of their line.
+    pub records_joined: Counter,
     /// Malformed input that was skipped, by reason.
     pub input_decode_errors: PerLabel<DecodeError, Counter>,
     /// Well-formed input that can never be accepted: rejected and acked.
@@ -85,6 +87,10 @@ pub struct Metrics {
     pub input_violations: PerLabel<Violation, Counter>,
     /// Records with an invalid time, which was replaced by the time of arrival.
     pub input_time_invalid: Counter,
+    /// Records with a time outside of `trace.time_window`, which was replaced by the time of arrival.
+    pub input_time_outside: Counter,
+    /// Records of traces whose text is not a text field, by what it was made of.
+    pub input_text_made: PerLabel<MadeText, Counter>,
     /// Handshakes, by result.
     pub handshakes: PerLabel<Handshake, Counter>,
     /// UDP heartbeats answered.
@@ -162,7 +168,8 @@ pub struct Metrics {
     pub rejected_lost: Counter,
 
     // The process.
-    /// Records received minus delivered, duplicate, dead-lettered and open ones: 0 when idle.
+    /// Records received minus delivered, duplicate, joined, dead-lettered and open ones: 0 when
+    /// idle.
     pub audit_difference: Gauge,
     /// Bytes accounted to the memory budget.
     pub memory_used_bytes: Gauge,
@@ -231,6 +238,7 @@ impl Metrics {
             input_chunks_acked: r.counter("input_chunks_acked", "Acks sent"),
             input_chunks_duplicate: r.counter("input_chunks_duplicate", "Repeated chunks: acked again, not processed again"),
             records_duplicate: r.counter("records_duplicate", "Records in repeated chunks"),
+            records_joined: r.counter("records_joined", "Parts of lines that were joined to the last part of their line"),
             input_decode_errors: r.per_label(
                 "input_decode_errors",
                 "Malformed input that was skipped",
@@ -244,6 +252,8 @@ impl Metrics {
                 "Connections closed without an ack for bad input",
             ),
             input_time_invalid: r.counter("input_time_invalid", "Records with an invalid time, replaced by the time of arrival"),
+            input_time_outside: r.counter("input_time_outside", "Records with a time outside of trace.time_window, replaced by the time of arrival"),
+            input_text_made: r.per_label("input_text_made", "Records of traces without a text, by what their text was made of"),
             handshakes: r.per_label("handshakes", "Handshakes by result"),
             heartbeats: r.counter("heartbeats", "UDP heartbeats answered"),
             heartbeats_ignored: r.counter(
@@ -319,7 +329,7 @@ impl Metrics {
 
             audit_difference: r.gauge(
                 "audit_difference",
-                "Records received minus delivered, duplicate, dead-lettered and open ones; 0 when idle",
+                "Records received minus delivered, duplicate, joined, dead-lettered and open ones; 0 when idle",
             ),
             memory_used_bytes: r.gauge("memory_used_bytes", "Bytes accounted to the memory budget"),
             memory_limit_bytes: r.gauge("memory_limit_bytes", "Configured memory budget"),

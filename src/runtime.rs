@@ -5,9 +5,12 @@
 //! and work stealing.
 
 use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, mpsc};
 use std::thread::available_parallelism;
 
 use tokio::runtime::{Builder, Handle, Runtime, RuntimeFlavor};
+use tokio::sync::oneshot;
 
 /// Environment variable that overrides the number of worker threads; Tokio reads it too.
 const WORKER_THREADS: &str = "TOKIO_WORKER_THREADS";
@@ -38,11 +41,100 @@ pub(crate) fn block_in_place<T>(work: impl FnOnce() -> T) -> T {
     }
 }
 
+/// Runs CPU-bound work on threads of its own, whose number is fixed. (Tokio's pool for blocking work
+/// grows whenever a thread has not quite ended its last work.)
+#[derive(Debug)]
+pub struct CpuPool {
+    threads: usize,
+    /// The queue of work; its threads start with the first piece.
+    jobs: OnceLock<mpsc::Sender<Job>>,
+}
+
+type Job = Box<dyn FnOnce() + Send>;
+
+impl Default for CpuPool {
+    /// As many threads as half of the cores.
+    fn default() -> Self {
+        Self {
+            threads: available_parallelism().map_or(1, usize::from).div_ceil(2),
+            jobs: OnceLock::new(),
+        }
+    }
+}
+
+impl CpuPool {
+    /// Runs `work` when it is its turn, in FIFO order. A caller that is dropped meanwhile leaves it
+    /// running.
+    pub(crate) async fn run<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> T {
+        let (sender, result) = oneshot::channel();
+        let job = move || {
+            let done = catch_unwind(AssertUnwindSafe(work));
+            // The caller may have gone.
+            _ = sender.send(done);
+        };
+        let jobs = self.jobs.get_or_init(|| start_threads(self.threads));
+        // Its threads end when the pool is dropped, and not before.
+        _ = jobs.send(Box::new(job));
+        match result.await {
+            Ok(Ok(result)) => result,
+            Ok(Err(panic)) => resume_unwind(panic),
+            Err(_) => std::future::pending().await,
+        }
+    }
+}
+
+/// Starts threads that work until the sender is dropped.
+fn start_threads(threads: usize) -> mpsc::Sender<Job> {
+    let (sender, receiver) = mpsc::channel::<Job>();
+    let receiver = Arc::new(Mutex::new(receiver));
+    for _ in 0..threads {
+        let receiver = Arc::clone(&receiver);
+        let work = move || {
+            loop {
+                let next = receiver.lock().unwrap_or_else(PoisonError::into_inner).recv();
+                match next {
+                    Ok(job) => job(),
+                    Err(_) => break,
+                }
+            }
+        };
+        if let Err(error) = std::thread::Builder::new().name("cpu".into()).spawn(work) {
+            tracing::error!(%error, "a thread for long work of connections cannot be started");
+        }
+    }
+    sender
+}
+
 #[cfg(test)]
 mod tests {
-    use std::sync::mpsc;
+    use std::collections::HashSet;
 
     use super::*;
+
+    #[tokio::test]
+    async fn a_cpu_pool_has_a_fixed_number_of_threads_and_survives_panics() {
+        let pool = Arc::new(CpuPool::default());
+        let mut tasks = Vec::new();
+        for number in 0..200 {
+            let pool = Arc::clone(&pool);
+            tasks.push(tokio::spawn(async move {
+                pool.run(move || {
+                    assert_ne!(number, 7, "a defect");
+                    std::thread::current().id()
+                })
+                .await
+            }));
+        }
+        let (mut threads, mut failed) = (HashSet::new(), 0);
+        for task in tasks {
+            match task.await {
+                Ok(thread) => drop(threads.insert(thread)),
+                Err(_) => failed += 1,
+            }
+        }
+        assert!((1..=pool.threads).contains(&threads.len()), "{}", threads.len());
+        assert_eq!(failed, 1);
+    }
 
     #[test]
     fn other_tasks_run_during_long_work() {

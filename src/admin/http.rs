@@ -28,6 +28,7 @@ use tokio_util::task::TaskTracker;
 
 use super::slots::{Activity, Busy, Slot, SlotKind, Slots};
 use super::{PROBE_PATHS, problem};
+use crate::logging::{WarningLimiter, WarningPeer};
 
 const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
 const STALL_TIMEOUT: Duration = Duration::from_secs(15);
@@ -38,7 +39,11 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 pub async fn serve(listener: TcpListener, router: Router, stop: CancellationToken) {
     let mut slots = Slots::default();
     let tracker = TaskTracker::new();
-    while let Some((stream, slot)) = stop.run_until_cancelled(next(&listener, &mut slots)).await {
+    let warnings = WarningLimiter::default();
+    while let Some((stream, slot)) = stop
+        .run_until_cancelled(next(&listener, &mut slots, &warnings))
+        .await
+    {
         let (router, stop) = (router.clone(), stop.clone());
         tracker.spawn(connection(
             stream,
@@ -55,12 +60,19 @@ pub async fn serve(listener: TcpListener, router: Router, stop: CancellationToke
 }
 
 /// The next connection and its slot.
-async fn next(listener: &TcpListener, slots: &mut Slots) -> (TcpStream, Slot) {
+async fn next(listener: &TcpListener, slots: &mut Slots, warnings: &WarningLimiter) -> (TcpStream, Slot) {
     loop {
-        match listener.accept().await {
+        let accepted = listener.accept().await;
+        for repeated in warnings.end_window(std::time::Instant::now()) {
+            let count = repeated.count;
+            tracing::warn!("repeated warning: admin: … {count} more connections could not be accepted");
+        }
+        match accepted {
             Ok((stream, _)) => return (stream, slots.take().await),
             Err(error) => {
-                tracing::warn!(%error, "admin: a connection could not be accepted");
+                if warnings.admit("accept", WarningPeer::Local) {
+                    tracing::warn!(%error, "admin: a connection could not be accepted");
+                }
                 tokio::time::sleep(ACCEPT_PAUSE).await;
             }
         }

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use super::elasticsearch::{Auth, ClientCert, ElasticsearchConfig, IndexTemplate, OnConflict};
 use super::error::ConfigError;
 use super::secret::Secret;
-use super::types::{LogFormat, Tls};
+use super::types::{LogFormat, ParseJson, Tls};
 use super::units::format_size;
 use super::{
     AdminConfig, Config, DeadLetterConfig, Forward, HttpConfig, JournalConfig, LogConfig, OtlpConfig,
@@ -169,6 +169,9 @@ impl ConfigBuilder {
             let what = "it is a field of trace.keys or trace.text, which no rule merges; remove it";
             validation.error("trace.merge", format!("{name:?}: {what}"));
         }
+        for what in key_warnings(&config.trace) {
+            validation.warn(what);
+        }
         if config.trace.max_age < config.trace.linger {
             validation.error("trace.max_age", "it must not be shorter than trace.linger");
         }
@@ -276,6 +279,34 @@ impl Validation {
     }
 }
 
+/// What looks wrong about `trace.keys` without any record.
+fn key_warnings(trace: &TraceConfig) -> Vec<String> {
+    let mut warnings = Vec::new();
+    for (number, key) in trace.keys.iter().enumerate() {
+        if trace.keys[..number].contains(key) {
+            warnings.push(format!("trace.keys: {key:?} is listed twice"));
+        }
+        if trace.text.contains(key) {
+            warnings.push(format!(
+                "trace.keys: {key:?} is in trace.text too; a record whose text is its trace id joins no trace"
+            ));
+        }
+        if key.trim() != key || key.starts_with('.') || key.ends_with('.') || key.contains("..") {
+            warnings.push(format!(
+                "trace.keys: {key:?} has blanks at its ends or an empty part between dots; no usual record has such a field"
+            ));
+        }
+        if let Some((_, form)) = key.rsplit_once('|')
+            && !["bytes", "base64", "hex"].contains(&form)
+        {
+            warnings.push(format!(
+                "trace.keys: {key:?}: {form:?} is no form of an id (bytes, base64, hex), so the whole is the name of a field"
+            ));
+        }
+    }
+    warnings
+}
+
 /// Warns of index settings that cannot work as they are.
 fn warn_about_index(config: &ElasticsearchConfig, validation: &mut Validation) {
     let index = &config.index;
@@ -324,6 +355,7 @@ fn blank_config() -> Config {
             networks: Vec::new(),
             self_hostname: String::new(),
             tls: None,
+            proxy_protocol: false,
             json: false,
             max_message: 0,
             max_decompressed: 0,
@@ -347,9 +379,13 @@ fn blank_config() -> Config {
         trace: TraceConfig {
             keys: Vec::new(),
             text: Vec::new(),
+            parse_json: ParseJson::Auto,
             level: Vec::new(),
             service: Vec::new(),
             document: DocumentOptions::default(),
+            ignore: Vec::new(),
+            strip_ansi: true,
+            time_window: None,
             complete: Vec::new(),
             linger: Duration::ZERO,
             idle_timeout: Duration::ZERO,

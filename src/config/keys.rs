@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use windrow_trace::{LEVEL_NAMES, SERVICE_NAMES};
+use windrow_trace::{IGNORED_IDS, KEY_NAMES, LEVEL_NAMES, SERVICE_NAMES, TEXT_NAMES};
 
 use super::kind::{Kind, UntypedValue};
 
@@ -156,6 +156,8 @@ pub static KEYS: &[Key] = keys! {
         "PEM file with the private key of tls_cert.";
     "forward.tls_client_ca" --"tls-client-ca", DefaultValue::None, Kind::File(|d| &mut d.tls_client_ca),
         "PEM file with certificate authorities; each client must present a certificate of one of them.";
+    "forward.proxy_protocol" , DefaultValue::Bool(false), Kind::Bool(|d| &mut d.config.forward.proxy_protocol),
+        "Expect a header of the PROXY protocol, version 1 or 2, at the beginning of each TCP connection, before TLS, and take the client's address from it. Only behind a load balancer that sends it: others could choose their address.";
     "forward.json" , DefaultValue::Bool(true), Kind::Bool(|d| &mut d.config.forward.json),
         "Accept JSON on connections whose first byte is [ or {, without a shared key. With false such connections are closed.";
     "forward.max_message" , DefaultValue::Text("64MiB"), Kind::Size(KIB, GIB, |d| &mut d.config.forward.max_message),
@@ -212,10 +214,14 @@ pub static KEYS: &[Key] = keys! {
     "journal.limit" --"journal-limit", DefaultValue::Text("10GiB"), Kind::Size(4 * MIB, 1024 * TIB, |d| &mut d.config.journal.limit),
         "Size of the journal at which sockets are no longer read, until the outputs have caught up.";
 
-    "trace.keys" , DefaultValue::List(&["traceId", "trace_id", "trace.id"]), Kind::Names(|d| &mut d.config.trace.keys),
-        "Fields that may contain the trace id; the first with a non-empty string wins.";
-    "trace.text" , DefaultValue::List(&["message", "log", "msg"]), Kind::Names(|d| &mut d.config.trace.text),
-        "Fields that may contain the text of a record; the first with a string wins.";
+    "trace.keys" , DefaultValue::List(&KEY_NAMES), Kind::Names(|d| &mut d.config.trace.keys),
+        "Fields that may contain the trace id; the first with a usable one wins, and the first key is the name of the id in documents. A name with dots is also found in nested maps. Text and integers are ids, W3C traceparent, X-Amzn-Trace-Id, B3 and Jaeger headers contain one; 8 or 16 binary bytes become hex. NAME|bytes, NAME|base64 and NAME|hex say that the value is always such bytes.";
+    "trace.ignore" , DefaultValue::List(&IGNORED_IDS), Kind::NamesOrNone(|d| &mut d.config.trace.ignore),
+        "Values that mean that there is no trace, in any case; zeros of any length and blanks mean it too. A record with no other id is stored on its own.";
+    "trace.text" , DefaultValue::List(&TEXT_NAMES), Kind::Names(|d| &mut d.config.trace.text),
+        "Fields that may contain the text of a record; the first with a string wins, else the first with another value, which gives its JSON. Without any, the text is made of all fields as key=value. A name with dots is also found in nested maps.";
+    "trace.strip_ansi" , DefaultValue::Bool(true), Kind::Bool(|d| &mut d.config.trace.strip_ansi),
+        "Remove ANSI escape sequences, such as colours, from texts.";
     "trace.level" , DefaultValue::List(&LEVEL_NAMES), Kind::Names(|d| &mut d.config.trace.level),
         "Fields that may contain the level of a record; the first with a known level wins. Words in any case, abbreviations, and the numbers of syslog, bunyan, pino, Monolog, Python and OpenTelemetry are known.";
     "trace.service" , DefaultValue::List(&SERVICE_NAMES), Kind::Names(|d| &mut d.config.trace.service),
@@ -224,6 +230,10 @@ pub static KEYS: &[Key] = keys! {
         "Which value the document has of a field that differs between the lines of a trace: the newest, the oldest, the greatest (max), the least (min), all as a sorted array of up to 100 (set), or that of the line with the worst level. Default: newest; worst for the fields of trace.level. Records with a field under another rule than newest and worst take more CPU time and memory.";
     "trace.keep_fields" , DefaultValue::Bool(false), Kind::Bool(|d| &mut d.config.trace.document.keep_fields),
         "Keep of every line the fields that differ from the document's, in windrow.fields, stored but not searchable: every record can then be got back as it came. Documents grow, and each record takes more CPU time and memory.";
+    "trace.time_window" , DefaultValue::Text("3650d..1d"), Kind::TimeWindow(|d| &mut d.config.trace.time_window),
+        "How far event times may lie before and after their reception, so that a wrong clock does not make indices of its own. An event outside of it gets the time of reception; windrow.metadata.originalTime has its own. \"none\" takes any time.";
+    "trace.parse_json" --"parse-json", DefaultValue::Text("auto"), Kind::ParseJson(|d| &mut d.config.trace.parse_json),
+        "When a record whose text is one JSON object becomes that object, as container logs need it: \"auto\" if the object has a trace id, \"always\", or \"never\". Its fields win over those around it.";
     "trace.complete" , DefaultValue::TableOf("contains", "request completed"), Kind::Rules(|d| &mut d.config.trace.complete),
         "A record that satisfies one of these rules completes its trace. A rule without field tests the text of the record. With an empty list only time seals a trace.";
     "trace.linger" --"linger", DefaultValue::Text("1s"), Kind::Duration(secs(0), HOUR, |d| &mut d.config.trace.linger),
@@ -235,7 +245,7 @@ pub static KEYS: &[Key] = keys! {
     "trace.max_traces" --"max-traces", DefaultValue::Int(1_000_000), Kind::Count(1, 1_000_000_000, |d| &mut d.config.trace.max_traces),
         "Maximum number of open traces; beyond it the least recently updated trace is written.";
     "trace.max_trace_bytes" , DefaultValue::Text("16MiB"), Kind::Size(KIB, GIB, |d| &mut d.config.trace.max_trace_bytes),
-        "Maximum size of one trace. Further lines and longer records are rejected; the document says how many. At most a quarter of memory_limit.";
+        "Maximum size of the document of a trace. Further lines go on in documents of their own with the same trace id, and so does a longer record. At most a quarter of memory_limit.";
 
     "document.schema" , DefaultValue::Text("plain"), Kind::Schema(|d| &mut d.config.trace.document.schema),
         "Names of what Windrow knows of a trace: those of the records, Elastic Common Schema (trace.id, log.level, service.name, event.duration, event.outcome), or OpenTelemetry (trace_id, body, severity_text, severity_number, service.name). Use the same one on all instances; stored documents of another one are still merged.";
@@ -320,7 +330,7 @@ pub static KEYS: &[Key] = keys! {
         "Maximum size of the dead letter in data_dir. At the limit rejected documents wait until `windrow replay` or an operator makes room; none is dropped.";
 
     "rejected.limit" , DefaultValue::Text("64MiB"), Kind::Size(MIB, 1024 * TIB, |d| &mut d.config.rejected.limit),
-        "Maximum size of the rejected input in data_dir: what is no record, and lines beyond trace.max_trace_bytes. At the limit the oldest is overwritten.";
+        "Maximum size of the rejected input in data_dir: what is no record, and records that are too long for any document. At the limit the oldest is overwritten.";
 
     "admin.listen" --"admin", DefaultValue::Text("127.0.0.1:2020"), Kind::Address(|d| &mut d.config.admin.listen),
         "Address of health, metrics, status page and recent documents; \"none\" for no admin port. It shows log content, so the default is loopback.";

@@ -41,7 +41,7 @@ pub use load::{Flags, Loaded, Setting, Sources, load};
 pub(crate) use redact::without_credentials;
 pub use reference::{reference_markdown, reference_toml};
 pub use secret::Secret;
-pub use types::{Cidr, Listen, LogFormat, Network, Predicate, Rule, Tls, User};
+pub use types::{Cidr, Listen, LogFormat, Network, ParseJson, Predicate, Rule, Tls, User};
 pub use units::{format_duration, format_size, parse_duration, parse_size};
 use windrow_trace::DocumentOptions;
 
@@ -106,6 +106,8 @@ pub struct Forward {
     pub self_hostname: String,
     /// TLS on every TCP address.
     pub tls: Option<Tls>,
+    /// Whether TCP connections begin with a header of the PROXY protocol, which names the client.
+    pub proxy_protocol: bool,
     /// Accept JSON.
     pub json: bool,
     /// Maximum size of a message, bytes.
@@ -180,16 +182,25 @@ pub struct JournalConfig {
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct TraceConfig {
-    /// Fields that may contain the trace id, by precedence; at least one.
+    /// Paths that may contain the trace id, by precedence; at least one.
     pub keys: Vec<String>,
-    /// Fields that may contain the text, by precedence; at least one.
+    /// Values that are no trace ids.
+    pub ignore: Vec<String>,
+    /// Paths that may contain the text, by precedence; at least one.
     pub text: Vec<String>,
+    /// Whether a record whose text is a JSON object becomes that object.
+    pub parse_json: ParseJson,
+    /// Whether ANSI escape sequences are removed from texts.
+    pub strip_ansi: bool,
     /// Paths that may contain the level of a line, by precedence; at least one.
     pub level: Vec<String>,
     /// Paths that may contain the service that wrote a line, by precedence; at least one.
     pub service: Vec<String>,
     /// What documents look like.
     pub document: DocumentOptions,
+    /// How far event times may lie before and after the time of reception; `None`: any time is
+    /// taken.
+    pub time_window: Option<(Duration, Duration)>,
     /// A record that satisfies one of these rules completes its trace. Empty: only time seals a
     /// trace.
     pub complete: Vec<Rule>,
@@ -314,9 +325,8 @@ impl Default for Config {
 
 impl Default for ElasticsearchConfig {
     fn default() -> Self {
-        Self {
-            deferred_dir: None,
-            ..Config::default().elasticsearch
-        }
+        let mut config = Config::default().elasticsearch;
+        config.deferred_dir = None;
+        config
     }
 }

@@ -230,6 +230,18 @@ fn matches(regex: &regex::bytes::Regex, text: &[u8]) -> bool {
     regex.is_match(text)
 }
 
+/// Whether a record whose text is a JSON object becomes that object.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum ParseJson {
+    /// If the object has a trace id.
+    #[default]
+    Auto,
+    /// Each object.
+    Always,
+    /// No object.
+    Never,
+}
+
 /// Format of the server's log.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum LogFormat {

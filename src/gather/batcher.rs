@@ -17,7 +17,8 @@ use crate::output::{
     Batch, BatchBuffer, DocumentMeta, DocumentSpan, Framing, LineCounters, MemoryCharge, push_document_id,
 };
 use windrow_trace::{
-    FieldNames, PartId, RenderedDocument, Renderer, Scratch, SealedTrace, ShapeRegistry, UntracedRecord,
+    FieldNames, PartId, RecordView, RenderedDocument, Renderer, Scratch, SealedTrace, ShapeRegistry,
+    UntracedRecord,
 };
 
 /// A batch of this size is full.
@@ -148,7 +149,7 @@ impl DocumentBatcher {
     /// Adds the document of a record without a trace id: record `number` of `part`.
     pub(super) fn push_single(
         &mut self,
-        names: &FieldNames,
+        view: &RecordView,
         single: &UntracedRecord<'_>,
         part: PartId,
         number: u32,
@@ -159,7 +160,7 @@ impl DocumentBatcher {
         part.push_document_id(&mut self.ids, number);
         let name = self.ids.get(id..).unwrap_or_default();
         head(&mut self.framing, &mut self.text, name, single.time);
-        let extent = self.renderer.untraced(&mut self.text, names, single);
+        let extent = self.renderer.untraced(&mut self.text, view, single);
         self.push_row(start, id, false, extent);
         if self.claims.last().is_none_or(|last| !last.is_same(claim)) {
             self.claims.push(claim.clone());
@@ -313,9 +314,10 @@ mod tests {
             level: None,
             service: None,
         };
+        let view = RecordView::new(FieldNames::default());
         let claim = RecordClaim::new(1, 1, Arc::new(|_| ()));
         while !batcher.is_full() {
-            batcher.push_single(&FieldNames::default(), &single, PartId([1; 12]), 0, &claim);
+            batcher.push_single(&view, &single, PartId([1; 12]), 0, &claim);
         }
         let place = batcher.text.as_ptr();
         batcher.send(&AdmissionControl::new(1));
@@ -367,11 +369,12 @@ mod tests {
             level: None,
             service: None,
         };
+        let view = RecordView::new(FieldNames::default());
         let claim = RecordClaim::new(1, 1, Arc::new(|_| ()));
         std::thread::scope(|scope| {
             scope.spawn(|| {
                 for _ in 0..2 {
-                    batcher.push_single(&FieldNames::default(), &single, PartId([1; 12]), 0, &claim);
+                    batcher.push_single(&view, &single, PartId([1; 12]), 0, &claim);
                     batcher.send(&admission);
                 }
             });

@@ -3,7 +3,12 @@
 //! Owns the trace table, the known shapes and the order of work. Records read back from the journal
 //! after a restart take the same way as new ones.
 
+mod fairness;
 mod message;
+mod nested;
+mod prefetch;
+mod rewriting;
+mod sections;
 mod tally;
 
 #[cfg(test)]
@@ -17,13 +22,17 @@ use forward_protocol::entries::Decompressor;
 use forward_protocol::frame::messages;
 use tokio::sync::mpsc;
 
+use self::fairness::Turn;
 use self::message::{Anonymous, Arrival};
+use self::sections::Section;
 use super::batcher::DocumentBatcher;
 use super::classifier::completion_fields;
 use super::duplicate_window::DuplicateWindow;
 use super::gauges::Gauges;
-use super::record_queue::{Polled, QueueConsumer};
+use super::key_watch::KeyWatch;
+use super::record_queue::{Polled, QueueConsumer, RecordQueue};
 use super::reject_buffer::{RejectBuffer, RejectReason};
+use super::rewrite::{JsonText, PartialLimits, PartialLines, RootNames};
 use super::settings::Settings;
 use super::tag_interner::TagInterner;
 use crate::admission::{AdmissionControl, BypassReason};
@@ -80,6 +89,13 @@ pub(crate) struct Gatherer {
     stop: Arc<AtomicBool>,
     decompressor: Decompressor,
     tags: TagInterner,
+    root_names: RootNames,
+    json_text: JsonText,
+    partial: PartialLines,
+    /// Where short records are taken from while a long one is gathered.
+    queue: Option<Arc<RecordQueue>>,
+    turn: Turn,
+    key_watch: KeyWatch,
 }
 
 impl Gatherer {
@@ -108,11 +124,16 @@ impl Gatherer {
         Self {
             table: Table::new(settings.table.clone()),
             duplicates: DuplicateWindow::new(settings.duplicate_window),
-            shapes: ShapeRegistry::new(
-                settings.names.clone(),
-                completion_fields(&settings.names, &settings.complete),
-            ),
+            shapes: ShapeRegistry::new(settings.names.clone(), completion_fields(&settings.complete)),
             tags: TagInterner::new(settings.tag_prefix.clone()),
+            root_names: RootNames::new(&settings.names),
+            json_text: JsonText::new(settings.parse_json, settings.frame.depth),
+            partial: PartialLines::new(PartialLimits {
+                max_bytes: settings.partial_bytes,
+                max_line_bytes: settings.table.max_trace_bytes,
+                timeout: settings.table.idle_timeout,
+            }),
+            key_watch: KeyWatch::default(),
             settings,
             journal,
             batcher,
@@ -125,12 +146,15 @@ impl Gatherer {
             release: Arc::new(move |lsn| releasing.release(lsn)),
             stop,
             decompressor: Decompressor::new(),
+            queue: None,
+            turn: Turn::default(),
         }
     }
 
     /// Runs until the queue is closed. Open traces stay in the journal, unless the settings ask to
     /// write them.
     pub(crate) fn run(mut self, mut queue: QueueConsumer) {
+        self.queue = Some(queue.queue());
         let mut next_journal_check = 0;
         let mut all_sealed = true;
         loop {
@@ -145,19 +169,12 @@ impl Gatherer {
                 Polled::Closed => break,
             };
             let now = unix_us();
-            all_sealed = self.seal_due(now);
-            let hurried = self.table.take_sealed_early();
-            if hurried > 0 {
-                self.metrics.traces_hurried.inc_by(hurried as u64);
-            }
+            self.expire_parts(now);
+            all_sealed = self.tend(now);
             if now >= next_journal_check {
                 next_journal_check = now + JOURNAL_CHECK_INTERVAL_US;
                 self.relieve_journal(now);
                 self.rejects.sum_up_warnings();
-            }
-            self.rejects.write_due();
-            if self.batcher.is_due(now) {
-                self.send_batch();
             }
             let idle = !busy && all_sealed && self.batcher.is_empty();
             if idle {
@@ -167,6 +184,8 @@ impl Gatherer {
         }
         if self.settings.flush_on_exit {
             let now = unix_us();
+            self.partial.give_back_holding(|_| true);
+            self.write_given_back(now);
             while let Some(mut closed) = self.table.seal_any(now, SealReason::Shutdown) {
                 let reason = closed.reason;
                 self.batcher
@@ -179,8 +198,25 @@ impl Gatherer {
         self.publish(true);
     }
 
+    /// Does what is due: seals traces, sends the batch, writes rejected input. Returns whether all
+    /// due traces are sealed.
+    fn tend(&mut self, now: i64) -> bool {
+        let all_sealed = self.seal_due(now);
+        let hurried = self.table.take_sealed_early();
+        if hurried > 0 {
+            self.metrics.traces_hurried.inc_by(hurried as u64);
+        }
+        self.rejects.write_due();
+        if self.batcher.is_due(now) {
+            self.send_batch();
+        }
+        self.publish(false);
+        all_sealed
+    }
+
     /// Gathers a journal record and returns its buffer to the pool.
     fn gather(&mut self, record: Record) {
+        self.begin_turn();
         self.gather_messages(&record);
         self.buffer_pool.put(record.payload);
     }
@@ -189,6 +225,7 @@ impl Gatherer {
     fn shrink(&mut self) {
         self.buffer_pool.shrink();
         self.batcher.shrink();
+        self.json_text.shrink();
         if self.table.is_empty() {
             self.table.shrink();
         }
@@ -201,6 +238,7 @@ impl Gatherer {
             part: PartId::of_position(self.journal.instance(), record.lsn),
             position: 0,
             source: None,
+            section: Section::default(),
         };
         let limits = self.settings.frame;
         let now = unix_us();
@@ -228,6 +266,7 @@ impl Gatherer {
         }
         self.end(anonymous.source.map(|(source, _)| source));
         self.table.move_completed();
+        self.partial.end_record(&claim, record.payload.len());
         self.rejects.end_record(claim);
     }
 
@@ -297,6 +336,8 @@ impl Gatherer {
         let Some(oldest) = usage.oldest_segment.map(|segment| segment.number) else {
             return;
         };
+        self.partial.give_back_holding(|claim| claim.segment() <= oldest);
+        self.write_given_back(now);
         let pinning = self.table.ids_holding(|claim| claim.segment() <= oldest);
         if !pinning.is_empty() {
             tracing::debug!(
@@ -343,10 +384,10 @@ impl Gatherer {
         self.gauges.open_traces.store(self.table.len(), Ordering::Relaxed);
         self.gauges
             .open_bytes
-            .store(self.table.bytes(), Ordering::Relaxed);
+            .store(self.table.bytes() + self.partial.bytes(), Ordering::Relaxed);
         self.gauges
             .open_lines
-            .store(self.table.lines(), Ordering::Relaxed);
+            .store(self.table.lines() + self.partial.waiting(), Ordering::Relaxed);
         self.gauges.idle.store(idle, Ordering::Relaxed);
     }
 }

@@ -16,6 +16,9 @@ use windrow_journal::{CommitSink, Journal, Record};
 /// Memory of a queued record besides its payload.
 const RECORD_OVERHEAD_BYTES: usize = 96;
 
+/// Records among which [`RecordQueue::take_short`] looks.
+const MAX_OVERTAKEN: usize = 64;
+
 /// The shared state of the two ends.
 #[derive(Debug)]
 pub(crate) struct RecordQueue {
@@ -110,6 +113,20 @@ impl RecordQueue {
         self.not_empty.notify_all();
     }
 
+    /// Takes the first of the next [`MAX_OVERTAKEN`] records in memory that `is_short`, out of
+    /// order: for others while a long record is being gathered.
+    pub(super) fn take_short(&self, is_short: impl Fn(&Record) -> bool) -> Option<Record> {
+        let mut inner = self.lock();
+        if inner.closed {
+            return None;
+        }
+        let at = inner.queue.iter().take(MAX_OVERTAKEN).position(is_short)?;
+        let record = inner.queue.remove(at)?;
+        inner.bytes -= record.payload.len() + RECORD_OVERHEAD_BYTES;
+        self.admission.set_queued_bytes(inner.bytes);
+        Some(record)
+    }
+
     /// What waits to be gathered.
     pub(crate) fn backlog(&self) -> Backlog {
         let inner = self.lock();
@@ -150,6 +167,11 @@ impl QueueConsumer {
             reader: None,
             read_to: None,
         }
+    }
+
+    /// The queue itself, for [`RecordQueue::take_short`].
+    pub(super) fn queue(&self) -> Arc<RecordQueue> {
+        Arc::clone(&self.queue)
     }
 
     /// The next record, from memory or from the journal; waits at most `timeout` for one.

@@ -28,7 +28,7 @@ const MAX_BUFFERED_BYTES: usize = 8 << 20;
 const WRITE_INTERVAL: Duration = Duration::from_millis(50);
 /// How long entries that cannot be written are kept.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
-/// Bytes of a tag or trace id in an entry.
+/// Bytes of a tag in an entry.
 const MAX_NAME_BYTES: usize = 512;
 
 /// Why bytes are rejected.
@@ -48,11 +48,6 @@ pub(crate) enum RejectReason<'a> {
     TooManyRecords { limit: u64 },
     /// The message holds metrics or traces.
     Signal,
-    /// The trace is at its size limit.
-    TraceFull { trace: &'a [u8] },
-    /// Traces of one message are at their size limit, and their lines have more bytes than the
-    /// message.
-    TracesFull,
 }
 
 /// Collects rejected bytes and writes them in groups.
@@ -136,10 +131,7 @@ impl RejectBuffer {
             kind: class.as_str().into(),
             reason: format!("{reason}{cut}"),
             index: None,
-            id: match &reason {
-                RejectReason::TraceFull { trace } => Some(name(trace)),
-                _ => tag.map(|tag| format!("tag {}", name(tag))),
-            },
+            id: tag.map(|tag| format!("tag {}", name(tag))),
             is_trace: None,
             first_ns: None,
             lines: Some(records),
@@ -152,6 +144,16 @@ impl RejectBuffer {
         if self.is_full() {
             self.write();
         }
+    }
+
+    /// Interrupts a journal record for others. Returns what [`Self::resume_record`] needs.
+    pub(crate) fn suspend_record(&mut self) -> bool {
+        std::mem::take(&mut self.has_rejected)
+    }
+
+    /// Goes on with an interrupted journal record.
+    pub(crate) fn resume_record(&mut self, suspended: bool) {
+        self.has_rejected = suspended;
     }
 
     /// Ends a journal record: `claim` is confirmed when its rejected entries are durable.
@@ -251,7 +253,7 @@ impl RejectBuffer {
         }
     }
 
-    /// Tag or trace, and reason of the first buffered entry.
+    /// Tag and reason of the first buffered entry.
     fn first(&self) -> (&str, &str) {
         self.entries.first().map_or(("", ""), |entry| {
             (entry.id.as_deref().unwrap_or_default(), entry.reason.as_str())
@@ -283,7 +285,7 @@ impl RejectBuffer {
     }
 }
 
-/// A tag or trace id as text, at most [`MAX_NAME_BYTES`] of it.
+/// A tag as text, at most [`MAX_NAME_BYTES`] of it.
 fn name(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes.get(..MAX_NAME_BYTES).unwrap_or(bytes)).into_owned()
 }
@@ -304,7 +306,7 @@ impl RejectReason<'_> {
             Self::Entry(_) | Self::Entries(_) => Poison::Entry,
             Self::Damage(_) | Self::TooManyRecords { .. } => Poison::Compression,
             Self::Signal => Poison::Signal,
-            Self::TooLong { .. } | Self::TraceFull { .. } | Self::TracesFull => Poison::TraceBytes,
+            Self::TooLong { .. } => Poison::TraceBytes,
         }
     }
 }
@@ -323,7 +325,8 @@ impl fmt::Display for RejectReason<'_> {
             Self::Damage(damage) => write!(f, "{damage}; the entries before the damage were kept"),
             Self::TooLong { limit } => write!(
                 f,
-                "the whole message, for its records of more than {limit} bytes (the others were kept); raise trace.max_trace_bytes to keep such records"
+                "the whole message, for its records of more than {limit} bytes, or of more than 100 MiB as JSON (the others were kept); \
+                 up to 100 MiB, a larger memory_limit raises the first limit to an eighth of it"
             ),
             Self::TooManyRecords { limit } => write!(
                 f,
@@ -332,16 +335,6 @@ impl fmt::Display for RejectReason<'_> {
             Self::Signal => {
                 f.write_str("metrics or traces (fluent_signal 1 or 2), which Windrow does not gather")
             }
-            Self::TraceFull { trace } => {
-                write!(
-                    f,
-                    "trace {} is at max_trace_bytes; its first lines are in the document",
-                    name(trace)
-                )
-            }
-            Self::TracesFull => f.write_str(
-                "the whole message, for its lines of traces that are at max_trace_bytes (the others were kept)",
-            ),
         }
     }
 }

@@ -13,6 +13,8 @@ pub(super) struct TagInterner {
     /// The text that was put back last, and the tag it was taken for.
     last: Option<Arc<str>>,
     last_tag: Vec<u8>,
+    /// The text that is taken is not that of `last_tag` any more.
+    interrupted: bool,
 }
 
 impl TagInterner {
@@ -23,6 +25,7 @@ impl TagInterner {
             known: HashMap::default(),
             last: None,
             last_tag: Vec::new(),
+            interrupted: false,
         }
     }
 
@@ -38,7 +41,15 @@ impl TagInterner {
 
     /// Returns the text that [`Self::take`] gave last.
     pub(super) fn put_back(&mut self, text: Arc<str>) {
-        self.last = Some(text);
+        if !std::mem::take(&mut self.interrupted) {
+            self.last = Some(text);
+        }
+    }
+
+    /// Call it when other tags were taken between a [`Self::take`] and its [`Self::put_back`].
+    pub(super) fn interrupt(&mut self) {
+        self.last = None;
+        self.interrupted = true;
     }
 
     fn look_up(&mut self, tag: &[u8]) -> Arc<str> {

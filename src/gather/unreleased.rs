@@ -11,19 +11,21 @@ use forward_protocol::entries::{Decompressor, Entries, Piece};
 use forward_protocol::frame::{Payload, messages};
 
 use super::classifier::{classify_slow, completion_fields};
+use super::rewrite::{JsonText, RootNames};
 use super::settings::field_names;
 use crate::config::Config;
-use windrow_trace::{FieldNames, PartId, ShapeRegistry};
+use windrow_trace::{MadeId, PartId, ShapeRegistry};
 
 /// Counts of unreleased lines and traces; its `Display` is the sentence that `windrow journal
 /// inspect` prints.
 #[derive(Debug)]
 pub struct UnreleasedSummary {
-    names: FieldNames,
     shapes: ShapeRegistry,
     complete: Vec<crate::config::Rule>,
     limits: forward_protocol::frame::Limits,
-    max_trace_bytes: usize,
+    max_record_bytes: usize,
+    root_names: RootNames,
+    json_text: JsonText,
     decompressor: Decompressor,
     chunks: HashSet<u128>,
     /// Hash of the trace id -> whether one of the trace's lines completes it.
@@ -35,14 +37,17 @@ pub struct UnreleasedSummary {
 impl UnreleasedSummary {
     /// An empty summary that uses the field names and completion rules of `config`.
     pub fn new(config: &Config) -> Self {
-        let names = field_names(&config.trace);
         let complete = config.trace.complete.clone();
         Self {
-            shapes: ShapeRegistry::new(names.clone(), completion_fields(&names, &complete)),
-            names,
+            shapes: ShapeRegistry::new(field_names(&config.trace), completion_fields(&complete)),
+            root_names: RootNames::new(&field_names(&config.trace)),
             complete,
             limits: crate::input::forward::frame_limits(&config.forward),
-            max_trace_bytes: crate::memory::to_usize(config.trace.max_trace_bytes),
+            max_record_bytes: super::settings::max_record_bytes(config),
+            json_text: JsonText::new(
+                config.trace.parse_json,
+                crate::input::forward::frame_limits(&config.forward).depth,
+            ),
             decompressor: Decompressor::new(),
             chunks: HashSet::new(),
             traces: HashMap::new(),
@@ -65,7 +70,7 @@ impl UnreleasedSummary {
                 Payload::Entries(mut entries) => self.count(&mut entries),
                 Payload::Compressed { compression, bytes } => {
                     let mut decompressor = std::mem::take(&mut self.decompressor);
-                    let longest = super::settings::max_entry_bytes(self.max_trace_bytes);
+                    let longest = super::settings::max_entry_bytes(self.max_record_bytes);
                     let _damage = decompressor.walk(compression, bytes, depth, longest, |piece| {
                         if let Piece::Entries(entries) = piece {
                             self.count(entries);
@@ -80,13 +85,29 @@ impl UnreleasedSummary {
     }
 
     fn count(&mut self, entries: &mut Entries<'_>) {
-        for entry in entries.flatten() {
-            if entry.record.len() > self.max_trace_bytes {
+        while let Some(next) = entries.next() {
+            let (Ok(entry), group) = (next, entries.group()) else {
+                continue;
+            };
+            if entry.record.len() > self.max_record_bytes {
                 continue;
             }
             self.lines += 1;
-            let classification = classify_slow(&mut self.shapes, &self.names, &self.complete, entry.record);
-            match classification.trace_id {
+            let mut made = MadeId::default();
+            let (shapes, complete) = (&mut self.shapes, &self.complete);
+            let has_id = |record: &[u8]| {
+                let mut made = MadeId::default();
+                classify_slow(shapes, complete, record, &mut made)
+                    .id(&made)
+                    .is_some()
+            };
+            let means = self.json_text.record(&self.root_names, entry.record, has_id);
+            let record = means.unwrap_or(entry.record);
+            let mut classification = classify_slow(&mut self.shapes, complete, record, &mut made);
+            if entry.metadata.is_some() || group.is_some() {
+                classification.read_metadata(self.shapes.view(), entry.metadata, group, &mut made);
+            }
+            match classification.id(&made) {
                 Some(id) => {
                     let completed = self
                         .traces
@@ -139,7 +160,10 @@ mod tests {
                 json!({"message": "no trace"}),
             ],
         );
-        let second = message("c2", &[line("a", "request completed")]);
+        let second = message(
+            "c2",
+            &[json!({"log": line("a", "request completed").to_string()})],
+        );
         summary.add_record(&[first.clone(), second].concat());
         // A repeated chunk, and bytes that are no message.
         summary.add_record(&first);

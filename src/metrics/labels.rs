@@ -65,6 +65,8 @@ labels! {
         Compressed = "compressed",
         /// JSON over TCP.
         Json = "json",
+        /// A record without a message: a JSON object or a map by itself.
+        Raw = "raw",
         /// A request to the HTTP input.
         Http = "http",
         /// A request to the OTLP input.
@@ -125,6 +127,14 @@ labels! {
         Signal = "signal",
     }
 
+    /// What the text of a record without a text was made of.
+    MadeText("from") {
+        /// A text field that holds an object, array, number or boolean: its JSON.
+        Value = "value",
+        /// All fields of the record, which has no text field.
+        Fields = "fields",
+    }
+
     /// Why input can never be accepted.
     Poison("reason") {
         /// The tag is neither string nor binary.
@@ -145,7 +155,7 @@ labels! {
         Json = "json",
         /// Metrics or traces instead of logs, or an unknown signal.
         Signal = "signal",
-        /// Its trace is at the size limit, or the record alone exceeds it.
+        /// The record is longer than any document may be.
         TraceBytes = "trace_bytes",
         /// The journal record is not a message.
         Stored = "stored",
@@ -171,6 +181,8 @@ labels! {
         TlsOnPlainPort = "tls_on_plain_port",
         /// An HTTP request on the Forward port.
         Http = "http",
+        /// A header of the PROXY protocol that is not expected, or none that is.
+        ProxyProtocol = "proxy_protocol",
         /// Anything but a PING before the end of the handshake.
         HandshakeOrder = "handshake_order",
         /// No progress inside a message within the timeout.

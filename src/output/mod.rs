@@ -33,8 +33,8 @@ pub const MAX_ID_BYTES: usize = 512;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct OutputId(pub u8);
 
-/// Lines of sealed documents by outcome, for the audit: when idle, every received line is
-/// delivered, duplicate, dead or open.
+/// Lines of sealed documents by outcome, for the audit: when idle, every received record is
+/// delivered, duplicate, joined, dead or open.
 #[derive(Debug, Default)]
 pub struct LineCounters {
     /// In documents that not all outputs have confirmed.
@@ -43,6 +43,8 @@ pub struct LineCounters {
     pub delivered: AtomicU64,
     /// Stored already when they were sent again.
     pub duplicate: AtomicU64,
+    /// Parts of lines that were joined to the last part of their line.
+    pub joined: AtomicU64,
     /// Of the delivered: added to a document that existed.
     pub late: AtomicU64,
     /// In the dead letter or rejected.

@@ -26,7 +26,7 @@ pub use self::reader::{RecentRows, SqliteReader};
 
 use super::{Batch, OutputId, SealedDocument, Watchdog};
 use crate::config::SqliteConfig;
-use windrow_trace::{Union, UnionError, union};
+use windrow_trace::{Union, UnionError, union, union_within};
 
 const SCHEMA_VERSION: i64 = 1;
 /// Documents of one transaction, reached by whole batches.
@@ -108,6 +108,8 @@ pub struct SqliteWriter {
     connection: Connection,
     files: StoreFiles,
     config: SqliteConfig,
+    /// Longest document that lines are added to.
+    max_document_bytes: usize,
 }
 
 /// Called for each document that can never be stored; returns once it is durable elsewhere.
@@ -119,12 +121,13 @@ impl SqliteWriter {
     /// # Errors
     ///
     /// [`StoreError`] when the file cannot be opened or created, or has a newer format.
-    pub fn open(config: SqliteConfig) -> Result<Self, StoreError> {
+    pub fn open(config: SqliteConfig, max_document_bytes: usize) -> Result<Self, StoreError> {
         let (connection, files) = connect(&config.path)?;
         Ok(Self {
             connection,
             files,
             config,
+            max_document_bytes,
         })
     }
 
@@ -189,22 +192,60 @@ impl SqliteWriter {
                         continue;
                     }
                     let existing: String = find.query_row([document.id()], |row| row.get(0))?;
-                    match union(existing.as_bytes(), document.json()) {
-                        Ok(Union::Unchanged) => {
-                            done.unchanged += 1;
-                            merged(document, 0);
+                    let bounded = match union_within(
+                        existing.as_bytes(),
+                        document.json(),
+                        document.id(),
+                        self.max_document_bytes,
+                    ) {
+                        Ok(bounded) => bounded,
+                        Err(error) => {
+                            foreign.push((document, error));
+                            continue;
                         }
-                        Ok(Union::Merged {
-                            document: document_json,
-                            new_lines,
-                        }) => {
-                            let text = String::from_utf8_lossy(&document_json);
-                            replace.execute(params![document.id(), text, document.first_ns()])?;
-                            done.merged += 1;
-                            merged(document, new_lines);
-                        }
-                        Err(error) => foreign.push((document, error)),
+                    };
+                    let mut lines = 0;
+                    if let Union::Merged {
+                        document: merged_json,
+                        new_lines,
+                    } = &bounded.main
+                    {
+                        let text = String::from_utf8_lossy(merged_json);
+                        // Without new lines its time stays.
+                        let first = if *new_lines > 0 {
+                            document.first_ns()
+                        } else {
+                            i64::MAX
+                        };
+                        replace.execute(params![document.id(), text, first])?;
+                        lines += new_lines;
                     }
+                    for one in &bounded.continuations {
+                        let json = String::from_utf8_lossy(&one.document);
+                        if create.execute(params![now, one.first_ns, one.id, json])? == 1 {
+                            lines += one.lines;
+                            continue;
+                        }
+                        let existing: String = find.query_row([&one.id], |row| row.get(0))?;
+                        match union(existing.as_bytes(), &one.document) {
+                            Ok(Union::Unchanged) => {}
+                            Ok(Union::Merged {
+                                document: merged_json,
+                                new_lines,
+                            }) => {
+                                let text = String::from_utf8_lossy(&merged_json);
+                                replace.execute(params![one.id, text, one.first_ns])?;
+                                lines += new_lines;
+                            }
+                            Err(error) => foreign.push((document, error)),
+                        }
+                    }
+                    if bounded.main == Union::Unchanged && lines == 0 {
+                        done.unchanged += 1;
+                    } else {
+                        done.merged += 1;
+                    }
+                    merged(document, lines);
                 }
             }
             transaction.commit()

@@ -15,6 +15,7 @@ use tokio_util::sync::CancellationToken;
 use super::error::BuildError;
 use super::liveness::Liveness;
 use crate::config::{Config, OutputKind};
+use crate::memory::to_usize;
 use crate::metrics::{DeadLetterSource, Direction, DocumentResult, Metrics, OutputError};
 use crate::output::dead_letter::{DeadLetter, Entry, EntryContent};
 use crate::output::elasticsearch::{self, DocumentFormat, Elasticsearch};
@@ -70,7 +71,10 @@ impl Outputs {
             match kind {
                 OutputKind::Sqlite => {
                     let path = config.sqlite.path.clone();
-                    opened.push(OpenOutput::Sqlite(SqliteWriter::open(config.sqlite.clone())?));
+                    opened.push(OpenOutput::Sqlite(SqliteWriter::open(
+                        config.sqlite.clone(),
+                        to_usize(config.trace.max_trace_bytes),
+                    )?));
                     // The embedded store answers fastest, so it is preferred whatever the order.
                     store = Some(Store::Sqlite(Arc::new(SqliteReader::open(&path)?)));
                 }
@@ -264,7 +268,8 @@ impl WriteObserver for SqliteObserver {
 /// The setting that cannot be used.
 pub fn open_elasticsearch(config: &Config) -> Result<Elasticsearch, elasticsearch::OpenError> {
     let format = DocumentFormat {
-        union: windrow_trace::union,
+        union: windrow_trace::union_within,
+        max_bytes: to_usize(config.trace.max_trace_bytes),
         part_ids: windrow_trace::part_ids,
         unmap: windrow_trace::unmap,
     };

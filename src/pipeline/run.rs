@@ -24,6 +24,7 @@ use crate::logging::WarningLimiter;
 use crate::memory::{MemoryShares, to_usize};
 use crate::metrics::Metrics;
 use crate::output::LineCounters;
+use crate::runtime::CpuPool;
 use windrow_journal::Journal;
 
 /// Time that outputs have to end after the grace is over.
@@ -129,9 +130,11 @@ impl Pipeline {
             warnings: WarningLimiter::default(),
             metrics,
             limits: forward::frame_limits(&config.forward),
+            proxy_protocol: config.forward.proxy_protocol,
             json: config.forward.json,
             max_decompressed: to_usize(config.forward.max_decompressed),
             decompression: forward::DecompressionPool::default(),
+            cpu_pool: CpuPool::default(),
             security: Security::from_config(&config),
             tls,
             handshake_timeout: config.forward.handshake_timeout,

@@ -200,21 +200,23 @@ impl Status {
         metrics.memory_limit_bytes.set(gauge(self.0.memory_limit));
 
         let count = |counter: &AtomicU64| counter.load(Ordering::Acquire);
-        let (delivered, duplicate, dead) = (
+        let (delivered, duplicate, joined, dead) = (
             count(&account.delivered),
             count(&account.duplicate),
+            count(&account.joined),
             count(&account.dead),
         );
         let open = count(&gauges.open_lines) + count(&account.in_flight) + count(&account.deferred);
         set(&metrics.records_late, count(&account.late));
         set(&metrics.records_delivered, delivered);
         set(&metrics.records_duplicate, duplicate);
+        set(&metrics.records_joined, joined);
         set(&metrics.records_dead_letter, dead);
         metrics.records_open.set(gauge(open));
         let received = metrics.input_records.get();
         metrics
             .audit_difference
-            .set(gauge(received) - gauge(delivered + duplicate + dead + open));
+            .set(gauge(received) - gauge(delivered + duplicate + joined + dead + open));
         let readiness = self.readiness();
         let ready = readiness.reasons.is_empty() && readiness.fatal.is_none();
         metrics.ready.set(i64::from(ready));

@@ -5,8 +5,10 @@
 
 mod admin;
 mod audit;
+mod bad_input;
 mod balance;
 mod bench;
+mod bystander;
 mod clients;
 mod crash;
 mod dead_letter;
@@ -18,10 +20,12 @@ mod limits;
 mod load_elasticsearch;
 mod load_sqlite;
 mod logging;
+mod long_traces;
 mod memory;
 mod midnight;
 mod no_trace_id;
 mod outage;
+mod partial;
 mod rejected;
 mod rust_logger;
 mod sealing;

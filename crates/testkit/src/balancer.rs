@@ -1,7 +1,7 @@
 //! TCP load balancer before several servers: each new connection goes to the next server in turn
 //! that accepts it, and stays there. Reads no protocol.
 
-use std::io;
+use std::io::{self, Write};
 use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -22,6 +22,15 @@ impl Balancer {
     /// # Panics
     /// When there is no port to listen on.
     pub fn start(servers: &[SocketAddr]) -> Self {
+        Self::with_header(servers, b"")
+    }
+
+    /// The same, which begins each connection to a server with `header`, as the PROXY protocol wants
+    /// it.
+    ///
+    /// # Panics
+    /// When there is no port to listen on.
+    pub fn with_header(servers: &[SocketAddr], header: &'static [u8]) -> Self {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port");
         let address = listener.local_addr().expect("a bound socket");
         let servers = Arc::new(Mutex::new(servers.to_vec()));
@@ -40,6 +49,7 @@ impl Balancer {
                     .find_map(|to| TcpStream::connect(to).ok());
                 // Without a server the client finds its connection closed, and connects again.
                 if let Some(server) = server {
+                    (&server).write_all(header).ok();
                     join(&client, &server).ok();
                 }
             }

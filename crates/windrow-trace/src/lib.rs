@@ -58,14 +58,20 @@ mod tests;
 
 // Filling the table.
 pub use self::document::merge_rule::MergeRule;
-pub use self::document::names::{DocumentOptions, FieldNames, LEVEL_NAMES, SERVICE_NAMES};
+pub use self::document::names::{
+    DocumentOptions, FieldNames, IGNORED_IDS, KEY_NAMES, LEVEL_NAMES, SERVICE_NAMES, TEXT_NAMES,
+};
 pub use self::document::schema::DocumentSchema;
 pub use self::document::shape::{FieldRole, Shape, ShapeField, ShapeId, ShapeRegistry};
 pub use self::open::slab::SlotHint;
-pub use self::open::trace::{AddOutcome, IncomingRecord};
+pub use self::open::trace::{AddOutcome, IncomingRecord, max_part_bytes, record_cost};
 pub use self::part::{PartId, PartInfo};
+pub use self::record::facts::{RecordFacts, SlowFacts};
+pub use self::record::otlp::EntryMetadata;
 pub use self::record::severity::Severity;
-pub use self::record::view::{LineContext, Reading, RecordView};
+pub use self::record::text::TextForm;
+pub use self::record::trace_id::MadeId;
+pub use self::record::view::{Reading, RecordView};
 pub use self::source::{Source, SourceId};
 pub use self::table::{Limits, Table};
 pub use self::trace_id::TraceId;
@@ -80,10 +86,13 @@ pub use self::document::time::day_of;
 pub use self::sealed::{Scratch, SealedTrace};
 
 // Merging documents.
-pub use self::union::{DocumentLine, Union, UnionError, document_lines, part_ids, union};
+pub use self::union::{
+    BoundedUnion, Continuation, DocumentLine, Union, UnionError, document_lines, part_ids, union,
+    union_within,
+};
 pub use self::unmapped::{Unmap, unmap};
 
 // Reading MessagePack values, as rules on fields need it.
-pub use self::document::json::{write_escaped, write_json_value};
+pub use self::document::json::{NUMBER_EXTENSION, write_escaped, write_json_value};
 pub use self::document::msgpack::{Token, read_token};
 pub use self::document::names::as_text;

@@ -35,6 +35,19 @@ impl PartId {
         Self::truncated(XxHash3_128::oneshot(&bytes))
     }
 
+    /// The id of section `number` of this part; section 0 keeps the id. A chunk of many bytes is cut
+    /// into sections by its content alone, so that a part has a bounded size.
+    #[must_use]
+    pub fn section(self, number: u32) -> Self {
+        if number == 0 {
+            return self;
+        }
+        let mut bytes = [0u8; 16];
+        bytes[..12].copy_from_slice(&self.0);
+        bytes[12..].copy_from_slice(&number.to_le_bytes());
+        Self::truncated(XxHash3_128::oneshot(&bytes))
+    }
+
     /// Appends the document `_id` of a record without a trace id: the part id and the record's
     /// number.
     pub fn push_document_id(&self, out: &mut String, number: u32) {
@@ -82,6 +95,14 @@ mod tests {
             part.0,
             0x556c_70b5_fae5_b2a4_4967_2959_65e4_d325u128.to_be_bytes()[..12]
         );
+    }
+
+    #[test]
+    fn ids_of_sections_stay_what_they_are() {
+        let part = PartId([7; 12]);
+        assert_eq!(part.section(0), part);
+        assert_ne!(part.section(1), part.section(2));
+        assert_eq!(part.section(1).to_string(), "4Y9tKzrsPlkflFWr");
     }
 
     #[test]

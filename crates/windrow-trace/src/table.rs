@@ -19,9 +19,8 @@ use crate::lingering::budget::LingerBudget;
 use crate::lingering::queue::LingerQueue;
 use crate::lingering::recently_sealed::RecentlySealed;
 use crate::open::buffer_pool::BufferPool;
-use crate::open::lines::HEADER_BYTES;
 use crate::open::slab::{Slab, SlotHint, SlotKey};
-use crate::open::trace::{AddOutcome, IncomingRecord, OpenTrace};
+use crate::open::trace::{AddOutcome, IncomingRecord, OpenTrace, record_cost};
 use crate::source::{Source, SourceId, Sources};
 use crate::trace_id::{TraceId, TraceIdHasher};
 
@@ -47,7 +46,8 @@ pub struct Limits {
     pub max_traces: usize,
     /// Maximum bytes of all traces in the shard.
     pub max_bytes: usize,
-    /// Maximum bytes of the records of one trace. Records beyond it are rejected.
+    /// Maximum bytes of the records of one trace; a single record may be longer. A part beyond it
+    /// is not added ([`AddOutcome::TraceFull`]).
     pub max_trace_bytes: usize,
 }
 
@@ -148,8 +148,7 @@ impl<H: Clone> Table<H> {
         self.hasher.id(id)
     }
 
-    /// Adds a record to its trace, which is opened if need be. A record that is too long opens
-    /// none. `shapes`: the registry of its shape.
+    /// Adds a record to its trace, which is opened if need be. `shapes`: the registry of its shape.
     // Always inlined: in the loop over the records of a message the arguments stay in registers.
     #[inline(always)]
     pub fn add(&mut self, now: i64, incoming: &IncomingRecord<'_>, shapes: &ShapeRegistry) -> AddOutcome {
@@ -163,8 +162,11 @@ impl<H: Clone> Table<H> {
         }
         let before = trace.memory_bytes();
         let added = trace.add(now, incoming, &mut self.sources, shapes, max_bytes);
+        if added == AddOutcome::TraceFull {
+            return added;
+        }
         let memory_bytes = trace.memory_bytes();
-        self.lines += u64::from(added == AddOutcome::Added);
+        self.lines += 1;
         self.bytes = self.bytes + memory_bytes - before;
         let had_deadline = trace.has_deadline;
         if !had_deadline {
@@ -198,10 +200,7 @@ impl<H: Clone> Table<H> {
             self.set_deadline(due, SealReason::Completed, key);
             return added;
         }
-        let size = HEADER_BYTES + incoming.record.len() + incoming.metadata.len();
-        if size > max_bytes {
-            return AddOutcome::TooLong;
-        }
+        let size = record_cost(incoming.record, incoming.metadata);
         self.budget.trace_opened(now, id.hash());
         self.lines += 1;
         let buffer = self.buffers.take(size);

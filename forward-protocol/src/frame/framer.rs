@@ -52,7 +52,7 @@ impl Frame {
     }
 
     /// The message, as a view on the buffer that was scanned or the run that was split off it.
-    /// `None` for heartbeats, stray values and poison.
+    /// `None` for heartbeats, bare records, stray values and poison.
     pub fn message<'a>(&self, buf: &'a [u8]) -> Option<Message<'a>> {
         match self.outcome {
             Outcome::Accepted => Some(
@@ -67,7 +67,7 @@ impl Frame {
     fn is_idle(&self) -> bool {
         match self.outcome {
             Outcome::Heartbeat | Outcome::Stray(_) => true,
-            Outcome::Poison(_) => false,
+            Outcome::Poison(_) | Outcome::Record => false,
             Outcome::Accepted => self
                 .head
                 .as_ref()
@@ -203,6 +203,7 @@ impl Framer {
                 let kind = rest.first().map_or(Kind::Illegal, |first| Kind::of(*first));
                 let outcome = match kind {
                     Kind::Nil => Outcome::Heartbeat,
+                    Kind::Map => Outcome::Record,
                     kind => {
                         self.strays = self.strays.saturating_add(1);
                         if self.strays > self.limits.strays {
@@ -261,6 +262,7 @@ impl Framer {
                 OtherProtocol::Undecided => return Ok(false),
                 OtherProtocol::Tls => return Err(Violation::Tls),
                 OtherProtocol::Http => return Err(Violation::Http),
+                OtherProtocol::Proxy => return Err(Violation::ProxyProtocol),
             }
         }
         let limit = self.limits.message;
@@ -322,15 +324,27 @@ enum OtherProtocol {
     Undecided,
     Tls,
     Http,
+    Proxy,
 }
 
-/// Whether a connection begins like TLS or HTTP. Their first bytes are small integers in
+/// Whether a connection begins like TLS, HTTP or the PROXY protocol. Their first bytes are small integers in
 /// MessagePack, which no Forward client sends first.
 fn detect_other_protocol(start: &[u8]) -> OtherProtocol {
     const METHODS: [&[u8]; 7] = [b"GET ", b"HEAD", b"POST", b"PUT ", b"OPTI", b"DELE", b"CONN"];
     /// A TLS record of type handshake, version 3.x (RFC 8446, section 5.1).
     const HELLO: &[u8] = &[0x16, 0x03];
+    /// PROXY protocol, sections 2.1 and 2.2.
+    const PROXY_1: &[u8] = b"PROXY ";
+    const PROXY_2: &[u8] = b"\r\n\r\n\0\r\nQUIT\n";
     let begins = |full: &[u8]| full.starts_with(start) || start.starts_with(full);
+    for header in [PROXY_1, PROXY_2] {
+        if start.starts_with(header) {
+            return OtherProtocol::Proxy;
+        }
+        if begins(header) {
+            return OtherProtocol::Undecided;
+        }
+    }
     if begins(HELLO) {
         return if start.len() < HELLO.len() {
             OtherProtocol::Undecided

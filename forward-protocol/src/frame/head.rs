@@ -5,7 +5,7 @@ use std::ops::Range;
 use super::limits::Limits;
 use super::message::{Compressed, Message, Mode, Options, Signal};
 use super::outcome::{Outcome, Poison, Violation};
-use crate::msgpack::{Kind, Reader, Value};
+use crate::msgpack::{Kind, Reader, Value, skip};
 
 /// Offsets of elements 0 to 3, and the end of element 3.
 pub(super) type Starts = [usize; 5];
@@ -17,6 +17,8 @@ pub(super) struct Head {
     mode: Mode,
     pub(super) body: Range<usize>,
     pub(super) options: RawOptions,
+    /// A message in the place of the options.
+    nested: Option<Range<usize>>,
 }
 
 /// [`Options`] as ranges.
@@ -51,6 +53,7 @@ impl Head {
                 metadata: options.metadata.as_ref().map(slice),
                 ignored: options.ignored,
             },
+            nested: self.nested.as_ref().map(slice),
         }
     }
 }
@@ -94,7 +97,7 @@ pub(super) fn read_head(
             let kind = message
                 .get(starts[1])
                 .map_or(Kind::Illegal, |first| Kind::of(*first));
-            if matches!(kind, Kind::Bool | Kind::Map) {
+            if kind == Kind::Map || (kind == Kind::Bool && count < 3) {
                 poison = poison.or(Some(Poison::NoMode(kind)));
             } else if count < 3 {
                 poison = poison.or(Some(Poison::NoRecord));
@@ -104,10 +107,20 @@ pub(super) fn read_head(
     };
 
     let option_index = if mode == Mode::Message { 3 } else { 2 };
+    let mut nested = None;
     let options = if count > option_index {
-        let end = starts[option_index as usize + 1];
+        let (start, end) = (starts[option_index as usize], starts[option_index as usize + 1]);
         let slot = message.get(..end).unwrap_or(message);
-        read_options(slot, starts[option_index as usize], mode, limits, base)?
+        match nested_options(slot, start) {
+            None => read_options(slot, start, mode, limits, base)?,
+            Some(inner) => {
+                nested = Some(start..end);
+                match inner {
+                    Some(options) => read_options(slot, options, mode, limits, base)?,
+                    None => RawOptions::default(),
+                }
+            }
+        }
     } else {
         RawOptions::default()
     };
@@ -120,9 +133,36 @@ pub(super) fn read_head(
             mode,
             body,
             options,
+            nested,
         },
         poison.map_or(Outcome::Accepted, Outcome::Poison),
     ))
+}
+
+/// Messages may be nested this deep in the place of options.
+const MAX_NESTING: u32 = 8;
+
+/// If a message stands at `start`, in the place of the options, as some versions of Fluent Bit write
+/// it (fluent-bit#8418): where its own options begin, which are those of the whole.
+fn nested_options(message: &[u8], mut start: usize) -> Option<Option<usize>> {
+    let mut options = None;
+    for _ in 0..MAX_NESTING {
+        let Ok((Value::Array(count @ 2..), tag)) = Value::read(message, start) else {
+            return options;
+        };
+        let (Value::Str(_) | Value::Bin(_), entries) = Value::read(message, tag).ok()? else {
+            return options;
+        };
+        let (Value::Array(_) | Value::Str(_) | Value::Bin(_), _) = Value::read(message, entries).ok()? else {
+            return options;
+        };
+        if count < 3 {
+            return Some(None);
+        }
+        start = skip(message, entries, u32::MAX).ok()?;
+        options = Some(Some(start));
+    }
+    options
 }
 
 /// Reads the options at byte `start` of the message.

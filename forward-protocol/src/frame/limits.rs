@@ -15,8 +15,8 @@ pub struct Limits {
     /// The deepest nesting of containers in an entry, default 100 (Fluentd stops at 128, Fluent Bit
     /// at 32). A deeper entry is a bad entry; its neighbours are kept.
     pub depth: u32,
-    /// How many values other than arrays a connection may send before it is closed, default 8. The
-    /// specification says to ignore them; a peer that sends many of them speaks another protocol.
+    /// How many values other than arrays and maps a connection may send before it is closed, default
+    /// 8. The specification says to ignore them; a peer that sends many of them speaks another protocol.
     pub strays: u32,
 }
 

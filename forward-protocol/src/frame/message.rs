@@ -81,6 +81,9 @@ pub struct Message<'a> {
     pub body: &'a [u8],
     /// The options.
     pub options: Options<'a>,
+    /// A message in the place of the options, which Fluent Bit sometimes writes: more events. Its
+    /// options are [`Message::options`].
+    pub nested: Option<&'a [u8]>,
 }
 
 /// The payload of a message, and how to read its events.

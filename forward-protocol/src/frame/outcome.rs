@@ -11,7 +11,10 @@ pub enum Outcome {
     Poison(Poison),
     /// A bare `nil`, the TCP heartbeat of the specification: ignore it.
     Heartbeat,
-    /// A value other than an array: ignore it.
+    /// A map where a message should be: a record without tag and time, as people send it who take
+    /// the port for one of JSON lines. Store it under a tag of the server's, or ignore it.
+    Record,
+    /// A value other than an array or a map: ignore it.
     Stray(Kind),
 }
 
@@ -99,7 +102,7 @@ pub enum Violation {
         /// [`Limits::options`](super::Limits::options).
         limit: u32,
     },
-    /// More than [`Limits::strays`](super::Limits::strays) values other than arrays.
+    /// More than [`Limits::strays`](super::Limits::strays) values other than arrays and maps.
     #[error("the peer sent {count} values that are not Forward messages; it speaks another protocol")]
     TooManyStrays {
         /// How many came.
@@ -111,4 +114,7 @@ pub enum Violation {
     /// The connection begins like an HTTP request.
     #[error("the peer speaks HTTP")]
     Http,
+    /// The connection begins with a header of the PROXY protocol, version 1 or 2.
+    #[error("the peer, probably a load balancer, sends a header of the PROXY protocol")]
+    ProxyProtocol,
 }

@@ -6,8 +6,8 @@ use super::message::Message;
 use super::outcome::{Outcome, Poison, Violation};
 
 /// The messages in `buf`, which holds consecutive complete messages as found by a [`super::Run`].
-/// For reading them back from storage: the length limit does not apply. Heartbeats and stray values
-/// are skipped.
+/// For reading them back from storage: the length limit does not apply. Heartbeats, bare records and
+/// stray values are skipped.
 pub fn messages(buf: &[u8], limits: Limits) -> Messages<'_> {
     Messages {
         buf,
@@ -102,6 +102,6 @@ fn stored<'a>(frame: &Frame, buf: &'a [u8]) -> Option<Result<Message<'a>, Reject
             chunk: frame.chunk(buf),
             reason: RejectReason::Poison(reason),
         })),
-        Outcome::Heartbeat | Outcome::Stray(_) => None,
+        Outcome::Heartbeat | Outcome::Record | Outcome::Stray(_) => None,
     }
 }

@@ -2,6 +2,8 @@
 
 use proptest::prelude::*;
 
+mod nested;
+
 use super::*;
 use crate::entries::{Entry, Time, decompress};
 use crate::msgpack::{Kind, write_bin, write_map_len, write_str};
@@ -214,7 +216,6 @@ fn poison_is_named_and_keeps_its_chunk_id() {
     let cases = [
         ("93 07 91… 81a56368756e6ba178", Poison::TagType(Kind::Int)),
         ("93 9101 91… 81a56368756e6ba178", Poison::TagType(Kind::Array)),
-        ("94 a174 c3 80 81a56368756e6ba178", Poison::NoMode(Kind::Bool)),
         ("94 a174 80 80 81a56368756e6ba178", Poison::NoMode(Kind::Map)),
         (
             "93a174 91… 82a56368756e6ba178 ad666c75656e745f7369676e616c 63",
@@ -336,6 +337,13 @@ fn violations_close_but_keep_what_came_before() {
 fn other_protocols_are_recognised_from_their_first_bytes() {
     assert_eq!(scan(b"GET / HTTP/1.1\r\n").violation, Some(Violation::Http));
     assert_eq!(scan(&[0x16, 0x03, 0x01, 0x02]).violation, Some(Violation::Tls));
+    for proxy in [
+        &b"PROXY TCP4 192.0.2.1 198.51.100.1 5 24224\r\n"[..],
+        b"\r\n\r\n\0\r\nQUIT\n\x21\x11",
+    ] {
+        assert_eq!(scan(proxy).violation, Some(Violation::ProxyProtocol));
+        assert_eq!(scan(&proxy[..5]).violation, None, "not decided yet");
+    }
     assert_eq!(
         scan(b"SSH-2.0-x\r\n").violation,
         Some(Violation::TooManyStrays { count: 9 })

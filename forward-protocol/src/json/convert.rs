@@ -4,9 +4,10 @@ use std::fmt;
 
 use serde_core::de::{DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visitor};
 
+use super::number::{NumberTexts, is_plain};
 use crate::msgpack::{
-    self, Value, write_array_len, write_bool, write_f64, write_i64, write_map_len, write_nil, write_str,
-    write_u64,
+    self, Value, write_array_len, write_bool, write_ext, write_f64, write_i64, write_map_len, write_nil,
+    write_str, write_u64,
 };
 
 /// The deepest nesting that serde_json accepts.
@@ -29,6 +30,9 @@ pub(super) struct MessageWriter<'a> {
     /// Marks of the keys of the open maps, at most [`MAX_MARKS`] of each: keys with different marks
     /// are different.
     marks: Vec<u32>,
+    /// The numbers of the text as they are written, and the extension type of those whose digits a
+    /// float would change. `None`: such numbers become floats.
+    numbers: Option<(NumberTexts<'a>, i8)>,
 }
 
 /// A container whose end is not parsed yet. Its header grows with the number of its elements, so
@@ -49,6 +53,15 @@ impl<'a> MessageWriter<'a> {
             max_depth: MAX_DEPTH,
             pairs: Vec::new(),
             marks: Vec::new(),
+            numbers: None,
+        }
+    }
+
+    /// A writer that keeps the digits of the numbers in `text`; see [`super::write_object`].
+    pub(super) fn with_digits(out: &'a mut Vec<u8>, max_len: usize, text: &'a [u8], extension: i8) -> Self {
+        Self {
+            numbers: Some((NumberTexts::new(text), extension)),
+            ..Self::new(out, max_len)
         }
     }
 
@@ -76,6 +89,26 @@ impl<'a> MessageWriter<'a> {
         match self.too_long {
             true => Err(E::custom("the message is too long")),
             false => Ok(()),
+        }
+    }
+
+    /// Writes a number that is no integer of 64 bits.
+    fn write_float(&mut self, value: f64) {
+        let Some((texts, extension)) = &mut self.numbers else {
+            write_f64(self.out, value);
+            return;
+        };
+        let text = texts.next().unwrap_or_default();
+        match std::str::from_utf8(text).ok().and_then(|text| text.parse().ok()) {
+            Some(value) if is_plain(text) => write_f64(self.out, value),
+            _ => write_ext(self.out, *extension, text),
+        }
+    }
+
+    /// Passes over the text of an integer.
+    fn skip_integer(&mut self) {
+        if let Some((texts, _)) = &mut self.numbers {
+            texts.next();
         }
     }
 
@@ -257,17 +290,19 @@ impl<'de> Visitor<'de> for ValueSeed<'_, '_> {
     }
 
     fn visit_u64<E: Error>(self, value: u64) -> Result<(), E> {
+        self.0.skip_integer();
         write_u64(self.0.out, value);
         self.0.check_len()
     }
 
     fn visit_i64<E: Error>(self, value: i64) -> Result<(), E> {
+        self.0.skip_integer();
         write_i64(self.0.out, value);
         self.0.check_len()
     }
 
     fn visit_f64<E: Error>(self, value: f64) -> Result<(), E> {
-        write_f64(self.0.out, value);
+        self.0.write_float(value);
         self.0.check_len()
     }
 

@@ -13,6 +13,8 @@
 //! Integers beyond 64 bits become floats. Comments, which Fluentd's parser accepts, are rejected.
 
 mod convert;
+mod number;
+mod object;
 mod records;
 mod split;
 
@@ -25,6 +27,7 @@ use crate::msgpack::Value;
 pub use records::{RecordLimits, RecordWriter, RecordsError, write_lines, write_records, write_value};
 
 use convert::MessageWriter;
+pub use object::{ObjectError, write_object};
 use split::Splitter;
 
 /// Whether a connection that begins with this byte speaks JSON.
@@ -109,7 +112,9 @@ impl JsonCarrier {
                 });
                 return converted;
             }
+            // GELF ends a text with a zero.
             let text = rest.get(..end).unwrap_or_default();
+            let text = text.strip_suffix(&[0]).unwrap_or(text);
             if !text.trim_ascii().is_empty() {
                 let begin = out.len();
                 // Mostly a message is shorter than its text.

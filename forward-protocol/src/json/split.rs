@@ -37,7 +37,7 @@ impl Splitter {
             let bare = self.bare;
             match byte {
                 // The byte that ends a bare token belongs to the next text.
-                b'[' | b'{' | b'"' | b']' | b'}' | b' ' | b'\t' | b'\r' | b'\n' | b',' | b':' if bare => {
+                b'[' | b'{' | b'"' | b']' | b'}' | b' ' | b'\t' | b'\r' | b'\n' | b',' | b':' | 0 if bare => {
                     return Some(self.finish(1));
                 }
                 b'"' => self.string = true,
@@ -49,7 +49,9 @@ impl Splitter {
                         return Some(self.finish(0));
                     }
                 }
-                b' ' | b'\t' | b'\r' | b'\n' | b',' | b':' if self.depth == 0 => return Some(self.finish(0)),
+                b' ' | b'\t' | b'\r' | b'\n' | b',' | b':' | 0 if self.depth == 0 => {
+                    return Some(self.finish(0));
+                }
                 _ if self.depth == 0 => self.bare = true,
                 _ => {}
             }

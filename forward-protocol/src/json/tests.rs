@@ -149,14 +149,14 @@ fn write_tree(out: &mut Vec<u8>, value: &serde_json::Value) {
 }
 
 #[test]
-fn what_is_no_array_becomes_a_stray_value() {
+fn what_is_no_array_becomes_a_record_or_a_stray_value() {
     let bytes = whole(r#"{"a":1} 17 "x" null [0,0]"#);
     let run = Framer::new(Limits::default()).scan(&bytes);
     let outcomes: Vec<Outcome> = run.frames.iter().map(|frame| frame.outcome).collect();
     assert_eq!(
         outcomes[..4],
         [
-            Outcome::Stray(Kind::Map),
+            Outcome::Record,
             Outcome::Stray(Kind::Int),
             Outcome::Stray(Kind::Str),
             Outcome::Heartbeat,
@@ -270,4 +270,13 @@ proptest! {
             at = crate::msgpack::skip(&out, at, 200).unwrap();
         }
     }
+}
+
+#[test]
+fn texts_may_end_with_a_zero() {
+    assert_eq!(
+        whole("[\"t\",1,{}]\0[\"t\",2,{}]\0\n"),
+        hex("93a1740180 93a1740280")
+    );
+    assert_eq!(whole("1\0"), [1]);
 }

@@ -7,20 +7,24 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use forward_protocol::entries::{Compression, Damage, Entries, Entry, Group, Piece, Time};
+use forward_protocol::entries::{Compression, Damage, Entries, Piece, Time};
 use forward_protocol::frame::{Message, Payload};
 
 use super::Gatherer;
+use super::prefetch::{MIN_PREFETCH_BYTES, PREFETCH_RECORDS, PrefetchPipeline, Walked};
+use super::rewriting::StoredMessage;
+use super::sections::Section;
 use super::tally::Tally;
 use crate::claim::RecordClaim;
 use crate::gather::classifier::{Classification, RecordClassifier, classify_slow};
 use crate::gather::metadata;
 use crate::gather::reject_buffer::RejectReason;
-use crate::gather::settings::{Settings, max_entry_bytes, max_records};
+use crate::gather::rewrite::is_candidate;
+use crate::gather::settings::{max_entry_bytes, max_records};
 use crate::metrics::FlushReason;
 use windrow_journal::Record;
 use windrow_trace::{
-    AddOutcome, IncomingRecord, PartId, SlotHint, Source, SourceId, TraceId, UntracedRecord,
+    AddOutcome, IncomingRecord, MadeId, PartId, SourceId, TextForm, UntracedRecord, record_cost,
 };
 
 /// Bad entries of a message that are rejected one by one. If there are more, the whole message is
@@ -29,11 +33,6 @@ use windrow_trace::{
 const MAX_REJECTED_ENTRIES: u32 = 16;
 /// Bad entries after which the walk over a message ends; the whole message is rejected by then.
 const MAX_BAD_ENTRIES: u32 = 10_000;
-
-/// Records that are prefetched together while the open traces exceed the processor's cache.
-const PREFETCH_RECORDS: usize = 16;
-/// Smallest payload of entries that is worth prefetching for.
-const MIN_PREFETCH_BYTES: usize = 4 << 10;
 
 /// A message of a journal record.
 #[derive(Clone, Copy)]
@@ -53,20 +52,27 @@ pub(super) struct Anonymous {
     pub(super) position: u32,
     /// Source and tag of the last one.
     pub(super) source: Option<(SourceId, Arc<str>)>,
+    pub(super) section: Section,
 }
 
 /// Where the records of a message come from.
 #[derive(Clone, Copy)]
-struct MessageOrigin<'a> {
-    source: SourceId,
-    part: PartId,
+pub(super) struct MessageOrigin<'a> {
+    pub(super) source: SourceId,
+    pub(super) part: PartId,
+    pub(super) section: Section,
     /// When the message was received (µs).
-    received: i64,
+    pub(super) received: i64,
     /// When it is gathered (µs); read once per journal record, since reading the clock costs as
     /// much as gathering a record.
-    now: i64,
-    tag: &'a Arc<str>,
-    claim: &'a RecordClaim,
+    pub(super) now: i64,
+    /// Event times outside of these are replaced by the time of reception (ns).
+    pub(super) earliest: i64,
+    pub(super) latest: i64,
+    pub(super) tag: &'a Arc<str>,
+    pub(super) claim: &'a RecordClaim,
+    /// How many messages it is nested in.
+    pub(super) nesting: u32,
 }
 
 /// The entries of a message.
@@ -87,41 +93,6 @@ impl MessageEntries<'_> {
             Self::Compressed { bytes, .. } => max_records(bytes.len()),
         }
     }
-}
-
-/// Pipeline of records whose traces are being prefetched into the processor's cache, in three
-/// stages.
-struct PrefetchPipeline<'a> {
-    /// Walked; the index entries of their traces are being fetched.
-    walked: Vec<Walked<'a>>,
-    /// Their traces are being fetched.
-    fetching: Vec<Walked<'a>>,
-    /// The records of their traces are being fetched; these are added next.
-    fetched: Vec<Walked<'a>>,
-}
-
-impl PrefetchPipeline<'_> {
-    fn new() -> Self {
-        let [walked, fetching, fetched] = [(); 3].map(|()| Vec::with_capacity(PREFETCH_RECORDS));
-        Self {
-            walked,
-            fetching,
-            fetched,
-        }
-    }
-}
-
-/// A classified record.
-struct Walked<'a> {
-    entry: Entry<'a>,
-    classification: Classification<'a>,
-    id: Option<TraceId<'a>>,
-    /// The group of events that it belongs to.
-    group: Option<Group<'a>>,
-    /// Number of the record in its part.
-    number: u32,
-    /// Where the trace probably is.
-    guess: Option<SlotHint>,
 }
 
 impl Gatherer {
@@ -156,16 +127,33 @@ impl Gatherer {
             // Records without a chunk id are numbered through the whole journal record.
             let mut count = 0;
             let limit = entries.max_records();
-            self.walk(&mut entries, |_, piece| {
+            // Parts of lines in a released record may belong to a line that ends in another.
+            let received = record.received_us;
+            let (part, received, first) = match chunk {
+                Some((_, part)) => (part, received.saturating_add(arrival.ordinal), 0),
+                None => (anonymous.part, received, anonymous.position),
+            };
+            let stored = (record.released && is_new).then(|| StoredMessage {
+                part,
+                first,
+                received,
+                tag: self.tags.take(message.tag),
+                arrival,
+            });
+            self.walk(&mut entries, |gatherer, piece| {
                 if u64::from(count) >= limit {
                     return ControlFlow::Break(());
                 }
-                count += match piece {
-                    Piece::Entries(entries) => entries.count() as u32,
-                    Piece::TooLong => 1,
+                count += match (piece, &stored) {
+                    (Piece::Entries(entries), Some(stored)) => gatherer.stored_parts(entries, stored, count),
+                    (Piece::Entries(entries), None) => entries.count() as u32,
+                    (Piece::TooLong, _) => 1,
                 };
                 ControlFlow::Continue(())
             });
+            if let Some(stored) = stored {
+                self.tags.put_back(stored.tag);
+            }
             if chunk.is_none() {
                 anonymous.position += count;
             }
@@ -180,20 +168,20 @@ impl Gatherer {
         }
         let tag = self.tags.take(message.tag);
         let received = record.received_us;
-        let (part, received, mut position) = match chunk {
+        let (part, received, mut position, section) = match chunk {
             // The ordinal keeps the order of lines with equal times that came in one read.
-            Some((_, part)) => (part, received.saturating_add(arrival.ordinal), 0),
-            None => (anonymous.part, received, anonymous.position),
+            Some((_, part)) => (
+                part,
+                received.saturating_add(arrival.ordinal),
+                0,
+                Section::default(),
+            ),
+            None => (anonymous.part, received, anonymous.position, anonymous.section),
         };
         let source = match &anonymous.source {
             Some((source, last_tag)) if chunk.is_none() && *last_tag == tag => *source,
             _ => {
-                let source = self.table.begin_source(Source {
-                    part,
-                    received,
-                    tag: Arc::clone(&tag),
-                    hold: claim.clone(),
-                });
+                let source = self.begin_section(part, received, section, &tag, claim);
                 if chunk.is_none() {
                     let previous = anonymous.source.replace((source, Arc::clone(&tag)));
                     self.end(previous.map(|(source, _)| source));
@@ -201,18 +189,24 @@ impl Gatherer {
                 source
             }
         };
-        let origin = MessageOrigin {
+        let (earliest, latest) = self.settings.time_bounds(received);
+        let mut origin = MessageOrigin {
             source,
             part,
+            section,
             received,
             now,
+            earliest,
+            latest,
             tag: &tag,
             claim,
+            nesting: 0,
         };
         let mut tally = Tally {
             rejectable_bytes: message.bytes.len(),
             ..Tally::default()
         };
+        let lines = self.table.lines();
         let limit = entries.max_records();
         let damage = self.walk(&mut entries, |gatherer, piece| match piece {
             // Between pieces only, so that it costs nothing for each record.
@@ -220,7 +214,7 @@ impl Gatherer {
                 tally.record_limit = Some(limit);
                 ControlFlow::Break(())
             }
-            Piece::Entries(entries) => gatherer.entries(entries, origin, &mut position, &mut tally),
+            Piece::Entries(entries) => gatherer.entries(entries, &mut origin, &mut position, &mut tally),
             Piece::TooLong => {
                 position += 1;
                 tally.records += 1;
@@ -228,10 +222,25 @@ impl Gatherer {
                 ControlFlow::Continue(())
             }
         });
-        self.account_for(&tally, damage, message.bytes, origin);
+        if let Some(bytes) = message.nested
+            && self.nested_message(bytes, position, &origin, &mut tally)
+        {
+            tally.records += 1;
+            position = position.wrapping_add(1);
+        }
+        if self.table.lines() != lines {
+            self.key_watch.stop();
+        }
+        self.account_for(&tally, damage, message.bytes, &origin);
         match chunk {
-            Some(_) => self.end(Some(source)),
-            None => anonymous.position = position,
+            Some(_) => self.end(Some(origin.source)),
+            None => {
+                anonymous.position = position;
+                anonymous.section = origin.section;
+                if let Some((source, _)) = &mut anonymous.source {
+                    *source = origin.source;
+                }
+            }
         }
         self.tags.put_back(tag);
     }
@@ -259,7 +268,7 @@ impl Gatherer {
             MessageEntries::Compressed { compression, bytes } => {
                 let mut decompressor = std::mem::take(&mut self.decompressor);
                 let depth = self.settings.frame.depth;
-                let longest = max_entry_bytes(self.settings.table.max_trace_bytes);
+                let longest = max_entry_bytes(self.settings.max_record_bytes);
                 let damage =
                     decompressor.walk(*compression, bytes, depth, longest, |piece| each(self, piece));
                 self.decompressor = decompressor;
@@ -269,16 +278,17 @@ impl Gatherer {
     }
 
     /// Gathers the entries of a piece.
-    fn entries(
+    pub(super) fn entries(
         &mut self,
         entries: &mut Entries<'_>,
-        origin: MessageOrigin<'_>,
+        origin: &mut MessageOrigin<'_>,
         position: &mut u32,
         tally: &mut Tally,
     ) -> ControlFlow<()> {
         // A local copy stays in registers.
         let mut walk = entries.clone();
         let mut scratch = Vec::new();
+        let mut made = MadeId::default();
         let first = *position;
         let mut records = 0;
         // Prefetching pays off once the open traces exceed the cache, and for a run of records.
@@ -294,13 +304,36 @@ impl Gatherer {
             records += 1;
             match next {
                 Ok(entry) => {
-                    let Settings { names, complete, .. } = &self.settings;
-                    let classification = classification
-                        .unwrap_or_else(|| classify_slow(&mut self.shapes, names, complete, entry.record));
-                    let id = classification.trace_id.map(|id| self.table.trace_id(id));
+                    let mut classification = classification.unwrap_or_else(|| {
+                        classify_slow(&mut self.shapes, &self.settings.complete, entry.record, &mut made)
+                    });
                     let group = walk.group();
+                    if entry.metadata.is_some() || group.is_some() {
+                        classification.read_metadata(self.shapes.view(), entry.metadata, group, &mut made);
+                    }
+                    if classification.id_is_made
+                        || is_candidate(&classification)
+                        || self.partial.is_any_open()
+                    {
+                        // A made id lives until the next record: it cannot wait in the pipeline.
+                        let walked = Walked {
+                            time: entry.time,
+                            record: entry.record,
+                            metadata: entry.metadata,
+                            classification,
+                            id: classification.id(&made).map(|id| self.table.trace_id(id)),
+                            group,
+                            number,
+                            guess: None,
+                        };
+                        self.add_alone(&walked, pipeline.as_mut(), &mut scratch, origin, tally);
+                        continue;
+                    }
+                    let id = classification.facts.id.map(|id| self.table.trace_id(id));
                     let walked = Walked {
-                        entry,
+                        time: entry.time,
+                        record: entry.record,
+                        metadata: entry.metadata,
                         classification,
                         id,
                         group,
@@ -308,7 +341,7 @@ impl Gatherer {
                         guess: None,
                     };
                     let Some(pipeline) = &mut pipeline else {
-                        let metadata = metadata::merge(walked.entry.metadata, group, &mut scratch);
+                        let metadata = metadata::merge(walked.metadata, group, &mut scratch);
                         self.add(&walked, metadata, origin, tally);
                         continue;
                     };
@@ -320,6 +353,7 @@ impl Gatherer {
                         self.advance(pipeline, &mut scratch, origin, tally);
                     }
                 }
+                Err(bad) if self.nested_message(bad.bytes, number, origin, tally) => {}
                 Err(bad) => {
                     tally.bad += 1;
                     if tally.bad <= MAX_REJECTED_ENTRIES && tally.admit(bad.bytes.len()) {
@@ -337,10 +371,7 @@ impl Gatherer {
             }
         }
         if let Some(pipeline) = &mut pipeline {
-            // One step per stage empties the pipeline.
-            for _ in 0..3 {
-                self.advance(pipeline, &mut scratch, origin, tally);
-            }
+            self.drain(pipeline, &mut scratch, origin, tally);
         }
         *entries = walk;
         *position = first.wrapping_add(records);
@@ -351,116 +382,82 @@ impl Gatherer {
         ControlFlow::Continue(())
     }
 
-    /// Advances the pipeline by one stage: prefetches for the first two, adds the records of the
-    /// last.
-    #[inline(never)]
-    fn advance(
-        &mut self,
-        pipeline: &mut PrefetchPipeline<'_>,
-        scratch: &mut Vec<u8>,
-        origin: MessageOrigin<'_>,
-        tally: &mut Tally,
-    ) {
-        for walked in &mut pipeline.walked {
-            walked.guess = walked.id.and_then(|id| self.table.prefetch_trace(id));
-        }
-        for guess in pipeline.fetching.iter().filter_map(|walked| walked.guess) {
-            self.table.prefetch_records(guess);
-        }
-        for walked in &pipeline.fetched {
-            let metadata = metadata::merge(walked.entry.metadata, walked.group, scratch);
-            self.add(walked, metadata, origin, tally);
-        }
-        pipeline.fetched.clear();
-        std::mem::swap(&mut pipeline.fetching, &mut pipeline.fetched);
-        std::mem::swap(&mut pipeline.walked, &mut pipeline.fetching);
-    }
-
     /// Adds a record to its trace, or makes a document of it if it has no trace id.
     #[inline(always)]
-    fn add(
+    pub(super) fn add(
+        &mut self,
+        walked: &Walked<'_>,
+        metadata: &[u8],
+        origin: &mut MessageOrigin<'_>,
+        tally: &mut Tally,
+    ) {
+        self.count_in_section(record_cost(walked.record, metadata), origin);
+        self.add_to_section(walked, metadata, origin, tally);
+    }
+
+    /// Adds a record that is counted in its section.
+    #[inline(always)]
+    pub(super) fn add_to_section(
         &mut self,
         Walked {
-            entry,
+            time,
+            record,
             classification,
             id,
             number,
             ..
         }: &Walked<'_>,
         metadata: &[u8],
-        origin: MessageOrigin<'_>,
+        origin: &MessageOrigin<'_>,
         tally: &mut Tally,
     ) {
-        let time = entry.time.or_received(origin.received.saturating_mul(1000));
-        tally.invalid_times += u64::from(entry.time == Time::Invalid);
-        let record = entry.record;
-        let added = match *id {
-            None => self.single(record, classification, metadata, time, *number, origin),
-            Some(id) => self.table.add(
-                origin.now,
-                &IncomingRecord {
-                    id,
-                    time,
-                    source: origin.source,
-                    position: *number,
-                    record,
-                    metadata,
-                    completes: classification.completes,
-                    shape: classification.shape,
-                    text: classification.text,
-                    level: classification.context.level,
-                    service: classification.context.service,
-                },
-                &self.shapes,
-            ),
-        };
-        match (added, id) {
-            (AddOutcome::TooLong, _) => tally.too_long += 1,
-            (AddOutcome::TraceFull, Some(_)) if !tally.admit(record.len()) => tally.full_in_message += 1,
-            (AddOutcome::TraceFull, Some(id)) => {
-                let reason = RejectReason::TraceFull { trace: id.bytes() };
-                let tag = Some(origin.tag.as_bytes());
-                self.rejects.reject(reason, record, tag, origin.received);
+        let record = *record;
+        let size = record_cost(record, metadata);
+        if size > self.settings.table.max_trace_bytes && self.settings.is_too_long(record, metadata) {
+            tally.too_long += 1;
+            return;
+        }
+        let mut scratch = Vec::new();
+        let (time, metadata) = match *time {
+            Time::At(ns) if (origin.earliest..=origin.latest).contains(&ns) => (ns, metadata),
+            Time::At(ns) => {
+                tally.times_outside += 1;
+                let metadata = metadata::with_original_time(metadata, ns, &mut scratch);
+                (origin.received.saturating_mul(1000), metadata)
             }
-            _ => {}
-        }
-    }
-
-    /// Counts the tally of a message, and rejects the whole message if a part that cannot be kept
-    /// has no bytes of its own.
-    fn account_for(
-        &mut self,
-        tally: &Tally,
-        damage: Option<Damage>,
-        message: &[u8],
-        origin: MessageOrigin<'_>,
-    ) {
-        let mut reject_message = |reason, records| {
-            let tag = Some(origin.tag.as_bytes());
-            self.rejects
-                .reject_records(reason, message, tag, origin.received, records);
+            Time::Absent | Time::Invalid => {
+                tally.invalid_times += u64::from(*time == Time::Invalid);
+                (origin.received.saturating_mul(1000), metadata)
+            }
         };
-        if let Some(damage) = damage {
-            self.metrics.input_records.inc();
-            reject_message(RejectReason::Damage(damage), 1);
+        match classification.text_form {
+            TextForm::Field => {}
+            _ if id.is_none() => {}
+            TextForm::Value => tally.texts_of_values += 1,
+            TextForm::Fields => tally.texts_of_fields += 1,
         }
-        if let Some(defect) = tally.defect.filter(|_| tally.bad_in_message > 0) {
-            reject_message(RejectReason::Entries(defect), tally.bad_in_message);
-        }
-        if let Some(limit) = tally.record_limit {
-            self.metrics.input_records.inc();
-            reject_message(RejectReason::TooManyRecords { limit }, 1);
-        }
-        if tally.too_long > 0 {
-            let limit = self.settings.table.max_trace_bytes;
-            reject_message(RejectReason::TooLong { limit }, tally.too_long);
-        }
-        if tally.full_in_message > 0 {
-            reject_message(RejectReason::TracesFull, tally.full_in_message);
-        }
-        self.metrics.input_records.inc_by(tally.records);
-        if tally.invalid_times > 0 {
-            self.metrics.input_time_invalid.inc_by(tally.invalid_times);
+        let Some(id) = *id else {
+            if self.key_watch.is_watching() {
+                self.key_watch.observe(self.shapes.view(), record);
+            }
+            self.single(record, classification, metadata, time, *number, origin);
+            return;
+        };
+        let incoming = IncomingRecord {
+            id,
+            time,
+            source: origin.source,
+            position: *number,
+            record,
+            metadata,
+            completes: classification.completes,
+            shape: classification.trace_shape(),
+            text: classification.facts.text,
+            level: classification.facts.level,
+            service: classification.facts.service,
+        };
+        if self.table.add(origin.now, &incoming, &self.shapes) == AddOutcome::TraceFull {
+            self.add_to_full(&incoming, origin.now);
         }
     }
 
@@ -472,25 +469,21 @@ impl Gatherer {
         metadata: &[u8],
         time: i64,
         position: u32,
-        origin: MessageOrigin<'_>,
-    ) -> AddOutcome {
-        if record.len() + metadata.len() > self.settings.table.max_trace_bytes {
-            return AddOutcome::TooLong;
-        }
-        let names = &self.settings.names;
+        origin: &MessageOrigin<'_>,
+    ) {
+        let view = self.shapes.view();
         let single = UntracedRecord {
             shape: classification.shape.and_then(|id| self.shapes.get(id)),
             time,
             tag: origin.tag,
             record,
             metadata,
-            level: classification.context.level,
-            service: classification.context.service,
+            level: classification.facts.level,
+            service: classification.facts.service,
         };
         self.batcher
-            .push_single(names, &single, origin.part, position, origin.claim);
+            .push_single(view, &single, origin.part, position, origin.claim);
         self.metrics.traces_flushed[FlushReason::NoTrace].inc();
         self.send_batch_if_full();
-        AddOutcome::Added
     }
 }

@@ -1,10 +1,17 @@
 //! Gathering against a plain reading of the same records, which decodes them with serde and merges
-//! them one by one: without shapes, without stripping, and with no code shared with the fast path.
+//! one by one: without shapes, without stripping, and with no code shared with the fast path.
 
 mod amplification;
+mod fairness;
+mod inputs;
+mod long_traces;
+mod meaning;
+mod model;
+mod nested;
+mod partial;
 mod scene;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::io::Write;
 use std::path::Path;
 
@@ -17,7 +24,9 @@ use serde_json::{Map, Value, json};
 
 use super::*;
 use crate::gather::record_queue::RecordQueue;
+use crate::output::SealedDocument;
 
+use self::model::{LEVELS, plainly};
 use self::scene::Scene;
 
 const BASE_MS: i64 = 1_700_000_000_000;
@@ -67,10 +76,13 @@ fn value_of(name: &str) -> BoxedStrategy<Value> {
             6 => prop_oneof![Just("one"), Just("two"), Just("a trace id that is longer than forty bytes, \"quoted\"")]
                 .prop_map(Value::from),
             1 => Just(json!("")),
+            1 => Just(json!("N/A")),
             1 => Just(json!(5)),
+            1 => Just(json!(0)),
+            1 => values(),
         ]
         .boxed(),
-        "message" | "log" | "msg" => prop_oneof![
+        "message" | "log" | "msg" | "event" => prop_oneof![
             6 => "[a-c \"\n😀]{0,12}".prop_map(Value::from),
             1 => Just(json!("request completed")),
             1 => values(),
@@ -92,6 +104,7 @@ fn chunks() -> impl Strategy<Value = Vec<Chunk>> {
             "message",
             "log",
             "msg",
+            "event",
             "level",
             "status",
             "_id",
@@ -190,7 +203,23 @@ fn gathered_in(
     max_trace_bytes: usize,
     payloads: impl IntoIterator<Item = Bytes>,
 ) -> BTreeMap<String, Value> {
-    let mut scene = Scene::new(folder, max_trace_bytes);
+    let mut documents = BTreeMap::new();
+    for sealed in sealed(Scene::new(folder, max_trace_bytes), payloads) {
+        let mut document: Value = serde_json::from_slice(sealed.json()).unwrap();
+        document["windrow"].as_object_mut().unwrap().remove("state");
+        // The id of a record without a trace id is not compared.
+        let id = if sealed.is_trace() {
+            sealed.id().to_string()
+        } else {
+            format!("single {}", documents.len())
+        };
+        assert!(documents.insert(id, document).is_none());
+    }
+    documents
+}
+
+/// The documents that gathering writes, in order.
+fn sealed(mut scene: Scene, payloads: impl IntoIterator<Item = Bytes>) -> Vec<SealedDocument> {
     for (number, payload) in payloads.into_iter().enumerate() {
         scene.gather(number, payload);
     }
@@ -203,148 +232,9 @@ fn gathered_in(
     let queue = RecordQueue::new(1, Arc::new(AdmissionControl::new(1)));
     queue.close();
     gatherer.run(QueueConsumer::new(queue, journal));
-    let mut documents = BTreeMap::new();
+    let mut documents = Vec::new();
     while let Some(batch) = batches.blocking_recv() {
-        for sealed in batch.documents() {
-            let mut document: Value = serde_json::from_slice(sealed.json()).unwrap();
-            document["windrow"].as_object_mut().unwrap().remove("state");
-            // The id of a record without a trace id is not compared.
-            let id = if sealed.is_trace() {
-                sealed.id().to_string()
-            } else {
-                format!("single {}", documents.len())
-            };
-            assert!(documents.insert(id, document).is_none());
-        }
-    }
-    documents
-}
-
-fn time(ms: i64) -> Value {
-    let time = jiff::Timestamp::from_millisecond(ms).unwrap();
-    json!(format!("{time:.3}"))
-}
-
-fn is_text(value: &Value) -> bool {
-    value.as_str().is_some()
-}
-
-/// The name of a field in the document: reserved names get a suffix.
-fn own(name: &str) -> String {
-    match name {
-        "" | "_id" | "@timestamp" | "windrow" => format!("{name}_"),
-        _ => name.to_owned(),
-    }
-}
-
-/// Values of the field `level`, the worst one last.
-const LEVELS: [&str; 4] = ["no level", "debug", "info", "error"];
-
-/// The index of a record's level.
-fn level(fields: &Map<String, Value>) -> Option<usize> {
-    LEVELS
-        .iter()
-        .position(|level| fields.get("level").is_some_and(|value| value == level))
-}
-
-/// The expected documents, by a plain reading.
-fn plainly(chunks: &[Chunk]) -> BTreeMap<String, Value> {
-    const TEXT: [&str; 3] = ["message", "log", "msg"];
-    let mut traces: BTreeMap<&str, Vec<_>> = BTreeMap::new();
-    let mut documents = BTreeMap::new();
-    for (number, chunk) in chunks.iter().enumerate() {
-        for (position, (ms, fields, metadata)) in chunk.records.iter().enumerate() {
-            let id = ["traceId", "trace_id", "trace.id"]
-                .iter()
-                .find_map(|name| fields.get(*name)?.as_str().filter(|id| !id.is_empty()));
-            if let Some(id) = id {
-                let line = (*ms, number, position, chunk.tag, fields, metadata);
-                traces.entry(id).or_default().push(line);
-                continue;
-            }
-            let mut document = Map::from_iter([("@timestamp".to_owned(), time(*ms))]);
-            // A store has a text of this name.
-            let own = |name: &str, value: &Value| match name {
-                "message" if value.is_array() || value.is_object() => "message_".to_owned(),
-                _ => own(name),
-            };
-            document.extend(
-                fields
-                    .iter()
-                    .map(|(name, value)| (own(name, value), value.clone())),
-            );
-            document.insert("windrow".into(), json!({"tags": [chunk.tag]}));
-            let known = level(fields).filter(|rank| *rank > 0);
-            known
-                .into_iter()
-                .for_each(|rank| document["windrow"]["level"] = LEVELS[rank].into());
-            if !metadata.is_empty() {
-                document["windrow"]["metadata"] = json!(metadata);
-            }
-            documents.insert(format!("single {}", documents.len()), document.into());
-        }
-    }
-    for (id, mut lines) in traces {
-        lines.sort_by_key(|(ms, number, position, ..)| (*ms, *number, *position));
-        let mut document = Map::new();
-        let (mut texts, mut best, mut all_metadata) = (Vec::new(), TEXT.len(), Map::new());
-        let is_completion = |value: &Value| value.as_str() == Some("request completed");
-        let completed = lines.iter().any(|(.., fields, _)| {
-            TEXT.iter()
-                .any(|name| fields.get(*name).is_some_and(is_completion))
-        });
-        for (.., fields, metadata) in &lines {
-            let text = TEXT
-                .iter()
-                .position(|name| fields.get(*name).is_some_and(is_text));
-            for (name, value) in *fields {
-                let rank = TEXT.iter().position(|text| text == name);
-                let name = match (name.as_str(), rank) {
-                    ("traceId", _) if value.as_str().is_some_and(|id| !id.is_empty()) => continue,
-                    ("traceId", _) => "traceId_".to_owned(),
-                    (_, Some(rank)) if text == Some(rank) => continue,
-                    (name, Some(_)) if !is_text(value) => format!("{name}_"),
-                    (name, _) => own(name),
-                };
-                let is_worse =
-                    |known: &Value| level(fields) >= LEVELS.iter().position(|level| known == level);
-                if name != "level" || document.get("level").is_none_or(is_worse) {
-                    document.insert(name, value.clone());
-                }
-            }
-            if let Some(rank) = text {
-                best = best.min(rank);
-                texts.push(fields[TEXT[rank]].as_str().unwrap());
-            }
-            all_metadata.extend((*metadata).clone());
-        }
-        if let Some(name) = TEXT.get(best) {
-            document.insert((*name).into(), texts.join("\n").into());
-        }
-        let (first, last) = (lines[0].0, lines[lines.len() - 1].0);
-        let tags: BTreeSet<_> = lines.iter().map(|line| line.3).collect();
-        let parts: BTreeSet<_> = lines.iter().map(|line| line.1).collect();
-        document.insert("traceId".into(), id.into());
-        document.insert("@timestamp".into(), time(first));
-        let mut about = json!({
-            "reason": if completed { "completed" } else { "shutdown" }, "lines": lines.len(), "last": time(last), "durationMs": last - first,
-            "tags": tags, "parts": parts.len(), "late": 0,
-        });
-        for (.., fields, _) in &lines {
-            if let Some(rank @ 1..) = level(fields) {
-                let count = about["levels"][LEVELS[rank]].as_u64().unwrap_or(0);
-                about["levels"][LEVELS[rank]] = (count + 1).into();
-                let worst = about["level"].as_str().map_or(0, |known| {
-                    LEVELS.iter().position(|level| *level == known).unwrap()
-                });
-                about["level"] = LEVELS[rank.max(worst)].into();
-            }
-        }
-        if !all_metadata.is_empty() {
-            about["metadata"] = all_metadata.into();
-        }
-        document.insert("windrow".into(), about);
-        documents.insert(id.to_owned(), document.into());
+        documents.extend(batch.documents());
     }
     documents
 }
@@ -433,41 +323,6 @@ fn messages_of_one_read_without_chunk_ids_keep_their_tags() {
     let about = &document["windrow"];
     assert_eq!((&about["tags"], &about["lines"]), (&json!(["a", "b"]), &json!(4)));
     assert_eq!((&about["parts"], about.get("truncated")), (&json!(1), None));
-}
-
-#[test]
-fn records_that_are_too_long_are_rejected_with_their_message_and_the_others_are_kept() {
-    for mode in [Mode::Forward, Mode::Packed, Mode::Gzip] {
-        let folder = tempfile::tempdir().unwrap();
-        let record = |id: &str, text: usize| {
-            let fields = json!({"traceId": id, "message": "x".repeat(text)});
-            (BASE_MS, fields.as_object().unwrap().clone(), Map::new())
-        };
-        let chunk = Chunk {
-            mode,
-            tag: "app",
-            // The first is walked as an entry; the second, when compressed, is skipped piece by
-            // piece.
-            records: vec![
-                record("before", 5),
-                record("long", 70_000),
-                record("between", 5),
-                record("", 3 << 20),
-                record("after", 5),
-            ],
-        };
-        let payload = chunk.encode(0);
-        let documents = gathered_in(folder.path(), 60_000, [payload.clone()]);
-        let ids: Vec<_> = documents.keys().map(String::as_str).collect();
-        assert_eq!(ids, ["after", "before", "between"]);
-        let dead = std::fs::read(folder.path().join("rejected/001.ndjson")).unwrap();
-        let entry = crate::output::dead_letter::Entry::parse(&dead).unwrap();
-        assert_eq!((entry.kind.as_str(), entry.lines), ("trace_bytes", Some(2)));
-        assert_eq!(
-            entry.content,
-            crate::output::dead_letter::EntryContent::Raw(payload)
-        );
-    }
 }
 
 #[test]

@@ -4,6 +4,7 @@
 //! way to disk. So a client has at most one buffer of unacknowledged bytes here, and a full journal
 //! stops the reading of sockets by itself. Knows nothing of traces.
 
+mod bare_records;
 mod close_reason;
 mod encoding;
 mod state;
@@ -16,22 +17,28 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Buf, Bytes, BytesMut};
-use forward_protocol::entries::Decompressor;
+use forward_protocol::entries::{Compression, Decompressor, Oversize};
 use forward_protocol::frame::{Framer, Outcome, Payload, Run};
+use forward_protocol::msgpack::Kind;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::time::{Instant, timeout, timeout_at};
 
+use self::bare_records::{RAW_TAG, as_messages};
+use self::close_reason::Resend;
 pub(in crate::input) use self::close_reason::{CloseReason, is_closed_by_peer};
 use self::encoding::Encoding;
 use self::state::{Admission, AgeLimit, Phase, Progress, Shutdown};
 use super::ack::Acks;
 use super::context::{Context, FORWARD_MESSAGES};
+use super::decompression::check_inline;
+use super::peer::peer_name;
+use super::proxy_protocol;
 use super::read_strategy::{INITIAL_BUFFER_BYTES, MAX_READ_BYTES, ReadStrategy, grow};
 use super::receive_budget::Reservation;
 use super::security::HandshakeError;
+use super::warnings;
 use crate::buffer_pool;
 use crate::metrics::{DecodeError, Handshake, Mode};
-use crate::runtime::block_in_place;
 
 /// While gathering is busy, the rest of a message that still lacks this many bytes is not read.
 const DEFER_READ_BYTES: usize = 32 << 10;
@@ -63,13 +70,16 @@ pub(super) async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
             Ok(Err(HandshakeError::Io(error))) if buffer.is_empty() && is_closed_by_peer(&error) => {
                 return CloseReason::Probe;
             }
+            Ok(Err(_)) if proxy_protocol::begins(&buffer) => return CloseReason::ProxyProtocol,
             Ok(Err(error)) => return CloseReason::Handshake(error),
             Err(_) => return CloseReason::HandshakeTimeout(limit),
         }
     }
     let mut connection = Connection {
         stream,
+        peer,
         context,
+        resend: Resend::Unknown,
         framer: Framer::new(context.limits),
         decompressor: Decompressor::new(),
         encoding: if context.security.is_some() {
@@ -92,7 +102,10 @@ pub(super) async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
 
 struct Connection<'a, S> {
     stream: &'a mut S,
+    peer: Option<IpAddr>,
     context: &'a Arc<Context>,
+    /// Whether the client sends again what has no ack.
+    resend: Resend,
     framer: Framer,
     decompressor: Decompressor,
     encoding: Encoding,
@@ -114,13 +127,20 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<'_, S> {
             }
             let json_violation = self
                 .encoding
-                .convert(&mut self.buffer, self.context.limits.message);
+                .convert(
+                    &mut self.buffer,
+                    self.context.limits.message,
+                    &self.context.cpu_pool,
+                )
+                .await;
             let run = self.framer.scan(&self.buffer);
             if run.end > 0 {
                 self.take(&run).await?;
             }
             if let Some(violation) = run.violation {
-                return Err(CloseReason::Violation(violation));
+                let rest = self.buffer.get(run.end..).unwrap_or_default();
+                let tag = self.framer.unfinished_tag(rest);
+                return Err(CloseReason::violation(violation, tag));
             }
             if let Some(violation) = json_violation {
                 return Err(CloseReason::Json(violation));
@@ -139,7 +159,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<'_, S> {
             if self.read().await? == 0 {
                 return Err(match begun_bytes {
                     0 => CloseReason::Closed,
-                    bytes => CloseReason::Truncated(bytes),
+                    bytes => CloseReason::Truncated(bytes, self.resend),
                 });
             }
         }
@@ -216,10 +236,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<'_, S> {
             }
             None => self.context.admission.acquire(bytes.len()).await,
         };
-        let append = || self.context.journal.append(FORWARD_MESSAGES, bytes.clone());
+        let stored = as_messages(run, bytes.clone());
         let receipt = match bytes.len() {
-            0..BLOCKING_APPEND_BYTES => append(),
-            _ => block_in_place(append),
+            0..BLOCKING_APPEND_BYTES => self.context.journal.append(FORWARD_MESSAGES, stored),
+            _ => {
+                let journal = self.context.journal.clone();
+                let append = move || journal.append(FORWARD_MESSAGES, stored);
+                self.context.cpu_pool.run(append).await
+            }
         }
         .await?;
         drop((permit, memory));
@@ -230,6 +254,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<'_, S> {
             run.frames.iter().filter_map(|frame| frame.chunk(&bytes)),
         );
         drop(bytes);
+        self.resend = self.resend.after(acks.count());
         if acks.count() > 0 {
             self.age_limit.acknowledge();
             let limit = self.context.ack_timeout;
@@ -257,8 +282,16 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<'_, S> {
         let metrics = &self.context.metrics;
         for frame in &run.frames {
             let Some(message) = frame.message(&self.buffer) else {
-                if matches!(frame.outcome, Outcome::Stray(_)) {
-                    metrics.input_decode_errors[DecodeError::NotAMessage].inc();
+                match frame.outcome {
+                    Outcome::Record => {
+                        metrics.input_messages[Mode::Raw].inc();
+                        self.warn_of_bare_record();
+                    }
+                    Outcome::Stray(kind) => {
+                        metrics.input_decode_errors[DecodeError::NotAMessage].inc();
+                        self.warn_of_stray(kind);
+                    }
+                    Outcome::Accepted | Outcome::Poison(_) | Outcome::Heartbeat => {}
                 }
                 continue;
             };
@@ -275,15 +308,59 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<'_, S> {
                 // Checked before the ack: the client must not drop what cannot be gathered, and the
                 // log names the limit.
                 let (decompressor, limit) = (&mut self.decompressor, self.context.max_decompressed);
-                self.context
-                    .decompression
-                    .check_size(decompressor, compression, bytes, limit)
-                    .await?;
+                let tag = message.tag;
+                match check_inline(decompressor, compression, bytes, limit) {
+                    Some(checked) => checked.map_err(|oversize| CloseReason::oversize(oversize, tag))?,
+                    None => {
+                        let start = bytes.as_ptr().addr() - self.buffer.as_ptr().addr();
+                        let (range, tag) = (start..start + bytes.len(), tag.to_vec());
+                        let checked = self.check_size(compression, range).await;
+                        checked.map_err(|oversize| CloseReason::oversize(oversize, &tag))?;
+                    }
+                }
             }
             let json = self.encoding.is_json();
             metrics.input_messages[if json { Mode::Json } else { mode }].inc();
         }
         Ok(())
+    }
+
+    /// Checks the size of a large compressed payload, a range of the buffer, on another thread.
+    async fn check_size(
+        &mut self,
+        compression: Compression,
+        range: std::ops::Range<usize>,
+    ) -> Result<(), Oversize> {
+        // Shared with that thread without a copy, and alone here again afterwards.
+        let buffer = std::mem::take(&mut self.buffer).freeze();
+        let pool = &self.context.decompression;
+        let limit = self.context.max_decompressed;
+        let (payload, checked) = pool.check_size(compression, buffer.slice(range), limit).await;
+        drop(payload);
+        self.buffer = BytesMut::from(buffer);
+        checked
+    }
+
+    #[cold]
+    fn warn_of_bare_record(&self) {
+        if warnings::admit(self.context, "bare_record", self.peer) {
+            tracing::warn!(
+                peer = peer_name(self.peer),
+                tag = RAW_TAG,
+                "the client sends records without tag and time (JSON objects line by line, or maps) where Forward messages belong: they are kept under this tag"
+            );
+        }
+    }
+
+    #[cold]
+    fn warn_of_stray(&self, kind: Kind) {
+        if warnings::admit(self.context, DecodeError::NotAMessage.as_str(), self.peer) {
+            tracing::warn!(
+                peer = peer_name(self.peer),
+                ?kind,
+                "the client sends a value that is no Forward message, it is dropped: does it speak another protocol?"
+            );
+        }
     }
 
     /// Splits a run of complete messages off the buffer.

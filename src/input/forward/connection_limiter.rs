@@ -76,17 +76,7 @@ impl ConnectionLimiter {
             }
             return None;
         }
-        let count = client.and_then(|client| open.by_client.get(&client));
-        if count.is_some_and(|count| *count >= this.max_per_client) {
-            drop(open);
-            context.metrics.input_connections_refused[Refused::Address].inc();
-            if warnings::admit(context, "connections_per_address", address) {
-                tracing::warn!(
-                    peer = peer_name(address),
-                    max_connections_per_address = this.max_per_client,
-                    "a client has all the connections that it may have, further ones are refused"
-                );
-            }
+        if this.refuses(&open, address, context) {
             return None;
         }
         open.total += 1;
@@ -103,8 +93,40 @@ impl ConnectionLimiter {
         })
     }
 
+    /// Whether `client` has all the connections that it may have; counted and logged.
+    fn refuses(&self, open: &OpenConnections, address: Option<IpAddr>, context: &Context) -> bool {
+        let count = address.and_then(|address| open.by_client.get(&network(address)));
+        if count.is_none_or(|count| *count < self.max_per_client) {
+            return false;
+        }
+        context.metrics.input_connections_refused[Refused::Address].inc();
+        if warnings::admit(context, "connections_per_address", address) {
+            tracing::warn!(
+                peer = peer_name(address),
+                max_connections_per_address = self.max_per_client,
+                "a client has all the connections that it may have, further ones are refused"
+            );
+        }
+        true
+    }
+
     fn lock(&self) -> MutexGuard<'_, OpenConnections> {
         self.open.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl ConnectionSlot {
+    /// Counts the connection for the client at `address`, which was not known before. False, counted
+    /// and logged, when that client has all the connections that it may have.
+    pub(super) fn identify(&mut self, address: IpAddr, context: &Context) -> bool {
+        let mut open = self.limiter.lock();
+        if self.limiter.refuses(&open, Some(address), context) {
+            return false;
+        }
+        let client = network(address);
+        *open.by_client.entry(client).or_default() += 1;
+        self.client = Some(client);
+        true
     }
 }
 

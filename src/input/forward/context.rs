@@ -17,6 +17,7 @@ use crate::config;
 use crate::logging::WarningLimiter;
 use crate::memory::to_usize;
 use crate::metrics::Metrics;
+use crate::runtime::CpuPool;
 use windrow_journal::Journal;
 
 /// Kind of the journal records that intake writes: complete Forward messages, one after the other,
@@ -44,12 +45,16 @@ pub struct Context {
     pub metrics: Arc<Metrics>,
     /// Limits of one message.
     pub limits: Limits,
+    /// Whether TCP connections begin with a header of the PROXY protocol.
+    pub proxy_protocol: bool,
     /// Whether clients may send JSON.
     pub json: bool,
     /// Largest decompressed size of a payload, in bytes.
     pub max_decompressed: usize,
     /// Bounds the checks of that size.
     pub decompression: DecompressionPool,
+    /// Other long work of connections: JSON texts, and the checksums of large runs.
+    pub cpu_pool: CpuPool,
     /// Who may send; `None`: everyone.
     pub security: Option<Security>,
     /// TLS on the TCP listeners.
@@ -98,9 +103,11 @@ pub(super) fn test_context_with(
         warnings: WarningLimiter::default(),
         metrics: Arc::new(Metrics::new(&[])),
         limits: Limits::default(),
+        proxy_protocol: false,
         json: true,
         max_decompressed: 1 << 20,
         decompression: DecompressionPool::default(),
+        cpu_pool: CpuPool::default(),
         security: None,
         tls: None,
         handshake_timeout: timeout,

@@ -14,10 +14,11 @@ use tokio::net::{TcpListener, TcpSocket, TcpStream, UdpSocket, UnixListener, Uni
 use tokio::time::timeout;
 
 use super::connection::{CloseReason, is_closed_by_peer, serve};
-use super::connection_limiter::ConnectionLimiter;
+use super::connection_limiter::{ConnectionLimiter, ConnectionSlot};
 use super::context::Context;
 use super::heartbeat;
 use super::peer::peer_name;
+use super::proxy_protocol::{self, ProxyHeaderError};
 use super::warnings;
 use crate::config::Listen;
 
@@ -193,13 +194,20 @@ impl BoundListener {
                     // noticed in time.
                     stream.set_nodelay(true).ok();
                     rustix::net::sockopt::set_socket_keepalive(&stream, true).ok();
-                    let Some(slot) = ConnectionLimiter::acquire(&limiter, Some(peer.ip()), &context) else {
+                    // Behind a load balancer the client is known later.
+                    let client = (!context.proxy_protocol).then_some(peer.ip());
+                    let Some(slot) = ConnectionLimiter::acquire(&limiter, client, &context) else {
                         continue;
                     };
                     let context = Arc::clone(&context);
                     context.tasks.clone().spawn(async move {
-                        tcp(stream, peer, &context).await;
-                        drop(slot);
+                        match context.proxy_protocol {
+                            true => proxied(stream, peer.ip(), &context, slot).await,
+                            false => {
+                                tcp(stream, peer.ip(), &context).await;
+                                drop(slot);
+                            }
+                        }
                     });
                 }
             }
@@ -241,16 +249,46 @@ pub(in crate::input) async fn accept<T>(
     }
 }
 
-async fn tcp(stream: TcpStream, peer: SocketAddr, context: &Arc<Context>) {
+/// Serves a connection that begins with a header of the PROXY protocol.
+async fn proxied(mut stream: TcpStream, balancer: IpAddr, context: &Arc<Context>, mut slot: ConnectionSlot) {
+    let reading = timeout(
+        context.handshake_timeout,
+        proxy_protocol::read_header(&mut stream),
+    );
+    let read = tokio::select! {
+        biased;
+        read = reading => read,
+        () = context.stop_timeout() => Ok(Err(ProxyHeaderError::Closed)),
+    };
+    let reason = match read {
+        Ok(Ok(client)) => {
+            // Without an address the balancer speaks for itself, as in its health checks.
+            if client.is_none_or(|client| slot.identify(client, context)) {
+                tcp(stream, client.unwrap_or(balancer), context).await;
+            }
+            return;
+        }
+        Ok(Err(ProxyHeaderError::Closed)) => CloseReason::Probe,
+        Ok(Err(error)) => error.into(),
+        Err(_) => CloseReason::HandshakeTimeout(context.handshake_timeout),
+    };
+    log_close(&reason, Some(balancer), context);
+}
+
+async fn tcp(stream: TcpStream, peer: IpAddr, context: &Arc<Context>) {
     let Some(tls) = &context.tls else {
-        serve_stream(stream, Some(peer.ip()), context).await;
+        serve_stream(stream, Some(peer), context).await;
         return;
     };
     let handshake = timeout(context.handshake_timeout, async {
         // Health checks and scanners connect and close.
-        match stream.peek(&mut [0]).await {
+        let mut first = [0; proxy_protocol::MAX_SIGNATURE_BYTES];
+        match stream.peek(&mut first).await {
             Ok(0) => Err(CloseReason::Probe),
             Err(error) if is_closed_by_peer(&error) => Err(CloseReason::Probe),
+            Ok(n) if proxy_protocol::begins(first.get(..n).unwrap_or_default()) => {
+                Err(CloseReason::ProxyProtocol)
+            }
             Ok(_) | Err(_) => tls.accept(stream).await.map_err(CloseReason::Tls),
         }
     });
@@ -258,19 +296,19 @@ async fn tcp(stream: TcpStream, peer: SocketAddr, context: &Arc<Context>) {
         biased;
         accepted = handshake => accepted,
         () = context.stop_timeout() => {
-            log_close(&CloseReason::StoppingStalled, Some(peer.ip()), context);
+            log_close(&CloseReason::StoppingStalled, Some(peer), context);
             return;
         }
     };
     let reason = match accepted {
         Ok(Ok(stream)) => {
-            serve_stream(stream, Some(peer.ip()), context).await;
+            serve_stream(stream, Some(peer), context).await;
             return;
         }
         Ok(Err(reason)) => reason,
         Err(_) => CloseReason::HandshakeTimeout(context.handshake_timeout),
     };
-    log_close(&reason, Some(peer.ip()), context);
+    log_close(&reason, Some(peer), context);
 }
 
 async fn serve_stream<S: AsyncRead + AsyncWrite + Unpin>(

@@ -9,6 +9,7 @@
 //! * `receive_budget`: limits the bytes of all receive buffers;
 //! * `ack`: the acknowledgement, which can only be built from a journal receipt;
 //! * `heartbeat`: UDP heartbeats;
+//! * `proxy_protocol`: addresses of clients behind a load balancer;
 //! * `peer`: names of clients, and what limits count as one client;
 //! * `warnings`: what the log says of repeated warnings;
 //! * `context`: what all connections share.
@@ -24,6 +25,7 @@ mod handshake_backoff;
 mod heartbeat;
 mod listener;
 mod peer;
+mod proxy_protocol;
 mod read_strategy;
 mod receive_budget;
 mod security;

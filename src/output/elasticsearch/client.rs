@@ -15,12 +15,13 @@ use tokio::time::Instant;
 use super::bulk::{self, BulkResponse, ItemResult};
 use super::format::DocumentFormat;
 use super::heal::WarnedFields;
+use super::http::{Request, Response, SendError};
 use super::index_pattern::IndexPattern;
 use super::index_watch::IndexWatch;
-use super::nodes::{Nodes, OpenError, Request, Response, SendError};
+use super::nodes::{Nodes, OpenError};
 use super::outcome::{
     DocumentOutcome, ItemClass, Rejection, RequestError, RetryReason, StoreResult, classify_item,
-    is_about_content,
+    is_about_content, without_content,
 };
 use super::stats::Stats;
 use super::target::Targets;
@@ -39,6 +40,12 @@ const MAPPING_AGE: Duration = Duration::from_secs(10);
 /// Indices whose mapping was prepared for healed documents.
 const MAX_PREPARED: usize = 1024;
 
+/// Longest mapping that is read: that of an alias has those of all its indices.
+const MAX_MAPPING_BYTES: u64 = 32 << 20;
+
+/// Longest response to a bulk request.
+const MAX_BULK_RESPONSE_BYTES: u64 = 64 << 20;
+
 /// Sends requests to one cluster; counts and classifies the responses.
 #[derive(Debug)]
 pub(crate) struct Client {
@@ -53,10 +60,18 @@ pub(crate) struct Client {
     /// Refused fields are moved instead of refusing the document.
     pub(crate) heals: bool,
     prepared: Mutex<HashSet<Box<str>>>,
-    /// The last mapping that was read: its index, when, its properties.
-    mapping: Mutex<Option<(Box<str>, Instant, Arc<Value>)>>,
+    /// The last mapping that was read.
+    mapping: Mutex<Option<KnownMapping>>,
     shard_timeout: Duration,
     gzip_level: u32,
+}
+
+/// The properties of the mapping of an index.
+#[derive(Debug)]
+struct KnownMapping {
+    index: Box<str>,
+    read_at: Instant,
+    properties: Arc<Value>,
 }
 
 /// What the result of a bulk item means.
@@ -147,11 +162,17 @@ impl Client {
             body,
             ndjson: true,
             gzip,
-            max_response_bytes: u64::MAX,
+            max_response_bytes: MAX_BULK_RESPONSE_BYTES,
         };
-        let response = self
-            .ask(&request)
-            .await
+        let response = match self.nodes.send(&request).await {
+            // The writes may have been applied, and may be repeated: fewer of them have a shorter
+            // response.
+            Err(SendError::ResponseTooLarge(bytes)) if expected > 1 => {
+                Err(RequestError::TooLarge(too_long(&request, bytes)))
+            }
+            other => other.map_err(|error| request_error(&request, error)),
+        };
+        let response = response
             .and_then(Response::success)
             .and_then(|body| bulk::parse(&body, expected, located).map_err(RequestError::Broken));
         match &response {
@@ -170,10 +191,8 @@ impl Client {
     /// # Errors
     /// There is no response, or it is longer than the request allows.
     pub(crate) async fn ask(&self, request: &Request) -> Result<Response, RequestError> {
-        self.nodes.send(request).await.map_err(|error| match error {
-            SendError::Request(error) => error,
-            SendError::ResponseTooLarge(bytes) => RequestError::Broken(format!("response of {bytes} bytes")),
-        })
+        let sent = self.nodes.send(request).await;
+        sent.map_err(|error| request_error(request, error))
     }
 
     /// What the result of an item that was sent to `index` means. Counts a failure.
@@ -189,7 +208,7 @@ impl Client {
         let ItemResult {
             status, kind, reason, ..
         } = &item;
-        let said = format!("status {status} {kind}: {reason}");
+        let said = format!("status {status} {kind}: {}", without_content(reason));
         self.watch.failed(index, said.clone());
         Verdict::Outcome(match class {
             ItemClass::Unavailable => {
@@ -223,20 +242,25 @@ impl Client {
     pub(crate) async fn mapping(&self, index: &str) -> Option<Arc<Value>> {
         {
             let mapping = self.mapping.lock().unwrap_or_else(PoisonError::into_inner);
-            if let Some((known, at, properties)) = &*mapping
-                && **known == *index
-                && at.elapsed() < MAPPING_AGE
+            if let Some(known) = &*mapping
+                && *known.index == *index
+                && known.read_at.elapsed() < MAPPING_AGE
             {
-                return Some(Arc::clone(properties));
+                return Some(Arc::clone(&known.properties));
             }
         }
-        let request = Request::json(Method::GET, format!("/{index}/_mapping"), "");
+        let mut request = Request::json(Method::GET, format!("/{index}/_mapping"), "");
+        request.max_response_bytes = MAX_MAPPING_BYTES;
         let answer = self.ask(&request).await.and_then(Response::success).ok()?;
         let answer: serde_json::Map<String, Value> = serde_json::from_slice(&answer).ok()?;
-        let (_, newest) = answer.into_iter().last()?;
+        let (_, newest) = answer.into_iter().next_back()?;
         let properties = Arc::new(newest.pointer("/mappings/properties")?.clone());
-        let known = Some((index.into(), Instant::now(), Arc::clone(&properties)));
-        *self.mapping.lock().unwrap_or_else(PoisonError::into_inner) = known;
+        let known = KnownMapping {
+            index: index.into(),
+            read_at: Instant::now(),
+            properties: Arc::clone(&properties),
+        };
+        *self.mapping.lock().unwrap_or_else(PoisonError::into_inner) = Some(known);
         Some(properties)
     }
 
@@ -264,6 +288,23 @@ impl Client {
             }
         }
     }
+}
+
+fn request_error(request: &Request, error: SendError) -> RequestError {
+    match error {
+        SendError::Request(error) => error,
+        SendError::ResponseTooLarge(bytes) => RequestError::Broken(too_long(request, bytes)),
+    }
+}
+
+/// Why a response is not read.
+fn too_long(request: &Request, bytes: u64) -> String {
+    let limit = request.max_response_bytes;
+    format!(
+        "the response to {} is too long (at least {bytes} bytes, the limit is {limit}): the node is not Elasticsearch, \
+         or a proxy in front of it is broken",
+        request.path
+    )
 }
 
 /// gzip on a blocking thread: level 1 takes about 5 ms per MiB, too long for a reactor thread.

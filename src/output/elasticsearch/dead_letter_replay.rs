@@ -107,7 +107,7 @@ pub(super) async fn replay_entries(
                 DocumentOutcome::Stored(_) => ReplayOutcome::Written,
                 DocumentOutcome::Retry(_) => {
                     retry.push(at);
-                    ReplayOutcome::Postponed("Elasticsearch rejected it for now".into())
+                    ReplayOutcome::Postponed(why_not_now(upserter, &entries[at]))
                 }
                 DocumentOutcome::Blocked(reason) => ReplayOutcome::Postponed(reason),
                 DocumentOutcome::Rejected(r) => refused(r.status, &r.kind, &r.reason),
@@ -122,6 +122,14 @@ pub(super) async fn replay_entries(
         pending = retry;
     }
     outcomes
+}
+
+/// Why the index of an entry does not take it now.
+fn why_not_now(upserter: &Upserter, entry: &Entry) -> String {
+    let client = &upserter.client;
+    let index = entry.first_ns.map(|first_ns| client.indices.of(first_ns));
+    let reason = index.and_then(|index| client.watch.reason(&index.index));
+    reason.unwrap_or_else(|| "Elasticsearch rejected it for now".into())
 }
 
 fn refused(status: u16, kind: &str, reason: &str) -> ReplayOutcome {

@@ -13,7 +13,7 @@ use tokio::time::{Duration, Instant};
 use super::bulk::{self, BulkDocument};
 use super::deferred::Deferred;
 use super::health::{NoteSource, OutputHealth, WaitReason};
-use super::outcome::{DocumentOutcome, Rejection, RequestError, RetryReason, StoreResult};
+use super::outcome::{DocumentOutcome, Rejection, RequestError, RetryReason, StoreResult, without_content};
 use super::upsert::{Upserter, WriteResult};
 use crate::output::dead_letter::{DeadLetter, Entry, EntryContent};
 use crate::output::{Batch, LineCounters, OutputId, SealedDocument};
@@ -245,7 +245,7 @@ pub(super) async fn deliver(
                 rejected.push((at, rejection));
             }
             DocumentOutcome::Refused(Rejection { status, kind, reason }) => {
-                let reason = format!("status {status} {kind}: {reason}");
+                let reason = format!("status {status} {kind}: {}", without_content(&reason));
                 let alone = true;
                 blocked.push(BlockedDocument { at, reason, alone });
             }
@@ -402,7 +402,7 @@ impl DeliveryContext {
                 let document = &documents[*at];
                 tracing::warn!(
                     documents = rejected.len(), index = %self.index_of(document).index, id = document.sealed.id(),
-                    status = first.status, kind = %first.kind, reason = %first.reason,
+                    status = first.status, kind = %first.kind, reason = %without_content(&first.reason),
                     "Elasticsearch rejected documents permanently; they are in the dead letter"
                 );
                 for (at, rejection) in rejected {

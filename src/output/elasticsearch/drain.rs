@@ -103,7 +103,7 @@ async fn drain(context: &Arc<DeliveryContext>, base: Duration, waiting: Waiting,
         }
         Ok((Ok(_), _)) => {}
         Ok((Err(error), index)) => {
-            tracing::warn!(%index, %error, "deferred documents cannot be read or written")
+            tracing::warn!(%index, %error, "deferred documents cannot be read or written");
         }
         Err(error) => tracing::error!(%error, "the drain of deferred documents panicked"),
     }

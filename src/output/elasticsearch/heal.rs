@@ -12,9 +12,11 @@ use bytes::Bytes;
 use serde_json::Value;
 use windrow_trace::Unmap;
 
+use super::backoff::contention_pause;
 use super::bulk::{self, BulkDocument, BulkResponse, ItemResult};
 use super::client::{Client, Verdict};
-use super::outcome::{DocumentOutcome, RequestError, RetryReason, StoreResult};
+use super::format::UnmapFn;
+use super::outcome::{DocumentOutcome, RequestError, RetryReason, StoreResult, without_content};
 
 /// Fields that are moved one by one; then all are.
 const MAX_SINGLE_FIELDS: u8 = 6;
@@ -27,6 +29,9 @@ const FIELD_LIMIT: &str = "Limit of total fields [";
 
 /// Bytes of one request with healed documents.
 const MAX_BODY_BYTES: usize = 4 << 20;
+
+/// Lost answers to the same request before its documents return to the queue.
+const MAX_LOST_ANSWERS: u32 = 4;
 
 /// Fields for which a warning is logged; further ones are only counted.
 const MAX_WARNED_FIELDS: usize = 1000;
@@ -68,12 +73,7 @@ impl Healing {
     }
 
     /// The next step: a field that the reason names, then all fields, then everything.
-    fn step(
-        &mut self,
-        unmap: fn(&[u8], Unmap<'_>) -> Option<(Vec<u8>, Vec<String>)>,
-        json: &[u8],
-        causes: &[String],
-    ) -> Option<(Vec<u8>, Vec<String>)> {
+    fn step(&mut self, unmap: UnmapFn, json: &[u8], causes: &[String]) -> Option<(Vec<u8>, Vec<String>)> {
         let path = field_path(causes);
         // What is moved to `windrow.unmapped` can be refused there too.
         let inside = path
@@ -180,7 +180,7 @@ pub(crate) async fn create_healed<D: BulkDocument>(
                 let json = healed.get(at).map_or(&[][..], |json| json);
                 bulk::put_create(&mut body, &index.index, documents[*at].id(), json);
             }
-            let items = match client.bulk(body.into(), some.len()).await? {
+            let items = match create(client, documents, some, body.into()).await? {
                 BulkResponse::AllOk => None,
                 BulkResponse::Items(items) => Some(items),
             };
@@ -208,6 +208,26 @@ pub(crate) async fn create_healed<D: BulkDocument>(
         }
     }
     Ok(())
+}
+
+/// Sends creates. A lost answer is asked for again at once: otherwise all steps would have to be
+/// taken again.
+async fn create<D: BulkDocument, I>(
+    client: &Client,
+    documents: &[D],
+    writes: &[(usize, I, Healing)],
+    body: Bytes,
+) -> Result<BulkResponse, RequestError> {
+    for attempt in 1..=MAX_LOST_ANSWERS {
+        match client.bulk(body.clone(), writes.len()).await {
+            Err(RequestError::Broken(_)) => {
+                writes.iter().for_each(|(at, ..)| documents[*at].mark_uncertain());
+                tokio::time::sleep(contention_pause(attempt)).await;
+            }
+            answer => return answer,
+        }
+    }
+    client.bulk(body, writes.len()).await
 }
 
 /// The top-level fields of a document that the mapping of an index lacks, in whole or in part.
@@ -268,13 +288,14 @@ fn field_path(causes: &[String]) -> Option<String> {
     })
 }
 
-/// A reason without the position in front of it: `[1:93] `.
+/// A reason without what the store puts in front of that of a field: `[1:93] failed to parse: `.
 fn without_position(reason: &str) -> &str {
     let position = |text: &str| text.bytes().all(|byte| byte.is_ascii_digit() || byte == b':');
-    match reason.strip_prefix('[').and_then(|rest| rest.split_once("] ")) {
+    let rest = match reason.strip_prefix('[').and_then(|rest| rest.split_once("] ")) {
         Some((inside, rest)) if position(inside) => rest,
         _ => reason,
-    }
+    };
+    rest.strip_prefix("failed to parse: ").unwrap_or(rest)
 }
 
 /// Fields for which a warning was logged.
@@ -289,7 +310,7 @@ impl WarnedFields {
             let key = (index.into(), name.as_str().into());
             if warned.len() < MAX_WARNED_FIELDS && warned.insert(key) {
                 tracing::warn!(
-                    index, field = name.as_str(), status = item.status, kind = %item.kind, reason = %item.reason,
+                    index, field = name.as_str(), status = item.status, kind = %item.kind, reason = %without_content(&item.reason),
                     "the index refuses a field; documents are stored with it in windrow.unmapped (said once per field)"
                 );
             }
@@ -341,6 +362,10 @@ mod tests {
             (
                 "Document contains at least one immense term in field=\"long_kw\" (whose UTF8 encoding is longer",
                 Some("long_kw"),
+            ),
+            (
+                "[1:25] failed to parse: field name starting or ending with a [.] makes object resolution ambiguous: [x.]",
+                Some("x."),
             ),
             ("Limit of total fields [1000] has been exceeded", None),
             ("something: failed to parse field [code] of type [long]", None),

@@ -99,8 +99,7 @@ impl IndexPattern {
         let mut parts = self.pattern.split('%');
         let mut patterns = vec![parts.next().unwrap_or_default().to_owned()];
         let mut first = true;
-        let mut parts = parts.peekable();
-        while let Some(part) = parts.next() {
+        for part in parts {
             // A field is `%`, flags or colons, and one letter; `%%` is a percent sign.
             let Some((at, letter)) = part.char_indices().find(|(_, c)| c.is_ascii_alphabetic()) else {
                 continue;

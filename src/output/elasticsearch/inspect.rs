@@ -10,8 +10,8 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::client::Client;
+use super::http::{Request, Response};
 use super::install::{Simulation, simulate};
-use super::nodes::{Request, Response};
 use super::target::{Target, look};
 use super::{Elasticsearch, lifecycle};
 use crate::config::{ElasticsearchConfig, OnConflict};
@@ -297,13 +297,10 @@ struct FsTotalWire {
 async fn nodes(client: &Client) -> Vec<Finding> {
     let path = "/_nodes/stats/fs?filter_path=nodes.*.name,nodes.*.timestamp,nodes.*.fs.total";
     let asked = Timestamp::now().as_millisecond();
-    let answer = match get(client, path).await {
-        Ok(answer) => answer,
-        Err(_) => {
-            return vec![Finding::Warning(
-                "disks and clocks of the nodes cannot be seen (privilege monitor)".into(),
-            )];
-        }
+    let Ok(answer) = get(client, path).await else {
+        return vec![Finding::Warning(
+            "disks and clocks of the nodes cannot be seen (privilege monitor)".into(),
+        )];
     };
     let answered = Timestamp::now().as_millisecond();
     let wire: NodesWire = match serde_json::from_value(answer) {

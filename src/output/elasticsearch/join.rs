@@ -28,6 +28,9 @@
 //! writer that dies in between has not confirmed; its part is replayed from the journal, conflicts
 //! or creates, and comes here again.
 //!
+//! If the union has no space in the earlier document, the lines that it lacks become continuations
+//! before the later document is deleted. The day of a continuation depends on its own lines only.
+//!
 //! The rule reaches one day to each side: a trace's longest life is bounded by 12 hours.
 //!
 //! **Rollover aliases.** The same holds for the indices behind an alias, where the older one wins:
@@ -40,12 +43,13 @@ use super::bulk::{self, BulkDocument, BulkResponse, ItemResult};
 use super::client::{Client, Verdict};
 use super::heal::Healing;
 use super::index_pattern;
+use super::merge::write_continuations;
 use super::mget::{self, MgetItem};
 use super::outcome::{DocumentOutcome, Rejection, RequestError, RetryReason, StoreResult, is_read_blocked};
 use super::stats::Stats;
 use super::target::Target;
 use super::upsert::Upsert;
-use windrow_trace::Union;
+use windrow_trace::{BoundedUnion, Union};
 
 /// Documents looked up in one `_mget`. Few have a sibling, so no source is read.
 const MAX_MGET_DOCUMENTS: usize = 1000;
@@ -231,8 +235,11 @@ async fn join_pair(
             // One is left: usually another writer joined them. Check that it contains ours.
             (Some(MgetItem::Found { source, .. }), Some(MgetItem::Missing))
             | (Some(MgetItem::Missing), Some(MgetItem::Found { source, .. })) => {
-                return Ok(match (client.format.union)(&source, ours) {
-                    Ok(Union::Unchanged) => JOIN_DONE,
+                return Ok(match client.format.union_of(&source, ours, id) {
+                    Ok(BoundedUnion {
+                        main: Union::Unchanged,
+                        continuations,
+                    }) if continuations.is_empty() => JOIN_DONE,
                     _ => DocumentOutcome::Retry(RetryReason::Contended),
                 });
             }
@@ -248,13 +255,15 @@ async fn join_pair(
             }
             _ => return Ok(DocumentOutcome::Retry(RetryReason::Throttled)),
         };
-        match (client.format.union)(&old, &new) {
-            // A foreign document with our id is not joined.
-            Err(_) => return Ok(JOIN_DONE),
-            Ok(Union::Unchanged) => {}
-            Ok(Union::Merged {
+        // A foreign document with our id is not joined.
+        let Ok(union) = client.format.union_of(&old, &new, id) else {
+            return Ok(JOIN_DONE);
+        };
+        match union.main {
+            Union::Unchanged => {}
+            Union::Merged {
                 document: mut json, ..
-            }) => {
+            } => {
                 let mut healing = Healing::default();
                 let written = loop {
                     let mut body = Vec::with_capacity(json.len() + id.len() + 128);
@@ -284,6 +293,9 @@ async fn join_pair(
                     Some(other) => return Ok(other),
                 }
             }
+        }
+        if let (Some(outcome), _) = write_continuations(client, union.continuations).await? {
+            return Ok(outcome);
         }
         let mut body = Vec::with_capacity(id.len() + 128);
         bulk::put_delete(&mut body, later, id, from);

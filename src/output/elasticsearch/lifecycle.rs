@@ -9,7 +9,7 @@ use reqwest::Method;
 use serde_json::{Map, Value, json};
 
 use super::client::Client;
-use super::nodes::{Request, Response};
+use super::http::{Request, Response};
 use super::outcome::RequestError;
 use crate::config::{ElasticsearchConfig, IndexTemplate};
 

@@ -10,6 +10,8 @@
 //! The document is read in the index that the conflict names, if it does: behind an alias or an
 //! ingest pipeline that is not the index of its day.
 
+mod continuations;
+
 use super::backoff::contention_pause;
 use super::bulk::{self, BulkDocument, BulkResponse, Version};
 use super::client::{Client, Verdict};
@@ -19,7 +21,9 @@ use super::outcome::{DocumentOutcome, Rejection, RequestError, RetryReason, Stor
 use super::stats::Stats;
 use super::upsert::Upsert;
 use crate::runtime::block_in_place;
-use windrow_trace::Union;
+use windrow_trace::{BoundedUnion, Continuation, Union};
+
+pub(super) use self::continuations::write_continuations;
 
 /// Documents read in one `_mget`.
 const MAX_MGET_DOCUMENTS: usize = 256;
@@ -86,7 +90,7 @@ async fn merge_chunk<D: BulkDocument>(
         .collect();
     let found = mget::mget(client, &wanted, true).await?;
     let found = chunk.iter().copied().zip(places).zip(found);
-    let writes = block_in_place(|| unite(client, batch, found));
+    let (writes, continuations) = block_in_place(|| unite(client, batch, found));
     // Two parts of one trace in a chunk were merged with the same version: one wins, the other
     // conflicts.
     let mut writes = writes.into_iter().peekable();
@@ -101,16 +105,53 @@ async fn merge_chunk<D: BulkDocument>(
         }
         write_back(client, batch, some, conflicts).await?;
     }
+    for one in continuations {
+        // Only once the existing document takes no further lines.
+        if let DocumentOutcome::Stored(_) = batch.outcomes[one.at] {
+            one.write(client, batch).await?;
+        }
+    }
     Ok(())
 }
 
-/// The union of each document with the existing one. Sets the outcomes of those that need no write.
+/// What one document adds to the continuations of an existing one.
+struct PendingContinuations {
+    at: usize,
+    /// Lines that it adds to the existing document.
+    new_lines: u32,
+    continuations: Vec<Continuation>,
+}
+
+impl PendingContinuations {
+    /// Writes them. Until all are stored, the document does not count as stored.
+    async fn write<D: BulkDocument>(
+        self,
+        client: &Client,
+        batch: &mut Upsert<'_, D>,
+    ) -> Result<(), RequestError> {
+        let document = &batch.documents[self.at];
+        let not_attempted = DocumentOutcome::Retry(RetryReason::NotAttempted);
+        let stored = std::mem::replace(&mut batch.outcomes[self.at], not_attempted);
+        let written = write_continuations(client, self.continuations).await;
+        let (outcome, lines) = written.inspect_err(|_| document.mark_uncertain())?;
+        match outcome {
+            None if self.new_lines + lines == 0 => document.mark_unchanged(),
+            None => document.mark_merged(self.new_lines + lines),
+            Some(_) => document.mark_uncertain(),
+        }
+        batch.outcomes[self.at] = outcome.unwrap_or(stored);
+        Ok(())
+    }
+}
+
+/// The union of each document with the existing one. Sets the outcomes of those that need no write
+/// of it. Returns the writes, and the continuations to write after them.
 fn unite<D: BulkDocument>(
     client: &Client,
     batch: &mut Upsert<'_, D>,
     found: impl Iterator<Item = (((usize, u32), std::sync::Arc<str>), MgetItem)>,
-) -> Vec<PendingWrite> {
-    let mut writes = Vec::new();
+) -> (Vec<PendingWrite>, Vec<PendingContinuations>) {
+    let (mut writes, mut all_continuations) = (Vec::new(), Vec::new());
     for (((at, misses), index), found) in found {
         let document = &batch.documents[at];
         let mut write = |misses, version, json| {
@@ -148,23 +189,41 @@ fn unite<D: BulkDocument>(
                     .failed(&index, format!("an existing document cannot be read: {reason}"));
                 batch.outcomes[at] = DocumentOutcome::Retry(RetryReason::Throttled);
             }
-            MgetItem::Found { version, source } => match (client.format.union)(&source, batch.json(at)) {
-                Ok(Union::Unchanged) => {
-                    document.mark_unchanged();
-                    batch.outcomes[at] = DocumentOutcome::Stored(StoreResult::Unchanged);
+            MgetItem::Found { version, source } => {
+                let union = client.format.union_of(&source, batch.json(at), document.id());
+                let BoundedUnion { main, continuations } = match union {
+                    Ok(union) => union,
+                    Err(why) => {
+                        batch.outcomes[at] = DocumentOutcome::Rejected(not_ours(&index, &why));
+                        continue;
+                    }
+                };
+                let mut added = 0;
+                match main {
+                    Union::Unchanged => {
+                        document.mark_unchanged();
+                        batch.outcomes[at] = DocumentOutcome::Stored(StoreResult::Unchanged);
+                    }
+                    Union::Merged {
+                        document: json,
+                        new_lines,
+                    } => {
+                        document.mark_merged(new_lines);
+                        added = new_lines;
+                        write(misses, Some(version), json);
+                    }
                 }
-                Ok(Union::Merged {
-                    document: json,
-                    new_lines,
-                }) => {
-                    document.mark_merged(new_lines);
-                    write(misses, Some(version), json);
+                if !continuations.is_empty() {
+                    all_continuations.push(PendingContinuations {
+                        at,
+                        new_lines: added,
+                        continuations,
+                    });
                 }
-                Err(why) => batch.outcomes[at] = DocumentOutcome::Rejected(not_ours(&index, &why)),
-            },
+            }
         }
     }
-    writes
+    (writes, all_continuations)
 }
 
 /// A document to be written back.

@@ -9,12 +9,14 @@ use serde_json::value::RawValue;
 
 use super::bulk::Version;
 use super::client::Client;
-use super::nodes::{Request, SendError};
+use super::http::{Request, SendError};
 use super::outcome::RequestError;
 use windrow_trace::write_escaped;
 
 /// A longer response is requested again in halves.
 const MAX_RESPONSE_BYTES: u64 = 32 << 20;
+/// Longest response with one document: Elasticsearch takes documents of up to 100 MiB.
+const MAX_DOCUMENT_RESPONSE_BYTES: u64 = 101 << 20;
 
 /// Result for one requested document.
 #[derive(Debug, Clone)]
@@ -53,11 +55,18 @@ pub(crate) async fn mget(
         if !sources {
             request.query = &[("_source", "false")];
         }
-        // A single document cannot be split: it is read at any length.
-        if part.len() > 1 {
-            request.max_response_bytes = MAX_RESPONSE_BYTES;
-        }
+        // A single document cannot be split.
+        request.max_response_bytes = match part.len() {
+            1 => MAX_DOCUMENT_RESPONSE_BYTES,
+            _ => MAX_RESPONSE_BYTES,
+        };
         match client.nodes.send(&request).await {
+            Err(SendError::ResponseTooLarge(bytes)) if part.len() == 1 => {
+                return Err(RequestError::Broken(format!(
+                    "the response to an _mget of one document is too long (at least {bytes} bytes, the limit is \
+                     {MAX_DOCUMENT_RESPONSE_BYTES}): the node is not Elasticsearch, or a proxy in front of it is broken"
+                )));
+            }
             Err(SendError::ResponseTooLarge(_)) => {
                 let (first, second) = part.split_at(part.len() / 2);
                 rest.push(second);

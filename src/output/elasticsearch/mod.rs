@@ -13,7 +13,7 @@
 //! | `join` | one trace in the indices of two days, or of a rollover alias |
 //! | `target` | what an index name stands for: index, alias, data stream |
 //! | `deferred`, `drain` | documents that wait for an operator, on disk |
-//! | `client`, `nodes`, `node` | requests; connections, credentials, dead nodes |
+//! | `client`, `http`, `nodes`, `node` | requests; connections, credentials, dead nodes |
 //! | `bulk`, `mget` | formats of `_bulk` and `_mget` |
 //! | `outcome` | what responses mean |
 //! | `index_pattern` | names of daily indices |
@@ -35,6 +35,7 @@ mod drain;
 mod format;
 mod heal;
 mod health;
+mod http;
 mod index_pattern;
 mod index_watch;
 mod inspect;

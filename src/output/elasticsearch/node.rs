@@ -16,7 +16,8 @@ use reqwest::{Certificate, Identity, Method, Url};
 use tokio::time::Instant;
 
 use super::connection_error::{in_words, with_sources};
-use super::nodes::{OpenError, Request, Response, SendError};
+use super::http::{BodyError, Request, Response, SendError, read_body};
+use super::nodes::OpenError;
 use super::outcome::RequestError;
 use crate::config::{Auth, ElasticsearchConfig, Secret, without_credentials};
 
@@ -285,23 +286,18 @@ impl Node {
             .get(RETRY_AFTER)
             .and_then(|value| value.to_str().ok()?.trim().parse().ok())
             .map(|seconds| Duration::from_secs(seconds).min(RETRY_AFTER_MAX));
-        if let Some(length) = response
-            .content_length()
-            .filter(|length| *length > request.max_response_bytes)
-        {
-            return Err(SendError::ResponseTooLarge(length));
-        }
-        let body = response.bytes().await.map_err(|error| {
-            SendError::Request(match self.request_error(error) {
+        match read_body(response, request.max_response_bytes).await {
+            Ok(body) => Ok(Response {
+                status,
+                retry_after,
+                body,
+            }),
+            Err(BodyError::TooLarge(bytes)) => Err(SendError::ResponseTooLarge(bytes)),
+            Err(BodyError::Http(error)) => Err(SendError::Request(match self.request_error(error) {
                 RequestError::Unreachable(reason) => RequestError::Broken(reason),
                 other => other,
-            })
-        })?;
-        Ok(Response {
-            status,
-            retry_after,
-            body,
-        })
+            })),
+        }
     }
 
     fn request_error(&self, error: reqwest::Error) -> RequestError {

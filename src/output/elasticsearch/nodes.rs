@@ -12,6 +12,7 @@ use reqwest::Method;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
+use super::http::{Request, Response, SendError};
 use super::node::Node;
 use super::outcome::RequestError;
 use crate::config::ElasticsearchConfig;
@@ -55,63 +56,6 @@ pub enum OpenError {
     /// The HTTP client cannot be built.
     #[error("Elasticsearch client: {0}")]
     Client(String),
-}
-
-/// An HTTP request.
-#[derive(Clone)]
-pub(crate) struct Request {
-    pub(crate) method: Method,
-    pub(crate) path: String,
-    pub(crate) query: &'static [(&'static str, &'static str)],
-    pub(crate) body: Bytes,
-    /// NDJSON instead of one JSON object.
-    pub(crate) ndjson: bool,
-    /// The body is compressed.
-    pub(crate) gzip: bool,
-    /// A longer response is not read.
-    pub(crate) max_response_bytes: u64,
-}
-
-impl Request {
-    pub(crate) fn json(method: Method, path: impl Into<String>, body: impl Into<Bytes>) -> Self {
-        Self {
-            method,
-            path: path.into(),
-            query: &[],
-            body: body.into(),
-            ndjson: false,
-            gzip: false,
-            max_response_bytes: u64::MAX,
-        }
-    }
-}
-
-/// An HTTP response of any status.
-pub(crate) struct Response {
-    pub(crate) status: u16,
-    pub(crate) retry_after: Option<Duration>,
-    pub(crate) body: Bytes,
-}
-
-impl Response {
-    /// The body if the status is 2xx.
-    ///
-    /// # Errors
-    /// The error for any other status.
-    pub(crate) fn success(self) -> Result<Bytes, RequestError> {
-        match self.status {
-            200..=299 => Ok(self.body),
-            status => Err(RequestError::of_status(status, self.retry_after, &self.body)),
-        }
-    }
-}
-
-/// Why there is no response.
-pub(crate) enum SendError {
-    /// The request failed.
-    Request(RequestError),
-    /// The response is longer than allowed: bytes.
-    ResponseTooLarge(u64),
 }
 
 /// The nodes of one cluster.

@@ -256,6 +256,20 @@ fn readable(body: &[u8]) -> String {
     }
 }
 
+/// A reason for the log and for `/ready`, without what it quotes of a document.
+pub(crate) fn without_content(reason: &str) -> String {
+    const QUOTES: [&str; 4] = [
+        ", source[",
+        " source[",
+        " containing [",
+        ". Preview of field's value",
+    ];
+    const MAX_REASON_CHARS: usize = 300;
+    let ends = QUOTES.iter().filter_map(|quote| reason.find(quote));
+    let end = ends.min().unwrap_or(reason.len());
+    reason[..end].chars().take(MAX_REASON_CHARS).collect()
+}
+
 /// The start of a response body, for messages: one line. Never used for items, whose reasons can
 /// quote documents.
 pub(crate) fn excerpt(body: &[u8]) -> String {
@@ -308,6 +322,24 @@ mod tests {
         }
         assert!(is_about_content(400, "document_parsing_exception"));
         assert!(!is_about_content(400, "illegal_argument_exception"));
+    }
+
+    #[test]
+    fn reasons_are_shown_without_content() {
+        for (reason, shown) in [
+            (
+                "[a][0] primary shard is not active Timeout: [1s], request: [BulkShardRequest [[a][0]] containing [index {[a][t], source[{}]}]]",
+                "[a][0] primary shard is not active Timeout: [1s], request: [BulkShardRequest [[a][0]]",
+            ),
+            (
+                "failed to parse field [code] of type [long] in document with id 'a'. Preview of field's value: 'secret'",
+                "failed to parse field [code] of type [long] in document with id 'a'",
+            ),
+            ("closed", "closed"),
+        ] {
+            assert_eq!(without_content(reason), shown);
+        }
+        assert_eq!(without_content(&"é".repeat(1000)).chars().count(), 300);
     }
 
     #[test]

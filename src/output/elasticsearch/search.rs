@@ -8,7 +8,7 @@ use serde_json::json;
 use serde_json::value::RawValue;
 
 use super::client::Client;
-use super::nodes::Request;
+use super::http::Request;
 use crate::output::MAX_ID_BYTES;
 
 /// Most documents of one search: Elasticsearch's `index.max_result_window`.
@@ -31,7 +31,11 @@ pub(crate) async fn recent(
         None => json!({"match_all": {}}),
         // `_id` is exact whatever the mapping; a trace id over 512 bytes is hashed there and found
         // by its field.
-        Some(id) if id.len() <= MAX_ID_BYTES => json!({"ids": {"values": [id]}}),
+        Some(id) if id.len() <= MAX_ID_BYTES => json!({"bool": {"should": [
+            {"ids": {"values": [id]}},
+            {"term": {"windrow.continues": id}},
+            {"term": {"windrow.continues.keyword": id}},
+        ]}}),
         Some(id) => {
             let names = ["traceId", "trace_id", "trace.id"];
             json!({"bool": {"should": names.map(|name| json!({"term": {name: id}}))}})

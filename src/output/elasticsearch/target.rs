@@ -17,7 +17,7 @@ use serde::Deserialize;
 use tokio::time::Instant;
 
 use super::client::Client;
-use super::nodes::Request;
+use super::http::Request;
 
 /// How long a resolved target is believed.
 const MAX_AGE: Duration = Duration::from_secs(60);
@@ -125,7 +125,7 @@ impl Targets {
                     );
                 }
                 Target::Unusable(reason) => {
-                    tracing::error!(index = name, %reason, "documents cannot be written")
+                    tracing::error!(index = name, %reason, "documents cannot be written");
                 }
             }
         }

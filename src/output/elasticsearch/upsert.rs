@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use bytes::Bytes;
 use tokio::sync::Semaphore;
 
-use super::bulk::{self, BulkDocument, BulkResponse};
+use super::bulk::{self, BulkDocument, BulkResponse, ItemResult};
 use super::client::{Client, Verdict};
 use super::format::DocumentFormat;
 use super::heal::{self, HealedDocuments};
@@ -48,7 +48,125 @@ pub(crate) struct Upsert<'d, D> {
     pub(crate) healed: HealedDocuments,
 }
 
-impl<D: BulkDocument> Upsert<'_, D> {
+/// What is left to do after the request that creates documents.
+pub(crate) struct Rest {
+    /// Positions of documents that exist already.
+    exist: Vec<usize>,
+    refused: Vec<(usize, ItemResult)>,
+    /// Some may have siblings in other indices.
+    joins: bool,
+}
+
+impl Rest {
+    fn is_done(&self) -> bool {
+        self.exist.is_empty() && self.refused.is_empty() && !self.joins
+    }
+}
+
+impl<'d, D: BulkDocument> Upsert<'d, D> {
+    /// What the response to the request that creates `documents` says of each. Without failures the
+    /// outcomes are left empty: all are created.
+    pub(crate) fn of_response(client: &Client, documents: &'d [D], response: BulkResponse) -> (Self, Rest) {
+        let mut batch = Self {
+            documents,
+            outcomes: Vec::new(),
+            places: HashMap::new(),
+            healed: HealedDocuments::new(),
+        };
+        let mut exist = Vec::new();
+        let mut refused = Vec::new();
+        if let BulkResponse::Items(items) = response {
+            batch.outcomes.reserve_exact(items.len());
+            for (at, item) in items.into_iter().enumerate() {
+                if let Some(place) = &item.index {
+                    batch.places.insert(at, place.clone().into());
+                }
+                let day = client.indices.of(documents[at].first_ns());
+                batch.outcomes.push(match client.judge(&day.index, item) {
+                    Verdict::Outcome(outcome) => outcome,
+                    Verdict::Conflict if documents[at].is_trace() => {
+                        exist.push(at);
+                        DocumentOutcome::Retry(RetryReason::NotAttempted)
+                    }
+                    // Its id is unique to this record: it was written before.
+                    Verdict::Conflict => {
+                        documents[at].mark_unchanged();
+                        DocumentOutcome::Stored(StoreResult::Unchanged)
+                    }
+                    Verdict::Refused(item) => {
+                        refused.push((at, item));
+                        DocumentOutcome::Retry(RetryReason::NotAttempted)
+                    }
+                });
+            }
+        }
+        let joins = (0..documents.len()).any(|at| join::may_have_siblings(client, &batch, at));
+        let rest = Rest {
+            exist,
+            refused,
+            joins,
+        };
+        (batch, rest)
+    }
+
+    /// Heals refused documents, merges those that exist, and joins over indices. Sets their
+    /// outcomes.
+    ///
+    /// # Errors
+    /// A request failed as a whole; documents that were not reached have the outcome
+    /// [`RetryReason::NotAttempted`].
+    pub(crate) async fn finish(&mut self, client: &Client, rest: Rest) -> Result<(), RequestError> {
+        let Rest {
+            mut exist,
+            refused,
+            joins,
+        } = rest;
+        let documents = self.documents;
+        if self.outcomes.is_empty() {
+            self.outcomes
+                .resize(documents.len(), DocumentOutcome::Stored(StoreResult::Created));
+        }
+        let mut done = Ok(());
+        if !refused.is_empty() {
+            let Self { outcomes, healed, .. } = self;
+            done = heal::create_healed(client, documents, refused, healed, &mut exist, outcomes).await;
+        }
+        Stats::add(&client.stats.conflicts, exist.len());
+        // After a lost answer the next request may be answered.
+        let goes_on = matches!(done, Ok(()) | Err(RequestError::Broken(_)));
+        if !exist.is_empty() && goes_on {
+            done = done.and(merge::merge(client, self, exist).await);
+        }
+        self.note_accepted(client);
+        if joins && done.is_ok() {
+            let written = stored_with_siblings(client, self);
+            done = join::join_all(client, self, written).await;
+        } else if joins {
+            // Their siblings were not looked for: they must not count as stored.
+            for at in stored_with_siblings(client, self) {
+                documents[at].mark_uncertain();
+                self.outcomes[at] = DocumentOutcome::Retry(RetryReason::NotAttempted);
+            }
+        }
+        done
+    }
+
+    /// Notes which indices accepted a document.
+    fn note_accepted(&self, client: &Client) {
+        let mut noted = None;
+        for (at, document) in self.documents.iter().enumerate() {
+            let day = IndexPattern::day_of(document.first_ns());
+            let stored = self
+                .outcomes
+                .get(at)
+                .is_none_or(|outcome| matches!(outcome, DocumentOutcome::Stored(_)));
+            if stored && noted != Some(day) {
+                noted = Some(day);
+                client.watch.accepted(&client.indices.day(day).index);
+            }
+        }
+    }
+
     /// Document number `at` as it is written.
     pub(crate) fn json(&self, at: usize) -> &[u8] {
         self.healed
@@ -143,7 +261,7 @@ impl Upserter {
         let not_attempted = DocumentOutcome::Retry(RetryReason::NotAttempted);
         let outcomes = outcomes
             .into_iter()
-            .map(|outcome| outcome.unwrap_or(not_attempted.clone()));
+            .map(|outcome| outcome.unwrap_or_else(|| not_attempted.clone()));
         WriteResult::PerDocument(outcomes.collect(), error)
     }
 
@@ -218,94 +336,19 @@ impl Upserter {
             Ok(response) => response,
         };
         let client = &self.client;
-        let mut batch = Upsert {
-            documents,
-            outcomes: Vec::new(),
-            places: HashMap::new(),
-            healed: HealedDocuments::new(),
-        };
-        let mut exist = Vec::new();
-        let mut refused = Vec::new();
-        if let BulkResponse::Items(items) = response {
-            batch.outcomes.reserve_exact(items.len());
-            for (at, item) in items.into_iter().enumerate() {
-                if let Some(place) = &item.index {
-                    batch.places.insert(at, place.clone().into());
-                }
-                let day = client.indices.of(documents[at].first_ns());
-                batch.outcomes.push(match client.judge(&day.index, item) {
-                    Verdict::Outcome(outcome) => outcome,
-                    Verdict::Conflict if documents[at].is_trace() => {
-                        exist.push(at);
-                        DocumentOutcome::Retry(RetryReason::NotAttempted)
-                    }
-                    // Its id is unique to this record: it was written before.
-                    Verdict::Conflict => {
-                        documents[at].mark_unchanged();
-                        DocumentOutcome::Stored(StoreResult::Unchanged)
-                    }
-                    Verdict::Refused(item) => {
-                        refused.push((at, item));
-                        DocumentOutcome::Retry(RetryReason::NotAttempted)
-                    }
-                });
-            }
-        }
-        self.note_accepted(&batch);
-        let joins = (0..documents.len()).any(|at| join::may_have_siblings(client, &batch, at));
-        if exist.is_empty() && refused.is_empty() && !joins {
+        let (mut batch, rest) = Upsert::of_response(client, documents, response);
+        batch.note_accepted(client);
+        if rest.is_done() {
             return if batch.outcomes.is_empty() {
                 WriteResult::AllCreated
             } else {
                 WriteResult::PerDocument(batch.outcomes, None)
             };
         }
-        if batch.outcomes.is_empty() {
-            batch
-                .outcomes
-                .resize(documents.len(), DocumentOutcome::Stored(StoreResult::Created));
-        }
         // The semaphore is never closed.
         let _permit = self.merging.acquire().await;
-        let mut error = None;
-        if !refused.is_empty() {
-            let Upsert { outcomes, healed, .. } = &mut batch;
-            error = heal::create_healed(client, documents, refused, healed, &mut exist, outcomes)
-                .await
-                .err();
-        }
-        Stats::add(&client.stats.conflicts, exist.len());
-        if !exist.is_empty() && error.is_none() {
-            error = merge::merge(client, &mut batch, exist).await.err();
-        }
-        self.note_accepted(&batch);
-        if joins && error.is_none() {
-            let written = stored_with_siblings(client, &batch);
-            error = join::join_all(client, &mut batch, written).await.err();
-        } else if joins {
-            // Their siblings were not looked for: they must not count as stored.
-            for at in stored_with_siblings(client, &batch) {
-                documents[at].mark_uncertain();
-                batch.outcomes[at] = DocumentOutcome::Retry(RetryReason::NotAttempted);
-            }
-        }
+        let error = batch.finish(client, rest).await.err();
         WriteResult::PerDocument(batch.outcomes, error)
-    }
-
-    /// Notes which indices accepted a document.
-    fn note_accepted<D: BulkDocument>(&self, batch: &Upsert<'_, D>) {
-        let mut noted = None;
-        for (at, document) in batch.documents.iter().enumerate() {
-            let day = IndexPattern::day_of(document.first_ns());
-            let stored = batch
-                .outcomes
-                .get(at)
-                .is_none_or(|outcome| matches!(outcome, DocumentOutcome::Stored(_)));
-            if stored && noted != Some(day) {
-                noted = Some(day);
-                self.client.watch.accepted(&self.client.indices.day(day).index);
-            }
-        }
     }
 }
 

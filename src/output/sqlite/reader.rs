@@ -41,8 +41,8 @@ impl SqliteReader {
         })
     }
 
-    /// The document with this id, or the newest ones by first event time, up to `max_bytes`. Reads
-    /// no document that is not returned.
+    /// The document with this id and its continuations, or the newest ones by first event time, up
+    /// to `max_bytes`. Reads no document that is not returned.
     ///
     /// # Errors
     ///
@@ -55,9 +55,11 @@ impl SqliteReader {
         let connection = &opened.0;
         let read = || -> rusqlite::Result<RecentRows> {
             let lengths = match id {
+                // The id of a continuation is that of the trace, "~" and its part.
                 Some(id) => lengths(
                     connection,
-                    "SELECT rowid, octet_length(document) FROM documents WHERE id = ?1",
+                    "SELECT rowid, octet_length(document) FROM documents WHERE id = ?1
+                     OR (id > ?1 || '~' AND id < ?1 || char(127)) ORDER BY id",
                     id,
                 )?,
                 None => lengths(
@@ -70,7 +72,7 @@ impl SqliteReader {
             let mut document =
                 connection.prepare_cached("SELECT document FROM documents WHERE rowid = ?1")?;
             let mut bytes = 0;
-            for (n, (row, length)) in lengths.iter().enumerate() {
+            for (n, (row, length)) in lengths.iter().take(limit).enumerate() {
                 bytes += length;
                 if bytes > max_bytes {
                     found.omitted = lengths.len() - n;

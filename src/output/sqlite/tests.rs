@@ -21,6 +21,9 @@ fn config(folder: &Path) -> SqliteConfig {
     config
 }
 
+/// Longest document that lines are added to.
+const MAX_DOCUMENT_BYTES: usize = 16 << 20;
+
 /// A batch of `documents` documents of about `bytes` bytes each.
 fn batch(prefix: &str, documents: usize, bytes: usize, confirmed: &Arc<AtomicUsize>) -> Batch {
     let (mut text, mut ids, mut rows) = (Vec::new(), String::new(), Vec::new());
@@ -72,7 +75,7 @@ struct Store {
 impl Store {
     fn run(config: SqliteConfig) -> Self {
         let (sender, receiver) = mpsc::channel(8);
-        let writer = SqliteWriter::open(config).unwrap();
+        let writer = SqliteWriter::open(config, MAX_DOCUMENT_BYTES).unwrap();
         let failures = Failures::default();
         let stop = Arc::<AtomicBool>::default();
         let thread = {
@@ -189,7 +192,7 @@ fn documents_of_a_clock_that_was_ahead_expire_and_hold_up_no_others() {
     let folder = tempfile::tempdir().unwrap();
     let mut config = config(folder.path());
     config.retention_age = Some(Duration::from_secs(1));
-    let mut writer = SqliteWriter::open(config).unwrap();
+    let mut writer = SqliteWriter::open(config, MAX_DOCUMENT_BYTES).unwrap();
     let insert = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < ?1)
         INSERT INTO documents (written, first, id, document) SELECT ?2, 0, ?3 || i, '{}' FROM n";
     for (rows, written, prefix) in [(3_000, unix_seconds() + 86_400 * 365, "ahead"), (3_000, 5, "old")] {

@@ -18,6 +18,8 @@ use super::schema::Placement;
 use super::state::{FieldLocation, usual_rule};
 use crate::part::{PartId, PartInfo};
 use crate::record::severity::Severity;
+use crate::record::text::RecordText;
+use crate::record::view::{Reading, RecordView};
 
 /// Maximum number of fields to allocate for before they are seen.
 const MAX_RESERVED_FIELDS: usize = 64;
@@ -47,8 +49,6 @@ pub(crate) struct MergedFields<'a> {
     parts: &'a [PartInfo],
     /// Whether the document has a level and services.
     known: (bool, bool),
-    /// The trace id, if fields that repeat it are left out.
-    repeated_id: Option<&'a [u8]>,
     /// Some name may not be that in the document.
     has_special_names: bool,
 }
@@ -89,16 +89,9 @@ impl<'a> MergedFields<'a> {
             lines,
             parts,
             known,
-            repeated_id: None,
             has_special_names: location == FieldLocation::TopLevel
                 && !names.document.schema.derived_names().is_empty(),
         }
-    }
-
-    /// Leaves out fields that repeat the trace id, if its name is not that of the records.
-    pub(crate) fn without_repeated_id(mut self, id: &'a [u8]) -> Self {
-        self.repeated_id = self.names.document.schema.key().map(|_| id);
-        self
     }
 
     /// Merges the pairs of a metadata map.
@@ -116,16 +109,39 @@ impl<'a> MergedFields<'a> {
         }
     }
 
-    /// Merges the fields of a record. Returns its text: the rank of the name, and the bytes. With
-    /// `is_trace` the trace id and the text are not merged, because the document has them
-    /// elsewhere. Other values under these names are displaced; without a trace, lists and objects
-    /// are, where stores have a text.
+    /// Merges all fields of a record without a trace id, except the texts of the field `text`. Lists
+    /// and objects are displaced where stores have a text.
+    pub(crate) fn add_untraced(&mut self, record: &'a [u8], text: Option<&[u8]>) {
+        let Some((Token::Map(n), mut at)) = read_token(record, 0) else {
+            return;
+        };
+        for slot in 0..n as usize {
+            let Some((name, value)) = json::key(record, at) else {
+                return;
+            };
+            let Some(end) = skip(record, value) else { return };
+            at = end;
+            if text == Some(&*name)
+                && read_token(record, value).is_some_and(|(token, _)| as_text(token).is_some())
+            {
+                continue;
+            }
+            let is_displaced = is_container(record, value) && self.names.is_value_name(&name);
+            self.put(name, is_displaced, slot, 0, record, value);
+        }
+    }
+
+    /// Merges the fields of a record of the trace `id`, except the id and the text, which the
+    /// document has elsewhere. Other values under their names are displaced. Returns the rank of the
+    /// text's name in the document, and the text. `known`: the text, if the record has a shape.
     pub(crate) fn add_record(
         &mut self,
+        view: &RecordView,
         record: &'a [u8],
         line: u32,
-        is_trace: bool,
-    ) -> Option<(usize, &'a [u8])> {
+        id: &[u8],
+        known: Option<(usize, &'a [u8])>,
+    ) -> Option<(usize, Cow<'a, [u8]>)> {
         let (Token::Map(n), mut at) = read_token(record, 0)? else {
             return None;
         };
@@ -133,8 +149,15 @@ impl<'a> MergedFields<'a> {
             // A record may claim more fields than it has.
             self.list.reserve((n as usize).min(MAX_RESERVED_FIELDS));
         }
-        let names = self.names;
-        let mut text: Option<(usize, &'a [u8], usize)> = None;
+        let (rank, text, text_field) = match known {
+            Some((rank, text)) => (rank, RecordText::Field(text), None),
+            None => view.text(record),
+        };
+        let is_text =
+            |bytes: &[u8]| matches!(text, RecordText::Field(text) if text.as_ptr() == bytes.as_ptr());
+        let drops_repeated_ids = self.names.document.schema.key().is_some();
+        // Offset of the field with the name of the document's id: of equal names the last counts.
+        let mut canonical = None;
         let mut slot = 0;
         for _ in 0..n {
             let Some((name, value)) = json::key(record, at) else {
@@ -151,40 +174,46 @@ impl<'a> MergedFields<'a> {
                 _ => next,
             };
             at = end;
-            if is_trace {
-                if &*name == names.key().as_bytes() {
-                    if as_text(token).is_none_or(<[u8]>::is_empty) {
+            let readings = view.readings(&name);
+            if !readings.is_empty() {
+                if &*name == view.key() && readings.iter().any(Reading::is_id) {
+                    canonical = Some((value, end));
+                    continue;
+                }
+                if drops_repeated_ids && view.is_id(&name, record.get(value..end).unwrap_or_default(), id) {
+                    continue;
+                }
+                if let Some(reading) = readings.iter().find(|reading| reading.is_text()) {
+                    let string = as_text(token);
+                    if string.is_some_and(is_text) {
+                        continue;
+                    }
+                    // An earlier field of the text's name, whose value does not count.
+                    if string.is_some() && text_field == Some(&*name) {
+                        continue;
+                    }
+                    if string.is_none() && view.is_text_name(reading) {
                         self.put(name, true, slot, line, record, value);
+                        continue;
                     }
-                    continue;
-                }
-                if self.repeated_id.is_some() && as_text(token) == self.repeated_id && names.is_key(&name) {
-                    continue;
-                }
-                if let Some(rank) = names.text_rank(&name) {
-                    match (as_text(token), text) {
-                        (None, _) => self.put(name, true, slot, line, record, value),
-                        (Some(bytes), None) => text = Some((rank, bytes, value)),
-                        (Some(bytes), Some((best, _, other))) if rank <= best => {
-                            if rank < best {
-                                let name = names
-                                    .text
-                                    .get(best)
-                                    .map(|name| Cow::Owned(name.as_bytes().to_vec()));
-                                self.put(name.unwrap_or_default(), false, slot, line, record, other);
-                            }
-                            text = Some((rank, bytes, value));
-                        }
-                        (Some(_), Some(_)) => self.put(name, false, slot, line, record, value),
-                    }
-                    continue;
                 }
             }
-            let is_displaced = matches!(token, Token::Array(_) | Token::Map(_)) && names.is_value_name(&name);
+            let is_displaced =
+                matches!(token, Token::Array(_) | Token::Map(_)) && view.names().is_value_name(&name);
             self.put(name, is_displaced, slot, line, record, value);
             slot += 1;
         }
-        text.map(|(rank, bytes, _)| (rank, bytes))
+        if let Some((value, end)) = canonical
+            && !view.is_id(view.key(), record.get(value..end).unwrap_or_default(), id)
+        {
+            let name = Cow::Owned(view.key().to_vec());
+            self.put(name, true, slot, line, record, value);
+        }
+        match known {
+            // Without its terminator already.
+            Some((rank, text)) => Some((rank, Cow::Borrowed(text))),
+            None => Some((rank, text.write(view, record, id)?)),
+        }
     }
 
     /// `slot` is the index of the name if the record has the same fields as the one before.
@@ -358,4 +387,9 @@ impl MergedField<'_> {
             json::write_field_value(out, name, self.map, self.value);
         }
     }
+}
+
+/// Whether the value at `at` is a list or an object.
+fn is_container(map: &[u8], at: usize) -> bool {
+    matches!(read_token(map, at), Some((Token::Array(_) | Token::Map(_), _)))
 }

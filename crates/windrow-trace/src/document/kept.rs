@@ -19,10 +19,10 @@ use super::field_names::{text, top_level_name};
 use super::fields::{DocumentNames, MergedFields};
 use super::json::{self, write_string, write_unsigned};
 use super::msgpack::{Token, read_token, skip};
-use super::names::FieldNames;
 use super::schema::write_names;
 use super::state::FieldLocation;
 use crate::name_origin::NameOrigin;
+use crate::record::view::{Reading, RecordView};
 
 /// Name and value as JSON.
 type Pair = (String, String);
@@ -54,28 +54,33 @@ struct Form {
 }
 
 impl KeptRecord {
-    /// A record with its metadata, both MessagePack. `text_rank`: the rank of its text's name.
+    /// A record with its metadata, both MessagePack. `text`: the text of its line. A text field that
+    /// says it in another form, such as with a line feed at its end, is kept as it is.
     pub(crate) fn of(
-        names: &FieldNames,
+        view: &RecordView,
         id: &[u8],
         record: &[u8],
         metadata: &[u8],
-        text_rank: Option<usize>,
+        text: Option<&[u8]>,
     ) -> Self {
         let mut kept = Self {
             fields: pairs(record),
             metadata: pairs(metadata),
             ..Self::default()
         };
-        let text = text_rank.and_then(|rank| names.text.get(rank));
-        let mut id_json = Vec::new();
-        write_string(&mut id_json, id);
+        let json = |text: &[u8]| {
+            let mut json = Vec::new();
+            write_string(&mut json, text);
+            json
+        };
+        let (_, _, text_field) = view.text(record);
+        let (id, text) = (json(id), text.map(json));
         for (number, (name, value)) in kept.fields.iter_mut().enumerate() {
-            let is_id = name == names.key() || names.is_key(name.as_bytes());
-            if is_id && value.as_bytes() == id_json {
+            let name = name.as_bytes();
+            if view.readings(name).iter().any(Reading::is_id) && value.as_bytes() == id {
                 kept.ids.push(number);
                 value.clear();
-            } else if text == Some(name) {
+            } else if text_field == Some(name) && text.as_deref() == Some(value.as_bytes()) {
                 kept.text = Some(number);
                 value.clear();
             }

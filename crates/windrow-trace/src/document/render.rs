@@ -182,7 +182,7 @@ impl Renderer {
 
         let known = (levels.worst().is_some(), !services.sorted.is_empty());
         let merged = |location| MergedFields::new(names, location, lines, seal.parts, known);
-        let mut fields = merged(FieldLocation::TopLevel).without_repeated_id(seal.id);
+        let mut fields = merged(FieldLocation::TopLevel);
         let mut metadata = merged(FieldLocation::Metadata);
         let mut texts = Vec::with_capacity(lines.len());
         let mut best = usize::MAX;
@@ -190,23 +190,24 @@ impl Renderer {
         let mut kept: Vec<Option<KeptRecord>> = Vec::new();
         for (number, line) in lines.iter().enumerate() {
             let record = line.record.of(buffer);
+            let rank = line
+                .shape
+                .and_then(|id| shapes.get(id))
+                .and_then(Shape::text_rank);
+            let of_shape = rank.zip(line.text.map(|text| text.of(buffer)));
             let mut text = None;
             if !record.is_empty() {
-                text = fields.add_record(record, number as u32, true);
+                text = fields.add_record(shapes.view(), record, number as u32, seal.id, of_shape);
             }
             if line.is_partial {
-                let rank = line
-                    .shape
-                    .and_then(|id| shapes.get(id))
-                    .and_then(Shape::text_rank);
-                text = rank.zip(line.text.map(|text| text.of(buffer)));
+                text = of_shape.map(|(rank, text)| (rank, Cow::Borrowed(text)));
             }
-            if let Some((rank, _)) = text {
-                best = best.min(rank);
+            if let Some((rank, _)) = &text {
+                best = best.min(*rank);
             }
             if keeps {
-                let (metadata, rank) = (line.metadata.of(buffer), text.map(|(rank, _)| rank));
-                let whole = || KeptRecord::of(names, seal.id, record, metadata, rank);
+                let (metadata, text) = (line.metadata.of(buffer), text.as_ref().map(|(_, text)| &**text));
+                let whole = || KeptRecord::of(shapes.view(), seal.id, record, metadata, text);
                 kept.push((!line.is_partial).then(whole));
             }
             texts.push(text.map(|(_, bytes)| bytes));
@@ -215,7 +216,7 @@ impl Renderer {
             }
         }
         let text_name = names.text_name(best);
-        self.texts(out, text_name, texts.iter().copied());
+        self.texts(out, text_name, texts.iter().map(Option::as_deref));
         names.document.schema.write_derived(out, &summary.derived());
         let field_names = fields.names(names.own(text_name));
         write_merged(out, &fields, &field_names);

@@ -19,7 +19,7 @@ use super::msgpack::{Token, after_scalar, read_token, skip};
 use super::names::FieldNames;
 use super::state::usual_rule;
 use super::windrow_object::trace_id_prefix;
-use crate::record::view::{Reading, RecordView};
+use crate::record::view::{Meaning, Reading, RecordView};
 
 /// Maximum number of fields of a shape.
 const MAX_FIELDS: u32 = 128;
@@ -51,20 +51,17 @@ impl ShapeId {
     }
 }
 
-/// What a field is in the document. Except for [`FieldRole::Plain`], a record only has the shape if
-/// the value is a string.
+/// What a field is in the document. A record only has the shape if the values of its text fields are
+/// strings.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FieldRole {
     /// A field of the document.
     Plain,
     /// A field of the document under a name that may hold text.
     OtherText,
-    /// The trace id. Must not be empty. Also a field of the document if its name differs from the
-    /// document's.
-    TraceId {
-        /// Whether the document has it nowhere else than under the name of the trace id.
-        canonical: bool,
-    },
+    /// A field with the trace id under the name that it has in the document, or under any name if
+    /// the document's is that of a schema. A record with an id only has the shape if this is the id.
+    TraceId,
     /// The joined text, not a field of the document.
     JoinedText,
 }
@@ -73,7 +70,7 @@ impl FieldRole {
     /// Whether the document has the value elsewhere than among the fields.
     #[inline]
     pub(crate) fn is_outside_fields(self) -> bool {
-        matches!(self, Self::JoinedText | Self::TraceId { canonical: true })
+        matches!(self, Self::JoinedText | Self::TraceId)
     }
 }
 
@@ -86,8 +83,10 @@ pub struct ShapeField {
     is_flattened: bool,
     role: FieldRole,
     watched: bool,
-    /// How its value is read apart from its role.
+    marks_fragments: bool,
+    /// How its value is read apart from its role, and how values in maps below it are.
     readings: Box<[Reading]>,
+    nested: Box<[Reading]>,
     /// The document has the value of the worst line, not of the newest.
     is_worst: bool,
     /// `windrow.state` must name its merge rule.
@@ -113,10 +112,23 @@ impl ShapeField {
         self.watched
     }
 
-    /// How its value is read apart from its role: as level, as service.
+    /// Whether its value tells that the record is a part of a line: Docker's `partial_message`, the
+    /// `logtag` of CRI.
+    #[inline]
+    pub fn marks_fragments(&self) -> bool {
+        self.marks_fragments
+    }
+
+    /// How its value is read apart from its role: as id, level, service.
     #[inline]
     pub fn readings(&self) -> &[Reading] {
         &self.readings
+    }
+
+    /// How values in maps below the field are read.
+    #[inline]
+    pub fn nested(&self) -> &[Reading] {
+        &self.nested
     }
 
     /// Whether it may be `flattened` in the store.
@@ -160,7 +172,8 @@ pub struct Shape {
     fields: Box<[ShapeField]>,
     /// The names as encoded in the records.
     keys: Box<[WireKey]>,
-    has_id: bool,
+    /// Preference of the field with the role [`FieldRole::TraceId`]; 0 without one.
+    canonical_id: u16,
     /// Whether any field has an unusual merge rule.
     has_unusual_rules: bool,
     /// Rank of the name of the joined text.
@@ -187,13 +200,13 @@ impl Shape {
         &self.keys
     }
 
-    /// Whether the records have a trace id.
+    /// Preference of the field whose name is that of the trace id in the document; 0 without one.
     #[inline]
-    pub fn has_id(&self) -> bool {
-        self.has_id
+    pub(crate) fn canonical_id(&self) -> u16 {
+        self.canonical_id
     }
 
-    /// Rank of the name of the text. `None` without text.
+    /// Rank of the document's name of the text. `None` without text.
     #[inline]
     pub(crate) fn text_rank(&self) -> Option<usize> {
         self.text_rank
@@ -203,6 +216,12 @@ impl Shape {
     #[inline]
     pub(crate) fn trace_id_prefix(&self) -> &[u8] {
         &self.trace_id_prefix
+    }
+
+    /// Whether its records have a text field. If not, their text is made of all fields.
+    #[inline]
+    pub fn has_text(&self) -> bool {
+        self.text_rank.is_some()
     }
 
     /// What precedes the text in the document. Empty without text.
@@ -263,32 +282,56 @@ impl Shape {
             return None;
         }
         let schema = names.document.schema;
-        let best = |of: &[String]| {
-            let ranked = field_names.iter().enumerate().filter_map(|(slot, field)| {
-                let rank = of.iter().position(|name| name.as_bytes() == *field)?;
-                Some((rank, slot))
-            });
-            ranked.min()
+        let texts = field_names.iter().zip(0..).flat_map(|(field, slot)| {
+            let readings = view.readings(field).iter();
+            readings
+                .filter(|reading| reading.meaning == Meaning::Text)
+                .map(move |reading| (reading.order, slot, reading))
+        });
+        let text = texts.min_by_key(|(order, ..)| *order);
+        let text_rank = text.map(|(.., reading)| view.text_rank(reading));
+        let in_document = names_in_document(names, text_rank, field_names)?;
+        let is_own_id = |field: &[u8]| {
+            let is_id = view.readings(field).iter().any(Reading::is_id);
+            is_id && (field == view.key() || schema.key().is_some())
         };
-        let id = best(&names.keys);
-        let text = best(&names.text);
-        let in_document = names_in_document(names, text.map(|(rank, _)| rank), field_names)?;
+        // Which of several fields repeat the id depends on their values.
+        if field_names.iter().filter(|field| is_own_id(field)).count() > 1 {
+            return None;
+        }
+        let mut canonical_id = 0;
         let mut fields = Vec::with_capacity(field_names.len());
         let mut keys = Vec::with_capacity(field_names.len());
         for (number, field) in field_names.iter().enumerate() {
-            let among = |of: &[String]| of.iter().any(|name| name.as_bytes() == *field);
-            let role = match (id, text) {
-                (Some((_, slot)), _) if slot == number => FieldRole::TraceId {
-                    canonical: names.key().as_bytes() == *field || schema.key().is_some(),
-                },
-                (_, Some((_, slot))) if slot == number => FieldRole::JoinedText,
-                _ if among(&names.text) => FieldRole::OtherText,
+            let readings = view.readings(field);
+            // Nested texts count only if no field is a text itself.
+            let reads = |reading: &&Reading| match (reading.meaning, text) {
+                (Meaning::Text, Some((.., best))) => !best.is_literal() && !reading.is_literal(),
+                _ => true,
+            };
+            let role = match text {
+                Some((_, slot, best)) if slot == number && best.is_literal() => FieldRole::JoinedText,
+                // Rare: a nested text is preferred to a field.
+                Some((.., best)) if !best.is_literal() && readings.iter().any(Reading::is_text) => {
+                    return None;
+                }
+                _ if is_own_id(field) => FieldRole::TraceId,
+                _ if readings.iter().any(|reading| view.is_text_name(reading)) => FieldRole::OtherText,
                 _ => FieldRole::Plain,
             };
             // A name configured for both is rare: `fields` handles it.
-            if among(&names.keys) && among(&names.text) {
+            if readings.iter().any(Reading::is_id) && readings.iter().any(Reading::is_text) {
                 return None;
             }
+            if role == FieldRole::TraceId {
+                let id = readings.iter().find(|reading| reading.is_id());
+                canonical_id = id.map_or(0, Reading::preference);
+            }
+            let (readings, nested): (Vec<Reading>, Vec<Reading>) = readings
+                .iter()
+                .filter(reads)
+                .cloned()
+                .partition(Reading::is_literal);
             let is_outside = role.is_outside_fields();
             let rule = if is_outside {
                 MergeRule::Newest
@@ -310,19 +353,26 @@ impl Shape {
             write_string(&mut json_prefix, name);
             json_prefix.push(b':');
             let watched = watched.iter().any(|name| name.as_bytes() == *field);
+            let marks_fragments = matches!(*field, b"logtag" | b"partial_message");
+            let is_read = role != FieldRole::Plain
+                || watched
+                || marks_fragments
+                || !readings.is_empty()
+                || !nested.is_empty();
             fields.push(ShapeField {
                 name: (*field).into(),
                 json_prefix: json_prefix.into(),
                 is_flattened: is_flattened(name),
                 role,
                 watched,
-                readings: view.readings(field).into(),
+                marks_fragments,
+                readings: readings.into(),
+                nested: nested.into(),
                 is_worst: rule == MergeRule::Worst,
                 has_unusual_rule: !is_outside && rule != usual_rule(name),
             });
             let key = WireKey::new(field);
-            let is_read = role != FieldRole::Plain || watched || !view.readings(field).is_empty();
-            keys.push(if !is_read { key.skipped() } else { key });
+            keys.push(if is_read { key } else { key.skipped() });
         }
         // Names that are equal in the document: the last one wins, which `fields` handles.
         let mut all: Vec<&[u8]> = fields.iter().map(ShapeField::json_prefix).collect();
@@ -331,7 +381,7 @@ impl Shape {
             return None;
         }
         let mut text_prefix = Vec::new();
-        if let Some(name) = text.and_then(|(rank, _)| names.text_name(rank)) {
+        if let Some(name) = text_rank.and_then(|rank| names.text_name(rank)) {
             text_prefix.push(b',');
             write_string(&mut text_prefix, name.as_bytes());
             text_prefix.extend_from_slice(b":\"");
@@ -346,8 +396,8 @@ impl Shape {
                 .filter(|(name, field)| *field.original != **name)
                 .collect(),
             keys: keys.into(),
-            has_id: id.is_some(),
-            text_rank: text.map(|(rank, _)| rank),
+            canonical_id,
+            text_rank,
         })
     }
 }

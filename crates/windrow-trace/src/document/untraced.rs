@@ -4,20 +4,21 @@ use super::content::{RenderedDocument, UntracedRecord};
 use super::fields::MergedFields;
 use super::json::{self, write_string};
 use super::msgpack::{Token, after_scalar, read_token};
-use super::names::FieldNames;
 use super::render::{Renderer, write_merged};
 use super::schema::Derived;
 use super::shape::Shape;
 use super::state::FieldLocation;
 use super::windrow_object::write_level;
 use crate::open::line_context::cut_service;
+use crate::record::text::RecordText;
+use crate::record::view::RecordView;
 
 impl Renderer {
     /// Appends the document of a record without a trace id to `out`, without a newline.
     pub fn untraced(
         &mut self,
         out: &mut Vec<u8>,
-        names: &FieldNames,
+        view: &RecordView,
         untraced: &UntracedRecord<'_>,
     ) -> RenderedDocument {
         let UntracedRecord {
@@ -29,7 +30,7 @@ impl Renderer {
             level,
             service,
         } = *untraced;
-        let at = out.len();
+        let (at, names) = (out.len(), view.names());
         let schema = names.document.schema;
         let service = service.map(|name| String::from_utf8_lossy(cut_service(name)));
         out.extend_from_slice(b"{\"@timestamp\":\"");
@@ -48,14 +49,16 @@ impl Renderer {
         } else {
             let known = (level.is_some(), service.is_some());
             let mut fields = MergedFields::new(names, FieldLocation::TopLevel, &[], &[], known);
-            let text = fields.add_record(record, 0, schema.text().is_some());
-            if let Some((rank, text)) = text
-                && let Some(name) = names.text_name(rank)
-            {
-                out.push(b',');
-                write_string(out, name.as_bytes());
-                out.push(b':');
-                write_string(out, text);
+            let text_of_schema = schema.text().map(|name| (name, view.text(record)));
+            match text_of_schema {
+                Some((name, (_, RecordText::Field(text), field))) => {
+                    fields.add_untraced(record, field);
+                    out.push(b',');
+                    write_string(out, name.as_bytes());
+                    out.push(b':');
+                    write_string(out, text);
+                }
+                _ => fields.add_untraced(record, None),
             }
             let texts = names.text.iter().map(String::as_str);
             let texts = texts.filter(|name| fields.contains(name));

@@ -43,6 +43,10 @@ pub(crate) struct WindrowObject<'a, T, S> {
     pub(crate) levels: LevelCounts,
     /// Sorted.
     pub(crate) services: &'a [S],
+    /// It takes no further lines: they are in documents of their own.
+    pub(crate) continued: bool,
+    /// `_id` of the document of the trace that had no space for this one's lines.
+    pub(crate) continues: Option<&'a str>,
 }
 
 /// What the lines of a trace say together.
@@ -106,6 +110,8 @@ impl SealInfo<'_> {
             truncated: total.saturating_sub(summary.lines as u64),
             levels: summary.levels,
             services: summary.services,
+            continued: false,
+            continues: None,
         };
         write_windrow_object(out, times, &object);
     }
@@ -192,6 +198,13 @@ pub(crate) fn write_windrow_object<T: AsRef<str>, S: AsRef<str>>(
     if !object.services.is_empty() {
         out.extend_from_slice(b",\"services\":");
         write_names(out, object.services);
+    }
+    if object.continued {
+        out.extend_from_slice(b",\"continued\":true");
+    }
+    if let Some(main) = object.continues {
+        out.extend_from_slice(b",\"continues\":");
+        write_string(out, main.as_bytes());
     }
 }
 

@@ -52,7 +52,7 @@ pub struct IncomingRecord<'a> {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct TracePart {
     pub(crate) source: SourceId,
-    /// Number of records, including those over the limit of the trace.
+    /// Number of records.
     pub(crate) total: u32,
 }
 
@@ -61,14 +61,25 @@ pub(crate) type TraceParts = SmallVec<[TracePart; 4]>;
 
 /// The outcome of [`crate::Table::add`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[must_use = "a rejected record must go to the dead letter queue"]
+#[must_use = "a record that was not added must be added again"]
 pub enum AddOutcome {
     /// The record is in its trace.
     Added,
-    /// Rejected: its trace has reached `max_trace_bytes`.
+    /// The record begins a part for which its trace has no space: nothing has changed. Seal the
+    /// trace and add the record again.
     TraceFull,
-    /// Rejected: the record alone exceeds `max_trace_bytes`.
-    TooLong,
+}
+
+/// Bytes that a part may have, beyond one long record: a quarter of a trace, at most 4 MiB, which
+/// is more than the chunks of most clients. The caller cuts chunks into parts of this size.
+pub fn max_part_bytes(max_trace_bytes: usize) -> usize {
+    (max_trace_bytes / 4).clamp(1, 4 << 20)
+}
+
+/// Bytes of a record that count towards the limits of a trace and of a part.
+#[inline]
+pub fn record_cost(record: &[u8], metadata: &[u8]) -> usize {
+    HEADER_BYTES + record.len() + metadata.len()
 }
 
 /// An open trace.
@@ -109,7 +120,7 @@ impl OpenTrace {
         }
     }
 
-    /// Fills a vacant trace with its first record, which is not too long. `buffer` is empty.
+    /// Fills a vacant trace with its first record. `buffer` is empty.
     // In place: moving a value that was just written field by field stalls on store forwarding.
     #[inline]
     pub(crate) fn begin<H: Clone>(
@@ -217,7 +228,7 @@ impl OpenTrace {
         }
     }
 
-    /// Adds a record, if there is space for it.
+    /// Adds a record, if it continues a part or there is space for another part.
     #[inline]
     pub(crate) fn add<H: Clone>(
         &mut self,
@@ -227,25 +238,23 @@ impl OpenTrace {
         shapes: &ShapeRegistry,
         max_bytes: usize,
     ) -> AddOutcome {
-        self.last_seen = now;
-        self.is_complete |= incoming.completes;
         // Records of a part come consecutively, so only the last part can be the record's.
         match self.parts.last_mut() {
             Some(part) if part.source == incoming.source => part.total += 1,
             _ => {
+                // A part is never divided between two documents: their union could not tell which
+                // of its lines are elsewhere.
+                let size = record_cost(incoming.record, incoming.metadata);
+                if self.received_bytes() + size.max(max_part_bytes(max_bytes)) > max_bytes {
+                    return AddOutcome::TraceFull;
+                }
                 sources.retain(incoming.source);
                 let source = incoming.source;
                 self.parts.push(TracePart { source, total: 1 });
             }
         }
-        let size = HEADER_BYTES + incoming.record.len() + incoming.metadata.len();
-        if self.received_bytes() + size > max_bytes {
-            return if size > max_bytes {
-                AddOutcome::TooLong
-            } else {
-                AddOutcome::TraceFull
-            };
-        }
+        self.last_seen = now;
+        self.is_complete |= incoming.completes;
         let line = new_line(incoming, self.parts.len() as u32 - 1);
         if let OpenRecords::Joined(joined) = &mut self.records
             && joined.add(

@@ -136,7 +136,7 @@ fn untraced(record: &Pack) -> Vec<u8> {
     let bytes = record.bytes();
     Renderer::default().untraced(
         &mut out,
-        &FieldNames::default(),
+        &RecordView::new(FieldNames::default()),
         &UntracedRecord {
             shape: None,
             time: 1,
@@ -211,7 +211,7 @@ fn untraced_json(json: &Value) -> Vec<u8> {
         level: None,
         service: None,
     };
-    Renderer::default().untraced(&mut out, &FieldNames::default(), &untraced);
+    Renderer::default().untraced(&mut out, &RecordView::new(FieldNames::default()), &untraced);
     out
 }
 
@@ -287,7 +287,7 @@ fn a_renaming_never_meets_a_name_that_is_there() {
         level: None,
         service: None,
     };
-    Renderer::default().untraced(&mut out, &FieldNames::default(), &record);
+    Renderer::default().untraced(&mut out, &RecordView::new(FieldNames::default()), &record);
     assert_eq!(
         (&value(&out)["_id_"], &value(&out)["_id__"]),
         (&json!("other"), &json!("mongo"))

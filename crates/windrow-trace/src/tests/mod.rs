@@ -1,5 +1,6 @@
 //! Tests of the crate: documents, sealing, and the union.
 
+mod bounded_union;
 mod document;
 mod field_names;
 mod kept;
@@ -15,8 +16,8 @@ use std::sync::Arc;
 use serde_json::Value;
 
 use crate::{
-    FieldNames, Line, PartId, PartInfo, RecordView, Renderer, SealReason, SealedRecords, ShapeRegistry, Span,
-    TraceContent,
+    FieldNames, Line, MadeId, PartId, PartInfo, RecordView, Renderer, SealReason, SealedRecords,
+    ShapeRegistry, Span, TraceContent,
 };
 
 /// A record as MessagePack.
@@ -63,7 +64,8 @@ pub(crate) fn render_with(
     let mut lines = Vec::new();
     for (number, part) in parts.iter().enumerate() {
         for (position, (time, record, metadata)) in part.records.iter().enumerate() {
-            let context = view.read(record);
+            let mut made = MadeId::default();
+            let facts = view.read(record, &mut made).facts;
             let mut put = |bytes: &[u8]| {
                 buffer.extend_from_slice(bytes);
                 Span::new(buffer.len() - bytes.len(), bytes.len())
@@ -76,8 +78,8 @@ pub(crate) fn render_with(
                 record: put(record),
                 metadata: put(metadata),
                 text: None,
-                level: context.level,
-                service: put(context.service.unwrap_or_default()),
+                level: facts.level,
+                service: put(facts.service.unwrap_or_default()),
                 is_partial: false,
             });
         }

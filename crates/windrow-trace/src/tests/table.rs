@@ -1,5 +1,7 @@
 //! Sealing: completion and linger time, idle timeout, age, limits; and that no record is lost.
 
+mod long_traces;
+
 use serde_json::json;
 
 use super::*;
@@ -185,41 +187,6 @@ fn the_least_recently_used_gives_way() {
         assert!(f.table.bytes() <= 10_000);
     }
     assert!(f.table.len() > 5);
-}
-
-#[test]
-fn a_trace_beyond_its_bytes_keeps_its_first_lines() {
-    let mut f = Fixture::new(Limits {
-        max_trace_bytes: 500,
-        ..limits()
-    });
-    let added: Vec<_> = (0..6).map(|now| f.add(now, "a", 1, false)).collect();
-    assert_eq!(&added[..3], [AddOutcome::Added; 3]);
-    assert_eq!(&added[3..], [AddOutcome::TraceFull; 3]);
-    let mut sealed = f.table.seal_any(0, SealReason::Shutdown).unwrap();
-    let mut scratch = Scratch::default();
-    let (content, duplicates) = sealed.content(9, &mut scratch);
-    assert_eq!(
-        (lines_in(&content), content.parts[0].total, duplicates),
-        (3, 6, 0)
-    );
-}
-
-#[test]
-fn a_record_beyond_the_bytes_of_a_trace_opens_none_and_is_counted_in_one_that_is_there() {
-    let mut f = Fixture::new(Limits {
-        max_trace_bytes: 500,
-        ..limits()
-    });
-    assert_eq!(f.add_text(0, "a", 1, true, 500), AddOutcome::TooLong);
-    assert!(f.table.is_empty());
-    assert_eq!(f.sealed(99 * SECOND), []);
-    assert_eq!(f.add(0, "a", 1, false), AddOutcome::Added);
-    assert_eq!(f.add_text(1, "a", 1, false, 500), AddOutcome::TooLong);
-    let mut sealed = f.table.seal_any(0, SealReason::Shutdown).unwrap();
-    let mut scratch = Scratch::default();
-    let (content, _) = sealed.content(9, &mut scratch);
-    assert_eq!((lines_in(&content), content.parts[0].total), (1, 2));
 }
 
 #[test]

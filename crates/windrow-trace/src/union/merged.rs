@@ -25,27 +25,28 @@ use crate::record::severity::Severity;
 use crate::unmapped::{METADATA_OWNER, UNMAPPED, Unmap, begin_pair, unmap};
 
 /// The sort key of a line: event time, reception, part, position.
-type LineOrder = (i64, i64, PartId, u32);
+pub(super) type LineOrder = (i64, i64, PartId, u32);
 
 /// What a line says.
 #[derive(Clone, Copy, Debug, Default)]
-struct LineContent<'a> {
+pub(super) struct LineContent<'a> {
     text: Option<&'a str>,
     level: Option<Severity>,
-    service: Option<&'a str>,
+    pub(super) service: Option<&'a str>,
     /// Its record, if it was kept.
     kept: Option<&'a KeptRecord>,
 }
 
 /// A field of the union.
-struct JoinedField<'a> {
+#[derive(Clone)]
+pub(super) struct JoinedField<'a> {
     location: FieldLocation,
     /// Its name in the records, and what this becomes where no other field is in its way.
-    original: &'a str,
+    pub(super) original: &'a str,
     natural: Cow<'a, str>,
     rule: MergeRule,
     /// The line of the value.
-    line: LineOrder,
+    pub(super) line: LineOrder,
     raw: &'a RawValue,
     /// It is in `windrow.unmapped`.
     unmapped: bool,
@@ -54,19 +55,21 @@ struct JoinedField<'a> {
 }
 
 /// The union of two documents, ready to be written.
+#[derive(Clone)]
 pub(super) struct MergedDocument<'a> {
     schema: DocumentSchema,
     key_name: &'a str,
     key: &'a str,
     text_name: Option<&'a str>,
-    parts: BTreeMap<PartId, PartState>,
-    lines: BTreeMap<LineOrder, LineContent<'a>>,
-    pub(super) line_count: usize,
-    fields: Vec<JoinedField<'a>>,
+    pub(super) parts: BTreeMap<PartId, PartState>,
+    pub(super) lines: BTreeMap<LineOrder, LineContent<'a>>,
+    pub(super) fields: Vec<JoinedField<'a>>,
     tags: Vec<&'a str>,
-    services: Vec<&'a str>,
+    pub(super) services: Vec<&'a str>,
     unmapped: Vec<&'a str>,
     state: (SealReason, i64),
+    pub(super) continued: bool,
+    pub(super) continues: Option<&'a str>,
 }
 
 pub(super) fn join<'a>(a: &'a ParsedDocument<'a>, b: &'a ParsedDocument<'a>) -> MergedDocument<'a> {
@@ -113,7 +116,6 @@ pub(super) fn join<'a>(a: &'a ParsedDocument<'a>, b: &'a ParsedDocument<'a>) -> 
         key: &a.key,
         text_name: text_name.map(|name| schema.text().unwrap_or(name)),
         parts: BTreeMap::new(),
-        line_count: lines.len(),
         lines,
         fields: Vec::new(),
         tags: a.tags.iter().chain(&b.tags).map(String::as_str).collect(),
@@ -123,6 +125,8 @@ pub(super) fn join<'a>(a: &'a ParsedDocument<'a>, b: &'a ParsedDocument<'a>) -> 
             a.state.reason.max(b.state.reason),
             a.state.sealed_at.min(b.state.sealed_at),
         ),
+        continued: a.continued || b.continued,
+        continues: a.continues.as_deref().or(b.continues.as_deref()),
     };
     joined.tags.sort_unstable();
     joined.tags.dedup();
@@ -251,6 +255,7 @@ impl<'a> MergedDocument<'a> {
             && self.tags.len() == a.tags.len()
             && self.services.len() == a.services.len()
             && self.schema == a.state.schema
+            && self.continued == a.continued
             // The lines of both are in the same order.
             && self
                 .lines
@@ -356,6 +361,8 @@ impl<'a> MergedDocument<'a> {
             truncated: total.saturating_sub(self.lines.len() as u64),
             levels,
             services: &self.services,
+            continued: self.continued,
+            continues: self.continues,
         };
         write_windrow_object(out, &mut times, &object);
         let write_metadata = |out: &mut Vec<u8>, unmapped: bool| {
@@ -439,7 +446,8 @@ impl<'a> MergedDocument<'a> {
             let line = if field.rule.is_by_value() {
                 newest
             } else {
-                *number.get(&field.line)?
+                // A continuation may have fields of lines that are elsewhere.
+                number.get(&field.line).copied().unwrap_or(newest)
             };
             let is_noted = line != newest || field.rule != usual_rule(name.as_bytes());
             is_noted.then(|| FieldState {
@@ -471,7 +479,7 @@ impl JoinedField<'_> {
         value.and_then(Result::ok).unwrap_or_else(|| self.raw.to_owned())
     }
 
-    fn write_value(&self, out: &mut Vec<u8>) {
+    pub(super) fn write_value(&self, out: &mut Vec<u8>) {
         if self.rule.is_by_value() {
             self.values.write(self.rule, out);
         } else {

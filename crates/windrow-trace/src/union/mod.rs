@@ -17,13 +17,16 @@
 //! * reason: the greater; time of sealing: the earlier; tags: the set union; schema: the greater.
 //!   The rest is derived.
 //!
-//! A field that was moved to `windrow.unmapped` counts as a field of its own name, and stays where
-//! its value was. A document of Windrow 0.1.0 has lines without level and service.
+//! A document that is continued in others stays so; `bounded` has the union within a limit. A field
+//! that was moved to `windrow.unmapped` counts as a field of its own name, and stays where its value
+//! was. A document of Windrow 0.1.0 has lines without level and service.
 
+mod bounded;
 mod lines;
 mod merged;
 mod parsed;
 
+pub use self::bounded::{BoundedUnion, Continuation, union_within};
 pub use self::lines::{DocumentLine, document_lines};
 use self::merged::join;
 use self::parsed::ParsedDocument;
@@ -61,11 +64,30 @@ pub struct UnionError {
 /// noted there, or the two belong to different traces.
 pub fn union(existing: &[u8], ours: &[u8]) -> Result<Union, UnionError> {
     let (existing, ours) = (restore_unindexed(existing), restore_unindexed(ours));
-    let a = ParsedDocument::parse(&existing).map_err(|why| UnionError {
+    let (a, b) = parse_both(&existing, &ours)?;
+    let joined = join(&a, &b);
+    if joined.adds_nothing_to(&a) {
+        return Ok(Union::Unchanged);
+    }
+    let mut out = Vec::with_capacity(existing.len() + ours.len());
+    joined.write(&mut out);
+    let new_lines = joined.lines.len().saturating_sub(a.state.lines.len()) as u32;
+    Ok(Union::Merged {
+        document: out,
+        new_lines,
+    })
+}
+
+/// Parses two documents of one trace.
+fn parse_both<'a>(
+    existing: &'a [u8],
+    ours: &'a [u8],
+) -> Result<(ParsedDocument<'a>, ParsedDocument<'a>), UnionError> {
+    let a = ParsedDocument::parse(existing).map_err(|why| UnionError {
         which: "existing",
         why,
     })?;
-    let b = ParsedDocument::parse(&ours).map_err(|why| UnionError { which: "own", why })?;
+    let b = ParsedDocument::parse(ours).map_err(|why| UnionError { which: "own", why })?;
     if a.key != b.key {
         let why = format!("it is of trace {:?}, not of {:?}", a.key, b.key);
         return Err(UnionError {
@@ -73,17 +95,7 @@ pub fn union(existing: &[u8], ours: &[u8]) -> Result<Union, UnionError> {
             why,
         });
     }
-    let joined = join(&a, &b);
-    if joined.adds_nothing_to(&a) {
-        return Ok(Union::Unchanged);
-    }
-    let mut out = Vec::with_capacity(existing.len() + ours.len());
-    joined.write(&mut out);
-    let new_lines = joined.line_count.saturating_sub(a.state.lines.len()) as u32;
-    Ok(Union::Merged {
-        document: out,
-        new_lines,
-    })
+    Ok((a, b))
 }
 
 /// The ids of the parts of a document, for log messages. Empty if it is not a document of a trace.

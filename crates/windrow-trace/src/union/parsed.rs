@@ -25,6 +25,10 @@ pub(super) struct ParsedDocument<'a> {
     pub(super) tags: Vec<String>,
     /// Sorted.
     pub(super) services: Vec<String>,
+    /// It takes no further lines.
+    pub(super) continued: bool,
+    /// `_id` of the document whose further lines it has.
+    pub(super) continues: Option<String>,
     /// Names of time, trace id and text that are not at the top, but in `windrow.unmapped`.
     pub(super) unmapped: Vec<String>,
     /// The records of the lines, if they were kept.
@@ -62,6 +66,8 @@ impl<'a> ParsedDocument<'a> {
             fields: Vec::with_capacity(pairs.0.len()),
             tags: names("tags")?,
             services: names("services")?,
+            continued: object.get("continued").is_some_and(|raw| raw.get() == "true"),
+            continues: object.get("continues").and_then(text_of),
             unmapped: Vec::new(),
             kept: Vec::new(),
             state,

@@ -1,10 +1,13 @@
 //! Test scene: a gatherer with a journal, a store of rejected input, and an output that only collects batches.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use bytes::Bytes;
+use serde_json::Value;
 
 use super::super::*;
+use crate::gather::record_queue::RecordQueue;
 use crate::output::dead_letter::RejectedStore;
 use windrow_journal::JournalOptions;
 
@@ -20,6 +23,14 @@ pub(super) struct Scene {
 impl Scene {
     /// Opens the journal and the store of rejected input in `folder`.
     pub(super) fn new(folder: &Path, max_trace_bytes: usize) -> Self {
+        let mut settings = Settings::from_config(&crate::config::Config::default());
+        settings.table.max_trace_bytes = max_trace_bytes;
+        settings.max_part_bytes = windrow_trace::max_part_bytes(max_trace_bytes);
+        Self::with_settings(folder, settings)
+    }
+
+    /// The same with other settings.
+    pub(super) fn with_settings(folder: &Path, mut settings: Settings) -> Self {
         let (journal, _) = Journal::open(JournalOptions::new(folder.join("journal")), Box::new(())).unwrap();
         let rejected = RejectedStore::open(folder.join("rejected"), 64 << 20).unwrap();
         let (account, metrics) = (Arc::<LineCounters>::default(), Arc::new(Metrics::new(&[])));
@@ -39,9 +50,9 @@ impl Scene {
             buffer_pool: Arc::clone(&buffer_pool),
             stop,
         };
-        let mut settings = Settings::from_config(&crate::config::Config::default());
         settings.flush_on_exit = true;
-        settings.table.max_trace_bytes = max_trace_bytes;
+        // The records of tests are received in 1970.
+        settings.time_window = None;
         Self {
             gatherer: Gatherer::new(settings, dependencies),
             journal,
@@ -51,15 +62,54 @@ impl Scene {
         }
     }
 
+    /// Ends gathering and returns the documents.
+    pub(super) fn finish(self) -> BTreeMap<String, Value> {
+        let Self {
+            gatherer,
+            journal,
+            batches,
+            ..
+        } = self;
+        let queue = RecordQueue::new(1, Arc::new(AdmissionControl::new(1)));
+        queue.close();
+        gatherer.run(QueueConsumer::new(queue, journal));
+        documents(batches)
+    }
+
     /// Gathers the journal record with this number.
     pub(super) fn gather(&mut self, number: usize, payload: Bytes) {
+        self.gather_record(number, payload, false);
+    }
+
+    /// Gathers the journal record with this number; `released`: everything that was made of it is
+    /// stored.
+    pub(super) fn gather_record(&mut self, number: usize, payload: Bytes, released: bool) {
         self.gatherer.gather(Record {
             lsn: number as u64 + 1,
             segment: 1,
             received_us: (number as i64 + 1) * 1000,
             kind: crate::input::forward::FORWARD_MESSAGES,
             payload,
-            released: false,
+            released,
         });
     }
+}
+
+/// The documents in `batches`, by their ids, without their state.
+fn documents(mut batches: mpsc::Receiver<Batch>) -> BTreeMap<String, Value> {
+    let mut documents = BTreeMap::new();
+    while let Some(batch) = batches.blocking_recv() {
+        for sealed in batch.documents() {
+            let mut document: Value = serde_json::from_slice(sealed.json()).unwrap();
+            document["windrow"].as_object_mut().unwrap().remove("state");
+            // The id of a record without a trace id is not compared.
+            let id = if sealed.is_trace() {
+                sealed.id().to_string()
+            } else {
+                format!("single {}", documents.len())
+            };
+            assert!(documents.insert(id, document).is_none());
+        }
+    }
+    documents
 }

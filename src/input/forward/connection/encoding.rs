@@ -4,7 +4,7 @@
 use bytes::{Buf, Bytes, BytesMut};
 use forward_protocol::json::{JsonCarrier, JsonViolation, is_json};
 
-use crate::runtime::block_in_place;
+use crate::runtime::CpuPool;
 
 /// From this size on, a text is converted while another thread serves this worker's sockets, and
 /// its buffer is freed.
@@ -59,7 +59,12 @@ impl Encoding {
     }
 
     /// Detects the encoding by the first byte, and converts JSON to `messages`.
-    pub(super) fn convert(&mut self, messages: &mut BytesMut, max_message: usize) -> Option<JsonViolation> {
+    pub(super) async fn convert(
+        &mut self,
+        messages: &mut BytesMut,
+        max_message: usize,
+        cpu_pool: &CpuPool,
+    ) -> Option<JsonViolation> {
         if matches!(self, Self::Undetected)
             && let Some(first) = messages.first()
         {
@@ -76,10 +81,19 @@ impl Encoding {
             return None;
         };
         let mut converted = Vec::new();
-        let result = match text.len() {
-            0..LARGE_TEXT_BYTES => converter.convert(text, &mut converted),
-            _ => block_in_place(|| converter.convert(text, &mut converted)),
-        };
+        let result;
+        if text.len() < LARGE_TEXT_BYTES {
+            result = converter.convert(text, &mut converted);
+        } else {
+            let mut moved = std::mem::replace(converter, JsonCarrier::new(max_message));
+            let text_moved = std::mem::take(text);
+            (*converter, *text, converted, result) = cpu_pool
+                .run(move || {
+                    let result = moved.convert(&text_moved, &mut converted);
+                    (moved, text_moved, converted, result)
+                })
+                .await;
+        }
         text.advance(result.consumed);
         if result.consumed >= LARGE_TEXT_BYTES {
             *text = BytesMut::from(text.as_ref());

@@ -9,8 +9,8 @@ use super::*;
 /// The document of a record without a trace id, or of a trace with one record.
 fn rendered(record: &[u8], is_trace: bool) -> Vec<u8> {
     use windrow_trace::{
-        FieldNames, Line, PartId, PartInfo, Renderer, SealReason, SealedRecords, ShapeRegistry, Span,
-        TraceContent, UntracedRecord,
+        FieldNames, Line, PartId, PartInfo, RecordView, Renderer, SealReason, SealedRecords, ShapeRegistry,
+        Span, TraceContent, UntracedRecord,
     };
     let (mut out, names) = (Vec::new(), FieldNames::default());
     if is_trace {
@@ -53,7 +53,7 @@ fn rendered(record: &[u8], is_trace: bool) -> Vec<u8> {
             level: None,
             service: None,
         };
-        Renderer::default().untraced(&mut out, &names, &untraced);
+        Renderer::default().untraced(&mut out, &RecordView::new(names.clone()), &untraced);
     }
     out
 }
@@ -191,7 +191,7 @@ async fn real_store_accepts_any_names() {
         }
         let body = String::from_utf8(bulk).unwrap();
         let reply = client
-            .ask(&nodes::Request::json(Method::POST, "/_bulk", body))
+            .ask(&http::Request::json(Method::POST, "/_bulk", body))
             .await
             .unwrap();
         let answer: Value = serde_json::from_slice(&reply.body).unwrap();

@@ -169,7 +169,8 @@ fn wrong_settings_are_explained_without_secrets() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_key_in_a_file_is_read_again_after_a_401() {
-    use crate::output::elasticsearch::nodes::{Nodes, Request};
+    use crate::output::elasticsearch::http::Request;
+    use crate::output::elasticsearch::nodes::Nodes;
     let fake = Fake::start().await;
     let file = tempfile::NamedTempFile::new().unwrap();
     std::fs::write(file.path(), "old\n").unwrap();
@@ -251,7 +252,7 @@ async fn a_redirect_is_not_followed_and_says_where_to() {
         loop {
             let (mut client, _) = listener.accept().await.unwrap();
             let mut buffer = vec![0; 65_536];
-            client.read(&mut buffer).await.ok();
+            assert!(client.read(&mut buffer).await.is_ok());
             let answer = "HTTP/1.1 301 Moved Permanently\r\nLocation: https://elsewhere.example/\r\n\
                           Content-Length: 0\r\nConnection: close\r\n\r\n";
             client.write_all(answer.as_bytes()).await.ok();
@@ -267,4 +268,55 @@ async fn a_redirect_is_not_followed_and_says_where_to() {
         "{said}"
     );
     running.stop.cancel();
+}
+
+/// Answers every request with this status and a chunked body without an end.
+fn endless(status: u16) -> String {
+    use std::io::{Read as _, Write as _};
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let mut stream = stream.unwrap();
+            std::thread::spawn(move || {
+                let _ = stream.read(&mut [0; 4096]);
+                let head = format!("HTTP/1.1 {status} X\r\nTransfer-Encoding: chunked\r\n\r\n");
+                let chunk = format!("10000\r\n{}\r\n", " ".repeat(0x10000));
+                let mut sent = stream.write_all(head.as_bytes());
+                while sent.is_ok() {
+                    sent = stream.write_all(chunk.as_bytes());
+                }
+            });
+        }
+    });
+    url
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_response_without_an_end_is_read_up_to_the_bound_of_its_request() {
+    use crate::output::elasticsearch::http::{Request, SendError};
+    use crate::output::elasticsearch::nodes::Nodes;
+    let nodes = Nodes::open(&quick(&endless(200))).unwrap();
+    let mut request = Request::json(reqwest::Method::POST, "/_bulk", "{}");
+    request.max_response_bytes = 1 << 20;
+    let Err(SendError::ResponseTooLarge(bytes)) = nodes.send(&request).await else {
+        panic!("it was read");
+    };
+    assert!((1 << 20..2 << 20).contains(&bytes), "{bytes}");
+    // Of an error the beginning is enough.
+    let nodes = Nodes::open(&quick(&endless(503))).unwrap();
+    let Ok(response) = nodes.send(&request).await else {
+        panic!("no response");
+    };
+    assert_eq!(response.status, 503);
+    assert!(response.body.len() <= 1 << 20, "{}", response.body.len());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_whose_responses_have_no_end_is_named_with_the_limit() {
+    let output = Elasticsearch::open(quick(&endless(200)), RULES).unwrap();
+    let reason = output.recent(None, 1).await.unwrap_err();
+    for part in ["_search", "33554432", "not Elasticsearch, or a proxy"] {
+        assert!(reason.contains(part), "{reason}");
+    }
 }

@@ -10,7 +10,8 @@ use super::DocumentFormat;
 
 /// The format of the server.
 pub(super) const REAL: DocumentFormat = DocumentFormat {
-    union: windrow_trace::union,
+    union: windrow_trace::union_within,
+    max_bytes: 16 << 20,
     part_ids: windrow_trace::part_ids,
     unmap: windrow_trace::unmap,
 };

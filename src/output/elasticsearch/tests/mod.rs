@@ -31,7 +31,7 @@ use crate::output::dead_letter::{self, DeadLetter};
 use crate::output::{
     Batch, BatchBuffer, DocumentMeta, DocumentSpan, LineCounters, MemoryCharge, SealedDocument,
 };
-use windrow_trace::{Union, UnionError};
+use windrow_trace::{BoundedUnion, Union, UnionError};
 
 /// 2026-11-21T09:20:00Z
 const NOON: i64 = 20_778 * 86_400_000_000_000 + 33_600_000_000_000;
@@ -44,7 +44,7 @@ const YESTERDAY: &str = "requests-2026-11-20";
 const LONG: Duration = Duration::from_secs(60);
 
 /// A merge rule of the tests' own: a document holds parts by name, the union holds all of both.
-fn union(existing: &[u8], ours: &[u8]) -> Result<Union, UnionError> {
+fn union(existing: &[u8], ours: &[u8], _id: &str, _max_bytes: usize) -> Result<BoundedUnion, UnionError> {
     let not_ours = || UnionError {
         which: "existing",
         why: "it has no parts".into(),
@@ -63,12 +63,12 @@ fn union(existing: &[u8], ours: &[u8]) -> Result<Union, UnionError> {
     }
     let new_lines = (parts.len() - before) as u32;
     if new_lines == 0 {
-        Ok(Union::Unchanged)
+        Ok(BoundedUnion::without_continuations(Union::Unchanged))
     } else {
-        Ok(Union::Merged {
+        Ok(BoundedUnion::without_continuations(Union::Merged {
             document: existing.to_string().into_bytes(),
             new_lines,
-        })
+        }))
     }
 }
 
@@ -82,6 +82,7 @@ fn part_ids(json: &[u8]) -> Vec<String> {
 const RULES: DocumentFormat = DocumentFormat {
     union,
     part_ids,
+    max_bytes: usize::MAX,
     unmap: windrow_trace::unmap,
 };
 

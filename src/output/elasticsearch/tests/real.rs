@@ -41,11 +41,9 @@ pub(super) async fn request(
     } else {
         body.to_string()
     };
-    let reply = cluster
-        .client
-        .ask(&nodes::Request::json(method, path, body))
-        .await
-        .unwrap();
+    let mut request = http::Request::json(method, path, body);
+    request.max_response_bytes = 64 << 20;
+    let reply = cluster.client.ask(&request).await.unwrap();
     assert!(
         reply.status < 500,
         "{path}: {}",

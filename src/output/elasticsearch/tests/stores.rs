@@ -53,7 +53,7 @@ impl Case {
     /// Whether there is a document. A shard that begins to work has none yet.
     async fn has(&self, path: &str) -> bool {
         let client = &self.running.output.upserter.client;
-        let answer = client.ask(&nodes::Request::json(Method::GET, path, "")).await;
+        let answer = client.ask(&http::Request::json(Method::GET, path, "")).await;
         answer.is_ok_and(|answer| answer.status == 200)
     }
 
@@ -113,7 +113,7 @@ fn config(url: &str, name: &str) -> ElasticsearchConfig {
     ElasticsearchConfig {
         index: format!("{own}-%Y-%m-%d"),
         template: Some(IndexTemplate {
-            name: own.clone(),
+            name: own,
             shards: Some(1),
             replicas: Some(0),
             trace_id_keyword: true,
@@ -422,11 +422,13 @@ async fn the_store_is_inspected(url: &str) {
 
 /// Major version of the Java that nodes run on; 0 without one.
 fn java_version() -> u32 {
-    let java = std::env::var("JAVA_HOME").map_or("java".to_owned(), |home| format!("{home}/bin/java"));
+    let java =
+        std::env::var("JAVA_HOME").map_or_else(|_| "java".to_owned(), |home| format!("{home}/bin/java"));
     let output = std::process::Command::new(java).arg("--version").output();
-    let text = output.map_or(String::new(), |output| {
-        String::from_utf8_lossy(&output.stdout).into_owned()
-    });
+    let text = output.map_or_else(
+        |_| String::new(),
+        |output| String::from_utf8_lossy(&output.stdout).into_owned(),
+    );
     let number = text
         .split_whitespace()
         .nth(1)

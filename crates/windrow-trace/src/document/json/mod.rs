@@ -1,9 +1,10 @@
 //! MessagePack to JSON, one value at a time, straight from the received bytes.
 //!
 //! Owns the policy for what JSON lacks: non-finite floats become `null`, binary becomes text if it
-//! is UTF-8 and else base64, event times and timestamps become RFC 3339, other extensions
-//! `{"type":…,"data":…}`, keys that are not strings become their JSON text, of duplicate keys the
-//! last wins, invalid UTF-8 is replaced. Names that a store refuses are replaced (`field_names`).
+//! is UTF-8 and else base64, event times and timestamps become RFC 3339, numbers that were kept as
+//! text ([`NUMBER_EXTENSION`]) that text, other extensions `{"type":…,"data":…}`, keys that are not
+//! strings become their JSON text, of duplicate keys the last wins, invalid UTF-8 is replaced. Names
+//! that a store refuses are replaced (`field_names`).
 //!
 //! Values were validated when received; for invalid ones it writes `null` and never panics.
 
@@ -18,8 +19,9 @@ use base64::engine::general_purpose::STANDARD;
 
 pub use self::escape::write_escaped;
 pub(crate) use self::escape::{push_unescaped, write_string};
+pub use self::number::NUMBER_EXTENSION;
 pub(crate) use self::number::write_unsigned;
-use self::number::{write_double, write_signed, write_single};
+use self::number::{is_json_number, write_double, write_signed, write_single};
 use super::field_names::{any_below, is_flattened, is_simple, member_names, paths};
 use super::msgpack::{Token, array, read_token, skip};
 use super::time::{SECOND_NS, write_rfc3339};
@@ -303,6 +305,8 @@ fn write_extension(out: &mut Vec<u8>, kind: i8, data: &[u8]) {
         out.push(b'"');
         write_rfc3339(out, ns);
         out.push(b'"');
+    } else if kind == NUMBER_EXTENSION && is_json_number(data) {
+        out.extend_from_slice(data);
     } else {
         // Writing to a Vec cannot fail.
         write!(out, "{{\"type\":{kind},\"data\":\"").ok();

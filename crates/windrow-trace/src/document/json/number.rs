@@ -3,6 +3,36 @@
 //! Has fast paths for the numbers that are common in logs: small integers, and fractions of few
 //! decimal places. The output is that of `itoa` and `ryu`, which format all others.
 
+/// Type of a MessagePack extension whose data is the text of a JSON number, for numbers whose digits
+/// no MessagePack number keeps.
+pub const NUMBER_EXTENSION: i8 = 74;
+
+/// Whether `text` is a number as RFC 8259, section 6, defines it. Senders can write any extension.
+pub(crate) fn is_json_number(text: &[u8]) -> bool {
+    fn digits(text: &[u8]) -> Option<&[u8]> {
+        let end = text.iter().take_while(|byte| byte.is_ascii_digit()).count();
+        text.get(end..).filter(|_| end > 0)
+    }
+    let number = || {
+        let text = text.strip_prefix(b"-").unwrap_or(text);
+        let mut rest = match text.strip_prefix(b"0") {
+            Some(rest) => rest,
+            None => digits(text)?,
+        };
+        if let Some(fraction) = rest.strip_prefix(b".") {
+            rest = digits(fraction)?;
+        }
+        if let [b'e' | b'E', exponent @ ..] = rest {
+            let unsigned = exponent
+                .strip_prefix(b"-")
+                .or_else(|| exponent.strip_prefix(b"+"));
+            rest = digits(unsigned.unwrap_or(exponent))?;
+        }
+        Some(rest.is_empty())
+    };
+    number().unwrap_or(false)
+}
+
 /// Appends an unsigned integer.
 #[inline]
 pub(crate) fn write_unsigned(out: &mut Vec<u8>, n: u64) {
@@ -66,6 +96,38 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+
+    #[test]
+    fn only_numbers_are_written_as_they_are() {
+        for number in [
+            "0",
+            "-0",
+            "10",
+            "1.50",
+            "1e3",
+            "1E+3",
+            "-2.5e-07",
+            "18446744073709551616",
+        ] {
+            assert!(is_json_number(number.as_bytes()), "{number}");
+        }
+        for other in [
+            "",
+            "-",
+            "01",
+            "1.",
+            ".5",
+            "1e",
+            "+1",
+            "1 ",
+            "0x1",
+            "NaN",
+            "1,\"a\":2",
+            "1e5.5",
+        ] {
+            assert!(!is_json_number(other.as_bytes()), "{other}");
+        }
+    }
 
     #[test]
     fn unsigned_numbers_of_every_length() {

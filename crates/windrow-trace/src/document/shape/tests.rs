@@ -20,11 +20,7 @@ fn a_shape_is_learned_when_its_names_come_again() {
     let roles: Vec<_> = shape.fields().iter().map(ShapeField::role).collect();
     assert_eq!(
         roles,
-        [
-            FieldRole::TraceId { canonical: true },
-            FieldRole::JoinedText,
-            FieldRole::Plain
-        ]
+        [FieldRole::TraceId, FieldRole::JoinedText, FieldRole::Plain]
     );
     let watched: Vec<_> = shape.fields().iter().map(ShapeField::is_watched).collect();
     assert_eq!(watched, [false, true, false]);
@@ -48,7 +44,7 @@ fn names_give_way_as_everywhere() {
     assert_eq!(
         fields,
         [
-            (FieldRole::TraceId { canonical: false }, r#","trace_id":"#),
+            (FieldRole::Plain, r#","trace_id":"#),
             (FieldRole::JoinedText, r#","log":"#),
             (FieldRole::OtherText, r#","msg":"#),
             (FieldRole::Plain, r#","_id_":"#),

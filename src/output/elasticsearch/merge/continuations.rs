@@ -1,0 +1,124 @@
+//! Continuations of a document that takes no further lines: created, or merged with what has their
+//! ids.
+//!
+//! Call it once the document that they continue is stored as continued. Their ids and indices depend
+//! on their own lines only, so they may be written again by anybody.
+
+use std::pin::Pin;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use super::super::bulk::{self, BulkDocument};
+use super::super::client::Client;
+use super::super::outcome::{DocumentOutcome, Rejection, RequestError};
+use super::super::upsert::Upsert;
+use windrow_trace::Continuation;
+
+/// Bytes of one request; a longer document is sent alone.
+const MAX_REQUEST_BYTES: usize = 8 << 20;
+
+/// A continuation, and how many of its lines are new in the store.
+struct FurtherDocument {
+    content: Continuation,
+    new_lines: AtomicU32,
+}
+
+impl BulkDocument for FurtherDocument {
+    fn id(&self) -> &str {
+        &self.content.id
+    }
+    fn is_trace(&self) -> bool {
+        true
+    }
+    fn first_ns(&self) -> i64 {
+        self.content.first_ns
+    }
+    fn json(&self) -> &[u8] {
+        &self.content.document
+    }
+    fn mark_unchanged(&self) {
+        self.new_lines.store(0, Ordering::Relaxed);
+    }
+    fn mark_merged(&self, new_lines: u32) {
+        self.new_lines.store(new_lines, Ordering::Relaxed);
+    }
+}
+
+/// The outcome of the first continuation that is not stored, if there is one, and the number of
+/// lines that were not stored before.
+type Written = Result<(Option<DocumentOutcome>, u32), RequestError>;
+
+/// Writes continuations.
+///
+/// # Errors
+/// A request failed as a whole.
+// Boxed: a merge writes continuations and these may be merged, though no deeper than that.
+pub(in super::super) fn write_continuations(
+    client: &Client,
+    continuations: Vec<Continuation>,
+) -> Pin<Box<dyn Future<Output = Written> + Send + '_>> {
+    Box::pin(write_all(client, continuations))
+}
+
+async fn write_all(client: &Client, continuations: Vec<Continuation>) -> Written {
+    let documents: Vec<_> = continuations
+        .into_iter()
+        .map(|content| FurtherDocument {
+            new_lines: AtomicU32::new(content.lines),
+            content,
+        })
+        .collect();
+    let mut rejected = None;
+    let mut rest = &documents[..];
+    while !rest.is_empty() {
+        let mut bytes = 0;
+        let fits = rest.iter().take_while(|document| {
+            bytes += bulk::cost(*document);
+            bytes <= MAX_REQUEST_BYTES
+        });
+        let (some, more) = rest.split_at(fits.count().max(1));
+        rest = more;
+        for outcome in create(client, some).await? {
+            match outcome {
+                DocumentOutcome::Stored(_) => {}
+                // All of them are tried before one that is refused for good decides.
+                DocumentOutcome::Rejected(_) | DocumentOutcome::Refused(_) => {
+                    rejected = rejected.or(Some(outcome));
+                }
+                other => return Ok((Some(other), 0)),
+            }
+        }
+    }
+    let lines = documents
+        .iter()
+        .map(|document| document.new_lines.load(Ordering::Relaxed));
+    Ok((rejected, lines.sum()))
+}
+
+/// Creates documents in one request, heals refused ones, and merges those that exist.
+async fn create(
+    client: &Client,
+    documents: &[FurtherDocument],
+) -> Result<Vec<DocumentOutcome>, RequestError> {
+    let body = bulk::create_body(&client.indices, documents.iter(), Vec::new());
+    // The name of their day may be an alias.
+    let response = match client.bulk_located(body, documents.len()).await {
+        Ok(response) => response,
+        Err(RequestError::TooLarge(reason)) if documents.len() == 1 => {
+            return Ok(vec![DocumentOutcome::Rejected(Rejection {
+                status: 413,
+                kind: "document_too_large".into(),
+                reason,
+            })]);
+        }
+        Err(RequestError::TooLarge(_)) => {
+            let (first, second) = documents.split_at(documents.len() / 2);
+            let mut outcomes = Box::pin(create(client, first)).await?;
+            outcomes.extend(Box::pin(create(client, second)).await?);
+            return Ok(outcomes);
+        }
+        Err(error) => return Err(error),
+    };
+    let (mut batch, rest) = Upsert::of_response(client, documents, response);
+    batch.finish(client, rest).await?;
+    Ok(batch.outcomes)
+}
