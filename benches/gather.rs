@@ -76,10 +76,7 @@ fn rules() -> Vec<Rule> {
 }
 
 fn shapes() -> ShapeRegistry {
-    ShapeRegistry::new(
-        FieldNames::default(),
-        vec!["message".into(), "log".into(), "msg".into()],
-    )
+    ShapeRegistry::new(FieldNames::default(), Vec::new())
 }
 
 /// A record as it is when it reaches the table.
@@ -98,13 +95,12 @@ struct Routed {
 
 /// All records of `bodies`, with the shapes that they taught.
 fn routed(bodies: &[Vec<u8>]) -> (ShapeRegistry, Vec<Routed>) {
-    let (mut shapes, rules, names) = (shapes(), rules(), FieldNames::default());
+    let (mut shapes, rules) = (shapes(), rules());
     let mut out = Vec::new();
     for (number, body) in bodies.iter().enumerate() {
         let mut position = 0;
         classify_entries(
             &mut shapes,
-            &names,
             &rules,
             body,
             &mut |record, key, completes, shape, text| {
@@ -180,6 +176,8 @@ impl Appender {
                 .text
                 .filter(|_| self.shaped)
                 .map(|(at, len)| &routed.record[at..at + len]),
+            level: None,
+            service: None,
         };
         assert_eq!(self.table.add(NOW, &incoming), AddOutcome::Added);
     }
@@ -230,13 +228,12 @@ fn stages(c: &mut Criterion) {
         });
     });
     group.bench_function("walk and route", |b| {
-        let (mut shapes, rules, names) = (self::shapes(), rules(), FieldNames::default());
+        let (mut shapes, rules) = (self::shapes(), rules());
         b.iter(|| {
             let (mut keys, mut completed) = (0, 0);
             for body in &bodies {
                 classify_entries(
                     &mut shapes,
-                    &names,
                     &rules,
                     black_box(body),
                     &mut |_, key, completes, _, _| {

@@ -26,7 +26,7 @@ mod tests;
 
 pub use labels::{
     DeadLetterSource, DecodeError, Direction, DocumentResult, Dropped, FlushReason, Handshake, HttpStatus,
-    Label, Mode, Output, OutputError, Poison, Refused, Violation,
+    Label, MadeText, Mode, Output, OutputError, Poison, Refused, Violation,
 };
 
 pub use mirror::MirroredHistogram;
@@ -87,6 +87,10 @@ pub struct Metrics {
     pub input_violations: PerLabel<Violation, Counter>,
     /// Records with an invalid time, which was replaced by the time of arrival.
     pub input_time_invalid: Counter,
+    /// Records with a time outside of `trace.time_window`, which was replaced by the time of arrival.
+    pub input_time_outside: Counter,
+    /// Records of traces whose text is not a text field, by what it was made of.
+    pub input_text_made: PerLabel<MadeText, Counter>,
     /// Handshakes, by result.
     pub handshakes: PerLabel<Handshake, Counter>,
     /// UDP heartbeats answered.
@@ -248,6 +252,8 @@ impl Metrics {
                 "Connections closed without an ack for bad input",
             ),
             input_time_invalid: r.counter("input_time_invalid", "Records with an invalid time, replaced by the time of arrival"),
+            input_time_outside: r.counter("input_time_outside", "Records with a time outside of trace.time_window, replaced by the time of arrival"),
+            input_text_made: r.per_label("input_text_made", "Records of traces without a text, by what their text was made of"),
             handshakes: r.per_label("handshakes", "Handshakes by result"),
             heartbeats: r.counter("heartbeats", "UDP heartbeats answered"),
             heartbeats_ignored: r.counter(

@@ -151,6 +151,9 @@ impl ConfigBuilder {
             ));
         }
 
+        for what in key_warnings(&config.trace) {
+            validation.warn(what);
+        }
         if config.trace.max_age < config.trace.linger {
             validation.error("trace.max_age", "it must not be shorter than trace.linger");
         }
@@ -258,6 +261,34 @@ impl Validation {
     }
 }
 
+/// What looks wrong about `trace.keys` without any record.
+fn key_warnings(trace: &TraceConfig) -> Vec<String> {
+    let mut warnings = Vec::new();
+    for (number, key) in trace.keys.iter().enumerate() {
+        if trace.keys[..number].contains(key) {
+            warnings.push(format!("trace.keys: {key:?} is listed twice"));
+        }
+        if trace.text.contains(key) {
+            warnings.push(format!(
+                "trace.keys: {key:?} is in trace.text too; a record whose text is its trace id joins no trace"
+            ));
+        }
+        if key.trim() != key || key.starts_with('.') || key.ends_with('.') || key.contains("..") {
+            warnings.push(format!(
+                "trace.keys: {key:?} has blanks at its ends or an empty part between dots; no usual record has such a field"
+            ));
+        }
+        if let Some((_, form)) = key.rsplit_once('|')
+            && !["bytes", "base64", "hex"].contains(&form)
+        {
+            warnings.push(format!(
+                "trace.keys: {key:?}: {form:?} is no form of an id (bytes, base64, hex), so the whole is the name of a field"
+            ));
+        }
+    }
+    warnings
+}
+
 /// Warns of index settings that cannot work as they are.
 fn warn_about_index(config: &ElasticsearchConfig, validation: &mut Validation) {
     let index = &config.index;
@@ -331,6 +362,11 @@ fn blank_config() -> Config {
             keys: Vec::new(),
             text: Vec::new(),
             parse_json: ParseJson::Auto,
+            level: Vec::new(),
+            service: Vec::new(),
+            ignore: Vec::new(),
+            strip_ansi: true,
+            time_window: None,
             complete: Vec::new(),
             linger: Duration::ZERO,
             idle_timeout: Duration::ZERO,

@@ -3,6 +3,8 @@
 
 use std::time::Duration;
 
+use windrow_trace::{IGNORED_IDS, KEY_NAMES, LEVEL_NAMES, SERVICE_NAMES, TEXT_NAMES};
+
 use super::kind::{Kind, UntypedValue};
 
 /// One key.
@@ -208,10 +210,20 @@ pub static KEYS: &[Key] = keys! {
     "journal.limit" --"journal-limit", DefaultValue::Text("10GiB"), Kind::Size(4 * MIB, 1024 * TIB, |d| &mut d.config.journal.limit),
         "Size of the journal at which sockets are no longer read, until the outputs have caught up.";
 
-    "trace.keys" , DefaultValue::List(&["traceId", "trace_id", "trace.id"]), Kind::Names(|d| &mut d.config.trace.keys),
-        "Fields that may contain the trace id; the first with a non-empty string wins.";
-    "trace.text" , DefaultValue::List(&["message", "log", "msg"]), Kind::Names(|d| &mut d.config.trace.text),
-        "Fields that may contain the text of a record; the first with a string wins.";
+    "trace.keys" , DefaultValue::List(&KEY_NAMES), Kind::Names(|d| &mut d.config.trace.keys),
+        "Fields that may contain the trace id; the first with a usable one wins, and the first key is the name of the id in documents. A name with dots is also found in nested maps. Text and integers are ids, W3C traceparent, X-Amzn-Trace-Id, B3 and Jaeger headers contain one; 8 or 16 binary bytes become hex. NAME|bytes, NAME|base64 and NAME|hex say that the value is always such bytes.";
+    "trace.ignore" , DefaultValue::List(&IGNORED_IDS), Kind::NamesOrNone(|d| &mut d.config.trace.ignore),
+        "Values that mean that there is no trace, in any case; zeros of any length and blanks mean it too. A record with no other id is stored on its own.";
+    "trace.text" , DefaultValue::List(&TEXT_NAMES), Kind::Names(|d| &mut d.config.trace.text),
+        "Fields that may contain the text of a record; the first with a string wins, else the first with another value, which gives its JSON. Without any, the text is made of all fields as key=value. A name with dots is also found in nested maps.";
+    "trace.strip_ansi" , DefaultValue::Bool(true), Kind::Bool(|d| &mut d.config.trace.strip_ansi),
+        "Remove ANSI escape sequences, such as colours, from texts.";
+    "trace.level" , DefaultValue::List(&LEVEL_NAMES), Kind::Names(|d| &mut d.config.trace.level),
+        "Fields that may contain the level of a record; the first with a known level wins. Words in any case, abbreviations, and the numbers of syslog, bunyan, pino, Monolog, Python and OpenTelemetry are known.";
+    "trace.service" , DefaultValue::List(&SERVICE_NAMES), Kind::Names(|d| &mut d.config.trace.service),
+        "Fields that may contain the service that wrote a record; the first with a text that is not blank wins.";
+    "trace.time_window" , DefaultValue::Text("3650d..1d"), Kind::TimeWindow(|d| &mut d.config.trace.time_window),
+        "How far event times may lie before and after their reception, so that a wrong clock does not make indices of its own. An event outside of it gets the time of reception; windrow.metadata.originalTime has its own. \"none\" takes any time.";
     "trace.parse_json" --"parse-json", DefaultValue::Text("auto"), Kind::ParseJson(|d| &mut d.config.trace.parse_json),
         "When a record whose text is one JSON object becomes that object, as container logs need it: \"auto\" if the object has a trace id, \"always\", or \"never\". Its fields win over those around it.";
     "trace.complete" , DefaultValue::TableOf("contains", "request completed"), Kind::Rules(|d| &mut d.config.trace.complete),

@@ -15,7 +15,7 @@ use tracing_subscriber::EnvFilter;
 
 use self::read::{
     boolean, count, duration, host, in_range, index, list_of, mode, network, non_empty_list, not_empty,
-    or_zero, outputs, readable_file, rule, size, text, url, users,
+    or_zero, outputs, readable_file, rule, size, text, time_window, url, users,
 };
 use super::builder::ConfigBuilder;
 use super::elasticsearch::OnConflict;
@@ -60,6 +60,8 @@ pub enum Kind {
     Duration(Duration, Duration, FieldAccessor<Duration>),
     /// A duration in a range, or 0 for never.
     DurationOrNever(Duration, Duration, FieldAccessor<Option<Duration>>),
+    /// Two durations, `BACK..AHEAD`, or `none`.
+    TimeWindow(FieldAccessor<Option<(Duration, Duration)>>),
     /// A size in a range.
     Size(u64, u64, FieldAccessor<u64>),
     /// A size in a range, or 0 for no limit.
@@ -74,6 +76,8 @@ pub enum Kind {
     SecretFile(FieldAccessor<Option<Secret>>),
     /// Names, at least one.
     Names(FieldAccessor<Vec<String>>),
+    /// Names, or none.
+    NamesOrNone(FieldAccessor<Vec<String>>),
     /// Host names, or `*`; may be none.
     Hosts(FieldAccessor<Vec<String>>),
     /// A path that need not exist.
@@ -131,12 +135,14 @@ impl Kind {
             Self::CountOrNone(min, max, _) => format!("a whole number from {min} to {max}, or 0"),
             Self::Duration(min, max, _) => duration(min, max),
             Self::DurationOrNever(min, max, _) => format!("{}, or 0", duration(min, max)),
+            Self::TimeWindow(_) => "two durations such as \"30d..1d\", or \"none\"".into(),
             Self::Size(min, max, _) => size(min, max),
             Self::SizeOrNone(min, max, _) => format!("{}, or 0", size(min, max)),
             Self::Text(max, _) => format!("a string of up to {max} bytes"),
             Self::Name(_) | Self::Secret(_) => "a string that is not empty".into(),
             Self::SecretFile(_) => "a file that can be read and is not empty".into(),
             Self::Names(_) => "a list of names, at least one".into(),
+            Self::NamesOrNone(_) => "a list of names".into(),
             Self::Hosts(_) => "a list of host names without port, or \"*\"".into(),
             Self::Path(_) => "a path".into(),
             Self::File(_) => "a file that can be read".into(),
@@ -174,10 +180,11 @@ impl Kind {
             Self::Bool(_) | Self::BoolIfSet(_) => "BOOL",
             Self::Count(..) | Self::CountOrNone(..) | Self::CountIfSet(..) => "N",
             Self::Duration(..) | Self::DurationOrNever(..) => "DURATION",
+            Self::TimeWindow(_) => "BACK..AHEAD",
             Self::Size(..) | Self::SizeOrNone(..) => "SIZE",
             Self::Text(..) | Self::Name(_) => "TEXT",
             Self::Secret(_) => "SECRET",
-            Self::Names(_) => "NAME",
+            Self::Names(_) | Self::NamesOrNone(_) => "NAME",
             Self::Hosts(_) => "HOST",
             Self::Path(_) => "PATH",
             Self::File(_) | Self::SecretFile(_) | Self::UsersFile(_) => "FILE",
@@ -212,6 +219,7 @@ impl Kind {
         matches!(
             self,
             Self::Names(_)
+                | Self::NamesOrNone(_)
                 | Self::Hosts(_)
                 | Self::Listen(_)
                 | Self::Addresses(_)
@@ -233,6 +241,7 @@ impl Kind {
                 let value = in_range(duration(raw)?, &Duration::ZERO, max)?;
                 *field(builder) = or_zero(value, &Duration::ZERO, min)?;
             }
+            Self::TimeWindow(field) => *field(builder) = time_window(not_empty(raw)?)?,
             Self::Size(min, max, field) => *field(builder) = in_range(size(raw)?, min, max)?,
             Self::SizeOrNone(min, max, field) => {
                 *field(builder) = or_zero(in_range(size(raw)?, &0, max)?, &0, min)?;
@@ -248,6 +257,9 @@ impl Kind {
             Self::Secret(field) => *field(builder) = Some(Secret::new(not_empty(raw)?)),
             Self::Names(field) => {
                 *field(builder) = non_empty_list(list_of(raw, |raw| not_empty(raw).map(str::to_owned))?)?;
+            }
+            Self::NamesOrNone(field) => {
+                *field(builder) = list_of(raw, |raw| not_empty(raw).map(str::to_owned))?;
             }
             Self::Hosts(field) => *field(builder) = list_of(raw, host)?,
             Self::Path(field) => *field(builder) = Some(not_empty(raw)?.into()),

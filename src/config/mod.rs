@@ -181,12 +181,23 @@ pub struct JournalConfig {
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct TraceConfig {
-    /// Fields that may contain the trace id, by precedence; at least one.
+    /// Paths that may contain the trace id, by precedence; at least one.
     pub keys: Vec<String>,
-    /// Fields that may contain the text, by precedence; at least one.
+    /// Values that are no trace ids.
+    pub ignore: Vec<String>,
+    /// Paths that may contain the text, by precedence; at least one.
     pub text: Vec<String>,
     /// Whether a record whose text is a JSON object becomes that object.
     pub parse_json: ParseJson,
+    /// Whether ANSI escape sequences are removed from texts.
+    pub strip_ansi: bool,
+    /// Paths that may contain the level of a line, by precedence; at least one.
+    pub level: Vec<String>,
+    /// Paths that may contain the service that wrote a line, by precedence; at least one.
+    pub service: Vec<String>,
+    /// How far event times may lie before and after the time of reception; `None`: any time is
+    /// taken.
+    pub time_window: Option<(Duration, Duration)>,
     /// A record that satisfies one of these rules completes its trace. Empty: only time seals a
     /// trace.
     pub complete: Vec<Rule>,

@@ -126,8 +126,9 @@ fn defaults_are_those_of_the_design() {
     assert_eq!(config.journal.dir, PathBuf::from("windrow-data/journal"));
     assert_eq!(config.sqlite.path, PathBuf::from("windrow-data/windrow.db"));
     assert_eq!(config.sqlite.retention_age, Some(Duration::from_secs(7 * 86_400)));
-    assert_eq!(config.trace.keys, ["traceId", "trace_id", "trace.id"]);
-    assert_eq!(config.trace.text, ["message", "log", "msg"]);
+    assert_eq!(config.trace.keys[..3], ["traceId", "trace_id", "trace.id"]);
+    assert_eq!(config.trace.text[..3], ["message", "log", "msg"]);
+    assert!(config.trace.strip_ansi && config.trace.ignore.contains(&"-".to_owned()));
     assert_eq!(config.trace.linger, Duration::from_secs(1));
     assert_eq!(config.trace.idle_timeout, Duration::from_secs(30));
     assert_eq!(config.trace.max_trace_bytes, 16 << 20);

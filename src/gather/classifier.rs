@@ -1,5 +1,5 @@
-//! Record classifier: shape, trace id, text and completion of a record, found in the walk that
-//! checks it.
+//! Record classifier: shape, trace id, text, level, service and completion of a record, found in the
+//! walk that checks it.
 //!
 //! Owns the fast path, for a record of the guessed shape, and the slow path for all others. What a
 //! shape is, and the roles of its fields, is defined by `windrow_trace::ShapeRegistry`.
@@ -7,24 +7,73 @@
 #[cfg(test)]
 mod tests;
 
-use forward_protocol::entries::{Key, MapPairs, Pair, Visitor, WireKey};
+use forward_protocol::entries::{Group, Key, MapPairs, Pair, Visitor, WireKey};
 
 use crate::config::Rule;
 use windrow_trace::{
-    FieldNames, FieldRole, Shape, ShapeId, ShapeRegistry, Token, as_text, read_token, write_json_value,
+    EntryMetadata, FieldRole, MadeId, RecordFacts, RecordView, Shape, ShapeId, ShapeRegistry, TextForm,
+    Token, as_text, read_token, write_json_value,
 };
 
 /// What one walk over a record finds in it.
 #[derive(Clone, Copy, Default)]
 pub(super) struct Classification<'a> {
-    pub(super) trace_id: Option<&'a [u8]>,
+    /// Trace id, text, level and service. The text only of a record with a shape.
+    pub(super) facts: RecordFacts<'a>,
+    /// The trace id is a [`MadeId`].
+    pub(super) id_is_made: bool,
     /// Whether the record completes its trace.
     pub(super) completes: bool,
     pub(super) shape: Option<ShapeId>,
-    /// The text, a slice of the record; only of a record with a shape.
-    pub(super) text: Option<&'a [u8]>,
+    pub(super) text_form: TextForm,
+    /// The text is not a slice of the record, so the trace keeps the record whole.
+    pub(super) is_whole: bool,
     /// Whether it is marked as a part of a line; only of a record with a shape.
     pub(super) is_fragment: bool,
+}
+
+impl Classification<'_> {
+    /// The shape with which the record joins its trace.
+    #[inline]
+    pub(super) fn trace_shape(&self) -> Option<ShapeId> {
+        if self.is_whole { None } else { self.shape }
+    }
+}
+
+impl<'a> Classification<'a> {
+    /// The trace id; `made` is what the classifier was given.
+    #[inline]
+    pub(super) fn id<'m>(&self, made: &'m MadeId) -> Option<&'m [u8]>
+    where
+        'a: 'm,
+    {
+        if self.id_is_made {
+            Some(made.bytes())
+        } else {
+            self.facts.id
+        }
+    }
+
+    /// Adds what the metadata of the entry and of its group say.
+    #[cold]
+    pub(super) fn read_metadata(
+        &mut self,
+        view: &RecordView,
+        own: Option<&'a [u8]>,
+        group: Option<Group<'a>>,
+        made: &mut MadeId,
+    ) {
+        let metadata = EntryMetadata {
+            own: own.unwrap_or_default(),
+            group: group.map_or(&[], |group| group.metadata),
+            attributes: group.map_or(&[], |group| group.attributes),
+        };
+        let is_id = view.read_metadata(&metadata, &mut self.facts, &mut self.id_is_made, made);
+        if is_id {
+            // A field with the name of the id in the document is another value: the trace keeps it.
+            (self.shape, self.is_whole) = (None, true);
+        }
+    }
 }
 
 /// Visitor of a record's fields: the fast path, which guesses that the record has the shape of the
@@ -50,9 +99,19 @@ impl<'s, 'a> RecordClassifier<'s, 'a> {
     /// The classification of the last record, if it has the guessed shape.
     #[inline]
     pub(super) fn classification(&self) -> Option<Classification<'a>> {
-        let (id, _) = self.shape?;
+        let (id, shape) = self.shape?;
+        if !self.classification.facts.fit(shape) {
+            return None;
+        }
+        let has_text = shape.has_text();
         Some(Classification {
             shape: Some(id),
+            is_whole: self.classification.is_whole || !has_text,
+            text_form: if has_text {
+                TextForm::Field
+            } else {
+                TextForm::Fields
+            },
             ..self.classification
         })
     }
@@ -89,25 +148,42 @@ impl<'s, 'a> RecordClassifier<'s, 'a> {
         let Some(slot) = shape.fields().get(number) else {
             return;
         };
-        let text = text_of(value);
-        if slot.role() != FieldRole::Plain {
-            let Some(text) = text else {
-                self.shape = None;
-                return;
-            };
-            match slot.role() {
-                FieldRole::TraceId { .. } if text.is_empty() => self.shape = None,
-                FieldRole::TraceId { .. } => self.classification.trace_id = Some(text),
-                FieldRole::JoinedText => self.classification.text = Some(text),
-                FieldRole::OtherText | FieldRole::Plain => {}
+        match slot.role() {
+            FieldRole::JoinedText => {
+                let Some(text) = text_of(value) else {
+                    self.shape = None;
+                    return;
+                };
+                let view = self.shapes.view();
+                self.classification.facts.set_text(view, text);
+                self.classify_text(view, self.classification.facts.text.unwrap_or_default());
             }
+            FieldRole::OtherText if text_of(value).is_none() => self.shape = None,
+            FieldRole::OtherText | FieldRole::TraceId | FieldRole::Plain => {}
+        }
+        let view = self.shapes.view();
+        for reading in slot.readings() {
+            self.classification.facts.read(view, reading, value);
+        }
+        if !slot.nested().is_empty() {
+            self.classification.facts.read_nested(view, slot.nested(), value);
         }
         if slot.marks_fragments() {
-            self.classification.is_fragment |= marks_fragment(value, text);
+            self.classification.is_fragment |= marks_fragment(value);
         }
         if slot.is_watched() && !self.classification.completes {
-            let is_text = matches!(slot.role(), FieldRole::JoinedText | FieldRole::OtherText);
-            self.classification.completes = completes(self.complete, is_text, slot.name(), value, text);
+            self.classification.completes = completes(self.complete, slot.name(), value);
+        }
+    }
+
+    /// Looks at the text that the shape chose.
+    #[inline]
+    fn classify_text(&mut self, view: &RecordView, text: &'a [u8]) {
+        if view.is_rewritten(text) {
+            self.classification.is_whole = true;
+            self.classification.completes |= text_completes(self.complete, &view.clean(text));
+        } else {
+            self.classification.completes |= text_completes(self.complete, text);
         }
     }
 }
@@ -143,46 +219,44 @@ impl<'s, 'a> Visitor<'a, 's> for RecordClassifier<'s, 'a> {
     }
 }
 
-/// Names of the fields that completion rules read.
-pub(super) fn completion_fields(names: &FieldNames, complete: &[Rule]) -> Vec<String> {
-    let fields = |rule: &Rule| match &rule.field {
-        Some(field) => vec![field.to_string()],
-        None => names.text.clone(),
-    };
-    complete.iter().flat_map(fields).collect()
+/// Names of the fields that completion rules read, apart from the text.
+pub(super) fn completion_fields(complete: &[Rule]) -> Vec<String> {
+    let fields = complete.iter().filter_map(|rule| rule.field.as_deref());
+    fields.map(str::to_owned).collect()
 }
 
 /// The slow path, for a record without the guessed shape: learns its shape, or classifies it
-/// without one.
+/// without one. An id that is no slice of the record is put into `made`.
 #[inline(never)]
 pub(super) fn classify_slow<'a>(
     shapes: &mut ShapeRegistry,
-    names: &FieldNames,
     complete: &[Rule],
     record: &'a [u8],
+    made: &mut MadeId,
 ) -> Classification<'a> {
     if let Some(id) = shapes.find(record)
         && let Some(classification) = RecordClassifier::classify_as(shapes, complete, id, record)
     {
         return classification;
     }
-    let mut classification = Classification::default();
-    let mut best = usize::MAX;
-    for pair in MapPairs::new(record) {
-        let Key::Text(name) = pair.key else { continue };
-        if let Some(rank) = names.keys.iter().position(|key| key.as_bytes() == name)
-            && rank < best
-            && let Some((value, _)) = read_token(pair.value, 0)
-            && let Some(id) = as_text(value).filter(|id| !id.is_empty())
-        {
-            classification.trace_id = Some(id);
-            best = rank;
-        }
-        let is_text = names.text.iter().any(|text| text.as_bytes() == name);
-        classification.completes =
-            classification.completes || completes(complete, is_text, name, pair.value, text_of(pair.value));
+    let view = shapes.view();
+    let found = view.read(record, made);
+    let tests_text = complete.iter().any(|rule| rule.field.is_none());
+    let text = if tests_text { found.field_text(view) } else { None };
+    let completes_by_field = |pair: Pair<'_>| match pair.key {
+        Key::Text(name) => completes(complete, name, pair.value),
+        Key::Other(_) => false,
+    };
+    Classification {
+        facts: found.facts,
+        id_is_made: found.id_is_made,
+        completes: text.is_some_and(|text| text_completes(complete, &text))
+            || MapPairs::new(record).any(completes_by_field),
+        shape: None,
+        text_form: found.text_form(),
+        is_whole: true,
+        is_fragment: false,
     }
-    classification
 }
 
 /// Takes a record, its trace id, whether it completes its trace, its shape and its text.
@@ -193,7 +267,6 @@ pub type OnRecord<'r> = dyn FnMut(&[u8], Option<&[u8]>, bool, Option<ShapeId>, O
 #[doc(hidden)]
 pub fn classify_entries(
     shapes: &mut ShapeRegistry,
-    names: &FieldNames,
     complete: &[Rule],
     entries: &[u8],
     on_record: &mut OnRecord<'_>,
@@ -206,14 +279,20 @@ pub fn classify_entries(
         };
         let classification = classifier.classification();
         let Ok(entry) = next else { continue };
+        let mut made = MadeId::default();
         let classification =
-            classification.unwrap_or_else(|| classify_slow(shapes, names, complete, entry.record));
+            classification.unwrap_or_else(|| classify_slow(shapes, complete, entry.record, &mut made));
+        let shape = classification.trace_shape();
         on_record(
             entry.record,
-            classification.trace_id,
+            if classification.id_is_made {
+                Some(made.bytes())
+            } else {
+                classification.facts.id
+            },
             classification.completes,
-            classification.shape,
-            classification.text,
+            shape,
+            classification.facts.text.filter(|_| shape.is_some()),
         );
     }
 }
@@ -233,30 +312,29 @@ fn text_of(value: &[u8]) -> Option<&[u8]> {
 }
 
 /// Whether the value of a field that marks parts of lines marks one: `P`, `P:…`, `true`.
-fn marks_fragment(value: &[u8], text: Option<&[u8]>) -> bool {
-    value == [0xc3] || matches!(text, Some([b'P', ..] | [b't' | b'T', ..]))
+fn marks_fragment(value: &[u8]) -> bool {
+    value == [0xc3] || matches!(text_of(value), Some([b'P', ..] | [b't' | b'T', ..]))
 }
 
-/// Whether a completion rule on this field passes. `is_text`: the field is one of the configured
-/// text fields. `text`: the value, if it is a string.
+/// Whether a completion rule on the text passes.
 #[inline(always)]
-fn completes(complete: &[Rule], is_text: bool, name: &[u8], value: &[u8], text: Option<&[u8]>) -> bool {
-    // Usually there is one rule, on the text fields.
-    for rule in complete {
-        let applies = match &rule.field {
-            Some(field) => field.as_bytes() == name,
-            None => is_text,
-        };
-        let completes = applies
-            && match text {
-                Some(text) => rule.test.passes(text),
-                None => passes(rule, value),
-            };
-        if completes {
-            return true;
-        }
-    }
-    false
+fn text_completes(complete: &[Rule], text: &[u8]) -> bool {
+    // Usually there is one rule, on the text.
+    let mut on_text = complete.iter().filter(|rule| rule.field.is_none());
+    on_text.any(|rule| rule.test.passes(text))
+}
+
+/// Whether a completion rule on this field passes.
+#[inline(never)]
+fn completes(complete: &[Rule], name: &[u8], value: &[u8]) -> bool {
+    let mut on_field = complete.iter().filter(|rule| {
+        let field = rule.field.as_deref();
+        field.is_some_and(|field| field.as_bytes() == name)
+    });
+    on_field.any(|rule| match text_of(value) {
+        Some(text) => rule.test.passes(text),
+        None => passes(rule, value),
+    })
 }
 
 /// Whether `rule` passes for a value of any type.

@@ -29,6 +29,7 @@ use super::batcher::DocumentBatcher;
 use super::classifier::completion_fields;
 use super::duplicate_window::DuplicateWindow;
 use super::gauges::Gauges;
+use super::key_watch::KeyWatch;
 use super::record_queue::{Polled, QueueConsumer, RecordQueue};
 use super::reject_buffer::{RejectBuffer, RejectReason};
 use super::rewrite::{JsonText, PartialLimits, PartialLines, RootNames};
@@ -94,6 +95,7 @@ pub(crate) struct Gatherer {
     /// Where short records are taken from while a long one is gathered.
     queue: Option<Arc<RecordQueue>>,
     turn: Turn,
+    key_watch: KeyWatch,
 }
 
 impl Gatherer {
@@ -122,10 +124,7 @@ impl Gatherer {
         Self {
             table: Table::new(settings.table.clone()),
             duplicates: DuplicateWindow::new(settings.duplicate_window),
-            shapes: ShapeRegistry::new(
-                settings.names.clone(),
-                completion_fields(&settings.names, &settings.complete),
-            ),
+            shapes: ShapeRegistry::new(settings.names.clone(), completion_fields(&settings.complete)),
             tags: TagInterner::new(settings.tag_prefix.clone()),
             root_names: RootNames::new(&settings.names),
             json_text: JsonText::new(settings.parse_json, settings.frame.depth),
@@ -134,6 +133,7 @@ impl Gatherer {
                 max_line_bytes: settings.table.max_trace_bytes,
                 timeout: settings.table.idle_timeout,
             }),
+            key_watch: KeyWatch::default(),
             settings,
             journal,
             batcher,

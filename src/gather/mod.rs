@@ -6,6 +6,7 @@
 //! * `classifier`, `metadata`: what one walk over an entry finds;
 //! * `rewrite`: records that mean another record, such as JSON in a text;
 //! * `duplicate_window`, `tag_interner`: chunks and tags seen last;
+//! * `key_watch`: the warning about keys that no record has;
 //! * `batcher`: documents on their way to the outputs; `reject_buffer`: bytes on their way to the
 //!   dead letter;
 //! * `unreleased`: what `windrow journal inspect` counts.
@@ -17,6 +18,7 @@ mod classifier;
 mod duplicate_window;
 mod gatherer;
 mod gauges;
+mod key_watch;
 mod metadata;
 mod record_queue;
 mod reject_buffer;

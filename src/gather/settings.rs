@@ -16,6 +16,8 @@ pub(crate) struct Settings {
     pub(crate) parse_json: ParseJson,
     /// Bytes of parts of lines that may wait for the others.
     pub(crate) partial_bytes: usize,
+    /// Event times outside of it are replaced; `None`: none are.
+    pub(crate) time_window: Option<TimeWindow>,
     pub(crate) table: windrow_trace::Limits,
     pub(crate) frame: FrameLimits,
     /// Bytes of a section of a part; see `windrow_trace::max_part_bytes`.
@@ -32,13 +34,18 @@ pub(crate) struct Settings {
     pub(crate) flush_on_exit: bool,
 }
 
+/// How far event times may be from the time of reception.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct TimeWindow {
+    pub(crate) back_ns: i64,
+    pub(crate) ahead_ns: i64,
+}
+
 impl Settings {
     /// Derives the settings from `config`.
     pub(crate) fn from_config(config: &Config) -> Self {
         let shares = MemoryShares::of(config.memory_limit);
         let TraceConfig {
-            keys,
-            text,
             complete,
             parse_json,
             linger,
@@ -49,13 +56,14 @@ impl Settings {
             ..
         } = &config.trace;
         Self {
-            names: FieldNames {
-                keys: keys.clone(),
-                text: text.clone(),
-            },
+            names: field_names(&config.trace),
             complete: complete.clone(),
             parse_json: *parse_json,
             partial_bytes: shares.partial_lines,
+            time_window: config.trace.time_window.map(|(back, ahead)| TimeWindow {
+                back_ns: nanos(back),
+                ahead_ns: nanos(ahead),
+            }),
             table: windrow_trace::Limits {
                 linger: micros(*linger),
                 idle_timeout: micros(*idle_timeout),
@@ -124,6 +132,31 @@ pub(super) fn max_record_bytes(config: &Config) -> usize {
     share.max(to_usize(config.trace.max_trace_bytes))
 }
 
+impl Settings {
+    /// Event times outside of these (ns) are replaced, for a message received at `received` (µs).
+    pub(super) fn time_bounds(&self, received: i64) -> (i64, i64) {
+        let received = received.saturating_mul(1000);
+        self.time_window.map_or((i64::MIN, i64::MAX), |window| {
+            (
+                received.saturating_sub(window.back_ns),
+                received.saturating_add(window.ahead_ns),
+            )
+        })
+    }
+}
+
+/// The names of fields in the configuration.
+pub(super) fn field_names(config: &TraceConfig) -> FieldNames {
+    FieldNames {
+        keys: config.keys.clone(),
+        text: config.text.clone(),
+        level: config.level.clone(),
+        service: config.service.clone(),
+        ignore: config.ignore.clone(),
+        strip_ansi: config.strip_ansi,
+    }
+}
+
 /// Longest entry of a compressed payload that is walked, in bytes: a record with metadata of at
 /// most `max_record_bytes`, and its time.
 pub(super) fn max_entry_bytes(max_record_bytes: usize) -> usize {
@@ -138,6 +171,10 @@ pub(super) fn max_records(bytes: usize) -> u64 {
     (bytes as u64)
         .saturating_mul(RECORDS_PER_BYTE)
         .saturating_add(ALWAYS_ALLOWED)
+}
+
+fn nanos(duration: Duration) -> i64 {
+    i64::try_from(duration.as_nanos()).unwrap_or(i64::MAX)
 }
 
 fn micros(duration: Duration) -> i64 {

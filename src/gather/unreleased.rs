@@ -12,14 +12,14 @@ use forward_protocol::frame::{Payload, messages};
 
 use super::classifier::{classify_slow, completion_fields};
 use super::rewrite::{JsonText, RootNames};
+use super::settings::field_names;
 use crate::config::Config;
-use windrow_trace::{FieldNames, PartId, ShapeRegistry};
+use windrow_trace::{MadeId, PartId, ShapeRegistry};
 
 /// Counts of unreleased lines and traces; its `Display` is the sentence that `windrow journal
 /// inspect` prints.
 #[derive(Debug)]
 pub struct UnreleasedSummary {
-    names: FieldNames,
     shapes: ShapeRegistry,
     complete: Vec<crate::config::Rule>,
     limits: forward_protocol::frame::Limits,
@@ -37,15 +37,10 @@ pub struct UnreleasedSummary {
 impl UnreleasedSummary {
     /// An empty summary that uses the field names and completion rules of `config`.
     pub fn new(config: &Config) -> Self {
-        let names = FieldNames {
-            keys: config.trace.keys.clone(),
-            text: config.trace.text.clone(),
-        };
         let complete = config.trace.complete.clone();
         Self {
-            shapes: ShapeRegistry::new(names.clone(), completion_fields(&names, &complete)),
-            root_names: RootNames::new(&names),
-            names,
+            shapes: ShapeRegistry::new(field_names(&config.trace), completion_fields(&complete)),
+            root_names: RootNames::new(&field_names(&config.trace)),
             complete,
             limits: crate::input::forward::frame_limits(&config.forward),
             max_record_bytes: super::settings::max_record_bytes(config),
@@ -90,17 +85,29 @@ impl UnreleasedSummary {
     }
 
     fn count(&mut self, entries: &mut Entries<'_>) {
-        for entry in entries.flatten() {
+        while let Some(next) = entries.next() {
+            let (Ok(entry), group) = (next, entries.group()) else {
+                continue;
+            };
             if entry.record.len() > self.max_record_bytes {
                 continue;
             }
             self.lines += 1;
-            let (shapes, names, complete) = (&mut self.shapes, &self.names, &self.complete);
-            let has_id = |record: &[u8]| classify_slow(shapes, names, complete, record).trace_id.is_some();
+            let mut made = MadeId::default();
+            let (shapes, complete) = (&mut self.shapes, &self.complete);
+            let has_id = |record: &[u8]| {
+                let mut made = MadeId::default();
+                classify_slow(shapes, complete, record, &mut made)
+                    .id(&made)
+                    .is_some()
+            };
             let means = self.json_text.record(&self.root_names, entry.record, has_id);
             let record = means.unwrap_or(entry.record);
-            let classification = classify_slow(&mut self.shapes, names, complete, record);
-            match classification.trace_id {
+            let mut classification = classify_slow(&mut self.shapes, complete, record, &mut made);
+            if entry.metadata.is_some() || group.is_some() {
+                classification.read_metadata(self.shapes.view(), entry.metadata, group, &mut made);
+            }
+            match classification.id(&made) {
                 Some(id) => {
                     let completed = self
                         .traces

@@ -127,6 +127,14 @@ labels! {
         Signal = "signal",
     }
 
+    /// What the text of a record without a text was made of.
+    MadeText("from") {
+        /// A text field that holds an object, array, number or boolean: its JSON.
+        Value = "value",
+        /// All fields of the record, which has no text field.
+        Fields = "fields",
+    }
+
     /// Why input can never be accepted.
     Poison("reason") {
         /// The tag is neither string nor binary.

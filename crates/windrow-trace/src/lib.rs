@@ -24,6 +24,7 @@
 //!     let incoming = IncomingRecord {
 //!         id: table.trace_id(b"t1"), time: 0, source, position: u32::from(completes), record,
 //!         metadata: b"", completes, shape: None, text: None,
+//!         level: None, service: None,
 //!     };
 //!     assert_eq!(table.add(0, &incoming), AddOutcome::Added);
 //! }
@@ -44,6 +45,7 @@ mod name_origin;
 mod open;
 mod part;
 mod raw_fields;
+mod record;
 mod sealed;
 mod source;
 mod table;
@@ -55,11 +57,17 @@ mod unmapped;
 mod tests;
 
 // Filling the table.
-pub use self::document::names::FieldNames;
+pub use self::document::names::{FieldNames, IGNORED_IDS, KEY_NAMES, LEVEL_NAMES, SERVICE_NAMES, TEXT_NAMES};
 pub use self::document::shape::{FieldRole, Shape, ShapeField, ShapeId, ShapeRegistry};
 pub use self::open::slab::SlotHint;
 pub use self::open::trace::{AddOutcome, IncomingRecord, max_part_bytes, record_cost};
 pub use self::part::{PartId, PartInfo};
+pub use self::record::facts::{RecordFacts, SlowFacts};
+pub use self::record::otlp::EntryMetadata;
+pub use self::record::severity::Severity;
+pub use self::record::text::TextForm;
+pub use self::record::trace_id::MadeId;
+pub use self::record::view::{Reading, RecordView};
 pub use self::source::{Source, SourceId};
 pub use self::table::{Limits, Table};
 pub use self::trace_id::TraceId;

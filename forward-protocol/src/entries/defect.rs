@@ -24,17 +24,6 @@ pub enum Defect {
     /// It does not have two elements.
     #[error("the entry has {0} elements, not 2")]
     Size(u32),
-    /// Its time is of a type that cannot be a time.
-    #[error("the time is of type {0:?}")]
-    TimeType(Kind),
-    /// Its time is an extension that cannot be a time.
-    #[error("the time is an extension of type {kind} with {len} bytes")]
-    TimeExtension {
-        /// The extension type.
-        kind: i8,
-        /// The length of its data.
-        len: usize,
-    },
     /// Its header `[time, metadata]` does not have two elements.
     #[error("the header of the entry has {0} elements, not 2")]
     HeaderSize(u32),

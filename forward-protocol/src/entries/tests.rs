@@ -87,18 +87,26 @@ fn every_form_of_time_is_understood() {
             assert_eq!(read, expected, "{text}");
         }
     }
-    assert_eq!(
-        time("d60000000000"),
-        Err(Defect::TimeExtension { kind: 0, len: 4 })
-    );
-    assert_eq!(
-        time("d7050000000000000000"),
-        Err(Defect::TimeExtension { kind: 5, len: 8 })
-    );
-    assert_eq!(time("d4ff00"), Err(Defect::TimeExtension { kind: -1, len: 1 }));
-    assert_eq!(time("c3"), Err(Defect::TimeType(Kind::Bool)));
-    assert_eq!(time("a131"), Err(Defect::TimeType(Kind::Str)));
-    assert_eq!(time("80"), Err(Defect::TimeType(Kind::Map)));
+}
+
+#[test]
+fn what_is_no_time_leaves_the_record_as_it_is() {
+    for text in [
+        "d60000000000",         // an event time of 4 bytes
+        "d7050000000000000000", // extension 5
+        "d7086553f10000000001", // extension 8
+        "d4ff00",               // a timestamp of 1 byte
+        "c3",
+        "c2",
+        "a131",
+        "c40131",
+        "80",
+        "81a17401",
+    ] {
+        assert_eq!(time(text), Ok(Time::Invalid), "{text}");
+        let items = walk(&format!("92 92 {text} 80 R"));
+        assert_eq!(items, [Ok((Time::Invalid, 0))], "{text} beside metadata");
+    }
 }
 
 #[test]

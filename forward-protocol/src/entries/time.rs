@@ -1,7 +1,7 @@
 //! [`Time`]: event times in every encoding that senders use, as nanoseconds since 1970.
 
 use super::defect::Defect;
-use crate::msgpack::{Kind, Value};
+use crate::msgpack::{Value, extent};
 
 /// The time of an event, as its sender gave it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -10,8 +10,8 @@ pub enum Time {
     At(i64),
     /// No time: nil or 0 seconds. Fluentd uses the time of receipt then.
     Absent,
-    /// An impossible time: 1 000 000 000 nanoseconds or more, NaN, or outside the years 1677 to
-    /// 2262.
+    /// No possible time: 1 000 000 000 nanoseconds or more, NaN, outside the years 1677 to 2262, or
+    /// a value that is no time, such as text, a boolean, or an extension of another type or length.
     Invalid,
 }
 
@@ -67,7 +67,8 @@ pub(super) fn event_time(seconds: u32, nanoseconds: u32) -> TimeField {
     ))
 }
 
-/// Reads a time in any encoding at byte `at`.
+/// Reads a time in any encoding at byte `at`. Whatever is no time is [`Time::Invalid`]: a record is
+/// worth more than its time.
 pub(super) fn read_time(buf: &[u8], at: usize) -> Result<(TimeField, usize), Defect> {
     let (value, next) = Value::read(buf, at)?;
     let time = match value {
@@ -79,28 +80,19 @@ pub(super) fn read_time(buf: &[u8], at: usize) -> Result<(TimeField, usize), Def
             let words = data
                 .split_first_chunk()
                 .and_then(|(high, low)| Some((high, low.try_into().ok()?)));
-            let Some((high, low)) = words else {
-                return Err(Defect::TimeExtension {
-                    kind: 0,
-                    len: data.len(),
-                });
-            };
-            return Ok((
-                event_time(u32::from_be_bytes(*high), u32::from_be_bytes(low)),
-                next,
-            ));
+            if let Some((high, low)) = words {
+                return Ok((
+                    event_time(u32::from_be_bytes(*high), u32::from_be_bytes(low)),
+                    next,
+                ));
+            }
+            Time::Invalid
         }
-        Value::Ext(-1, data) => timestamp(data)?,
-        Value::Ext(kind, data) => {
-            return Err(Defect::TimeExtension {
-                kind,
-                len: data.len(),
-            });
-        }
-        Value::Bool(_) | Value::Str(_) | Value::Bin(_) | Value::Array(_) | Value::Map(_) => {
-            return Err(Defect::TimeType(
-                buf.get(at).map_or(Kind::Illegal, |first| Kind::of(*first)),
-            ));
+        Value::Ext(-1, data) => timestamp(data).unwrap_or(Time::Invalid),
+        Value::Ext(..) | Value::Bool(_) | Value::Str(_) | Value::Bin(_) => Time::Invalid,
+        Value::Array(_) | Value::Map(_) => {
+            let (end, _) = extent(buf, at)?;
+            return Ok((TimeField::Time(Time::Invalid), end));
         }
     };
     Ok((TimeField::Time(time), next))
@@ -145,38 +137,31 @@ fn float(x: f64) -> Time {
 }
 
 /// MessagePack's own timestamp (extension type -1), as its specification describes it.
-fn timestamp(data: &[u8]) -> Result<Time, Defect> {
-    let bad = Defect::TimeExtension {
-        kind: -1,
-        len: data.len(),
-    };
+fn timestamp(data: &[u8]) -> Option<Time> {
     let (seconds, nanoseconds) = match data.len() {
-        4 => (
-            i64::from(u32::from_be_bytes(data.try_into().map_err(|_| bad)?)),
-            0,
-        ),
+        4 => (i64::from(u32::from_be_bytes(data.try_into().ok()?)), 0),
         8 => {
-            let word = u64::from_be_bytes(data.try_into().map_err(|_| bad)?);
+            let word = u64::from_be_bytes(data.try_into().ok()?);
             ((word & 0x3_ffff_ffff) as i64, (word >> 34) as u32)
         }
         12 => {
-            let (high, low) = data.split_first_chunk().ok_or(bad)?;
+            let (high, low) = data.split_first_chunk()?;
             (
-                i64::from_be_bytes(low.try_into().map_err(|_| bad)?),
+                i64::from_be_bytes(low.try_into().ok()?),
                 u32::from_be_bytes(*high),
             )
         }
-        _ => return Err(bad),
+        _ => return None,
     };
     if nanoseconds >= NS {
-        return Ok(Time::Invalid);
+        return None;
     }
     let ns = seconds
         .checked_mul(i64::from(NS))
         .and_then(|ns| ns.checked_add(i64::from(nanoseconds)));
-    Ok(if seconds == 0 {
-        Time::Absent
+    if seconds == 0 {
+        Some(Time::Absent)
     } else {
-        ns.map_or(Time::Invalid, Time::At)
-    })
+        ns.map(Time::At)
+    }
 }

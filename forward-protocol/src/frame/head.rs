@@ -97,7 +97,7 @@ pub(super) fn read_head(
             let kind = message
                 .get(starts[1])
                 .map_or(Kind::Illegal, |first| Kind::of(*first));
-            if matches!(kind, Kind::Bool | Kind::Map) {
+            if kind == Kind::Map || (kind == Kind::Bool && count < 3) {
                 poison = poison.or(Some(Poison::NoMode(kind)));
             } else if count < 3 {
                 poison = poison.or(Some(Poison::NoRecord));

@@ -216,7 +216,6 @@ fn poison_is_named_and_keeps_its_chunk_id() {
     let cases = [
         ("93 07 91… 81a56368756e6ba178", Poison::TagType(Kind::Int)),
         ("93 9101 91… 81a56368756e6ba178", Poison::TagType(Kind::Array)),
-        ("94 a174 c3 80 81a56368756e6ba178", Poison::NoMode(Kind::Bool)),
         ("94 a174 80 80 81a56368756e6ba178", Poison::NoMode(Kind::Map)),
         (
             "93a174 91… 82a56368756e6ba178 ad666c75656e745f7369676e616c 63",

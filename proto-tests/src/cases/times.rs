@@ -15,7 +15,7 @@ cases! {
         "nsec 999,999,999 kept; 1e9, 2e9, u32 max: no crash, neighbours kept, acked" => nsec_range;
     62 "time-2040" [] "PY, FB: unsigned" "EventTime beyond 2^31 seconds: the right date" => year_2040;
     63 "time-odd-ext" [] "FB error"
-        "ext type 0 of length 4 or 12, ext type 5 as time: that entry is poison, the rest kept" => odd_ext;
+        "ext type 0 of length 4 or 12, ext type 5 as time: at most that entry is lost, the rest kept" => odd_ext;
     64 "time-msgpack-timestamp" [] "msgpack specification"
         "msgpack timestamp (ext -1; 4, 8, 12 bytes) as value and as time: accepted" => timestamp;
 }

@@ -63,6 +63,17 @@ pub(super) fn duration(raw: &UntypedValue) -> Result<Duration, String> {
     }
 }
 
+/// `BACK..AHEAD`, or `none`.
+pub(super) fn time_window(text: &str) -> Result<Option<(Duration, Duration)>, String> {
+    if text == "none" {
+        return Ok(None);
+    }
+    let (back, ahead) = text
+        .split_once("..")
+        .ok_or_else(|| "no \"..\" between the two durations".to_owned())?;
+    Ok(Some((parse_duration(back)?, parse_duration(ahead)?)))
+}
+
 pub(super) fn size(raw: &UntypedValue) -> Result<u64, String> {
     match raw {
         UntypedValue::Text(text) => parse_size(text),

@@ -62,3 +62,18 @@ fn the_reference_file_is_current_and_its_values_are_the_defaults() {
         );
     }
 }
+
+#[test]
+fn the_page_about_records_lists_every_default_name() {
+    let page = include_str!("../../../docs/records.md").replace("\\|", "|");
+    let names = windrow_trace::KEY_NAMES
+        .iter()
+        .chain(&windrow_trace::TEXT_NAMES)
+        .chain(&windrow_trace::LEVEL_NAMES)
+        .chain(&windrow_trace::SERVICE_NAMES)
+        .chain(&windrow_trace::IGNORED_IDS);
+    let missing: Vec<_> = names
+        .filter(|name| !page.contains(&format!("`{name}`")))
+        .collect();
+    assert!(missing.is_empty(), "{missing:?}");
+}

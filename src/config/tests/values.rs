@@ -176,3 +176,46 @@ proptest::proptest! {
         let _ = load_from(&text, &[("WINDROW_USER", &text), ("WINDROW_TRACE_COMPLETE", &text)], &[]);
     }
 }
+
+#[test]
+fn time_windows_are_two_durations() {
+    let window = |text: &str| {
+        let file = format!("[trace]\ntime_window = \"{text}\"\n");
+        load_from(&file, &[], &[]).map(|loaded| loaded.config.trace.time_window)
+    };
+    let day = Duration::from_secs(86_400);
+    assert_eq!(window("30d..1d").unwrap(), Some((30 * day, day)));
+    assert_eq!(window("0..0").unwrap(), Some((Duration::ZERO, Duration::ZERO)));
+    assert_eq!(window("none").unwrap(), None);
+    for wrong in ["", "30d", "30d..", "1d..x", "-1d..1d"] {
+        assert!(window(wrong).is_err(), "{wrong:?}");
+    }
+    assert_eq!(Config::default().trace.time_window, Some((3650 * day, day)));
+}
+
+#[test]
+fn keys_that_cannot_match_are_warned_about() {
+    let warnings = |keys: &str| {
+        let file = format!("[trace]\nkeys = [{keys}]\n");
+        load_from(&file, &[], &[]).unwrap().warnings
+    };
+    assert!(warnings(r#""traceId", "a.b.c", "id|hex", "id|base64", "id|bytes""#).is_empty());
+    for (keys, what) in [
+        (r#""a", "a""#, "\"a\" is listed twice"),
+        (r#""message""#, "is in trace.text too"),
+        (r#"" a""#, "blanks at its ends"),
+        (r#""a..b""#, "empty part between dots"),
+        (r#""a|hexa""#, "\"hexa\" is no form of an id"),
+    ] {
+        let found = warnings(keys);
+        assert!(found.len() == 1 && found[0].contains(what), "{keys}: {found:?}");
+    }
+    assert!(
+        load_from("[trace]\nignore = []\n", &[], &[])
+            .unwrap()
+            .config
+            .trace
+            .ignore
+            .is_empty()
+    );
+}

@@ -5,6 +5,8 @@ use forward_protocol::msgpack::{write_f64, write_i64, write_map_len, write_nil, 
 use memchr::memmem::Finder;
 use proptest::prelude::*;
 
+use windrow_trace::FieldNames;
+
 use super::*;
 use crate::config::Predicate;
 
@@ -24,13 +26,22 @@ fn rules() -> Vec<Rule> {
 }
 
 /// The classification of a record that is read field by field, without a shape.
-fn plainly<'a>(names: &FieldNames, record: &'a [u8]) -> Classification<'a> {
+fn plainly<'a>(names: &FieldNames, record: &'a [u8], made: &mut MadeId) -> Classification<'a> {
     classify_slow(
         &mut ShapeRegistry::new(names.clone(), Vec::new()),
-        names,
         &rules(),
         record,
+        made,
     )
+}
+
+/// The trace id, however the record has it.
+fn id<'a>(found: &Classification<'a>, made: &'a MadeId) -> Option<&'a [u8]> {
+    if found.id_is_made {
+        Some(made.bytes())
+    } else {
+        found.facts.id
+    }
 }
 
 /// The text of the preferred name that has one.
@@ -38,12 +49,11 @@ fn text<'a>(names: &FieldNames, record: &'a [u8]) -> Option<&'a [u8]> {
     let text_under = |name: &String| {
         MapPairs::new(record)
             .filter(|pair| pair.key == Key::Text(name.as_bytes()))
-            .find_map(|pair| match read_token(pair.value, 0)? {
-                (Token::Str(text), _) => Some(text),
-                _ => None,
-            })
+            .find_map(|pair| as_text(read_token(pair.value, 0)?.0))
     };
-    names.text.iter().find_map(text_under)
+    let text = names.text.iter().find_map(text_under)?;
+    let text = text.strip_suffix(b"\n").unwrap_or(text);
+    Some(text)
 }
 
 /// Walks `bytes` with the known shapes and compares each record with a plain reading; gives how
@@ -60,26 +70,30 @@ fn check(shapes: &mut ShapeRegistry, bytes: &[u8]) -> Result<usize, TestCaseErro
         prop_assert_eq!(&next, &plain.next(), "both walks find the same entries");
         let Some(next) = next else { return Ok(shaped) };
         let Ok(entry) = next else { continue };
-        let found = found.unwrap_or_else(|| classify_slow(shapes, &names, &rules, entry.record));
-        let expected = plainly(&names, entry.record);
-        prop_assert_eq!(found.trace_id, expected.trace_id);
+        let (mut made, mut plainly_made) = (MadeId::default(), MadeId::default());
+        let found = found.unwrap_or_else(|| classify_slow(shapes, &rules, entry.record, &mut made));
+        let expected = plainly(&names, entry.record, &mut plainly_made);
+        prop_assert_eq!(id(&found, &made), id(&expected, &plainly_made));
         prop_assert_eq!(found.completes, expected.completes);
+        prop_assert_eq!(found.text_form, expected.text_form);
+        prop_assert_eq!(found.facts.level, expected.facts.level);
+        prop_assert_eq!(found.facts.service, expected.facts.service);
         if let Some(shape) = found.shape.and_then(|id| shapes.get(id)) {
             shaped += 1;
             let keys: Vec<_> = MapPairs::new(entry.record).map(|pair| pair.key).collect();
             let known: Vec<_> = shape.fields().iter().map(|slot| Key::Text(slot.name())).collect();
             prop_assert_eq!(keys, known, "a record has the names of its shape");
-            prop_assert_eq!(found.text, text(&names, entry.record));
+            prop_assert_eq!(found.facts.text, text(&names, entry.record));
             let (record, end) = (entry.record.as_ptr(), entry.record.as_ptr_range().end);
             let within =
                 |text: &[u8]| (record..=end).contains(&text.as_ptr()) && text.as_ptr_range().end <= end;
-            prop_assert!(found.text.is_none_or(within));
+            prop_assert!(found.facts.text.is_none_or(within));
         }
     }
 }
 
 /// One name of each length class that the comparison of names distinguishes.
-const NAMES: [&str; 12] = [
+const NAMES: [&str; 16] = [
     "traceId",
     "message",
     "a",
@@ -92,6 +106,10 @@ const NAMES: [&str; 12] = [
     "one_of_more_than_the_thirty_one_bytes_of_a_fixstr",
     "log",
     "trace_id",
+    "severity",
+    "service",
+    "service.name",
+    "kubernetes",
 ];
 
 fn values() -> impl Strategy<Value = Vec<u8>> {
@@ -105,6 +123,7 @@ fn values() -> impl Strategy<Value = Vec<u8>> {
         Just("request completed".into()),
         Just("end".into()),
         Just("504".into()),
+        Just("warn".into()),
         "[a-f]{1,40}",
         "[a-f]{300}",
         "[a-z ]{0,40}request completed[a-z]{0,40}",
@@ -130,6 +149,13 @@ fn values() -> impl Strategy<Value = Vec<u8>> {
         }),
         1 => encoded(|out| out.extend(b"\xc4\x11request completed")),
         1 => encoded(|out| out.extend(b"\xd6\x05abcd")),
+        1 => encoded(|out| out.extend(b"\x81\xa4name\xa4shop")),
+        1 => encoded(|out| {
+            out.extend(b"\x83\xa6labels\x82\xa3app\xa1a\xb6app.kubernetes.io/name\xa4shop");
+            out.extend(b"\xaecontainer_name\xa3web\xa6labels\x81\xa3app\xa1b");
+        }),
+        1 => encoded(|out| out.extend(b"\x81\xaecontainer_name\xa3web")),
+        1 => encoded(|out| write_u64(out, 50)),
     ]
 }
 
@@ -209,7 +235,7 @@ proptest! {
     #[test]
     fn the_fast_path_finds_what_a_plain_reading_finds(records in records(), changes in changes()) {
         let names = FieldNames::default();
-        let mut shapes = ShapeRegistry::new(names.clone(), completion_fields(&names, &rules()));
+        let mut shapes = ShapeRegistry::new(names.clone(), completion_fields(&rules()));
         let good = entries(&records);
         check(&mut shapes, &good)?;
         // Now the shapes are known, and bytes change under them.
@@ -222,7 +248,7 @@ proptest! {
         bytes in prop::collection::vec(prop_oneof![any::<u8>(), 0x80..0x84u8, 0x90..0x94u8, 0xa0..0xb0u8], 0..100),
     ) {
         let names = FieldNames::default();
-        let mut shapes = ShapeRegistry::new(names.clone(), completion_fields(&names, &rules()));
+        let mut shapes = ShapeRegistry::new(names.clone(), completion_fields(&rules()));
         check(&mut shapes, &entries(&records))?;
         check(&mut shapes, &bytes)?;
         check(&mut shapes, &entries(&[records[0].clone(), bytes]))?;
@@ -232,20 +258,14 @@ proptest! {
 #[test]
 fn records_of_a_known_shape_are_recognised() {
     let names = FieldNames::default();
-    let mut shapes = ShapeRegistry::new(names.clone(), completion_fields(&names, &rules()));
+    let mut shapes = ShapeRegistry::new(names.clone(), completion_fields(&rules()));
     let record = b"\x83\xa7traceId\xa3abc\xa7message\xb1request completed\xa6status\xcc\xc8".to_vec();
     let bytes = entries(&vec![record; 5]);
     assert_eq!(check(&mut shapes, &bytes).unwrap(), 4, "all but the first");
     assert_eq!(check(&mut shapes, &bytes).unwrap(), 5);
     let mut completed = Vec::new();
-    classify_entries(
-        &mut shapes,
-        &names,
-        &rules(),
-        &bytes,
-        &mut |_, _, completes, _, _| {
-            completed.push(completes);
-        },
-    );
+    classify_entries(&mut shapes, &rules(), &bytes, &mut |_, _, completes, _, _| {
+        completed.push(completes);
+    });
     assert_eq!(completed, [true; 5]);
 }

@@ -16,14 +16,16 @@ use super::rewriting::StoredMessage;
 use super::sections::Section;
 use super::tally::Tally;
 use crate::claim::RecordClaim;
-use crate::gather::classifier::{RecordClassifier, classify_slow};
+use crate::gather::classifier::{Classification, RecordClassifier, classify_slow};
 use crate::gather::metadata;
 use crate::gather::reject_buffer::RejectReason;
 use crate::gather::rewrite::is_candidate;
-use crate::gather::settings::{Settings, max_entry_bytes, max_records};
+use crate::gather::settings::{max_entry_bytes, max_records};
 use crate::metrics::FlushReason;
 use windrow_journal::Record;
-use windrow_trace::{AddOutcome, IncomingRecord, PartId, ShapeId, SourceId, UntracedRecord, record_cost};
+use windrow_trace::{
+    AddOutcome, IncomingRecord, MadeId, PartId, SourceId, TextForm, UntracedRecord, record_cost,
+};
 
 /// Bad entries of a message that are rejected one by one. If there are more, the whole message is
 /// rejected once: a small compressed payload can hold millions of bad entries, and the rejected
@@ -64,6 +66,9 @@ pub(super) struct MessageOrigin<'a> {
     /// When it is gathered (µs); read once per journal record, since reading the clock costs as
     /// much as gathering a record.
     pub(super) now: i64,
+    /// Event times outside of these are replaced by the time of reception (ns).
+    pub(super) earliest: i64,
+    pub(super) latest: i64,
     pub(super) tag: &'a Arc<str>,
     pub(super) claim: &'a RecordClaim,
     /// How many messages it is nested in.
@@ -184,12 +189,15 @@ impl Gatherer {
                 source
             }
         };
+        let (earliest, latest) = self.settings.time_bounds(received);
         let mut origin = MessageOrigin {
             source,
             part,
             section,
             received,
             now,
+            earliest,
+            latest,
             tag: &tag,
             claim,
             nesting: 0,
@@ -198,6 +206,7 @@ impl Gatherer {
             rejectable_bytes: message.bytes.len(),
             ..Tally::default()
         };
+        let lines = self.table.lines();
         let limit = entries.max_records();
         let damage = self.walk(&mut entries, |gatherer, piece| match piece {
             // Between pieces only, so that it costs nothing for each record.
@@ -218,6 +227,9 @@ impl Gatherer {
         {
             tally.records += 1;
             position = position.wrapping_add(1);
+        }
+        if self.table.lines() != lines {
+            self.key_watch.stop();
         }
         self.account_for(&tally, damage, message.bytes, &origin);
         match chunk {
@@ -276,6 +288,7 @@ impl Gatherer {
         // A local copy stays in registers.
         let mut walk = entries.clone();
         let mut scratch = Vec::new();
+        let mut made = MadeId::default();
         let first = *position;
         let mut records = 0;
         // Prefetching pays off once the open traces exceed the cache, and for a run of records.
@@ -291,11 +304,32 @@ impl Gatherer {
             records += 1;
             match next {
                 Ok(entry) => {
-                    let Settings { names, complete, .. } = &self.settings;
-                    let classification = classification
-                        .unwrap_or_else(|| classify_slow(&mut self.shapes, names, complete, entry.record));
-                    let id = classification.trace_id.map(|id| self.table.trace_id(id));
+                    let mut classification = classification.unwrap_or_else(|| {
+                        classify_slow(&mut self.shapes, &self.settings.complete, entry.record, &mut made)
+                    });
                     let group = walk.group();
+                    if entry.metadata.is_some() || group.is_some() {
+                        classification.read_metadata(self.shapes.view(), entry.metadata, group, &mut made);
+                    }
+                    if classification.id_is_made
+                        || is_candidate(&classification)
+                        || self.partial.is_any_open()
+                    {
+                        // A made id lives until the next record: it cannot wait in the pipeline.
+                        let walked = Walked {
+                            time: entry.time,
+                            record: entry.record,
+                            metadata: entry.metadata,
+                            classification,
+                            id: classification.id(&made).map(|id| self.table.trace_id(id)),
+                            group,
+                            number,
+                            guess: None,
+                        };
+                        self.add_alone(&walked, pipeline.as_mut(), &mut scratch, origin, tally);
+                        continue;
+                    }
+                    let id = classification.facts.id.map(|id| self.table.trace_id(id));
                     let walked = Walked {
                         time: entry.time,
                         record: entry.record,
@@ -306,10 +340,6 @@ impl Gatherer {
                         number,
                         guess: None,
                     };
-                    if is_candidate(&walked.classification) || self.partial.is_any_open() {
-                        self.add_candidate(&walked, pipeline.as_mut(), &mut scratch, origin, tally);
-                        continue;
-                    }
                     let Some(pipeline) = &mut pipeline else {
                         let metadata = metadata::merge(walked.metadata, group, &mut scratch);
                         self.add(&walked, metadata, origin, tally);
@@ -381,16 +411,36 @@ impl Gatherer {
         origin: &MessageOrigin<'_>,
         tally: &mut Tally,
     ) {
-        tally.invalid_times += u64::from(*time == Time::Invalid);
-        let time = time.or_received(origin.received.saturating_mul(1000));
         let record = *record;
         let size = record_cost(record, metadata);
         if size > self.settings.table.max_trace_bytes && self.settings.is_too_long(record, metadata) {
             tally.too_long += 1;
             return;
         }
+        let mut scratch = Vec::new();
+        let (time, metadata) = match *time {
+            Time::At(ns) if (origin.earliest..=origin.latest).contains(&ns) => (ns, metadata),
+            Time::At(ns) => {
+                tally.times_outside += 1;
+                let metadata = metadata::with_original_time(metadata, ns, &mut scratch);
+                (origin.received.saturating_mul(1000), metadata)
+            }
+            Time::Absent | Time::Invalid => {
+                tally.invalid_times += u64::from(*time == Time::Invalid);
+                (origin.received.saturating_mul(1000), metadata)
+            }
+        };
+        match classification.text_form {
+            TextForm::Field => {}
+            _ if id.is_none() => {}
+            TextForm::Value => tally.texts_of_values += 1,
+            TextForm::Fields => tally.texts_of_fields += 1,
+        }
         let Some(id) = *id else {
-            self.single(record, classification.shape, metadata, time, *number, origin);
+            if self.key_watch.is_watching() {
+                self.key_watch.observe(self.shapes.view(), record);
+            }
+            self.single(record, classification, metadata, time, *number, origin);
             return;
         };
         let incoming = IncomingRecord {
@@ -401,46 +451,13 @@ impl Gatherer {
             record,
             metadata,
             completes: classification.completes,
-            shape: classification.shape,
-            text: classification.text,
+            shape: classification.trace_shape(),
+            text: classification.facts.text,
+            level: classification.facts.level,
+            service: classification.facts.service,
         };
         if self.table.add(origin.now, &incoming) == AddOutcome::TraceFull {
             self.add_to_full(&incoming, origin.now);
-        }
-    }
-
-    /// Counts the tally of a message, and rejects the whole message if a part that cannot be kept
-    /// has no bytes of its own.
-    pub(super) fn account_for(
-        &mut self,
-        tally: &Tally,
-        damage: Option<Damage>,
-        message: &[u8],
-        origin: &MessageOrigin<'_>,
-    ) {
-        let mut reject_message = |reason, records| {
-            let tag = Some(origin.tag.as_bytes());
-            self.rejects
-                .reject_records(reason, message, tag, origin.received, records);
-        };
-        if let Some(damage) = damage {
-            self.metrics.input_records.inc();
-            reject_message(RejectReason::Damage(damage), 1);
-        }
-        if let Some(defect) = tally.defect.filter(|_| tally.bad_in_message > 0) {
-            reject_message(RejectReason::Entries(defect), tally.bad_in_message);
-        }
-        if let Some(limit) = tally.record_limit {
-            self.metrics.input_records.inc();
-            reject_message(RejectReason::TooManyRecords { limit }, 1);
-        }
-        if tally.too_long > 0 {
-            let limit = self.settings.max_record_bytes;
-            reject_message(RejectReason::TooLong { limit }, tally.too_long);
-        }
-        self.metrics.input_records.inc_by(tally.records - tally.nested);
-        if tally.invalid_times > 0 {
-            self.metrics.input_time_invalid.inc_by(tally.invalid_times);
         }
     }
 
@@ -448,7 +465,7 @@ impl Gatherer {
     fn single(
         &mut self,
         record: &[u8],
-        shape: Option<ShapeId>,
+        classification: &Classification<'_>,
         metadata: &[u8],
         time: i64,
         position: u32,
@@ -456,11 +473,13 @@ impl Gatherer {
     ) {
         let names = &self.settings.names;
         let single = UntracedRecord {
-            shape: shape.and_then(|id| self.shapes.get(id)),
+            shape: classification.shape.and_then(|id| self.shapes.get(id)),
             time,
             tag: origin.tag,
             record,
             metadata,
+            level: classification.facts.level,
+            service: classification.facts.service,
         };
         self.batcher
             .push_single(names, &single, origin.part, position, origin.claim);

@@ -6,7 +6,7 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use forward_protocol::entries::{Entries, Time};
+use forward_protocol::entries::{Entries, Group, Time};
 
 use super::Gatherer;
 use super::message::{Arrival, MessageOrigin};
@@ -14,11 +14,10 @@ use super::prefetch::{PrefetchPipeline, Walked};
 use super::sections::Section;
 use super::tally::Tally;
 use crate::claim::RecordClaim;
-use crate::gather::classifier::classify_slow;
+use crate::gather::classifier::{Classification, classify_slow};
 use crate::gather::metadata;
-use crate::gather::rewrite::{Fragment, Offer, joined_record};
-use crate::gather::settings::Settings;
-use windrow_trace::{PartId, record_cost};
+use crate::gather::rewrite::{Fragment, Offer, is_candidate, joined_record};
+use windrow_trace::{MadeId, PartId, record_cost};
 
 /// A message whose journal record was released before a restart.
 pub(super) struct StoredMessage<'a> {
@@ -32,10 +31,10 @@ pub(super) struct StoredMessage<'a> {
 }
 
 impl Gatherer {
-    /// Adds the record that `walked` means, after those in the pipeline, so that the lines of a
-    /// trace stay in order.
+    /// Adds a record that cannot wait in the pipeline, or what it means, after those in it, so that
+    /// the lines of a trace stay in order.
     #[inline(never)]
-    pub(super) fn add_candidate(
+    pub(super) fn add_alone(
         &mut self,
         walked: &Walked<'_>,
         pipeline: Option<&mut PrefetchPipeline<'_>>,
@@ -47,6 +46,10 @@ impl Gatherer {
             self.drain(pipeline, scratch, origin, tally);
         }
         let metadata = metadata::merge(walked.metadata, walked.group, scratch);
+        if !is_candidate(&walked.classification) && !self.partial.is_any_open() {
+            self.add(walked, metadata, origin, tally);
+            return;
+        }
         // Counted as it came: where a section ends does not depend on what a record means.
         self.count_in_section(record_cost(walked.record, metadata), origin);
         let origin = &*origin;
@@ -89,18 +92,22 @@ impl Gatherer {
         tally: &mut Tally,
     ) {
         let mut json_text = std::mem::take(&mut self.json_text);
-        let Settings { names, complete, .. } = &self.settings;
-        let shapes = &mut self.shapes;
-        let has_id = |record: &[u8]| classify_slow(shapes, names, complete, record).trace_id.is_some();
+        let (shapes, complete) = (&mut self.shapes, &self.settings.complete);
+        let has_id = |record: &[u8]| {
+            let mut made = MadeId::default();
+            classify_slow(shapes, complete, record, &mut made)
+                .id(&made)
+                .is_some()
+        };
         match json_text.record(&self.root_names, walked.record, has_id) {
             None => self.add_to_section(walked, metadata, origin, tally),
             Some(record) => {
-                let Settings { names, complete, .. } = &self.settings;
-                let classification = classify_slow(&mut self.shapes, names, complete, record);
+                let mut made = MadeId::default();
+                let classification = self.classify(record, walked.metadata, walked.group, &mut made);
                 let means = Walked {
                     record,
                     classification,
-                    id: classification.trace_id.map(|id| self.table.trace_id(id)),
+                    id: classification.id(&made).map(|id| self.table.trace_id(id)),
                     guess: None,
                     ..*walked
                 };
@@ -108,6 +115,21 @@ impl Gatherer {
             }
         }
         self.json_text = json_text;
+    }
+
+    /// Classifies a record that did not come as it is.
+    fn classify<'r>(
+        &mut self,
+        record: &'r [u8],
+        metadata: Option<&'r [u8]>,
+        group: Option<Group<'r>>,
+        made: &mut MadeId,
+    ) -> Classification<'r> {
+        let mut classification = classify_slow(&mut self.shapes, &self.settings.complete, record, made);
+        if metadata.is_some() || group.is_some() {
+            classification.read_metadata(self.shapes.view(), metadata, group, made);
+        }
+        classification
     }
 
     /// Adds the line that consists of `fragments`, in the place of the last of them. `current`: the
@@ -155,12 +177,15 @@ impl Gatherer {
             bytes: 0,
         };
         let source = self.begin_section(fragment.part, fragment.received, section, &fragment.tag, &claim);
+        let (earliest, latest) = self.settings.time_bounds(fragment.received);
         let origin = MessageOrigin {
             source,
             part: fragment.part,
             section,
             received: fragment.received,
             now,
+            earliest,
+            latest,
             tag: &fragment.tag,
             claim: &claim,
             nesting: 0,
@@ -176,14 +201,15 @@ impl Gatherer {
             rejectable_bytes: record.len(),
             ..Tally::default()
         };
-        let Settings { names, complete, .. } = &self.settings;
-        let classification = classify_slow(&mut self.shapes, names, complete, record);
+        let metadata = Some(&*fragment.metadata).filter(|metadata| !metadata.is_empty());
+        let mut made = MadeId::default();
+        let classification = self.classify(record, metadata, None, &mut made);
         let walked = Walked {
             time: Time::At(time),
             record,
-            metadata: None,
+            metadata,
             classification,
-            id: classification.trace_id.map(|id| self.table.trace_id(id)),
+            id: classification.id(&made).map(|id| self.table.trace_id(id)),
             group: None,
             number: fragment.position,
             guess: None,

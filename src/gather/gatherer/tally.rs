@@ -1,7 +1,12 @@
 //! Tally of a message: damage, bad entries, records that are too long, and what of them is rejected
 //! one by one.
 
-use forward_protocol::entries::Defect;
+use forward_protocol::entries::{Damage, Defect};
+
+use super::Gatherer;
+use super::message::MessageOrigin;
+use crate::gather::reject_buffer::RejectReason;
+use crate::metrics::MadeText;
 
 /// What the walk over a message found.
 #[derive(Default)]
@@ -10,6 +15,11 @@ pub(super) struct Tally {
     /// Of them, those that are messages with records of their own, which are counted too.
     pub(super) nested: u64,
     pub(super) invalid_times: u64,
+    /// Times outside of the time window.
+    pub(super) times_outside: u64,
+    /// Lines whose text was made of a value of another type, and of all fields.
+    pub(super) texts_of_values: u64,
+    pub(super) texts_of_fields: u64,
     pub(super) bad: u32,
     /// Defect of the last bad entry.
     pub(super) defect: Option<Defect>,
@@ -30,5 +40,53 @@ impl Tally {
         let left = self.rejectable_bytes.checked_sub(bytes);
         self.rejectable_bytes = left.unwrap_or(self.rejectable_bytes);
         left.is_some()
+    }
+}
+
+impl Gatherer {
+    /// Counts the tally of a message, and rejects the whole message if a part that cannot be kept
+    /// has no bytes of its own.
+    pub(super) fn account_for(
+        &mut self,
+        tally: &Tally,
+        damage: Option<Damage>,
+        message: &[u8],
+        origin: &MessageOrigin<'_>,
+    ) {
+        let mut reject_message = |reason, records| {
+            let tag = Some(origin.tag.as_bytes());
+            self.rejects
+                .reject_records(reason, message, tag, origin.received, records);
+        };
+        if let Some(damage) = damage {
+            self.metrics.input_records.inc();
+            reject_message(RejectReason::Damage(damage), 1);
+        }
+        if let Some(defect) = tally.defect.filter(|_| tally.bad_in_message > 0) {
+            reject_message(RejectReason::Entries(defect), tally.bad_in_message);
+        }
+        if let Some(limit) = tally.record_limit {
+            self.metrics.input_records.inc();
+            reject_message(RejectReason::TooManyRecords { limit }, 1);
+        }
+        if tally.too_long > 0 {
+            let limit = self.settings.max_record_bytes;
+            reject_message(RejectReason::TooLong { limit }, tally.too_long);
+        }
+        self.metrics.input_records.inc_by(tally.records - tally.nested);
+        for (form, count) in [
+            (MadeText::Value, tally.texts_of_values),
+            (MadeText::Fields, tally.texts_of_fields),
+        ] {
+            if count > 0 {
+                self.metrics.input_text_made[form].inc_by(count);
+            }
+        }
+        if tally.times_outside > 0 {
+            self.metrics.input_time_outside.inc_by(tally.times_outside);
+        }
+        if tally.invalid_times > 0 {
+            self.metrics.input_time_invalid.inc_by(tally.invalid_times);
+        }
     }
 }

@@ -1,15 +1,17 @@
 //! Gathering against a plain reading of the same records, which decodes them with serde and merges
-//! them one by one: without shapes, without stripping, and with no code shared with the fast path.
+//! one by one: without shapes, without stripping, and with no code shared with the fast path.
 
 mod amplification;
 mod fairness;
 mod inputs;
 mod long_traces;
+mod meaning;
+mod model;
 mod nested;
 mod partial;
 mod scene;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::io::Write;
 use std::path::Path;
 
@@ -24,6 +26,7 @@ use super::*;
 use crate::gather::record_queue::RecordQueue;
 use crate::output::SealedDocument;
 
+use self::model::plainly;
 use self::scene::Scene;
 
 const BASE_MS: i64 = 1_700_000_000_000;
@@ -73,10 +76,13 @@ fn value_of(name: &str) -> BoxedStrategy<Value> {
             6 => prop_oneof![Just("one"), Just("two"), Just("a trace id that is longer than forty bytes, \"quoted\"")]
                 .prop_map(Value::from),
             1 => Just(json!("")),
+            1 => Just(json!("N/A")),
             1 => Just(json!(5)),
+            1 => Just(json!(0)),
+            1 => values(),
         ]
         .boxed(),
-        "message" | "log" | "msg" => prop_oneof![
+        "message" | "log" | "msg" | "event" => prop_oneof![
             6 => "[a-c \"\n😀]{0,12}".prop_map(Value::from),
             1 => Just(json!("request completed")),
             1 => values(),
@@ -95,6 +101,7 @@ fn chunks() -> impl Strategy<Value = Vec<Chunk>> {
             "message",
             "log",
             "msg",
+            "event",
             "level",
             "status",
             "_id",
@@ -225,107 +232,6 @@ fn sealed(mut scene: Scene, payloads: impl IntoIterator<Item = Bytes>) -> Vec<Se
     let mut documents = Vec::new();
     while let Some(batch) = batches.blocking_recv() {
         documents.extend(batch.documents());
-    }
-    documents
-}
-
-fn time(ms: i64) -> Value {
-    let time = jiff::Timestamp::from_millisecond(ms).unwrap();
-    json!(format!("{time:.3}"))
-}
-
-fn is_text(value: &Value) -> bool {
-    value.as_str().is_some()
-}
-
-/// The name of a field in the document: reserved names get a suffix.
-fn own(name: &str) -> String {
-    match name {
-        "" | "_id" | "@timestamp" | "windrow" => format!("{name}_"),
-        _ => name.to_owned(),
-    }
-}
-
-/// The expected documents, by a plain reading.
-fn plainly(chunks: &[Chunk]) -> BTreeMap<String, Value> {
-    const TEXT: [&str; 3] = ["message", "log", "msg"];
-    let mut traces: BTreeMap<&str, Vec<_>> = BTreeMap::new();
-    let mut documents = BTreeMap::new();
-    for (number, chunk) in chunks.iter().enumerate() {
-        for (position, (ms, fields, metadata)) in chunk.records.iter().enumerate() {
-            let id = ["traceId", "trace_id", "trace.id"]
-                .iter()
-                .find_map(|name| fields.get(*name)?.as_str().filter(|id| !id.is_empty()));
-            if let Some(id) = id {
-                let line = (*ms, number, position, chunk.tag, fields, metadata);
-                traces.entry(id).or_default().push(line);
-                continue;
-            }
-            let mut document = Map::from_iter([("@timestamp".to_owned(), time(*ms))]);
-            // A store has a text of this name.
-            let own = |name: &str, value: &Value| match name {
-                "message" if value.is_array() || value.is_object() => "message_".to_owned(),
-                _ => own(name),
-            };
-            document.extend(
-                fields
-                    .iter()
-                    .map(|(name, value)| (own(name, value), value.clone())),
-            );
-            document.insert("windrow".into(), json!({"tags": [chunk.tag]}));
-            if !metadata.is_empty() {
-                document["windrow"]["metadata"] = json!(metadata);
-            }
-            documents.insert(format!("single {}", documents.len()), document.into());
-        }
-    }
-    for (id, mut lines) in traces {
-        lines.sort_by_key(|(ms, number, position, ..)| (*ms, *number, *position));
-        let mut document = Map::new();
-        let (mut texts, mut best, mut all_metadata) = (Vec::new(), TEXT.len(), Map::new());
-        let is_completion = |value: &Value| value.as_str() == Some("request completed");
-        let completed = lines.iter().any(|(.., fields, _)| {
-            TEXT.iter()
-                .any(|name| fields.get(*name).is_some_and(is_completion))
-        });
-        for (.., fields, metadata) in &lines {
-            let text = TEXT
-                .iter()
-                .position(|name| fields.get(*name).is_some_and(is_text));
-            for (name, value) in *fields {
-                let rank = TEXT.iter().position(|text| text == name);
-                let name = match (name.as_str(), rank) {
-                    ("traceId", _) if value.as_str().is_some_and(|id| !id.is_empty()) => continue,
-                    ("traceId", _) => "traceId_".to_owned(),
-                    (_, Some(rank)) if text == Some(rank) => continue,
-                    (name, Some(_)) if !is_text(value) => format!("{name}_"),
-                    (name, _) => own(name),
-                };
-                document.insert(name, value.clone());
-            }
-            if let Some(rank) = text {
-                best = best.min(rank);
-                texts.push(fields[TEXT[rank]].as_str().unwrap());
-            }
-            all_metadata.extend((*metadata).clone());
-        }
-        if let Some(name) = TEXT.get(best) {
-            document.insert((*name).into(), texts.join("\n").into());
-        }
-        let (first, last) = (lines[0].0, lines[lines.len() - 1].0);
-        let tags: BTreeSet<_> = lines.iter().map(|line| line.3).collect();
-        let parts: BTreeSet<_> = lines.iter().map(|line| line.1).collect();
-        document.insert("traceId".into(), id.into());
-        document.insert("@timestamp".into(), time(first));
-        let mut about = json!({
-            "reason": if completed { "completed" } else { "shutdown" }, "lines": lines.len(), "last": time(last), "durationMs": last - first,
-            "tags": tags, "parts": parts.len(), "late": 0,
-        });
-        if !all_metadata.is_empty() {
-            about["metadata"] = all_metadata.into();
-        }
-        document.insert("windrow".into(), about);
-        documents.insert(id.to_owned(), document.into());
     }
     documents
 }

@@ -23,7 +23,7 @@ use super::classifier::Classification;
 /// asked.
 #[inline(always)]
 pub(super) fn is_candidate(classification: &Classification<'_>) -> bool {
-    match classification.text {
+    match classification.facts.text {
         Some(text) => may_be_json(text) || text.len() == DOCKER_LINE_BYTES || classification.is_fragment,
         // Records without a known shape have no text here, and cost more anyway.
         None => classification.shape.is_none(),

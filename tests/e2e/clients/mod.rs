@@ -5,6 +5,7 @@
 //! One file for each language. What a library cannot do stands in its file.
 
 mod fluent_bit;
+mod fluent_bit_records;
 mod go;
 mod java;
 mod node;

@@ -12,6 +12,8 @@ use super::field_names::{is_simple_at_top, text};
 use super::json;
 use super::msgpack::{Token, read_token, skip};
 use super::names::{FieldNames, as_text};
+use crate::record::text::RecordText;
+use crate::record::view::RecordView;
 
 /// Maximum number of fields to allocate for before they are seen.
 const MAX_RESERVED_FIELDS: usize = 64;
@@ -72,17 +74,34 @@ impl<'a> MergedFields<'a> {
         }
     }
 
-    /// Merges the fields of a record. Returns its text: the rank of the name, and the bytes. With
-    /// `is_trace` the trace id and the text are not merged, because the document has them
-    /// elsewhere. Other values under these names are displaced; without a trace, lists and objects are,
-    /// where stores have a text.
+    /// Merges all fields of a record without a trace id. Lists and objects are displaced where stores
+    /// have a text.
+    pub(crate) fn add_untraced(&mut self, names: &FieldNames, record: &'a [u8]) {
+        let Some((Token::Map(n), mut at)) = read_token(record, 0) else {
+            return;
+        };
+        for slot in 0..n as usize {
+            let Some((name, value)) = json::key(record, at) else {
+                return;
+            };
+            let Some(end) = skip(record, value) else { return };
+            let is_displaced = is_container(record, value) && names.is_value_name(&name);
+            self.put(name, is_displaced, slot, 0, record, value);
+            at = end;
+        }
+    }
+
+    /// Merges the fields of a record of the trace `id`, except the id and the text, which the
+    /// document has elsewhere. Other values under their names are displaced. Returns the rank of the
+    /// text's name in the document, and the text. `known`: the text, if the record has a shape.
     pub(crate) fn add_record(
         &mut self,
-        names: &FieldNames,
+        view: &RecordView,
         record: &'a [u8],
         line: u32,
-        is_trace: bool,
-    ) -> Option<(usize, &'a [u8])> {
+        id: &[u8],
+        known: Option<(usize, &'a [u8])>,
+    ) -> Option<(usize, Cow<'a, [u8]>)> {
         let (Token::Map(n), mut at) = read_token(record, 0)? else {
             return None;
         };
@@ -90,7 +109,14 @@ impl<'a> MergedFields<'a> {
             // A record may claim more fields than it has.
             self.list.reserve((n as usize).min(MAX_RESERVED_FIELDS));
         }
-        let mut text: Option<(usize, &'a [u8], usize)> = None;
+        let (rank, text, text_field) = match known {
+            Some((rank, text)) => (rank, RecordText::Field(text), None),
+            None => view.text(record),
+        };
+        let is_text =
+            |bytes: &[u8]| matches!(text, RecordText::Field(text) if text.as_ptr() == bytes.as_ptr());
+        // Offset of the field with the name of the document's id: of equal names the last counts.
+        let mut canonical = None;
         let mut slot = 0;
         for _ in 0..n {
             let Some((name, value)) = json::key(record, at) else {
@@ -107,37 +133,43 @@ impl<'a> MergedFields<'a> {
                 _ => next,
             };
             at = end;
-            if is_trace {
-                if &*name == names.key().as_bytes() {
-                    if as_text(token).is_none_or(<[u8]>::is_empty) {
-                        self.put(name, true, slot, line, record, value);
-                    }
+            let readings = view.readings(&name);
+            if !readings.is_empty() {
+                if &*name == view.key() {
+                    canonical = Some((value, end));
                     continue;
                 }
-                if let Some(rank) = names.text_rank(&name) {
-                    match (as_text(token), text) {
-                        (None, _) => self.put(name, true, slot, line, record, value),
-                        (Some(bytes), None) => text = Some((rank, bytes, value)),
-                        (Some(bytes), Some((best, _, other))) if rank <= best => {
-                            if rank < best {
-                                let name = names
-                                    .text
-                                    .get(best)
-                                    .map(|name| Cow::Owned(name.as_bytes().to_vec()));
-                                self.put(name.unwrap_or_default(), false, slot, line, record, other);
-                            }
-                            text = Some((rank, bytes, value));
-                        }
-                        (Some(_), Some(_)) => self.put(name, false, slot, line, record, value),
+                if let Some(reading) = readings.iter().find(|reading| reading.is_text()) {
+                    let string = as_text(token);
+                    if string.is_some_and(is_text) {
+                        continue;
                     }
-                    continue;
+                    // An earlier field of the text's name, whose value does not count.
+                    if string.is_some() && text_field == Some(&*name) {
+                        continue;
+                    }
+                    if string.is_none() && view.is_text_name(reading) {
+                        self.put(name, true, slot, line, record, value);
+                        continue;
+                    }
                 }
             }
-            let is_displaced = matches!(token, Token::Array(_) | Token::Map(_)) && names.is_value_name(&name);
+            let is_displaced =
+                matches!(token, Token::Array(_) | Token::Map(_)) && view.names().is_value_name(&name);
             self.put(name, is_displaced, slot, line, record, value);
             slot += 1;
         }
-        text.map(|(rank, bytes, _)| (rank, bytes))
+        if let Some((value, end)) = canonical
+            && !view.is_id(view.key(), record.get(value..end).unwrap_or_default(), id)
+        {
+            let name = Cow::Owned(view.key().to_vec());
+            self.put(name, true, slot, line, record, value);
+        }
+        match known {
+            // Without its terminator already.
+            Some((rank, text)) => Some((rank, Cow::Borrowed(text))),
+            None => Some((rank, text.write(view, record, id)?)),
+        }
     }
 
     /// `slot` is the index of the name if the record has the same fields as the one before.
@@ -223,4 +255,9 @@ impl<'a> MergedFields<'a> {
         });
         DocumentNames { names, fields }
     }
+}
+
+/// Whether the value at `at` is a list or an object.
+fn is_container(map: &[u8], at: usize) -> bool {
+    matches!(read_token(map, at), Some((Token::Array(_) | Token::Map(_), _)))
 }

@@ -2,22 +2,207 @@
 
 use super::field_names::top_level::MAPPED;
 use super::msgpack::Token;
+use crate::record::trace_id::IdForm;
 
-/// The fields that may hold the trace id and the text, in order of preference.
+/// The fields that are read as trace id, text, level and service, each in order of preference, and
+/// how they are read.
 #[derive(Clone, Debug)]
 pub struct FieldNames {
-    /// Fields that may hold the trace id. The first is its name in the document.
+    /// Paths that may hold the trace id; `|bytes`, `|base64` or `|hex` behind one says what its
+    /// value is. The first is the name of the trace id in the document.
     pub keys: Vec<String>,
-    /// Fields that may hold the text.
+    /// Paths that may hold the text.
     pub text: Vec<String>,
+    /// Paths that may hold the level of a line: the first that has one.
+    pub level: Vec<String>,
+    /// Paths that may hold the service that wrote a line: the first that has one.
+    pub service: Vec<String>,
+    /// Values that are no trace ids, in any case. Blanks and zeros are none either.
+    pub ignore: Vec<String>,
+    /// Whether ANSI escape sequences are removed from texts.
+    pub strip_ansi: bool,
 }
+
+/// Where loggers and collectors write the trace id: loggers of JavaScript, Java, Go, Ruby and Rust
+/// (`traceId`, `trace_id`), ECS (`trace.id`), .NET (`TraceId`), Serilog (`@tr`), Python's
+/// `OpenTelemetry` (`otelTraceID`), Datadog (`dd.trace_id`), log4j2 and Logback (`contextMap`,
+/// `mdc`), Monolog (`context`, `extra`), tracing (`fields`, `span`), GELF (`_trace_id`), Google
+/// Cloud, AWS Powertools (`xray_trace_id`), Fluent Bit's `Merge_Log_Key log_processed`, and the
+/// headers that proxies log.
+pub const KEY_NAMES: [&str; 45] = [
+    "traceId",
+    "trace_id",
+    "trace.id",
+    "traceID",
+    "TraceId",
+    "TraceID",
+    "traceid",
+    "trace-id",
+    "TRACE_ID",
+    "otelTraceID",
+    "otelTraceId",
+    "otel.trace_id",
+    "@tr",
+    "dd.trace_id",
+    "dd_trace_id",
+    "_trace_id",
+    "_traceId",
+    "xray_trace_id",
+    "logging.googleapis.com/trace",
+    "log_processed.traceId",
+    "log_processed.trace_id",
+    "log_processed.trace.id",
+    "context.trace_id",
+    "context.traceId",
+    "extra.trace_id",
+    "extra.traceId",
+    "contextMap.traceId",
+    "contextMap.trace_id",
+    "mdc.traceId",
+    "mdc.trace_id",
+    "fields.trace_id",
+    "span.trace_id",
+    "attributes.trace_id",
+    "traceparent",
+    "http.request.headers.traceparent",
+    "headers.traceparent",
+    "x-amzn-trace-id",
+    "X-Amzn-Trace-Id",
+    "x-b3-traceid",
+    "X-B3-TraceId",
+    "b3",
+    "uber-trace-id",
+    "x-cloud-trace-context",
+    "X-Cloud-Trace-Context",
+    "operation_Id",
+];
+
+/// Where loggers write the text: the document keeps the name of the first three; a text under one
+/// of [`FURTHER_TEXT_NAMES`] is joined under the first name.
+pub const TEXT_NAMES: [&str; 22] = [
+    "message",
+    "log",
+    "msg",
+    "event",
+    "MESSAGE",
+    "Message",
+    "short_message",
+    "body",
+    "Body",
+    "@message",
+    "@m",
+    "RenderedMessage",
+    "textPayload",
+    "jsonPayload.message",
+    "fields.message",
+    "log_processed.message",
+    "log_processed.msg",
+    "record.message",
+    "log_message",
+    "@mt",
+    "MessageTemplate",
+    "text",
+];
+
+/// Those of [`TEXT_NAMES`] under which no document has its text: structlog (`event`), journald
+/// (`MESSAGE`), Windows and .NET (`Message`), GELF (`short_message`), `OpenTelemetry` (`body`),
+/// `CloudWatch` (`@message`), Serilog (`@m`, `@mt`, `RenderedMessage`), Google Cloud (`textPayload`,
+/// `jsonPayload`), tracing (`fields`), loguru (`text`, `record`).
+pub(crate) const FURTHER_TEXT_NAMES: &[&str] = TEXT_NAMES.split_at(3).1;
+
+/// Values of trace ids with which loggers and proxies say that there is none.
+pub const IGNORED_IDS: [&str; 18] = [
+    "-",
+    "--",
+    "null",
+    "(null)",
+    "<null>",
+    "nil",
+    "<nil>",
+    "none",
+    "(none)",
+    "<none>",
+    "undefined",
+    "unknown",
+    "n/a",
+    "nan",
+    "<no value>",
+    "[object Object]",
+    "missing",
+    "empty",
+];
+
+/// Where loggers write the level: zap, slog, zerolog, logrus, winston, pino, bunyan, log4j2,
+/// Logback, structlog, Monolog, semantic_logger, GELF (`level`); Google Cloud (`severity`); ECS
+/// (`log.level`); Python (`levelname`, `levelno`); `OpenTelemetry` (`severity_text`,
+/// `severity_number`); Serilog (`@l`); journald (`PRIORITY`); loguru (`record.level.name`);
+/// PostgreSQL (`error_severity`).
+pub const LEVEL_NAMES: [&str; 27] = [
+    "level",
+    "severity",
+    "log.level",
+    "lvl",
+    "levelname",
+    "level_name",
+    "severity_text",
+    "severityText",
+    "SeverityText",
+    "@l",
+    "Level",
+    "Severity",
+    "LEVEL",
+    "loglevel",
+    "log_level",
+    "logLevel",
+    "LogLevel",
+    "severity_number",
+    "severityNumber",
+    "SeverityNumber",
+    "PRIORITY",
+    "level_value",
+    "levelno",
+    "record.level.name",
+    "syslog_severity",
+    "error_severity",
+    "pri",
+];
+
+/// Where applications and collectors write the service.
+pub const SERVICE_NAMES: [&str; 22] = [
+    "service_name",
+    "service.name",
+    "serviceName",
+    "ServiceName",
+    "service",
+    "app",
+    "app_name",
+    "appName",
+    "application",
+    "dd.service",
+    "resource.service.name",
+    "resource.attributes.service.name",
+    "kubernetes.labels.app.kubernetes.io/name",
+    "kubernetes.labels.app_kubernetes_io/name",
+    "kubernetes.labels.app",
+    "kubernetes.labels.k8s-app",
+    "kubernetes.container_name",
+    "container_name",
+    "SYSLOG_IDENTIFIER",
+    "appname",
+    "ident",
+    "_SYSTEMD_UNIT",
+];
 
 impl Default for FieldNames {
     fn default() -> Self {
-        let own = |names: [&str; 3]| names.map(str::to_owned).to_vec();
+        let own = |names: &[&str]| names.iter().copied().map(str::to_owned).collect();
         Self {
-            keys: own(["traceId", "trace_id", "trace.id"]),
-            text: own(["message", "log", "msg"]),
+            keys: own(&KEY_NAMES),
+            text: own(&TEXT_NAMES),
+            level: own(&LEVEL_NAMES),
+            service: own(&SERVICE_NAMES),
+            ignore: own(&IGNORED_IDS),
+            strip_ansi: true,
         }
     }
 }
@@ -27,16 +212,12 @@ impl FieldNames {
     pub(crate) fn key(&self) -> &str {
         self.keys
             .first()
-            .map_or(super::state::DEFAULT_KEY, String::as_str)
+            .map_or(super::state::DEFAULT_KEY, |key| IdForm::path_of_key(key))
     }
 
     /// Whether stores map fields of this name as values: a list or an object there is displaced.
     pub(crate) fn is_value_name(&self, name: &[u8]) -> bool {
         name == self.key().as_bytes() || MAPPED.iter().any(|other| other.as_bytes() == name)
-    }
-
-    pub(crate) fn text_rank(&self, name: &[u8]) -> Option<usize> {
-        self.text.iter().position(|text| text.as_bytes() == name)
     }
 }
 

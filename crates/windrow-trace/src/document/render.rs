@@ -146,17 +146,18 @@ impl Renderer {
         let mut best = usize::MAX;
         for (number, line) in lines.iter().enumerate() {
             let record = line.record.of(buffer);
+            let rank = line
+                .shape
+                .and_then(|id| shapes.get(id))
+                .and_then(Shape::text_rank);
+            let known = rank.zip(line.text.map(|text| text.of(buffer)));
             let text = if record.is_empty() {
-                let rank = line
-                    .shape
-                    .and_then(|id| shapes.get(id))
-                    .and_then(Shape::text_rank);
-                rank.zip(line.text.map(|text| text.of(buffer)))
+                known.map(|(rank, text)| (rank, Cow::Borrowed(text)))
             } else {
-                fields.add_record(names, record, number as u32, true)
+                fields.add_record(shapes.view(), record, number as u32, seal.id, known)
             };
-            if let Some((rank, _)) = text {
-                best = best.min(rank);
+            if let Some((rank, _)) = &text {
+                best = best.min(*rank);
             }
             texts.push(text.map(|(_, bytes)| bytes));
             if !line.metadata.is_empty() {
@@ -164,7 +165,7 @@ impl Renderer {
             }
         }
         let text_name = names.text.get(best);
-        self.texts(out, text_name, texts.iter().copied());
+        self.texts(out, text_name, texts.iter().map(Option::as_deref));
         let text = text_name.map(String::as_str);
         let field_names = fields.names(text.into_iter().chain([names.key()]));
         write_merged(out, &fields, &field_names);
@@ -262,6 +263,7 @@ impl Renderer {
             tag,
             record,
             metadata,
+            ..
         } = *untraced;
         let at = out.len();
         out.extend_from_slice(b"{\"@timestamp\":\"");
@@ -271,7 +273,7 @@ impl Renderer {
             write_all_fields(out, shape, record);
         } else {
             let mut fields = MergedFields::default();
-            fields.add_record(names, record, 0, false);
+            fields.add_untraced(names, record);
             let texts = names.text.iter().map(String::as_str);
             let texts = texts.filter(|name| fields.contains(name));
             write_merged(out, &fields, &fields.names(texts.chain([names.key()])));

@@ -17,6 +17,7 @@ use super::json::write_string;
 use super::msgpack::{Token, read_token, skip};
 use super::names::FieldNames;
 use super::windrow_object::trace_id_prefix;
+use crate::record::view::{Meaning, Reading, RecordView};
 
 /// Maximum number of fields of a shape.
 const MAX_FIELDS: u32 = 128;
@@ -48,20 +49,17 @@ impl ShapeId {
     }
 }
 
-/// What a field is in the document. Except for [`FieldRole::Plain`], a record only has the shape if
-/// the value is a string.
+/// What a field is in the document. A record only has the shape if the values of its text fields are
+/// strings.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FieldRole {
     /// A field of the document.
     Plain,
     /// A field of the document under a name that may hold text.
     OtherText,
-    /// The trace id. Must not be empty. Also a field of the document if its name differs from the
-    /// document's.
-    TraceId {
-        /// Whether its name is that of the trace id in the document.
-        canonical: bool,
-    },
+    /// A field with the name of the trace id in the document. A record with an id only has the shape
+    /// if this is the id.
+    TraceId,
     /// The joined text, not a field of the document.
     JoinedText,
 }
@@ -70,7 +68,7 @@ impl FieldRole {
     /// Whether the document has the value elsewhere than among the fields.
     #[inline]
     pub(crate) fn is_outside_fields(self) -> bool {
-        matches!(self, Self::JoinedText | Self::TraceId { canonical: true })
+        matches!(self, Self::JoinedText | Self::TraceId)
     }
 }
 
@@ -84,6 +82,9 @@ pub struct ShapeField {
     role: FieldRole,
     watched: bool,
     marks_fragments: bool,
+    /// How its value is read apart from its role, and how values in maps below it are.
+    readings: Box<[Reading]>,
+    nested: Box<[Reading]>,
 }
 
 impl ShapeField {
@@ -112,6 +113,18 @@ impl ShapeField {
         self.marks_fragments
     }
 
+    /// How its value is read apart from its role: as id, level, service.
+    #[inline]
+    pub fn readings(&self) -> &[Reading] {
+        &self.readings
+    }
+
+    /// How values in maps below the field are read.
+    #[inline]
+    pub fn nested(&self) -> &[Reading] {
+        &self.nested
+    }
+
     /// What precedes the value in the document: comma, name and colon.
     #[inline]
     pub(crate) fn json_prefix(&self) -> &[u8] {
@@ -131,7 +144,8 @@ pub struct Shape {
     fields: Box<[ShapeField]>,
     /// The names as encoded in the records.
     keys: Box<[WireKey]>,
-    has_id: bool,
+    /// Preference of the field with the role [`FieldRole::TraceId`]; 0 without one.
+    canonical_id: u16,
     /// Rank of the name of the joined text.
     text_rank: Option<usize>,
     /// What is between the time and the trace id in the document: `","name":`.
@@ -149,20 +163,20 @@ impl Shape {
         &self.fields
     }
 
-    /// The names as encoded in the records. Fields with a plain role that are not watched are
-    /// marked to be skipped: their values do not matter for routing.
+    /// The names as encoded in the records. Fields with a plain role that are neither watched nor
+    /// read as anything are marked to be skipped: their values do not matter for routing.
     #[inline]
     pub fn keys(&self) -> &[WireKey] {
         &self.keys
     }
 
-    /// Whether the records have a trace id.
+    /// Preference of the field whose name is that of the trace id in the document; 0 without one.
     #[inline]
-    pub fn has_id(&self) -> bool {
-        self.has_id
+    pub(crate) fn canonical_id(&self) -> u16 {
+        self.canonical_id
     }
 
-    /// Rank of the name of the text. `None` without text.
+    /// Rank of the document's name of the text. `None` without text.
     #[inline]
     pub(crate) fn text_rank(&self) -> Option<usize> {
         self.text_rank
@@ -172,6 +186,12 @@ impl Shape {
     #[inline]
     pub(crate) fn trace_id_prefix(&self) -> &[u8] {
         &self.trace_id_prefix
+    }
+
+    /// Whether its records have a text field. If not, their text is made of all fields.
+    #[inline]
+    pub fn has_text(&self) -> bool {
+        self.text_rank.is_some()
     }
 
     /// What precedes the text in the document. Empty without text.
@@ -186,33 +206,51 @@ impl Shape {
         &self.renamed
     }
 
-    fn new(names: &FieldNames, watched: &[String], field_names: &[&[u8]]) -> Option<Self> {
-        let best = |of: &[String]| {
-            let ranked = field_names.iter().enumerate().filter_map(|(slot, field)| {
-                let rank = of.iter().position(|name| name.as_bytes() == *field)?;
-                Some((rank, slot))
-            });
-            ranked.min()
-        };
-        let id = best(&names.keys);
-        let text = best(&names.text);
-        let in_document = names_in_document(names, text.map(|(rank, _)| rank), field_names)?;
+    fn new(view: &RecordView, watched: &[String], field_names: &[&[u8]]) -> Option<Self> {
+        let names = view.names();
+        let texts = field_names.iter().zip(0..).flat_map(|(field, slot)| {
+            let readings = view.readings(field).iter();
+            readings
+                .filter(|reading| reading.meaning == Meaning::Text)
+                .map(move |reading| (reading.order, slot, reading))
+        });
+        let text = texts.min_by_key(|(order, ..)| *order);
+        let text_rank = text.map(|(.., reading)| view.text_rank(reading));
+        let in_document = names_in_document(names, text_rank, field_names)?;
+        let mut canonical_id = 0;
         let mut fields = Vec::with_capacity(field_names.len());
         let mut keys = Vec::with_capacity(field_names.len());
         for (number, field) in field_names.iter().enumerate() {
-            let among = |of: &[String]| of.iter().any(|name| name.as_bytes() == *field);
-            let role = match (id, text) {
-                (Some((_, slot)), _) if slot == number => FieldRole::TraceId {
-                    canonical: names.key().as_bytes() == *field,
-                },
-                (_, Some((_, slot))) if slot == number => FieldRole::JoinedText,
-                _ if among(&names.text) => FieldRole::OtherText,
+            let is_id = |reading: &Reading| matches!(reading.meaning, Meaning::Id(_)) && reading.is_literal();
+            let readings = view.readings(field);
+            // Nested texts count only if no field is a text itself.
+            let reads = |reading: &&Reading| match (reading.meaning, text) {
+                (Meaning::Text, Some((.., best))) => !best.is_literal() && !reading.is_literal(),
+                _ => true,
+            };
+            let role = match text {
+                Some((_, slot, best)) if slot == number && best.is_literal() => FieldRole::JoinedText,
+                // Rare: a nested text is preferred to a field.
+                Some((.., best)) if !best.is_literal() && readings.iter().any(Reading::is_text) => {
+                    return None;
+                }
+                _ if *field == view.key() => FieldRole::TraceId,
+                _ if readings.iter().any(|reading| view.is_text_name(reading)) => FieldRole::OtherText,
                 _ => FieldRole::Plain,
             };
             // A name configured for both is rare: `fields` handles it.
-            if among(&names.keys) && among(&names.text) {
+            if readings.iter().any(is_id) && readings.iter().any(Reading::is_text) {
                 return None;
             }
+            if role == FieldRole::TraceId {
+                let id = readings.iter().find(|reading| is_id(reading));
+                canonical_id = id.map_or(0, Reading::preference);
+            }
+            let (readings, nested): (Vec<Reading>, Vec<Reading>) = readings
+                .iter()
+                .filter(reads)
+                .cloned()
+                .partition(Reading::is_literal);
             let mut json_prefix = vec![b','];
             let name = in_document
                 .get(number)
@@ -221,6 +259,11 @@ impl Shape {
             json_prefix.push(b':');
             let watched = watched.iter().any(|name| name.as_bytes() == *field);
             let marks_fragments = matches!(*field, b"logtag" | b"partial_message");
+            let is_read = role != FieldRole::Plain
+                || watched
+                || marks_fragments
+                || !readings.is_empty()
+                || !nested.is_empty();
             fields.push(ShapeField {
                 name: (*field).into(),
                 json_prefix: json_prefix.into(),
@@ -228,8 +271,9 @@ impl Shape {
                 role,
                 watched,
                 marks_fragments,
+                readings: readings.into(),
+                nested: nested.into(),
             });
-            let is_read = role != FieldRole::Plain || watched || marks_fragments;
             let key = WireKey::new(field);
             keys.push(if is_read { key } else { key.skipped() });
         }
@@ -240,7 +284,7 @@ impl Shape {
             return None;
         }
         let mut text_prefix = Vec::new();
-        if let Some(name) = text.and_then(|(rank, _)| names.text.get(rank)) {
+        if let Some(name) = text_rank.and_then(|rank| names.text.get(rank)) {
             text_prefix.push(b',');
             write_string(&mut text_prefix, name.as_bytes());
             text_prefix.extend_from_slice(b":\"");
@@ -254,8 +298,8 @@ impl Shape {
                 .filter(|(name, field)| *field.original != **name)
                 .collect(),
             keys: keys.into(),
-            has_id: id.is_some(),
-            text_rank: text.map(|(rank, _)| rank),
+            canonical_id,
+            text_rank,
         })
     }
 }
@@ -292,7 +336,7 @@ fn names_in_document(
 /// The registry of shapes.
 #[derive(Debug)]
 pub struct ShapeRegistry {
-    names: FieldNames,
+    view: RecordView,
     watched: Vec<String>,
     shapes: Vec<Shape>,
     /// By length-prefixed names. `None` for names that cannot be a shape.
@@ -308,7 +352,7 @@ impl ShapeRegistry {
     /// values.
     pub fn new(names: FieldNames, watched: Vec<String>) -> Self {
         Self {
-            names,
+            view: RecordView::new(names),
             watched,
             shapes: Vec::new(),
             known: HashMap::default(),
@@ -316,6 +360,12 @@ impl ShapeRegistry {
             seen: vec![0; SEEN_HASHES].into(),
             encoded: Vec::new(),
         }
+    }
+
+    /// What the names of a record's fields mean.
+    #[inline]
+    pub fn view(&self) -> &RecordView {
+        &self.view
     }
 
     /// The shape with this number.
@@ -378,7 +428,7 @@ impl ShapeRegistry {
             fields.push(name);
             rest = more;
         }
-        let id = Shape::new(&self.names, &self.watched, &fields).map(|shape| {
+        let id = Shape::new(&self.view, &self.watched, &fields).map(|shape| {
             self.shapes.push(shape);
             ShapeId(self.shapes.len() as u32 - 1)
         });
@@ -409,11 +459,7 @@ mod tests {
         let roles: Vec<_> = shape.fields().iter().map(ShapeField::role).collect();
         assert_eq!(
             roles,
-            [
-                FieldRole::TraceId { canonical: true },
-                FieldRole::JoinedText,
-                FieldRole::Plain
-            ]
+            [FieldRole::TraceId, FieldRole::JoinedText, FieldRole::Plain]
         );
         let watched: Vec<_> = shape.fields().iter().map(ShapeField::is_watched).collect();
         assert_eq!(watched, [false, true, false]);
@@ -437,7 +483,7 @@ mod tests {
         assert_eq!(
             fields,
             [
-                (FieldRole::TraceId { canonical: false }, r#","trace_id":"#),
+                (FieldRole::Plain, r#","trace_id":"#),
                 (FieldRole::JoinedText, r#","log":"#),
                 (FieldRole::OtherText, r#","msg":"#),
                 (FieldRole::Plain, r#","_id_":"#),

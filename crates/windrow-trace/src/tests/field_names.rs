@@ -138,6 +138,8 @@ fn untraced(record: &Pack) -> Vec<u8> {
         &mut out,
         &FieldNames::default(),
         &UntracedRecord {
+            level: None,
+            service: None,
             shape: None,
             time: 1,
             tag: "app",
@@ -201,6 +203,8 @@ fn untraced_json(json: &Value) -> Vec<u8> {
     let bytes = record(json);
     let mut out = Vec::new();
     let untraced = UntracedRecord {
+        level: None,
+        service: None,
         shape: None,
         time: 1,
         tag: "app",
@@ -275,6 +279,8 @@ fn a_renaming_never_meets_a_name_that_is_there() {
     let turned = b"\x82\xa4_id_\xa5other\xa3_id\xa5mongo".to_vec();
     let mut out = Vec::new();
     let record = UntracedRecord {
+        level: None,
+        service: None,
         shape: None,
         time: 1,
         tag: "app",

@@ -3,9 +3,14 @@
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
+use forward_protocol::entries::MapPairs;
+
 use super::union::canonical;
 use super::*;
-use crate::{AddOutcome, IncomingRecord, Limits, Scratch, ShapeId, ShapeRegistry, Source, SourceId, Table};
+use crate::{
+    AddOutcome, FieldRole, IncomingRecord, Limits, RecordFacts, Scratch, ShapeId, ShapeRegistry, Source,
+    SourceId, Table, as_text, read_token,
+};
 
 /// A record of a test.
 #[derive(Clone, Debug)]
@@ -28,8 +33,18 @@ fn records() -> impl Strategy<Value = Vec<One>> {
         1 => Just(vec!["_id", "traceId", "_id_", "a..b"]),
         1 => Just(vec!["traceId", "a__b", "a..b", "b.c"]),
         1 => Just(vec!["trace_id", "b", "message"]),
+        2 => Just(vec!["traceId", "event", "level", "log"]),
+        2 => Just(vec!["fields", "traceId", "b"]),
+        1 => Just(vec!["a", "MESSAGE", "traceId"]),
+        1 => Just(vec!["traceId", "body", "event"]),
     ];
-    let text = prop_oneof![4 => "[a-z]{0,9}", 1 => "[\"\\\\\n\u{1}\u{7f}é\u{fffd}~]{0,6}"];
+    let text = prop_oneof![
+        4 => "[a-z]{0,9}",
+        1 => "[\"\\\\\n\u{1}\u{7f}é\u{fffd}~]{0,6}",
+        1 => Just("\u{1b}[1mbold\u{1b}[0m".to_owned()),
+    ];
+    let end = prop_oneof![6 => Just(""), 2 => Just("\n"), 1 => Just("\r\n"), 1 => Just("\n\u{1b}[0m"), 1 => Just("\n\n")];
+    let text = (text, end).prop_map(|(text, end)| (text, end.to_owned()));
     let step = prop_oneof![6 => 1..3i64, 2 => Just(0), 1 => -4..0i64];
     let names = || names.clone();
     let one = (
@@ -56,13 +71,19 @@ fn records() -> impl Strategy<Value = Vec<One>> {
         let (mut time, mut part) = (1_000_000_000 * unit.min(2), 0);
         let records = records
             .into_iter()
-            .map(|((step, next, completes, text, values), names)| {
+            .map(|((step, next, completes, (text, end), values), names)| {
                 time += step * unit;
                 part += u8::from(next);
                 let fields = names.into_iter().zip(values).map(|(name, value)| {
                     let value = match name {
                         "traceId" | "trace_id" => json!("t"),
-                        "message" | "log" => json!(format!("{text} {value}")),
+                        "message" | "log" | "MESSAGE" => json!(format!("{text} {value}{end}")),
+                        // Mostly a text, sometimes an object or a number.
+                        "event" if value % 4 == 0 => json!({"text": text, "n": value}),
+                        "body" if value % 2 == 0 => json!(value),
+                        "event" | "body" => json!(format!("{text} {value}{end}")),
+                        "fields" if value % 4 == 0 => json!({"n": value}),
+                        "fields" => json!({"n": value, "message": format!("{text} {value}{end}")}),
                         "a" => json!([value, {"x": null}]),
                         _ => json!(f64::from(value) / 3.0),
                     };
@@ -83,14 +104,27 @@ fn records() -> impl Strategy<Value = Vec<One>> {
     })
 }
 
-/// The text as routing finds it: that of the most preferred name.
-fn text_of(record: &[u8]) -> Option<&[u8]> {
-    ["message", "log"].into_iter().find_map(|name| {
-        let name = [&[0xa0 | name.len() as u8], name.as_bytes()].concat();
-        let at = record.windows(name.len()).position(|window| window == name)? + name.len();
-        let length = usize::from(record[at] & 0x1f);
-        record.get(at + 1..at + 1 + length)
-    })
+/// Shape and text as gathering finds them: only of a record whose text is a slice of it.
+fn shape_and_text<'a>(shapes: &ShapeRegistry, id: ShapeId, record: &'a [u8]) -> Option<(ShapeId, &'a [u8])> {
+    let shape = shapes.get(id)?;
+    let view = shapes.view();
+    let mut facts = RecordFacts::default();
+    for (slot, pair) in shape.fields().iter().zip(MapPairs::new(record)) {
+        let text = as_text(read_token(pair.value, 0)?.0);
+        match slot.role() {
+            FieldRole::JoinedText => facts.set_text(view, text?),
+            FieldRole::OtherText => _ = text?,
+            FieldRole::TraceId | FieldRole::Plain => {}
+        }
+        for reading in slot.readings() {
+            facts.read(view, reading, pair.value);
+        }
+        facts.read_nested(view, slot.nested(), pair.value);
+    }
+    let text = facts
+        .text
+        .filter(|text| shape.has_text() && !view.is_rewritten(text))?;
+    facts.fit(shape).then_some((id, text))
 }
 
 /// The document of these records, with the shapes that `shape` gives them.
@@ -124,7 +158,7 @@ fn document(
                 }),
             )),
         };
-        let shape = shape(&one.record);
+        let shape = shape(&one.record).and_then(|id| shape_and_text(shapes, id, &one.record));
         let incoming = IncomingRecord {
             id: table.trace_id(b"t"),
             time: one.time,
@@ -133,8 +167,10 @@ fn document(
             record: &one.record,
             metadata: b"",
             completes: one.completes,
-            shape,
-            text: shape.and_then(|_| text_of(&one.record)),
+            shape: shape.map(|(id, _)| id),
+            text: shape.map(|(_, text)| text),
+            level: None,
+            service: None,
         };
         kept += u64::from(table.add(1, &incoming) == AddOutcome::Added);
         if one.completes {

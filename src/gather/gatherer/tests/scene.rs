@@ -56,6 +56,8 @@ impl Scene {
             stop,
         };
         settings.flush_on_exit = true;
+        // The records of tests are received in 1970.
+        settings.time_window = None;
         Self {
             gatherer: Gatherer::new(settings, dependencies),
             journal,

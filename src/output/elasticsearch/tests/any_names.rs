@@ -42,6 +42,8 @@ fn rendered(record: &[u8], is_trace: bool) -> Vec<u8> {
         Renderer::default().trace(&mut out, &names, &shapes, content, |_, _| ());
     } else {
         let untraced = UntracedRecord {
+            level: None,
+            service: None,
             shape: None,
             time: NOON,
             tag: "app",
