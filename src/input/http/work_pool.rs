@@ -37,7 +37,7 @@ impl WorkPool {
     pub(super) async fn run<T>(&self, bytes: usize, work: impl FnOnce() -> T) -> T {
         let queue = match bytes {
             0..=MAX_INLINE_BYTES => return work(),
-            ..=MAX_SMALL_BYTES => &self.small,
+            bytes if bytes <= MAX_SMALL_BYTES => &self.small,
             _ => &self.large,
         };
         let _permit = queue.acquire().await;

@@ -177,7 +177,7 @@ impl<'m> EntryWriter<'m> {
         match write_record(&mut self.message.out, record, self.depth) {
             Ok(()) => {
                 self.taken.records += 1;
-                let is_exact = |time: u64| time % 1_000_000 != 0;
+                let is_exact = |time: u64| !time.is_multiple_of(1_000_000);
                 self.taken.has_exact_time |= is_exact(record.time) || is_exact(record.observed_time);
             }
             Err(Defect::TooDeep) => {

@@ -103,7 +103,7 @@ fn log_record<'a>(
     number_in_scope: u64,
 ) -> Result<LogRecord<'a, Pairs<'a>, Any<'a>>, Problem> {
     let name = || format!("{scope}.logRecords[{number_in_scope}]");
-    let fields = record.object_or(|| name())?;
+    let fields = record.object_or(name)?;
     let mut found = LogRecord {
         time: 0,
         observed_time: 0,
@@ -130,7 +130,7 @@ fn log_record<'a>(
                 found.body = Some(Any(node));
             }
             b"attributes" if node.is_null() => {}
-            b"attributes" => found.attributes = Pairs::new(node, || name())?,
+            b"attributes" => found.attributes = Pairs::new(node, name)?,
             b"droppedAttributesCount" => found.dropped_attributes = number()?,
             b"flags" => found.flags = number()?,
             b"traceId" => found.trace_id = hex(node.text().unwrap_or_default()),
@@ -386,11 +386,12 @@ impl AnyValue for Any<'_> {
                     .object("a kvlistValue")
                     .map_err(Defect::Problem)?
                     .get("values");
-                let pairs = values.map_or(Ok(Pairs::default()), |values| {
-                    Pairs::new(values, || "a kvlistValue".into())
-                        .map_err(|_| wrong("a list of keys and values"))
-                });
-                pairs?.write(out, depth)?;
+                let pairs = match values {
+                    Some(values) => Pairs::new(values, || "a kvlistValue".into())
+                        .map_err(|_| wrong("a list of keys and values"))?,
+                    None => Pairs::default(),
+                };
+                pairs.write(out, depth)?;
             }
             (b"bytesValue" | b"arrayValue" | b"kvlistValue", _) => return Err(wrong("of its type")),
             _ => write_nil(out),

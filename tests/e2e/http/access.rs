@@ -10,6 +10,9 @@ use windrow_testkit::wait;
 use super::{END, HttpServer, answer, gzip, post, record};
 use crate::{SOON, windrow};
 
+/// Status, a part of the text, headers, body.
+type Mistake<'a> = (u16, &'a str, &'a [(&'a str, &'a str)], &'a [u8]);
+
 #[test]
 fn mistakes_are_answered_with_their_place_and_store_nothing() {
     let http = HttpServer::start(windrow().sqlite().env("WINDROW_HTTP_MAX_BODY", "64KiB"));
@@ -18,7 +21,7 @@ fn mistakes_are_answered_with_their_place_and_store_nothing() {
     let deep = format!("{}{}", "[".repeat(500), "]".repeat(500));
     let nested = format!("{{\"a\":{}1{}}}", "[".repeat(100), "]".repeat(100));
     let large = format!("[{{\"a\":\"{}\"}}]", "x".repeat(70 << 10));
-    let cases: &[(u16, &str, &[(&str, &str)], &[u8])] = &[
+    let cases: &[Mistake<'_>] = &[
         (
             400,
             "line 2, column 6 (record 2)",

@@ -65,7 +65,7 @@ impl Sending {
                 return;
             };
             // Some are sent once more, as if the answer had been lost.
-            for _ in 0..=usize::from(number % 7 == 0) {
+            for _ in 0..=usize::from(number.is_multiple_of(7)) {
                 while let Err(error) = self.send(number, body) {
                     assert!(!error.starts_with("HTTP/1.1 4"), "{error}");
                     self.failures.fetch_add(1, Ordering::SeqCst);

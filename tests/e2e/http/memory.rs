@@ -16,6 +16,11 @@ use crate::{SOON, windrow};
 
 const MIB: u64 = 1 << 20;
 
+/// Name, connections, headers, body, requests, keep-alive.
+type Trial<'a> = (&'a str, usize, &'a str, &'a [u8], usize, bool);
+/// Address, path, headers, body, expected status.
+type Hostile<'a> = (SocketAddr, &'a str, &'a [(&'a str, &'a str)], &'a [u8], u16);
+
 /// What is sent in the trials.
 fn body_of(bytes: usize) -> Vec<u8> {
     let record = json!({"traceId": "leak", "message": "x".repeat(900), "level": "info", "status": 200});
@@ -105,7 +110,7 @@ fn nothing_stays_of_a_request() {
     let large = body_of(187 << 10);
     let compressed = gzip(&large);
     let address = http.address;
-    let trials: &[(&str, usize, &str, &[u8], usize, bool)] = &[
+    let trials: &[Trial<'_>] = &[
         ("187 KB, 3 workers", 3, "", &large, requests, true),
         ("187 KB, 64 workers", 64, "", &large, requests, true),
         ("187 KB, 3 workers, no keep-alive", 3, "", &large, requests, false),
@@ -210,7 +215,7 @@ fn hostile_bodies_stay_within_the_memory_limit() {
     let records = b"\x12\x00".repeat(1 << 20);
     let scope = [&b"\x12"[..], &length(records.len()), &records].concat();
     let resource = [&b"\x0a"[..], &length(scope.len()), &scope].concat();
-    let cases: &[(SocketAddr, &str, &[(&str, &str)], &[u8], u16)] = &[
+    let cases: &[Hostile<'_>] = &[
         (address, "/", &[json, ("Content-Encoding", "gzip")], &bomb, 413),
         (
             address,
