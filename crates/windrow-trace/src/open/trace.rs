@@ -323,7 +323,5 @@ fn new_line<'a>(incoming: &IncomingRecord<'a>, part: u32) -> NewLine<'a> {
         record: incoming.record,
         metadata: incoming.metadata,
         text: incoming.text,
-        level: incoming.level,
-        service: incoming.service,
     }
 }
