@@ -171,6 +171,7 @@ impl Gatherer {
             let now = unix_us();
             self.expire_parts(now);
             all_sealed = self.tend(now);
+            self.yield_between(now);
             if now >= next_journal_check {
                 next_journal_check = now + JOURNAL_CHECK_INTERVAL_US;
                 self.relieve_journal(now);

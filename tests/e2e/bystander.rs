@@ -1,5 +1,8 @@
 //! A bystander: a client that does nothing wrong sends traces with acks while others attack. None is
 //! lost, each is stored in the end, and the time from sending to stored is printed.
+//!
+//! With `WINDROW_TEST_ENDLESS_ATTACKS=1` the attacks do not end before the bystander, who sends a
+//! trace a second for a minute.
 
 use std::io::{Read, Write};
 use std::net::{TcpStream, UdpSocket};
@@ -19,8 +22,14 @@ const START: u32 = 1_790_000_000;
 /// Traces of the bystander during an attack, and the pause between two.
 const TRACES: usize = 12;
 const PAUSE: Duration = Duration::from_millis(250);
+/// The same beside an attack without an end.
+const ENDLESS: (usize, Duration) = (60, Duration::from_secs(1));
 /// Time to set the attack up.
 const HEAD_START: Duration = Duration::from_millis(300);
+
+fn is_endless() -> bool {
+    std::env::var_os("WINDROW_TEST_ENDLESS_ATTACKS").is_some()
+}
 
 /// What attackers share.
 struct Attack<'a> {
@@ -48,12 +57,12 @@ impl Attack<'_> {
     }
 
     /// Sends `messages` messages in all, each attacker one after the other, and waits a second for
-    /// each answer. Their number is bounded: what an output cannot store in time waits in the
-    /// journal, in the order in which it came.
+    /// each answer. Their number is bounded because they are gathered and stored after the test.
     fn send(&self, messages: usize, message: impl Fn(usize) -> Vec<u8>) {
+        let is_endless = is_endless();
         while self.goes_on() {
             let number = self.next();
-            if number >= messages {
+            if number >= messages && !is_endless {
                 return;
             }
             let Some(mut stream) = self.connect() else {
@@ -117,7 +126,8 @@ fn beside(name: &str, attackers: usize, attack: impl Fn(&Attack<'_>) + Sync) {
     let mut times = times.into_inner().unwrap();
     times.sort_unstable();
     println!(
-        "{name}: {TRACES} traces, median {:?}, longest {:?}",
+        "{name}: {} traces, median {:?}, longest {:?}",
+        times.len(),
         times[times.len() / 2],
         times[times.len() - 1]
     );
@@ -126,8 +136,9 @@ fn beside(name: &str, attackers: usize, attack: impl Fn(&Attack<'_>) + Sync) {
 }
 
 fn bystander(server: &Server, times: &Mutex<Vec<Duration>>) {
+    let (traces, pause) = if is_endless() { ENDLESS } else { (TRACES, PAUSE) };
     std::thread::scope(|scope| {
-        for number in 0..TRACES {
+        for number in 0..traces {
             scope.spawn(move || {
                 let begin = Instant::now();
                 let id = format!("bystander-{number}");
@@ -138,7 +149,7 @@ fn bystander(server: &Server, times: &Mutex<Vec<Duration>>) {
                 wait::until_true("the bystander's trace", SOON, || !server.logs(&path).is_empty());
                 times.lock().unwrap().push(begin.elapsed());
             });
-            std::thread::sleep(PAUSE);
+            std::thread::sleep(pause);
         }
     });
 }

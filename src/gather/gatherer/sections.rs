@@ -74,7 +74,7 @@ impl Gatherer {
         let next = self.begin_section(part, received, section, tag, claim);
         let ended = std::mem::replace(&mut origin.source, next);
         self.end(Some(ended));
-        self.yield_turn(cost_bytes);
+        self.yield_turn(cost_bytes, tag);
         // Others may have taken a while.
         origin.now = unix_us();
     }

@@ -57,7 +57,7 @@ impl ShapeId {
 pub enum FieldRole {
     /// A field of the document.
     Plain,
-    /// A field of the document under a name that may hold text.
+    /// A field of the document under a name that may hold text, or that stores map as a value.
     OtherText,
     /// A field with the trace id under the name that it has in the document, or under any name if
     /// the document's is that of a schema. A record with an id only has the shape if this is the id.
@@ -316,7 +316,11 @@ impl Shape {
                     return None;
                 }
                 _ if is_own_id(field) => FieldRole::TraceId,
-                _ if readings.iter().any(|reading| view.is_text_name(reading)) => FieldRole::OtherText,
+                _ if readings.iter().any(|reading| view.is_text_name(reading))
+                    || names.is_value_name(field) =>
+                {
+                    FieldRole::OtherText
+                }
                 _ => FieldRole::Plain,
             };
             // A name configured for both is rare: `fields` handles it.

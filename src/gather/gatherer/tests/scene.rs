@@ -9,7 +9,7 @@ use serde_json::Value;
 use super::super::*;
 use crate::gather::record_queue::RecordQueue;
 use crate::output::dead_letter::RejectedStore;
-use windrow_journal::JournalOptions;
+use windrow_journal::{CommitSink, JournalOptions};
 
 /// A gatherer and what it works with.
 pub(super) struct Scene {
@@ -30,8 +30,13 @@ impl Scene {
     }
 
     /// The same with other settings.
-    pub(super) fn with_settings(folder: &Path, mut settings: Settings) -> Self {
-        let (journal, _) = Journal::open(JournalOptions::new(folder.join("journal")), Box::new(())).unwrap();
+    pub(super) fn with_settings(folder: &Path, settings: Settings) -> Self {
+        Self::with_sink(folder, settings, Box::new(()))
+    }
+
+    /// The same; `sink` gets what is appended to the journal.
+    pub(super) fn with_sink(folder: &Path, mut settings: Settings, sink: Box<dyn CommitSink>) -> Self {
+        let (journal, _) = Journal::open(JournalOptions::new(folder.join("journal")), sink).unwrap();
         let rejected = RejectedStore::open(folder.join("rejected"), 64 << 20).unwrap();
         let (account, metrics) = (Arc::<LineCounters>::default(), Arc::new(Metrics::new(&[])));
         let (sender, batches) = mpsc::channel(1000);
