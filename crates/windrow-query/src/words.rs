@@ -215,7 +215,7 @@ mod tests {
         let text = "  Ünder the-Bridge. ";
         let mut found = Vec::new();
         each_word(text, |range, word| {
-            found.push((text[range].to_owned(), word.to_owned()))
+            found.push((text[range].to_owned(), word.to_owned()));
         });
         let wanted = [("Ünder", "ünder"), ("the", "the"), ("Bridge", "bridge")];
         assert_eq!(found, wanted.map(|(a, b)| (a.to_owned(), b.to_owned())));
