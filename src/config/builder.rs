@@ -289,6 +289,8 @@ fn blank_config() -> Config {
         trace: TraceConfig {
             keys: Vec::new(),
             text: Vec::new(),
+            level: Vec::new(),
+            service: Vec::new(),
             complete: Vec::new(),
             linger: Duration::ZERO,
             idle_timeout: Duration::ZERO,

@@ -310,6 +310,8 @@ mod tests {
             tag: "app",
             record: &record,
             metadata: b"",
+            level: None,
+            service: None,
         };
         let claim = RecordClaim::new(1, 1, Arc::new(|_| ()));
         while !batcher.is_full() {
@@ -362,6 +364,8 @@ mod tests {
             tag: "app",
             record: b"\x80",
             metadata: b"",
+            level: None,
+            service: None,
         };
         let claim = RecordClaim::new(1, 1, Arc::new(|_| ()));
         std::thread::scope(|scope| {
