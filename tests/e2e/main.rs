@@ -24,6 +24,7 @@ mod outage;
 mod rejected;
 mod rust_logger;
 mod sealing;
+mod search;
 mod several;
 mod shutdown;
 mod startup;
