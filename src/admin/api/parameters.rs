@@ -56,17 +56,17 @@ impl Parameters {
 
     /// The traces that are asked for.
     pub(super) fn selection(&self) -> Result<Selection, ApiError> {
-        self.selection_between(self.from_ms()?, self.to_ms()?)
+        self.selection_between(self.start_ms()?, self.end_ms()?)
     }
 
     /// The traces that are asked for, of a period that has an end and a start.
     pub(super) fn period(&self) -> Result<(Selection, i64, i64), ApiError> {
-        let to = match self.to_ms()? {
+        let to = match self.end_ms()? {
             Some(to) => to,
             None => now_ns().div_euclid(1_000_000),
         };
         let from = self
-            .from_ms()?
+            .start_ms()?
             .unwrap_or_else(|| to.saturating_sub(DEFAULT_PERIOD_MS));
         if from > to {
             return Err(ApiError::parameter("from", "it is later than to"));
@@ -78,11 +78,11 @@ impl Parameters {
         Ok(Selection::new(Query::parse(&self.q, now_ns())?, from, to))
     }
 
-    fn from_ms(&self) -> Result<Option<i64>, ApiError> {
+    fn start_ms(&self) -> Result<Option<i64>, ApiError> {
         time("from", self.from.as_deref())
     }
 
-    fn to_ms(&self) -> Result<Option<i64>, ApiError> {
+    fn end_ms(&self) -> Result<Option<i64>, ApiError> {
         time("to", self.to.as_deref())
     }
 
