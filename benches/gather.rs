@@ -134,6 +134,8 @@ fn table() -> Table<()> {
 /// Appends records; the source of each chunk begins with its first.
 struct Appender {
     table: Table<()>,
+    /// Records have no level, so no shape is looked up.
+    shapes: ShapeRegistry,
     shaped: bool,
     source: Option<(usize, SourceId)>,
 }
@@ -142,6 +144,7 @@ impl Appender {
     fn new(shaped: bool) -> Self {
         Self {
             table: table(),
+            shapes: ShapeRegistry::new(FieldNames::default(), Vec::new()),
             shaped,
             source: None,
         }
@@ -178,7 +181,7 @@ impl Appender {
             level: None,
             service: None,
         };
-        assert_eq!(self.table.add(NOW, &incoming), AddOutcome::Added);
+        assert_eq!(self.table.add(NOW, &incoming, &self.shapes), AddOutcome::Added);
     }
 }
 

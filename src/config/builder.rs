@@ -13,6 +13,7 @@ use super::{
     AdminConfig, Config, DeadLetterConfig, Forward, JournalConfig, LogConfig, OutputKind, RejectedConfig,
     SqliteConfig, TraceConfig,
 };
+use windrow_trace::DocumentOptions;
 
 /// A [`Config`] under construction, and the values that enter it only in combination.
 #[derive(Debug)]
@@ -105,7 +106,12 @@ impl ConfigBuilder {
 
         let elasticsearch = &mut config.elasticsearch;
         elasticsearch.gzip_level = u32::try_from(self.gzip_level).unwrap_or(9);
-        elasticsearch.template = self.install_template.then_some(self.template);
+        let schema = config.trace.document.schema;
+        let template = IndexTemplate {
+            schema,
+            ..self.template
+        };
+        elasticsearch.template = self.install_template.then_some(template);
         elasticsearch.trace_life = config.trace.max_age + config.trace.idle_timeout + config.trace.linger;
         elasticsearch.auth = match (self.username, self.password, self.api_key, self.bearer_token) {
             (None, None, None, None) => Auth::None,
@@ -147,6 +153,18 @@ impl ConfigBuilder {
             ));
         }
 
+        let is_elsewhere =
+            |name: &String| config.trace.keys.contains(name) || config.trace.text.contains(name);
+        if let Some((name, _)) = config
+            .trace
+            .document
+            .merge
+            .iter()
+            .find(|(name, _)| is_elsewhere(name))
+        {
+            let what = "it is a field of trace.keys or trace.text, which no rule merges; remove it";
+            validation.error("trace.merge", format!("{name:?}: {what}"));
+        }
         if config.trace.max_age < config.trace.linger {
             validation.error("trace.max_age", "it must not be shorter than trace.linger");
         }
@@ -291,6 +309,7 @@ fn blank_config() -> Config {
             text: Vec::new(),
             level: Vec::new(),
             service: Vec::new(),
+            document: DocumentOptions::default(),
             complete: Vec::new(),
             linger: Duration::ZERO,
             idle_timeout: Duration::ZERO,

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use super::redact::without_credentials;
 use super::secret::Secret;
+use windrow_trace::DocumentSchema;
 
 /// Configuration of the Elasticsearch output. [`Default`] gives the documented defaults.
 #[derive(Clone)]
@@ -128,4 +129,6 @@ pub struct IndexTemplate {
     /// `index.mapping.ignore_malformed`: store a document although a field does not fit its mapping
     /// (the field is then not searchable), instead of rejecting it.
     pub ignore_malformed: bool,
+    /// The names in documents, which the mapping covers.
+    pub schema: DocumentSchema,
 }

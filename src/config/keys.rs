@@ -1,6 +1,7 @@
 //! Table of configuration keys: names, default, range and documentation of each key, in the order
 //! of the documentation.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use windrow_trace::{LEVEL_NAMES, SERVICE_NAMES};
@@ -46,6 +47,8 @@ pub enum DefaultValue {
     Bool(bool),
     /// A list of strings.
     List(&'static [&'static str]),
+    /// A table without pairs.
+    EmptyTable,
     /// A list of one table with one pair of key and value.
     TableOf(&'static str, &'static str),
 }
@@ -62,6 +65,7 @@ impl DefaultValue {
                     .map(|text| UntypedValue::Text((*text).into()))
                     .collect(),
             ),
+            Self::EmptyTable => UntypedValue::Table(BTreeMap::new()),
             Self::TableOf(key, value) => UntypedValue::List(vec![UntypedValue::Table(
                 [(key.to_owned(), UntypedValue::Text(value.into()))].into(),
             )]),
@@ -190,6 +194,10 @@ pub static KEYS: &[Key] = keys! {
         "Fields that may contain the level of a record; the first with a known level wins. Words in any case, abbreviations, and the numbers of syslog, bunyan, pino, Monolog, Python and OpenTelemetry are known.";
     "trace.service" , DefaultValue::List(&SERVICE_NAMES), Kind::Names(|d| &mut d.config.trace.service),
         "Fields that may contain the service that wrote a record; the first with a text that is not blank wins.";
+    "trace.merge" , DefaultValue::EmptyTable, Kind::Merge(|d| &mut d.config.trace.document.merge),
+        "Which value the document has of a field that differs between the lines of a trace: the newest, the oldest, the greatest (max), the least (min), all as a sorted array of up to 100 (set), or that of the line with the worst level. Default: newest; worst for the fields of trace.level. Records with a field under another rule than newest and worst take more CPU time and memory.";
+    "trace.keep_fields" , DefaultValue::Bool(false), Kind::Bool(|d| &mut d.config.trace.document.keep_fields),
+        "Keep of every line the fields that differ from the document's, in windrow.fields, stored but not searchable: every record can then be got back as it came. Documents grow, and each record takes more CPU time and memory.";
     "trace.complete" , DefaultValue::TableOf("contains", "request completed"), Kind::Rules(|d| &mut d.config.trace.complete),
         "A record that satisfies one of these rules completes its trace. A rule without field tests the text of the record. With an empty list only time seals a trace.";
     "trace.linger" --"linger", DefaultValue::Text("1s"), Kind::Duration(secs(0), HOUR, |d| &mut d.config.trace.linger),
@@ -202,6 +210,9 @@ pub static KEYS: &[Key] = keys! {
         "Maximum number of open traces; beyond it the least recently updated trace is written.";
     "trace.max_trace_bytes" , DefaultValue::Text("16MiB"), Kind::Size(KIB, GIB, |d| &mut d.config.trace.max_trace_bytes),
         "Maximum size of one trace. Further lines and longer records are rejected; the document says how many. At most a quarter of memory_limit.";
+
+    "document.schema" , DefaultValue::Text("plain"), Kind::Schema(|d| &mut d.config.trace.document.schema),
+        "Names of what Windrow knows of a trace: those of the records, Elastic Common Schema (trace.id, log.level, service.name, event.duration, event.outcome), or OpenTelemetry (trace_id, body, severity_text, severity_number, service.name). Use the same one on all instances; stored documents of another one are still merged.";
 
     "elasticsearch.url" --"elasticsearch-url" also "ELASTICSEARCH_URL" also "ELASTICSEARCH_HOSTS", DefaultValue::List(&["http://127.0.0.1:9200"]), Kind::Urls(|d| &mut d.config.elasticsearch.urls),
         "Nodes of Elasticsearch (7.17 or newer) or OpenSearch. user:password@ before the host is taken as username and password.";

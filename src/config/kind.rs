@@ -14,14 +14,15 @@ use std::time::Duration;
 use tracing_subscriber::EnvFilter;
 
 use self::read::{
-    boolean, count, duration, host, in_range, index, list_of, mode, network, non_empty_list, not_empty,
-    or_zero, outputs, readable_file, rule, size, text, url, users,
+    boolean, count, duration, host, in_range, index, list_of, merge_rules, mode, network, non_empty_list,
+    not_empty, or_zero, outputs, readable_file, rule, schema, size, text, url, users,
 };
 use super::builder::ConfigBuilder;
 use super::secret::{Secret, passwords_from_file};
 use super::types::{Listen, LogFormat, Network, Rule, User, parse_address};
 use super::units::{format_duration, format_size};
 use crate::metrics::Output;
+use windrow_trace::{DocumentSchema, MergeRule};
 
 /// A value of a layer before its kind is checked.
 #[derive(Debug, Clone, PartialEq)]
@@ -99,6 +100,10 @@ pub enum Kind {
     Networks(FieldAccessor<Vec<Network>>),
     /// Tables with `field` and one of `contains`, `equals`, `matches`.
     Rules(FieldAccessor<Vec<Rule>>),
+    /// A table of field names and merge rules.
+    Merge(FieldAccessor<Vec<(String, MergeRule)>>),
+    /// The names in documents.
+    Schema(FieldAccessor<DocumentSchema>),
     /// How log lines are written.
     Format(FieldAccessor<LogFormat>),
     /// A filter in the syntax of `RUST_LOG`.
@@ -152,6 +157,10 @@ impl Kind {
                 "a list of tables with one of contains, equals, matches (a regular expression) and optionally field"
                     .into()
             }
+            Self::Merge(_) => {
+                "a table of field = \"newest\", \"oldest\", \"max\", \"min\", \"set\" or \"worst\"; a name with dots in quotes".into()
+            }
+            Self::Schema(_) => "\"plain\", \"ecs\" or \"otel\"".into(),
             Self::Format(_) => "\"auto\", \"text\" or \"json\"".into(),
             Self::Filter(_) => "a level (error, warn, info, debug, trace) or a filter such as \"info,windrow=debug\"".into(),
         }
@@ -177,7 +186,8 @@ impl Kind {
             Self::Urls(_) => "URL",
             Self::Index(_) => "INDEX",
             Self::Users(_) => "NAME:PASSWORD",
-            Self::Networks(_) | Self::Rules(_) => "TOML",
+            Self::Networks(_) | Self::Rules(_) | Self::Merge(_) => "TOML",
+            Self::Schema(_) => "SCHEMA",
             Self::Format(_) => "FORMAT",
             Self::Filter(_) => "LEVEL",
         }
@@ -192,7 +202,12 @@ impl Kind {
     /// Whether it is a list; its flag may be repeated.
     #[must_use]
     pub fn is_list(&self) -> bool {
-        self.splits_at_commas() || matches!(self, Self::Users(_) | Self::Networks(_) | Self::Rules(_))
+        self.splits_at_commas() || matches!(self, Self::Users(_)) || self.is_toml()
+    }
+
+    /// Whether a flag or an environment variable has its value as TOML.
+    pub(super) fn is_toml(&self) -> bool {
+        matches!(self, Self::Networks(_) | Self::Rules(_) | Self::Merge(_))
     }
 
     /// Whether one string may contain several values, separated by commas.
@@ -261,6 +276,8 @@ impl Kind {
             Self::Users(field) => *field(builder) = users(raw)?,
             Self::Networks(field) => *field(builder) = list_of(raw, network)?,
             Self::Rules(field) => *field(builder) = list_of(raw, rule)?,
+            Self::Merge(field) => *field(builder) = merge_rules(raw)?,
+            Self::Schema(field) => *field(builder) = schema(raw)?,
             Self::Format(field) => {
                 *field(builder) = match text(raw)? {
                     "auto" => LogFormat::Auto,
@@ -295,10 +312,11 @@ impl UntypedValue {
                 "[{}]",
                 list.iter().map(Self::to_toml).collect::<Vec<_>>().join(", ")
             ),
+            Self::Table(table) if table.is_empty() => "{}".into(),
             Self::Table(table) => {
                 let pairs: Vec<_> = table
                     .iter()
-                    .map(|(key, value)| format!("{key} = {}", value.to_toml()))
+                    .map(|(key, value)| format!("{} = {}", toml_key(key), value.to_toml()))
                     .collect();
                 format!("{{ {} }}", pairs.join(", "))
             }
@@ -315,5 +333,15 @@ impl UntypedValue {
             Self::Table(_) => "a table",
             Self::Other(kind) => kind,
         }
+    }
+}
+
+/// A key as TOML writes it.
+fn toml_key(key: &str) -> String {
+    let is_bare = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_');
+    if !key.is_empty() && key.chars().all(is_bare) {
+        key.to_owned()
+    } else {
+        toml::Value::String(key.to_owned()).to_string()
     }
 }

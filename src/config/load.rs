@@ -353,7 +353,7 @@ fn from_text(
     for value in values {
         // `[::1]:24224` begins like a TOML array, but does not end like one.
         let array = value.trim_start().starts_with('[') && value.trim_end().ends_with(']');
-        if array || matches!(kind, Kind::Networks(_) | Kind::Rules(_)) {
+        if array || kind.is_toml() {
             match file::value(value, env)? {
                 UntypedValue::List(more) => list.extend(more),
                 one => list.push(one),

@@ -43,6 +43,7 @@ pub use reference::{reference_markdown, reference_toml};
 pub use secret::Secret;
 pub use types::{Cidr, Listen, LogFormat, Network, Predicate, Rule, Tls, User};
 pub use units::{format_duration, format_size, parse_duration, parse_size};
+use windrow_trace::DocumentOptions;
 
 /// The whole configuration, from [`load`], or with every default from [`Config::default`].
 #[derive(Debug, Clone)]
@@ -151,6 +152,8 @@ pub struct TraceConfig {
     pub level: Vec<String>,
     /// Paths that may contain the service that wrote a line, by precedence; at least one.
     pub service: Vec<String>,
+    /// What documents look like.
+    pub document: DocumentOptions,
     /// A record that satisfies one of these rules completes its trace. Empty: only time seals a
     /// trace.
     pub complete: Vec<Rule>,

@@ -65,6 +65,7 @@ pub(super) fn field_names(config: &TraceConfig) -> FieldNames {
         text: config.text.clone(),
         level: config.level.clone(),
         service: config.service.clone(),
+        document: config.document.clone(),
     }
 }
 

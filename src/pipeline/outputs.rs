@@ -23,7 +23,7 @@ use crate::output::{Batch, Framing, OutputId, SealedDocument, Watchdog, stdout};
 use crate::search::embedded::{
     self, EmbeddedSearch, IndexConfig, IndexError, IndexProgress, Indexer, RunningIndexer,
 };
-use windrow_trace::UnionError;
+use windrow_trace::{DocumentSchema, UnionError};
 
 /// Batches that wait in front of an output at most. The gatherer bounds their bytes.
 const QUEUE_BATCHES: usize = 256;
@@ -308,9 +308,24 @@ fn open_search(
 
 /// The fields of documents that hold text and trace id.
 pub fn search_names(config: &Config) -> windrow_query::Names {
+    let (key, text) = match config.trace.document.schema {
+        DocumentSchema::Plain => (config.trace.keys.first().map(String::as_str), None),
+        DocumentSchema::Ecs => (Some("trace.id"), Some("message")),
+        DocumentSchema::Otel => (Some("trace_id"), Some("body")),
+    };
+    // Those of other documents stay searchable.
+    let mut names: Vec<String> = text.into_iter().map(str::to_owned).collect();
+    names.extend(
+        config
+            .trace
+            .text
+            .iter()
+            .filter(|name| text != Some(name))
+            .cloned(),
+    );
     windrow_query::Names {
-        text: config.trace.text.clone(),
-        key: config.trace.keys.first().cloned().unwrap_or_default(),
+        text: names,
+        key: key.unwrap_or_default().to_owned(),
     }
 }
 

@@ -1,11 +1,17 @@
 //! `demo service`: one of the three services. `GET /` greets, and calls the services it depends on
-//! with the same trace id. It writes a JSON log file and serves metrics. It does not know sidecars,
+//! with the same trace id; `GET /?fail=NAME` lets the service of that name fail. It writes a JSON log file and serves metrics. It does not know sidecars,
 //! environments or Windrow, unless it is configured to log to a Forward server directly.
 
 use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
-use axum::{Extension, Router, extract::State, http::StatusCode, routing::get};
+use axum::{
+    Extension, Router,
+    extract::{Query, State},
+    http::StatusCode,
+    routing::get,
+};
 use reqwest::Url;
+use serde::Deserialize;
 use serde_json::Value;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
@@ -140,13 +146,35 @@ impl Service {
 /// How long a called service may take: longer than a slow answer, shorter than a client's timeout.
 const CALL_TIMEOUT: Duration = Duration::from_secs(2);
 
+/// The query of a request.
+#[derive(Debug, Deserialize)]
+struct Failing {
+    /// The service that is to fail.
+    fail: Option<String>,
+}
+
 async fn greet(
     State(telemetry): State<Arc<Telemetry>>,
     Extension(business): Extension<Arc<Business>>,
     Extension(trace): Extension<TraceId>,
+    Query(Failing { fail }): Query<Failing>,
 ) -> (StatusCode, String) {
+    if fail.as_deref() == Some(base_name(&business.name)) {
+        telemetry.log(
+            "error",
+            &trace,
+            &format!("{}: failed on demand", business.name),
+            &[],
+        );
+        let body = format!("{} fails, as it was told to\n", business.name);
+        return (StatusCode::SERVICE_UNAVAILABLE, body);
+    }
     for url in &business.calls {
-        if let Err(error) = call(&business.client, url, &trace).await {
+        let mut with_failing = url.clone();
+        if let Some(name) = &fail {
+            with_failing.query_pairs_mut().append_pair("fail", name);
+        }
+        if let Err(error) = call(&business.client, &with_failing, &trace).await {
             let fields: [(&str, Value); 2] = [
                 ("upstream", url.as_str().into()),
                 ("error", error.as_str().into()),
@@ -236,6 +264,27 @@ mod tests {
             assert!(lines.iter().all(|line| line["traceId"] == "trace-1"));
             assert_eq!(lines[1]["message"], "request completed");
         }
+    }
+
+    #[tokio::test]
+    async fn a_dependency_that_fails_on_demand_is_an_error_line_of_both() {
+        let folder = tempfile::tempdir().unwrap();
+        let (user, _) = start(folder.path(), "user", vec![]).await;
+        let (product, product_log) = start(folder.path(), "product", vec![]).await;
+        let (order, order_log) = start(folder.path(), "order", vec![user, product]).await;
+        let client = client::direct_client(Duration::from_secs(20)).unwrap();
+        let answer = client.get(format!("{order}?fail=product")).send().await.unwrap();
+        assert_eq!(answer.status(), 502);
+        let said = |log: &Path| -> Vec<(Value, Value)> {
+            let lines = lines(log).into_iter();
+            lines
+                .map(|line| (line["level"].clone(), line["message"].clone()))
+                .collect()
+        };
+        let error = |message: &str| ("error".into(), message.into());
+        let expected = [error("product: failed on demand"), error("request completed")];
+        assert_eq!(said(&product_log), expected);
+        assert_eq!(said(&order_log)[0], error("order: call failed"));
     }
 
     #[tokio::test]

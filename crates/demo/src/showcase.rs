@@ -33,6 +33,9 @@ use crate::{
     id, signal,
 };
 
+/// The request of the order that fails in the middle.
+const FAILING: &str = "?fail=product";
+
 /// Time between two reads of the documents, and between two drawings of the table.
 const REFRESH_INTERVAL: Duration = Duration::from_millis(200);
 
@@ -200,7 +203,8 @@ async fn drive(
     let to_order = options.requests / 2;
     for (app, path, count) in [
         (&apps.server, "hello", options.requests - to_order),
-        (&apps.order, "", to_order),
+        (&apps.order, "", to_order - 1),
+        (&apps.order, FAILING, 1),
     ] {
         spawn_client(app, path, count, stop.clone(), events.clone());
     }
@@ -219,8 +223,8 @@ async fn drive(
     loop {
         tokio::select! {
             answer = answers.recv(), if all_answered.is_none() => match answer {
-                Some((app, outcome)) => {
-                    board.answered(row(app, &outcome));
+                Some((app, fails, outcome)) => {
+                    board.answered(row(app, fails, &outcome));
                     watched.answered_while_down += usize::from(back_at.is_some());
                 }
                 None => all_answered = Some(Instant::now()),
@@ -229,10 +233,10 @@ async fn drive(
                 if back_at.is_none() {
                     match source.look(&board.open()).await {
                         Ok(found) => for (trace, documents) in found {
-                            if watched.example.is_none() && board.is_order(&trace) {
+                            board.gathered(&trace, &documents);
+                            if watched.example.is_none() && board.is_failed_order(&trace) {
                                 watched.example = documents.first().cloned();
                             }
-                            board.gathered(&trace, &documents);
                         },
                         Err(error) => board.trouble(&error),
                     }
@@ -274,9 +278,12 @@ fn spawn_client(
     path: &str,
     count: u64,
     stop: CancellationToken,
-    events: mpsc::Sender<(&'static str, Outcome)>,
+    events: mpsc::Sender<(&'static str, bool, Outcome)>,
 ) {
-    let name = app.name;
+    if count == 0 {
+        return;
+    }
+    let (name, fails) = (app.name, path == FAILING);
     let options = client::Options {
         target: format!("{}/{path}", app.url),
         count,
@@ -289,15 +296,23 @@ fn spawn_client(
     tokio::spawn(async move {
         // The channel holds all outcomes; the address is our own, so there is no error to tell.
         let _ = client::run(&options, &stop, |outcome| {
-            let _ = events.try_send((name, outcome.clone()));
+            let _ = events.try_send((name, fails, outcome.clone()));
         })
         .await;
     });
 }
 
-fn row(app: &'static str, outcome: &Outcome) -> Row {
-    let expected = match app {
-        "server" => vec!["handler finished", "request completed"],
+fn row(app: &'static str, fails: bool, outcome: &Outcome) -> Row {
+    let expected = match (app, fails) {
+        ("server", _) => vec!["handler finished", "request completed"],
+        (_, true) => vec![
+            "user: handler finished",
+            "request completed",
+            "product: failed on demand",
+            "request completed",
+            "order: call failed",
+            "request completed",
+        ],
         _ => vec![
             "user: handler finished",
             "request completed",
@@ -311,7 +326,19 @@ fn row(app: &'static str, outcome: &Outcome) -> Row {
         Ok(status) => status.to_string(),
         Err(error) => error.clone(),
     };
-    Row::new(outcome.trace_id.clone(), app, result, outcome.is_ok(), expected)
+    let as_expected = if fails {
+        outcome.result == Ok(502)
+    } else {
+        outcome.is_ok()
+    };
+    Row::new(
+        outcome.trace_id.clone(),
+        app,
+        result,
+        as_expected,
+        fails,
+        expected,
+    )
 }
 
 /// Reads the documents of every request once more, also of those that were complete: none may be
@@ -339,13 +366,28 @@ async fn verify(source: &Source, board: &Board) -> Report {
             Some(fault) => report.faults.push(fault),
         }
     }
+    match source.with_errors().await {
+        Ok(failed) => {
+            let failing = board.rows().iter().filter(|row| row.fails());
+            let lost = failing.filter(|row| !failed.contains(&row.trace));
+            report.faults.extend(lost.map(|row| {
+                format!(
+                    "a search for windrow.level:error does not find request {}",
+                    row.trace
+                )
+            }));
+        }
+        Err(error) => report
+            .faults
+            .push(format!("the errors cannot be searched: {error}")),
+    }
     report
 }
 
 fn summarise(report: &Report, watched: &Watched, board: &Board) {
     if let Some(example) = &watched.example {
         println!(
-            "\nOne order, three services, one document:\n{}",
+            "\nOne order that failed, three services, one document:\n{}",
             documents::pretty(example)
         );
     }

@@ -14,6 +14,8 @@
 //! use windrow_trace::*;
 //!
 //! const SECOND: i64 = 1_000_000;
+//! let names = FieldNames::default();
+//! let shapes = ShapeRegistry::new(names.clone(), Vec::new());
 //! let mut table = Table::new(Limits {
 //!     linger: SECOND, idle_timeout: 30 * SECOND, max_age: 600 * SECOND,
 //!     max_traces: 1000, max_bytes: 1 << 24, max_trace_bytes: 1 << 20,
@@ -26,13 +28,11 @@
 //!         metadata: b"", completes, shape: None, text: None,
 //!         level: None, service: None,
 //!     };
-//!     assert_eq!(table.add(0, &incoming), AddOutcome::Added);
+//!     assert_eq!(table.add(0, &incoming, &shapes), AddOutcome::Added);
 //! }
-//! let names = FieldNames::default();
 //! let (mut scratch, mut document) = (Scratch::default(), Vec::new());
 //! let mut trace = table.next_sealed(SECOND).expect("its linger time has passed");
 //! let (content, _) = trace.content(SECOND, &mut scratch);
-//! let shapes = ShapeRegistry::new(names.clone(), Vec::new());
 //! Renderer::default().trace(&mut document, &names, &shapes, content, |_, _| ());
 //! trace.release(1, |()| ());
 //! let start = br#"{"@timestamp":"1970-01-01T00:00:00.000Z","traceId":"t1","message":"hi""#;
@@ -41,20 +41,25 @@
 
 mod document;
 mod lingering;
+mod name_origin;
 mod open;
 mod part;
+mod raw_fields;
 mod record;
 mod sealed;
 mod source;
 mod table;
 mod trace_id;
 mod union;
+mod unmapped;
 
 #[cfg(test)]
 mod tests;
 
 // Filling the table.
-pub use self::document::names::{FieldNames, LEVEL_NAMES, SERVICE_NAMES};
+pub use self::document::merge_rule::MergeRule;
+pub use self::document::names::{DocumentOptions, FieldNames, LEVEL_NAMES, SERVICE_NAMES};
+pub use self::document::schema::DocumentSchema;
 pub use self::document::shape::{FieldRole, Shape, ShapeField, ShapeId, ShapeRegistry};
 pub use self::open::slab::SlotHint;
 pub use self::open::trace::{AddOutcome, IncomingRecord};
@@ -76,6 +81,7 @@ pub use self::sealed::{Scratch, SealedTrace};
 
 // Merging documents.
 pub use self::union::{DocumentLine, Union, UnionError, document_lines, part_ids, union};
+pub use self::unmapped::{Unmap, unmap};
 
 // Reading MessagePack values, as rules on fields need it.
 pub use self::document::json::{write_escaped, write_json_value};

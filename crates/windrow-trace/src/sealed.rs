@@ -242,10 +242,13 @@ fn merge_equal_parts(parts: &mut Vec<PartInfo>, lines: &mut Vec<Line>) -> u32 {
     }
     let before = lines.len();
     let mut seen = std::collections::HashSet::new();
+    // Of equal lines the last one stays: earlier ones may be without their record because of it.
+    lines.reverse();
     lines.retain_mut(|line| {
         line.part = to.get(line.part as usize).copied().unwrap_or(line.part);
         seen.insert((line.part, line.position))
     });
+    lines.reverse();
     *parts = merged;
     (before - lines.len()) as u32
 }

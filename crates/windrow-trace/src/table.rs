@@ -9,16 +9,19 @@
 //! touches three cache lines; a trace may thus expire that much late. There is also one linger
 //! time, so completed traces are due in the order in which they completed.
 
+mod sealing;
+
 use std::collections::VecDeque;
 
+use crate::document::shape::ShapeRegistry;
 use crate::document::state::SealReason;
 use crate::lingering::budget::LingerBudget;
 use crate::lingering::queue::LingerQueue;
+use crate::lingering::recently_sealed::RecentlySealed;
 use crate::open::buffer_pool::BufferPool;
 use crate::open::lines::HEADER_BYTES;
 use crate::open::slab::{Slab, SlotHint, SlotKey};
 use crate::open::trace::{AddOutcome, IncomingRecord, OpenTrace};
-use crate::sealed::SealedTrace;
 use crate::source::{Source, SourceId, Sources};
 use crate::trace_id::{TraceId, TraceIdHasher};
 
@@ -62,6 +65,8 @@ pub struct Table<H> {
     lingering: LingerQueue,
     /// Bytes of traces that may linger.
     budget: LingerBudget,
+    /// Traces that were sealed within the idle timeout and are not expected to get more lines.
+    recently_sealed: RecentlySealed,
     /// Traces sealed before their linger time passed, since `take_sealed_early`.
     sealed_early: usize,
     buffers: BufferPool,
@@ -69,7 +74,8 @@ pub struct Table<H> {
     staging: OpenTrace,
     /// Traces that completed since `take_completed`.
     newly_completed: usize,
-    /// Deadlines of open traces: those that are too old, and completed ones too large to pack.
+    /// Deadlines of open traces: those that are too old, completed ones too large to pack, and
+    /// (with the reason `Idle`) those of late lines.
     deadlines: VecDeque<(i64, SealReason, SlotKey)>,
     /// Bytes of the open traces.
     bytes: usize,
@@ -81,6 +87,7 @@ impl<H: Clone> Table<H> {
     pub fn new(limits: Limits) -> Self {
         Self {
             budget: LingerBudget::new(limits.max_bytes),
+            recently_sealed: RecentlySealed::new(limits.idle_timeout, limits.max_bytes),
             limits,
             hasher: TraceIdHasher::default(),
             sources: Sources::new(),
@@ -115,7 +122,8 @@ impl<H: Clone> Table<H> {
 
     /// Whether `max_traces` or `max_bytes` is exceeded.
     pub fn is_too_full(&self) -> bool {
-        self.len() > self.limits.max_traces || self.bytes() > self.limits.max_bytes
+        let bytes = self.bytes() + self.recently_sealed.bytes();
+        self.len() > self.limits.max_traces || bytes > self.limits.max_bytes
     }
 
     /// Number of records in all traces.
@@ -141,20 +149,20 @@ impl<H: Clone> Table<H> {
     }
 
     /// Adds a record to its trace, which is opened if need be. A record that is too long opens
-    /// none.
+    /// none. `shapes`: the registry of its shape.
     // Always inlined: in the loop over the records of a message the arguments stay in registers.
     #[inline(always)]
-    pub fn add(&mut self, now: i64, incoming: &IncomingRecord<'_>) -> AddOutcome {
+    pub fn add(&mut self, now: i64, incoming: &IncomingRecord<'_>, shapes: &ShapeRegistry) -> AddOutcome {
         let max_bytes = self.limits.max_trace_bytes;
         let Some((key, trace)) = self.open.find(incoming.id) else {
-            return self.add_new(now, incoming);
+            return self.add_new(now, incoming, shapes);
         };
         let stale = now.saturating_sub(trace.promoted_at) > self.limits.idle_timeout / PROMOTE_FRACTION;
         if stale {
             trace.promoted_at = now;
         }
         let before = trace.memory_bytes();
-        let added = trace.add(now, incoming, &mut self.sources, max_bytes);
+        let added = trace.add(now, incoming, &mut self.sources, shapes, max_bytes);
         let memory_bytes = trace.memory_bytes();
         self.lines += u64::from(added == AddOutcome::Added);
         self.bytes = self.bytes + memory_bytes - before;
@@ -176,18 +184,18 @@ impl<H: Clone> Table<H> {
 
     /// Adds a record to a trace that is not open: a straggler, or the first record of a trace.
     #[inline]
-    fn add_new(&mut self, now: i64, incoming: &IncomingRecord<'_>) -> AddOutcome {
+    fn add_new(&mut self, now: i64, incoming: &IncomingRecord<'_>, shapes: &ShapeRegistry) -> AddOutcome {
         let max_bytes = self.limits.max_trace_bytes;
         let id = incoming.id;
         if let Some((due, mut trace)) = self.lingering.take(id) {
             self.budget.straggler_in_time();
-            let added = trace.add(now, incoming, &mut self.sources, max_bytes);
+            let added = trace.add(now, incoming, &mut self.sources, shapes, max_bytes);
             trace.promoted_at = now;
             self.lines += u64::from(added == AddOutcome::Added);
             self.bytes += trace.memory_bytes();
             let (key, slot) = self.open.open(id);
             *slot = trace;
-            self.set_deadline(due, key);
+            self.set_deadline(due, SealReason::Completed, key);
             return added;
         }
         let size = HEADER_BYTES + incoming.record.len() + incoming.metadata.len();
@@ -197,6 +205,10 @@ impl<H: Clone> Table<H> {
         self.budget.trace_opened(now, id.hash());
         self.lines += 1;
         let buffer = self.buffers.take(size);
+        // A line that completes its trace waits for the linger time anyway.
+        if !incoming.completes && self.recently_sealed.contains(id.hash(), now) {
+            return self.add_late(now, incoming, buffer);
+        }
         if incoming.completes && self.limits.linger > 0 {
             let trace = &mut self.staging;
             trace.begin(now, incoming, &mut self.sources, buffer);
@@ -220,6 +232,17 @@ impl<H: Clone> Table<H> {
         if incoming.completes {
             self.complete(now, key);
         }
+        AddOutcome::Added
+    }
+
+    /// Opens a trace for a late line: its document exists, and only few lines are still missing.
+    #[cold]
+    fn add_late(&mut self, now: i64, incoming: &IncomingRecord<'_>, buffer: Vec<u8>) -> AddOutcome {
+        let (key, trace) = self.open.open(incoming.id);
+        trace.begin(now, incoming, &mut self.sources, buffer);
+        trace.has_deadline = true;
+        self.bytes += trace.memory_bytes();
+        self.set_deadline(now.saturating_add(self.limits.linger), SealReason::Idle, key);
         AddOutcome::Added
     }
 
@@ -255,7 +278,7 @@ impl<H: Clone> Table<H> {
             self.completed.push((now, key));
         } else {
             self.newly_completed += 1;
-            self.set_deadline(now, key);
+            self.set_deadline(now, SealReason::Completed, key);
         }
     }
 
@@ -297,7 +320,7 @@ impl<H: Clone> Table<H> {
                     move_to_lingering(&mut self.lingering, &mut self.buffers, id, trace, due);
                 }
             } else {
-                self.set_deadline(due, key);
+                self.set_deadline(due, SealReason::Completed, key);
             }
         }
         completed.clear();
@@ -314,145 +337,10 @@ impl<H: Clone> Table<H> {
         std::mem::take(&mut self.sealed_early)
     }
 
-    /// Sets the deadline of a completed trace that stays open.
-    fn set_deadline(&mut self, due: i64, key: SlotKey) {
+    /// Sets the deadline of a trace that stays open.
+    fn set_deadline(&mut self, due: i64, reason: SealReason, key: SlotKey) {
         let at = self.deadlines.partition_point(|(other, ..)| *other <= due);
-        self.deadlines.insert(at, (due, SealReason::Completed, key));
-    }
-
-    /// Seals the next trace that is due by `now`: completed, idle, too old, or evicted. Call it
-    /// until it returns `None`, after each chunk and at each tick.
-    pub fn next_sealed(&mut self, now: i64) -> Option<SealedTrace<'_, H>> {
-        self.move_completed();
-        while let Some((since, key)) = self.ready.pop_front() {
-            if let Some((_, ahead)) = self
-                .ready
-                .get(PREFETCH_RECORDS_AHEAD)
-                .filter(|_| self.exceeds_cache())
-            {
-                self.open.prefetch_all(*ahead);
-            }
-            if let Some((id, trace)) = self.open.get_mut(key) {
-                let due = since.saturating_add(self.limits.linger);
-                if due > now {
-                    self.sealed_early += 1;
-                    self.budget
-                        .sealed_early(now, id.hash(), due, trace.record_bytes());
-                }
-                return self.seal_slot(key, SealReason::Completed);
-            }
-        }
-        let is_pending = |due: i64| due > now && due - now <= self.limits.linger;
-        // A deadline further away than the linger time is one from before the clock was set back.
-        if self.lingering.first_due().is_some_and(|due| !is_pending(due))
-            || self.lingering.bytes() > self.budget.bytes(now)
-        {
-            return self.seal_lingering(now);
-        }
-        while self.deadlines.front().is_some_and(|(due, ..)| !is_pending(*due)) {
-            let Some((_, reason, key)) = self.deadlines.pop_front() else {
-                break;
-            };
-            // It may have been sealed for lack of memory since.
-            if self.open.get_mut(key).is_some() {
-                return self.seal_slot(key, reason);
-            }
-        }
-        if self.is_too_full() {
-            // Completed traces go first: most likely they get no more records.
-            if self.lingering.len() == 0 {
-                self.promote_used(now);
-            }
-            return self.seal_any(now, SealReason::Evicted);
-        }
-        let (_, oldest) = self.open.oldest()?;
-        let idle = now.saturating_sub(oldest.last_seen) >= self.limits.idle_timeout;
-        if idle && !oldest.has_deadline {
-            return self.seal_oldest(SealReason::Idle);
-        }
-        None
-    }
-
-    /// Promotes traces that were used since their last promotion, until the tail of the list is the
-    /// least recently used trace.
-    fn promote_used(&mut self, now: i64) {
-        while let Some((key, oldest)) = self.open.oldest()
-            && oldest.last_seen > oldest.promoted_at
-        {
-            oldest.promoted_at = now;
-            // After the clock was set back, `last_seen` would stay ahead of `promoted_at`.
-            oldest.last_seen = oldest.last_seen.min(now);
-            self.open.promote(key);
-        }
-    }
-
-    /// Seals a trace whatever its age: the one that completed first, else the least recently used
-    /// one, for `reason`.
-    pub fn seal_any(&mut self, now: i64, reason: SealReason) -> Option<SealedTrace<'_, H>> {
-        if self.lingering.len() > 0 {
-            self.seal_lingering(now)
-        } else {
-            self.seal_oldest(reason)
-        }
-    }
-
-    /// The ids of all traces with a source whose guard satisfies `predicate`.
-    pub fn ids_holding(&self, predicate: impl FnMut(&H) -> bool) -> Vec<Vec<u8>> {
-        let sources = self.sources.matching(predicate);
-        let matches = |source: SourceId| sources.get(source.0 as usize).is_some_and(|matches| *matches);
-        let mut ids = self.lingering.ids_with(matches);
-        let has = |trace: &OpenTrace| trace.parts.iter().any(|part| matches(part.source));
-        let open = self.open.iter().filter(|(_, trace)| has(trace));
-        ids.extend(open.map(|(id, _)| id.bytes().to_vec()));
-        ids
-    }
-
-    /// Seals the trace with this id before it is due.
-    pub fn seal(&mut self, id: &[u8]) -> Option<SealedTrace<'_, H>> {
-        let id = self.trace_id(id);
-        if self.lingering.contains(id) {
-            let (_, trace) = self.lingering.take(id)?;
-            self.lines -= u64::from(trace.count());
-            let (sources, buffers) = (&mut self.sources, &mut self.buffers);
-            return Some(SealedTrace::reopened(id.into(), trace, sources, buffers));
-        }
-        let (key, _) = self.open.find(id)?;
-        self.seal_slot(key, SealReason::Evicted)
-    }
-
-    fn seal_oldest(&mut self, reason: SealReason) -> Option<SealedTrace<'_, H>> {
-        let (key, _) = self.open.oldest()?;
-        self.seal_slot(key, reason)
-    }
-
-    fn seal_lingering(&mut self, now: i64) -> Option<SealedTrace<'_, H>> {
-        let popped = self.lingering.pop()?;
-        if popped.due() > now {
-            self.sealed_early += 1;
-            self.budget
-                .sealed_early(now, popped.hash(), popped.due(), popped.bytes());
-        }
-        self.lines -= u64::from(popped.count());
-        Some(SealedTrace::lingered(
-            popped,
-            &mut self.sources,
-            &mut self.buffers,
-        ))
-    }
-
-    fn seal_slot(&mut self, key: SlotKey, reason: SealReason) -> Option<SealedTrace<'_, H>> {
-        let slot = self.open.take(key)?;
-        self.bytes -= slot.trace.memory_bytes();
-        self.lines -= u64::from(slot.trace.count());
-        self.buffers.observe(slot.trace.record_bytes());
-        // That it completed says more than why it was sealed now.
-        let reason = if slot.trace.is_complete {
-            SealReason::Completed
-        } else {
-            reason
-        };
-        let (sources, buffers) = (&mut self.sources, &mut self.buffers);
-        Some(SealedTrace::open(reason, slot, sources, buffers))
+        self.deadlines.insert(at, (due, reason, key));
     }
 }
 

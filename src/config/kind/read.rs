@@ -14,6 +14,7 @@ use super::super::types::{Network, Predicate, Rule, User};
 use super::super::units::{parse_duration, parse_size};
 use super::UntypedValue;
 use crate::metrics::Output;
+use windrow_trace::{DocumentSchema, MergeRule};
 
 pub(super) fn text(raw: &UntypedValue) -> Result<&str, String> {
     match raw {
@@ -273,6 +274,44 @@ pub(super) fn rule(raw: &UntypedValue) -> Result<Rule, String> {
         })?),
     };
     Ok(Rule { field, test })
+}
+
+/// Merge rules by field: one table, or several of which the later one counts.
+pub(super) fn merge_rules(raw: &UntypedValue) -> Result<Vec<(String, MergeRule)>, String> {
+    let mut rules = BTreeMap::new();
+    let tables = list_of(raw, |raw| match raw {
+        UntypedValue::Table(table) => table
+            .iter()
+            .map(|(name, rule)| Ok((name.clone(), merge_rule(name, rule)?)))
+            .collect::<Result<Vec<_>, String>>(),
+        other => Err(format!("it is {}, not a table", other.kind())),
+    })?;
+    rules.extend(tables.into_iter().flatten());
+    Ok(rules.into_iter().collect())
+}
+
+fn merge_rule(name: &str, raw: &UntypedValue) -> Result<MergeRule, String> {
+    if let UntypedValue::Table(_) = raw {
+        return Err(format!("{name:?} is a table; put a name with dots in quotes"));
+    }
+    let rule = not_empty(raw).map_err(|what| format!("{name:?}: {what}"))?;
+    let names = MergeRule::ALL.map(MergeRule::as_str);
+    let found = MergeRule::ALL.iter().find(|known| known.as_str() == rule);
+    found.copied().ok_or_else(|| {
+        format!(
+            "{name:?}: unknown rule {rule:?}{}",
+            did_you_mean(rule, names.into_iter())
+        )
+    })
+}
+
+pub(super) fn schema(raw: &UntypedValue) -> Result<DocumentSchema, String> {
+    let name = text(raw)?;
+    let names = DocumentSchema::ALL.map(DocumentSchema::as_str);
+    let found = DocumentSchema::ALL.iter().find(|known| known.as_str() == name);
+    found
+        .copied()
+        .ok_or_else(|| format!("unknown schema {name:?}{}", did_you_mean(name, names.into_iter())))
 }
 
 fn table<'a>(raw: &'a UntypedValue, known: &[&str]) -> Result<&'a BTreeMap<String, UntypedValue>, String> {

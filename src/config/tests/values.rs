@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::*;
+use windrow_trace::{DocumentSchema, MergeRule};
 
 #[test]
 fn rules_of_every_kind() {
@@ -36,6 +37,46 @@ fn rules_of_every_kind() {
         list[0].contains("element 1: matches: error: unclosed group"),
         "{list:?}"
     );
+}
+
+#[test]
+fn merge_rules_are_a_table_by_field() {
+    let text =
+        "[trace.merge]\nlatencyMs = \"max\"\n\"log.level\" = \"worst\"\n[document]\nschema = \"ecs\"\n";
+    let loaded = load_from(text, &[], &[]).unwrap();
+    let document = &loaded.config.trace.document;
+    let rule = |name: &str, rule| (name.to_owned(), rule);
+    let expected = [
+        rule("latencyMs", MergeRule::Max),
+        rule("log.level", MergeRule::Worst),
+    ];
+    assert_eq!(document.merge, expected);
+    assert_eq!(document.schema, DocumentSchema::Ecs);
+    let shown = loaded
+        .settings
+        .iter()
+        .find(|setting| setting.key == "trace.merge")
+        .unwrap();
+    assert_eq!(
+        shown.value.as_deref(),
+        Some("{ latencyMs = \"max\", \"log.level\" = \"worst\" }")
+    );
+    let loaded = load_from("", &[("WINDROW_TRACE_MERGE", "{ user = \"set\" }")], &[]).unwrap();
+    assert_eq!(loaded.config.trace.document.merge, [rule("user", MergeRule::Set)]);
+    for (text, said) in [
+        ("[trace.merge]\na = \"maxx\"\n", "did you mean \"max\""),
+        (
+            "[trace.merge]\nlog.level = \"worst\"\n",
+            "put a name with dots in quotes",
+        ),
+        ("[trace.merge]\na = 1\n", "not a string"),
+        ("[trace]\nmerge = \"max\"\n", "not a table"),
+        ("[trace.merge]\nmessage = \"set\"\n", "which no rule merges"),
+        ("[document]\nschema = \"ECS\"\n", "unknown schema \"ECS\""),
+    ] {
+        let list = errors(text, &[], &[]);
+        assert!(list.len() == 1 && list[0].contains(said), "{text}: {list:?}");
+    }
 }
 
 #[test]

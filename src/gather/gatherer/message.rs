@@ -411,6 +411,7 @@ impl Gatherer {
                     level: classification.context.level,
                     service: classification.context.service,
                 },
+                &self.shapes,
             ),
         };
         match (added, id) {

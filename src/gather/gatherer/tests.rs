@@ -76,6 +76,9 @@ fn value_of(name: &str) -> BoxedStrategy<Value> {
             1 => values(),
         ]
         .boxed(),
+        "level" => prop::sample::select(LEVELS.to_vec())
+            .prop_map(Value::from)
+            .boxed(),
         _ => values().boxed(),
     }
 }
@@ -234,6 +237,16 @@ fn own(name: &str) -> String {
     }
 }
 
+/// Values of the field `level`, the worst one last.
+const LEVELS: [&str; 4] = ["no level", "debug", "info", "error"];
+
+/// The index of a record's level.
+fn level(fields: &Map<String, Value>) -> Option<usize> {
+    LEVELS
+        .iter()
+        .position(|level| fields.get("level").is_some_and(|value| value == level))
+}
+
 /// The expected documents, by a plain reading.
 fn plainly(chunks: &[Chunk]) -> BTreeMap<String, Value> {
     const TEXT: [&str; 3] = ["message", "log", "msg"];
@@ -250,8 +263,21 @@ fn plainly(chunks: &[Chunk]) -> BTreeMap<String, Value> {
                 continue;
             }
             let mut document = Map::from_iter([("@timestamp".to_owned(), time(*ms))]);
-            document.extend(fields.iter().map(|(name, value)| (own(name), value.clone())));
+            // A store has a text of this name.
+            let own = |name: &str, value: &Value| match name {
+                "message" if value.is_array() || value.is_object() => "message_".to_owned(),
+                _ => own(name),
+            };
+            document.extend(
+                fields
+                    .iter()
+                    .map(|(name, value)| (own(name, value), value.clone())),
+            );
             document.insert("windrow".into(), json!({"tags": [chunk.tag]}));
+            let known = level(fields).filter(|rank| *rank > 0);
+            known
+                .into_iter()
+                .for_each(|rank| document["windrow"]["level"] = LEVELS[rank].into());
             if !metadata.is_empty() {
                 document["windrow"]["metadata"] = json!(metadata);
             }
@@ -280,7 +306,11 @@ fn plainly(chunks: &[Chunk]) -> BTreeMap<String, Value> {
                     (name, Some(_)) if !is_text(value) => format!("{name}_"),
                     (name, _) => own(name),
                 };
-                document.insert(name, value.clone());
+                let is_worse =
+                    |known: &Value| level(fields) >= LEVELS.iter().position(|level| known == level);
+                if name != "level" || document.get("level").is_none_or(is_worse) {
+                    document.insert(name, value.clone());
+                }
             }
             if let Some(rank) = text {
                 best = best.min(rank);
@@ -300,6 +330,16 @@ fn plainly(chunks: &[Chunk]) -> BTreeMap<String, Value> {
             "reason": if completed { "completed" } else { "shutdown" }, "lines": lines.len(), "last": time(last), "durationMs": last - first,
             "tags": tags, "parts": parts.len(), "late": 0,
         });
+        for (.., fields, _) in &lines {
+            if let Some(rank @ 1..) = level(fields) {
+                let count = about["levels"][LEVELS[rank]].as_u64().unwrap_or(0);
+                about["levels"][LEVELS[rank]] = (count + 1).into();
+                let worst = about["level"].as_str().map_or(0, |known| {
+                    LEVELS.iter().position(|level| *level == known).unwrap()
+                });
+                about["level"] = LEVELS[rank.max(worst)].into();
+            }
+        }
         if !all_metadata.is_empty() {
             about["metadata"] = all_metadata.into();
         }

@@ -33,7 +33,10 @@ pub(crate) async fn recent(
         // `_id` is exact whatever the mapping; a trace id over 512 bytes is hashed there and found
         // by its field.
         Some(id) if id.len() <= MAX_ID_BYTES => json!({"ids": {"values": [id]}}),
-        Some(id) => json!({"bool": {"should": [{"term": {"traceId": id}}, {"term": {"trace_id": id}}]}}),
+        Some(id) => {
+            let names = ["traceId", "trace_id", "trace.id"];
+            json!({"bool": {"should": names.map(|name| json!({"term": {name: id}}))}})
+        }
     };
     let body = json!({
         "size": limit.min(MAX_DOCUMENTS),

@@ -6,7 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::documents;
 
@@ -17,6 +17,8 @@ pub(super) struct Row {
     app: &'static str,
     result: String,
     succeeded: bool,
+    /// It is to fail, and its document to say so.
+    fails: bool,
     expected: Vec<&'static str>,
     answered: Instant,
     lines: usize,
@@ -29,6 +31,7 @@ impl Row {
         app: &'static str,
         result: String,
         succeeded: bool,
+        fails: bool,
         mut expected: Vec<&'static str>,
     ) -> Self {
         expected.sort_unstable();
@@ -37,11 +40,17 @@ impl Row {
             app,
             result,
             succeeded,
+            fails,
             expected,
             answered: Instant::now(),
             lines: 0,
             complete_after: None,
         }
+    }
+
+    /// Whether it is to fail.
+    pub(super) fn fails(&self) -> bool {
+        self.fails
     }
 
     /// How many lines its document must have.
@@ -61,11 +70,24 @@ impl Row {
         };
         let mut lines = documents::lines(document);
         lines.sort_unstable();
-        (lines != self.expected).then(|| {
-            format!(
+        if lines != self.expected {
+            return Some(format!(
                 "{request} has {} lines instead of {}: {lines:?}",
                 lines.len(),
                 self.expected.len()
+            ));
+        }
+        let own = &document["windrow"];
+        let services: &[&str] = if self.app == "order" {
+            &["order", "product", "user"]
+        } else {
+            &["server"]
+        };
+        let level = if self.fails { "error" } else { "info" };
+        (own["level"] != level || own["services"] != json!(services)).then(|| {
+            format!(
+                "{request} has the level {} and the services {}",
+                own["level"], own["services"]
             )
         })
     }
@@ -114,10 +136,11 @@ impl Board {
             .collect()
     }
 
-    pub(super) fn is_order(&self, trace: &str) -> bool {
+    /// Whether it is the document of an order that failed, and complete.
+    pub(super) fn is_failed_order(&self, trace: &str) -> bool {
         self.rows
             .iter()
-            .any(|row| row.trace == trace && row.app == "order" && row.complete_after.is_none())
+            .any(|row| row.trace == trace && row.fails && row.complete_after.is_some())
     }
 
     /// Prints a line that stays on the screen.

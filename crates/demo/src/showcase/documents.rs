@@ -52,6 +52,26 @@ impl Source {
         }
     }
 
+    /// The traces of the documents with `windrow.level: error`. Of Windrow's own store the newest are
+    /// looked at.
+    pub(super) async fn with_errors(&self) -> Result<Vec<String>, String> {
+        let documents: Vec<Value> = if self.elasticsearch {
+            let query = json!({"size": 1000, "query": {"term": {"windrow.level": "error"}}});
+            self.hits(&query).await?
+        } else {
+            let mut url = self.url.clone();
+            url.query_pairs_mut().append_pair("limit", "10000");
+            let answer = read(self.client.get(url)).await?;
+            let all = answer.as_array().ok_or("the answer of /logs is no array")?;
+            let is_error = |document: &&Value| document["windrow"]["level"] == "error";
+            all.iter().filter(is_error).cloned().collect()
+        };
+        let traces = documents
+            .iter()
+            .filter_map(|document| document["traceId"].as_str());
+        Ok(traces.map(str::to_owned).collect())
+    }
+
     async fn logs(&self, traces: &[&str]) -> Result<HashMap<String, Vec<Value>>, String> {
         let mut found = HashMap::new();
         for trace in traces {
@@ -72,22 +92,30 @@ impl Source {
         let mut found: HashMap<String, Vec<Value>> = HashMap::new();
         for some in traces.chunks(500) {
             let query = json!({"size": 2 * some.len(), "query": {"terms": {"traceId.keyword": some}}});
-            let request = self
-                .client
-                .post(self.url.clone())
-                .header("content-type", "application/json");
-            let answer = read(request.body(query.to_string())).await?;
-            let hits = answer
-                .pointer("/hits/hits")
-                .and_then(Value::as_array)
-                .ok_or("the answer has no hits")?;
-            for document in hits.iter().filter_map(|hit| hit.get("_source")) {
+            for document in self.hits(&query).await? {
                 if let Some(trace) = document.get("traceId").and_then(Value::as_str) {
-                    found.entry(trace.to_owned()).or_default().push(document.clone());
+                    found.entry(trace.to_owned()).or_default().push(document);
                 }
             }
         }
         Ok(found)
+    }
+
+    /// The documents that a search finds.
+    async fn hits(&self, query: &Value) -> Result<Vec<Value>, String> {
+        let request = self
+            .client
+            .post(self.url.clone())
+            .header("content-type", "application/json");
+        let answer = read(request.body(query.to_string())).await?;
+        let hits = answer
+            .pointer("/hits/hits")
+            .and_then(Value::as_array)
+            .ok_or("the answer has no hits")?;
+        Ok(hits
+            .iter()
+            .filter_map(|hit| hit.get("_source").cloned())
+            .collect())
     }
 }
 

@@ -12,7 +12,11 @@ fn order() -> Row {
         took: Duration::ZERO,
         result: Ok(200),
     };
-    row("order", &outcome)
+    row("order", false, &outcome)
+}
+
+fn document(message: &str) -> serde_json::Value {
+    json!({"message": message, "windrow": {"level": "info", "services": ["order", "product", "user"]}})
 }
 
 const ALL: &str = "user: handler finished\nrequest completed\nproduct: handler finished\nrequest completed\n\
@@ -20,22 +24,25 @@ const ALL: &str = "user: handler finished\nrequest completed\nproduct: handler f
 
 #[test]
 fn one_document_with_all_lines_in_any_order_is_right() {
-    assert_eq!(order().fault(&[json!({"message": ALL})]), None);
+    assert_eq!(order().fault(&[document(ALL)]), None);
     let mut lines: Vec<&str> = ALL.split('\n').collect();
     lines.reverse();
-    assert_eq!(order().fault(&[json!({"message": lines.join("\n")})]), None);
+    assert_eq!(order().fault(&[document(&lines.join("\n"))]), None);
 }
 
 #[test]
 fn anything_else_is_a_fault() {
-    let whole = json!({"message": ALL});
-    let twice = json!({"message": format!("{ALL}\nrequest completed")});
-    let missing = json!({"message": ALL.rsplit_once('\n').unwrap().0});
+    let whole = document(ALL);
+    let twice = document(&format!("{ALL}\nrequest completed"));
+    let missing = document(ALL.rsplit_once('\n').unwrap().0);
+    let mut one_service = whole.clone();
+    one_service["windrow"]["services"] = json!(["order"]);
     for documents in [
         vec![],
         vec![whole.clone(), whole],
         vec![twice],
         vec![missing],
+        vec![one_service],
         vec![json!({})],
     ] {
         assert!(order().fault(&documents).is_some(), "{documents:?}");
@@ -68,8 +75,8 @@ fn the_board_knows_which_requests_are_open() {
     let mut board = Board::new(false);
     board.answered(order());
     assert_eq!(board.open(), ["t"]);
-    board.gathered("t", &[json!({"message": "request completed"})]);
+    board.gathered("t", &[document("request completed")]);
     assert_eq!(board.open(), ["t"]);
-    board.gathered("t", &[json!({"message": ALL})]);
+    board.gathered("t", &[document(ALL)]);
     assert!(board.open().is_empty());
 }

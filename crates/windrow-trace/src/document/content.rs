@@ -6,6 +6,7 @@ use smallvec::SmallVec;
 
 use super::shape::{Shape, ShapeId};
 use super::state::SealReason;
+use crate::open::line_context::LineContextView;
 use crate::part::PartInfo;
 use crate::record::severity::Severity;
 
@@ -82,6 +83,9 @@ pub struct JoinedView<'a> {
     /// Index of the time unit of `line_states`.
     pub(crate) time_unit: u8,
     pub(crate) line_states: &'a [u8],
+    /// Level and service of the last line.
+    pub(crate) last_code: u8,
+    pub(crate) context: LineContextView<'a>,
     /// The joined text, escaped as the inside of a JSON string.
     pub(crate) text: &'a [u8],
     /// The newest record, which has the values of all other fields.
@@ -99,13 +103,18 @@ pub struct Line {
     pub position: u32,
     /// Its shape, if known.
     pub shape: Option<ShapeId>,
-    /// The record, a MessagePack map. Empty when a newer record of its shape follows: then only the
-    /// text is kept.
+    /// The record, a MessagePack map. Empty or partial when a newer record of its shape follows.
     pub record: Span,
     /// Its metadata, a MessagePack map, or empty.
     pub metadata: Span,
     /// Its text, if its shape has one.
     pub text: Option<Span>,
+    /// Its level.
+    pub level: Option<Severity>,
+    /// Its service, or empty.
+    pub service: Span,
+    /// Of the record only some fields are kept, or none. They do not include the text.
+    pub is_partial: bool,
 }
 
 /// A range of bytes in a record buffer.

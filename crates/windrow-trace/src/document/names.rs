@@ -1,9 +1,10 @@
-//! Field names: which fields of a record hold the trace id and the text, and which names are
-//! reserved in documents.
+//! Configured field names: which fields of a record hold trace id, text, level and service, and
+//! what becomes of the others.
 
-use std::borrow::Cow;
-
+use super::field_names::top_level::MAPPED;
+use super::merge_rule::MergeRule;
 use super::msgpack::Token;
+use super::schema::DocumentSchema;
 
 /// The fields that are read as trace id, text, level and service, each in order of preference.
 #[derive(Clone, Debug)]
@@ -16,6 +17,20 @@ pub struct FieldNames {
     pub level: Vec<String>,
     /// Paths that may hold the service that wrote a line: the first that has one.
     pub service: Vec<String>,
+    /// What documents look like.
+    pub document: DocumentOptions,
+}
+
+/// What documents look like.
+#[derive(Clone, Debug, Default)]
+pub struct DocumentOptions {
+    /// Merge rules of fields. Of the others the newest value counts; of those that hold the level
+    /// that of the worst line.
+    pub merge: Vec<(String, MergeRule)>,
+    /// The names of what Windrow knows of a trace.
+    pub schema: DocumentSchema,
+    /// Keep the fields of every line, so that each record can be got back.
+    pub keep_fields: bool,
 }
 
 /// Where loggers write the level: zap, slog, zerolog, logrus, winston, pino, bunyan, log4j2,
@@ -87,6 +102,7 @@ impl Default for FieldNames {
             text: own(&["message", "log", "msg"]),
             level: own(&LEVEL_NAMES),
             service: own(&SERVICE_NAMES),
+            document: DocumentOptions::default(),
         }
     }
 }
@@ -94,58 +110,71 @@ impl Default for FieldNames {
 impl FieldNames {
     /// The name of the trace id in the document.
     pub(crate) fn key(&self) -> &str {
-        self.keys
-            .first()
-            .map_or(super::state::DEFAULT_KEY, String::as_str)
+        let configured = || {
+            self.keys
+                .first()
+                .map_or(super::state::DEFAULT_KEY, String::as_str)
+        };
+        self.document.schema.key().unwrap_or_else(configured)
+    }
+
+    /// Whether stores map fields of this name as values: a list or an object there is displaced.
+    pub(crate) fn is_value_name(&self, name: &[u8]) -> bool {
+        name == self.key().as_bytes() || MAPPED.iter().any(|other| other.as_bytes() == name)
+    }
+
+    /// The names of a document that no record gives it, with the name of its text.
+    pub(crate) fn own<'n>(&'n self, text: Option<&'n str>) -> impl Iterator<Item = &'n str> {
+        let derived = self.document.schema.derived_names().iter().copied();
+        text.into_iter().chain([self.key()]).chain(derived)
+    }
+
+    /// Whether a field of this name may hold the trace id.
+    pub(crate) fn is_key(&self, name: &[u8]) -> bool {
+        self.keys.iter().any(|key| key.as_bytes() == name)
     }
 
     pub(crate) fn text_rank(&self, name: &[u8]) -> Option<usize> {
         self.text.iter().position(|text| text.as_bytes() == name)
     }
-}
 
-/// Names that the document or Elasticsearch reserves. A record's field of such a name gets a `_`
-/// appended.
-fn is_reserved(name: &[u8]) -> bool {
-    const METADATA: [&[u8]; 15] = [
-        b"_id",
-        b"_index",
-        b"_source",
-        b"_type",
-        b"_routing",
-        b"_field_names",
-        b"_ignored",
-        b"_seq_no",
-        b"_version",
-        b"_primary_term",
-        b"_doc_count",
-        b"_nested_path",
-        b"_tier",
-        b"_size",
-        b"_feature",
-    ];
-    match name.first() {
-        None => true,
-        Some(b'@') => name == b"@timestamp",
-        Some(b'w') => name == b"windrow",
-        Some(b'_') => METADATA.contains(&name),
-        Some(_) => false,
+    /// The name of the joined text in the document, when its best name in the records has this rank.
+    pub(crate) fn text_name(&self, rank: usize) -> Option<&str> {
+        let name = self.text.get(rank)?;
+        Some(self.document.schema.text().unwrap_or(name))
     }
-}
 
-/// The name of a record's field in the document: valid UTF-8 and not reserved.
-pub(crate) fn document_name(name: &[u8]) -> Cow<'_, [u8]> {
-    if is_reserved(name) {
-        renamed(name)
-    } else if std::str::from_utf8(name).is_err() {
-        Cow::Owned(String::from_utf8_lossy(name).into_owned().into_bytes())
-    } else {
-        Cow::Borrowed(name)
+    /// The merge rule of a field of records.
+    pub(crate) fn merge_rule(&self, name: &[u8]) -> MergeRule {
+        let configured = &self.document.merge;
+        if let Some((_, rule)) = configured.iter().find(|(known, _)| known.as_bytes() == name) {
+            return *rule;
+        }
+        if self.text_rank(name).is_none() && self.holds_level(name) {
+            MergeRule::Worst
+        } else {
+            MergeRule::Newest
+        }
     }
-}
 
-pub(crate) fn renamed(name: &[u8]) -> Cow<'static, [u8]> {
-    Cow::Owned([name, b"_"].concat())
+    /// The merge rule of a field of metadata.
+    pub(crate) fn metadata_rule(&self, name: &[u8]) -> MergeRule {
+        // Fluent Bit has the severity of an OTLP record there.
+        if name == b"otlp" || self.holds_level(name) {
+            MergeRule::Worst
+        } else {
+            MergeRule::Newest
+        }
+    }
+
+    /// Whether the field may hold the level: it is a path to it, or where such a path begins.
+    fn holds_level(&self, name: &[u8]) -> bool {
+        self.level.iter().any(|path| {
+            path.as_bytes()
+                .strip_prefix(name)
+                .is_some_and(|rest| matches!(rest.first(), None | Some(b'.')))
+        })
+    }
 }
 
 /// The bytes of a value that counts as a string: `str`, or `bin` that is UTF-8 (Ruby and Python

@@ -9,15 +9,22 @@ use std::borrow::Cow;
 use smallvec::SmallVec;
 
 use super::content::{JoinedView, Line, RenderedDocument, SealedRecords, TraceContent, UntracedRecord};
-use super::fields::MergedFields;
+use super::fields::{DocumentNames, MergedFields};
 use super::json::{self, write_escaped, write_string};
-use super::msgpack::{Token, after_scalar, read_token};
+use super::kept::{KeptRecord, document_values, write_kept};
+use super::msgpack::{Token, after_scalar, read_token, skip};
 use super::names::FieldNames;
-use super::shape::{Shape, ShapeRegistry};
+use super::schema::Derived;
+use super::services::{JoinedServices, LineServices};
+use super::shape::{Shape, ShapeField, ShapeRegistry};
 use super::state::{FieldLocation, LineState, StateWriter, decode_lines};
 use super::time::Rfc3339Writer;
-use super::windrow_object::{SealInfo, begin_document, trace_id_prefix};
+use super::windrow_object::{
+    LevelCounts, LineSummary, SealInfo, begin_document, trace_id_prefix, write_level,
+};
+use crate::open::line_context::cut_service;
 use crate::part::PartInfo;
+use crate::record::severity::Severity;
 
 /// Renders documents. Keeps its buffers for reuse.
 #[derive(Debug, Default)]
@@ -81,27 +88,54 @@ impl Renderer {
         let known = shape.map(|shape| Cow::Borrowed(shape.trace_id_prefix()));
         let head = known.unwrap_or_else(|| trace_id_prefix(names.key()).into());
         begin_document(out, &mut self.times, view.first, &head, seal.id);
-        let text_name = shape.and_then(|shape| names.text.get(shape.text_rank()?));
-        if let Some(shape) = shape {
-            if text_name.is_some() {
-                out.extend_from_slice(shape.text_prefix());
-                out.extend_from_slice(view.text);
-                out.push(b'"');
+        let services = JoinedServices::of(&view.context);
+        let mut levels = LevelCounts::default();
+        if view.context.mixed_levels {
+            for line in decode_lines(view.line_states, view.time_unit) {
+                levels.add(line.level, 1);
             }
-            write_fields(out, shape, view.newest);
+        } else {
+            levels.add(Severity::from_u8(view.last_code % 8), view.count);
         }
-        let count = view.count as usize;
         let late = if seal.any_late() {
             let lines = decode_lines(view.line_states, view.time_unit);
             lines.filter(|line| seal.is_late(line.part)).count() as u64
         } else {
             0
         };
-        seal.write_object(out, &mut self.times, (view.first, view.last), count, late);
+        let summary = LineSummary {
+            between: (view.first, view.last),
+            lines: view.count as usize,
+            late,
+            levels,
+            services: &services.sorted,
+        };
+        let text_name = shape.and_then(|shape| names.text_name(shape.text_rank()?));
+        if let Some(shape) = shape.filter(|_| text_name.is_some()) {
+            out.extend_from_slice(shape.text_prefix());
+            out.extend_from_slice(view.text);
+            out.push(b'"');
+        }
+        names.document.schema.write_derived(out, &summary.derived());
+        if let Some(shape) = shape {
+            write_fields(out, shape, view.newest, view.context.worst);
+        }
+        seal.write_object(out, &mut self.times, &summary);
         out.extend_from_slice(b",\"state\":\"");
-        let mut writer = seal.begin_state(&mut self.state, names, text_name.map(String::as_str));
-        writer.encoded_lines(view.count, view.time_unit, view.line_states);
-        writer.older_count(0);
+        let mut writer = seal.begin_state(&mut self.state, names, text_name);
+        if services.is_in_order {
+            writer.encoded_lines(view.count, view.time_unit, view.line_states);
+        } else {
+            services.write_lines(&mut writer, view, seal.parts.len());
+        }
+        write_joined_fields(&mut writer, shape, view);
+        if let Some(shape) = shape {
+            let renamed = shape.renamed();
+            writer.renamed_count(renamed.len());
+            for (name, field) in renamed {
+                writer.renamed_field(FieldLocation::TopLevel, name, &field.original, &field.natural);
+            }
+        }
         writer.finish(out);
         out.extend_from_slice(b"\"}}");
         RenderedDocument {
@@ -132,70 +166,105 @@ impl Renderer {
             &trace_id_prefix(names.key()),
             seal.id,
         );
+        let services = LineServices::of(buffer, lines);
+        let mut levels = LevelCounts::default();
+        for line in lines {
+            levels.add(line.level, 1);
+        }
+        let late = if seal.any_late() {
+            lines.iter().filter(|line| seal.is_late(line.part)).count() as u64
+        } else {
+            0
+        };
+        let summary = LineSummary {
+            between: (first, last),
+            lines: lines.len(),
+            late,
+            levels,
+            services: &services.sorted,
+        };
 
-        let mut fields = MergedFields::default();
-        let mut metadata = MergedFields::default();
+        let known = (levels.worst().is_some(), !services.sorted.is_empty());
+        let merged = |location| MergedFields::new(names, location, lines, seal.parts, known);
+        let mut fields = merged(FieldLocation::TopLevel).without_repeated_id(seal.id);
+        let mut metadata = merged(FieldLocation::Metadata);
         let mut texts = Vec::with_capacity(lines.len());
         let mut best = usize::MAX;
+        let keeps = names.document.keep_fields;
+        let mut kept: Vec<Option<KeptRecord>> = Vec::new();
         for (number, line) in lines.iter().enumerate() {
             let record = line.record.of(buffer);
-            let text = if record.is_empty() {
+            let mut text = None;
+            if !record.is_empty() {
+                text = fields.add_record(record, number as u32, true);
+            }
+            if line.is_partial {
                 let rank = line
                     .shape
                     .and_then(|id| shapes.get(id))
                     .and_then(Shape::text_rank);
-                rank.zip(line.text.map(|text| text.of(buffer)))
-            } else {
-                fields.add_record(names, record, number as u32, true)
-            };
+                text = rank.zip(line.text.map(|text| text.of(buffer)));
+            }
             if let Some((rank, _)) = text {
                 best = best.min(rank);
+            }
+            if keeps {
+                let (metadata, rank) = (line.metadata.of(buffer), text.map(|(rank, _)| rank));
+                let whole = || KeptRecord::of(names, seal.id, record, metadata, rank);
+                kept.push((!line.is_partial).then(whole));
             }
             texts.push(text.map(|(_, bytes)| bytes));
             if !line.metadata.is_empty() {
                 metadata.add_map(line.metadata.of(buffer), number as u32);
             }
         }
-        let text_name = names.text.get(best);
+        let text_name = names.text_name(best);
         self.texts(out, text_name, texts.iter().copied());
-        for field in &fields.list {
-            out.push(b',');
-            write_string(out, &field.name);
-            out.push(b':');
-            json::write_json_value(out, field.map, field.value);
-        }
-
-        let late = if seal.any_late() {
-            lines.iter().filter(|line| seal.is_late(line.part)).count() as u64
-        } else {
-            0
-        };
-        seal.write_object(out, &mut self.times, (first, last), lines.len(), late);
+        names.document.schema.write_derived(out, &summary.derived());
+        let field_names = fields.names(names.own(text_name));
+        write_merged(out, &fields, &field_names);
+        seal.write_object(out, &mut self.times, &summary);
+        let metadata_names = metadata.names([]);
         if !metadata.list.is_empty() {
-            out.extend_from_slice(b",\"metadata\":{");
-            for (number, field) in metadata.list.iter().enumerate() {
-                if number > 0 {
-                    out.push(b',');
-                }
-                write_string(out, &field.name);
-                out.push(b':');
-                json::write_json_value(out, field.map, field.value);
+            out.extend_from_slice(b",\"metadata\":");
+            let from = out.len();
+            write_merged(out, &metadata, &metadata_names);
+            // In place of the first comma.
+            if let Some(first) = out.get_mut(from) {
+                *first = b'{';
             }
             out.push(b'}');
         }
+        let all = [
+            (FieldLocation::TopLevel, &fields, &field_names),
+            (FieldLocation::Metadata, &metadata, &metadata_names),
+        ];
+        if keeps {
+            write_kept(out, kept.iter().map(Option::as_ref), &document_values(all));
+        }
         out.extend_from_slice(b",\"state\":\"");
-        let mut writer = seal.begin_state(&mut self.state, names, text_name.map(String::as_str));
-        write_lines(&mut writer, seal.parts.len(), lines, &self.text_lengths);
+        let mut writer = seal.begin_state(&mut self.state, names, text_name);
+        write_lines(
+            &mut writer,
+            seal.parts.len(),
+            lines,
+            &self.text_lengths,
+            &services,
+        );
         let newest = (lines.len() as u32).saturating_sub(1);
-        let older =
-            |fields: &MergedFields<'_>| fields.list.iter().filter(|field| field.line != newest).count();
-        writer.older_count(older(&fields) + older(&metadata));
-        for (location, fields) in [
-            (FieldLocation::TopLevel, &fields),
-            (FieldLocation::Metadata, &metadata),
-        ] {
-            for field in fields.list.iter().filter(|field| field.line != newest) {
-                writer.older_field(location, &field.name, field.line);
+        let noted = all
+            .iter()
+            .map(|(_, fields, names)| fields.to_note(names, newest).count());
+        writer.field_count(noted.sum());
+        for (location, fields, names) in all {
+            for (name, rule, line) in fields.to_note(names, newest) {
+                writer.field(location, rule, name, line);
+            }
+        }
+        writer.renamed_count(all.iter().map(|(_, _, names)| names.renamed().count()).sum());
+        for (location, _, names) in all {
+            for (name, field) in names.renamed() {
+                writer.renamed_field(location, name, &field.original, &field.natural);
             }
         }
         writer.finish(out);
@@ -213,7 +282,7 @@ impl Renderer {
     fn texts<'a>(
         &mut self,
         out: &mut Vec<u8>,
-        name: Option<&String>,
+        name: Option<&str>,
         texts: impl Iterator<Item = Option<&'a [u8]>>,
     ) {
         self.text_lengths.clear();
@@ -250,27 +319,52 @@ impl Renderer {
             tag,
             record,
             metadata,
-            ..
+            level,
+            service,
         } = *untraced;
         let at = out.len();
+        let schema = names.document.schema;
+        let service = service.map(|name| String::from_utf8_lossy(cut_service(name)));
         out.extend_from_slice(b"{\"@timestamp\":\"");
         self.times.write(out, time);
         out.push(b'"');
-        if let Some(shape) = shape {
+        schema.write_derived(
+            out,
+            &Derived {
+                level,
+                services: service.as_slice(),
+                duration: None,
+            },
+        );
+        if let Some(shape) = shape.filter(|_| schema.text().is_none()) {
             write_all_fields(out, shape, record);
         } else {
-            let mut fields = MergedFields::default();
-            fields.add_record(names, record, 0, false);
-            for field in &fields.list {
+            let known = (level.is_some(), service.is_some());
+            let mut fields = MergedFields::new(names, FieldLocation::TopLevel, &[], &[], known);
+            let text = fields.add_record(record, 0, schema.text().is_some());
+            if let Some((rank, text)) = text
+                && let Some(name) = names.text_name(rank)
+            {
                 out.push(b',');
-                write_string(out, &field.name);
+                write_string(out, name.as_bytes());
                 out.push(b':');
-                json::write_json_value(out, field.map, field.value);
+                write_string(out, text);
             }
+            let texts = names.text.iter().map(String::as_str);
+            let texts = texts.filter(|name| fields.contains(name));
+            write_merged(out, &fields, &fields.names(texts.chain(names.own(schema.text()))));
         }
         out.extend_from_slice(b",\"windrow\":{\"tags\":[");
         write_string(out, tag.as_bytes());
         out.push(b']');
+        if let Some(level) = level {
+            write_level(out, level);
+        }
+        if let Some(service) = &service {
+            out.extend_from_slice(b",\"services\":[");
+            write_string(out, service.as_bytes());
+            out.push(b']');
+        }
         if !metadata.is_empty() {
             out.extend_from_slice(b",\"metadata\":");
             json::write_json_value(out, metadata, 0);
@@ -286,38 +380,93 @@ impl Renderer {
 }
 
 /// Writes the line states.
-fn write_lines(writer: &mut StateWriter<'_>, parts: usize, lines: &[Line], text_lengths: &[Option<u32>]) {
+fn write_lines(
+    writer: &mut StateWriter<'_>,
+    parts: usize,
+    lines: &[Line],
+    text_lengths: &[Option<u32>],
+    services: &LineServices<'_>,
+) {
     writer.lines(lines.iter().map(|line| line.time));
     let mut next_positions = NextPositions::new(parts);
-    for (line, text) in lines.iter().zip(text_lengths) {
+    for ((line, text), service) in lines.iter().zip(text_lengths).zip(&services.of_lines) {
         let state = LineState {
             time: line.time,
             part: line.part,
             position: line.position,
             text: *text,
+            level: line.level,
+            service: *service,
         };
         writer.line(&state, next_positions.next(line.part, line.position));
     }
 }
 
-/// Appends the fields of a record of this shape, except those with a place of their own.
-fn write_fields(out: &mut Vec<u8>, shape: &Shape, record: &[u8]) {
+/// Writes the fields of joined records whose value is not the newest, or whose rule is not usual.
+fn write_joined_fields(writer: &mut StateWriter<'_>, shape: Option<&Shape>, view: &JoinedView<'_>) {
+    let has_worst = !view.context.worst.is_empty();
+    let Some(shape) = shape.filter(|shape| has_worst || shape.has_unusual_rules()) else {
+        writer.field_count(0);
+        return;
+    };
+    let is_noted = |field: &&ShapeField| (field.is_worst() && has_worst) || field.has_unusual_rule();
+    writer.field_count(shape.fields().iter().filter(is_noted).count());
+    for field in shape.fields().iter().filter(is_noted) {
+        let line = if field.is_worst() && has_worst {
+            view.context.worst_line
+        } else {
+            view.count - 1
+        };
+        writer.field(
+            FieldLocation::TopLevel,
+            field.rule(),
+            shape.document_name(field),
+            line,
+        );
+    }
+}
+
+/// Appends fields, each with a comma before it.
+fn write_merged(out: &mut Vec<u8>, fields: &MergedFields<'_>, names: &DocumentNames<'_>) {
+    for (number, field) in fields.list.iter().enumerate() {
+        out.push(b',');
+        let name = names.get(number, field);
+        write_string(out, name);
+        out.push(b':');
+        field.write_value(name, out);
+    }
+}
+
+/// Appends the fields of a record of this shape, except those with a place of their own. `worst`:
+/// the fields of the worst line, in the same order; empty if the record is the worst.
+fn write_fields(out: &mut Vec<u8>, shape: &Shape, record: &[u8], worst: &[u8]) {
     let Some((Token::Map(_), mut at)) = read_token(record, 0) else {
         return;
     };
+    let mut worst_at = read_token(worst, 0).map_or(0, |(_, first)| first);
     for field in shape.fields() {
         let Some(value) = after_scalar(record, at) else {
             return;
         };
-        at = if field.role().is_outside_fields() {
+        if field.role().is_outside_fields() {
             match after_scalar(record, value) {
-                Some(next) => next,
+                Some(next) => at = next,
                 None => return,
             }
-        } else {
-            out.extend_from_slice(field.json_prefix());
-            json::write_json_value(out, record, value)
-        };
+            continue;
+        }
+        out.extend_from_slice(field.json_prefix());
+        if field.is_worst()
+            && let Some(of_worst) = after_scalar(worst, worst_at)
+        {
+            worst_at = json::write_value_in(out, field.is_flattened(), worst, of_worst);
+            match skip(record, value) {
+                Some(next) => at = next,
+                None => return,
+            }
+            continue;
+        }
+        at = json::write_value_in(out, field.is_flattened(), record, value);
     }
 }
 
@@ -331,19 +480,19 @@ fn write_all_fields(out: &mut Vec<u8>, shape: &Shape, record: &[u8]) {
             return;
         };
         out.extend_from_slice(field.json_prefix());
-        at = json::write_json_value(out, record, value);
+        at = json::write_value_in(out, field.is_flattened(), record, value);
     }
 }
 
 /// The next expected position in each part. Most traces have few parts.
-struct NextPositions(SmallVec<[u32; 8]>);
+pub(super) struct NextPositions(SmallVec<[u32; 8]>);
 
 impl NextPositions {
-    fn new(parts: usize) -> Self {
+    pub(super) fn new(parts: usize) -> Self {
         Self(SmallVec::from_elem(0, parts))
     }
 
-    fn next(&mut self, part: u32, position: u32) -> u32 {
+    pub(super) fn next(&mut self, part: u32, position: u32) -> u32 {
         let slot = self.0.get_mut(part as usize);
         slot.map_or(0, |slot| std::mem::replace(slot, position.wrapping_add(1)))
     }

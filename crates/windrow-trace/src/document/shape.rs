@@ -11,9 +11,13 @@ use std::collections::HashMap;
 use forward_protocol::entries::WireKey;
 use twox_hash::XxHash3_64;
 
+use super::field_names::top_level::{Field, document_names, value_names};
+use super::field_names::{any_below, is_flattened, is_simple_at_top, text};
 use super::json::write_string;
-use super::msgpack::{Token, read_token, skip};
-use super::names::{FieldNames, document_name};
+use super::merge_rule::MergeRule;
+use super::msgpack::{Token, after_scalar, read_token, skip};
+use super::names::FieldNames;
+use super::state::usual_rule;
 use super::windrow_object::trace_id_prefix;
 use crate::record::view::{Reading, RecordView};
 
@@ -58,7 +62,7 @@ pub enum FieldRole {
     /// The trace id. Must not be empty. Also a field of the document if its name differs from the
     /// document's.
     TraceId {
-        /// Whether its name is that of the trace id in the document.
+        /// Whether the document has it nowhere else than under the name of the trace id.
         canonical: bool,
     },
     /// The joined text, not a field of the document.
@@ -79,10 +83,15 @@ pub struct ShapeField {
     name: Box<[u8]>,
     /// Comma, name and colon: `,"name":`.
     json_prefix: Box<[u8]>,
+    is_flattened: bool,
     role: FieldRole,
     watched: bool,
     /// How its value is read apart from its role.
     readings: Box<[Reading]>,
+    /// The document has the value of the worst line, not of the newest.
+    is_worst: bool,
+    /// `windrow.state` must name its merge rule.
+    has_unusual_rule: bool,
 }
 
 impl ShapeField {
@@ -110,6 +119,34 @@ impl ShapeField {
         &self.readings
     }
 
+    /// Whether it may be `flattened` in the store.
+    #[inline]
+    pub(crate) fn is_flattened(&self) -> bool {
+        self.is_flattened
+    }
+
+    /// Whether the document has the value of the worst line. All other fields have that of the
+    /// newest.
+    #[inline]
+    pub(crate) fn is_worst(&self) -> bool {
+        self.is_worst
+    }
+
+    /// Whether the state of a document must name its merge rule.
+    #[inline]
+    pub(crate) fn has_unusual_rule(&self) -> bool {
+        self.has_unusual_rule
+    }
+
+    /// Its merge rule.
+    pub(crate) fn rule(&self) -> MergeRule {
+        if self.is_worst {
+            MergeRule::Worst
+        } else {
+            MergeRule::Newest
+        }
+    }
+
     /// What precedes the value in the document: comma, name and colon.
     #[inline]
     pub(crate) fn json_prefix(&self) -> &[u8] {
@@ -124,12 +161,16 @@ pub struct Shape {
     /// The names as encoded in the records.
     keys: Box<[WireKey]>,
     has_id: bool,
+    /// Whether any field has an unusual merge rule.
+    has_unusual_rules: bool,
     /// Rank of the name of the joined text.
     text_rank: Option<usize>,
     /// What is between the time and the trace id in the document: `","name":`.
     trace_id_prefix: Box<[u8]>,
     /// What precedes the joined text in the document: `,"name":"`.
     text_prefix: Box<[u8]>,
+    /// The fields that have another name in the document.
+    renamed: Box<[(String, Field<'static>)]>,
 }
 
 impl Shape {
@@ -170,8 +211,58 @@ impl Shape {
         &self.text_prefix
     }
 
+    /// The name of a field in the document.
+    pub(crate) fn document_name<'n>(&'n self, field: &'n ShapeField) -> &'n [u8] {
+        let mut renamed = self.renamed.iter();
+        let found = renamed.find(|(_, known)| known.original.as_bytes() == field.name());
+        found.map_or(field.name(), |(name, _)| name.as_bytes())
+    }
+
+    /// The fields that have another name in the document, with that name.
+    #[inline]
+    pub(crate) fn renamed(&self) -> &[(String, Field<'static>)] {
+        &self.renamed
+    }
+
+    /// Whether the state of a document must name the merge rule of any field.
+    #[inline]
+    pub(crate) fn has_unusual_rules(&self) -> bool {
+        self.has_unusual_rules
+    }
+
+    /// The fields of a record whose value in the document is that of the worst line, as a map; empty
+    /// without any.
+    pub(crate) fn worst_fields(&self, record: &[u8]) -> Vec<u8> {
+        let mut pairs = Vec::new();
+        let mut count = 0u16;
+        let Some((Token::Map(_), mut at)) = read_token(record, 0) else {
+            return pairs;
+        };
+        for field in &self.fields {
+            let end = after_scalar(record, at).and_then(|value| skip(record, value));
+            let Some(pair) = end.and_then(|end| record.get(at..end)) else {
+                break;
+            };
+            at += pair.len();
+            if field.is_worst {
+                count += 1;
+                pairs.extend_from_slice(pair);
+            }
+        }
+        if count > 0 {
+            let [high, low] = count.to_be_bytes();
+            pairs.splice(0..0, [0xde, high, low]);
+        }
+        pairs
+    }
+
+    /// `None` if what becomes of the fields does not follow from their names alone.
     fn new(view: &RecordView, watched: &[String], field_names: &[&[u8]]) -> Option<Self> {
         let names = view.names();
+        if names.document.keep_fields {
+            return None;
+        }
+        let schema = names.document.schema;
         let best = |of: &[String]| {
             let ranked = field_names.iter().enumerate().filter_map(|(slot, field)| {
                 let rank = of.iter().position(|name| name.as_bytes() == *field)?;
@@ -181,13 +272,14 @@ impl Shape {
         };
         let id = best(&names.keys);
         let text = best(&names.text);
+        let in_document = names_in_document(names, text.map(|(rank, _)| rank), field_names)?;
         let mut fields = Vec::with_capacity(field_names.len());
         let mut keys = Vec::with_capacity(field_names.len());
         for (number, field) in field_names.iter().enumerate() {
             let among = |of: &[String]| of.iter().any(|name| name.as_bytes() == *field);
             let role = match (id, text) {
                 (Some((_, slot)), _) if slot == number => FieldRole::TraceId {
-                    canonical: names.key().as_bytes() == *field,
+                    canonical: names.key().as_bytes() == *field || schema.key().is_some(),
                 },
                 (_, Some((_, slot))) if slot == number => FieldRole::JoinedText,
                 _ if among(&names.text) => FieldRole::OtherText,
@@ -197,16 +289,36 @@ impl Shape {
             if among(&names.keys) && among(&names.text) {
                 return None;
             }
+            let is_outside = role.is_outside_fields();
+            let rule = if is_outside {
+                MergeRule::Newest
+            } else {
+                names.merge_rule(field)
+            };
+            let is_regular = match rule {
+                MergeRule::Newest => true,
+                MergeRule::Worst => role == FieldRole::Plain,
+                _ => false,
+            };
+            if !is_regular || (!is_outside && names.document.schema.is_irregular(field)) {
+                return None;
+            }
             let mut json_prefix = vec![b','];
-            write_string(&mut json_prefix, &document_name(field));
+            let name = in_document
+                .get(number)
+                .map_or(*field, |(name, _)| name.as_bytes());
+            write_string(&mut json_prefix, name);
             json_prefix.push(b':');
             let watched = watched.iter().any(|name| name.as_bytes() == *field);
             fields.push(ShapeField {
                 name: (*field).into(),
                 json_prefix: json_prefix.into(),
+                is_flattened: is_flattened(name),
                 role,
                 watched,
                 readings: view.readings(field).into(),
+                is_worst: rule == MergeRule::Worst,
+                has_unusual_rule: !is_outside && rule != usual_rule(name),
             });
             let key = WireKey::new(field);
             let is_read = role != FieldRole::Plain || watched || !view.readings(field).is_empty();
@@ -219,20 +331,54 @@ impl Shape {
             return None;
         }
         let mut text_prefix = Vec::new();
-        if let Some(name) = text.and_then(|(rank, _)| names.text.get(rank)) {
+        if let Some(name) = text.and_then(|(rank, _)| names.text_name(rank)) {
             text_prefix.push(b',');
             write_string(&mut text_prefix, name.as_bytes());
             text_prefix.extend_from_slice(b":\"");
         }
         Some(Self {
+            has_unusual_rules: fields.iter().any(ShapeField::has_unusual_rule),
             fields: fields.into(),
             trace_id_prefix: trace_id_prefix(names.key()).into(),
             text_prefix: text_prefix.into(),
+            renamed: in_document
+                .into_iter()
+                .filter(|(name, field)| *field.original != **name)
+                .collect(),
             keys: keys.into(),
             has_id: id.is_some(),
             text_rank: text.map(|(rank, _)| rank),
         })
     }
+}
+
+/// The names of fields in the document; empty if all are those of the records. `None` if they
+/// depend on values, or two become one.
+fn names_in_document(
+    names: &FieldNames,
+    text_rank: Option<usize>,
+    fields: &[&[u8]],
+) -> Option<Vec<(String, Field<'static>)>> {
+    let has_derived = !names.document.schema.derived_names().is_empty();
+    if !has_derived && fields.iter().all(|name| is_simple_at_top(name)) {
+        return Some(Vec::new());
+    }
+    let all: Vec<Field<'static>> = fields
+        .iter()
+        .map(|name| Field::new(text(name).into_owned().into(), false))
+        .collect();
+    let mut distinct: Vec<&str> = all.iter().map(|field| &*field.original).collect();
+    distinct.sort_unstable();
+    if distinct.windows(2).any(|pair| pair[0] == pair[1]) {
+        return None;
+    }
+    let own = value_names(names.own(text_rank.and_then(|rank| names.text_name(rank))));
+    let natural = all.iter().map(|field| &*field.natural);
+    if any_below(natural.chain(own.iter().copied()).collect()) {
+        return None;
+    }
+    let found = document_names(&all, &own, |_| Default::default());
+    Some(found.into_iter().zip(all).collect())
 }
 
 /// The registry of shapes.
@@ -340,78 +486,4 @@ impl ShapeRegistry {
 }
 
 #[cfg(test)]
-mod tests {
-    use serde_json::json;
-
-    use super::*;
-    use crate::tests::record;
-
-    fn shapes() -> ShapeRegistry {
-        ShapeRegistry::new(FieldNames::default(), vec!["message".into()])
-    }
-
-    #[test]
-    fn a_shape_is_learned_when_its_names_come_again() {
-        let mut shapes = shapes();
-        let one = record(&json!({"traceId": "a", "message": "x", "status": 1}));
-        assert_eq!(shapes.find(&one), None);
-        let id = shapes.find(&one).unwrap();
-        assert_eq!(shapes.predict(3), Some(id));
-        let shape = shapes.get(id).unwrap();
-        let roles: Vec<_> = shape.fields().iter().map(ShapeField::role).collect();
-        assert_eq!(
-            roles,
-            [
-                FieldRole::TraceId { canonical: true },
-                FieldRole::JoinedText,
-                FieldRole::Plain
-            ]
-        );
-        let watched: Vec<_> = shape.fields().iter().map(ShapeField::is_watched).collect();
-        assert_eq!(watched, [false, true, false]);
-        assert_eq!(shape.fields()[2].json_prefix(), b",\"status\":");
-        let other = record(&json!({"traceId": "a", "status": 1, "message": "x"}));
-        assert_eq!(shapes.find(&other), None, "the order belongs to the shape");
-        assert_ne!(shapes.find(&other), Some(id));
-    }
-
-    #[test]
-    fn names_give_way_as_everywhere() {
-        let mut shapes = shapes();
-        let one = record(&json!({"trace_id": "a", "log": "x", "msg": "y", "_id": 1, "a\"b": 2}));
-        shapes.find(&one);
-        let shape = shapes.find(&one).and_then(|id| shapes.get(id)).unwrap();
-        let fields: Vec<_> = shape
-            .fields()
-            .iter()
-            .map(|slot| (slot.role(), std::str::from_utf8(slot.json_prefix()).unwrap()))
-            .collect();
-        assert_eq!(
-            fields,
-            [
-                (FieldRole::TraceId { canonical: false }, r#","trace_id":"#),
-                (FieldRole::JoinedText, r#","log":"#),
-                (FieldRole::OtherText, r#","msg":"#),
-                (FieldRole::Plain, r#","_id_":"#),
-                (FieldRole::Plain, r#","a\"b":"#),
-            ]
-        );
-    }
-
-    #[test]
-    fn what_is_irregular_has_no_shape() {
-        let mut shapes = shapes();
-        for one in [
-            &b"\x82\xa1a\x01\xa1a\x02"[..], // a name twice
-            b"\x82\xa3_id\x01\xa4_id_\x02", // two names that become one
-            b"\x81\x01\x02",                // a name that is no string
-            b"\x81\xc4\x01a\x02",           // binary
-            b"\x91\x01",                    // no map
-            b"\x82\xa1a\x01",               // cut short
-        ] {
-            for _ in 0..3 {
-                assert_eq!(shapes.find(one), None, "{one:x?}");
-            }
-        }
-    }
-}
+mod tests;

@@ -4,12 +4,34 @@
 
 use super::json::{write_string, write_unsigned};
 use super::names::FieldNames;
+use super::schema::{Derived, write_names};
 use super::state::{PartState, SealReason, StateWriter};
 use super::time::Rfc3339Writer;
 use crate::part::PartInfo;
+use crate::record::severity::Severity;
+
+/// Maximum number of services of a document: of more the smallest are kept.
+pub(crate) const MAX_SERVICES: usize = 64;
+
+/// Number of lines of each level.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct LevelCounts([u32; Severity::ALL.len()]);
+
+impl LevelCounts {
+    pub(crate) fn add(&mut self, level: Option<Severity>, lines: u32) {
+        if let Some(count) = level.and_then(|level| self.0.get_mut(level as usize - 1)) {
+            *count += lines;
+        }
+    }
+
+    pub(crate) fn worst(&self) -> Option<Severity> {
+        let worst = self.0.iter().rposition(|count| *count > 0)?;
+        Severity::from_u8(worst as u8 + 1)
+    }
+}
 
 /// The content of the `windrow` object, apart from its state and metadata.
-pub(crate) struct WindrowObject<'a, T> {
+pub(crate) struct WindrowObject<'a, T, S> {
     pub(crate) reason: SealReason,
     pub(crate) first: i64,
     pub(crate) last: i64,
@@ -18,6 +40,30 @@ pub(crate) struct WindrowObject<'a, T> {
     pub(crate) parts: usize,
     pub(crate) late: u64,
     pub(crate) truncated: u64,
+    pub(crate) levels: LevelCounts,
+    /// Sorted.
+    pub(crate) services: &'a [S],
+}
+
+/// What the lines of a trace say together.
+pub(crate) struct LineSummary<'a, S> {
+    /// Event times of the first and the last line.
+    pub(crate) between: (i64, i64),
+    pub(crate) lines: usize,
+    pub(crate) late: u64,
+    pub(crate) levels: LevelCounts,
+    pub(crate) services: &'a [S],
+}
+
+impl<S> LineSummary<'_, S> {
+    /// What the schema says of the trace.
+    pub(crate) fn derived(&self) -> Derived<'_, S> {
+        Derived {
+            level: self.levels.worst(),
+            services: self.services,
+            duration: Some(self.between.1.saturating_sub(self.between.0).unsigned_abs()),
+        }
+    }
 }
 
 /// What is known of a sealed trace apart from its records.
@@ -42,24 +88,24 @@ impl SealInfo<'_> {
         part.is_some_and(|part| part.received > self.sealed_at)
     }
 
-    pub(crate) fn write_object(
+    pub(crate) fn write_object<S: AsRef<str>>(
         &self,
         out: &mut Vec<u8>,
         times: &mut Rfc3339Writer,
-        between: (i64, i64),
-        lines: usize,
-        late: u64,
+        summary: &LineSummary<'_, S>,
     ) {
         let total: u64 = self.parts.iter().map(|part| u64::from(part.total)).sum();
         let object = WindrowObject {
             reason: self.reason,
-            first: between.0,
-            last: between.1,
-            lines,
+            first: summary.between.0,
+            last: summary.between.1,
+            lines: summary.lines,
             tags: self.tags,
             parts: self.parts.len(),
-            late,
-            truncated: total.saturating_sub(lines as u64),
+            late: summary.late,
+            truncated: total.saturating_sub(summary.lines as u64),
+            levels: summary.levels,
+            services: summary.services,
         };
         write_windrow_object(out, times, &object);
     }
@@ -74,6 +120,7 @@ impl SealInfo<'_> {
         let count = self.parts.len();
         let mut writer = StateWriter::begin(
             scratch,
+            names.document.schema,
             names.key(),
             text_name,
             self.reason,
@@ -114,10 +161,10 @@ pub(crate) fn trace_id_prefix(name: &str) -> Vec<u8> {
 }
 
 /// Appends `,"windrow":{"reason":"…",…`, still open for metadata and state.
-pub(crate) fn write_windrow_object<T: AsRef<str>>(
+pub(crate) fn write_windrow_object<T: AsRef<str>, S: AsRef<str>>(
     out: &mut Vec<u8>,
     times: &mut Rfc3339Writer,
-    object: &WindrowObject<'_, T>,
+    object: &WindrowObject<'_, T, S>,
 ) {
     let number = |out: &mut Vec<u8>, name: &[u8], value: u64| {
         out.extend_from_slice(name);
@@ -134,16 +181,41 @@ pub(crate) fn write_windrow_object<T: AsRef<str>>(
         b"\",\"durationMs\":",
         (object.last.saturating_sub(object.first) / 1_000_000) as u64,
     );
-    out.extend_from_slice(b",\"tags\":[");
-    for (i, tag) in object.tags.iter().enumerate() {
-        if i > 0 {
-            out.push(b',');
-        }
-        write_string(out, tag.as_ref().as_bytes());
-    }
-    number(out, b"],\"parts\":", object.parts as u64);
+    out.extend_from_slice(b",\"tags\":");
+    write_names(out, object.tags);
+    number(out, b",\"parts\":", object.parts as u64);
     number(out, b",\"late\":", object.late);
     if object.truncated > 0 {
         number(out, b",\"truncated\":", object.truncated);
     }
+    write_levels(out, &object.levels);
+    if !object.services.is_empty() {
+        out.extend_from_slice(b",\"services\":");
+        write_names(out, object.services);
+    }
+}
+
+/// Appends the worst level, and the number of lines of each.
+fn write_levels(out: &mut Vec<u8>, levels: &LevelCounts) {
+    let Some(worst) = levels.worst() else { return };
+    write_level(out, worst);
+    out.extend_from_slice(b",\"levels\":");
+    let mut separator = b'{';
+    for (level, count) in Severity::ALL.iter().zip(levels.0) {
+        if count > 0 {
+            out.extend_from_slice(&[separator, b'"']);
+            separator = b',';
+            out.extend_from_slice(level.as_str().as_bytes());
+            out.extend_from_slice(b"\":");
+            write_unsigned(out, u64::from(count));
+        }
+    }
+    out.push(b'}');
+}
+
+/// Appends `,"level":"…"`.
+pub(crate) fn write_level(out: &mut Vec<u8>, level: Severity) {
+    out.extend_from_slice(b",\"level\":\"");
+    out.extend_from_slice(level.as_str().as_bytes());
+    out.push(b'"');
 }

@@ -1,30 +1,41 @@
 //! Joined records: the form of an open trace while all its records have one shape, are in order and
 //! have no metadata. Nearly all traces are like that.
 //!
-//! Keeps only what the document needs: the joined text, the line states of `windrow.state`, and the
-//! newest record, which has the value of every other field. When a record does not fit, the trace
-//! is converted to a `LineBuffer`.
+//! Keeps only what the document needs: the joined text, the line states of `windrow.state`, the
+//! services, the level fields of the worst line, and the newest record, which has the value of
+//! every other field. When a record does not fit, the trace is converted to a `LineBuffer`.
 //!
 //! ```text
-//! buffer:  line states, with room for more | joined text, JSON-escaped | newest record
-//! packed:  line states | joined text, JSON-escaped | newest record
+//! buffer:  state area                          | joined text, JSON-escaped | newest record
+//! area:    line states | free | line context
+//! packed:  line states | line context          | joined text, JSON-escaped | newest record
 //! ```
+
+mod packed;
 
 use prefetch_index::prefetch_index;
 
+pub(crate) use self::packed::PackedJoined;
+
 use super::cache_line::CACHE_LINE_BYTES;
+use super::line_context::{
+    FoundService, LineContextMeta, LineContextView, MAX_WORST_BYTES, cut_service, worst_order,
+};
 use super::lines::{HEADER_BYTES, LineBuffer, LineHeader, NO_TEXT, NewLine};
 use crate::document::content::{JoinedView, Span};
 use crate::document::json::{push_unescaped, write_escaped};
-use crate::document::shape::ShapeId;
-use crate::document::state::{MAX_LINE_STATE_BYTES, StateLineWriter, decode_lines};
+use crate::document::shape::{ShapeId, ShapeRegistry};
+use crate::document::state::{MAX_LINE_STATE_BYTES, StateLineWriter, decode_lines, line_code};
+use crate::part::PartId;
 
-/// Bytes reserved for line states, enough for most traces.
+/// Bytes reserved for line states and line context, enough for most traces.
 const STATE_AREA_BYTES: usize = 96;
 /// A larger buffer or record converts the trace to lines: offsets have 32 bits, and escaping can
 /// make a text six times as long.
 const MAX_BUFFER_BYTES: usize = 1 << 30;
 const MAX_RECORD_BYTES: usize = 1 << 28;
+/// The bits of the level in the code of a line.
+const LEVEL_BITS: u8 = 7;
 
 /// How many bytes to prefetch for the next text, and for text and record together. Most are
 /// shorter.
@@ -58,6 +69,7 @@ struct JoinedMeta {
     state_bytes: u32,
     /// Bytes that all records would take as whole lines, with headers.
     received_bytes: usize,
+    context: LineContextMeta,
 }
 
 impl JoinedRecords {
@@ -74,9 +86,10 @@ impl JoinedRecords {
                 first: 0,
                 last: 0,
                 part: 0,
-                writer: StateLineWriter::resume(0, 0, 0),
+                writer: StateLineWriter::resume(0, 0, 0, 0),
                 state_bytes: 0,
                 received_bytes: 0,
+                context: LineContextMeta::EMPTY,
             },
         }
     }
@@ -101,9 +114,13 @@ impl JoinedRecords {
             writer: StateLineWriter::new(line.time),
             state_bytes: 0,
             received_bytes: 0,
+            context: LineContextMeta::EMPTY,
         };
         self.buffer.extend_from_slice(&[0; STATE_AREA_BYTES]);
-        self.push(line);
+        // An empty trace has room for one more service.
+        let code = self.code(line).unwrap_or_default();
+        self.meta.context.worst_level = code & LEVEL_BITS;
+        self.push(line, code);
         Ok(())
     }
 
@@ -120,9 +137,15 @@ impl JoinedRecords {
     }
 
     /// Adds a record. Returns `false` if it cannot be joined. `later`: its part differs from that
-    /// of the last record, and was received_bytes later.
+    /// of the last record, and was received later.
     #[inline]
-    pub(crate) fn add(&mut self, line: &NewLine<'_>, later: bool) -> bool {
+    pub(crate) fn add(
+        &mut self,
+        line: &NewLine<'_>,
+        later: bool,
+        shapes: &ShapeRegistry,
+        part_id: impl Fn(u32) -> Option<PartId>,
+    ) -> bool {
         let JoinedMeta {
             writer, last, part, ..
         } = &self.meta;
@@ -136,17 +159,128 @@ impl JoinedRecords {
         {
             return false;
         }
-        self.push(line);
+        let Some(code) = self.code(line) else {
+            return false;
+        };
+        let JoinedMeta { last, part, .. } = self.meta;
+        let context = &mut self.meta.context;
+        let level = code & LEVEL_BITS;
+        context.mixed_levels |= level != self.meta.writer.last_code() & LEVEL_BITS;
+        if context.tracks_worst {
+            // The newest of equally bad lines is the worst.
+            let is_newest =
+                line.time > last || (line.part == part && context.worst_bytes == 0 && line.time == last);
+            if level > context.worst_level || (level == context.worst_level && is_newest) {
+                (context.worst_level, context.worst_bytes) = (level, 0);
+            } else if !self.contest_worst(line, level, shapes, part_id) {
+                return false;
+            }
+        }
+        self.push(line, code);
         true
     }
 
+    /// Level and service of a line as one number. `None` if there are too many services.
     #[inline]
-    fn push(&mut self, line: &NewLine<'_>) {
+    fn code(&mut self, line: &NewLine<'_>) -> Option<u8> {
+        let level = line_code(line.level) as u8;
+        let Some(service) = line.service else {
+            return Some(level);
+        };
+        let last = self.meta.writer.last_code() & !LEVEL_BITS;
+        let area = self.buffer.get(..self.state_area as usize).unwrap_or_default();
+        if last != 0 && self.meta.context.last_service(area) == service {
+            return Some(level | last);
+        }
+        self.other_service(cut_service(service))
+            .map(|number| level | (number + 1) << LEVEL_BITS.count_ones())
+    }
+
+    /// The number of a service that is not the last line's.
+    #[inline(never)]
+    fn other_service(&mut self, service: &[u8]) -> Option<u8> {
+        let context = &mut self.meta.context;
+        let area = self.buffer.get(..self.state_area as usize)?;
+        match context.find_service(area, service) {
+            FoundService::Known(number) => Some(number),
+            FoundService::TooMany => None,
+            FoundService::New => {
+                self.reserve_in_area(service.len() + 1);
+                let area = self.buffer.get_mut(..self.state_area as usize)?;
+                Some(self.meta.context.insert_service(area, service))
+            }
+        }
+    }
+
+    /// A line that is not worse than all before: keeps the level fields of the worst line. Returns
+    /// `false` if they are too long.
+    #[inline(never)]
+    fn contest_worst(
+        &mut self,
+        line: &NewLine<'_>,
+        level: u8,
+        shapes: &ShapeRegistry,
+        part_id: impl Fn(u32) -> Option<PartId>,
+    ) -> bool {
+        let JoinedMeta {
+            count, last, part, ..
+        } = self.meta;
+        let context = &mut self.meta.context;
+        if line.time > last || line.part != part || context.worst_bytes == 0 {
+            context.lost_tie = false;
+        }
+        let worst_line = if context.worst_bytes > 0 {
+            context.worst_line
+        } else {
+            count - 1
+        };
+        if level == context.worst_level && !context.lost_tie {
+            let state = self
+                .buffer
+                .get(..self.meta.state_bytes as usize)
+                .unwrap_or_default();
+            let worst = decode_lines(state, self.meta.writer.unit()).nth(worst_line as usize);
+            let order = (line.time, part_id(line.part), line.position);
+            if worst.is_none_or(|worst| worst_order(&worst, part_id) < order) {
+                context.worst_bytes = 0;
+                return true;
+            }
+            context.lost_tie = true;
+        }
+        if context.worst_bytes > 0 {
+            return true;
+        }
+        let shape = shapes.get(self.meta.shape);
+        let fields = shape.map_or_else(Vec::new, |shape| shape.worst_fields(self.newest()));
+        if fields.is_empty() {
+            self.meta.context.tracks_worst = false;
+            return true;
+        }
+        if fields.len() > MAX_WORST_BYTES {
+            return false;
+        }
+        self.reserve_in_area(fields.len());
+        if let Some(area) = self.buffer.get_mut(..self.state_area as usize) {
+            self.meta.context.put_worst(area, worst_line, &fields);
+        }
+        true
+    }
+
+    /// Makes room for a line and this many bytes more in the state area.
+    #[inline]
+    fn reserve_in_area(&mut self, bytes: usize) {
+        let needed =
+            self.meta.state_bytes as usize + self.meta.context.bytes() + MAX_LINE_STATE_BYTES + bytes;
+        if needed > self.state_area as usize {
+            self.grow_state_area((self.state_area as usize).max(bytes));
+        }
+    }
+
+    #[inline]
+    fn push(&mut self, line: &NewLine<'_>, code: u8) {
         let size = HEADER_BYTES + line.record.len();
         self.buffer.truncate(self.text_end as usize);
-        if self.meta.state_bytes as usize + MAX_LINE_STATE_BYTES > self.state_area as usize {
-            self.grow_state_area(self.state_area as usize);
-        }
+        self.reserve_in_area(0);
         // With space for some escapes, and for the whole blocks that escaping writes.
         let text = line.text.map_or(0, |text| text.len() + text.len() / 8 + 32);
         if self.buffer.capacity() - self.buffer.len() < text + line.record.len() {
@@ -176,14 +310,16 @@ impl JoinedRecords {
         if let Some(room) = self.buffer.get_mut(at..at + MAX_LINE_STATE_BYTES)
             && let Some(room) = room.first_chunk_mut()
         {
-            meta.state_bytes += meta.writer.write(room, line.time, line.part, line.position, text) as u32;
+            meta.state_bytes +=
+                meta.writer
+                    .write(room, line.time, line.part, line.position, text, code) as u32;
         }
         meta.count += 1;
         meta.last = line.time;
         meta.received_bytes += size;
     }
 
-    /// Inserts `more` bytes of space for line states.
+    /// Inserts `more` bytes of space into the state area.
     #[cold]
     fn grow_state_area(&mut self, more: usize) {
         let at = self.meta.state_bytes as usize;
@@ -200,21 +336,24 @@ impl JoinedRecords {
         } = self.meta;
         let mut finer = StateLineWriter::new(time);
         let mut bytes = Vec::new();
-        let mut part = None;
+        let mut part = 0;
         let lines = decode_lines(
             self.buffer.get(..state_bytes as usize).unwrap_or_default(),
             writer.unit(),
         );
         for line in lines {
-            if part.replace(line.part) != Some(line.part) {
+            if line.part != part {
+                part = line.part;
                 finer.begin_part();
             }
             let mut room = [0; MAX_LINE_STATE_BYTES];
-            let length = finer.write(&mut room, line.time, line.part, line.position, line.text);
+            let code = line.code() as u8;
+            let length = finer.write(&mut room, line.time, line.part, line.position, line.text, code);
             bytes.extend_from_slice(room.get(..length).unwrap_or_default());
         }
         self.meta.writer = finer;
-        let missing = (bytes.len() + MAX_LINE_STATE_BYTES).saturating_sub(self.state_area as usize);
+        let needed = bytes.len() + self.meta.context.bytes() + MAX_LINE_STATE_BYTES;
+        let missing = needed.saturating_sub(self.state_area as usize);
         if missing > 0 {
             self.grow_state_area(missing);
         }
@@ -259,67 +398,30 @@ impl JoinedRecords {
     }
 
     pub(crate) fn view(&self) -> JoinedView<'_> {
-        let state = self
-            .buffer
-            .get(..self.meta.state_bytes as usize)
-            .unwrap_or_default();
-        self.meta.view(state, self.text(), self.newest())
-    }
-
-    /// Appends the packed form to `out`. Returns what is needed to read it, and the buffer.
-    #[inline]
-    pub(crate) fn pack(&mut self, out: &mut Vec<u8>) -> (PackedJoined, Vec<u8>) {
-        out.extend_from_slice(
-            self.buffer
-                .get(..self.meta.state_bytes as usize)
-                .unwrap_or_default(),
-        );
-        out.extend_from_slice(self.buffer.get(self.state_area as usize..).unwrap_or_default());
-        let JoinedMeta {
-            shape,
-            count,
-            first,
-            last,
-            part,
-            writer,
-            state_bytes,
-            received_bytes,
-        } = self.meta;
-        let packed = PackedJoined {
-            first,
-            last,
-            shape,
-            count,
-            part,
-            state_bytes,
-            text_bytes: self.text_end - self.state_area,
-            newest_text: self.newest_text,
-            next_position: writer.next_position(),
-            // Only small traces are packed.
-            received_bytes: received_bytes as u32,
-            time_unit: writer.unit(),
-        };
-        (packed, std::mem::take(&mut self.buffer))
+        let area = self.buffer.get(..self.state_area as usize).unwrap_or_default();
+        let state = area.get(..self.meta.state_bytes as usize).unwrap_or_default();
+        let context = self.meta.context.view(area);
+        self.meta.view(state, context, self.text(), self.newest())
     }
 
     /// Converts the records to lines.
     pub(crate) fn into_lines(self) -> LineBuffer {
         let mut lines = LineBuffer::new(self.buffer.len());
-        let state = self
-            .buffer
-            .get(..self.meta.state_bytes as usize)
-            .unwrap_or_default();
-        let escaped = self.text();
+        let view = self.view();
+        let mut services: Vec<&[u8]> = view.context.services_reversed().collect();
+        services.reverse();
         let (mut at, mut text) = (0, Vec::new());
-        for (number, line) in (1..).zip(decode_lines(state, self.meta.writer.unit())) {
+        for (number, line) in (0..).zip(decode_lines(view.line_states, view.time_unit)) {
             text.clear();
             if let Some(length) = line.text {
-                if number > 1 {
+                if number > 0 {
                     at += b"\\n".len();
                 }
-                at = push_unescaped(&mut text, escaped, at, length as usize);
+                at = push_unescaped(&mut text, view.text, at, length as usize);
             }
             let text_len = line.text.map_or(NO_TEXT, |_| text.len() as u32);
+            let service = line.service.and_then(|number| services.get(number as usize));
+            let service = service.copied().unwrap_or_default();
             let mut header = LineHeader {
                 time: line.time,
                 part: line.part,
@@ -328,18 +430,28 @@ impl JoinedRecords {
                 record: 0,
                 metadata: 0,
                 text: Span { at: 0, len: text_len },
+                level: line.level,
+                service: service.len() as u8,
+                is_partial: true,
             };
-            if number < self.meta.count {
-                lines.push_raw(&header, &text);
-                continue;
-            }
-            let record = self.newest();
-            if line.text.is_some() {
-                // The original: in the joined text, invalid UTF-8 was replaced.
-                header.text = self.newest_text;
-            }
+            let record = if number + 1 == self.meta.count {
+                header.is_partial = false;
+                if line.text.is_some() {
+                    // The original: in the joined text, invalid UTF-8 was replaced.
+                    header.text = self.newest_text;
+                }
+                text.clear();
+                view.newest
+            } else if number == view.context.worst_line {
+                view.context.worst
+            } else {
+                &[]
+            };
             header.record = record.len() as u32;
-            lines.push_raw(&header, record);
+            if header.is_partial && line.text.is_some() {
+                header.text.at = header.record;
+            }
+            lines.push_raw(&header, &[record, &text, service]);
         }
         lines.set_received_bytes(self.meta.received_bytes);
         lines
@@ -347,8 +459,17 @@ impl JoinedRecords {
 }
 
 impl JoinedMeta {
-    fn view<'a>(&self, line_states: &'a [u8], text: &'a [u8], newest: &'a [u8]) -> JoinedView<'a> {
+    #[inline]
+    fn view<'a>(
+        &self,
+        line_states: &'a [u8],
+        context: LineContextView<'a>,
+        text: &'a [u8],
+        newest: &'a [u8],
+    ) -> JoinedView<'a> {
         JoinedView {
+            last_code: self.writer.last_code(),
+            context,
             shape: self.shape,
             count: self.count,
             first: self.first,
@@ -357,76 +478,6 @@ impl JoinedMeta {
             line_states,
             text,
             newest,
-        }
-    }
-}
-
-/// Everything about packed records except their bytes.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct PackedJoined {
-    first: i64,
-    last: i64,
-    shape: ShapeId,
-    count: u32,
-    part: u32,
-    state_bytes: u32,
-    text_bytes: u32,
-    newest_text: Span,
-    next_position: u32,
-    received_bytes: u32,
-    time_unit: u8,
-}
-
-impl PackedJoined {
-    pub(crate) fn count(&self) -> u32 {
-        self.count
-    }
-
-    /// The view of exactly the packed bytes.
-    pub(crate) fn view<'a>(&self, bytes: &'a [u8]) -> JoinedView<'a> {
-        let (state, rest) = bytes
-            .split_at_checked(self.state_bytes as usize)
-            .unwrap_or_default();
-        let (text, newest) = rest
-            .split_at_checked(self.text_bytes as usize)
-            .unwrap_or_default();
-        self.meta().view(state, text, newest)
-    }
-
-    fn meta(&self) -> JoinedMeta {
-        JoinedMeta {
-            shape: self.shape,
-            count: self.count,
-            first: self.first,
-            last: self.last,
-            part: self.part,
-            writer: StateLineWriter::resume(self.time_unit, self.last, self.next_position),
-            state_bytes: self.state_bytes,
-            received_bytes: self.received_bytes as usize,
-        }
-    }
-
-    /// Restores the records from exactly the packed bytes.
-    pub(crate) fn unpack(&self, bytes: &[u8]) -> JoinedRecords {
-        let mut buffer = Vec::with_capacity(bytes.len() + STATE_AREA_BYTES);
-        let JoinedView {
-            line_states,
-            text,
-            newest,
-            ..
-        } = self.view(bytes);
-        let state_area = (line_states.len() + MAX_LINE_STATE_BYTES).max(STATE_AREA_BYTES);
-        buffer.extend_from_slice(line_states);
-        buffer.resize(state_area, 0);
-        buffer.extend_from_slice(text);
-        let text_end = buffer.len() as u32;
-        buffer.extend_from_slice(newest);
-        JoinedRecords {
-            buffer,
-            state_area: state_area as u32,
-            text_end,
-            newest_text: self.newest_text,
-            meta: self.meta(),
         }
     }
 }

@@ -1,15 +1,16 @@
 //! The line buffer: the form of an open trace with records of any kind, in the order of arrival.
 //!
-//! Keeps whole records, except that of consecutive records of one shape only the newest is kept
-//! whole: the others are reduced to their text, because their fields are overwritten in the
+//! Keeps whole records, except that of consecutive records of one shape only the newest and worst
+//! is kept whole: the others are reduced to their text, because their fields are overwritten in the
 //! document. Records without a shape or with metadata are always kept whole.
 
+use super::line_context::cut_service;
 use crate::document::content::{Line, Span};
 use crate::document::shape::ShapeId;
 use crate::record::severity::Severity;
 
 /// Bytes of the header of a line.
-pub(crate) const HEADER_BYTES: usize = 36;
+pub(crate) const HEADER_BYTES: usize = 40;
 /// The length of a missing text.
 pub(crate) const NO_TEXT: u32 = u32::MAX;
 
@@ -32,7 +33,7 @@ pub(crate) struct NewLine<'a> {
 /// The line buffer.
 #[derive(Debug)]
 pub(crate) struct LineBuffer {
-    /// Each line is a header followed by its record (or text) and metadata.
+    /// Each line is a header followed by its record (or text), metadata and service.
     buffer: Vec<u8>,
     /// Offset of the last line.
     last: usize,
@@ -86,7 +87,8 @@ impl LineBuffer {
         if line.shape.is_some() {
             self.strip_last(line);
         }
-        let size = HEADER_BYTES + line.record.len() + line.metadata.len();
+        let service = cut_service(line.service.unwrap_or_default());
+        let size = HEADER_BYTES + line.record.len() + line.metadata.len() + service.len();
         if self.buffer.capacity() - self.buffer.len() < size {
             // By half instead of doubling: open traces are most of the memory.
             self.buffer.reserve_exact(size.max(self.buffer.len() / 2));
@@ -102,12 +104,16 @@ impl LineBuffer {
             record: line.record.len() as u32,
             metadata: line.metadata.len() as u32,
             text,
+            level: line.level,
+            service: service.len() as u8,
+            is_partial: false,
         };
         self.buffer.extend_from_slice(&header.encode());
         self.buffer.extend_from_slice(line.record);
         if !line.metadata.is_empty() {
             self.buffer.extend_from_slice(line.metadata);
         }
+        self.buffer.extend_from_slice(service);
     }
 
     /// Reduces the last line to its text, if `next` overwrites all of its fields.
@@ -121,10 +127,15 @@ impl LineBuffer {
         // is open.
         let newer = header.time < next.time
             || (header.time == next.time && header.part == next.part && header.position < next.position);
-        if header.shape != ShapeId::to_u32(next.shape) || header.metadata != 0 || !newer {
+        if header.shape != ShapeId::to_u32(next.shape)
+            || header.metadata != 0
+            || header.level > next.level
+            || !newer
+        {
             return;
         }
         let body = self.last + HEADER_BYTES;
+        let service = self.buffer.len() - usize::from(header.service)..self.buffer.len();
         let mut end = body;
         if header.text.len != NO_TEXT {
             let from = body + header.text.at as usize;
@@ -135,20 +146,24 @@ impl LineBuffer {
             self.buffer.copy_within(from..to, body);
             end += header.text.len as usize;
         }
-        self.buffer.truncate(end);
+        self.buffer.copy_within(service.clone(), end);
+        self.buffer.truncate(end + service.len());
         header.record = 0;
         header.text.at = 0;
+        header.is_partial = true;
         if let Some(place) = self.buffer.get_mut(self.last..body) {
             place.copy_from_slice(&header.encode());
         }
     }
 
-    /// Appends a line with a ready header.
-    pub(crate) fn push_raw(&mut self, header: &LineHeader, body: &[u8]) {
+    /// Appends a line with a ready header. `body`: record, text of a partial record, service.
+    pub(crate) fn push_raw(&mut self, header: &LineHeader, body: &[&[u8]]) {
         self.last = self.buffer.len();
         self.count += 1;
         self.buffer.extend_from_slice(&header.encode());
-        self.buffer.extend_from_slice(body);
+        for piece in body {
+            self.buffer.extend_from_slice(piece);
+        }
     }
 
     /// Sets the bytes that all records would take as whole lines.
@@ -215,22 +230,28 @@ pub(crate) struct LineHeader {
     pub(crate) part: u32,
     pub(crate) position: u32,
     pub(crate) shape: u32,
-    /// Length of the record; 0 when only its text is kept (a record is never empty).
+    /// Length of the record: 0 when only its text is kept (a record is never empty).
     pub(crate) record: u32,
     pub(crate) metadata: u32,
     /// Offset of the text behind the header, and its length.
     pub(crate) text: Span,
+    pub(crate) level: Option<Severity>,
+    /// Length of the service.
+    pub(crate) service: u8,
+    /// Of the record only some fields are kept, or none; the text follows them.
+    pub(crate) is_partial: bool,
 }
 
 impl LineHeader {
-    /// Bytes behind the header: the record or its text, and the metadata.
+    /// Bytes behind the header: the record, the text of a partial record, metadata and service.
     #[inline]
     pub(crate) fn body(&self) -> usize {
-        let kept = match self.record {
-            0 if self.text.len != NO_TEXT => self.text.len,
-            length => length,
+        let text = if self.is_partial && self.text.len != NO_TEXT {
+            self.text.len
+        } else {
+            0
         };
-        kept as usize + self.metadata as usize
+        self.record as usize + text as usize + self.metadata as usize + usize::from(self.service)
     }
 
     /// The line of this header, when its record starts at `body`.
@@ -238,7 +259,8 @@ impl LineHeader {
     pub(crate) fn line(&self, body: usize) -> Line {
         let text = (self.text.len != NO_TEXT)
             .then(|| Span::new(body + self.text.at as usize, self.text.len as usize));
-        let metadata = body + self.body() - self.metadata as usize;
+        let service = body + self.body() - usize::from(self.service);
+        let metadata = service - self.metadata as usize;
         Line {
             time: self.time,
             part: self.part,
@@ -247,6 +269,9 @@ impl LineHeader {
             record: Span::new(body, self.record as usize),
             metadata: Span::new(metadata, self.metadata as usize),
             text,
+            level: self.level,
+            service: Span::new(service, usize::from(self.service)),
+            is_partial: self.is_partial,
         }
     }
 
@@ -261,6 +286,9 @@ impl LineHeader {
         bytes[24..28].copy_from_slice(&self.metadata.to_le_bytes());
         bytes[28..32].copy_from_slice(&self.text.at.to_le_bytes());
         bytes[32..36].copy_from_slice(&self.text.len.to_le_bytes());
+        bytes[36] = self.level.map_or(0, |level| level as u8);
+        bytes[37] = self.service;
+        bytes[38] = u8::from(self.is_partial);
         bytes
     }
 
@@ -278,6 +306,9 @@ impl LineHeader {
                 at: word(28),
                 len: word(32),
             },
+            level: Severity::from_u8(bytes[36]),
+            service: bytes[37],
+            is_partial: bytes[38] != 0,
         }
     }
 }

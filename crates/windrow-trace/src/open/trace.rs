@@ -10,7 +10,7 @@ use super::cache_line::CACHE_LINE_BYTES;
 use super::joined::JoinedRecords;
 use super::lines::{HEADER_BYTES, LineBuffer, NewLine};
 use crate::document::content::{Line, SealedRecords};
-use crate::document::shape::ShapeId;
+use crate::document::shape::{ShapeId, ShapeRegistry};
 use crate::record::severity::Severity;
 use crate::source::{SourceId, Sources};
 use crate::trace_id::TraceId;
@@ -224,6 +224,7 @@ impl OpenTrace {
         now: i64,
         incoming: &IncomingRecord<'_>,
         sources: &mut Sources<H>,
+        shapes: &ShapeRegistry,
         max_bytes: usize,
     ) -> AddOutcome {
         self.last_seen = now;
@@ -250,6 +251,8 @@ impl OpenTrace {
             && joined.add(
                 &line,
                 was_received_later(sources, &self.parts, joined.part(), line.part),
+                shapes,
+                |part| Some(sources.get(self.parts.get(part as usize)?.source)?.part),
             )
         {
             return AddOutcome::Added;

@@ -11,7 +11,7 @@ use smallvec::SmallVec;
 
 use super::severity::{NumberScheme, Severity};
 use crate::document::msgpack::read_token;
-use crate::document::names::{FieldNames, as_text};
+use crate::document::names::{DocumentOptions, FieldNames, as_text};
 
 /// Ways in which one path can match: literally, or with its first dot, its second dot, ….
 const MATCHES_PER_PATH: u16 = 8;
@@ -82,6 +82,7 @@ impl RecordView {
                 text: Vec::new(),
                 level: Vec::new(),
                 service: Vec::new(),
+                document: DocumentOptions::default(),
             },
             readings: HashMap::default(),
         };

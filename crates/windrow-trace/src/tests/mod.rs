@@ -1,7 +1,12 @@
 //! Tests of the crate: documents, sealing, and the union.
 
 mod document;
+mod field_names;
+mod kept;
+mod late;
+mod levels;
 mod paths;
+mod store;
 mod table;
 mod union;
 
@@ -10,7 +15,7 @@ use std::sync::Arc;
 use serde_json::Value;
 
 use crate::{
-    FieldNames, Line, PartId, PartInfo, Renderer, SealReason, SealedRecords, ShapeRegistry, Span,
+    FieldNames, Line, PartId, PartInfo, RecordView, Renderer, SealReason, SealedRecords, ShapeRegistry, Span,
     TraceContent,
 };
 
@@ -34,6 +39,18 @@ pub(crate) struct TestPart {
 
 /// The document of these parts.
 pub(crate) fn render(key: &str, parts: &[TestPart], reason: SealReason, sealed_at: i64) -> Vec<u8> {
+    render_with(&FieldNames::default(), key, parts, reason, sealed_at)
+}
+
+/// The document of these parts, with these names.
+pub(crate) fn render_with(
+    names: &FieldNames,
+    key: &str,
+    parts: &[TestPart],
+    reason: SealReason,
+    sealed_at: i64,
+) -> Vec<u8> {
+    let view = RecordView::new(names.clone());
     let infos: Vec<PartInfo> = parts
         .iter()
         .map(|part| PartInfo {
@@ -46,6 +63,7 @@ pub(crate) fn render(key: &str, parts: &[TestPart], reason: SealReason, sealed_a
     let mut lines = Vec::new();
     for (number, part) in parts.iter().enumerate() {
         for (position, (time, record, metadata)) in part.records.iter().enumerate() {
+            let context = view.read(record);
             let mut put = |bytes: &[u8]| {
                 buffer.extend_from_slice(bytes);
                 Span::new(buffer.len() - bytes.len(), bytes.len())
@@ -58,6 +76,9 @@ pub(crate) fn render(key: &str, parts: &[TestPart], reason: SealReason, sealed_a
                 record: put(record),
                 metadata: put(metadata),
                 text: None,
+                level: context.level,
+                service: put(context.service.unwrap_or_default()),
+                is_partial: false,
             });
         }
     }
@@ -76,8 +97,8 @@ pub(crate) fn render(key: &str, parts: &[TestPart], reason: SealReason, sealed_a
         },
     };
     let mut out = Vec::new();
-    let shapes = ShapeRegistry::new(FieldNames::default(), Vec::new());
-    Renderer::default().trace(&mut out, &FieldNames::default(), &shapes, trace, |_, _| ());
+    let shapes = ShapeRegistry::new(names.clone(), Vec::new());
+    Renderer::default().trace(&mut out, names, &shapes, trace, |_, _| ());
     out
 }
 

@@ -21,10 +21,14 @@ struct One {
 /// escapes or are not UTF-8.
 fn records() -> impl Strategy<Value = Vec<One>> {
     let names = prop_oneof![
-        8 => Just(vec!["traceId", "message", "a", "b"]),
+        6 => Just(vec!["traceId", "message", "a", "b"]),
+        6 => Just(vec!["traceId", "level", "message", "service", "a", "severity"]),
+        2 => Just(vec!["levelno", "service", "traceId", "log"]),
         2 => Just(vec!["traceId", "log", "message", "a"]),
         1 => Just(vec!["a", "traceId"]),
         1 => Just(vec!["traceId", "_id", "b"]),
+        1 => Just(vec!["_id", "traceId", "_id_", "a..b"]),
+        1 => Just(vec!["traceId", "a__b", "a..b", "b.c"]),
         1 => Just(vec!["trace_id", "b", "message"]),
     ];
     let text = prop_oneof![4 => "[a-z]{0,9}", 1 => "[\"\\\\\n\u{1}\u{7f}é\u{fffd}~]{0,6}"];
@@ -62,6 +66,13 @@ fn records() -> impl Strategy<Value = Vec<One>> {
                         "traceId" | "trace_id" => json!("t"),
                         "message" | "log" => json!(format!("{text} {value}")),
                         "a" => json!([value, {"x": null}]),
+                        "level" | "severity" => {
+                            json!(["debug", "info", "INFO", "error", "?"][value as usize % 5])
+                        }
+                        "levelno" => json!(value),
+                        // More services than one byte can tell apart.
+                        "service" if value > 50 => json!(format!("s{}", value % 20)),
+                        "service" => json!(["a", "b", "b", ""][value as usize % 4]),
                         _ => json!(f64::from(value) / 3.0),
                     };
                     (name.to_owned(), value)
@@ -123,6 +134,7 @@ fn document(
             )),
         };
         let shape = shape(&one.record);
+        let context = shapes.view().read(&one.record);
         let incoming = IncomingRecord {
             id: table.trace_id(b"t"),
             time: one.time,
@@ -133,10 +145,10 @@ fn document(
             completes: one.completes,
             shape,
             text: shape.and_then(|_| text_of(&one.record)),
-            level: None,
-            service: None,
+            level: context.level,
+            service: context.service,
         };
-        kept += u64::from(table.add(1, &incoming) == AddOutcome::Added);
+        kept += u64::from(table.add(1, &incoming, shapes) == AddOutcome::Added);
         if one.completes {
             table.move_completed();
         }

@@ -10,8 +10,15 @@
 //!   one it could be a value that neither document kept.
 //! * lines: the set union by part and position, ordered by event time, reception of the part, part
 //!   id and position.
-//! * fields: of two values, that of the line which comes later in that order.
-//! * reason: the greater; time of sealing: the earlier; tags: the set union. The rest is derived.
+//! * level and service of a line: the known one; services: the smallest of the set union.
+//! * fields: the value that the merge rule of the field chooses. `newest` is that of the line which
+//!   comes later in that order. The other rules compare nothing that a merge can change: values, or
+//!   level, event time, part id and position.
+//! * reason: the greater; time of sealing: the earlier; tags: the set union; schema: the greater.
+//!   The rest is derived.
+//!
+//! A field that was moved to `windrow.unmapped` counts as a field of its own name, and stays where
+//! its value was. A document of Windrow 0.1.0 has lines without level and service.
 
 mod lines;
 mod merged;
@@ -20,6 +27,7 @@ mod parsed;
 pub use self::lines::{DocumentLine, document_lines};
 use self::merged::join;
 use self::parsed::ParsedDocument;
+use crate::unmapped::restore_unindexed;
 
 /// The union of an existing document with another one.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -52,11 +60,12 @@ pub struct UnionError {
 /// [`UnionError`] if a document has no readable `windrow.state`, its text does not have the lengths
 /// noted there, or the two belong to different traces.
 pub fn union(existing: &[u8], ours: &[u8]) -> Result<Union, UnionError> {
-    let a = ParsedDocument::parse(existing).map_err(|why| UnionError {
+    let (existing, ours) = (restore_unindexed(existing), restore_unindexed(ours));
+    let a = ParsedDocument::parse(&existing).map_err(|why| UnionError {
         which: "existing",
         why,
     })?;
-    let b = ParsedDocument::parse(ours).map_err(|why| UnionError { which: "own", why })?;
+    let b = ParsedDocument::parse(&ours).map_err(|why| UnionError { which: "own", why })?;
     if a.key != b.key {
         let why = format!("it is of trace {:?}, not of {:?}", a.key, b.key);
         return Err(UnionError {
@@ -70,7 +79,7 @@ pub fn union(existing: &[u8], ours: &[u8]) -> Result<Union, UnionError> {
     }
     let mut out = Vec::with_capacity(existing.len() + ours.len());
     joined.write(&mut out);
-    let new_lines = (joined.lines.len() - a.state.lines.len()) as u32;
+    let new_lines = joined.line_count.saturating_sub(a.state.lines.len()) as u32;
     Ok(Union::Merged {
         document: out,
         new_lines,
@@ -79,7 +88,7 @@ pub fn union(existing: &[u8], ours: &[u8]) -> Result<Union, UnionError> {
 
 /// The ids of the parts of a document, for log messages. Empty if it is not a document of a trace.
 pub fn part_ids(document: &[u8]) -> Vec<String> {
-    ParsedDocument::parse(document)
+    ParsedDocument::parse(&restore_unindexed(document))
         .map(|document| {
             document
                 .state

@@ -1,5 +1,6 @@
 //! Tests of the Elasticsearch output, against a fake cluster with faults and against a real one.
 
+mod any_names;
 mod connection;
 mod fake;
 mod faults;

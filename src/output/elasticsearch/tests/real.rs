@@ -8,7 +8,7 @@ use windrow_testkit::{elasticsearch as testkit, env::Missing, need};
 use super::*;
 
 /// Address of the node, and an index pattern of the test's own.
-fn node(name: &str) -> Result<ElasticsearchConfig, Missing> {
+pub(super) fn node(name: &str) -> Result<ElasticsearchConfig, Missing> {
     static NEXT: AtomicU64 = AtomicU64::new(0);
     let url = match std::env::var("WINDROW_TEST_ELASTICSEARCH") {
         Ok(url) => url,
@@ -28,7 +28,7 @@ fn node(name: &str) -> Result<ElasticsearchConfig, Missing> {
     })
 }
 
-async fn request(
+pub(super) async fn request(
     config: &ElasticsearchConfig,
     method: elasticsearch::http::Method,
     path: &str,

@@ -3,7 +3,7 @@
 //! Owns the policy for what JSON lacks: non-finite floats become `null`, binary becomes text if it
 //! is UTF-8 and else base64, event times and timestamps become RFC 3339, other extensions
 //! `{"type":…,"data":…}`, keys that are not strings become their JSON text, of duplicate keys the
-//! last wins, invalid UTF-8 is replaced.
+//! last wins, invalid UTF-8 is replaced. Names that a store refuses are replaced (`field_names`).
 //!
 //! Values were validated when received; for invalid ones it writes `null` and never panics.
 
@@ -20,6 +20,7 @@ pub use self::escape::write_escaped;
 pub(crate) use self::escape::{push_unescaped, write_string};
 pub(crate) use self::number::write_unsigned;
 use self::number::{write_double, write_signed, write_single};
+use super::field_names::{any_below, is_flattened, is_simple, member_names, paths};
 use super::msgpack::{Token, array, read_token, skip};
 use super::time::{SECOND_NS, write_rfc3339};
 
@@ -52,10 +53,61 @@ pub fn write_json_value(out: &mut Vec<u8>, buf: &[u8], at: usize) -> usize {
         }
         _ => {}
     }
-    write_nested(out, buf, at, 0)
+    write_resolved(out, buf, at, false)
 }
 
-fn write_nested(out: &mut Vec<u8>, buf: &[u8], at: usize, depth: u32) -> usize {
+/// [`write_json_value`] for a field of this name.
+#[inline]
+pub(crate) fn write_field_value(out: &mut Vec<u8>, name: &[u8], buf: &[u8], at: usize) -> usize {
+    write_value_in(out, is_flattened(name), buf, at)
+}
+
+/// [`write_json_value`] for a field that may be `flattened` in the store ([`is_flattened`]).
+#[inline]
+pub(crate) fn write_value_in(out: &mut Vec<u8>, flattened: bool, buf: &[u8], at: usize) -> usize {
+    if flattened {
+        write_resolved(out, buf, at, true)
+    } else {
+        write_json_value(out, buf, at)
+    }
+}
+
+/// Appends the value with all names as they are.
+pub(crate) fn write_verbatim(out: &mut Vec<u8>, buf: &[u8], at: usize) {
+    let mut findings = Findings {
+        verbatim: true,
+        ..Findings::default()
+    };
+    write_nested(out, buf, at, 0, &mut findings);
+}
+
+/// What was found out about a value while it was written.
+#[derive(Default)]
+struct Findings {
+    /// No name is changed.
+    verbatim: bool,
+    /// The value is in a `flattened` field, whose keys are no paths.
+    flattened: bool,
+    /// It has names with dots.
+    has_paths: bool,
+    /// It may have one path as object and value.
+    is_unclear: bool,
+}
+
+fn write_resolved(out: &mut Vec<u8>, buf: &[u8], at: usize, flattened: bool) -> usize {
+    let mut findings = Findings {
+        flattened,
+        ..Findings::default()
+    };
+    let from = out.len();
+    let end = write_nested(out, buf, at, 0, &mut findings);
+    if findings.is_unclear {
+        paths::resolve(out, from);
+    }
+    end
+}
+
+fn write_nested(out: &mut Vec<u8>, buf: &[u8], at: usize, depth: u32, findings: &mut Findings) -> usize {
     let Some((token, next)) = read_token(buf, at).filter(|_| depth < MAX_DEPTH) else {
         out.extend_from_slice(b"null");
         return buf.len();
@@ -72,13 +124,23 @@ fn write_nested(out: &mut Vec<u8>, buf: &[u8], at: usize, depth: u32) -> usize {
         Token::Str(text) => write_string(out, text),
         Token::Bin(bytes) => write_binary(out, bytes),
         Token::Ext(kind, data) => write_extension(out, kind, data),
-        Token::Array(n) => return write_array(out, buf, next, n, depth),
-        Token::Map(n) => return write_map(out, buf, next, n, depth),
+        Token::Array(n) => return write_array(out, buf, next, n, depth, findings),
+        Token::Map(n) => return write_map(out, buf, next, n, depth, findings),
     }
     next
 }
 
-fn write_array(out: &mut Vec<u8>, buf: &[u8], mut at: usize, n: u32, depth: u32) -> usize {
+fn write_array(
+    out: &mut Vec<u8>,
+    buf: &[u8],
+    mut at: usize,
+    n: u32,
+    depth: u32,
+    findings: &mut Findings,
+) -> usize {
+    let from = out.len();
+    let (mut objects, mut arrays) = (0, 0);
+    let has_paths = std::mem::take(&mut findings.has_paths);
     out.push(b'[');
     for i in 0..n {
         if at >= buf.len() {
@@ -87,19 +149,49 @@ fn write_array(out: &mut Vec<u8>, buf: &[u8], mut at: usize, n: u32, depth: u32)
         if i > 0 {
             out.push(b',');
         }
-        at = write_nested(out, buf, at, depth + 1);
+        match buf.get(at) {
+            // Some extensions are written as objects.
+            Some(0x80..=0x8f | 0xde | 0xdf | 0xc7..=0xc9 | 0xd4..=0xd8) => objects += 1,
+            Some(0x90..=0x9f | 0xdc | 0xdd) => arrays += 1,
+            _ => {}
+        }
+        at = write_nested(out, buf, at, depth + 1, findings);
     }
     out.push(b']');
+    if objects + arrays > 1 && !findings.flattened {
+        findings.is_unclear |= findings.has_paths || has_inner_objects(out, from, objects);
+    }
+    findings.has_paths |= has_paths;
     at
 }
 
-fn write_map(out: &mut Vec<u8>, buf: &[u8], mut at: usize, n: u32, depth: u32) -> usize {
+/// Whether objects in an array, which begins at offset `from`, have objects themselves. May say so
+/// because of a text with a brace.
+fn has_inner_objects(out: &[u8], from: usize, objects: usize) -> bool {
+    let array = out.get(from..).unwrap_or_default();
+    array.iter().filter(|byte| **byte == b'{').count() > objects
+}
+
+fn write_map(
+    out: &mut Vec<u8>,
+    buf: &[u8],
+    mut at: usize,
+    n: u32,
+    depth: u32,
+    findings: &mut Findings,
+) -> usize {
     let mut pairs: Vec<(Cow<'_, [u8]>, usize)> = Vec::new();
+    let mut all_simple = true;
     for _ in 0..n {
         let Some((name, value)) = key(buf, at) else { break };
         let Some(end) = skip(buf, value) else { break };
+        all_simple &= is_simple(&name);
         pairs.push((name, value));
         at = end;
+    }
+    if !all_simple && !findings.verbatim {
+        write_named(out, buf, &pairs, depth, findings);
+        return at;
     }
     out.push(b'{');
     let mut first = true;
@@ -123,12 +215,54 @@ fn write_map(out: &mut Vec<u8>, buf: &[u8], mut at: usize, n: u32, depth: u32) -
             out.push(b',');
         }
         first = false;
-        write_string(out, name);
-        out.push(b':');
-        write_nested(out, buf, *value, depth + 1);
+        write_member(out, name, buf, *value, depth, findings);
     }
     out.push(b'}');
     at
+}
+
+fn write_member(
+    out: &mut Vec<u8>,
+    name: &[u8],
+    buf: &[u8],
+    value: usize,
+    depth: u32,
+    findings: &mut Findings,
+) {
+    write_string(out, name);
+    out.push(b':');
+    let outer = findings.flattened;
+    findings.flattened |= is_flattened(name);
+    write_nested(out, buf, value, depth + 1, findings);
+    findings.flattened = outer;
+}
+
+/// Writes a map with names of which some may have to change.
+#[cold]
+fn write_named(
+    out: &mut Vec<u8>,
+    buf: &[u8],
+    pairs: &[(Cow<'_, [u8]>, usize)],
+    depth: u32,
+    findings: &mut Findings,
+) {
+    let (keys, values): (Vec<&[u8]>, Vec<usize>) = pairs.iter().map(|(name, at)| (&**name, *at)).unzip();
+    let names = member_names(&keys);
+    if !findings.flattened && names.iter().flatten().any(|name| name.contains('.')) {
+        findings.has_paths = true;
+        findings.is_unclear |= any_below(names.iter().flatten().map(String::as_str).collect());
+    }
+    out.push(b'{');
+    let mut first = true;
+    for (name, value) in names.iter().zip(values) {
+        let Some(name) = name else { continue };
+        if !first {
+            out.push(b',');
+        }
+        first = false;
+        write_member(out, name.as_bytes(), buf, value, depth, findings);
+    }
+    out.push(b'}');
 }
 
 /// The JSON name of the map key at `at`, and the offset of its value.
@@ -198,6 +332,11 @@ fn extension_time(kind: i8, data: &[u8]) -> Option<i64> {
     };
     let nanos = i64::try_from(nanos).ok().filter(|nanos| *nanos < SECOND_NS)?;
     seconds.checked_mul(SECOND_NS)?.checked_add(nanos)
+}
+
+/// The text of a value on one line: the store may return a document with line breaks.
+pub(crate) fn one_line(raw: &serde_json::value::RawValue) -> impl Iterator<Item = u8> {
+    raw.get().bytes().filter(|byte| !matches!(byte, b'\n' | b'\r'))
 }
 
 #[cfg(test)]

@@ -5,31 +5,84 @@
 //! Owns the compact text form, base64url of varints. Does not know JSON or MessagePack.
 //!
 //! ```text
-//! version 1 | flags | [key name] | [text name] | reason | sealed at (µs)
+//! version 2 | flags, schema | [key name] | [text name] | reason | sealed at (µs)
 //! parts:  n, then per part: id (12 bytes) | received (µs, delta) | records received of the trace
-//! lines:  n, time unit, per line: time (delta) | part | position (delta) | text length + 1 or 0
-//! older:  n, then per field whose value is not the last line's: location | name | line
+//! lines:  n, time unit, per line: time (delta) | 4 * position (delta) + flags | [part]
+//!         | text length + 1 or 0 | [level + 8 * (service + 1 or 0)]
+//! fields: n, then per field whose value is not the last line's, or whose rule is not the usual one
+//!         for its name: location + 2 * rule | name | line
+//! renamed, if a flag says so:
+//!         n, then per field: location | name | name in the records | its natural name or nothing
 //! ```
 //!
-//! Every number is a LEB128 varint, signed ones are zigzag-encoded. A line takes 6 to 9 bytes.
+//! Every number is a LEB128 varint, signed ones are zigzag-encoded. The first reception is relative
+//! to the sealing, and the first time as well. A position is relative to that behind the last line
+//! of the part. A level is 1 (trace) to 6 (fatal), or 0; a service is its index in
+//! `windrow.services`. Flags: 1 if level or service differ from those of the line before, and
+//! follow; 2 if the part does. A line takes 4 to 7 bytes.
+//!
+//! Version 1 (Windrow 0.1.0) has no levels, services, schemas, rules and names, and nothing is relative to
+//! the sealing. Its lines are: time (delta) | part | position (delta) | text length + 1 or 0. Of
+//! each field the newest value counts.
 
+mod cursor;
+#[cfg(test)]
+mod tests;
 mod write;
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
+use self::cursor::{Cursor, unzigzag};
 pub(crate) use self::write::{MAX_LINE_STATE_BYTES, StateLineWriter, StateWriter};
+use super::merge_rule::MergeRule;
+use super::schema::DocumentSchema;
 use crate::part::PartId;
+use crate::record::severity::Severity;
 
 /// Name of the field with the trace id, if the state has no other.
 pub(crate) const DEFAULT_KEY: &str = "traceId";
 /// Name of the field with the joined text, if the state has no other.
 pub(crate) const DEFAULT_TEXT: &str = "message";
 
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
+const VERSION_WITHOUT_LEVELS: u8 = 1;
 const HAS_KEY_NAME: u8 = 1;
 const HAS_TEXT_NAME: u8 = 2;
 const HAS_TEXT: u8 = 4;
+const SCHEMA_SHIFT: u32 = 3;
+const SCHEMA_MASK: u8 = 3;
+const HAS_RENAMED: u8 = 32;
+/// Flags of a line.
+const CODE_DIFFERS: u64 = 1;
+const PART_DIFFERS: u64 = 2;
+const FLAG_BITS: u32 = 2;
+/// Fields of these names have the rule `Worst` if the state says nothing else, all others `Newest`.
+const USUALLY_WORST: [&str; 23] = [
+    "level",
+    "severity",
+    "log.level",
+    "lvl",
+    "levelname",
+    "level_name",
+    "severity_text",
+    "severityText",
+    "SeverityText",
+    "@l",
+    "Level",
+    "Severity",
+    "LEVEL",
+    "loglevel",
+    "log_level",
+    "logLevel",
+    "LogLevel",
+    "severity_number",
+    "severityNumber",
+    "SeverityNumber",
+    "PRIORITY",
+    "level_value",
+    "levelno",
+];
 /// Units of event times. The largest exact one is used, so that whole seconds take few bytes.
 const TIME_UNITS_NS: [i64; 4] = [1_000_000_000, 1_000_000, 1_000, 1];
 
@@ -90,6 +143,36 @@ pub(crate) struct LineState {
     pub(crate) position: u32,
     /// Length of its text in bytes of unescaped UTF-8. `None` without text.
     pub(crate) text: Option<u32>,
+    pub(crate) level: Option<Severity>,
+    /// Index in the sorted services of the document; of joined records, in the order of their first
+    /// lines.
+    pub(crate) service: Option<u32>,
+}
+
+impl LineState {
+    /// Level and service as one number.
+    #[inline]
+    pub(crate) fn code(&self) -> u64 {
+        line_code(self.level) | self.service.map_or(0, |service| (u64::from(service) + 1) * 8)
+    }
+
+    fn set_code(&mut self, code: u64) -> Option<()> {
+        self.level = match code % 8 {
+            0 => None,
+            number => Some(Severity::from_u8(number as u8)?),
+        };
+        self.service = match code / 8 {
+            0 => None,
+            number => Some(u32::try_from(number - 1).ok()?),
+        };
+        Some(())
+    }
+}
+
+/// The code of a line without service.
+#[inline]
+pub(crate) fn line_code(level: Option<Severity>) -> u64 {
+    level.map_or(0, |level| level as u64)
 }
 
 /// Where a field is in the document.
@@ -99,17 +182,42 @@ pub(crate) enum FieldLocation {
     Metadata = 1,
 }
 
-/// A field whose value comes from a line before the last.
+/// A field whose value comes from a line before the last, or whose rule is not the usual one for
+/// its name.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct OlderField {
+pub(crate) struct FieldState {
     pub(crate) location: FieldLocation,
     pub(crate) name: String,
+    pub(crate) rule: MergeRule,
+    /// The line of its value. The last one if the rule chooses by value.
     pub(crate) line: u32,
+}
+
+/// A field that has another name in the document than in the records.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct RenamedField {
+    pub(crate) location: FieldLocation,
+    pub(crate) name: String,
+    /// Its name in the records.
+    pub(crate) original: String,
+    /// What this becomes where no other field is in its way.
+    pub(crate) natural: String,
+}
+
+/// The rule of a field of which the state says nothing.
+#[inline]
+pub(crate) fn usual_rule(name: &[u8]) -> MergeRule {
+    if USUALLY_WORST.iter().any(|known| known.as_bytes() == name) {
+        MergeRule::Worst
+    } else {
+        MergeRule::Newest
+    }
 }
 
 /// A decoded state.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct DocumentState {
+    pub(crate) schema: DocumentSchema,
     pub(crate) key_name: String,
     /// `None` when no line has text.
     pub(crate) text_name: Option<String>,
@@ -117,7 +225,8 @@ pub(crate) struct DocumentState {
     pub(crate) sealed_at: i64,
     pub(crate) parts: Vec<PartState>,
     pub(crate) lines: Vec<LineState>,
-    pub(crate) older: Vec<OlderField>,
+    pub(crate) fields: Vec<FieldState>,
+    pub(crate) renamed: Vec<RenamedField>,
 }
 
 /// A state that this version cannot read.
@@ -127,7 +236,7 @@ pub(crate) enum StateError {
     #[error("windrow.state is not base64url")]
     Base64,
     /// Written by a newer Windrow.
-    #[error("windrow.state has version {0}, this Windrow reads version 1")]
+    #[error("windrow.state has version {0}, this Windrow reads versions 1 and 2")]
     Version(u8),
     /// Truncated or changed.
     #[error("windrow.state is damaged at byte {0}")]
@@ -140,6 +249,7 @@ impl DocumentState {
         let mut scratch = Vec::new();
         let mut writer = StateWriter::begin(
             &mut scratch,
+            self.schema,
             &self.key_name,
             self.text_name.as_deref(),
             self.reason,
@@ -157,9 +267,13 @@ impl DocumentState {
                 *next = line.position.wrapping_add(1);
             }
         }
-        writer.older_count(self.older.len());
-        for field in &self.older {
-            writer.older_field(field.location, field.name.as_bytes(), field.line);
+        writer.field_count(self.fields.len());
+        for field in &self.fields {
+            writer.field(field.location, field.rule, field.name.as_bytes(), field.line);
+        }
+        writer.renamed_count(self.renamed.len());
+        for field in &self.renamed {
+            writer.renamed_field(field.location, &field.name, &field.original, &field.natural);
         }
         writer.finish(json);
     }
@@ -168,20 +282,24 @@ impl DocumentState {
     pub(crate) fn read(text: &str) -> Result<Self, StateError> {
         let bytes = URL_SAFE_NO_PAD.decode(text).map_err(|_| StateError::Base64)?;
         let mut from = Cursor { bytes: &bytes, at: 0 };
-        match from.byte()? {
-            VERSION => {}
+        let has_levels = match from.byte()? {
+            VERSION => true,
+            VERSION_WITHOUT_LEVELS => false,
             other => return Err(StateError::Version(other)),
-        }
+        };
         let flags = from.byte()?;
+        let schema = *DocumentSchema::ALL
+            .get(usize::from(flags >> SCHEMA_SHIFT & SCHEMA_MASK))
+            .ok_or(StateError::Damaged(from.at))?;
         let key_name = if flags & HAS_KEY_NAME != 0 {
             from.text()?
         } else {
-            DEFAULT_KEY.to_owned()
+            default_key(schema).to_owned()
         };
         let text_name = match (flags & HAS_TEXT != 0, flags & HAS_TEXT_NAME != 0) {
             (false, _) => None,
             (true, true) => Some(from.text()?),
-            (true, false) => Some(DEFAULT_TEXT.to_owned()),
+            (true, false) => Some(default_text(schema).to_owned()),
         };
         let reason = from.byte()?;
         let reason = *SealReason::ALL
@@ -190,7 +308,7 @@ impl DocumentState {
         let sealed_at = unzigzag(from.varint()?);
         let count = from.count(14)?;
         let mut parts = Vec::with_capacity(count);
-        let mut received = 0i64;
+        let mut received = if has_levels { sealed_at } else { 0 };
         for _ in 0..count {
             let id = PartId(from.array()?);
             received = received.wrapping_add(unzigzag(from.varint()?));
@@ -200,240 +318,147 @@ impl DocumentState {
                 total: from.small()?,
             });
         }
-        let count = from.count(4)?;
+        let count = from.count(3)?;
         let unit = *TIME_UNITS_NS
             .get(usize::from(from.byte()?))
             .ok_or(StateError::Damaged(from.at))?;
         let mut lines = Vec::with_capacity(count);
         let mut next_position = vec![0u32; parts.len()];
-        let mut time = 0i64;
+        let mut time = if has_levels { base_time(sealed_at, unit) } else { 0 };
+        let (mut part, mut code) = (0, 0);
         for _ in 0..count {
             time = time.wrapping_add(unzigzag(from.varint()?));
-            let part = from.small()?;
+            let (position, changed) = if has_levels {
+                let number = from.varint()?;
+                if number & PART_DIFFERS != 0 {
+                    part = from.small()?;
+                }
+                (number >> FLAG_BITS, number & CODE_DIFFERS != 0)
+            } else {
+                part = from.small()?;
+                (from.varint()?, false)
+            };
             let next = next_position
                 .get_mut(part as usize)
                 .ok_or(StateError::Damaged(from.at))?;
-            let position = i64::from(*next).wrapping_add(unzigzag(from.varint()?));
+            let position = i64::from(*next).wrapping_add(unzigzag(position));
             let position = u32::try_from(position).map_err(|_| StateError::Damaged(from.at))?;
             *next = position.wrapping_add(1);
             let text = from.small()?.checked_sub(1);
-            let time = time.checked_mul(unit).ok_or(StateError::Damaged(from.at))?;
-            lines.push(LineState {
-                time,
+            if changed {
+                code = from.varint()?;
+            }
+            let mut line = LineState {
+                time: time.checked_mul(unit).ok_or(StateError::Damaged(from.at))?,
                 part,
                 position,
                 text,
-            });
+                level: None,
+                service: None,
+            };
+            line.set_code(code).ok_or(StateError::Damaged(from.at))?;
+            lines.push(line);
         }
         let count = from.count(3)?;
-        let mut older = Vec::with_capacity(count);
+        let mut fields = Vec::with_capacity(count);
+        for _ in 0..count {
+            let byte = from.byte()?;
+            let location = match byte & 1 {
+                0 => FieldLocation::TopLevel,
+                _ => FieldLocation::Metadata,
+            };
+            let name = from.text()?;
+            let rule = match byte >> 1 {
+                0 if !has_levels => usual_rule(name.as_bytes()),
+                rule => *MergeRule::ALL
+                    .get(usize::from(rule))
+                    .filter(|_| has_levels)
+                    .ok_or(StateError::Damaged(from.at))?,
+            };
+            let line = from.small()?;
+            if line as usize >= lines.len() {
+                return Err(StateError::Damaged(from.at));
+            }
+            fields.push(FieldState {
+                location,
+                name,
+                rule,
+                line,
+            });
+        }
+        let has_renamed = has_levels && flags & HAS_RENAMED != 0;
+        let count = if has_renamed { from.count(4)? } else { 0 };
+        let mut renamed = Vec::with_capacity(count);
         for _ in 0..count {
             let location = match from.byte()? {
                 0 => FieldLocation::TopLevel,
                 1 => FieldLocation::Metadata,
                 _ => return Err(StateError::Damaged(from.at)),
             };
-            let name = from.text()?;
-            let line = from.small()?;
-            if line as usize >= lines.len() {
-                return Err(StateError::Damaged(from.at));
-            }
-            older.push(OlderField { location, name, line });
+            let (name, original, natural) = (from.text()?, from.text()?, from.text()?);
+            renamed.push(RenamedField {
+                location,
+                natural: if natural.is_empty() { name.clone() } else { natural },
+                name,
+                original,
+            });
         }
         if from.at != bytes.len() {
             return Err(StateError::Damaged(from.at));
         }
         Ok(Self {
+            schema,
             key_name,
             text_name,
             reason,
             sealed_at,
             parts,
             lines,
-            older,
+            fields,
+            renamed,
         })
     }
+}
+
+/// What the first time of a state is relative to, in units of this many ns.
+fn base_time(sealed_at: i64, unit: i64) -> i64 {
+    sealed_at.wrapping_mul(1_000) / unit
+}
+
+fn default_key(schema: DocumentSchema) -> &'static str {
+    schema.key().unwrap_or(DEFAULT_KEY)
+}
+
+fn default_text(schema: DocumentSchema) -> &'static str {
+    schema.text().unwrap_or(DEFAULT_TEXT)
 }
 
 /// Decodes the lines that a [`StateLineWriter`] wrote in this time unit.
 pub(crate) fn decode_lines(bytes: &[u8], unit: u8) -> impl Iterator<Item = LineState> {
     let unit = TIME_UNITS_NS.get(usize::from(unit)).copied().unwrap_or(1);
     let mut from = Cursor { bytes, at: 0 };
-    let (mut time, mut part, mut next_position) = (0i64, 0, 0u32);
+    let (mut time, mut part, mut next_position, mut code) = (0i64, 0, 0u32, 0);
     std::iter::from_fn(move || {
         time = time.wrapping_add(unzigzag(from.varint().ok()?));
-        let its = from.small().ok()?;
-        if its != part {
-            (part, next_position) = (its, 0);
+        let number = from.varint().ok()?;
+        if number & PART_DIFFERS != 0 {
+            (part, next_position) = (from.small().ok()?, 0);
         }
-        let position = i64::from(next_position).wrapping_add(unzigzag(from.varint().ok()?)) as u32;
+        let position = i64::from(next_position).wrapping_add(unzigzag(number >> FLAG_BITS)) as u32;
         next_position = position.wrapping_add(1);
         let text = from.small().ok()?.checked_sub(1);
-        Some(LineState {
+        if number & CODE_DIFFERS != 0 {
+            code = from.varint().ok()?;
+        }
+        let mut line = LineState {
             time: time.wrapping_mul(unit),
             part,
             position,
             text,
-        })
+            level: None,
+            service: None,
+        };
+        line.set_code(code)?;
+        Some(line)
     })
-}
-
-struct Cursor<'a> {
-    bytes: &'a [u8],
-    at: usize,
-}
-
-impl Cursor<'_> {
-    fn byte(&mut self) -> Result<u8, StateError> {
-        let byte = *self.bytes.get(self.at).ok_or(StateError::Damaged(self.at))?;
-        self.at += 1;
-        Ok(byte)
-    }
-
-    fn varint(&mut self) -> Result<u64, StateError> {
-        let mut value = 0u64;
-        for shift in (0..64).step_by(7) {
-            let byte = self.byte()?;
-            value |= u64::from(byte & 0x7f) << shift;
-            if byte < 0x80 {
-                return Ok(value);
-            }
-        }
-        Err(StateError::Damaged(self.at))
-    }
-
-    fn small(&mut self) -> Result<u32, StateError> {
-        u32::try_from(self.varint()?).map_err(|_| StateError::Damaged(self.at))
-    }
-
-    /// A count of items of at least `least` bytes each. At most what the remaining bytes can hold,
-    /// so that a damaged count allocates nothing.
-    fn count(&mut self, least: usize) -> Result<usize, StateError> {
-        let count = self.varint()?;
-        let room = (self.bytes.len() - self.at) / least;
-        usize::try_from(count)
-            .ok()
-            .filter(|&count| count <= room)
-            .ok_or(StateError::Damaged(self.at))
-    }
-
-    fn array<const N: usize>(&mut self) -> Result<[u8; N], StateError> {
-        let piece = self
-            .bytes
-            .get(self.at..self.at + N)
-            .ok_or(StateError::Damaged(self.at))?;
-        self.at += N;
-        piece.try_into().map_err(|_| StateError::Damaged(self.at))
-    }
-
-    fn text(&mut self) -> Result<String, StateError> {
-        let length = self.count(1)?;
-        let piece = self
-            .bytes
-            .get(self.at..self.at + length)
-            .ok_or(StateError::Damaged(self.at))?;
-        self.at += length;
-        String::from_utf8(piece.to_vec()).map_err(|_| StateError::Damaged(self.at))
-    }
-}
-
-fn unzigzag(value: u64) -> i64 {
-    (value >> 1) as i64 ^ -((value & 1) as i64)
-}
-
-#[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-
-    use super::*;
-
-    fn states() -> impl Strategy<Value = DocumentState> {
-        let parts = prop::collection::vec((any::<[u8; 12]>(), any::<i64>(), any::<u32>()), 1..4);
-        (
-            parts,
-            any::<bool>(),
-            0..5usize,
-            any::<i64>(),
-            prop::option::of("[a-z]{0,9}"),
-        )
-            .prop_flat_map(|(parts, key, reason, sealed_at, text_name)| {
-                let n = parts.len() as u32;
-                let line = (
-                    any::<i64>(),
-                    0..n,
-                    any::<u32>(),
-                    prop::option::of(0..u32::MAX - 1),
-                );
-                prop::collection::vec(line, 0..20).prop_map(move |lines| DocumentState {
-                    key_name: if key {
-                        DEFAULT_KEY.into()
-                    } else {
-                        "trace.id".into()
-                    },
-                    text_name: text_name.clone(),
-                    reason: SealReason::ALL[reason],
-                    sealed_at,
-                    parts: parts
-                        .iter()
-                        .map(|&(id, received, total)| PartState {
-                            id: PartId(id),
-                            received,
-                            total,
-                        })
-                        .collect(),
-                    older: lines
-                        .iter()
-                        .enumerate()
-                        .filter(|(i, _)| i % 3 == 1)
-                        .map(|(i, _)| OlderField {
-                            location: if i % 2 == 0 {
-                                FieldLocation::TopLevel
-                            } else {
-                                FieldLocation::Metadata
-                            },
-                            name: format!("field {i}"),
-                            line: i as u32,
-                        })
-                        .collect(),
-                    lines: lines
-                        .into_iter()
-                        .map(|(time, part, position, text)| LineState {
-                            time,
-                            part,
-                            position,
-                            text,
-                        })
-                        .collect(),
-                })
-            })
-    }
-
-    proptest! {
-        #[test]
-        fn reads_what_it_wrote(state in states()) {
-            let mut text = Vec::new();
-            state.write(&mut text);
-            prop_assert_eq!(DocumentState::read(std::str::from_utf8(&text).unwrap()).unwrap(), state);
-        }
-
-        #[test]
-        fn damage_is_an_error_or_another_state_but_never_a_panic(state in states(), at in any::<prop::sample::Index>(), byte in any::<u8>()) {
-            let mut text = Vec::new();
-            state.write(&mut text);
-            let mut bytes = URL_SAFE_NO_PAD.decode(&text).unwrap();
-            let at = at.index(bytes.len());
-            bytes[at] = byte;
-            DocumentState::read(&URL_SAFE_NO_PAD.encode(&bytes)).ok();
-            prop_assert!(DocumentState::read(&URL_SAFE_NO_PAD.encode(&bytes[..at])).is_err());
-        }
-    }
-
-    #[test]
-    fn a_newer_version_is_said_to_be_one() {
-        assert_eq!(
-            DocumentState::read(&URL_SAFE_NO_PAD.encode([9, 0])),
-            Err(StateError::Version(9))
-        );
-        assert_eq!(DocumentState::read("!"), Err(StateError::Base64));
-    }
 }

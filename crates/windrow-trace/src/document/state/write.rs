@@ -5,12 +5,15 @@
 use base64_simd::URL_SAFE_NO_PAD;
 
 use super::{
-    DEFAULT_KEY, DEFAULT_TEXT, FieldLocation, HAS_KEY_NAME, HAS_TEXT, HAS_TEXT_NAME, LineState, PartState,
-    SealReason, TIME_UNITS_NS, VERSION,
+    CODE_DIFFERS, FLAG_BITS, FieldLocation, HAS_KEY_NAME, HAS_RENAMED, HAS_TEXT, HAS_TEXT_NAME, LineState,
+    PART_DIFFERS, PartState, SCHEMA_SHIFT, SealReason, TIME_UNITS_NS, VERSION, base_time, default_key,
+    default_text, unzigzag,
 };
+use crate::document::merge_rule::MergeRule;
+use crate::document::schema::DocumentSchema;
 
-/// Maximum bytes of a line: four varints of up to 10 bytes.
-pub(crate) const MAX_LINE_STATE_BYTES: usize = 40;
+/// Maximum bytes of a line: varints of 64, 35, 32, 32 and 36 bits.
+pub(crate) const MAX_LINE_STATE_BYTES: usize = 32;
 
 /// Writes a state into a scratch buffer, and then its text form into a document.
 pub(crate) struct StateWriter<'a> {
@@ -19,12 +22,16 @@ pub(crate) struct StateWriter<'a> {
     unit: usize,
     last_received: i64,
     last_time: i64,
+    last_part: u32,
+    last_code: u64,
+    sealed_at: i64,
 }
 
 impl<'a> StateWriter<'a> {
     /// Starts a state in the scratch buffer `out`, whose content is replaced.
     pub(crate) fn begin(
         out: &'a mut Vec<u8>,
+        schema: DocumentSchema,
         key_name: &str,
         text_name: Option<&str>,
         reason: SealReason,
@@ -32,13 +39,13 @@ impl<'a> StateWriter<'a> {
         parts: usize,
     ) -> Self {
         out.clear();
-        let mut flags = 0;
-        if key_name != DEFAULT_KEY {
+        let mut flags = (schema as u8) << SCHEMA_SHIFT;
+        if key_name != default_key(schema) {
             flags |= HAS_KEY_NAME;
         }
         if let Some(name) = text_name {
             flags |= HAS_TEXT;
-            if name != DEFAULT_TEXT {
+            if name != default_text(schema) {
                 flags |= HAS_TEXT_NAME;
             }
         }
@@ -55,8 +62,11 @@ impl<'a> StateWriter<'a> {
         Self {
             out,
             unit: TIME_UNITS_NS.len() - 1,
-            last_received: 0,
+            last_received: sealed_at,
             last_time: 0,
+            last_part: 0,
+            last_code: 0,
+            sealed_at,
         }
     }
 
@@ -77,40 +87,88 @@ impl<'a> StateWriter<'a> {
 
     /// Starts the lines. The time unit is chosen from `times`.
     pub(crate) fn lines(&mut self, times: impl ExactSizeIterator<Item = i64>) {
-        put(self.out, times.len() as u64);
-        self.unit = times.map(unit_of).max().unwrap_or(0);
-        self.out.push(self.unit as u8);
+        let count = times.len() as u32;
+        let unit = times.map(unit_of).max().unwrap_or(0);
+        self.begin_lines(count, unit as u8);
+    }
+
+    /// Starts this number of lines in this time unit.
+    pub(crate) fn begin_lines(&mut self, count: u32, unit: u8) {
+        put(self.out, u64::from(count));
+        self.unit = usize::from(unit);
+        self.out.push(unit);
+        self.last_time = TIME_UNITS_NS
+            .get(self.unit)
+            .map_or(0, |unit| base_time(self.sealed_at, *unit));
     }
 
     /// Writes lines that a [`StateLineWriter`] encoded in this unit.
     pub(crate) fn encoded_lines(&mut self, count: u32, unit: u8, lines: &[u8]) {
-        put(self.out, u64::from(count));
-        self.out.push(unit);
-        self.out.extend_from_slice(lines);
+        self.begin_lines(count, unit);
+        // Only the first time is absolute.
+        let (first, length) = take_number(lines);
+        put(self.out, zigzag(unzigzag(first).wrapping_sub(self.last_time)));
+        self.out
+            .extend_from_slice(lines.get(length..).unwrap_or_default());
     }
 
     /// `next_position` is the position behind the last line of the same part.
     pub(crate) fn line(&mut self, line: &LineState, next_position: u32) {
         let time = in_unit(line.time, self.unit);
-        let numbers = [
-            zigzag(time.wrapping_sub(self.last_time)),
-            u64::from(line.part),
-            zigzag(i64::from(line.position) - i64::from(next_position)),
-            line.text.map_or(0, |length| u64::from(length) + 1),
-        ];
-        self.last_time = time;
-        put_all(self.out, numbers);
+        let code = line.code();
+        let differs = Differences {
+            code: code != self.last_code,
+            part: line.part != self.last_part,
+        };
+        let position = zigzag(i64::from(line.position) - i64::from(next_position));
+        let delta = zigzag(time.wrapping_sub(self.last_time));
+        in_place(self.out, |bytes, at| {
+            put_number(bytes, at, delta);
+            put_number(bytes, at, position << FLAG_BITS | differs.flags());
+            if differs.part {
+                put_number(bytes, at, u64::from(line.part));
+            }
+            put_number(bytes, at, line.text.map_or(0, |length| u64::from(length) + 1));
+            if differs.code {
+                put_number(bytes, at, code);
+            }
+        });
+        (self.last_time, self.last_part, self.last_code) = (time, line.part, code);
     }
 
-    pub(crate) fn older_count(&mut self, count: usize) {
+    pub(crate) fn field_count(&mut self, count: usize) {
         put(self.out, count as u64);
     }
 
-    pub(crate) fn older_field(&mut self, location: FieldLocation, name: &[u8], line: u32) {
-        self.out.push(location as u8);
+    pub(crate) fn field(&mut self, location: FieldLocation, rule: MergeRule, name: &[u8], line: u32) {
+        self.out.push(location as u8 | (rule as u8) << 1);
         put(self.out, name.len() as u64);
         self.out.extend_from_slice(name);
         put(self.out, u64::from(line));
+    }
+
+    /// Starts the renamed fields, if there are any.
+    #[inline]
+    pub(crate) fn renamed_count(&mut self, count: usize) {
+        if count > 0 {
+            if let Some(flags) = self.out.get_mut(1) {
+                *flags |= HAS_RENAMED;
+            }
+            put(self.out, count as u64);
+        }
+    }
+
+    pub(crate) fn renamed_field(
+        &mut self,
+        location: FieldLocation,
+        name: &str,
+        original: &str,
+        natural: &str,
+    ) {
+        self.out.push(location as u8);
+        put_text(self.out, name);
+        put_text(self.out, original);
+        put_text(self.out, if natural == name { "" } else { natural });
     }
 
     /// Appends the text form to `json`.
@@ -120,11 +178,29 @@ impl<'a> StateWriter<'a> {
     }
 }
 
+/// What differs between a line and the one before.
+#[derive(Clone, Copy)]
+struct Differences {
+    code: bool,
+    part: bool,
+}
+
+impl Differences {
+    #[inline]
+    fn flags(self) -> u64 {
+        u64::from(self.code) * CODE_DIFFERS | u64::from(self.part) * PART_DIFFERS
+    }
+}
+
 /// Encodes the lines of a state one by one as they arrive, in order, with the lines of each part
 /// together.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct StateLineWriter {
     unit: u8,
+    /// Level and service of the last line: level + 8 * (service + 1).
+    last_code: u8,
+    /// The part of the next line is not that of the last one.
+    part_differs: bool,
     /// In units.
     last_time: i64,
     next_position: u32,
@@ -136,15 +212,19 @@ impl StateLineWriter {
     pub(crate) fn new(time: i64) -> Self {
         Self {
             unit: unit_of(time) as u8,
+            last_code: 0,
+            part_differs: false,
             last_time: 0,
             next_position: 0,
         }
     }
 
-    /// Continues behind a line of this time, in this unit.
-    pub(crate) const fn resume(unit: u8, time: i64, next_position: u32) -> Self {
+    /// Continues behind a line of this time and code, in this unit.
+    pub(crate) const fn resume(unit: u8, time: i64, next_position: u32, last_code: u8) -> Self {
         Self {
             unit,
+            last_code,
+            part_differs: false,
             last_time: in_unit(time, unit as usize),
             next_position,
         }
@@ -156,6 +236,12 @@ impl StateLineWriter {
         self.unit
     }
 
+    /// Level and service of the last line: level + 8 * (service + 1).
+    #[inline]
+    pub(crate) fn last_code(&self) -> u8 {
+        self.last_code
+    }
+
     /// Whether `time` is not a whole number of units.
     #[inline]
     pub(crate) fn is_too_coarse(&self, time: i64) -> bool {
@@ -165,7 +251,7 @@ impl StateLineWriter {
     /// Starts another part.
     #[inline]
     pub(crate) fn begin_part(&mut self) {
-        self.next_position = 0;
+        (self.next_position, self.part_differs) = (0, true);
     }
 
     /// The position behind the last line of the part.
@@ -183,20 +269,28 @@ impl StateLineWriter {
         part: u32,
         position: u32,
         text: Option<u32>,
+        code: u8,
     ) -> usize {
         let time = in_unit(time, usize::from(self.unit));
-        let numbers = [
-            zigzag(time.wrapping_sub(self.last_time)),
-            u64::from(part),
-            zigzag(i64::from(position) - i64::from(self.next_position)),
-            text.map_or(0, |length| u64::from(length) + 1),
-        ];
+        let differs = Differences {
+            code: code != self.last_code,
+            part: self.part_differs,
+        };
+        let offset = zigzag(i64::from(position) - i64::from(self.next_position));
+        let mut at = 0;
+        put_number(out, &mut at, zigzag(time.wrapping_sub(self.last_time)));
+        put_number(out, &mut at, offset << FLAG_BITS | differs.flags());
+        if differs.part {
+            put_number(out, &mut at, u64::from(part));
+            self.part_differs = false;
+        }
+        put_number(out, &mut at, text.map_or(0, |length| u64::from(length) + 1));
+        if differs.code {
+            put_number(out, &mut at, u64::from(code));
+            self.last_code = code;
+        }
         self.last_time = time;
         self.next_position = position.wrapping_add(1);
-        let mut at = 0;
-        for number in numbers {
-            put_number(out, &mut at, number);
-        }
         at
     }
 }
@@ -207,16 +301,6 @@ fn put(out: &mut Vec<u8>, mut value: u64) {
         value >>= 7;
     }
     out.push(value as u8);
-}
-
-/// Writes several numbers with one check of the capacity.
-#[inline]
-fn put_all<const N: usize>(out: &mut Vec<u8>, numbers: [u64; N]) {
-    in_place(out, |bytes, at| {
-        for number in numbers {
-            put_number(bytes, at, number);
-        }
-    });
 }
 
 /// Writes at the end of `out`. In place rather than into a temporary: bytes stored one by one and
@@ -243,7 +327,7 @@ fn put_number(bytes: &mut [u8; MAX_LINE_STATE_BYTES], at: &mut usize, mut number
 
 #[inline]
 fn put_byte(bytes: &mut [u8; MAX_LINE_STATE_BYTES], at: &mut usize, byte: u8) {
-    // Four 64-bit varints always fit.
+    // The numbers of a line always fit.
     if let Some(place) = bytes.get_mut(*at) {
         *place = byte;
     }
@@ -279,6 +363,18 @@ fn put_text(out: &mut Vec<u8>, text: &str) {
     out.extend_from_slice(text.as_bytes());
 }
 
+/// A number at the start of `bytes`, and its length.
+fn take_number(bytes: &[u8]) -> (u64, usize) {
+    let mut number = 0;
+    for (at, byte) in bytes.iter().enumerate().take(10) {
+        number |= u64::from(byte & 0x7f) << (7 * at);
+        if *byte < 0x80 {
+            return (number, at + 1);
+        }
+    }
+    (0, 0)
+}
+
 fn zigzag(value: i64) -> u64 {
     ((value << 1) ^ (value >> 63)) as u64
 }
@@ -286,21 +382,6 @@ fn zigzag(value: i64) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn several_numbers_are_written_as_one_by_one() {
-        let edges = (0..64).flat_map(|bit| [(1u64 << bit) - 1, 1 << bit, u64::MAX >> bit]);
-        let edges: Vec<u64> = edges.collect();
-        for (i, number) in edges.iter().enumerate() {
-            for other in &edges {
-                let numbers = [*number, *other, edges[(i * 7) % edges.len()], *other];
-                let (mut all, mut each) = (vec![9], vec![9]);
-                put_all(&mut all, numbers);
-                numbers.iter().for_each(|number| put(&mut each, *number));
-                assert_eq!(all, each);
-            }
-        }
-    }
 
     #[test]
     fn the_unit_is_the_largest_that_keeps_times_exact() {

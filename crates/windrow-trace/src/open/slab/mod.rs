@@ -72,7 +72,9 @@ impl TraceSlot {
     }
 }
 
-const SLOT_CACHE_LINES: usize = size_of::<TraceSlot>() / CACHE_LINE_BYTES;
+/// Bytes of a slot.
+pub(crate) const SLOT_BYTES: usize = size_of::<TraceSlot>();
+const SLOT_CACHE_LINES: usize = SLOT_BYTES / CACHE_LINE_BYTES;
 
 /// The generation of a vacant slot.
 const VACANT_GENERATION: u64 = 0;
