@@ -22,8 +22,11 @@ use crate::input::forward::Tls;
 use crate::logging::{FLUSH_TIMEOUT, LogWriter};
 use crate::metrics::Metrics;
 use crate::output::document_id;
-use crate::pipeline::{BuildError, Pipeline, Store};
+use crate::output::elasticsearch::ElasticsearchSearch;
+use crate::pipeline::{BuildError, Pipeline, Store, search_names};
 use crate::runtime;
+use crate::search::TraceSearch;
+use crate::search::embedded::EmbeddedSearch;
 
 /// Called on SIGHUP to reload the log level; certificates are reloaded beside it.
 pub type Reload = Box<dyn Fn() + Send>;
@@ -103,6 +106,10 @@ async fn run(config: Config, log: &LogWriter, reload: Reload) -> Result<(), Buil
             store: status
                 .store()
                 .map(|store| Arc::new(LogStore::new(store)) as Arc<dyn admin::DocumentStore>),
+            search: status
+                .store()
+                .and_then(|store| trace_search(&config, store, status.search())),
+            names: search_names(&config),
             outputs: config.outputs.clone(),
         };
         tokio::spawn(admin::serve(
@@ -242,6 +249,20 @@ pub fn raise_file_limit(connections: u64) {
             max_connections = connections,
             "the limit of open files is below max_connections; raise `ulimit -n`"
         );
+    }
+}
+
+/// What the API searches: the store that `/logs` reads.
+fn trace_search(
+    config: &Config,
+    store: Store,
+    embedded: Option<EmbeddedSearch>,
+) -> Option<Arc<dyn TraceSearch>> {
+    match store {
+        Store::Sqlite(_) => embedded.map(|search| Arc::new(search) as Arc<dyn TraceSearch>),
+        Store::Elasticsearch(output) => {
+            Some(Arc::new(ElasticsearchSearch::new(output, search_names(config))))
+        }
     }
 }
 

@@ -24,8 +24,10 @@ use serde_json::value::RawValue;
 
 use crate::config::AdminConfig;
 use crate::metrics::{self, Metrics, Output};
+use crate::search::TraceSearch;
 
 mod answer;
+mod api;
 mod guard;
 mod http;
 mod logs;
@@ -37,7 +39,7 @@ mod tests;
 pub use http::serve;
 
 /// Every path, for the response to an unknown one.
-const PATHS: &str = "/, /health, /ready, /metrics, /logs, /api/v1/health, /api/v1/uptime, /api/v1/logs, /api/v1/metrics/prometheus";
+const PATHS: &str = "/, /health, /ready, /metrics, /logs, /api/v1/health, /api/v1/uptime, /api/v1/logs, /api/v1/traces, /api/v1/histogram, /api/v1/facets, /api/v1/openapi.json, /api/v1/metrics/prometheus";
 
 /// The paths of probes and scrapers, which are answered also while slow clients hold all other
 /// connections.
@@ -100,6 +102,10 @@ pub struct AdminState {
     pub readiness: Arc<dyn Fn() -> Readiness + Send + Sync>,
     /// The store of recent documents; `None` if no output keeps them.
     pub store: Option<Arc<dyn DocumentStore>>,
+    /// The store of traces that can be searched; `None` if no output can.
+    pub search: Option<Arc<dyn TraceSearch>>,
+    /// Names of the fields with text and trace id.
+    pub names: windrow_query::Names,
     /// Outputs that the status page shows.
     pub outputs: Vec<Output>,
 }
@@ -132,6 +138,7 @@ pub fn router(state: AdminState, config: &AdminConfig) -> Router {
         .route("/", get(page::page))
         .route("/logs", get(logs::logs))
         .route("/api/v1/logs", get(logs::logs))
+        .merge(api::routes())
         .route_layer(middleware::from_fn_with_state(shared.clone(), guard::check));
     Router::new()
         .route("/health", get(health))

@@ -69,6 +69,8 @@ impl Fixture {
             metrics: Arc::clone(&self.metrics),
             readiness: Arc::new(move || readiness.lock().unwrap().clone()),
             store: Some(Arc::clone(&self.shelf) as Arc<dyn DocumentStore>),
+            search: None,
+            names: windrow_query::Names::default(),
             outputs: vec![Output::Sqlite],
         };
         router(state, &self.config)
@@ -260,6 +262,8 @@ async fn a_store_that_fails_or_is_not_there_says_so() {
         metrics: Arc::clone(&fixture.metrics),
         readiness: Arc::new(Readiness::default),
         store: None,
+        search: None,
+        names: windrow_query::Names::default(),
         outputs: vec![Output::Stdout],
     };
     let request = Request::builder().uri("/logs").body(Body::empty()).unwrap();

@@ -422,6 +422,7 @@ fn blank_config() -> Config {
             path: PathBuf::new(),
             retention_age: None,
             retention_size: None,
+            search: false,
         },
         dead_letter: DeadLetterConfig {
             dir: PathBuf::new(),

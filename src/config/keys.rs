@@ -326,6 +326,9 @@ pub static KEYS: &[Key] = keys! {
     "sqlite.retention_size" , DefaultValue::Text("10GiB"), Kind::SizeOrNone(MIB, 1024 * TIB, |d| &mut d.config.sqlite.retention_size),
         "Size beyond which the oldest documents are deleted; 0 for no limit.";
 
+    "sqlite.search" , DefaultValue::Bool(true), Kind::Bool(|d| &mut d.config.sqlite.search),
+        "Keep a search index in a file beside the database, filled behind the writer; without it traces are found by id only.";
+
     "dead_letter.limit" , DefaultValue::Text("1GiB"), Kind::Size(MIB, 1024 * TIB, |d| &mut d.config.dead_letter.limit),
         "Maximum size of the dead letter in data_dir. At the limit rejected documents wait until `windrow replay` or an operator makes room; none is dropped.";
 

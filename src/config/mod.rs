@@ -226,6 +226,8 @@ pub struct SqliteConfig {
     pub retention_age: Option<Duration>,
     /// Size in bytes beyond which the oldest documents are deleted; `None`: no limit.
     pub retention_size: Option<u64>,
+    /// Keep a search index beside it.
+    pub search: bool,
 }
 
 /// The dead letter.

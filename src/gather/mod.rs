@@ -33,5 +33,5 @@ pub(crate) use self::gatherer::{Dependencies, Gatherer};
 pub(crate) use self::gauges::Gauges;
 pub(crate) use self::record_queue::{QueueConsumer, QueueProducer, RecordQueue};
 pub(crate) use self::reject_buffer::RejectBuffer;
-pub(crate) use self::settings::Settings;
+pub(crate) use self::settings::{Settings, field_names};
 pub use self::unreleased::UnreleasedSummary;

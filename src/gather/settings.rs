@@ -146,7 +146,7 @@ impl Settings {
 }
 
 /// The names of fields in the configuration.
-pub(super) fn field_names(config: &TraceConfig) -> FieldNames {
+pub(crate) fn field_names(config: &TraceConfig) -> FieldNames {
     FieldNames {
         keys: config.keys.clone(),
         text: config.text.clone(),

@@ -173,6 +173,7 @@ impl Pipeline {
             limiter: Arc::clone(&self.limiter),
             elasticsearch: self.outputs.elasticsearch(),
             store: self.outputs.store(),
+            search: self.outputs.search(),
             watchdogs: self.outputs.watchdogs().to_vec(),
             memory_limit: self.config.memory_limit,
             liveness: self.liveness.clone(),

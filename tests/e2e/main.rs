@@ -29,6 +29,7 @@ mod partial;
 mod rejected;
 mod rust_logger;
 mod sealing;
+mod search;
 mod several;
 mod shutdown;
 mod startup;

@@ -18,7 +18,8 @@
 //! | `outcome` | what responses mean |
 //! | `index_pattern` | names of daily indices |
 //! | `template`, `install`, `lifecycle` | index template and policy, and their installation |
-//! | `search`, `dead_letter_replay`, `inspect` | `/logs`, `windrow replay`, `windrow check` |
+//! | `search`, `trace_search` | `/logs`; the search API |
+//! | `dead_letter_replay`, `inspect` | `windrow replay`, `windrow check` |
 //! | `stats`, `health`, `index_watch` | counters; why documents wait |
 //!
 //! Uses `_bulk`, `_mget`, `_search` and one template: no scripts, no pipelines.
@@ -53,6 +54,7 @@ mod search;
 mod stats;
 mod target;
 mod template;
+mod trace_search;
 mod upsert;
 
 #[cfg(test)]
@@ -70,6 +72,7 @@ pub use inspect::Finding;
 pub use nodes::OpenError;
 pub use outcome::Rejection;
 pub use stats::Stats;
+pub use trace_search::ElasticsearchSearch;
 
 use super::dead_letter::DeadLetter;
 use super::{Batch, Framing, OutputId};
@@ -142,6 +145,11 @@ impl Elasticsearch {
     /// A message for the reader: Elasticsearch is down, refuses, or its response cannot be read.
     pub async fn recent(&self, trace_id: Option<&str>, limit: usize) -> Result<Vec<Box<RawValue>>, String> {
         search::recent(&self.upserter.client, trace_id, limit).await
+    }
+
+    /// Sends one search to all indices.
+    pub(crate) async fn search(&self, body: &serde_json::Value) -> Result<bytes::Bytes, String> {
+        search::send(&self.upserter.client, body).await
     }
 
     /// Why documents wait, for `/ready`.

@@ -227,7 +227,8 @@ impl Default for FieldNames {
 
 impl FieldNames {
     /// The name of the trace id in the document.
-    pub(crate) fn key(&self) -> &str {
+    #[must_use]
+    pub fn key(&self) -> &str {
         let configured = || {
             self.keys
                 .first()

@@ -67,7 +67,8 @@ impl DocumentSchema {
     }
 
     /// The name of the text, unless it is that of the records.
-    pub(crate) fn text(self) -> Option<&'static str> {
+    #[must_use]
+    pub fn text(self) -> Option<&'static str> {
         match self {
             Self::Plain => None,
             Self::Ecs => Some("message"),

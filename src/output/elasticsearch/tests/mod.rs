@@ -10,6 +10,7 @@ mod line_counters;
 mod merge;
 mod midnight;
 mod real;
+mod real_search;
 mod rendered;
 mod stores;
 mod tls;
