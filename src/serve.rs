@@ -21,7 +21,10 @@ use crate::exit;
 use crate::input::forward::Tls;
 use crate::logging::{FLUSH_TIMEOUT, LogWriter};
 use crate::metrics::Metrics;
+use crate::output::dead_letter::{DeadLetterBrowser, Entry};
 use crate::output::document_id;
+use crate::output::elasticsearch::Elasticsearch;
+use crate::output::replay::replay;
 use crate::pipeline::{BuildError, Pipeline, Store};
 use crate::runtime;
 
@@ -96,10 +99,13 @@ async fn run(config: Config, log: &LogWriter, reload: Reload) -> Result<(), Buil
                 .store()
                 .map(|store| Arc::new(LogStore::new(store)) as Arc<dyn admin::DocumentStore>),
             outputs: config.outputs.clone(),
+            forward_address: pipeline.addresses().next().map(str::to_owned),
+            open_traces: Some(pipeline.open_traces()),
+            dead_letter: Some(dead_letter_access(&config, status.elasticsearch())),
         };
         tokio::spawn(admin::serve(
             listener,
-            admin::router(state, &config.admin),
+            admin::router(state, &config.admin, &admin_stop),
             admin_stop.clone(),
         ));
     }
@@ -235,6 +241,31 @@ pub fn raise_file_limit(connections: u64) {
             "the limit of open files is below max_connections; raise `ulimit -n`"
         );
     }
+}
+
+/// The dead letter as the admin port shows it; its documents are sent again by `output`.
+fn dead_letter_access(config: &Config, output: Option<Elasticsearch>) -> admin::DeadLetterAccess {
+    let folder = config.dead_letter.dir.clone();
+    let browser = DeadLetterBrowser::new(&folder);
+    let replay = output.map(|output| {
+        let start = move || -> admin::Replaying {
+            let (folder, output) = (folder.clone(), output.clone());
+            Box::pin(async move {
+                // Reads and writes files: on a thread that may block.
+                let handle = tokio::runtime::Handle::current();
+                let replaying = move || {
+                    let send = async |entries: &[Entry]| output.replay(entries).await;
+                    handle.block_on(replay(&folder, send, |_| ()))
+                };
+                let replayed = tokio::task::spawn_blocking(replaying).await;
+                replayed
+                    .map_err(|error| error.to_string())?
+                    .map_err(|error| error.to_string())
+            })
+        };
+        Arc::new(start) as Arc<dyn Fn() -> admin::Replaying + Send + Sync>
+    });
+    admin::DeadLetterAccess::new(browser, replay)
 }
 
 /// The configured store, read by the admin port.

@@ -22,6 +22,7 @@ use super::batcher::DocumentBatcher;
 use super::classifier::completion_fields;
 use super::duplicate_window::DuplicateWindow;
 use super::gauges::Gauges;
+use super::open_traces::{OpenTraces, OpenTracesProbe};
 use super::record_queue::{Polled, QueueConsumer};
 use super::reject_buffer::{RejectBuffer, RejectReason};
 use super::settings::Settings;
@@ -56,6 +57,7 @@ pub(crate) struct Dependencies {
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) rejects: RejectBuffer,
     pub(crate) gauges: Arc<Gauges>,
+    pub(crate) open_traces: Arc<OpenTracesProbe>,
     pub(crate) admission: Arc<AdmissionControl>,
     pub(crate) buffer_pool: Arc<BufferPool>,
     /// Set when the shutdown grace is over: waits for outputs end.
@@ -74,6 +76,7 @@ pub(crate) struct Gatherer {
     metrics: Arc<Metrics>,
     rejects: RejectBuffer,
     gauges: Arc<Gauges>,
+    open_traces: Arc<OpenTracesProbe>,
     admission: Arc<AdmissionControl>,
     buffer_pool: Arc<BufferPool>,
     release: Release,
@@ -93,6 +96,7 @@ impl Gatherer {
             metrics,
             rejects,
             gauges,
+            open_traces,
             admission,
             buffer_pool,
             stop,
@@ -120,6 +124,7 @@ impl Gatherer {
             metrics,
             rejects,
             gauges,
+            open_traces,
             admission,
             buffer_pool,
             release: Arc::new(move |lsn| releasing.release(lsn)),
@@ -164,6 +169,7 @@ impl Gatherer {
                 self.shrink();
             }
             self.publish(idle);
+            self.answer_open_traces(now);
         }
         if self.settings.flush_on_exit {
             let now = unix_us();
@@ -334,9 +340,19 @@ impl Gatherer {
                 break;
             }
             self.publish(false);
+            self.answer_open_traces(unix_us());
             std::thread::sleep(OUTPUT_POLL_INTERVAL);
         }
         self.admission.set_bypass(BypassReason::OutputsFull, false);
+    }
+
+    fn answer_open_traces(&self, now: i64) {
+        self.open_traces.answer(|limit| OpenTraces {
+            total: self.table.len(),
+            lines: self.table.lines(),
+            now,
+            traces: self.table.overview(limit),
+        });
     }
 
     fn publish(&self, idle: bool) {

@@ -7,6 +7,7 @@
 //! * `duplicate_window`, `tag_interner`: chunks and tags seen last;
 //! * `batcher`: documents on their way to the outputs; `reject_buffer`: bytes on their way to the
 //!   dead letter;
+//! * `open_traces`: requests of people for the traces that are open;
 //! * `unreleased`: what `windrow journal inspect` counts.
 //!
 //! Knows nothing of sockets, and of outputs only that they take batches.
@@ -17,6 +18,7 @@ mod duplicate_window;
 mod gatherer;
 mod gauges;
 mod metadata;
+mod open_traces;
 mod record_queue;
 mod reject_buffer;
 mod settings;
@@ -27,6 +29,7 @@ mod unreleased;
 pub use self::classifier::{OnRecord, classify_entries};
 pub(crate) use self::gatherer::{Dependencies, Gatherer};
 pub(crate) use self::gauges::Gauges;
+pub use self::open_traces::{OpenTraces, OpenTracesProbe};
 pub(crate) use self::record_queue::{QueueConsumer, QueueProducer, RecordQueue};
 pub(crate) use self::reject_buffer::RejectBuffer;
 pub(crate) use self::settings::Settings;

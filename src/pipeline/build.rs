@@ -16,7 +16,7 @@ use crate::admission::AdmissionControl;
 use crate::clock;
 use crate::config::Config;
 use crate::files::{create_private_folder, private_file, refuse_open_folder};
-use crate::gather::{Gauges, QueueProducer, RecordQueue};
+use crate::gather::{Gauges, OpenTracesProbe, QueueProducer, RecordQueue};
 use crate::input::forward::{self, BoundListener, ConnectionLimiter, Tls};
 use crate::memory::MemoryShares;
 use crate::metrics::Metrics;
@@ -42,6 +42,7 @@ pub struct Pipeline {
     pub(super) limiter: Arc<ConnectionLimiter>,
     pub(super) account: Arc<LineCounters>,
     pub(super) gauges: Arc<Gauges>,
+    pub(super) open_traces: Arc<OpenTracesProbe>,
     pub(super) output_bytes: Arc<AtomicUsize>,
     pub(super) liveness: Liveness,
     pub(super) progress: Progress,
@@ -119,6 +120,7 @@ impl Pipeline {
             limiter,
             account: Arc::default(),
             gauges: Arc::default(),
+            open_traces: Arc::default(),
             output_bytes: Arc::default(),
             liveness: Liveness::default(),
             progress: Progress::default(),
@@ -128,6 +130,11 @@ impl Pipeline {
     /// The bound Forward addresses; a configured port 0 is replaced by the real port.
     pub fn addresses(&self) -> impl Iterator<Item = &str> {
         self.listeners.iter().map(|listener| listener.address.as_str())
+    }
+
+    /// Requests for the traces that are being gathered.
+    pub fn open_traces(&self) -> Arc<OpenTracesProbe> {
+        Arc::clone(&self.open_traces)
     }
 
     /// The TLS configuration of the Forward port, which a SIGHUP reloads.

@@ -153,6 +153,11 @@ impl Status {
         self.0.store.clone()
     }
 
+    /// The Elasticsearch output, if it is configured.
+    pub(crate) fn elasticsearch(&self) -> Option<Elasticsearch> {
+        self.0.elasticsearch.clone()
+    }
+
     /// Updates the gauges of `metrics` from the stages at each scrape.
     pub(super) fn mirror_in(&self, metrics: &Metrics) {
         let status = self.clone();

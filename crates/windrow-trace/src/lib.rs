@@ -41,6 +41,7 @@
 mod document;
 mod lingering;
 mod open;
+mod overview;
 mod part;
 mod sealed;
 mod source;
@@ -56,6 +57,7 @@ pub use self::document::names::FieldNames;
 pub use self::document::shape::{FieldRole, Shape, ShapeField, ShapeId, ShapeRegistry};
 pub use self::open::slab::SlotHint;
 pub use self::open::trace::{AddOutcome, IncomingRecord};
+pub use self::overview::TraceOverview;
 pub use self::part::{PartId, PartInfo};
 pub use self::source::{Source, SourceId};
 pub use self::table::{Limits, Table};

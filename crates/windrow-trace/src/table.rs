@@ -13,7 +13,7 @@ use std::collections::VecDeque;
 
 use crate::document::state::SealReason;
 use crate::lingering::budget::LingerBudget;
-use crate::lingering::queue::LingerQueue;
+use crate::lingering::queue::{LingerQueue, PoppedTrace};
 use crate::open::buffer_pool::BufferPool;
 use crate::open::lines::HEADER_BYTES;
 use crate::open::slab::{Slab, SlotHint, SlotKey};
@@ -405,6 +405,16 @@ impl<H: Clone> Table<H> {
         let open = self.open.iter().filter(|(_, trace)| has(trace));
         ids.extend(open.map(|(id, _)| id.bytes().to_vec()));
         ids
+    }
+
+    /// The open traces, the least recently promoted first.
+    pub(crate) fn open_traces(&self) -> impl Iterator<Item = (TraceId<'_>, &OpenTrace)> {
+        self.open.iter_oldest_first()
+    }
+
+    /// The lingering traces, in the order in which they are due.
+    pub(crate) fn lingering_traces(&self) -> impl Iterator<Item = PoppedTrace<'_>> {
+        self.lingering.iter()
     }
 
     /// Seals the trace with this id before it is due.

@@ -35,6 +35,7 @@ impl Scene {
             metrics: Arc::clone(&metrics),
             rejects: RejectBuffer::new(rejected, metrics, account),
             gauges: Arc::clone(&gauges),
+            open_traces: Arc::default(),
             admission: Arc::new(AdmissionControl::new(1)),
             buffer_pool: Arc::clone(&buffer_pool),
             stop,
