@@ -21,6 +21,7 @@ mod memory;
 mod midnight;
 mod no_trace_id;
 mod outage;
+mod page;
 mod rejected;
 mod rust_logger;
 mod sealing;
