@@ -6,6 +6,7 @@ mod dead_letter;
 mod hostile;
 mod live;
 mod look;
+mod pictures;
 mod search;
 
 use std::future::Future;
