@@ -175,6 +175,8 @@ impl Appender {
                 .text
                 .filter(|_| self.shaped)
                 .map(|(at, len)| &routed.record[at..at + len]),
+            level: None,
+            service: None,
         };
         assert_eq!(self.table.add(NOW, &incoming), AddOutcome::Added);
     }

@@ -17,7 +17,10 @@ use crate::exit;
 mod check;
 mod health;
 mod inspect;
+mod paint;
+mod remote;
 mod replay;
+mod search;
 mod settings;
 #[cfg(test)]
 mod tests;
@@ -26,6 +29,7 @@ pub use check::{check, reference};
 pub use health::health;
 pub use inspect::run as inspect;
 pub use replay::run as replay;
+pub use search::{Search, Trace, search, trace};
 pub use settings::Settings;
 
 const EXAMPLES: &str = "\
@@ -34,6 +38,8 @@ Examples:
   windrow --output elasticsearch --elasticsearch-url http://127.0.0.1:9200
   windrow --listen 127.0.0.1:0 --output stdout   any free port, documents as NDJSON on standard output
   windrow check --config windrow.toml            all errors at once, or the resolved values
+  windrow search 'level:error timeout' --since 1h
+  windrow trace abc                              the lines of one trace
 
 Send a record with any Forward client (Fluent Bit: output \"forward\", Require_ack_response true) and look at it:
   curl 'http://127.0.0.1:2020/logs?traceId=abc'
@@ -71,6 +77,10 @@ pub enum Command {
     Check(Check),
     /// Ask a running server on its admin port for its health; for container health checks.
     Health(Health),
+    /// Search the traces of a running server.
+    Search(Search),
+    /// Show the lines of one trace in the order of their times.
+    Trace(Trace),
     /// Send the documents of the dead letter to Elasticsearch again.
     Replay(Replay),
     /// Show it all on this machine: services, sidecars, requests, a kill in the middle; each
@@ -170,6 +180,8 @@ impl Cli {
             Command::Check(check) => &mut check.settings,
             Command::Health(health) => &mut health.settings,
             Command::Replay(replay) => &mut replay.settings,
+            Command::Search(search) => &mut search.settings,
+            Command::Trace(trace) => &mut trace.settings,
             Command::Bench(_) | Command::BenchFloor(_) | Command::Demo(_) | Command::Journal(_) => &mut none,
         });
         (command, self.settings.overridden_by(inner))

@@ -22,4 +22,5 @@ pub mod metrics;
 pub mod output;
 pub mod pipeline;
 mod runtime;
+pub mod search;
 pub mod serve;

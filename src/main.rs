@@ -33,6 +33,8 @@ fn main() -> ExitCode {
             Ok(loaded) => cli::replay(&replay, &loaded.config, &mut out, &mut err),
             Err(errors) => cli::report(&errors, &mut err),
         },
+        Command::Search(options) => cli::search(&options, &settings, &ProcessEnvironment, &mut out, &mut err),
+        Command::Trace(options) => cli::trace(&options, &settings, &ProcessEnvironment, &mut out, &mut err),
         Command::Demo(options) => demo(&options),
         Command::Journal(cli::Journal::Inspect { dir }) => match settings.load(&ProcessEnvironment) {
             Ok(loaded) => cli::inspect(&dir, &loaded.config, &mut out, &mut err),

@@ -157,6 +157,16 @@ pub struct Metrics {
     /// Rejected entries that could not be written.
     pub rejected_lost: Counter,
 
+    // Search.
+    /// Documents that are stored and not in the search index.
+    pub search_lag_documents: Gauge,
+    /// Size of the search index.
+    pub search_index_bytes: Gauge,
+    /// Documents that were indexed, merged ones again.
+    pub search_indexed_documents: Counter,
+    /// Times that the search index was made again.
+    pub search_rebuilds: Counter,
+
     // The process.
     /// Records received minus delivered, duplicate, dead-lettered and open ones: 0 when idle.
     pub audit_difference: Gauge,
@@ -307,6 +317,17 @@ impl Metrics {
                 "rejected_lost",
                 "Entries of rejected input that could not be written and are lost",
             ),
+
+            search_lag_documents: r.gauge(
+                "search_lag_documents",
+                "Documents of the embedded store that are not in the search index yet",
+            ),
+            search_index_bytes: r.gauge("search_index_bytes", "Size of the search index of the embedded store"),
+            search_indexed_documents: r.counter(
+                "search_indexed_documents",
+                "Documents put into the search index, merged ones again",
+            ),
+            search_rebuilds: r.counter("search_rebuilds", "Times that the search index was made again"),
 
             audit_difference: r.gauge(
                 "audit_difference",

@@ -23,10 +23,12 @@ use crate::logging::{FLUSH_TIMEOUT, LogWriter};
 use crate::metrics::Metrics;
 use crate::output::dead_letter::{DeadLetterBrowser, Entry};
 use crate::output::document_id;
-use crate::output::elasticsearch::Elasticsearch;
+use crate::output::elasticsearch::{Elasticsearch, ElasticsearchSearch};
 use crate::output::replay::replay;
-use crate::pipeline::{BuildError, Pipeline, Store};
+use crate::pipeline::{BuildError, Pipeline, Store, search_names};
 use crate::runtime;
+use crate::search::TraceSearch;
+use crate::search::embedded::EmbeddedSearch;
 
 /// Called on SIGHUP to reload the log level; certificates are reloaded beside it.
 pub type Reload = Box<dyn Fn() + Send>;
@@ -70,7 +72,7 @@ async fn run(config: Config, log: &LogWriter, reload: Reload) -> Result<(), Buil
             .store(dropped.dropped(), Ordering::Relaxed);
     });
 
-    let pipeline = Pipeline::build(config.clone(), Arc::clone(&metrics)).await?;
+    let mut pipeline = Pipeline::build(config.clone(), Arc::clone(&metrics)).await?;
     watch_reload(reload, pipeline.tls(), Arc::clone(&metrics));
     let status = pipeline.status();
     let mut addresses = String::new();
@@ -85,6 +87,7 @@ async fn run(config: Config, log: &LogWriter, reload: Reload) -> Result<(), Buil
         addresses += &format!("admin listening on http://{bound}\n");
         admin_address = Some(bound);
         let readiness = status.clone();
+        let tail = start_tail(&mut pipeline, &config);
         let state = AdminState {
             metrics,
             readiness: Arc::new(move || {
@@ -98,10 +101,15 @@ async fn run(config: Config, log: &LogWriter, reload: Reload) -> Result<(), Buil
             store: status
                 .store()
                 .map(|store| Arc::new(LogStore::new(store)) as Arc<dyn admin::DocumentStore>),
+            search: status
+                .store()
+                .and_then(|store| trace_search(&config, store, status.search())),
+            names: search_names(&config),
             outputs: config.outputs.clone(),
             forward_address: pipeline.addresses().next().map(str::to_owned),
             open_traces: Some(pipeline.open_traces()),
             dead_letter: Some(dead_letter_access(&config, status.elasticsearch())),
+            tail,
         };
         tokio::spawn(admin::serve(
             listener,
@@ -243,6 +251,15 @@ pub fn raise_file_limit(connections: u64) {
     }
 }
 
+/// Starts the live tail; without a thread for it the server goes on.
+fn start_tail(pipeline: &mut Pipeline, config: &Config) -> Option<Arc<admin::TailHub>> {
+    let (tap, batches) = pipeline.take_tap()?;
+    let started = admin::TailHub::start(tap, batches, search_names(config));
+    started
+        .inspect_err(|error| tracing::warn!(%error, "no live tail: the system gives no thread"))
+        .ok()
+}
+
 /// The dead letter as the admin port shows it; its documents are sent again by `output`.
 fn dead_letter_access(config: &Config, output: Option<Elasticsearch>) -> admin::DeadLetterAccess {
     let folder = config.dead_letter.dir.clone();
@@ -266,6 +283,20 @@ fn dead_letter_access(config: &Config, output: Option<Elasticsearch>) -> admin::
         Arc::new(start) as Arc<dyn Fn() -> admin::Replaying + Send + Sync>
     });
     admin::DeadLetterAccess::new(browser, replay)
+}
+
+/// What the API searches: the store that `/logs` reads.
+fn trace_search(
+    config: &Config,
+    store: Store,
+    embedded: Option<EmbeddedSearch>,
+) -> Option<Arc<dyn TraceSearch>> {
+    match store {
+        Store::Sqlite(_) => embedded.map(|search| Arc::new(search) as Arc<dyn TraceSearch>),
+        Store::Elasticsearch(output) => {
+            Some(Arc::new(ElasticsearchSearch::new(output, search_names(config))))
+        }
+    }
 }
 
 /// The configured store, read by the admin port.

@@ -52,6 +52,9 @@ const PROTOCOL: &[&str] = &[
     "zstd",
 ];
 
+/// Direct dependencies of the query language: words, times and JSON.
+const QUERY: &[&str] = &["jiff", "serde_json", "thiserror", "unicode-segmentation"];
+
 /// What opens sockets, draws numbers, tells the time or serves: nowhere below the server.
 const SERVER: &[&str] = &[
     "axum",
@@ -98,6 +101,13 @@ fn the_protocol_depends_on_no_io_no_clock_and_no_server() {
     assert_direct("forward-protocol", PROTOCOL);
     let crates = ["windrow-journal", "windrow-trace", "rustix", "tokio", "tracing"];
     assert_none("forward-protocol", &[SERVER, &crates].concat());
+}
+
+#[test]
+fn the_query_language_depends_on_no_io_no_clock_and_no_server() {
+    assert_direct("windrow-query", QUERY);
+    let crates = ["windrow-journal", "windrow-trace", "forward-protocol"];
+    assert_none("windrow-query", &[SERVER, EFFECTS, &crates].concat());
 }
 
 /// What these folders do runs on reactor threads: one blocking call there stops all sockets. The

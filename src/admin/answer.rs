@@ -47,7 +47,12 @@ impl AnswerBudget {
 
     /// Reserves memory for the largest answer; `None` when other answers hold the budget.
     pub(super) async fn reserve(&self) -> Option<Reservation> {
-        let permits = (MAX_ANSWER_BYTES / PERMIT_BYTES) as u32;
+        self.reserve_bytes(MAX_ANSWER_BYTES).await
+    }
+
+    /// Reserves memory for an answer of at most `bytes`, as [`reserve`](Self::reserve).
+    pub(super) async fn reserve_bytes(&self, bytes: usize) -> Option<Reservation> {
+        let permits = bytes.min(MAX_ANSWER_BYTES).div_ceil(PERMIT_BYTES) as u32;
         let acquired = Arc::clone(&self.0).acquire_many_owned(permits);
         // The semaphore is never closed.
         let permit = tokio::time::timeout(BUDGET_TIMEOUT, acquired).await.ok()?.ok()?;
@@ -100,7 +105,7 @@ impl Answer {
     }
 
     /// The documents as a JSON array.
-    pub(super) fn into_body(self) -> ArrayBody {
+    pub(super) fn into_body(self) -> PartsBody {
         let mut parts = VecDeque::with_capacity(2 * self.documents.len() + 2);
         parts.push_back(Part::Text("["));
         for (n, document) in self.documents.into_iter().enumerate() {
@@ -108,18 +113,19 @@ impl Answer {
             parts.push_back(Part::Document(document));
         }
         parts.push_back(Part::Text("\n]\n"));
-        ArrayBody {
-            remaining: parts.iter().map(|part| part.text().len() as u64).sum(),
-            parts,
-            sent: 0,
-            deadline: Box::pin(tokio::time::sleep(READ_TIMEOUT)),
-            reservation: self.reservation,
-        }
+        PartsBody::new(parts, self.reservation)
     }
+}
+
+/// A body of these pieces of JSON.
+pub(super) fn json_body(parts: Vec<Box<str>>, mut reservation: Reservation) -> PartsBody {
+    reservation.shrink(parts.iter().map(|part| part.len()).sum());
+    PartsBody::new(parts.into_iter().map(Part::Owned).collect(), reservation)
 }
 
 enum Part {
     Text(&'static str),
+    Owned(Box<str>),
     Document(Box<RawValue>),
 }
 
@@ -127,13 +133,14 @@ impl Part {
     fn text(&self) -> &str {
         match self {
             Self::Text(text) => text,
+            Self::Owned(text) => text,
             Self::Document(document) => document.get(),
         }
     }
 }
 
-/// A JSON array of documents, each freed when it is sent.
-pub(super) struct ArrayBody {
+/// JSON in parts, each freed when it is sent.
+pub(super) struct PartsBody {
     parts: VecDeque<Part>,
     /// Bytes of the first part that are sent.
     sent: usize,
@@ -142,7 +149,17 @@ pub(super) struct ArrayBody {
     reservation: Reservation,
 }
 
-impl ArrayBody {
+impl PartsBody {
+    fn new(parts: VecDeque<Part>, reservation: Reservation) -> Self {
+        Self {
+            remaining: parts.iter().map(|part| part.text().len() as u64).sum(),
+            parts,
+            sent: 0,
+            deadline: Box::pin(tokio::time::sleep(READ_TIMEOUT)),
+            reservation,
+        }
+    }
+
     fn next_piece(&mut self) -> Bytes {
         let mut piece = Vec::with_capacity(PIECE_BYTES);
         while piece.len() < PIECE_BYTES
@@ -162,7 +179,7 @@ impl ArrayBody {
     }
 }
 
-impl HttpBody for ArrayBody {
+impl HttpBody for PartsBody {
     type Data = Bytes;
     type Error = io::Error;
 

@@ -26,8 +26,10 @@ use tokio_util::sync::CancellationToken;
 use crate::config::AdminConfig;
 use crate::gather::OpenTracesProbe;
 use crate::metrics::{self, Metrics, Output};
+use crate::search::TraceSearch;
 
 mod answer;
+mod api;
 mod assets;
 mod dead_letter;
 mod guard;
@@ -37,15 +39,18 @@ mod open;
 mod session;
 mod slots;
 mod stats;
+mod tail;
 #[cfg(test)]
 mod tests;
 
 pub use dead_letter::{DeadLetterAccess, Replaying};
 pub use http::serve;
+pub use tail::TailHub;
 
 /// Every path, for the response to an unknown one.
 const PATHS: &str = "/, /health, /ready, /metrics, /logs, /api/v1/health, /api/v1/uptime, \
-     /api/v1/logs, /api/v1/metrics/prometheus, /api/v1/stats, /api/v1/open, /api/v1/dead-letter";
+     /api/v1/logs, /api/v1/metrics/prometheus, /api/v1/stats, /api/v1/open, /api/v1/tail, \
+     /api/v1/dead-letter, /api/v1/traces, /api/v1/histogram, /api/v1/facets, /api/v1/openapi.json";
 
 /// Addresses of the views of the page.
 const VIEWS: [&str; 6] = ["/", "/live", "/open", "/dead-letter", "/server", "/trace/{id}"];
@@ -119,6 +124,10 @@ pub struct AdminState {
     pub readiness: Arc<dyn Fn() -> Readiness + Send + Sync>,
     /// The store of recent documents; `None` if no output keeps them.
     pub store: Option<Arc<dyn DocumentStore>>,
+    /// The store of traces that can be searched; `None` if no output can.
+    pub search: Option<Arc<dyn TraceSearch>>,
+    /// Names of the fields with text and trace id.
+    pub names: windrow_query::Names,
     /// Outputs that the page shows.
     pub outputs: Vec<Output>,
     /// The address of the Forward port, for the first steps that the page shows.
@@ -127,6 +136,8 @@ pub struct AdminState {
     pub open_traces: Option<Arc<OpenTracesProbe>>,
     /// The refused documents.
     pub dead_letter: Option<DeadLetterAccess>,
+    /// The readers of sealed traces.
+    pub tail: Option<Arc<TailHub>>,
 }
 
 impl fmt::Debug for AdminState {
@@ -144,6 +155,8 @@ struct AdminShared {
     guard: Arc<guard::Guard>,
     budget: answer::AnswerBudget,
     history: Arc<stats::History>,
+    /// Ends the answers that have no end.
+    stop: CancellationToken,
 }
 
 /// The router of the admin server, for [`serve`]. On a runtime: starts a task that samples the
@@ -162,6 +175,7 @@ pub fn router(state: AdminState, config: &AdminConfig, stop: &CancellationToken)
         guard,
         budget: answer::AnswerBudget::new(),
         history,
+        stop: stop.clone(),
     };
     let guarded = Router::new()
         .route("/logs", get(logs::logs))
@@ -170,6 +184,8 @@ pub fn router(state: AdminState, config: &AdminConfig, stop: &CancellationToken)
         .route("/api/v1/open", get(open::open))
         .route("/api/v1/dead-letter", get(dead_letter::list))
         .route("/api/v1/dead-letter/replay", post(dead_letter::replay))
+        .route("/api/v1/tail", get(tail::tail))
+        .merge(api::routes())
         .route_layer(middleware::from_fn_with_state(shared.clone(), guard::check));
     let views = VIEWS.iter().fold(Router::new(), |router, path| {
         router.route(path, get(assets::index))

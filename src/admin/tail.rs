@@ -26,11 +26,13 @@ use hyper::body::Frame;
 use serde::Serialize;
 use tokio::sync::mpsc;
 use tokio::time::Sleep;
-use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
+use tokio_util::sync::WaitForCancellationFutureOwned;
 use windrow_query::{Document, Names, Query};
 
 use super::AdminShared;
+use super::api::ApiError;
 use super::guard::parameter;
+use crate::clock;
 use crate::output::{Batch, BatchTap, Watching};
 use crate::search::TraceSummary;
 
@@ -49,7 +51,7 @@ const KEEP_ALIVE: Duration = Duration::from_secs(10);
 
 /// The readers of the tail.
 #[derive(Debug)]
-pub(super) struct TailHub {
+pub struct TailHub {
     tap: Arc<BatchTap>,
     readers: Mutex<Vec<Reader>>,
 }
@@ -73,11 +75,10 @@ struct Event<'a> {
 
 impl TailHub {
     /// Starts the thread that looks at `batches` until the process ends.
-    pub(super) fn start(
-        tap: Arc<BatchTap>,
-        batches: Receiver<Batch>,
-        names: Names,
-    ) -> std::io::Result<Arc<Self>> {
+    ///
+    /// # Errors
+    /// The system gives no thread.
+    pub fn start(tap: Arc<BatchTap>, batches: Receiver<Batch>, names: Names) -> std::io::Result<Arc<Self>> {
         let hub = Arc::new(Self {
             tap,
             readers: Mutex::default(),
@@ -193,17 +194,17 @@ impl TailHub {
 
 /// Answers with the events of traces that match `q`.
 pub(super) async fn tail(State(shared): State<AdminShared>, uri: Uri) -> Response {
-    let Some(hub) = &shared.tail else {
-        return super::problem(StatusCode::NOT_IMPLEMENTED, "nothing is gathered here", "");
+    let Some(hub) = &shared.state.tail else {
+        return ApiError::new(StatusCode::NOT_IMPLEMENTED, "nothing is gathered here").into_response();
     };
     let text = parameter(&uri, "q").unwrap_or_default();
-    let query = match super::api::parse_query(&text) {
+    let query = match Query::parse(&text, clock::unix_us().saturating_mul(1000)) {
         Ok(query) => query,
-        Err(problem) => return problem,
+        Err(error) => return ApiError::from(error).into_response(),
     };
     let Some(events) = hub.subscribe(query) else {
         let what = format!("{MAX_READERS} readers follow the tail already");
-        return super::problem(StatusCode::SERVICE_UNAVAILABLE, &what, "");
+        return ApiError::new(StatusCode::SERVICE_UNAVAILABLE, what).into_response();
     };
     let body = EventBody {
         ready: VecDeque::from([Bytes::from_static(b"retry: 2000\n\n")]),
@@ -265,7 +266,14 @@ mod tests {
         }
         let buffer = BatchBuffer::new(text.into(), ids, rows);
         let charge = MemoryCharge::new(1, &Arc::default());
-        Batch::new(buffer, false, Vec::new(), charge, &Arc::<LineCounters>::default(), 1)
+        Batch::new(
+            buffer,
+            false,
+            Vec::new(),
+            charge,
+            &Arc::<LineCounters>::default(),
+            1,
+        )
     }
 
     fn data(event: &Bytes) -> serde_json::Value {

@@ -71,10 +71,13 @@ impl Fixture {
             metrics: Arc::clone(&self.metrics),
             readiness: Arc::new(move || readiness.lock().unwrap().clone()),
             store: Some(Arc::clone(&self.shelf) as Arc<dyn DocumentStore>),
+            search: None,
+            names: windrow_query::Names::default(),
             outputs: vec![Output::Sqlite],
             forward_address: Some("0.0.0.0:24224".into()),
             open_traces: None,
             dead_letter: None,
+            tail: None,
         }
     }
 

@@ -33,7 +33,7 @@ pub fn health(options: &Health, config: &Config, out: &mut dyn Write, err: &mut 
 }
 
 /// Replaces an unspecified address by loopback.
-fn reachable(mut address: SocketAddr) -> SocketAddr {
+pub(super) fn reachable(mut address: SocketAddr) -> SocketAddr {
     if address.ip().is_unspecified() {
         address.set_ip(match address.ip() {
             IpAddr::V4(_) => IpAddr::V4(Ipv4Addr::LOCALHOST),

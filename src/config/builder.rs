@@ -289,6 +289,8 @@ fn blank_config() -> Config {
         trace: TraceConfig {
             keys: Vec::new(),
             text: Vec::new(),
+            level: Vec::new(),
+            service: Vec::new(),
             complete: Vec::new(),
             linger: Duration::ZERO,
             idle_timeout: Duration::ZERO,
@@ -319,6 +321,7 @@ fn blank_config() -> Config {
             path: PathBuf::new(),
             retention_age: None,
             retention_size: None,
+            search: false,
         },
         dead_letter: DeadLetterConfig {
             dir: PathBuf::new(),

@@ -3,6 +3,8 @@
 
 use std::time::Duration;
 
+use windrow_trace::{LEVEL_NAMES, SERVICE_NAMES};
+
 use super::kind::{Kind, UntypedValue};
 
 /// One key.
@@ -184,6 +186,10 @@ pub static KEYS: &[Key] = keys! {
         "Fields that may contain the trace id; the first with a non-empty string wins.";
     "trace.text" , DefaultValue::List(&["message", "log", "msg"]), Kind::Names(|d| &mut d.config.trace.text),
         "Fields that may contain the text of a record; the first with a string wins.";
+    "trace.level" , DefaultValue::List(&LEVEL_NAMES), Kind::Names(|d| &mut d.config.trace.level),
+        "Fields that may contain the level of a record; the first with a known level wins. Words in any case, abbreviations, and the numbers of syslog, bunyan, pino, Monolog, Python and OpenTelemetry are known.";
+    "trace.service" , DefaultValue::List(&SERVICE_NAMES), Kind::Names(|d| &mut d.config.trace.service),
+        "Fields that may contain the service that wrote a record; the first with a text that is not blank wins.";
     "trace.complete" , DefaultValue::TableOf("contains", "request completed"), Kind::Rules(|d| &mut d.config.trace.complete),
         "A record that satisfies one of these rules completes its trace. A rule without field tests the text of the record. With an empty list only time seals a trace.";
     "trace.linger" --"linger", DefaultValue::Text("1s"), Kind::Duration(secs(0), HOUR, |d| &mut d.config.trace.linger),
@@ -254,6 +260,9 @@ pub static KEYS: &[Key] = keys! {
         "Documents are deleted at this age; 0 for never.";
     "sqlite.retention_size" , DefaultValue::Text("10GiB"), Kind::SizeOrNone(MIB, 1024 * TIB, |d| &mut d.config.sqlite.retention_size),
         "Size beyond which the oldest documents are deleted; 0 for no limit.";
+
+    "sqlite.search" , DefaultValue::Bool(true), Kind::Bool(|d| &mut d.config.sqlite.search),
+        "Keep a search index in a file beside the database, filled behind the writer; without it traces are found by id only.";
 
     "dead_letter.limit" , DefaultValue::Text("1GiB"), Kind::Size(MIB, 1024 * TIB, |d| &mut d.config.dead_letter.limit),
         "Maximum size of the dead letter in data_dir. At the limit rejected documents wait until `windrow replay` or an operator makes room; none is dropped.";

@@ -147,6 +147,10 @@ pub struct TraceConfig {
     pub keys: Vec<String>,
     /// Fields that may contain the text, by precedence; at least one.
     pub text: Vec<String>,
+    /// Paths that may contain the level of a line, by precedence; at least one.
+    pub level: Vec<String>,
+    /// Paths that may contain the service that wrote a line, by precedence; at least one.
+    pub service: Vec<String>,
     /// A record that satisfies one of these rules completes its trace. Empty: only time seals a
     /// trace.
     pub complete: Vec<Rule>,
@@ -172,6 +176,8 @@ pub struct SqliteConfig {
     pub retention_age: Option<Duration>,
     /// Size in bytes beyond which the oldest documents are deleted; `None`: no limit.
     pub retention_size: Option<u64>,
+    /// Keep a search index beside it.
+    pub search: bool,
 }
 
 /// The dead letter.

@@ -1,5 +1,5 @@
-//! Record classifier: shape, trace id, text and completion of a record, found in the walk that
-//! checks it.
+//! Record classifier: shape, trace id, text, level, service and completion of a record, found in the
+//! walk that checks it.
 //!
 //! Owns the fast path, for a record of the guessed shape, and the slow path for all others. What a
 //! shape is, and the roles of its fields, is defined by `windrow_trace::ShapeRegistry`.
@@ -11,7 +11,8 @@ use forward_protocol::entries::{Key, MapPairs, Pair, Visitor, WireKey};
 
 use crate::config::Rule;
 use windrow_trace::{
-    FieldNames, FieldRole, Shape, ShapeId, ShapeRegistry, Token, as_text, read_token, write_json_value,
+    FieldNames, FieldRole, LineContext, Shape, ShapeId, ShapeRegistry, Token, as_text, read_token,
+    write_json_value,
 };
 
 /// What one walk over a record finds in it.
@@ -23,6 +24,8 @@ pub(super) struct Classification<'a> {
     pub(super) shape: Option<ShapeId>,
     /// The text, a slice of the record; only of a record with a shape.
     pub(super) text: Option<&'a [u8]>,
+    /// Level and service.
+    pub(super) context: LineContext<'a>,
 }
 
 /// Visitor of a record's fields: the fast path, which guesses that the record has the shape of the
@@ -100,6 +103,9 @@ impl<'s, 'a> RecordClassifier<'s, 'a> {
                 FieldRole::OtherText | FieldRole::Plain => {}
             }
         }
+        for reading in slot.readings() {
+            self.classification.context.read(reading, value);
+        }
         if slot.is_watched() && !self.classification.completes {
             let is_text = matches!(slot.role(), FieldRole::JoinedText | FieldRole::OtherText);
             self.classification.completes = completes(self.complete, is_text, slot.name(), value, text);
@@ -161,7 +167,10 @@ pub(super) fn classify_slow<'a>(
     {
         return classification;
     }
-    let mut classification = Classification::default();
+    let mut classification = Classification {
+        context: shapes.view().read(record),
+        ..Classification::default()
+    };
     let mut best = usize::MAX;
     for pair in MapPairs::new(record) {
         let Key::Text(name) = pair.key else { continue };

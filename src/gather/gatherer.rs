@@ -32,7 +32,7 @@ use crate::buffer_pool::BufferPool;
 use crate::claim::{RecordClaim, Release};
 use crate::clock::unix_us;
 use crate::metrics::{FlushReason, Metrics};
-use crate::output::{Batch, Framing, LineCounters};
+use crate::output::{Batch, BatchTap, Framing, LineCounters};
 use windrow_journal::{Journal, Record};
 use windrow_trace::{PartId, SealReason, ShapeRegistry, Table};
 
@@ -50,6 +50,7 @@ const OUTPUT_POLL_INTERVAL: Duration = Duration::from_millis(2);
 pub(crate) struct Dependencies {
     pub(crate) journal: Journal,
     pub(crate) outputs: Vec<mpsc::Sender<Batch>>,
+    pub(crate) tap: Arc<BatchTap>,
     /// Bytes of documents that the outputs have not confirmed.
     pub(crate) output_bytes: Arc<AtomicUsize>,
     pub(crate) framing: Option<Box<dyn Framing>>,
@@ -90,6 +91,7 @@ impl Gatherer {
         let Dependencies {
             journal,
             outputs,
+            tap,
             output_bytes,
             framing,
             account,
@@ -103,6 +105,7 @@ impl Gatherer {
         } = dependencies;
         let batcher = DocumentBatcher::new(
             outputs,
+            tap,
             framing,
             output_bytes,
             settings.output_budget_bytes,

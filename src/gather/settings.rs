@@ -30,8 +30,6 @@ impl Settings {
     pub(crate) fn from_config(config: &Config) -> Self {
         let shares = MemoryShares::of(config.memory_limit);
         let TraceConfig {
-            keys,
-            text,
             complete,
             linger,
             idle_timeout,
@@ -41,10 +39,7 @@ impl Settings {
             ..
         } = &config.trace;
         Self {
-            names: FieldNames {
-                keys: keys.clone(),
-                text: text.clone(),
-            },
+            names: field_names(&config.trace),
             complete: complete.clone(),
             table: windrow_trace::Limits {
                 linger: micros(*linger),
@@ -60,6 +55,16 @@ impl Settings {
             output_budget_bytes: shares.outputs,
             flush_on_exit: config.flush_on_exit,
         }
+    }
+}
+
+/// The names of fields in the configuration.
+pub(super) fn field_names(config: &TraceConfig) -> FieldNames {
+    FieldNames {
+        keys: config.keys.clone(),
+        text: config.text.clone(),
+        level: config.level.clone(),
+        service: config.service.clone(),
     }
 }
 

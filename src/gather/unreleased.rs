@@ -11,6 +11,7 @@ use forward_protocol::entries::{Decompressor, Entries, Piece};
 use forward_protocol::frame::{Payload, messages};
 
 use super::classifier::{classify_slow, completion_fields};
+use super::settings::field_names;
 use crate::config::Config;
 use windrow_trace::{FieldNames, PartId, ShapeRegistry};
 
@@ -34,10 +35,7 @@ pub struct UnreleasedSummary {
 impl UnreleasedSummary {
     /// An empty summary that uses the field names and completion rules of `config`.
     pub fn new(config: &Config) -> Self {
-        let names = FieldNames {
-            keys: config.trace.keys.clone(),
-            text: config.trace.text.clone(),
-        };
+        let names = field_names(&config.trace);
         let complete = config.trace.complete.clone();
         Self {
             shapes: ShapeRegistry::new(names.clone(), completion_fields(&names, &complete)),

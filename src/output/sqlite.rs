@@ -6,7 +6,7 @@
 //! connection of their own and do not block the writer. Two documents of one trace are merged by
 //! `windrow_trace::union`.
 
-mod files;
+pub(crate) mod files;
 mod reader;
 mod retention;
 #[cfg(test)]
@@ -14,6 +14,8 @@ mod tests;
 
 use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use rusqlite::{Connection, params};
@@ -22,7 +24,7 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 use self::files::StoreFiles;
-pub use self::reader::{RecentRows, SqliteReader};
+pub use self::reader::{RecentRows, SqliteReader, StoreConnection};
 
 use super::{Batch, OutputId, SealedDocument, Watchdog};
 use crate::config::SqliteConfig;
@@ -102,12 +104,30 @@ pub struct TransactionSummary {
     pub bytes: u64,
 }
 
+/// The last number of the table `merged` that was read; what is up to it is deleted.
+#[derive(Debug, Default)]
+pub struct MergesRead(AtomicI64);
+
+impl MergesRead {
+    /// The number.
+    pub fn get(&self) -> i64 {
+        self.0.load(Ordering::Relaxed)
+    }
+
+    /// Sets the number; the reader never asks for what is up to it again.
+    pub fn set(&self, number: i64) {
+        self.0.store(number, Ordering::Relaxed);
+    }
+}
+
 /// Writes documents to the store.
 #[derive(Debug)]
 pub struct SqliteWriter {
     connection: Connection,
     files: StoreFiles,
     config: SqliteConfig,
+    /// Set if somebody reads the list of merges.
+    merges_read: Option<Arc<MergesRead>>,
 }
 
 /// Called for each document that can never be stored; returns once it is durable elsewhere.
@@ -125,7 +145,14 @@ impl SqliteWriter {
             connection,
             files,
             config,
+            merges_read: None,
         })
+    }
+
+    /// Notes which rows are merged, for somebody who reads the table `merged`, until they have read
+    /// it.
+    pub fn note_merges_for(&mut self, reader: Arc<MergesRead>) {
+        self.merges_read = Some(reader);
     }
 
     /// Whether the open files are still those at their paths; if not, they are opened again, and
@@ -174,6 +201,10 @@ impl SqliteWriter {
                 let mut replace = transaction.prepare_cached(
                     "UPDATE documents SET document = ?2, first = min(first, ?3) WHERE id = ?1",
                 )?;
+                let mut note = transaction.prepare_cached(
+                    "INSERT INTO merged (document) SELECT rowid FROM documents WHERE id = ?1",
+                )?;
+                let noted = self.merges_read.is_some();
                 for document in documents {
                     // Rendered as JSON text, so it is UTF-8 throughout.
                     let json = String::from_utf8_lossy(document.json());
@@ -200,6 +231,9 @@ impl SqliteWriter {
                         }) => {
                             let text = String::from_utf8_lossy(&document_json);
                             replace.execute(params![document.id(), text, document.first_ns()])?;
+                            if noted {
+                                note.execute([document.id()])?;
+                            }
                             done.merged += 1;
                             merged(document, new_lines);
                         }
@@ -258,8 +292,14 @@ fn connect(path: &Path) -> Result<(Connection, StoreFiles), StoreError> {
             )?;
         }
         if version <= SCHEMA_VERSION {
-            connection
-                .execute_batch("CREATE INDEX IF NOT EXISTS documents_written ON documents (written)")?;
+            // Rows that were merged, for the search index. Numbers are not used again.
+            connection.execute_batch(
+                "CREATE INDEX IF NOT EXISTS documents_written ON documents (written);
+                 CREATE TABLE IF NOT EXISTS merged (
+                   number INTEGER PRIMARY KEY AUTOINCREMENT,
+                   document INTEGER NOT NULL
+                 );",
+            )?;
         }
         connection.set_prepared_statement_cache_capacity(16);
         Ok((connection, version))

@@ -5,6 +5,7 @@ use std::io;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
+use std::sync::mpsc::Receiver;
 
 use super::dead_letter_watch::DeadLetterWatch;
 use super::error::BuildError;
@@ -20,8 +21,8 @@ use crate::gather::{Gauges, OpenTracesProbe, QueueProducer, RecordQueue};
 use crate::input::forward::{self, BoundListener, ConnectionLimiter, Tls};
 use crate::memory::MemoryShares;
 use crate::metrics::Metrics;
-use crate::output::LineCounters;
 use crate::output::dead_letter::{self, DeadLetter, RejectedStore};
+use crate::output::{Batch, BatchTap, LineCounters};
 use windrow_journal::Journal;
 
 /// The stages of the server, built but not running.
@@ -43,6 +44,8 @@ pub struct Pipeline {
     pub(super) account: Arc<LineCounters>,
     pub(super) gauges: Arc<Gauges>,
     pub(super) open_traces: Arc<OpenTracesProbe>,
+    pub(super) tap: Arc<BatchTap>,
+    tapped: Option<Receiver<Batch>>,
     pub(super) output_bytes: Arc<AtomicUsize>,
     pub(super) liveness: Liveness,
     pub(super) progress: Progress,
@@ -104,6 +107,7 @@ impl Pipeline {
             config.forward.max_connections,
             config.forward.max_connections_per_address,
         );
+        let (tap, tapped) = BatchTap::new();
         Ok(Self {
             config,
             metrics,
@@ -121,6 +125,8 @@ impl Pipeline {
             account: Arc::default(),
             gauges: Arc::default(),
             open_traces: Arc::default(),
+            tap,
+            tapped: Some(tapped),
             output_bytes: Arc::default(),
             liveness: Liveness::default(),
             progress: Progress::default(),
@@ -130,6 +136,12 @@ impl Pipeline {
     /// The bound Forward addresses; a configured port 0 is replaced by the real port.
     pub fn addresses(&self) -> impl Iterator<Item = &str> {
         self.listeners.iter().map(|listener| listener.address.as_str())
+    }
+
+    /// The tap of sealed batches with their queue, once; `None` afterwards.
+    pub fn take_tap(&mut self) -> Option<(Arc<BatchTap>, Receiver<Batch>)> {
+        let tapped = self.tapped.take()?;
+        Some((Arc::clone(&self.tap), tapped))
     }
 
     /// Requests for the traces that are being gathered.
@@ -161,6 +173,7 @@ impl Pipeline {
             limiter: Arc::clone(&self.limiter),
             elasticsearch: self.outputs.elasticsearch(),
             store: self.outputs.store(),
+            search: self.outputs.search(),
             watchdogs: self.outputs.watchdogs().to_vec(),
             memory_limit: self.config.memory_limit,
             liveness: self.liveness.clone(),

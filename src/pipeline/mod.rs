@@ -28,5 +28,5 @@ mod tests;
 
 pub use self::build::Pipeline;
 pub use self::error::BuildError;
-pub use self::outputs::{Store, open_elasticsearch};
+pub use self::outputs::{Store, open_elasticsearch, search_names};
 pub use self::status::{Readiness, Status};

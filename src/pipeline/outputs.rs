@@ -20,6 +20,9 @@ use crate::output::dead_letter::{DeadLetter, Entry, EntryContent};
 use crate::output::elasticsearch::{self, DocumentFormat, Elasticsearch};
 use crate::output::sqlite::{self, SqliteReader, SqliteWriter, TransactionSummary, WriteObserver};
 use crate::output::{Batch, Framing, OutputId, SealedDocument, Watchdog, stdout};
+use crate::search::embedded::{
+    self, EmbeddedSearch, IndexConfig, IndexError, IndexProgress, Indexer, RunningIndexer,
+};
 use windrow_trace::UnionError;
 
 /// Batches that wait in front of an output at most. The gatherer bounds their bytes.
@@ -43,6 +46,8 @@ enum OpenOutput {
 pub(super) struct Outputs {
     opened: Vec<OpenOutput>,
     store: Option<Store>,
+    search: Option<EmbeddedSearch>,
+    indexer: Option<Indexer>,
     watchdogs: Vec<(OutputKind, Arc<Watchdog>)>,
 }
 
@@ -59,6 +64,8 @@ pub enum Store {
 pub(super) struct RunningOutputs {
     threads: Vec<std::thread::JoinHandle<()>>,
     tasks: tokio_util::task::TaskTracker,
+    /// Stopped when it is dropped; nothing waits for what it has not indexed.
+    _indexer: Option<RunningIndexer>,
 }
 
 impl Outputs {
@@ -66,13 +73,27 @@ impl Outputs {
     pub(super) fn open(config: &Config) -> Result<Self, BuildError> {
         let mut opened = Vec::new();
         let mut store = None;
+        let (mut search, mut indexer) = (None, None);
         for kind in &config.outputs {
             match kind {
                 OutputKind::Sqlite => {
                     let path = config.sqlite.path.clone();
-                    opened.push(OpenOutput::Sqlite(SqliteWriter::open(config.sqlite.clone())?));
+                    let mut writer = SqliteWriter::open(config.sqlite.clone())?;
+                    let reader = Arc::new(SqliteReader::open(&path)?);
+                    match open_search(config, &reader) {
+                        Ok(Some((found, opened))) => {
+                            writer.note_merges_for(Arc::clone(found.progress().merges()));
+                            (search, indexer) = (Some(found), Some(opened));
+                        }
+                        Ok(None) => {}
+                        // Storing does not depend on it.
+                        Err(error) => {
+                            tracing::error!(%error, "the search index cannot be opened; traces are found by id only");
+                        }
+                    }
+                    opened.push(OpenOutput::Sqlite(writer));
                     // The embedded store answers fastest, so it is preferred whatever the order.
-                    store = Some(Store::Sqlite(Arc::new(SqliteReader::open(&path)?)));
+                    store = Some(Store::Sqlite(reader));
                 }
                 OutputKind::Stdout => opened.push(OpenOutput::Stdout),
                 OutputKind::Elasticsearch => {
@@ -86,6 +107,8 @@ impl Outputs {
         Ok(Self {
             opened,
             store,
+            search,
+            indexer,
             watchdogs: watchdogs.collect(),
         })
     }
@@ -97,6 +120,11 @@ impl Outputs {
 
     pub(super) fn store(&self) -> Option<Store> {
         self.store.clone()
+    }
+
+    /// The search of the embedded store, if it has an index.
+    pub(super) fn search(&self) -> Option<EmbeddedSearch> {
+        self.search.clone()
     }
 
     pub(super) fn elasticsearch(&self) -> Option<Elasticsearch> {
@@ -126,6 +154,7 @@ impl Outputs {
         let mut running = RunningOutputs {
             threads: Vec::new(),
             tasks: tokio_util::task::TaskTracker::new(),
+            _indexer: self.indexer.map(Indexer::start).transpose()?,
         };
         for (id, (opened, (_, watchdog))) in (0..).zip(self.opened.into_iter().zip(self.watchdogs)) {
             let (sender, receiver) = mpsc::channel(QUEUE_BATCHES);
@@ -254,6 +283,34 @@ impl WriteObserver for SqliteObserver {
         }
         self.metrics.dead_letter_documents[DeadLetterSource::Sqlite].inc();
         self.metrics.output(OutputKind::Sqlite).documents[DocumentResult::Rejected].inc();
+    }
+}
+
+/// Opens the search index of the embedded store, if it is to have one.
+fn open_search(
+    config: &Config,
+    store: &Arc<SqliteReader>,
+) -> Result<Option<(EmbeddedSearch, Indexer)>, IndexError> {
+    if !config.sqlite.search {
+        // It would not be up to date when it is switched on again.
+        embedded::remove(&config.sqlite.path)?;
+        return Ok(None);
+    }
+    let index = IndexConfig {
+        store: config.sqlite.path.clone(),
+        names: search_names(config),
+    };
+    let progress = Arc::<IndexProgress>::default();
+    let indexer = Indexer::open(index.clone(), Arc::clone(&progress))?;
+    let search = EmbeddedSearch::new(&index, Arc::clone(store), progress);
+    Ok(Some((search, indexer)))
+}
+
+/// The fields of documents that hold text and trace id.
+pub fn search_names(config: &Config) -> windrow_query::Names {
+    windrow_query::Names {
+        text: config.trace.text.clone(),
+        key: config.trace.keys.first().cloned().unwrap_or_default(),
     }
 }
 

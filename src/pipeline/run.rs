@@ -74,6 +74,7 @@ impl Pipeline {
             account,
             gauges,
             open_traces,
+            tap,
             output_bytes,
             liveness,
             progress,
@@ -98,6 +99,7 @@ impl Pipeline {
         let dependencies = Dependencies {
             journal: journal.clone(),
             outputs: senders,
+            tap,
             output_bytes,
             framing,
             account: Arc::clone(&account),

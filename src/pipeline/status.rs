@@ -18,6 +18,7 @@ use crate::metrics::{Counter, Metrics};
 use crate::output::dead_letter::DeadLetter;
 use crate::output::elasticsearch::Elasticsearch;
 use crate::output::{LineCounters, Watchdog};
+use crate::search::embedded::EmbeddedSearch;
 use windrow_journal::{Journal, SYNC_BUCKETS, Usage};
 
 /// Whether the server accepts chunks and delivers documents.
@@ -50,6 +51,7 @@ pub(super) struct StatusSources {
     pub(super) limiter: Arc<ConnectionLimiter>,
     pub(super) elasticsearch: Option<Elasticsearch>,
     pub(super) store: Option<Store>,
+    pub(super) search: Option<EmbeddedSearch>,
     pub(super) watchdogs: Vec<(OutputKind, Arc<Watchdog>)>,
     pub(super) memory_limit: u64,
     pub(super) liveness: Liveness,
@@ -158,6 +160,11 @@ impl Status {
         self.0.elasticsearch.clone()
     }
 
+    /// The search of the embedded store, if it has an index.
+    pub fn search(&self) -> Option<EmbeddedSearch> {
+        self.0.search.clone()
+    }
+
     /// Updates the gauges of `metrics` from the stages at each scrape.
     pub(super) fn mirror_in(&self, metrics: &Metrics) {
         let status = self.clone();
@@ -199,6 +206,14 @@ impl Status {
             queued as u64 + load(&gauges.open_bytes) + load(output_bytes),
         ));
         metrics.memory_limit_bytes.set(gauge(self.0.memory_limit));
+
+        if let Some(search) = &self.0.search {
+            let progress = search.progress();
+            metrics.search_lag_documents.set(gauge(progress.lag()));
+            metrics.search_index_bytes.set(gauge(progress.bytes()));
+            set(&metrics.search_indexed_documents, progress.indexed());
+            set(&metrics.search_rebuilds, progress.rebuilds());
+        }
 
         let count = |counter: &AtomicU64| counter.load(Ordering::Acquire);
         let (delivered, duplicate, dead) = (

@@ -25,6 +25,7 @@ mod page;
 mod rejected;
 mod rust_logger;
 mod sealing;
+mod search;
 mod several;
 mod shutdown;
 mod startup;

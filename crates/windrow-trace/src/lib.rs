@@ -24,6 +24,7 @@
 //!     let incoming = IncomingRecord {
 //!         id: table.trace_id(b"t1"), time: 0, source, position: u32::from(completes), record,
 //!         metadata: b"", completes, shape: None, text: None,
+//!         level: None, service: None,
 //!     };
 //!     assert_eq!(table.add(0, &incoming), AddOutcome::Added);
 //! }
@@ -43,6 +44,7 @@ mod lingering;
 mod open;
 mod overview;
 mod part;
+mod record;
 mod sealed;
 mod source;
 mod table;
@@ -53,12 +55,14 @@ mod union;
 mod tests;
 
 // Filling the table.
-pub use self::document::names::FieldNames;
+pub use self::document::names::{FieldNames, LEVEL_NAMES, SERVICE_NAMES};
 pub use self::document::shape::{FieldRole, Shape, ShapeField, ShapeId, ShapeRegistry};
 pub use self::open::slab::SlotHint;
 pub use self::open::trace::{AddOutcome, IncomingRecord};
 pub use self::overview::TraceOverview;
 pub use self::part::{PartId, PartInfo};
+pub use self::record::severity::Severity;
+pub use self::record::view::{LineContext, Reading, RecordView};
 pub use self::source::{Source, SourceId};
 pub use self::table::{Limits, Table};
 pub use self::trace_id::TraceId;
@@ -73,7 +77,7 @@ pub use self::document::time::day_of;
 pub use self::sealed::{Scratch, SealedTrace};
 
 // Merging documents.
-pub use self::union::{Union, UnionError, part_ids, union};
+pub use self::union::{DocumentLine, Union, UnionError, document_lines, part_ids, union};
 
 // Reading MessagePack values, as rules on fields need it.
 pub use self::document::json::{write_escaped, write_json_value};

@@ -64,6 +64,8 @@ fn check(shapes: &mut ShapeRegistry, bytes: &[u8]) -> Result<usize, TestCaseErro
         let expected = plainly(&names, entry.record);
         prop_assert_eq!(found.trace_id, expected.trace_id);
         prop_assert_eq!(found.completes, expected.completes);
+        prop_assert_eq!(found.context.level, expected.context.level);
+        prop_assert_eq!(found.context.service, expected.context.service);
         if let Some(shape) = found.shape.and_then(|id| shapes.get(id)) {
             shaped += 1;
             let keys: Vec<_> = MapPairs::new(entry.record).map(|pair| pair.key).collect();
@@ -79,7 +81,7 @@ fn check(shapes: &mut ShapeRegistry, bytes: &[u8]) -> Result<usize, TestCaseErro
 }
 
 /// One name of each length class that the comparison of names distinguishes.
-const NAMES: [&str; 12] = [
+const NAMES: [&str; 15] = [
     "traceId",
     "message",
     "a",
@@ -92,6 +94,9 @@ const NAMES: [&str; 12] = [
     "one_of_more_than_the_thirty_one_bytes_of_a_fixstr",
     "log",
     "trace_id",
+    "severity",
+    "service",
+    "service.name",
 ];
 
 fn values() -> impl Strategy<Value = Vec<u8>> {
@@ -105,6 +110,7 @@ fn values() -> impl Strategy<Value = Vec<u8>> {
         Just("request completed".into()),
         Just("end".into()),
         Just("504".into()),
+        Just("warn".into()),
         "[a-f]{1,40}",
         "[a-f]{300}",
         "[a-z ]{0,40}request completed[a-z]{0,40}",
@@ -130,6 +136,8 @@ fn values() -> impl Strategy<Value = Vec<u8>> {
         }),
         1 => encoded(|out| out.extend(b"\xc4\x11request completed")),
         1 => encoded(|out| out.extend(b"\xd6\x05abcd")),
+        1 => encoded(|out| out.extend(b"\x81\xa4name\xa4shop")),
+        1 => encoded(|out| write_u64(out, 50)),
     ]
 }
 

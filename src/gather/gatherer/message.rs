@@ -20,7 +20,7 @@ use crate::gather::settings::{Settings, max_entry_bytes, max_records};
 use crate::metrics::FlushReason;
 use windrow_journal::Record;
 use windrow_trace::{
-    AddOutcome, IncomingRecord, PartId, ShapeId, SlotHint, Source, SourceId, TraceId, UntracedRecord,
+    AddOutcome, IncomingRecord, PartId, SlotHint, Source, SourceId, TraceId, UntracedRecord,
 };
 
 /// Bad entries of a message that are rejected one by one. If there are more, the whole message is
@@ -395,7 +395,7 @@ impl Gatherer {
         tally.invalid_times += u64::from(entry.time == Time::Invalid);
         let record = entry.record;
         let added = match *id {
-            None => self.single(record, classification.shape, metadata, time, *number, origin),
+            None => self.single(record, classification, metadata, time, *number, origin),
             Some(id) => self.table.add(
                 origin.now,
                 &IncomingRecord {
@@ -408,6 +408,8 @@ impl Gatherer {
                     completes: classification.completes,
                     shape: classification.shape,
                     text: classification.text,
+                    level: classification.context.level,
+                    service: classification.context.service,
                 },
             ),
         };
@@ -465,7 +467,7 @@ impl Gatherer {
     fn single(
         &mut self,
         record: &[u8],
-        shape: Option<ShapeId>,
+        classification: &Classification<'_>,
         metadata: &[u8],
         time: i64,
         position: u32,
@@ -476,11 +478,13 @@ impl Gatherer {
         }
         let names = &self.settings.names;
         let single = UntracedRecord {
-            shape: shape.and_then(|id| self.shapes.get(id)),
+            shape: classification.shape.and_then(|id| self.shapes.get(id)),
             time,
             tag: origin.tag,
             record,
             metadata,
+            level: classification.context.level,
+            service: classification.context.service,
         };
         self.batcher
             .push_single(names, &single, origin.part, position, origin.claim);

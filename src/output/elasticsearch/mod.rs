@@ -14,7 +14,8 @@
 //! | `bulk`, `mget` | formats of `_bulk` and `_mget` |
 //! | `outcome` | what responses mean |
 //! | `index_pattern` | names of daily indices |
-//! | `template`, `search`, `dead_letter_replay` | index template, `/logs`, `windrow replay` |
+//! | `template`, `dead_letter_replay` | index template, `windrow replay` |
+//! | `search`, `trace_search` | `/logs`; the search API |
 //! | `stats`, `health` | counters; why documents wait |
 //!
 //! Uses `_bulk`, `_mget`, `_search` and one template: no scripts, no pipelines.
@@ -38,6 +39,7 @@ mod scheduler;
 mod search;
 mod stats;
 mod template;
+mod trace_search;
 mod upsert;
 
 #[cfg(test)]
@@ -54,6 +56,7 @@ pub use health::{OutputHealth, OutputState, WaitReason};
 pub use nodes::OpenError;
 pub use outcome::Rejection;
 pub use stats::Stats;
+pub use trace_search::ElasticsearchSearch;
 
 use super::dead_letter::DeadLetter;
 use super::{Batch, Framing, OutputId};
@@ -122,6 +125,11 @@ impl Elasticsearch {
     /// A message for the reader: Elasticsearch is down, refuses, or its response cannot be read.
     pub async fn recent(&self, trace_id: Option<&str>, limit: usize) -> Result<Vec<Box<RawValue>>, String> {
         search::recent(&self.upserter.client, trace_id, limit).await
+    }
+
+    /// Sends one search to all indices.
+    pub(crate) async fn search(&self, body: &serde_json::Value) -> Result<bytes::Bytes, String> {
+        search::send(&self.upserter.client, body).await
     }
 
     /// Why documents wait, for `/ready`.

@@ -2,10 +2,11 @@
 //!
 //! Returns documents as they are stored.
 
+use bytes::Bytes;
 use elasticsearch::http::Method;
 use serde::Deserialize;
-use serde_json::json;
 use serde_json::value::RawValue;
+use serde_json::{Value, json};
 
 use super::client::Client;
 use super::nodes::Request;
@@ -40,15 +41,20 @@ pub(crate) async fn recent(
         "sort": [{"@timestamp": {"order": "desc", "unmapped_type": "date"}}],
         "track_total_hits": false,
     });
+    let response = send(client, &body).await?;
+    let wire: SearchWire =
+        serde_json::from_slice(&response).map_err(|e| format!("unreadable search response: {e}"))?;
+    Ok(wire.hits.hits.into_iter().map(|hit| hit.source).collect())
+}
+
+/// Sends a search to all indices, and returns the body of its response.
+pub(crate) async fn send(client: &Client, body: &Value) -> Result<Bytes, String> {
     let path = format!("/{}/_search", client.indices.wildcard());
     let mut request = Request::json(Method::Post, path, body.to_string());
     request.query = &[("ignore_unavailable", "true"), ("allow_no_indices", "true")];
     request.max_response_bytes = MAX_RESPONSE_BYTES;
     let response = client.ask(&request).await.and_then(|response| response.success());
-    let response = response.map_err(|error| error.reason().to_owned())?;
-    let wire: SearchWire =
-        serde_json::from_slice(&response).map_err(|e| format!("unreadable search response: {e}"))?;
-    Ok(wire.hits.hits.into_iter().map(|hit| hit.source).collect())
+    response.map_err(|error| error.reason().to_owned())
 }
 
 #[derive(Deserialize)]

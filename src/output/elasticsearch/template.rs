@@ -68,6 +68,8 @@ pub(crate) fn body(template: &IndexTemplate, index_pattern: &str) -> Value {
                         "tags": {"type": "keyword"},
                         "parts": {"type": "long"},
                         "late": {"type": "long"},
+                        "level": {"type": "keyword"},
+                        "services": {"type": "keyword"},
                         "truncated": {"type": "long"},
                         "state": {"type": "object", "enabled": false},
                     }},

@@ -12,7 +12,7 @@ const SUFFIXES: [&str; 3] = ["", "-wal", "-shm"];
 /// creates beside it get its permissions.
 ///
 /// An existing file is not opened: to close it would release the locks that this process has on it.
-pub(super) fn prepare(path: &Path) -> io::Result<()> {
+pub(crate) fn prepare(path: &Path) -> io::Result<()> {
     match private_file().write(true).create_new(true).open(path) {
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
         other => drop(other?),
@@ -27,11 +27,11 @@ pub(super) fn prepare(path: &Path) -> io::Result<()> {
 
 /// The files that a connection has open. SQLite does not notice when one of them is unlinked.
 #[derive(Debug)]
-pub(super) struct StoreFiles(Vec<(PathBuf, FileIdentity)>);
+pub(crate) struct StoreFiles(Vec<(PathBuf, FileIdentity)>);
 
 impl StoreFiles {
     /// Examines the files right after a connection has opened them.
-    pub(super) fn opened(path: &Path) -> io::Result<Self> {
+    pub(crate) fn opened(path: &Path) -> io::Result<Self> {
         let mut files = Vec::new();
         for suffix in SUFFIXES {
             let path = with_suffix(path, suffix);
@@ -43,7 +43,7 @@ impl StoreFiles {
     }
 
     /// The first file that is no longer at its path.
-    pub(super) fn replaced(&self) -> Option<PathBuf> {
+    pub(crate) fn replaced(&self) -> Option<PathBuf> {
         let replaced = self
             .0
             .iter()

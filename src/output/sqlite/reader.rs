@@ -1,5 +1,6 @@
-//! Reader of the embedded store, for `/logs`.
+//! Readers of the embedded store, for `/logs` and the search.
 
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
@@ -83,6 +84,89 @@ impl SqliteReader {
             Ok(found)
         };
         read().map_err(|source| StoreError::Sqlite {
+            path: self.path.clone(),
+            source,
+        })
+    }
+
+    /// Ids and documents of these rows; those that are longer than `max_bytes` or deleted are
+    /// missing.
+    ///
+    /// # Errors
+    ///
+    /// An error of SQLite.
+    pub fn documents(
+        &self,
+        rows: &[i64],
+        max_bytes: usize,
+    ) -> Result<HashMap<i64, (String, String)>, StoreError> {
+        let mut opened = self.opened.lock().unwrap_or_else(PoisonError::into_inner);
+        if opened.1.replaced().is_some() {
+            *opened = connect(&self.path)?;
+        }
+        let read = || -> rusqlite::Result<HashMap<_, _>> {
+            let mut read = opened.0.prepare_cached(
+                "SELECT id, document FROM documents WHERE rowid = ?1 AND octet_length(document) <= ?2",
+            )?;
+            let mut found = HashMap::with_capacity(rows.len());
+            for row in rows {
+                let document = read
+                    .query_row([*row, max_bytes as i64], |row| Ok((row.get(0)?, row.get(1)?)))
+                    .optional()?;
+                found.extend(document.map(|document| (*row, document)));
+            }
+            Ok(found)
+        };
+        read().map_err(|source| StoreError::Sqlite {
+            path: self.path.clone(),
+            source,
+        })
+    }
+}
+
+/// A connection for reading that follows the store when its file is replaced.
+#[derive(Debug)]
+pub struct StoreConnection {
+    path: PathBuf,
+    connection: Connection,
+    files: StoreFiles,
+}
+
+impl StoreConnection {
+    /// Opens the store; its writer has created it.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError`] when the file cannot be opened.
+    pub fn open(path: &Path) -> Result<Self, StoreError> {
+        let (connection, files) = connect(path)?;
+        Ok(Self {
+            path: path.to_owned(),
+            connection,
+            files,
+        })
+    }
+
+    /// Opens the file again if it was replaced, and returns whether it was.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError`] when the file cannot be opened.
+    pub fn reopen_if_replaced(&mut self) -> Result<bool, StoreError> {
+        let replaced = self.files.replaced().is_some();
+        if replaced {
+            (self.connection, self.files) = connect(&self.path)?;
+        }
+        Ok(replaced)
+    }
+
+    /// Reads.
+    ///
+    /// # Errors
+    ///
+    /// An error of SQLite.
+    pub fn read<T>(&self, read: impl FnOnce(&Connection) -> rusqlite::Result<T>) -> Result<T, StoreError> {
+        read(&self.connection).map_err(|source| StoreError::Sqlite {
             path: self.path.clone(),
             source,
         })

@@ -31,6 +31,7 @@ impl SqliteWriter {
     pub fn retain(&mut self) -> Result<bool, StoreError> {
         self.check_files()?;
         let retain = || -> rusqlite::Result<bool> {
+            self.forget_merges()?;
             let aged = self.expire()?;
             let sized = self.shrink()?;
             let vacuumed = self.vacuum()?;
@@ -46,6 +47,17 @@ impl SqliteWriter {
     /// An error of SQLite.
     pub fn is_beyond_limit(&self) -> Result<bool, StoreError> {
         Ok(self.excess_bytes().map_err(|source| self.failed(source))? > 0)
+    }
+
+    /// Deletes what was read of the list of merges.
+    fn forget_merges(&self) -> rusqlite::Result<()> {
+        if let Some(read) = &self.merges_read {
+            self.connection.execute(
+                "DELETE FROM merged WHERE number IN (SELECT number FROM merged WHERE number <= ?1 LIMIT ?2)",
+                params![read.get(), MAX_STEP_ROWS],
+            )?;
+        }
+        Ok(())
     }
 
     /// Deletes documents by age.

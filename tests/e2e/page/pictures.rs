@@ -77,7 +77,10 @@ fn pictures_of_the_demo() {
         browser.devtools("Emulation.setDeviceMetricsOverride", size).await;
         browser.open(&format!("{}/?from=-5m", demo.address)).await;
         browser
-            .wait_until("the traces", "return document.querySelectorAll('a.row').length >= 40")
+            .wait_until(
+                "the traces",
+                "return document.querySelectorAll('a.row').length >= 40",
+            )
             .await;
         browser.find(".hist .bar").await;
         keep(&browser, "traces.png").await;

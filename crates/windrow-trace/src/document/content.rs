@@ -7,6 +7,7 @@ use smallvec::SmallVec;
 use super::shape::{Shape, ShapeId};
 use super::state::SealReason;
 use crate::part::PartInfo;
+use crate::record::severity::Severity;
 
 /// The content of a sealed trace.
 #[derive(Debug)]
@@ -52,6 +53,10 @@ pub struct UntracedRecord<'a> {
     pub record: &'a [u8],
     /// Its metadata: a MessagePack map, or empty.
     pub metadata: &'a [u8],
+    /// Its level.
+    pub level: Option<Severity>,
+    /// The service that wrote it.
+    pub service: Option<&'a [u8]>,
 }
 
 /// A rendered document, apart from its bytes.

@@ -5,21 +5,88 @@ use std::borrow::Cow;
 
 use super::msgpack::Token;
 
-/// The fields that may hold the trace id and the text, in order of preference.
+/// The fields that are read as trace id, text, level and service, each in order of preference.
 #[derive(Clone, Debug)]
 pub struct FieldNames {
     /// Fields that may hold the trace id. The first is its name in the document.
     pub keys: Vec<String>,
     /// Fields that may hold the text.
     pub text: Vec<String>,
+    /// Paths that may hold the level of a line: the first that has one.
+    pub level: Vec<String>,
+    /// Paths that may hold the service that wrote a line: the first that has one.
+    pub service: Vec<String>,
 }
+
+/// Where loggers write the level: zap, slog, zerolog, logrus, winston, pino, bunyan, log4j2,
+/// Logback, structlog, Monolog, semantic_logger, GELF (`level`); Google Cloud (`severity`); ECS
+/// (`log.level`); Python (`levelname`, `levelno`); `OpenTelemetry` (`severity_text`,
+/// `severity_number`); Serilog (`@l`); journald (`PRIORITY`); loguru (`record.level.name`);
+/// PostgreSQL (`error_severity`).
+pub const LEVEL_NAMES: [&str; 27] = [
+    "level",
+    "severity",
+    "log.level",
+    "lvl",
+    "levelname",
+    "level_name",
+    "severity_text",
+    "severityText",
+    "SeverityText",
+    "@l",
+    "Level",
+    "Severity",
+    "LEVEL",
+    "loglevel",
+    "log_level",
+    "logLevel",
+    "LogLevel",
+    "severity_number",
+    "severityNumber",
+    "SeverityNumber",
+    "PRIORITY",
+    "level_value",
+    "levelno",
+    "record.level.name",
+    "syslog_severity",
+    "error_severity",
+    "pri",
+];
+
+/// Where applications and collectors write the service.
+pub const SERVICE_NAMES: [&str; 22] = [
+    "service_name",
+    "service.name",
+    "serviceName",
+    "ServiceName",
+    "service",
+    "app",
+    "app_name",
+    "appName",
+    "application",
+    "dd.service",
+    "resource.service.name",
+    "resource.attributes.service.name",
+    "kubernetes.labels.app.kubernetes.io/name",
+    "kubernetes.labels.app_kubernetes_io/name",
+    "kubernetes.labels.app",
+    "kubernetes.labels.k8s-app",
+    "kubernetes.container_name",
+    "container_name",
+    "SYSLOG_IDENTIFIER",
+    "appname",
+    "ident",
+    "_SYSTEMD_UNIT",
+];
 
 impl Default for FieldNames {
     fn default() -> Self {
-        let own = |names: [&str; 3]| names.map(str::to_owned).to_vec();
+        let own = |names: &[&str]| names.iter().copied().map(str::to_owned).collect();
         Self {
-            keys: own(["traceId", "trace_id", "trace.id"]),
-            text: own(["message", "log", "msg"]),
+            keys: own(&["traceId", "trace_id", "trace.id"]),
+            text: own(&["message", "log", "msg"]),
+            level: own(&LEVEL_NAMES),
+            service: own(&SERVICE_NAMES),
         }
     }
 }

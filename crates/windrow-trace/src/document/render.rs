@@ -250,6 +250,7 @@ impl Renderer {
             tag,
             record,
             metadata,
+            ..
         } = *untraced;
         let at = out.len();
         out.extend_from_slice(b"{\"@timestamp\":\"");

@@ -15,6 +15,7 @@ use super::json::write_string;
 use super::msgpack::{Token, read_token, skip};
 use super::names::{FieldNames, document_name};
 use super::windrow_object::trace_id_prefix;
+use crate::record::view::{Reading, RecordView};
 
 /// Maximum number of fields of a shape.
 const MAX_FIELDS: u32 = 128;
@@ -80,6 +81,8 @@ pub struct ShapeField {
     json_prefix: Box<[u8]>,
     role: FieldRole,
     watched: bool,
+    /// How its value is read apart from its role.
+    readings: Box<[Reading]>,
 }
 
 impl ShapeField {
@@ -99,6 +102,12 @@ impl ShapeField {
     #[inline]
     pub fn is_watched(&self) -> bool {
         self.watched
+    }
+
+    /// How its value is read apart from its role: as level, as service.
+    #[inline]
+    pub fn readings(&self) -> &[Reading] {
+        &self.readings
     }
 
     /// What precedes the value in the document: comma, name and colon.
@@ -130,8 +139,8 @@ impl Shape {
         &self.fields
     }
 
-    /// The names as encoded in the records. Fields with a plain role that are not watched are
-    /// marked to be skipped: their values do not matter for routing.
+    /// The names as encoded in the records. Fields with a plain role that are neither watched nor
+    /// read as anything are marked to be skipped: their values do not matter for routing.
     #[inline]
     pub fn keys(&self) -> &[WireKey] {
         &self.keys
@@ -161,7 +170,8 @@ impl Shape {
         &self.text_prefix
     }
 
-    fn new(names: &FieldNames, watched: &[String], field_names: &[&[u8]]) -> Option<Self> {
+    fn new(view: &RecordView, watched: &[String], field_names: &[&[u8]]) -> Option<Self> {
+        let names = view.names();
         let best = |of: &[String]| {
             let ranked = field_names.iter().enumerate().filter_map(|(slot, field)| {
                 let rank = of.iter().position(|name| name.as_bytes() == *field)?;
@@ -196,13 +206,11 @@ impl Shape {
                 json_prefix: json_prefix.into(),
                 role,
                 watched,
+                readings: view.readings(field).into(),
             });
             let key = WireKey::new(field);
-            keys.push(if role == FieldRole::Plain && !watched {
-                key.skipped()
-            } else {
-                key
-            });
+            let is_read = role != FieldRole::Plain || watched || !view.readings(field).is_empty();
+            keys.push(if !is_read { key.skipped() } else { key });
         }
         // Names that are equal in the document: the last one wins, which `fields` handles.
         let mut all: Vec<&[u8]> = fields.iter().map(ShapeField::json_prefix).collect();
@@ -230,7 +238,7 @@ impl Shape {
 /// The registry of shapes.
 #[derive(Debug)]
 pub struct ShapeRegistry {
-    names: FieldNames,
+    view: RecordView,
     watched: Vec<String>,
     shapes: Vec<Shape>,
     /// By length-prefixed names. `None` for names that cannot be a shape.
@@ -246,7 +254,7 @@ impl ShapeRegistry {
     /// values.
     pub fn new(names: FieldNames, watched: Vec<String>) -> Self {
         Self {
-            names,
+            view: RecordView::new(names),
             watched,
             shapes: Vec::new(),
             known: HashMap::default(),
@@ -254,6 +262,12 @@ impl ShapeRegistry {
             seen: vec![0; SEEN_HASHES].into(),
             encoded: Vec::new(),
         }
+    }
+
+    /// What the names of a record's fields mean.
+    #[inline]
+    pub fn view(&self) -> &RecordView {
+        &self.view
     }
 
     /// The shape with this number.
@@ -316,7 +330,7 @@ impl ShapeRegistry {
             fields.push(name);
             rest = more;
         }
-        let id = Shape::new(&self.names, &self.watched, &fields).map(|shape| {
+        let id = Shape::new(&self.view, &self.watched, &fields).map(|shape| {
             self.shapes.push(shape);
             ShapeId(self.shapes.len() as u32 - 1)
         });

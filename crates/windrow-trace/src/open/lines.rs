@@ -6,6 +6,7 @@
 
 use crate::document::content::{Line, Span};
 use crate::document::shape::ShapeId;
+use crate::record::severity::Severity;
 
 /// Bytes of the header of a line.
 pub(crate) const HEADER_BYTES: usize = 36;
@@ -24,6 +25,8 @@ pub(crate) struct NewLine<'a> {
     /// The text, a slice of the record. Not a `Span`: two 32-bit stores read back as one 64-bit
     /// load cannot be forwarded from the store buffer and stall.
     pub(crate) text: Option<&'a [u8]>,
+    pub(crate) level: Option<Severity>,
+    pub(crate) service: Option<&'a [u8]>,
 }
 
 /// The line buffer.
@@ -316,6 +319,8 @@ mod tests {
                 record: &whole,
                 metadata: &vec![255; metadata],
                 text: text.then(|| &whole[record / 2..record / 2 + record / 3]),
+                level: None,
+                service: None,
             });
         }
         filled
@@ -347,6 +352,8 @@ mod tests {
                     record: b"one more",
                     metadata: b"",
                     text: None,
+                    level: None,
+                    service: None,
                 });
             }
             prop_assert_eq!(after.buffer(), before.buffer());

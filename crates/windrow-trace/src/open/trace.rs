@@ -11,6 +11,7 @@ use super::joined::JoinedRecords;
 use super::lines::{HEADER_BYTES, LineBuffer, NewLine};
 use crate::document::content::{Line, SealedRecords};
 use crate::document::shape::ShapeId;
+use crate::record::severity::Severity;
 use crate::source::{SourceId, Sources};
 use crate::trace_id::TraceId;
 
@@ -41,6 +42,10 @@ pub struct IncomingRecord<'a> {
     pub shape: Option<ShapeId>,
     /// With a shape: the text, a slice of `record`.
     pub text: Option<&'a [u8]>,
+    /// Its level.
+    pub level: Option<Severity>,
+    /// The service that wrote it. A slice of the record or of the message that brought it.
+    pub service: Option<&'a [u8]>,
 }
 
 /// The records of a trace from one source.
@@ -317,5 +322,7 @@ fn new_line<'a>(incoming: &IncomingRecord<'a>, part: u32) -> NewLine<'a> {
         record: incoming.record,
         metadata: incoming.metadata,
         text: incoming.text,
+        level: incoming.level,
+        service: incoming.service,
     }
 }

@@ -162,6 +162,8 @@ fn a_record_without_a_trace_is_a_document_of_its_own() {
             tag: "app.x",
             record: &bytes,
             metadata: b"",
+            level: None,
+            service: None,
         },
     );
     assert_eq!((extent.first, extent.lines), (1_500_000_000 * S, 1));

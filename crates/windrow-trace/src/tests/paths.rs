@@ -133,6 +133,8 @@ fn document(
             completes: one.completes,
             shape,
             text: shape.and_then(|_| text_of(&one.record)),
+            level: None,
+            service: None,
         };
         kept += u64::from(table.add(1, &incoming) == AddOutcome::Added);
         if one.completes {

@@ -55,6 +55,8 @@ impl Fixture {
             completes,
             shape: None,
             text: None,
+            level: None,
+            service: None,
         };
         self.table.add(now, &incoming)
     }

@@ -29,6 +29,7 @@ impl Scene {
         let dependencies = Dependencies {
             journal: journal.clone(),
             outputs: vec![sender],
+            tap: BatchTap::new().0,
             output_bytes: Arc::default(),
             framing: None,
             account: Arc::clone(&account),

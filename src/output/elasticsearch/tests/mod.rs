@@ -7,6 +7,7 @@ mod line_counters;
 mod merge;
 mod midnight;
 mod real;
+mod real_search;
 mod rendered;
 mod tls;
 
