@@ -13,9 +13,10 @@ use serde_json::value::RawValue;
 use serde_json::{Value, json};
 use tokio::sync::Semaphore;
 
+use super::AdminShared;
+use super::api::error;
 use super::guard::parameter;
 use super::session::foreign_change;
-use super::{AdminShared, problem};
 use crate::output::dead_letter::{DeadLetterBrowser, Entry, EntryContent, PageCursor};
 use crate::output::replay::ReplaySummary;
 
@@ -50,12 +51,12 @@ impl DeadLetterAccess {
 /// Answers with counts by reason and a page of entries.
 pub(super) async fn list(State(shared): State<AdminShared>, uri: Uri) -> Response {
     let Some(access) = &shared.state.dead_letter else {
-        return problem(StatusCode::NOT_IMPLEMENTED, "there is no dead letter here", "");
+        return error(StatusCode::NOT_IMPLEMENTED, "there is no dead letter here");
     };
     let from = match parameter(&uri, "cursor").map(|text| parse_cursor(&text)) {
         None => PageCursor::default(),
         Some(Some(cursor)) => cursor,
-        Some(None) => return problem(StatusCode::BAD_REQUEST, "cursor is not one of this API", ""),
+        Some(None) => return error(StatusCode::BAD_REQUEST, "cursor is not one of this API"),
     };
     let reason = parameter(&uri, "reason").filter(|reason| !reason.is_empty());
     let browser = Arc::clone(&access.browser);
@@ -69,9 +70,9 @@ pub(super) async fn list(State(shared): State<AdminShared>, uri: Uri) -> Respons
     });
     let (reasons, page) = match read.await.map_err(std::io::Error::other).flatten() {
         Ok(read) => read,
-        Err(error) => {
-            let what = format!("the dead letter cannot be read: {error}");
-            return problem(StatusCode::SERVICE_UNAVAILABLE, &what, "");
+        Err(failed) => {
+            let what = format!("the dead letter cannot be read: {failed}");
+            return error(StatusCode::SERVICE_UNAVAILABLE, what);
         }
     };
     let total: u64 = reasons.iter().map(|reason| reason.entries).sum();
@@ -161,18 +162,18 @@ fn parse_cursor(text: &str) -> Option<PageCursor> {
 /// `POST /api/v1/dead-letter/replay`: sends the documents again.
 pub(super) async fn replay(State(shared): State<AdminShared>, uri: Uri, headers: HeaderMap) -> Response {
     if let Some((status, what)) = foreign_change(&uri, &headers) {
-        return problem(status, what, "");
+        return error(status, what);
     }
     let access = shared.state.dead_letter.as_ref();
     let Some(replay) = access.and_then(|access| access.replay.as_ref()) else {
         let what = "only the Elasticsearch output takes documents again, and it is not configured";
-        return problem(StatusCode::NOT_IMPLEMENTED, what, "");
+        return error(StatusCode::NOT_IMPLEMENTED, what);
     };
     // In a task of its own: a reader who leaves does not stop it halfway.
     match tokio::spawn(replay()).await {
         Ok(Ok(summary)) => Json(outcome(&summary)).into_response(),
-        Ok(Err(what)) => problem(StatusCode::SERVICE_UNAVAILABLE, &what, ""),
-        Err(error) => problem(StatusCode::INTERNAL_SERVER_ERROR, &error.to_string(), ""),
+        Ok(Err(what)) => error(StatusCode::SERVICE_UNAVAILABLE, what),
+        Err(failed) => error(StatusCode::INTERNAL_SERVER_ERROR, failed.to_string()),
     }
 }
 

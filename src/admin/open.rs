@@ -8,7 +8,8 @@ use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use serde_json::json;
 
-use super::{AdminShared, problem};
+use super::AdminShared;
+use super::api::error;
 use crate::gather::OpenTraces;
 
 /// Time in which the gathering thread must answer.
@@ -17,18 +18,18 @@ const TIMEOUT: Duration = Duration::from_secs(5);
 /// Answers with the open traces.
 pub(super) async fn open(State(shared): State<AdminShared>) -> Response {
     let Some(probe) = &shared.state.open_traces else {
-        return problem(StatusCode::NOT_IMPLEMENTED, "nothing is gathered here", "");
+        return error(StatusCode::NOT_IMPLEMENTED, "nothing is gathered here");
     };
     let Some(answer) = probe.request() else {
         let what = "too many requests wait for the open traces";
-        return problem(StatusCode::SERVICE_UNAVAILABLE, what, "");
+        return error(StatusCode::SERVICE_UNAVAILABLE, what);
     };
     match tokio::time::timeout(TIMEOUT, answer).await {
         Ok(Ok(open)) => Json(body(&open)).into_response(),
-        Ok(Err(_)) => problem(StatusCode::SERVICE_UNAVAILABLE, "the server is stopping", ""),
+        Ok(Err(_)) => error(StatusCode::SERVICE_UNAVAILABLE, "the server is stopping"),
         Err(_) => {
             let what = "gathering waits for an output; /ready has the reason";
-            problem(StatusCode::SERVICE_UNAVAILABLE, what, "")
+            error(StatusCode::SERVICE_UNAVAILABLE, what)
         }
     }
 }

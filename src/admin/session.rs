@@ -15,7 +15,8 @@ use axum::response::{IntoResponse, Response};
 use serde::Deserialize;
 use sha2::{Digest, Sha256};
 
-use super::{AdminShared, problem};
+use super::AdminShared;
+use super::api::error;
 
 /// Name of the cookie.
 const COOKIE: &str = "windrow-session";
@@ -158,29 +159,27 @@ pub(super) async fn login(
     body: Bytes,
 ) -> Response {
     if let Some((status, what)) = foreign_change(&uri, &headers) {
-        return problem(status, what, "");
+        return error(status, what);
     }
     let sessions = &shared.guard.sessions;
     let now = Instant::now();
     if sessions.is_limited(now) {
-        return problem(
+        return error(
             StatusCode::TOO_MANY_REQUESTS,
             "too many wrong tokens; try again in a minute",
-            "",
         );
     }
     let Ok(LoginRequest { token }) = serde_json::from_slice(&body) else {
-        return problem(StatusCode::BAD_REQUEST, "the body is no {\"token\":\"…\"}", "");
+        return error(StatusCode::BAD_REQUEST, "the body is no {\"token\":\"…\"}");
     };
     if !shared.guard.is_token(token.as_bytes()) {
         sessions.failed(now);
-        return problem(StatusCode::FORBIDDEN, "wrong token", "");
+        return error(StatusCode::FORBIDDEN, "wrong token");
     }
     let Ok(secret) = sessions.begin(now) else {
-        return problem(
+        return error(
             StatusCode::SERVICE_UNAVAILABLE,
             "the system gives no random numbers",
-            "",
         );
     };
     // Set by a proxy that terminates TLS in front of this port.

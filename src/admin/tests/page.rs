@@ -3,6 +3,7 @@
 use serde_json::json;
 
 use super::*;
+use crate::admin::api::tests::{description, violations};
 use crate::gather::{OpenTraces, OpenTracesProbe};
 use crate::output::dead_letter::{DeadLetter, DeadLetterBrowser, Entry, EntryContent};
 use crate::output::replay::ReplaySummary;
@@ -35,6 +36,16 @@ impl Browser {
             String::from_utf8_lossy(&body).into_owned(),
         )
     }
+}
+
+/// The body is as the API's description says.
+#[track_caller]
+fn assert_described(path: &str, body: &str) {
+    let described = &description()["paths"][path]["get"]["responses"]["200"];
+    let schema = &described["content"]["application/json"]["schema"];
+    let mut found = Vec::new();
+    violations(schema, &value(body), path, &mut found);
+    assert!(found.is_empty(), "{}", found.join("\n"));
 }
 
 const HOST: (&str, &str) = ("host", "127.0.0.1:2020");
@@ -147,6 +158,7 @@ async fn stats_have_every_number_and_the_last_hour_when_asked() {
     let (status, body) = fixture.get("/api/v1/stats").await;
     let stats = value(&body);
     assert_eq!(status, StatusCode::OK);
+    assert_described("/api/v1/stats", &body);
     assert_eq!(stats["input"]["records"], 42);
     assert_eq!(
         stats["readiness"],
@@ -155,7 +167,9 @@ async fn stats_have_every_number_and_the_last_hour_when_asked() {
     assert_eq!(stats["listen"]["forward"], "0.0.0.0:24224");
     assert_eq!(stats["outputs"][0]["name"], "sqlite");
     assert_eq!(stats["series"], serde_json::Value::Null);
-    let with_series = value(&fixture.get("/api/v1/stats?series=1").await.1);
+    let (_, body) = fixture.get("/api/v1/stats?series=1").await;
+    assert_described("/api/v1/stats", &body);
+    let with_series = value(&body);
     assert!(
         with_series["series"]["recordsPerSecond"].is_array(),
         "{with_series}"
@@ -194,6 +208,7 @@ async fn open_traces_are_those_that_gathering_answers_with() {
         answered = browser.send(Method::GET, "/api/v1/open", &[HOST], "") => answered,
         () = answer => unreachable!("it does not end"),
     };
+    assert_described("/api/v1/open", &body);
     assert_eq!(
         value(&body),
         json!({"total": 3, "lines": 5, "traces": [
@@ -247,6 +262,7 @@ async fn the_dead_letter_is_shown_by_reason_and_replayed_from_the_page_only() {
     let get = async |path: &str| browser.send(Method::GET, path, &[HOST], "").await;
     let (status, _, body) = get("/api/v1/dead-letter").await;
     assert_eq!(status, StatusCode::OK, "{body}");
+    assert_described("/api/v1/dead-letter", &body);
     let page = value(&body);
     assert_eq!(
         (&page["total"], &page["reasons"][0]["count"]),
