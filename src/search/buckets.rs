@@ -42,14 +42,18 @@ pub struct Buckets {
 }
 
 impl Buckets {
-    /// The narrowest buckets of which at most `count`, or two, cover the time. The first and the last may
+    /// The narrowest buckets of which at most `count` cover the time; two, if that is one and the
+    /// time is on both sides of 1970. The first and the last may
     /// reach beyond it.
     #[must_use]
     pub fn covering(from_ms: i64, to_ms: i64, count: i64) -> Self {
+        let at_most = |count: i64| {
+            let wider = std::iter::successors(WIDTHS_MS.last().copied(), |width| width.checked_mul(2));
+            let fits = |width: &i64| to_ms.div_euclid(*width) - from_ms.div_euclid(*width) < count;
+            WIDTHS_MS.into_iter().chain(wider).find(fits)
+        };
         // The start of 1970 is always the end of a bucket, so one is not enough around it.
-        let fits = |width: &i64| to_ms.div_euclid(*width) - from_ms.div_euclid(*width) < count.max(2);
-        let wider = std::iter::successors(WIDTHS_MS.last().copied(), |width| width.checked_mul(2));
-        let width = WIDTHS_MS.into_iter().chain(wider).find(fits);
+        let width = at_most(count).or_else(|| at_most(2));
         Self {
             from_ms,
             to_ms,
@@ -89,11 +93,8 @@ mod tests {
             for count in [1, 10, 60, 500] {
                 let buckets = Buckets::covering(from, from + length, count);
                 let starts: Vec<_> = buckets.starts().collect();
-                assert!(
-                    starts.len() as i64 <= count.max(2),
-                    "{buckets:?}: {}",
-                    starts.len()
-                );
+                let most = if from < 0 { count.max(2) } else { count };
+                assert!(starts.len() as i64 <= most, "{buckets:?}: {}", starts.len());
                 assert!(starts[0] <= from && starts[starts.len() - 1] + buckets.width_ms > from + length);
                 assert!(starts.iter().all(|start| buckets.start_of(*start) == *start));
             }

@@ -23,6 +23,8 @@ pub struct Kind {
     name: &'static str,
     version: &'static str,
     main: &'static str,
+    /// Oldest Java that runs it.
+    java: u32,
 }
 
 impl Kind {
@@ -31,10 +33,12 @@ impl Kind {
         name: "elasticsearch",
         version: "8.18.8",
         main: "org.elasticsearch.node.TestNode",
+        java: 17,
     };
     /// Elasticsearch 9.0.4, Java 21 or later.
     pub const ELASTICSEARCH_9: Self = Self {
         version: "9.0.4",
+        java: 21,
         ..Self::ELASTICSEARCH
     };
     /// OpenSearch 2.19.5, Java 17 or later.
@@ -42,6 +46,7 @@ impl Kind {
         name: "opensearch",
         version: "2.19.5",
         main: "OpenSearchNode",
+        java: 17,
     };
 
     /// `name version`.
@@ -121,7 +126,7 @@ impl Node {
     /// When it does not come up within two minutes.
     pub fn start_again(&mut self) {
         self.kill();
-        let mut command = Command::new(java("java"));
+        let mut command = Command::new(java(self.kind, "java"));
         command
             .args([
                 "-Xms512m",
@@ -142,12 +147,30 @@ impl Node {
     }
 }
 
-/// `$JAVA_HOME/bin/NAME` or the one on PATH.
-fn java(name: &str) -> OsString {
-    std::env::var_os("JAVA_HOME").map_or_else(
+/// `NAME` of `$JAVA_HOME`, or of the newest Java in the usual folder if this product needs one that
+/// is newer than the usual 17, or the one on PATH.
+fn java(kind: Kind, name: &str) -> OsString {
+    let home = std::env::var_os("JAVA_HOME").map(PathBuf::from);
+    let home = home.or_else(|| newest_java(kind.java).filter(|_| kind.java > Kind::ELASTICSEARCH.java));
+    home.map_or_else(
         || name.into(),
-        |home| Path::new(&home).join("bin").join(name).into_os_string(),
+        |home| home.join("bin").join(name).into_os_string(),
     )
+}
+
+/// The folder of the newest Java that is installed, if it has at least this version.
+fn newest_java(least: u32) -> Option<PathBuf> {
+    let homes = fs::read_dir("/usr/lib/jvm").into_iter().flatten().flatten();
+    let versions = homes.filter_map(|home| {
+        let release = fs::read_to_string(home.path().join("release")).ok()?;
+        let version = release
+            .lines()
+            .find_map(|line| line.strip_prefix("JAVA_VERSION=\""))?;
+        let major: u32 = version.split(['.', '"']).next()?.parse().ok()?;
+        Some((major, home.path()))
+    });
+    let newest = versions.max()?;
+    (newest.0 >= least).then_some(newest.1)
 }
 
 /// A folder that the next run removes if this one cannot: a static node is never dropped.
@@ -173,6 +196,16 @@ fn data_folder(kind: Kind) -> TempDir {
 
 /// Compiles the node's own classes and asks Maven for the jars, once for all runs.
 fn class_path(kind: Kind) -> Result<OsString, Missing> {
+    if std::env::var_os("JAVA_HOME").is_none() {
+        env::program("java")?;
+        if kind.java > Kind::ELASTICSEARCH.java && newest_java(kind.java).is_none() {
+            return Err(Missing::new(format!(
+                "no Java {} for {}; set JAVA_HOME",
+                kind.java,
+                kind.title()
+            )));
+        }
+    }
     let sources = kind.sources();
     let files = java_files(&sources.join("src"));
     // The folder's name changes with the sources, so that an edited node is compiled again.
@@ -199,7 +232,7 @@ fn class_path(kind: Kind) -> Result<OsString, Missing> {
         let jars =
             fs::read_to_string(&list).map_err(|error| Missing::new(format!("no class path: {error}")))?;
         env::run(
-            Command::new(java("javac"))
+            Command::new(java(kind, "javac"))
                 .args(["-nowarn", "-cp", jars.trim(), "-d"])
                 .arg(&classes)
                 .args(&files),
@@ -207,9 +240,6 @@ fn class_path(kind: Kind) -> Result<OsString, Missing> {
         Ok(())
     })?;
     let jars = fs::read_to_string(&list).map_err(|error| Missing::new(format!("no class path: {error}")))?;
-    if std::env::var_os("JAVA_HOME").is_none() {
-        env::program("java")?;
-    }
     Ok(format!("{}:{}", classes.display(), jars.trim()).into())
 }
 
