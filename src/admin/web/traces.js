@@ -343,12 +343,19 @@ export class Traces {
     return start(this.app.stats);
   }
 
+  /** Floats above the list, which it does not move. */
+  freshNote() {
+    const { length } = this.fresh;
+    if (!length) return html`<div class="float"></div>`;
+    const number = length < MAX_ROWS ? plural(length, 'new trace') : `more than ${plural(length, 'new trace')}`;
+    return html`<div class="float"><button class="fresh" @click=${() => {
+      window.scrollTo(0, 0);
+      this.takeFresh();
+    }}>${number} ↑</button></div>`;
+  }
+
   notes() {
     return html`
-      ${this.fresh.length ? html`<button class="fresh" @click=${() => {
-        window.scrollTo(0, 0);
-        this.takeFresh();
-      }}>${plural(this.fresh.length, 'new trace')} ↑</button>` : nothing}
       ${this.lost ? html`<p class="dim">${plural(this.lost, 'trace')} came faster than this page shows them; a search finds them.</p>` : nothing}
       ${this.liveState ? html`<p class="problem" role="status">${this.liveState}</p>` : nothing}
       ${this.lag > 1000 ? html`<p class="dim">${count(this.lag)} documents are stored and not yet searchable.</p>` : nothing}`;
@@ -360,7 +367,7 @@ export class Traces {
       <div class="columns">
         ${this.sidebar()}
         <section aria-label="Search results" aria-busy=${this.loading}>
-          ${this.searchForm()}${this.histogram.template()}${this.notes()}${this.results()}
+          ${this.searchForm()}${this.histogram.template()}${this.freshNote()}${this.results()}${this.notes()}
         </section>
       </div>`;
   }

@@ -8,11 +8,7 @@ use crate::windrow;
 #[test]
 fn the_token_is_asked_for_once_and_is_in_no_address() {
     let programs = need!(programs());
-    let server = windrow()
-        .sqlite()
-        .arg("--linger", "50ms")
-        .arg("--admin-token", "s3cret")
-        .start();
+    let server = windrow().sqlite().arg("--admin-token", "s3cret").start();
     send_shop(&server, 1);
     in_browser(&programs, async |browser| {
         browser.open(&format!("{}/trace/failing", server.admin())).await;

@@ -20,7 +20,7 @@ const HOSTILE: [&str; 7] = [
 #[test]
 fn nothing_of_a_log_is_run() {
     let programs = need!(programs());
-    let server = windrow().sqlite().arg("--linger", "50ms").start();
+    let server = windrow().sqlite().start();
     server.wait_ready();
     for text in HOSTILE {
         let record = json!({

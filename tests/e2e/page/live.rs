@@ -10,7 +10,7 @@ use crate::windrow;
 #[test]
 fn traces_appear_as_they_are_sealed_and_wait_while_paused() {
     let programs = need!(programs());
-    let server = windrow().sqlite().arg("--linger", "50ms").start();
+    let server = windrow().sqlite().start();
     server.wait_ready();
     in_browser(&programs, async |browser| {
         browser.open(&format!("{}/live?q=timeout", server.admin())).await;
@@ -72,6 +72,7 @@ fn what_one_reads_does_not_move_under_a_load() {
         };
         let running = load.start();
         browser.find("button.fresh").await;
+        assert_eq!(browser.run(place).await, before);
         for _ in 0..3 {
             for_a_while().await;
             assert_eq!(browser.run(place).await, before);

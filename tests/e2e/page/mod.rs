@@ -87,7 +87,7 @@ fn send_shop(server: &Server, fine: usize) {
 
 /// A server with the embedded store and the traces of a shop, all of them searchable.
 fn shop(fine: usize) -> Server {
-    let server = windrow().sqlite().arg("--linger", "50ms").start();
+    let server = windrow().sqlite().start();
     server.wait_ready();
     send_shop(&server, fine);
     wait_searchable(&server, fine + 1);
