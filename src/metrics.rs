@@ -18,6 +18,7 @@ use std::time::Instant;
 use prometheus_client::registry::Registry;
 
 mod labels;
+mod latency;
 mod mirror;
 mod reference;
 mod registrar;
@@ -29,6 +30,7 @@ pub use labels::{
     Label, MadeText, Mode, Output, OutputError, Poison, Refused, Violation,
 };
 
+pub use latency::{LatencyCounts, LatencyHistogram};
 pub use mirror::MirroredHistogram;
 use registrar::Registrar;
 
@@ -73,6 +75,8 @@ pub struct Metrics {
     pub input_connections_aged: Counter,
     /// Acks sent.
     pub input_chunks_acked: Counter,
+    /// Time from a complete message to its ack.
+    pub input_ack_seconds: LatencyHistogram,
     /// Repeated chunks (equal tag, id and payload): acked again, not processed again.
     pub input_chunks_duplicate: Counter,
     /// Records in repeated chunks.
@@ -246,6 +250,11 @@ impl Metrics {
                 "Connections closed after an ack at the configured age",
             ),
             input_chunks_acked: r.counter("input_chunks_acked", "Acks sent"),
+            input_ack_seconds: r.register(
+                "input_ack_seconds",
+                "Time from a complete message to its ack",
+                LatencyHistogram::default(),
+            ),
             input_chunks_duplicate: r.counter("input_chunks_duplicate", "Repeated chunks: acked again, not processed again"),
             records_duplicate: r.counter("records_duplicate", "Records in repeated chunks"),
             records_joined: r.counter("records_joined", "Parts of lines that were joined to the last part of their line"),

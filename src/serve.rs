@@ -21,8 +21,10 @@ use crate::exit;
 use crate::input::forward::Tls;
 use crate::logging::{FLUSH_TIMEOUT, LogWriter};
 use crate::metrics::Metrics;
+use crate::output::dead_letter::{DeadLetterBrowser, Entry};
 use crate::output::document_id;
-use crate::output::elasticsearch::ElasticsearchSearch;
+use crate::output::elasticsearch::{Elasticsearch, ElasticsearchSearch};
+use crate::output::replay::replay;
 use crate::pipeline::{BuildError, Pipeline, Store, search_names};
 use crate::runtime;
 use crate::search::TraceSearch;
@@ -70,7 +72,7 @@ async fn run(config: Config, log: &LogWriter, reload: Reload) -> Result<(), Buil
             .store(dropped.dropped(), Ordering::Relaxed);
     });
 
-    let pipeline = Pipeline::build(config.clone(), Arc::clone(&metrics)).await?;
+    let mut pipeline = Pipeline::build(config.clone(), Arc::clone(&metrics)).await?;
     watch_reload(reload, pipeline.tls(), Arc::clone(&metrics));
     let status = pipeline.status();
     let mut addresses = String::new();
@@ -93,6 +95,7 @@ async fn run(config: Config, log: &LogWriter, reload: Reload) -> Result<(), Buil
         addresses += &format!("admin listening on http://{bound}\n");
         admin_address = Some(bound);
         let readiness = status.clone();
+        let tail = start_tail(&mut pipeline, &config);
         let state = AdminState {
             metrics,
             readiness: Arc::new(move || {
@@ -111,10 +114,14 @@ async fn run(config: Config, log: &LogWriter, reload: Reload) -> Result<(), Buil
                 .and_then(|store| trace_search(&config, store, status.search())),
             names: search_names(&config),
             outputs: config.outputs.clone(),
+            forward_address: pipeline.addresses().next().map(str::to_owned),
+            open_traces: Some(pipeline.open_traces()),
+            dead_letter: Some(dead_letter_access(&config, status.elasticsearch())),
+            tail,
         };
         tokio::spawn(admin::serve(
             listener,
-            admin::router(state, &config.admin),
+            admin::router(state, &config.admin, &admin_stop),
             admin_stop.clone(),
         ));
     }
@@ -250,6 +257,40 @@ pub fn raise_file_limit(connections: u64) {
             "the limit of open files is below max_connections; raise `ulimit -n`"
         );
     }
+}
+
+/// Starts the live tail; without a thread for it the server goes on.
+fn start_tail(pipeline: &mut Pipeline, config: &Config) -> Option<Arc<admin::TailHub>> {
+    let (tap, batches) = pipeline.take_tap()?;
+    let started = admin::TailHub::start(tap, batches, search_names(config));
+    started
+        .inspect_err(|error| tracing::warn!(%error, "no live tail: the system gives no thread"))
+        .ok()
+}
+
+/// The dead letter as the admin port shows it; its documents are sent again by `output`.
+fn dead_letter_access(config: &Config, output: Option<Elasticsearch>) -> admin::DeadLetterAccess {
+    let folder = config.dead_letter.dir.clone();
+    let browser = DeadLetterBrowser::new(&folder);
+    let replay = output.map(|output| {
+        let start = move || -> admin::Replaying {
+            let (folder, output) = (folder.clone(), output.clone());
+            Box::pin(async move {
+                // Reads and writes files: on a thread that may block.
+                let handle = tokio::runtime::Handle::current();
+                let replaying = move || {
+                    let send = async |entries: &[Entry]| output.replay(entries).await;
+                    handle.block_on(replay(&folder, send, |_| ()))
+                };
+                let replayed = tokio::task::spawn_blocking(replaying).await;
+                replayed
+                    .map_err(|error| error.to_string())?
+                    .map_err(|error| error.to_string())
+            })
+        };
+        Arc::new(start) as Arc<dyn Fn() -> admin::Replaying + Send + Sync>
+    });
+    admin::DeadLetterAccess::new(browser, replay)
 }
 
 /// What the API searches: the store that `/logs` reads.

@@ -14,6 +14,7 @@ use axum::response::Response;
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 
+use super::session::Sessions;
 use super::{AdminShared, problem};
 use crate::config::{AdminConfig, Secret};
 
@@ -24,6 +25,7 @@ const LOCAL_SUFFIXES: [&str; 5] = [".localhost", ".local", ".internal", ".svc", 
 pub(super) struct Guard {
     token: Option<Secret>,
     hosts: Vec<String>,
+    pub(super) sessions: Sessions,
 }
 
 impl Guard {
@@ -31,11 +33,24 @@ impl Guard {
         Self {
             token: config.token.clone(),
             hosts: config.hosts.clone(),
+            sessions: Sessions::default(),
         }
     }
 
+    /// Whether this is the token. Without a token nothing is.
+    pub(super) fn is_token(&self, presented: &[u8]) -> bool {
+        // Comparing digests does not leak the length of the token by timing.
+        self.token.as_ref().is_some_and(|token| {
+            let expected = Sha256::digest(token.expose().as_bytes());
+            Sha256::digest(presented).ct_eq(&expected).into()
+        })
+    }
+
     fn authorize(&self, uri: &Uri, headers: &HeaderMap) -> Result<(), (StatusCode, String, &'static str)> {
-        if let Some(token) = &self.token {
+        if self.token.is_some() {
+            if self.sessions.permit(headers) {
+                return Ok(());
+            }
             let bearer = headers
                 .get(header::AUTHORIZATION)
                 .and_then(|value| bearer(value.as_bytes()));
@@ -44,14 +59,7 @@ impl Guard {
                 .or_else(|| parameter(uri, "token").map(String::into_bytes));
             let allowed = "\"Authorization: Bearer TOKEN\" or ?token=TOKEN";
             return match presented {
-                // Comparing digests does not leak the length of the token by timing.
-                Some(presented)
-                    if bool::from(
-                        Sha256::digest(&presented).ct_eq(&Sha256::digest(token.expose().as_bytes())),
-                    ) =>
-                {
-                    Ok(())
-                }
+                Some(presented) if self.is_token(&presented) => Ok(()),
                 Some(_) => Err((StatusCode::UNAUTHORIZED, "wrong token".into(), allowed)),
                 None => Err((
                     StatusCode::UNAUTHORIZED,
@@ -60,6 +68,11 @@ impl Guard {
                 )),
             };
         }
+        self.check_host(uri, headers)
+    }
+
+    /// Refuses a `Host` that a foreign page can have.
+    fn check_host(&self, uri: &Uri, headers: &HeaderMap) -> Result<(), (StatusCode, String, &'static str)> {
         // A request without Host does not come from a browser.
         let Some(host) = uri.host().or_else(|| headers.get(header::HOST)?.to_str().ok()) else {
             return Ok(());
@@ -86,6 +99,20 @@ impl Guard {
         name.parse::<IpAddr>().is_ok()
             || is_local
             || self.hosts.iter().any(|known| known == "*" || *known == name)
+    }
+}
+
+/// Passes a request for a file of the page on, which contains nothing of any log and needs no
+/// token.
+pub(super) async fn check_page(State(shared): State<AdminShared>, request: Request, next: Next) -> Response {
+    let guard = &shared.guard;
+    let checked = match guard.token {
+        Some(_) => Ok(()),
+        None => guard.check_host(request.uri(), request.headers()),
+    };
+    match checked {
+        Ok(()) => next.run(request).await,
+        Err((status, what, allowed)) => problem(status, &what, allowed),
     }
 }
 

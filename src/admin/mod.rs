@@ -1,45 +1,67 @@
-//! Admin server: health, readiness, metrics, recent documents and a status page, over HTTP/1.1.
+//! Admin server: health, readiness, metrics, the API and the page, over HTTP/1.1.
 //!
 //! Owns the paths, the access rules and the limits against slow clients. Everything it shows comes
-//! from [`AdminState`]; it is read-only, and answers only `GET` and `HEAD`.
+//! from [`AdminState`].
 //!
-//! What shows log content (`/`, `/logs`) is guarded (module `guard`); health and metrics are open,
-//! because probes and scrapers send no secrets. An error response is JSON:
-//! `{"error":"…","allowed":"…"}`.
+//! What shows log content is guarded (modules `guard`, `session`); the files of the page have none,
+//! and health and metrics are open, because probes and scrapers send no secrets. An error response
+//! is JSON: `{"error":"…","allowed":"…"}`.
 
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 
-use axum::extract::State;
+use axum::extract::{DefaultBodyLimit, State};
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
-use axum::routing::get;
+use axum::routing::{get, post};
 use axum::{Json, Router, extract::Request};
 use serde::Serialize;
 use serde_json::json;
 use serde_json::value::RawValue;
+use tokio_util::sync::CancellationToken;
 
 use crate::config::AdminConfig;
+use crate::gather::OpenTracesProbe;
 use crate::metrics::{self, Metrics, Output};
 use crate::search::TraceSearch;
 
 mod answer;
 mod api;
+mod assets;
+mod dead_letter;
 mod guard;
 mod http;
 mod logs;
-mod page;
+mod open;
+mod session;
 mod slots;
+mod stats;
+mod tail;
 #[cfg(test)]
 mod tests;
 
+pub use dead_letter::{DeadLetterAccess, Replaying};
 pub use http::serve;
+pub use tail::TailHub;
 
 /// Every path, for the response to an unknown one.
-const PATHS: &str = "/, /health, /ready, /metrics, /logs, /api/v1/health, /api/v1/uptime, /api/v1/logs, /api/v1/traces, /api/v1/histogram, /api/v1/facets, /api/v1/openapi.json, /api/v1/metrics/prometheus";
+const PATHS: &str = "/, /health, /ready, /metrics, /logs, /api/v1/health, /api/v1/uptime, \
+     /api/v1/logs, /api/v1/metrics/prometheus, /api/v1/stats, /api/v1/open, /api/v1/tail, \
+     /api/v1/dead-letter, /api/v1/traces, /api/v1/histogram, /api/v1/facets, /api/v1/openapi.json";
+
+/// Addresses of the views of the page.
+const VIEWS: [&str; 6] = ["/", "/live", "/open", "/dead-letter", "/server", "/trace/{id}"];
+
+/// What the page may load: its own files and nothing else.
+const CONTENT_SECURITY_POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; \
+     img-src 'self' data:; connect-src 'self'; base-uri 'none'; form-action 'self'; \
+     frame-ancestors 'none'";
+
+/// Longest body of a request, bytes.
+const MAX_BODY_BYTES: usize = 64 << 10;
 
 /// The paths of probes and scrapers, which are answered also while slow clients hold all other
 /// connections.
@@ -106,8 +128,16 @@ pub struct AdminState {
     pub search: Option<Arc<dyn TraceSearch>>,
     /// Names of the fields with text and trace id.
     pub names: windrow_query::Names,
-    /// Outputs that the status page shows.
+    /// Outputs that the page shows.
     pub outputs: Vec<Output>,
+    /// The address of the Forward port, for the first steps that the page shows.
+    pub forward_address: Option<String>,
+    /// The traces that are being gathered.
+    pub open_traces: Option<Arc<OpenTracesProbe>>,
+    /// The refused documents.
+    pub dead_letter: Option<DeadLetterAccess>,
+    /// The readers of sealed traces.
+    pub tail: Option<Arc<TailHub>>,
 }
 
 impl fmt::Debug for AdminState {
@@ -124,22 +154,47 @@ struct AdminShared {
     state: AdminState,
     guard: Arc<guard::Guard>,
     budget: answer::AnswerBudget,
+    history: Arc<stats::History>,
+    /// Ends the answers that have no end.
+    stop: CancellationToken,
 }
 
-/// The router of the admin server, for [`serve`].
-pub fn router(state: AdminState, config: &AdminConfig) -> Router {
+/// The router of the admin server, for [`serve`]. On a runtime: starts a task that samples the
+/// metrics until `stop`.
+pub fn router(state: AdminState, config: &AdminConfig, stop: &CancellationToken) -> Router {
     let guard = Arc::new(guard::Guard::new(config));
+    let history = Arc::<stats::History>::default();
+    tokio::spawn(stats::sample(
+        Arc::clone(&history),
+        Arc::clone(&state.metrics),
+        state.outputs.clone(),
+        stop.clone(),
+    ));
     let shared = AdminShared {
         state,
         guard,
         budget: answer::AnswerBudget::new(),
+        history,
+        stop: stop.clone(),
     };
     let guarded = Router::new()
-        .route("/", get(page::page))
         .route("/logs", get(logs::logs))
         .route("/api/v1/logs", get(logs::logs))
+        .route("/api/v1/stats", get(stats::stats))
+        .route("/api/v1/open", get(open::open))
+        .route("/api/v1/dead-letter", get(dead_letter::list))
+        .route("/api/v1/dead-letter/replay", post(dead_letter::replay))
+        .route("/api/v1/tail", get(tail::tail))
         .merge(api::routes())
         .route_layer(middleware::from_fn_with_state(shared.clone(), guard::check));
+    let views = VIEWS.iter().fold(Router::new(), |router, path| {
+        router.route(path, get(assets::index))
+    });
+    let page = views
+        .route("/assets/{*path}", get(assets::asset))
+        .route("/api/v1/login", post(session::login))
+        .route("/api/v1/logout", post(session::logout))
+        .route_layer(middleware::from_fn_with_state(shared.clone(), guard::check_page));
     Router::new()
         .route("/health", get(health))
         .route("/api/v1/health", get(health))
@@ -148,9 +203,11 @@ pub fn router(state: AdminState, config: &AdminConfig) -> Router {
         .route("/api/v1/metrics/prometheus", get(prometheus))
         .route("/api/v1/uptime", get(uptime))
         .merge(guarded)
+        .merge(page)
         .fallback(unknown_path)
         .method_not_allowed_fallback(wrong_method)
         .layer(middleware::from_fn(headers))
+        .layer(DefaultBodyLimit::max(MAX_BODY_BYTES))
         .with_state(shared)
 }
 
@@ -203,22 +260,21 @@ async fn wrong_method(request: Request) -> Response {
     problem(
         StatusCode::METHOD_NOT_ALLOWED,
         &format!("{} is not answered here", request.method()),
-        "GET, HEAD",
+        "GET, HEAD; POST for /api/v1/login, /api/v1/logout, /api/v1/dead-letter/replay",
     )
 }
 
-/// Adds headers: no caching, no content sniffing, no scripts.
+/// Adds headers: no caching unless the handler allows it, no content sniffing, only own scripts.
 async fn headers(request: Request, next: Next) -> Response {
     let mut response = next.run(request).await;
     let headers = response.headers_mut();
+    headers
+        .entry(header::CACHE_CONTROL)
+        .or_insert(HeaderValue::from_static("no-store"));
     for (name, value) in [
-        (header::CACHE_CONTROL, "no-store"),
         (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
         (header::REFERRER_POLICY, "no-referrer"),
-        (
-            header::CONTENT_SECURITY_POLICY,
-            "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'",
-        ),
+        (header::CONTENT_SECURITY_POLICY, CONTENT_SECURITY_POLICY),
     ] {
         headers.insert(name, HeaderValue::from_static(value));
     }

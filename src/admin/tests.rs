@@ -1,5 +1,7 @@
-//! Tests of the admin server: responses and access control; slow clients in `sockets`.
+//! Tests of the admin server: responses and access control; the page and its API in `page`, slow clients
+//! in `sockets`.
 
+mod page;
 mod sockets;
 
 use std::sync::Mutex;
@@ -63,17 +65,24 @@ impl Fixture {
         }
     }
 
-    fn router(&self) -> Router {
+    fn state(&self) -> AdminState {
         let readiness = Arc::clone(&self.readiness);
-        let state = AdminState {
+        AdminState {
             metrics: Arc::clone(&self.metrics),
             readiness: Arc::new(move || readiness.lock().unwrap().clone()),
             store: Some(Arc::clone(&self.shelf) as Arc<dyn DocumentStore>),
             search: None,
             names: windrow_query::Names::default(),
             outputs: vec![Output::Sqlite],
-        };
-        router(state, &self.config)
+            forward_address: Some("0.0.0.0:24224".into()),
+            open_traces: None,
+            dead_letter: None,
+            tail: None,
+        }
+    }
+
+    fn router(&self) -> Router {
+        router(self.state(), &self.config, &CancellationToken::new())
     }
 
     async fn get(&self, path: &str) -> (StatusCode, String) {
@@ -238,7 +247,8 @@ async fn bad_questions_are_answered_with_what_is_allowed() {
     let (status, headers, body) = fixture.ask(Method::POST, "/metrics", &[]).await;
     assert_eq!(status, StatusCode::METHOD_NOT_ALLOWED);
     assert!(
-        headers.contains_key(header::ALLOW) && value(&body)["allowed"] == "GET, HEAD",
+        headers.contains_key(header::ALLOW)
+            && value(&body)["allowed"].as_str().unwrap().starts_with("GET, HEAD"),
         "{body}"
     );
 }
@@ -252,22 +262,14 @@ async fn a_store_that_fails_or_is_not_there_says_so() {
     let (status, body) = fixture.get("/logs").await;
     assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE);
     assert_eq!(value(&body)["error"], "elasticsearch is away");
-    let (status, page) = fixture.get("/").await;
-    assert!(
-        status == StatusCode::OK && page.contains("elasticsearch is away"),
-        "{page}"
-    );
 
     let state = AdminState {
-        metrics: Arc::clone(&fixture.metrics),
-        readiness: Arc::new(Readiness::default),
         store: None,
-        search: None,
-        names: windrow_query::Names::default(),
-        outputs: vec![Output::Stdout],
+        ..fixture.state()
     };
     let request = Request::builder().uri("/logs").body(Body::empty()).unwrap();
-    let response = router(state, &fixture.config).oneshot(request).await.unwrap();
+    let router = router(state, &fixture.config, &CancellationToken::new());
+    let response = router.oneshot(request).await.unwrap();
     assert_eq!(response.status(), StatusCode::NOT_IMPLEMENTED);
 }
 
@@ -275,7 +277,7 @@ async fn a_store_that_fails_or_is_not_there_says_so() {
 async fn with_a_token_log_content_needs_it_and_probes_do_not() {
     let mut fixture = Fixture::new();
     fixture.config.token = Some(Secret::new("s3cret+/"));
-    for path in ["/", "/logs", "/api/v1/logs"] {
+    for path in ["/logs", "/api/v1/logs", "/api/v1/stats"] {
         let (status, headers, body) = fixture.ask(Method::GET, path, &[]).await;
         assert_eq!(status, StatusCode::UNAUTHORIZED, "{path}");
         assert_eq!(headers[header::WWW_AUTHENTICATE], "Bearer realm=\"windrow\"");
@@ -349,50 +351,6 @@ async fn without_a_token_foreign_names_see_no_log_content() {
     assert_eq!(ask(&fixture, "evil.example").await, StatusCode::FORBIDDEN);
     fixture.config.hosts = vec!["*".into()];
     assert_eq!(ask(&fixture, "evil.example").await, StatusCode::OK);
-}
-
-#[tokio::test]
-async fn the_page_escapes_what_comes_from_outside() {
-    let documents = vec![
-        r#"{"@timestamp":"2026-11-21T09:20:00.123Z","traceId":"<b>&\"x","message":"<script>alert(1)</script>","log":"no"}"#.into(),
-        r#"{"@timestamp":7,"other":"<i>"}"#.into(),
-    ];
-    let fixture = Fixture::with(Shelf {
-        documents,
-        ..Shelf::default()
-    });
-    fixture
-        .readiness
-        .lock()
-        .unwrap()
-        .reasons
-        .push("<u>away</u>".into());
-    let (status, headers, page) = fixture.ask(Method::GET, "/", &[]).await;
-    assert_eq!(status, StatusCode::OK);
-    assert_eq!(headers[header::CONTENT_TYPE], "text/html; charset=utf-8");
-    assert!(
-        headers[header::CONTENT_SECURITY_POLICY]
-            .to_str()
-            .unwrap()
-            .starts_with("default-src 'none'")
-    );
-    for bad in ["<script", "<b>&", "<i>", "<u>"] {
-        assert!(!page.contains(bad), "{bad} in {page}");
-    }
-    for good in [
-        "2026-11-21T09:20:00.123Z",
-        "&lt;script&gt;",
-        "traceId=%3Cb%3E%26%22x",
-        "Not ready: &lt;u&gt;away",
-        "sqlite",
-    ] {
-        assert!(page.contains(good), "no {good} in {page}");
-    }
-    assert_eq!(
-        page.matches("<table>").count(),
-        page.matches("</table>").count(),
-        "{page}"
-    );
 }
 
 /// A store with documents of 10 MiB.

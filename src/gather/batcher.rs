@@ -14,7 +14,8 @@ use tokio::sync::mpsc::error::TrySendError;
 use crate::admission::{AdmissionControl, BypassReason};
 use crate::claim::RecordClaim;
 use crate::output::{
-    Batch, BatchBuffer, DocumentMeta, DocumentSpan, Framing, LineCounters, MemoryCharge, push_document_id,
+    Batch, BatchBuffer, BatchTap, DocumentMeta, DocumentSpan, Framing, LineCounters, MemoryCharge,
+    push_document_id,
 };
 use windrow_trace::{
     FieldNames, PartId, RecordView, RenderedDocument, Renderer, Scratch, SealedTrace, ShapeRegistry,
@@ -38,6 +39,7 @@ const DOCUMENT_OVERHEAD_BYTES: usize = 160;
 /// Collects rendered documents and sends them to every output.
 pub(super) struct DocumentBatcher {
     outputs: Vec<mpsc::Sender<Batch>>,
+    tap: Arc<BatchTap>,
     framing: Option<Box<dyn Framing>>,
     account: Arc<LineCounters>,
     /// Bytes of documents that an output has not confirmed.
@@ -64,6 +66,7 @@ pub(super) struct DocumentBatcher {
 impl DocumentBatcher {
     pub(super) fn new(
         outputs: Vec<mpsc::Sender<Batch>>,
+        tap: Arc<BatchTap>,
         framing: Option<Box<dyn Framing>>,
         in_flight_bytes: Arc<AtomicUsize>,
         budget_bytes: usize,
@@ -71,6 +74,7 @@ impl DocumentBatcher {
     ) -> Self {
         Self {
             outputs,
+            tap,
             framing,
             account,
             in_flight_bytes,
@@ -269,6 +273,7 @@ impl DocumentBatcher {
         );
         self.batch += 1;
         self.account.in_flight.fetch_add(lines, Ordering::Relaxed);
+        self.tap.offer(&batch);
         let Some((last, others)) = self.outputs.split_last() else {
             return;
         };
@@ -328,7 +333,14 @@ mod tests {
     fn the_buffer_of_a_batch_is_recycled_once_the_outputs_drop_it() {
         let (sender, mut batches) = mpsc::channel(100);
         let account = Arc::<LineCounters>::default();
-        let mut batcher = DocumentBatcher::new(vec![sender], None, Arc::default(), usize::MAX, account);
+        let mut batcher = DocumentBatcher::new(
+            vec![sender],
+            BatchTap::new().0,
+            None,
+            Arc::default(),
+            usize::MAX,
+            account,
+        );
         let (first, second) = (send_full(&mut batcher), send_full(&mut batcher));
         assert_ne!(first, second);
         // The buffer of the next batch is chosen when a batch is sent.
@@ -355,6 +367,7 @@ mod tests {
         let (sender, mut batches) = mpsc::channel(1);
         let mut batcher = DocumentBatcher::new(
             vec![sender],
+            BatchTap::new().0,
             None,
             Arc::default(),
             usize::MAX,

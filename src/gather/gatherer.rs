@@ -30,6 +30,7 @@ use super::classifier::completion_fields;
 use super::duplicate_window::DuplicateWindow;
 use super::gauges::Gauges;
 use super::key_watch::KeyWatch;
+use super::open_traces::{OpenTraces, OpenTracesProbe};
 use super::record_queue::{Polled, QueueConsumer, RecordQueue};
 use super::reject_buffer::{RejectBuffer, RejectReason};
 use super::rewrite::{JsonText, PartialLimits, PartialLines, RootNames};
@@ -40,7 +41,7 @@ use crate::buffer_pool::BufferPool;
 use crate::claim::{RecordClaim, Release};
 use crate::clock::unix_us;
 use crate::metrics::{FlushReason, Metrics};
-use crate::output::{Batch, Framing, LineCounters};
+use crate::output::{Batch, BatchTap, Framing, LineCounters};
 use windrow_journal::{Journal, Record};
 use windrow_trace::{PartId, SealReason, ShapeRegistry, Table};
 
@@ -58,6 +59,7 @@ const OUTPUT_POLL_INTERVAL: Duration = Duration::from_millis(2);
 pub(crate) struct Dependencies {
     pub(crate) journal: Journal,
     pub(crate) outputs: Vec<mpsc::Sender<Batch>>,
+    pub(crate) tap: Arc<BatchTap>,
     /// Bytes of documents that the outputs have not confirmed.
     pub(crate) output_bytes: Arc<AtomicUsize>,
     pub(crate) framing: Option<Box<dyn Framing>>,
@@ -65,6 +67,7 @@ pub(crate) struct Dependencies {
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) rejects: RejectBuffer,
     pub(crate) gauges: Arc<Gauges>,
+    pub(crate) open_traces: Arc<OpenTracesProbe>,
     pub(crate) admission: Arc<AdmissionControl>,
     pub(crate) buffer_pool: Arc<BufferPool>,
     /// Set when the shutdown grace is over: waits for outputs end.
@@ -83,6 +86,7 @@ pub(crate) struct Gatherer {
     metrics: Arc<Metrics>,
     rejects: RejectBuffer,
     gauges: Arc<Gauges>,
+    open_traces: Arc<OpenTracesProbe>,
     admission: Arc<AdmissionControl>,
     buffer_pool: Arc<BufferPool>,
     release: Release,
@@ -103,18 +107,21 @@ impl Gatherer {
         let Dependencies {
             journal,
             outputs,
+            tap,
             output_bytes,
             framing,
             account,
             metrics,
             rejects,
             gauges,
+            open_traces,
             admission,
             buffer_pool,
             stop,
         } = dependencies;
         let batcher = DocumentBatcher::new(
             outputs,
+            tap,
             framing,
             output_bytes,
             settings.output_budget_bytes,
@@ -141,6 +148,7 @@ impl Gatherer {
             metrics,
             rejects,
             gauges,
+            open_traces,
             admission,
             buffer_pool,
             release: Arc::new(move |lsn| releasing.release(lsn)),
@@ -182,6 +190,7 @@ impl Gatherer {
                 self.shrink();
             }
             self.publish(idle);
+            self.answer_open_traces(now);
         }
         if self.settings.flush_on_exit {
             let now = unix_us();
@@ -376,9 +385,19 @@ impl Gatherer {
                 break;
             }
             self.publish(false);
+            self.answer_open_traces(unix_us());
             std::thread::sleep(OUTPUT_POLL_INTERVAL);
         }
         self.admission.set_bypass(BypassReason::OutputsFull, false);
+    }
+
+    fn answer_open_traces(&self, now: i64) {
+        self.open_traces.answer(|limit| OpenTraces {
+            total: self.table.len(),
+            lines: self.table.lines(),
+            now,
+            traces: self.table.overview(limit),
+        });
     }
 
     fn publish(&self, idle: bool) {

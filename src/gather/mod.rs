@@ -9,6 +9,7 @@
 //! * `key_watch`: the warning about keys that no record has;
 //! * `batcher`: documents on their way to the outputs; `reject_buffer`: bytes on their way to the
 //!   dead letter;
+//! * `open_traces`: requests of people for the traces that are open;
 //! * `unreleased`: what `windrow journal inspect` counts.
 //!
 //! Knows nothing of sockets, and of outputs only that they take batches.
@@ -20,6 +21,7 @@ mod gatherer;
 mod gauges;
 mod key_watch;
 mod metadata;
+mod open_traces;
 mod record_queue;
 mod reject_buffer;
 mod rewrite;
@@ -31,6 +33,7 @@ mod unreleased;
 pub use self::classifier::{OnRecord, classify_entries};
 pub(crate) use self::gatherer::{Dependencies, Gatherer};
 pub(crate) use self::gauges::Gauges;
+pub use self::open_traces::{OpenTraces, OpenTracesProbe};
 pub(crate) use self::record_queue::{QueueConsumer, QueueProducer, RecordQueue};
 pub(crate) use self::reject_buffer::RejectBuffer;
 pub(crate) use self::settings::{Settings, field_names};

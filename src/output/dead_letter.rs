@@ -19,6 +19,7 @@
 //! [`super::replay`]). A put compares the file that it has open with the one that has its name:
 //! nothing is written to a file that was claimed, replaced or removed.
 
+mod browse;
 mod entry;
 mod known_parts;
 mod rejected;
@@ -29,6 +30,7 @@ use std::io::{self, Read as _, Seek as _, SeekFrom, Write as _};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError, TryLockError};
 
+pub use browse::{DeadLetterBrowser, EntryPage, PageCursor, ReasonCount};
 pub use entry::{Entry, EntryContent};
 pub use rejected::{Overwritten, RejectedStore, count_rejected};
 

@@ -16,6 +16,7 @@ mod framing;
 pub mod replay;
 pub mod sqlite;
 pub mod stdout;
+mod tap;
 mod watchdog;
 
 use std::borrow::Cow;
@@ -24,6 +25,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 pub use self::batch::{Batch, BatchBuffer, DocumentMeta, DocumentSpan, MemoryCharge, SealedDocument};
 pub use self::framing::Framing;
+pub use self::tap::{BatchTap, Watching};
 pub use self::watchdog::Watchdog;
 
 /// Elasticsearch refuses document ids of more bytes than this.

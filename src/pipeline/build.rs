@@ -5,6 +5,7 @@ use std::io;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
+use std::sync::mpsc::Receiver;
 
 use super::dead_letter_watch::DeadLetterWatch;
 use super::error::BuildError;
@@ -16,13 +17,13 @@ use crate::admission::AdmissionControl;
 use crate::clock;
 use crate::config::Config;
 use crate::files::{create_private_folder, private_file, refuse_open_folder};
-use crate::gather::{Gauges, QueueProducer, RecordQueue};
+use crate::gather::{Gauges, OpenTracesProbe, QueueProducer, RecordQueue};
 use crate::input::forward::{self, BoundListener, ConnectionLimiter, Tls};
 use crate::input::http::{self, BoundHttp, Protocol};
 use crate::memory::MemoryShares;
 use crate::metrics::Metrics;
-use crate::output::LineCounters;
 use crate::output::dead_letter::{self, DeadLetter, RejectedStore};
+use crate::output::{Batch, BatchTap, LineCounters};
 use windrow_journal::Journal;
 
 /// The stages of the server, built but not running.
@@ -44,6 +45,9 @@ pub struct Pipeline {
     pub(super) limiter: Arc<ConnectionLimiter>,
     pub(super) account: Arc<LineCounters>,
     pub(super) gauges: Arc<Gauges>,
+    pub(super) open_traces: Arc<OpenTracesProbe>,
+    pub(super) tap: Arc<BatchTap>,
+    tapped: Option<Receiver<Batch>>,
     pub(super) output_bytes: Arc<AtomicUsize>,
     pub(super) liveness: Liveness,
     pub(super) progress: Progress,
@@ -115,6 +119,7 @@ impl Pipeline {
             config.forward.max_connections,
             config.forward.max_connections_per_address,
         );
+        let (tap, tapped) = BatchTap::new();
         Ok(Self {
             config,
             metrics,
@@ -132,6 +137,9 @@ impl Pipeline {
             limiter,
             account: Arc::default(),
             gauges: Arc::default(),
+            open_traces: Arc::default(),
+            tap,
+            tapped: Some(tapped),
             output_bytes: Arc::default(),
             liveness: Liveness::default(),
             progress: Progress::default(),
@@ -147,6 +155,17 @@ impl Pipeline {
     pub fn http_addresses(&self) -> impl Iterator<Item = (&'static str, std::net::SocketAddr)> {
         let listeners = self.http_listeners.iter();
         listeners.map(|listener| (listener.protocol().name(), listener.address))
+    }
+
+    /// The tap of sealed batches with their queue, once; `None` afterwards.
+    pub fn take_tap(&mut self) -> Option<(Arc<BatchTap>, Receiver<Batch>)> {
+        let tapped = self.tapped.take()?;
+        Some((Arc::clone(&self.tap), tapped))
+    }
+
+    /// Requests for the traces that are being gathered.
+    pub fn open_traces(&self) -> Arc<OpenTracesProbe> {
+        Arc::clone(&self.open_traces)
     }
 
     /// The TLS configuration of the Forward port, which a SIGHUP reloads.

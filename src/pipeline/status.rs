@@ -159,6 +159,11 @@ impl Status {
         self.0.store.clone()
     }
 
+    /// The Elasticsearch output, if it is configured.
+    pub(crate) fn elasticsearch(&self) -> Option<Elasticsearch> {
+        self.0.elasticsearch.clone()
+    }
+
     /// The search of the embedded store, if it has an index.
     pub fn search(&self) -> Option<EmbeddedSearch> {
         self.0.search.clone()

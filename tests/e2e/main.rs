@@ -25,6 +25,7 @@ mod memory;
 mod midnight;
 mod no_trace_id;
 mod outage;
+mod page;
 mod partial;
 mod rejected;
 mod rust_logger;

@@ -127,21 +127,11 @@ async fn show(
 ) -> Result<Report, Error> {
     let mut board = Board::new(std::io::stdout().is_terminal() && !options.plain && Board::fits());
     let mut windrow = Windrow::start(program, folder, options.elasticsearch_url.as_deref()).await?;
-    board.note(&format!(
-        "Windrow takes Forward on {} and shows itself on {}",
-        windrow.forward(),
-        windrow.admin()
-    ));
-    let fluent_bit = if options.no_fluent_bit {
-        None
-    } else {
-        fluent_bit::find_fluent_bit(options.fluent_bit.as_deref())
-    };
+    board.note(&format!("look at it: {}/", windrow.admin()));
+    board.note(&format!("Windrow takes Forward on {}", windrow.forward()));
+    let (fluent_bit, carrier) = choose_carrier(options, folder, windrow.forward()).await;
     let apps = Apps::start(folder, windrow.forward(), fluent_bit.as_deref()).await?;
-    board.note(&match &fluent_bit {
-        Some(program) => format!("log lines are carried by Fluent Bit, {}", program.display()),
-        None => "log lines are carried by `demo sidecar-logs` (no fluent-bit was found or wanted)".to_owned(),
-    });
+    board.note(&carrier);
     for app in [&apps.server, &apps.user, &apps.product, &apps.order] {
         let metrics = apps.metrics().iter().find(|(name, _)| *name == app.name);
         let sidecar = metrics.map_or_else(String::new, |(_, url)| format!("   metrics sidecar {url}"));
@@ -178,6 +168,27 @@ async fn show(
     apps.stop().await;
     windrow.stop().await;
     Ok(report)
+}
+
+/// The Fluent Bit that carries the lines, if one runs here, and what to say of it.
+async fn choose_carrier(options: &Options, folder: &Path, forward: &str) -> (Option<PathBuf>, String) {
+    const SIDECAR: &str = "log lines are carried by `demo sidecar-logs`";
+    if options.no_fluent_bit {
+        return (None, format!("{SIDECAR}, as asked"));
+    }
+    let Some(program) = fluent_bit::find_fluent_bit(options.fluent_bit.as_deref()) else {
+        return (None, format!("{SIDECAR}: there is no fluent-bit on the PATH"));
+    };
+    match fluent_bit::try_out(&program, folder, forward).await {
+        Ok(()) => {
+            let carrier = format!("log lines are carried by Fluent Bit, {}", program.display());
+            (Some(program), carrier)
+        }
+        Err(why) => {
+            let carrier = format!("{SIDECAR}: {} does not run here: {why}", program.display());
+            (None, carrier)
+        }
+    }
 }
 
 /// What happened to Windrow during the run.
@@ -413,7 +424,7 @@ fn summarise(report: &Report, watched: &Watched, board: &Board) {
 }
 
 fn print_addresses(windrow: &Windrow, apps: &Apps) {
-    println!("\nWindrow          {}", windrow.admin());
+    println!("\nlook at it       {}/", windrow.admin());
     println!("its documents    {}/logs?limit=5", windrow.admin());
     println!("its metrics      {}/metrics", windrow.admin());
     for (app, url) in apps.metrics() {

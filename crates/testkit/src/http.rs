@@ -37,7 +37,7 @@ pub fn request(method: &str, url: &str, body: Option<(&str, &[u8])>) -> Result<A
         .timeout_global(Some(Duration::from_secs(60)))
         .build()
         .into();
-    let mut builder = ureq::http::Request::builder().method(method).uri(url);
+    let mut builder = http::Request::builder().method(method).uri(url);
     if let Some((content_type, _)) = body {
         builder = builder.header("content-type", content_type);
     }
@@ -87,4 +87,18 @@ pub fn send_json(method: &str, url: &str, body: &Value) -> Result<Answer, String
         url,
         Some(("application/json", body.to_string().as_bytes())),
     )
+}
+
+/// A text as a part of an address, percent-encoded.
+pub fn encode(text: &str) -> String {
+    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.~".contains(&byte);
+    text.bytes()
+        .map(|byte| {
+            if is_plain(byte) {
+                char::from(byte).to_string()
+            } else {
+                format!("%{byte:02X}")
+            }
+        })
+        .collect()
 }

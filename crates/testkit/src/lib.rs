@@ -6,6 +6,7 @@
 //! reason where a test would have to fail anyway.
 
 pub mod balancer;
+pub mod browser;
 pub mod capture;
 pub mod certificates;
 pub mod check;

@@ -16,7 +16,7 @@ use std::collections::VecDeque;
 use crate::document::shape::ShapeRegistry;
 use crate::document::state::SealReason;
 use crate::lingering::budget::LingerBudget;
-use crate::lingering::queue::LingerQueue;
+use crate::lingering::queue::{LingerQueue, PoppedTrace};
 use crate::lingering::recently_sealed::RecentlySealed;
 use crate::open::buffer_pool::BufferPool;
 use crate::open::slab::{Slab, SlotHint, SlotKey};
@@ -340,6 +340,16 @@ impl<H: Clone> Table<H> {
     fn set_deadline(&mut self, due: i64, reason: SealReason, key: SlotKey) {
         let at = self.deadlines.partition_point(|(other, ..)| *other <= due);
         self.deadlines.insert(at, (due, reason, key));
+    }
+
+    /// The open traces, the least recently promoted first.
+    pub(crate) fn open_traces(&self) -> impl Iterator<Item = (TraceId<'_>, &OpenTrace)> {
+        self.open.iter_oldest_first()
+    }
+
+    /// The lingering traces, in the order in which they are due.
+    pub(crate) fn lingering_traces(&self) -> impl Iterator<Item = PoppedTrace<'_>> {
+        self.lingering.iter()
     }
 }
 

@@ -9,7 +9,7 @@
 
 mod parameters;
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;
 mod traces;
 
 use std::sync::Arc;
@@ -71,6 +71,11 @@ impl ApiError {
             ..Self::new(StatusCode::BAD_REQUEST, message)
         }
     }
+}
+
+/// The response to an error outside of the search.
+pub(super) fn error(status: StatusCode, message: impl Into<String>) -> Response {
+    ApiError::new(status, message).into_response()
 }
 
 impl From<QueryError> for ApiError {

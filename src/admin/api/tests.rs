@@ -6,6 +6,7 @@ use std::sync::Arc;
 use axum::body::{Body, to_bytes};
 use axum::http::{Request, StatusCode};
 use serde_json::{Value, json};
+use tokio_util::sync::CancellationToken;
 use tower::ServiceExt as _;
 use windrow_query::Names;
 
@@ -66,9 +67,13 @@ impl Fixture {
             search: self.search.clone(),
             names: Names::default(),
             outputs: vec![Output::Sqlite],
+            forward_address: None,
+            open_traces: None,
+            dead_letter: None,
+            tail: None,
         };
         let request = Request::builder().uri(path).body(Body::empty()).unwrap();
-        let response = router(state, &Config::default().admin)
+        let response = router(state, &Config::default().admin, &CancellationToken::new())
             .oneshot(request)
             .await
             .unwrap();
@@ -79,12 +84,12 @@ impl Fixture {
     }
 }
 
-fn description() -> Value {
+pub(in crate::admin) fn description() -> Value {
     serde_json::from_str(OPENAPI).unwrap()
 }
 
 /// What of `value` is not as `schema` says. Knows the keywords that the description uses.
-fn violations(schema: &Value, value: &Value, path: &str, found: &mut Vec<String>) {
+pub(in crate::admin) fn violations(schema: &Value, value: &Value, path: &str, found: &mut Vec<String>) {
     if let Some(name) = schema["$ref"].as_str() {
         let description = description();
         let target = description.pointer(name.trim_start_matches('#'));
@@ -200,7 +205,8 @@ async fn exactly_the_described_parameters_are_read() {
     let description = description();
     let all = ["q", "from", "to", "limit", "cursor", "sort", "buckets"];
     let paths = description["paths"].as_object().unwrap();
-    for (path, item) in paths.iter().filter(|(path, _)| !path.ends_with("openapi.json")) {
+    let searched = ["traces", "traces/{id}", "histogram", "facets"].map(|name| format!("/api/v1/{name}"));
+    for (path, item) in paths.iter().filter(|(path, _)| searched.contains(*path)) {
         let parameters = item["get"]["parameters"].as_array().unwrap();
         let described: Vec<_> = parameters
             .iter()

@@ -218,6 +218,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<'_, S> {
 
     /// Takes complete messages from the buffer, makes them durable and acknowledges them.
     async fn take(&mut self, run: &Run) -> Result<(), CloseReason> {
+        let complete = Instant::now();
         self.inspect(run).await?;
         if run.is_idle() {
             let _heartbeats = self.buffer.split_to(run.end);
@@ -273,6 +274,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<'_, S> {
                 Err(_) => return Err(CloseReason::AcksNotRead(limit)),
             }
             metrics.input_chunks_acked.inc_by(acks.count());
+            metrics.input_ack_seconds.observe(complete.elapsed());
         }
         Ok(())
     }

@@ -22,6 +22,12 @@ use crate::Error;
 /// Wait before a Fluent Bit that ended is started again.
 const RESTART_DELAY: Duration = Duration::from_secs(1);
 
+/// Time in which a trial must serve its HTTP port.
+const TRIAL_TIMEOUT: Duration = Duration::from_secs(15);
+const TRIAL_POLL: Duration = Duration::from_millis(50);
+/// Lines of its log that are shown when it does not start.
+const LAST_LINES: usize = 5;
+
 /// The Fluent Bit to use: the named one, else the first on the PATH.
 pub(super) fn find_fluent_bit(named: Option<&Path>) -> Option<PathBuf> {
     if let Some(named) = named.filter(|named| !named.as_os_str().is_empty()) {
@@ -50,35 +56,11 @@ impl FluentBit {
         environment: &str,
         forward: &str,
     ) -> Result<Self, Error> {
-        let about = |what: &str| Error::io(format!("Fluent Bit of {service}: {what}"));
-        let home = folder.join(format!("fluent-bit-{service}"));
-        fs::create_dir_all(home.join("state")).map_err(about("its folder"))?;
-        fs::write(
-            home.join("sidecar.conf"),
-            include_str!("../../fluent-bit/sidecar.conf"),
-        )
-        .and_then(|()| {
-            fs::write(
-                home.join("parsers.conf"),
-                include_str!("../../fluent-bit/parsers.conf"),
-            )
-        })
-        .map_err(about("its configuration"))?;
-        let (host, port) = forward.rsplit_once(':').unwrap_or((forward, "24224"));
-        let mut command = Command::new(program);
-        command
-            .args(["-c", "sidecar.conf"])
-            .env("LOG_PATH", log)
-            .env("STATE_DIR", home.join("state"))
-            .envs([("WINDROW_HOST", host), ("WINDROW_PORT", port)])
-            .envs([("SERVICE_NAME", service), ("ENVIRONMENT", environment)])
-            .current_dir(&home)
-            .stdin(Stdio::null())
-            .process_group(0)
-            .kill_on_drop(true);
-        let output = home.join("fluent-bit.log");
-        let child =
-            spawn(&mut command, &output).map_err(about(&format!("cannot start {}", program.display())))?;
+        let (mut command, output) = prepare(program, folder, log, service, environment, forward)?;
+        let (child, _) = spawn(&mut command, &output).map_err(Error::io(format!(
+            "Fluent Bit of {service}: cannot start {}",
+            program.display()
+        )))?;
         let (stop, stopped) = oneshot::channel();
         let running = tokio::spawn(supervise(child, command, output, service.to_owned(), stopped));
         Ok(Self { stop, running })
@@ -90,15 +72,82 @@ impl FluentBit {
     }
 }
 
-/// Starts it with a new port for its own HTTP server, since another process may have taken the last
-/// one.
-fn spawn(command: &mut Command, output: &Path) -> io::Result<Child> {
-    let output = File::options().create(true).append(true).open(output)?;
+/// Starts the program once with the shipped configuration, to learn whether it runs: a build may
+/// lack a plugin.
+///
+/// # Errors
+/// Why not, with the last lines of its log.
+pub(super) async fn try_out(program: &Path, folder: &Path, forward: &str) -> Result<(), String> {
+    let log = folder.join("fluent-bit-trial/app.log");
+    let (mut command, output) =
+        prepare(program, folder, &log, "trial", "demo", forward).map_err(|error| error.to_string())?;
+    let (mut child, port) = spawn(&mut command, &output).map_err(|error| error.to_string())?;
+    let serves = async {
+        while tokio::net::TcpStream::connect(("127.0.0.1", port)).await.is_err() {
+            tokio::time::sleep(TRIAL_POLL).await;
+        }
+    };
+    let why = tokio::select! {
+        () = serves => None,
+        ended = child.wait() => Some(ended.map_or_else(|error| error.to_string(), |status| status.to_string())),
+        () = tokio::time::sleep(TRIAL_TIMEOUT) => {
+            Some(format!("it did not start within {} s", TRIAL_TIMEOUT.as_secs()))
+        }
+    };
+    terminate(&mut child).await;
+    let Some(why) = why else { return Ok(()) };
+    let said = fs::read_to_string(&output).unwrap_or_default();
+    let lines: Vec<_> = said.lines().filter(|line| !line.trim().is_empty()).collect();
+    let last = lines
+        .get(lines.len().saturating_sub(LAST_LINES)..)
+        .unwrap_or_default();
+    Err(format!("{why}\n{}", last.join("\n")))
+}
+
+/// The command with its files, and the file of its output.
+fn prepare(
+    program: &Path,
+    folder: &Path,
+    log: &Path,
+    service: &str,
+    environment: &str,
+    forward: &str,
+) -> Result<(Command, PathBuf), Error> {
+    let about = |what: &str| Error::io(format!("Fluent Bit of {service}: {what}"));
+    let home = folder.join(format!("fluent-bit-{service}"));
+    fs::create_dir_all(home.join("state")).map_err(about("its folder"))?;
+    for (name, content) in [
+        ("sidecar.conf", include_str!("../../fluent-bit/sidecar.conf")),
+        ("parsers.conf", include_str!("../../fluent-bit/parsers.conf")),
+    ] {
+        fs::write(home.join(name), content).map_err(about("its configuration"))?;
+    }
+    let (host, port) = forward.rsplit_once(':').unwrap_or((forward, "24224"));
+    let mut command = Command::new(program);
     command
-        .env("HTTP_PORT", free_port()?.to_string())
+        .args(["-c", "sidecar.conf"])
+        .env("LOG_PATH", log)
+        .env("STATE_DIR", home.join("state"))
+        .envs([("WINDROW_HOST", host), ("WINDROW_PORT", port)])
+        .envs([("SERVICE_NAME", service), ("ENVIRONMENT", environment)])
+        .current_dir(&home)
+        .stdin(Stdio::null())
+        .process_group(0)
+        .kill_on_drop(true);
+    Ok((command, home.join("fluent-bit.log")))
+}
+
+/// Starts it with a new port for its own HTTP server, since another process may have taken the last
+/// one. Returns the port.
+fn spawn(command: &mut Command, output: &Path) -> io::Result<(Child, u16)> {
+    let output = File::options().create(true).append(true).open(output)?;
+    let port = free_port()?;
+    let child = command
+        .env("HTTP_PORT", port.to_string())
         .stdout(output.try_clone()?)
         .stderr(output)
-        .spawn()
+        .spawn()?;
+    Ok((child, port))
 }
 
 /// Starts it again whenever it ends, until it is told to stop.
@@ -120,7 +169,7 @@ async fn supervise(
                 tracing::warn!("the Fluent Bit of {service} ended ({status}); it is started again");
                 tokio::time::sleep(RESTART_DELAY).await;
                 match spawn(&mut command, &output) {
-                    Ok(again) => child = again,
+                    Ok((again, _)) => child = again,
                     Err(error) => {
                         tracing::error!("the Fluent Bit of {service} cannot be started again: {error}");
                         return;

@@ -68,7 +68,7 @@ enum PackedRecords {
     Lines(PackedLines),
 }
 
-/// A trace removed from the queue, still in its chunk.
+/// A trace in its chunk: removed from the queue, or only looked at.
 #[derive(Debug)]
 pub(crate) struct PoppedTrace<'a> {
     packed: PackedTrace,
@@ -247,14 +247,19 @@ impl LingerQueue {
 
     /// The ids of all traces with a part from a source that satisfies `predicate`.
     pub(crate) fn ids_with(&self, mut predicate: impl FnMut(SourceId) -> bool) -> Vec<Vec<u8>> {
-        let chunks = self.chunks.iter();
-        let all = chunks.flat_map(|chunk| chunk.slots.iter().flatten().map(move |packed| (chunk, *packed)));
-        let all = all.filter_map(|(chunk, packed)| {
-            let bytes = chunk.bytes.get(packed.range())?;
-            Some(PoppedTrace { packed, bytes })
-        });
+        let all = self.iter();
         let with = all.filter(|popped| popped.parts().any(|part| predicate(part.source)));
         with.map(|popped| popped.id().to_vec()).collect()
+    }
+
+    /// All traces, in the order in which they are due.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = PoppedTrace<'_>> {
+        let chunks = self.chunks.iter();
+        let all = chunks.flat_map(|chunk| chunk.slots.iter().flatten().map(move |packed| (chunk, *packed)));
+        all.filter_map(|(chunk, packed)| {
+            let bytes = chunk.bytes.get(packed.range())?;
+            Some(PoppedTrace { packed, bytes })
+        })
     }
 
     /// Drops removed traces and empty chunks at the front.

@@ -397,6 +397,11 @@ impl JoinedRecords {
         self.buffer.get(self.text_end as usize..).unwrap_or_default()
     }
 
+    /// The text of the newest record, empty if it has none.
+    pub(crate) fn newest_text(&self) -> Option<&[u8]> {
+        Some(self.newest_text.of(self.newest()))
+    }
+
     pub(crate) fn view(&self) -> JoinedView<'_> {
         let area = self.buffer.get(..self.state_area as usize).unwrap_or_default();
         let state = area.get(..self.meta.state_bytes as usize).unwrap_or_default();

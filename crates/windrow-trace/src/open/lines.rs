@@ -176,6 +176,13 @@ impl LineBuffer {
         decode(&self.buffer)
     }
 
+    /// The text of the line that was added last, if it has one.
+    pub(crate) fn newest_text(&self) -> Option<&[u8]> {
+        let header = LineHeader::decode(self.buffer.get(self.last..)?.first_chunk()?);
+        let text = header.line(self.last + HEADER_BYTES).text?;
+        Some(text.of(&self.buffer))
+    }
+
     /// Appends all lines to `out`. Returns what is needed to read them, and the buffer.
     pub(crate) fn pack(&mut self, out: &mut Vec<u8>) -> (PackedLines, Vec<u8>) {
         out.extend_from_slice(&self.buffer);

@@ -191,6 +191,14 @@ impl OpenTrace {
         }
     }
 
+    /// The text that was added last, if it is known without looking into the record.
+    pub(crate) fn newest_text(&self) -> Option<&[u8]> {
+        match &self.records {
+            OpenRecords::Joined(joined) => joined.newest_text(),
+            OpenRecords::Lines(lines) => lines.newest_text(),
+        }
+    }
+
     /// Bytes of the records as stored.
     pub(crate) fn record_bytes(&self) -> usize {
         match &self.records {

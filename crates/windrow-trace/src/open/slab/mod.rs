@@ -233,6 +233,16 @@ impl Slab {
         occupied.map(|slot| (slot.id.as_id(), &slot.trace))
     }
 
+    /// All traces, the least recently promoted first.
+    pub(crate) fn iter_oldest_first(&self) -> impl Iterator<Item = (TraceId<'_>, &OpenTrace)> {
+        let mut at = self.oldest;
+        std::iter::from_fn(move || {
+            let slot = self.slot(at)?;
+            at = self.link(at)?.after;
+            Some((slot.id.as_id(), &slot.trace))
+        })
+    }
+
     /// Frees all memory, if there are no traces.
     pub(crate) fn shrink(&mut self) {
         if self.len() == 0 && self.allocated > 1 {

@@ -1,0 +1,341 @@
+//! `/api/v1/tail`: traces as they are sealed, as server-sent events.
+//!
+//! ```text
+//! event: traces
+//! data: {"traces":[…summaries…],"lost":12}
+//! ```
+//!
+//! A thread looks at sealed batches while somebody watches, and at a bounded number of documents of
+//! each. What it does not look at, and what a slow reader has no room for, is lost for the reader,
+//! who is told how many.
+
+use std::collections::VecDeque;
+use std::future::Future as _;
+use std::pin::Pin;
+use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+
+use axum::body::{Body, HttpBody};
+use axum::extract::State;
+use axum::http::{StatusCode, Uri, header};
+use axum::response::{IntoResponse, Response};
+use bytes::Bytes;
+use hyper::body::Frame;
+use serde::Serialize;
+use tokio::sync::mpsc;
+use tokio::time::Sleep;
+use tokio_util::sync::WaitForCancellationFutureOwned;
+use windrow_query::{Document, Names, Query};
+
+use super::AdminShared;
+use super::api::ApiError;
+use super::guard::parameter;
+use crate::clock;
+use crate::output::{Batch, BatchTap, Watching};
+use crate::search::TraceSummary;
+
+/// Readers at the same time.
+const MAX_READERS: usize = 64;
+/// Documents of a batch that are looked at.
+const MAX_DOCUMENTS_PER_BATCH: usize = 200;
+/// Summaries of one event.
+const MAX_TRACES_PER_EVENT: usize = 100;
+/// Shortest time between two events of one reader.
+const EVENT_INTERVAL: Duration = Duration::from_millis(250);
+/// Events that wait for a slow reader.
+const QUEUE_EVENTS: usize = 4;
+/// A comment is sent after this time without an event, so that a lost connection is noticed.
+const KEEP_ALIVE: Duration = Duration::from_secs(10);
+
+/// The readers of the tail.
+#[derive(Debug)]
+pub struct TailHub {
+    tap: Arc<BatchTap>,
+    readers: Mutex<Vec<Reader>>,
+}
+
+#[derive(Debug)]
+struct Reader {
+    query: Query,
+    events: mpsc::Sender<Bytes>,
+    pending: Vec<TraceSummary>,
+    /// Traces that it will not see.
+    lost: u64,
+    _watching: Watching,
+}
+
+/// The data of one event.
+#[derive(Serialize)]
+struct Event<'a> {
+    traces: &'a [TraceSummary],
+    lost: u64,
+}
+
+impl TailHub {
+    /// Starts the thread that looks at `batches` until the process ends.
+    ///
+    /// # Errors
+    /// The system gives no thread.
+    pub fn start(tap: Arc<BatchTap>, batches: Receiver<Batch>, names: Names) -> std::io::Result<Arc<Self>> {
+        let hub = Arc::new(Self {
+            tap,
+            readers: Mutex::default(),
+        });
+        let shared = Arc::clone(&hub);
+        std::thread::Builder::new()
+            .name("tail".into())
+            .spawn(move || shared.run(&batches, &names))?;
+        Ok(hub)
+    }
+
+    fn run(&self, batches: &Receiver<Batch>, names: &Names) {
+        let mut next_event = Instant::now();
+        loop {
+            let received = if self.is_idle() {
+                batches.recv().map_err(|_| RecvTimeoutError::Disconnected)
+            } else {
+                batches.recv_timeout(next_event.saturating_duration_since(Instant::now()))
+            };
+            match received {
+                Ok(batch) => self.look_at(&batch, names),
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => return,
+            }
+            let now = Instant::now();
+            if now >= next_event {
+                next_event = now + EVENT_INTERVAL;
+                self.send_events();
+            }
+        }
+    }
+
+    /// Whether no reader waits for anything.
+    fn is_idle(&self) -> bool {
+        let readers = self.lock();
+        readers
+            .iter()
+            .all(|reader| reader.pending.is_empty() && reader.lost == 0)
+    }
+
+    fn look_at(&self, batch: &Batch, names: &Names) {
+        let unseen = batch.len().saturating_sub(MAX_DOCUMENTS_PER_BATCH) as u64;
+        let mut readers = self.lock();
+        readers.retain(|reader| !reader.events.is_closed());
+        for document in batch.documents().take(MAX_DOCUMENTS_PER_BATCH) {
+            if readers.is_empty() {
+                return;
+            }
+            let Some(parsed) = Document::parse(document.id(), document.json(), names) else {
+                continue;
+            };
+            for reader in readers.iter_mut().filter(|reader| reader.query.matches(&parsed)) {
+                if reader.pending.len() < MAX_TRACES_PER_EVENT {
+                    let summary = TraceSummary::of(&parsed, None, &reader.query);
+                    reader.pending.push(summary);
+                } else {
+                    reader.lost += 1;
+                }
+            }
+        }
+        let skipped = self.tap.take_skipped() + unseen;
+        for reader in readers.iter_mut() {
+            reader.lost += skipped;
+        }
+    }
+
+    fn send_events(&self) {
+        let mut readers = self.lock();
+        readers.retain_mut(|reader| {
+            if reader.pending.is_empty() && reader.lost == 0 {
+                return !reader.events.is_closed();
+            }
+            let data = Event {
+                traces: &reader.pending,
+                lost: reader.lost,
+            };
+            // Serialising text and numbers cannot fail.
+            let data = serde_json::to_string(&data).unwrap_or_default();
+            let event = Bytes::from(format!("event: traces\ndata: {data}\n\n"));
+            let count = reader.pending.len() as u64;
+            reader.pending.clear();
+            match reader.events.try_send(event) {
+                Ok(()) => reader.lost = 0,
+                Err(mpsc::error::TrySendError::Full(_)) => reader.lost += count,
+                Err(mpsc::error::TrySendError::Closed(_)) => return false,
+            }
+            true
+        });
+    }
+
+    /// The events of a new reader; `None` when there are too many readers.
+    fn subscribe(&self, query: Query) -> Option<mpsc::Receiver<Bytes>> {
+        let mut readers = self.lock();
+        readers.retain(|reader| !reader.events.is_closed());
+        if readers.len() >= MAX_READERS {
+            return None;
+        }
+        let (events, receiver) = mpsc::channel(QUEUE_EVENTS);
+        readers.push(Reader {
+            query,
+            events,
+            pending: Vec::new(),
+            lost: 0,
+            _watching: self.tap.watch(),
+        });
+        Some(receiver)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Vec<Reader>> {
+        self.readers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Answers with the events of traces that match `q`.
+pub(super) async fn tail(State(shared): State<AdminShared>, uri: Uri) -> Response {
+    let Some(hub) = &shared.state.tail else {
+        return ApiError::new(StatusCode::NOT_IMPLEMENTED, "nothing is gathered here").into_response();
+    };
+    let text = parameter(&uri, "q").unwrap_or_default();
+    let query = match Query::parse(&text, clock::unix_us().saturating_mul(1000)) {
+        Ok(query) => query,
+        Err(error) => return ApiError::from(error).into_response(),
+    };
+    let Some(events) = hub.subscribe(query) else {
+        let what = format!("{MAX_READERS} readers follow the tail already");
+        return ApiError::new(StatusCode::SERVICE_UNAVAILABLE, what).into_response();
+    };
+    let body = EventBody {
+        ready: VecDeque::from([Bytes::from_static(b"retry: 2000\n\n")]),
+        events,
+        keep_alive: Box::pin(tokio::time::sleep(KEEP_ALIVE)),
+        stop: Box::pin(shared.stop.clone().cancelled_owned()),
+    };
+    let media_type = [(header::CONTENT_TYPE, "text/event-stream")];
+    (media_type, Body::new(body)).into_response()
+}
+
+/// Events as the body of a response, which ends when the server stops.
+struct EventBody {
+    ready: VecDeque<Bytes>,
+    events: mpsc::Receiver<Bytes>,
+    keep_alive: Pin<Box<Sleep>>,
+    stop: Pin<Box<WaitForCancellationFutureOwned>>,
+}
+
+impl HttpBody for EventBody {
+    type Data = Bytes;
+    type Error = std::convert::Infallible;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
+        if let Some(event) = self.ready.pop_front() {
+            return Poll::Ready(Some(Ok(Frame::data(event))));
+        }
+        if self.stop.as_mut().poll(cx).is_ready() {
+            return Poll::Ready(None);
+        }
+        let event = match self.events.poll_recv(cx) {
+            Poll::Ready(None) => return Poll::Ready(None),
+            Poll::Ready(Some(event)) => event,
+            Poll::Pending if self.keep_alive.as_mut().poll(cx).is_ready() => Bytes::from_static(b":\n\n"),
+            Poll::Pending => return Poll::Pending,
+        };
+        let next = tokio::time::Instant::now() + KEEP_ALIVE;
+        self.keep_alive.as_mut().reset(next);
+        Poll::Ready(Some(Ok(Frame::data(event))))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::output::{BatchBuffer, DocumentMeta, DocumentSpan, LineCounters, MemoryCharge};
+
+    fn batch(documents: &[&str]) -> Batch {
+        let (mut text, mut ids, mut rows) = (Vec::new(), String::new(), Vec::new());
+        for (number, document) in documents.iter().enumerate() {
+            let (start, id) = (text.len(), ids.len());
+            text.extend_from_slice(document.as_bytes());
+            ids += &format!("id{number}");
+            let span = DocumentSpan::new(start, start, text.len());
+            rows.push(DocumentMeta::new(id..ids.len(), true, 0, 1, span));
+        }
+        let buffer = BatchBuffer::new(text.into(), ids, rows);
+        let charge = MemoryCharge::new(1, &Arc::default());
+        Batch::new(
+            buffer,
+            false,
+            Vec::new(),
+            charge,
+            &Arc::<LineCounters>::default(),
+            1,
+        )
+    }
+
+    fn data(event: &Bytes) -> serde_json::Value {
+        let text = std::str::from_utf8(event).unwrap();
+        let text = text.strip_prefix("event: traces\ndata: ").unwrap();
+        serde_json::from_str(text.trim_end()).unwrap()
+    }
+
+    fn hub() -> (Arc<TailHub>, Arc<BatchTap>) {
+        let (tap, batches) = BatchTap::new();
+        let hub = TailHub::start(Arc::clone(&tap), batches, Names::default()).unwrap();
+        (hub, tap)
+    }
+
+    #[tokio::test]
+    async fn readers_get_the_traces_that_match_their_query() {
+        let (hub, tap) = hub();
+        let mut all = hub.subscribe(Query::parse("", 0).unwrap()).unwrap();
+        let mut errors = hub.subscribe(Query::parse("boom", 0).unwrap()).unwrap();
+        tap.offer(&batch(&[
+            r#"{"@timestamp":"2026-11-21T09:20:00Z","traceId":"a","message":"fine"}"#,
+            r#"{"@timestamp":"2026-11-21T09:20:01Z","traceId":"b","message":"boom"}"#,
+            "no document",
+        ]));
+        let event = data(&all.recv().await.unwrap());
+        assert_eq!(event["traces"].as_array().unwrap().len(), 2);
+        assert_eq!(event["lost"], 0);
+        let event = data(&errors.recv().await.unwrap());
+        assert_eq!(event["traces"][0]["id"], "b");
+        assert_eq!(event["traces"][0]["highlights"], serde_json::json!([[0, 4]]));
+    }
+
+    #[tokio::test]
+    async fn a_slow_reader_is_told_how_many_it_lost() {
+        let (hub, tap) = hub();
+        let mut slow = hub.subscribe(Query::parse("", 0).unwrap()).unwrap();
+        let document = r#"{"@timestamp":"2026-11-21T09:20:00Z","traceId":"a","message":"x"}"#;
+        let many = vec![document; MAX_DOCUMENTS_PER_BATCH + 50];
+        let mut offered = 0;
+        // More than the queue of events holds.
+        for _ in 0..QUEUE_EVENTS + 3 {
+            tap.offer(&batch(&many));
+            offered += many.len();
+            tokio::time::sleep(EVENT_INTERVAL + Duration::from_millis(30)).await;
+        }
+        let (mut seen, mut lost) = (0, 0);
+        while let Ok(Some(event)) = tokio::time::timeout(4 * EVENT_INTERVAL, slow.recv()).await {
+            let event = data(&event);
+            seen += event["traces"].as_array().unwrap().len();
+            lost += event["lost"].as_u64().unwrap() as usize;
+        }
+        assert_eq!(seen + lost, offered);
+        assert!(lost > 0 && seen > 0, "{seen} seen, {lost} lost");
+    }
+
+    #[test]
+    fn readers_are_bounded_and_leave_room_when_they_go() {
+        let (hub, _tap) = hub();
+        let subscribe = || hub.subscribe(Query::parse("", 0).unwrap());
+        let readers: Vec<_> = (0..MAX_READERS).map(|_| subscribe().unwrap()).collect();
+        assert!(subscribe().is_none());
+        drop(readers);
+        assert!(subscribe().is_some());
+    }
+}

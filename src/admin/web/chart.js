@@ -1,0 +1,98 @@
+// A chart of the last hour, drawn by uPlot, which is loaded when the first chart is shown.
+
+import { html } from './vendor/lit-html/lit-html.js';
+import { bytes, count } from './format.js';
+
+const HEIGHT = 150;
+
+let loading = null;
+
+function load() {
+  loading ??= new Promise((resolve, reject) => {
+    const style = document.createElement('link');
+    style.rel = 'stylesheet';
+    style.href = '/assets/vendor/uplot/uPlot.min.css';
+    const script = document.createElement('script');
+    script.src = '/assets/vendor/uplot/uPlot.iife.min.js';
+    script.onload = () => resolve(window.uPlot);
+    script.onerror = reject;
+    document.head.append(style, script);
+  });
+  return loading;
+}
+
+const color = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
+
+export class Chart {
+  plot = null;
+  width = 0;
+  drawing = false;
+
+  constructor(definition) {
+    this.definition = definition;
+    this.id = `chart-${definition.series[0]}`;
+  }
+
+  show(value) {
+    if (value == null) return '–';
+    if (this.definition.unit === 'bytes') return bytes(value);
+    if (this.definition.unit === 'ms') return `${value.toFixed(1)} ms`;
+    return `${value < 10 ? value.toFixed(1) : count(value)}${this.definition.unit}`;
+  }
+
+  async draw(series) {
+    const place = document.querySelector(`#${this.id}`);
+    if (!place || this.drawing) return;
+    this.drawing = true;
+    const uPlot = await load().catch(() => null);
+    this.drawing = false;
+    if (!uPlot || !place.isConnected) return;
+    const data = [series.time, ...this.definition.series.map((name) => series[name] ?? [])];
+    const width = place.clientWidth;
+    const scheme = color('--ink');
+    if (this.plot && (this.place !== place || this.scheme !== scheme)) this.destroy();
+    if (!this.plot) {
+      this.place = place;
+      this.scheme = scheme;
+      this.plot = new uPlot(this.options(width), data, place);
+    } else {
+      if (width !== this.width) this.plot.setSize({ width, height: HEIGHT });
+      this.plot.setData(data);
+    }
+    this.width = width;
+    const last = this.definition.series.map((name) => series[name]?.at(-1));
+    place.setAttribute('aria-label', `${this.definition.title} of the last hour; now ${last.map((value) => this.show(value)).join(', ')}`);
+  }
+
+  options(width) {
+    const axis = { stroke: color('--dim'), grid: { stroke: color('--line'), width: 1 }, ticks: { show: false } };
+    const strokes = [color('--accent'), color('--warn')];
+    return {
+      width,
+      height: HEIGHT,
+      cursor: { y: false },
+      legend: { live: true },
+      scales: { y: { range: (_, low, high) => [Math.min(0, low ?? 0), Math.max(high ?? 1, 1)] } },
+      axes: [axis, { ...axis, size: 74, values: (_, values) => values.map((value) => this.show(value)) }],
+      series: [
+        {},
+        ...this.definition.labels.map((label, number) => ({
+          label,
+          stroke: strokes[number],
+          width: 1.5,
+          points: { show: false },
+          value: (_, value) => this.show(value),
+        })),
+      ],
+    };
+  }
+
+  destroy() {
+    this.plot?.destroy();
+    this.plot = null;
+  }
+
+  template() {
+    return html`<section class="panel chart"><h2>${this.definition.title}</h2><div id=${this.id} role="img"></div></section>`;
+  }
+}

@@ -1,0 +1,103 @@
+// The Server view: health, charts of the last hour and every number of the pipeline.
+
+import { html, nothing } from './vendor/lit-html/lit-html.js';
+import { bytes, count, duration, percent } from './format.js';
+import { Chart } from './chart.js';
+
+const CHARTS = [
+  { title: 'Records', unit: '/s', series: ['recordsPerSecond'], labels: ['records'] },
+  { title: 'Acknowledgement', unit: 'ms', series: ['ackLatencyMs', 'ackLatencyP99Ms'], labels: ['median', 'p99'] },
+  { title: 'Documents', unit: '/s', series: ['documentsPerSecond'], labels: ['documents'] },
+  { title: 'Journal', unit: 'bytes', series: ['journalBytes'], labels: ['on disk'] },
+  { title: 'Memory', unit: 'bytes', series: ['memoryBytes'], labels: ['budget in use'] },
+  { title: 'Errors', unit: '/s', series: ['errorsPerSecond'], labels: ['errors'] },
+];
+
+export class Server {
+  /** With the series of the charts. */
+  statsParameters = { series: 1 };
+
+  constructor(app) {
+    this.app = app;
+    this.charts = CHARTS.map((definition) => new Chart(definition));
+  }
+
+  start() {
+    this.app.loadStats();
+  }
+
+  stop() {
+    for (const chart of this.charts) chart.destroy();
+  }
+
+  rendered() {
+    if (!this.app.stats?.series) return;
+    for (const chart of this.charts) chart.draw(this.app.stats.series);
+  }
+
+  health({ readiness }) {
+    return html`
+      <section class="panel health" aria-label="Health">
+        <p><span class="dot ${readiness.ready ? '' : 'bad'}"></span>${readiness.ready ? 'Ready' : 'Not ready'}</p>
+        ${readiness.reasons.map((reason) => html`<p class="problem">${reason}</p>`)}
+        ${readiness.notes.map((note) => html`<p class="note">${note}</p>`)}
+      </section>`;
+  }
+
+  table(title, rows) {
+    return html`
+      <section><h2>${title}</h2>
+        <table aria-label=${title}><tbody>${rows.map(([name, value]) => html`<tr><th scope="row">${name}</th><td class="wide">${value}</td></tr>`)}</tbody></table>
+      </section>`;
+  }
+
+  tables(stats) {
+    const { input, open, journal, memory, rejected, deadLetter, audit, index } = stats;
+    const errors = (of) => Object.entries(of).map(([why, number]) => `${count(number)} ${why}`).join(', ') || 'none';
+    return html`<div class="tables">
+      ${this.table('Intake', [
+        ['Connections', `${count(input.connectionsOpen)} open, ${count(input.connectionsTotal)} so far`],
+        ['Records', `${count(input.records)} received, ${count(input.recordsDuplicate)} of them repeated`],
+        ['Chunks', `${count(input.chunksAcked)} acknowledged`],
+        ['Bad input', `${count(input.rejected)} rejected, ${count(input.violations)} connections closed`],
+      ])}
+      ${this.table('Gathering', [
+        ['Open', `${count(open.traces)} traces, ${bytes(open.bytes)}; ${count(open.recordsUnconfirmed)} records not yet confirmed`],
+        ['Sealed', `${count(open.sealed)} parts, ${count(open.recordsLate)} late records`],
+        ['Memory budget', `${bytes(memory.usedBytes)} of ${bytes(memory.limitBytes)} (${percent(memory.usedBytes, memory.limitBytes)})`],
+        ['Audit difference', count(audit.difference)],
+      ])}
+      ${this.table('Journal', [
+        ['On disk', `${bytes(journal.bytes)} of ${bytes(journal.limitBytes)} in ${count(journal.segments)} segments`],
+        ['Intake', journal.blocked ? 'stopped: the journal is full, sockets are not read' : 'open'],
+      ])}
+      ${stats.outputs.map((output) => this.table(`Output ${output.name}`, [
+        ['Documents', `${count(output.created)} created, ${count(output.merged)} merged, ${count(output.unchanged)} unchanged, ${count(output.rejected)} rejected`],
+        ['Requests in flight', count(output.inFlight)],
+        ['Errors', errors(output.errors)],
+      ]))}
+      ${this.table('Set aside', [
+        ['Dead letter', `${count(deadLetter.documents)} documents, ${bytes(deadLetter.bytes)}`],
+        ['Rejected input', `${count(rejected.entries)} entries, ${count(rejected.overwritten)} of them overwritten; ${bytes(rejected.bytes)}`],
+      ])}
+      ${index ? this.table('Search index', [
+        ['Documents', `${count(index.documents)}, ${count(index.lag)} not yet indexed`],
+        ['Size', bytes(index.bytes)],
+      ]) : nothing}
+    </div>`;
+  }
+
+  template() {
+    const { stats } = this.app;
+    if (!stats) return html`<div class="page"><h1>Server</h1><p class="dim">${this.app.statsError || 'Loading …'}</p></div>`;
+    return html`
+      <div class="page">
+        <div class="head"><h1>Server</h1><span class="dim">Windrow ${stats.version} · up ${duration(stats.uptimeSeconds * 1000)}</span></div>
+        ${this.health(stats)}
+        <div class="charts">${this.charts.map((chart) => chart.template())}</div>
+        ${this.tables(stats)}
+        <p class="dim">The same numbers for Prometheus: <a href="/metrics" target="_blank">/metrics</a>. The API:
+          <a href="/api/v1/openapi.json" target="_blank">/api/v1/openapi.json</a>.</p>
+      </div>`;
+  }
+}
