@@ -21,9 +21,10 @@ fn testdata(name: &str) -> String {
 /// The shared documents in indices with Windrow's template, by day.
 fn fill(url: &str, config: &ElasticsearchConfig) {
     let template = config.template.as_ref().unwrap();
-    // The type of labels has another name in OpenSearch.
-    let installed = template::flattened_types().iter().any(|flattened| {
-        let body = template::body(template, &config.index.replace("%Y-%m-%d", "*"), flattened);
+    let patterns = [config.index.replace("%Y-%m-%d", "*")];
+    // The type of moved fields has another name in OpenSearch.
+    let installed = template::unmapped_mappings().iter().any(|unmapped| {
+        let body = template::body(template, &patterns, template::TEMPLATE_PRIORITY, unmapped);
         let path = format!("{url}/_index_template/{}", template.name);
         http::send_json("PUT", &path, &body).unwrap().status < 300
     });
