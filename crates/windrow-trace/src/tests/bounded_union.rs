@@ -8,7 +8,10 @@ use serde_json::json;
 
 use super::*;
 use crate::document::state::DocumentState;
-use crate::{BoundedUnion, Continuation, Union, union, union_within};
+use crate::{
+    BoundedUnion, Continuation, DocumentOptions, DocumentSchema, MergeRule, Severity, Union, document_lines,
+    union, union_within,
+};
 
 /// A line: its part and its position.
 type LineId = ([u8; 12], u32);
@@ -24,6 +27,9 @@ fn lines_of(document: &[u8]) -> Vec<LineId> {
         .collect()
 }
 
+/// The levels of lines.
+const LEVELS: [Severity; 4] = [Severity::Info, Severity::Error, Severity::Debug, Severity::Info];
+
 /// Parts with `lengths[part]` records each.
 fn parts(lengths: &[usize]) -> Vec<TestPart> {
     let part = |(number, length): (usize, &usize)| TestPart {
@@ -33,7 +39,11 @@ fn parts(lengths: &[usize]) -> Vec<TestPart> {
         records: (0..*length)
             .map(|position| {
                 let text = format!("{number}.{position} ").repeat(8);
-                let json = json!({"traceId": "t", "message": text, "host": "h", "n": number});
+                let (level, service) = (LEVELS[(number + position) % 4], format!("s{}", number % 3));
+                let json = json!({
+                    "traceId": "t", "message": text, "host": "h", "n": number, "level": level.as_str(),
+                    "service": service,
+                });
                 (number as i64 * 1000, record(&json), Vec::new())
             })
             .collect(),
@@ -42,8 +52,33 @@ fn parts(lengths: &[usize]) -> Vec<TestPart> {
 }
 
 fn document(all: &[TestPart], of: &[usize]) -> Vec<u8> {
+    document_with(&FieldNames::default(), all, of)
+}
+
+fn document_with(names: &FieldNames, all: &[TestPart], of: &[usize]) -> Vec<u8> {
     let parts: Vec<_> = of.iter().map(|part| all[*part].clone()).collect();
-    render("t", &parts, SealReason::Idle, 99)
+    render_with(names, "t", &parts, SealReason::Idle, 99)
+}
+
+/// Each stored line says what its record says, and no document changes when it is united with
+/// itself.
+fn check_lines(id: &str, json: &[u8], names: &FieldNames, parts: &[TestPart]) -> Result<(), TestCaseError> {
+    let mut levels = BTreeMap::new();
+    for line in document_lines(json).unwrap() {
+        let number = parts.iter().position(|part| part.id == line.part.0).unwrap();
+        let level = LEVELS[(number + line.position as usize) % 4];
+        prop_assert_eq!(line.level, Some(level));
+        prop_assert_eq!(line.service, Some(format!("s{}", number % 3)));
+        if names.document.keep_fields {
+            let kept = Value::Object(line.record.unwrap());
+            prop_assert_eq!(record(&kept), &*parts[number].records[line.position as usize].1);
+        }
+        *levels.entry(level.as_str()).or_insert(0) += 1;
+    }
+    prop_assert_eq!(&value(json)["windrow"]["levels"], &json!(levels));
+    let again = union_within(json, json, id, 0).unwrap();
+    prop_assert_eq!(again, BoundedUnion::without_continuations(Union::Unchanged));
+    Ok(())
 }
 
 /// A store that compares and sets, as the outputs use it.
@@ -115,7 +150,12 @@ proptest! {
         spread in prop::collection::vec(prop::collection::btree_set(0..6usize, 1..5), 1..6),
         turns in prop::collection::vec((0..6usize, prop::bool::weighted(0.1)), 0..60),
         limit in 200..3000usize,
+        keep_fields in any::<bool>(),
+        schema in prop::sample::select(DocumentSchema::ALL.to_vec()),
+        rule in prop::sample::select(MergeRule::ALL.to_vec()),
     ) {
+        let mut names = FieldNames::default();
+        names.document = DocumentOptions { keep_fields, schema, merge: vec![("n".into(), rule)] };
         let parts = parts(&lengths);
         let mut seen = BTreeSet::new();
         let documents: Vec<_> = spread
@@ -123,7 +163,7 @@ proptest! {
             .map(|of| of.iter().copied().filter(|part| *part < parts.len()).collect::<Vec<_>>())
             .filter(|of| !of.is_empty())
             .inspect(|of| seen.extend(of.iter().copied()))
-            .map(|of| document(&parts, &of))
+            .map(|of| document_with(&names, &parts, &of))
             .collect();
         let mut store = Store::new();
         let mut steps: Vec<_> = documents.iter().map(|_| Step::Create).collect();
@@ -152,6 +192,7 @@ proptest! {
             let about = &value(json)["windrow"];
             prop_assert!(json.len() <= longest.max(limit) + 20, "{}", json.len());
             prop_assert_eq!(about.get("continues").is_some(), id != "t");
+            check_lines(id, json, &names, &parts)?;
             prop_assert_eq!(about.get("continued").is_some(), id == "t" && store.len() > 1);
         }
     }

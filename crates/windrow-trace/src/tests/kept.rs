@@ -34,6 +34,7 @@ fn records() -> impl Strategy<Value = (Value, Value)> {
             "message",
             "log",
             "msg",
+            "event",
             "level",
             "service",
             "a",
@@ -54,7 +55,10 @@ fn records() -> impl Strategy<Value = (Value, Value)> {
         let one = |name: &str| -> BoxedStrategy<(String, Value)> {
             let value = match name {
                 "trace_id" => prop_oneof![Just(json!("t")), Just(json!("other")), values()].boxed(),
-                "message" | "log" | "msg" => prop_oneof![4 => Just(json!("text")), 1 => values()].boxed(),
+                "message" | "log" | "msg" | "event" => {
+                    let of_files = Just(json!("\u{1b}[1mbold\u{1b}[0m text\n"));
+                    prop_oneof![4 => Just(json!("text")), 1 => of_files, 1 => values()].boxed()
+                }
                 "level" => prop_oneof![Just(json!("error")), Just(json!("info")), values()].boxed(),
                 _ => values().boxed(),
             };

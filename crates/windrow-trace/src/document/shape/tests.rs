@@ -44,7 +44,7 @@ fn names_give_way_as_everywhere() {
     assert_eq!(
         fields,
         [
-            (FieldRole::Plain, r#","trace_id":"#),
+            (FieldRole::OtherText, r#","trace_id":"#),
             (FieldRole::JoinedText, r#","log":"#),
             (FieldRole::OtherText, r#","msg":"#),
             (FieldRole::Plain, r#","_id_":"#),
