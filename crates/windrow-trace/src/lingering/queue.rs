@@ -445,6 +445,8 @@ mod tests {
             completes: true,
             shape: None,
             text: None,
+            level: None,
+            service: None,
         };
         let mut trace = OpenTrace::vacant();
         trace.begin(0, &incoming, sources, Vec::new());

@@ -45,6 +45,8 @@ impl Fixture {
             completes: false,
             shape: None,
             text: None,
+            level: None,
+            service: None,
         };
         let (key, trace) = self.slab.open(id);
         trace.begin(i64::from(number), &incoming, &mut self.sources, Vec::new());

@@ -48,6 +48,8 @@ fn a_part_is_never_divided() {
             completes: false,
             shape: None,
             text: None,
+            level: None,
+            service: None,
         };
         assert_eq!(f.table.add(0, &incoming), AddOutcome::Added);
     }
