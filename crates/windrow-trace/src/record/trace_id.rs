@@ -162,25 +162,43 @@ impl IdReader {
     /// The id in a value, given as its whole MessagePack bytes.
     #[inline]
     pub(crate) fn read<'a>(&self, form: IdForm, value: &'a [u8]) -> Option<IdValue<'a>> {
-        if form == IdForm::Any {
-            // Whole values: a string reaches to the end.
-            match value {
-                [0xa1..=0xbf, text @ ..] | [0xd9, _, text @ ..] => return self.text(text),
-                _ => {}
-            }
+        if form == IdForm::Any
+            && let Some(id) = self.read_usual(value)
+        {
+            return Some(IdValue::Whole(id));
         }
         self.read_other(form, value)
+    }
+
+    /// The id in a value of the form [`IdForm::Any`], if it is the whole of a short text that shows
+    /// by its first byte and its length that it is nothing else.
+    #[inline(always)]
+    pub(crate) fn read_usual<'a>(&self, value: &'a [u8]) -> Option<&'a [u8]> {
+        // Whole values: a string reaches to the end.
+        let text = match value {
+            [0xa1..=0xbf, text @ ..] | [0xd9, _, text @ ..] => text,
+            _ => return None,
+        };
+        self.is_usual(text).then_some(text)
+    }
+
+    #[inline(always)]
+    fn is_usual(&self, text: &[u8]) -> bool {
+        // Of the contexts that contain an id, none has 32 bytes or fewer, or 36 as a UUID has.
+        match text.first() {
+            Some(first) => !self.suspicious[usize::from(*first)] && (text.len() <= 32 || text.len() == 36),
+            None => false,
+        }
     }
 
     /// The id in a text.
     #[inline]
     fn text<'a>(&self, text: &'a [u8]) -> Option<IdValue<'a>> {
-        let first = *text.first()?;
-        // Of the contexts that contain an id, none has 32 bytes or fewer, or 36 as a UUID has.
-        if self.suspicious[usize::from(first)] || (text.len() > 32 && text.len() != 36) {
-            return self.examine(text);
+        if self.is_usual(text) {
+            Some(IdValue::Whole(text))
+        } else {
+            self.examine(text)
         }
-        Some(IdValue::Whole(text))
     }
 
     #[inline(never)]
