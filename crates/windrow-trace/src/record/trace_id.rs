@@ -34,7 +34,12 @@ pub(crate) enum IdForm {
 
 impl IdForm {
     /// The path of a key of the configuration, without its form.
+    #[inline]
     pub(crate) fn path_of_key(key: &str) -> &str {
+        // Called for each document: the last byte shows that usual keys have no form.
+        if !matches!(key.as_bytes(), [.., b's' | b'4' | b'x']) {
+            return key;
+        }
         match key.rsplit_once('|') {
             Some((path, "bytes" | "base64" | "hex")) => path,
             _ => key,
@@ -175,11 +180,10 @@ impl IdReader {
     #[inline(always)]
     pub(crate) fn read_usual<'a>(&self, value: &'a [u8]) -> Option<&'a [u8]> {
         // Whole values: a string reaches to the end.
-        let text = match value {
-            [0xa1..=0xbf, text @ ..] | [0xd9, _, text @ ..] => text,
-            _ => return None,
-        };
-        self.is_usual(text).then_some(text)
+        match value {
+            [0xa1..=0xbf, text @ ..] | [0xd9, _, text @ ..] if self.is_usual(text) => Some(text),
+            _ => None,
+        }
     }
 
     #[inline(always)]
