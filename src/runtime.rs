@@ -84,6 +84,10 @@ impl CpuPool {
 }
 
 /// Starts threads that work until the sender is dropped.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "each caller waits for its job, so there are at most as many as connections"
+)]
 fn start_threads(threads: usize) -> mpsc::Sender<Job> {
     let (sender, receiver) = mpsc::channel::<Job>();
     let receiver = Arc::new(Mutex::new(receiver));

@@ -11,8 +11,8 @@ use forward_protocol::entries::{Group, Key, MapPairs, Pair, Visitor, WireKey};
 
 use crate::config::Rule;
 use windrow_trace::{
-    EntryMetadata, FieldRole, MadeId, RecordFacts, RecordView, Shape, ShapeId, ShapeRegistry, TextForm,
-    Token, as_text, read_token, write_json_value,
+    EntryMetadata, FieldRole, MadeId, RecordFacts, RecordView, Shape, ShapeField, ShapeId, ShapeRegistry,
+    TextForm, Token, as_text, read_token, write_json_value,
 };
 
 /// What one walk over a record finds in it.
@@ -54,6 +54,21 @@ impl<'a> Classification<'a> {
         }
     }
 
+    /// With what the metadata of the entry and of its group say. By value, so that what most records
+    /// have stays in registers.
+    #[cold]
+    #[inline(never)]
+    pub(super) fn with_metadata(
+        mut self,
+        view: &RecordView,
+        own: Option<&'a [u8]>,
+        group: Option<Group<'a>>,
+        made: &mut MadeId,
+    ) -> Self {
+        self.read_metadata(view, own, group, made);
+        self
+    }
+
     /// Adds what the metadata of the entry and of its group say.
     #[cold]
     pub(super) fn read_metadata(
@@ -84,6 +99,8 @@ pub(super) struct RecordClassifier<'s, 'a> {
     /// The guessed shape; `None` once a field does not fit.
     shape: Option<(ShapeId, &'s Shape)>,
     classification: Classification<'a>,
+    /// A record has begun.
+    has_begun: bool,
 }
 
 impl<'s, 'a> RecordClassifier<'s, 'a> {
@@ -93,11 +110,12 @@ impl<'s, 'a> RecordClassifier<'s, 'a> {
             complete,
             shape: None,
             classification: Classification::default(),
+            has_begun: false,
         }
     }
 
     /// The classification of the last record, if it has the guessed shape.
-    #[inline]
+    #[inline(always)]
     pub(super) fn classification(&self) -> Option<Classification<'a>> {
         let (id, shape) = self.shape?;
         if !self.classification.facts.fit(shape) {
@@ -142,12 +160,23 @@ impl<'s, 'a> RecordClassifier<'s, 'a> {
         self.shape = shape.map(|shape| (id, shape));
     }
 
-    /// Classifies by the value of the field `number` of the shape.
-    #[inline]
-    fn classify_field(&mut self, shape: &Shape, number: usize, value: &'a [u8]) {
-        let Some(slot) = shape.fields().get(number) else {
-            return;
-        };
+    /// Classifies by the value of a field.
+    #[inline(always)]
+    fn classify_field(&mut self, slot: &ShapeField, value: &'a [u8]) {
+        let view = self.shapes.view();
+        if slot.is_text_alone()
+            && let Some(text) = short_text_of(value)
+        {
+            self.classification.facts.set_text(view, text);
+            self.classify_text(view, self.classification.facts.text.unwrap_or_default());
+        } else if !self.classification.facts.read_usual(view, slot.usual(), value) {
+            self.classify_rare_field(slot, value);
+        }
+    }
+
+    /// Classifies by the value of a field that has several meanings, or an unusual value.
+    #[inline(never)]
+    fn classify_rare_field(&mut self, slot: &ShapeField, value: &'a [u8]) {
         match slot.role() {
             FieldRole::JoinedText => {
                 let Some(text) = text_of(value) else {
@@ -177,32 +206,44 @@ impl<'s, 'a> RecordClassifier<'s, 'a> {
     }
 
     /// Looks at the text that the shape chose.
-    #[inline]
+    #[inline(always)]
     fn classify_text(&mut self, view: &RecordView, text: &'a [u8]) {
         if view.is_rewritten(text) {
-            self.classification.is_whole = true;
-            self.classification.completes |= text_completes(self.complete, &view.clean(text));
+            self.classify_rewritten(view, text);
         } else {
             self.classification.completes |= text_completes(self.complete, text);
         }
     }
+
+    /// Looks at a text with escape sequences.
+    #[cold]
+    #[inline(never)]
+    fn classify_rewritten(&mut self, view: &RecordView, text: &'a [u8]) {
+        self.classification.is_whole = true;
+        self.classification.completes |= text_completes(self.complete, &view.clean(text));
+    }
 }
 
 impl<'s, 'a> Visitor<'a, 's> for RecordClassifier<'s, 'a> {
-    #[inline]
+    #[inline(always)]
     fn record(&mut self, pairs: u32) -> &'s [WireKey] {
-        self.classification = Classification::default();
-        self.shape = None;
+        if std::mem::replace(&mut self.has_begun, true) {
+            // What preceded was no record, but the attributes of a group.
+            self.classification = Classification::default();
+            self.shape = None;
+        }
         if let Some(id) = self.shapes.predict(pairs) {
             self.expect_shape(id, pairs);
         }
         self.shape.map_or(&[], |(_, shape)| shape.keys())
     }
 
-    #[inline]
+    #[inline(always)]
     fn value(&mut self, number: usize, value: &'a [u8]) {
-        if let Some((_, shape)) = self.shape {
-            self.classify_field(shape, number, value);
+        if let Some((_, shape)) = self.shape
+            && let Some(slot) = shape.fields().get(number)
+        {
+            self.classify_field(slot, value);
         }
     }
 
@@ -212,7 +253,7 @@ impl<'s, 'a> Visitor<'a, 's> for RecordClassifier<'s, 'a> {
         let Some((_, shape)) = self.shape else { return };
         match (shape.fields().get(number), pair.key) {
             (Some(slot), Key::Text(name)) if slot.name() == name => {
-                self.classify_field(shape, number, pair.value);
+                self.classify_rare_field(slot, pair.value);
             }
             _ => self.shape = None,
         }
@@ -300,14 +341,19 @@ pub fn classify_entries(
 /// The text of a MessagePack string; `None` of any other value.
 #[inline]
 fn text_of(value: &[u8]) -> Option<&[u8]> {
+    short_text_of(value).or_else(|| match read_token(value, 0)? {
+        (Token::Str(text), _) => Some(text),
+        _ => None,
+    })
+}
+
+/// The text of a MessagePack string of up to 255 bytes; `None` of any other value.
+#[inline(always)]
+fn short_text_of(value: &[u8]) -> Option<&[u8]> {
     // The walk gives whole values, so a string reaches to the end of the slice.
-    match *value.first()? {
-        0xa0..=0xbf => value.get(1..),
-        0xd9 => value.get(2..),
-        _ => match read_token(value, 0)? {
-            (Token::Str(text), _) => Some(text),
-            _ => None,
-        },
+    match value {
+        [0xa0..=0xbf, text @ ..] | [0xd9, _, text @ ..] => Some(text),
+        _ => None,
     }
 }
 

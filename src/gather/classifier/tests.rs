@@ -235,7 +235,7 @@ proptest! {
     #[test]
     fn the_fast_path_finds_what_a_plain_reading_finds(records in records(), changes in changes()) {
         let names = FieldNames::default();
-        let mut shapes = ShapeRegistry::new(names.clone(), completion_fields(&rules()));
+        let mut shapes = ShapeRegistry::new(names, completion_fields(&rules()));
         let good = entries(&records);
         check(&mut shapes, &good)?;
         // Now the shapes are known, and bytes change under them.
@@ -248,7 +248,7 @@ proptest! {
         bytes in prop::collection::vec(prop_oneof![any::<u8>(), 0x80..0x84u8, 0x90..0x94u8, 0xa0..0xb0u8], 0..100),
     ) {
         let names = FieldNames::default();
-        let mut shapes = ShapeRegistry::new(names.clone(), completion_fields(&rules()));
+        let mut shapes = ShapeRegistry::new(names, completion_fields(&rules()));
         check(&mut shapes, &entries(&records))?;
         check(&mut shapes, &bytes)?;
         check(&mut shapes, &entries(&[records[0].clone(), bytes]))?;
@@ -258,7 +258,7 @@ proptest! {
 #[test]
 fn records_of_a_known_shape_are_recognised() {
     let names = FieldNames::default();
-    let mut shapes = ShapeRegistry::new(names.clone(), completion_fields(&rules()));
+    let mut shapes = ShapeRegistry::new(names, completion_fields(&rules()));
     let record = b"\x83\xa7traceId\xa3abc\xa7message\xb1request completed\xa6status\xcc\xc8".to_vec();
     let bytes = entries(&vec![record; 5]);
     assert_eq!(check(&mut shapes, &bytes).unwrap(), 4, "all but the first");

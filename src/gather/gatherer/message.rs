@@ -309,7 +309,8 @@ impl Gatherer {
                     });
                     let group = walk.group();
                     if entry.metadata.is_some() || group.is_some() {
-                        classification.read_metadata(self.shapes.view(), entry.metadata, group, &mut made);
+                        let view = self.shapes.view();
+                        classification = classification.with_metadata(view, entry.metadata, group, &mut made);
                     }
                     if classification.id_is_made
                         || is_candidate(&classification)
@@ -330,7 +331,8 @@ impl Gatherer {
                         continue;
                     }
                     let id = classification.facts.id.map(|id| self.table.trace_id(id));
-                    let walked = Walked {
+                    // Made on each of the two ways, so that on the usual one it needs no memory.
+                    let walked = || Walked {
                         time: entry.time,
                         record: entry.record,
                         metadata: entry.metadata,
@@ -341,14 +343,14 @@ impl Gatherer {
                         guess: None,
                     };
                     let Some(pipeline) = &mut pipeline else {
-                        let metadata = metadata::merge(walked.metadata, group, &mut scratch);
-                        self.add(&walked, metadata, origin, tally);
+                        let metadata = metadata::merge(entry.metadata, group, &mut scratch);
+                        self.add(&walked(), metadata, origin, tally);
                         continue;
                     };
-                    if let Some(id) = walked.id {
+                    if let Some(id) = id {
                         self.table.prefetch_index_entry(id);
                     }
-                    pipeline.walked.push(walked);
+                    pipeline.walked.push(walked());
                     if pipeline.walked.len() == PREFETCH_RECORDS {
                         self.advance(pipeline, &mut scratch, origin, tally);
                     }
@@ -462,6 +464,8 @@ impl Gatherer {
     }
 
     /// Makes a document of a record without a trace id.
+    // Always inlined, as what calls it: the classification then needs no memory.
+    #[inline(always)]
     fn single(
         &mut self,
         record: &[u8],

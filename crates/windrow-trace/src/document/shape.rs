@@ -19,7 +19,7 @@ use super::msgpack::{Token, after_scalar, read_token, skip};
 use super::names::FieldNames;
 use super::state::usual_rule;
 use super::windrow_object::trace_id_prefix;
-use crate::record::view::{Meaning, Reading, RecordView};
+use crate::record::view::{Meaning, Reading, RecordView, UsualReading};
 
 /// Maximum number of fields of a shape.
 const MAX_FIELDS: u32 = 128;
@@ -84,6 +84,8 @@ pub struct ShapeField {
     role: FieldRole,
     watched: bool,
     marks_fragments: bool,
+    is_text_alone: bool,
+    usual: UsualReading,
     /// How its value is read apart from its role, and how values in maps below it are.
     readings: Box<[Reading]>,
     nested: Box<[Reading]>,
@@ -117,6 +119,18 @@ impl ShapeField {
     #[inline]
     pub fn marks_fragments(&self) -> bool {
         self.marks_fragments
+    }
+
+    /// Whether a value of it that is a string is the joined text, and nothing else.
+    #[inline]
+    pub fn is_text_alone(&self) -> bool {
+        self.is_text_alone
+    }
+
+    /// How the usual ones of its values are read. Nothing else is to be done for those.
+    #[inline]
+    pub fn usual(&self) -> UsualReading {
+        self.usual
     }
 
     /// How its value is read apart from its role: as id, level, service.
@@ -363,6 +377,14 @@ impl Shape {
                 || marks_fragments
                 || !readings.is_empty()
                 || !nested.is_empty();
+            let is_simple = !watched && !marks_fragments;
+            let is_text_alone = role == FieldRole::JoinedText && is_simple && readings.is_empty();
+            let usual = match role {
+                FieldRole::Plain | FieldRole::TraceId if is_simple => UsualReading::of(&readings),
+                // Its value must be a text.
+                FieldRole::OtherText if is_simple => UsualReading::of(&readings).of_texts(),
+                _ => UsualReading::RARE,
+            };
             fields.push(ShapeField {
                 name: (*field).into(),
                 json_prefix: json_prefix.into(),
@@ -370,6 +392,8 @@ impl Shape {
                 role,
                 watched,
                 marks_fragments,
+                is_text_alone,
+                usual,
                 readings: readings.into(),
                 nested: nested.into(),
                 is_worst: rule == MergeRule::Worst,

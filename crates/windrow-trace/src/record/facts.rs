@@ -9,7 +9,7 @@ use std::borrow::Cow;
 use super::severity::Severity;
 use super::text::{RecordText, TextForm};
 use super::trace_id::IdValue;
-use super::view::{Meaning, Reading, RecordView, for_each_below};
+use super::view::{Meaning, Reading, RecordView, UsualKind, UsualReading, for_each_below};
 use crate::document::msgpack::read_token;
 use crate::document::names::as_text;
 use crate::document::shape::Shape;
@@ -84,6 +84,41 @@ impl<'a> RecordFacts<'a> {
         for_each_below(readings, map, |reading, value| self.read(view, reading, value));
     }
 
+    /// Reads the value of a field as [`Self::read`] does, if it is a usual one; says whether it is.
+    /// No map is usual, so there is nothing below it.
+    #[inline(always)]
+    pub fn read_usual(&mut self, view: &RecordView, usual: UsualReading, value: &'a [u8]) -> bool {
+        let preference = usual.preference;
+        match usual.kind {
+            UsualKind::Id => {
+                let Some(id) = view.usual_id(value) else {
+                    return false;
+                };
+                if preference > self.id_preference {
+                    (self.id, self.id_preference, self.id_is_part) = (Some(id), preference, false);
+                }
+            }
+            UsualKind::Level(scheme) => {
+                let Some(level) = Severity::from_value(scheme, value) else {
+                    return false;
+                };
+                if preference > self.level_preference {
+                    (self.level, self.level_preference) = (Some(level), preference);
+                }
+            }
+            UsualKind::Service => {
+                let Some(service) = usual_service(value) else {
+                    return false;
+                };
+                if preference > self.service_preference {
+                    (self.service, self.service_preference) = (Some(service), preference);
+                }
+            }
+            UsualKind::Rare => return false,
+        }
+        true
+    }
+
     /// Reads one value.
     #[inline]
     pub fn read(&mut self, view: &RecordView, reading: &Reading, value: &'a [u8]) {
@@ -152,6 +187,19 @@ impl<'a> RecordFacts<'a> {
         let is_id =
             canonical == 0 || self.id.is_none() || (canonical == self.id_preference && !self.id_is_part);
         is_id && !self.is_rare && (self.text.is_some() || shape.text_rank().is_none())
+    }
+}
+
+/// [`service_of`] of a short text that is the name as it stands.
+#[inline(always)]
+fn usual_service(value: &[u8]) -> Option<&[u8]> {
+    match value {
+        // Whole values: a string reaches to the end.
+        [0xa1..=0xbf, text @ ..] => match text {
+            [] | [b'/' | b' ', ..] | [.., b' '] => None,
+            text => Some(text),
+        },
+        _ => None,
     }
 }
 

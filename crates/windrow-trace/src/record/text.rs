@@ -10,6 +10,7 @@ use std::collections::HashMap;
 
 use forward_protocol::entries::{Key, MapPairs};
 use memchr::memchr;
+use wide::u8x16;
 
 use super::view::RecordView;
 use crate::document::json::{write_json_value, write_string};
@@ -18,6 +19,8 @@ use crate::document::names::as_text;
 
 /// The escape character, which begins ANSI escape sequences.
 const ESCAPE: u8 = 0x1b;
+/// Bytes that are searched for it at a time.
+const BLOCK_BYTES: usize = 16;
 /// Longest sequence that is looked for at the end of a text, in bytes.
 const MAX_TRAILING_SEQUENCE_BYTES: usize = 16;
 
@@ -119,7 +122,15 @@ fn without_coloured_terminator(text: &[u8]) -> &[u8] {
 /// Whether a text has ANSI escape sequences.
 #[inline]
 pub(crate) fn has_escapes(text: &[u8]) -> bool {
-    memchr(ESCAPE, text).is_some()
+    let Some(last) = text.last_chunk::<BLOCK_BYTES>() else {
+        return text.contains(&ESCAPE);
+    };
+    // Faster than `memchr`, which finds where: most texts have a few blocks, and no escapes.
+    let of = |block: &[u8; BLOCK_BYTES]| u8x16::new(*block).simd_eq(u8x16::splat(ESCAPE));
+    let (blocks, _) = text.as_chunks::<BLOCK_BYTES>();
+    // The last block overlaps the others.
+    let found = blocks.iter().fold(of(last), |found, block| found | of(block));
+    found.to_bitmask() != 0
 }
 
 /// `text` without ANSI escape sequences and without escape characters that begin none.
@@ -270,6 +281,19 @@ mod tests {
             ("é\x1b[0mé", "éé"),
         ] {
             assert_eq!(stripped(line.as_bytes()), text.as_bytes(), "{line:?}");
+        }
+    }
+
+    #[test]
+    fn an_escape_is_found_at_every_place_of_every_length() {
+        for length in 0..70 {
+            let mut text = vec![b'['; length];
+            assert!(!has_escapes(&text), "{length}");
+            for at in 0..length {
+                text[at] = ESCAPE;
+                assert!(has_escapes(&text), "{at} of {length}");
+                text[at] = b'[';
+            }
         }
     }
 

@@ -34,7 +34,12 @@ pub(crate) enum IdForm {
 
 impl IdForm {
     /// The path of a key of the configuration, without its form.
+    #[inline]
     pub(crate) fn path_of_key(key: &str) -> &str {
+        // Called for each document: the last byte shows that usual keys have no form.
+        if !matches!(key.as_bytes(), [.., b's' | b'4' | b'x']) {
+            return key;
+        }
         match key.rsplit_once('|') {
             Some((path, "bytes" | "base64" | "hex")) => path,
             _ => key,
@@ -162,25 +167,42 @@ impl IdReader {
     /// The id in a value, given as its whole MessagePack bytes.
     #[inline]
     pub(crate) fn read<'a>(&self, form: IdForm, value: &'a [u8]) -> Option<IdValue<'a>> {
-        if form == IdForm::Any {
-            // Whole values: a string reaches to the end.
-            match value {
-                [0xa1..=0xbf, text @ ..] | [0xd9, _, text @ ..] => return self.text(text),
-                _ => {}
-            }
+        if form == IdForm::Any
+            && let Some(id) = self.read_usual(value)
+        {
+            return Some(IdValue::Whole(id));
         }
         self.read_other(form, value)
+    }
+
+    /// The id in a value of the form [`IdForm::Any`], if it is the whole of a short text that shows
+    /// by its first byte and its length that it is nothing else.
+    #[inline(always)]
+    pub(crate) fn read_usual<'a>(&self, value: &'a [u8]) -> Option<&'a [u8]> {
+        // Whole values: a string reaches to the end.
+        match value {
+            [0xa1..=0xbf, text @ ..] | [0xd9, _, text @ ..] if self.is_usual(text) => Some(text),
+            _ => None,
+        }
+    }
+
+    #[inline(always)]
+    fn is_usual(&self, text: &[u8]) -> bool {
+        // Of the contexts that contain an id, none has 32 bytes or fewer, or 36 as a UUID has.
+        match text.first() {
+            Some(first) => !self.suspicious[usize::from(*first)] && (text.len() <= 32 || text.len() == 36),
+            None => false,
+        }
     }
 
     /// The id in a text.
     #[inline]
     fn text<'a>(&self, text: &'a [u8]) -> Option<IdValue<'a>> {
-        let first = *text.first()?;
-        // Of the contexts that contain an id, none has 32 bytes or fewer, or 36 as a UUID has.
-        if self.suspicious[usize::from(first)] || (text.len() > 32 && text.len() != 36) {
-            return self.examine(text);
+        if self.is_usual(text) {
+            Some(IdValue::Whole(text))
+        } else {
+            self.examine(text)
         }
-        Some(IdValue::Whole(text))
     }
 
     #[inline(never)]

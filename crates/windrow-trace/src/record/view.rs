@@ -32,6 +32,55 @@ pub(crate) enum Meaning {
     Service,
 }
 
+/// How the usual values of a field are read: by its one reading, which is that of the whole value.
+/// Decided once per shape, so that a record is read without looking at lists.
+#[derive(Clone, Copy, Debug)]
+pub struct UsualReading {
+    pub(super) kind: UsualKind,
+    pub(super) preference: u16,
+}
+
+/// What a [`UsualReading`] gives.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum UsualKind {
+    Id,
+    Level(NumberScheme),
+    Service,
+    /// Nothing: there is another number of readings, or a rare one.
+    Rare,
+}
+
+impl UsualReading {
+    /// No usual value.
+    pub(crate) const RARE: Self = Self {
+        kind: UsualKind::Rare,
+        preference: 0,
+    };
+
+    /// The usual reading of a field with these literal readings.
+    pub(crate) fn of(readings: &[Reading]) -> Self {
+        let [reading] = readings else { return Self::RARE };
+        let kind = match reading.meaning {
+            Meaning::Id(IdForm::Any) => UsualKind::Id,
+            Meaning::Level(scheme) => UsualKind::Level(scheme),
+            Meaning::Service => UsualKind::Service,
+            Meaning::Id(_) | Meaning::Text => UsualKind::Rare,
+        };
+        Self {
+            kind,
+            preference: reading.preference(),
+        }
+    }
+
+    /// The same if only texts are usual.
+    pub(crate) fn of_texts(self) -> Self {
+        match self.kind {
+            UsualKind::Id | UsualKind::Service => self,
+            UsualKind::Level(_) | UsualKind::Rare => Self::RARE,
+        }
+    }
+}
+
 /// One way to read a field: what it means, and where in its value that is.
 #[derive(Clone, Debug)]
 pub struct Reading {
@@ -297,6 +346,12 @@ impl RecordView {
     #[inline]
     pub(super) fn read_id<'a>(&self, form: IdForm, value: &'a [u8]) -> Option<IdValue<'a>> {
         self.ids.read(form, value)
+    }
+
+    /// The id in a value if it is the whole text and looks like no other form.
+    #[inline(always)]
+    pub(super) fn usual_id<'a>(&self, value: &'a [u8]) -> Option<&'a [u8]> {
+        self.ids.read_usual(value)
     }
 
     /// Calls `each` with the number of each key that `record` has, and whether its value is a

@@ -306,12 +306,12 @@ fn finish(scene: Scene) -> Vec<Value> {
 }
 
 /// A field of any type that contains the word.
-fn value_with(word: String) -> impl Strategy<Value = Value> {
+fn value_with(word: &str) -> impl Strategy<Value = Value> + use<> {
     prop_oneof![
-        3 => Just(json!(word.clone())),
+        3 => Just(json!(word)),
         1 => Just(json!(format!("{word}\n"))),
         1 => Just(json!(format!("\u{1b}[31m{word}\u{1b}[0m"))),
-        1 => Just(json!({"inner": [word.clone(), 1]})),
+        1 => Just(json!({"inner": [word, 1]})),
         1 => Just(json!([word])),
     ]
 }
@@ -334,7 +334,7 @@ fn record_with_words(number: usize) -> impl Strategy<Value = (Value, Vec<String>
     (text, others, 0..3u8).prop_flat_map(move |(text, others, id)| {
         let names: Vec<_> = text.into_iter().chain(others).collect();
         let word = |at: usize| format!("word{number}x{at}x");
-        let values: Vec<_> = (0..names.len()).map(|at| value_with(word(at)).boxed()).collect();
+        let values: Vec<_> = (0..names.len()).map(|at| value_with(&word(at)).boxed()).collect();
         let words = if text.is_some() {
             vec![word(0)]
         } else {
