@@ -121,7 +121,7 @@ pub(super) fn body(template: &IndexTemplate, patterns: &[String], priority: u32,
     });
     let properties = body.pointer_mut("/template/mappings/properties");
     if let Some(properties) = properties.and_then(Value::as_object_mut) {
-        properties.extend(of_schema(template.schema));
+        properties.extend(of_schema(template.schema, &both));
     }
     body
 }
@@ -134,12 +134,12 @@ fn levels() -> Map<String, Value> {
 }
 
 /// The mapping of the names that a schema has besides those of all documents.
-fn of_schema(schema: DocumentSchema) -> Map<String, Value> {
+fn of_schema(schema: DocumentSchema, trace_id: &Value) -> Map<String, Value> {
     let keyword = json!({"type": "keyword", "ignore_above": 1024});
     let fields = match schema {
         DocumentSchema::Plain => json!({}),
         DocumentSchema::Ecs => json!({
-            "trace": {"properties": {"id": keyword}},
+            "trace": {"properties": {"id": trace_id}},
             "log": {"properties": {"level": keyword}},
             "service": {"properties": {"name": keyword}},
             "event": {"properties": {"duration": {"type": "long"}, "outcome": keyword}},

@@ -82,6 +82,7 @@ async fn check(url: String) {
         name: name.clone(),
         shards: Some(2),
         replicas: Some(0),
+        trace_id_keyword: true,
         ..Default::default()
     };
     let config = ElasticsearchConfig {
