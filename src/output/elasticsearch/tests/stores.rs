@@ -67,7 +67,11 @@ impl Case {
 
     /// Documents by id, each in one index.
     async fn documents(&self) -> BTreeMap<String, (String, Value)> {
-        let all = self.wildcard();
+        self.documents_in(&self.wildcard()).await
+    }
+
+    /// Documents of the indices that `all` names.
+    async fn documents_in(&self, all: &str) -> BTreeMap<String, (String, Value)> {
         self.request(Method::POST, &format!("/{all}/_refresh"), Value::Null)
             .await;
         let found = self
@@ -216,10 +220,7 @@ async fn a_trace_is_one_document_over_rollovers(url: &str) {
         // The same again, as after a restart.
         case.write(&own, &line(&own, 2, "late"), now).await;
     }
-    let documents = {
-        case.config.index = format!("{alias}*");
-        case.documents().await
-    };
+    let documents = case.documents_in(&format!("{alias}-*")).await;
     assert_eq!(documents.len(), 4, "{:?}", documents.keys());
     assert_eq!(documents["t1"].1["windrow"]["parts"], 5);
     assert_eq!(documents["t1"].0, format!("{alias}-000001"));
@@ -301,6 +302,18 @@ async fn a_data_stream_is_refused(url: &str) {
         Value::Null,
     )
     .await;
+    // An error of the store is an object; a text says that there is no such path.
+    if made["error"].is_string() {
+        eprintln!("SKIPPED: a data stream (this node has no module for them)");
+        request(
+            &config,
+            Method::DELETE,
+            &format!("/_index_template/{name}"),
+            Value::Null,
+        )
+        .await;
+        return;
+    }
     assert_eq!(made["acknowledged"], true, "{made}");
     let mut case = Case::start(config);
     case.give(
@@ -438,6 +451,7 @@ fn java_version() -> u32 {
 
 async fn everything(url: &str) {
     the_store_is_inspected(url).await;
+    fields::fields_are_stored(url).await;
     others_do_not_wait(url).await;
     a_trace_is_one_document_over_rollovers(url).await;
     the_template_keeps_to_itself(url).await;
@@ -445,19 +459,6 @@ async fn everything(url: &str) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn real_fields_elasticsearch_8() {
-    let node = need!(testkit::shared());
-    fields::fields_are_stored(&node.url()).await;
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn real_fields_opensearch() {
-    let node = need!(testkit::Node::start(testkit::Kind::OPENSEARCH));
-    fields::fields_are_stored(&node.url()).await;
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "its case of a rollover alias is not right yet"]
 async fn real_troubles_elasticsearch_8() {
     let node = need!(testkit::shared());
     everything(&node.url()).await;
@@ -465,7 +466,6 @@ async fn real_troubles_elasticsearch_8() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "its case of a rollover alias is not right yet"]
 async fn real_troubles_elasticsearch_9() {
     // Elasticsearch 9 does not run on the Java that 8 and OpenSearch need.
     if java_version() < 21 {
@@ -478,7 +478,6 @@ async fn real_troubles_elasticsearch_9() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "its case of a rollover alias is not right yet"]
 async fn real_troubles_opensearch() {
     let node = need!(testkit::Node::start(testkit::Kind::OPENSEARCH));
     everything(&node.url()).await;
