@@ -23,3 +23,4 @@ pub mod output;
 pub mod pipeline;
 mod runtime;
 pub mod serve;
+mod write_timeout;
