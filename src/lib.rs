@@ -24,3 +24,4 @@ pub mod pipeline;
 mod runtime;
 pub mod search;
 pub mod serve;
+mod write_timeout;

@@ -19,6 +19,7 @@ const TRACE: &[&str] = &[
     "forward-protocol",
     "itoa",
     "jiff",
+    "memchr",
     "prefetch-index",
     "ryu",
     "serde",

@@ -3,11 +3,9 @@
 //! A request header must arrive within [`HEADER_TIMEOUT`], and a response must be read without a
 //! pause longer than [`STALL_TIMEOUT`]. Module `slots` bounds the connections.
 
-use std::future::Future;
-use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use axum::Router;
@@ -20,15 +18,14 @@ use hyper::server::conn::http1;
 use hyper::service::{Service as _, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::time::Sleep;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::slots::{Activity, Busy, Slot, SlotKind, Slots};
+use super::slots::{Busy, Slot, SlotKind, Slots};
 use super::{PROBE_PATHS, problem};
 use crate::logging::{WarningLimiter, WarningPeer};
+use crate::write_timeout::WriteTimeout;
 
 const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
 const STALL_TIMEOUT: Duration = Duration::from_secs(15);
@@ -90,7 +87,10 @@ pub(super) async fn connection(
     // Responses are written in one piece; Nagle's algorithm would delay the end of a large one.
     let _ = stream.set_nodelay(true);
     let Slot { activity, closed } = slot;
-    let io = TokioIo::new(WriteTimeout::new(stream, stall_timeout, Arc::clone(&activity)));
+    let io = TokioIo::new(WriteTimeout::new(stream, stall_timeout, {
+        let activity = Arc::clone(&activity);
+        move || Busy::new(Arc::clone(&activity))
+    }));
     let for_probes = activity.kind() == SlotKind::Probe;
     let router = TowerToHyperService::new(router);
     let service = service_fn(move |request: hyper::Request<Incoming>| {
@@ -160,82 +160,5 @@ impl HttpBody for BusyBody {
 
     fn size_hint(&self) -> SizeHint {
         self.body.size_hint()
-    }
-}
-
-/// A socket whose writes fail when the peer reads nothing for too long.
-struct WriteTimeout<T> {
-    inner: T,
-    timeout: Duration,
-    /// Runs while a write is pending.
-    timer: Option<(Pin<Box<Sleep>>, Busy)>,
-    activity: Arc<Activity>,
-}
-
-impl<T> WriteTimeout<T> {
-    fn new(inner: T, timeout: Duration, activity: Arc<Activity>) -> Self {
-        Self {
-            inner,
-            timeout,
-            timer: None,
-            activity,
-        }
-    }
-
-    /// Passes on the result of a write; starts, checks or stops the timer.
-    fn timed<R>(&mut self, cx: &mut Context<'_>, polled: Poll<io::Result<R>>) -> Poll<io::Result<R>> {
-        if polled.is_ready() {
-            self.timer = None;
-            return polled;
-        }
-        let (timer, _busy) = self.timer.get_or_insert_with(|| {
-            let sleep = Box::pin(tokio::time::sleep(self.timeout));
-            (sleep, Busy::new(Arc::clone(&self.activity)))
-        });
-        ready!(timer.as_mut().poll(cx));
-        Poll::Ready(Err(io::Error::new(
-            io::ErrorKind::TimedOut,
-            "the client does not read the response",
-        )))
-    }
-}
-
-impl<T: AsyncRead + Unpin> AsyncRead for WriteTimeout<T> {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.inner).poll_read(cx, buf)
-    }
-}
-
-impl<T: AsyncWrite + Unpin> AsyncWrite for WriteTimeout<T> {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        let polled = Pin::new(&mut self.inner).poll_write(cx, buf);
-        self.timed(cx, polled)
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bufs: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        let polled = Pin::new(&mut self.inner).poll_write_vectored(cx, bufs);
-        self.timed(cx, polled)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.inner.is_write_vectored()
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let polled = Pin::new(&mut self.inner).poll_flush(cx);
-        self.timed(cx, polled)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let polled = Pin::new(&mut self.inner).poll_shutdown(cx);
-        self.timed(cx, polled)
     }
 }

@@ -113,7 +113,7 @@ fn flags(text: &str) -> BTreeSet<&str> {
 
 /// Flags of other programs: cargo, docker, curl, kubectl, Fluent Bit, the conformance suite; and of
 /// Windrow's commands besides `serve`.
-const FOREIGN: [&str; 15] = [
+const FOREIGN: [&str; 16] = [
     "--release",
     "--workspace",
     "--build",
@@ -129,6 +129,7 @@ const FOREIGN: [&str; 15] = [
     "--ready",
     "--full",
     "--json",
+    "--connect",
 ];
 
 #[test]

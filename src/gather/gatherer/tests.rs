@@ -203,19 +203,11 @@ fn gathered_in(
     max_trace_bytes: usize,
     payloads: impl IntoIterator<Item = Bytes>,
 ) -> BTreeMap<String, Value> {
-    let mut documents = BTreeMap::new();
-    for sealed in sealed(Scene::new(folder, max_trace_bytes), payloads) {
-        let mut document: Value = serde_json::from_slice(sealed.json()).unwrap();
-        document["windrow"].as_object_mut().unwrap().remove("state");
-        // The id of a record without a trace id is not compared.
-        let id = if sealed.is_trace() {
-            sealed.id().to_string()
-        } else {
-            format!("single {}", documents.len())
-        };
-        assert!(documents.insert(id, document).is_none());
+    let mut scene = Scene::new(folder, max_trace_bytes);
+    for (number, payload) in payloads.into_iter().enumerate() {
+        scene.gather(number, payload);
     }
-    documents
+    scene.finish()
 }
 
 /// The documents that gathering writes, in order.
@@ -223,20 +215,7 @@ fn sealed(mut scene: Scene, payloads: impl IntoIterator<Item = Bytes>) -> Vec<Se
     for (number, payload) in payloads.into_iter().enumerate() {
         scene.gather(number, payload);
     }
-    let Scene {
-        gatherer,
-        journal,
-        mut batches,
-        ..
-    } = scene;
-    let queue = RecordQueue::new(1, Arc::new(AdmissionControl::new(1)));
-    queue.close();
-    gatherer.run(QueueConsumer::new(queue, journal));
-    let mut documents = Vec::new();
-    while let Some(batch) = batches.blocking_recv() {
-        documents.extend(batch.documents());
-    }
-    documents
+    scene.seal()
 }
 
 proptest! {

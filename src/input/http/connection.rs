@@ -24,8 +24,8 @@ use tokio_util::task::TaskTracker;
 
 use super::listener::Protocol;
 use super::server::HttpServer;
-use super::write_timeout::WriteTimeout;
 use crate::input::forward::{CloseReason, log_close};
+use crate::write_timeout::WriteTimeout;
 
 /// Read buffer of an HTTP/1.1 connection, and the longest header.
 const MAX_BUFFER_BYTES: usize = 32 << 10;
@@ -106,7 +106,7 @@ where
         .max_header_list_size(HTTP2_MAX_HEADER_BYTES)
         .max_send_buf_size(MAX_BUFFER_BYTES)
         .keep_alive_interval(HTTP2_PING_INTERVAL);
-    let io = TokioIo::new(WriteTimeout::new(stream, context.ack_timeout));
+    let io = TokioIo::new(WriteTimeout::new(stream, context.ack_timeout, || ()));
     let connection = builder.serve_connection(io, service);
     tokio::pin!(connection);
 

@@ -1,7 +1,7 @@
 //! HTTP input: the records in the body of a request become one Forward message in the journal, and
 //! the answer is built from its receipt. What OTLP shares with it is here too.
 //!
-//! * `listener`, `connection`, `write_timeout`: HTTP/1.1 and HTTP/2, with TLS and without;
+//! * `listener`, `connection`: HTTP/1.1 and HTTP/2, with TLS and without;
 //! * `server`: what all connections share, and the way of one request;
 //! * `auth`, `cors`: who may send;
 //! * `body`, `encoding`, `work_pool`: bodies, within the budget of all receive buffers;
@@ -31,7 +31,6 @@ mod tag;
 mod tests;
 mod time;
 mod work_pool;
-mod write_timeout;
 
 pub(in crate::input) use self::answer::{Answer, Problem};
 pub(in crate::input) use self::commit::{Committed, commit};

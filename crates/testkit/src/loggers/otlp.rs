@@ -6,6 +6,7 @@ use std::process::Command;
 use serde_json::Value;
 
 use super::feed;
+use super::python::environment;
 use crate::env::{self, Missing};
 
 const SDK_VERSION: &str = "1.45.2";
@@ -23,24 +24,10 @@ impl OtlpPython {
     /// # Errors
     /// When there is no python3, or pip cannot install.
     pub fn set_up() -> Result<Self, Missing> {
-        let python = env::program("python3")?;
         let folder = env::cache(&format!("otlp-python-{SDK_VERSION}"));
-        let interpreter = folder.join("venv/bin/python");
-        env::once(&folder, || {
-            env::run(
-                Command::new(&python)
-                    .args(["-m", "venv", "--clear"])
-                    .arg(folder.join("venv")),
-            )?;
-            let packages = ["sdk", "exporter-otlp-proto-http", "exporter-otlp-proto-grpc"];
-            let packages = packages.map(|name| format!("opentelemetry-{name}=={SDK_VERSION}"));
-            env::run(
-                Command::new(&interpreter)
-                    .args(["-m", "pip", "install", "-q"])
-                    .args(packages),
-            )?;
-            Ok(())
-        })?;
+        let packages = ["sdk", "exporter-otlp-proto-http", "exporter-otlp-proto-grpc"];
+        let packages = packages.map(|name| format!("opentelemetry-{name}=={SDK_VERSION}"));
+        let interpreter = environment(&folder, &packages)?;
         let script = env::script(&folder, "otlp", "py", include_str!("../../loggers/otlp.py"));
         Ok(Self { interpreter, script })
     }

@@ -1,7 +1,7 @@
 //! `fluent-logger` of PyPI in a virtual environment.
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use serde_json::Value;
@@ -35,6 +35,26 @@ impl Sender {
     }
 }
 
+/// The interpreter of a virtual environment in `folder` with these packages, installed once for all
+/// runs.
+///
+/// # Errors
+/// When there is no python3, or pip cannot install.
+pub(super) fn environment(folder: &Path, packages: &[String]) -> Result<PathBuf, Missing> {
+    let python = env::program("python3")?;
+    let interpreter = folder.join("venv/bin/python");
+    env::once(folder, || {
+        env::run(
+            Command::new(&python)
+                .args(["-m", "venv", "--clear"])
+                .arg(folder.join("venv")),
+        )?;
+        let install = ["-m", "pip", "install", "-q"];
+        env::run(Command::new(&interpreter).args(install).args(packages)).map(drop)
+    })?;
+    Ok(interpreter)
+}
+
 /// A Python with the logger.
 #[derive(Debug)]
 pub struct Python {
@@ -48,19 +68,8 @@ impl Python {
     /// # Errors
     /// When there is no python3, or pip cannot install.
     pub fn set_up() -> Result<Self, Missing> {
-        let python = env::program("python3")?;
         let folder = env::cache(&format!("python-{VERSION}"));
-        let interpreter = folder.join("venv/bin/python");
-        env::once(&folder, || {
-            env::run(
-                Command::new(&python)
-                    .args(["-m", "venv", "--clear"])
-                    .arg(folder.join("venv")),
-            )?;
-            let package = format!("fluent-logger=={VERSION}");
-            env::run(Command::new(&interpreter).args(["-m", "pip", "install", "-q", &package]))?;
-            Ok(())
-        })?;
+        let interpreter = environment(&folder, &[format!("fluent-logger=={VERSION}")])?;
         let script = env::script(&folder, "send", "py", include_str!("../../loggers/send.py"));
         Ok(Self { interpreter, script })
     }

@@ -95,7 +95,7 @@ pub const KEY_NAMES: [&str; 45] = [
 ];
 
 /// Where loggers write the text: the document keeps the name of the first three; a text under one
-/// of [`FURTHER_TEXT_NAMES`] is joined under the first name.
+/// of the others is joined under the first name.
 pub const TEXT_NAMES: [&str; 22] = [
     "message",
     "log",

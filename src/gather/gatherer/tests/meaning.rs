@@ -283,26 +283,12 @@ fn what_is_no_time_is_counted_and_the_record_is_kept() {
     assert_eq!(Time::Invalid.or_received(7), 7);
 }
 
-/// Writes everything, and returns the documents.
+/// Writes everything, and returns the documents in order.
 fn finish(scene: Scene) -> Vec<Value> {
-    let Scene {
-        gatherer,
-        journal,
-        mut batches,
-        ..
-    } = scene;
-    let queue = RecordQueue::new(1, Arc::new(AdmissionControl::new(1)));
-    queue.close();
-    gatherer.run(QueueConsumer::new(queue, journal));
-    let mut documents = Vec::new();
-    while let Some(batch) = batches.blocking_recv() {
-        documents.extend(
-            batch
-                .documents()
-                .map(|sealed| serde_json::from_slice::<Value>(sealed.json()).unwrap()),
-        );
-    }
-    documents
+    let sealed = scene.seal().into_iter();
+    sealed
+        .map(|sealed| serde_json::from_slice(sealed.json()).unwrap())
+        .collect()
 }
 
 /// A field of any type that contains the word.

@@ -1,4 +1,5 @@
-//! Test scene: a gatherer with a journal, a store of rejected input, and an output that only collects batches.
+//! Test scene: a gatherer with a journal, a store of rejected input, and an output that only
+//! collects batches.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -8,6 +9,7 @@ use serde_json::Value;
 
 use super::super::*;
 use crate::gather::record_queue::RecordQueue;
+use crate::output::SealedDocument;
 use crate::output::dead_letter::RejectedStore;
 use windrow_journal::{CommitSink, JournalOptions};
 
@@ -69,18 +71,39 @@ impl Scene {
         }
     }
 
-    /// Ends gathering and returns the documents.
+    /// Ends gathering and returns the documents by id, without their state.
     pub(super) fn finish(self) -> BTreeMap<String, Value> {
+        let mut documents = BTreeMap::new();
+        for sealed in self.seal() {
+            let mut document: Value = serde_json::from_slice(sealed.json()).unwrap();
+            document["windrow"].as_object_mut().unwrap().remove("state");
+            // The id of a record without a trace id is not compared.
+            let id = if sealed.is_trace() {
+                sealed.id().to_string()
+            } else {
+                format!("single {}", documents.len())
+            };
+            assert!(documents.insert(id, document).is_none());
+        }
+        documents
+    }
+
+    /// Ends gathering and returns the documents, in order.
+    pub(super) fn seal(self) -> Vec<SealedDocument> {
         let Self {
             gatherer,
             journal,
-            batches,
+            mut batches,
             ..
         } = self;
         let queue = RecordQueue::new(1, Arc::new(AdmissionControl::new(1)));
         queue.close();
         gatherer.run(QueueConsumer::new(queue, journal));
-        documents(batches)
+        let mut documents = Vec::new();
+        while let Some(batch) = batches.blocking_recv() {
+            documents.extend(batch.documents());
+        }
+        documents
     }
 
     /// Gathers the journal record with this number.
@@ -100,23 +123,4 @@ impl Scene {
             released,
         });
     }
-}
-
-/// The documents in `batches`, by their ids, without their state.
-fn documents(mut batches: mpsc::Receiver<Batch>) -> BTreeMap<String, Value> {
-    let mut documents = BTreeMap::new();
-    while let Some(batch) = batches.blocking_recv() {
-        for sealed in batch.documents() {
-            let mut document: Value = serde_json::from_slice(sealed.json()).unwrap();
-            document["windrow"].as_object_mut().unwrap().remove("state");
-            // The id of a record without a trace id is not compared.
-            let id = if sealed.is_trace() {
-                sealed.id().to_string()
-            } else {
-                format!("single {}", documents.len())
-            };
-            assert!(documents.insert(id, document).is_none());
-        }
-    }
-    documents
 }

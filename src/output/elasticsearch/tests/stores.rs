@@ -67,7 +67,11 @@ impl Case {
 
     /// Documents by id, each in one index.
     async fn documents(&self) -> BTreeMap<String, (String, Value)> {
-        let all = self.wildcard();
+        self.documents_in(&self.wildcard()).await
+    }
+
+    /// Documents of the indices that `all` names.
+    async fn documents_in(&self, all: &str) -> BTreeMap<String, (String, Value)> {
         self.request(Method::POST, &format!("/{all}/_refresh"), Value::Null)
             .await;
         let found = self
@@ -216,10 +220,7 @@ async fn a_trace_is_one_document_over_rollovers(url: &str) {
         // The same again, as after a restart.
         case.write(&own, &line(&own, 2, "late"), now).await;
     }
-    let documents = {
-        case.config.index = format!("{alias}*");
-        case.documents().await
-    };
+    let documents = case.documents_in(&format!("{alias}-*")).await;
     assert_eq!(documents.len(), 4, "{:?}", documents.keys());
     assert_eq!(documents["t1"].1["windrow"]["parts"], 5);
     assert_eq!(documents["t1"].0, format!("{alias}-000001"));
@@ -232,7 +233,8 @@ async fn a_trace_is_one_document_over_rollovers(url: &str) {
 /// Documents of an index that rebuilds its sources are read and joined.
 async fn rebuilt_sources_are_joined(url: &str) {
     for settings in [
-        json!({"index.mode": "logsdb", "number_of_replicas": 0}),
+        // Its usual codec needs a native library that a test node has not.
+        json!({"index.mode": "logsdb", "index.codec": "default", "number_of_replicas": 0}),
         json!({"index.mapping.source.mode": "synthetic", "number_of_replicas": 0}),
     ] {
         let mut case = Case::start(config(url, "rebuilt"));
@@ -301,6 +303,18 @@ async fn a_data_stream_is_refused(url: &str) {
         Value::Null,
     )
     .await;
+    // An error of the store is an object; a text says that there is no such path.
+    if made["error"].is_string() {
+        eprintln!("SKIPPED: a data stream (this node has no module for them)");
+        request(
+            &config,
+            Method::DELETE,
+            &format!("/_index_template/{name}"),
+            Value::Null,
+        )
+        .await;
+        return;
+    }
     assert_eq!(made["acknowledged"], true, "{made}");
     let mut case = Case::start(config);
     case.give(

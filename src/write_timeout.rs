@@ -1,5 +1,5 @@
 //! Stream whose writes fail when the peer takes nothing for too long: a client that does not read
-//! its answers must not keep its connection.
+//! its responses must not keep its connection.
 
 use std::io;
 use std::pin::Pin;
@@ -9,19 +9,22 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::Sleep;
 
-/// A stream with a limit on the time of each write.
-pub(super) struct WriteTimeout<T> {
+/// A stream with a limit on the time of each write. `mark` makes a value that lives while a write is
+/// pending.
+pub(crate) struct WriteTimeout<T, F, M> {
     inner: T,
     timeout: Duration,
+    mark: F,
     /// Runs while a write is pending.
-    timer: Option<Pin<Box<Sleep>>>,
+    timer: Option<(Pin<Box<Sleep>>, M)>,
 }
 
-impl<T> WriteTimeout<T> {
-    pub(super) fn new(inner: T, timeout: Duration) -> Self {
+impl<T, F: FnMut() -> M, M> WriteTimeout<T, F, M> {
+    pub(crate) fn new(inner: T, timeout: Duration, mark: F) -> Self {
         Self {
             inner,
             timeout,
+            mark,
             timer: None,
         }
     }
@@ -32,19 +35,18 @@ impl<T> WriteTimeout<T> {
             self.timer = None;
             return polled;
         }
-        let timeout = self.timeout;
-        let timer = self
+        let (timer, _mark) = self
             .timer
-            .get_or_insert_with(|| Box::pin(tokio::time::sleep(timeout)));
+            .get_or_insert_with(|| (Box::pin(tokio::time::sleep(self.timeout)), (self.mark)()));
         ready!(timer.as_mut().poll(cx));
         Poll::Ready(Err(io::Error::new(
             io::ErrorKind::TimedOut,
-            "the client does not read the answer",
+            "the client does not read the response",
         )))
     }
 }
 
-impl<T: AsyncRead + Unpin> AsyncRead for WriteTimeout<T> {
+impl<T: AsyncRead + Unpin, F: Unpin, M: Unpin> AsyncRead for WriteTimeout<T, F, M> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -54,7 +56,12 @@ impl<T: AsyncRead + Unpin> AsyncRead for WriteTimeout<T> {
     }
 }
 
-impl<T: AsyncWrite + Unpin> AsyncWrite for WriteTimeout<T> {
+impl<T, F, M> AsyncWrite for WriteTimeout<T, F, M>
+where
+    T: AsyncWrite + Unpin,
+    F: FnMut() -> M + Unpin,
+    M: Unpin,
+{
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         let polled = Pin::new(&mut self.inner).poll_write(cx, buf);
         self.timed(cx, polled)
