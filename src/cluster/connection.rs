@@ -4,6 +4,7 @@
 //! nothing waits for the one before.
 
 use std::collections::HashMap;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -11,7 +12,7 @@ use std::time::{Duration, Instant};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::sync::{Notify, mpsc, oneshot};
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::access::Access;
@@ -102,10 +103,87 @@ enum Ended {
     NotAMember,
 }
 
-impl<E: std::error::Error> From<E> for Ended {
-    fn from(error: E) -> Self {
-        Self::Lost(error.to_string())
+/// A connection, with TLS or without.
+trait Io: AsyncRead + AsyncWrite + Unpin + Send {}
+
+impl<S: AsyncRead + AsyncWrite + Unpin + Send> Io for S {}
+
+/// A connection on which somebody has answered.
+struct Greeted {
+    stream: Box<dyn Io>,
+    replies: ReplyReader,
+    /// The instance that answers, if it is a member.
+    instance: Option<u64>,
+}
+
+/// Connects, and asks who answers.
+///
+/// # Errors
+///
+/// Why nobody does.
+async fn connect(address: SocketAddr, name: Option<&str>, access: &Access) -> Result<Greeted, String> {
+    let connecting = async {
+        let mut stream = TcpStream::connect(address).await.map_err(in_words)?;
+        stream.set_nodelay(true).ok();
+        rustix::net::sockopt::set_socket_keepalive(&stream, true).ok();
+        if access.proxy_protocol {
+            let header = stream.write_all(b"PROXY UNKNOWN\r\n").await;
+            header.map_err(in_words)?;
+        }
+        let local = stream.local_addr().map_err(in_words)?.ip();
+        let stream: Box<dyn Io> = match access.uses_tls() {
+            false => Box::new(stream),
+            true => {
+                let tls = access.connect_tls(stream, address, name).await;
+                Box::new(tls.map_err(|error| format!("TLS: {error}"))?)
+            }
+        };
+        greet(stream, access, local).await
+    };
+    let connected = timeout(CONNECT_TIMEOUT, connecting).await;
+    connected.unwrap_or_else(|_| Err(format!("no answer within {} s", CONNECT_TIMEOUT.as_secs())))
+}
+
+/// Proves itself, and asks who answers.
+async fn greet(mut stream: Box<dyn Io>, access: &Access, local: IpAddr) -> Result<Greeted, String> {
+    access.shake_hands(&mut stream, local).await?;
+    let mut hello = Vec::new();
+    Control::Hello(0).write(&mut hello);
+    stream.write_all(&hello).await.map_err(in_words)?;
+    stream.flush().await.map_err(in_words)?;
+    let mut replies = ReplyReader::new();
+    let mut buffer = vec![0; READ_BYTES];
+    loop {
+        let read = stream.read(&mut buffer).await.map_err(in_words)?;
+        if read == 0 {
+            return Err("it closed the connection".into());
+        }
+        replies.feed(buffer.get(..read).unwrap_or_default());
+        match replies.reply().map_err(|error| error.to_string())? {
+            Some(Reply::Hello { instance, .. }) => {
+                return Ok(Greeted {
+                    stream,
+                    replies,
+                    instance,
+                });
+            }
+            Some(_) => return Err("it asks for a shared key, or is no Forward server".into()),
+            None => {}
+        }
     }
+}
+
+/// Asks once who answers at an address: a member, or another server.
+///
+/// # Errors
+///
+/// Why nobody does.
+pub(super) async fn ask(
+    address: SocketAddr,
+    name: Option<&str>,
+    access: &Access,
+) -> Result<Option<u64>, String> {
+    Ok(connect(address, name, access).await?.instance)
 }
 
 async fn connect_and_serve(
@@ -114,82 +192,14 @@ async fn connect_and_serve(
     own: u64,
     outgoing: &mut mpsc::Receiver<Outgoing>,
 ) -> Ended {
-    let deadline = tokio::time::Instant::now() + CONNECT_TIMEOUT;
-    let late = || Ended::Lost(format!("no connection within {} s", CONNECT_TIMEOUT.as_secs()));
-    let connecting = async {
-        let mut stream = TcpStream::connect(peer.address)
-            .await
-            .map_err(|error| error.to_string())?;
-        stream.set_nodelay(true).ok();
-        rustix::net::sockopt::set_socket_keepalive(&stream, true).ok();
-        if access.proxy_protocol {
-            let header = stream.write_all(b"PROXY UNKNOWN\r\n").await;
-            header.map_err(|error| error.to_string())?;
-        }
-        Ok::<_, String>(stream)
-    };
-    let stream = match tokio::time::timeout_at(deadline, connecting).await {
-        Err(_) => return late(),
-        Ok(Err(why)) => return Ended::Lost(why),
-        Ok(Ok(stream)) => stream,
-    };
-    let local = match stream.local_addr() {
-        Ok(local) => local.ip(),
-        Err(error) => return error.into(),
-    };
-    if !access.uses_tls() {
-        return greet_and_serve(stream, peer, access, local, own, outgoing, deadline).await;
-    }
-    let tls = access.connect_tls(stream, peer.address, peer.name.as_deref());
-    match tokio::time::timeout_at(deadline, tls).await {
-        Err(_) => late(),
-        Ok(Err(error)) => Ended::Lost(format!("TLS: {error}")),
-        Ok(Ok(stream)) => greet_and_serve(stream, peer, access, local, own, outgoing, deadline).await,
-    }
-}
-
-/// Proves itself, asks who answers, and serves the connection if that is a member.
-async fn greet_and_serve<S: AsyncRead + AsyncWrite + Unpin>(
-    mut stream: S,
-    peer: &Peer,
-    access: &Access,
-    local: std::net::IpAddr,
-    own: u64,
-    outgoing: &mut mpsc::Receiver<Outgoing>,
-    deadline: tokio::time::Instant,
-) -> Ended {
     let asked = Instant::now();
-    let mut replies = ReplyReader::new();
-    let greeting = async {
-        access.shake_hands(&mut stream, local).await?;
-        let mut hello = Vec::new();
-        Control::Hello(0).write(&mut hello);
-        stream
-            .write_all(&hello)
-            .await
-            .map_err(|error| error.to_string())?;
-        stream.flush().await.map_err(|error| error.to_string())?;
-        let mut buffer = vec![0; READ_BYTES];
-        loop {
-            let read = stream
-                .read(&mut buffer)
-                .await
-                .map_err(|error| error.to_string())?;
-            if read == 0 {
-                return Err("it closed the connection".to_owned());
-            }
-            replies.feed(buffer.get(..read).unwrap_or_default());
-            match replies.reply().map_err(|error| error.to_string())? {
-                Some(Reply::Hello { instance, .. }) => return Ok(instance),
-                Some(_) => return Err("it asks for a shared key, or is no Forward server".to_owned()),
-                None => {}
-            }
-        }
-    };
-    let instance = match tokio::time::timeout_at(deadline, greeting).await {
-        Err(_) => return Ended::Lost(format!("no answer within {} s", CONNECT_TIMEOUT.as_secs())),
-        Ok(Err(why)) => return Ended::Lost(why),
-        Ok(Ok(instance)) => instance,
+    let Greeted {
+        stream,
+        replies,
+        instance,
+    } = match connect(peer.address, peer.name.as_deref(), access).await {
+        Ok(greeted) => greeted,
+        Err(why) => return Ended::Lost(why),
     };
     peer.answered(instance, own, asked);
     if matches!(peer.state().0, PeerState::Foreign | PeerState::Myself) {
@@ -209,11 +219,12 @@ async fn greet_and_serve<S: AsyncRead + AsyncWrite + Unpin>(
         ended = session.watch() => ended,
     };
     // First: what is not acknowledged is kept, and no more is sent here.
-    peer.lost(ended);
-    Ended::Lost(match peer.state().0 {
-        PeerState::Away(why) => why,
-        _ => String::new(),
-    })
+    peer.lost(ended.clone());
+    Ended::Lost(ended)
+}
+
+fn in_words(error: std::io::Error) -> String {
+    error.to_string()
 }
 
 impl Session<'_> {

@@ -142,28 +142,19 @@ impl Membership {
     /// Resolves a name. Without an answer the last one stays: a peer that has gone is noticed by its
     /// connection.
     async fn resolve(&self, name: &str, port: u16, resolved: &mut BTreeMap<String, Vec<SocketAddr>>) {
-        let why = match timeout(RESOLVE_TIMEOUT, tokio::net::lookup_host((name, port))).await {
-            Err(_) => format!("no answer within {} s", RESOLVE_TIMEOUT.as_secs()),
-            Ok(Err(error)) => error.to_string(),
-            Ok(Ok(found)) => {
-                let mut found: Vec<_> = found.collect();
-                found.sort_unstable();
-                found.dedup();
-                found.truncate(MAX_PEERS);
-                if found.is_empty() {
-                    "it has no address".to_owned()
-                } else {
-                    resolved.insert(name.to_owned(), found);
-                    lock(&self.unresolved).remove(name);
-                    return;
+        match resolve(name, port).await {
+            Ok(found) => {
+                resolved.insert(name.to_owned(), found);
+                lock(&self.unresolved).remove(name);
+            }
+            Err(why) => {
+                let is_new = lock(&self.unresolved)
+                    .insert(name.to_owned(), why.clone())
+                    .is_none();
+                if is_new {
+                    tracing::warn!(name, why, "a name of cluster.peers cannot be resolved");
                 }
             }
-        };
-        if lock(&self.unresolved)
-            .insert(name.to_owned(), why.clone())
-            .is_none()
-        {
-            tracing::warn!(name, why, "a name of cluster.peers cannot be resolved");
         }
     }
 
@@ -228,6 +219,27 @@ impl Membership {
             .peers_reachable
             .set(members.peers.len() as i64);
         *self.current.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(members);
+    }
+}
+
+/// The addresses of a name, at least one.
+///
+/// # Errors
+///
+/// Why there is none.
+pub(super) async fn resolve(name: &str, port: u16) -> Result<Vec<SocketAddr>, String> {
+    let found = match timeout(RESOLVE_TIMEOUT, tokio::net::lookup_host((name, port))).await {
+        Err(_) => return Err(format!("no answer within {} s", RESOLVE_TIMEOUT.as_secs())),
+        Ok(Err(error)) => return Err(error.to_string()),
+        Ok(Ok(found)) => found,
+    };
+    let mut found: Vec<_> = found.collect();
+    found.sort_unstable();
+    found.dedup();
+    found.truncate(MAX_PEERS);
+    match found.is_empty() {
+        true => Err("it has no address".into()),
+        false => Ok(found),
     }
 }
 

@@ -49,7 +49,7 @@ use self::members::{Members, Membership};
 use self::peer::HandOver;
 use self::splitter::{FreshIds, HeldTags, SplitContext, SplitRun, Splitter};
 use crate::clock;
-use crate::config::Config;
+use crate::config::{Config, PeerAddress};
 use crate::input::forward::{FORWARD_MESSAGES, TlsError};
 use crate::memory::to_usize;
 use crate::metrics::{Kept, Metrics};
@@ -98,6 +98,43 @@ impl Drop for Dividing<'_> {
     fn drop(&mut self) {
         self.0.fetch_sub(self.1, Ordering::Relaxed);
     }
+}
+
+/// Asks every configured peer once whether it takes records; one line for each address, and whether
+/// it is as it should be.
+///
+/// # Errors
+///
+/// A certificate cannot be read.
+pub(crate) async fn inspect(config: &Config) -> Result<Vec<(bool, String)>, ClusterError> {
+    let access = Access::from_config(config, 0)?;
+    let mut lines = Vec::new();
+    for peer in &config.cluster.peers {
+        let found: Vec<(std::net::SocketAddr, Option<&str>)> = match peer {
+            PeerAddress::Socket(address) => vec![(*address, None)],
+            PeerAddress::Dns { name, port } => match members::resolve(name, *port).await {
+                Ok(found) => found
+                    .into_iter()
+                    .map(|address| (address, Some(&**name)))
+                    .collect(),
+                Err(why) => {
+                    lines.push((false, format!("{peer} cannot be resolved: {why}")));
+                    continue;
+                }
+            },
+        };
+        for (address, name) in found {
+            lines.push(match connection::ask(address, name, &access).await {
+                Ok(Some(instance)) => (true, format!("peer {address} is instance {instance:016x}")),
+                Ok(None) => (
+                    false,
+                    format!("peer {address} answers, but takes no records: set cluster.peers there"),
+                ),
+                Err(why) => (false, format!("peer {address} does not answer: {why}")),
+            });
+        }
+    }
+    Ok(lines)
 }
 
 impl Cluster {

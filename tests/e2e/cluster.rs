@@ -1,14 +1,17 @@
 //! Several Windrows that hand records over to the owners of their traces: each receives a part of
 //! every trace, one of them gathers it.
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use rustix::process::Signal;
+use windrow_testkit::balancer::Balancer;
+use windrow_testkit::certificates::Certificates;
 use windrow_testkit::check;
 use windrow_testkit::client::{Client, forward};
 use windrow_testkit::fake_elasticsearch::FakeElasticsearch;
 use windrow_testkit::load::{Load, Report};
-use windrow_testkit::server::Server;
+use windrow_testkit::server::{Server, Setup};
 use windrow_testkit::{ports, wait};
 
 use crate::{SOON, windrow};
@@ -182,6 +185,93 @@ fn one_joins_and_another_leaves() {
     let report = running.finish();
     cluster.assert_exact(&report, 5000);
     println!("{} conflicts in 5000 traces", cluster.sink.counts().conflicts);
+}
+
+/// Each reaches the third one, and for a while not each other.
+#[test]
+fn two_cannot_reach_each_other() {
+    let sink = FakeElasticsearch::start();
+    let ports: Vec<u16> = (0..3).map(|_| ports::free()).collect();
+    let address = |n: usize| SocketAddr::from(([127, 0, 0, 1], ports[n]));
+    let ways = [Balancer::start(&[address(0)]), Balancer::start(&[address(1)])];
+    let start = |own: usize, peers: [SocketAddr; 2]| {
+        let setup = windrow()
+            .elasticsearch(&sink.url(), "cluster")
+            .arg("--idle-timeout", "2s")
+            .port(ports[own]);
+        let setup = peers.iter().fold(setup, |setup, peer| {
+            setup.arg("--cluster-peers", peer.to_string())
+        });
+        setup.start()
+    };
+    let servers = vec![
+        start(0, [ways[1].address(), address(2)]),
+        start(1, [ways[0].address(), address(2)]),
+        start(2, [address(0), address(1)]),
+    ];
+    let cluster = Cluster { sink, servers };
+    cluster.wait_together(&[0, 1, 2]);
+    let running = Load {
+        rate: 5000,
+        ..cluster.load("p", 5000)
+    }
+    .start();
+    running.wait_acknowledged(5000);
+    ways.iter().for_each(Balancer::cut);
+    running.wait_acknowledged(15_000);
+    for server in &cluster.servers[..2] {
+        assert_eq!(server.metric("windrow_cluster_peers_reachable"), 1.0);
+        assert_eq!(server.get("/ready").status, 200);
+    }
+    ways[0].deal_to(&[address(0)]);
+    ways[1].deal_to(&[address(1)]);
+    let report = running.finish();
+    cluster.assert_exact(&report, 5000);
+    cluster.wait_together(&[0, 1, 2]);
+    println!("{} conflicts in 5000 traces", cluster.sink.counts().conflicts);
+}
+
+/// With everything that the Forward port can ask for.
+#[test]
+fn peers_prove_themselves_as_clients_do() {
+    let certificates = Certificates::make();
+    let sink = FakeElasticsearch::start();
+    let ports = [ports::free(), ports::free()];
+    let shown = |path: std::path::PathBuf| path.display().to_string();
+    let (cert, key) = certificates.server();
+    let setup = |setup: Setup| {
+        let setup = setup
+            .elasticsearch(&sink.url(), "cluster")
+            .arg("--shared-key", "secret")
+            .arg("--user", "shop:word")
+            .arg("--tls-cert", shown(cert.clone()))
+            .arg("--tls-key", shown(key.clone()))
+            .env("WINDROW_CLUSTER_TLS_CA", shown(certificates.authority()))
+            .env("WINDROW_FORWARD_PROXY_PROTOCOL", "true");
+        ports.iter().fold(setup, |setup, port| {
+            setup.arg("--cluster-peers", format!("127.0.0.1:{port}"))
+        })
+    };
+    let servers = ports
+        .iter()
+        .map(|port| setup(windrow()).port(*port).start())
+        .collect();
+    let cluster = Cluster { sink, servers };
+    cluster.wait_together(&[0, 1]);
+    let stranger = windrow()
+        .sqlite()
+        .arg("--shared-key", "other")
+        .arg("--cluster-peers", cluster.servers[0].forward().to_string())
+        .start();
+    wait::until("a note", SOON, || {
+        let ready = stranger.get("/ready");
+        if ready.text.contains("is away") {
+            Ok(())
+        } else {
+            Err(ready.text)
+        }
+    });
+    assert_eq!(stranger.metric("windrow_cluster_peers_reachable"), 0.0);
 }
 
 /// A name that has no address, and one that is found: what is known stays in use.
