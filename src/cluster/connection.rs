@@ -315,9 +315,18 @@ impl Session<'_> {
     async fn watch(&self) -> String {
         let mut number = 0;
         loop {
-            sleep(HELLO_INTERVAL).await;
+            let is_doubted = tokio::select! {
+                () = sleep(HELLO_INTERVAL) => false,
+                () = self.peer.doubted.notified() => true,
+            };
             let unanswered = *lock(&self.hello);
             match unanswered.map(|(_, asked)| asked.elapsed()) {
+                // The answer to an earlier question says nothing of a peer that is slow since.
+                Some(time) if is_doubted && time < HELLO_TIMEOUT => {
+                    number += 1;
+                    *lock(&self.hello) = Some((number, Instant::now()));
+                    self.ask.notify_one();
+                }
                 None => {
                     number += 1;
                     *lock(&self.hello) = Some((number, Instant::now()));

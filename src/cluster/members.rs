@@ -246,3 +246,91 @@ pub(super) async fn resolve(name: &str, port: u16) -> Result<Vec<SocketAddr>, St
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
+
+#[cfg(test)]
+mod tests {
+    use forward_protocol::frame::{Limits, messages};
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpListener;
+    use tokio::sync::watch;
+
+    use super::*;
+    use crate::cluster::write_hello_reply;
+    use crate::config::Config;
+
+    const OWN: u64 = 1;
+
+    /// A member of this number that answers hellos on one connection after the other, until told to
+    /// go.
+    async fn answer_hellos(listener: TcpListener, instance: u64, mut gone: watch::Receiver<bool>) {
+        let serve = async {
+            loop {
+                let (mut stream, _) = listener.accept().await.unwrap();
+                let mut buffer = [0; 1024];
+                while let Ok(read @ 1..) = stream.read(&mut buffer).await {
+                    let mut replies = Vec::new();
+                    for message in messages(&buffer[..read], Limits::default()).flatten() {
+                        write_hello_reply(&mut replies, message.options.chunk.unwrap(), instance);
+                    }
+                    stream.write_all(&replies).await.unwrap();
+                }
+            }
+        };
+        tokio::select! {
+            () = serve => {}
+            _ = gone.wait_for(|gone| *gone) => {}
+        }
+    }
+
+    async fn until(what: &str, mut condition: impl FnMut() -> bool) {
+        let waiting = async {
+            while !condition() {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        timeout(Duration::from_secs(30), waiting).await.expect(what);
+    }
+
+    #[tokio::test]
+    async fn members_follow_addresses_and_connections() {
+        let stop = CancellationToken::new();
+        let access = Access::from_config(&Config::default(), OWN).unwrap();
+        let metrics = Arc::new(Metrics::new(&[]));
+        let membership = Membership::new(OWN, Vec::new(), access, metrics, stop.clone());
+        tokio::spawn(Arc::clone(&membership).follow_states());
+        let (go, gone) = watch::channel(false);
+        let mut addresses = Vec::new();
+        // Two addresses of one instance, and one of this one.
+        for instance in [2, 3, 3, OWN] {
+            let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+            addresses.push(listener.local_addr().unwrap());
+            tokio::spawn(answer_hellos(listener, instance, gone.clone()));
+        }
+        let named = |count: usize| {
+            addresses
+                .iter()
+                .take(count)
+                .map(|address| (*address, None))
+                .collect()
+        };
+        assert_eq!(membership.current().seats.len(), 1, "alone at first");
+        membership.set_addresses(named(4));
+        until("two other members", || membership.current().seats.len() == 3).await;
+        until("no notes", || membership.notes().is_empty()).await;
+        assert_eq!(membership.current().seats[0], Seat::of(OWN));
+        membership.set_addresses(named(0));
+        assert_eq!(
+            membership.current().peers.len(),
+            2,
+            "a name may forget an instance that takes records"
+        );
+        go.send(true).unwrap();
+        until("none left", || membership.current().peers.is_empty()).await;
+        membership.set_addresses(named(0));
+        assert!(
+            lock(&membership.peers).is_empty(),
+            "what is neither named nor there is forgotten"
+        );
+        stop.cancel();
+    }
+}

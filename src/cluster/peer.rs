@@ -19,11 +19,13 @@ use crate::metrics::Kept;
 const MAX_QUEUED_SHARES: usize = 1024;
 /// Bytes that may be in flight to one peer, acknowledged ones not counted.
 const MAX_IN_FLIGHT_BYTES: usize = 8 << 20;
-/// Time for which a slow peer gets nothing, at first; doubled each time.
-const FIRST_COOL_DOWN: Duration = Duration::from_secs(1);
+/// Time for which a peer gets nothing that is slow again; doubled each time. After the first time
+/// it gets more as soon as it has answered: a single stall of a disk is no reason to gather its
+/// traces in two places.
+const FIRST_COOL_DOWN: Duration = Duration::from_millis(500);
 const MAX_COOL_DOWN: Duration = Duration::from_secs(30);
 /// Time without a timeout after which a peer counts as fast again.
-const FORGIVE_AFTER: Duration = Duration::from_secs(60);
+const FORGIVE_AFTER: Duration = Duration::from_secs(20);
 
 /// What is known of a peer.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -51,6 +53,8 @@ pub(crate) struct Peer {
     in_flight: Arc<AtomicUsize>,
     /// The state has changed.
     changed: Arc<Notify>,
+    /// The peer has become slow, and should be asked whether it is there.
+    pub(super) doubted: Notify,
     /// It is no longer configured, or DNS no longer names it.
     pub(super) is_forgotten: std::sync::atomic::AtomicBool,
 }
@@ -100,12 +104,13 @@ impl Peer {
                 state: PeerState::Away("not connected yet".into()),
                 since: Instant::now(),
                 instance: None,
-                cool_down: FIRST_COOL_DOWN,
+                cool_down: Duration::ZERO,
                 last_slow: None,
             }),
             queue,
             in_flight: Arc::default(),
             changed,
+            doubted: Notify::new(),
             is_forgotten: false.into(),
         };
         (Arc::new(peer), outgoing)
@@ -185,12 +190,13 @@ impl Peer {
         let now = Instant::now();
         let is_repeated = status.last_slow.is_some_and(|last| now - last < FORGIVE_AFTER);
         status.cool_down = match is_repeated {
-            true => (status.cool_down * 2).min(MAX_COOL_DOWN),
-            false => FIRST_COOL_DOWN,
+            true => (status.cool_down * 2).clamp(FIRST_COOL_DOWN, MAX_COOL_DOWN),
+            false => Duration::ZERO,
         };
         status.last_slow = Some(now);
         drop(status);
         self.enter(PeerState::Slow);
+        self.doubted.notify_one();
     }
 
     fn enter(&self, state: PeerState) {
@@ -276,12 +282,21 @@ mod tests {
         let now = tokio::time::Instant::now();
         assert_eq!(given.receipt(now).await.unwrap_err(), Kept::Slow);
         assert_eq!(peer.hand_over(Bytes::from_static(b"x")).unwrap_err(), Kept::Away);
+        peer.answered(Some(2), 1, start);
+        assert_eq!(peer.state().0, PeerState::Slow, "it was asked before");
         peer.answered(Some(2), 1, Instant::now());
-        assert_eq!(peer.state().0, PeerState::Slow, "it has to stay away for a while");
+        assert_eq!(peer.state().0, PeerState::Ready);
+        peer.too_slow();
+        peer.answered(Some(2), 1, Instant::now());
+        assert_eq!(
+            peer.state().0,
+            PeerState::Slow,
+            "the second time it has to stay away"
+        );
         peer.answered(Some(2), 1, Instant::now() + FIRST_COOL_DOWN);
         assert_eq!(peer.state().0, PeerState::Ready);
         peer.too_slow();
         peer.answered(Some(2), 1, Instant::now() + FIRST_COOL_DOWN);
-        assert_eq!(peer.state().0, PeerState::Slow, "the second time for longer");
+        assert_eq!(peer.state().0, PeerState::Slow, "the third time for longer");
     }
 }
