@@ -305,7 +305,7 @@ pub static KEYS: &[Key] = keys! {
     "elasticsearch.template_refresh_interval" , DefaultValue::Text("0s"), Kind::DurationOrNever(ms(100), HOUR, |d| &mut d.template.refresh_interval),
         "Time after which a new index makes documents visible to searches; 0 for the cluster's default, which is 1s. Longer takes less CPU time.";
     "elasticsearch.template_trace_id_keyword" , DefaultValue::Bool(true), Kind::Bool(|d| &mut d.template.trace_id_keyword),
-        "Let new indices have traceId.keyword besides traceId, for queries written for the default mapping; it takes about 8 bytes a trace.";
+        "Let new indices have traceId.keyword besides traceId, for queries written for the default mapping; it takes as much as traceId itself, twice the length of the id.";
     "elasticsearch.retention" , DefaultValue::Text("0s"), Kind::DurationOrNever(HOUR, secs(36_500 * 86_400), |d| &mut d.config.elasticsearch.retention),
         "Age at which the store deletes new indices, by a policy of ILM (Elasticsearch) or ISM (OpenSearch) that Windrow makes; 0 for never. A policy that Windrow did not make is never changed.";
     "elasticsearch.rollover_size" , DefaultValue::Text("0"), Kind::SizeOrNone(MIB, TIB, |d| &mut d.config.elasticsearch.rollover_size),
