@@ -209,6 +209,15 @@ pub static KEYS: &[Key] = keys! {
     "otlp.tag" , DefaultValue::Text("v1_logs"), Kind::Text(1024, |d| &mut d.config.otlp.tag),
         "Tag of records from the OTLP input. The default is that of Fluent Bit.";
 
+    "cluster.peers" --"cluster-peers", DefaultValue::None, Kind::Peers(|d| &mut d.config.cluster.peers),
+        "Forward addresses of the other instances, this one perhaps among them: IP:PORT, or dns:NAME:PORT for all addresses of a name. Records of a trace are handed over to the instance that owns it. All instances need the same configuration. Not set: off.";
+    "cluster.timeout" , DefaultValue::Text("200ms"), Kind::Duration(ms(10), secs(10), |d| &mut d.config.cluster.timeout),
+        "Time in which another instance must make records durable. After it they are kept and gathered here, and that instance gets none for a while.";
+    "cluster.tls_ca" , DefaultValue::None, Kind::File(|d| &mut d.config.cluster.tls_ca),
+        "PEM file with the authorities of the certificates of the other instances; required with forward.tls_cert.";
+    "cluster.tls_server_name" , DefaultValue::None, Kind::Name(|d| &mut d.config.cluster.tls_server_name),
+        "Name in the certificates of the other instances. Default: the name or the IP address in cluster.peers.";
+
     "journal.segment_size" , DefaultValue::Text("64MiB"), Kind::Size(MIB, 4 * GIB, |d| &mut d.config.journal.segment_bytes),
         "Size of one segment file, at most a quarter of journal.limit.";
     "journal.limit" --"journal-limit", DefaultValue::Text("10GiB"), Kind::Size(4 * MIB, 1024 * TIB, |d| &mut d.config.journal.limit),

@@ -4,7 +4,7 @@
 use forward_protocol::entries::{Damage, Defect};
 
 use super::Gatherer;
-use super::message::MessageOrigin;
+use super::origin::MessageOrigin;
 use crate::gather::reject_buffer::RejectReason;
 use crate::metrics::MadeText;
 

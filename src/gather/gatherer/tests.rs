@@ -10,6 +10,7 @@ mod model;
 mod nested;
 mod partial;
 mod scene;
+mod shares;
 
 use std::collections::BTreeMap;
 use std::io::Write;
