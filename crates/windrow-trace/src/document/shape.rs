@@ -83,6 +83,7 @@ pub struct ShapeField {
     is_flattened: bool,
     role: FieldRole,
     watched: bool,
+    capture: u8,
     marks_fragments: bool,
     is_text_alone: bool,
     usual: UsualReading,
@@ -112,6 +113,13 @@ impl ShapeField {
     #[inline]
     pub fn is_watched(&self) -> bool {
         self.watched
+    }
+
+    /// If its value decides where records go, its number among the captured fields, from 1 on; else 0.
+    /// See [`ShapeRegistry::capturing`].
+    #[inline]
+    pub fn capture(&self) -> u8 {
+        self.capture
     }
 
     /// Whether its value tells that the record is a part of a line: Docker's `partial_message`, the
@@ -290,7 +298,7 @@ impl Shape {
     }
 
     /// `None` if what becomes of the fields does not follow from their names alone.
-    fn new(view: &RecordView, watched: &[String], field_names: &[&[u8]]) -> Option<Self> {
+    fn new(view: &RecordView, inspected: &Inspected, field_names: &[&[u8]]) -> Option<Self> {
         let names = view.names();
         if names.document.keep_fields {
             return None;
@@ -370,14 +378,17 @@ impl Shape {
                 .map_or(*field, |(name, _)| name.as_bytes());
             write_string(&mut json_prefix, name);
             json_prefix.push(b':');
-            let watched = watched.iter().any(|name| name.as_bytes() == *field);
+            let number = |names: &[String]| names.iter().position(|name| name.as_bytes() == *field);
+            let watched = number(&inspected.watched).is_some();
+            let capture = number(&inspected.captured).map_or(0, |number| number as u8 + 1);
             let marks_fragments = matches!(*field, b"logtag" | b"partial_message");
             let is_read = role != FieldRole::Plain
                 || watched
+                || capture > 0
                 || marks_fragments
                 || !readings.is_empty()
                 || !nested.is_empty();
-            let is_simple = !watched && !marks_fragments;
+            let is_simple = !watched && capture == 0 && !marks_fragments;
             let is_text_alone = role == FieldRole::JoinedText && is_simple && readings.is_empty();
             let usual = match role {
                 FieldRole::Plain | FieldRole::TraceId if is_simple => UsualReading::of(&readings),
@@ -391,6 +402,7 @@ impl Shape {
                 is_flattened: is_flattened(name),
                 role,
                 watched,
+                capture,
                 marks_fragments,
                 is_text_alone,
                 usual,
@@ -459,11 +471,18 @@ fn names_in_document(
     Some(found.into_iter().zip(all).collect())
 }
 
+/// Fields whose values are inspected for other things than documents.
+#[derive(Debug, Default)]
+struct Inspected {
+    watched: Vec<String>,
+    captured: Vec<String>,
+}
+
 /// The registry of shapes.
 #[derive(Debug)]
 pub struct ShapeRegistry {
     view: RecordView,
-    watched: Vec<String>,
+    inspected: Inspected,
     shapes: Vec<Shape>,
     /// By length-prefixed names. `None` for names that cannot be a shape.
     known: HashMap<Box<[u8]>, Option<ShapeId>, foldhash::quality::RandomState>,
@@ -479,13 +498,23 @@ impl ShapeRegistry {
     pub fn new(names: FieldNames, watched: Vec<String>) -> Self {
         Self {
             view: RecordView::new(names),
-            watched,
+            inspected: Inspected {
+                watched,
+                captured: Vec::new(),
+            },
             shapes: Vec::new(),
             known: HashMap::default(),
             predictions: [None; PREDICTIONS],
             seen: vec![0; SEEN_HASHES].into(),
             encoded: Vec::new(),
         }
+    }
+
+    /// Marks fields with these names, at most 255, as captured, for routes.
+    #[must_use]
+    pub fn capturing(mut self, names: Vec<String>) -> Self {
+        self.inspected.captured = names;
+        self
     }
 
     /// What the names of a record's fields mean.
@@ -554,7 +583,7 @@ impl ShapeRegistry {
             fields.push(name);
             rest = more;
         }
-        let id = Shape::new(&self.view, &self.watched, &fields).map(|shape| {
+        let id = Shape::new(&self.view, &self.inspected, &fields).map(|shape| {
             self.shapes.push(shape);
             ShapeId(self.shapes.len() as u32 - 1)
         });
