@@ -132,6 +132,9 @@ pub static KEYS: &[Key] = keys! {
     "duplicate_window" , DefaultValue::Int(500_000), Kind::Count(0, 100_000_000, |d| &mut d.config.duplicate_window),
         "Chunks remembered to recognise one that a client sends again, about 50 bytes each; 0 remembers none.";
 
+    "route" , DefaultValue::List(&[]), Kind::Routes(|d| &mut d.config.routes),
+        "Where records go: the first route whose condition holds decides, else elasticsearch.index. A trace with records on several routes becomes one document for each index. Conditions on tag, level, service, namespace, environment and any field; see docs/routing.md.";
+
     "forward.listen" --"listen", DefaultValue::List(&["0.0.0.0:24224"]), Kind::Listen(|d| &mut d.config.forward.listen),
         "Addresses and unix sockets of the Forward input. Port 0 lets the system choose; the bound address is logged.";
     "forward.unix_mode" , DefaultValue::Text("0660"), Kind::Mode(|d| &mut d.config.forward.unix_mode),
@@ -243,7 +246,7 @@ pub static KEYS: &[Key] = keys! {
         "How far event times may lie before and after their reception, so that a wrong clock does not make indices of its own. An event outside of it gets the time of reception; windrow.metadata.originalTime has its own. \"none\" takes any time.";
     "trace.parse_json" --"parse-json", DefaultValue::Text("auto"), Kind::ParseJson(|d| &mut d.config.trace.parse_json),
         "When a record whose text is one JSON object becomes that object, as container logs need it: \"auto\" if the object has a trace id, \"always\", or \"never\". Its fields win over those around it.";
-    "trace.complete" , DefaultValue::TableOf("contains", "request completed"), Kind::Rules(|d| &mut d.config.trace.complete),
+    "trace.complete" , DefaultValue::TableOf("contains", "request completed"), Kind::Conditions(|d| &mut d.config.trace.complete),
         "A record that satisfies one of these rules completes its trace. A rule without field tests the text of the record. With an empty list only time seals a trace.";
     "trace.linger" --"linger", DefaultValue::Text("1s"), Kind::Duration(secs(0), HOUR, |d| &mut d.config.trace.linger),
         "Wait for late lines after the completion record; shorter while many traces wait and late lines are rare.";
@@ -262,7 +265,9 @@ pub static KEYS: &[Key] = keys! {
     "elasticsearch.url" --"elasticsearch-url" also "ELASTICSEARCH_URL" also "ELASTICSEARCH_HOSTS", DefaultValue::List(&["http://127.0.0.1:9200"]), Kind::Urls(|d| &mut d.config.elasticsearch.urls),
         "Nodes of Elasticsearch (7.17 or newer) or OpenSearch. user:password@ before the host is taken as username and password.";
     "elasticsearch.index" --"index", DefaultValue::Text("requests-%Y-%m-%d"), Kind::Index(|d| &mut d.config.elasticsearch.index),
-        "Index, with the UTC day of the trace's first event.";
+        "Index, with the UTC day of the trace's first event. A placeholder {FIELD|FALLBACK} stands for the value of a field of the record, or of tag, service, namespace, environment; see docs/routing.md.";
+    "elasticsearch.max_destinations" , DefaultValue::Int(200), Kind::Count(1, 60_000, |d| &mut d.config.elasticsearch.max_destinations),
+        "Index names that the placeholders of elasticsearch.index and of routes may make. Documents of further ones go to the name with every fallback, counted in windrow_destinations_fallback_records_total.";
     "elasticsearch.username" also "ELASTICSEARCH_USERNAME", DefaultValue::None, Kind::Name(|d| &mut d.username),
         "User name for basic authentication.";
     "elasticsearch.password" also "ELASTICSEARCH_PASSWORD", DefaultValue::None, Kind::Secret(|d| &mut d.password),

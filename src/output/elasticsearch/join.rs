@@ -49,6 +49,7 @@ use super::outcome::{DocumentOutcome, Rejection, RequestError, RetryReason, Stor
 use super::stats::Stats;
 use super::target::Target;
 use super::upsert::Upsert;
+use crate::output::DestinationId;
 use windrow_trace::{BoundedUnion, Union};
 
 /// Documents looked up in one `_mget`. Few have a sibling, so no source is read.
@@ -67,21 +68,22 @@ pub(crate) fn may_have_siblings<D: BulkDocument>(client: &Client, batch: &Upsert
     if !document.is_trace() {
         return false;
     }
-    let first_ns = document.first_ns();
-    index_pattern::near_boundary(first_ns, client.trace_life)
+    index_pattern::near_boundary(document.first_ns(), client.trace_life)
         || client.targets.any_generations() && {
-            let all = indices(client, first_ns);
+            let all = indices(client, document);
             let is_new = |place: &Arc<str>| all[..] != [place.clone()];
             all.len() > 1 || batch.places.get(&at).is_some_and(is_new)
         }
 }
 
 /// The indices in which the trace of a document may be, the oldest first.
-fn indices(client: &Client, first_ns: i64) -> Vec<Arc<str>> {
+fn indices<D: BulkDocument>(client: &Client, document: &D) -> Vec<Arc<str>> {
+    let first_ns = document.first_ns();
+    let indices = client.destinations.indices(document.destination());
     let names = [
-        client.indices.before(first_ns, client.trace_life),
-        Some(client.indices.of(first_ns)),
-        client.indices.after(first_ns, client.trace_life),
+        indices.before(first_ns, client.trace_life),
+        Some(indices.of(first_ns)),
+        indices.after(first_ns, client.trace_life),
     ];
     let mut all = Vec::new();
     for name in names.into_iter().flatten() {
@@ -111,7 +113,7 @@ pub(crate) async fn join_all<D: BulkDocument>(
     let mut own_outcomes = Vec::with_capacity(written.len());
     for &at in &written {
         let own = batch.place(client, at);
-        let all = indices(client, batch.documents[at].first_ns());
+        let all = indices(client, &batch.documents[at]);
         // An index that is not among them is newer: the alias was rolled over since it was looked
         // at.
         let position = all.iter().position(|index| *index == own).unwrap_or(all.len());
@@ -126,6 +128,7 @@ pub(crate) async fn join_all<D: BulkDocument>(
             };
             pairs.push(Pair {
                 at,
+                destination: batch.documents[at].destination(),
                 other,
                 earlier,
                 later,
@@ -200,6 +203,7 @@ fn unreadable(client: &Client, index: &str, kind: &str, reason: &str) -> Documen
 /// Two indices in which one trace may have documents.
 struct Pair {
     at: usize,
+    destination: DestinationId,
     /// The one in which it was not written.
     other: Arc<str>,
     earlier: Arc<str>,
@@ -294,7 +298,8 @@ async fn join_pair(
                 }
             }
         }
-        if let (Some(outcome), _) = write_continuations(client, union.continuations).await? {
+        if let (Some(outcome), _) = write_continuations(client, pair.destination, union.continuations).await?
+        {
             return Ok(outcome);
         }
         let mut body = Vec::with_capacity(id.len() + 128);

@@ -132,7 +132,7 @@ impl PendingContinuations {
         let document = &batch.documents[self.at];
         let not_attempted = DocumentOutcome::Retry(RetryReason::NotAttempted);
         let stored = std::mem::replace(&mut batch.outcomes[self.at], not_attempted);
-        let written = write_continuations(client, self.continuations).await;
+        let written = write_continuations(client, document.destination(), self.continuations).await;
         let (outcome, lines) = written.inspect_err(|_| document.mark_uncertain())?;
         match outcome {
             None if self.new_lines + lines == 0 => document.mark_unchanged(),

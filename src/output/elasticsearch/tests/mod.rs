@@ -259,3 +259,8 @@ fn part_names(document: &Value) -> HashSet<&str> {
 fn key(index: &str, id: &str) -> (String, String) {
     (index.into(), id.into())
 }
+
+/// One destination: that of `config`.
+fn destinations(config: &ElasticsearchConfig) -> Arc<Destinations> {
+    Arc::new(Destinations::single(&config.index).unwrap())
+}
