@@ -55,50 +55,35 @@ impl Source {
         }
     }
 
-    /// The traces of the documents with `windrow.level: error`.
+    /// The traces that a search for `windrow.level:error` finds, once the index has all documents.
     pub(super) async fn with_errors(&self) -> Result<Vec<String>, String> {
-        if !self.elasticsearch {
-            return self.found("level:error").await;
+        if self.elasticsearch {
+            let query = json!({"size": 1000, "query": {"term": {"windrow.level": "error"}}});
+            return Ok(texts(&self.hits(&query).await?, "traceId"));
         }
-        let query = json!({"size": 1000, "query": {"term": {"windrow.level": "error"}}});
-        let documents = self.hits(&query).await?;
-        let traces = documents
-            .iter()
-            .filter_map(|document| document["traceId"].as_str());
-        Ok(traces.map(str::to_owned).collect())
-    }
-
-    /// The traces that Windrow's search finds, once all documents are in its index.
-    async fn found(&self, query: &str) -> Result<Vec<String>, String> {
-        let url = self
-            .url
-            .join("api/v1/traces")
-            .map_err(|error| error.to_string())?;
-        let (mut traces, mut cursor) = (Vec::new(), String::new());
+        let mut found = Vec::new();
+        let mut cursor: Option<String> = None;
         let since = Instant::now();
         loop {
-            let mut url = url.clone();
+            let mut url = self
+                .url
+                .join("api/v1/traces")
+                .map_err(|error| error.to_string())?;
             url.query_pairs_mut()
-                .append_pair("q", query)
+                .append_pair("q", "windrow.level:error")
                 .append_pair("limit", "500")
-                .append_pair("cursor", &cursor);
+                .extend_pairs(cursor.iter().map(|cursor| ("cursor", cursor)));
             let page = read(self.client.get(url)).await?;
             let is_behind = page.pointer("/lag/documents").and_then(Value::as_u64) > Some(0);
             if is_behind && since.elapsed() < INDEX_TIMEOUT {
                 tokio::time::sleep(INDEX_POLL).await;
                 continue;
             }
-            let found = page["traces"]
-                .as_array()
-                .ok_or("the answer of the search has no traces")?;
-            traces.extend(
-                found
-                    .iter()
-                    .filter_map(|trace| trace["id"].as_str().map(str::to_owned)),
-            );
-            match page["next"].as_str() {
-                Some(next) => next.clone_into(&mut cursor),
-                None => return Ok(traces),
+            let traces = page["traces"].as_array().ok_or("the answer has no traces")?;
+            found.extend(texts(traces, "id"));
+            cursor = page["next"].as_str().map(str::to_owned);
+            if cursor.is_none() {
+                return Ok(found);
             }
         }
     }
@@ -179,6 +164,12 @@ pub(super) fn pretty(document: &Value) -> String {
 }
 
 const READ_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// The values of a field with a text.
+fn texts(found: &[Value], field: &str) -> Vec<String> {
+    let texts = found.iter().filter_map(|found| found[field].as_str());
+    texts.map(str::to_owned).collect()
+}
 
 /// Time in which the index of the search must have all documents.
 const INDEX_TIMEOUT: Duration = Duration::from_secs(10);
