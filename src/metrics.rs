@@ -1,4 +1,4 @@
-//! Metrics of the process, for Prometheus and the status page.
+//! Metrics of the process, for Prometheus and the page.
 //!
 //! Owns [`Metrics`], which is created once and shared as `Arc<Metrics>`. Every field is a handle to
 //! an atomic: counting needs no lookup by name or label. Labels are enums, so every series exists

@@ -350,9 +350,9 @@ pub static KEYS: &[Key] = keys! {
         "Maximum size of the rejected input in data_dir: what is no record, and records that are too long for any document. At the limit the oldest is overwritten.";
 
     "admin.listen" --"admin", DefaultValue::Text("127.0.0.1:2020"), Kind::Address(|d| &mut d.config.admin.listen),
-        "Address of health, metrics, status page and recent documents; \"none\" for no admin port. It shows log content, so the default is loopback.";
+        "Address of health, metrics, the API and the page; \"none\" for no admin port. It shows log content, so the default is loopback.";
     "admin.token" --"admin-token", DefaultValue::None, Kind::Secret(|d| &mut d.config.admin.token),
-        "Token required for the status page and /logs, as \"Authorization: Bearer TOKEN\" or ?token=TOKEN.";
+        "Token required for the page, the API and /logs, as \"Authorization: Bearer TOKEN\" or ?token=TOKEN.";
     "admin.token_file" --"admin-token-file", DefaultValue::None, Kind::SecretFile(|d| &mut d.config.admin.token),
         "File with the token, instead of token. Read again on SIGHUP.";
     "admin.hosts" , DefaultValue::None, Kind::Hosts(|d| &mut d.config.admin.hosts),
