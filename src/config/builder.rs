@@ -429,6 +429,7 @@ fn blank_config() -> Config {
             blocked_retry: ElasticsearchConfig::BLOCKED_RETRY,
         },
         routes: Vec::new(),
+        copies: Vec::new(),
         sqlite: SqliteConfig {
             path: PathBuf::new(),
             retention_age: None,

@@ -135,6 +135,9 @@ pub static KEYS: &[Key] = keys! {
     "route" , DefaultValue::List(&[]), Kind::Routes(|d| &mut d.config.routes),
         "Where records go: the first route whose condition holds decides, else elasticsearch.index. A trace with records on several routes becomes one document for each index. Conditions on tag, level, service, namespace, environment and any field; see docs/routing.md.";
 
+    "copy" , DefaultValue::List(&[]), Kind::Copies(|d| &mut d.config.copies),
+        "Documents that Elasticsearch gets a second time, in an index of their own: whole traces whose joined document satisfies the condition; see docs/routing.md.";
+
     "forward.listen" --"listen", DefaultValue::List(&["0.0.0.0:24224"]), Kind::Listen(|d| &mut d.config.forward.listen),
         "Addresses and unix sockets of the Forward input. Port 0 lets the system choose; the bound address is logged.";
     "forward.unix_mode" , DefaultValue::Text("0660"), Kind::Mode(|d| &mut d.config.forward.unix_mode),

@@ -20,7 +20,7 @@ use self::read::{
 };
 use super::builder::ConfigBuilder;
 use super::elasticsearch::OnConflict;
-use super::route::{Route, route};
+use super::route::{Copy, Route, copy, route};
 use super::secret::{Secret, passwords_from_file};
 use super::types::{Condition, Listen, LogFormat, Network, ParseJson, PeerAddress, User, parse_address};
 use super::units::{format_duration, format_size};
@@ -111,6 +111,8 @@ pub enum Kind {
     Networks(FieldAccessor<Vec<Network>>),
     /// Tables with `field` and one test.
     Conditions(FieldAccessor<Vec<Condition>>),
+    /// Tables with `when` and `index`.
+    Copies(FieldAccessor<Vec<Copy>>),
     /// Tables with `when` and where records go.
     Routes(FieldAccessor<Vec<Route>>),
     /// A table of field names and merge rules.
@@ -180,6 +182,7 @@ impl Kind {
                  with field also at_least (a level) and exists"
                     .into()
             }
+            Self::Copies(_) => "a list of tables { when = {…}, index = \"…\" }".into(),
             Self::Routes(_) => {
                 "a list of tables { when = {…}, index = \"…\", output = [\"…\"] } or { when = {…}, drop = true }".into()
             }
@@ -215,7 +218,9 @@ impl Kind {
             Self::Urls(_) => "URL",
             Self::Index(_) => "INDEX",
             Self::Users(_) => "NAME:PASSWORD",
-            Self::Networks(_) | Self::Conditions(_) | Self::Routes(_) | Self::Merge(_) => "TOML",
+            Self::Networks(_) | Self::Conditions(_) | Self::Routes(_) | Self::Copies(_) | Self::Merge(_) => {
+                "TOML"
+            }
             Self::Schema(_) => "SCHEMA",
             Self::ParseJson(_) => "WHEN",
             Self::OnConflict(_) => "ACTION",
@@ -240,7 +245,7 @@ impl Kind {
     pub(super) fn is_toml(&self) -> bool {
         matches!(
             self,
-            Self::Networks(_) | Self::Conditions(_) | Self::Routes(_) | Self::Merge(_)
+            Self::Networks(_) | Self::Conditions(_) | Self::Routes(_) | Self::Copies(_) | Self::Merge(_)
         )
     }
 
@@ -323,6 +328,7 @@ impl Kind {
             Self::Users(field) => *field(builder) = users(raw)?,
             Self::Networks(field) => *field(builder) = list_of(raw, network)?,
             Self::Conditions(field) => *field(builder) = list_of(raw, complete)?,
+            Self::Copies(field) => *field(builder) = list_of(raw, copy)?,
             Self::Routes(field) => *field(builder) = list_of(raw, route)?,
             Self::Merge(field) => *field(builder) = merge_rules(raw)?,
             Self::Schema(field) => *field(builder) = schema(raw)?,

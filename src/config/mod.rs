@@ -41,7 +41,7 @@ pub use kind::{Kind, UntypedValue};
 pub use load::{Flags, Loaded, Setting, Sources, load};
 pub(crate) use redact::without_credentials;
 pub use reference::{reference_markdown, reference_toml};
-pub use route::{ENVIRONMENT_NAMES, NAMESPACE_NAMES, Route, RouteAction, When};
+pub use route::{Copy, ENVIRONMENT_NAMES, NAMESPACE_NAMES, Route, RouteAction, When};
 pub use secret::Secret;
 pub use types::{Cidr, Condition, Listen, LogFormat, Network, ParseJson, PeerAddress, Predicate, Tls, User};
 pub use units::{format_duration, format_size, parse_duration, parse_size};
@@ -79,6 +79,8 @@ pub struct Config {
     pub elasticsearch: ElasticsearchConfig,
     /// Where records go that do not go to `elasticsearch.index`; the first that matches decides.
     pub routes: Vec<Route>,
+    /// Documents that Elasticsearch gets a second time.
+    pub copies: Vec<Copy>,
     /// The embedded database.
     pub sqlite: SqliteConfig,
     /// The dead letter.

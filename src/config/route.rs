@@ -101,11 +101,23 @@ pub(super) fn check(config: &Config, validation: &mut Validation) {
             ));
         }
     }
+    if !config.copies.is_empty() && !config.outputs.contains(&Output::Elasticsearch) {
+        validation.warn("copy is set, but documents do not go to Elasticsearch; add --output elasticsearch");
+    }
     if validation.errors.is_empty()
         && let Err(what) = Destinations::of(config)
     {
         validation.error("route", what);
     }
+}
+
+/// Which documents are written a second time, and where.
+#[derive(Debug, Clone)]
+pub struct Copy {
+    /// The condition on the whole document.
+    pub when: When,
+    /// Index name with strftime fields.
+    pub index: String,
 }
 
 /// Keys of a test.
@@ -138,6 +150,19 @@ pub(super) fn route(raw: &UntypedValue) -> Result<Route, String> {
         (false, index, outputs) => RouteAction::Write { index, outputs },
     };
     Ok(Route { when, action })
+}
+
+/// A copy.
+pub(super) fn copy(raw: &UntypedValue) -> Result<Copy, String> {
+    let table = table(raw, &["when", "index"])?;
+    let required = |key: &str| table.get(key).ok_or_else(|| format!("no {key}"));
+    let when = when(required("when")?).map_err(|what| format!("when: {what}"))?;
+    let index = super::kind::index(not_empty(required("index")?)?);
+    let index = index.map_err(|what| format!("index: {what}"))?;
+    if index.contains('{') {
+        return Err("index: placeholders are not possible in the index of copies".into());
+    }
+    Ok(Copy { when, index })
 }
 
 /// `{ NAME = TEST, … }`, all of which hold, or a list of such tables, one of which holds.

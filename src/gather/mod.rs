@@ -42,5 +42,7 @@ pub use self::open_traces::{OpenTraces, OpenTracesProbe};
 pub(crate) use self::record_queue::{QueueConsumer, QueueProducer, RecordQueue};
 pub(crate) use self::reject_buffer::RejectBuffer;
 pub(crate) use self::router::Router;
+#[cfg(test)]
+pub(crate) use self::router::tests::config as router_test_config;
 pub(crate) use self::settings::{Settings, field_names};
 pub use self::unreleased::UnreleasedSummary;

@@ -15,7 +15,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 pub use self::name::{IndexName, Placeholder};
 
-use super::elasticsearch::IndexPattern;
+use super::elasticsearch::{CopyRule, IndexPattern};
 use crate::config::{Config, RouteAction};
 
 /// The number of a destination in its registry.
@@ -52,6 +52,8 @@ pub struct Destinations {
     names: Mutex<Names>,
     /// The configured names, the default first.
     configured: Vec<IndexName>,
+    copied: Vec<IndexName>,
+    copies: Vec<CopyRule>,
     max: usize,
     warned: AtomicBool,
 }
@@ -90,6 +92,23 @@ impl Destinations {
             made.register_fixed(&name, outputs)?;
             made.configured.push(name);
         }
+        for copy in &config.copies {
+            let name =
+                IndexName::parse(&copy.index).map_err(|what| format!("index {:?}: {what}", copy.index))?;
+            // In one index with the documents of a route, a copy could not be told from them.
+            if made.names().by_name.contains_key(&name.fallback()) && !made.copied.contains(&name) {
+                return Err(format!(
+                    "copies with the index {:?} would be among other documents; give them another index",
+                    copy.index
+                ));
+            }
+            let destination = made.register_fixed(&name, ALL_OUTPUTS)?;
+            made.copies.push(CopyRule {
+                when: copy.when.clone(),
+                destination,
+            });
+            made.copied.push(name);
+        }
         Ok(made)
     }
 
@@ -113,6 +132,8 @@ impl Destinations {
             default,
             names: Mutex::new(names),
             configured: vec![name],
+            copied: Vec::new(),
+            copies: Vec::new(),
             max: MAX_REGISTERED,
             warned: AtomicBool::new(false),
         })
@@ -242,10 +263,24 @@ impl Destinations {
         (id != DestinationId::DEFAULT).then(|| self.get(id).indices.text().to_owned())
     }
 
+    /// The copies that are made.
+    pub(crate) fn copies(&self) -> &[CopyRule] {
+        &self.copies
+    }
+
+    /// [`Self::wildcards`], with those of copies.
+    pub(crate) fn all_wildcards(&self) -> Vec<String> {
+        Self::unique(self.configured.iter().chain(&self.copied))
+    }
+
     /// The configured names with `*` in place of placeholders, for templates and searches; each once.
     pub(crate) fn wildcards(&self) -> Vec<String> {
+        Self::unique(self.configured.iter())
+    }
+
+    fn unique<'n>(names: impl Iterator<Item = &'n IndexName>) -> Vec<String> {
         let mut all: Vec<String> = Vec::new();
-        for name in &self.configured {
+        for name in names {
             let wildcard = name.wildcard();
             if !all.contains(&wildcard) {
                 all.push(wildcard);

@@ -29,6 +29,10 @@ pub(crate) trait BulkDocument: Send + Sync {
     fn framed(&self) -> Option<(&Bytes, Range<usize>)> {
         None
     }
+    /// Whether it is a copy, which is not copied.
+    fn is_copy(&self) -> bool {
+        false
+    }
     /// A write of it may have been applied, and its response was lost. For the counters, like the
     /// next two.
     fn mark_uncertain(&self) {}
@@ -56,6 +60,9 @@ impl<D: BulkDocument> BulkDocument for &D {
     }
     fn framed(&self) -> Option<(&Bytes, Range<usize>)> {
         (**self).framed()
+    }
+    fn is_copy(&self) -> bool {
+        (**self).is_copy()
     }
     fn mark_uncertain(&self) {
         (**self).mark_uncertain();

@@ -13,6 +13,7 @@ use serde_json::Value;
 use tokio::time::Instant;
 
 use super::bulk::{self, BulkDocument, BulkResponse, ItemResult};
+use super::copy::CopyRule;
 use super::format::DocumentFormat;
 use super::heal::WarnedFields;
 use super::http::{Request, Response, SendError};
@@ -52,6 +53,7 @@ const MAX_BULK_RESPONSE_BYTES: u64 = 64 << 20;
 pub(crate) struct Client {
     pub(crate) nodes: Nodes,
     pub(crate) destinations: Arc<Destinations>,
+    pub(crate) copies: Vec<CopyRule>,
     pub(crate) format: DocumentFormat,
     pub(crate) stats: Arc<Stats>,
     pub(crate) trace_life: Duration,
@@ -94,6 +96,7 @@ impl Client {
     ) -> Result<Self, OpenError> {
         Ok(Self {
             nodes: Nodes::open(config)?,
+            copies: destinations.copies().to_vec(),
             destinations,
             format,
             stats,
@@ -124,7 +127,7 @@ impl Client {
 
     /// The names of all indices, with as few others as possible, for the template.
     pub(crate) fn exact_patterns(&self) -> Vec<String> {
-        let names = self.destinations.wildcards();
+        let names = self.destinations.all_wildcards();
         names.iter().flat_map(|name| index_pattern::exact(name)).collect()
     }
 

@@ -38,6 +38,8 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
+
 use super::backoff::contention_pause;
 use super::bulk::{self, BulkDocument, BulkResponse, ItemResult};
 use super::client::{Client, Verdict};
@@ -162,8 +164,15 @@ pub(crate) async fn join_all<D: BulkDocument>(
                 MgetItem::Missing => JOIN_DONE,
                 MgetItem::Failed { kind, reason } => unreadable(client, &pair.other, &kind, &reason),
                 MgetItem::Found { .. } => {
-                    match join_pair(client, pair, batch.documents[pair.at].id(), batch.json(pair.at)).await {
-                        Ok(outcome) => outcome,
+                    let mut left = None;
+                    let id = batch.documents[pair.at].id();
+                    match join_pair(client, pair, id, batch.json(pair.at), &mut left).await {
+                        Ok(outcome) => {
+                            if let Some(left) = left {
+                                batch.note_left(client, pair.at, || left);
+                            }
+                            outcome
+                        }
                         Err(failed) => {
                             results[n..].fill(DocumentOutcome::Retry(RetryReason::NotAttempted));
                             error = Some(failed);
@@ -210,12 +219,14 @@ struct Pair {
     later: Arc<str>,
 }
 
-/// Joins the two documents of a trace, if there still are two. `ours` is the document in hand.
+/// Joins the two documents of a trace, if there still are two. `ours` is the document in hand; what
+/// is stored at the end is put into `left`.
 async fn join_pair(
     client: &Client,
     pair: &Pair,
     id: &str,
     ours: &[u8],
+    left: &mut Option<Bytes>,
 ) -> Result<DocumentOutcome, RequestError> {
     let (earlier, later) = (&*pair.earlier, &*pair.later);
     for round in 0..MAX_CAS_ROUNDS {
@@ -243,7 +254,10 @@ async fn join_pair(
                     Ok(BoundedUnion {
                         main: Union::Unchanged,
                         continuations,
-                    }) if continuations.is_empty() => JOIN_DONE,
+                    }) if continuations.is_empty() => {
+                        *left = Some(source);
+                        JOIN_DONE
+                    }
                     _ => DocumentOutcome::Retry(RetryReason::Contended),
                 });
             }
@@ -264,7 +278,7 @@ async fn join_pair(
             return Ok(JOIN_DONE);
         };
         match union.main {
-            Union::Unchanged => {}
+            Union::Unchanged => *left = Some(old.clone()),
             Union::Merged {
                 document: mut json, ..
             } => {
@@ -281,6 +295,7 @@ async fn join_pair(
                         Verdict::Outcome(outcome) => break Some(outcome),
                     }
                 };
+                *left = Some(json.into());
                 match written {
                     None => continue,
                     Some(DocumentOutcome::Stored(_)) if healing.has_moved() => client.stats.healed(),

@@ -12,6 +12,8 @@
 
 mod continuations;
 
+use bytes::Bytes;
+
 use super::backoff::contention_pause;
 use super::bulk::{self, BulkDocument, BulkResponse, Version};
 use super::client::{Client, Verdict};
@@ -202,6 +204,7 @@ fn unite<D: BulkDocument>(
                 match main {
                     Union::Unchanged => {
                         document.mark_unchanged();
+                        batch.note_left(client, at, || source);
                         batch.outcomes[at] = DocumentOutcome::Stored(StoreResult::Unchanged);
                     }
                     Union::Merged {
@@ -317,6 +320,7 @@ async fn write_back<D: BulkDocument>(
                 if write.healing.has_moved() {
                     client.stats.healed();
                 }
+                batch.note_left(client, write.at, || Bytes::from(std::mem::take(&mut write.json)));
                 let merged = write.version.is_some();
                 if merged {
                     Stats::add(&client.stats.merges, 1);

@@ -11,6 +11,7 @@
 //! | `heal` | refused fields move to `windrow.unmapped` |
 //! | `merge` | union with existing documents by compare-and-set |
 //! | `join` | one trace in the indices of two days, or of a rollover alias |
+//! | `copy` | documents that are written a second time, by condition |
 //! | `target` | what an index name stands for: index, alias, data stream |
 //! | `deferred`, `drain` | documents that wait for an operator, on disk |
 //! | `client`, `http`, `nodes`, `node` | requests; connections, credentials, dead nodes |
@@ -29,6 +30,7 @@ mod bulk;
 mod client;
 mod congestion;
 mod connection_error;
+mod copy;
 mod dead_letter_replay;
 mod deferred;
 mod delivery;
@@ -66,6 +68,7 @@ use serde_json::value::RawValue;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
+pub(crate) use copy::CopyRule;
 pub use format::DocumentFormat;
 pub use health::{OutputHealth, OutputState, WaitReason};
 pub(crate) use index_pattern::IndexPattern;

@@ -18,7 +18,7 @@ use super::nodes::OpenError;
 use super::outcome::{DocumentOutcome, RequestError, RetryReason, StoreResult};
 use super::stats::Stats;
 use super::target::Target;
-use super::{index_pattern, join, merge};
+use super::{copy, index_pattern, join, merge};
 use crate::config::ElasticsearchConfig;
 use crate::memory::to_usize;
 use crate::output::{DestinationId, Destinations};
@@ -47,6 +47,8 @@ pub(crate) struct Upsert<'d, D> {
     pub(crate) places: HashMap<usize, Arc<str>>,
     /// Those of which the store refused fields.
     pub(crate) healed: HealedDocuments,
+    /// What is stored, where that is not the document as it is written. Only if copies are made.
+    pub(crate) left: HashMap<usize, Bytes>,
 }
 
 /// What is left to do after the request that creates documents.
@@ -56,11 +58,13 @@ pub(crate) struct Rest {
     refused: Vec<(usize, ItemResult)>,
     /// Some may have siblings in other indices.
     joins: bool,
+    /// Some may have copies.
+    copies: bool,
 }
 
 impl Rest {
     fn is_done(&self) -> bool {
-        self.exist.is_empty() && self.refused.is_empty() && !self.joins
+        self.exist.is_empty() && self.refused.is_empty() && !self.joins && !self.copies
     }
 }
 
@@ -73,6 +77,7 @@ impl<'d, D: BulkDocument> Upsert<'d, D> {
             outcomes: Vec::new(),
             places: HashMap::new(),
             healed: HealedDocuments::new(),
+            left: HashMap::new(),
         };
         let mut exist = Vec::new();
         let mut refused = Vec::new();
@@ -106,6 +111,7 @@ impl<'d, D: BulkDocument> Upsert<'d, D> {
             exist,
             refused,
             joins,
+            copies: !client.copies.is_empty() && documents.iter().any(|document| !document.is_copy()),
         };
         (batch, rest)
     }
@@ -121,6 +127,7 @@ impl<'d, D: BulkDocument> Upsert<'d, D> {
             mut exist,
             refused,
             joins,
+            copies,
         } = rest;
         let documents = self.documents;
         if self.outcomes.is_empty() {
@@ -149,6 +156,17 @@ impl<'d, D: BulkDocument> Upsert<'d, D> {
                 self.outcomes[at] = DocumentOutcome::Retry(RetryReason::NotAttempted);
             }
         }
+        if copies && done.is_ok() {
+            done = copy::write_copies(client, self).await;
+        } else if copies {
+            // Their copies are not written: they must not count as stored.
+            for (outcome, document) in self.outcomes.iter_mut().zip(documents) {
+                if let DocumentOutcome::Stored(_) = outcome {
+                    document.mark_uncertain();
+                    *outcome = DocumentOutcome::Retry(RetryReason::NotAttempted);
+                }
+            }
+        }
         done
     }
 
@@ -173,6 +191,18 @@ impl<'d, D: BulkDocument> Upsert<'d, D> {
         self.healed
             .get(&at)
             .map_or_else(|| self.documents[at].json(), |json| &json[..])
+    }
+
+    /// Document number `at` as it is stored.
+    pub(crate) fn left(&self, at: usize) -> &[u8] {
+        self.left.get(&at).map_or_else(|| self.json(at), |json| &json[..])
+    }
+
+    /// Notes what is stored in the place of document number `at`, if it may be copied.
+    pub(crate) fn note_left(&mut self, client: &Client, at: usize, json: impl FnOnce() -> Bytes) {
+        if !client.copies.is_empty() {
+            self.left.insert(at, json());
+        }
     }
 
     /// The name to which it is written: an index or an alias.
@@ -322,7 +352,8 @@ impl Upserter {
         }
         match self.client.bulk(text.clone(), documents).await {
             Ok(BulkResponse::AllOk)
-                if !index_pattern::some_near_boundary(between, self.client.trace_life) =>
+                if self.client.copies.is_empty()
+                    && !index_pattern::some_near_boundary(between, self.client.trace_life) =>
             {
                 for destination in destinations {
                     let indices = self.client.destinations.indices(*destination);

@@ -2,6 +2,7 @@
 
 mod any_names;
 mod connection;
+mod copies;
 mod documents;
 mod fake;
 mod faults;
