@@ -150,7 +150,8 @@ impl ConfigBuilder {
         if config.outputs.contains(&OutputKind::Elasticsearch) {
             warn_about_index(elasticsearch, &mut validation);
         }
-        if elasticsearch.insecure {
+        super::route::check(&config, &mut validation);
+        if config.elasticsearch.insecure {
             validation.warn("elasticsearch.insecure: any certificate is accepted, so anyone on the way can read and change documents");
         }
 
@@ -254,7 +255,7 @@ impl ConfigBuilder {
 
 impl Validation {
     /// Records an error.
-    fn error(&mut self, key: &str, what: impl Into<String>) {
+    pub(super) fn error(&mut self, key: &str, what: impl Into<String>) {
         let (key, what) = (key.to_owned(), what.into());
         self.errors.push(ConfigError {
             source: None,
@@ -271,7 +272,7 @@ impl Validation {
         T::default()
     }
 
-    fn warn(&mut self, what: impl Into<String>) {
+    pub(super) fn warn(&mut self, what: impl Into<String>) {
         self.warnings.push(what.into());
     }
 
@@ -404,6 +405,7 @@ fn blank_config() -> Config {
         elasticsearch: ElasticsearchConfig {
             urls: Vec::new(),
             index: String::new(),
+            max_destinations: 0,
             auth: Auth::None,
             ca_file: None,
             client_cert: None,
@@ -426,6 +428,8 @@ fn blank_config() -> Config {
             backoff_base: ElasticsearchConfig::BACKOFF_BASE,
             blocked_retry: ElasticsearchConfig::BLOCKED_RETRY,
         },
+        routes: Vec::new(),
+        copies: Vec::new(),
         sqlite: SqliteConfig {
             path: PathBuf::new(),
             retention_age: None,

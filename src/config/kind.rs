@@ -13,14 +13,16 @@ use std::time::Duration;
 
 use tracing_subscriber::EnvFilter;
 
+pub(super) use self::read::{boolean, index, list_of, not_empty, outputs, table};
 use self::read::{
-    boolean, count, duration, host, in_range, index, list_of, merge_rules, mode, network, non_empty_list,
-    not_empty, or_zero, outputs, readable_file, rule, schema, size, text, time_window, url, users,
+    complete, count, duration, host, in_range, merge_rules, mode, network, non_empty_list, or_zero,
+    readable_file, schema, size, text, time_window, url, users,
 };
 use super::builder::ConfigBuilder;
 use super::elasticsearch::OnConflict;
+use super::route::{Copy, Route, copy, route};
 use super::secret::{Secret, passwords_from_file};
-use super::types::{Listen, LogFormat, Network, ParseJson, PeerAddress, Rule, User, parse_address};
+use super::types::{Condition, Listen, LogFormat, Network, ParseJson, PeerAddress, User, parse_address};
 use super::units::{format_duration, format_size};
 use crate::metrics::Output;
 use windrow_trace::{DocumentSchema, MergeRule};
@@ -107,8 +109,12 @@ pub enum Kind {
     UsersFile(FieldAccessor<Vec<User>>),
     /// Tables with `cidr`, `shared_key`, `users`.
     Networks(FieldAccessor<Vec<Network>>),
-    /// Tables with `field` and one of `contains`, `equals`, `matches`.
-    Rules(FieldAccessor<Vec<Rule>>),
+    /// Tables with `field` and one test.
+    Conditions(FieldAccessor<Vec<Condition>>),
+    /// Tables with `when` and `index`.
+    Copies(FieldAccessor<Vec<Copy>>),
+    /// Tables with `when` and where records go.
+    Routes(FieldAccessor<Vec<Route>>),
     /// A table of field names and merge rules.
     Merge(FieldAccessor<Vec<(String, MergeRule)>>),
     /// The names in documents.
@@ -161,7 +167,8 @@ impl Kind {
             Self::Outputs(_) => "a list of \"elasticsearch\", \"sqlite\", \"stdout\", at least one".into(),
             Self::Urls(_) => "a list of http:// or https:// addresses, at least one".into(),
             Self::Index(_) => {
-                "an index name in lower case; of the strftime fields those of a day or longer (%Y %m %d %y %j %G %V %u)"
+                "an index name in lower case; of the strftime fields those of a day or longer (%Y %m %d %y %j %G %V %u); \
+                 placeholders {FIELD|FALLBACK} behind its first letters"
                     .into()
             }
             Self::Users(_) => "a list of \"NAME:PASSWORD\"".into(),
@@ -170,9 +177,14 @@ impl Kind {
                 "a list of tables { cidr = \"10.0.0.0/8\", shared_key = \"…\" or shared_key_file = \"…\", users = [\"…\"] }"
                     .into()
             }
-            Self::Rules(_) => {
-                "a list of tables with one of contains, equals, matches (a regular expression) and optionally field"
+            Self::Conditions(_) => {
+                "a list of tables with one of contains, equals, matches (a regular expression) and optionally field; \
+                 with field also at_least (a level) and exists"
                     .into()
+            }
+            Self::Copies(_) => "a list of tables { when = {…}, index = \"…\" }".into(),
+            Self::Routes(_) => {
+                "a list of tables { when = {…}, index = \"…\", output = [\"…\"] } or { when = {…}, drop = true }".into()
             }
             Self::Merge(_) => {
                 "a table of field = \"newest\", \"oldest\", \"max\", \"min\", \"set\" or \"worst\"; a name with dots in quotes".into()
@@ -206,7 +218,9 @@ impl Kind {
             Self::Urls(_) => "URL",
             Self::Index(_) => "INDEX",
             Self::Users(_) => "NAME:PASSWORD",
-            Self::Networks(_) | Self::Rules(_) | Self::Merge(_) => "TOML",
+            Self::Networks(_) | Self::Conditions(_) | Self::Routes(_) | Self::Copies(_) | Self::Merge(_) => {
+                "TOML"
+            }
             Self::Schema(_) => "SCHEMA",
             Self::ParseJson(_) => "WHEN",
             Self::OnConflict(_) => "ACTION",
@@ -229,7 +243,10 @@ impl Kind {
 
     /// Whether a flag or an environment variable has its value as TOML.
     pub(super) fn is_toml(&self) -> bool {
-        matches!(self, Self::Networks(_) | Self::Rules(_) | Self::Merge(_))
+        matches!(
+            self,
+            Self::Networks(_) | Self::Conditions(_) | Self::Routes(_) | Self::Copies(_) | Self::Merge(_)
+        )
     }
 
     /// Whether one string may contain several values, separated by commas.
@@ -310,7 +327,9 @@ impl Kind {
             }
             Self::Users(field) => *field(builder) = users(raw)?,
             Self::Networks(field) => *field(builder) = list_of(raw, network)?,
-            Self::Rules(field) => *field(builder) = list_of(raw, rule)?,
+            Self::Conditions(field) => *field(builder) = list_of(raw, complete)?,
+            Self::Copies(field) => *field(builder) = list_of(raw, copy)?,
+            Self::Routes(field) => *field(builder) = list_of(raw, route)?,
             Self::Merge(field) => *field(builder) = merge_rules(raw)?,
             Self::Schema(field) => *field(builder) = schema(raw)?,
             Self::ParseJson(field) => {

@@ -6,6 +6,7 @@
 //! * `classifier`, `metadata`: what one walk over an entry finds;
 //! * `id_finder`: trace ids of a message that is not gathered here;
 //! * `rewrite`: records that mean another record, such as JSON in a text;
+//! * `router`: where each record goes;
 //! * `duplicate_window`, `tag_interner`: chunks and tags seen last;
 //! * `key_watch`: the warning about keys that no record has;
 //! * `batcher`: documents on their way to the outputs; `reject_buffer`: bytes on their way to the
@@ -27,6 +28,7 @@ mod open_traces;
 mod record_queue;
 mod reject_buffer;
 mod rewrite;
+mod router;
 mod settings;
 mod tag_interner;
 mod unreleased;
@@ -39,5 +41,8 @@ pub(crate) use self::id_finder::{IdFinder, IdSettings, Indivisible};
 pub use self::open_traces::{OpenTraces, OpenTracesProbe};
 pub(crate) use self::record_queue::{QueueConsumer, QueueProducer, RecordQueue};
 pub(crate) use self::reject_buffer::RejectBuffer;
+pub(crate) use self::router::Router;
+#[cfg(test)]
+pub(crate) use self::router::tests::config as router_test_config;
 pub(crate) use self::settings::{Settings, field_names};
 pub use self::unreleased::UnreleasedSummary;

@@ -18,7 +18,9 @@ use super::outputs::RunningOutputs;
 use super::progress::{Progress, SAMPLE_INTERVAL, StageSample};
 use crate::buffer_pool::BufferPool;
 use crate::cluster::Cluster;
-use crate::gather::{Dependencies, Gatherer, Gauges, QueueConsumer, RecordQueue, RejectBuffer, Settings};
+use crate::gather::{
+    Dependencies, Gatherer, Gauges, QueueConsumer, RecordQueue, RejectBuffer, Router, Settings,
+};
 use crate::input::forward::{self, ReceiveBudget, Security};
 use crate::input::http::HttpServer;
 use crate::logging::WarningLimiter;
@@ -89,6 +91,7 @@ impl Pipeline {
         let give_up = Arc::new(AtomicBool::new(false));
         let abandon = CancellationToken::new();
         let framing = outputs.framing();
+        let router = Router::new(&config, outputs.destinations());
         let (senders, outputs) = outputs
             .start(&metrics, &dead_letter, &give_up, &abandon, &liveness)
             .map_err(BuildError::Thread)?;
@@ -113,6 +116,7 @@ impl Pipeline {
             rejects: RejectBuffer::new(rejected, Arc::clone(&metrics), account),
             gauges: Arc::clone(&gauges),
             open_traces,
+            router,
             admission: Arc::clone(&admission),
             buffer_pool: Arc::clone(&buffer_pool),
             stop: Arc::clone(&give_up),

@@ -231,17 +231,19 @@ impl Status {
             count(&account.joined),
             count(&account.dead),
         );
+        let dropped = count(&account.dropped);
         let open = count(&gauges.open_lines) + count(&account.in_flight) + count(&account.deferred);
         set(&metrics.records_late, count(&account.late));
         set(&metrics.records_delivered, delivered);
         set(&metrics.records_duplicate, duplicate);
         set(&metrics.records_joined, joined);
+        set(&metrics.records_dropped, dropped);
         set(&metrics.records_dead_letter, dead);
         metrics.records_open.set(gauge(open));
         let received = metrics.input_records.get();
         metrics
             .audit_difference
-            .set(gauge(received) - gauge(delivered + duplicate + joined + dead + open));
+            .set(gauge(received) - gauge(delivered + duplicate + joined + dropped + dead + open));
         let readiness = self.readiness();
         let ready = readiness.reasons.is_empty() && readiness.fatal.is_none();
         metrics.ready.set(i64::from(ready));

@@ -16,6 +16,7 @@ mod dead_letter;
 mod demo;
 mod disk;
 mod first_scene;
+mod follow;
 mod http;
 mod limits;
 mod load_elasticsearch;

@@ -17,16 +17,15 @@ use super::rewriting::StoredMessage;
 use super::sections::Section;
 use super::tally::Tally;
 use crate::cluster::Share;
-use crate::gather::classifier::{Classification, RecordClassifier, classify_slow};
+use crate::gather::classifier::{Captured, RecordClassifier, classify_slow};
 use crate::gather::duplicate_window::Seen;
 use crate::gather::metadata;
 use crate::gather::reject_buffer::RejectReason;
 use crate::gather::rewrite::is_candidate;
+use crate::gather::router::Routable;
 use crate::gather::settings::{max_entry_bytes, max_records};
-use crate::metrics::FlushReason;
-use windrow_trace::{
-    AddOutcome, IncomingRecord, MadeId, PartId, SourceId, TextForm, UntracedRecord, record_cost,
-};
+use crate::output::DestinationId;
+use windrow_trace::{AddOutcome, IncomingRecord, MadeId, PartId, SourceId, TextForm, record_cost};
 
 /// Bad entries of a message that are rejected one by one. If there are more, the whole message is
 /// rejected once: a small compressed payload can hold millions of bad entries, and the rejected
@@ -262,13 +261,19 @@ impl Gatherer {
         let mut walk = entries.clone();
         let mut scratch = Vec::new();
         let mut made = MadeId::default();
+        let mut captured = Captured::new();
         let first = *position;
         let mut records = 0;
         // Prefetching pays off once the open traces exceed the cache, and for a run of records.
         let prefetch = self.table.exceeds_cache() && walk.rest() >= MIN_PREFETCH_BYTES;
         let mut pipeline = prefetch.then(PrefetchPipeline::new);
         loop {
-            let mut classifier = RecordClassifier::new(&self.shapes, &self.settings.complete);
+            let is_routed = self.router.is_some();
+            if is_routed {
+                captured.clear();
+            }
+            let mut classifier = RecordClassifier::new(&self.shapes, &self.settings.complete)
+                .capturing(is_routed.then_some(&mut captured));
             let Some(next) = walk.next_with(&mut classifier) else {
                 break;
             };
@@ -279,6 +284,7 @@ impl Gatherer {
             records += 1;
             match next {
                 Ok(entry) => {
+                    let has_shape = classification.is_some();
                     let mut classification = classification.unwrap_or_else(|| {
                         classify_slow(&mut self.shapes, &self.settings.complete, entry.record, &mut made)
                     });
@@ -287,6 +293,19 @@ impl Gatherer {
                         let view = self.shapes.view();
                         classification = classification.with_metadata(view, entry.metadata, group, &mut made);
                     }
+                    let destination = if is_routed {
+                        let routable = Routable {
+                            tag: origin.tag,
+                            record: entry.record,
+                            classification: &classification,
+                            metadata: entry.metadata,
+                            group,
+                        };
+                        let captured = has_shape.then_some(&captured);
+                        self.destination(&routable, captured, tally)
+                    } else {
+                        DestinationId::DEFAULT
+                    };
                     if classification.id_is_made
                         || is_candidate(&classification)
                         || self.partial.is_any_open()
@@ -297,7 +316,8 @@ impl Gatherer {
                             record: entry.record,
                             metadata: entry.metadata,
                             classification,
-                            id: classification.id(&made).map(|id| self.table.trace_id(id)),
+                            id: self.trace_id(classification.id(&made), destination),
+                            destination,
                             group,
                             number,
                             guess: None,
@@ -305,7 +325,7 @@ impl Gatherer {
                         self.add_alone(&walked, pipeline.as_mut(), &mut scratch, origin, tally);
                         continue;
                     }
-                    let id = classification.facts.id.map(|id| self.table.trace_id(id));
+                    let id = self.trace_id(classification.facts.id, destination);
                     // Made on each of the two ways, so that on the usual one it needs no memory.
                     let walked = || Walked {
                         time: entry.time,
@@ -313,6 +333,7 @@ impl Gatherer {
                         metadata: entry.metadata,
                         classification,
                         id,
+                        destination,
                         group,
                         number,
                         guess: None,
@@ -381,6 +402,7 @@ impl Gatherer {
             record,
             classification,
             id,
+            destination,
             number,
             ..
         }: &Walked<'_>,
@@ -414,10 +436,22 @@ impl Gatherer {
             TextForm::Fields => tally.texts_of_fields += 1,
         }
         let Some(id) = *id else {
+            if *destination == DestinationId::DROPPED {
+                tally.dropped += 1;
+                return;
+            }
             if self.key_watch.is_watching() {
                 self.key_watch.observe(self.shapes.view(), record);
             }
-            self.single(record, classification, metadata, time, *number, origin);
+            self.single(
+                record,
+                classification,
+                metadata,
+                time,
+                *number,
+                origin,
+                *destination,
+            );
             return;
         };
         if origin.may_repeat && self.repeats(id, origin.source) {
@@ -439,33 +473,5 @@ impl Gatherer {
         if self.table.add(origin.now, &incoming, &self.shapes) == AddOutcome::TraceFull {
             self.add_to_full(&incoming, origin.now);
         }
-    }
-
-    /// Makes a document of a record without a trace id.
-    // Always inlined, as what calls it: the classification then needs no memory.
-    #[inline(always)]
-    fn single(
-        &mut self,
-        record: &[u8],
-        classification: &Classification<'_>,
-        metadata: &[u8],
-        time: i64,
-        position: u32,
-        origin: &MessageOrigin<'_>,
-    ) {
-        let view = self.shapes.view();
-        let single = UntracedRecord {
-            shape: classification.shape.and_then(|id| self.shapes.get(id)),
-            time,
-            tag: origin.tag,
-            record,
-            metadata,
-            level: classification.facts.level,
-            service: classification.facts.service,
-        };
-        self.batcher
-            .push_single(view, &single, origin.part, position, origin.claim);
-        self.metrics.traces_flushed[FlushReason::NoTrace].inc();
-        self.send_batch_if_full();
     }
 }

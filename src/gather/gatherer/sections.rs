@@ -110,7 +110,7 @@ impl Gatherer {
     #[cold]
     #[inline(never)]
     pub(super) fn add_to_full(&mut self, incoming: &IncomingRecord<'_>, now: i64) {
-        if let Some(mut full) = self.table.seal(incoming.id.bytes()) {
+        if let Some(mut full) = self.table.seal(incoming.id) {
             self.batcher
                 .push_trace(&self.settings.names, &self.shapes, &mut full, now);
             self.metrics.traces_flushed[FlushReason::TraceBytes].inc();

@@ -9,6 +9,7 @@ mod meaning;
 mod model;
 mod nested;
 mod partial;
+mod routes;
 mod scene;
 mod shares;
 
