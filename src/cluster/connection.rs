@@ -223,6 +223,7 @@ async fn connect_and_serve(
     Ended::Lost(ended)
 }
 
+#[expect(clippy::needless_pass_by_value, reason = "the signature that map_err wants")]
 fn in_words(error: std::io::Error) -> String {
     error.to_string()
 }

@@ -280,7 +280,7 @@ impl Splitter {
                 match single {
                     None => building.share.entries.extend_from_slice(entry),
                     Some(metadata) => {
-                        write_single(&mut building.share.entries, entry, found.record_bytes, metadata)
+                        write_single(&mut building.share.entries, entry, found.record_bytes, metadata);
                     }
                 }
                 building.share.count(position);

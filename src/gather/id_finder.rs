@@ -125,7 +125,7 @@ impl IdFinder {
                             id,
                             cost,
                             group,
-                        })
+                        });
                     },
                     group,
                 );
