@@ -1,5 +1,7 @@
 //! Embedded store: a SQLite database with one row per document.
 //!
+//! Documents of one trace for different destinations are different rows.
+//!
 //! Owns the file, its schema and its retention. Writes one transaction per group of batches, in WAL
 //! mode with full synchronisation, so that a committed document may be confirmed. Nothing is
 //! confirmed when the file at the path is no longer the one that is open. Reads (`/logs`) use a
@@ -9,6 +11,7 @@
 pub(crate) mod files;
 mod reader;
 mod retention;
+mod row_key;
 #[cfg(test)]
 mod tests;
 
@@ -25,8 +28,9 @@ use tokio::time::Instant;
 
 use self::files::StoreFiles;
 pub use self::reader::{RecentRows, SqliteReader, StoreConnection};
+use self::row_key::RowKeys;
 
-use super::{Batch, OutputId, SealedDocument, Watchdog};
+use super::{Batch, Destinations, OutputId, SealedDocument, Watchdog};
 use crate::config::SqliteConfig;
 use windrow_trace::{Union, UnionError, union, union_within};
 
@@ -128,6 +132,8 @@ pub struct SqliteWriter {
     config: SqliteConfig,
     /// Longest document that lines are added to.
     max_document_bytes: usize,
+    /// The names of destinations.
+    destinations: Option<Arc<Destinations>>,
     /// Set if somebody reads the list of merges.
     merges_read: Option<Arc<MergesRead>>,
 }
@@ -148,6 +154,7 @@ impl SqliteWriter {
             files,
             config,
             max_document_bytes,
+            destinations: None,
             merges_read: None,
         })
     }
@@ -156,6 +163,11 @@ impl SqliteWriter {
     /// it.
     pub fn note_merges_for(&mut self, reader: Arc<MergesRead>) {
         self.merges_read = Some(reader);
+    }
+
+    /// Documents may go to several destinations.
+    pub fn route_to(&mut self, destinations: Arc<Destinations>) {
+        self.destinations = Some(destinations);
     }
 
     /// Whether the open files are still those at their paths; if not, they are opened again, and
@@ -208,12 +220,14 @@ impl SqliteWriter {
                     "INSERT INTO merged (document) SELECT rowid FROM documents WHERE id = ?1",
                 )?;
                 let noted = self.merges_read.is_some();
+                let key = RowKeys(self.destinations.as_deref());
                 for document in documents {
                     // Rendered as JSON text, so it is UTF-8 throughout.
                     let json = String::from_utf8_lossy(document.json());
                     done.lines += u64::from(document.lines());
                     done.bytes += json.len() as u64;
-                    if create.execute(params![now, document.first_ns(), document.id(), json])? == 1 {
+                    let row = key.of(document, document.id());
+                    if create.execute(params![now, document.first_ns(), row, json])? == 1 {
                         done.created += 1;
                         continue;
                     }
@@ -222,7 +236,7 @@ impl SqliteWriter {
                         merged(document, 0);
                         continue;
                     }
-                    let existing: String = find.query_row([document.id()], |row| row.get(0))?;
+                    let existing: String = find.query_row([&row], |row| row.get(0))?;
                     let bounded = match union_within(
                         existing.as_bytes(),
                         document.json(),
@@ -248,19 +262,20 @@ impl SqliteWriter {
                         } else {
                             i64::MAX
                         };
-                        replace.execute(params![document.id(), text, first])?;
+                        replace.execute(params![row, text, first])?;
                         if noted {
-                            note.execute([document.id()])?;
+                            note.execute([&row])?;
                         }
                         lines += new_lines;
                     }
                     for one in &bounded.continuations {
                         let json = String::from_utf8_lossy(&one.document);
-                        if create.execute(params![now, one.first_ns, one.id, json])? == 1 {
+                        let row = key.of(document, &one.id);
+                        if create.execute(params![now, one.first_ns, row, json])? == 1 {
                             lines += one.lines;
                             continue;
                         }
-                        let existing: String = find.query_row([&one.id], |row| row.get(0))?;
+                        let existing: String = find.query_row([&row], |row| row.get(0))?;
                         match union(existing.as_bytes(), &one.document) {
                             Ok(Union::Unchanged) => {}
                             Ok(Union::Merged {
@@ -268,9 +283,9 @@ impl SqliteWriter {
                                 new_lines,
                             }) => {
                                 let text = String::from_utf8_lossy(&merged_json);
-                                replace.execute(params![one.id, text, one.first_ns])?;
+                                replace.execute(params![row, text, one.first_ns])?;
                                 if noted {
-                                    note.execute([&one.id])?;
+                                    note.execute([&row])?;
                                 }
                                 lines += new_lines;
                             }
@@ -448,14 +463,14 @@ fn write_batches(
     watchdog: &Watchdog,
     stop: &dyn Fn() -> bool,
 ) -> bool {
-    let mut batch: Vec<SealedDocument> = first.documents().collect();
+    let mut batch: Vec<SealedDocument> = first.documents_for(id).collect();
     let mut bytes = first.bytes();
     while batch.len() < MAX_TRANSACTION_DOCUMENTS
         && bytes < MAX_TRANSACTION_BYTES
         && let Ok(more) = batches.try_recv()
     {
         bytes += more.bytes();
-        batch.extend(more.documents());
+        batch.extend(more.documents_for(id));
     }
     let began = SystemTime::now();
     let mut dead: HashSet<_> = HashSet::new();

@@ -10,6 +10,7 @@ mod balance;
 mod bench;
 mod bystander;
 mod clients;
+mod cluster;
 mod crash;
 mod dead_letter;
 mod demo;

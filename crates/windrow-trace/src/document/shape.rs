@@ -73,6 +73,7 @@ pub struct ShapeField {
     is_flattened: bool,
     role: FieldRole,
     watched: bool,
+    capture: u8,
     marks_fragments: bool,
     is_text_alone: bool,
     usual: UsualReading,
@@ -102,6 +103,13 @@ impl ShapeField {
     #[inline]
     pub fn is_watched(&self) -> bool {
         self.watched
+    }
+
+    /// If its value decides where records go, its number among the captured fields, from 1 on; else 0.
+    /// See [`ShapeRegistry::capturing`].
+    #[inline]
+    pub fn capture(&self) -> u8 {
+        self.capture
     }
 
     /// Whether its value tells that the record is a part of a line: Docker's `partial_message`, the
@@ -283,7 +291,7 @@ impl Shape {
     }
 
     /// `None` if what becomes of the fields does not follow from their names alone.
-    fn new(view: &RecordView, watched: &[String], field_names: &[&[u8]]) -> Option<Self> {
+    fn new(view: &RecordView, inspected: &Inspected, field_names: &[&[u8]]) -> Option<Self> {
         let names = view.names();
         if names.document.keep_fields {
             return None;
@@ -363,14 +371,17 @@ impl Shape {
                 .map_or(*field, |(name, _)| name.as_bytes());
             write_string(&mut json_prefix, name);
             json_prefix.push(b':');
-            let watched = watched.iter().any(|name| name.as_bytes() == *field);
+            let number = |names: &[String]| names.iter().position(|name| name.as_bytes() == *field);
+            let watched = number(&inspected.watched).is_some();
+            let capture = number(&inspected.captured).map_or(0, |number| number as u8 + 1);
             let marks_fragments = matches!(*field, b"logtag" | b"partial_message");
             let is_read = role != FieldRole::Plain
                 || watched
+                || capture > 0
                 || marks_fragments
                 || !readings.is_empty()
                 || !nested.is_empty();
-            let is_simple = !watched && !marks_fragments;
+            let is_simple = !watched && capture == 0 && !marks_fragments;
             let is_text_alone = role == FieldRole::JoinedText && is_simple && readings.is_empty();
             let usual = match role {
                 FieldRole::Plain | FieldRole::TraceId if is_simple => UsualReading::of(&readings),
@@ -384,6 +395,7 @@ impl Shape {
                 is_flattened: is_flattened(name),
                 role,
                 watched,
+                capture,
                 marks_fragments,
                 is_text_alone,
                 usual,
@@ -450,6 +462,13 @@ fn names_in_document(
     }
     let found = document_names(&all, &own, |_| Default::default());
     Some(found.into_iter().zip(all).collect())
+}
+
+/// Fields whose values are inspected for other things than documents.
+#[derive(Debug, Default)]
+struct Inspected {
+    watched: Vec<String>,
+    captured: Vec<String>,
 }
 
 #[cfg(test)]

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use twox_hash::XxHash3_64;
 
-use super::{Shape, ShapeId};
+use super::{Inspected, Shape, ShapeId};
 use crate::document::msgpack::{Token, read_token, skip};
 use crate::document::names::FieldNames;
 use crate::record::view::RecordView;
@@ -24,7 +24,7 @@ const PREDICTIONS: usize = 64;
 #[derive(Debug)]
 pub struct ShapeRegistry {
     view: RecordView,
-    watched: Vec<String>,
+    inspected: Inspected,
     shapes: Vec<Shape>,
     /// By length-prefixed names. `None` for names that cannot be a shape.
     known: HashMap<Box<[u8]>, Option<ShapeId>, foldhash::quality::RandomState>,
@@ -40,13 +40,23 @@ impl ShapeRegistry {
     pub fn new(names: FieldNames, watched: Vec<String>) -> Self {
         Self {
             view: RecordView::new(names),
-            watched,
+            inspected: Inspected {
+                watched,
+                captured: Vec::new(),
+            },
             shapes: Vec::new(),
             known: HashMap::default(),
             predictions: [None; PREDICTIONS],
             seen: vec![0; SEEN_HASHES].into(),
             encoded: Vec::new(),
         }
+    }
+
+    /// Marks fields with these names, at most 255, as captured, for routes.
+    #[must_use]
+    pub fn capturing(mut self, names: Vec<String>) -> Self {
+        self.inspected.captured = names;
+        self
     }
 
     /// What the names of a record's fields mean.
@@ -115,7 +125,7 @@ impl ShapeRegistry {
             fields.push(name);
             rest = more;
         }
-        let id = Shape::new(&self.view, &self.watched, &fields).map(|shape| {
+        let id = Shape::new(&self.view, &self.inspected, &fields).map(|shape| {
             self.shapes.push(shape);
             ShapeId(self.shapes.len() as u32 - 1)
         });
