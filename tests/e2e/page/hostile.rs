@@ -69,8 +69,12 @@ fn nothing_of_a_log_is_run() {
                 .await;
             assert_harmless(&browser, &address).await;
         }
+        for text in HOSTILE {
+            let open = json!({"traceId": format!("still open {text}"), "message": text});
+            send(&server, text, &[(0.0, open)]);
+        }
         browser.open(&format!("{}/open", server.admin())).await;
-        browser.wait_for_text(&format!("open {}", HOSTILE[0])).await;
+        browser.wait_for_text(&format!("still open {}", HOSTILE[0])).await;
         assert_harmless(&browser, "open traces").await;
         browser.open(&format!("{}/live", server.admin())).await;
         browser.wait_for_text("Waiting for traces").await;
