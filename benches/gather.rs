@@ -11,8 +11,9 @@ use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_mai
 use forward_protocol::entries::{Decompressor, Entries};
 use forward_protocol::frame::{Limits as FrameLimits, Payload, messages};
 use memchr::memmem::Finder;
-use windrow::config::{ElasticsearchConfig, Predicate, Rule};
+use windrow::config::{Condition, ElasticsearchConfig, Predicate};
 use windrow::gather::classify_entries;
+use windrow::output::DestinationId;
 use windrow::output::document_id;
 use windrow::output::elasticsearch::{DocumentFormat, Elasticsearch};
 use windrow_bench::load::{Load, Mode};
@@ -68,8 +69,8 @@ fn bodies() -> Vec<Vec<u8>> {
     chunks(Mode::Packed).iter().map(body).collect()
 }
 
-fn rules() -> Vec<Rule> {
-    vec![Rule {
+fn rules() -> Vec<Condition> {
+    vec![Condition {
         field: None,
         test: Predicate::Contains(Box::new(Finder::new("request completed").into_owned())),
     }]
@@ -294,7 +295,7 @@ fn stages(c: &mut Criterion) {
             || (filled(open, true), Vec::with_capacity(2 << 20)),
             |(table, out)| {
                 render(table, &shapes, out, |out, key, first| {
-                    framing.write_prefix(out, &document_id(key), first);
+                    framing.write_prefix(out, &document_id(key), first, DestinationId::DEFAULT);
                 })
             },
             BatchSize::LargeInput,

@@ -1,4 +1,4 @@
-//! Metrics of the process, for Prometheus and the status page.
+//! Metrics of the process, for Prometheus and the page.
 //!
 //! Owns [`Metrics`], which is created once and shared as `Arc<Metrics>`. Every field is a handle to
 //! an atomic: counting needs no lookup by name or label. Labels are enums, so every series exists
@@ -17,6 +17,7 @@ use std::time::Instant;
 
 use prometheus_client::registry::Registry;
 
+mod cluster;
 mod labels;
 mod latency;
 mod mirror;
@@ -27,9 +28,10 @@ mod tests;
 
 pub use labels::{
     DeadLetterSource, DecodeError, Direction, DocumentResult, Dropped, FlushReason, Handshake, HttpStatus,
-    Label, MadeText, Mode, Output, OutputError, Poison, Refused, Violation,
+    Kept, Label, MadeText, Mode, Output, OutputError, Poison, Refused, Violation,
 };
 
+pub use cluster::ClusterMetrics;
 pub use latency::{LatencyCounts, LatencyHistogram};
 pub use mirror::MirroredHistogram;
 use registrar::Registrar;
@@ -83,6 +85,10 @@ pub struct Metrics {
     pub records_duplicate: Counter,
     /// Parts of lines that were joined to the last part of their line.
     pub records_joined: Counter,
+    /// Records that a route dropped.
+    pub records_dropped: Counter,
+    /// Records that went to a fallback for lack of destinations.
+    pub destinations_fallback_records: Counter,
     /// Malformed input that was skipped, by reason.
     pub input_decode_errors: PerLabel<DecodeError, Counter>,
     /// Well-formed input that can never be accepted: rejected and acked.
@@ -102,6 +108,9 @@ pub struct Metrics {
     /// UDP heartbeats that were not answered: over a limit, or from an address or port that gets no
     /// answer.
     pub heartbeats_ignored: Counter,
+
+    /// Handing over between instances.
+    pub cluster: ClusterMetrics,
 
     // Gathering.
     /// Open traces.
@@ -182,7 +191,7 @@ pub struct Metrics {
     pub search_rebuilds: Counter,
 
     // The process.
-    /// Records received minus delivered, duplicate, joined, dead-lettered and open ones: 0 when
+    /// Records received minus delivered, duplicate, joined, dropped, dead-lettered and open ones: 0 when
     /// idle.
     pub audit_difference: Gauge,
     /// Bytes accounted to the memory budget.
@@ -258,6 +267,11 @@ impl Metrics {
             input_chunks_duplicate: r.counter("input_chunks_duplicate", "Repeated chunks: acked again, not processed again"),
             records_duplicate: r.counter("records_duplicate", "Records in repeated chunks"),
             records_joined: r.counter("records_joined", "Parts of lines that were joined to the last part of their line"),
+            records_dropped: r.counter("records_dropped", "Records that a route dropped"),
+            destinations_fallback_records: r.counter(
+                "destinations_fallback_records",
+                "Records whose index name was not used, because of elasticsearch.max_destinations or because it could be that of another destination: they went to the fallback",
+            ),
             input_decode_errors: r.per_label(
                 "input_decode_errors",
                 "Malformed input that was skipped",
@@ -279,6 +293,8 @@ impl Metrics {
                 "heartbeats_ignored",
                 "UDP heartbeats not answered: too many, or from an address or port that gets no answer",
             ),
+
+            cluster: ClusterMetrics::new(&mut r),
 
             traces_open: r.gauge("traces_open", "Open traces"),
             traces_open_bytes: r.gauge("traces_open_bytes", "Bytes of open traces"),
@@ -359,7 +375,7 @@ impl Metrics {
 
             audit_difference: r.gauge(
                 "audit_difference",
-                "Records received minus delivered, duplicate, joined, dead-lettered and open ones; 0 when idle",
+                "Records received minus delivered, duplicate, joined, dropped, dead-lettered and open ones; 0 when idle",
             ),
             memory_used_bytes: r.gauge("memory_used_bytes", "Bytes accounted to the memory budget"),
             memory_limit_bytes: r.gauge("memory_limit_bytes", "Configured memory budget"),

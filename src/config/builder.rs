@@ -10,8 +10,8 @@ use super::secret::Secret;
 use super::types::{LogFormat, ParseJson, Tls};
 use super::units::format_size;
 use super::{
-    AdminConfig, Config, DeadLetterConfig, Forward, HttpConfig, JournalConfig, LogConfig, OtlpConfig,
-    OutputKind, RejectedConfig, SqliteConfig, TraceConfig,
+    AdminConfig, ClusterConfig, Config, DeadLetterConfig, Forward, HttpConfig, JournalConfig, LogConfig,
+    OtlpConfig, OutputKind, RejectedConfig, SqliteConfig, TraceConfig,
 };
 use windrow_trace::DocumentOptions;
 
@@ -90,6 +90,13 @@ impl ConfigBuilder {
             ),
             (None, None) => None,
         };
+        if config.forward.tls.is_some() && !config.cluster.peers.is_empty() && config.cluster.tls_ca.is_none()
+        {
+            validation.error(
+                "cluster.tls_ca",
+                "it is required with cluster.peers and forward.tls_cert: the certificates of the other instances are checked",
+            );
+        }
         let forward = &config.forward;
         let authenticates = forward.shared_key.is_some()
             || !forward.users.is_empty()
@@ -149,7 +156,8 @@ impl ConfigBuilder {
         if config.outputs.contains(&OutputKind::Elasticsearch) {
             warn_about_index(elasticsearch, &mut validation);
         }
-        if elasticsearch.insecure {
+        super::route::check(&config, &mut validation);
+        if config.elasticsearch.insecure {
             validation.warn("elasticsearch.insecure: any certificate is accepted, so anyone on the way can read and change documents");
         }
 
@@ -253,7 +261,7 @@ impl ConfigBuilder {
 
 impl Validation {
     /// Records an error.
-    fn error(&mut self, key: &str, what: impl Into<String>) {
+    pub(super) fn error(&mut self, key: &str, what: impl Into<String>) {
         let (key, what) = (key.to_owned(), what.into());
         self.errors.push(ConfigError {
             source: None,
@@ -270,7 +278,7 @@ impl Validation {
         T::default()
     }
 
-    fn warn(&mut self, what: impl Into<String>) {
+    pub(super) fn warn(&mut self, what: impl Into<String>) {
         self.warnings.push(what.into());
     }
 
@@ -378,6 +386,7 @@ fn blank_config() -> Config {
         },
         http: HttpConfig::default(),
         otlp: OtlpConfig::default(),
+        cluster: ClusterConfig::default(),
         journal: JournalConfig {
             dir: PathBuf::new(),
             segment_bytes: 0,
@@ -403,6 +412,7 @@ fn blank_config() -> Config {
         elasticsearch: ElasticsearchConfig {
             urls: Vec::new(),
             index: String::new(),
+            max_destinations: 0,
             auth: Auth::None,
             ca_file: None,
             client_cert: None,
@@ -425,6 +435,8 @@ fn blank_config() -> Config {
             backoff_base: ElasticsearchConfig::BACKOFF_BASE,
             blocked_retry: ElasticsearchConfig::BLOCKED_RETRY,
         },
+        routes: Vec::new(),
+        copies: Vec::new(),
         sqlite: SqliteConfig {
             path: PathBuf::new(),
             retention_age: None,

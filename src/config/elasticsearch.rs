@@ -20,6 +20,8 @@ pub struct ElasticsearchConfig {
     /// Index name with strftime fields, filled from the UTC day of a document's first event. It
     /// does not change within a day.
     pub index: String,
+    /// Names that placeholders may make.
+    pub max_destinations: u64,
     /// How to authenticate.
     pub auth: Auth,
     /// PEM file with certificate authorities to trust besides the built-in ones.

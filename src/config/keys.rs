@@ -132,6 +132,12 @@ pub static KEYS: &[Key] = keys! {
     "duplicate_window" , DefaultValue::Int(500_000), Kind::Count(0, 100_000_000, |d| &mut d.config.duplicate_window),
         "Chunks remembered to recognise one that a client sends again, about 50 bytes each; 0 remembers none.";
 
+    "route" , DefaultValue::List(&[]), Kind::Routes(|d| &mut d.config.routes),
+        "Where records go: the first route whose condition holds decides, else elasticsearch.index. A trace with records on several routes becomes one document for each index. Conditions on tag, level, service, namespace, environment and any field; see docs/routing.md.";
+
+    "copy" , DefaultValue::List(&[]), Kind::Copies(|d| &mut d.config.copies),
+        "Documents that Elasticsearch gets a second time, in an index of their own: whole traces whose joined document satisfies the condition; see docs/routing.md.";
+
     "forward.listen" --"listen", DefaultValue::List(&["0.0.0.0:24224"]), Kind::Listen(|d| &mut d.config.forward.listen),
         "Addresses and unix sockets of the Forward input. Port 0 lets the system choose; the bound address is logged.";
     "forward.unix_mode" , DefaultValue::Text("0660"), Kind::Mode(|d| &mut d.config.forward.unix_mode),
@@ -209,6 +215,15 @@ pub static KEYS: &[Key] = keys! {
     "otlp.tag" , DefaultValue::Text("v1_logs"), Kind::Text(1024, |d| &mut d.config.otlp.tag),
         "Tag of records from the OTLP input. The default is that of Fluent Bit.";
 
+    "cluster.peers" --"cluster-peers", DefaultValue::None, Kind::Peers(|d| &mut d.config.cluster.peers),
+        "Forward addresses of the other instances, this one perhaps among them: IP:PORT, or dns:NAME:PORT for all addresses of a name. Records of a trace are handed over to the instance that owns it. All instances need the same configuration. Not set: off.";
+    "cluster.timeout" , DefaultValue::Text("200ms"), Kind::Duration(ms(10), secs(10), |d| &mut d.config.cluster.timeout),
+        "Time in which another instance must make records durable. After it they are kept and gathered here, and that instance gets none for a while.";
+    "cluster.tls_ca" , DefaultValue::None, Kind::File(|d| &mut d.config.cluster.tls_ca),
+        "PEM file with the authorities of the certificates of the other instances; required with forward.tls_cert.";
+    "cluster.tls_server_name" , DefaultValue::None, Kind::Name(|d| &mut d.config.cluster.tls_server_name),
+        "Name in the certificates of the other instances. Default: the name or the IP address in cluster.peers.";
+
     "journal.segment_size" , DefaultValue::Text("64MiB"), Kind::Size(MIB, 4 * GIB, |d| &mut d.config.journal.segment_bytes),
         "Size of one segment file, at most a quarter of journal.limit.";
     "journal.limit" --"journal-limit", DefaultValue::Text("10GiB"), Kind::Size(4 * MIB, 1024 * TIB, |d| &mut d.config.journal.limit),
@@ -234,7 +249,7 @@ pub static KEYS: &[Key] = keys! {
         "How far event times may lie before and after their reception, so that a wrong clock does not make indices of its own. An event outside of it gets the time of reception; windrow.metadata.originalTime has its own. \"none\" takes any time.";
     "trace.parse_json" --"parse-json", DefaultValue::Text("auto"), Kind::ParseJson(|d| &mut d.config.trace.parse_json),
         "When a record whose text is one JSON object becomes that object, as container logs need it: \"auto\" if the object has a trace id, \"always\", or \"never\". Its fields win over those around it.";
-    "trace.complete" , DefaultValue::TableOf("contains", "request completed"), Kind::Rules(|d| &mut d.config.trace.complete),
+    "trace.complete" , DefaultValue::TableOf("contains", "request completed"), Kind::Conditions(|d| &mut d.config.trace.complete),
         "A record that satisfies one of these rules completes its trace. A rule without field tests the text of the record. With an empty list only time seals a trace.";
     "trace.linger" --"linger", DefaultValue::Text("1s"), Kind::Duration(secs(0), HOUR, |d| &mut d.config.trace.linger),
         "Wait for late lines after the completion record; shorter while many traces wait and late lines are rare.";
@@ -253,7 +268,9 @@ pub static KEYS: &[Key] = keys! {
     "elasticsearch.url" --"elasticsearch-url" also "ELASTICSEARCH_URL" also "ELASTICSEARCH_HOSTS", DefaultValue::List(&["http://127.0.0.1:9200"]), Kind::Urls(|d| &mut d.config.elasticsearch.urls),
         "Nodes of Elasticsearch (7.17 or newer) or OpenSearch. user:password@ before the host is taken as username and password.";
     "elasticsearch.index" --"index", DefaultValue::Text("requests-%Y-%m-%d"), Kind::Index(|d| &mut d.config.elasticsearch.index),
-        "Index, with the UTC day of the trace's first event.";
+        "Index, with the UTC day of the trace's first event. A placeholder {FIELD|FALLBACK} stands for the value of a field of the record, or of tag, service, namespace, environment; see docs/routing.md.";
+    "elasticsearch.max_destinations" , DefaultValue::Int(200), Kind::Count(1, 60_000, |d| &mut d.config.elasticsearch.max_destinations),
+        "Index names that the placeholders of elasticsearch.index and of routes may make. Documents of further ones go to the name with every fallback, counted in windrow_destinations_fallback_records_total.";
     "elasticsearch.username" also "ELASTICSEARCH_USERNAME", DefaultValue::None, Kind::Name(|d| &mut d.username),
         "User name for basic authentication.";
     "elasticsearch.password" also "ELASTICSEARCH_PASSWORD", DefaultValue::None, Kind::Secret(|d| &mut d.password),
@@ -305,7 +322,7 @@ pub static KEYS: &[Key] = keys! {
     "elasticsearch.template_refresh_interval" , DefaultValue::Text("0s"), Kind::DurationOrNever(ms(100), HOUR, |d| &mut d.template.refresh_interval),
         "Time after which a new index makes documents visible to searches; 0 for the cluster's default, which is 1s. Longer takes less CPU time.";
     "elasticsearch.template_trace_id_keyword" , DefaultValue::Bool(true), Kind::Bool(|d| &mut d.template.trace_id_keyword),
-        "Let new indices have traceId.keyword besides traceId, for queries written for the default mapping; it takes about 8 bytes a trace.";
+        "Let new indices have traceId.keyword besides traceId, for queries written for the default mapping; it takes as much as traceId itself, twice the length of the id.";
     "elasticsearch.retention" , DefaultValue::Text("0s"), Kind::DurationOrNever(HOUR, secs(36_500 * 86_400), |d| &mut d.config.elasticsearch.retention),
         "Age at which the store deletes new indices, by a policy of ILM (Elasticsearch) or ISM (OpenSearch) that Windrow makes; 0 for never. A policy that Windrow did not make is never changed.";
     "elasticsearch.rollover_size" , DefaultValue::Text("0"), Kind::SizeOrNone(MIB, TIB, |d| &mut d.config.elasticsearch.rollover_size),
@@ -336,9 +353,9 @@ pub static KEYS: &[Key] = keys! {
         "Maximum size of the rejected input in data_dir: what is no record, and records that are too long for any document. At the limit the oldest is overwritten.";
 
     "admin.listen" --"admin", DefaultValue::Text("127.0.0.1:2020"), Kind::Address(|d| &mut d.config.admin.listen),
-        "Address of health, metrics, status page and recent documents; \"none\" for no admin port. It shows log content, so the default is loopback.";
+        "Address of health, metrics, the API and the page; \"none\" for no admin port. It shows log content, so the default is loopback.";
     "admin.token" --"admin-token", DefaultValue::None, Kind::Secret(|d| &mut d.config.admin.token),
-        "Token required for the status page and /logs, as \"Authorization: Bearer TOKEN\" or ?token=TOKEN.";
+        "Token required for the page, the API and /logs, as \"Authorization: Bearer TOKEN\" or ?token=TOKEN.";
     "admin.token_file" --"admin-token-file", DefaultValue::None, Kind::SecretFile(|d| &mut d.config.admin.token),
         "File with the token, instead of token. Read again on SIGHUP.";
     "admin.hosts" , DefaultValue::None, Kind::Hosts(|d| &mut d.config.admin.hosts),

@@ -13,14 +13,16 @@ use std::time::Duration;
 
 use tracing_subscriber::EnvFilter;
 
+pub(super) use self::read::{boolean, index, list_of, not_empty, outputs, table};
 use self::read::{
-    boolean, count, duration, host, in_range, index, list_of, merge_rules, mode, network, non_empty_list,
-    not_empty, or_zero, outputs, readable_file, rule, schema, size, text, time_window, url, users,
+    complete, count, duration, host, in_range, merge_rules, mode, network, non_empty_list, or_zero,
+    readable_file, schema, size, text, time_window, url, users,
 };
 use super::builder::ConfigBuilder;
 use super::elasticsearch::OnConflict;
+use super::route::{Copy, Route, copy, route};
 use super::secret::{Secret, passwords_from_file};
-use super::types::{Listen, LogFormat, Network, ParseJson, Rule, User, parse_address};
+use super::types::{Condition, Listen, LogFormat, Network, ParseJson, PeerAddress, User, parse_address};
 use super::units::{format_duration, format_size};
 use crate::metrics::Output;
 use windrow_trace::{DocumentSchema, MergeRule};
@@ -91,6 +93,8 @@ pub enum Kind {
     Listen(FieldAccessor<Vec<Listen>>),
     /// TCP addresses; may be none.
     Addresses(FieldAccessor<Vec<SocketAddr>>),
+    /// Addresses of other instances, and names with ports; may be none.
+    Peers(FieldAccessor<Vec<PeerAddress>>),
     /// One address, or `none`.
     Address(FieldAccessor<Option<SocketAddr>>),
     /// Outputs, at least one.
@@ -105,8 +109,12 @@ pub enum Kind {
     UsersFile(FieldAccessor<Vec<User>>),
     /// Tables with `cidr`, `shared_key`, `users`.
     Networks(FieldAccessor<Vec<Network>>),
-    /// Tables with `field` and one of `contains`, `equals`, `matches`.
-    Rules(FieldAccessor<Vec<Rule>>),
+    /// Tables with `field` and one test.
+    Conditions(FieldAccessor<Vec<Condition>>),
+    /// Tables with `when` and `index`.
+    Copies(FieldAccessor<Vec<Copy>>),
+    /// Tables with `when` and where records go.
+    Routes(FieldAccessor<Vec<Route>>),
     /// A table of field names and merge rules.
     Merge(FieldAccessor<Vec<(String, MergeRule)>>),
     /// The names in documents.
@@ -155,10 +163,12 @@ impl Kind {
             Self::Listen(_) => "a list of IP:PORT, :PORT, localhost:PORT or unix:PATH, at least one".into(),
             Self::Address(_) => "IP:PORT, :PORT, localhost:PORT, or \"none\"".into(),
             Self::Addresses(_) => "a list of IP:PORT, :PORT or localhost:PORT".into(),
+            Self::Peers(_) => "a list of IP:PORT and dns:NAME:PORT".into(),
             Self::Outputs(_) => "a list of \"elasticsearch\", \"sqlite\", \"stdout\", at least one".into(),
             Self::Urls(_) => "a list of http:// or https:// addresses, at least one".into(),
             Self::Index(_) => {
-                "an index name in lower case; of the strftime fields those of a day or longer (%Y %m %d %y %j %G %V %u)"
+                "an index name in lower case; of the strftime fields those of a day or longer (%Y %m %d %y %j %G %V %u); \
+                 placeholders {FIELD|FALLBACK} behind its first letters"
                     .into()
             }
             Self::Users(_) => "a list of \"NAME:PASSWORD\"".into(),
@@ -167,9 +177,14 @@ impl Kind {
                 "a list of tables { cidr = \"10.0.0.0/8\", shared_key = \"…\" or shared_key_file = \"…\", users = [\"…\"] }"
                     .into()
             }
-            Self::Rules(_) => {
-                "a list of tables with one of contains, equals, matches (a regular expression) and optionally field"
+            Self::Conditions(_) => {
+                "a list of tables with one of contains, equals, matches (a regular expression) and optionally field; \
+                 with field also at_least (a level) and exists"
                     .into()
+            }
+            Self::Copies(_) => "a list of tables { when = {…}, index = \"…\" }".into(),
+            Self::Routes(_) => {
+                "a list of tables { when = {…}, index = \"…\", output = [\"…\"] } or { when = {…}, drop = true }".into()
             }
             Self::Merge(_) => {
                 "a table of field = \"newest\", \"oldest\", \"max\", \"min\", \"set\" or \"worst\"; a name with dots in quotes".into()
@@ -198,12 +213,14 @@ impl Kind {
             Self::Path(_) => "PATH",
             Self::File(_) | Self::SecretFile(_) | Self::UsersFile(_) => "FILE",
             Self::Mode(_) => "BITS",
-            Self::Listen(_) | Self::Address(_) | Self::Addresses(_) => "ADDRESS",
+            Self::Listen(_) | Self::Address(_) | Self::Addresses(_) | Self::Peers(_) => "ADDRESS",
             Self::Outputs(_) => "OUTPUT",
             Self::Urls(_) => "URL",
             Self::Index(_) => "INDEX",
             Self::Users(_) => "NAME:PASSWORD",
-            Self::Networks(_) | Self::Rules(_) | Self::Merge(_) => "TOML",
+            Self::Networks(_) | Self::Conditions(_) | Self::Routes(_) | Self::Copies(_) | Self::Merge(_) => {
+                "TOML"
+            }
             Self::Schema(_) => "SCHEMA",
             Self::ParseJson(_) => "WHEN",
             Self::OnConflict(_) => "ACTION",
@@ -226,7 +243,10 @@ impl Kind {
 
     /// Whether a flag or an environment variable has its value as TOML.
     pub(super) fn is_toml(&self) -> bool {
-        matches!(self, Self::Networks(_) | Self::Rules(_) | Self::Merge(_))
+        matches!(
+            self,
+            Self::Networks(_) | Self::Conditions(_) | Self::Routes(_) | Self::Copies(_) | Self::Merge(_)
+        )
     }
 
     /// Whether one string may contain several values, separated by commas.
@@ -238,6 +258,7 @@ impl Kind {
                 | Self::Hosts(_)
                 | Self::Listen(_)
                 | Self::Addresses(_)
+                | Self::Peers(_)
                 | Self::Outputs(_)
                 | Self::Urls(_)
         )
@@ -292,6 +313,7 @@ impl Kind {
                 };
             }
             Self::Addresses(field) => *field(builder) = list_of(raw, |raw| parse_address(not_empty(raw)?))?,
+            Self::Peers(field) => *field(builder) = list_of(raw, |raw| not_empty(raw)?.parse())?,
             Self::Outputs(field) => *field(builder) = outputs(raw)?,
             Self::Urls(field) => *field(builder) = non_empty_list(list_of(raw, url)?)?,
             Self::Index(field) => *field(builder) = index(not_empty(raw)?)?,
@@ -305,7 +327,9 @@ impl Kind {
             }
             Self::Users(field) => *field(builder) = users(raw)?,
             Self::Networks(field) => *field(builder) = list_of(raw, network)?,
-            Self::Rules(field) => *field(builder) = list_of(raw, rule)?,
+            Self::Conditions(field) => *field(builder) = list_of(raw, complete)?,
+            Self::Copies(field) => *field(builder) = list_of(raw, copy)?,
+            Self::Routes(field) => *field(builder) = list_of(raw, route)?,
             Self::Merge(field) => *field(builder) = merge_rules(raw)?,
             Self::Schema(field) => *field(builder) = schema(raw)?,
             Self::ParseJson(field) => {

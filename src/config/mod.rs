@@ -24,6 +24,7 @@ mod kind;
 mod load;
 mod redact;
 mod reference;
+mod route;
 mod secret;
 mod suggestion;
 #[cfg(test)]
@@ -40,8 +41,9 @@ pub use kind::{Kind, UntypedValue};
 pub use load::{Flags, Loaded, Setting, Sources, load};
 pub(crate) use redact::without_credentials;
 pub use reference::{reference_markdown, reference_toml};
+pub use route::{Copy, ENVIRONMENT_NAMES, NAMESPACE_NAMES, Route, RouteAction, When};
 pub use secret::Secret;
-pub use types::{Cidr, Listen, LogFormat, Network, ParseJson, Predicate, Rule, Tls, User};
+pub use types::{Cidr, Condition, Listen, LogFormat, Network, ParseJson, PeerAddress, Predicate, Tls, User};
 pub use units::{format_duration, format_size, parse_duration, parse_size};
 use windrow_trace::DocumentOptions;
 
@@ -67,12 +69,18 @@ pub struct Config {
     pub http: HttpConfig,
     /// The OTLP input.
     pub otlp: OtlpConfig,
+    /// Other instances.
+    pub cluster: ClusterConfig,
     /// The journal.
     pub journal: JournalConfig,
     /// Gathering.
     pub trace: TraceConfig,
     /// The Elasticsearch output.
     pub elasticsearch: ElasticsearchConfig,
+    /// Where records go that do not go to `elasticsearch.index`; the first that matches decides.
+    pub routes: Vec<Route>,
+    /// Documents that Elasticsearch gets a second time.
+    pub copies: Vec<Copy>,
     /// The embedded database.
     pub sqlite: SqliteConfig,
     /// The dead letter.
@@ -83,6 +91,18 @@ pub struct Config {
     pub admin: AdminConfig,
     /// Logging of the server itself.
     pub log: LogConfig,
+}
+
+impl Config {
+    /// One bit for each of these outputs, by their number; all for none.
+    pub(crate) fn output_bits(&self, outputs: &[OutputKind]) -> u8 {
+        if outputs.is_empty() || self.outputs.iter().all(|output| outputs.contains(output)) {
+            return u8::MAX;
+        }
+        let numbered = (0..8).zip(&self.outputs);
+        let bits = numbered.filter(|(_, output)| outputs.contains(output));
+        bits.fold(0, |bits, (number, _)| bits | 1 << number)
+    }
 }
 
 /// The Forward input.
@@ -166,6 +186,20 @@ pub struct OtlpConfig {
     pub tag: String,
 }
 
+/// Other instances, to which records are handed over.
+#[derive(Debug, Clone, Default)]
+#[non_exhaustive]
+pub struct ClusterConfig {
+    /// Where they listen, this instance perhaps among them; none: nothing is handed over.
+    pub peers: Vec<PeerAddress>,
+    /// How long one may take to make records durable.
+    pub timeout: Duration,
+    /// PEM file with the authorities of their certificates.
+    pub tls_ca: Option<PathBuf>,
+    /// Name in their certificates; `None`: the name or the address in `peers`.
+    pub tls_server_name: Option<String>,
+}
+
 /// The journal.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
@@ -203,7 +237,7 @@ pub struct TraceConfig {
     pub time_window: Option<(Duration, Duration)>,
     /// A record that satisfies one of these rules completes its trace. Empty: only time seals a
     /// trace.
-    pub complete: Vec<Rule>,
+    pub complete: Vec<Condition>,
     /// Time from the completion record until the trace is sealed.
     pub linger: Duration,
     /// A trace without a new line for this long is sealed.

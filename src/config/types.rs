@@ -10,6 +10,7 @@ use std::str::FromStr;
 use memchr::memmem::Finder;
 
 use super::secret::Secret;
+use windrow_trace::Severity;
 
 /// An address of the Forward input.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -37,6 +38,57 @@ impl fmt::Display for Listen {
         match self {
             Self::Tcp(address) => write!(f, "{address}"),
             Self::Unix(path) => write!(f, "unix:{}", path.display()),
+        }
+    }
+}
+
+/// Where another instance listens.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum PeerAddress {
+    /// One address.
+    Socket(SocketAddr),
+    /// All addresses of a name, which is resolved again and again.
+    Dns {
+        /// The name.
+        name: String,
+        /// The port at each address.
+        port: u16,
+    },
+}
+
+impl FromStr for PeerAddress {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let Some(rest) = text.strip_prefix("dns:") else {
+            let address =
+                parse_address(text).map_err(|why| format!("{why}; write a name as dns:NAME:PORT"))?;
+            return match address {
+                address if address.ip().is_unspecified() => Err("it names no peer".into()),
+                address if address.port() == 0 => Err("port 0 names no peer".into()),
+                address => Ok(Self::Socket(address)),
+            };
+        };
+        let (name, port) = rest.rsplit_once(':').ok_or("no port after the name")?;
+        let is_name = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '.' | '_');
+        if name.is_empty() || name.len() > 253 || !name.chars().all(is_name) {
+            return Err(format!("{name:?} is not a host name"));
+        }
+        match port.parse() {
+            Ok(port @ 1..) => Ok(Self::Dns {
+                name: name.into(),
+                port,
+            }),
+            _ => Err(format!("{port:?} is not a port (1 to 65535)")),
+        }
+    }
+}
+
+impl fmt::Display for PeerAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Socket(address) => write!(f, "{address}"),
+            Self::Dns { name, port } => write!(f, "dns:{name}:{port}"),
         }
     }
 }
@@ -191,9 +243,9 @@ impl fmt::Display for Cidr {
     }
 }
 
-/// A rule that decides whether a record completes its trace.
+/// A condition on a record: of `trace.complete`, of a route.
 #[derive(Debug, Clone)]
-pub struct Rule {
+pub struct Condition {
     /// Name of the field; `None`: the text of the record, whichever of the text fields holds it.
     pub field: Option<Box<str>>,
     /// The test of its value.
@@ -207,6 +259,14 @@ pub enum Predicate {
     Contains(Box<Finder<'static>>),
     /// It equals this.
     Equals(Box<str>),
+    /// It equals one of these.
+    OneOf(Vec<String>),
+    /// It matches one of these patterns, of which the literal parts between the `*` are here.
+    Glob(Vec<Vec<Box<str>>>),
+    /// It is a level that is no better than this.
+    AtLeast(Severity),
+    /// There is such a field, or there is none.
+    Exists(bool),
     /// The regular expression matches somewhere.
     Matches(regex::bytes::Regex),
 }
@@ -220,8 +280,43 @@ impl Predicate {
             Self::Contains(finder) => finder.find(text).is_some(),
             Self::Equals(exactly) => exactly.as_bytes() == text,
             Self::Matches(regex) => matches(regex, text),
+            rare => rare.passes_rare(text),
         }
     }
+}
+
+impl Predicate {
+    /// [`Self::passes`] of tests that `trace.complete` rarely has.
+    #[inline(never)]
+    fn passes_rare(&self, text: &[u8]) -> bool {
+        match self {
+            Self::OneOf(texts) => texts.iter().any(|exactly| exactly.as_bytes() == text),
+            Self::Glob(patterns) => patterns.iter().any(|parts| glob_matches(parts, text)),
+            Self::AtLeast(least) => Severity::from_text(text).is_some_and(|level| level >= *least),
+            Self::Exists(exists) => *exists,
+            Self::Contains(_) | Self::Equals(_) | Self::Matches(_) => false,
+        }
+    }
+}
+
+/// Whether a text has these parts, with anything between them.
+fn glob_matches(parts: &[Box<str>], text: &[u8]) -> bool {
+    let [first, middle @ .., last] = parts else {
+        return parts.first().is_some_and(|only| only.as_bytes() == text);
+    };
+    let Some(mut rest) = text
+        .strip_prefix(first.as_bytes())
+        .and_then(|rest| rest.strip_suffix(last.as_bytes()))
+    else {
+        return false;
+    };
+    for part in middle {
+        match memchr::memmem::find(rest, part.as_bytes()) {
+            Some(at) => rest = &rest[at + part.len()..],
+            None => return false,
+        }
+    }
+    true
 }
 
 /// Not inlined: saving its many registers would slow down the other tests.

@@ -14,8 +14,8 @@ use tokio::sync::mpsc::error::TrySendError;
 use crate::admission::{AdmissionControl, BypassReason};
 use crate::claim::RecordClaim;
 use crate::output::{
-    Batch, BatchBuffer, BatchTap, DocumentMeta, DocumentSpan, Framing, LineCounters, MemoryCharge,
-    push_document_id,
+    Batch, BatchBuffer, BatchTap, DestinationId, Destinations, DocumentMeta, DocumentSpan, Framing,
+    LineCounters, MemoryCharge, push_document_id,
 };
 use windrow_trace::{
     FieldNames, PartId, RecordView, RenderedDocument, Renderer, Scratch, SealedTrace, ShapeRegistry,
@@ -42,6 +42,8 @@ pub(super) struct DocumentBatcher {
     tap: Arc<BatchTap>,
     framing: Option<Box<dyn Framing>>,
     account: Arc<LineCounters>,
+    /// Where documents go; `None`: all to the default destination.
+    destinations: Option<Arc<Destinations>>,
     /// Bytes of documents that an output has not confirmed.
     in_flight_bytes: Arc<AtomicUsize>,
     budget_bytes: usize,
@@ -77,6 +79,7 @@ impl DocumentBatcher {
             tap,
             framing,
             account,
+            destinations: None,
             in_flight_bytes,
             budget_bytes,
             renderer: Renderer::default(),
@@ -90,6 +93,11 @@ impl DocumentBatcher {
             since: None,
             recycled: Vec::with_capacity(MAX_RECYCLED),
         }
+    }
+
+    /// Documents go to several destinations.
+    pub(super) fn route_to(&mut self, destinations: Arc<Destinations>) {
+        self.destinations = Some(destinations);
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -137,12 +145,16 @@ impl DocumentBatcher {
         let (start, id) = (self.text.len(), self.ids.len());
         push_document_id(&mut self.ids, closed.id());
         let name = self.ids.get(id..).unwrap_or_default();
+        let destination = match self.destinations {
+            Some(_) => DestinationId(closed.destination()),
+            None => DestinationId::DEFAULT,
+        };
         let (gathered, twice) = closed.content(now, &mut self.scratch);
         let framing = &mut self.framing;
-        let head = |out: &mut Vec<u8>, first| head(framing, out, name, first);
+        let head = |out: &mut Vec<u8>, first| head(framing, out, name, first, destination);
         let out = &mut self.text;
         let extent = self.renderer.trace(out, names, shapes, gathered, head);
-        self.push_row(start, id, true, extent);
+        self.push_row(start, id, true, destination, extent);
         closed.release(self.batch, |claim| self.claims.push(claim));
         if twice > 0 {
             let duplicate = &self.account.duplicate;
@@ -158,14 +170,15 @@ impl DocumentBatcher {
         part: PartId,
         number: u32,
         claim: &RecordClaim,
+        destination: DestinationId,
     ) {
         self.reserve();
         let (start, id) = (self.text.len(), self.ids.len());
         part.push_document_id(&mut self.ids, number);
         let name = self.ids.get(id..).unwrap_or_default();
-        head(&mut self.framing, &mut self.text, name, single.time);
+        head(&mut self.framing, &mut self.text, name, single.time, destination);
         let extent = self.renderer.untraced(&mut self.text, view, single);
-        self.push_row(start, id, false, extent);
+        self.push_row(start, id, false, destination, extent);
         if self.claims.last().is_none_or(|last| !last.is_same(claim)) {
             self.claims.push(claim.clone());
         }
@@ -192,15 +205,25 @@ impl DocumentBatcher {
     }
 
     /// Adds the row of a document whose framed text begins at `start` and whose id begins at `id`.
-    fn push_row(&mut self, start: usize, id: usize, is_trace: bool, extent: RenderedDocument) {
+    fn push_row(
+        &mut self,
+        start: usize,
+        id: usize,
+        is_trace: bool,
+        destination: DestinationId,
+        extent: RenderedDocument,
+    ) {
         if self.framing.is_some() {
             self.text.push(b'\n');
         }
         let place = DocumentSpan::new(start, extent.at, self.text.len());
         let id = id..self.ids.len();
         self.lines += u64::from(extent.lines);
-        self.rows
-            .push(DocumentMeta::new(id, is_trace, extent.first, extent.lines, place));
+        let mut row = DocumentMeta::new(id, is_trace, extent.first, extent.lines, place);
+        if let Some(destinations) = &self.destinations {
+            row = row.to(destination, destinations.get(destination).outputs);
+        }
+        self.rows.push(row);
     }
 
     /// Takes the rendered batch and leaves a buffer for the next one.
@@ -298,9 +321,15 @@ fn send_to(output: &mpsc::Sender<Batch>, batch: Batch, admission: &AdmissionCont
     }
 }
 
-fn head(framing: &mut Option<Box<dyn Framing>>, out: &mut Vec<u8>, id: &str, first: i64) {
+fn head(
+    framing: &mut Option<Box<dyn Framing>>,
+    out: &mut Vec<u8>,
+    id: &str,
+    first: i64,
+    destination: DestinationId,
+) {
     if let Some(framing) = framing {
-        framing.write_prefix(out, id, first);
+        framing.write_prefix(out, id, first, destination);
     }
 }
 
@@ -326,7 +355,7 @@ mod tests {
         let view = RecordView::new(FieldNames::default());
         let claim = RecordClaim::new(1, 1, Arc::new(|_| ()));
         while !batcher.is_full() {
-            batcher.push_single(&view, &single, PartId([1; 12]), 0, &claim);
+            batcher.push_single(&view, &single, PartId([1; 12]), 0, &claim, DestinationId::DEFAULT);
         }
         let place = batcher.text.as_ptr();
         batcher.send(&AdmissionControl::new(1));
@@ -391,7 +420,7 @@ mod tests {
         std::thread::scope(|scope| {
             scope.spawn(|| {
                 for _ in 0..2 {
-                    batcher.push_single(&view, &single, PartId([1; 12]), 0, &claim);
+                    batcher.push_single(&view, &single, PartId([1; 12]), 0, &claim, DestinationId::DEFAULT);
                     batcher.send(&admission);
                 }
             });

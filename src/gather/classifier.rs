@@ -9,11 +9,14 @@ mod tests;
 
 use forward_protocol::entries::{Group, Key, MapPairs, Pair, Visitor, WireKey};
 
-use crate::config::Rule;
+use crate::config::{Condition, Predicate};
 use windrow_trace::{
-    EntryMetadata, FieldRole, MadeId, RecordFacts, RecordView, Shape, ShapeField, ShapeId, ShapeRegistry,
-    TextForm, Token, as_text, read_token, write_json_value,
+    EntryMetadata, FieldRole, MadeId, RecordFacts, RecordView, Severity, Shape, ShapeField, ShapeId,
+    ShapeRegistry, TextForm, Token, as_text, read_token, write_json_value,
 };
+
+/// Numbers and values of captured fields, in the order of the record.
+pub(super) type Captured<'a> = Vec<(u8, &'a [u8])>;
 
 /// What one walk over a record finds in it.
 #[derive(Clone, Copy, Default)]
@@ -95,23 +98,33 @@ impl<'a> Classification<'a> {
 /// last one with as many fields.
 pub(super) struct RecordClassifier<'s, 'a> {
     shapes: &'s ShapeRegistry,
-    complete: &'s [Rule],
+    complete: &'s [Condition],
     /// The guessed shape; `None` once a field does not fit.
     shape: Option<(ShapeId, &'s Shape)>,
     classification: Classification<'a>,
+    /// Takes the values on which routes depend.
+    captured: Option<&'s mut Captured<'a>>,
     /// A record has begun.
     has_begun: bool,
 }
 
 impl<'s, 'a> RecordClassifier<'s, 'a> {
-    pub(super) fn new(shapes: &'s ShapeRegistry, complete: &'s [Rule]) -> Self {
+    pub(super) fn new(shapes: &'s ShapeRegistry, complete: &'s [Condition]) -> Self {
         Self {
             shapes,
             complete,
             shape: None,
             classification: Classification::default(),
+            captured: None,
             has_begun: false,
         }
+    }
+
+    /// Captures the values of captured fields too.
+    #[inline(always)]
+    pub(super) fn capturing(mut self, captured: Option<&'s mut Captured<'a>>) -> Self {
+        self.captured = captured;
+        self
     }
 
     /// The classification of the last record, if it has the guessed shape.
@@ -137,7 +150,7 @@ impl<'s, 'a> RecordClassifier<'s, 'a> {
     /// Classifies a record that is expected to have the shape `id`.
     fn classify_as(
         shapes: &'s ShapeRegistry,
-        complete: &'s [Rule],
+        complete: &'s [Condition],
         id: ShapeId,
         record: &'a [u8],
     ) -> Option<Classification<'a>> {
@@ -197,6 +210,11 @@ impl<'s, 'a> RecordClassifier<'s, 'a> {
         if !slot.nested().is_empty() {
             self.classification.facts.read_nested(view, slot.nested(), value);
         }
+        if slot.capture() > 0
+            && let Some(captured) = &mut self.captured
+        {
+            captured.push((slot.capture(), value));
+        }
         if slot.marks_fragments() {
             self.classification.is_fragment |= marks_fragment(value);
         }
@@ -231,6 +249,9 @@ impl<'s, 'a> Visitor<'a, 's> for RecordClassifier<'s, 'a> {
             // What preceded was no record, but the attributes of a group.
             self.classification = Classification::default();
             self.shape = None;
+            if let Some(captured) = &mut self.captured {
+                captured.clear();
+            }
         }
         if let Some(id) = self.shapes.predict(pairs) {
             self.expect_shape(id, pairs);
@@ -261,7 +282,7 @@ impl<'s, 'a> Visitor<'a, 's> for RecordClassifier<'s, 'a> {
 }
 
 /// Names of the fields that completion rules read, apart from the text.
-pub(super) fn completion_fields(complete: &[Rule]) -> Vec<String> {
+pub(super) fn completion_fields(complete: &[Condition]) -> Vec<String> {
     let fields = complete.iter().filter_map(|rule| rule.field.as_deref());
     fields.map(str::to_owned).collect()
 }
@@ -271,7 +292,7 @@ pub(super) fn completion_fields(complete: &[Rule]) -> Vec<String> {
 #[inline(never)]
 pub(super) fn classify_slow<'a>(
     shapes: &mut ShapeRegistry,
-    complete: &[Rule],
+    complete: &[Condition],
     record: &'a [u8],
     made: &mut MadeId,
 ) -> Classification<'a> {
@@ -308,7 +329,7 @@ pub type OnRecord<'r> = dyn FnMut(&[u8], Option<&[u8]>, bool, Option<ShapeId>, O
 #[doc(hidden)]
 pub fn classify_entries(
     shapes: &mut ShapeRegistry,
-    complete: &[Rule],
+    complete: &[Condition],
     entries: &[u8],
     on_record: &mut OnRecord<'_>,
 ) {
@@ -364,7 +385,7 @@ fn marks_fragment(value: &[u8]) -> bool {
 
 /// Whether a completion rule on the text passes.
 #[inline(always)]
-fn text_completes(complete: &[Rule], text: &[u8]) -> bool {
+fn text_completes(complete: &[Condition], text: &[u8]) -> bool {
     // Usually there is one rule, on the text.
     let mut on_text = complete.iter().filter(|rule| rule.field.is_none());
     on_text.any(|rule| rule.test.passes(text))
@@ -372,20 +393,28 @@ fn text_completes(complete: &[Rule], text: &[u8]) -> bool {
 
 /// Whether a completion rule on this field passes.
 #[inline(never)]
-fn completes(complete: &[Rule], name: &[u8], value: &[u8]) -> bool {
+fn completes(complete: &[Condition], name: &[u8], value: &[u8]) -> bool {
     let mut on_field = complete.iter().filter(|rule| {
         let field = rule.field.as_deref();
         field.is_some_and(|field| field.as_bytes() == name)
     });
     on_field.any(|rule| match text_of(value) {
+        _ if matches!(rule.test, Predicate::AtLeast(_)) => is_at_least(rule, value),
         Some(text) => rule.test.passes(text),
         None => passes(rule, value),
     })
 }
 
+/// Whether a level is bad enough.
+#[cold]
+fn is_at_least(rule: &Condition, value: &[u8]) -> bool {
+    let level = Severity::of_field(rule.field.as_deref().unwrap_or_default(), value);
+    matches!((&rule.test, level), (Predicate::AtLeast(least), Some(level)) if level >= *least)
+}
+
 /// Whether `rule` passes for a value of any type.
 #[inline(never)]
-fn passes(rule: &Rule, value: &[u8]) -> bool {
+fn passes(rule: &Condition, value: &[u8]) -> bool {
     let Some((head, _)) = read_token(value, 0) else {
         return false;
     };

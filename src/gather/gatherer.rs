@@ -6,8 +6,10 @@
 mod fairness;
 mod message;
 mod nested;
+mod origin;
 mod prefetch;
 mod rewriting;
+mod routing;
 mod sections;
 mod tally;
 
@@ -23,7 +25,7 @@ use forward_protocol::frame::messages;
 use tokio::sync::mpsc;
 
 use self::fairness::Turn;
-use self::message::{Anonymous, Arrival};
+use self::origin::{Anonymous, Arrival};
 use self::sections::Section;
 use super::batcher::DocumentBatcher;
 use super::classifier::completion_fields;
@@ -34,6 +36,7 @@ use super::open_traces::{OpenTraces, OpenTracesProbe};
 use super::record_queue::{Polled, QueueConsumer, RecordQueue};
 use super::reject_buffer::{RejectBuffer, RejectReason};
 use super::rewrite::{JsonText, PartialLimits, PartialLines, RootNames};
+use super::router::Router;
 use super::settings::Settings;
 use super::tag_interner::TagInterner;
 use crate::admission::{AdmissionControl, BypassReason};
@@ -68,6 +71,8 @@ pub(crate) struct Dependencies {
     pub(crate) rejects: RejectBuffer,
     pub(crate) gauges: Arc<Gauges>,
     pub(crate) open_traces: Arc<OpenTracesProbe>,
+    /// Where records go, if that is not the same for all.
+    pub(crate) router: Option<Router>,
     pub(crate) admission: Arc<AdmissionControl>,
     pub(crate) buffer_pool: Arc<BufferPool>,
     /// Set when the shutdown grace is over: waits for outputs end.
@@ -100,6 +105,8 @@ pub(crate) struct Gatherer {
     queue: Option<Arc<RecordQueue>>,
     turn: Turn,
     key_watch: KeyWatch,
+    /// Decides where records go; `None`: all to the default destination.
+    router: Option<Box<Router>>,
 }
 
 impl Gatherer {
@@ -115,11 +122,12 @@ impl Gatherer {
             rejects,
             gauges,
             open_traces,
+            router,
             admission,
             buffer_pool,
             stop,
         } = dependencies;
-        let batcher = DocumentBatcher::new(
+        let mut batcher = DocumentBatcher::new(
             outputs,
             tap,
             framing,
@@ -127,11 +135,16 @@ impl Gatherer {
             settings.output_budget_bytes,
             Arc::clone(&account),
         );
+        let mut shapes = ShapeRegistry::new(settings.names.clone(), completion_fields(&settings.complete));
+        if let Some(router) = &router {
+            shapes = shapes.capturing(router.captured_names());
+            batcher.route_to(router.destinations());
+        }
         let releasing = journal.clone();
         Self {
             table: Table::new(settings.table.clone()),
             duplicates: DuplicateWindow::new(settings.duplicate_window),
-            shapes: ShapeRegistry::new(settings.names.clone(), completion_fields(&settings.complete)),
+            shapes,
             tags: TagInterner::new(settings.tag_prefix.clone()),
             root_names: RootNames::new(&settings.names),
             json_text: JsonText::new(settings.parse_json, settings.frame.depth),
@@ -154,6 +167,7 @@ impl Gatherer {
             release: Arc::new(move |lsn| releasing.release(lsn)),
             stop,
             decompressor: Decompressor::new(),
+            router: router.map(Box::new),
             queue: None,
             turn: Turn::default(),
         }
@@ -356,8 +370,9 @@ impl Gatherer {
                 "sealing traces early to free the oldest journal segment"
             );
         }
-        for id in pinning {
-            let Some(mut closed) = self.table.seal(&id) else {
+        for (id, destination) in pinning {
+            let id = self.table.trace_id(&id).with_destination(destination);
+            let Some(mut closed) = self.table.seal(id) else {
                 continue;
             };
             let reason = closed.reason;

@@ -131,6 +131,7 @@ impl RejectBuffer {
             kind: class.as_str().into(),
             reason: format!("{reason}{cut}"),
             index: None,
+            destination: None,
             id: tag.map(|tag| format!("tag {}", name(tag))),
             is_trace: None,
             first_ns: None,

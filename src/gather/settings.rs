@@ -5,14 +5,14 @@ use std::time::Duration;
 use forward_protocol::frame::Limits as FrameLimits;
 use windrow_trace::{FieldNames, Token, read_token};
 
-use crate::config::{Config, ParseJson, Rule, TraceConfig};
+use crate::config::{Condition, Config, ParseJson, TraceConfig};
 use crate::input::forward;
 use crate::memory::{MemoryShares, to_usize};
 
 /// Settings of the gathering thread.
 pub(crate) struct Settings {
     pub(crate) names: FieldNames,
-    pub(crate) complete: Vec<Rule>,
+    pub(crate) complete: Vec<Condition>,
     pub(crate) parse_json: ParseJson,
     /// Bytes of parts of lines that may wait for the others.
     pub(crate) partial_bytes: usize,

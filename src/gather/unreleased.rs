@@ -21,7 +21,7 @@ use windrow_trace::{MadeId, PartId, ShapeRegistry};
 #[derive(Debug)]
 pub struct UnreleasedSummary {
     shapes: ShapeRegistry,
-    complete: Vec<crate::config::Rule>,
+    complete: Vec<crate::config::Condition>,
     limits: forward_protocol::frame::Limits,
     max_record_bytes: usize,
     root_names: RootNames,

@@ -15,8 +15,8 @@ WINDROW_BLESS=1 cargo test metrics. -->
 Every series exists from the start, at zero; labels have the listed values and no others. When
 idle, `windrow_input_records_total` = `windrow_records_delivered_total` +
 `windrow_records_duplicate_total` + `windrow_records_joined_total` +
-`windrow_records_dead_letter_total` + `windrow_records_open`; `windrow_audit_difference` is the
-difference.
+`windrow_records_dropped_total` + `windrow_records_dead_letter_total` + `windrow_records_open`;
+`windrow_audit_difference` is the difference.
 
 | metric | type | labels | meaning |
 |---|---|---|---|

@@ -14,12 +14,13 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
+use smallvec::SmallVec;
 
 pub use self::buffer::BatchBuffer;
 use self::delivery_state::{ConfirmedCounts, DeliveryStates};
 pub use self::meta::{DocumentMeta, DocumentSpan};
 pub use self::sealed::SealedDocument;
-use super::{LineCounters, OutputId};
+use super::{DestinationId, LineCounters, OutputId};
 use crate::claim::RecordClaim;
 
 /// Documents that are rendered together. Unless one of them needs treatment of its own, they are
@@ -36,6 +37,10 @@ struct BatchInner {
     lines: u64,
     /// Earliest and latest first event time, Unix ns.
     between: (i64, i64),
+    /// Those of the documents, each once.
+    destinations: SmallVec<[DestinationId; 4]>,
+    /// Not all documents go to all outputs.
+    is_partial: bool,
     states: DeliveryStates,
     claims: Mutex<Vec<RecordClaim>>,
     /// Documents that not all outputs have confirmed.
@@ -64,17 +69,35 @@ impl Batch {
         outputs: u8,
     ) -> Self {
         let (mut lines, mut between) = (0, (i64::MAX, i64::MIN));
+        let mut destinations = SmallVec::new();
+        let (all, mut common) = (u8::MAX >> (8 - outputs.clamp(1, 8)), u8::MAX);
+        let mut last = None;
         for row in &buffer.rows {
             lines += u64::from(row.lines);
             between = (between.0.min(row.first_ns), between.1.max(row.first_ns));
+            common &= row.outputs;
+            if last != Some(row.destination) {
+                last = Some(row.destination);
+                if !destinations.contains(&row.destination) {
+                    destinations.push(row.destination);
+                }
+            }
         }
+        let is_partial = common & all != all;
+        let states = if is_partial {
+            DeliveryStates::of_each(outputs, &buffer.rows)
+        } else {
+            DeliveryStates::new(outputs)
+        };
         Self(Arc::new(BatchInner {
             framed,
             lines,
             between,
             unconfirmed: AtomicUsize::new(buffer.rows.len()),
             buffer,
-            states: DeliveryStates::new(outputs),
+            destinations,
+            is_partial,
+            states,
             claims: Mutex::new(claims),
             account: Arc::clone(account),
             _charge: charge,
@@ -85,6 +108,37 @@ impl Batch {
     pub fn documents(&self) -> impl Iterator<Item = SealedDocument> + use<> {
         let batch = Arc::clone(&self.0);
         (0..batch.buffer.rows.len() as u32).map(move |at| SealedDocument::new(Arc::clone(&batch), at))
+    }
+
+    /// The documents for `output`, in order.
+    pub fn documents_for(&self, output: OutputId) -> impl Iterator<Item = SealedDocument> + use<> {
+        let batch = Arc::clone(&self.0);
+        let bit = 1 << (output.0 & 7);
+        self.documents()
+            .zip(0..)
+            .filter(move |(_, at): &(SealedDocument, usize)| batch.buffer.rows[*at].outputs & bit != 0)
+            .map(|(document, _)| document)
+    }
+
+    /// Number and records of the documents for `output`.
+    pub fn counts_for(&self, output: OutputId) -> (u64, u64) {
+        if !self.is_partial() {
+            return (self.len() as u64, self.lines());
+        }
+        let documents = self.documents_for(output);
+        documents.fold((0, 0), |(count, lines), document| {
+            (count + 1, lines + u64::from(document.lines()))
+        })
+    }
+
+    /// Whether some of the documents are not for all outputs.
+    pub fn is_partial(&self) -> bool {
+        self.0.is_partial
+    }
+
+    /// The destinations of the documents, each once.
+    pub fn destinations(&self) -> &[DestinationId] {
+        &self.0.destinations
     }
 
     /// Number of documents.
@@ -298,5 +352,36 @@ mod tests {
         batch.documents().next().unwrap().confirm(OutputId(0));
         drop(batch);
         assert!(released.lock().unwrap().is_empty());
+    }
+
+    #[test]
+    fn a_document_that_goes_to_some_outputs_waits_for_those_only() {
+        let released = Arc::<Mutex<Vec<u64>>>::default();
+        let releasing = Arc::clone(&released);
+        let claim = RecordClaim::new(7, 1, Arc::new(move |lsn| releasing.lock().unwrap().push(lsn)));
+        let rows = vec![
+            DocumentMeta::new(0..1, true, 0, 1, DocumentSpan::new(0, 0, 2)),
+            DocumentMeta::new(1..2, true, 0, 1, DocumentSpan::new(2, 2, 4)).to(DestinationId(3), 0b10),
+        ];
+        let buffer = BatchBuffer::new(Bytes::from_static(b"{}{}"), "ab".into(), rows);
+        let charge = MemoryCharge::new(0, &Arc::default());
+        let account = Arc::<LineCounters>::default();
+        account.in_flight.store(2, Ordering::Relaxed);
+        let batch = Batch::new(buffer, false, vec![claim], charge, &account, 2);
+        assert!(batch.is_partial());
+        assert_eq!(batch.destinations(), [DestinationId::DEFAULT, DestinationId(3)]);
+        let ids = |output| -> Vec<String> {
+            let documents = batch.documents_for(OutputId(output));
+            documents.map(|document| document.id().to_owned()).collect()
+        };
+        assert_eq!((ids(0), ids(1)), (vec!["a".into()], vec!["a".into(), "b".into()]));
+        batch.confirm(OutputId(0));
+        assert!(released.lock().unwrap().is_empty());
+        for document in batch.documents_for(OutputId(1)) {
+            document.confirm(OutputId(1));
+        }
+        assert_eq!(*released.lock().unwrap(), [7]);
+        assert_eq!(account.delivered.load(Ordering::Relaxed), 2);
+        assert_eq!(account.in_flight.load(Ordering::Relaxed), 0);
     }
 }

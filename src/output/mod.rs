@@ -4,6 +4,7 @@
 //! * `sqlite`: the embedded store, one row per trace;
 //! * `stdout`: one JSON document per line;
 //! * `elasticsearch`: bulk requests, with `create` first and a merge on conflict;
+//! * `destination`: the index names and outputs that routes give to documents;
 //! * `dead_letter`: what can never be accepted, with its reason: documents, which `replay` sends
 //!   again, and rejected input.
 //!
@@ -11,6 +12,7 @@
 
 mod batch;
 pub mod dead_letter;
+mod destination;
 pub mod elasticsearch;
 mod framing;
 pub mod replay;
@@ -24,6 +26,8 @@ use std::fmt::Write as _;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 pub use self::batch::{Batch, BatchBuffer, DocumentMeta, DocumentSpan, MemoryCharge, SealedDocument};
+pub(crate) use self::destination::ALL_OUTPUTS;
+pub use self::destination::{Destination, DestinationId, Destinations, IndexName, Placeholder};
 pub use self::framing::Framing;
 pub use self::tap::{BatchTap, Watching};
 pub use self::watchdog::Watchdog;
@@ -49,6 +53,8 @@ pub struct LineCounters {
     pub joined: AtomicU64,
     /// Of the delivered: added to a document that existed.
     pub late: AtomicU64,
+    /// Dropped by a route.
+    pub dropped: AtomicU64,
     /// In the dead letter or rejected.
     pub dead: AtomicU64,
     /// Waiting on disk until an output takes them.

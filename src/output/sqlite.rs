@@ -1,5 +1,7 @@
 //! Embedded store: a SQLite database with one row per document.
 //!
+//! Documents of one trace for different destinations are different rows.
+//!
 //! Owns the file, its schema and its retention. Writes one transaction per group of batches, in WAL
 //! mode with full synchronisation, so that a committed document may be confirmed. Nothing is
 //! confirmed when the file at the path is no longer the one that is open. Reads (`/logs`) use a
@@ -9,6 +11,7 @@
 pub(crate) mod files;
 mod reader;
 mod retention;
+mod row_key;
 #[cfg(test)]
 mod tests;
 mod worker;
@@ -22,9 +25,10 @@ use rusqlite::{Connection, params};
 
 use self::files::StoreFiles;
 pub use self::reader::{RecentRows, SqliteReader, StoreConnection};
+use self::row_key::RowKeys;
 pub use self::worker::{WriteObserver, run};
 
-use super::SealedDocument;
+use super::{Destinations, SealedDocument};
 use crate::config::SqliteConfig;
 use windrow_trace::{BoundedUnion, Union, UnionError, union, union_within};
 
@@ -115,6 +119,8 @@ pub struct SqliteWriter {
     config: SqliteConfig,
     /// Longest document that lines are added to.
     max_document_bytes: usize,
+    /// The names of destinations.
+    destinations: Option<Arc<Destinations>>,
     /// Set if somebody reads the list of merges.
     merges_read: Option<Arc<MergesRead>>,
 }
@@ -135,6 +141,7 @@ impl SqliteWriter {
             files,
             config,
             max_document_bytes,
+            destinations: None,
             merges_read: None,
         })
     }
@@ -143,6 +150,11 @@ impl SqliteWriter {
     /// it.
     pub fn note_merges_for(&mut self, reader: Arc<MergesRead>) {
         self.merges_read = Some(reader);
+    }
+
+    /// Documents may go to several destinations.
+    pub fn route_to(&mut self, destinations: Arc<Destinations>) {
+        self.destinations = Some(destinations);
     }
 
     /// Whether the open files are still those at their paths; if not, they are opened again, and
@@ -196,16 +208,17 @@ impl SqliteWriter {
                     "INSERT INTO merged (document) SELECT rowid FROM documents WHERE id = ?1",
                 )?;
                 let noted = self.merges_read.is_some();
+                let key = RowKeys(self.destinations.as_deref());
                 for document in documents {
                     // Rendered as JSON text, so it is UTF-8 throughout.
                     let json = String::from_utf8_lossy(document.json());
                     done.lines += u64::from(document.lines());
                     done.bytes += json.len() as u64;
+                    let row = key.of(document, document.id());
                     let is_large = json.len() >= LARGE_DOCUMENT_BYTES;
                     // SQLite copies what is bound: not for a long document that exists.
-                    if !(is_large && exists.exists([document.id()])?) {
-                        let row = params![now, document.first_ns(), document.id(), json];
-                        let is_new = create.execute(row)? == 1;
+                    if !(is_large && exists.exists([&row])?) {
+                        let is_new = create.execute(params![now, document.first_ns(), row, json])? == 1;
                         if is_large {
                             create.clear_bindings();
                         }
@@ -221,7 +234,7 @@ impl SqliteWriter {
                     }
                     let (ours, id) = (document.json(), document.id());
                     // Within the query, so that the existing document is not copied.
-                    let united = find.query_row([id], |row| {
+                    let united = find.query_row([&row], |row| {
                         let existing = row.get_ref(0)?.as_bytes()?;
                         Ok(union_within(existing, ours, id, self.max_document_bytes))
                     });
@@ -245,12 +258,12 @@ impl SqliteWriter {
                         } else {
                             i64::MAX
                         };
-                        replace.execute(params![document.id(), text, first])?;
+                        replace.execute(params![row, text, first])?;
                         if text.len() >= LARGE_DOCUMENT_BYTES {
                             replace.clear_bindings();
                         }
                         if noted {
-                            note.execute([document.id()])?;
+                            note.execute([&row])?;
                         }
                         lines += new_lines;
                     }
@@ -260,11 +273,12 @@ impl SqliteWriter {
                     drop(main);
                     for one in continuations {
                         let json = String::from_utf8_lossy(&one.document);
-                        if create.execute(params![now, one.first_ns, one.id, json])? == 1 {
+                        let row = key.of(document, &one.id);
+                        if create.execute(params![now, one.first_ns, row, json])? == 1 {
                             lines += one.lines;
                             continue;
                         }
-                        let existing: String = find.query_row([&one.id], |row| row.get(0))?;
+                        let existing: String = find.query_row([&row], |row| row.get(0))?;
                         match union(existing.as_bytes(), &one.document) {
                             Ok(Union::Unchanged) => {}
                             Ok(Union::Merged {
@@ -272,9 +286,9 @@ impl SqliteWriter {
                                 new_lines,
                             }) => {
                                 let text = String::from_utf8_lossy(&merged_json);
-                                replace.execute(params![one.id, text, one.first_ns])?;
+                                replace.execute(params![row, text, one.first_ns])?;
                                 if noted {
-                                    note.execute([&one.id])?;
+                                    note.execute([&row])?;
                                 }
                                 lines += new_lines;
                             }

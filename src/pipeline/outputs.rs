@@ -21,7 +21,7 @@ use crate::metrics::{DeadLetterSource, Direction, DocumentResult, Metrics, Outpu
 use crate::output::dead_letter::{DeadLetter, Entry, EntryContent};
 use crate::output::elasticsearch::{self, DocumentFormat, Elasticsearch};
 use crate::output::sqlite::{self, SqliteReader, SqliteWriter, TransactionSummary, WriteObserver};
-use crate::output::{Batch, Framing, OutputId, SealedDocument, Watchdog, stdout};
+use crate::output::{Batch, Destinations, Framing, OutputId, SealedDocument, Watchdog, stdout};
 use crate::search::embedded::{
     self, EmbeddedSearch, IndexConfig, IndexError, IndexProgress, Indexer, RunningIndexer,
 };
@@ -34,6 +34,9 @@ const QUEUE_BATCHES: usize = 256;
 const DEAD_LETTER_RETRY: Duration = Duration::from_millis(500);
 /// How often outputs are asked whether they have ended.
 const FINISH_POLL_INTERVAL: Duration = Duration::from_millis(5);
+/// Of the memory limit, a step of the search index takes this fraction, and at least so many bytes.
+const INDEX_BUFFER_FRACTION: u64 = 32;
+const MIN_INDEX_BUFFER_BYTES: usize = 1 << 20;
 
 /// An output that is open and not started.
 #[derive(Debug)]
@@ -51,6 +54,7 @@ pub(super) struct Outputs {
     search: Option<EmbeddedSearch>,
     indexer: Option<Indexer>,
     watchdogs: Vec<(OutputKind, Arc<Watchdog>)>,
+    destinations: Arc<Destinations>,
 }
 
 /// The store that `/logs` reads.
@@ -73,6 +77,7 @@ pub(super) struct RunningOutputs {
 impl Outputs {
     /// Opens every output that the configuration names.
     pub(super) fn open(config: &Config) -> Result<Self, BuildError> {
+        let destinations = open_destinations(config)?;
         let mut opened = Vec::new();
         let mut store = None;
         let (mut search, mut indexer) = (None, None);
@@ -94,13 +99,14 @@ impl Outputs {
                             tracing::error!(%error, "the search index cannot be opened; traces are found by id only");
                         }
                     }
+                    writer.route_to(Arc::clone(&destinations));
                     opened.push(OpenOutput::Sqlite(writer));
                     // The embedded store answers fastest, so it is preferred whatever the order.
                     store = Some(Store::Sqlite(reader));
                 }
                 OutputKind::Stdout => opened.push(OpenOutput::Stdout),
                 OutputKind::Elasticsearch => {
-                    let output = open_elasticsearch(config)?;
+                    let output = open_elasticsearch_for(config, &destinations)?;
                     store = store.or_else(|| Some(Store::Elasticsearch(output.clone())));
                     opened.push(OpenOutput::Elasticsearch(output));
                 }
@@ -113,7 +119,13 @@ impl Outputs {
             search,
             indexer,
             watchdogs: watchdogs.collect(),
+            destinations,
         })
+    }
+
+    /// The registry of destinations.
+    pub(super) fn destinations(&self) -> &Arc<Destinations> {
+        &self.destinations
     }
 
     /// The watchdog of each output.
@@ -153,6 +165,7 @@ impl Outputs {
         abandon: &CancellationToken,
         liveness: &Liveness,
     ) -> io::Result<(Vec<mpsc::Sender<Batch>>, RunningOutputs)> {
+        let destinations = self.destinations;
         let mut senders = Vec::new();
         let mut running = RunningOutputs {
             threads: Vec::new(),
@@ -168,6 +181,7 @@ impl Outputs {
                         metrics: Arc::clone(metrics),
                         dead_letter: Arc::clone(dead_letter),
                         give_up: Arc::clone(give_up),
+                        destinations: Arc::clone(&destinations),
                     };
                     let give_up = Arc::clone(give_up);
                     let guard = liveness.guard("the embedded store");
@@ -184,15 +198,17 @@ impl Outputs {
                         .push(std::thread::Builder::new().name("sqlite".into()).spawn(run)?);
                 }
                 OpenOutput::Stdout => {
+                    let destinations = Arc::clone(&destinations);
                     let metrics = Arc::clone(metrics);
                     let guard = liveness.guard("standard output");
                     let run = move || {
                         let out = metrics.output(OutputKind::Stdout);
                         let count = |batch: &Batch| {
-                            out.documents[DocumentResult::Created].inc_by(batch.len() as u64);
-                            out.proc_records.inc_by(batch.lines());
+                            let (documents, lines) = batch.counts_for(id);
+                            out.documents[DocumentResult::Created].inc_by(documents);
+                            out.proc_records.inc_by(lines);
                         };
-                        match stdout::run(io::stdout(), id, receiver, &watchdog, count) {
+                        match stdout::run(io::stdout(), id, receiver, &destinations, &watchdog, count) {
                             Ok(()) => guard.finish(),
                             Err(error) => {
                                 tracing::error!(%error, "standard output is closed; documents stay in the journal");
@@ -242,6 +258,7 @@ struct SqliteObserver {
     metrics: Arc<Metrics>,
     dead_letter: Arc<DeadLetter>,
     give_up: Arc<AtomicBool>,
+    destinations: Arc<Destinations>,
 }
 
 impl WriteObserver for SqliteObserver {
@@ -270,6 +287,7 @@ impl WriteObserver for SqliteObserver {
             kind: "not_ours".into(),
             reason: why.to_string(),
             index: None,
+            destination: self.destinations.name(document.destination()),
             id: Some(document.id().to_owned()),
             is_trace: Some(document.is_trace()),
             first_ns: Some(document.first_ns()),
@@ -302,6 +320,8 @@ fn open_search(
     let index = IndexConfig {
         store: config.sqlite.path.clone(),
         names: search_names(config),
+        buffer_bytes: ((config.memory_limit / INDEX_BUFFER_FRACTION) as usize)
+            .clamp(MIN_INDEX_BUFFER_BYTES, IndexConfig::MAX_BUFFER_BYTES),
     };
     let progress = Arc::<IndexProgress>::default();
     let indexer = Indexer::open(index.clone(), Arc::clone(&progress))?;
@@ -328,11 +348,24 @@ pub fn search_names(config: &Config) -> windrow_query::Names {
 ///
 /// The setting that cannot be used.
 pub fn open_elasticsearch(config: &Config) -> Result<Elasticsearch, elasticsearch::OpenError> {
+    open_elasticsearch_for(config, &open_destinations(config)?)
+}
+
+/// The destinations of the configuration.
+fn open_destinations(config: &Config) -> Result<Arc<Destinations>, elasticsearch::OpenError> {
+    let destinations = Destinations::of(config).map_err(elasticsearch::OpenError::Index)?;
+    Ok(Arc::new(destinations))
+}
+
+fn open_elasticsearch_for(
+    config: &Config,
+    destinations: &Arc<Destinations>,
+) -> Result<Elasticsearch, elasticsearch::OpenError> {
     let format = DocumentFormat {
         union: windrow_trace::union_within,
         max_bytes: to_usize(config.trace.max_trace_bytes),
         part_ids: windrow_trace::part_ids,
         unmap: windrow_trace::unmap,
     };
-    Elasticsearch::open(config.elasticsearch.clone(), format)
+    Elasticsearch::open_for(config.elasticsearch.clone(), format, Arc::clone(destinations))
 }

@@ -17,7 +17,10 @@ use super::error::BuildError;
 use super::outputs::RunningOutputs;
 use super::progress::{Progress, SAMPLE_INTERVAL, StageSample};
 use crate::buffer_pool::BufferPool;
-use crate::gather::{Dependencies, Gatherer, Gauges, QueueConsumer, RecordQueue, RejectBuffer, Settings};
+use crate::cluster::Cluster;
+use crate::gather::{
+    Dependencies, Gatherer, Gauges, QueueConsumer, RecordQueue, RejectBuffer, Router, Settings,
+};
 use crate::input::forward::{self, ReceiveBudget, Security};
 use crate::input::http::HttpServer;
 use crate::logging::WarningLimiter;
@@ -35,6 +38,7 @@ const DRAIN_POLL_INTERVAL: Duration = Duration::from_millis(5);
 /// The threads and tasks of a running server.
 struct Running {
     connections: TaskTracker,
+    cluster: Option<Arc<Cluster>>,
     queue: Arc<RecordQueue>,
     gauges: Arc<Gauges>,
     gathering: JoinHandle<()>,
@@ -71,6 +75,7 @@ impl Pipeline {
             rejected,
             outputs,
             tls,
+            cluster,
             listeners,
             http_listeners,
             limiter,
@@ -86,6 +91,7 @@ impl Pipeline {
         let give_up = Arc::new(AtomicBool::new(false));
         let abandon = CancellationToken::new();
         let framing = outputs.framing();
+        let router = Router::new(&config, outputs.destinations());
         let (senders, outputs) = outputs
             .start(&metrics, &dead_letter, &give_up, &abandon, &liveness)
             .map_err(BuildError::Thread)?;
@@ -110,6 +116,7 @@ impl Pipeline {
             rejects: RejectBuffer::new(rejected, Arc::clone(&metrics), account),
             gauges: Arc::clone(&gauges),
             open_traces,
+            router,
             admission: Arc::clone(&admission),
             buffer_pool: Arc::clone(&buffer_pool),
             stop: Arc::clone(&give_up),
@@ -128,6 +135,7 @@ impl Pipeline {
         let connections = TaskTracker::new();
         let context = Arc::new(forward::Context {
             journal: journal.clone(),
+            cluster: cluster.clone(),
             admission,
             buffer_pool,
             receive_budget: ReceiveBudget::new(MemoryShares::of(config.memory_limit).receive),
@@ -160,8 +168,12 @@ impl Pipeline {
                 connections.spawn(listener.serve(Arc::clone(&server), Arc::clone(&limiter)));
             }
         }
+        if let Some(cluster) = &cluster {
+            cluster.start();
+        }
         Ok(Running {
             connections,
+            cluster,
             queue,
             gauges,
             gathering,
@@ -187,6 +199,9 @@ impl Running {
                 connections = self.connections.len(),
                 "closing connections in the middle of a message; their clients get no ack and send it again"
             );
+        }
+        if let Some(cluster) = &self.cluster {
+            cluster.stop();
         }
         drain_queue(&self.queue, &self.gauges, deadline).await;
         self.queue.close();

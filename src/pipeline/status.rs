@@ -11,6 +11,7 @@ use super::dead_letter_watch::DeadLetterWatch;
 use super::liveness::Liveness;
 use super::outputs::Store;
 use super::progress::Progress;
+use crate::cluster::Cluster;
 use crate::config::OutputKind;
 use crate::gather::{Gauges, RecordQueue};
 use crate::input::forward::ConnectionLimiter;
@@ -53,6 +54,7 @@ pub(super) struct StatusSources {
     pub(super) store: Option<Store>,
     pub(super) search: Option<EmbeddedSearch>,
     pub(super) watchdogs: Vec<(OutputKind, Arc<Watchdog>)>,
+    pub(super) cluster: Option<Arc<Cluster>>,
     pub(super) memory_limit: u64,
     pub(super) liveness: Liveness,
     pub(super) progress: Progress,
@@ -138,6 +140,9 @@ impl Status {
             readiness
                 .notes
                 .push("gathering is behind: chunks wait in the journal".into());
+        }
+        if let Some(cluster) = &self.0.cluster {
+            readiness.notes.extend(cluster.notes());
         }
         if usage.lost_segments > 0 {
             readiness.notes.push(format!(
@@ -226,17 +231,19 @@ impl Status {
             count(&account.joined),
             count(&account.dead),
         );
+        let dropped = count(&account.dropped);
         let open = count(&gauges.open_lines) + count(&account.in_flight) + count(&account.deferred);
         set(&metrics.records_late, count(&account.late));
         set(&metrics.records_delivered, delivered);
         set(&metrics.records_duplicate, duplicate);
         set(&metrics.records_joined, joined);
+        set(&metrics.records_dropped, dropped);
         set(&metrics.records_dead_letter, dead);
         metrics.records_open.set(gauge(open));
         let received = metrics.input_records.get();
         metrics
             .audit_difference
-            .set(gauge(received) - gauge(delivered + duplicate + joined + dead + open));
+            .set(gauge(received) - gauge(delivered + duplicate + joined + dropped + dead + open));
         let readiness = self.readiness();
         let ready = readiness.reasons.is_empty() && readiness.fatal.is_none();
         metrics.ready.set(i64::from(ready));

@@ -81,6 +81,7 @@ impl Server {
             kind: "not_ours".into(),
             reason: "another program's document".into(),
             index: None,
+            destination: None,
             id: Some("abc".into()),
             is_trace: Some(true),
             first_ns: Some(0),

@@ -38,9 +38,14 @@ impl FluentBit {
     /// When it cannot start.
     pub fn start_with(&self, configuration: &str, files: &[(&str, &str)]) -> Running {
         let folder = tempfile::tempdir().expect("a temporary folder");
+        let path = folder.path().display().to_string();
+        // As its tail input makes a tag of a path.
+        let tag = path.trim_start_matches('/').replace('/', ".").replace("..", ".");
         let main = (
             "fluent-bit.conf",
-            &*configuration.replace("@FOLDER@", &folder.path().display().to_string()),
+            &*configuration
+                .replace("@FOLDER@", &path)
+                .replace("@FOLDER_AS_TAG@", &tag),
         );
         for (name, content) in [main].iter().chain(files) {
             std::fs::write(folder.path().join(name), content).expect("a writable folder");

@@ -14,7 +14,7 @@ use crate::open::slab::TraceSlot;
 use crate::open::trace::{OpenTrace, TracePart};
 use crate::part::{PartId, PartInfo};
 use crate::source::Sources;
-use crate::trace_id::OwnedTraceId;
+use crate::trace_id::{OwnedTraceId, TraceIdHasher};
 
 /// A trace that has left the table.
 #[derive(Debug)]
@@ -23,8 +23,15 @@ pub struct SealedTrace<'a, H> {
     /// Why it was sealed.
     pub reason: SealReason,
     origin: Origin<'a>,
-    sources: &'a mut Sources<H>,
-    buffers: &'a mut BufferPool,
+    keeper: Keeper<'a, H>,
+}
+
+/// What of its table a sealed trace needs.
+#[derive(Debug)]
+pub(crate) struct Keeper<'a, H> {
+    pub(crate) sources: &'a mut Sources<H>,
+    pub(crate) buffers: &'a mut BufferPool,
+    pub(crate) hasher: &'a TraceIdHasher,
 }
 
 /// Where a sealed trace is stored until it is released.
@@ -39,51 +46,44 @@ enum Origin<'a> {
 }
 
 impl<'a, H: Clone> SealedTrace<'a, H> {
-    pub(crate) fn open(
-        reason: SealReason,
-        slot: &'a mut TraceSlot,
-        sources: &'a mut Sources<H>,
-        buffers: &'a mut BufferPool,
-    ) -> Self {
+    pub(crate) fn open(reason: SealReason, slot: &'a mut TraceSlot, keeper: Keeper<'a, H>) -> Self {
         Self {
             reason,
             origin: Origin::Open(slot),
-            sources,
-            buffers,
+            keeper,
         }
     }
 
-    pub(crate) fn lingered(
-        popped: PoppedTrace<'a>,
-        sources: &'a mut Sources<H>,
-        buffers: &'a mut BufferPool,
-    ) -> Self {
+    pub(crate) fn lingered(popped: PoppedTrace<'a>, keeper: Keeper<'a, H>) -> Self {
         Self {
             reason: SealReason::Completed,
             origin: Origin::Lingered(popped),
-            sources,
-            buffers,
+            keeper,
         }
     }
 
     /// A lingering trace that was unpacked.
-    pub(crate) fn reopened(
-        id: OwnedTraceId,
-        trace: OpenTrace,
-        sources: &'a mut Sources<H>,
-        buffers: &'a mut BufferPool,
-    ) -> Self {
+    pub(crate) fn reopened(id: OwnedTraceId, trace: OpenTrace, keeper: Keeper<'a, H>) -> Self {
         Self {
             reason: SealReason::Completed,
             origin: Origin::Reopened(Box::new((id, trace))),
-            sources,
-            buffers,
+            keeper,
         }
     }
 
     /// The trace id.
     pub fn id(&self) -> &[u8] {
         self.origin.id()
+    }
+
+    /// Its destination: see [`TraceId::with_destination`](crate::TraceId::with_destination).
+    pub fn destination(&self) -> u16 {
+        let hash = match &self.origin {
+            Origin::Open(slot) => slot.id().hash(),
+            Origin::Lingered(popped) => popped.hash(),
+            Origin::Reopened(reopened) => reopened.0.hash(),
+        };
+        self.keeper.hasher.destination(hash, self.id())
     }
 
     /// Number of records.
@@ -98,14 +98,14 @@ impl<'a, H: Clone> SealedTrace<'a, H> {
     /// Releases the sources. `claim` gets the guards that the batch with this number (from 1 on),
     /// to which the document belongs, does not hold yet. Call it once, and last.
     pub fn release(&mut self, batch: u64, mut claim: impl FnMut(H)) {
-        let sources = &mut *self.sources;
+        let sources = &mut *self.keeper.sources;
         self.origin.for_each_part(|part| {
             if let Some(hold) = sources.release(part.source, batch) {
                 claim(hold);
             }
         });
         if let Origin::Open(slot) = &mut self.origin {
-            self.buffers.put(slot.trace.vacate());
+            self.keeper.buffers.put(slot.trace.vacate());
         }
     }
 
@@ -116,7 +116,7 @@ impl<'a, H: Clone> SealedTrace<'a, H> {
         parts.clear();
         lines.clear();
         let mut tags: SmallVec<[&str; 2]> = SmallVec::new();
-        let sources = &*self.sources;
+        let sources = &*self.keeper.sources;
         self.origin.for_each_part(|TracePart { source, total }| {
             let Some(source) = sources.get(source) else {
                 return;

@@ -9,6 +9,7 @@
 //! touches three cache lines; a trace may thus expire that much late. There is also one linger
 //! time, so completed traces are due in the order in which they completed.
 
+mod repeats;
 mod sealing;
 
 use std::collections::VecDeque;
@@ -241,7 +242,8 @@ impl<H: Clone> Table<H> {
         trace.begin(now, incoming, &mut self.sources, buffer);
         trace.has_deadline = true;
         self.bytes += trace.memory_bytes();
-        self.set_deadline(now.saturating_add(self.limits.linger), SealReason::Idle, key);
+        let wait = self.limits.linger.min(self.limits.idle_timeout);
+        self.set_deadline(now.saturating_add(wait), SealReason::Idle, key);
         AddOutcome::Added
     }
 

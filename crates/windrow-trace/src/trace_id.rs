@@ -1,11 +1,30 @@
 //! Trace ids with their hash, computed once per record for all lookups.
 //!
 //! Owns the hash function. It is keyed per process, because senders choose the ids (hash flooding).
+//!
+//! The destination of a trace is a part of its hash, and in no other place: of one id the hashes for
+//! two destinations always differ, so whoever compares hash and id compares the destination too.
 
 use std::hash::{BuildHasher, BuildHasherDefault, Hasher};
 
 /// Ids of up to this many bytes are stored inline.
 const INLINE_BYTES: usize = 40;
+
+/// Odd, so that multiplying by it is a bijection: each destination changes a hash in its own way.
+const DESTINATION_FACTOR: u64 = 0x9e37_79b9_7f4a_7c15;
+/// Multiplying by it undoes multiplying by [`DESTINATION_FACTOR`].
+const DESTINATION_INVERSE: u64 = inverse(DESTINATION_FACTOR);
+
+/// The inverse of an odd number modulo 2^64, by Newton's iteration: each step doubles the number of
+/// right bits, of which there are three at first.
+const fn inverse(odd: u64) -> u64 {
+    let (mut inverse, mut step) = (odd, 0);
+    while step < 5 {
+        inverse = inverse.wrapping_mul(2u64.wrapping_sub(odd.wrapping_mul(inverse)));
+        step += 1;
+    }
+    inverse
+}
 
 /// A borrowed trace id with its hash.
 #[derive(Clone, Copy, Debug)]
@@ -24,6 +43,17 @@ impl<'a> TraceId<'a> {
     #[inline]
     pub(crate) fn hash(self) -> u64 {
         self.hash
+    }
+
+    /// The id of the trace for `destination`, which is another trace than those of this id for other
+    /// destinations. 0 is that of an id as it comes from [`Table::trace_id`](crate::Table::trace_id).
+    #[inline]
+    #[must_use]
+    pub fn with_destination(self, destination: u16) -> Self {
+        Self {
+            hash: self.hash ^ u64::from(destination).wrapping_mul(DESTINATION_FACTOR),
+            id: self.id,
+        }
     }
 }
 
@@ -112,6 +142,11 @@ impl TraceIdHasher {
             id,
         }
     }
+
+    /// The destination that is a part of `hash`, the hash of `id`.
+    pub(crate) fn destination(&self, hash: u64, id: &[u8]) -> u16 {
+        (hash ^ self.id(id).hash).wrapping_mul(DESTINATION_INVERSE) as u16
+    }
 }
 
 /// Most ids have one of two lengths. Copying a known length takes a few instructions, any other a
@@ -165,5 +200,23 @@ impl Hasher for PrehashedHasher {
     #[inline]
     fn write_u64(&mut self, hash: u64) {
         self.0 = hash;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_destination_is_a_part_of_the_hash_and_can_be_read_back() {
+        assert_eq!(DESTINATION_FACTOR.wrapping_mul(DESTINATION_INVERSE), 1);
+        let hasher = TraceIdHasher::default();
+        let mut hashes = std::collections::HashSet::new();
+        for destination in 0..=u16::MAX {
+            let id = hasher.id(b"abc").with_destination(destination);
+            assert_eq!(hasher.destination(id.hash(), b"abc"), destination);
+            assert!(hashes.insert(id.hash()));
+        }
+        assert!(hashes.contains(&hasher.id(b"abc").hash()));
     }
 }

@@ -230,6 +230,7 @@ async fn the_dead_letter_is_shown_by_reason_and_replayed_from_the_page_only() {
             kind: "mapping".into(),
             reason: "<script>".into(),
             index: None,
+            destination: None,
             id: Some(number.to_string()),
             is_trace: Some(true),
             first_ns: None,

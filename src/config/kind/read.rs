@@ -6,14 +6,14 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use memchr::memmem::Finder;
-
+use super::super::route::condition;
 use super::super::secret::Secret;
 use super::super::suggestion::did_you_mean;
-use super::super::types::{Network, Predicate, Rule, User};
+use super::super::types::{Condition, Network, Predicate, User};
 use super::super::units::{parse_duration, parse_size};
 use super::UntypedValue;
 use crate::metrics::Output;
+use crate::output::IndexName;
 use windrow_trace::{DocumentSchema, MergeRule};
 
 pub(super) fn text(raw: &UntypedValue) -> Result<&str, String> {
@@ -23,14 +23,14 @@ pub(super) fn text(raw: &UntypedValue) -> Result<&str, String> {
     }
 }
 
-pub(super) fn not_empty(raw: &UntypedValue) -> Result<&str, String> {
+pub(in crate::config) fn not_empty(raw: &UntypedValue) -> Result<&str, String> {
     match text(raw)? {
         "" => Err("it is empty".into()),
         text => Ok(text),
     }
 }
 
-pub(super) fn boolean(raw: &UntypedValue) -> Result<bool, String> {
+pub(in crate::config) fn boolean(raw: &UntypedValue) -> Result<bool, String> {
     match raw {
         UntypedValue::Bool(b) => Ok(*b),
         UntypedValue::Text(text) => match text.to_ascii_lowercase().as_str() {
@@ -104,7 +104,7 @@ pub(super) fn or_zero<T: PartialOrd>(value: T, zero: &T, min: &T) -> Result<Opti
 }
 
 /// Parses a list, or a single value as a list of one. The error names the element.
-pub(super) fn list_of<T>(
+pub(in crate::config) fn list_of<T>(
     raw: &UntypedValue,
     read: impl Fn(&UntypedValue) -> Result<T, String>,
 ) -> Result<Vec<T>, String> {
@@ -157,7 +157,7 @@ pub(super) fn mode(raw: &UntypedValue) -> Result<u32, String> {
     in_range(bits, &0, &0o777)
 }
 
-pub(super) fn outputs(raw: &UntypedValue) -> Result<Vec<Output>, String> {
+pub(in crate::config) fn outputs(raw: &UntypedValue) -> Result<Vec<Output>, String> {
     let list = non_empty_list(list_of(raw, |raw| {
         let name = not_empty(raw)?;
         let found = Output::ALL.iter().find(|output| output.as_str() == name).copied();
@@ -196,8 +196,12 @@ pub(super) fn url(raw: &UntypedValue) -> Result<String, String> {
 
 /// A valid index name (Elasticsearch: lower case, none of `\ / * ? " < > | , #` or space, not
 /// beginning with `- _ +`, up to 255 bytes) that does not change within a day.
-pub(super) fn index(text: &str) -> Result<String, String> {
-    let mut chars = text.chars();
+///
+/// Placeholders such as `{kubernetes.namespace_name|none}` stand for what the field of a record has.
+pub(in crate::config) fn index(text: &str) -> Result<String, String> {
+    let name = IndexName::parse(text)?;
+    let fallback = name.fallback();
+    let mut chars = fallback.chars();
     let mut length = 0;
     while let Some(c) = chars.next() {
         length += c.len_utf8();
@@ -219,7 +223,7 @@ pub(super) fn index(text: &str) -> Result<String, String> {
             _ => {}
         }
     }
-    if text.starts_with(['-', '_', '+', '.']) {
+    if fallback.starts_with(['-', '_', '+', '.']) {
         return Err("an index name must not begin with - _ + or a dot".into());
     }
     if length > 255 {
@@ -259,32 +263,13 @@ pub(super) fn network(raw: &UntypedValue) -> Result<Network, String> {
     })
 }
 
-pub(super) fn rule(raw: &UntypedValue) -> Result<Rule, String> {
-    let table = table(raw, &["field", "contains", "equals", "matches"])?;
-    let field = table
-        .get("field")
-        .map(|raw| not_empty(raw).map(Box::from))
-        .transpose()?;
-    let mut tests = ["contains", "equals", "matches"]
-        .into_iter()
-        .filter_map(|name| Some((name, table.get(name)?)));
-    let (Some((name, value)), None) = (tests.next(), tests.next()) else {
-        return Err("exactly one of contains, equals, matches is required".into());
-    };
-    let value = not_empty(value).map_err(|what| format!("{name}: {what}"))?;
-    let test = match name {
-        "contains" => Predicate::Contains(Box::new(Finder::new(value).into_owned())),
-        "equals" => Predicate::Equals(value.into()),
-        _ => Predicate::Matches(regex::bytes::Regex::new(value).map_err(|error| {
-            // The message of the library spans several lines; the last one names the error.
-            let text = error.to_string();
-            format!(
-                "matches: {}",
-                text.lines().last().unwrap_or("not a regular expression").trim()
-            )
-        })?),
-    };
-    Ok(Rule { field, test })
+/// A condition that completes a trace.
+pub(super) fn complete(raw: &UntypedValue) -> Result<Condition, String> {
+    let condition = condition(raw)?;
+    match condition.test {
+        Predicate::Exists(false) => Err("exists: what a record lacks completes no trace".into()),
+        _ => Ok(condition),
+    }
 }
 
 /// Merge rules by field: one table, or several of which the later one counts.
@@ -325,7 +310,10 @@ pub(super) fn schema(raw: &UntypedValue) -> Result<DocumentSchema, String> {
         .ok_or_else(|| format!("unknown schema {name:?}{}", did_you_mean(name, names.into_iter())))
 }
 
-fn table<'a>(raw: &'a UntypedValue, known: &[&str]) -> Result<&'a BTreeMap<String, UntypedValue>, String> {
+pub(in crate::config) fn table<'a>(
+    raw: &'a UntypedValue,
+    known: &[&str],
+) -> Result<&'a BTreeMap<String, UntypedValue>, String> {
     let UntypedValue::Table(table) = raw else {
         return Err(format!("it is {}, not a table", raw.kind()));
     };

@@ -10,8 +10,8 @@ use windrow_trace::FieldNames;
 use super::*;
 use crate::config::Predicate;
 
-fn rules() -> Vec<Rule> {
-    let rule = |field: Option<&str>, test| Rule {
+fn rules() -> Vec<Condition> {
+    let rule = |field: Option<&str>, test| Condition {
         field: field.map(Into::into),
         test,
     };

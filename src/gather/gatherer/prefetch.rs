@@ -4,10 +4,11 @@
 use forward_protocol::entries::{Group, Time};
 
 use super::Gatherer;
-use super::message::MessageOrigin;
+use super::origin::MessageOrigin;
 use super::tally::Tally;
 use crate::gather::classifier::Classification;
 use crate::gather::metadata;
+use crate::output::DestinationId;
 use windrow_trace::{SlotHint, TraceId};
 
 /// Records that are prefetched together while the open traces exceed the processor's cache.
@@ -45,7 +46,9 @@ pub(super) struct Walked<'a> {
     /// The metadata of the event itself.
     pub(super) metadata: Option<&'a [u8]>,
     pub(super) classification: Classification<'a>,
+    /// The id of its trace, which its destination is a part of.
     pub(super) id: Option<TraceId<'a>>,
+    pub(super) destination: DestinationId,
     /// The group of events that it belongs to.
     pub(super) group: Option<Group<'a>>,
     /// Number of the record in its part.

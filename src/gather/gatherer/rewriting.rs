@@ -9,7 +9,7 @@ use std::sync::atomic::Ordering;
 use forward_protocol::entries::{Entries, Group, Time};
 
 use super::Gatherer;
-use super::message::{Arrival, MessageOrigin};
+use super::origin::{Arrival, MessageOrigin};
 use super::prefetch::{PrefetchPipeline, Walked};
 use super::sections::Section;
 use super::tally::Tally;
@@ -17,6 +17,7 @@ use crate::claim::RecordClaim;
 use crate::gather::classifier::{Classification, classify_slow};
 use crate::gather::metadata;
 use crate::gather::rewrite::{Fragment, Offer, is_candidate, joined_record};
+use crate::gather::router::Routable;
 use windrow_trace::{MadeId, PartId, record_cost};
 
 /// A message whose journal record was released before a restart.
@@ -104,10 +105,19 @@ impl Gatherer {
             Some(record) => {
                 let mut made = MadeId::default();
                 let classification = self.classify(record, walked.metadata, walked.group, &mut made);
+                let routable = Routable {
+                    tag: origin.tag,
+                    record,
+                    classification: &classification,
+                    metadata: walked.metadata,
+                    group: walked.group,
+                };
+                let destination = self.destination(&routable, None, tally);
                 let means = Walked {
                     record,
                     classification,
-                    id: classification.id(&made).map(|id| self.table.trace_id(id)),
+                    id: self.trace_id(classification.id(&made), destination),
+                    destination,
                     guess: None,
                     ..*walked
                 };
@@ -189,6 +199,8 @@ impl Gatherer {
             tag: &fragment.tag,
             claim: &claim,
             nesting: 0,
+            positions: &[],
+            may_repeat: false,
         };
         self.add_by_itself(record, time, fragment, &origin);
         self.end(Some(source));
@@ -204,12 +216,21 @@ impl Gatherer {
         let metadata = Some(&*fragment.metadata).filter(|metadata| !metadata.is_empty());
         let mut made = MadeId::default();
         let classification = self.classify(record, metadata, None, &mut made);
+        let routable = Routable {
+            tag: origin.tag,
+            record,
+            classification: &classification,
+            metadata,
+            group: None,
+        };
+        let destination = self.destination(&routable, None, &mut tally);
         let walked = Walked {
             time: Time::At(time),
             record,
             metadata,
             classification,
-            id: classification.id(&made).map(|id| self.table.trace_id(id)),
+            id: self.trace_id(classification.id(&made), destination),
+            destination,
             group: None,
             number: fragment.position,
             guess: None,

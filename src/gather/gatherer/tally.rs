@@ -1,10 +1,12 @@
 //! Tally of a message: damage, bad entries, records that are too long, and what of them is rejected
 //! one by one.
 
+use std::sync::atomic::Ordering;
+
 use forward_protocol::entries::{Damage, Defect};
 
 use super::Gatherer;
-use super::message::MessageOrigin;
+use super::origin::MessageOrigin;
 use crate::gather::reject_buffer::RejectReason;
 use crate::metrics::MadeText;
 
@@ -27,6 +29,10 @@ pub(super) struct Tally {
     pub(super) bad_in_message: u32,
     /// Records that are longer than a document may be.
     pub(super) too_long: u32,
+    /// Records that a route dropped.
+    pub(super) dropped: u64,
+    /// Records that went to a fallback for lack of destinations.
+    pub(super) fallbacks: u64,
     /// Bytes that may be rejected one by one; at first those of the message. A small compressed
     /// payload can hold gigabytes.
     pub(super) rejectable_bytes: usize,
@@ -81,6 +87,12 @@ impl Gatherer {
             if count > 0 {
                 self.metrics.input_text_made[form].inc_by(count);
             }
+        }
+        if tally.dropped > 0 {
+            self.account.dropped.fetch_add(tally.dropped, Ordering::Relaxed);
+        }
+        if tally.fallbacks > 0 {
+            self.metrics.destinations_fallback_records.inc_by(tally.fallbacks);
         }
         if tally.times_outside > 0 {
             self.metrics.input_time_outside.inc_by(tally.times_outside);

@@ -9,7 +9,9 @@ mod meaning;
 mod model;
 mod nested;
 mod partial;
+mod routes;
 mod scene;
+mod shares;
 
 use std::collections::BTreeMap;
 use std::io::Write;

@@ -57,6 +57,18 @@ impl DeliveryStates {
         }
     }
 
+    /// States for documents that do not all go to all outputs.
+    pub(super) fn of_each(outputs: u8, rows: &[DocumentMeta]) -> Self {
+        let made = Self::new(outputs);
+        let all = *made.whole.lock().unwrap_or_else(PoisonError::into_inner);
+        made.each.get_or_init(|| {
+            rows.iter()
+                .map(|row| DeliveryState::new(all & row.outputs))
+                .collect()
+        });
+        made
+    }
+
     /// The state of document number `at`.
     pub(super) fn of(&self, rows: &[DocumentMeta], at: u32) -> &DeliveryState {
         let each = self.each.get().unwrap_or_else(|| {

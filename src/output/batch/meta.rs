@@ -3,11 +3,15 @@
 
 use std::ops::Range;
 
+use crate::output::{ALL_OUTPUTS, DestinationId};
+
 /// Metadata of a document.
 #[derive(Debug)]
 pub struct DocumentMeta {
     pub(super) id: Range<u32>,
     pub(super) is_trace: bool,
+    pub(super) outputs: u8,
+    pub(super) destination: DestinationId,
     pub(super) first_ns: i64,
     pub(super) lines: u32,
     pub(super) span: DocumentSpan,
@@ -30,10 +34,19 @@ impl DocumentMeta {
         Self {
             id: id.start as u32..id.end as u32,
             is_trace,
+            outputs: ALL_OUTPUTS,
+            destination: DestinationId::DEFAULT,
             first_ns,
             lines,
             span,
         }
+    }
+
+    /// For a destination whose documents go to the outputs with these bits.
+    #[must_use]
+    pub(crate) fn to(mut self, destination: DestinationId, outputs: u8) -> Self {
+        (self.destination, self.outputs) = (destination, outputs);
+        self
     }
 }
 

@@ -12,7 +12,7 @@ use super::Batch;
 use super::BatchInner;
 use super::delivery_state::{ConfirmedCounts, DeliveryState};
 use super::meta::{DocumentMeta, DocumentSpan};
-use crate::output::{LineCounters, OutputId};
+use crate::output::{DestinationId, LineCounters, OutputId};
 
 /// A document of a batch. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -57,6 +57,11 @@ impl SealedDocument {
         self.meta().first_ns
     }
 
+    /// Where it goes.
+    pub fn destination(&self) -> DestinationId {
+        self.meta().destination
+    }
+
     /// Records in it.
     pub fn lines(&self) -> u32 {
         self.meta().lines
@@ -64,7 +69,7 @@ impl SealedDocument {
 
     /// Its batch.
     #[cfg(test)]
-    pub(in crate::output) fn batch(&self) -> Batch {
+    pub(crate) fn batch(&self) -> Batch {
         Batch(Arc::clone(&self.batch))
     }
 

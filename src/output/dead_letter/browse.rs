@@ -254,6 +254,7 @@ mod tests {
             kind: kind.into(),
             reason: format!("refused {id}"),
             index: Some("requests".into()),
+            destination: None,
             id: Some(id.into()),
             is_trace: Some(true),
             first_ns: Some(1),

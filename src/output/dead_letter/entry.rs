@@ -23,6 +23,9 @@ pub struct Entry {
     pub reason: String,
     /// The index for which it was meant.
     pub index: Option<String>,
+    /// The destination of the document, if it is not the default: its index name with strftime
+    /// fields.
+    pub destination: Option<String>,
     /// The document's id.
     pub id: Option<String>,
     /// Whether it is the document of a trace.
@@ -67,6 +70,7 @@ impl Entry {
             kind: &self.kind,
             reason: &self.reason,
             index: self.index.as_deref(),
+            destination: self.destination.as_deref(),
             id: self.id.as_deref(),
             trace: self.is_trace,
             first_ns: self.first_ns,
@@ -101,6 +105,7 @@ impl Entry {
             kind: read.kind,
             reason: read.reason,
             index: read.index,
+            destination: read.destination,
             id: read.id,
             is_trace: read.trace,
             first_ns: read.first_ns,
@@ -122,6 +127,8 @@ struct EntryLine<'a> {
     reason: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
     index: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    destination: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     id: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -156,6 +163,7 @@ struct ParsedLine<'a> {
     kind: String,
     reason: String,
     index: Option<String>,
+    destination: Option<String>,
     id: Option<String>,
     trace: Option<bool>,
     #[serde(rename = "firstNs")]

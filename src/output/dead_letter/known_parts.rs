@@ -111,7 +111,11 @@ fn keys(entry: &Entry) -> Vec<u64> {
         return Vec::new();
     };
     let hash = |text: &[u8]| {
-        let seed = twox_hash::XxHash3_64::oneshot(id.as_bytes());
+        // The documents of one trace for two destinations share parts.
+        let mut seed = twox_hash::XxHash3_64::oneshot(id.as_bytes());
+        if let Some(destination) = &entry.destination {
+            seed = twox_hash::XxHash3_64::oneshot_with_seed(seed, destination.as_bytes());
+        }
         twox_hash::XxHash3_64::oneshot_with_seed(seed, text)
     };
     if entry.parts.is_empty() {

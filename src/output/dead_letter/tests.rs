@@ -17,6 +17,7 @@ fn entry(id: &str, content: EntryContent) -> Entry {
         kind: "document_parsing_exception".into(),
         reason: "failed to parse \"x\"\nsecond line".into(),
         index: Some("requests-2026-11-21".into()),
+        destination: None,
         id: Some(id.into()),
         is_trace: Some(true),
         first_ns: Some(-5),
@@ -52,6 +53,7 @@ fn an_entry_comes_back_as_it_was() {
     let bare = Entry {
         status: None,
         index: None,
+        destination: None,
         id: None,
         is_trace: None,
         first_ns: None,

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use serde::Deserialize;
 
 use super::index_pattern::{DayIndex, IndexPattern};
-use crate::output::Framing;
+use crate::output::{DestinationId, Destinations, Framing};
 use windrow_trace::write_escaped;
 
 /// A document of a bulk request: new, or replayed from the dead letter.
@@ -20,12 +20,18 @@ pub(crate) trait BulkDocument: Send + Sync {
     fn is_trace(&self) -> bool;
     /// First event time, Unix nanoseconds.
     fn first_ns(&self) -> i64;
+    /// Where it goes.
+    fn destination(&self) -> DestinationId;
     /// One JSON object without a newline.
     fn json(&self) -> &[u8];
     /// The rendered text that contains the document behind its action line, and the range of both;
     /// see [`CreateFraming`].
     fn framed(&self) -> Option<(&Bytes, Range<usize>)> {
         None
+    }
+    /// Whether it is a copy, which is not copied.
+    fn is_copy(&self) -> bool {
+        false
     }
     /// A write of it may have been applied, and its response was lost. For the counters, like the
     /// next two.
@@ -46,11 +52,17 @@ impl<D: BulkDocument> BulkDocument for &D {
     fn first_ns(&self) -> i64 {
         (**self).first_ns()
     }
+    fn destination(&self) -> DestinationId {
+        (**self).destination()
+    }
     fn json(&self) -> &[u8] {
         (**self).json()
     }
     fn framed(&self) -> Option<(&Bytes, Range<usize>)> {
         (**self).framed()
+    }
+    fn is_copy(&self) -> bool {
+        (**self).is_copy()
     }
     fn mark_uncertain(&self) {
         (**self).mark_uncertain();
@@ -77,23 +89,55 @@ pub(crate) fn cost<D: BulkDocument>(document: &D) -> usize {
 /// Writes the `create` action line before each document while it is rendered, so that the rendered
 /// text is a bulk body.
 pub(crate) struct CreateFraming {
-    indices: Arc<IndexPattern>,
-    day: Option<(i64, Arc<DayIndex>)>,
+    days: DayIndices,
 }
 
 impl CreateFraming {
-    pub(crate) fn new(indices: Arc<IndexPattern>) -> Self {
-        Self { indices, day: None }
+    pub(crate) fn new(destinations: Arc<Destinations>) -> Self {
+        Self {
+            days: DayIndices::new(&destinations),
+        }
+    }
+}
+
+/// The last day's index of each destination.
+struct DayIndices {
+    destinations: Arc<Destinations>,
+    last: Vec<(i64, Arc<DayIndex>)>,
+}
+
+impl DayIndices {
+    fn new(destinations: &Arc<Destinations>) -> Self {
+        Self {
+            destinations: Arc::clone(destinations),
+            last: Vec::new(),
+        }
+    }
+
+    #[inline]
+    fn get(&mut self, destination: DestinationId, day: i64) -> &DayIndex {
+        let place = usize::from(destination.0);
+        if self.last.get(place).is_none_or(|(known, _)| *known != day) {
+            self.look_up(destination, day);
+        }
+        &self.last[place].1
+    }
+
+    #[cold]
+    fn look_up(&mut self, destination: DestinationId, day: i64) {
+        let index = self.destinations.indices(destination).day(day);
+        let place = usize::from(destination.0);
+        if self.last.len() <= place {
+            // No time is in that day.
+            self.last.resize(place + 1, (i64::MIN, Arc::clone(&index)));
+        }
+        self.last[place] = (day, index);
     }
 }
 
 impl Framing for CreateFraming {
-    fn write_prefix(&mut self, out: &mut Vec<u8>, id: &str, first_ns: i64) {
-        let day_number = IndexPattern::day_of(first_ns);
-        let day = match &self.day {
-            Some((day, known)) if *day == day_number => known,
-            _ => &self.day.insert((day_number, self.indices.day(day_number))).1,
-        };
+    fn write_prefix(&mut self, out: &mut Vec<u8>, id: &str, first_ns: i64, destination: DestinationId) {
+        let day = self.days.get(destination, IndexPattern::day_of(first_ns));
         out.extend_from_slice(&day.create_head);
         write_escaped(out, id.as_bytes());
         out.extend_from_slice(b"\"}}\n");
@@ -119,23 +163,15 @@ pub(crate) fn contiguous_text<'a, D: BulkDocument + 'a>(
 /// Builds in `body`, which is empty, the bulk body that creates `documents`, each in the index of
 /// its day.
 pub(crate) fn create_body<'a, D: BulkDocument + 'a>(
-    indices: &IndexPattern,
+    destinations: &Arc<Destinations>,
     documents: impl Iterator<Item = &'a D> + Clone,
     mut body: Vec<u8>,
 ) -> Bytes {
     body.reserve(documents.clone().map(cost).sum());
-    let mut day = None;
-    let mut head = None;
+    let mut days = DayIndices::new(destinations);
     for document in documents {
-        let day_number = IndexPattern::day_of(document.first_ns());
-        let known = match &head {
-            Some(known) if day == Some(day_number) => known,
-            _ => {
-                day = Some(day_number);
-                head.insert(indices.day(day_number))
-            }
-        };
-        body.extend_from_slice(&known.create_head);
+        let day = days.get(document.destination(), IndexPattern::day_of(document.first_ns()));
+        body.extend_from_slice(&day.create_head);
         write_escaped(&mut body, document.id().as_bytes());
         body.extend_from_slice(b"\"}}\n");
         body.extend_from_slice(document.json());
@@ -310,6 +346,9 @@ mod tests {
         fn first_ns(&self) -> i64 {
             self.1
         }
+        fn destination(&self) -> DestinationId {
+            DestinationId::DEFAULT
+        }
         fn json(&self) -> &[u8] {
             &self.2
         }
@@ -317,14 +356,14 @@ mod tests {
 
     #[test]
     fn a_body_names_each_document_and_ends_in_a_newline() {
-        let indices = IndexPattern::parse("r-%Y-%m-%d").unwrap();
+        let destinations = Arc::new(Destinations::single("r-%Y-%m-%d").unwrap());
         let day = 86_400_000_000_000;
         let documents = [
             Doc("a", 0, Bytes::from_static(b"{\"x\":1}")),
             Doc("b\"\\\n\u{1}é", day - 1, Bytes::from_static(b"{}")),
             Doc("c", day, Bytes::from_static(b"{}")),
         ];
-        let body = create_body(&indices, documents.iter(), Vec::new());
+        let body = create_body(&destinations, documents.iter(), Vec::new());
         let expected = concat!(
             "{\"create\":{\"_index\":\"r-1970-01-01\",\"_id\":\"a\"}}\n{\"x\":1}\n",
             "{\"create\":{\"_index\":\"r-1970-01-01\",\"_id\":\"b\\\"\\\\\\n\\u0001é\"}}\n{}\n",

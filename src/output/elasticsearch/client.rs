@@ -12,11 +12,12 @@ use reqwest::Method;
 use serde_json::Value;
 use tokio::time::Instant;
 
-use super::bulk::{self, BulkResponse, ItemResult};
+use super::bulk::{self, BulkDocument, BulkResponse, ItemResult};
+use super::copy::CopyRule;
 use super::format::DocumentFormat;
 use super::heal::WarnedFields;
 use super::http::{Request, Response, SendError};
-use super::index_pattern::IndexPattern;
+use super::index_pattern::{self, DayIndex, IndexPattern};
 use super::index_watch::IndexWatch;
 use super::nodes::{Nodes, OpenError};
 use super::outcome::{
@@ -27,6 +28,7 @@ use super::stats::Stats;
 use super::target::Targets;
 use super::template;
 use crate::config::{ElasticsearchConfig, OnConflict};
+use crate::output::{DestinationId, Destinations};
 
 /// Longest wait of a bulk request for a shard, for the creation of an index or for a mapping. An
 /// item that waits holds up the answer for all others.
@@ -50,7 +52,8 @@ const MAX_BULK_RESPONSE_BYTES: u64 = 64 << 20;
 #[derive(Debug)]
 pub(crate) struct Client {
     pub(crate) nodes: Nodes,
-    pub(crate) indices: Arc<IndexPattern>,
+    pub(crate) destinations: Arc<Destinations>,
+    pub(crate) copies: Vec<CopyRule>,
     pub(crate) format: DocumentFormat,
     pub(crate) stats: Arc<Stats>,
     pub(crate) trace_life: Duration,
@@ -88,11 +91,13 @@ impl Client {
     pub(crate) fn open(
         config: &ElasticsearchConfig,
         format: DocumentFormat,
+        destinations: Arc<Destinations>,
         stats: Arc<Stats>,
     ) -> Result<Self, OpenError> {
         Ok(Self {
             nodes: Nodes::open(config)?,
-            indices: Arc::new(IndexPattern::parse(&config.index).map_err(OpenError::Index)?),
+            copies: destinations.copies().to_vec(),
+            destinations,
             format,
             stats,
             trace_life: config.trace_life,
@@ -105,6 +110,38 @@ impl Client {
             shard_timeout: (config.request_timeout / 6).min(SHARD_TIMEOUT_MAX),
             gzip_level: config.gzip_level.min(9),
         })
+    }
+
+    /// The default destination's index of a day, for what concerns none in particular.
+    pub(crate) fn default_indices(&self) -> Arc<IndexPattern> {
+        self.destinations.indices(DestinationId::DEFAULT)
+    }
+
+    /// The default destination's indices of all days.
+    pub(crate) fn default_wildcard(&self) -> String {
+        let names = self.destinations.wildcards();
+        names
+            .first()
+            .map_or_else(String::new, |name| index_pattern::wildcard(name))
+    }
+
+    /// The names of all indices, with as few others as possible, for the template.
+    pub(crate) fn exact_patterns(&self) -> Vec<String> {
+        let names = self.destinations.all_wildcards();
+        names.iter().flat_map(|name| index_pattern::exact(name)).collect()
+    }
+
+    /// The names of all indices, separated by commas, for searches.
+    pub(crate) fn search_patterns(&self) -> String {
+        let names = self.destinations.wildcards();
+        let names: Vec<_> = names.iter().map(|name| index_pattern::wildcard(name)).collect();
+        names.join(",")
+    }
+
+    /// The index of a document.
+    pub(crate) fn index_of<D: BulkDocument>(&self, document: &D) -> Arc<DayIndex> {
+        let indices = self.destinations.indices(document.destination());
+        indices.of(document.first_ns())
     }
 
     /// Sends a bulk body of `expected` items.

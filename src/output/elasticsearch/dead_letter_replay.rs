@@ -8,6 +8,7 @@ use super::backoff::full_jitter;
 use super::bulk::BulkDocument;
 use super::outcome::{DocumentOutcome, RequestError, StoreResult};
 use super::upsert::{Upserter, WriteResult};
+use crate::output::DestinationId;
 use crate::output::dead_letter::{Entry, EntryContent};
 use crate::output::replay::ReplayOutcome;
 
@@ -20,6 +21,7 @@ struct ReplayedDocument {
     id: String,
     is_trace: bool,
     first_ns: i64,
+    destination: DestinationId,
     json: Bytes,
 }
 
@@ -32,6 +34,9 @@ impl BulkDocument for ReplayedDocument {
     }
     fn first_ns(&self) -> i64 {
         self.first_ns
+    }
+    fn destination(&self) -> DestinationId {
+        self.destination
     }
     fn json(&self) -> &[u8] {
         &self.json
@@ -64,7 +69,7 @@ pub(super) async fn replay_entries(
 ) -> Vec<ReplayOutcome> {
     let mut outcomes = vec![ReplayOutcome::NotReplayable; entries.len()];
     let mut pending: Vec<usize> = (0..entries.len())
-        .filter(|&at| document(&entries[at]).is_some())
+        .filter(|&at| document(upserter, &entries[at]).is_some())
         .collect();
     for attempt in 0..MAX_ATTEMPTS {
         if pending.is_empty() {
@@ -73,8 +78,8 @@ pub(super) async fn replay_entries(
         if attempt > 0 {
             sleep(full_jitter(base, MAX_PAUSE, attempt)).await;
         }
-        let documents: Vec<ReplayedDocument> =
-            pending.iter().filter_map(|&at| document(&entries[at])).collect();
+        let documents = pending.iter().filter_map(|&at| document(upserter, &entries[at]));
+        let documents: Vec<ReplayedDocument> = documents.collect();
         let written = match upserter.write(&documents).await {
             WriteResult::AllCreated => {
                 vec![DocumentOutcome::Stored(StoreResult::Created); documents.len()]
@@ -127,8 +132,8 @@ pub(super) async fn replay_entries(
 /// Why the index of an entry does not take it now.
 fn why_not_now(upserter: &Upserter, entry: &Entry) -> String {
     let client = &upserter.client;
-    let index = entry.first_ns.map(|first_ns| client.indices.of(first_ns));
-    let reason = index.and_then(|index| client.watch.reason(&index.index));
+    let document = document(upserter, entry);
+    let reason = document.and_then(|document| client.watch.reason(&client.index_of(&document).index));
     reason.unwrap_or_else(|| "Elasticsearch rejected it for now".into())
 }
 
@@ -140,12 +145,17 @@ fn refused(status: u16, kind: &str, reason: &str) -> ReplayOutcome {
     }
 }
 
-fn document(entry: &Entry) -> Option<ReplayedDocument> {
+fn document(upserter: &Upserter, entry: &Entry) -> Option<ReplayedDocument> {
+    let destination = match &entry.destination {
+        Some(name) => upserter.client.destinations.named(name)?,
+        None => DestinationId::DEFAULT,
+    };
     match (&entry.id, entry.first_ns, &entry.content) {
         (Some(id), Some(first_ns), EntryContent::Document(json)) => Some(ReplayedDocument {
             id: id.clone(),
             is_trace: entry.is_trace.unwrap_or(true),
             first_ns,
+            destination,
             json: json.clone(),
         }),
         _ => None,

@@ -16,7 +16,7 @@ use super::health::{NoteSource, OutputHealth, WaitReason};
 use super::outcome::{DocumentOutcome, Rejection, RequestError, RetryReason, StoreResult, without_content};
 use super::upsert::{Upserter, WriteResult};
 use crate::output::dead_letter::{DeadLetter, Entry, EntryContent};
-use crate::output::{Batch, LineCounters, OutputId, SealedDocument};
+use crate::output::{Batch, DestinationId, LineCounters, OutputId, SealedDocument};
 
 /// A document that is not confirmed, and its delivery history.
 #[derive(Clone)]
@@ -53,6 +53,9 @@ impl BulkDocument for PendingDocument {
     }
     fn first_ns(&self) -> i64 {
         self.sealed.first_ns()
+    }
+    fn destination(&self) -> DestinationId {
+        self.sealed.destination()
     }
     fn json(&self) -> &[u8] {
         self.sealed.json()
@@ -156,7 +159,7 @@ pub(super) async fn deliver(
         BulkContent::Rendered(batch) => {
             let text = batch.framed().cloned().unwrap_or_default();
             let sent = upserter
-                .write_rendered(&text, batch.len(), batch.first_between())
+                .write_rendered(&text, batch.len(), batch.destinations(), batch.first_between())
                 .await;
             match sent {
                 Ok(()) => {
@@ -296,7 +299,7 @@ impl DeliveryContext {
     }
 
     fn index_of(&self, document: &PendingDocument) -> Arc<super::index_pattern::DayIndex> {
-        self.upserter.client.indices.of(document.sealed.first_ns())
+        self.upserter.client.index_of(document)
     }
 
     /// Whether the index of a refused document takes others: it took one since the document was
@@ -432,14 +435,8 @@ impl DeliveryContext {
             status: Some(rejection.status).filter(|status| *status != 0),
             kind: rejection.kind.clone(),
             reason: rejection.reason.clone(),
-            index: Some(
-                self.upserter
-                    .client
-                    .indices
-                    .of(sealed.first_ns())
-                    .index
-                    .to_string(),
-            ),
+            index: Some(self.index_of(document).index.to_string()),
+            destination: self.upserter.client.destinations.name(sealed.destination()),
             id: Some(sealed.id().to_owned()),
             is_trace: Some(sealed.is_trace()),
             first_ns: Some(sealed.first_ns()),

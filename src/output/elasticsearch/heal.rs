@@ -152,7 +152,7 @@ pub(crate) async fn create_healed<D: BulkDocument>(
     while !pending.is_empty() {
         let mut writes = Vec::new();
         for (at, item, mut healing) in pending {
-            let index = client.indices.of(documents[at].first_ns());
+            let index = client.index_of(&documents[at]);
             let json = healed
                 .get(&at)
                 .map_or_else(|| documents[at].json(), |json| &json[..]);

@@ -93,64 +93,9 @@ impl IndexPattern {
         self.pattern.contains('%')
     }
 
-    /// Patterns of index names that match every name and as few others as possible, for the
-    /// template: `logs-%Y.%m` gives `logs-19*.*` and `logs-20*.*`, not `logs-*`.
-    pub(crate) fn exact(&self) -> Vec<String> {
-        let mut parts = self.pattern.split('%');
-        let mut patterns = vec![parts.next().unwrap_or_default().to_owned()];
-        let mut first = true;
-        for part in parts {
-            // A field is `%`, flags or colons, and one letter; `%%` is a percent sign.
-            let Some((at, letter)) = part.char_indices().find(|(_, c)| c.is_ascii_alphabetic()) else {
-                continue;
-            };
-            let digits: &[&str] = match letter {
-                'Y' | 'G' | 'F' | 'C' => &["19", "20"],
-                'm' => &["0", "1"],
-                'd' | 'j' => &["0", "1", "2", "3"],
-                'V' | 'U' | 'W' => &["0", "1", "2", "3", "4", "5"],
-                'y' | 'g' | 'D' => &["0", "1", "2", "3", "4", "5", "6", "7", "8", "9"],
-                _ => &[""],
-            };
-            let inner = match letter {
-                'F' => "*-*-*",
-                'D' => "*/*/*",
-                _ => "*",
-            };
-            let rest = &part[at + 1..];
-            patterns = if std::mem::take(&mut first) {
-                let with = |digit: &&str| format!("{}{digit}{inner}{rest}", patterns[0]);
-                digits.iter().map(with).collect()
-            } else {
-                let with = |pattern: String| {
-                    // Two stars in a row are one.
-                    let inner = if pattern.ends_with('*') {
-                        &inner[1..]
-                    } else {
-                        inner
-                    };
-                    format!("{pattern}{inner}{rest}")
-                };
-                patterns.into_iter().map(with).collect()
-            };
-        }
-        patterns
-    }
-
-    /// The pattern with `*` in place of its date, for searches.
-    pub(crate) fn wildcard(&self) -> String {
-        match (self.pattern.find('%'), self.pattern.rfind('%')) {
-            (Some(first), Some(last)) => {
-                // A field is `%`, flags or colons, and one letter.
-                let tail = self.pattern[last..]
-                    .char_indices()
-                    .skip(1)
-                    .find(|(_, c)| c.is_ascii_alphabetic());
-                let tail = tail.map_or("", |(at, _)| &self.pattern[last + at + 1..]);
-                format!("{}*{tail}", &self.pattern[..first])
-            }
-            _ => self.pattern.clone(),
-        }
+    /// The pattern.
+    pub(crate) fn text(&self) -> &str {
+        &self.pattern
     }
 
     /// Index of the day before, if the time is within `life` after midnight and the name differs.
@@ -172,6 +117,66 @@ impl IndexPattern {
     fn neighbour(&self, day: i64, other: i64) -> Option<Arc<DayIndex>> {
         let (own, other) = (self.day(day), self.day(other));
         (own.index != other.index).then_some(other)
+    }
+}
+
+/// Patterns of index names that match every name and as few others as possible, for the
+/// template: `logs-%Y.%m` gives `logs-19*.*` and `logs-20*.*`, not `logs-*`. A `*` in the name stays.
+pub(crate) fn exact(name: &str) -> Vec<String> {
+    let mut parts = name.split('%');
+    let mut patterns = vec![parts.next().unwrap_or_default().to_owned()];
+    let mut first = true;
+    for part in parts {
+        // A field is `%`, flags or colons, and one letter; `%%` is a percent sign.
+        let Some((at, letter)) = part.char_indices().find(|(_, c)| c.is_ascii_alphabetic()) else {
+            continue;
+        };
+        let digits: &[&str] = match letter {
+            'Y' | 'G' | 'F' | 'C' => &["19", "20"],
+            'm' => &["0", "1"],
+            'd' | 'j' => &["0", "1", "2", "3"],
+            'V' | 'U' | 'W' => &["0", "1", "2", "3", "4", "5"],
+            'y' | 'g' | 'D' => &["0", "1", "2", "3", "4", "5", "6", "7", "8", "9"],
+            _ => &[""],
+        };
+        let inner = match letter {
+            'F' => "*-*-*",
+            'D' => "*/*/*",
+            _ => "*",
+        };
+        let rest = &part[at + 1..];
+        patterns = if std::mem::take(&mut first) {
+            let with = |digit: &&str| format!("{}{digit}{inner}{rest}", patterns[0]);
+            digits.iter().map(with).collect()
+        } else {
+            let with = |pattern: String| {
+                // Two stars in a row are one.
+                let inner = if pattern.ends_with('*') {
+                    &inner[1..]
+                } else {
+                    inner
+                };
+                format!("{pattern}{inner}{rest}")
+            };
+            patterns.into_iter().map(with).collect()
+        };
+    }
+    patterns
+}
+
+/// The pattern with `*` in place of its date, for searches. A `*` in the name stays.
+pub(crate) fn wildcard(name: &str) -> String {
+    match (name.find('%'), name.rfind('%')) {
+        (Some(first), Some(last)) => {
+            // A field is `%`, flags or colons, and one letter.
+            let tail = name[last..]
+                .char_indices()
+                .skip(1)
+                .find(|(_, c)| c.is_ascii_alphabetic());
+            let tail = tail.map_or("", |(at, _)| &name[last + at + 1..]);
+            format!("{}*{tail}", &name[..first])
+        }
+        _ => name.to_owned(),
     }
 }
 
@@ -248,7 +253,7 @@ mod tests {
             ("logs-%F", "logs-*"),
             ("all", "all"),
         ] {
-            assert_eq!(IndexPattern::parse(pattern).unwrap().wildcard(), wildcard);
+            assert_eq!(super::wildcard(pattern), wildcard);
         }
     }
 
@@ -263,7 +268,7 @@ mod tests {
             ("all", &["all"]),
         ] {
             let patterns = IndexPattern::parse(pattern).unwrap();
-            assert_eq!(patterns.exact(), expected, "{pattern}");
+            assert_eq!(exact(pattern), expected, "{pattern}");
             let name = patterns.of(NOV_21).index.clone();
             let matches = |glob: &String| {
                 let parts: Vec<&str> = glob.split('*').collect();
@@ -276,7 +281,7 @@ mod tests {
                     _ => false,
                 })
             };
-            assert!(patterns.exact().iter().any(matches), "{pattern}: {name}");
+            assert!(exact(pattern).iter().any(matches), "{pattern}: {name}");
         }
     }
 

@@ -117,7 +117,7 @@ fn product(answer: &Value) -> Finding {
 /// The name of today's index.
 fn today(client: &Client) -> String {
     let now = i64::try_from(Timestamp::now().as_nanosecond()).unwrap_or(0);
-    client.indices.of(now).index.to_string()
+    client.default_indices().of(now).index.to_string()
 }
 
 async fn target(client: &Client) -> Vec<Finding> {
@@ -158,7 +158,7 @@ async fn template(client: &Client, config: &ElasticsearchConfig) -> Vec<Finding>
         (Some(template), false) => Finding::Good(format!(
             "new indices get no mapping of Windrow yet; template {:?} for {} is installed at the start",
             template.name,
-            client.indices.exact().join(", ")
+            client.exact_patterns().join(", ")
         )),
         (None, false) => Finding::Warning(
             "new indices get no mapping of Windrow, and elasticsearch.template is false: refused fields and \
@@ -214,7 +214,7 @@ fn needed(config: &ElasticsearchConfig) -> (Vec<&'static str>, Vec<&'static str>
 
 async fn privileges(client: &Client, config: &ElasticsearchConfig) -> Vec<Finding> {
     let (cluster, index) = needed(config);
-    let names = client.indices.exact();
+    let names = client.exact_patterns();
     let body = json!({"cluster": cluster, "index": [{"names": names, "privileges": index}]});
     let request = Request::json(Method::POST, "/_security/user/_has_privileges", body.to_string());
     let answer = match client.ask(&request).await.and_then(Response::success) {

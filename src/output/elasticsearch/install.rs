@@ -68,7 +68,7 @@ fn is_false(value: &Value) -> bool {
 /// Asks what a new index of today would get; `None` if the store does not say.
 pub(crate) async fn simulate(client: &Client) -> Option<Simulation> {
     let now = i64::try_from(Timestamp::now().as_nanosecond()).unwrap_or(0);
-    let name = client.indices.of(now).index.to_string();
+    let name = client.default_indices().of(now).index.to_string();
     let path = format!("/_index_template/_simulate_index/{name}");
     let response = client.ask(&Request::json(Method::POST, path, "")).await.ok()?;
     serde_json::from_slice(&response.success().ok()?).ok()
@@ -210,7 +210,7 @@ pub(crate) async fn install_with_retries(
         template.lifecycle = lifecycle::install(client, config).await;
         match install(client, &template).await {
             InstallResult::Done(said) => {
-                tracing::info!(template = %template.name, patterns = ?client.indices.exact(), "index template installed");
+                tracing::info!(template = %template.name, patterns = ?client.exact_patterns(), "index template installed");
                 for said in said {
                     tracing::warn!(template = %template.name, "{said}");
                 }

@@ -38,6 +38,8 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
+
 use super::backoff::contention_pause;
 use super::bulk::{self, BulkDocument, BulkResponse, ItemResult};
 use super::client::{Client, Verdict};
@@ -49,6 +51,7 @@ use super::outcome::{DocumentOutcome, Rejection, RequestError, RetryReason, Stor
 use super::stats::Stats;
 use super::target::Target;
 use super::upsert::Upsert;
+use crate::output::DestinationId;
 use windrow_trace::{BoundedUnion, Union};
 
 /// Documents looked up in one `_mget`. Few have a sibling, so no source is read.
@@ -67,21 +70,22 @@ pub(crate) fn may_have_siblings<D: BulkDocument>(client: &Client, batch: &Upsert
     if !document.is_trace() {
         return false;
     }
-    let first_ns = document.first_ns();
-    index_pattern::near_boundary(first_ns, client.trace_life)
+    index_pattern::near_boundary(document.first_ns(), client.trace_life)
         || client.targets.any_generations() && {
-            let all = indices(client, first_ns);
+            let all = indices(client, document);
             let is_new = |place: &Arc<str>| all[..] != [place.clone()];
             all.len() > 1 || batch.places.get(&at).is_some_and(is_new)
         }
 }
 
 /// The indices in which the trace of a document may be, the oldest first.
-fn indices(client: &Client, first_ns: i64) -> Vec<Arc<str>> {
+fn indices<D: BulkDocument>(client: &Client, document: &D) -> Vec<Arc<str>> {
+    let first_ns = document.first_ns();
+    let indices = client.destinations.indices(document.destination());
     let names = [
-        client.indices.before(first_ns, client.trace_life),
-        Some(client.indices.of(first_ns)),
-        client.indices.after(first_ns, client.trace_life),
+        indices.before(first_ns, client.trace_life),
+        Some(indices.of(first_ns)),
+        indices.after(first_ns, client.trace_life),
     ];
     let mut all = Vec::new();
     for name in names.into_iter().flatten() {
@@ -111,7 +115,7 @@ pub(crate) async fn join_all<D: BulkDocument>(
     let mut own_outcomes = Vec::with_capacity(written.len());
     for &at in &written {
         let own = batch.place(client, at);
-        let all = indices(client, batch.documents[at].first_ns());
+        let all = indices(client, &batch.documents[at]);
         // An index that is not among them is newer: the alias was rolled over since it was looked
         // at.
         let position = all.iter().position(|index| *index == own).unwrap_or(all.len());
@@ -126,6 +130,7 @@ pub(crate) async fn join_all<D: BulkDocument>(
             };
             pairs.push(Pair {
                 at,
+                destination: batch.documents[at].destination(),
                 other,
                 earlier,
                 later,
@@ -159,8 +164,15 @@ pub(crate) async fn join_all<D: BulkDocument>(
                 MgetItem::Missing => JOIN_DONE,
                 MgetItem::Failed { kind, reason } => unreadable(client, &pair.other, &kind, &reason),
                 MgetItem::Found { .. } => {
-                    match join_pair(client, pair, batch.documents[pair.at].id(), batch.json(pair.at)).await {
-                        Ok(outcome) => outcome,
+                    let mut left = None;
+                    let id = batch.documents[pair.at].id();
+                    match join_pair(client, pair, id, batch.json(pair.at), &mut left).await {
+                        Ok(outcome) => {
+                            if let Some(left) = left {
+                                batch.note_left(client, pair.at, || left);
+                            }
+                            outcome
+                        }
                         Err(failed) => {
                             results[n..].fill(DocumentOutcome::Retry(RetryReason::NotAttempted));
                             error = Some(failed);
@@ -200,18 +212,21 @@ fn unreadable(client: &Client, index: &str, kind: &str, reason: &str) -> Documen
 /// Two indices in which one trace may have documents.
 struct Pair {
     at: usize,
+    destination: DestinationId,
     /// The one in which it was not written.
     other: Arc<str>,
     earlier: Arc<str>,
     later: Arc<str>,
 }
 
-/// Joins the two documents of a trace, if there still are two. `ours` is the document in hand.
+/// Joins the two documents of a trace, if there still are two. `ours` is the document in hand; what
+/// is stored at the end is put into `left`.
 async fn join_pair(
     client: &Client,
     pair: &Pair,
     id: &str,
     ours: &[u8],
+    left: &mut Option<Bytes>,
 ) -> Result<DocumentOutcome, RequestError> {
     let (earlier, later) = (&*pair.earlier, &*pair.later);
     for round in 0..MAX_CAS_ROUNDS {
@@ -239,7 +254,10 @@ async fn join_pair(
                     Ok(BoundedUnion {
                         main: Union::Unchanged,
                         continuations,
-                    }) if continuations.is_empty() => JOIN_DONE,
+                    }) if continuations.is_empty() => {
+                        *left = Some(source);
+                        JOIN_DONE
+                    }
                     _ => DocumentOutcome::Retry(RetryReason::Contended),
                 });
             }
@@ -260,7 +278,7 @@ async fn join_pair(
             return Ok(JOIN_DONE);
         };
         match union.main {
-            Union::Unchanged => {}
+            Union::Unchanged => *left = Some(old.clone()),
             Union::Merged {
                 document: mut json, ..
             } => {
@@ -277,6 +295,7 @@ async fn join_pair(
                         Verdict::Outcome(outcome) => break Some(outcome),
                     }
                 };
+                *left = Some(json.into());
                 match written {
                     None => continue,
                     Some(DocumentOutcome::Stored(_)) if healing.has_moved() => client.stats.healed(),
@@ -294,7 +313,8 @@ async fn join_pair(
                 }
             }
         }
-        if let (Some(outcome), _) = write_continuations(client, union.continuations).await? {
+        if let (Some(outcome), _) = write_continuations(client, pair.destination, union.continuations).await?
+        {
             return Ok(outcome);
         }
         let mut body = Vec::with_capacity(id.len() + 128);

@@ -10,6 +10,7 @@ use serde_json::{Map, Value, json};
 
 use super::client::Client;
 use super::http::{Request, Response};
+use super::index_pattern;
 use super::outcome::RequestError;
 use crate::config::{ElasticsearchConfig, IndexTemplate};
 
@@ -47,12 +48,12 @@ pub(crate) async fn install(client: &Client, config: &ElasticsearchConfig) -> Ma
     }
     let name = policy_name(client);
     let rolls = config.rollover_age.is_some() || config.rollover_size.is_some();
-    if rolls && client.indices.has_date() {
+    if rolls && client.default_indices().has_date() {
         tracing::warn!(
             "elasticsearch.rollover_age and rollover_size have no effect: elasticsearch.index has a date, which begins a new index already"
         );
     }
-    let rolls = rolls && !client.indices.has_date();
+    let rolls = rolls && !client.default_indices().has_date();
     match put_policy(client, config, &name, rolls).await {
         Ok(Manager::Ilm) => {
             settings.insert("index.lifecycle.name".into(), name.into());
@@ -78,13 +79,16 @@ pub(crate) async fn install(client: &Client, config: &ElasticsearchConfig) -> Ma
 /// The names that the template matches: those of the pattern, and of the indices behind an alias
 /// that is rolled over.
 pub(crate) fn patterns(client: &Client, template: &IndexTemplate) -> Vec<String> {
-    let mut patterns = client.indices.exact();
+    let mut patterns = client.exact_patterns();
     if template
         .lifecycle
         .keys()
         .any(|setting| setting.ends_with("rollover_alias"))
     {
-        patterns = vec![generations(client)];
+        // Those of routes stay.
+        let own = index_pattern::exact(client.default_indices().text());
+        patterns.retain(|pattern| !own.contains(pattern));
+        patterns.push(generations(client));
     }
     patterns
 }
@@ -106,7 +110,7 @@ pub(crate) async fn install_without_template(client: &Client, config: &Elasticse
 }
 
 fn policy_name(client: &Client) -> String {
-    let wildcard = client.indices.wildcard();
+    let wildcard = client.default_wildcard();
     let name: String = wildcard
         .chars()
         .map(|c| {
@@ -121,7 +125,7 @@ fn policy_name(client: &Client) -> String {
 }
 
 fn alias(client: &Client) -> String {
-    client.indices.day(0).index.to_string()
+    client.default_indices().day(0).index.to_string()
 }
 
 /// Installs the policy with the manager that the store has.
@@ -172,7 +176,7 @@ async fn put_policy(
         let body = match manager {
             Manager::Ilm => ilm_policy(config, rolls),
             Manager::Ism if rolls => ism_policy(config, rolls, &[generations(client)]),
-            Manager::Ism => ism_policy(config, rolls, &client.indices.exact()),
+            Manager::Ism => ism_policy(config, rolls, &client.exact_patterns()),
         };
         let put = client
             .ask(&Request::json(Method::PUT, path, body.to_string()))

@@ -12,6 +12,8 @@
 
 mod continuations;
 
+use bytes::Bytes;
+
 use super::backoff::contention_pause;
 use super::bulk::{self, BulkDocument, BulkResponse, Version};
 use super::client::{Client, Verdict};
@@ -132,7 +134,7 @@ impl PendingContinuations {
         let document = &batch.documents[self.at];
         let not_attempted = DocumentOutcome::Retry(RetryReason::NotAttempted);
         let stored = std::mem::replace(&mut batch.outcomes[self.at], not_attempted);
-        let written = write_continuations(client, self.continuations).await;
+        let written = write_continuations(client, document.destination(), self.continuations).await;
         let (outcome, lines) = written.inspect_err(|_| document.mark_uncertain())?;
         match outcome {
             None if self.new_lines + lines == 0 => document.mark_unchanged(),
@@ -202,6 +204,7 @@ fn unite<D: BulkDocument>(
                 match main {
                     Union::Unchanged => {
                         document.mark_unchanged();
+                        batch.note_left(client, at, || source);
                         batch.outcomes[at] = DocumentOutcome::Stored(StoreResult::Unchanged);
                     }
                     Union::Merged {
@@ -317,6 +320,7 @@ async fn write_back<D: BulkDocument>(
                 if write.healing.has_moved() {
                     client.stats.healed();
                 }
+                batch.note_left(client, write.at, || Bytes::from(std::mem::take(&mut write.json)));
                 let merged = write.version.is_some();
                 if merged {
                     Stats::add(&client.stats.merges, 1);

@@ -11,6 +11,7 @@
 //! | `heal` | refused fields move to `windrow.unmapped` |
 //! | `merge` | union with existing documents by compare-and-set |
 //! | `join` | one trace in the indices of two days, or of a rollover alias |
+//! | `copy` | documents that are written a second time, by condition |
 //! | `target` | what an index name stands for: index, alias, data stream |
 //! | `deferred`, `drain` | documents that wait for an operator, on disk |
 //! | `client`, `http`, `nodes`, `node` | requests; connections, credentials, dead nodes |
@@ -29,6 +30,7 @@ mod bulk;
 mod client;
 mod congestion;
 mod connection_error;
+mod copy;
 mod dead_letter_replay;
 mod deferred;
 mod delivery;
@@ -66,8 +68,10 @@ use serde_json::value::RawValue;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
+pub(crate) use copy::CopyRule;
 pub use format::DocumentFormat;
 pub use health::{OutputHealth, OutputState, WaitReason};
+pub(crate) use index_pattern::IndexPattern;
 pub use inspect::Finding;
 pub use nodes::OpenError;
 pub use outcome::Rejection;
@@ -75,7 +79,7 @@ pub use stats::Stats;
 pub use trace_search::ElasticsearchSearch;
 
 use super::dead_letter::DeadLetter;
-use super::{Batch, Framing, OutputId};
+use super::{Batch, Destinations, Framing, OutputId};
 use crate::config::ElasticsearchConfig;
 use crate::metrics::Metrics;
 use deferred::Deferred;
@@ -98,7 +102,20 @@ impl Elasticsearch {
     /// # Errors
     /// A value cannot be used; the message says which and why.
     pub fn open(config: ElasticsearchConfig, format: DocumentFormat) -> Result<Self, OpenError> {
-        let upserter = Arc::new(Upserter::open(&config, format, Arc::default())?);
+        let destinations = Destinations::single(&config.index).map_err(OpenError::Index)?;
+        Self::open_for(config, format, Arc::new(destinations))
+    }
+
+    /// [`Self::open`], for documents of these destinations.
+    ///
+    /// # Errors
+    /// As [`Self::open`].
+    pub fn open_for(
+        config: ElasticsearchConfig,
+        format: DocumentFormat,
+        destinations: Arc<Destinations>,
+    ) -> Result<Self, OpenError> {
+        let upserter = Arc::new(Upserter::open(&config, format, destinations, Arc::default())?);
         Ok(Self {
             upserter,
             config: Arc::new(config),
@@ -108,9 +125,8 @@ impl Elasticsearch {
 
     /// The framing with which a rendered batch is a bulk body.
     pub fn framing(&self) -> Box<dyn Framing> {
-        Box::new(bulk::CreateFraming::new(Arc::clone(
-            &self.upserter.client.indices,
-        )))
+        let destinations = Arc::clone(&self.upserter.client.destinations);
+        Box::new(bulk::CreateFraming::new(destinations))
     }
 
     /// Writes documents and confirms each once it is durable, in Elasticsearch or in the dead

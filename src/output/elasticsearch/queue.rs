@@ -13,7 +13,7 @@ use super::bulk;
 use super::congestion::CongestionControl;
 use super::delivery::{BulkContent, PendingDocument};
 use super::outcome::{RequestError, RetryReason};
-use crate::output::Batch;
+use crate::output::{Batch, OutputId};
 
 /// A request that broke the connection this many times is split: some proxies and servers close the
 /// connection instead of answering 413.
@@ -66,6 +66,7 @@ pub(super) struct BulkQueue {
     /// Size of one request; a 413 lowers it.
     bulk_bytes: usize,
     bulk_delay: Duration,
+    output: OutputId,
     /// Requests that passed.
     passed: u64,
     /// Requests that failed as a whole since one passed.
@@ -82,9 +83,16 @@ impl BulkQueue {
             retries: Vec::new(),
             bulk_bytes: bulk_bytes.max(1),
             bulk_delay,
+            output: OutputId(0),
             passed: 0,
             failed_in_a_row: 0,
         }
+    }
+
+    /// The queue of this output.
+    pub(super) fn of(mut self, output: OutputId) -> Self {
+        self.output = output;
+        self
     }
 
     /// A request did not fail as a whole.
@@ -113,7 +121,9 @@ impl BulkQueue {
     /// Queues new documents and returns their bytes.
     pub(super) fn push(&mut self, batch: Batch) -> usize {
         let bytes = batch.framed().map_or(0, Bytes::len);
-        if (SEND_AS_RENDERED_BYTES.min(self.bulk_bytes)..=self.bulk_bytes).contains(&bytes) {
+        if !batch.is_partial()
+            && (SEND_AS_RENDERED_BYTES.min(self.bulk_bytes)..=self.bulk_bytes).contains(&bytes)
+        {
             self.rendered.push_back(batch);
             return bytes;
         }
@@ -122,7 +132,7 @@ impl BulkQueue {
 
     fn push_documents(&mut self, batch: &Batch) -> usize {
         let mut taken = 0;
-        for sealed in batch.documents() {
+        for sealed in batch.documents_for(self.output) {
             let document = PendingDocument::new(sealed);
             taken += bulk::cost(&document);
             self.fresh.push_back(document);

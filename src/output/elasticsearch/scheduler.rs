@@ -56,10 +56,11 @@ pub(crate) struct BulkScheduler {
 
 impl BulkScheduler {
     pub(crate) fn new(context: DeliveryContext, config: ElasticsearchConfig) -> Self {
+        let output = context.output;
         Self {
             context: Arc::new(context),
             congestion: CongestionControl::new(&config),
-            queue: BulkQueue::new(to_usize(config.bulk_bytes), config.bulk_delay),
+            queue: BulkQueue::new(to_usize(config.bulk_bytes), config.bulk_delay).of(output),
             config,
             in_flight: HashMap::new(),
             tasks: JoinSet::new(),
@@ -264,7 +265,7 @@ impl BulkScheduler {
         let client = &self.context.upserter.client;
         let mut waiting: BTreeMap<String, (u64, String)> = BTreeMap::new();
         for document in self.queue.waiting_for(self.config.blocked_retry * 2) {
-            let index = client.indices.of(document.sealed.first_ns());
+            let index = client.index_of(document);
             match waiting.get_mut(&*index.index) {
                 Some((count, _)) => *count += 1,
                 None => {

@@ -59,7 +59,7 @@ pub(super) fn by_trace_id(id: &str) -> Value {
 
 /// Sends a search to all indices, and returns the body of its response.
 pub(crate) async fn send(client: &Client, body: &Value) -> Result<Bytes, String> {
-    let path = format!("/{}/_search", client.indices.wildcard());
+    let path = format!("/{}/_search", client.search_patterns());
     let mut request = Request::json(Method::POST, path, body.to_string());
     request.query = &[("ignore_unavailable", "true"), ("allow_no_indices", "true")];
     request.max_response_bytes = MAX_RESPONSE_BYTES;

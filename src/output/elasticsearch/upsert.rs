@@ -18,9 +18,10 @@ use super::nodes::OpenError;
 use super::outcome::{DocumentOutcome, RequestError, RetryReason, StoreResult};
 use super::stats::Stats;
 use super::target::Target;
-use super::{index_pattern, join, merge};
+use super::{copy, index_pattern, join, merge};
 use crate::config::ElasticsearchConfig;
 use crate::memory::to_usize;
+use crate::output::{DestinationId, Destinations};
 
 /// Concurrent merges: each holds the documents that it reads in memory.
 const MAX_CONCURRENT_MERGES: usize = 2;
@@ -46,6 +47,8 @@ pub(crate) struct Upsert<'d, D> {
     pub(crate) places: HashMap<usize, Arc<str>>,
     /// Those of which the store refused fields.
     pub(crate) healed: HealedDocuments,
+    /// What is stored, where that is not the document as it is written. Only if copies are made.
+    pub(crate) left: HashMap<usize, Bytes>,
 }
 
 /// What is left to do after the request that creates documents.
@@ -55,11 +58,13 @@ pub(crate) struct Rest {
     refused: Vec<(usize, ItemResult)>,
     /// Some may have siblings in other indices.
     joins: bool,
+    /// Some may have copies.
+    copies: bool,
 }
 
 impl Rest {
     fn is_done(&self) -> bool {
-        self.exist.is_empty() && self.refused.is_empty() && !self.joins
+        self.exist.is_empty() && self.refused.is_empty() && !self.joins && !self.copies
     }
 }
 
@@ -72,6 +77,7 @@ impl<'d, D: BulkDocument> Upsert<'d, D> {
             outcomes: Vec::new(),
             places: HashMap::new(),
             healed: HealedDocuments::new(),
+            left: HashMap::new(),
         };
         let mut exist = Vec::new();
         let mut refused = Vec::new();
@@ -81,7 +87,7 @@ impl<'d, D: BulkDocument> Upsert<'d, D> {
                 if let Some(place) = &item.index {
                     batch.places.insert(at, place.clone().into());
                 }
-                let day = client.indices.of(documents[at].first_ns());
+                let day = client.index_of(&documents[at]);
                 batch.outcomes.push(match client.judge(&day.index, item) {
                     Verdict::Outcome(outcome) => outcome,
                     Verdict::Conflict if documents[at].is_trace() => {
@@ -105,6 +111,7 @@ impl<'d, D: BulkDocument> Upsert<'d, D> {
             exist,
             refused,
             joins,
+            copies: !client.copies.is_empty() && documents.iter().any(|document| !document.is_copy()),
         };
         (batch, rest)
     }
@@ -120,6 +127,7 @@ impl<'d, D: BulkDocument> Upsert<'d, D> {
             mut exist,
             refused,
             joins,
+            copies,
         } = rest;
         let documents = self.documents;
         if self.outcomes.is_empty() {
@@ -148,6 +156,17 @@ impl<'d, D: BulkDocument> Upsert<'d, D> {
                 self.outcomes[at] = DocumentOutcome::Retry(RetryReason::NotAttempted);
             }
         }
+        if copies && done.is_ok() {
+            done = copy::write_copies(client, self).await;
+        } else if copies {
+            // Their copies are not written: they must not count as stored.
+            for (outcome, document) in self.outcomes.iter_mut().zip(documents) {
+                if let DocumentOutcome::Stored(_) = outcome {
+                    document.mark_uncertain();
+                    *outcome = DocumentOutcome::Retry(RetryReason::NotAttempted);
+                }
+            }
+        }
         done
     }
 
@@ -155,14 +174,14 @@ impl<'d, D: BulkDocument> Upsert<'d, D> {
     fn note_accepted(&self, client: &Client) {
         let mut noted = None;
         for (at, document) in self.documents.iter().enumerate() {
-            let day = IndexPattern::day_of(document.first_ns());
+            let day = (document.destination(), IndexPattern::day_of(document.first_ns()));
             let stored = self
                 .outcomes
                 .get(at)
                 .is_none_or(|outcome| matches!(outcome, DocumentOutcome::Stored(_)));
             if stored && noted != Some(day) {
                 noted = Some(day);
-                client.watch.accepted(&client.indices.day(day).index);
+                client.watch.accepted(&client.index_of(document).index);
             }
         }
     }
@@ -174,9 +193,21 @@ impl<'d, D: BulkDocument> Upsert<'d, D> {
             .map_or_else(|| self.documents[at].json(), |json| &json[..])
     }
 
+    /// Document number `at` as it is stored.
+    pub(crate) fn left(&self, at: usize) -> &[u8] {
+        self.left.get(&at).map_or_else(|| self.json(at), |json| &json[..])
+    }
+
+    /// Notes what is stored in the place of document number `at`, if it may be copied.
+    pub(crate) fn note_left(&mut self, client: &Client, at: usize, json: impl FnOnce() -> Bytes) {
+        if !client.copies.is_empty() {
+            self.left.insert(at, json());
+        }
+    }
+
     /// The name to which it is written: an index or an alias.
     pub(crate) fn name(&self, client: &Client, at: usize) -> Arc<str> {
-        let day = client.indices.of(self.documents[at].first_ns());
+        let day = client.index_of(&self.documents[at]);
         Arc::from(&*day.index)
     }
 
@@ -201,10 +232,11 @@ impl Upserter {
     pub(crate) fn open(
         config: &ElasticsearchConfig,
         format: DocumentFormat,
+        destinations: Arc<Destinations>,
         stats: Arc<Stats>,
     ) -> Result<Self, OpenError> {
         Ok(Self {
-            client: Client::open(config, format, stats)?,
+            client: Client::open(config, format, destinations, stats)?,
             merging: Semaphore::new(MAX_CONCURRENT_MERGES),
             bodies: BodyPool {
                 free: Mutex::default(),
@@ -218,9 +250,12 @@ impl Upserter {
     pub(crate) async fn write<D: BulkDocument>(&self, documents: &[D]) -> WriteResult {
         let times = documents.iter().map(BulkDocument::first_ns);
         let between = (times.clone().min().unwrap_or(0), times.max().unwrap_or(0));
-        let targets = self.targets(between).await;
+        let mut destinations: Vec<_> = documents.iter().map(BulkDocument::destination).collect();
+        destinations.sort_unstable();
+        destinations.dedup();
+        let targets = self.targets(&destinations, between).await;
         let reason = |document: &D| {
-            let day = self.client.indices.of(document.first_ns());
+            let day = self.client.index_of(document);
             match targets.get(&*day.index) {
                 Some(Target::Unusable(reason)) => Some(reason.to_string()),
                 _ => None,
@@ -266,8 +301,9 @@ impl Upserter {
     }
 
     async fn write_usable<D: BulkDocument>(&self, documents: &[D], located: bool) -> WriteResult {
-        let body = bulk::contiguous_text(documents.iter())
-            .unwrap_or_else(|| bulk::create_body(&self.client.indices, documents.iter(), self.bodies.take()));
+        let body = bulk::contiguous_text(documents.iter()).unwrap_or_else(|| {
+            bulk::create_body(&self.client.destinations, documents.iter(), self.bodies.take())
+        });
         let sent = if located {
             self.client.bulk_located(body.clone(), documents.len()).await
         } else {
@@ -277,29 +313,37 @@ impl Upserter {
         self.complete(documents, sent).await
     }
 
-    /// What the names of documents between two times stand for.
-    async fn targets(&self, between: (i64, i64)) -> HashMap<Arc<str>, Target> {
+    /// What the names of documents of these destinations between two times stand for.
+    async fn targets(
+        &self,
+        destinations: &[DestinationId],
+        between: (i64, i64),
+    ) -> HashMap<Arc<str>, Target> {
         let (first, last) = (IndexPattern::day_of(between.0), IndexPattern::day_of(between.1));
         let mut targets = HashMap::new();
-        for day in first..=last.min(first.saturating_add(MAX_RESOLVED_DAYS)) {
-            let day = self.client.indices.day(day);
-            let target = self.client.targets.resolve(&self.client, &day.index).await;
-            targets.insert(Arc::from(&*day.index), target);
+        for destination in destinations {
+            let indices = self.client.destinations.indices(*destination);
+            for day in first..=last.min(first.saturating_add(MAX_RESOLVED_DAYS)) {
+                let day = indices.day(day);
+                let target = self.client.targets.resolve(&self.client, &day.index).await;
+                targets.insert(Arc::from(&*day.index), target);
+            }
         }
         targets
     }
 
-    /// Sends a batch as it was rendered: `text` holds `documents` documents, whose first event
-    /// times (Unix ns) lie in `between`. The response is the error when more is to do than to
+    /// Sends a batch as it was rendered: `text` holds `documents` documents of these destinations,
+    /// whose first event times (Unix ns) lie in `between`. The response is the error when more is to do than to
     /// confirm all of them: pass it to [`Self::complete`], or without one, [`Self::write`] them.
     pub(crate) async fn write_rendered(
         &self,
         text: &Bytes,
         documents: usize,
+        destinations: &[DestinationId],
         between: (i64, i64),
     ) -> Result<(), Option<Result<BulkResponse, RequestError>>> {
         if self
-            .targets(between)
+            .targets(destinations, between)
             .await
             .values()
             .any(|target| *target != Target::Index)
@@ -308,11 +352,13 @@ impl Upserter {
         }
         match self.client.bulk(text.clone(), documents).await {
             Ok(BulkResponse::AllOk)
-                if !index_pattern::some_near_boundary(between, self.client.trace_life) =>
+                if self.client.copies.is_empty()
+                    && !index_pattern::some_near_boundary(between, self.client.trace_life) =>
             {
-                self.client
-                    .watch
-                    .accepted(&self.client.indices.of(between.1).index);
+                for destination in destinations {
+                    let indices = self.client.destinations.indices(*destination);
+                    self.client.watch.accepted(&indices.of(between.1).index);
+                }
                 Ok(())
             }
             sent => Err(Some(sent)),

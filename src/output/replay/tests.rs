@@ -17,6 +17,7 @@ fn entry(id: &str) -> Entry {
         kind: "old".into(),
         reason: "old reason".into(),
         index: None,
+        destination: None,
         id: Some(id.into()),
         is_trace: Some(true),
         first_ns: Some(1),

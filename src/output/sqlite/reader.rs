@@ -9,6 +9,7 @@ use rusqlite::{Connection, OpenFlags, OptionalExtension};
 
 use super::StoreError;
 use super::files::StoreFiles;
+use super::row_key::document_id_of_row;
 
 /// Time that another process may lock the database before a read fails.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
@@ -58,10 +59,12 @@ impl SqliteReader {
         let connection = &opened.0;
         let read = || -> rusqlite::Result<RecentRows> {
             let lengths = match id {
-                // The id of a continuation is that of the trace, "~" and its part.
+                // The id of a continuation is that of the trace, "~" and its part; behind both may
+                // be a destination.
                 Some(id) => lengths(
                     connection,
                     "SELECT rowid, octet_length(document) FROM documents WHERE id = ?1
+                     OR (id > ?1 || char(31) AND id < ?1 || ' ')
                      OR (id > ?1 || '~' AND id < ?1 || char(127)) ORDER BY id",
                     id,
                 )?,
@@ -84,7 +87,7 @@ impl SqliteReader {
                 // Retention may have deleted it meanwhile.
                 let read = document.query_row([row], |row| Ok((row.get(0)?, row.get(1)?)));
                 let (id, document): (Option<String>, Option<String>) = read.optional()?.unzip();
-                found.ids.extend(id);
+                found.ids.extend(id.map(|id| document_id_of_row(&id).to_owned()));
                 found.documents.extend(document);
             }
             Ok(found)
@@ -119,7 +122,9 @@ impl SqliteReader {
                 let document = read
                     .query_row([*row, max_bytes as i64], |row| Ok((row.get(0)?, row.get(1)?)))
                     .optional()?;
-                found.extend(document.map(|document| (*row, document)));
+                found.extend(document.map(|(id, document): (String, String)| {
+                    (*row, (document_id_of_row(&id).to_owned(), document))
+                }));
             }
             Ok(found)
         };

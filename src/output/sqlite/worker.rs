@@ -108,14 +108,14 @@ fn write_batches(
     watchdog: &Watchdog,
     stop: &dyn Fn() -> bool,
 ) -> bool {
-    let mut batch: Vec<SealedDocument> = first.documents().collect();
+    let mut batch: Vec<SealedDocument> = first.documents_for(id).collect();
     let mut bytes = first.bytes();
     while batch.len() < MAX_TRANSACTION_DOCUMENTS
         && bytes < MAX_TRANSACTION_BYTES
         && let Ok(more) = batches.try_recv()
     {
         bytes += more.bytes();
-        batch.extend(more.documents());
+        batch.extend(more.documents_for(id));
     }
     let began = SystemTime::now();
     let mut dead: HashSet<_> = HashSet::new();

@@ -19,8 +19,6 @@ use crate::output::sqlite::StoreConnection;
 
 /// Documents of one transaction.
 const MAX_STEP_DOCUMENTS: i64 = 10_000;
-/// Bytes of the documents of one transaction.
-const MAX_STEP_BYTES: usize = 4 << 20;
 /// Entries that one transaction removes for retention.
 const MAX_STEP_REMOVED: i64 = 2_000;
 /// Free pages that one step gives back.
@@ -71,7 +69,7 @@ impl Indexer {
     pub fn open(config: IndexConfig, progress: Arc<IndexProgress>) -> Result<Self, IndexError> {
         let path = config.path();
         let store = StoreConnection::open(&config.store)?;
-        let index = IndexFile::open(&path, &config.names)?;
+        let index = IndexFile::open(&path, &config.names, config.buffer_bytes)?;
         let position = index.position().map_err(|source| sqlite_error(&path, source))?;
         Ok(Self {
             config,
@@ -82,6 +80,10 @@ impl Indexer {
             position,
             progress,
         })
+    }
+
+    fn open_index(&self) -> Result<IndexFile, IndexError> {
+        IndexFile::open(&self.path, &self.config.names, self.config.buffer_bytes)
     }
 
     /// Starts the thread.
@@ -133,7 +135,7 @@ impl Indexer {
             self.rebuild()?;
         }
         if !self.index.is_current() {
-            self.index = IndexFile::open(&self.path, &self.config.names)?;
+            self.index = self.open_index()?;
             self.load_position()?;
         }
         let ends = self.store.read(ends)?;
@@ -145,7 +147,8 @@ impl Indexer {
             .store
             .read(|store| merged_since(store, self.position.merge))?;
         let after = self.position.document;
-        let rows = self.store.read(|store| rows_after(store, after))?;
+        let max_bytes = self.config.buffer_bytes;
+        let rows = self.store.read(|store| rows_after(store, after, max_bytes))?;
         let mut entries = Vec::new();
         let mut position = self.position.clone();
         let mut removed = self.index_merged(&merged, &mut entries, &mut position)?;
@@ -174,7 +177,7 @@ impl Indexer {
         Ok(more)
     }
 
-    /// Makes entries of rows that were merged, up to [`MAX_STEP_BYTES`]: each once, as it is by now.
+    /// Makes entries of rows that were merged, up to the bytes of a step: each once, as it is by now.
     /// Returns the rows of which there are entries.
     fn index_merged(
         &self,
@@ -185,7 +188,7 @@ impl Indexer {
         let (mut done, mut bytes) = (HashSet::new(), 0);
         for &(number, row) in merged {
             if row <= self.position.document && !done.contains(&row) {
-                if bytes >= MAX_STEP_BYTES {
+                if bytes >= self.config.buffer_bytes {
                     break;
                 }
                 if let Some(row) = self.store.read(|store| one_row(store, row))? {
@@ -268,7 +271,7 @@ impl Indexer {
         tracing::info!(index = %self.path.display(), "the search index is made again");
         self.progress.rebuilds.fetch_add(1, Ordering::Relaxed);
         schema::remove(&self.path)?;
-        self.index = IndexFile::open(&self.path, &self.config.names)?;
+        self.index = self.open_index()?;
         self.load_position()
     }
 
@@ -346,13 +349,13 @@ struct Row {
     json: String,
 }
 
-fn rows_after(store: &Connection, after: i64) -> rusqlite::Result<Vec<Row>> {
+fn rows_after(store: &Connection, after: i64, max_bytes: usize) -> rusqlite::Result<Vec<Row>> {
     let mut read = store.prepare_cached(
         "SELECT rowid, id, document FROM documents WHERE rowid > ?1 ORDER BY rowid LIMIT ?2",
     )?;
     let mut rows = read.query([after, MAX_STEP_DOCUMENTS])?;
     let (mut found, mut bytes) = (Vec::new(), 0);
-    while bytes < MAX_STEP_BYTES
+    while bytes < max_bytes
         && let Some(row) = rows.next()?
     {
         let row = read_row(row)?;

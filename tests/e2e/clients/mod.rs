@@ -8,6 +8,7 @@ mod fluent_bit;
 mod fluent_bit_records;
 mod go;
 mod java;
+mod kubernetes;
 mod node;
 mod python;
 

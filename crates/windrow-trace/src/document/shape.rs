@@ -2,14 +2,11 @@
 //! alone. Like the hidden classes of a JavaScript engine: applications log few shapes, each of them
 //! millions of times, so this is computed once per shape.
 //!
-//! Owns the registry of shapes and the role of each field. A record matches a shape only if every
-//! name compares equal, never by hash. A record without a known shape is rendered by `fields`, to
-//! the same document.
-
-use std::collections::HashMap;
+//! Owns the role of each field; the shapes are learned by `registry`. A record matches a shape only
+//! if every name compares equal, never by hash. A record without a known shape is rendered by
+//! `fields`, to the same document.
 
 use forward_protocol::entries::WireKey;
-use twox_hash::XxHash3_64;
 
 use super::field_names::top_level::{Field, document_names, value_names};
 use super::field_names::{any_below, is_flattened, is_simple_at_top, text};
@@ -21,16 +18,9 @@ use super::state::usual_rule;
 use super::windrow_object::trace_id_prefix;
 use crate::record::view::{Meaning, Reading, RecordView, UsualReading};
 
-/// Maximum number of fields of a shape.
-const MAX_FIELDS: u32 = 128;
-/// Maximum bytes of all names of a shape.
-const MAX_NAME_BYTES: usize = 4096;
-/// Maximum number of shapes.
-const MAX_SHAPES: usize = 4096;
-/// Number of hashes to remember of shapes seen once, a power of two.
-const SEEN_HASHES: usize = 4096;
-/// Size of the prediction table, which is indexed by the number of fields; a power of two.
-const PREDICTIONS: usize = 64;
+mod registry;
+
+pub use self::registry::ShapeRegistry;
 
 /// The number of a shape in its registry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -83,6 +73,7 @@ pub struct ShapeField {
     is_flattened: bool,
     role: FieldRole,
     watched: bool,
+    capture: u8,
     marks_fragments: bool,
     is_text_alone: bool,
     usual: UsualReading,
@@ -112,6 +103,13 @@ impl ShapeField {
     #[inline]
     pub fn is_watched(&self) -> bool {
         self.watched
+    }
+
+    /// If its value decides where records go, its number among the captured fields, from 1 on; else 0.
+    /// See [`ShapeRegistry::capturing`].
+    #[inline]
+    pub fn capture(&self) -> u8 {
+        self.capture
     }
 
     /// Whether its value tells that the record is a part of a line: Docker's `partial_message`, the
@@ -248,7 +246,10 @@ impl Shape {
     pub(crate) fn document_name<'n>(&'n self, field: &'n ShapeField) -> &'n [u8] {
         let mut renamed = self.renamed.iter();
         let found = renamed.find(|(_, known)| known.original.as_bytes() == field.name());
-        found.map_or(field.name(), |(name, _)| name.as_bytes())
+        match found {
+            Some((name, _)) => name.as_bytes(),
+            None => field.name(),
+        }
     }
 
     /// The fields that have another name in the document, with that name.
@@ -290,7 +291,7 @@ impl Shape {
     }
 
     /// `None` if what becomes of the fields does not follow from their names alone.
-    fn new(view: &RecordView, watched: &[String], field_names: &[&[u8]]) -> Option<Self> {
+    fn new(view: &RecordView, inspected: &Inspected, field_names: &[&[u8]]) -> Option<Self> {
         let names = view.names();
         if names.document.keep_fields {
             return None;
@@ -370,14 +371,17 @@ impl Shape {
                 .map_or(*field, |(name, _)| name.as_bytes());
             write_string(&mut json_prefix, name);
             json_prefix.push(b':');
-            let watched = watched.iter().any(|name| name.as_bytes() == *field);
+            let number = |names: &[String]| names.iter().position(|name| name.as_bytes() == *field);
+            let watched = number(&inspected.watched).is_some();
+            let capture = number(&inspected.captured).map_or(0, |number| number as u8 + 1);
             let marks_fragments = matches!(*field, b"logtag" | b"partial_message");
             let is_read = role != FieldRole::Plain
                 || watched
+                || capture > 0
                 || marks_fragments
                 || !readings.is_empty()
                 || !nested.is_empty();
-            let is_simple = !watched && !marks_fragments;
+            let is_simple = !watched && capture == 0 && !marks_fragments;
             let is_text_alone = role == FieldRole::JoinedText && is_simple && readings.is_empty();
             let usual = match role {
                 FieldRole::Plain | FieldRole::TraceId if is_simple => UsualReading::of(&readings),
@@ -391,6 +395,7 @@ impl Shape {
                 is_flattened: is_flattened(name),
                 role,
                 watched,
+                capture,
                 marks_fragments,
                 is_text_alone,
                 usual,
@@ -459,108 +464,11 @@ fn names_in_document(
     Some(found.into_iter().zip(all).collect())
 }
 
-/// The registry of shapes.
-#[derive(Debug)]
-pub struct ShapeRegistry {
-    view: RecordView,
+/// Fields whose values are inspected for other things than documents.
+#[derive(Debug, Default)]
+struct Inspected {
     watched: Vec<String>,
-    shapes: Vec<Shape>,
-    /// By length-prefixed names. `None` for names that cannot be a shape.
-    known: HashMap<Box<[u8]>, Option<ShapeId>, foldhash::quality::RandomState>,
-    predictions: [Option<ShapeId>; PREDICTIONS],
-    /// Hashes of shapes seen once. A shape is only learned when it repeats.
-    seen: Box<[u64]>,
-    encoded: Vec<u8>,
-}
-
-impl ShapeRegistry {
-    /// An empty registry. Fields named in `watched` are marked as such, for rules that inspect
-    /// values.
-    pub fn new(names: FieldNames, watched: Vec<String>) -> Self {
-        Self {
-            view: RecordView::new(names),
-            watched,
-            shapes: Vec::new(),
-            known: HashMap::default(),
-            predictions: [None; PREDICTIONS],
-            seen: vec![0; SEEN_HASHES].into(),
-            encoded: Vec::new(),
-        }
-    }
-
-    /// What the names of a record's fields mean.
-    #[inline]
-    pub fn view(&self) -> &RecordView {
-        &self.view
-    }
-
-    /// The shape with this number.
-    #[inline]
-    pub fn get(&self, id: ShapeId) -> Option<&Shape> {
-        self.shapes.get(id.0 as usize)
-    }
-
-    /// The predicted shape of a record with this number of fields: that of the last such record.
-    #[inline]
-    pub fn predict(&self, fields: u32) -> Option<ShapeId> {
-        self.predictions[fields as usize % PREDICTIONS]
-    }
-
-    /// The shape of a record that was not predicted. Learned when its names repeat. The caller must
-    /// still check the values.
-    #[inline(never)]
-    pub fn find(&mut self, record: &[u8]) -> Option<ShapeId> {
-        let (Token::Map(fields), mut at) = read_token(record, 0)? else {
-            return None;
-        };
-        if fields > MAX_FIELDS {
-            return None;
-        }
-        self.encoded.clear();
-        for _ in 0..fields {
-            let (Token::Str(name), value) = read_token(record, at)? else {
-                return None;
-            };
-            self.encoded.extend_from_slice(&(name.len() as u32).to_le_bytes());
-            self.encoded.extend_from_slice(name);
-            if self.encoded.len() > MAX_NAME_BYTES {
-                return None;
-            }
-            at = skip(record, value)?;
-        }
-        let found = match self.known.get(&*self.encoded) {
-            Some(found) => *found,
-            None => self.learn(),
-        };
-        if found.is_some() {
-            self.predictions[fields as usize % PREDICTIONS] = found;
-        }
-        found
-    }
-
-    fn learn(&mut self) -> Option<ShapeId> {
-        if self.known.len() >= MAX_SHAPES {
-            return None;
-        }
-        let hash = XxHash3_64::oneshot(&self.encoded) | 1;
-        let place = self.seen.get_mut(hash as usize / 2 % SEEN_HASHES)?;
-        if std::mem::replace(place, hash) != hash {
-            return None;
-        }
-        let mut fields = Vec::new();
-        let mut rest = self.encoded.as_slice();
-        while let Some((length, more)) = rest.split_first_chunk::<4>() {
-            let (name, more) = more.split_at_checked(u32::from_le_bytes(*length) as usize)?;
-            fields.push(name);
-            rest = more;
-        }
-        let id = Shape::new(&self.view, &self.watched, &fields).map(|shape| {
-            self.shapes.push(shape);
-            ShapeId(self.shapes.len() as u32 - 1)
-        });
-        self.known.insert(self.encoded.as_slice().into(), id);
-        id
-    }
+    captured: Vec<String>,
 }
 
 #[cfg(test)]

@@ -245,11 +245,11 @@ impl LingerQueue {
         Some(popped)
     }
 
-    /// The ids of all traces with a part from a source that satisfies `predicate`.
-    pub(crate) fn ids_with(&self, mut predicate: impl FnMut(SourceId) -> bool) -> Vec<Vec<u8>> {
+    /// The ids and hashes of all traces with a part from a source that satisfies `predicate`.
+    pub(crate) fn ids_with(&self, mut predicate: impl FnMut(SourceId) -> bool) -> Vec<(Vec<u8>, u64)> {
         let all = self.iter();
         let with = all.filter(|popped| popped.parts().any(|part| predicate(part.source)));
-        with.map(|popped| popped.id().to_vec()).collect()
+        with.map(|popped| (popped.id().to_vec(), popped.hash())).collect()
     }
 
     /// All traces, in the order in which they are due.

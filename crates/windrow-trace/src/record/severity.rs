@@ -85,6 +85,13 @@ impl Severity {
 
     /// The severity that a MessagePack value (its whole bytes) gives in a field with this scheme.
     #[inline]
+    /// The level in the value of a field, a MessagePack value. What a number means depends on the
+    /// name of the field.
+    #[must_use]
+    pub fn of_field(name: &str, value: &[u8]) -> Option<Self> {
+        Self::from_value(NumberScheme::of(name), value)
+    }
+
     pub(crate) fn from_value(scheme: NumberScheme, value: &[u8]) -> Option<Self> {
         if let Some((&marker @ 0xa1..=0xbf, text)) = value.split_first()
             && text.len() == usize::from(marker & 0x1f)

@@ -130,7 +130,7 @@ impl Reading {
 
 /// The value at `path` in a map: under its literal name, else in nested maps. Of equal names the
 /// last one counts.
-pub(super) fn find_below<'a>(map: &'a [u8], path: &[u8]) -> Option<&'a [u8]> {
+pub fn find_below<'a>(map: &'a [u8], path: &[u8]) -> Option<&'a [u8]> {
     let (mut literal, mut nested) = (None, None);
     for pair in MapPairs::new(map) {
         let Key::Text(name) = pair.key else { continue };

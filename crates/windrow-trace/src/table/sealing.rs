@@ -4,9 +4,10 @@ use super::{PREFETCH_RECORDS_AHEAD, Table};
 use crate::document::state::SealReason;
 use crate::open::slab::SlotKey;
 use crate::open::trace::OpenTrace;
-use crate::sealed::SealedTrace;
+use crate::sealed::{Keeper, SealedTrace};
 use crate::source::SourceId;
 use crate::table::Limits;
+use crate::trace_id::TraceId;
 
 impl<H: Clone> Table<H> {
     /// Seals the next trace that is due by `now`: completed, idle, too old, or evicted. Call it
@@ -91,25 +92,27 @@ impl<H: Clone> Table<H> {
         }
     }
 
-    /// The ids of all traces with a source whose guard satisfies `predicate`.
-    pub fn ids_holding(&self, predicate: impl FnMut(&H) -> bool) -> Vec<Vec<u8>> {
+    /// The ids and destinations of all traces with a source whose guard satisfies `predicate`.
+    pub fn ids_holding(&self, predicate: impl FnMut(&H) -> bool) -> Vec<(Vec<u8>, u16)> {
         let sources = self.sources.matching(predicate);
         let matches = |source: SourceId| sources.get(source.0 as usize).is_some_and(|matches| *matches);
         let mut ids = self.lingering.ids_with(matches);
         let has = |trace: &OpenTrace| trace.parts.iter().any(|part| matches(part.source));
         let open = self.open.iter().filter(|(_, trace)| has(trace));
-        ids.extend(open.map(|(id, _)| id.bytes().to_vec()));
-        ids
+        ids.extend(open.map(|(id, _)| (id.bytes().to_vec(), id.hash())));
+        let with_destination = |(id, hash): (Vec<u8>, u64)| {
+            let destination = self.hasher.destination(hash, &id);
+            (id, destination)
+        };
+        ids.into_iter().map(with_destination).collect()
     }
 
     /// Seals the trace with this id before it is due.
-    pub fn seal(&mut self, id: &[u8]) -> Option<SealedTrace<'_, H>> {
-        let id = self.trace_id(id);
+    pub fn seal(&mut self, id: TraceId<'_>) -> Option<SealedTrace<'_, H>> {
         if self.lingering.contains(id) {
             let (_, trace) = self.lingering.take(id)?;
             self.lines -= u64::from(trace.count());
-            let (sources, buffers) = (&mut self.sources, &mut self.buffers);
-            return Some(SealedTrace::reopened(id.into(), trace, sources, buffers));
+            return Some(SealedTrace::reopened(id.into(), trace, self.keeper()));
         }
         let (key, _) = self.open.find(id)?;
         self.take_slot(key, SealReason::Evicted)
@@ -129,11 +132,12 @@ impl<H: Clone> Table<H> {
         }
         self.recently_sealed.insert(popped.hash(), now);
         self.lines -= u64::from(popped.count());
-        Some(SealedTrace::lingered(
-            popped,
-            &mut self.sources,
-            &mut self.buffers,
-        ))
+        let keeper = Keeper {
+            sources: &mut self.sources,
+            buffers: &mut self.buffers,
+            hasher: &self.hasher,
+        };
+        Some(SealedTrace::lingered(popped, keeper))
     }
 
     fn seal_slot(&mut self, now: i64, key: SlotKey, reason: SealReason) -> Option<SealedTrace<'_, H>> {
@@ -157,8 +161,20 @@ impl<H: Clone> Table<H> {
         } else {
             reason
         };
-        let (sources, buffers) = (&mut self.sources, &mut self.buffers);
-        Some(SealedTrace::open(reason, slot, sources, buffers))
+        let keeper = Keeper {
+            sources: &mut self.sources,
+            buffers: &mut self.buffers,
+            hasher: &self.hasher,
+        };
+        Some(SealedTrace::open(reason, slot, keeper))
+    }
+
+    fn keeper(&mut self) -> Keeper<'_, H> {
+        Keeper {
+            sources: &mut self.sources,
+            buffers: &mut self.buffers,
+            hasher: &self.hasher,
+        }
     }
 
     /// When a trace of late lines is due: the linger time after its last line, but no later than

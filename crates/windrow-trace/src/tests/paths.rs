@@ -188,7 +188,7 @@ fn document(
         }
     }
     assert_eq!((table.len(), table.lines()), (1, kept));
-    let mut sealed = table.seal(b"t").unwrap();
+    let mut sealed = table.seal(table.trace_id(b"t")).unwrap();
     // Whether it completed is not compared.
     sealed.reason = SealReason::Idle;
     let mut scratch = Scratch::default();

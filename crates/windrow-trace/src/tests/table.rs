@@ -220,9 +220,9 @@ fn traces_that_pin_something_can_be_closed_at_once() {
     // The second source of part 2 is the fifth.
     let mut pinning = f.table.ids_holding(|hold| matches!(hold, 1 | 2 | 5));
     pinning.sort_unstable();
-    assert_eq!(pinning, [b"a", b"b", b"d"]);
-    for id in pinning {
-        let mut sealed = f.table.seal(&id).unwrap();
+    assert_eq!(pinning, [b"a", b"b", b"d"].map(|id| (id.to_vec(), 0)));
+    for (id, _) in pinning {
+        let mut sealed = f.table.seal(f.table.trace_id(&id)).unwrap();
         assert_eq!(sealed.lines(), if id == b"a" { 2 } else { 1 });
         sealed.release(1, |claim| f.claims.push(claim));
     }
@@ -443,8 +443,8 @@ fn whatever_comes_in_goes_out_once() {
                 out += f.sealed(now).iter().map(|(_, _, lines)| lines).sum::<u32>();
             }
             if now % 9000 == 0 {
-                for id in f.table.ids_holding(|hold| *hold % 50 == 0) {
-                    let mut sealed = f.table.seal(&id).expect("an id of it");
+                for (id, _) in f.table.ids_holding(|hold| *hold % 50 == 0) {
+                    let mut sealed = f.table.seal(f.table.trace_id(&id)).expect("an id of it");
                     out += sealed.lines();
                     sealed.release(1, |claim| f.claims.push(claim));
                 }
@@ -459,4 +459,60 @@ fn whatever_comes_in_goes_out_once() {
         assert_eq!(i64::from(out), count);
         f.is_even();
     }
+}
+
+#[test]
+fn of_one_id_the_traces_for_different_destinations_are_different() {
+    let mut table = Table::<u64>::new(limits());
+    let shapes = ShapeRegistry::new(FieldNames::default(), Vec::new());
+    let source = table.begin_source(Source {
+        part: PartId([1; 12]),
+        received: 0,
+        tag: "app".into(),
+        hold: 1,
+    });
+    for (position, destination, completes) in [
+        (0, 0, false),
+        (1, 7, false),
+        (2, 0, true),
+        (3, 7, true),
+        (4, 300, true),
+    ] {
+        let incoming = IncomingRecord {
+            id: table.trace_id(b"t").with_destination(destination),
+            time: 0,
+            source,
+            position,
+            record: b"\x80",
+            metadata: b"",
+            completes,
+            shape: None,
+            text: None,
+            level: None,
+            service: None,
+        };
+        assert_eq!(table.add(0, &incoming, &shapes), AddOutcome::Added);
+    }
+    table.move_completed();
+    assert_eq!(table.len(), 3, "lingering ones keep apart too");
+    let mut holding = table.ids_holding(|_| true);
+    holding.sort_unstable();
+    assert_eq!(
+        holding,
+        [0, 7, 300].map(|destination| (b"t".to_vec(), destination))
+    );
+    let id = table.trace_id(b"t").with_destination(7);
+    let mut sealed = table.seal(id).expect("it lingers");
+    assert_eq!(
+        (sealed.destination(), sealed.lines(), sealed.id()),
+        (7, 2, &b"t"[..])
+    );
+    sealed.release(1, |_| ());
+    let mut rest = Vec::new();
+    while let Some(mut sealed) = table.seal_any(0, SealReason::Evicted) {
+        rest.push((sealed.destination(), sealed.lines()));
+        sealed.release(1, |_| ());
+    }
+    rest.sort_unstable();
+    assert_eq!(rest, [(0, 2), (300, 1)]);
 }

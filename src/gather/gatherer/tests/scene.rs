@@ -37,7 +37,23 @@ impl Scene {
     }
 
     /// The same; `sink` gets what is appended to the journal.
-    pub(super) fn with_sink(folder: &Path, mut settings: Settings, sink: Box<dyn CommitSink>) -> Self {
+    pub(super) fn with_sink(folder: &Path, settings: Settings, sink: Box<dyn CommitSink>) -> Self {
+        Self::with_all(folder, settings, sink, None)
+    }
+
+    /// A gatherer with the routes of `config`.
+    pub(super) fn with_routes(folder: &Path, config: &crate::config::Config) -> Self {
+        let destinations = Arc::new(crate::output::Destinations::of(config).unwrap());
+        let router = Router::new(config, &destinations);
+        Self::with_all(folder, Settings::from_config(config), Box::new(()), router)
+    }
+
+    fn with_all(
+        folder: &Path,
+        mut settings: Settings,
+        sink: Box<dyn CommitSink>,
+        router: Option<Router>,
+    ) -> Self {
         let (journal, _) = Journal::open(JournalOptions::new(folder.join("journal")), sink).unwrap();
         let rejected = RejectedStore::open(folder.join("rejected"), 64 << 20).unwrap();
         let (account, metrics) = (Arc::<LineCounters>::default(), Arc::new(Metrics::new(&[])));
@@ -55,6 +71,7 @@ impl Scene {
             rejects: RejectBuffer::new(rejected, metrics, account),
             gauges: Arc::clone(&gauges),
             open_traces: Arc::default(),
+            router,
             admission: Arc::new(AdmissionControl::new(1)),
             buffer_pool: Arc::clone(&buffer_pool),
             stop,
@@ -109,6 +126,18 @@ impl Scene {
     /// Gathers the journal record with this number.
     pub(super) fn gather(&mut self, number: usize, payload: Bytes) {
         self.gather_record(number, payload, false);
+    }
+
+    /// Gathers the journal record with this number, of this kind.
+    pub(super) fn gather_kind(&mut self, number: usize, kind: u8, payload: Bytes) {
+        self.gatherer.gather(Record {
+            lsn: number as u64 + 1,
+            segment: 1,
+            received_us: (number as i64 + 1) * 1000,
+            kind,
+            payload,
+            released: false,
+        });
     }
 
     /// Gathers the journal record with this number; `released`: everything that was made of it is

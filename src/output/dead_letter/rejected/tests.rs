@@ -14,6 +14,7 @@ fn entry(number: u32, content: usize) -> Entry {
         kind: "signal".into(),
         reason: "metrics".into(),
         index: None,
+        destination: None,
         id: Some(number.to_string()),
         is_trace: None,
         first_ns: None,

@@ -11,6 +11,7 @@ use super::super::bulk::{self, BulkDocument};
 use super::super::client::Client;
 use super::super::outcome::{DocumentOutcome, Rejection, RequestError};
 use super::super::upsert::Upsert;
+use crate::output::DestinationId;
 use windrow_trace::Continuation;
 
 /// Bytes of one request; a longer document is sent alone.
@@ -19,6 +20,7 @@ const MAX_REQUEST_BYTES: usize = 8 << 20;
 /// A continuation, and how many of its lines are new in the store.
 struct FurtherDocument {
     content: Continuation,
+    destination: DestinationId,
     new_lines: AtomicU32,
 }
 
@@ -31,6 +33,9 @@ impl BulkDocument for FurtherDocument {
     }
     fn first_ns(&self) -> i64 {
         self.content.first_ns
+    }
+    fn destination(&self) -> DestinationId {
+        self.destination
     }
     fn json(&self) -> &[u8] {
         &self.content.document
@@ -47,23 +52,25 @@ impl BulkDocument for FurtherDocument {
 /// lines that were not stored before.
 type Written = Result<(Option<DocumentOutcome>, u32), RequestError>;
 
-/// Writes continuations.
+/// Writes continuations of a document of this destination.
 ///
 /// # Errors
 /// A request failed as a whole.
 // Boxed: a merge writes continuations and these may be merged, though no deeper than that.
 pub(in super::super) fn write_continuations(
     client: &Client,
+    destination: DestinationId,
     continuations: Vec<Continuation>,
 ) -> Pin<Box<dyn Future<Output = Written> + Send + '_>> {
-    Box::pin(write_all(client, continuations))
+    Box::pin(write_all(client, destination, continuations))
 }
 
-async fn write_all(client: &Client, continuations: Vec<Continuation>) -> Written {
+async fn write_all(client: &Client, destination: DestinationId, continuations: Vec<Continuation>) -> Written {
     let documents: Vec<_> = continuations
         .into_iter()
         .map(|content| FurtherDocument {
             new_lines: AtomicU32::new(content.lines),
+            destination,
             content,
         })
         .collect();
@@ -99,7 +106,7 @@ async fn create(
     client: &Client,
     documents: &[FurtherDocument],
 ) -> Result<Vec<DocumentOutcome>, RequestError> {
-    let body = bulk::create_body(&client.indices, documents.iter(), Vec::new());
+    let body = bulk::create_body(&client.destinations, documents.iter(), Vec::new());
     // The name of their day may be an alias.
     let response = match client.bulk_located(body, documents.len()).await {
         Ok(response) => response,

@@ -160,7 +160,9 @@ async fn real_store_accepts_any_names() {
         ..need!(node("names"))
     };
     let prefix = config.index.replace("-%Y-%m-%d", "");
-    let client = Upserter::open(&config, RULES, Arc::default()).unwrap().client;
+    let client = Upserter::open(&config, RULES, destinations(&config), Arc::default())
+        .unwrap()
+        .client;
     let template = config.template.as_ref().unwrap();
     let installed = install::install(&client, template).await;
     assert!(
@@ -229,7 +231,9 @@ async fn real_store_finds_labels_of_which_one_continues_another() {
     use reqwest::Method;
     let config = need!(node("labels"));
     let index = config.index.replace("%Y-%m-%d", "2026-11-21");
-    let client = Upserter::open(&config, RULES, Arc::default()).unwrap().client;
+    let client = Upserter::open(&config, RULES, destinations(&config), Arc::default())
+        .unwrap()
+        .client;
     let template = config.template.as_ref().unwrap();
     let installed = install::install(&client, template).await;
     assert!(

@@ -14,7 +14,10 @@ async fn client(fake: &Fake, index: &str) -> (Client, ElasticsearchConfig) {
         rollover_size: Some(30 << 30),
         ..quick(&fake.url)
     };
-    (Client::open(&config, RULES, Arc::default()).unwrap(), config)
+    (
+        Client::open(&config, RULES, destinations(&config), Arc::default()).unwrap(),
+        config,
+    )
 }
 
 #[tokio::test]

@@ -2,6 +2,7 @@
 
 mod any_names;
 mod connection;
+mod copies;
 mod documents;
 mod fake;
 mod faults;
@@ -258,4 +259,9 @@ fn part_names(document: &Value) -> HashSet<&str> {
 
 fn key(index: &str, id: &str) -> (String, String) {
     (index.into(), id.into())
+}
+
+/// One destination: that of `config`.
+fn destinations(config: &ElasticsearchConfig) -> Arc<Destinations> {
+    Arc::new(Destinations::single(&config.index).unwrap())
 }

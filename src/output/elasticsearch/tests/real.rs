@@ -35,7 +35,7 @@ pub(super) async fn request(
     path: &str,
     body: Value,
 ) -> Value {
-    let cluster = Upserter::open(config, RULES, Arc::default()).unwrap();
+    let cluster = Upserter::open(config, RULES, destinations(config), Arc::default()).unwrap();
     let body = if body.is_null() {
         String::new()
     } else {

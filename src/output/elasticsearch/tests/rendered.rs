@@ -15,7 +15,7 @@ fn batch(running: &Running, first_ns: impl Fn(usize) -> i64) -> Batch {
     let (mut text, mut ids, mut rows) = (Vec::new(), String::new(), Vec::new());
     for n in 0..DOCUMENTS {
         let (start, id) = (text.len(), format!("t{n}"));
-        framing.write_prefix(&mut text, &id, first_ns(n));
+        framing.write_prefix(&mut text, &id, first_ns(n), crate::output::DestinationId::DEFAULT);
         let json = text.len();
         let document = json!({"traceId": id, "parts": {"p": first_ns(n)}, "text": "x".repeat(LONG_TEXT)});
         text.extend_from_slice(document.to_string().as_bytes());

@@ -12,7 +12,7 @@ fn a_trace_beyond_its_bytes_takes_no_further_part_and_is_as_it_was() {
     assert_eq!(&added[..3], [AddOutcome::Added; 3]);
     assert_eq!(&added[3..], [AddOutcome::TraceFull; 3]);
     assert_eq!(f.table.lines(), 3);
-    let mut sealed = f.table.seal(b"a").unwrap();
+    let mut sealed = f.table.seal(f.table.trace_id(b"a")).unwrap();
     let mut scratch = Scratch::default();
     {
         let (content, duplicates) = sealed.content(9, &mut scratch);
@@ -71,7 +71,7 @@ fn a_record_beyond_the_bytes_of_a_trace_needs_one_without_records() {
     assert_eq!(f.add_text(1, "c", 4, true, 400), AddOutcome::Added);
     f.table.move_completed();
     assert_eq!(f.add_text(1, "c", 5, false, 400), AddOutcome::TraceFull);
-    let mut sealed = f.table.seal(b"c").unwrap();
+    let mut sealed = f.table.seal(f.table.trace_id(b"c")).unwrap();
     assert_eq!((sealed.reason, sealed.lines()), (SealReason::Completed, 1));
     sealed.release(1, drop);
 }
