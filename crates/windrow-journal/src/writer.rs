@@ -214,8 +214,7 @@ impl Writer {
         if let Some(first) = backlog.front()
             && first_bytes + SEGMENT_HEADER_BYTES > below_limit.of(first)
         {
-            // Short appends do not wait for long ones. Their order is that of their connections
-            // only, each of which waits for one append.
+            // No order is lost: each connection waits for one append.
             move_short_to_front(backlog);
         }
         let Some(first) = backlog.front() else {
@@ -334,8 +333,7 @@ impl Writer {
                 },
             ));
         }
-        // The sink is called under the lock that readers take, so that a record is visible to
-        // readers exactly when the sink has got it.
+        // Under the lock of readers: a record is visible to them when the sink has got it.
         let mut state = lock(&self.shared.state);
         let State {
             segments, counters, ..
@@ -371,8 +369,7 @@ impl Writer {
             ..
         }) = self.active.take()
         {
-            // Gives the space back. If this fails, the header of the next segment still tells where
-            // this one ends.
+            // If this fails, the header of the next segment still tells where this one ends.
             let _ = file.set_len(end);
             if let Some(segment) = lock(&self.shared.state).segments.by_number_mut(number) {
                 segment.recyclable = false;
