@@ -9,6 +9,8 @@ use windrow::config::ProcessEnvironment;
 use windrow::{exit, logging, serve};
 use windrow_bench::Failure;
 
+mod allocator;
+
 /// Connections of the largest case of `windrow bench`.
 const MAX_BENCH_CONNECTIONS: u64 = 1000;
 
@@ -22,6 +24,9 @@ fn main() -> ExitCode {
         Err(code) => return code.into(),
     };
     let (command, settings) = cli.into_parts();
+    if matches!(command, Command::Serve(_)) {
+        allocator::apply_options();
+    }
     let code = match command {
         Command::Check(check) if check.reference => cli::reference(&mut out),
         Command::Check(check) if check.connect => {

@@ -15,6 +15,12 @@ use super::{
 };
 use windrow_trace::DocumentOptions;
 
+/// Share of `memory_limit` of the longest document of a trace. One that is merged is in memory a
+/// dozen times: as the stored and the new document, their texts, their union and its continuations,
+/// in the batches around it, in SQLite and in the search index. As JSON it is up to six times as
+/// long as its records.
+const TRACE_SHARE: u64 = 32;
+
 /// A [`Config`] under construction, and the values that enter it only in combination.
 #[derive(Debug)]
 pub struct ConfigBuilder {
@@ -192,7 +198,7 @@ impl ConfigBuilder {
         validation.clamp(
             "forward.max_message",
             &mut config.forward.max_message,
-            "journal.limit",
+            ("quarter", "journal.limit"),
             quarter,
         );
         if !config.http.listen.is_empty() || !config.otlp.listen.is_empty() {
@@ -211,20 +217,20 @@ impl ConfigBuilder {
         validation.clamp(
             "forward.max_message",
             &mut config.forward.max_message,
-            "memory_limit",
+            ("quarter", "memory_limit"),
             quarter,
         );
         validation.clamp(
             "forward.max_decompressed",
             &mut config.forward.max_decompressed,
-            "memory_limit",
+            ("quarter", "memory_limit"),
             quarter,
         );
         validation.clamp(
             "trace.max_trace_bytes",
             &mut config.trace.max_trace_bytes,
-            "memory_limit",
-            quarter,
+            ("32nd", "memory_limit"),
+            config.memory_limit / TRACE_SHARE,
         );
         (config, validation)
     }
@@ -276,11 +282,12 @@ impl Validation {
         self.warnings.push(what.into());
     }
 
-    fn clamp(&mut self, key: &str, value: &mut u64, bound: &str, most: u64) {
+    /// Lowers a value to `most`, which is `share` of the key `bound`.
+    fn clamp(&mut self, key: &str, value: &mut u64, (share, bound): (&str, &str), most: u64) {
         if *value > most {
             let (was, most_text) = (format_size(*value), format_size(most));
             self.warn(format!(
-                "{key}: {was} is more than a quarter of {bound}; {most_text} is used"
+                "{key}: {was} is more than a {share} of {bound}; {most_text} is used"
             ));
             *value = most;
         }

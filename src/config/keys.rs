@@ -260,7 +260,7 @@ pub static KEYS: &[Key] = keys! {
     "trace.max_traces" --"max-traces", DefaultValue::Int(1_000_000), Kind::Count(1, 1_000_000_000, |d| &mut d.config.trace.max_traces),
         "Maximum number of open traces; beyond it the least recently updated trace is written.";
     "trace.max_trace_bytes" , DefaultValue::Text("16MiB"), Kind::Size(KIB, GIB, |d| &mut d.config.trace.max_trace_bytes),
-        "Maximum size of the document of a trace. Further lines go on in documents of their own with the same trace id, and so does a longer record. At most a quarter of memory_limit.";
+        "Maximum size of the document of a trace. Further lines go on in documents of their own with the same trace id, and so does a longer record. At most a 32nd of memory_limit, because a document is in memory several times while it is written, merged and indexed.";
 
     "document.schema" , DefaultValue::Text("plain"), Kind::Schema(|d| &mut d.config.trace.document.schema),
         "Names of what Windrow knows of a trace: those of the records, Elastic Common Schema (trace.id, log.level, service.name, event.duration, event.outcome), or OpenTelemetry (trace_id, body, severity_text, severity_number, service.name). Use the same one on all instances; stored documents of another one are still merged.";

@@ -457,14 +457,14 @@ fn no_part_of_a_bound_is_larger_than_the_bound() {
     let loaded = load_from("", &[], &flags).unwrap();
     assert_eq!(loaded.config.journal.segment_bytes, 4 << 20);
     assert_eq!(loaded.config.forward.max_message, 4 << 20);
-    assert_eq!(loaded.config.trace.max_trace_bytes, 10 << 20);
+    assert_eq!(loaded.config.trace.max_trace_bytes, (40 << 20) / 32);
     let text = loaded.warnings.join("\n");
     assert!(
         text.contains("forward.max_message: 64MiB is more than a quarter of journal.limit; 4MiB is used"),
         "{text}"
     );
     assert!(
-        text.contains("trace.max_trace_bytes: 16MiB is more than a quarter of memory_limit; 10MiB is used"),
+        text.contains("trace.max_trace_bytes: 16MiB is more than a 32nd of memory_limit; 1280KiB is used"),
         "{text}"
     );
     assert_eq!(loaded.config.http.max_body, 32 << 20, "it is off");

@@ -284,6 +284,10 @@ impl DocumentBatcher {
         if self.is_empty() {
             return;
         }
+        if self.text.capacity() > 2 * FULL_CAPACITY_BYTES {
+            // One long document made it grow, to twice its length at worst.
+            self.text.shrink_to_fit();
+        }
         let charged = self.text.len() + self.rows.len() * DOCUMENT_OVERHEAD_BYTES;
         let lines = std::mem::take(&mut self.lines);
         let batch = Batch::new(

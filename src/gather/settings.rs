@@ -24,6 +24,8 @@ pub(crate) struct Settings {
     pub(crate) max_part_bytes: usize,
     /// Longest record that is gathered.
     pub(crate) max_record_bytes: usize,
+    /// Longest JSON of a record that is longer than a trace may be.
+    pub(crate) max_json_bytes: usize,
     /// Chunks in the duplicate window.
     pub(crate) duplicate_window: usize,
     /// Put before every tag.
@@ -75,6 +77,7 @@ impl Settings {
             frame: forward::frame_limits(&config.forward),
             max_part_bytes: windrow_trace::max_part_bytes(to_usize(*max_trace_bytes)),
             max_record_bytes: max_record_bytes(config),
+            max_json_bytes: to_usize(config.memory_limit / 4).min(MAX_DOCUMENT_BYTES),
             duplicate_window: to_usize(config.duplicate_window),
             tag_prefix: config.forward.tag_prefix.clone(),
             output_budget_bytes: shares.outputs,
@@ -88,7 +91,7 @@ impl Settings {
     pub(super) fn is_too_long(&self, record: &[u8], metadata: &[u8]) -> bool {
         let (record_json, metadata_json) = (max_json_bytes(record), max_json_bytes(metadata));
         record.len() + metadata.len() > self.max_record_bytes
-            || record_json.saturating_add(metadata_json) > MAX_DOCUMENT_BYTES
+            || record_json.saturating_add(metadata_json) > self.max_json_bytes
     }
 }
 

@@ -14,45 +14,32 @@ mod retention;
 mod row_key;
 #[cfg(test)]
 mod tests;
+mod worker;
 
-use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use rusqlite::{Connection, params};
-use tokio::runtime::Runtime;
-use tokio::sync::mpsc;
-use tokio::time::Instant;
 
 use self::files::StoreFiles;
 pub use self::reader::{RecentRows, SqliteReader, StoreConnection};
 use self::row_key::RowKeys;
+pub use self::worker::{WriteObserver, run};
 
-use super::{Batch, Destinations, OutputId, SealedDocument, Watchdog};
+use super::{Destinations, SealedDocument};
 use crate::config::SqliteConfig;
-use windrow_trace::{Union, UnionError, union, union_within};
+use windrow_trace::{BoundedUnion, Union, UnionError, union, union_within};
 
 const SCHEMA_VERSION: i64 = 1;
-/// Documents of one transaction, reached by whole batches.
-const MAX_TRANSACTION_DOCUMENTS: usize = 10_000;
-/// Bytes of the documents of one transaction, reached by whole batches. The store exceeds its
-/// limit by no more.
-const MAX_TRANSACTION_BYTES: usize = 16 << 20;
+/// From this size on a document is not kept in statements, and not copied without need.
+const LARGE_DOCUMENT_BYTES: usize = 256 << 10;
 /// Size to which SQLite truncates its write-ahead log after a checkpoint.
 const WAL_LIMIT_BYTES: i64 = 16 << 20;
 
 /// Time that another process may lock the database before a transaction fails.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(2);
-/// Pause after a failed transaction.
-const RETRY_PAUSE: Duration = Duration::from_millis(500);
-/// Pause between retention runs, also of an idle store.
-const RETENTION_INTERVAL: Duration = if cfg!(test) {
-    Duration::from_millis(200)
-} else {
-    Duration::from_secs(10)
-};
 
 /// The store cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -212,6 +199,7 @@ impl SqliteWriter {
                 let mut create = transaction.prepare_cached(
                     "INSERT INTO documents (written, first, id, document) VALUES (?1, ?2, ?3, ?4) ON CONFLICT (id) DO NOTHING",
                 )?;
+                let mut exists = transaction.prepare_cached("SELECT 1 FROM documents WHERE id = ?1")?;
                 let mut find = transaction.prepare_cached("SELECT document FROM documents WHERE id = ?1")?;
                 let mut replace = transaction.prepare_cached(
                     "UPDATE documents SET document = ?2, first = min(first, ?3) WHERE id = ?1",
@@ -227,22 +215,30 @@ impl SqliteWriter {
                     done.lines += u64::from(document.lines());
                     done.bytes += json.len() as u64;
                     let row = key.of(document, document.id());
-                    if create.execute(params![now, document.first_ns(), row, json])? == 1 {
-                        done.created += 1;
-                        continue;
+                    let is_large = json.len() >= LARGE_DOCUMENT_BYTES;
+                    // SQLite copies what is bound: not for a long document that exists.
+                    if !(is_large && exists.exists([&row])?) {
+                        let is_new = create.execute(params![now, document.first_ns(), row, json])? == 1;
+                        if is_large {
+                            create.clear_bindings();
+                        }
+                        if is_new {
+                            done.created += 1;
+                            continue;
+                        }
                     }
                     if !document.is_trace() {
                         done.unchanged += 1;
                         merged(document, 0);
                         continue;
                     }
-                    let existing: String = find.query_row([&row], |row| row.get(0))?;
-                    let bounded = match union_within(
-                        existing.as_bytes(),
-                        document.json(),
-                        document.id(),
-                        self.max_document_bytes,
-                    ) {
+                    let (ours, id) = (document.json(), document.id());
+                    // Within the query, so that the existing document is not copied.
+                    let united = find.query_row([&row], |row| {
+                        let existing = row.get_ref(0)?.as_bytes()?;
+                        Ok(union_within(existing, ours, id, self.max_document_bytes))
+                    });
+                    let bounded = match united? {
                         Ok(bounded) => bounded,
                         Err(error) => {
                             foreign.push((document, error));
@@ -263,12 +259,19 @@ impl SqliteWriter {
                             i64::MAX
                         };
                         replace.execute(params![row, text, first])?;
+                        if text.len() >= LARGE_DOCUMENT_BYTES {
+                            replace.clear_bindings();
+                        }
                         if noted {
                             note.execute([&row])?;
                         }
                         lines += new_lines;
                     }
-                    for one in &bounded.continuations {
+                    let BoundedUnion { main, continuations } = bounded;
+                    let is_unchanged = main == Union::Unchanged;
+                    // Each is freed before the next one is written.
+                    drop(main);
+                    for one in continuations {
                         let json = String::from_utf8_lossy(&one.document);
                         let row = key.of(document, &one.id);
                         if create.execute(params![now, one.first_ns, row, json])? == 1 {
@@ -292,7 +295,7 @@ impl SqliteWriter {
                             Err(error) => foreign.push((document, error)),
                         }
                     }
-                    if bounded.main == Union::Unchanged && lines == 0 {
+                    if is_unchanged && lines == 0 {
                         done.unchanged += 1;
                     } else {
                         done.merged += 1;
@@ -379,140 +382,6 @@ fn connect(path: &Path) -> Result<(Connection, StoreFiles), StoreError> {
         source,
     })?;
     Ok((connection, files))
-}
-
-/// Receives the results of transactions.
-pub trait WriteObserver: Send {
-    /// A transaction is on disk.
-    fn written(&mut self, done: &TransactionSummary, took: Duration);
-    /// A transaction failed and is retried after a pause.
-    fn failed(&mut self, error: &StoreError);
-    /// A document can never be stored; returns once it is durable elsewhere.
-    fn rejected(&mut self, document: &SealedDocument, why: &UnionError);
-}
-
-/// Writes batches until the channel closes. Runs on its own thread; `runtime` is its clock. A
-/// failed transaction is retried until it succeeds or `stop` returns true.
-pub fn run(
-    mut writer: SqliteWriter,
-    id: OutputId,
-    mut batches: mpsc::Receiver<Batch>,
-    mut observer: impl WriteObserver,
-    watchdog: &Watchdog,
-    runtime: &Runtime,
-    stop: &dyn Fn() -> bool,
-) {
-    let mut retain_at = Instant::now();
-    loop {
-        let next = async { tokio::time::timeout_at(retain_at, batches.recv()).await };
-        match runtime.block_on(next) {
-            Ok(Some(first)) => {
-                if !write_batches(
-                    &mut writer,
-                    id,
-                    &first,
-                    &mut batches,
-                    &mut observer,
-                    watchdog,
-                    stop,
-                ) {
-                    return;
-                }
-            }
-            Ok(None) => return,
-            Err(_elapsed) => {}
-        }
-        let step = if Instant::now() >= retain_at {
-            watchdog.begin();
-            writer.retain()
-        } else {
-            Ok(false)
-        };
-        let step = step.and_then(|more| {
-            // Writing waits while the store is beyond its limit.
-            while writer.is_beyond_limit()? && writer.retain()? && !stop() {}
-            Ok(more)
-        });
-        match step {
-            Ok(more) => {
-                watchdog.succeed();
-                let now = Instant::now();
-                if more {
-                    retain_at = now;
-                } else if now >= retain_at {
-                    retain_at = now + RETENTION_INTERVAL;
-                }
-            }
-            Err(error) => {
-                observer.failed(&error);
-                watchdog.fail(&error);
-                retain_at = Instant::now() + RETENTION_INTERVAL;
-            }
-        }
-    }
-}
-
-/// Writes a batch and those that wait behind it in one transaction, and confirms them; `false` when
-/// `stop` ends the attempts.
-fn write_batches(
-    writer: &mut SqliteWriter,
-    id: OutputId,
-    first: &Batch,
-    batches: &mut mpsc::Receiver<Batch>,
-    observer: &mut impl WriteObserver,
-    watchdog: &Watchdog,
-    stop: &dyn Fn() -> bool,
-) -> bool {
-    let mut batch: Vec<SealedDocument> = first.documents_for(id).collect();
-    let mut bytes = first.bytes();
-    while batch.len() < MAX_TRANSACTION_DOCUMENTS
-        && bytes < MAX_TRANSACTION_BYTES
-        && let Ok(more) = batches.try_recv()
-    {
-        bytes += more.bytes();
-        batch.extend(more.documents_for(id));
-    }
-    let began = SystemTime::now();
-    let mut dead: HashSet<_> = HashSet::new();
-    let mut new_lines_of: HashMap<_, u32> = HashMap::new();
-    watchdog.begin();
-    loop {
-        let documents = batch.iter();
-        let mut reject = |document: &SealedDocument, why: &UnionError| {
-            observer.rejected(document, why);
-            dead.insert(document.key());
-        };
-        let mut merged = |document: &SealedDocument, new_lines| {
-            new_lines_of.insert(document.key(), new_lines);
-        };
-        match writer.write(documents, &mut reject, &mut merged) {
-            Ok(done) => {
-                observer.written(&done, began.elapsed().unwrap_or_default());
-                watchdog.succeed();
-                break;
-            }
-            Err(error) => {
-                observer.failed(&error);
-                watchdog.fail(&error);
-                if stop() {
-                    return false;
-                }
-                std::thread::sleep(RETRY_PAUSE);
-            }
-        }
-    }
-    for document in &batch {
-        let at = document.key();
-        if dead.contains(&at) {
-            document.confirm_dead(id);
-        } else {
-            if let Some(new_lines) = new_lines_of.get(&at) {
-                document.note_merged(*new_lines);
-            }
-            document.confirm(id);
-        }
-    }
-    true
 }
 
 fn unix_seconds() -> i64 {

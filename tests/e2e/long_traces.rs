@@ -7,9 +7,10 @@ use std::fs;
 use serde_json::{Value, json};
 use windrow_testkit::check::Stored;
 use windrow_testkit::client::Client;
+use windrow_testkit::elasticsearch;
 use windrow_testkit::fake_elasticsearch::FakeElasticsearch;
 use windrow_testkit::server::{Server, Setup};
-use windrow_testkit::wait;
+use windrow_testkit::{need, wait};
 
 use crate::{SOON, windrow};
 
@@ -125,11 +126,56 @@ fn a_trace_without_end_goes_on_in_further_documents() {
     assert!(server.terminate(SOON).success());
 }
 
-/// Both instances get all chunks, in different order and twice; one is killed.
 #[test]
 fn several_instances_write_each_line_once() {
     let sink = FakeElasticsearch::start();
-    let start = || limited().elasticsearch(&sink.url(), "long").start();
+    write_with_two(
+        || limited().elasticsearch(&sink.url(), "long").start(),
+        || sink.documents("long-"),
+        || {},
+    );
+}
+
+/// As [`several_instances_write_each_line_once`], in a real node.
+#[test]
+fn several_instances_write_each_line_once_in_a_real_store() {
+    let node = need!(elasticsearch::shared());
+    let client = node.client();
+    client.delete("endless-*");
+    write_with_two(
+        || limited().elasticsearch(&node.url(), "endless").start(),
+        || client.documents("endless-*"),
+        || {},
+    );
+    client.delete("endless-*");
+}
+
+/// The documents of one trace lie in the indices that an alias had when they were written.
+#[test]
+fn several_instances_write_each_line_once_through_a_rollover_alias() {
+    let node = need!(elasticsearch::shared());
+    let client = node.client();
+    client.delete("rolled-*");
+    let aliases = json!({"aliases": {"rolled": {"is_write_index": true}}});
+    client.request("PUT", "rolled-000001", Some(&aliases)).unwrap();
+    let start = || {
+        limited()
+            .arg("--output", "elasticsearch")
+            .arg("--elasticsearch-url", node.url())
+            .arg("--index", "rolled")
+            .arg("--linger", "200ms")
+            .start()
+    };
+    let roll = || {
+        client.request("POST", "rolled/_rollover", None).unwrap();
+    };
+    write_with_two(start, || client.documents("rolled-*"), roll);
+    assert!(client.indices("rolled-*").len() > 1);
+    client.delete("rolled-*");
+}
+
+/// Sends all chunks to each of two instances, twice, and kills one; `between` is called after half.
+fn write_with_two(start: impl Fn() -> Server, stored: impl Fn() -> Vec<Stored>, between: impl Fn()) {
     let (mut first, mut second) = (start(), start());
     for _ in 0..2 {
         let (mut a, mut b) = (
@@ -142,8 +188,9 @@ fn several_instances_write_each_line_once() {
         }
         first.kill();
         first.start_again();
+        between();
     }
-    assert_whole(|| sink.documents("long-"));
+    assert_whole(stored);
     for server in [&mut first, &mut second] {
         assert_nothing_rejected(server);
         assert!(server.terminate(SOON).success());

@@ -227,6 +227,7 @@ fn parallel(threads: usize, work: impl Fn(usize) + Sync) {
 /// The peak of resident memory after each load, each against a server of its own.
 #[track_caller]
 fn assert_within(limit: u64, loads: &[MemoryLoad]) {
+    let mut too_large = Vec::new();
     for (name, load) in loads {
         let mut server = windrow()
             .sqlite()
@@ -243,9 +244,12 @@ fn assert_within(limit: u64, loads: &[MemoryLoad]) {
         });
         let peak = server.process().peak_resident_bytes().unwrap();
         println!("{name}: {} MiB at most of {} MiB", peak >> 20, limit >> 20);
-        assert!(peak <= limit + BASE, "{name}: {} MiB", peak >> 20);
+        if peak > limit + BASE {
+            too_large.push(format!("{name}: {} MiB", peak >> 20));
+        }
         server.kill();
     }
+    assert!(too_large.is_empty(), "{too_large:?}");
 }
 
 #[test]
@@ -254,7 +258,6 @@ fn many_small_messages_within_64_mib() {
 }
 
 #[test]
-#[ignore = "a known gap: long JSON texts take 134 MiB, merges of a long trace 264 MiB"]
 fn each_load_within_64_mib() {
     assert_within(64 << 20, &LOADS[1..]);
 }
@@ -266,12 +269,11 @@ fn each_load_within_512_mib() {
 
 /// Messages that are sent to their end, all at the same time. A few gigabytes: see
 /// `benches/README.md`.
-fn sent_to_the_end(clients: usize, bytes: usize) {
-    const LIMIT: u64 = 512 << 20;
+fn sent_to_the_end(limit: u64, clients: usize, bytes: usize) {
     process::raise_file_limit();
     let mut server = windrow()
         .sqlite()
-        .arg("--memory-limit", format!("{LIMIT}"))
+        .arg("--memory-limit", format!("{limit}"))
         .start();
     let entries = long_lines(bytes);
     let to = server.forward();
@@ -300,18 +302,23 @@ fn sent_to_the_end(clients: usize, bytes: usize) {
         bytes >> 20,
         peak >> 20
     );
-    assert!(peak <= LIMIT + BASE, "{} MiB", peak >> 20);
+    assert!(peak <= limit + BASE, "{} MiB", peak >> 20);
     server.kill();
 }
 
 #[test]
 #[ignore = "takes gigabytes of disk and minutes"]
 fn five_thousand_clients_inside_2_mib() {
-    sent_to_the_end(5000, 2 << 20);
+    sent_to_the_end(512 << 20, 5000, 2 << 20);
 }
 
 #[test]
 #[ignore = "takes gigabytes of disk and minutes"]
 fn sixty_four_clients_inside_60_mib() {
-    sent_to_the_end(64, 60 << 20);
+    sent_to_the_end(512 << 20, 64, 60 << 20);
+}
+
+#[test]
+fn three_hundred_clients_inside_2_mib_within_64_mib() {
+    sent_to_the_end(64 << 20, 300, 2 << 20);
 }

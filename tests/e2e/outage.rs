@@ -2,9 +2,14 @@
 //! fills to its limit, then sockets are no longer read. When Elasticsearch returns, everything is
 //! written without a restart.
 
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use windrow_testkit::check;
+use serde_json::json;
+use windrow_testkit::check::{self, Stored};
+use windrow_testkit::client::{Client, forward};
 use windrow_testkit::elasticsearch::{Kind, Node};
 use windrow_testkit::fake_elasticsearch::{FakeElasticsearch, Faults};
 use windrow_testkit::load::{Load, trace_number};
@@ -12,6 +17,8 @@ use windrow_testkit::server::Server;
 use windrow_testkit::{need, wait};
 
 use crate::{SOON, windrow};
+
+const START: u32 = 1_790_000_000;
 
 #[track_caller]
 fn wait_blocked(server: &Server) {
@@ -120,6 +127,72 @@ fn the_backlog_is_written_in_order_while_new_input_is_served() {
     assert!(numbers.is_sorted(), "written in another order than they came");
     server.wait_ready();
     assert!(server.terminate(SOON).success());
+}
+
+/// The journal's last part is for short messages.
+#[test]
+#[expect(clippy::disallowed_methods, reason = "what is written is counted")]
+fn small_clients_go_on_beside_some_that_fill_the_journal() {
+    let mut sink = FakeElasticsearch::stopped();
+    let mut server = windrow()
+        .elasticsearch(&sink.url(), "beside")
+        .arg("--memory-limit", "32MiB")
+        .arg("--journal-limit", "32MiB")
+        .start();
+    let (to, stop) = (server.forward(), AtomicBool::new(false));
+    std::thread::scope(|scope| {
+        for flooder in 0..3 {
+            let stop = &stop;
+            scope.spawn(move || {
+                for number in 0.. {
+                    let record = json!({"message": "x".repeat(400_000)});
+                    let chunk = format!("flood-{flooder}-{number}");
+                    let message = forward("flood", Some(&chunk), &[(START, number, record)]);
+                    let stream = TcpStream::connect(to).unwrap();
+                    stream.set_nonblocking(true).unwrap();
+                    let (mut sent, mut ack) = (0, [0; 64]);
+                    // Until it is acknowledged, as an impatient client with its own buffer.
+                    while !stop.load(Ordering::Relaxed) {
+                        sent += (&stream).write(&message[sent..]).unwrap_or_default();
+                        if sent == message.len() && (&stream).read(&mut ack).is_ok() {
+                            break;
+                        }
+                        std::thread::sleep(Duration::from_millis(1));
+                    }
+                    if stop.load(Ordering::Relaxed) {
+                        return;
+                    }
+                }
+            });
+        }
+        wait_blocked(&server);
+        let small = scope.spawn(|| {
+            for number in 0..50 {
+                let mut client = Client::connect(to);
+                let record = json!({"traceId": format!("small-{number}"), "message": "request completed"});
+                client.send("app", &format!("small-{number}"), &[(START, 0, record)]);
+            }
+            assert!(server.metric("windrow_journal_blocked") > 0.5);
+        });
+        let result = small.join();
+        stop.store(true, Ordering::Relaxed);
+        result.unwrap();
+    });
+    assert!(server.metric("windrow_journal_bytes") <= f64::from(32 << 20));
+    sink.start_again();
+    wait::until("the small clients' traces", SOON, || {
+        let small = |stored: &Stored| stored.id.starts_with("small-");
+        match sink
+            .documents("beside-")
+            .iter()
+            .filter(|stored| small(stored))
+            .count()
+        {
+            50 => Ok(()),
+            count => Err(format!("{count} documents")),
+        }
+    });
+    server.kill();
 }
 
 /// The real one, killed while lines come, away until the journal is full, and back.

@@ -75,6 +75,7 @@
 mod block_writer;
 mod commit_coalescer;
 mod error;
+mod exit_guard;
 mod folder_lock;
 mod format;
 mod inspect;
@@ -90,6 +91,7 @@ mod reader;
 mod record;
 mod recovery;
 mod release_log;
+mod reserve;
 mod scanner;
 mod segments;
 mod shared;

@@ -12,7 +12,9 @@ pub struct JournalOptions {
     /// are clamped): space is freed by whole segments, so there must be several. A record larger
     /// than this gets a segment of its own.
     pub segment_bytes: u64,
-    /// Upper bound of the bytes in all segments. Appends wait when it is reached. On disk there is
+    /// Upper bound of the bytes in all segments. Appends wait when it is reached; those of more than
+    /// 64 KiB wait before it, so that the last 16th, and at least two segments, is left for short
+    /// ones. On disk there is
     /// up to one segment more (preallocated or spare files), and the small logs of released
     /// records and of segments.
     pub limit_bytes: u64,

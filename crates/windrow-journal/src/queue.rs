@@ -20,6 +20,9 @@ use crate::sync::lock;
 /// block of padding which it costs on average.
 pub(crate) const MIN_ALIGNED_PAYLOAD_BYTES: usize = 16 * BLOCK_BYTES;
 
+/// Payloads of up to this size may use the reserve below the limit.
+pub(crate) const SHORT_PAYLOAD_BYTES: usize = 64 << 10;
+
 /// A record that is not written yet.
 pub(crate) struct PendingAppend {
     pub(crate) kind: u8,
@@ -73,6 +76,11 @@ impl PendingAppend {
     pub(crate) fn is_block_aligned(&self) -> bool {
         self.payload.len() >= MIN_ALIGNED_PAYLOAD_BYTES
             && self.payload.as_ptr().align_offset(BLOCK_BYTES) == 0
+    }
+
+    /// It may use the reserve below the limit.
+    pub(crate) fn is_short(&self) -> bool {
+        self.payload.len() <= SHORT_PAYLOAD_BYTES
     }
 
     /// The payload's length as the record header has it.
@@ -157,6 +165,8 @@ pub(crate) struct QueueState {
     pub(crate) wake_at_len: usize,
     /// A blocked writer is to check again whether it can write.
     pub(crate) recheck: bool,
+    /// The next short append wakes a writer that is blocked for long ones only.
+    pub(crate) wake_for_short: bool,
 }
 
 impl AppendQueue {
@@ -166,10 +176,14 @@ impl AppendQueue {
         if state.closed {
             return false;
         }
+        let short = state.wake_for_short && pending.is_short();
         state.appends.push_back(pending);
-        let wake = (1..=state.appends.len()).contains(&state.wake_at_len);
+        let mut wake = (1..=state.appends.len()).contains(&state.wake_at_len);
         if wake {
             state.wake_at_len = 0;
+        }
+        if short {
+            (state.wake_for_short, state.recheck, wake) = (false, true, true);
         }
         drop(state);
         if wake {

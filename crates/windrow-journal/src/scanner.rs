@@ -121,6 +121,8 @@ impl SegmentScanner {
     }
 
     fn load(&mut self, at: u64, len: u64) -> io::Result<()> {
+        // Not in memory beside the next one: a window is as long as a record.
+        self.window = Bytes::new();
         let mut buffer = vec![0; to_usize(len)];
         let read = read_full_at(&*self.file, &mut buffer, at)?;
         buffer.truncate(read);

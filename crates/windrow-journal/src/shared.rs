@@ -86,6 +86,12 @@ impl Shared {
         MAX_PAYLOAD_BYTES.min(self.limit_bytes / 2)
     }
 
+    /// What long appends leave to short ones: a client that sends little goes on beside one that has
+    /// filled the journal. Segments in use are not shared then, so there are two of them.
+    pub(crate) fn reserve_bytes(&self) -> u64 {
+        (self.limit_bytes / 16).max(2 * self.segment_bytes)
+    }
+
     /// Marks records as released. Unknown and released ones are ignored.
     pub(crate) fn release(&self, lsns: &[u64]) {
         let mut segment_is_free = false;

@@ -15,11 +15,13 @@ use tracing::{debug, error, info, warn};
 use crate::block_writer::BlockWriter;
 use crate::commit_coalescer::CommitCoalescer;
 use crate::error::AppendError;
+use crate::exit_guard::ExitGuard;
 use crate::format::{
     FIRST_OF_COMMIT, PAYLOAD_ALIGNED, RecordHeader, SEGMENT_HEADER_BYTES, Salt, SegmentHeader,
 };
 use crate::queue::{PendingAppend, QueueState};
 use crate::record::{CommitSink, Receipt, Record};
+use crate::reserve::{BelowLimit, move_short_to_front};
 use crate::segments::Segment;
 use crate::shared::{SealedSegment, Shared, State};
 use crate::storage::{StorageFile, is_no_space};
@@ -46,6 +48,8 @@ pub(crate) struct Writer {
     /// Received times of the commit that is being written; kept for its memory.
     received_us: Vec<i64>,
     coalescer: CommitCoalescer,
+    /// Not even short appends have space below the limit.
+    reserve_is_full: bool,
     /// New files are opened for direct I/O; false once the file system has refused it.
     direct: bool,
 }
@@ -92,6 +96,7 @@ impl Writer {
             last_us,
             received_us: Vec::new(),
             coalescer: CommitCoalescer::default(),
+            reserve_is_full: false,
             direct: true,
         }
     }
@@ -147,7 +152,13 @@ impl Writer {
         // Appends do not wake a blocked writer: the maintenance thread or the timeout does.
         match blocked {
             None => {}
-            Some(Blocked::Limit) => queue = wait_until(changed, queue, RETRY_INTERVAL, recheck),
+            Some(Blocked::Limit) => {
+                queue.wake_for_short = !self.reserve_is_full;
+                if !(queue.wake_for_short && queue.appends.iter().any(PendingAppend::is_short)) {
+                    queue = wait_until(changed, queue, RETRY_INTERVAL, recheck);
+                }
+                queue.wake_for_short = false;
+            }
             Some(Blocked::NoSpace) => {
                 queue = wait_until(changed, queue, MIN_RETRY_INTERVAL, |queue| queue.closed);
                 queue = wait_until(changed, queue, RETRY_INTERVAL, recheck);
@@ -196,7 +207,21 @@ impl Writer {
         // The segment in use would be obsolete if it were not the newest.
         let newest_is_released = newest.is_some_and(|s| s.next_lsn > s.first_lsn && s.unreleased() == 0);
         drop(state);
-        let mut below_limit = self.shared.limit_bytes.saturating_sub(used);
+        let mut below_limit = BelowLimit {
+            short_bytes: self.shared.limit_bytes.saturating_sub(used),
+            reserve_bytes: self.shared.reserve_bytes(),
+        };
+        if let Some(first) = backlog.front()
+            && first_bytes + SEGMENT_HEADER_BYTES > below_limit.of(first)
+        {
+            // No order is lost: each connection waits for one append.
+            move_short_to_front(backlog);
+        }
+        let Some(first) = backlog.front() else {
+            return Progress::Idle;
+        };
+        let (first_bytes, is_short) = (first.max_bytes(), first.is_short());
+        let first_below_limit = below_limit.of(first);
         let begins = !self
             .active
             .as_ref()
@@ -206,8 +231,9 @@ impl Writer {
         } else {
             first_bytes
         };
-        if needed > below_limit || no_space {
-            let reason = if needed > below_limit {
+        if needed > first_below_limit || no_space {
+            let reason = if needed > first_below_limit {
+                self.reserve_is_full = is_short;
                 Blocked::Limit
             } else {
                 Blocked::NoSpace
@@ -221,18 +247,19 @@ impl Writer {
             if let Err(error) = self.begin_segment(false) {
                 return Progress::Blocked(self.count_error(&error));
             }
-            below_limit -= SEGMENT_HEADER_BYTES;
+            below_limit.short_bytes -= SEGMENT_HEADER_BYTES;
         }
         let Some(active) = &self.active else {
             return Progress::Idle;
         };
-        let max_bytes = below_limit
-            .min(active.room().max(first_bytes))
+        let max_bytes = active
+            .room()
+            .max(first_bytes)
             .min(MAX_COMMIT_BYTES.max(first_bytes));
         let mut bytes = 0;
         let fitting = backlog.iter().take_while(|pending| {
             bytes += pending.max_bytes();
-            bytes <= max_bytes
+            bytes <= max_bytes.min(below_limit.of(pending))
         });
         let count = fitting.count();
         self.commit(backlog, count)
@@ -306,8 +333,7 @@ impl Writer {
                 },
             ));
         }
-        // The sink is called under the lock that readers take, so that a record is visible to
-        // readers exactly when the sink has got it.
+        // Under the lock of readers: a record is visible to them when the sink has got it.
         let mut state = lock(&self.shared.state);
         let State {
             segments, counters, ..
@@ -343,8 +369,7 @@ impl Writer {
             ..
         }) = self.active.take()
         {
-            // Gives the space back. If this fails, the header of the next segment still tells where
-            // this one ends.
+            // If this fails, the header of the next segment still tells where this one ends.
             let _ = file.set_len(end);
             if let Some(segment) = lock(&self.shared.state).segments.by_number_mut(number) {
                 segment.recyclable = false;
@@ -457,22 +482,6 @@ impl ActiveSegment {
     /// A record larger than a segment goes alone into one.
     fn accepts(&self, bytes: u64) -> bool {
         bytes <= self.room() || self.end == SEGMENT_HEADER_BYTES
-    }
-}
-
-/// Refuses all appends when the writer thread ends, by a panic too.
-struct ExitGuard(Arc<Shared>);
-
-impl Drop for ExitGuard {
-    fn drop(&mut self) {
-        if std::thread::panicking() {
-            error!("the journal's writer thread panicked: nothing is accepted until Windrow is restarted");
-            let text = "the journal's writer thread panicked; restart Windrow".into();
-            let mut state = lock(&self.0.state);
-            state.blocked = Some(Blocked::Failing(text));
-            state.panicked_thread = Some("writer");
-        }
-        self.0.queue.close_and_refuse();
     }
 }
 

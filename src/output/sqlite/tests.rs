@@ -10,7 +10,11 @@ use bytes::Bytes;
 
 use super::*;
 use crate::claim::RecordClaim;
-use crate::output::{BatchBuffer, DocumentMeta, DocumentSpan, LineCounters, MemoryCharge};
+use crate::output::{
+    Batch, BatchBuffer, DocumentMeta, DocumentSpan, LineCounters, MemoryCharge, OutputId, Watchdog,
+};
+use tokio::sync::mpsc;
+use windrow_trace::UnionError;
 
 const LONG: Duration = Duration::from_secs(20);
 

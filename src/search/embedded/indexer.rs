@@ -4,6 +4,7 @@
 //! that retention has left. Position and entries change in one transaction, so that after a crash
 //! it goes on where it was.
 
+use std::collections::HashSet;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -146,34 +147,23 @@ impl Indexer {
             .store
             .read(|store| merged_since(store, self.position.merge))?;
         let after = self.position.document;
-        let rows = self
-            .store
-            .read(|store| rows_after(store, after, self.config.buffer_bytes))?;
-        let changed: Vec<i64> = merged
-            .iter()
-            .map(|(_, row)| *row)
-            .filter(|row| *row <= after)
-            .collect();
-        let mut removed = changed.clone();
-        let mut entries = Vec::with_capacity(rows.len());
-        for row in changed {
-            if let Some(row) = self.store.read(|store| one_row(store, row))? {
-                entries.extend(self.entry(&row));
-            }
-        }
+        let max_bytes = self.config.buffer_bytes;
+        let rows = self.store.read(|store| rows_after(store, after, max_bytes))?;
+        let mut entries = Vec::new();
         let mut position = self.position.clone();
-        if let Some((number, _)) = merged.last() {
-            position.merge = *number;
-        }
-        for row in &rows {
+        let mut removed = self.index_merged(&merged, &mut entries, &mut position)?;
+        let indexed = rows.len() + merged.len();
+        let more_rows = !rows.is_empty();
+        // Each is freed before the next one is taken apart.
+        for row in rows {
             if stop.load(Ordering::Relaxed) {
                 return Ok(true);
             }
-            entries.extend(self.entry(row));
-            (position.document, position.id) = (row.row, row.id.clone());
+            entries.extend(self.entry(&row));
+            (position.document, position.id) = (row.row, row.id);
         }
         let expired = self.expired(ends.first)?;
-        let more = !rows.is_empty() || !merged.is_empty() || expired.len() as i64 == MAX_STEP_REMOVED;
+        let more = more_rows || !merged.is_empty() || expired.len() as i64 == MAX_STEP_REMOVED;
         let gone = !expired.is_empty();
         removed.extend(expired);
         if !removed.is_empty() || position != self.position {
@@ -183,8 +173,33 @@ impl Indexer {
         if gone && !more {
             self.vacuum()?;
         }
-        self.report(&ends, rows.len() + merged.len())?;
+        self.report(&ends, indexed)?;
         Ok(more)
+    }
+
+    /// Makes entries of rows that were merged, up to the bytes of a step: each once, as it is by now.
+    /// Returns the rows of which there are entries.
+    fn index_merged(
+        &self,
+        merged: &[(i64, i64)],
+        entries: &mut Vec<Entry>,
+        position: &mut Position,
+    ) -> Result<Vec<i64>, IndexError> {
+        let (mut done, mut bytes) = (HashSet::new(), 0);
+        for &(number, row) in merged {
+            if row <= self.position.document && !done.contains(&row) {
+                if bytes >= self.config.buffer_bytes {
+                    break;
+                }
+                if let Some(row) = self.store.read(|store| one_row(store, row))? {
+                    bytes += row.json.len();
+                    entries.extend(self.entry(&row));
+                }
+                done.insert(row);
+            }
+            position.merge = number;
+        }
+        Ok(done.into_iter().collect())
     }
 
     fn entry(&self, row: &Row) -> Option<Entry> {
@@ -365,19 +380,10 @@ fn read_row(row: &rusqlite::Row<'_>) -> rusqlite::Result<Row> {
     })
 }
 
-/// Numbers and rows of merges, each row once.
+/// Numbers and rows of merges, in the order of the numbers.
 fn merged_since(store: &Connection, number: i64) -> rusqlite::Result<Vec<(i64, i64)>> {
     let mut read = store
         .prepare_cached("SELECT number, document FROM merged WHERE number > ?1 ORDER BY number LIMIT ?2")?;
     let rows = read.query_map([number, MAX_STEP_REMOVED], |row| Ok((row.get(0)?, row.get(1)?)))?;
-    let mut found: Vec<(i64, i64)> = rows.collect::<rusqlite::Result<_>>()?;
-    let last = found.last().copied();
-    found.sort_unstable_by_key(|(_, row)| *row);
-    found.dedup_by_key(|(_, row)| *row);
-    // The last number decides how far the list is read.
-    if let Some((number, row)) = last {
-        found.retain(|(_, other)| *other != row);
-        found.push((number, row));
-    }
-    Ok(found)
+    rows.collect()
 }

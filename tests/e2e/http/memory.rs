@@ -190,7 +190,7 @@ fn beside_fluent_bit(body: &[u8], requests: usize) {
 
 const LIMIT: u64 = 64 * MIB;
 /// The program itself, the buffers of connections, the store's cache, and what an allocator keeps.
-const BASE: u64 = 96 * MIB;
+const BASE: u64 = 64 * MIB;
 
 #[test]
 fn hostile_bodies_stay_within_the_memory_limit() {

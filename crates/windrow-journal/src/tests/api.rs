@@ -94,7 +94,7 @@ pub(super) fn small(dir: &std::path::Path) -> JournalOptions {
 }
 
 /// Waits for a condition, 20 s at most.
-fn until(what: &str, mut condition: impl FnMut() -> bool) {
+pub(super) fn until(what: &str, mut condition: impl FnMut() -> bool) {
     let started = Instant::now();
     while !condition() {
         assert!(

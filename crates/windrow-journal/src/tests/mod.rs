@@ -10,4 +10,5 @@ mod inspect;
 mod kill;
 mod model;
 mod recycling;
+mod reserve;
 mod rig;

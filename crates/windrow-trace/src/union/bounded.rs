@@ -70,13 +70,18 @@ pub fn union_within(
         if joined.adds_nothing_to(&a) {
             return Ok(BoundedUnion::without_continuations(Union::Unchanged));
         }
-        let mut document = Vec::with_capacity(existing.len() + ours.len());
-        joined.write(&mut document);
-        if !is_main || new_lines == 0 || document.len() <= max_bytes {
-            return Ok(BoundedUnion::without_continuations(Union::Merged {
-                document,
-                new_lines: new_lines as u32,
-            }));
+        let takes_all = !is_main || new_lines == 0;
+        let texts = joined.lines.values().filter_map(|line| line.text);
+        // A document is at least as long as its texts: one that is far too long is not written.
+        if takes_all || texts.map(str::len).sum::<usize>() <= max_bytes {
+            let mut document = Vec::with_capacity(existing.len() + ours.len());
+            joined.write(&mut document);
+            if takes_all || document.len() <= max_bytes {
+                return Ok(BoundedUnion::without_continuations(Union::Merged {
+                    document,
+                    new_lines: new_lines as u32,
+                }));
+            }
         }
     }
     let continuations = continuations(&a, &b, id, ours.len());

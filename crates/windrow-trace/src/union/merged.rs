@@ -30,7 +30,7 @@ pub(super) type LineOrder = (i64, i64, PartId, u32);
 /// What a line says.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct LineContent<'a> {
-    text: Option<&'a str>,
+    pub(super) text: Option<&'a str>,
     level: Option<Severity>,
     pub(super) service: Option<&'a str>,
     /// Its record, if it was kept.

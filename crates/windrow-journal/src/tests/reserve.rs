@@ -1,0 +1,47 @@
+//! Tests of the reserve for short appends at the limit.
+
+use bytes::Bytes;
+
+use super::api::{small, until};
+use crate::{Blocked, Journal, JournalOptions};
+
+#[test]
+fn short_appends_go_on_at_the_limit_of_long_ones() {
+    let dir = tempfile::tempdir().unwrap();
+    let options = JournalOptions {
+        segment_bytes: 256 << 10,
+        limit_bytes: 4 << 20,
+        ..small(dir.path())
+    };
+    let (journal, _) = Journal::open(options, Box::new(())).unwrap();
+    let long = Bytes::from(vec![7; 100_000]);
+    let long: Vec<_> = (0..100).map(|_| journal.append(0, long.clone())).collect();
+    until("the limit is reached", || {
+        journal.usage().blocked == Some(Blocked::Limit)
+    });
+    let written = journal.usage().records;
+    assert!(journal.usage().bytes <= (4 << 20) - (512 << 10));
+    // Each is durable although long ones wait before it.
+    for number in 1..=10 {
+        drop(journal.append(0, Bytes::from(vec![1; 1000])).wait().unwrap());
+        assert_eq!(journal.usage().records, written + number);
+    }
+    let short: Vec<_> = (0..20)
+        .map(|_| journal.append(0, Bytes::from(vec![1; 60_000])))
+        .collect();
+    until("the reserve has its end too", || {
+        journal.usage().waiting > 100 - written as usize && journal.usage().records > written + 12
+    });
+    assert!(journal.usage().bytes <= 4 << 20);
+    // All get in when what is written is released, short ones first.
+    let mut reader = journal.reader(0);
+    until("all are written", || {
+        while let Some(record) = reader.next().unwrap() {
+            journal.release(record.lsn);
+        }
+        journal.usage().waiting == 0
+    });
+    for append in long.into_iter().chain(short) {
+        drop(append.wait().unwrap());
+    }
+}
