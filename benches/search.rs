@@ -41,6 +41,7 @@ fn main() {
     let config = IndexConfig {
         store: sqlite.path.clone(),
         names: Names::default(),
+        buffer_bytes: IndexConfig::MAX_BUFFER_BYTES,
     };
     let progress = Arc::<IndexProgress>::default();
     let mut writer = SqliteWriter::open(sqlite.clone(), 16 << 20).expect("a store");

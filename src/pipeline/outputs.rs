@@ -34,6 +34,9 @@ const QUEUE_BATCHES: usize = 256;
 const DEAD_LETTER_RETRY: Duration = Duration::from_millis(500);
 /// How often outputs are asked whether they have ended.
 const FINISH_POLL_INTERVAL: Duration = Duration::from_millis(5);
+/// Of the memory limit, a step of the search index takes this fraction, and at least so many bytes.
+const INDEX_BUFFER_FRACTION: u64 = 32;
+const MIN_INDEX_BUFFER_BYTES: usize = 1 << 20;
 
 /// An output that is open and not started.
 #[derive(Debug)]
@@ -317,6 +320,8 @@ fn open_search(
     let index = IndexConfig {
         store: config.sqlite.path.clone(),
         names: search_names(config),
+        buffer_bytes: ((config.memory_limit / INDEX_BUFFER_FRACTION) as usize)
+            .clamp(MIN_INDEX_BUFFER_BYTES, IndexConfig::MAX_BUFFER_BYTES),
     };
     let progress = Arc::<IndexProgress>::default();
     let indexer = Indexer::open(index.clone(), Arc::clone(&progress))?;

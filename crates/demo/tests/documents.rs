@@ -113,7 +113,7 @@ fn flags(text: &str) -> BTreeSet<&str> {
 
 /// Flags of other programs: cargo, docker, curl, kubectl, Fluent Bit, the conformance suite; and of
 /// Windrow's commands besides `serve`.
-const FOREIGN: [&str; 16] = [
+const FOREIGN: [&str; 17] = [
     "--release",
     "--workspace",
     "--build",
@@ -130,6 +130,7 @@ const FOREIGN: [&str; 16] = [
     "--full",
     "--json",
     "--connect",
+    "--since",
 ];
 
 #[test]

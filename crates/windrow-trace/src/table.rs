@@ -241,7 +241,8 @@ impl<H: Clone> Table<H> {
         trace.begin(now, incoming, &mut self.sources, buffer);
         trace.has_deadline = true;
         self.bytes += trace.memory_bytes();
-        self.set_deadline(now.saturating_add(self.limits.linger), SealReason::Idle, key);
+        let wait = self.limits.linger.min(self.limits.idle_timeout);
+        self.set_deadline(now.saturating_add(wait), SealReason::Idle, key);
         AddOutcome::Added
     }
 

@@ -44,6 +44,7 @@ impl Fixture {
         let config = IndexConfig {
             store: sqlite.path.clone(),
             names: Names::default(),
+            buffer_bytes: IndexConfig::MAX_BUFFER_BYTES,
         };
         let progress = Arc::<IndexProgress>::default();
         let indexer = Indexer::open(config.clone(), Arc::clone(&progress)).unwrap();

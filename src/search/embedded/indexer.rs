@@ -18,8 +18,6 @@ use crate::output::sqlite::StoreConnection;
 
 /// Documents of one transaction.
 const MAX_STEP_DOCUMENTS: i64 = 10_000;
-/// Bytes of the documents of one transaction.
-const MAX_STEP_BYTES: usize = 16 << 20;
 /// Entries that one transaction removes for retention.
 const MAX_STEP_REMOVED: i64 = 2_000;
 /// Free pages that one step gives back.
@@ -70,7 +68,7 @@ impl Indexer {
     pub fn open(config: IndexConfig, progress: Arc<IndexProgress>) -> Result<Self, IndexError> {
         let path = config.path();
         let store = StoreConnection::open(&config.store)?;
-        let index = IndexFile::open(&path, &config.names)?;
+        let index = IndexFile::open(&path, &config.names, config.buffer_bytes)?;
         let position = index.position().map_err(|source| sqlite_error(&path, source))?;
         Ok(Self {
             config,
@@ -81,6 +79,10 @@ impl Indexer {
             position,
             progress,
         })
+    }
+
+    fn open_index(&self) -> Result<IndexFile, IndexError> {
+        IndexFile::open(&self.path, &self.config.names, self.config.buffer_bytes)
     }
 
     /// Starts the thread.
@@ -132,7 +134,7 @@ impl Indexer {
             self.rebuild()?;
         }
         if !self.index.is_current() {
-            self.index = IndexFile::open(&self.path, &self.config.names)?;
+            self.index = self.open_index()?;
             self.load_position()?;
         }
         let ends = self.store.read(ends)?;
@@ -144,7 +146,9 @@ impl Indexer {
             .store
             .read(|store| merged_since(store, self.position.merge))?;
         let after = self.position.document;
-        let rows = self.store.read(|store| rows_after(store, after))?;
+        let rows = self
+            .store
+            .read(|store| rows_after(store, after, self.config.buffer_bytes))?;
         let changed: Vec<i64> = merged
             .iter()
             .map(|(_, row)| *row)
@@ -252,7 +256,7 @@ impl Indexer {
         tracing::info!(index = %self.path.display(), "the search index is made again");
         self.progress.rebuilds.fetch_add(1, Ordering::Relaxed);
         schema::remove(&self.path)?;
-        self.index = IndexFile::open(&self.path, &self.config.names)?;
+        self.index = self.open_index()?;
         self.load_position()
     }
 
@@ -330,13 +334,13 @@ struct Row {
     json: String,
 }
 
-fn rows_after(store: &Connection, after: i64) -> rusqlite::Result<Vec<Row>> {
+fn rows_after(store: &Connection, after: i64, max_bytes: usize) -> rusqlite::Result<Vec<Row>> {
     let mut read = store.prepare_cached(
         "SELECT rowid, id, document FROM documents WHERE rowid > ?1 ORDER BY rowid LIMIT ?2",
     )?;
     let mut rows = read.query([after, MAX_STEP_DOCUMENTS])?;
     let (mut found, mut bytes) = (Vec::new(), 0);
-    while bytes < MAX_STEP_BYTES
+    while bytes < max_bytes
         && let Some(row) = rows.next()?
     {
         let row = read_row(row)?;

@@ -40,9 +40,14 @@ pub struct IndexConfig {
     pub store: PathBuf,
     /// The fields that hold text and trace id.
     pub names: Names,
+    /// Memory for the documents and terms of one step (bytes).
+    pub buffer_bytes: usize,
 }
 
 impl IndexConfig {
+    /// Buffer where memory does not matter (bytes). More does not make indexing faster.
+    pub const MAX_BUFFER_BYTES: usize = 16 << 20;
+
     /// The file of the index.
     #[must_use]
     pub fn path(&self) -> PathBuf {

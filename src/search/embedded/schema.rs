@@ -17,8 +17,6 @@ use crate::output::sqlite::files::{self, StoreFiles};
 const FORMAT: u32 = 1;
 /// Bits of a key below the millisecond.
 const NUMBER_BITS: u32 = 16;
-/// Terms that FTS5 collects in memory before it writes them.
-const HASH_BYTES: i64 = 16 << 20;
 /// Size to which SQLite truncates its write-ahead log after a checkpoint.
 const WAL_LIMIT_BYTES: i64 = 16 << 20;
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
@@ -72,7 +70,23 @@ pub(super) struct Position {
 impl IndexFile {
     /// Opens the index for writing. It is created if there is none, and made empty if it is of
     /// another format or for other names.
-    pub(super) fn open(path: &Path, names: &Names) -> Result<Self, IndexError> {
+    ///
+    /// FTS5 collects terms of `buffer_bytes` before it writes them.
+    pub(super) fn open(path: &Path, names: &Names, buffer_bytes: usize) -> Result<Self, IndexError> {
+        let index = Self::open_file(path, names)?;
+        let connection = &index.connection;
+        let cache_kib = (buffer_bytes / 2048).clamp(2_000, 8_000) as i64;
+        connection
+            .pragma_update(None, "cache_size", -cache_kib)
+            .and_then(|()| {
+                let sql = "INSERT INTO terms (terms, rank) VALUES ('hashsize', ?1)";
+                connection.execute(sql, [buffer_bytes as i64])
+            })
+            .map_err(|source| sqlite_error(path, source))?;
+        Ok(index)
+    }
+
+    fn open_file(path: &Path, names: &Names) -> Result<Self, IndexError> {
         let made_for = format!("{FORMAT} {} {}", names.key, names.text.join(" "));
         match Self::try_open(path, &made_for) {
             Ok(Some(index)) => return Ok(index),
@@ -104,7 +118,6 @@ impl IndexFile {
             connection.pragma_update(None, "synchronous", "normal")?;
             connection.pragma_update(None, "wal_autocheckpoint", 2_000)?;
             connection.pragma_update(None, "journal_size_limit", WAL_LIMIT_BYTES)?;
-            connection.pragma_update(None, "cache_size", -8_000)?;
             connection.set_prepared_statement_cache_capacity(32);
             let tables: i64 =
                 connection.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))?;
@@ -205,7 +218,7 @@ fn create(connection: &Connection, made_for: &str) -> rusqlite::Result<()> {
          CREATE VIRTUAL TABLE terms USING fts5 (
            body, content = '', contentless_delete = 1, tokenize = \"{FTS5_TOKENIZER}\"
          );
-         INSERT INTO terms (terms, rank) VALUES ('hashsize', {HASH_BYTES}), ('automerge', 8);
+         INSERT INTO terms (terms, rank) VALUES ('automerge', 8);
          CREATE TABLE summaries (     -- of documents that are too long to be read for a list
            time INTEGER PRIMARY KEY,
            summary TEXT NOT NULL

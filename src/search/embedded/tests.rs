@@ -28,6 +28,7 @@ fn config_of(folder: &Path) -> (crate::config::SqliteConfig, IndexConfig) {
     let index = IndexConfig {
         store: sqlite.path.clone(),
         names: Names::default(),
+        buffer_bytes: IndexConfig::MAX_BUFFER_BYTES,
     };
     (sqlite, index)
 }

@@ -52,24 +52,31 @@ impl Source {
         }
     }
 
-    /// The traces of the documents with `windrow.level: error`. Of Windrow's own store the newest are
-    /// looked at.
+    /// The traces that a search for `windrow.level:error` finds.
     pub(super) async fn with_errors(&self) -> Result<Vec<String>, String> {
-        let documents: Vec<Value> = if self.elasticsearch {
+        if self.elasticsearch {
             let query = json!({"size": 1000, "query": {"term": {"windrow.level": "error"}}});
-            self.hits(&query).await?
-        } else {
-            let mut url = self.url.clone();
-            url.query_pairs_mut().append_pair("limit", "10000");
-            let answer = read(self.client.get(url)).await?;
-            let all = answer.as_array().ok_or("the answer of /logs is no array")?;
-            let is_error = |document: &&Value| document["windrow"]["level"] == "error";
-            all.iter().filter(is_error).cloned().collect()
-        };
-        let traces = documents
-            .iter()
-            .filter_map(|document| document["traceId"].as_str());
-        Ok(traces.map(str::to_owned).collect())
+            return Ok(texts(&self.hits(&query).await?, "traceId"));
+        }
+        let mut found = Vec::new();
+        let mut cursor: Option<String> = None;
+        loop {
+            let mut url = self
+                .url
+                .join("api/v1/traces")
+                .map_err(|error| error.to_string())?;
+            url.query_pairs_mut()
+                .append_pair("q", "windrow.level:error")
+                .append_pair("limit", "500")
+                .extend_pairs(cursor.iter().map(|cursor| ("cursor", cursor)));
+            let page = read(self.client.get(url)).await?;
+            let traces = page["traces"].as_array().ok_or("the answer has no traces")?;
+            found.extend(texts(traces, "id"));
+            cursor = page["next"].as_str().map(str::to_owned);
+            if cursor.is_none() {
+                return Ok(found);
+            }
+        }
     }
 
     async fn logs(&self, traces: &[&str]) -> Result<HashMap<String, Vec<Value>>, String> {
@@ -148,3 +155,9 @@ pub(super) fn pretty(document: &Value) -> String {
 }
 
 const READ_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// The values of a field with a text.
+fn texts(found: &[Value], field: &str) -> Vec<String> {
+    let texts = found.iter().filter_map(|found| found[field].as_str());
+    texts.map(str::to_owned).collect()
+}

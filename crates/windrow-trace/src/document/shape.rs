@@ -2,14 +2,11 @@
 //! alone. Like the hidden classes of a JavaScript engine: applications log few shapes, each of them
 //! millions of times, so this is computed once per shape.
 //!
-//! Owns the registry of shapes and the role of each field. A record matches a shape only if every
-//! name compares equal, never by hash. A record without a known shape is rendered by `fields`, to
-//! the same document.
-
-use std::collections::HashMap;
+//! Owns the role of each field; the shapes are learned by `registry`. A record matches a shape only
+//! if every name compares equal, never by hash. A record without a known shape is rendered by
+//! `fields`, to the same document.
 
 use forward_protocol::entries::WireKey;
-use twox_hash::XxHash3_64;
 
 use super::field_names::top_level::{Field, document_names, value_names};
 use super::field_names::{any_below, is_flattened, is_simple_at_top, text};
@@ -21,16 +18,10 @@ use super::state::usual_rule;
 use super::windrow_object::trace_id_prefix;
 use crate::record::view::{Meaning, Reading, RecordView, UsualReading};
 
-/// Maximum number of fields of a shape.
-const MAX_FIELDS: u32 = 128;
-/// Maximum bytes of all names of a shape.
-const MAX_NAME_BYTES: usize = 4096;
-/// Maximum number of shapes.
-const MAX_SHAPES: usize = 4096;
-/// Number of hashes to remember of shapes seen once, a power of two.
-const SEEN_HASHES: usize = 4096;
-/// Size of the prediction table, which is indexed by the number of fields; a power of two.
-const PREDICTIONS: usize = 64;
+mod registry;
+
+use self::registry::Inspected;
+pub use self::registry::ShapeRegistry;
 
 /// The number of a shape in its registry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -256,7 +247,10 @@ impl Shape {
     pub(crate) fn document_name<'n>(&'n self, field: &'n ShapeField) -> &'n [u8] {
         let mut renamed = self.renamed.iter();
         let found = renamed.find(|(_, known)| known.original.as_bytes() == field.name());
-        found.map_or(field.name(), |(name, _)| name.as_bytes())
+        match found {
+            Some((name, _)) => name.as_bytes(),
+            None => field.name(),
+        }
     }
 
     /// The fields that have another name in the document, with that name.
@@ -469,127 +463,6 @@ fn names_in_document(
     }
     let found = document_names(&all, &own, |_| Default::default());
     Some(found.into_iter().zip(all).collect())
-}
-
-/// Fields whose values are inspected for other things than documents.
-#[derive(Debug, Default)]
-struct Inspected {
-    watched: Vec<String>,
-    captured: Vec<String>,
-}
-
-/// The registry of shapes.
-#[derive(Debug)]
-pub struct ShapeRegistry {
-    view: RecordView,
-    inspected: Inspected,
-    shapes: Vec<Shape>,
-    /// By length-prefixed names. `None` for names that cannot be a shape.
-    known: HashMap<Box<[u8]>, Option<ShapeId>, foldhash::quality::RandomState>,
-    predictions: [Option<ShapeId>; PREDICTIONS],
-    /// Hashes of shapes seen once. A shape is only learned when it repeats.
-    seen: Box<[u64]>,
-    encoded: Vec<u8>,
-}
-
-impl ShapeRegistry {
-    /// An empty registry. Fields named in `watched` are marked as such, for rules that inspect
-    /// values.
-    pub fn new(names: FieldNames, watched: Vec<String>) -> Self {
-        Self {
-            view: RecordView::new(names),
-            inspected: Inspected {
-                watched,
-                captured: Vec::new(),
-            },
-            shapes: Vec::new(),
-            known: HashMap::default(),
-            predictions: [None; PREDICTIONS],
-            seen: vec![0; SEEN_HASHES].into(),
-            encoded: Vec::new(),
-        }
-    }
-
-    /// Marks fields with these names, at most 255, as captured, for routes.
-    #[must_use]
-    pub fn capturing(mut self, names: Vec<String>) -> Self {
-        self.inspected.captured = names;
-        self
-    }
-
-    /// What the names of a record's fields mean.
-    #[inline]
-    pub fn view(&self) -> &RecordView {
-        &self.view
-    }
-
-    /// The shape with this number.
-    #[inline]
-    pub fn get(&self, id: ShapeId) -> Option<&Shape> {
-        self.shapes.get(id.0 as usize)
-    }
-
-    /// The predicted shape of a record with this number of fields: that of the last such record.
-    #[inline]
-    pub fn predict(&self, fields: u32) -> Option<ShapeId> {
-        self.predictions[fields as usize % PREDICTIONS]
-    }
-
-    /// The shape of a record that was not predicted. Learned when its names repeat. The caller must
-    /// still check the values.
-    #[inline(never)]
-    pub fn find(&mut self, record: &[u8]) -> Option<ShapeId> {
-        let (Token::Map(fields), mut at) = read_token(record, 0)? else {
-            return None;
-        };
-        if fields > MAX_FIELDS {
-            return None;
-        }
-        self.encoded.clear();
-        for _ in 0..fields {
-            let (Token::Str(name), value) = read_token(record, at)? else {
-                return None;
-            };
-            self.encoded.extend_from_slice(&(name.len() as u32).to_le_bytes());
-            self.encoded.extend_from_slice(name);
-            if self.encoded.len() > MAX_NAME_BYTES {
-                return None;
-            }
-            at = skip(record, value)?;
-        }
-        let found = match self.known.get(&*self.encoded) {
-            Some(found) => *found,
-            None => self.learn(),
-        };
-        if found.is_some() {
-            self.predictions[fields as usize % PREDICTIONS] = found;
-        }
-        found
-    }
-
-    fn learn(&mut self) -> Option<ShapeId> {
-        if self.known.len() >= MAX_SHAPES {
-            return None;
-        }
-        let hash = XxHash3_64::oneshot(&self.encoded) | 1;
-        let place = self.seen.get_mut(hash as usize / 2 % SEEN_HASHES)?;
-        if std::mem::replace(place, hash) != hash {
-            return None;
-        }
-        let mut fields = Vec::new();
-        let mut rest = self.encoded.as_slice();
-        while let Some((length, more)) = rest.split_first_chunk::<4>() {
-            let (name, more) = more.split_at_checked(u32::from_le_bytes(*length) as usize)?;
-            fields.push(name);
-            rest = more;
-        }
-        let id = Shape::new(&self.view, &self.inspected, &fields).map(|shape| {
-            self.shapes.push(shape);
-            ShapeId(self.shapes.len() as u32 - 1)
-        });
-        self.known.insert(self.encoded.as_slice().into(), id);
-        id
-    }
 }
 
 #[cfg(test)]

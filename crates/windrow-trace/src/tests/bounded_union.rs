@@ -154,8 +154,8 @@ proptest! {
         schema in prop::sample::select(DocumentSchema::ALL.to_vec()),
         rule in prop::sample::select(MergeRule::ALL.to_vec()),
     ) {
-        let mut names = FieldNames::default();
-        names.document = DocumentOptions { keep_fields, schema, merge: vec![("n".into(), rule)] };
+        let document = DocumentOptions { keep_fields, schema, merge: vec![("n".into(), rule)] };
+        let names = FieldNames { document, ..FieldNames::default() };
         let parts = parts(&lengths);
         let mut seen = BTreeSet::new();
         let documents: Vec<_> = spread

@@ -61,6 +61,20 @@ fn late_lines_that_keep_coming_are_sealed_together() {
 }
 
 #[test]
+fn late_lines_wait_no_longer_than_the_idle_timeout() {
+    let mut f = Fixture::new(Limits {
+        linger: 300 * SECOND,
+        ..limits()
+    });
+    assert_eq!(f.add(0, "a", 1, false), AddOutcome::Added);
+    assert_eq!(f.sealed(30 * SECOND), late("a", 1), "idle");
+    assert_eq!(f.add(31 * SECOND, "a", 2, false), AddOutcome::Added);
+    assert_eq!(f.sealed(61 * SECOND - 1), []);
+    assert_eq!(f.sealed(61 * SECOND), late("a", 1));
+    f.is_even();
+}
+
+#[test]
 fn a_completion_record_is_not_late_twice() {
     let mut f = Fixture::new(limits());
     assert_eq!(f.add(0, "a", 1, false), AddOutcome::Added);

@@ -140,7 +140,7 @@ fn a_record_without_a_trace_id_has_them_too() {
         let mut names = FieldNames::default();
         names.document.schema = schema;
         let mut out = Vec::new();
-        Renderer::default().untraced(&mut out, &RecordView::new(names.clone()), &untraced);
+        Renderer::default().untraced(&mut out, &RecordView::new(names), &untraced);
         value(&out)
     };
     let windrow = json!({"tags": ["app"], "level": "warn", "services": ["shop"]});

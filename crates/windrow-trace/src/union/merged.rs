@@ -96,7 +96,7 @@ pub(super) fn join<'a>(a: &'a ParsedDocument<'a>, b: &'a ParsedDocument<'a>) -> 
             let Some(order) = order(document, line) else {
                 continue;
             };
-            let known = lines.entry(order).or_insert(LineContent {
+            let known = lines.entry(order).or_insert_with(|| LineContent {
                 text,
                 ..LineContent::default()
             });

@@ -188,7 +188,7 @@ struct Differences {
 impl Differences {
     #[inline]
     fn flags(self) -> u64 {
-        u64::from(self.code) * CODE_DIFFERS | u64::from(self.part) * PART_DIFFERS
+        (u64::from(self.code) * CODE_DIFFERS) | (u64::from(self.part) * PART_DIFFERS)
     }
 }
 
