@@ -21,7 +21,8 @@ import urllib.request
 PARTS = ["state", "fields", "levels", "services", "level", "last", "durationMs", "tags", "reason", "lines",
          "parts", "late"]
 START = int(time.time() * 1000) - 10_000
-STEPS = [("order received from the web shop", "order"), ("card charged, authorisation", "payment"),
+STEPS = [("order received from the web shop", "order"),
+         ("card charged, authorisation", "payment"),
          ("items reserved in warehouse", "stock"), ("parcel label printed for", "shipping"),
          ("request completed", "order")]
 
@@ -47,7 +48,8 @@ def free_port():
 def record(random, trace, step):
     text, service = STEPS[step]
     text = f"{text} order={random.randrange(10**6)} customer={random.randrange(10**5)}"
-    text += f" region=eu-{random.randrange(4)} attempt={random.randrange(3)} took={random.random():.4f}s"
+    text += f" region=eu-{random.randrange(4)} attempt={random.randrange(3)}"
+    text += f" took={random.random():.4f}s"
     level = "error" if random.randrange(50) == 0 else "info"
     milliseconds = START + step * 40 + random.randrange(40)
     return {"traceId": trace, "level": level, "message": text.ljust(100, "."),

@@ -22,8 +22,10 @@ mod remote;
 mod replay;
 mod search;
 mod settings;
+mod tail;
 #[cfg(test)]
 mod tests;
+mod top;
 
 pub use check::{check, connect, reference};
 pub use health::health;
@@ -31,6 +33,8 @@ pub use inspect::run as inspect;
 pub use replay::run as replay;
 pub use search::{Search, Trace, search, trace};
 pub use settings::Settings;
+pub use tail::{Tail, tail};
+pub use top::{Top, top};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -40,6 +44,8 @@ Examples:
   windrow check --config windrow.toml            all errors at once, or the resolved values
   windrow search 'level:error timeout' --since 1h
   windrow trace abc                              the lines of one trace
+  windrow tail 'level:>=warn'                    traces as they are sealed
+  windrow top                                    throughput, latency and outputs, live
 
 Send a record with any Forward client (Fluent Bit: output \"forward\", Require_ack_response true) and look at it:
   curl 'http://127.0.0.1:2020/logs?traceId=abc'
@@ -81,6 +87,10 @@ pub enum Command {
     Search(Search),
     /// Show the lines of one trace in the order of their times.
     Trace(Trace),
+    /// Show traces as they are sealed, until interrupted.
+    Tail(Tail),
+    /// Show throughput, latency, journal, outputs and services by errors, live.
+    Top(Top),
     /// Send the documents of the dead letter to Elasticsearch again.
     Replay(Replay),
     /// Show it all on this machine: services, sidecars, requests, a kill in the middle; each
@@ -185,6 +195,8 @@ impl Cli {
             Command::Replay(replay) => &mut replay.settings,
             Command::Search(search) => &mut search.settings,
             Command::Trace(trace) => &mut trace.settings,
+            Command::Tail(tail) => &mut tail.settings,
+            Command::Top(top) => &mut top.settings,
             Command::Bench(_) | Command::BenchFloor(_) | Command::Demo(_) | Command::Journal(_) => &mut none,
         });
         (command, self.settings.overridden_by(inner))

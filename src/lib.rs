@@ -11,6 +11,7 @@ pub mod buffer_pool;
 pub mod claim;
 pub mod cli;
 pub mod clock;
+pub mod cluster;
 pub mod config;
 pub mod exit;
 mod files;

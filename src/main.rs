@@ -38,6 +38,8 @@ fn main() -> ExitCode {
         },
         Command::Search(options) => cli::search(&options, &settings, &ProcessEnvironment, &mut out, &mut err),
         Command::Trace(options) => cli::trace(&options, &settings, &ProcessEnvironment, &mut out, &mut err),
+        Command::Tail(options) => cli::tail(&options, &settings, &ProcessEnvironment, &mut out, &mut err),
+        Command::Top(options) => cli::top(&options, &settings, &ProcessEnvironment, &mut out, &mut err),
         Command::Demo(options) => demo(&options),
         Command::Journal(cli::Journal::Inspect { dir }) => match settings.load(&ProcessEnvironment) {
             Ok(loaded) => cli::inspect(&dir, &loaded.config, &mut out, &mut err),

@@ -1,4 +1,4 @@
-//! Metrics of the process, for Prometheus and the status page.
+//! Metrics of the process, for Prometheus and the page.
 //!
 //! Owns [`Metrics`], which is created once and shared as `Arc<Metrics>`. Every field is a handle to
 //! an atomic: counting needs no lookup by name or label. Labels are enums, so every series exists
@@ -17,6 +17,7 @@ use std::time::Instant;
 
 use prometheus_client::registry::Registry;
 
+mod cluster;
 mod labels;
 mod latency;
 mod mirror;
@@ -27,9 +28,10 @@ mod tests;
 
 pub use labels::{
     DeadLetterSource, DecodeError, Direction, DocumentResult, Dropped, FlushReason, Handshake, HttpStatus,
-    Label, MadeText, Mode, Output, OutputError, Poison, Refused, Violation,
+    Kept, Label, MadeText, Mode, Output, OutputError, Poison, Refused, Violation,
 };
 
+pub use cluster::ClusterMetrics;
 pub use latency::{LatencyCounts, LatencyHistogram};
 pub use mirror::MirroredHistogram;
 use registrar::Registrar;
@@ -106,6 +108,9 @@ pub struct Metrics {
     /// UDP heartbeats that were not answered: over a limit, or from an address or port that gets no
     /// answer.
     pub heartbeats_ignored: Counter,
+
+    /// Handing over between instances.
+    pub cluster: ClusterMetrics,
 
     // Gathering.
     /// Open traces.
@@ -288,6 +293,8 @@ impl Metrics {
                 "heartbeats_ignored",
                 "UDP heartbeats not answered: too many, or from an address or port that gets no answer",
             ),
+
+            cluster: ClusterMetrics::new(&mut r),
 
             traces_open: r.gauge("traces_open", "Open traces"),
             traces_open_bytes: r.gauge("traces_open_bytes", "Bytes of open traces"),

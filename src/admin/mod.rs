@@ -120,7 +120,7 @@ impl Readiness {
 pub struct AdminState {
     /// The metrics of the process.
     pub metrics: Arc<Metrics>,
-    /// Called for each `/ready`, `/health` and status page. It must not block.
+    /// Called for each `/ready`, `/health` and `/api/v1/stats`. It must not block.
     pub readiness: Arc<dyn Fn() -> Readiness + Send + Sync>,
     /// The store of recent documents; `None` if no output keeps them.
     pub store: Option<Arc<dyn DocumentStore>>,

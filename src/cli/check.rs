@@ -2,7 +2,7 @@
 
 use std::io::Write;
 
-use crate::config::{ConfigErrors, Loaded, OutputKind, reference_toml};
+use crate::config::{Config, ConfigErrors, Loaded, OutputKind, reference_toml};
 use crate::exit;
 use crate::output::elasticsearch::Finding;
 use crate::pipeline::open_elasticsearch;
@@ -28,13 +28,14 @@ pub fn connect(loaded: Result<Loaded, ConfigErrors>, out: &mut dyn Write, err: &
         // A closed pipe cannot be reported anywhere.
         writeln!(err, "warning: {warning}").ok();
     }
+    let peers_answer = ask_peers(&loaded.config, out);
     if !loaded.config.outputs.contains(&OutputKind::Elasticsearch) {
         writeln!(
             out,
             "ok       no store to connect to: documents do not go to Elasticsearch"
         )
         .ok();
-        return exit::OK;
+        return if peers_answer { exit::OK } else { exit::FAILURE };
     }
     let found = open_elasticsearch(&loaded.config)
         .map_err(|error| error.to_string())
@@ -52,11 +53,33 @@ pub fn connect(loaded: Result<Loaded, ConfigErrors>, out: &mut dyn Write, err: &
     if findings
         .iter()
         .any(|finding| matches!(finding, Finding::Problem(_)))
+        || !peers_answer
     {
         exit::FAILURE
     } else {
         exit::OK
     }
+}
+
+/// Asks the peers of `cluster.peers` whether they take records. Returns whether all do.
+fn ask_peers(config: &Config, out: &mut dyn Write) -> bool {
+    if config.cluster.peers.is_empty() {
+        return true;
+    }
+    let asked = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| error.to_string())
+        .and_then(|runtime| {
+            let asking = crate::cluster::inspect(config);
+            runtime.block_on(asking).map_err(|error| error.to_string())
+        });
+    let lines = asked.unwrap_or_else(|error| vec![(false, error)]);
+    for (is_good, line) in &lines {
+        let kind = if *is_good { "ok      " } else { "problem " };
+        writeln!(out, "{kind} {line}").ok();
+    }
+    lines.iter().all(|(is_good, _)| *is_good)
 }
 
 /// Writes the annotated reference configuration, and returns the exit code.

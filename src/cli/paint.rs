@@ -23,6 +23,11 @@ impl Paint {
         }
     }
 
+    /// Whether there may be colours.
+    pub(super) fn has_colours(self) -> bool {
+        self.colours
+    }
+
     #[cfg(test)]
     pub(super) fn new(colours: bool) -> Self {
         Self { colours }

@@ -136,7 +136,8 @@ fn ago(text: &str) -> String {
     }
 }
 
-fn write_summary(trace: &Value, json: bool, paint: Paint, out: &mut dyn Write) -> io::Result<()> {
+/// Writes a trace as a line.
+pub(super) fn write_summary(trace: &Value, json: bool, paint: Paint, out: &mut dyn Write) -> io::Result<()> {
     if json {
         return writeln!(out, "{trace}");
     }

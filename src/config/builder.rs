@@ -10,8 +10,8 @@ use super::secret::Secret;
 use super::types::{LogFormat, ParseJson, Tls};
 use super::units::format_size;
 use super::{
-    AdminConfig, Config, DeadLetterConfig, Forward, HttpConfig, JournalConfig, LogConfig, OtlpConfig,
-    OutputKind, RejectedConfig, SqliteConfig, TraceConfig,
+    AdminConfig, ClusterConfig, Config, DeadLetterConfig, Forward, HttpConfig, JournalConfig, LogConfig,
+    OtlpConfig, OutputKind, RejectedConfig, SqliteConfig, TraceConfig,
 };
 use windrow_trace::DocumentOptions;
 
@@ -84,6 +84,13 @@ impl ConfigBuilder {
             ),
             (None, None) => None,
         };
+        if config.forward.tls.is_some() && !config.cluster.peers.is_empty() && config.cluster.tls_ca.is_none()
+        {
+            validation.error(
+                "cluster.tls_ca",
+                "it is required with cluster.peers and forward.tls_cert: the certificates of the other instances are checked",
+            );
+        }
         let forward = &config.forward;
         let authenticates = forward.shared_key.is_some()
             || !forward.users.is_empty()
@@ -372,6 +379,7 @@ fn blank_config() -> Config {
         },
         http: HttpConfig::default(),
         otlp: OtlpConfig::default(),
+        cluster: ClusterConfig::default(),
         journal: JournalConfig {
             dir: PathBuf::new(),
             segment_bytes: 0,

@@ -215,6 +215,15 @@ pub static KEYS: &[Key] = keys! {
     "otlp.tag" , DefaultValue::Text("v1_logs"), Kind::Text(1024, |d| &mut d.config.otlp.tag),
         "Tag of records from the OTLP input. The default is that of Fluent Bit.";
 
+    "cluster.peers" --"cluster-peers", DefaultValue::None, Kind::Peers(|d| &mut d.config.cluster.peers),
+        "Forward addresses of the other instances, this one perhaps among them: IP:PORT, or dns:NAME:PORT for all addresses of a name. Records of a trace are handed over to the instance that owns it. All instances need the same configuration. Not set: off.";
+    "cluster.timeout" , DefaultValue::Text("200ms"), Kind::Duration(ms(10), secs(10), |d| &mut d.config.cluster.timeout),
+        "Time in which another instance must make records durable. After it they are kept and gathered here, and that instance gets none for a while.";
+    "cluster.tls_ca" , DefaultValue::None, Kind::File(|d| &mut d.config.cluster.tls_ca),
+        "PEM file with the authorities of the certificates of the other instances; required with forward.tls_cert.";
+    "cluster.tls_server_name" , DefaultValue::None, Kind::Name(|d| &mut d.config.cluster.tls_server_name),
+        "Name in the certificates of the other instances. Default: the name or the IP address in cluster.peers.";
+
     "journal.segment_size" , DefaultValue::Text("64MiB"), Kind::Size(MIB, 4 * GIB, |d| &mut d.config.journal.segment_bytes),
         "Size of one segment file, at most a quarter of journal.limit.";
     "journal.limit" --"journal-limit", DefaultValue::Text("10GiB"), Kind::Size(4 * MIB, 1024 * TIB, |d| &mut d.config.journal.limit),
@@ -313,7 +322,7 @@ pub static KEYS: &[Key] = keys! {
     "elasticsearch.template_refresh_interval" , DefaultValue::Text("0s"), Kind::DurationOrNever(ms(100), HOUR, |d| &mut d.template.refresh_interval),
         "Time after which a new index makes documents visible to searches; 0 for the cluster's default, which is 1s. Longer takes less CPU time.";
     "elasticsearch.template_trace_id_keyword" , DefaultValue::Bool(true), Kind::Bool(|d| &mut d.template.trace_id_keyword),
-        "Let new indices have traceId.keyword besides traceId, for queries written for the default mapping; it takes about 8 bytes a trace.";
+        "Let new indices have traceId.keyword besides traceId, for queries written for the default mapping; it takes as much as traceId itself, twice the length of the id.";
     "elasticsearch.retention" , DefaultValue::Text("0s"), Kind::DurationOrNever(HOUR, secs(36_500 * 86_400), |d| &mut d.config.elasticsearch.retention),
         "Age at which the store deletes new indices, by a policy of ILM (Elasticsearch) or ISM (OpenSearch) that Windrow makes; 0 for never. A policy that Windrow did not make is never changed.";
     "elasticsearch.rollover_size" , DefaultValue::Text("0"), Kind::SizeOrNone(MIB, TIB, |d| &mut d.config.elasticsearch.rollover_size),
@@ -344,9 +353,9 @@ pub static KEYS: &[Key] = keys! {
         "Maximum size of the rejected input in data_dir: what is no record, and records that are too long for any document. At the limit the oldest is overwritten.";
 
     "admin.listen" --"admin", DefaultValue::Text("127.0.0.1:2020"), Kind::Address(|d| &mut d.config.admin.listen),
-        "Address of health, metrics, status page and recent documents; \"none\" for no admin port. It shows log content, so the default is loopback.";
+        "Address of health, metrics, the API and the page; \"none\" for no admin port. It shows log content, so the default is loopback.";
     "admin.token" --"admin-token", DefaultValue::None, Kind::Secret(|d| &mut d.config.admin.token),
-        "Token required for the status page and /logs, as \"Authorization: Bearer TOKEN\" or ?token=TOKEN.";
+        "Token required for the page, the API and /logs, as \"Authorization: Bearer TOKEN\" or ?token=TOKEN.";
     "admin.token_file" --"admin-token-file", DefaultValue::None, Kind::SecretFile(|d| &mut d.config.admin.token),
         "File with the token, instead of token. Read again on SIGHUP.";
     "admin.hosts" , DefaultValue::None, Kind::Hosts(|d| &mut d.config.admin.hosts),

@@ -22,7 +22,7 @@ use super::builder::ConfigBuilder;
 use super::elasticsearch::OnConflict;
 use super::route::{Copy, Route, copy, route};
 use super::secret::{Secret, passwords_from_file};
-use super::types::{Condition, Listen, LogFormat, Network, ParseJson, User, parse_address};
+use super::types::{Condition, Listen, LogFormat, Network, ParseJson, PeerAddress, User, parse_address};
 use super::units::{format_duration, format_size};
 use crate::metrics::Output;
 use windrow_trace::{DocumentSchema, MergeRule};
@@ -93,6 +93,8 @@ pub enum Kind {
     Listen(FieldAccessor<Vec<Listen>>),
     /// TCP addresses; may be none.
     Addresses(FieldAccessor<Vec<SocketAddr>>),
+    /// Addresses of other instances, and names with ports; may be none.
+    Peers(FieldAccessor<Vec<PeerAddress>>),
     /// One address, or `none`.
     Address(FieldAccessor<Option<SocketAddr>>),
     /// Outputs, at least one.
@@ -161,6 +163,7 @@ impl Kind {
             Self::Listen(_) => "a list of IP:PORT, :PORT, localhost:PORT or unix:PATH, at least one".into(),
             Self::Address(_) => "IP:PORT, :PORT, localhost:PORT, or \"none\"".into(),
             Self::Addresses(_) => "a list of IP:PORT, :PORT or localhost:PORT".into(),
+            Self::Peers(_) => "a list of IP:PORT and dns:NAME:PORT".into(),
             Self::Outputs(_) => "a list of \"elasticsearch\", \"sqlite\", \"stdout\", at least one".into(),
             Self::Urls(_) => "a list of http:// or https:// addresses, at least one".into(),
             Self::Index(_) => {
@@ -210,7 +213,7 @@ impl Kind {
             Self::Path(_) => "PATH",
             Self::File(_) | Self::SecretFile(_) | Self::UsersFile(_) => "FILE",
             Self::Mode(_) => "BITS",
-            Self::Listen(_) | Self::Address(_) | Self::Addresses(_) => "ADDRESS",
+            Self::Listen(_) | Self::Address(_) | Self::Addresses(_) | Self::Peers(_) => "ADDRESS",
             Self::Outputs(_) => "OUTPUT",
             Self::Urls(_) => "URL",
             Self::Index(_) => "INDEX",
@@ -255,6 +258,7 @@ impl Kind {
                 | Self::Hosts(_)
                 | Self::Listen(_)
                 | Self::Addresses(_)
+                | Self::Peers(_)
                 | Self::Outputs(_)
                 | Self::Urls(_)
         )
@@ -309,6 +313,7 @@ impl Kind {
                 };
             }
             Self::Addresses(field) => *field(builder) = list_of(raw, |raw| parse_address(not_empty(raw)?))?,
+            Self::Peers(field) => *field(builder) = list_of(raw, |raw| not_empty(raw)?.parse())?,
             Self::Outputs(field) => *field(builder) = outputs(raw)?,
             Self::Urls(field) => *field(builder) = non_empty_list(list_of(raw, url)?)?,
             Self::Index(field) => *field(builder) = index(not_empty(raw)?)?,

@@ -43,7 +43,7 @@ pub(crate) use redact::without_credentials;
 pub use reference::{reference_markdown, reference_toml};
 pub use route::{Copy, ENVIRONMENT_NAMES, NAMESPACE_NAMES, Route, RouteAction, When};
 pub use secret::Secret;
-pub use types::{Cidr, Condition, Listen, LogFormat, Network, ParseJson, Predicate, Tls, User};
+pub use types::{Cidr, Condition, Listen, LogFormat, Network, ParseJson, PeerAddress, Predicate, Tls, User};
 pub use units::{format_duration, format_size, parse_duration, parse_size};
 use windrow_trace::DocumentOptions;
 
@@ -69,6 +69,8 @@ pub struct Config {
     pub http: HttpConfig,
     /// The OTLP input.
     pub otlp: OtlpConfig,
+    /// Other instances.
+    pub cluster: ClusterConfig,
     /// The journal.
     pub journal: JournalConfig,
     /// Gathering.
@@ -182,6 +184,20 @@ pub struct OtlpConfig {
     pub listen: Vec<SocketAddr>,
     /// Tag of its records.
     pub tag: String,
+}
+
+/// Other instances, to which records are handed over.
+#[derive(Debug, Clone, Default)]
+#[non_exhaustive]
+pub struct ClusterConfig {
+    /// Where they listen, this instance perhaps among them; none: nothing is handed over.
+    pub peers: Vec<PeerAddress>,
+    /// How long one may take to make records durable.
+    pub timeout: Duration,
+    /// PEM file with the authorities of their certificates.
+    pub tls_ca: Option<PathBuf>,
+    /// Name in their certificates; `None`: the name or the address in `peers`.
+    pub tls_server_name: Option<String>,
 }
 
 /// The journal.

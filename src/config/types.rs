@@ -42,6 +42,57 @@ impl fmt::Display for Listen {
     }
 }
 
+/// Where another instance listens.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum PeerAddress {
+    /// One address.
+    Socket(SocketAddr),
+    /// All addresses of a name, which is resolved again and again.
+    Dns {
+        /// The name.
+        name: String,
+        /// The port at each address.
+        port: u16,
+    },
+}
+
+impl FromStr for PeerAddress {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let Some(rest) = text.strip_prefix("dns:") else {
+            let address =
+                parse_address(text).map_err(|why| format!("{why}; write a name as dns:NAME:PORT"))?;
+            return match address {
+                address if address.ip().is_unspecified() => Err("it names no peer".into()),
+                address if address.port() == 0 => Err("port 0 names no peer".into()),
+                address => Ok(Self::Socket(address)),
+            };
+        };
+        let (name, port) = rest.rsplit_once(':').ok_or("no port after the name")?;
+        let is_name = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '.' | '_');
+        if name.is_empty() || name.len() > 253 || !name.chars().all(is_name) {
+            return Err(format!("{name:?} is not a host name"));
+        }
+        match port.parse() {
+            Ok(port @ 1..) => Ok(Self::Dns {
+                name: name.into(),
+                port,
+            }),
+            _ => Err(format!("{port:?} is not a port (1 to 65535)")),
+        }
+    }
+}
+
+impl fmt::Display for PeerAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Socket(address) => write!(f, "{address}"),
+            Self::Dns { name, port } => write!(f, "dns:{name}:{port}"),
+        }
+    }
+}
+
 /// `IP:PORT`, `[IP]:PORT`, `localhost:PORT`, or `:PORT` for every IPv4 address.
 pub(super) fn parse_address(text: &str) -> Result<SocketAddr, String> {
     if let Ok(address) = text.parse() {

@@ -8,8 +8,22 @@
 use std::collections::{HashSet, VecDeque};
 use std::hash::{BuildHasherDefault, Hasher};
 
-/// Hash of tag, chunk id and payload.
+/// Hash of tag, chunk id and payload, or of a share of such a chunk.
 pub(super) type ChunkHash = u128;
+
+/// Makes another hash of that of a chunk: a share of the chunk was gathered.
+const SHARED: u128 = 0x6a09_e667_f3bc_c908_bb67_ae85_84ca_a73b;
+
+/// Whether records were gathered before.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Seen {
+    /// None of them.
+    Nothing,
+    /// A part of them, perhaps: another share of their chunk.
+    Some,
+    /// All of them.
+    All,
+}
 
 /// Bounded set of chunk hashes; the oldest leaves first.
 #[derive(Debug)]
@@ -29,8 +43,30 @@ impl DuplicateWindow {
         }
     }
 
-    /// Adds the chunk; `false` if the window holds it already.
-    pub(super) fn insert(&mut self, hash: ChunkHash) -> bool {
+    /// Adds a whole chunk.
+    pub(super) fn insert_chunk(&mut self, hash: ChunkHash) -> Seen {
+        if !self.insert(hash) {
+            Seen::All
+        } else if self.known.contains(&(hash ^ SHARED)) {
+            Seen::Some
+        } else {
+            Seen::Nothing
+        }
+    }
+
+    /// Adds a share of `chunk`, whose records have the hash `share`.
+    pub(super) fn insert_share(&mut self, chunk: ChunkHash, share: ChunkHash) -> Seen {
+        if self.known.contains(&chunk) || !self.insert(share) {
+            Seen::All
+        } else if self.insert(chunk ^ SHARED) {
+            Seen::Nothing
+        } else {
+            Seen::Some
+        }
+    }
+
+    /// Adds the hash; `false` if the window holds it already.
+    fn insert(&mut self, hash: ChunkHash) -> bool {
         if !self.known.insert(hash) {
             return false;
         }
@@ -76,5 +112,26 @@ mod tests {
         assert!(window.insert(4), "the fourth evicts the first");
         assert!(window.insert(1));
         assert!(!window.insert(4));
+    }
+
+    #[test]
+    fn a_chunk_may_come_whole_and_in_shares() {
+        let mut window = DuplicateWindow::new(100);
+        assert_eq!(window.insert_share(1, 10), Seen::Nothing);
+        assert_eq!(window.insert_share(1, 10), Seen::All);
+        assert_eq!(
+            window.insert_share(1, 11),
+            Seen::Some,
+            "it may have some of the same records"
+        );
+        assert_eq!(window.insert_chunk(1), Seen::Some);
+        assert_eq!(window.insert_chunk(1), Seen::All);
+        assert_eq!(
+            window.insert_share(1, 12),
+            Seen::All,
+            "the whole chunk was gathered"
+        );
+        assert_eq!(window.insert_chunk(2), Seen::Nothing);
+        assert_eq!(window.insert_share(2, 20), Seen::All);
     }
 }

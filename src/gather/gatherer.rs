@@ -6,6 +6,7 @@
 mod fairness;
 mod message;
 mod nested;
+mod origin;
 mod prefetch;
 mod rewriting;
 mod routing;
@@ -24,7 +25,7 @@ use forward_protocol::frame::messages;
 use tokio::sync::mpsc;
 
 use self::fairness::Turn;
-use self::message::{Anonymous, Arrival};
+use self::origin::{Anonymous, Arrival};
 use self::sections::Section;
 use super::batcher::DocumentBatcher;
 use super::classifier::completion_fields;

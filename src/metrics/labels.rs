@@ -213,6 +213,22 @@ labels! {
         Closed = "closed",
     }
 
+    /// Why records stay at this instance although another one may own their traces.
+    Kept("reason") {
+        /// The owner did not make them durable in time.
+        Slow = "slow",
+        /// The connection to the owner was lost.
+        Away = "away",
+        /// Too many bytes were on their way to the owner.
+        Busy = "busy",
+        /// A part of a line came under their tag.
+        PartOfLine = "part_of_line",
+        /// Their chunk cannot be split exactly.
+        Indivisible = "indivisible",
+        /// Their chunk is too large to be split.
+        TooLarge = "too_large",
+    }
+
     /// What sealed a part of a trace.
     FlushReason("reason") {
         /// A completion record, and its linger time.

@@ -15,9 +15,10 @@ use super::progress::Progress;
 use super::status::{Status, StatusSources};
 use crate::admission::AdmissionControl;
 use crate::clock;
+use crate::cluster::{Cluster, SplitSettings};
 use crate::config::Config;
 use crate::files::{create_private_folder, private_file, refuse_open_folder};
-use crate::gather::{Gauges, OpenTracesProbe, QueueProducer, RecordQueue};
+use crate::gather::{Gauges, IdSettings, OpenTracesProbe, QueueProducer, RecordQueue, Settings};
 use crate::input::forward::{self, BoundListener, ConnectionLimiter, Tls};
 use crate::input::http::{self, BoundHttp, Protocol};
 use crate::memory::MemoryShares;
@@ -40,6 +41,7 @@ pub struct Pipeline {
     dead_letter_watch: DeadLetterWatch,
     pub(super) outputs: Outputs,
     pub(super) tls: Option<Arc<Tls>>,
+    pub(super) cluster: Option<Arc<Cluster>>,
     pub(super) listeners: Vec<BoundListener>,
     pub(super) http_listeners: Vec<BoundHttp>,
     pub(super) limiter: Arc<ConnectionLimiter>,
@@ -100,6 +102,14 @@ impl Pipeline {
             .map(Tls::open)
             .transpose()?
             .map(Arc::new);
+        let gathering = Settings::from_config(&config);
+        let split = SplitSettings {
+            ids: IdSettings::of(&gathering),
+            frame: gathering.frame,
+            max_part_bytes: gathering.max_part_bytes,
+            line_timeout: config.trace.idle_timeout,
+        };
+        let cluster = Cluster::new(&config, journal.instance(), split, Arc::clone(&metrics))?;
         let mut listeners = Vec::new();
         for listen in &config.forward.listen {
             listeners
@@ -132,6 +142,7 @@ impl Pipeline {
             rejected,
             outputs,
             tls,
+            cluster,
             listeners,
             http_listeners,
             limiter,
@@ -194,6 +205,7 @@ impl Pipeline {
             store: self.outputs.store(),
             search: self.outputs.search(),
             watchdogs: self.outputs.watchdogs().to_vec(),
+            cluster: self.cluster.clone(),
             memory_limit: self.config.memory_limit,
             liveness: self.liveness.clone(),
             progress: self.progress.clone(),

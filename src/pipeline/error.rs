@@ -3,6 +3,7 @@
 use std::io;
 use std::path::PathBuf;
 
+use crate::cluster::ClusterError;
 use crate::input::forward::{BindError, TlsError};
 use crate::output::{elasticsearch, sqlite};
 
@@ -45,6 +46,9 @@ pub enum BuildError {
     /// A certificate file cannot be used.
     #[error(transparent)]
     Tls(#[from] TlsError),
+    /// Other instances cannot be connected to.
+    #[error(transparent)]
+    Cluster(#[from] ClusterError),
     /// An address cannot be listened on.
     #[error(transparent)]
     Bind(#[from] BindError),

@@ -17,6 +17,7 @@ use super::error::BuildError;
 use super::outputs::RunningOutputs;
 use super::progress::{Progress, SAMPLE_INTERVAL, StageSample};
 use crate::buffer_pool::BufferPool;
+use crate::cluster::Cluster;
 use crate::gather::{
     Dependencies, Gatherer, Gauges, QueueConsumer, RecordQueue, RejectBuffer, Router, Settings,
 };
@@ -37,6 +38,7 @@ const DRAIN_POLL_INTERVAL: Duration = Duration::from_millis(5);
 /// The threads and tasks of a running server.
 struct Running {
     connections: TaskTracker,
+    cluster: Option<Arc<Cluster>>,
     queue: Arc<RecordQueue>,
     gauges: Arc<Gauges>,
     gathering: JoinHandle<()>,
@@ -73,6 +75,7 @@ impl Pipeline {
             rejected,
             outputs,
             tls,
+            cluster,
             listeners,
             http_listeners,
             limiter,
@@ -132,6 +135,7 @@ impl Pipeline {
         let connections = TaskTracker::new();
         let context = Arc::new(forward::Context {
             journal: journal.clone(),
+            cluster: cluster.clone(),
             admission,
             buffer_pool,
             receive_budget: ReceiveBudget::new(MemoryShares::of(config.memory_limit).receive),
@@ -164,8 +168,12 @@ impl Pipeline {
                 connections.spawn(listener.serve(Arc::clone(&server), Arc::clone(&limiter)));
             }
         }
+        if let Some(cluster) = &cluster {
+            cluster.start();
+        }
         Ok(Running {
             connections,
+            cluster,
             queue,
             gauges,
             gathering,
@@ -191,6 +199,9 @@ impl Running {
                 connections = self.connections.len(),
                 "closing connections in the middle of a message; their clients get no ack and send it again"
             );
+        }
+        if let Some(cluster) = &self.cluster {
+            cluster.stop();
         }
         drain_queue(&self.queue, &self.gauges, deadline).await;
         self.queue.close();

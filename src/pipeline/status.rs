@@ -11,6 +11,7 @@ use super::dead_letter_watch::DeadLetterWatch;
 use super::liveness::Liveness;
 use super::outputs::Store;
 use super::progress::Progress;
+use crate::cluster::Cluster;
 use crate::config::OutputKind;
 use crate::gather::{Gauges, RecordQueue};
 use crate::input::forward::ConnectionLimiter;
@@ -53,6 +54,7 @@ pub(super) struct StatusSources {
     pub(super) store: Option<Store>,
     pub(super) search: Option<EmbeddedSearch>,
     pub(super) watchdogs: Vec<(OutputKind, Arc<Watchdog>)>,
+    pub(super) cluster: Option<Arc<Cluster>>,
     pub(super) memory_limit: u64,
     pub(super) liveness: Liveness,
     pub(super) progress: Progress,
@@ -138,6 +140,9 @@ impl Status {
             readiness
                 .notes
                 .push("gathering is behind: chunks wait in the journal".into());
+        }
+        if let Some(cluster) = &self.0.cluster {
+            readiness.notes.extend(cluster.notes());
         }
         if usage.lost_segments > 0 {
             readiness.notes.push(format!(

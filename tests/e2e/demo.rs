@@ -16,7 +16,7 @@ fn show(more: &[&str]) {
     assert!(status.success(), "{status}\n{}", demo.last_words(60));
     for promised in [
         "kill -9 of Windrow",
-        "8 requests, 32 lines in 4 log files -> 8 documents",
+        "8 requests, 33 lines in 4 log files -> 8 documents",
         "Nothing is missing, nothing is there twice.",
     ] {
         assert!(said.contains(promised), "{said}");

@@ -1,6 +1,8 @@
 //! `demo service`: one of the three services. `GET /` greets, and calls the services it depends on
-//! with the same trace id; `GET /?fail=NAME` lets the service of that name fail. It writes a JSON log file and serves metrics. It does not know sidecars,
-//! environments or Windrow, unless it is configured to log to a Forward server directly.
+//! with the same trace id; `GET /?fail=NAME` lets the service of that name fail, `?slow=NAME` lets
+//! it be slow, `?work=MS` gives each service something to do. It writes a JSON log file and serves
+//! metrics. It does not know sidecars, environments or Windrow, unless it is configured to log to a
+//! Forward server directly.
 
 use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
@@ -146,20 +148,60 @@ impl Service {
 /// How long a called service may take: longer than a slow answer, shorter than a client's timeout.
 const CALL_TIMEOUT: Duration = Duration::from_secs(2);
 
+/// How long a service takes that is to be slow.
+const SLOW_ANSWER: Duration = Duration::from_millis(900);
+
+/// Longest work that a request can ask for.
+const MAX_WORK_MS: u64 = 1000;
+
 /// The query of a request.
-#[derive(Debug, Deserialize)]
-struct Failing {
+#[derive(Debug, Default, Deserialize)]
+struct Wishes {
     /// The service that is to fail.
     fail: Option<String>,
+    /// The service that is to be slow.
+    slow: Option<String>,
+    /// How long every service works at most, ms.
+    work: Option<u64>,
+}
+
+impl Wishes {
+    /// The address of a service that is called, with the same wishes.
+    fn passed_on(&self, url: &Url) -> Url {
+        let mut url = url.clone();
+        let work = self.work.map(|ms| ms.to_string());
+        let wishes = [("fail", &self.fail), ("slow", &self.slow), ("work", &work)];
+        for (name, value) in wishes {
+            if let Some(value) = value {
+                url.query_pairs_mut().append_pair(name, value);
+            }
+        }
+        url
+    }
+
+    /// How long a service works on this request: not the same for all.
+    fn work(&self, trace: &TraceId, service: &str) -> Duration {
+        let most = self.work.unwrap_or(0).min(MAX_WORK_MS);
+        let mixed = trace.0.bytes().chain(service.bytes()).fold(7_u64, |mixed, byte| {
+            mixed.wrapping_mul(31).wrapping_add(byte.into())
+        });
+        Duration::from_millis(mixed % (most + 1))
+    }
 }
 
 async fn greet(
     State(telemetry): State<Arc<Telemetry>>,
     Extension(business): Extension<Arc<Business>>,
     Extension(trace): Extension<TraceId>,
-    Query(Failing { fail }): Query<Failing>,
+    Query(wishes): Query<Wishes>,
 ) -> (StatusCode, String) {
-    if fail.as_deref() == Some(base_name(&business.name)) {
+    tokio::time::sleep(wishes.work(&trace, &business.name)).await;
+    if wishes.slow.as_deref() == Some(base_name(&business.name)) {
+        tokio::time::sleep(SLOW_ANSWER).await;
+        let text = format!("{}: slow query, {} ms", business.name, SLOW_ANSWER.as_millis());
+        telemetry.log("warn", &trace, &text, &[]);
+    }
+    if wishes.fail.as_deref() == Some(base_name(&business.name)) {
         telemetry.log(
             "error",
             &trace,
@@ -170,11 +212,7 @@ async fn greet(
         return (StatusCode::SERVICE_UNAVAILABLE, body);
     }
     for url in &business.calls {
-        let mut with_failing = url.clone();
-        if let Some(name) = &fail {
-            with_failing.query_pairs_mut().append_pair("fail", name);
-        }
-        if let Err(error) = call(&business.client, &with_failing, &trace).await {
+        if let Err(error) = call(&business.client, &wishes.passed_on(url), &trace).await {
             let fields: [(&str, Value); 2] = [
                 ("upstream", url.as_str().into()),
                 ("error", error.as_str().into()),
@@ -285,6 +323,22 @@ mod tests {
         let expected = [error("product: failed on demand"), error("request completed")];
         assert_eq!(said(&product_log), expected);
         assert_eq!(said(&order_log)[0], error("order: call failed"));
+    }
+
+    #[tokio::test]
+    async fn a_slow_dependency_is_a_warning() {
+        let folder = tempfile::tempdir().unwrap();
+        let (product, log) = start(folder.path(), "product", vec![]).await;
+        let (order, _) = start(folder.path(), "order", vec![product]).await;
+        let client = client::direct_client(Duration::from_secs(20)).unwrap();
+        let answer = client
+            .get(format!("{order}?slow=product&work=5"))
+            .send()
+            .await
+            .unwrap();
+        assert_eq!(answer.status(), 200);
+        assert_eq!(lines(&log)[0]["level"], "warn");
+        assert_eq!(lines(&log)[0]["message"], "product: slow query, 900 ms");
     }
 
     #[tokio::test]

@@ -33,8 +33,35 @@ use crate::{
     id, signal,
 };
 
-/// The request of the order that fails in the middle.
-const FAILING: &str = "?fail=product";
+/// What a request is to become.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Kind {
+    Fine,
+    /// An order that waits for a slow service, which then fails.
+    Fails,
+    /// An order that waits for a slow service.
+    Slow,
+}
+
+impl Kind {
+    fn path(self, app: &str) -> &'static str {
+        match (app, self) {
+            ("server", _) => "hello",
+            (_, Self::Fine) => "?work=30",
+            (_, Self::Fails) => "?work=30&slow=product&fail=product",
+            (_, Self::Slow) => "?work=30&slow=product",
+        }
+    }
+
+    /// The level of its document.
+    fn level(self) -> &'static str {
+        match self {
+            Self::Fine => "info",
+            Self::Fails => "error",
+            Self::Slow => "warn",
+        }
+    }
+}
 
 /// Time between two reads of the documents, and between two drawings of the table.
 const REFRESH_INTERVAL: Duration = Duration::from_millis(200);
@@ -212,12 +239,16 @@ async fn drive(
     let total = usize::try_from(options.requests).unwrap_or(usize::MAX);
     let (events, mut answers) = mpsc::channel(total.max(1));
     let to_order = options.requests / 2;
-    for (app, path, count) in [
-        (&apps.server, "hello", options.requests - to_order),
-        (&apps.order, "", to_order - 1),
-        (&apps.order, FAILING, 1),
+    let (failing, slow) = (1 + to_order / 10, to_order / 5);
+    for (app, kind, count) in [
+        (&apps.server, Kind::Fine, options.requests - to_order),
+        (&apps.order, Kind::Fine, to_order.saturating_sub(failing + slow)),
+        (&apps.order, Kind::Fails, failing),
+        (&apps.order, Kind::Slow, slow),
     ] {
-        spawn_client(app, path, count, stop.clone(), events.clone());
+        // All kinds are spread over the same time.
+        let rest = REQUEST_INTERVAL.mul_f64(to_order.max(count) as f64 / count.max(1) as f64);
+        spawn_client(app, kind, (count, rest), stop.clone(), events.clone());
     }
     drop(events);
     let mut watched = Watched {
@@ -234,8 +265,8 @@ async fn drive(
     loop {
         tokio::select! {
             answer = answers.recv(), if all_answered.is_none() => match answer {
-                Some((app, fails, outcome)) => {
-                    board.answered(row(app, fails, &outcome));
+                Some((app, kind, outcome)) => {
+                    board.answered(row(app, kind, &outcome));
                     watched.answered_while_down += usize::from(back_at.is_some());
                 }
                 None => all_answered = Some(Instant::now()),
@@ -286,20 +317,20 @@ async fn drive(
 
 fn spawn_client(
     app: &App,
-    path: &str,
-    count: u64,
+    kind: Kind,
+    (count, interval): (u64, Duration),
     stop: CancellationToken,
-    events: mpsc::Sender<(&'static str, bool, Outcome)>,
+    events: mpsc::Sender<(&'static str, Kind, Outcome)>,
 ) {
     if count == 0 {
         return;
     }
-    let (name, fails) = (app.name, path == FAILING);
+    let name = app.name;
     let options = client::Options {
-        target: format!("{}/{path}", app.url),
+        target: format!("{}/{}", app.url, kind.path(name)),
         count,
         concurrency: 3,
-        interval: REQUEST_INTERVAL,
+        interval,
         timeout: Duration::from_secs(10),
         retries: 0,
         backoff: Duration::from_millis(100),
@@ -307,14 +338,15 @@ fn spawn_client(
     tokio::spawn(async move {
         // The channel holds all outcomes; the address is our own, so there is no error to tell.
         let _ = client::run(&options, &stop, |outcome| {
-            let _ = events.try_send((name, fails, outcome.clone()));
+            let _ = events.try_send((name, kind, outcome.clone()));
         })
         .await;
     });
 }
 
-fn row(app: &'static str, fails: bool, outcome: &Outcome) -> Row {
-    let expected = match (app, fails) {
+fn row(app: &'static str, kind: Kind, outcome: &Outcome) -> Row {
+    let fails = kind == Kind::Fails;
+    let mut expected = match (app, fails) {
         ("server", _) => vec!["handler finished", "request completed"],
         (_, true) => vec![
             "user: handler finished",
@@ -333,6 +365,9 @@ fn row(app: &'static str, fails: bool, outcome: &Outcome) -> Row {
             "request completed",
         ],
     };
+    if kind != Kind::Fine {
+        expected.push("product: slow query, 900 ms");
+    }
     let result = match &outcome.result {
         Ok(status) => status.to_string(),
         Err(error) => error.clone(),
@@ -347,7 +382,7 @@ fn row(app: &'static str, fails: bool, outcome: &Outcome) -> Row {
         app,
         result,
         as_expected,
-        fails,
+        kind.level(),
         expected,
     )
 }

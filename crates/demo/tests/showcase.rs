@@ -24,7 +24,7 @@ fn run(more: &[&str]) -> Option<String> {
     );
     assert!(text.contains("kill -9 of Windrow"), "{text}");
     assert!(
-        text.contains("12 requests, 48 lines in 4 log files -> 12 documents"),
+        text.contains("12 requests, 50 lines in 4 log files -> 12 documents"),
         "{text}"
     );
     assert!(

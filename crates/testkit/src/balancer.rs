@@ -12,6 +12,8 @@ use std::thread::JoinHandle;
 pub struct Balancer {
     address: SocketAddr,
     servers: Arc<Mutex<Vec<SocketAddr>>>,
+    /// Connections that were joined.
+    open: Arc<Mutex<Vec<TcpStream>>>,
     stop: Arc<AtomicBool>,
     acceptor: Option<JoinHandle<()>>,
 }
@@ -35,6 +37,8 @@ impl Balancer {
         let address = listener.local_addr().expect("a bound socket");
         let servers = Arc::new(Mutex::new(servers.to_vec()));
         let stop = Arc::new(AtomicBool::new(false));
+        let open: Arc<Mutex<Vec<TcpStream>>> = Arc::default();
+        let joined = Arc::clone(&open);
         let (dealt, stopped) = (Arc::clone(&servers), Arc::clone(&stop));
         let acceptor = std::thread::spawn(move || {
             for (turn, client) in listener.incoming().enumerate() {
@@ -51,12 +55,17 @@ impl Balancer {
                 if let Some(server) = server {
                     (&server).write_all(header).ok();
                     join(&client, &server).ok();
+                    joined
+                        .lock()
+                        .unwrap_or_else(PoisonError::into_inner)
+                        .extend([client, server]);
                 }
             }
         });
         Self {
             address,
             servers,
+            open,
             stop,
             acceptor: Some(acceptor),
         }
@@ -65,6 +74,15 @@ impl Balancer {
     /// Address for clients.
     pub fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// Ends all open connections, and forwards new ones to a port where nobody listens, as a network
+    /// that is divided.
+    pub fn cut(&self) {
+        self.deal_to(&[SocketAddr::from(([127, 0, 0, 1], crate::ports::free()))]);
+        for stream in self.open.lock().unwrap_or_else(PoisonError::into_inner).drain(..) {
+            stream.shutdown(Shutdown::Both).ok();
+        }
     }
 
     /// Replaces the servers of new connections; open connections stay where they are.

@@ -18,7 +18,7 @@ use crate::ports;
 
 const AXE: &str = "axe-core@4.11.0";
 /// How long a page may take to show something, on a busy machine.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_secs(30);
 const POLL: Duration = Duration::from_millis(50);
 
 /// The programs of a browser.

@@ -30,6 +30,8 @@ pub struct Setup {
     data: Option<PathBuf>,
     /// Arguments before the binary on the command line.
     before: Vec<String>,
+    /// Port for Forward; `None`: a free one.
+    port: Option<u16>,
 }
 
 impl Setup {
@@ -41,6 +43,7 @@ impl Setup {
             environment: Vec::new(),
             data: None,
             before: Vec::new(),
+            port: None,
         }
     }
 
@@ -62,6 +65,13 @@ impl Setup {
     #[must_use]
     pub fn env(mut self, name: &str, value: impl Into<String>) -> Self {
         self.environment.push((name.to_owned(), value.into()));
+        self
+    }
+
+    /// This port for Forward, which others have to know before the start.
+    #[must_use]
+    pub fn port(mut self, port: u16) -> Self {
+        self.port = Some(port);
         self
     }
 
@@ -128,7 +138,8 @@ impl Setup {
             (None, Some(folder)) => folder.path().join("data"),
             (None, None) => unreachable!("one of both is there"),
         };
-        let (forward, admin) = (local(ports::free()), local(ports::free()));
+        let forward = self.port.unwrap_or_else(ports::free);
+        let (forward, admin) = (local(forward), local(ports::free()));
         let mut server = Server {
             setup: self,
             data,

@@ -8,6 +8,10 @@ use crate::query::{Inclusive, Keyword, Node, Phrase, Query, Test, TimeRange};
 /// Words that the end of a phrase with a wildcard is expanded to.
 const MAX_EXPANSIONS: u32 = 1000;
 
+const SERVICES: &str = "windrow.services";
+const TAGS: &str = "windrow.tags";
+const REASON: &str = "windrow.reason";
+
 impl Query {
     /// The query as JSON, for the filter of a `_search`.
     #[must_use]
@@ -92,10 +96,18 @@ fn condition(test: &Test, names: &Names) -> Value {
         } => json!({"ids": {"values": [value]}}),
         Test::Keyword { field, value, prefix } => {
             let query = if *prefix { "prefix" } else { "term" };
-            json!({query: {keyword(*field, names): {"value": value}}})
+            let in_field = |name: &str| json!({query: {name: {"value": value}}});
+            match field {
+                Keyword::Id => in_key(&names.key, in_field),
+                Keyword::Service => in_field(SERVICES),
+                Keyword::Tag => in_field(TAGS),
+                Keyword::Reason => in_field(REASON),
+            }
         }
         Test::HasKeyword(Keyword::Id) => json!({"match_all": {}}),
-        Test::HasKeyword(field) => exists(&keyword(*field, names)),
+        Test::HasKeyword(Keyword::Service) => exists(SERVICES),
+        Test::HasKeyword(Keyword::Tag) => exists(TAGS),
+        Test::HasKeyword(Keyword::Reason) => exists(REASON),
     }
 }
 
@@ -135,18 +147,25 @@ fn escaped(word: &str) -> String {
     out
 }
 
+/// A field that is there, be it an object. `exists` of an object fails in OpenSearch when a field of
+/// it is a `flat_object`; a range without bounds means `exists` for a field with a value, and
+/// nothing for an object.
 fn exists(field: &str) -> Value {
-    json!({"exists": {"field": field}})
+    any(&[
+        json!({"range": {field: {}}}),
+        json!({"exists": {"field": format!("{field}.*")}}),
+    ])
 }
 
-/// A keyword, whatever template mapped it: dynamic mapping has it below `.keyword` too.
-fn keyword(field: Keyword, names: &Names) -> String {
-    match field {
-        Keyword::Id => format!("{}.keyword", names.key),
-        Keyword::Service => "windrow.services".into(),
-        Keyword::Tag => "windrow.tags".into(),
-        Keyword::Reason => "windrow.reason".into(),
-    }
+/// The trace id, whatever mapped it: dynamic mapping has the keyword below the text, a template may
+/// have it in the field itself.
+fn in_key(key: &str, in_field: impl Fn(&str) -> Value) -> Value {
+    let below = format!("{key}.keyword");
+    let itself = json!({"bool": {
+        "filter": [in_field(key)],
+        "must_not": [{"exists": {"field": below}}],
+    }});
+    any(&[in_field(&below), itself])
 }
 
 /// Whole numbers as such: a long field refuses fractions in some places.

@@ -26,6 +26,11 @@ impl PartId {
         (hash, Self::truncated(hash))
     }
 
+    /// The part id of the chunk with this hash.
+    pub fn of_hash(hash: u128) -> Self {
+        Self::truncated(hash)
+    }
+
     /// The part id of records without a chunk id: they exist only at this position of this
     /// instance's journal.
     pub fn of_position(instance: u64, lsn: u64) -> Self {
@@ -90,6 +95,7 @@ mod tests {
         let (hash, part) = PartId::of_chunk(b"app", b"chunk", &[b'x'; 1000]);
         assert_eq!(hash, 0x9f3c_6d7e_ba56_7250_a975_e98a_3f41_66d5);
         assert_eq!(part.0, hash.to_be_bytes()[..12]);
+        assert_eq!(PartId::of_hash(hash), part);
         let part = PartId::of_position(1, 2);
         assert_eq!(
             part.0,

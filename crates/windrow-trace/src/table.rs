@@ -9,6 +9,7 @@
 //! touches three cache lines; a trace may thus expire that much late. There is also one linger
 //! time, so completed traces are due in the order in which they completed.
 
+mod repeats;
 mod sealing;
 
 use std::collections::VecDeque;

@@ -13,6 +13,7 @@ export const plural = (value, noun) => `${count(value)} ${noun}${value === 1 ? '
 /** Milliseconds as a short duration. */
 export function duration(ms) {
   if (ms == null) return '';
+  if (ms > 0 && ms < 10) return `${Number(ms.toPrecision(2))} ms`;
   if (ms < 1000) return `${Math.round(ms)} ms`;
   if (ms < 10_000) return `${(ms / 1000).toFixed(3)} s`;
   if (ms < 60_000) return `${(ms / 1000).toFixed(1)} s`;

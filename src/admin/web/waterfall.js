@@ -47,7 +47,7 @@ function marksOf(lines) {
 export function waterfall(lines, width, chosen, onChoose) {
   const last = lines.reduce((most, line) => Math.max(most, line.offsetMs), 0);
   const first = lines.reduce((least, line) => Math.min(least, line.offsetMs), 0);
-  const span = Math.max(last - first, 1);
+  const span = Math.max(last - first, 0.001);
   const room = Math.max(60, width - LABEL_WIDTH - RIGHT_MARGIN);
   const x = (offset) => LABEL_WIDTH + ((offset - first) / span) * room;
   const lanes = lanesOf(lines);

@@ -11,19 +11,20 @@ use forward_protocol::entries::{Compression, Damage, Entries, Piece, Time};
 use forward_protocol::frame::{Message, Payload};
 
 use super::Gatherer;
+use super::origin::{Anonymous, Arrival, MessageOrigin};
 use super::prefetch::{MIN_PREFETCH_BYTES, PREFETCH_RECORDS, PrefetchPipeline, Walked};
 use super::rewriting::StoredMessage;
 use super::sections::Section;
 use super::tally::Tally;
-use crate::claim::RecordClaim;
+use crate::cluster::Share;
 use crate::gather::classifier::{Captured, RecordClassifier, classify_slow};
+use crate::gather::duplicate_window::Seen;
 use crate::gather::metadata;
 use crate::gather::reject_buffer::RejectReason;
 use crate::gather::rewrite::is_candidate;
 use crate::gather::router::Routable;
 use crate::gather::settings::{max_entry_bytes, max_records};
 use crate::output::DestinationId;
-use windrow_journal::Record;
 use windrow_trace::{AddOutcome, IncomingRecord, MadeId, PartId, SourceId, TextForm, record_cost};
 
 /// Bad entries of a message that are rejected one by one. If there are more, the whole message is
@@ -32,47 +33,6 @@ use windrow_trace::{AddOutcome, IncomingRecord, MadeId, PartId, SourceId, TextFo
 const MAX_REJECTED_ENTRIES: u32 = 16;
 /// Bad entries after which the walk over a message ends; the whole message is rejected by then.
 const MAX_BAD_ENTRIES: u32 = 10_000;
-
-/// A message of a journal record.
-#[derive(Clone, Copy)]
-pub(super) struct Arrival<'a> {
-    pub(super) record: &'a Record,
-    /// Number of the message in the record.
-    pub(super) ordinal: i64,
-    /// When it is gathered (µs).
-    pub(super) now: i64,
-    pub(super) claim: &'a RecordClaim,
-}
-
-/// What the messages without a chunk id of one journal record share.
-pub(super) struct Anonymous {
-    pub(super) part: PartId,
-    /// Number of their records so far.
-    pub(super) position: u32,
-    /// Source and tag of the last one.
-    pub(super) source: Option<(SourceId, Arc<str>)>,
-    pub(super) section: Section,
-}
-
-/// Where the records of a message come from.
-#[derive(Clone, Copy)]
-pub(super) struct MessageOrigin<'a> {
-    pub(super) source: SourceId,
-    pub(super) part: PartId,
-    pub(super) section: Section,
-    /// When the message was received (µs).
-    pub(super) received: i64,
-    /// When it is gathered (µs); read once per journal record, since reading the clock costs as
-    /// much as gathering a record.
-    pub(super) now: i64,
-    /// Event times outside of these are replaced by the time of reception (ns).
-    pub(super) earliest: i64,
-    pub(super) latest: i64,
-    pub(super) tag: &'a Arc<str>,
-    pub(super) claim: &'a RecordClaim,
-    /// How many messages it is nested in.
-    pub(super) nesting: u32,
-}
 
 /// The entries of a message.
 enum MessageEntries<'a> {
@@ -100,11 +60,21 @@ impl Gatherer {
         let Arrival {
             record, now, claim, ..
         } = arrival;
-        let chunk = message
-            .options
-            .chunk
-            .map(|chunk| PartId::of_chunk(message.tag, chunk, message.body));
-        let is_new = chunk.is_none_or(|(hash, _)| self.duplicates.insert(hash));
+        let share = Share::in_record(record, message);
+        let (chunk, seen) = match &share {
+            None => {
+                let chunk = message.options.chunk;
+                let chunk = chunk.map(|chunk| PartId::of_chunk(message.tag, chunk, message.body));
+                let seen = chunk.map_or(Seen::Nothing, |(hash, _)| self.duplicates.insert_chunk(hash));
+                (chunk.map(|(_, part)| part), seen)
+            }
+            Some(share) => {
+                let hash = share.identity.chunk;
+                let seen = self.duplicates.insert_share(hash, share.hash);
+                (Some(PartId::of_hash(hash)), seen)
+            }
+        };
+        let is_new = seen != Seen::All;
         let depth = self.settings.frame.depth;
         let mut entries = match message.payload(depth) {
             Payload::Entries(entries) => MessageEntries::Plain(entries),
@@ -129,7 +99,7 @@ impl Gatherer {
             // Parts of lines in a released record may belong to a line that ends in another.
             let received = record.received_us;
             let (part, received, first) = match chunk {
-                Some((_, part)) => (part, received.saturating_add(arrival.ordinal), 0),
+                Some(part) => (part, received.saturating_add(arrival.ordinal), 0),
                 None => (anonymous.part, received, anonymous.position),
             };
             let stored = (record.released && is_new).then(|| StoredMessage {
@@ -167,15 +137,16 @@ impl Gatherer {
         }
         let tag = self.tags.take(message.tag);
         let received = record.received_us;
-        let (part, received, mut position, section) = match chunk {
+        let (part, received, mut position, section) = match (chunk, &share) {
+            (Some(part), Some(share)) => (part, share.identity.received, 0, Section::of_share(share)),
             // The ordinal keeps the order of lines with equal times that came in one read.
-            Some((_, part)) => (
+            (Some(part), None) => (
                 part,
                 received.saturating_add(arrival.ordinal),
                 0,
                 Section::default(),
             ),
-            None => (anonymous.part, received, anonymous.position, anonymous.section),
+            (None, _) => (anonymous.part, received, anonymous.position, anonymous.section),
         };
         let source = match &anonymous.source {
             Some((source, last_tag)) if chunk.is_none() && *last_tag == tag => *source,
@@ -200,6 +171,8 @@ impl Gatherer {
             tag: &tag,
             claim,
             nesting: 0,
+            positions: share.as_ref().map_or(&[], |share| &share.positions),
+            may_repeat: seen == Seen::Some,
         };
         let mut tally = Tally {
             rejectable_bytes: message.bytes.len(),
@@ -306,6 +279,8 @@ impl Gatherer {
             };
             let classification = classifier.classification();
             let number = first.wrapping_add(records);
+            // Empty of all messages but shares.
+            let number = origin.positions.get(number as usize).copied().unwrap_or(number);
             records += 1;
             match next {
                 Ok(entry) => {
@@ -472,6 +447,9 @@ impl Gatherer {
             self.single(walked, metadata, time, origin);
             return;
         };
+        if origin.may_repeat && self.repeats(id, origin.source) {
+            return;
+        }
         let incoming = IncomingRecord {
             id,
             time,

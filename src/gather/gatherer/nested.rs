@@ -6,7 +6,7 @@ use std::sync::Arc;
 use forward_protocol::frame::{Payload, messages};
 
 use super::Gatherer;
-use super::message::MessageOrigin;
+use super::origin::MessageOrigin;
 use super::sections::Section;
 use super::tally::Tally;
 use windrow_trace::PartId;
@@ -55,6 +55,7 @@ impl Gatherer {
             received,
             tag: &tag,
             nesting: origin.nesting + 1,
+            positions: &[],
             ..*origin
         };
         let mut position = 0;

@@ -4,7 +4,7 @@
 use forward_protocol::entries::{Group, Time};
 
 use super::Gatherer;
-use super::message::MessageOrigin;
+use super::origin::MessageOrigin;
 use super::tally::Tally;
 use crate::gather::classifier::Classification;
 use crate::gather::metadata;

@@ -9,7 +9,7 @@ use std::sync::atomic::Ordering;
 use forward_protocol::entries::{Entries, Group, Time};
 
 use super::Gatherer;
-use super::message::{Arrival, MessageOrigin};
+use super::origin::{Arrival, MessageOrigin};
 use super::prefetch::{PrefetchPipeline, Walked};
 use super::sections::Section;
 use super::tally::Tally;
@@ -199,6 +199,8 @@ impl Gatherer {
             tag: &fragment.tag,
             claim: &claim,
             nesting: 0,
+            positions: &[],
+            may_repeat: false,
         };
         self.add_by_itself(record, time, fragment, &origin);
         self.end(Some(source));

@@ -2,7 +2,7 @@
 //! that it is dropped.
 
 use super::Gatherer;
-use super::message::MessageOrigin;
+use super::origin::MessageOrigin;
 use super::prefetch::Walked;
 use super::tally::Tally;
 use crate::gather::classifier::Captured;

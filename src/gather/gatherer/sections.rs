@@ -4,13 +4,15 @@
 //! `docs/decisions/0031-long-traces.md`.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
-use windrow_trace::{IncomingRecord, PartId, Source, SourceId};
+use windrow_trace::{IncomingRecord, PartId, Source, SourceId, TraceId};
 
 use super::Gatherer;
-use super::message::MessageOrigin;
+use super::origin::MessageOrigin;
 use crate::claim::RecordClaim;
 use crate::clock::unix_us;
+use crate::cluster::Share;
 use crate::metrics::FlushReason;
 
 /// A section of a part: what of it one document may have to hold, and what is gathered without
@@ -23,7 +25,30 @@ pub(super) struct Section {
     pub(super) bytes: usize,
 }
 
+impl Section {
+    /// The section that all records of a share belong to: it was cut before the chunk was split.
+    pub(super) fn of_share(share: &Share) -> Self {
+        Self {
+            number: share.identity.section,
+            bytes: 0,
+        }
+    }
+}
+
 impl Gatherer {
+    /// Whether a trace has the records of this source already, from a chunk that was split in
+    /// another way; counts the record as a duplicate then. The records of a trace in a section of a
+    /// chunk are never divided.
+    #[cold]
+    #[inline(never)]
+    pub(super) fn repeats(&mut self, id: TraceId<'_>, source: SourceId) -> bool {
+        let repeats = self.table.has_part_of(id, source);
+        self.account
+            .duplicate
+            .fetch_add(u64::from(repeats), Ordering::Relaxed);
+        repeats
+    }
+
     /// Begins the source of a section.
     pub(super) fn begin_section(
         &mut self,

@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 use forward_protocol::entries::{Damage, Defect};
 
 use super::Gatherer;
-use super::message::MessageOrigin;
+use super::origin::MessageOrigin;
 use crate::gather::reject_buffer::RejectReason;
 use crate::metrics::MadeText;
 

@@ -11,6 +11,7 @@ mod nested;
 mod partial;
 mod routes;
 mod scene;
+mod shares;
 
 use std::collections::BTreeMap;
 use std::io::Write;

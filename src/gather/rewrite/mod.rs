@@ -16,7 +16,7 @@ pub(super) use self::json_text::JsonText;
 pub(super) use self::partial::{Fragment, Offer, PartialLimits, PartialLines, joined_record};
 pub(super) use self::root_names::RootNames;
 
-use self::fragment::DOCKER_LINE_BYTES;
+use self::fragment::{DOCKER_LINE_BYTES, Mark, mark};
 use super::classifier::Classification;
 
 /// Whether a classified record may mean another one. Must cost next to nothing: every record is
@@ -28,6 +28,12 @@ pub(super) fn is_candidate(classification: &Classification<'_>) -> bool {
         // Records without a known shape have no text here, and cost more anyway.
         None => classification.shape.is_none(),
     }
+}
+
+/// Whether a candidate is a part of a line that other records go on with.
+#[cold]
+pub(super) fn is_fragment(names: &RootNames, record: &[u8]) -> bool {
+    matches!(mark(names, record), Mark::Numbered { .. } | Mark::Open(_))
 }
 
 /// Whether a text may be a JSON object: it begins with a brace, perhaps after white space.

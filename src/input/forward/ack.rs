@@ -1,12 +1,12 @@
-//! Acknowledgements: built only from a journal receipt, so that no ack can be sent before its
-//! record is durable.
+//! Acknowledgements: built only from a proof that a run is durable, which takes receipts of the
+//! journal or of the owners of its traces, so that no ack can be sent before.
 
 use forward_protocol::ack::write_ack;
 use forward_protocol::json::write_json_ack;
 
-use windrow_journal::Receipt;
+use crate::cluster::Durable;
 
-/// Encoded acks of one journal record, in the order of its messages.
+/// Encoded acks of one run, in the order of its messages.
 #[derive(Debug)]
 pub(super) struct Acks {
     bytes: Vec<u8>,
@@ -19,9 +19,9 @@ impl Acks {
     ///
     /// All acks go out in one write: Fluent Bit and Fluentd cannot read an ack that comes in two
     /// pieces.
-    pub(super) fn new<'a>(receipt: Receipt, json: bool, chunks: impl Iterator<Item = &'a [u8]>) -> Self {
-        // Consumed: one receipt acknowledges one record.
-        drop(receipt);
+    pub(super) fn new<'a>(durable: Durable, json: bool, chunks: impl Iterator<Item = &'a [u8]>) -> Self {
+        // Consumed: one proof acknowledges one run.
+        drop(durable);
         let mut acks = Self {
             bytes: Vec::new(),
             count: 0,

@@ -6,7 +6,9 @@
 
 mod bare_records;
 mod close_reason;
+mod commit;
 mod encoding;
+mod shares;
 mod state;
 #[cfg(test)]
 mod tests;
@@ -26,10 +28,11 @@ use tokio::time::{Instant, timeout, timeout_at};
 use self::bare_records::{RAW_TAG, as_messages};
 use self::close_reason::Resend;
 pub(in crate::input) use self::close_reason::{CloseReason, is_closed_by_peer};
+use self::commit::commit;
 use self::encoding::Encoding;
 use self::state::{Admission, AgeLimit, Phase, Progress, Shutdown};
 use super::ack::Acks;
-use super::context::{Context, FORWARD_MESSAGES};
+use super::context::Context;
 use super::decompression::check_inline;
 use super::peer::peer_name;
 use super::proxy_protocol;
@@ -44,8 +47,6 @@ use crate::metrics::{DecodeError, Handshake, Mode};
 const DEFER_READ_BYTES: usize = 32 << 10;
 /// Runs below this size are copied out of a large buffer, so that they do not keep it alive.
 const MAX_COPIED_RUN_BYTES: usize = 16 << 10;
-/// From this size on, the checksum of a run takes a millisecond.
-const BLOCKING_APPEND_BYTES: usize = 16 << 20;
 
 /// Serves a connection until it is to be closed.
 pub(super) async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
@@ -93,6 +94,7 @@ pub(super) async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
         phase: Phase::Idle,
         age_limit: AgeLimit::new(context.max_connection_age.map(|age| with_jitter(age, context))),
         shutdown: Shutdown::Running,
+        is_peer: false,
     };
     match connection.run().await {
         Ok(never) => match never {},
@@ -117,6 +119,8 @@ struct Connection<'a, S> {
     phase: Phase<'a>,
     age_limit: AgeLimit,
     shutdown: Shutdown,
+    /// The client is another instance, which hands records over.
+    is_peer: bool,
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Connection<'_, S> {
@@ -219,6 +223,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<'_, S> {
     /// Takes complete messages from the buffer, makes them durable and acknowledges them.
     async fn take(&mut self, run: &Run) -> Result<(), CloseReason> {
         let complete = Instant::now();
+        if self.is_from_peer(run) {
+            return self.take_shares(run).await;
+        }
         self.inspect(run).await?;
         if run.is_idle() {
             let _heartbeats = self.buffer.split_to(run.end);
@@ -238,19 +245,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<'_, S> {
             None => self.context.admission.acquire(bytes.len()).await,
         };
         let stored = as_messages(run, bytes.clone());
-        let receipt = match bytes.len() {
-            0..BLOCKING_APPEND_BYTES => self.context.journal.append(FORWARD_MESSAGES, stored),
-            _ => {
-                let journal = self.context.journal.clone();
-                let append = move || journal.append(FORWARD_MESSAGES, stored);
-                self.context.cpu_pool.run(append).await
-            }
-        }
-        .await?;
-        drop((permit, memory));
+        let durable = commit(self.context, stored, permit).await?;
+        drop(memory);
         self.memory.restart_pace();
         let acks = Acks::new(
-            receipt,
+            durable,
             self.encoding.is_json(),
             run.frames.iter().filter_map(|frame| frame.chunk(&bytes)),
         );
@@ -258,25 +257,27 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<'_, S> {
         self.resend = self.resend.after(acks.count());
         if acks.count() > 0 {
             self.age_limit.acknowledge();
-            let limit = self.context.ack_timeout;
-            // Flushed: TLS may have taken the acks into a buffer of its own.
-            let writing = async {
-                self.stream.write_all(acks.bytes()).await?;
-                self.stream.flush().await
-            };
-            let written = tokio::select! {
-                biased;
-                written = timeout(limit, writing) => written,
-                () = self.context.stop_timeout() => return Err(CloseReason::StoppingStalled),
-            };
-            match written {
-                Ok(written) => written?,
-                Err(_) => return Err(CloseReason::AcksNotRead(limit)),
-            }
+            self.answer(acks.bytes()).await?;
             metrics.input_chunks_acked.inc_by(acks.count());
             metrics.input_ack_seconds.observe(complete.elapsed());
         }
         Ok(())
+    }
+
+    /// Sends replies in one write.
+    async fn answer(&mut self, bytes: &[u8]) -> Result<(), CloseReason> {
+        let limit = self.context.ack_timeout;
+        // Flushed: TLS may have taken the replies into a buffer of its own.
+        let writing = async {
+            self.stream.write_all(bytes).await?;
+            self.stream.flush().await
+        };
+        let written = tokio::select! {
+            biased;
+            written = timeout(limit, writing) => written,
+            () = self.context.stop_timeout() => return Err(CloseReason::StoppingStalled),
+        };
+        written.map_or(Err(CloseReason::AcksNotRead(limit)), |written| Ok(written?))
     }
 
     /// Counts the messages of a run and checks the size of compressed payloads.

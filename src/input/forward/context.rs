@@ -13,6 +13,7 @@ use super::security::Security;
 use super::tls::Tls;
 use crate::admission::AdmissionControl;
 use crate::buffer_pool::BufferPool;
+use crate::cluster::Cluster;
 use crate::config;
 use crate::logging::WarningLimiter;
 use crate::memory::to_usize;
@@ -33,6 +34,8 @@ pub(super) const STOP_TIMEOUT: Duration = Duration::from_secs(2);
 pub struct Context {
     /// Where messages become durable.
     pub journal: Journal,
+    /// Other instances, to which records are handed over.
+    pub cluster: Option<Arc<Cluster>>,
     /// Limits how many bytes go there.
     pub admission: Arc<AdmissionControl>,
     /// Receive buffers for reuse.
@@ -97,6 +100,7 @@ pub(super) fn test_context_with(
     let timeout = Duration::from_secs(10);
     let context = Context {
         journal,
+        cluster: None,
         admission: Arc::new(AdmissionControl::new(limit)),
         buffer_pool: Arc::default(),
         receive_budget: ReceiveBudget::new(64 << 20),

@@ -1,6 +1,6 @@
 //! Answers to requests, and the problems that refuse one.
 //!
-//! That a request was accepted can only be said with a receipt of the journal.
+//! That a request was accepted can only be said with a proof that its records are durable.
 
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -11,8 +11,8 @@ use hyper::body::{Body, Frame, SizeHint};
 use hyper::header::{self, HeaderName, HeaderValue};
 use hyper::{HeaderMap, Response, StatusCode};
 use serde_json::json;
-use windrow_journal::Receipt;
 
+use crate::cluster::Durable;
 use crate::metrics::HttpStatus;
 
 /// Seconds after which a client is asked to send again what the journal could not take.
@@ -31,9 +31,9 @@ pub(in crate::input) struct Answer {
 
 impl Answer {
     /// The records of a request are durable.
-    pub(super) fn accepted(receipt: Receipt, records: u64) -> Self {
-        // Consumed: one receipt answers one request.
-        drop(receipt);
+    pub(super) fn accepted(durable: Durable, records: u64) -> Self {
+        // Consumed: one proof answers one request.
+        drop(durable);
         Self::json(StatusCode::OK, &json!({ "records": records }))
     }
 

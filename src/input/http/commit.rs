@@ -7,6 +7,7 @@ use tokio::time::timeout;
 use windrow_journal::{AppendError, Journal};
 
 use super::answer::{Answer, Problem};
+use crate::cluster::Durable;
 use crate::input::forward::{Context, FORWARD_MESSAGES, Reservation};
 use crate::runtime::block_in_place;
 
@@ -43,6 +44,13 @@ pub(in crate::input) async fn commit(
         return Ok(Answer::empty_request());
     }
     let permit = context.admission.acquire(message.len()).await;
+    if let Some(cluster) = &context.cluster {
+        // Not withdrawn once it has begun: an owner may have taken its share.
+        refuse_while_blocked(&context.journal)?;
+        let durable = cluster.commit(&context.journal, message, || drop(permit)).await;
+        drop(memory);
+        return answer(context, durable, records);
+    }
     let length = message.len();
     let append = || context.journal.append(FORWARD_MESSAGES, message);
     let mut append = match length {
@@ -56,10 +64,14 @@ pub(in crate::input) async fn commit(
         }
     };
     drop((permit, memory));
-    match appended {
-        Ok(receipt) => {
+    answer(context, appended.map(Durable::here), records)
+}
+
+fn answer(context: &Context, durable: Result<Durable, AppendError>, records: u64) -> Result<Answer, Problem> {
+    match durable {
+        Ok(durable) => {
             context.metrics.input_chunks_acked.inc();
-            Ok(Answer::accepted(receipt, records))
+            Ok(Answer::accepted(durable, records))
         }
         Err(AppendError::TooLarge { max, .. }) => Err(Problem::TooLarge {
             what: " as MessagePack",

@@ -1,10 +1,12 @@
 //! Log content that would like to be a script, in every field and every view.
 
 use serde_json::json;
-use windrow_testkit::{http, need};
+use windrow_testkit::browser::Browser;
+use windrow_testkit::fake_elasticsearch::{FakeElasticsearch, Faults};
+use windrow_testkit::{http, need, wait};
 
 use super::{assert_clean, in_browser, programs, send, wait_searchable};
-use crate::windrow;
+use crate::{SOON, windrow};
 
 /// Each sets `window.hacked` where it is run.
 const HOSTILE: [&str; 7] = [
@@ -16,6 +18,16 @@ const HOSTILE: [&str; 7] = [
     "${window.hacked=1}{{window.hacked=1}}",
     "</textarea></pre></code><iframe srcdoc=\"<script>parent.hacked=1</script>\">",
 ];
+
+/// Opens everything that can be opened; nothing of it was run or became an element.
+async fn assert_harmless(browser: &Browser, what: &str) {
+    let shown = "document.querySelectorAll('details').forEach((one) => { one.open = true }); \
+                 await new Promise((done) => setTimeout(done, 60)); return window.hacked ?? 'no'";
+    assert_eq!(browser.run_async(shown).await, "no", "{what}");
+    let foreign =
+        "return document.querySelectorAll('main script, main img, main iframe, svg[onload]').length";
+    assert_eq!(browser.run(foreign).await, 0, "{what}");
+}
 
 #[test]
 fn nothing_of_a_log_is_run() {
@@ -55,17 +67,64 @@ fn nothing_of_a_log_is_run() {
                     "return document.querySelector('main')?.innerText.length > 3",
                 )
                 .await;
-            let shown = "document.querySelectorAll('details').forEach((one) => { one.open = true }); \
-                         await new Promise((done) => setTimeout(done, 60)); return window.hacked ?? 'no'";
-            assert_eq!(browser.run_async(shown).await, "no", "{address}");
-            let foreign =
-                "return document.querySelectorAll('main script, main img, main iframe, svg[onload]').length";
-            assert_eq!(browser.run(foreign).await, 0, "{address}");
+            assert_harmless(&browser, &address).await;
         }
+        browser.open(&format!("{}/open", server.admin())).await;
+        browser.wait_for_text(&format!("open {}", HOSTILE[0])).await;
+        assert_harmless(&browser, "open traces").await;
+        browser.open(&format!("{}/live", server.admin())).await;
+        browser.wait_for_text("Waiting for traces").await;
+        for text in HOSTILE {
+            let record = json!({
+                "traceId": format!("live {text}"), "service": text, "level": "error",
+                "message": format!("{text} request completed"),
+            });
+            send(&server, text, &[(0.0, record)]);
+        }
+        let all = format!(
+            "return document.querySelectorAll('a.row').length === {}",
+            HOSTILE.len()
+        );
+        browser.wait_until("the live traces", &all).await;
+        assert_harmless(&browser, "live traces").await;
         // A mistake in a query is answered with an error, which is no error of the page.
         browser.console().await;
         browser.open(&server.admin()).await;
         browser.wait_for_text("request completed").await;
+        assert_clean(&browser, &server).await;
+        browser.close().await;
+    });
+}
+
+#[test]
+fn nothing_of_a_refused_document_is_run() {
+    let programs = need!(programs());
+    let sink = FakeElasticsearch::with(Faults {
+        poison: Some("hacked".to_owned()),
+        ..Faults::default()
+    });
+    let server = windrow().elasticsearch(&sink.url(), "hostile").start();
+    server.wait_ready();
+    for text in HOSTILE {
+        let record = json!({
+            "traceId": text, "service": text, "level": "error", text: text,
+            "message": format!("{text} request completed"),
+        });
+        send(&server, text, &[(-1.0, record)]);
+    }
+    wait::until("the dead letter", SOON, || {
+        let page = server.get("/api/v1/dead-letter").json();
+        if page["total"] == HOSTILE.len() {
+            Ok(())
+        } else {
+            Err(page.to_string())
+        }
+    });
+    in_browser(&programs, async |browser| {
+        browser.open(&format!("{}/dead-letter", server.admin())).await;
+        browser.wait_for_text("7 documents").await;
+        assert_harmless(&browser, "the dead letter").await;
+        browser.wait_for_text(HOSTILE[0]).await;
         assert_clean(&browser, &server).await;
         browser.close().await;
     });

@@ -8,7 +8,7 @@ use super::{assert_clean, in_browser, programs, shop};
 
 /// Address of each view, and a text that it shows.
 const VIEWS: [(&str, &str); 7] = [
-    ("/", "payment gateway timeout"),
+    ("/", "request received"),
     ("/?q=timeout&from=-1h&level=error", "payment gateway timeout"),
     ("/trace/failing", "retrying charge"),
     ("/live", "Waiting for traces"),

@@ -25,7 +25,14 @@ struct Demo {
 impl Demo {
     fn start() -> Self {
         let mut process = Command::new(env!("CARGO_BIN_EXE_windrow"))
-            .args(["demo", "--plain", "--no-fluent-bit", "--keep", "--requests", "40"])
+            .args([
+                "demo",
+                "--plain",
+                "--no-fluent-bit",
+                "--keep",
+                "--requests",
+                "160",
+            ])
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .spawn()
@@ -75,18 +82,20 @@ fn pictures_of_the_demo() {
     in_browser(&programs, async |browser| {
         let size = json!({"width": 1200, "height": 720, "deviceScaleFactor": 1, "mobile": false});
         browser.devtools("Emulation.setDeviceMetricsOverride", size).await;
-        browser.open(&format!("{}/?from=-5m", demo.address)).await;
+        browser
+            .open(&format!("{}/?from=-40s&q=slow+OR+failed", demo.address))
+            .await;
         browser
             .wait_until(
                 "the traces",
-                "return document.querySelectorAll('a.row').length >= 40",
+                "return document.querySelectorAll('a.row').length >= 20",
             )
             .await;
         browser.find(".hist .bar").await;
         keep(&browser, "traces.png").await;
 
         browser
-            .open(&format!("{}/?from=-5m&q=service:order&sort=worst", demo.address))
+            .open(&format!("{}/?from=-5m&q=failed&sort=worst", demo.address))
             .await;
         browser.find("a.row").await.click().await.unwrap();
         browser.find("circle.mark").await;

@@ -17,8 +17,8 @@ pub(super) struct Row {
     app: &'static str,
     result: String,
     succeeded: bool,
-    /// It is to fail, and its document to say so.
-    fails: bool,
+    /// The level that its document must have.
+    level: &'static str,
     expected: Vec<&'static str>,
     answered: Instant,
     lines: usize,
@@ -31,7 +31,7 @@ impl Row {
         app: &'static str,
         result: String,
         succeeded: bool,
-        fails: bool,
+        level: &'static str,
         mut expected: Vec<&'static str>,
     ) -> Self {
         expected.sort_unstable();
@@ -40,7 +40,7 @@ impl Row {
             app,
             result,
             succeeded,
-            fails,
+            level,
             expected,
             answered: Instant::now(),
             lines: 0,
@@ -50,7 +50,7 @@ impl Row {
 
     /// Whether it is to fail.
     pub(super) fn fails(&self) -> bool {
-        self.fails
+        self.level == "error"
     }
 
     /// How many lines its document must have.
@@ -83,8 +83,7 @@ impl Row {
         } else {
             &["server"]
         };
-        let level = if self.fails { "error" } else { "info" };
-        (own["level"] != level || own["services"] != json!(services)).then(|| {
+        (own["level"] != self.level || own["services"] != json!(services)).then(|| {
             format!(
                 "{request} has the level {} and the services {}",
                 own["level"], own["services"]
@@ -140,7 +139,7 @@ impl Board {
     pub(super) fn is_failed_order(&self, trace: &str) -> bool {
         self.rows
             .iter()
-            .any(|row| row.trace == trace && row.fails && row.complete_after.is_some())
+            .any(|row| row.trace == trace && row.fails() && row.complete_after.is_some())
     }
 
     /// Prints a line that stays on the screen.

@@ -1,6 +1,9 @@
 //! Reader of the documents of given traces, from Windrow's admin API or from Elasticsearch.
 
-use std::{collections::HashMap, time::Duration};
+use std::{
+    collections::HashMap,
+    time::{Duration, Instant},
+};
 
 use reqwest::Url;
 use serde_json::{Value, json};
@@ -52,7 +55,7 @@ impl Source {
         }
     }
 
-    /// The traces that a search for `windrow.level:error` finds.
+    /// The traces that a search for `windrow.level:error` finds, once the index has all documents.
     pub(super) async fn with_errors(&self) -> Result<Vec<String>, String> {
         if self.elasticsearch {
             let query = json!({"size": 1000, "query": {"term": {"windrow.level": "error"}}});
@@ -60,6 +63,7 @@ impl Source {
         }
         let mut found = Vec::new();
         let mut cursor: Option<String> = None;
+        let since = Instant::now();
         loop {
             let mut url = self
                 .url
@@ -70,6 +74,11 @@ impl Source {
                 .append_pair("limit", "500")
                 .extend_pairs(cursor.iter().map(|cursor| ("cursor", cursor)));
             let page = read(self.client.get(url)).await?;
+            let is_behind = page.pointer("/lag/documents").and_then(Value::as_u64) > Some(0);
+            if is_behind && since.elapsed() < INDEX_TIMEOUT {
+                tokio::time::sleep(INDEX_POLL).await;
+                continue;
+            }
             let traces = page["traces"].as_array().ok_or("the answer has no traces")?;
             found.extend(texts(traces, "id"));
             cursor = page["next"].as_str().map(str::to_owned);
@@ -161,3 +170,7 @@ fn texts(found: &[Value], field: &str) -> Vec<String> {
     let texts = found.iter().filter_map(|found| found[field].as_str());
     texts.map(str::to_owned).collect()
 }
+
+/// Time in which the index of the search must have all documents.
+const INDEX_TIMEOUT: Duration = Duration::from_secs(10);
+const INDEX_POLL: Duration = Duration::from_millis(100);

@@ -12,7 +12,7 @@ fn order() -> Row {
         took: Duration::ZERO,
         result: Ok(200),
     };
-    row("order", false, &outcome)
+    row("order", Kind::Fine, &outcome)
 }
 
 fn document(message: &str) -> serde_json::Value {

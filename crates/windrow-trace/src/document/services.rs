@@ -26,12 +26,13 @@ pub(super) struct JoinedServices<'a> {
 impl<'a> JoinedServices<'a> {
     #[inline]
     pub(super) fn of(context: &LineContextView<'a>) -> Self {
+        let mut names = context.services_reversed();
         let mut sorted = SmallVec::new();
-        if context.has_services() {
-            sorted.extend(context.services_reversed().map(String::from_utf8_lossy));
+        if let Some(last) = names.next() {
+            sorted.push(String::from_utf8_lossy(last));
         }
-        if sorted.len() > 1 {
-            return Self::several(sorted);
+        if names.next().is_some() {
+            return Self::several(context);
         }
         Self {
             sorted,
@@ -41,7 +42,9 @@ impl<'a> JoinedServices<'a> {
     }
 
     #[inline(never)]
-    fn several(mut names: SmallVec<[Cow<'a, str>; 2]>) -> Self {
+    fn several(context: &LineContextView<'a>) -> Self {
+        let mut names: SmallVec<[Cow<'a, str>; 2]> =
+            context.services_reversed().map(String::from_utf8_lossy).collect();
         names.reverse();
         let mut sorted = names.clone();
         sorted.sort_unstable();

@@ -20,7 +20,6 @@ use crate::record::view::{Meaning, Reading, RecordView, UsualReading};
 
 mod registry;
 
-use self::registry::Inspected;
 pub use self::registry::ShapeRegistry;
 
 /// The number of a shape in its registry.
@@ -463,6 +462,13 @@ fn names_in_document(
     }
     let found = document_names(&all, &own, |_| Default::default());
     Some(found.into_iter().zip(all).collect())
+}
+
+/// Fields whose values are inspected for other things than documents.
+#[derive(Debug, Default)]
+struct Inspected {
+    watched: Vec<String>,
+    captured: Vec<String>,
 }
 
 #[cfg(test)]

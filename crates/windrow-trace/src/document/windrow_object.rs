@@ -209,8 +209,33 @@ pub(crate) fn write_windrow_object<T: AsRef<str>, S: AsRef<str>>(
 }
 
 /// Appends the worst level, and the number of lines of each.
+#[inline]
 fn write_levels(out: &mut Vec<u8>, levels: &LevelCounts) {
     let Some(worst) = levels.worst() else { return };
+    let count = levels.0[worst as usize - 1];
+    if count == levels.0.iter().sum::<u32>() {
+        out.extend_from_slice(one_level(worst));
+        write_unsigned(out, u64::from(count));
+        out.push(b'}');
+    } else {
+        write_several_levels(out, worst, levels);
+    }
+}
+
+/// What precedes the number of lines if all of them that have a level have this one.
+fn one_level(level: Severity) -> &'static [u8] {
+    match level {
+        Severity::Trace => b",\"level\":\"trace\",\"levels\":{\"trace\":",
+        Severity::Debug => b",\"level\":\"debug\",\"levels\":{\"debug\":",
+        Severity::Info => b",\"level\":\"info\",\"levels\":{\"info\":",
+        Severity::Warn => b",\"level\":\"warn\",\"levels\":{\"warn\":",
+        Severity::Error => b",\"level\":\"error\",\"levels\":{\"error\":",
+        Severity::Fatal => b",\"level\":\"fatal\",\"levels\":{\"fatal\":",
+    }
+}
+
+#[inline(never)]
+fn write_several_levels(out: &mut Vec<u8>, worst: Severity, levels: &LevelCounts) {
     write_level(out, worst);
     out.extend_from_slice(b",\"levels\":");
     let mut separator = b'{';

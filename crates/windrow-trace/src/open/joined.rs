@@ -73,7 +73,7 @@ struct JoinedMeta {
 }
 
 impl JoinedRecords {
-    /// No records. To be filled by [`Self::begin`].
+    /// No records, for [`Self::begin`].
     pub(crate) const fn empty() -> Self {
         Self {
             buffer: Vec::new(),
@@ -117,8 +117,7 @@ impl JoinedRecords {
             context: LineContextMeta::EMPTY,
         };
         self.buffer.extend_from_slice(&[0; STATE_AREA_BYTES]);
-        // An empty trace has room for one more service.
-        let code = self.code(line).unwrap_or_default();
+        let code = self.first_code(line);
         self.meta.context.worst_level = code & LEVEL_BITS;
         self.push(line, code);
         Ok(())
@@ -180,6 +179,20 @@ impl JoinedRecords {
         true
     }
 
+    /// [`Self::code`] of the first line.
+    #[inline]
+    fn first_code(&mut self, line: &NewLine<'_>) -> u8 {
+        let level = line_code(line.level) as u8;
+        let Some(service) = line.service.map(cut_service) else {
+            return level;
+        };
+        self.reserve_in_area(service.len() + 1);
+        if let Some(area) = self.buffer.get_mut(..self.state_area as usize) {
+            self.meta.context.insert_first_service(area, service);
+        }
+        level | 1 << LEVEL_BITS.count_ones()
+    }
+
     /// Level and service of a line as one number. `None` if there are too many services.
     #[inline]
     fn code(&mut self, line: &NewLine<'_>) -> Option<u8> {
@@ -189,7 +202,7 @@ impl JoinedRecords {
         };
         let last = self.meta.writer.last_code() & !LEVEL_BITS;
         let area = self.buffer.get(..self.state_area as usize).unwrap_or_default();
-        if last != 0 && self.meta.context.last_service(area) == service {
+        if last != 0 && self.meta.context.is_last_service(area, service) {
             return Some(level | last);
         }
         self.other_service(cut_service(service))

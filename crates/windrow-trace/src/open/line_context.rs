@@ -72,12 +72,12 @@ impl LineContextMeta {
         usize::from(self.worst_bytes) + usize::from(self.services_bytes)
     }
 
-    /// The service of the last line that had one. `area`: the state area.
+    /// Whether this is the service of the last line that had one. `area`: the state area.
     #[inline]
-    pub(super) fn last_service<'a>(&self, area: &'a [u8]) -> &'a [u8] {
+    pub(super) fn is_last_service(&self, area: &[u8], service: &[u8]) -> bool {
         let at = area.len().wrapping_sub(usize::from(self.service_at));
         let end = at.wrapping_add(usize::from(self.service_len));
-        area.get(at..end).unwrap_or_default()
+        is_same(area.get(at..end).unwrap_or_default(), service)
     }
 
     /// Looks a service up, and makes it the last one if it is known.
@@ -96,6 +96,19 @@ impl LineContextMeta {
         } else {
             FoundService::TooMany
         }
+    }
+
+    /// Inserts the first service, the last line's, in front of nothing. There is room for it.
+    #[inline]
+    pub(super) fn insert_first_service(&mut self, area: &mut [u8], service: &[u8]) {
+        let at = area.len().wrapping_sub(service.len() + 1);
+        if let Some((length, place)) = area.get_mut(at..).and_then(<[u8]>::split_first_mut) {
+            *length = service.len() as u8;
+            place.copy_from_slice(service);
+        }
+        self.services_bytes = service.len() as u16 + 1;
+        (self.service_at, self.service_len) = (service.len() as u16, service.len() as u8);
+        self.services = 1;
     }
 
     /// Inserts a service, the last line's. There is room for it in the area. Returns its number.
@@ -162,11 +175,6 @@ impl<'a> LineContextView<'a> {
     pub(crate) fn services_reversed(&self) -> impl Iterator<Item = &'a [u8]> + use<'a> {
         service_names(self.services)
     }
-
-    #[inline]
-    pub(crate) fn has_services(&self) -> bool {
-        !self.services.is_empty()
-    }
 }
 
 fn service_names(mut stored: &[u8]) -> impl Iterator<Item = &[u8]> {
@@ -176,6 +184,20 @@ fn service_names(mut stored: &[u8]) -> impl Iterator<Item = &[u8]> {
         stored = rest;
         Some(name)
     })
+}
+
+/// Whether two names are equal. Most are short: comparing them needs no call.
+#[inline]
+fn is_same(a: &[u8], b: &[u8]) -> bool {
+    if a.len() != b.len() {
+        return false;
+    }
+    match (a.first_chunk::<8>(), b.first_chunk::<8>()) {
+        (Some(a_first), Some(b_first)) if a.len() <= 16 => {
+            a_first == b_first && a.last_chunk::<8>() == b.last_chunk::<8>()
+        }
+        _ => a == b,
+    }
 }
 
 /// The name of a service as it is kept: at most 255 bytes.

@@ -128,6 +128,18 @@ impl Scene {
         self.gather_record(number, payload, false);
     }
 
+    /// Gathers the journal record with this number, of this kind.
+    pub(super) fn gather_kind(&mut self, number: usize, kind: u8, payload: Bytes) {
+        self.gatherer.gather(Record {
+            lsn: number as u64 + 1,
+            segment: 1,
+            received_us: (number as i64 + 1) * 1000,
+            kind,
+            payload,
+            released: false,
+        });
+    }
+
     /// Gathers the journal record with this number; `released`: everything that was made of it is
     /// stored.
     pub(super) fn gather_record(&mut self, number: usize, payload: Bytes, released: bool) {

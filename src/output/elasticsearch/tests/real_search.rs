@@ -18,17 +18,11 @@ fn testdata(name: &str) -> String {
     std::fs::read_to_string(folder.join(name)).unwrap()
 }
 
-/// The shared documents in indices with Windrow's template, by day.
+/// The shared documents in indices by day, with Windrow's template if it is configured.
 fn fill(url: &str, config: &ElasticsearchConfig) {
-    let template = config.template.as_ref().unwrap();
-    let patterns = [config.index.replace("%Y-%m-%d", "*")];
-    // The type of moved fields has another name in OpenSearch.
-    let installed = template::unmapped_mappings().iter().any(|unmapped| {
-        let body = template::body(template, &patterns, template::TEMPLATE_PRIORITY, unmapped);
-        let path = format!("{url}/_index_template/{}", template.name);
-        http::send_json("PUT", &path, &body).unwrap().status < 300
-    });
-    assert!(installed);
+    if let Some(template) = &config.template {
+        install(url, config, template);
+    }
     for line in testdata("documents.ndjson").lines() {
         let line: Value = serde_json::from_str(line).unwrap();
         let day = &line["document"]["@timestamp"].as_str().unwrap()[..10];
@@ -42,6 +36,17 @@ fn fill(url: &str, config: &ElasticsearchConfig) {
     }
     let all = config.index.replace("%Y-%m-%d", "*");
     http::request("POST", &format!("{url}/{all}/_refresh"), None).unwrap();
+}
+
+fn install(url: &str, config: &ElasticsearchConfig, template: &IndexTemplate) {
+    let patterns = [config.index.replace("%Y-%m-%d", "*")];
+    // The type of moved fields has another name in OpenSearch.
+    let installed = template::unmapped_mappings().iter().any(|unmapped| {
+        let body = template::body(template, &patterns, template::TEMPLATE_PRIORITY, unmapped);
+        let path = format!("{url}/_index_template/{}", template.name);
+        http::send_json("PUT", &path, &body).unwrap().status < 300
+    });
+    assert!(installed);
 }
 
 async fn pages(search: &ElasticsearchSearch, query: &str, sort: Sort, limit: usize) -> Vec<Page> {
@@ -215,23 +220,74 @@ async fn check(url: String) {
     http::request("DELETE", &format!("{url}/_index_template/{name}"), None).unwrap();
 }
 
+/// Trace ids are found by their beginning, whatever mapped them.
+async fn check_ids(url: &str) {
+    let client = windrow_testkit::elasticsearch::Client::new(url.to_owned());
+    for (kind, template) in [
+        ("none", None),
+        ("keyword", Some(IndexTemplate::default())),
+        (
+            "both",
+            Some(IndexTemplate {
+                trace_id_keyword: true,
+                ..Default::default()
+            }),
+        ),
+    ] {
+        let name = format!("ids-{kind}-{}", std::process::id());
+        let template = template.map(|template| IndexTemplate {
+            name: name.clone(),
+            ..template
+        });
+        let config = ElasticsearchConfig {
+            index: format!("{name}-%Y-%m-%d"),
+            template,
+            ..quick(url)
+        };
+        let output = Elasticsearch::open(config.clone(), RULES).unwrap();
+        let search = ElasticsearchSearch::new(output, Names::default());
+        fill(url, &config);
+        let document =
+            json!({"@timestamp": "2026-11-21T15:00:00.000Z", "traceId": "Order-4711", "message": "x"});
+        let index = config.index.replace("%Y-%m-%d", "2026-11-21");
+        let path = format!("{url}/{index}/_create/Order-4711?refresh=true");
+        assert!(http::send_json("PUT", &path, &document).unwrap().status < 300);
+        for (query, wanted) in [
+            ("traceId:a*", &["a1", "a2", "a3", "a4", "a5", "a6"][..]),
+            ("id:Order-47*", &["Order-4711"]),
+            ("id:Order-4711", &["Order-4711"]),
+            ("id:order*", &[]),
+            ("id:47*", &[]),
+        ] {
+            let mut found = keys(&pages(&search, query, Sort::Newest, 100).await);
+            found.sort();
+            assert_eq!(found, wanted, "{query} with template {kind}");
+        }
+        client.delete(&format!("{name}-*"));
+        http::request("DELETE", &format!("{url}/_index_template/{name}"), None).unwrap();
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn real_search_on_elasticsearch_8() {
     let url = match std::env::var("WINDROW_TEST_ELASTICSEARCH") {
         Ok(url) => url,
         Err(_) => need!(testkit::shared()).url(),
     };
+    check_ids(&url).await;
     check(url).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn real_search_on_elasticsearch_9() {
     let node = need!(Node::start(Kind::ELASTICSEARCH_9));
+    check_ids(&node.url()).await;
     check(node.url()).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn real_search_on_opensearch() {
     let node = need!(Node::start(Kind::OPENSEARCH));
+    check_ids(&node.url()).await;
     check(node.url()).await;
 }

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use twox_hash::XxHash3_64;
 
-use super::{Shape, ShapeId};
+use super::{Inspected, Shape, ShapeId};
 use crate::document::msgpack::{Token, read_token, skip};
 use crate::document::names::FieldNames;
 use crate::record::view::RecordView;
@@ -19,13 +19,6 @@ const MAX_SHAPES: usize = 4096;
 const SEEN_HASHES: usize = 4096;
 /// Size of the prediction table, which is indexed by the number of fields; a power of two.
 const PREDICTIONS: usize = 64;
-
-/// Fields whose values are inspected for other things than documents.
-#[derive(Debug, Default)]
-pub(super) struct Inspected {
-    pub(super) watched: Vec<String>,
-    pub(super) captured: Vec<String>,
-}
 
 /// The registry of shapes.
 #[derive(Debug)]
