@@ -203,7 +203,7 @@ fn test(raw: &UntypedValue, name: &str) -> Result<Predicate, String> {
                 .filter_map(|test| Some((test, tests.get(test)?)));
             let unknown = tests.keys().find(|key| !TESTS.contains(&key.as_str()));
             if let Some(unknown) = unknown {
-                let hint = did_you_mean(unknown, TESTS.into_iter());
+                let hint = did_you_mean(unknown, TESTS);
                 return Err(format!(
                     "unknown test {unknown:?}{hint}; the name of a field with dots needs quotes"
                 ));

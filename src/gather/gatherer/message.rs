@@ -397,7 +397,12 @@ impl Gatherer {
     #[inline(always)]
     pub(super) fn add_to_section(
         &mut self,
-        Walked {
+        walked: &Walked<'_>,
+        metadata: &[u8],
+        origin: &MessageOrigin<'_>,
+        tally: &mut Tally,
+    ) {
+        let Walked {
             time,
             record,
             classification,
@@ -405,11 +410,7 @@ impl Gatherer {
             destination,
             number,
             ..
-        }: &Walked<'_>,
-        metadata: &[u8],
-        origin: &MessageOrigin<'_>,
-        tally: &mut Tally,
-    ) {
+        } = walked;
         let record = *record;
         let size = record_cost(record, metadata);
         if size > self.settings.table.max_trace_bytes && self.settings.is_too_long(record, metadata) {
@@ -443,15 +444,7 @@ impl Gatherer {
             if self.key_watch.is_watching() {
                 self.key_watch.observe(self.shapes.view(), record);
             }
-            self.single(
-                record,
-                classification,
-                metadata,
-                time,
-                *number,
-                origin,
-                *destination,
-            );
+            self.single(walked, metadata, time, origin);
             return;
         };
         if origin.may_repeat && self.repeats(id, origin.source) {

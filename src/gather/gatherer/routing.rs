@@ -3,8 +3,9 @@
 
 use super::Gatherer;
 use super::origin::MessageOrigin;
+use super::prefetch::Walked;
 use super::tally::Tally;
-use crate::gather::classifier::{Captured, Classification};
+use crate::gather::classifier::Captured;
 use crate::gather::router::Routable;
 use crate::metrics::FlushReason;
 use crate::output::DestinationId;
@@ -53,26 +54,30 @@ impl Gatherer {
     #[inline(always)]
     pub(super) fn single(
         &mut self,
-        record: &[u8],
-        classification: &Classification<'_>,
+        walked: &Walked<'_>,
         metadata: &[u8],
         time: i64,
-        position: u32,
         origin: &MessageOrigin<'_>,
-        destination: DestinationId,
     ) {
+        let classification = &walked.classification;
         let view = self.shapes.view();
         let single = UntracedRecord {
             shape: classification.shape.and_then(|id| self.shapes.get(id)),
             time,
             tag: origin.tag,
-            record,
+            record: walked.record,
             metadata,
             level: classification.facts.level,
             service: classification.facts.service,
         };
-        self.batcher
-            .push_single(view, &single, origin.part, position, origin.claim, destination);
+        self.batcher.push_single(
+            view,
+            &single,
+            origin.part,
+            walked.number,
+            origin.claim,
+            walked.destination,
+        );
         self.metrics.traces_flushed[FlushReason::NoTrace].inc();
         self.send_batch_if_full();
     }

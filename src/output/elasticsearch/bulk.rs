@@ -93,9 +93,9 @@ pub(crate) struct CreateFraming {
 }
 
 impl CreateFraming {
-    pub(crate) fn new(destinations: Arc<Destinations>) -> Self {
+    pub(crate) fn new(destinations: &Arc<Destinations>) -> Self {
         Self {
-            days: DayIndices::new(&destinations),
+            days: DayIndices::new(destinations),
         }
     }
 }

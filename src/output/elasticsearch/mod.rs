@@ -125,8 +125,7 @@ impl Elasticsearch {
 
     /// The framing with which a rendered batch is a bulk body.
     pub fn framing(&self) -> Box<dyn Framing> {
-        let destinations = Arc::clone(&self.upserter.client.destinations);
-        Box::new(bulk::CreateFraming::new(destinations))
+        Box::new(bulk::CreateFraming::new(&self.upserter.client.destinations))
     }
 
     /// Writes documents and confirms each once it is durable, in Elasticsearch or in the dead

@@ -71,7 +71,9 @@ fn real_routes_by_namespace_environment_and_level() {
     let node = need!(elasticsearch::shared());
     let client = node.client();
     let server = windrow()
-        .elasticsearch(&node.url(), "unused")
+        .arg("--output", "elasticsearch")
+        .arg("--elasticsearch-url", node.url())
+        .arg("--linger", "200ms")
         .arg("--index", "k8s-logs-{namespace|none}-{environment|none}-%Y.%m.%d")
         .env("WINDROW_ROUTE", ROUTES)
         .start();
