@@ -4,14 +4,17 @@
     python3 benches/http_input.py WINDROW FLUENT_BIT [--rounds 3] [--leak 50000]
 
 CPU is that of the whole server, from /proc, per record. Windrow writes its journal and renders
-documents (to /dev/null); Fluent Bit receives and forgets. With --leak the number of requests of
-187 KB after which resident memory is compared, with 3 and with 64 connections.
+documents (to /dev/null); Fluent Bit receives and forgets. --leak is a number of requests of 187 KB:
+one server of each kind takes them over 3 and over 64 connections, kept alive and not, and bodies of
+other kinds after that. Resident memory is that of the idle server, first before any request.
 """
 import argparse
+import gzip
 import http.client
 import json
 import os
 import random
+import re
 import socket
 import subprocess
 import tempfile
@@ -100,6 +103,86 @@ class Server:
         self.folder.cleanup()
 
 
+def leak(kind, program, count):
+    """Resident memory of an idle server after each kind of load."""
+    large = json.dumps([record(935, n) for n in range(200)]).encode()
+    huge = json.dumps([record(935, n) for n in range(5600)]).encode()
+    packed = gzip.compress(large, 1)
+    # Name, requests, connections, keep-alive, further headers, body, a pause within the body.
+    loads = [
+        ("187 KB, 3 connections", count, 3, True, "", large, 0),
+        ("187 KB, 64 connections", count, 64, True, "", large, 0),
+        ("187 KB, 3 workers, a connection each time", count, 3, False, "", large, 0),
+        ("187 KB, 64 workers, a connection each time", count, 64, False, "", large, 0),
+        ("187 KB of gzip, 3 connections", count // 5, 3, True, "Content-Encoding: gzip\r\n", packed, 0),
+        ("records of 1 B, 64 connections", count, 64, True, "", b'{"a":"b"}', 0),
+        ("5 MiB, 3 connections", count // 100, 3, True, "", huge, 0),
+        ("187 KB, aborted halfway, 64 workers", count // 5, 64, None, "", large, 0),
+        ("187 KB, slow, 64 connections", count // 500, 64, True, "", large, 0.5),
+    ]
+    server = Server(kind, program)
+    time.sleep(2)
+    start = server.resident()
+    print(f"{kind}, before any request: {start} KiB")
+    for name, requests, workers, keep_alive, headers, body, pause in loads:
+        began, before = time.time(), server.resident()
+        threads = [
+            threading.Thread(
+                target=raw, args=(server.port, requests // workers, keep_alive, headers, body, pause)
+            )
+            for _ in range(workers)
+        ]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        took, busy = time.time() - began, server.resident()
+        # Open traces are written after 30 s, and memory is collected 32 s after the last request.
+        time.sleep(40)
+        after = server.resident()
+        print(
+            f"  {name}: {requests} requests in {took:.0f} s, {busy} KiB at their end, {after} KiB idle:"
+            f" {(after - start) / 1024:+.1f} MiB of the start, {(after - before) * 1024 / requests:.0f} B"
+            " per request", flush=True,
+        )
+    server.end()
+
+
+def raw(port, count, keep_alive, headers, body, pause):
+    """Sends requests over a connection; keep_alive is None to go away in the middle of each."""
+    head = (
+        f"POST /app HTTP/1.1\r\nHost: x\r\nConnection: {'keep-alive' if keep_alive else 'close'}\r\n"
+        f"Content-Type: application/json\r\n{headers}Content-Length: {len(body)}\r\n\r\n"
+    ).encode()
+    half = len(body) // 2
+    connection = None
+    for _ in range(count):
+        if connection is None:
+            connection = socket.create_connection(("127.0.0.1", port))
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        connection.sendall(head + body[:half])
+        if keep_alive is not None:
+            time.sleep(pause)
+            connection.sendall(body[half:])
+            answer = b""
+            while b"\r\n\r\n" not in answer:
+                more = connection.recv(4096)
+                if not more:
+                    break
+                answer += more
+            assert answer[9:12] in (b"200", b"201"), answer
+            length = re.search(rb"(?i)content-length: *(\d+)", answer)
+            rest = int(length[1]) if length else 0
+            rest -= len(answer) - answer.index(b"\r\n\r\n") - 4
+            while rest > 0:
+                rest -= len(connection.recv(rest))
+        if not keep_alive:
+            connection.close()
+            connection = None
+    if connection is not None:
+        connection.close()
+
+
 def main():
     arguments = argparse.ArgumentParser()
     arguments.add_argument("windrow")
@@ -133,24 +216,8 @@ def main():
             f" {best['windrow'] / best['fluent-bit']:.2f} x; rounds {costs}", flush=True,
         )
     if options.leak:
-        body = [json.dumps([record(900, n) for n in range(200)]).encode()]
-        print(f"leak: {options.leak} requests of {len(body[0]) // 1000} KB")
         for kind, program in programs.items():
-            for connections in (3, 64):
-                server = Server(kind, program)
-                # Buffers, tables and the allocator have had their full size once.
-                server.send(body, 3000, connections)
-                time.sleep(5)
-                before = server.resident()
-                server.send(body, options.leak, connections)
-                time.sleep(5)
-                after = server.resident()
-                growth = (after - before) * 1024 / options.leak
-                print(
-                    f"  {kind}, {connections} connections: {before} KiB before, {after} KiB after,"
-                    f" {growth:.0f} bytes per request", flush=True,
-                )
-                server.end()
+            leak(kind, program, options.leak)
 
 
 main()

@@ -1,26 +1,81 @@
-//! Options of the allocator, which mimalloc reads from the environment before `main`.
+//! Return of freed memory to the system while a thread is idle.
+//!
+//! The program's allocator, mimalloc, gives memory back from within calls of the thread that owns
+//! it, a second after it was freed. An idle thread makes no such calls, and would keep what its last
+//! load needed. Its function for this is not reachable from safe code, so a thread makes the calls.
 
-use std::os::unix::process::CommandExt as _;
-use std::process::Command;
+use std::hint::black_box;
+use std::time::{Duration, Instant};
 
-/// Freed memory goes back to the system after this time, in ms. mimalloc's default of a second
-/// keeps as much as was in use at any time of it: at a memory limit of 64 MiB, 30 to 50 MiB.
-const PURGE_DELAY: (&str, &str) = ("MIMALLOC_PURGE_DELAY", "10");
+/// Time without work after which a thread collects for the first time.
+const FIRST_COLLECTION: Duration = Duration::from_millis(500);
+/// Time without work from which on nothing is collected.
+const LAST_COLLECTION: Duration = Duration::from_secs(300);
+/// Calls after which mimalloc visits all pages of a thread (`generic_collect`).
+const CALLS: usize = 10_000;
+/// Smallest size that is counted as such a call is a little above 1 KiB.
+const COUNTED_BYTES: usize = 2 << 10;
+/// Freeing a block of this size lets mimalloc purge what has been free for a second.
+const PURGING_BYTES: usize = 1 << 20;
 
-/// Runs this program again, in the same process, with the options in its environment. Returns if
-/// they are there already, or if the system does not run it: then memory is given back later.
-pub(crate) fn apply_options() {
-    let (name, value) = PURGE_DELAY;
-    if std::env::var_os(name).is_some() {
-        return;
+/// Makes the allocator look at the pages of this thread, and give back what has been free for a
+/// second. Takes up to a millisecond.
+pub(crate) fn collect() {
+    for _ in 0..CALLS {
+        drop(black_box(Vec::<u8>::with_capacity(COUNTED_BYTES)));
     }
-    let Ok(program) = std::env::current_exe() else {
-        return;
-    };
-    let mut arguments = std::env::args_os();
-    let mut command = Command::new(program);
-    if let Some(own_name) = arguments.next() {
-        command.arg0(own_name);
+    drop(black_box(Vec::<u8>::with_capacity(PURGING_BYTES)));
+}
+
+/// When a thread collects: half a second after its last work, a second after it, two, four, … What
+/// other threads free later is found as well, and a thread that stays idle soon does nothing.
+#[derive(Debug, Default)]
+pub(crate) struct IdleCollector {
+    idle: Option<Idle>,
+}
+
+#[derive(Debug)]
+struct Idle {
+    since: Instant,
+    next: Duration,
+}
+
+impl IdleCollector {
+    /// The thread has work.
+    pub(crate) fn busy(&mut self) {
+        self.idle = None;
     }
-    let _cannot_run = command.args(arguments).env(name, value).exec();
+
+    /// The thread has no work; whether a collection is due, which then counts as made.
+    pub(crate) fn is_due(&mut self, now: Instant) -> bool {
+        let idle = self.idle.get_or_insert(Idle {
+            since: now,
+            next: FIRST_COLLECTION,
+        });
+        let due = now.duration_since(idle.since) >= idle.next && idle.next < LAST_COLLECTION;
+        if due {
+            idle.next *= 2;
+        }
+        due
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn collections_of_an_idle_thread_become_rare_and_end() {
+        let start = Instant::now();
+        let mut collector = IdleCollector::default();
+        let at = |collector: &mut IdleCollector, ms| collector.is_due(start + Duration::from_millis(ms));
+        let due = |collector: &mut IdleCollector, range: std::ops::Range<u64>| {
+            range.filter(|s| at(collector, s * 500)).count()
+        };
+        assert!(!at(&mut collector, 0) && !at(&mut collector, 499));
+        assert!(at(&mut collector, 500) && !at(&mut collector, 501) && at(&mut collector, 1000));
+        assert_eq!(due(&mut collector, 3..10_000), 8);
+        collector.busy();
+        assert!(!at(&mut collector, 6_000_000) && at(&mut collector, 6_000_500));
+    }
 }

@@ -7,6 +7,7 @@
 
 pub mod admin;
 pub mod admission;
+mod allocator;
 pub mod buffer_pool;
 pub mod claim;
 pub mod cli;

@@ -9,7 +9,7 @@ use windrow::config::ProcessEnvironment;
 use windrow::{exit, logging, serve};
 use windrow_bench::Failure;
 
-mod allocator;
+mod allocator_options;
 
 /// Connections of the largest case of `windrow bench`.
 const MAX_BENCH_CONNECTIONS: u64 = 1000;
@@ -25,7 +25,7 @@ fn main() -> ExitCode {
     };
     let (command, settings) = cli.into_parts();
     if matches!(command, Command::Serve(_)) {
-        allocator::apply_options();
+        allocator_options::apply();
     }
     let code = match command {
         Command::Check(check) if check.reference => cli::reference(&mut out),

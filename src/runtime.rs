@@ -41,6 +41,15 @@ pub(crate) fn block_in_place<T>(work: impl FnOnce() -> T) -> T {
     }
 }
 
+/// Runs short work as often as there are worker threads. Idle ones take it from each other, so that
+/// most of them run it once.
+pub(crate) fn on_workers(work: fn()) {
+    let handle = Handle::current();
+    for _ in 0..handle.metrics().num_workers() {
+        handle.spawn(async move { work() });
+    }
+}
+
 /// Runs CPU-bound work on threads of its own, whose number is fixed. (Tokio's pool for blocking work
 /// grows whenever a thread has not quite ended its last work.)
 #[derive(Debug)]

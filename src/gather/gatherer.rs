@@ -18,7 +18,7 @@ mod tests;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use forward_protocol::entries::Decompressor;
 use forward_protocol::frame::messages;
@@ -40,6 +40,7 @@ use super::router::Router;
 use super::settings::Settings;
 use super::tag_interner::TagInterner;
 use crate::admission::{AdmissionControl, BypassReason};
+use crate::allocator::{self, IdleCollector};
 use crate::buffer_pool::BufferPool;
 use crate::claim::{RecordClaim, Release};
 use crate::clock::unix_us;
@@ -179,6 +180,7 @@ impl Gatherer {
         self.queue = Some(queue.queue());
         let mut next_journal_check = 0;
         let mut all_sealed = true;
+        let mut collector = IdleCollector::default();
         loop {
             let timeout = if all_sealed { POLL_TIMEOUT } else { Duration::ZERO };
             let busy = match queue.poll(timeout) {
@@ -202,6 +204,11 @@ impl Gatherer {
             let idle = !busy && all_sealed && self.batcher.is_empty();
             if idle {
                 self.shrink();
+                if collector.is_due(Instant::now()) {
+                    allocator::collect();
+                }
+            } else {
+                collector.busy();
             }
             self.publish(idle);
             self.answer_open_traces(now);

@@ -9,6 +9,7 @@
 //! `windrow_trace::union`.
 
 pub(crate) mod files;
+mod open;
 mod reader;
 mod retention;
 mod row_key;
@@ -16,7 +17,7 @@ mod row_key;
 mod tests;
 mod worker;
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -24,11 +25,13 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use rusqlite::{Connection, params};
 
 use self::files::StoreFiles;
+use self::open::connect;
 pub use self::reader::{RecentRows, SqliteReader, StoreConnection};
 use self::row_key::RowKeys;
 pub use self::worker::{WriteObserver, run};
 
 use super::{Destinations, SealedDocument};
+use crate::allocator;
 use crate::config::SqliteConfig;
 use windrow_trace::{BoundedUnion, Union, UnionError, union, union_within};
 
@@ -175,6 +178,14 @@ impl SqliteWriter {
         Err(StoreError::Replaced { path })
     }
 
+    /// Frees memory that is only kept for reuse.
+    fn shrink_memory(&self) {
+        if let Err(error) = self.connection.execute_batch("PRAGMA shrink_memory") {
+            tracing::debug!(%error, "the cache of the embedded store could not be freed");
+        }
+        allocator::collect();
+    }
+
     /// Writes documents in one transaction; on success all of them are durable. Calls `reject` for
     /// those that meet a foreign row with their id, and `merged` for those that meet a row of their
     /// own, with the number of lines that are new in it.
@@ -318,70 +329,6 @@ impl SqliteWriter {
         }
         Ok(done)
     }
-}
-
-/// Opens a database for writing, and creates it if there is none.
-fn connect(path: &Path) -> Result<(Connection, StoreFiles), StoreError> {
-    files::prepare(path).map_err(|source| StoreError::File {
-        path: path.to_owned(),
-        source,
-    })?;
-    let open = || -> rusqlite::Result<(Connection, i64)> {
-        let connection = Connection::open(path)?;
-        connection.busy_timeout(BUSY_TIMEOUT)?;
-        // Has an effect on a new file only.
-        connection.pragma_update(None, "auto_vacuum", "incremental")?;
-        connection.pragma_update(None, "journal_mode", "wal")?;
-        // Full: a commit is on disk when it returns, as a confirmation requires.
-        connection.pragma_update(None, "synchronous", "full")?;
-        connection.pragma_update(None, "wal_autocheckpoint", 4_000)?;
-        connection.pragma_update(None, "journal_size_limit", WAL_LIMIT_BYTES)?;
-        connection.pragma_update(None, "cache_size", -8_000)?;
-        let version: i64 = connection.pragma_query_value(None, "user_version", |row| row.get(0))?;
-        if version == 0 {
-            connection.execute_batch(
-                "BEGIN;
-                 CREATE TABLE IF NOT EXISTS documents (
-                   written INTEGER NOT NULL, -- Unix seconds
-                   first INTEGER NOT NULL,   -- first event time, Unix ns
-                   id TEXT NOT NULL,
-                   document TEXT NOT NULL
-                 );
-                 CREATE UNIQUE INDEX IF NOT EXISTS documents_id ON documents (id);
-                 CREATE INDEX IF NOT EXISTS documents_first ON documents (first);
-                 PRAGMA user_version = 1;
-                 COMMIT;",
-            )?;
-        }
-        if version <= SCHEMA_VERSION {
-            // Rows that were merged, for the search index. Numbers are not used again.
-            connection.execute_batch(
-                "CREATE INDEX IF NOT EXISTS documents_written ON documents (written);
-                 CREATE TABLE IF NOT EXISTS merged (
-                   number INTEGER PRIMARY KEY AUTOINCREMENT,
-                   document INTEGER NOT NULL
-                 );",
-            )?;
-        }
-        connection.set_prepared_statement_cache_capacity(16);
-        Ok((connection, version))
-    };
-    let failed = |source| StoreError::Sqlite {
-        path: path.to_owned(),
-        source,
-    };
-    let (connection, found) = open().map_err(failed)?;
-    if found > SCHEMA_VERSION {
-        return Err(StoreError::Newer {
-            path: path.to_owned(),
-            found,
-        });
-    }
-    let files = StoreFiles::opened(path).map_err(|source| StoreError::File {
-        path: path.to_owned(),
-        source,
-    })?;
-    Ok((connection, files))
 }
 
 fn unix_seconds() -> i64 {

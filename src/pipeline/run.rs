@@ -16,6 +16,7 @@ use super::build::Pipeline;
 use super::error::BuildError;
 use super::outputs::RunningOutputs;
 use super::progress::{Progress, SAMPLE_INTERVAL, StageSample};
+use crate::allocator::{self, IdleCollector};
 use crate::buffer_pool::BufferPool;
 use crate::cluster::Cluster;
 use crate::gather::{
@@ -27,7 +28,7 @@ use crate::logging::WarningLimiter;
 use crate::memory::{MemoryShares, to_usize};
 use crate::metrics::Metrics;
 use crate::output::LineCounters;
-use crate::runtime::CpuPool;
+use crate::runtime::{self, CpuPool};
 use windrow_journal::Journal;
 
 /// Time that outputs have to end after the grace is over.
@@ -223,7 +224,8 @@ impl Running {
     }
 }
 
-/// Samples the progress of gathering and outputs until the server has ended.
+/// Samples the progress of gathering and outputs until the server has ended. While there is none,
+/// socket threads return freed memory.
 async fn sample_progress(
     progress: Progress,
     queue: Arc<RecordQueue>,
@@ -231,6 +233,8 @@ async fn sample_progress(
     metrics: Arc<Metrics>,
     end: CancellationToken,
 ) {
+    let mut collector = IdleCollector::default();
+    let mut done_before = 0;
     let sample = async {
         loop {
             let load = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
@@ -243,7 +247,14 @@ async fn sample_progress(
                 waiting: load(&account.in_flight) > 0,
                 done: load(&account.delivered) + load(&account.duplicate) + load(&account.dead),
             };
-            progress.sample([gathering, outputs], Instant::now().into_std());
+            let now = Instant::now().into_std();
+            let done = gathering.done + outputs.done;
+            if std::mem::replace(&mut done_before, done) != done {
+                collector.busy();
+            } else if collector.is_due(now) {
+                runtime::on_workers(allocator::collect);
+            }
+            progress.sample([gathering, outputs], now);
             tokio::time::sleep(SAMPLE_INTERVAL).await;
         }
     };

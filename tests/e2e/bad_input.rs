@@ -280,3 +280,45 @@ fn a_client_of_tls_1_1_is_told_that_1_2_is_needed() {
     send(server.forward(), &message("plain"));
     assert_said(&mut server, &["does the client have TLS switched on?"]);
 }
+
+/// Health checks connect and close, or reset; scanners and clients that do not trust the
+/// certificate come again and again.
+#[test]
+fn probes_of_a_tls_port_are_no_failures_and_repeated_failures_are_summed_up() {
+    const CLIENTS: usize = 60;
+    let certificates = Certificates::make();
+    let (cert, key) = certificates.server();
+    let mut server = windrow()
+        .sqlite()
+        .arg("--tls-cert", cert.display().to_string())
+        .arg("--tls-key", key.display().to_string())
+        .start();
+    let connections = |server: &Server| server.metric("windrow_input_connections");
+    for number in 0..CLIENTS {
+        let stream = TcpStream::connect(server.forward()).unwrap();
+        if number % 2 == 0 {
+            // Closing sends a reset.
+            rustix::net::sockopt::set_socket_linger(&stream, Some(std::time::Duration::ZERO)).unwrap();
+        }
+    }
+    wait::until_true("the probes to be gone", SOON, || connections(&server) < 0.5);
+    assert_eq!(server.metric("windrow_handshakes_total"), 0.0);
+    assert!(!server.process().stderr().join("\n").contains("WARN"));
+
+    // A ClientHello that is followed by the alert `unknown_ca`, and an HTTP request.
+    for bytes in [
+        &b"\x15\x03\x03\0\x02\x02\x30"[..],
+        b"GET /health HTTP/1.0\r\n\r\n",
+    ] {
+        for _ in 0..CLIENTS {
+            send(server.forward(), bytes);
+        }
+    }
+    wait::until_true("the failures to be counted", SOON, || {
+        server.metric("windrow_handshakes_total") == 2.0 * CLIENTS as f64
+    });
+    assert_said(&mut server, &["127.0.0.1"]);
+    let lines = server.process().stderr();
+    let warnings = lines.iter().filter(|line| line.contains("\"WARN\"")).count();
+    assert!(warnings < CLIENTS / 2, "{warnings} warnings: {lines:?}");
+}

@@ -336,7 +336,7 @@ fn the_buffer_of_a_gathered_record_is_pooled_until_the_server_is_idle() {
     let consumer = QueueConsumer::new(Arc::clone(&queue), journal);
     std::thread::scope(|scope| {
         scope.spawn(|| gatherer.run(consumer));
-        let began = std::time::Instant::now();
+        let began = Instant::now();
         while !gauges.idle.load(Ordering::Relaxed) && began.elapsed() < Duration::from_secs(60) {
             std::thread::sleep(Duration::from_millis(5));
         }

@@ -49,7 +49,8 @@ impl Format {
         }
         let suffix = essence.rsplit_once('+').map(|(_, suffix)| suffix);
         Ok(match (essence, suffix) {
-            ("application/json" | "text/json", _) | (_, Some("json")) => Media::Known(Self::Json),
+            ("application/json" | "text/json" | "text/x-json" | "application/csp-report", _)
+            | (_, Some("json")) => Media::Known(Self::Json),
             (
                 "application/x-ndjson"
                 | "application/ndjson"
@@ -57,6 +58,8 @@ impl Format {
                 | "application/x-jsonlines"
                 | "application/jsonl"
                 | "application/x-json-stream"
+                | "application/x-jsonl"
+                | "application/json-lines"
                 | "application/json-seq"
                 | "text/x-ndjson",
                 _,
@@ -120,6 +123,8 @@ mod tests {
             "application/vnd.github+json",
             "application/cloudevents+json; charset=utf-8",
             "text/json",
+            "application/csp-report",
+            "application/reports+json",
         ] {
             assert_eq!(format(json, "x"), Ok(Format::Json), "{json}");
         }

@@ -65,9 +65,15 @@ impl MessageBuilder {
 /// `X-Request-Id` is none: proxies make a new one for each attempt, or the same one for requests
 /// that differ.
 pub(in crate::input) fn idempotency_key(headers: &HeaderMap) -> Result<Option<Vec<u8>>, Problem> {
-    let Some(value) = headers.get("idempotency-key") else {
+    let mut values = headers.get_all("idempotency-key").iter();
+    let Some(value) = values.next() else {
         return Ok(None);
     };
+    if values.any(|other| other != value) {
+        return Err(Problem::Malformed(
+            "the request has several headers Idempotency-Key, which differ; send one".into(),
+        ));
+    }
     let key = value.as_bytes().trim_ascii();
     let quoted = key.strip_prefix(b"\"").and_then(|key| key.strip_suffix(b"\""));
     let key = quoted.unwrap_or(key);
@@ -110,6 +116,11 @@ mod tests {
         assert_eq!(idempotency_key(&HeaderMap::new()).unwrap(), None);
         assert_eq!(key("a-b").unwrap().unwrap(), b"a-b");
         assert_eq!(key("\"a-b\"").unwrap().unwrap(), b"a-b");
+        let mut several = HeaderMap::new();
+        for (value, accepted) in [("a", true), ("a", true), ("b", false)] {
+            several.append("idempotency-key", value.parse().unwrap());
+            assert_eq!(idempotency_key(&several).is_ok(), accepted, "{several:?}");
+        }
         for wrong in ["", "\"\"", &"x".repeat(256)] {
             assert!(key(wrong).is_err(), "{wrong}");
         }

@@ -122,7 +122,10 @@ fn log_record<'a>(
         match key {
             b"timeUnixNano" => found.time = number()?,
             b"observedTimeUnixNano" => found.observed_time = number()?,
-            b"severityNumber" => found.severity_number = number()?,
+            b"severityNumber" => {
+                let named = node.text().and_then(severity_named);
+                found.severity_number = named.map_or_else(number, Ok)?;
+            }
             b"severityText" => found.severity_text = node.text().unwrap_or_default(),
             b"body" if node.is_null() => {}
             b"body" => {
@@ -159,6 +162,22 @@ fn number(fields: Option<Object<'_>>, key: &str, name: &str) -> Result<u64, Prob
 fn text<'a>(fields: Option<Object<'a>>, key: &str) -> &'a [u8] {
     let node = fields.and_then(|fields| fields.get(key));
     node.and_then(Node::text).unwrap_or_default()
+}
+
+/// The number of a severity that is written as its name in protobuf, `SEVERITY_NUMBER_WARN2`, which
+/// JSON allows for values of an enumeration.
+fn severity_named(name: &[u8]) -> Option<u64> {
+    let name = name.strip_prefix(b"SEVERITY_NUMBER_")?;
+    if name == b"UNSPECIFIED" {
+        return Some(0);
+    }
+    let (level, step) = match name {
+        [level @ .., digit @ b'2'..=b'4'] => (level, u64::from(digit - b'1')),
+        level => (level, 0),
+    };
+    let levels = [&b"TRACE"[..], b"DEBUG", b"INFO", b"WARN", b"ERROR", b"FATAL"];
+    let level = (0..).zip(levels).find(|(_, known)| *known == level);
+    level.map(|(level, _)| 4 * level + 1 + step)
 }
 
 /// An id in hexadecimal digits, which is not all zeros.
@@ -416,5 +435,29 @@ fn float(value: Value<'_>) -> Option<f64> {
         // NaN, Infinity and -Infinity, as protobuf's JSON has them.
         Value::Str(text) => std::str::from_utf8(text).ok()?.parse().ok(),
         _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn severities_have_names() {
+        for (name, number) in [
+            ("UNSPECIFIED", Some(0)),
+            ("TRACE", Some(1)),
+            ("DEBUG4", Some(8)),
+            ("INFO", Some(9)),
+            ("WARN2", Some(14)),
+            ("FATAL4", Some(24)),
+            ("FATAL5", None),
+            ("INFO1", None),
+            ("", None),
+        ] {
+            let full = format!("SEVERITY_NUMBER_{name}");
+            assert_eq!(severity_named(full.as_bytes()), number, "{name}");
+        }
+        assert_eq!(severity_named(b"INFO"), None);
     }
 }

@@ -48,10 +48,12 @@ pub fn run(
     stop: &dyn Fn() -> bool,
 ) {
     let mut retain_at = Instant::now();
+    let mut has_written = false;
     loop {
         let next = async { tokio::time::timeout_at(retain_at, batches.recv()).await };
         match runtime.block_on(next) {
             Ok(Some(first)) => {
+                has_written = true;
                 if !write_batches(
                     &mut writer,
                     id,
@@ -65,7 +67,11 @@ pub fn run(
                 }
             }
             Ok(None) => return,
-            Err(_elapsed) => {}
+            Err(_elapsed) => {
+                if !std::mem::take(&mut has_written) {
+                    writer.shrink_memory();
+                }
+            }
         }
         let step = if Instant::now() >= retain_at {
             watchdog.begin();

@@ -8,13 +8,14 @@ use std::collections::HashSet;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rusqlite::{Connection, OptionalExtension as _};
 
 use super::entry::{Entry, EntryWriter, Labels};
 use super::schema::{self, IndexFile, Position, sqlite_error};
 use super::{IndexConfig, IndexError, IndexProgress};
+use crate::allocator::{self, IdleCollector};
 use crate::output::sqlite::StoreConnection;
 
 /// Documents of one transaction.
@@ -102,10 +103,19 @@ impl Indexer {
                 tracing::debug!(%error, "the search index is filled at normal priority");
             }
             let mut failing = false;
+            let mut collector = IdleCollector::default();
             while !seen.load(Ordering::Relaxed) {
                 let pause = match self.step(&seen) {
-                    Ok(true) => Duration::ZERO,
-                    Ok(false) => IDLE_PAUSE,
+                    Ok(true) => {
+                        collector.busy();
+                        Duration::ZERO
+                    }
+                    Ok(false) => {
+                        if collector.is_due(Instant::now()) {
+                            self.shrink_memory();
+                        }
+                        IDLE_PAUSE
+                    }
                     Err(error) => {
                         // Once per failure, not once per attempt.
                         if !std::mem::replace(&mut failing, true) {
@@ -200,6 +210,17 @@ impl Indexer {
             position.merge = number;
         }
         Ok(done.into_iter().collect())
+    }
+
+    /// Frees memory that is only kept for reuse.
+    fn shrink_memory(&self) {
+        let free = |connection: &Connection| connection.execute_batch("PRAGMA shrink_memory");
+        let freed = free(&self.index.connection).map_err(|source| sqlite_error(&self.path, source));
+        let freed = freed.and_then(|()| Ok(self.store.read(free)?));
+        if let Err(error) = freed {
+            tracing::debug!(%error, "the cache of the search index could not be freed");
+        }
+        allocator::collect();
     }
 
     fn entry(&self, row: &Row) -> Option<Entry> {

@@ -7,6 +7,7 @@ mod formats;
 mod ledger;
 mod memory;
 mod otlp;
+mod variants;
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};

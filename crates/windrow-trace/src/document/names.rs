@@ -127,8 +127,10 @@ pub const TEXT_NAMES: [&str; 22] = [
 /// `jsonPayload`), tracing (`fields`), loguru (`text`, `record`).
 pub(crate) const FURTHER_TEXT_NAMES: &[&str] = TEXT_NAMES.split_at(3).1;
 
-/// Values of trace ids with which loggers and proxies say that there is none.
-pub const IGNORED_IDS: [&str; 18] = [
+/// Values of trace ids with which loggers and proxies say that there is none. (`%!s(<nil>)` is Go's,
+/// `…_IS_UNDEFINED` Logback's.) First letters that are
+/// hex digits cost: the usual ids that begin with them are compared with this list.
+pub const IGNORED_IDS: [&str; 43] = [
     "-",
     "--",
     "null",
@@ -147,6 +149,31 @@ pub const IGNORED_IDS: [&str; 18] = [
     "[object Object]",
     "missing",
     "empty",
+    "na",
+    "n.a.",
+    "undef",
+    "unset",
+    "(undefined)",
+    "<undefined>",
+    "(unknown)",
+    "<unknown>",
+    "(empty)",
+    "<empty>",
+    "not set",
+    "not_set",
+    "no trace",
+    "no-trace",
+    "no_trace",
+    "notrace",
+    "invalid",
+    "traceId_IS_UNDEFINED",
+    "trace_id_IS_UNDEFINED",
+    "%!s(<nil>)",
+    "%!v(<nil>)",
+    "$null",
+    "?",
+    "{}",
+    "[]",
 ];
 
 /// Where loggers write the level: zap, slog, zerolog, logrus, winston, pino, bunyan, log4j2,

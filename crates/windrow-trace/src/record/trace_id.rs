@@ -143,6 +143,8 @@ impl MadeId {
 pub(crate) struct IdReader {
     /// Values that are no ids, in lower case.
     ignored: Vec<Box<[u8]>>,
+    /// Length of the longest of them.
+    longest: usize,
     /// First bytes of values that may be none: of ignored ones, zeros, and blanks.
     suspicious: [bool; 256],
 }
@@ -161,7 +163,12 @@ impl IdReader {
         for first in b"0 \t\r\n\x0b\x0c-" {
             suspicious[usize::from(*first)] = true;
         }
-        Self { ignored, suspicious }
+        let longest = ignored.iter().map(|value| value.len()).max().unwrap_or(0);
+        Self {
+            ignored,
+            longest,
+            suspicious,
+        }
     }
 
     /// The id in a value, given as its whole MessagePack bytes.
@@ -225,7 +232,8 @@ impl IdReader {
         };
         let is_zero = digits.contains(&b'0') && digits.iter().all(|byte| matches!(byte, b'0' | b'-'));
         let is_word = |word: &[u8]| word.len() == value.len() && word.eq_ignore_ascii_case(value);
-        value.is_empty() || is_zero || self.ignored.iter().any(|word| is_word(word))
+        let is_short = value.len() <= self.longest;
+        value.is_empty() || is_zero || is_short && self.ignored.iter().any(|word| is_word(word))
     }
 
     #[inline(never)]

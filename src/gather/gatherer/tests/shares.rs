@@ -251,7 +251,7 @@ fn what_follows_a_part_of_a_line_stays() {
     let mut instance = Instance::new(4 << 20);
     let members: Vec<usize> = (0..50).collect();
     let whole = serde_json::json!({"traceId": "t1", "message": "whole"});
-    assert!(!instance.split(0, &chunk(0, whole.clone()), &members).is_whole());
+    assert!(!instance.split(0, &chunk(0, whole), &members).is_whole());
     let part = serde_json::json!({"log": "begin", "stream": "stdout", "logtag": "P", "traceId": "t1"});
     let split = instance.split(1, &chunk(1, part), &members);
     assert_eq!(split.indivisible, [crate::metrics::Kept::PartOfLine]);

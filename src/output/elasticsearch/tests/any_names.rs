@@ -5,6 +5,7 @@ use windrow_testkit::need;
 
 use super::real::{node, request};
 use super::*;
+use crate::output::elasticsearch::client::Client;
 
 /// The document of a record without a trace id, or of a trace with one record.
 fn rendered(record: &[u8], is_trace: bool) -> Vec<u8> {
@@ -149,8 +150,84 @@ impl Records {
 
 /// Number of random records.
 const RANDOM_RECORDS: usize = 2000;
-/// Number of records in a request, each of which creates an index.
-const BATCH: usize = 25;
+/// Paths of the documents of one index: below the limit of fields.
+const MAX_INDEX_PATHS: usize = 500;
+/// Indices that exist at the same time.
+const MAX_OPEN_INDICES: usize = 25;
+
+/// Paths of a document, or of the documents of an index: whether each is an object.
+type Paths = std::collections::HashMap<String, bool>;
+
+/// Adds the paths of a value under a name, in which dots are levels.
+fn add_paths(paths: &mut Paths, path: &str, value: &Value) {
+    match value {
+        Value::Array(values) => values.iter().for_each(|value| add_paths(paths, path, value)),
+        Value::Object(fields) => {
+            for (name, value) in fields {
+                let full = format!("{path}{}{name}", if path.is_empty() { "" } else { "." });
+                for (dot, _) in full.match_indices('.') {
+                    paths.insert(full[..dot].into(), true);
+                }
+                match value {
+                    Value::Null => {}
+                    value => drop(paths.insert(full.clone(), value.is_object() || has_objects(value))),
+                }
+                add_paths(paths, &full, value);
+            }
+        }
+        _ => {}
+    }
+}
+
+fn has_objects(value: &Value) -> bool {
+    value
+        .as_array()
+        .is_some_and(|values| values.iter().any(Value::is_object))
+}
+
+/// An index whose documents agree in what is an object and what a value: what an index has learned
+/// from one document is no reason to refuse another.
+#[derive(Default)]
+struct Index {
+    name: String,
+    paths: Paths,
+    bulk: Vec<u8>,
+    sent: Vec<Vec<u8>>,
+}
+
+impl Index {
+    fn takes(&self, paths: &Paths) -> bool {
+        let agrees =
+            |(path, is_object): (&String, &bool)| self.paths.get(path).is_none_or(|known| known == is_object);
+        self.paths.len() + paths.len() <= MAX_INDEX_PATHS && paths.iter().all(agrees)
+    }
+
+    fn add(&mut self, document: Vec<u8>, paths: Paths) {
+        let head = json!({"create": {"_index": self.name, "_id": self.sent.len().to_string()}});
+        self.bulk.extend_from_slice(format!("{head}\n").as_bytes());
+        self.bulk.extend_from_slice(&document);
+        self.bulk.push(b'\n');
+        self.paths.extend(paths);
+        self.sent.push(document);
+    }
+
+    /// Sends all documents, of which each must be accepted, and deletes the index.
+    async fn send(self, client: &Client, config: &ElasticsearchConfig) -> usize {
+        let body = String::from_utf8(self.bulk).unwrap();
+        let request_of = http::Request::json(reqwest::Method::POST, "/_bulk", body);
+        let reply = client.ask(&request_of).await.unwrap();
+        let answer: Value = serde_json::from_slice(&reply.body).unwrap();
+        let items = answer["items"].as_array().unwrap();
+        assert_eq!(items.len(), self.sent.len());
+        for (item, document) in items.iter().zip(&self.sent) {
+            let shown = String::from_utf8_lossy(document);
+            assert_eq!(item["create"]["status"], 201, "{item}\n{shown}");
+        }
+        let path = format!("/{}", self.name);
+        request(config, reqwest::Method::DELETE, &path, Value::Null).await;
+        items.len()
+    }
+}
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn real_store_accepts_any_names() {
@@ -169,53 +246,36 @@ async fn real_store_accepts_any_names() {
         matches!(installed, install::InstallResult::Done(_)),
         "{installed:?}"
     );
-    request(
-        &config,
-        Method::PUT,
-        "/_cluster/settings",
-        json!({"persistent": {"cluster.max_shards_per_node": 5000}}),
-    )
-    .await;
     let mut records = Records(1);
-    for round in 0..RANDOM_RECORDS / BATCH {
-        let mut bulk = Vec::new();
-        let mut sent = Vec::new();
-        for number in 0..BATCH {
-            let mut record = Vec::new();
-            records.map(&mut record, 0);
-            let document = rendered(&record, number % 2 == 0);
-            // Each into an index of its own: what an index has learned is another matter.
-            let head = json!({"create": {"_index": format!("{prefix}-2026-01-{number:02}"), "_id": "t"}});
-            bulk.extend_from_slice(format!("{head}\n").as_bytes());
-            bulk.extend_from_slice(&document);
-            bulk.push(b'\n');
-            sent.push(document);
+    let mut indices: Vec<Index> = Vec::new();
+    let (mut made, mut accepted) = (0, 0);
+    for number in 0..RANDOM_RECORDS {
+        let mut record = Vec::new();
+        records.map(&mut record, 0);
+        let document = rendered(&record, number % 2 == 0);
+        let mut paths = Paths::new();
+        add_paths(&mut paths, "", &serde_json::from_slice(&document).unwrap());
+        let fits = indices.iter_mut().find(|index| index.takes(&paths));
+        if let Some(index) = fits {
+            index.add(document, paths);
+            continue;
         }
-        let body = String::from_utf8(bulk).unwrap();
-        let reply = client
-            .ask(&http::Request::json(Method::POST, "/_bulk", body))
-            .await
-            .unwrap();
-        let answer: Value = serde_json::from_slice(&reply.body).unwrap();
-        for (item, document) in answer["items"].as_array().unwrap().iter().zip(&sent) {
-            assert_eq!(
-                item["create"]["status"],
-                201,
-                "{round}: {item}\n{}",
-                String::from_utf8_lossy(document)
-            );
+        if indices.len() == MAX_OPEN_INDICES {
+            accepted += indices.remove(0).send(&client, &config).await;
         }
-        let indices: Vec<_> = (0..BATCH)
-            .map(|number| format!("{prefix}-2026-01-{number:02}"))
-            .collect();
-        request(
-            &config,
-            Method::DELETE,
-            &format!("/{}", indices.join(",")),
-            Value::Null,
-        )
-        .await;
+        made += 1;
+        let mut index = Index {
+            name: format!("{prefix}-2026-01-{made:04}"),
+            ..Index::default()
+        };
+        index.add(document, paths);
+        indices.push(index);
     }
+    for index in indices {
+        accepted += index.send(&client, &config).await;
+    }
+    println!("{accepted} documents in {made} indices");
+    assert_eq!(accepted, RANDOM_RECORDS);
     let name = &template.name;
     request(
         &config,
