@@ -10,7 +10,6 @@ use std::sync::Arc;
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
 use forward_protocol::entries::{Decompressor, Entries};
 use forward_protocol::frame::{Limits as FrameLimits, Payload, messages};
-use memchr::memmem::Finder;
 use windrow::config::{Condition, ElasticsearchConfig, Predicate};
 use windrow::gather::classify_entries;
 use windrow::output::DestinationId;
@@ -18,7 +17,7 @@ use windrow::output::document_id;
 use windrow::output::elasticsearch::{DocumentFormat, Elasticsearch};
 use windrow_bench::load::{Load, Mode};
 use windrow_trace::{
-    AddOutcome, FieldNames, IncomingRecord, Limits, PartId, Renderer, Scratch, SealReason, ShapeId,
+    AddOutcome, FieldNames, IncomingRecord, Limits, PartId, Phrase, Renderer, Scratch, SealReason, ShapeId,
     ShapeRegistry, Source, SourceId, Table, part_ids, union, union_within,
 };
 
@@ -72,7 +71,7 @@ fn bodies() -> Vec<Vec<u8>> {
 fn rules() -> Vec<Condition> {
     vec![Condition {
         field: None,
-        test: Predicate::Contains(Box::new(Finder::new("request completed").into_owned())),
+        test: Predicate::Contains(Box::new(Phrase::new("request completed"))),
     }]
 }
 

@@ -5,8 +5,6 @@
 
 use std::collections::BTreeMap;
 
-use memchr::memmem::Finder;
-
 use super::Config;
 use super::builder::Validation;
 use super::kind::UntypedValue;
@@ -15,7 +13,7 @@ use super::suggestion::did_you_mean;
 use super::types::{Condition, Predicate};
 use crate::metrics::Output;
 use crate::output::{Destinations, IndexName};
-use windrow_trace::Severity;
+use windrow_trace::{Phrase, Severity};
 
 /// Fields that may contain the Kubernetes namespace of a record, by precedence.
 pub const NAMESPACE_NAMES: [&str; 5] = [
@@ -249,7 +247,7 @@ pub(super) fn condition(raw: &UntypedValue) -> Result<Condition, String> {
 fn predicate(test: &str, raw: &UntypedValue) -> Result<Predicate, String> {
     let text = || not_empty(raw);
     let made = match test {
-        "contains" => text().map(|text| Predicate::Contains(Box::new(Finder::new(text).into_owned()))),
+        "contains" => text().map(|text| Predicate::Contains(Box::new(Phrase::new(text)))),
         "equals" => texts(raw).map(|texts| match <[String; 1]>::try_from(texts) {
             Ok([text]) => Predicate::Equals(text.into()),
             Err(texts) => Predicate::OneOf(texts),

@@ -7,10 +7,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 use std::str::FromStr;
 
-use memchr::memmem::Finder;
-
 use super::secret::Secret;
-use windrow_trace::Severity;
+use windrow_trace::{Phrase, Severity};
 
 /// An address of the Forward input.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -256,7 +254,7 @@ pub struct Condition {
 #[derive(Debug, Clone)]
 pub enum Predicate {
     /// It contains this.
-    Contains(Box<Finder<'static>>),
+    Contains(Box<Phrase>),
     /// It equals this.
     Equals(Box<str>),
     /// It equals one of these.
@@ -277,7 +275,7 @@ impl Predicate {
     #[inline]
     pub fn passes(&self, text: &[u8]) -> bool {
         match self {
-            Self::Contains(finder) => finder.find(text).is_some(),
+            Self::Contains(phrase) => phrase.is_in(text),
             Self::Equals(exactly) => exactly.as_bytes() == text,
             Self::Matches(regex) => matches(regex, text),
             rare => rare.passes_rare(text),

@@ -18,6 +18,57 @@ use windrow_trace::{
 /// Numbers and values of captured fields, in the order of the record.
 pub(super) type Captured<'a> = Vec<(u8, &'a [u8])>;
 
+/// What takes the captured values of a record. A type of its own for each use: the walk is compiled
+/// for each, without what it does not need.
+pub(super) trait Capture<'a>: Default {
+    /// Whether records are routed by these values.
+    const ROUTES: bool;
+
+    /// A field of this number has this value.
+    fn capture(&mut self, number: u8, value: &'a [u8]);
+
+    /// Forgets all.
+    fn clear(&mut self);
+
+    /// The values, if any are taken.
+    fn values(&self) -> Option<&Captured<'a>>;
+}
+
+impl<'a> Capture<'a> for Captured<'a> {
+    const ROUTES: bool = true;
+
+    fn capture(&mut self, number: u8, value: &'a [u8]) {
+        self.push((number, value));
+    }
+
+    fn clear(&mut self) {
+        Vec::clear(self);
+    }
+
+    fn values(&self) -> Option<&Self> {
+        Some(self)
+    }
+}
+
+/// Takes nothing: gathering without routes, for which `USE` is 0, and the search for ids.
+#[derive(Debug, Default)]
+pub(super) struct NoCapture<const USE: u8>;
+
+impl<'a, const USE: u8> Capture<'a> for NoCapture<USE> {
+    const ROUTES: bool = false;
+
+    #[inline(always)]
+    fn capture(&mut self, _number: u8, _value: &'a [u8]) {}
+
+    #[inline(always)]
+    fn clear(&mut self) {}
+
+    #[inline(always)]
+    fn values(&self) -> Option<&Captured<'a>> {
+        None
+    }
+}
+
 /// What one walk over a record finds in it.
 #[derive(Clone, Copy, Default)]
 pub(super) struct Classification<'a> {
@@ -96,35 +147,29 @@ impl<'a> Classification<'a> {
 
 /// Visitor of a record's fields: the fast path, which guesses that the record has the shape of the
 /// last one with as many fields.
-pub(super) struct RecordClassifier<'s, 'a> {
+pub(super) struct RecordClassifier<'s, 'a, C> {
     shapes: &'s ShapeRegistry,
     complete: &'s [Condition],
     /// The guessed shape; `None` once a field does not fit.
     shape: Option<(ShapeId, &'s Shape)>,
     classification: Classification<'a>,
     /// Takes the values on which routes depend.
-    captured: Option<&'s mut Captured<'a>>,
+    captured: &'s mut C,
     /// A record has begun.
     has_begun: bool,
 }
 
-impl<'s, 'a> RecordClassifier<'s, 'a> {
-    pub(super) fn new(shapes: &'s ShapeRegistry, complete: &'s [Condition]) -> Self {
+impl<'s, 'a, C: Capture<'a>> RecordClassifier<'s, 'a, C> {
+    /// `captured` is empty.
+    pub(super) fn new(shapes: &'s ShapeRegistry, complete: &'s [Condition], captured: &'s mut C) -> Self {
         Self {
             shapes,
             complete,
             shape: None,
             classification: Classification::default(),
-            captured: None,
+            captured,
             has_begun: false,
         }
-    }
-
-    /// Captures the values of captured fields too.
-    #[inline(always)]
-    pub(super) fn capturing(mut self, captured: Option<&'s mut Captured<'a>>) -> Self {
-        self.captured = captured;
-        self
     }
 
     /// The classification of the last record, if it has the guessed shape.
@@ -145,22 +190,6 @@ impl<'s, 'a> RecordClassifier<'s, 'a> {
             },
             ..self.classification
         })
-    }
-
-    /// Classifies a record that is expected to have the shape `id`.
-    fn classify_as(
-        shapes: &'s ShapeRegistry,
-        complete: &'s [Condition],
-        id: ShapeId,
-        record: &'a [u8],
-    ) -> Option<Classification<'a>> {
-        let mut classifier = Self::new(shapes, complete);
-        let pairs = MapPairs::new(record);
-        classifier.expect_shape(id, pairs.remaining());
-        for (number, pair) in pairs.enumerate() {
-            classifier.pair(number, pair);
-        }
-        classifier.classification()
     }
 
     /// Guesses that the record, which has `pairs` fields, has the shape `id`.
@@ -210,10 +239,8 @@ impl<'s, 'a> RecordClassifier<'s, 'a> {
         if !slot.nested().is_empty() {
             self.classification.facts.read_nested(view, slot.nested(), value);
         }
-        if slot.capture() > 0
-            && let Some(captured) = &mut self.captured
-        {
-            captured.push((slot.capture(), value));
+        if C::ROUTES && slot.capture() > 0 {
+            self.captured.capture(slot.capture(), value);
         }
         if slot.marks_fragments() {
             self.classification.is_fragment |= marks_fragment(value);
@@ -242,16 +269,14 @@ impl<'s, 'a> RecordClassifier<'s, 'a> {
     }
 }
 
-impl<'s, 'a> Visitor<'a, 's> for RecordClassifier<'s, 'a> {
+impl<'s, 'a, C: Capture<'a>> Visitor<'a, 's> for RecordClassifier<'s, 'a, C> {
     #[inline(always)]
     fn record(&mut self, pairs: u32) -> &'s [WireKey] {
         if std::mem::replace(&mut self.has_begun, true) {
             // What preceded was no record, but the attributes of a group.
             self.classification = Classification::default();
             self.shape = None;
-            if let Some(captured) = &mut self.captured {
-                captured.clear();
-            }
+            self.captured.clear();
         }
         if let Some(id) = self.shapes.predict(pairs) {
             self.expect_shape(id, pairs);
@@ -287,6 +312,23 @@ pub(super) fn completion_fields(complete: &[Condition]) -> Vec<String> {
     fields.map(str::to_owned).collect()
 }
 
+/// Classifies a record that is expected to have the shape `id`.
+fn classify_as<'a>(
+    shapes: &ShapeRegistry,
+    complete: &[Condition],
+    id: ShapeId,
+    record: &'a [u8],
+) -> Option<Classification<'a>> {
+    let mut nothing = NoCapture::<2>;
+    let mut classifier = RecordClassifier::new(shapes, complete, &mut nothing);
+    let pairs = MapPairs::new(record);
+    classifier.expect_shape(id, pairs.remaining());
+    for (number, pair) in pairs.enumerate() {
+        classifier.pair(number, pair);
+    }
+    classifier.classification()
+}
+
 /// The slow path, for a record without the guessed shape: learns its shape, or classifies it
 /// without one. An id that is no slice of the record is put into `made`.
 #[inline(never)]
@@ -297,7 +339,7 @@ pub(super) fn classify_slow<'a>(
     made: &mut MadeId,
 ) -> Classification<'a> {
     if let Some(id) = shapes.find(record)
-        && let Some(classification) = RecordClassifier::classify_as(shapes, complete, id, record)
+        && let Some(classification) = classify_as(shapes, complete, id, record)
     {
         return classification;
     }
@@ -334,8 +376,9 @@ pub fn classify_entries(
     on_record: &mut OnRecord<'_>,
 ) {
     let mut entries = forward_protocol::entries::Entries::new(entries, 100);
+    let mut nothing = NoCapture::<3>;
     loop {
-        let mut classifier = RecordClassifier::new(shapes, complete);
+        let mut classifier = RecordClassifier::new(shapes, complete, &mut nothing);
         let Some(next) = entries.next_with(&mut classifier) else {
             break;
         };

@@ -6,7 +6,7 @@
 use forward_protocol::entries::{Entries, Group};
 use windrow_trace::{FieldNames, MadeId, ShapeRegistry, record_cost};
 
-use super::classifier::{Classification, RecordClassifier, classify_slow};
+use super::classifier::{Classification, NoCapture, RecordClassifier, classify_slow};
 use super::metadata;
 use super::rewrite::{JsonText, RootNames, is_candidate, is_fragment};
 use super::settings::Settings;
@@ -91,8 +91,9 @@ impl IdFinder {
         mut each: impl FnMut(FoundRecord<'a, '_>),
     ) -> Result<(), Indivisible> {
         let mut made = MadeId::default();
+        let mut nothing = NoCapture::<1>;
         loop {
-            let mut classifier = RecordClassifier::new(&self.shapes, &[]);
+            let mut classifier = RecordClassifier::new(&self.shapes, &[], &mut nothing);
             let Some(next) = walk.next_with(&mut classifier) else {
                 return Ok(());
             };

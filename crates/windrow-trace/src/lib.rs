@@ -70,6 +70,7 @@ pub use self::overview::TraceOverview;
 pub use self::part::{PartId, PartInfo};
 pub use self::record::facts::{RecordFacts, SlowFacts};
 pub use self::record::otlp::EntryMetadata;
+pub use self::record::phrase::Phrase;
 pub use self::record::severity::Severity;
 pub use self::record::text::TextForm;
 pub use self::record::trace_id::MadeId;

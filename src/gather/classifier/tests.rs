@@ -2,10 +2,9 @@
 
 use forward_protocol::entries::Entries;
 use forward_protocol::msgpack::{write_f64, write_i64, write_map_len, write_nil, write_str, write_u64};
-use memchr::memmem::Finder;
 use proptest::prelude::*;
 
-use windrow_trace::FieldNames;
+use windrow_trace::{FieldNames, Phrase};
 
 use super::*;
 use crate::config::Predicate;
@@ -18,7 +17,7 @@ fn rules() -> Vec<Condition> {
     vec![
         rule(
             None,
-            Predicate::Contains(Box::new(Finder::new("request completed").into_owned())),
+            Predicate::Contains(Box::new(Phrase::new("request completed"))),
         ),
         rule(Some("status"), Predicate::Equals("504".into())),
         rule(Some("note"), Predicate::Equals("end".into())),
@@ -64,7 +63,8 @@ fn check(shapes: &mut ShapeRegistry, bytes: &[u8]) -> Result<usize, TestCaseErro
     let mut entries = plain.clone();
     let mut shaped = 0;
     loop {
-        let mut classifier = RecordClassifier::new(shapes, &rules);
+        let mut nothing = NoCapture::<0>;
+        let mut classifier = RecordClassifier::new(shapes, &rules, &mut nothing);
         let next = entries.next_with(&mut classifier);
         let found = classifier.classification();
         prop_assert_eq!(&next, &plain.next(), "both walks find the same entries");

@@ -17,7 +17,7 @@ use super::rewriting::StoredMessage;
 use super::sections::Section;
 use super::tally::Tally;
 use crate::cluster::Share;
-use crate::gather::classifier::{Captured, RecordClassifier, classify_slow};
+use crate::gather::classifier::{Capture, Captured, NoCapture, RecordClassifier, classify_slow};
 use crate::gather::duplicate_window::Seen;
 use crate::gather::metadata;
 use crate::gather::reject_buffer::RejectReason;
@@ -257,23 +257,35 @@ impl Gatherer {
         position: &mut u32,
         tally: &mut Tally,
     ) -> ControlFlow<()> {
+        if self.router.is_some() {
+            self.entries_with::<Captured<'_>>(entries, origin, position, tally)
+        } else {
+            self.entries_with::<NoCapture<0>>(entries, origin, position, tally)
+        }
+    }
+
+    /// [`Self::entries`], with or without routes.
+    #[inline(never)]
+    fn entries_with<'e, C: Capture<'e>>(
+        &mut self,
+        entries: &mut Entries<'e>,
+        origin: &mut MessageOrigin<'_>,
+        position: &mut u32,
+        tally: &mut Tally,
+    ) -> ControlFlow<()> {
         // A local copy stays in registers.
         let mut walk = entries.clone();
         let mut scratch = Vec::new();
         let mut made = MadeId::default();
-        let mut captured = Captured::new();
+        let mut captured = C::default();
         let first = *position;
         let mut records = 0;
         // Prefetching pays off once the open traces exceed the cache, and for a run of records.
         let prefetch = self.table.exceeds_cache() && walk.rest() >= MIN_PREFETCH_BYTES;
         let mut pipeline = prefetch.then(PrefetchPipeline::new);
         loop {
-            let is_routed = self.router.is_some();
-            if is_routed {
-                captured.clear();
-            }
-            let mut classifier = RecordClassifier::new(&self.shapes, &self.settings.complete)
-                .capturing(is_routed.then_some(&mut captured));
+            captured.clear();
+            let mut classifier = RecordClassifier::new(&self.shapes, &self.settings.complete, &mut captured);
             let Some(next) = walk.next_with(&mut classifier) else {
                 break;
             };
@@ -293,7 +305,7 @@ impl Gatherer {
                         let view = self.shapes.view();
                         classification = classification.with_metadata(view, entry.metadata, group, &mut made);
                     }
-                    let destination = if is_routed {
+                    let destination = if C::ROUTES {
                         let routable = Routable {
                             tag: origin.tag,
                             record: entry.record,
@@ -301,7 +313,7 @@ impl Gatherer {
                             metadata: entry.metadata,
                             group,
                         };
-                        let captured = has_shape.then_some(&captured);
+                        let captured = captured.values().filter(|_| has_shape);
                         self.destination(&routable, captured, tally)
                     } else {
                         DestinationId::DEFAULT

@@ -57,7 +57,7 @@ impl Scene {
         for _ in 0..4 {
             let mut captured = Captured::new();
             let mut entries = Entries::new(&entry, 100);
-            let mut classifier = RecordClassifier::new(&self.shapes, &[]).capturing(Some(&mut captured));
+            let mut classifier = RecordClassifier::new(&self.shapes, &[], &mut captured);
             let next = entries.next_with(&mut classifier).unwrap().unwrap();
             let classification = classifier.classification();
             let has_shape = classification.is_some();

@@ -56,9 +56,11 @@ impl<'a> StateWriter<'a> {
         if let Some(name) = text_name.filter(|_| flags & HAS_TEXT_NAME != 0) {
             put_text(out, name);
         }
-        out.push(reason as u8);
-        put(out, zigzag(sealed_at));
-        put(out, parts as u64);
+        in_place(out, |bytes, at| {
+            put_byte(bytes, at, reason as u8);
+            put_number(bytes, at, zigzag(sealed_at));
+            put_number(bytes, at, parts as u64);
+        });
         Self {
             out,
             unit: TIME_UNITS_NS.len() - 1,
@@ -94,9 +96,11 @@ impl<'a> StateWriter<'a> {
 
     /// Starts this number of lines in this time unit.
     pub(crate) fn begin_lines(&mut self, count: u32, unit: u8) {
-        put(self.out, u64::from(count));
+        in_place(self.out, |bytes, at| {
+            put_number(bytes, at, u64::from(count));
+            put_byte(bytes, at, unit);
+        });
         self.unit = usize::from(unit);
-        self.out.push(unit);
         self.last_time = TIME_UNITS_NS
             .get(self.unit)
             .map_or(0, |unit| base_time(self.sealed_at, *unit));
@@ -107,7 +111,8 @@ impl<'a> StateWriter<'a> {
         self.begin_lines(count, unit);
         // Only the first time is absolute.
         let (first, length) = take_number(lines);
-        put(self.out, zigzag(unzigzag(first).wrapping_sub(self.last_time)));
+        let first = zigzag(unzigzag(first).wrapping_sub(self.last_time));
+        in_place(self.out, |bytes, at| put_number(bytes, at, first));
         self.out
             .extend_from_slice(lines.get(length..).unwrap_or_default());
     }
@@ -245,7 +250,13 @@ impl StateLineWriter {
     /// Whether `time` is not a whole number of units.
     #[inline]
     pub(crate) fn is_too_coarse(&self, time: i64) -> bool {
-        usize::from(self.unit) < TIME_UNITS_NS.len() - 1 && unit_of(time) > usize::from(self.unit)
+        // Written out, because the compiler makes divisions by constants several times faster.
+        match self.unit {
+            0 => time % TIME_UNITS_NS[0] != 0,
+            1 => time % TIME_UNITS_NS[1] != 0,
+            2 => time % TIME_UNITS_NS[2] != 0,
+            _ => false,
+        }
     }
 
     /// Starts another part.
@@ -277,20 +288,28 @@ impl StateLineWriter {
             part: self.part_differs,
         };
         let offset = zigzag(i64::from(position) - i64::from(self.next_position));
+        let offset = offset << FLAG_BITS | differs.flags();
+        let text = text.map_or(0, |length| u64::from(length) + 1);
         let mut at = 0;
         put_number(out, &mut at, zigzag(time.wrapping_sub(self.last_time)));
-        put_number(out, &mut at, offset << FLAG_BITS | differs.flags());
+        self.last_time = time;
+        self.next_position = position.wrapping_add(1);
+        // Most lines: a short text that follows the line before in everything.
+        if offset < 0x80 && text < 0x80 && !differs.part && !differs.code {
+            put_byte(out, &mut at, offset as u8);
+            put_byte(out, &mut at, text as u8);
+            return at;
+        }
+        put_number(out, &mut at, offset);
         if differs.part {
             put_number(out, &mut at, u64::from(part));
             self.part_differs = false;
         }
-        put_number(out, &mut at, text.map_or(0, |length| u64::from(length) + 1));
+        put_number(out, &mut at, text);
         if differs.code {
             put_number(out, &mut at, u64::from(code));
             self.last_code = code;
         }
-        self.last_time = time;
-        self.next_position = position.wrapping_add(1);
         at
     }
 }
