@@ -351,10 +351,11 @@ struct Starving {
 }
 
 impl Starving {
-    /// Fills the journal until appends wait.
+    /// Fills the journal until appends wait: with short ones, which have a reserve of their own.
     fn starve(&self) {
         let filler = Load {
             traces: 20_000,
+            chunk_records: 100,
             ack_timeout: Duration::from_secs(300),
             give_up: Duration::from_secs(300),
             ..Load::new(self.server.forward(), "filler-")
