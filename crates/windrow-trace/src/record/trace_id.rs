@@ -145,8 +145,9 @@ pub(crate) struct IdReader {
     ignored: Vec<Box<[u8]>>,
     /// Length of the longest of them.
     longest: usize,
-    /// First bytes of values that may be none: of ignored ones, zeros, and blanks.
-    suspicious: [bool; 256],
+    /// For each first byte the length up to which a value that begins with it may be none: that of
+    /// the longest such ignored one, and every length for blanks and dashes.
+    suspicious: [u8; 256],
 }
 
 impl IdReader {
@@ -155,13 +156,16 @@ impl IdReader {
             .iter()
             .map(|value| value.trim().to_ascii_lowercase().into_bytes().into())
             .collect();
-        let mut suspicious = [false; 256];
-        for first in ignored.iter().filter_map(|value| value.first()) {
-            suspicious[usize::from(*first)] = true;
-            suspicious[usize::from(first.to_ascii_uppercase())] = true;
+        let mut suspicious = [0; 256];
+        for (first, value) in ignored.iter().filter_map(|value| Some((value.first()?, value))) {
+            let length = u8::try_from(value.len()).unwrap_or(u8::MAX);
+            for first in [*first, first.to_ascii_uppercase()] {
+                let longest = &mut suspicious[usize::from(first)];
+                *longest = length.max(*longest);
+            }
         }
-        for first in b"0 \t\r\n\x0b\x0c-" {
-            suspicious[usize::from(*first)] = true;
+        for first in b" \t\r\n\x0b\x0c-" {
+            suspicious[usize::from(*first)] = u8::MAX;
         }
         let longest = ignored.iter().map(|value| value.len()).max().unwrap_or(0);
         Self {
@@ -195,11 +199,14 @@ impl IdReader {
 
     #[inline(always)]
     fn is_usual(&self, text: &[u8]) -> bool {
+        let (Some(first), Some(last)) = (text.first(), text.last()) else {
+            return false;
+        };
+        let may_be_none = text.len() <= usize::from(self.suspicious[usize::from(*first)])
+            || (*first == b'0' && matches!(last, b'0' | b'-'))
+            || *last <= b' ';
         // Of the contexts that contain an id, none has 32 bytes or fewer, or 36 as a UUID has.
-        match text.first() {
-            Some(first) => !self.suspicious[usize::from(*first)] && (text.len() <= 32 || text.len() == 36),
-            None => false,
-        }
+        !may_be_none && (text.len() <= 32 || text.len() == 36)
     }
 
     /// The id in a text.
