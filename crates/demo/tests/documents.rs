@@ -113,7 +113,7 @@ fn flags(text: &str) -> BTreeSet<&str> {
 
 /// Flags of other programs: cargo, docker, curl, kubectl, Fluent Bit, the conformance suite; and of
 /// Windrow's commands besides `serve`.
-const FOREIGN: [&str; 17] = [
+const FOREIGN: [&str; 18] = [
     "--release",
     "--workspace",
     "--build",
@@ -131,6 +131,7 @@ const FOREIGN: [&str; 17] = [
     "--json",
     "--connect",
     "--since",
+    "--url",
 ];
 
 #[test]
