@@ -215,7 +215,7 @@ fn a_large_payload_that_begins_at_a_block_is_written_from_where_it_is() {
         rig.run(&mut ledger);
         assert_eq!(at_block(&rig), expected, "{size}");
         // A payload that is not block-aligned is copied.
-        rig.send(&mut ledger, size + 1);
+        rig.send_behind_block(&mut ledger, size + 1, 16);
         rig.run(&mut ledger);
         assert!(!at_block(&rig));
     }

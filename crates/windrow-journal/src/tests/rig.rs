@@ -102,9 +102,14 @@ impl Rig {
 
     /// Sends a unique, block-aligned payload of about `size` bytes.
     pub(super) fn send_aligned(&mut self, ledger: &mut Ledger, size: usize) {
+        self.send_behind_block(ledger, size, 0);
+    }
+
+    /// Sends a unique payload of about `size` bytes that begins this many bytes behind a block.
+    pub(super) fn send_behind_block(&mut self, ledger: &mut Ledger, size: usize, offset: usize) {
         let payload = ledger.payload(size);
-        let mut memory = vec![0; payload.len() + BLOCK_BYTES];
-        let at = memory.as_ptr().align_offset(BLOCK_BYTES);
+        let mut memory = vec![0; payload.len() + BLOCK_BYTES + offset];
+        let at = memory.as_ptr().align_offset(BLOCK_BYTES) + offset;
         memory[at..at + payload.len()].copy_from_slice(&payload);
         self.send_payload(ledger, Bytes::from(memory).slice(at..at + payload.len()));
     }
