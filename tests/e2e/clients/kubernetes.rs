@@ -76,6 +76,8 @@ fn real_routes_by_namespace_environment_and_level() {
         .arg("--linger", "200ms")
         .arg("--index", "k8s-logs-{namespace|none}-{environment|none}-%Y.%m.%d")
         .env("WINDROW_ROUTE", ROUTES)
+        // Other tests install theirs on the same node.
+        .env("WINDROW_ELASTICSEARCH_TEMPLATE_NAME", "windrow-k8s")
         .start();
     let mut files = vec![("parsers.conf".to_owned(), PARSERS.to_owned())];
     for (namespace, environment) in PODS {
@@ -150,7 +152,9 @@ fn real_routes_by_namespace_environment_and_level() {
     });
     assert_eq!(server.metric("windrow_records_dropped_total"), TRACES as f64);
     assert_eq!(server.metric("windrow_destinations_fallback_records_total"), 0.0);
-    let template = client.request("GET", "_index_template/windrow", None).unwrap();
+    let template = client
+        .request("GET", "_index_template/windrow-k8s", None)
+        .unwrap();
     let template: serde_json::Value = serde_json::from_str(&template.text).unwrap();
     let patterns = &template["index_templates"][0]["index_template"]["index_patterns"];
     let patterns: BTreeSet<&str> = patterns
@@ -172,4 +176,7 @@ fn real_routes_by_namespace_environment_and_level() {
         "a search by id finds all documents"
     );
     client.delete("k8s-*");
+    client
+        .request("DELETE", "_index_template/windrow-k8s", None)
+        .unwrap();
 }

@@ -40,6 +40,8 @@ fn a_search_leads_to_the_trace_and_its_lines() {
 
         browser.find("a.row").await.click().await.unwrap();
         browser.wait_for_text("retrying charge").await;
+        // The waterfall is drawn once its width is known.
+        browser.find("circle.mark").await;
         let counts = browser
             .run("return [document.querySelectorAll('circle.mark').length, document.querySelectorAll('.lines li').length, document.querySelectorAll('text.lane').length]")
             .await;
