@@ -10,7 +10,6 @@
 //! Names: prefix `windrow_`; counters end in `_total`, sizes in `_bytes`, times in `_seconds`.
 
 use std::fmt;
-use std::ops::Index;
 use std::sync::atomic::AtomicU64;
 use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
@@ -21,6 +20,7 @@ mod cluster;
 mod labels;
 mod latency;
 mod mirror;
+mod per_label;
 mod reference;
 mod registrar;
 #[cfg(test)]
@@ -34,6 +34,7 @@ pub use labels::{
 pub use cluster::ClusterMetrics;
 pub use latency::{LatencyCounts, LatencyHistogram};
 pub use mirror::MirroredHistogram;
+pub use per_label::PerLabel;
 use registrar::Registrar;
 
 /// A monotonic counter.
@@ -49,12 +50,6 @@ type Refresh = Box<dyn Fn(&Metrics) + Send + Sync>;
 
 /// Content type of what [`Metrics::encode`] returns.
 pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
-
-/// One metric per value of a label: `metrics.input_messages[Mode::Forward].inc()`.
-pub struct PerLabel<L, M> {
-    each: Vec<M>,
-    label: std::marker::PhantomData<fn(L)>,
-}
 
 /// All metrics of the process.
 pub struct Metrics {
@@ -454,37 +449,6 @@ impl fmt::Debug for Metrics {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Metrics")
             .field("started", &self.started)
-            .finish_non_exhaustive()
-    }
-}
-
-impl<L: Label, M> Index<L> for PerLabel<L, M> {
-    type Output = M;
-
-    fn index(&self, label: L) -> &M {
-        &self.each[label.index()]
-    }
-}
-
-impl<L: Label, M> PerLabel<L, M> {
-    /// Every value of the label with its metric.
-    pub fn iter(&self) -> impl Iterator<Item = (L, &M)> {
-        L::ALL.iter().copied().zip(&self.each)
-    }
-}
-
-impl<L: Label> PerLabel<L, Counter> {
-    /// The sum over all values of the label.
-    #[must_use]
-    pub fn sum(&self) -> u64 {
-        self.each.iter().map(Counter::get).sum()
-    }
-}
-
-impl<L, M> fmt::Debug for PerLabel<L, M> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("PerLabel")
-            .field("len", &self.each.len())
             .finish_non_exhaustive()
     }
 }

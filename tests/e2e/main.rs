@@ -30,6 +30,7 @@ mod outage;
 mod page;
 mod partial;
 mod rejected;
+mod routes;
 mod rust_logger;
 mod sealing;
 mod search;

@@ -42,6 +42,37 @@ pub(crate) trait BulkDocument: Send + Sync {
     fn mark_merged(&self, _new_lines: u32) {}
 }
 
+/// A document that is in no batch.
+pub(crate) struct OwnedDocument {
+    pub(crate) id: String,
+    pub(crate) is_trace: bool,
+    pub(crate) first_ns: i64,
+    pub(crate) destination: DestinationId,
+    pub(crate) json: Bytes,
+    pub(crate) is_copy: bool,
+}
+
+impl BulkDocument for OwnedDocument {
+    fn id(&self) -> &str {
+        &self.id
+    }
+    fn is_trace(&self) -> bool {
+        self.is_trace
+    }
+    fn first_ns(&self) -> i64 {
+        self.first_ns
+    }
+    fn destination(&self) -> DestinationId {
+        self.destination
+    }
+    fn json(&self) -> &[u8] {
+        &self.json
+    }
+    fn is_copy(&self) -> bool {
+        self.is_copy
+    }
+}
+
 impl<D: BulkDocument> BulkDocument for &D {
     fn id(&self) -> &str {
         (**self).id()

@@ -14,7 +14,7 @@ use std::pin::Pin;
 use bytes::Bytes;
 use serde_json::Value;
 
-use super::bulk::{self, BulkDocument};
+use super::bulk::{self, BulkDocument, OwnedDocument};
 use super::client::Client;
 use super::outcome::{DocumentOutcome, Rejection, RequestError, RetryReason};
 use super::upsert::Upsert;
@@ -33,37 +33,6 @@ pub(crate) struct CopyRule {
     pub(crate) destination: DestinationId,
 }
 
-/// A document that is written a second time.
-struct CopiedDocument {
-    at: usize,
-    id: String,
-    is_trace: bool,
-    first_ns: i64,
-    destination: DestinationId,
-    json: Bytes,
-}
-
-impl BulkDocument for CopiedDocument {
-    fn id(&self) -> &str {
-        &self.id
-    }
-    fn is_trace(&self) -> bool {
-        self.is_trace
-    }
-    fn first_ns(&self) -> i64 {
-        self.first_ns
-    }
-    fn destination(&self) -> DestinationId {
-        self.destination
-    }
-    fn json(&self) -> &[u8] {
-        &self.json
-    }
-    fn is_copy(&self) -> bool {
-        true
-    }
-}
-
 /// Writes the copies of the stored documents of a batch. A document whose copy is not stored has the
 /// outcome of that copy.
 ///
@@ -75,42 +44,43 @@ pub(super) fn write_copies<'b, D: BulkDocument>(
     client: &'b Client,
     batch: &'b mut Upsert<'_, D>,
 ) -> Pin<Box<dyn Future<Output = Result<(), RequestError>> + Send + 'b>> {
-    let copies = block_in_place(|| copies(client, batch));
+    let (origins, copies) = block_in_place(|| copies(client, batch));
     Box::pin(async move {
-        let mut rest = &copies[..];
-        while !rest.is_empty() {
+        let mut done = 0;
+        while let Some(rest) = copies.get(done..).filter(|rest| !rest.is_empty()) {
             let mut bytes = 0;
             let fits = rest.iter().take_while(|copy| {
                 bytes += bulk::cost(*copy);
                 bytes <= MAX_REQUEST_BYTES
             });
-            let (some, more) = rest.split_at(fits.count().max(1));
+            let (some, _) = rest.split_at(fits.count().max(1));
+            let origins = origins.iter().skip(done);
             match create(client, some).await {
                 Ok(outcomes) => {
-                    for (copy, outcome) in some.iter().zip(outcomes) {
+                    for (at, outcome) in origins.zip(outcomes) {
                         if !matches!(outcome, DocumentOutcome::Stored(_)) {
-                            batch.documents[copy.at].mark_uncertain();
-                            batch.outcomes[copy.at] = outcome;
+                            batch.documents[*at].mark_uncertain();
+                            batch.outcomes[*at] = outcome;
                         }
                     }
                 }
                 Err(error) => {
-                    for copy in rest {
-                        batch.documents[copy.at].mark_uncertain();
-                        batch.outcomes[copy.at] = DocumentOutcome::Retry(RetryReason::NotAttempted);
+                    for at in origins {
+                        batch.documents[*at].mark_uncertain();
+                        batch.outcomes[*at] = DocumentOutcome::Retry(RetryReason::NotAttempted);
                     }
                     return Err(error);
                 }
             }
-            rest = more;
+            done += some.len();
         }
         Ok(())
     })
 }
 
-/// The copies of the stored documents.
-fn copies<D: BulkDocument>(client: &Client, batch: &Upsert<'_, D>) -> Vec<CopiedDocument> {
-    let mut copies = Vec::new();
+/// The copies of the stored documents, and for each the number of its document.
+fn copies<D: BulkDocument>(client: &Client, batch: &Upsert<'_, D>) -> (Vec<usize>, Vec<OwnedDocument>) {
+    let (mut origins, mut copies) = (Vec::new(), Vec::new());
     for (at, document) in batch.documents.iter().enumerate() {
         if !matches!(batch.outcomes[at], DocumentOutcome::Stored(_)) {
             continue;
@@ -120,18 +90,19 @@ fn copies<D: BulkDocument>(client: &Client, batch: &Upsert<'_, D>) -> Vec<Copied
             continue;
         };
         for rule in client.copies.iter().filter(|rule| holds(&rule.when, &value)) {
-            copies.push(CopiedDocument {
-                at,
+            origins.push(at);
+            copies.push(OwnedDocument {
                 id: document.id().to_owned(),
                 is_trace: document.is_trace(),
                 // That of the whole trace, which may have begun before the part in hand.
                 first_ns: first_ns(&value).unwrap_or_else(|| document.first_ns()),
                 destination: rule.destination,
                 json: Bytes::copy_from_slice(json),
+                is_copy: true,
             });
         }
     }
-    copies
+    (origins, copies)
 }
 
 fn first_ns(document: &Value) -> Option<i64> {
@@ -140,7 +111,7 @@ fn first_ns(document: &Value) -> Option<i64> {
 }
 
 /// Creates copies in one request, heals refused ones, and merges those that exist.
-async fn create(client: &Client, copies: &[CopiedDocument]) -> Result<Vec<DocumentOutcome>, RequestError> {
+async fn create(client: &Client, copies: &[OwnedDocument]) -> Result<Vec<DocumentOutcome>, RequestError> {
     let body = bulk::create_body(&client.destinations, copies.iter(), Vec::new());
     let response = match client.bulk_located(body, copies.len()).await {
         Ok(response) => response,

@@ -1,11 +1,10 @@
 //! Replay of dead-letter entries: one upsert per batch. The dead letter is their durable copy.
 
-use bytes::Bytes;
 use tokio::time::{Duration, sleep};
 
 use super::Elasticsearch;
 use super::backoff::full_jitter;
-use super::bulk::BulkDocument;
+use super::bulk::OwnedDocument;
 use super::outcome::{DocumentOutcome, RequestError, StoreResult};
 use super::upsert::{Upserter, WriteResult};
 use crate::output::DestinationId;
@@ -16,32 +15,6 @@ use crate::output::replay::ReplayOutcome;
 const MAX_ATTEMPTS: u32 = 5;
 /// Longest pause between two attempts.
 const MAX_PAUSE: Duration = Duration::from_secs(5);
-
-struct ReplayedDocument {
-    id: String,
-    is_trace: bool,
-    first_ns: i64,
-    destination: DestinationId,
-    json: Bytes,
-}
-
-impl BulkDocument for ReplayedDocument {
-    fn id(&self) -> &str {
-        &self.id
-    }
-    fn is_trace(&self) -> bool {
-        self.is_trace
-    }
-    fn first_ns(&self) -> i64 {
-        self.first_ns
-    }
-    fn destination(&self) -> DestinationId {
-        self.destination
-    }
-    fn json(&self) -> &[u8] {
-        &self.json
-    }
-}
 
 /// What a refusal means whose type does not say whether document or index is at fault.
 #[derive(Clone, Copy)]
@@ -79,7 +52,7 @@ pub(super) async fn replay_entries(
             sleep(full_jitter(base, MAX_PAUSE, attempt)).await;
         }
         let documents = pending.iter().filter_map(|&at| document(upserter, &entries[at]));
-        let documents: Vec<ReplayedDocument> = documents.collect();
+        let documents: Vec<OwnedDocument> = documents.collect();
         let written = match upserter.write(&documents).await {
             WriteResult::AllCreated => {
                 vec![DocumentOutcome::Stored(StoreResult::Created); documents.len()]
@@ -145,18 +118,19 @@ fn refused(status: u16, kind: &str, reason: &str) -> ReplayOutcome {
     }
 }
 
-fn document(upserter: &Upserter, entry: &Entry) -> Option<ReplayedDocument> {
+fn document(upserter: &Upserter, entry: &Entry) -> Option<OwnedDocument> {
     let destination = match &entry.destination {
         Some(name) => upserter.client.destinations.named(name)?,
         None => DestinationId::DEFAULT,
     };
     match (&entry.id, entry.first_ns, &entry.content) {
-        (Some(id), Some(first_ns), EntryContent::Document(json)) => Some(ReplayedDocument {
+        (Some(id), Some(first_ns), EntryContent::Document(json)) => Some(OwnedDocument {
             id: id.clone(),
             is_trace: entry.is_trace.unwrap_or(true),
             first_ns,
             destination,
             json: json.clone(),
+            is_copy: false,
         }),
         _ => None,
     }

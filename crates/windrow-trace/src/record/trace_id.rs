@@ -4,11 +4,14 @@
 //! `X-Amzn-Trace-Id`, `b3`, `uber-trace-id`, `X-Cloud-Trace-Context`) contain one; integers and
 //! bytes become text.
 
+mod propagated;
+
 use std::io::Write as _;
 
 use base64::Engine;
 use base64::engine::general_purpose::{STANDARD, STANDARD_NO_PAD, URL_SAFE, URL_SAFE_NO_PAD};
 
+use self::propagated::propagated;
 use crate::document::msgpack::{Token, read_token};
 
 /// Longest id that is made from another value: 16 bytes in hex.
@@ -294,51 +297,6 @@ fn from_hex(text: &[u8]) -> Option<MadeId> {
 
 fn is_hex(text: &[u8]) -> bool {
     !text.is_empty() && text.iter().all(u8::is_ascii_hexdigit)
-}
-
-/// The id in a trace context as services pass it on.
-fn propagated(text: &[u8]) -> Option<&[u8]> {
-    let parts = |separator: u8| text.split(move |byte| *byte == separator);
-    match text {
-        // W3C Trace Context: version-trace-parent-flags.
-        [_, _, b'-', ..] if text.len() >= 55 => {
-            let mut parts = parts(b'-');
-            let (version, id, parent) = (parts.next()?, parts.next()?, parts.next()?);
-            let is_known = version != b"ff" && is_hex(version) && id.len() == 32 && parent.len() == 16;
-            (is_known && is_hex(id) && is_hex(parent)).then_some(id)
-        }
-        // AWS: Root=1-…;Parent=…;Sampled=1, in any order, with Self in front behind a load balancer.
-        _ if text.contains(&b'=') && parts(b';').any(|part| part.trim_ascii().starts_with(b"Root=")) => {
-            parts(b';')
-                .find_map(|part| part.trim_ascii().strip_prefix(b"Root="))
-                .filter(|root| !root.is_empty())
-        }
-        // Google: trace/span;o=1.
-        _ if text.get(32) == Some(&b'/') && is_hex(&text[..32]) => Some(&text[..32]),
-        // Google's logging libraries: projects/NAME/traces/ID.
-        _ if text.starts_with(b"projects/") => {
-            let mut parts = parts(b'/').skip(2);
-            let (traces, id) = (parts.next()?, parts.next()?);
-            (traces == b"traces" && !id.is_empty()).then_some(id)
-        }
-        _ => {
-            // Jaeger: trace:span:parent:flags. B3: trace-span, trace-span-sampled,
-            // trace-span-sampled-parent.
-            let (separator, lengths) = match text.iter().find(|byte| !byte.is_ascii_hexdigit())? {
-                b':' => (b':', 4..=4),
-                b'-' => (b'-', 2..=4),
-                _ => return None,
-            };
-            let mut parts = parts(separator);
-            let (id, span) = (parts.next()?, parts.next()?);
-            let is_known = if separator == b':' {
-                id.len() <= 32 && is_hex(id) && is_hex(span)
-            } else {
-                matches!(id.len(), 16 | 32) && is_hex(id) && span.len() == 16 && is_hex(span)
-            };
-            (is_known && lengths.contains(&(2 + parts.count()))).then_some(id)
-        }
-    }
 }
 
 #[cfg(test)]

@@ -10,6 +10,7 @@ mod paths;
 mod store;
 mod table;
 mod union;
+mod union_lines;
 
 use std::sync::Arc;
 

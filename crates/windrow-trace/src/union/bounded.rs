@@ -10,7 +10,8 @@ use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 use twox_hash::XxHash3_128;
 
-use super::merged::{JoinedField, LineOrder, join};
+use super::field::JoinedField;
+use super::merged::{LineOrder, join};
 use super::parsed::ParsedDocument;
 use super::{Union, UnionError, parse_both};
 use crate::document::state::PartState;

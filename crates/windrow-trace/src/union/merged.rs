@@ -5,10 +5,11 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use serde_json::value::RawValue;
 
+use super::field::JoinedField;
 use super::parsed::ParsedDocument;
 use crate::document::field_names::top_level::Field;
 use crate::document::json::{one_line, write_escaped, write_string};
-use crate::document::kept::{KeptRecord, is_displaced, write_kept};
+use crate::document::kept::{KeptRecord, write_kept};
 use crate::document::merge_rule::{MergeRule, ValueSet};
 use crate::document::schema::{DocumentSchema, Placement};
 use crate::document::state::{
@@ -35,23 +36,6 @@ pub(super) struct LineContent<'a> {
     pub(super) service: Option<&'a str>,
     /// Its record, if it was kept.
     kept: Option<&'a KeptRecord>,
-}
-
-/// A field of the union.
-#[derive(Clone)]
-pub(super) struct JoinedField<'a> {
-    location: FieldLocation,
-    /// Its name in the records, and what this becomes where no other field is in its way.
-    pub(super) original: &'a str,
-    natural: Cow<'a, str>,
-    rule: MergeRule,
-    /// The line of the value.
-    pub(super) line: LineOrder,
-    raw: &'a RawValue,
-    /// It is in `windrow.unmapped`.
-    unmapped: bool,
-    /// The values, if the rule chooses by value.
-    values: ValueSet,
 }
 
 /// The union of two documents, ready to be written.
@@ -458,33 +442,6 @@ impl<'a> MergedDocument<'a> {
             })
         });
         states.collect()
-    }
-}
-
-impl JoinedField<'_> {
-    /// Its name in the records and its value, if it has that name in the document.
-    fn located_value(&self) -> Option<((FieldLocation, String), String)> {
-        let mut value = Vec::new();
-        self.write_value(&mut value);
-        let value = String::from_utf8(value).unwrap_or_default();
-        let is_displaced = is_displaced((self.original, &self.natural));
-        (!is_displaced).then(|| ((self.location, self.original.to_owned()), value))
-    }
-
-    /// Its value in the document.
-    fn as_raw(&self) -> Box<RawValue> {
-        let mut value = Vec::new();
-        self.write_value(&mut value);
-        let value = String::from_utf8(value).ok().map(RawValue::from_string);
-        value.and_then(Result::ok).unwrap_or_else(|| self.raw.to_owned())
-    }
-
-    pub(super) fn write_value(&self, out: &mut Vec<u8>) {
-        if self.rule.is_by_value() {
-            self.values.write(self.rule, out);
-        } else {
-            out.extend(one_line(self.raw));
-        }
     }
 }
 

@@ -22,6 +22,7 @@
 //! was. A document of Windrow 0.1.0 has lines without level and service.
 
 mod bounded;
+mod field;
 mod lines;
 mod merged;
 mod parsed;

@@ -58,6 +58,7 @@ const CODE_DIFFERS: u64 = 1;
 const PART_DIFFERS: u64 = 2;
 const FLAG_BITS: u32 = 2;
 /// Fields of these names have the rule `Worst` if the state says nothing else, all others `Newest`.
+/// A part of the format, so it stays as it is when `LEVEL_NAMES` gets further names.
 const USUALLY_WORST: [&str; 23] = [
     "level",
     "severity",

@@ -73,14 +73,18 @@ impl PackedJoined {
 
     /// The view of exactly the packed bytes.
     pub(crate) fn view<'a>(&self, bytes: &'a [u8]) -> JoinedView<'a> {
-        let (state, rest) = bytes
-            .split_at_checked(self.state_bytes as usize)
-            .unwrap_or_default();
-        let (context, rest) = rest.split_at_checked(self.context.bytes()).unwrap_or_default();
-        let (text, newest) = rest
-            .split_at_checked(self.text_bytes as usize)
-            .unwrap_or_default();
+        let [state, context, text, newest] = self.pieces(bytes);
         self.meta().view(state, self.context.view(context), text, newest)
+    }
+
+    /// Line states, line context, text and newest record.
+    #[inline]
+    fn pieces<'a>(&self, bytes: &'a [u8]) -> [&'a [u8]; 4] {
+        let split = |bytes: &'a [u8], at| bytes.split_at_checked(at).unwrap_or_default();
+        let (state, rest) = split(bytes, self.state_bytes as usize);
+        let (context, rest) = split(rest, self.context.bytes());
+        let (text, newest) = split(rest, self.text_bytes as usize);
+        [state, context, text, newest]
     }
 
     fn meta(&self) -> JoinedMeta {
@@ -100,13 +104,7 @@ impl PackedJoined {
     /// Restores the records from exactly the packed bytes.
     pub(crate) fn unpack(&self, bytes: &[u8]) -> JoinedRecords {
         let mut buffer = Vec::with_capacity(bytes.len() + STATE_AREA_BYTES);
-        let (line_states, rest) = bytes
-            .split_at_checked(self.state_bytes as usize)
-            .unwrap_or_default();
-        let (context, rest) = rest.split_at_checked(self.context.bytes()).unwrap_or_default();
-        let (text, newest) = rest
-            .split_at_checked(self.text_bytes as usize)
-            .unwrap_or_default();
+        let [line_states, context, text, newest] = self.pieces(bytes);
         let needed = line_states.len() + context.len() + MAX_LINE_STATE_BYTES;
         let state_area = needed.max(STATE_AREA_BYTES);
         buffer.extend_from_slice(line_states);
