@@ -253,28 +253,6 @@ impl HttpBody for EventBody {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::output::{BatchBuffer, DocumentMeta, DocumentSpan, LineCounters, MemoryCharge};
-
-    fn batch(documents: &[&str]) -> Batch {
-        let (mut text, mut ids, mut rows) = (Vec::new(), String::new(), Vec::new());
-        for (number, document) in documents.iter().enumerate() {
-            let (start, id) = (text.len(), ids.len());
-            text.extend_from_slice(document.as_bytes());
-            ids += &format!("id{number}");
-            let span = DocumentSpan::new(start, start, text.len());
-            rows.push(DocumentMeta::new(id..ids.len(), true, 0, 1, span));
-        }
-        let buffer = BatchBuffer::new(text.into(), ids, rows);
-        let charge = MemoryCharge::new(1, &Arc::default());
-        Batch::new(
-            buffer,
-            false,
-            Vec::new(),
-            charge,
-            &Arc::<LineCounters>::default(),
-            1,
-        )
-    }
 
     fn data(event: &Bytes) -> serde_json::Value {
         let text = std::str::from_utf8(event).unwrap();
@@ -293,7 +271,7 @@ mod tests {
         let (hub, tap) = hub();
         let mut all = hub.subscribe(Query::parse("", 0).unwrap()).unwrap();
         let mut errors = hub.subscribe(Query::parse("boom", 0).unwrap()).unwrap();
-        tap.offer(&batch(&[
+        tap.offer(&Batch::of_documents(&[
             r#"{"@timestamp":"2026-11-21T09:20:00Z","traceId":"a","message":"fine"}"#,
             r#"{"@timestamp":"2026-11-21T09:20:01Z","traceId":"b","message":"boom"}"#,
             "no document",
@@ -315,7 +293,7 @@ mod tests {
         let mut offered = 0;
         // More than the queue of events holds.
         for _ in 0..QUEUE_EVENTS + 3 {
-            tap.offer(&batch(&many));
+            tap.offer(&Batch::of_documents(&many));
             offered += many.len();
             tokio::time::sleep(EVENT_INTERVAL + Duration::from_millis(30)).await;
         }

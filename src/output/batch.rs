@@ -229,6 +229,25 @@ impl Drop for MemoryCharge {
 }
 
 #[cfg(test)]
+impl Batch {
+    /// A batch of documents `id0`, `id1`, …, of one line each.
+    pub(crate) fn of_documents(documents: &[&str]) -> Self {
+        let (mut text, mut ids, mut rows) = (Vec::new(), String::new(), Vec::new());
+        for (number, document) in documents.iter().enumerate() {
+            let (start, id) = (text.len(), ids.len());
+            text.extend_from_slice(document.as_bytes());
+            ids += &format!("id{number}");
+            let span = DocumentSpan::new(start, start, text.len());
+            rows.push(DocumentMeta::new(id..ids.len(), true, 0, 1, span));
+        }
+        let buffer = BatchBuffer::new(text.into(), ids, rows);
+        let charge = MemoryCharge::new(1, &Arc::default());
+        let account = Arc::<LineCounters>::default();
+        Self::new(buffer, false, Vec::new(), charge, &account, 1)
+    }
+}
+
+#[cfg(test)]
 mod tests {
     use std::sync::atomic::AtomicU64;
 

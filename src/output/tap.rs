@@ -74,35 +74,20 @@ impl Drop for Watching {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::output::{BatchBuffer, DocumentMeta, DocumentSpan, LineCounters, MemoryCharge};
-
-    fn batch() -> Batch {
-        let rows = vec![DocumentMeta::new(0..1, true, 5, 3, DocumentSpan::new(0, 0, 2))];
-        let buffer = BatchBuffer::new(b"{}"[..].into(), "a".into(), rows);
-        let charge = MemoryCharge::new(1, &Arc::default());
-        Batch::new(
-            buffer,
-            false,
-            Vec::new(),
-            charge,
-            &Arc::<LineCounters>::default(),
-            1,
-        )
-    }
 
     #[test]
     fn batches_are_taken_only_while_somebody_watches_and_never_waited_for() {
         let (tap, batches) = BatchTap::new();
-        tap.offer(&batch());
+        tap.offer(&Batch::of_documents(&["{}"]));
         assert!(batches.try_recv().is_err());
         let watching = tap.watch();
         for _ in 0..QUEUE_BATCHES + 3 {
-            tap.offer(&batch());
+            tap.offer(&Batch::of_documents(&["{}"]));
         }
         assert_eq!(batches.try_iter().count(), QUEUE_BATCHES);
         assert_eq!((tap.take_skipped(), tap.take_skipped()), (3, 0));
         drop(watching);
-        tap.offer(&batch());
+        tap.offer(&Batch::of_documents(&["{}"]));
         assert!(batches.try_recv().is_err());
     }
 }
