@@ -1,8 +1,8 @@
 //! Return of freed memory to the system while a thread is idle.
 //!
 //! The program's allocator, mimalloc, gives memory back from within calls of the thread that owns
-//! it, a second after it was freed. An idle thread makes no such calls, and would keep what its last
-//! load needed. Its function for this is not reachable from safe code, so a thread makes the calls.
+//! it, some time after it was freed. An idle thread makes no such calls, and would keep what its
+//! last load needed. Its function for this is not reachable from safe code, so a thread makes the calls.
 
 use std::hint::black_box;
 use std::time::{Duration, Instant};
@@ -15,11 +15,11 @@ const LAST_COLLECTION: Duration = Duration::from_secs(300);
 const CALLS: usize = 10_000;
 /// Smallest size that is counted as such a call is a little above 1 KiB.
 const COUNTED_BYTES: usize = 2 << 10;
-/// Freeing a block of this size lets mimalloc purge what has been free for a second.
+/// Freeing a block of this size lets mimalloc purge what has been free for long enough.
 const PURGING_BYTES: usize = 1 << 20;
 
-/// Makes the allocator look at the pages of this thread, and give back what has been free for a
-/// second. Takes up to a millisecond.
+/// Makes the allocator look at the pages of this thread, and give back what has been free for long
+/// enough. Takes up to a millisecond.
 pub(crate) fn collect() {
     for _ in 0..CALLS {
         drop(black_box(Vec::<u8>::with_capacity(COUNTED_BYTES)));
