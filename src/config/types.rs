@@ -272,7 +272,7 @@ pub enum Predicate {
 impl Predicate {
     /// Whether a string that is exactly `text` passes. A number is given as it is written in JSON.
     #[must_use]
-    #[inline]
+    #[inline(always)]
     pub fn passes(&self, text: &[u8]) -> bool {
         match self {
             Self::Contains(phrase) => phrase.is_in(text),

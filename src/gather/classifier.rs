@@ -11,8 +11,8 @@ use forward_protocol::entries::{Group, Key, MapPairs, Pair, Visitor, WireKey};
 
 use crate::config::{Condition, Predicate};
 use windrow_trace::{
-    EntryMetadata, FieldRole, MadeId, RecordFacts, RecordView, Severity, Shape, ShapeField, ShapeId,
-    ShapeRegistry, TextForm, Token, as_text, read_token, write_json_value,
+    EntryMetadata, FieldReading, FieldRole, MadeId, RecordFacts, RecordView, Severity, Shape, ShapeField,
+    ShapeId, ShapeRegistry, TextForm, Token, as_text, read_token, write_json_value,
 };
 
 /// Numbers and values of captured fields, in the order of the record.
@@ -108,21 +108,6 @@ impl<'a> Classification<'a> {
         }
     }
 
-    /// With what the metadata of the entry and of its group say. By value, so that what most records
-    /// have stays in registers.
-    #[cold]
-    #[inline(never)]
-    pub(super) fn with_metadata(
-        mut self,
-        view: &RecordView,
-        own: Option<&'a [u8]>,
-        group: Option<Group<'a>>,
-        made: &mut MadeId,
-    ) -> Self {
-        self.read_metadata(view, own, group, made);
-        self
-    }
-
     /// Adds what the metadata of the entry and of its group say.
     #[cold]
     pub(super) fn read_metadata(
@@ -152,7 +137,10 @@ pub(super) struct RecordClassifier<'s, 'a, C> {
     complete: &'s [Condition],
     /// The guessed shape; `None` once a field does not fit.
     shape: Option<(ShapeId, &'s Shape)>,
-    classification: Classification<'a>,
+    /// How the next values are read.
+    readings: &'s [FieldReading],
+    /// In the memory of the caller: returned, it would be copied for each record.
+    classification: &'s mut Classification<'a>,
     /// Takes the values on which routes depend.
     captured: &'s mut C,
     /// A record has begun.
@@ -160,36 +148,47 @@ pub(super) struct RecordClassifier<'s, 'a, C> {
 }
 
 impl<'s, 'a, C: Capture<'a>> RecordClassifier<'s, 'a, C> {
-    /// `captured` is empty.
-    pub(super) fn new(shapes: &'s ShapeRegistry, complete: &'s [Condition], captured: &'s mut C) -> Self {
+    /// `captured` is empty. What is found goes to `classification`.
+    #[inline(always)]
+    pub(super) fn new(
+        shapes: &'s ShapeRegistry,
+        complete: &'s [Condition],
+        captured: &'s mut C,
+        classification: &'s mut Classification<'a>,
+    ) -> Self {
+        *classification = Classification::default();
         Self {
             shapes,
             complete,
             shape: None,
-            classification: Classification::default(),
+            readings: &[],
+            classification,
             captured,
             has_begun: false,
         }
     }
 
-    /// The classification of the last record, if it has the guessed shape.
+    /// Completes the classification of the last record. False if it has not the guessed shape: then
+    /// nothing is known of it.
     #[inline(always)]
-    pub(super) fn classification(&self) -> Option<Classification<'a>> {
-        let (id, shape) = self.shape?;
+    pub(super) fn finish(self) -> bool {
+        let Some((id, shape)) = self.shape else {
+            return false;
+        };
         if !self.classification.facts.fit(shape) {
-            return None;
+            return false;
         }
-        let has_text = shape.has_text();
-        Some(Classification {
-            shape: Some(id),
-            is_whole: self.classification.is_whole || !has_text,
-            text_form: if has_text {
-                TextForm::Field
-            } else {
-                TextForm::Fields
-            },
-            ..self.classification
-        })
+        self.classification.shape = Some(id);
+        if !shape.has_text() {
+            self.classification.is_whole = true;
+            self.classification.text_form = TextForm::Fields;
+        }
+        true
+    }
+
+    /// The record has not the guessed shape.
+    fn give_up(&mut self) {
+        (self.shape, self.readings) = (None, &[]);
     }
 
     /// Guesses that the record, which has `pairs` fields, has the shape `id`.
@@ -199,19 +198,29 @@ impl<'s, 'a, C: Capture<'a>> RecordClassifier<'s, 'a, C> {
             .shapes
             .get(id)
             .filter(|shape| shape.fields().len() == pairs as usize);
+        self.readings = shape.map_or(&[], Shape::readings);
         self.shape = shape.map(|shape| (id, shape));
     }
 
     /// Classifies by the value of a field.
     #[inline(always)]
-    fn classify_field(&mut self, slot: &ShapeField, value: &'a [u8]) {
+    fn classify_field(&mut self, reading: &FieldReading, value: &'a [u8]) {
         let view = self.shapes.view();
-        if slot.is_text_alone()
+        if reading.is_text_alone
             && let Some(text) = short_text_of(value)
         {
             self.classification.facts.set_text(view, text);
             self.classify_text(view, self.classification.facts.text.unwrap_or_default());
-        } else if !self.classification.facts.read_usual(view, slot.usual(), value) {
+        } else if !self.classification.facts.read_usual(view, reading.usual, value) {
+            self.classify_rare_value(reading.number, value);
+        }
+    }
+
+    #[inline(never)]
+    fn classify_rare_value(&mut self, number: u32, value: &'a [u8]) {
+        if let Some((_, shape)) = self.shape
+            && let Some(slot) = shape.fields().get(number as usize)
+        {
             self.classify_rare_field(slot, value);
         }
     }
@@ -222,14 +231,14 @@ impl<'s, 'a, C: Capture<'a>> RecordClassifier<'s, 'a, C> {
         match slot.role() {
             FieldRole::JoinedText => {
                 let Some(text) = text_of(value) else {
-                    self.shape = None;
+                    self.give_up();
                     return;
                 };
                 let view = self.shapes.view();
                 self.classification.facts.set_text(view, text);
                 self.classify_text(view, self.classification.facts.text.unwrap_or_default());
             }
-            FieldRole::OtherText if text_of(value).is_none() => self.shape = None,
+            FieldRole::OtherText if text_of(value).is_none() => self.give_up(),
             FieldRole::OtherText | FieldRole::TraceId | FieldRole::Plain => {}
         }
         let view = self.shapes.view();
@@ -274,8 +283,8 @@ impl<'s, 'a, C: Capture<'a>> Visitor<'a, 's> for RecordClassifier<'s, 'a, C> {
     fn record(&mut self, pairs: u32) -> &'s [WireKey] {
         if std::mem::replace(&mut self.has_begun, true) {
             // What preceded was no record, but the attributes of a group.
-            self.classification = Classification::default();
-            self.shape = None;
+            *self.classification = Classification::default();
+            self.give_up();
             self.captured.clear();
         }
         if let Some(id) = self.shapes.predict(pairs) {
@@ -285,11 +294,11 @@ impl<'s, 'a, C: Capture<'a>> Visitor<'a, 's> for RecordClassifier<'s, 'a, C> {
     }
 
     #[inline(always)]
-    fn value(&mut self, number: usize, value: &'a [u8]) {
-        if let Some((_, shape)) = self.shape
-            && let Some(slot) = shape.fields().get(number)
-        {
-            self.classify_field(slot, value);
+    fn value(&mut self, _number: usize, value: &'a [u8]) {
+        // Once a field does not fit there are none.
+        if let [reading, others @ ..] = self.readings {
+            self.readings = others;
+            self.classify_field(reading, value);
         }
     }
 
@@ -301,7 +310,7 @@ impl<'s, 'a, C: Capture<'a>> Visitor<'a, 's> for RecordClassifier<'s, 'a, C> {
             (Some(slot), Key::Text(name)) if slot.name() == name => {
                 self.classify_rare_field(slot, pair.value);
             }
-            _ => self.shape = None,
+            _ => self.give_up(),
         }
     }
 }
@@ -320,13 +329,14 @@ fn classify_as<'a>(
     record: &'a [u8],
 ) -> Option<Classification<'a>> {
     let mut nothing = NoCapture::<2>;
-    let mut classifier = RecordClassifier::new(shapes, complete, &mut nothing);
+    let mut classification = Classification::default();
+    let mut classifier = RecordClassifier::new(shapes, complete, &mut nothing, &mut classification);
     let pairs = MapPairs::new(record);
     classifier.expect_shape(id, pairs.remaining());
     for (number, pair) in pairs.enumerate() {
         classifier.pair(number, pair);
     }
-    classifier.classification()
+    classifier.finish().then_some(classification)
 }
 
 /// The slow path, for a record without the guessed shape: learns its shape, or classifies it
@@ -377,16 +387,18 @@ pub fn classify_entries(
 ) {
     let mut entries = forward_protocol::entries::Entries::new(entries, 100);
     let mut nothing = NoCapture::<3>;
+    let mut classification = Classification::default();
     loop {
-        let mut classifier = RecordClassifier::new(shapes, complete, &mut nothing);
+        let mut classifier = RecordClassifier::new(shapes, complete, &mut nothing, &mut classification);
         let Some(next) = entries.next_with(&mut classifier) else {
             break;
         };
-        let classification = classifier.classification();
+        let has_shape = classifier.finish();
         let Ok(entry) = next else { continue };
         let mut made = MadeId::default();
-        let classification =
-            classification.unwrap_or_else(|| classify_slow(shapes, complete, entry.record, &mut made));
+        if !has_shape {
+            classification = classify_slow(shapes, complete, entry.record, &mut made);
+        }
         let shape = classification.trace_shape();
         on_record(
             entry.record,

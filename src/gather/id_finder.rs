@@ -92,22 +92,24 @@ impl IdFinder {
     ) -> Result<(), Indivisible> {
         let mut made = MadeId::default();
         let mut nothing = NoCapture::<1>;
+        let mut classification = Classification::default();
         loop {
-            let mut classifier = RecordClassifier::new(&self.shapes, &[], &mut nothing);
+            let mut classifier = RecordClassifier::new(&self.shapes, &[], &mut nothing, &mut classification);
             let Some(next) = walk.next_with(&mut classifier) else {
                 return Ok(());
             };
-            let classification = classifier.classification();
+            let has_shape = classifier.finish();
             let entry = next.map_err(|_| Indivisible::BadEntry)?;
             let range = entry.offset..bytes.len() - walk.rest();
-            let mut classification = classification
-                .unwrap_or_else(|| classify_slow(&mut self.shapes, &[], entry.record, &mut made));
+            if !has_shape {
+                classification = classify_slow(&mut self.shapes, &[], entry.record, &mut made);
+            }
             let group = walk.group();
             let record_bytes = entry.record.len();
             let mut cost = record_cost(entry.record, &[]);
             if entry.metadata.is_some() || group.is_some() {
                 let view = self.shapes.view();
-                classification = classification.with_metadata(view, entry.metadata, group, &mut made);
+                classification.read_metadata(view, entry.metadata, group, &mut made);
                 cost += metadata::merge(entry.metadata, group, &mut self.scratch).len();
             }
             if is_candidate(&classification) {

@@ -63,7 +63,7 @@ pub use self::document::names::{
     DocumentOptions, FieldNames, IGNORED_IDS, KEY_NAMES, LEVEL_NAMES, SERVICE_NAMES, TEXT_NAMES,
 };
 pub use self::document::schema::DocumentSchema;
-pub use self::document::shape::{FieldRole, Shape, ShapeField, ShapeId, ShapeRegistry};
+pub use self::document::shape::{FieldReading, FieldRole, Shape, ShapeField, ShapeId, ShapeRegistry};
 pub use self::open::slab::SlotHint;
 pub use self::open::trace::{AddOutcome, IncomingRecord, max_part_bytes, record_cost};
 pub use self::overview::TraceOverview;

@@ -161,14 +161,11 @@ impl<H: Clone> Table<H> {
         if stale {
             trace.promoted_at = now;
         }
-        let before = trace.memory_bytes();
-        let added = trace.add(now, incoming, &mut self.sources, shapes, max_bytes);
-        if added == AddOutcome::TraceFull {
-            return added;
-        }
-        let memory_bytes = trace.memory_bytes();
+        let Some(grown) = trace.add(now, incoming, &mut self.sources, shapes, max_bytes) else {
+            return AddOutcome::TraceFull;
+        };
         self.lines += 1;
-        self.bytes = self.bytes + memory_bytes - before;
+        self.bytes = self.bytes.wrapping_add_signed(grown);
         let had_deadline = trace.has_deadline;
         if !had_deadline {
             let too_old = now.saturating_sub(trace.opened_at) >= self.limits.max_age;
@@ -182,7 +179,7 @@ impl<H: Clone> Table<H> {
         if stale {
             self.open.promote(key);
         }
-        added
+        AddOutcome::Added
     }
 
     /// Adds a record to a trace that is not open: a straggler, or the first record of a trace.
@@ -194,12 +191,15 @@ impl<H: Clone> Table<H> {
             self.budget.straggler_in_time();
             let added = trace.add(now, incoming, &mut self.sources, shapes, max_bytes);
             trace.promoted_at = now;
-            self.lines += u64::from(added == AddOutcome::Added);
+            self.lines += u64::from(added.is_some());
             self.bytes += trace.memory_bytes();
             let (key, slot) = self.open.open(id);
             *slot = trace;
             self.set_deadline(due, SealReason::Completed, key);
-            return added;
+            return match added {
+                Some(_) => AddOutcome::Added,
+                None => AddOutcome::TraceFull,
+            };
         }
         let size = record_cost(incoming.record, incoming.metadata);
         self.budget.trace_opened(now, id.hash());

@@ -39,8 +39,9 @@ pub(super) fn walk_expected<'a, 'k>(
     opened: &mut u32,
 ) -> Result<(usize, usize), Error> {
     let mut rest = buf.get(at..).unwrap_or_default();
-    let mut number = 0;
-    for key in keys {
+    // Counted by what is left: a counter of its own would cost more than the comparisons.
+    let mut left = keys;
+    while let [key, others @ ..] = left {
         let (value_at, end) = match key.match_fast(rest) {
             Some(found) => found,
             None => match key.match_slow(rest, opened)? {
@@ -51,12 +52,12 @@ pub(super) fn walk_expected<'a, 'k>(
         let cut = Error::Incomplete { at };
         let (pair, behind) = rest.split_at_checked(end).ok_or(cut)?;
         if !key.skipped {
+            let number = keys.len() - left.len();
             visitor.value(number, pair.get(value_at..).ok_or(cut)?);
         }
-        rest = behind;
-        number += 1;
+        (rest, left) = (behind, others);
     }
-    Ok((number, buf.len() - rest.len()))
+    Ok((keys.len() - left.len(), buf.len() - rest.len()))
 }
 
 /// Walks over the remaining pairs, whose keys are not expected ones.

@@ -12,12 +12,14 @@ use forward_protocol::frame::{Message, Payload};
 
 use super::Gatherer;
 use super::origin::{Anonymous, Arrival, MessageOrigin};
-use super::prefetch::{MIN_PREFETCH_BYTES, PREFETCH_RECORDS, PrefetchPipeline, Walked};
+use super::prefetch::{MIN_PREFETCH_BYTES, PREFETCH_RECORDS, PrefetchPipeline, Waiting, Walked};
 use super::rewriting::StoredMessage;
 use super::sections::Section;
 use super::tally::Tally;
 use crate::cluster::Share;
-use crate::gather::classifier::{Capture, Captured, NoCapture, RecordClassifier, classify_slow};
+use crate::gather::classifier::{
+    Capture, Captured, Classification, NoCapture, RecordClassifier, classify_slow,
+};
 use crate::gather::duplicate_window::Seen;
 use crate::gather::metadata;
 use crate::gather::reject_buffer::RejectReason;
@@ -278,6 +280,7 @@ impl Gatherer {
         let mut scratch = Vec::new();
         let mut made = MadeId::default();
         let mut captured = C::default();
+        let mut classification = Classification::default();
         let first = *position;
         let mut records = 0;
         // Prefetching pays off once the open traces exceed the cache, and for a run of records.
@@ -285,25 +288,30 @@ impl Gatherer {
         let mut pipeline = prefetch.then(PrefetchPipeline::new);
         loop {
             captured.clear();
-            let mut classifier = RecordClassifier::new(&self.shapes, &self.settings.complete, &mut captured);
+            let mut classifier = RecordClassifier::new(
+                &self.shapes,
+                &self.settings.complete,
+                &mut captured,
+                &mut classification,
+            );
             let Some(next) = walk.next_with(&mut classifier) else {
                 break;
             };
-            let classification = classifier.classification();
+            let has_shape = classifier.finish();
             let number = first.wrapping_add(records);
             // Empty of all messages but shares.
             let number = origin.positions.get(number as usize).copied().unwrap_or(number);
             records += 1;
             match next {
                 Ok(entry) => {
-                    let has_shape = classification.is_some();
-                    let mut classification = classification.unwrap_or_else(|| {
-                        classify_slow(&mut self.shapes, &self.settings.complete, entry.record, &mut made)
-                    });
+                    if !has_shape {
+                        let complete = &self.settings.complete;
+                        classification = classify_slow(&mut self.shapes, complete, entry.record, &mut made);
+                    }
                     let group = walk.group();
                     if entry.metadata.is_some() || group.is_some() {
                         let view = self.shapes.view();
-                        classification = classification.with_metadata(view, entry.metadata, group, &mut made);
+                        classification.read_metadata(view, entry.metadata, group, &mut made);
                     }
                     let destination = if C::ROUTES {
                         let routable = Routable {
@@ -327,19 +335,35 @@ impl Gatherer {
                             time: entry.time,
                             record: entry.record,
                             metadata: entry.metadata,
-                            classification,
+                            classification: &classification,
                             id: self.trace_id(classification.id(&made), destination),
                             destination,
                             group,
                             number,
-                            guess: None,
                         };
                         self.add_alone(&walked, pipeline.as_mut(), &mut scratch, origin, tally);
                         continue;
                     }
                     let id = self.trace_id(classification.facts.id, destination);
-                    // Made on each of the two ways, so that on the usual one it needs no memory.
-                    let walked = || Walked {
+                    let Some(pipeline) = &mut pipeline else {
+                        let metadata = metadata::merge(entry.metadata, group, &mut scratch);
+                        let walked = Walked {
+                            time: entry.time,
+                            record: entry.record,
+                            metadata: entry.metadata,
+                            classification: &classification,
+                            id,
+                            destination,
+                            group,
+                            number,
+                        };
+                        self.add(&walked, metadata, origin, tally);
+                        continue;
+                    };
+                    if let Some(id) = id {
+                        self.table.prefetch_index_entry(id);
+                    }
+                    pipeline.walked.push(Waiting {
                         time: entry.time,
                         record: entry.record,
                         metadata: entry.metadata,
@@ -349,16 +373,7 @@ impl Gatherer {
                         group,
                         number,
                         guess: None,
-                    };
-                    let Some(pipeline) = &mut pipeline else {
-                        let metadata = metadata::merge(entry.metadata, group, &mut scratch);
-                        self.add(&walked(), metadata, origin, tally);
-                        continue;
-                    };
-                    if let Some(id) = id {
-                        self.table.prefetch_index_entry(id);
-                    }
-                    pipeline.walked.push(walked());
+                    });
                     if pipeline.walked.len() == PREFETCH_RECORDS {
                         self.advance(pipeline, &mut scratch, origin, tally);
                     }

@@ -20,11 +20,11 @@ pub(super) const MIN_PREFETCH_BYTES: usize = 4 << 10;
 /// stages.
 pub(super) struct PrefetchPipeline<'a> {
     /// Walked; the index entries of their traces are being fetched.
-    pub(super) walked: Vec<Walked<'a>>,
+    pub(super) walked: Vec<Waiting<'a>>,
     /// Their traces are being fetched.
-    fetching: Vec<Walked<'a>>,
+    fetching: Vec<Waiting<'a>>,
     /// The records of their traces are being fetched; these are added next.
-    fetched: Vec<Walked<'a>>,
+    fetched: Vec<Waiting<'a>>,
 }
 
 impl PrefetchPipeline<'_> {
@@ -39,13 +39,15 @@ impl PrefetchPipeline<'_> {
 }
 
 /// A classified record.
+#[derive(Clone, Copy)]
 pub(super) struct Walked<'a> {
     pub(super) time: Time,
     /// A MessagePack map.
     pub(super) record: &'a [u8],
     /// The metadata of the event itself.
     pub(super) metadata: Option<&'a [u8]>,
-    pub(super) classification: Classification<'a>,
+    /// By reference: a copy for each record would cost more than all else here.
+    pub(super) classification: &'a Classification<'a>,
     /// The id of its trace, which its destination is a part of.
     pub(super) id: Option<TraceId<'a>>,
     pub(super) destination: DestinationId,
@@ -53,8 +55,36 @@ pub(super) struct Walked<'a> {
     pub(super) group: Option<Group<'a>>,
     /// Number of the record in its part.
     pub(super) number: u32,
+}
+
+/// A [`Walked`] record that waits for its trace.
+pub(super) struct Waiting<'a> {
+    pub(super) time: Time,
+    pub(super) record: &'a [u8],
+    pub(super) metadata: Option<&'a [u8]>,
+    pub(super) classification: Classification<'a>,
+    pub(super) id: Option<TraceId<'a>>,
+    pub(super) destination: DestinationId,
+    pub(super) group: Option<Group<'a>>,
+    pub(super) number: u32,
     /// Where the trace probably is.
     pub(super) guess: Option<SlotHint>,
+}
+
+impl Waiting<'_> {
+    #[inline(always)]
+    fn walked(&self) -> Walked<'_> {
+        Walked {
+            time: self.time,
+            record: self.record,
+            metadata: self.metadata,
+            classification: &self.classification,
+            id: self.id,
+            destination: self.destination,
+            group: self.group,
+            number: self.number,
+        }
+    }
 }
 
 impl Gatherer {
@@ -76,7 +106,7 @@ impl Gatherer {
         }
         for walked in &pipeline.fetched {
             let metadata = metadata::merge(walked.metadata, walked.group, scratch);
-            self.add(walked, metadata, origin, tally);
+            self.add(&walked.walked(), metadata, origin, tally);
         }
         pipeline.fetched.clear();
         std::mem::swap(&mut pipeline.fetching, &mut pipeline.fetched);

@@ -47,7 +47,7 @@ impl Gatherer {
             self.drain(pipeline, scratch, origin, tally);
         }
         let metadata = metadata::merge(walked.metadata, walked.group, scratch);
-        if !is_candidate(&walked.classification) && !self.partial.is_any_open() {
+        if !is_candidate(walked.classification) && !self.partial.is_any_open() {
             self.add(walked, metadata, origin, tally);
             return;
         }
@@ -115,10 +115,9 @@ impl Gatherer {
                 let destination = self.destination(&routable, None, tally);
                 let means = Walked {
                     record,
-                    classification,
+                    classification: &classification,
                     id: self.trace_id(classification.id(&made), destination),
                     destination,
-                    guess: None,
                     ..*walked
                 };
                 self.add_to_section(&means, metadata, origin, tally);
@@ -228,12 +227,11 @@ impl Gatherer {
             time: Time::At(time),
             record,
             metadata,
-            classification,
+            classification: &classification,
             id: self.trace_id(classification.id(&made), destination),
             destination,
             group: None,
             number: fragment.position,
-            guess: None,
         };
         self.add_meant(&walked, &fragment.metadata, origin, &mut tally);
         self.account_for(&tally, None, record, origin);

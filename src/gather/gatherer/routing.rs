@@ -59,7 +59,7 @@ impl Gatherer {
         time: i64,
         origin: &MessageOrigin<'_>,
     ) {
-        let classification = &walked.classification;
+        let classification = walked.classification;
         let view = self.shapes.view();
         let single = UntracedRecord {
             shape: classification.shape.and_then(|id| self.shapes.get(id)),

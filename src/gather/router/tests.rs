@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::config::{Environment, Flags, Sources, load};
-use crate::gather::classifier::{RecordClassifier, classify_slow};
+use crate::gather::classifier::{Classification, RecordClassifier, classify_slow};
 use forward_protocol::entries::Entries;
 use windrow_trace::{FieldNames, ShapeRegistry};
 
@@ -57,13 +57,14 @@ impl Scene {
         for _ in 0..4 {
             let mut captured = Captured::new();
             let mut entries = Entries::new(&entry, 100);
-            let mut classifier = RecordClassifier::new(&self.shapes, &[], &mut captured);
+            let mut classification = Classification::default();
+            let mut classifier = RecordClassifier::new(&self.shapes, &[], &mut captured, &mut classification);
             let next = entries.next_with(&mut classifier).unwrap().unwrap();
-            let classification = classifier.classification();
-            let has_shape = classification.is_some();
+            let has_shape = classifier.finish();
             let mut made = MadeId::default();
-            let classification = classification
-                .unwrap_or_else(|| classify_slow(&mut self.shapes, &[], next.record, &mut made));
+            if !has_shape {
+                classification = classify_slow(&mut self.shapes, &[], next.record, &mut made);
+            }
             let routable = Routable {
                 tag: &tag,
                 record: next.record,

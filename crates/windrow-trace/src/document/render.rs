@@ -14,7 +14,7 @@ use super::json::{self, write_escaped, write_string};
 use super::kept::{KeptRecord, document_values, write_kept};
 use super::msgpack::{Token, after_scalar, read_token, skip};
 use super::names::FieldNames;
-use super::services::{JoinedServices, LineServices};
+use super::services::{JoinedServices, LastService, LineServices};
 use super::shape::{Shape, ShapeField, ShapeRegistry};
 use super::state::{FieldLocation, LineState, StateWriter, decode_lines};
 use super::time::Rfc3339Writer;
@@ -28,6 +28,7 @@ pub struct Renderer {
     pub(super) times: Rfc3339Writer,
     state: Vec<u8>,
     text_lengths: Vec<Option<u32>>,
+    last_service: LastService,
 }
 
 impl Renderer {
@@ -84,7 +85,7 @@ impl Renderer {
         let known = shape.map(|shape| Cow::Borrowed(shape.trace_id_prefix()));
         let head = known.unwrap_or_else(|| trace_id_prefix(names.key()).into());
         begin_document(out, &mut self.times, view.first, &head, seal.id);
-        let services = JoinedServices::of(&view.context);
+        let services = JoinedServices::of(&view.context, &mut self.last_service);
         let mut levels = LevelCounts::default();
         if view.context.mixed_levels {
             for line in decode_lines(view.line_states, view.time_unit) {

@@ -23,16 +23,39 @@ pub(super) struct JoinedServices<'a> {
     pub(super) is_in_order: bool,
 }
 
+/// The service of the last document that had only one. Most documents have one of a few, and to
+/// compare takes less than to look for what is invalid.
+#[derive(Debug, Default)]
+pub(super) struct LastService(String);
+
+impl LastService {
+    /// The name as valid text.
+    #[inline]
+    fn text(&mut self, name: &[u8]) -> &str {
+        if self.0.as_bytes() != name {
+            self.replace(name);
+        }
+        &self.0
+    }
+
+    #[inline(never)]
+    fn replace(&mut self, name: &[u8]) {
+        self.0.clear();
+        self.0.push_str(&String::from_utf8_lossy(name));
+    }
+}
+
 impl<'a> JoinedServices<'a> {
     #[inline]
-    pub(super) fn of(context: &LineContextView<'a>) -> Self {
+    pub(super) fn of(context: &LineContextView<'a>, last_service: &'a mut LastService) -> Self {
         let mut names = context.services_reversed();
-        let mut sorted = SmallVec::new();
-        if let Some(last) = names.next() {
-            sorted.push(String::from_utf8_lossy(last));
-        }
+        let last = names.next();
         if names.next().is_some() {
             return Self::several(context);
+        }
+        let mut sorted = SmallVec::new();
+        if let Some(last) = last {
+            sorted.push(Cow::Borrowed(last_service.text(last)));
         }
         Self {
             sorted,

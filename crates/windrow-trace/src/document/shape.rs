@@ -75,8 +75,6 @@ pub struct ShapeField {
     watched: bool,
     capture: u8,
     marks_fragments: bool,
-    is_text_alone: bool,
-    usual: UsualReading,
     /// How its value is read apart from its role, and how values in maps below it are.
     readings: Box<[Reading]>,
     nested: Box<[Reading]>,
@@ -84,6 +82,17 @@ pub struct ShapeField {
     is_worst: bool,
     /// `windrow.state` must name its merge rule.
     has_unusual_rule: bool,
+}
+
+/// How the value of a field is read when it is a usual one.
+#[derive(Clone, Copy, Debug)]
+pub struct FieldReading {
+    /// Whether a value that is a string is the joined text, and nothing else.
+    pub is_text_alone: bool,
+    /// How other usual values are read. Nothing else is to be done for those.
+    pub usual: UsualReading,
+    /// The number of the field.
+    pub number: u32,
 }
 
 impl ShapeField {
@@ -117,18 +126,6 @@ impl ShapeField {
     #[inline]
     pub fn marks_fragments(&self) -> bool {
         self.marks_fragments
-    }
-
-    /// Whether a value of it that is a string is the joined text, and nothing else.
-    #[inline]
-    pub fn is_text_alone(&self) -> bool {
-        self.is_text_alone
-    }
-
-    /// How the usual ones of its values are read. Nothing else is to be done for those.
-    #[inline]
-    pub fn usual(&self) -> UsualReading {
-        self.usual
     }
 
     /// How its value is read apart from its role: as id, level, service.
@@ -184,6 +181,7 @@ pub struct Shape {
     fields: Box<[ShapeField]>,
     /// The names as encoded in the records.
     keys: Box<[WireKey]>,
+    readings: Box<[FieldReading]>,
     /// Preference of the field with the role [`FieldRole::TraceId`]; 0 without one.
     canonical_id: u16,
     /// Whether any field has an unusual merge rule.
@@ -210,6 +208,12 @@ impl Shape {
     #[inline]
     pub fn keys(&self) -> &[WireKey] {
         &self.keys
+    }
+
+    /// How the values of the keys that are not skipped are read, in order.
+    #[inline]
+    pub fn readings(&self) -> &[FieldReading] {
+        &self.readings
     }
 
     /// Preference of the field whose name is that of the trace id in the document; 0 without one.
@@ -317,6 +321,7 @@ impl Shape {
         let mut canonical_id = 0;
         let mut fields = Vec::with_capacity(field_names.len());
         let mut keys = Vec::with_capacity(field_names.len());
+        let mut quick = Vec::new();
         for (number, field) in field_names.iter().enumerate() {
             let readings = view.readings(field);
             // Nested texts count only if no field is a text itself.
@@ -397,8 +402,6 @@ impl Shape {
                 watched,
                 capture,
                 marks_fragments,
-                is_text_alone,
-                usual,
                 readings: readings.into(),
                 nested: nested.into(),
                 is_worst: rule == MergeRule::Worst,
@@ -406,6 +409,11 @@ impl Shape {
             });
             let key = WireKey::new(field);
             keys.push(if is_read { key } else { key.skipped() });
+            quick.extend(is_read.then_some(FieldReading {
+                is_text_alone,
+                usual,
+                number: fields.len() as u32 - 1,
+            }));
         }
         // Names that are equal in the document: the last one wins, which `fields` handles.
         let mut all: Vec<&[u8]> = fields.iter().map(ShapeField::json_prefix).collect();
@@ -429,6 +437,7 @@ impl Shape {
                 .filter(|(name, field)| *field.original != **name)
                 .collect(),
             keys: keys.into(),
+            readings: quick.into(),
             canonical_id,
             text_rank,
         })

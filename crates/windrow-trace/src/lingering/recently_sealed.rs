@@ -89,7 +89,18 @@ impl RecentlySealed {
         let Some(bucket) = self.buckets.get(self.bucket_of(hash)) else {
             return false;
         };
-        let (wanted, epoch) = (fingerprint(hash), self.epoch_of(now));
+        let wanted = fingerprint(hash);
+        // All of them: without a branch for each the compiler compares several at a time.
+        let may_be = bucket
+            .entries
+            .iter()
+            .fold(false, |found, entry| found | (entry & !EPOCH_MASK == wanted));
+        may_be && self.is_in(bucket, wanted, now)
+    }
+
+    #[cold]
+    fn is_in(&self, bucket: &Bucket, wanted: u32, now: i64) -> bool {
+        let epoch = self.epoch_of(now);
         bucket
             .entries
             .iter()

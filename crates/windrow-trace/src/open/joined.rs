@@ -22,7 +22,8 @@ use super::cache_line::CACHE_LINE_BYTES;
 use super::line_context::{
     FoundService, LineContextMeta, LineContextView, MAX_WORST_BYTES, cut_service, worst_order,
 };
-use super::lines::{HEADER_BYTES, LineBuffer, LineHeader, NO_TEXT, NewLine};
+use super::lines::{HEADER_BYTES, LineBuffer, LineHeader, NO_TEXT};
+use super::trace::IncomingRecord;
 use crate::document::content::{JoinedView, Span};
 use crate::document::json::{push_unescaped, write_escaped};
 use crate::document::shape::{ShapeId, ShapeRegistry};
@@ -95,10 +96,10 @@ impl JoinedRecords {
         }
     }
 
-    /// Starts over with the first record of a trace. Returns `buffer`, which must be empty, as an
+    /// Starts over with the first record of a trace, which is of part 0. Returns `buffer`, which must be empty, as an
     /// error if the record cannot be joined.
     #[inline]
-    pub(crate) fn begin(&mut self, buffer: Vec<u8>, line: &NewLine<'_>) -> Result<(), Vec<u8>> {
+    pub(crate) fn begin(&mut self, buffer: Vec<u8>, line: &IncomingRecord<'_>) -> Result<(), Vec<u8>> {
         let fits = line.metadata.is_empty() && line.record.len() <= MAX_RECORD_BYTES;
         let Some(shape) = line.shape.filter(|_| fits) else {
             return Err(buffer);
@@ -111,7 +112,7 @@ impl JoinedRecords {
             count: 0,
             first: line.time,
             last: line.time,
-            part: line.part,
+            part: 0,
             writer: StateLineWriter::new(line.time),
             state_bytes: 0,
             received_bytes: 0,
@@ -120,7 +121,7 @@ impl JoinedRecords {
         self.buffer.extend_from_slice(&[0; STATE_AREA_BYTES]);
         let code = self.first_code(line);
         self.meta.context.worst_level = code & LEVEL_BITS;
-        self.push(line, code);
+        self.push(line, 0, code);
         Ok(())
     }
 
@@ -130,27 +131,22 @@ impl JoinedRecords {
         std::mem::take(&mut self.buffer)
     }
 
-    /// The part of the last record.
-    #[inline]
-    pub(crate) fn part(&self) -> u32 {
-        self.meta.part
-    }
-
-    /// Adds a record. Returns `false` if it cannot be joined. `later`: its part differs from that
-    /// of the last record, and was received later.
+    /// Adds a record of the part `of_part`. Returns `false` if it cannot be joined. `is_later`:
+    /// whether that part differs from this one, and was received later.
     #[inline]
     pub(crate) fn add(
         &mut self,
-        line: &NewLine<'_>,
-        later: bool,
+        line: &IncomingRecord<'_>,
+        of_part: u32,
+        is_later: impl FnOnce(u32) -> bool,
         shapes: &ShapeRegistry,
         part_id: impl Fn(u32) -> Option<PartId>,
     ) -> bool {
         let JoinedMeta {
             writer, last, part, ..
         } = &self.meta;
-        let follows = later || (line.part == *part && line.position >= writer.next_position());
-        let newer = line.time > *last || (line.time == *last && follows);
+        let follows = || is_later(*part) || (of_part == *part && line.position >= writer.next_position());
+        let newer = line.time > *last || (line.time == *last && follows());
         if line.shape != Some(self.meta.shape)
             || !newer
             || !line.metadata.is_empty()
@@ -169,20 +165,20 @@ impl JoinedRecords {
         if context.tracks_worst {
             // The newest of equally bad lines is the worst.
             let is_newest =
-                line.time > last || (line.part == part && context.worst_bytes == 0 && line.time == last);
+                line.time > last || (of_part == part && context.worst_bytes == 0 && line.time == last);
             if level > context.worst_level || (level == context.worst_level && is_newest) {
                 (context.worst_level, context.worst_bytes) = (level, 0);
-            } else if !self.contest_worst(line, level, shapes, part_id) {
+            } else if !self.contest_worst(line, of_part, level, shapes, part_id) {
                 return false;
             }
         }
-        self.push(line, code);
+        self.push(line, of_part, code);
         true
     }
 
     /// [`Self::code`] of the first line.
     #[inline]
-    fn first_code(&mut self, line: &NewLine<'_>) -> u8 {
+    fn first_code(&mut self, line: &IncomingRecord<'_>) -> u8 {
         let level = line_code(line.level) as u8;
         let Some(service) = line.service.map(cut_service) else {
             return level;
@@ -196,7 +192,7 @@ impl JoinedRecords {
 
     /// Level and service of a line as one number. `None` if there are too many services.
     #[inline]
-    fn code(&mut self, line: &NewLine<'_>) -> Option<u8> {
+    fn code(&mut self, line: &IncomingRecord<'_>) -> Option<u8> {
         let level = line_code(line.level) as u8;
         let Some(service) = line.service else {
             return Some(level);
@@ -231,7 +227,8 @@ impl JoinedRecords {
     #[inline(never)]
     fn contest_worst(
         &mut self,
-        line: &NewLine<'_>,
+        line: &IncomingRecord<'_>,
+        of_part: u32,
         level: u8,
         shapes: &ShapeRegistry,
         part_id: impl Fn(u32) -> Option<PartId>,
@@ -240,7 +237,7 @@ impl JoinedRecords {
             count, last, part, ..
         } = self.meta;
         let context = &mut self.meta.context;
-        if line.time > last || line.part != part || context.worst_bytes == 0 {
+        if line.time > last || of_part != part || context.worst_bytes == 0 {
             context.lost_tie = false;
         }
         let worst_line = if context.worst_bytes > 0 {
@@ -254,7 +251,7 @@ impl JoinedRecords {
                 .get(..self.meta.state_bytes as usize)
                 .unwrap_or_default();
             let worst = decode_lines(state, self.meta.writer.unit()).nth(worst_line as usize);
-            let order = (line.time, part_id(line.part), line.position);
+            let order = (line.time, part_id(of_part), line.position);
             if worst.is_none_or(|worst| worst_order(&worst, part_id) < order) {
                 context.worst_bytes = 0;
                 return true;
@@ -291,7 +288,7 @@ impl JoinedRecords {
     }
 
     #[inline]
-    fn push(&mut self, line: &NewLine<'_>, code: u8) {
+    fn push(&mut self, line: &IncomingRecord<'_>, part: u32, code: u8) {
         let size = HEADER_BYTES + line.record.len();
         self.buffer.truncate(self.text_end as usize);
         self.reserve_in_area(0);
@@ -316,8 +313,8 @@ impl JoinedRecords {
             self.refine_time_unit(line.time);
         }
         let meta = &mut self.meta;
-        if line.part != meta.part {
-            meta.part = line.part;
+        if part != meta.part {
+            meta.part = part;
             meta.writer.begin_part();
         }
         let at = meta.state_bytes as usize;
@@ -326,7 +323,7 @@ impl JoinedRecords {
         {
             meta.state_bytes +=
                 meta.writer
-                    .write(room, line.time, line.part, line.position, text, code) as u32;
+                    .write(room, line.time, part, line.position, text, code) as u32;
         }
         meta.count += 1;
         meta.last = line.time;

@@ -5,6 +5,7 @@
 //! document. Records without a shape or with metadata are always kept whole.
 
 use super::line_context::cut_service;
+use super::trace::IncomingRecord;
 use crate::document::content::{Line, Span};
 use crate::document::shape::ShapeId;
 use crate::record::severity::Severity;
@@ -13,22 +14,6 @@ use crate::record::severity::Severity;
 pub(crate) const HEADER_BYTES: usize = 40;
 /// The length of a missing text.
 pub(crate) const NO_TEXT: u32 = u32::MAX;
-
-/// A record to append.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct NewLine<'a> {
-    pub(crate) time: i64,
-    pub(crate) part: u32,
-    pub(crate) position: u32,
-    pub(crate) shape: Option<ShapeId>,
-    pub(crate) record: &'a [u8],
-    pub(crate) metadata: &'a [u8],
-    /// The text, a slice of the record. Not a `Span`: two 32-bit stores read back as one 64-bit
-    /// load cannot be forwarded from the store buffer and stall.
-    pub(crate) text: Option<&'a [u8]>,
-    pub(crate) level: Option<Severity>,
-    pub(crate) service: Option<&'a [u8]>,
-}
 
 /// The line buffer.
 #[derive(Debug)]
@@ -81,11 +66,12 @@ impl LineBuffer {
         std::mem::take(&mut self.buffer)
     }
 
-    pub(crate) fn push(&mut self, line: &NewLine<'_>) {
+    /// Appends a record of part `part`.
+    pub(crate) fn push(&mut self, line: &IncomingRecord<'_>, part: u32) {
         self.count += 1;
         self.received_bytes += HEADER_BYTES + line.record.len() + line.metadata.len();
         if line.shape.is_some() {
-            self.strip_last(line);
+            self.strip_last(line, part);
         }
         let service = cut_service(line.service.unwrap_or_default());
         let size = HEADER_BYTES + line.record.len() + line.metadata.len() + service.len();
@@ -98,7 +84,7 @@ impl LineBuffer {
         let text = line.text.map_or(none, |text| Span::within(line.record, text));
         let header = LineHeader {
             time: line.time,
-            part: line.part,
+            part,
             position: line.position,
             shape: ShapeId::to_u32(line.shape),
             record: line.record.len() as u32,
@@ -118,7 +104,7 @@ impl LineBuffer {
 
     /// Reduces the last line to its text, if `next` overwrites all of its fields.
     #[inline]
-    fn strip_last(&mut self, next: &NewLine<'_>) {
+    fn strip_last(&mut self, next: &IncomingRecord<'_>, part: u32) {
         let Some(bytes) = self.buffer.get(self.last..).and_then(|last| last.first_chunk()) else {
             return;
         };
@@ -126,7 +112,7 @@ impl LineBuffer {
         // Newer whatever happens: which of two parts counts as earlier may change while the trace
         // is open.
         let newer = header.time < next.time
-            || (header.time == next.time && header.part == next.part && header.position < next.position);
+            || (header.time == next.time && header.part == part && header.position < next.position);
         if header.shape != ShapeId::to_u32(next.shape)
             || header.metadata != 0
             || header.level > next.level
@@ -324,6 +310,9 @@ impl LineHeader {
 mod tests {
     use proptest::prelude::*;
 
+    use crate::source::SourceId;
+    use crate::trace_id::TraceIdHasher;
+
     use super::*;
 
     fn number() -> impl Strategy<Value = u32> {
@@ -337,22 +326,38 @@ mod tests {
     /// Time, part, position, shape, bytes of the record and of its metadata, whether it has text.
     type TestLine = (i64, u32, u32, u32, usize, usize, bool);
 
+    fn nothing() -> IncomingRecord<'static> {
+        IncomingRecord {
+            id: TraceIdHasher::default().id(b"id"),
+            time: 0,
+            source: SourceId(0),
+            position: 0,
+            record: b"",
+            metadata: b"",
+            completes: false,
+            shape: None,
+            text: None,
+            level: None,
+            service: None,
+        }
+    }
+
     fn filled(lines: &[TestLine]) -> LineBuffer {
         let mut filled = LineBuffer::new(1);
         for (number, &(time, part, position, shape, record, metadata, text)) in lines.iter().enumerate() {
             let whole = vec![number as u8; record];
-            filled.push(&NewLine {
+            let metadata = vec![255; metadata];
+            let incoming = IncomingRecord {
                 // Some are newer than the line before, which is then reduced to its text.
                 time: if number % 3 == 0 { time } else { i64::MAX },
-                part,
                 position,
                 shape: ShapeId::from_u32(shape.wrapping_sub(1)),
                 record: &whole,
-                metadata: &vec![255; metadata],
+                metadata: &metadata,
                 text: text.then(|| &whole[record / 2..record / 2 + record / 3]),
-                level: None,
-                service: None,
-            });
+                ..nothing()
+            };
+            filled.push(&incoming, part);
         }
         filled
     }
@@ -375,17 +380,14 @@ mod tests {
             prop_assert_eq!((after.len(), after.received_bytes()), (before.len(), before.received_bytes()));
             // And more can be added as before.
             for lines in [&mut before, &mut after] {
-                lines.push(&NewLine {
+                let incoming = IncomingRecord {
                     time: i64::MAX,
-                    part: 2,
                     position: u32::MAX,
                     shape: ShapeId::from_u32(0),
                     record: b"one more",
-                    metadata: b"",
-                    text: None,
-                    level: None,
-                    service: None,
-                });
+                    ..nothing()
+                };
+                lines.push(&incoming, 2);
             }
             prop_assert_eq!(after.buffer(), before.buffer());
         }

@@ -8,7 +8,7 @@ use smallvec::SmallVec;
 
 use super::cache_line::CACHE_LINE_BYTES;
 use super::joined::JoinedRecords;
-use super::lines::{HEADER_BYTES, LineBuffer, NewLine};
+use super::lines::{HEADER_BYTES, LineBuffer};
 use crate::document::content::{Line, SealedRecords};
 use crate::document::shape::{ShapeId, ShapeRegistry};
 use crate::record::severity::Severity;
@@ -133,14 +133,13 @@ impl OpenTrace {
         if let OpenRecords::Lines(_) = self.records {
             self.vacate();
         }
-        let line = new_line(incoming, 0);
         let rejected = match &mut self.records {
-            OpenRecords::Joined(joined) => joined.begin(buffer, &line).err(),
+            OpenRecords::Joined(joined) => joined.begin(buffer, incoming).err(),
             OpenRecords::Lines(_) => Some(buffer),
         };
         if let Some(buffer) = rejected {
             let mut lines = LineBuffer::with_buffer(buffer);
-            lines.push(&line);
+            lines.push(incoming, 0);
             self.records = OpenRecords::Lines(lines);
         }
         sources.retain(incoming.source);
@@ -176,11 +175,16 @@ impl OpenTrace {
         } else {
             0
         };
-        let buffer = match &self.records {
+        TRACE_OVERHEAD_BYTES + self.record_capacity() + spilled
+    }
+
+    /// Bytes allocated for the records.
+    #[inline]
+    fn record_capacity(&self) -> usize {
+        match &self.records {
             OpenRecords::Joined(joined) => joined.buffer().capacity(),
             OpenRecords::Lines(lines) => lines.capacity(),
-        };
-        TRACE_OVERHEAD_BYTES + buffer + spilled
+        }
     }
 
     /// Number of records.
@@ -236,7 +240,8 @@ impl OpenTrace {
         }
     }
 
-    /// Adds a record, if it continues a part or there is space for another part.
+    /// Adds a record, if it continues a part or there is space for another part. Returns by how
+    /// much [`Self::memory_bytes`] has grown; `None` if the trace is full.
     #[inline]
     pub(crate) fn add<H: Clone>(
         &mut self,
@@ -245,7 +250,8 @@ impl OpenTrace {
         sources: &mut Sources<H>,
         shapes: &ShapeRegistry,
         max_bytes: usize,
-    ) -> AddOutcome {
+    ) -> Option<isize> {
+        let mut grown = 0;
         // Records of a part come consecutively, so only the last part can be the record's.
         match self.parts.last_mut() {
             Some(part) if part.source == incoming.source => part.total += 1,
@@ -254,31 +260,40 @@ impl OpenTrace {
                 // of its lines are elsewhere.
                 let size = record_cost(incoming.record, incoming.metadata);
                 if self.received_bytes() + size.max(max_part_bytes(max_bytes)) > max_bytes {
-                    return AddOutcome::TraceFull;
+                    return None;
                 }
                 sources.retain(incoming.source);
                 let source = incoming.source;
+                if self.parts.len() == self.parts.capacity() {
+                    grown = self.grow_parts();
+                }
                 self.parts.push(TracePart { source, total: 1 });
             }
         }
         self.last_seen = now;
         self.is_complete |= incoming.completes;
-        let line = new_line(incoming, self.parts.len() as u32 - 1);
-        if let OpenRecords::Joined(joined) = &mut self.records
-            && joined.add(
-                &line,
-                was_received_later(sources, &self.parts, joined.part(), line.part),
-                shapes,
-                |part| Some(sources.get(self.parts.get(part as usize)?.source)?.part),
-            )
-        {
-            return AddOutcome::Added;
+        let part = self.parts.len() as u32 - 1;
+        let before = self.record_capacity();
+        if let OpenRecords::Joined(joined) = &mut self.records {
+            let is_later = |last| was_received_later(sources, &self.parts, last, part);
+            let part_id = |part: u32| Some(sources.get(self.parts.get(part as usize)?.source)?.part);
+            if joined.add(incoming, part, is_later, shapes, part_id) {
+                return Some(grown + difference(joined.buffer().capacity(), before));
+            }
         }
         match &mut self.records {
-            OpenRecords::Lines(lines) => lines.push(&line),
-            OpenRecords::Joined(_) => self.lines().push(&line),
+            OpenRecords::Lines(lines) => lines.push(incoming, part),
+            OpenRecords::Joined(_) => self.lines().push(incoming, part),
         }
-        AddOutcome::Added
+        Some(grown + difference(self.record_capacity(), before))
+    }
+
+    /// Makes room for more parts. Returns by how many bytes they have grown.
+    #[cold]
+    fn grow_parts(&mut self) -> isize {
+        let before = self.memory_bytes();
+        self.parts.reserve(1);
+        difference(self.memory_bytes(), before)
     }
 
     /// The records as lines; joined ones are converted.
@@ -314,6 +329,11 @@ impl OpenTrace {
     }
 }
 
+#[inline]
+fn difference(now: usize, before: usize) -> isize {
+    now.wrapping_sub(before).cast_signed()
+}
+
 /// Whether part `part` was received later than part `before`.
 #[inline]
 fn was_received_later<H: Clone>(sources: &Sources<H>, parts: &[TracePart], before: u32, part: u32) -> bool {
@@ -322,19 +342,4 @@ fn was_received_later<H: Clone>(sources: &Sources<H>, parts: &[TracePart], befor
         Some(sources.get(part.source)?.received)
     };
     before != part && received(part) > received(before)
-}
-
-#[inline]
-fn new_line<'a>(incoming: &IncomingRecord<'a>, part: u32) -> NewLine<'a> {
-    NewLine {
-        time: incoming.time,
-        part,
-        position: incoming.position,
-        shape: incoming.shape,
-        record: incoming.record,
-        metadata: incoming.metadata,
-        text: incoming.text,
-        level: incoming.level,
-        service: incoming.service,
-    }
 }

@@ -98,8 +98,8 @@ impl<'a> RecordFacts<'a> {
                     (self.id, self.id_preference, self.id_is_part) = (Some(id), preference, false);
                 }
             }
-            UsualKind::Level(scheme) => {
-                let Some(level) = Severity::from_value(scheme, value) else {
+            UsualKind::Level => {
+                let Some(level) = Severity::from_value(usual.scheme, value) else {
                     return false;
                 };
                 if preference > self.level_preference {

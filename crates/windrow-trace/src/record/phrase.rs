@@ -1,13 +1,14 @@
 //! Phrase: a substring to look for in texts, most of which are a line of a log.
 //!
 //! `memmem` is made for long texts, and takes longer to begin than a short one takes to be seen
-//! whole. Here sixteen places are tried at a time by the first and the last byte of the phrase.
+//! whole. Here 32 or 16 places are tried at a time by the first and the last byte of the phrase.
 
 use memchr::memmem::Finder;
 use wide::u8x16;
 
-/// Places tried at a time.
+/// Places tried at a time, at least.
 const BLOCK_BYTES: usize = 16;
+const WIDE_BLOCK_BYTES: usize = 2 * BLOCK_BYTES;
 /// Longest text that is looked through here (bytes).
 const MAX_SHORT_BYTES: usize = 256;
 
@@ -27,45 +28,81 @@ impl Phrase {
     }
 
     /// Whether it is in `text`.
-    #[inline]
+    #[inline(always)]
     #[must_use]
     pub fn is_in(&self, text: &[u8]) -> bool {
         let phrase = self.finder.needle();
         let Some(last_place) = text.len().checked_sub(phrase.len()) else {
             return false;
         };
+        let is_usual = last_place >= WIDE_BLOCK_BYTES - 1 && text.len() <= MAX_SHORT_BYTES;
+        match (phrase.first(), phrase.last()) {
+            (Some(first), Some(last)) if is_usual => is_in_blocks(phrase, text, last_place, |head, tail| {
+                equal_in_wide(head, *first) & equal_in_wide(tail, *last)
+            }),
+            _ => self.is_in_other(text, last_place),
+        }
+    }
+
+    /// [`Self::is_in`] a text that is shorter or longer than most.
+    #[inline(never)]
+    fn is_in_other(&self, text: &[u8], last_place: usize) -> bool {
+        let phrase = self.finder.needle();
         let is_short = (BLOCK_BYTES..=MAX_SHORT_BYTES).contains(&text.len());
         let (Some(first), Some(last), true) = (phrase.first(), phrase.last(), is_short) else {
             return self.finder.find(text).is_some();
         };
-        let ends = phrase.len() - 1;
-        if last_place < BLOCK_BYTES - 1 {
-            // The blocks of first and of last bytes begin and end with the text.
-            let (Some(head), Some(tail)) = (text.first_chunk(), text.last_chunk()) else {
-                return false;
-            };
-            let places = last_place + 1;
-            let found = equal(head, *first) & (equal(tail, *last) >> (BLOCK_BYTES - places));
-            return is_at_any(phrase, text, 0, found & ((1 << places) - 1));
+        if last_place >= BLOCK_BYTES - 1 {
+            return is_in_blocks(phrase, text, last_place, |head, tail| {
+                equal(head, *first) & equal(tail, *last)
+            });
         }
-        let mut place = 0;
-        loop {
-            let (Some(head), Some(tail)) = (
-                text.get(place..).and_then(<[u8]>::first_chunk),
-                text.get(place + ends..).and_then(<[u8]>::first_chunk),
-            ) else {
-                return false;
-            };
-            if is_at_any(phrase, text, place, equal(head, *first) & equal(tail, *last)) {
-                return true;
-            }
-            if place == last_place - (BLOCK_BYTES - 1) {
-                return false;
-            }
-            // The last block overlaps the one before.
-            place = (place + BLOCK_BYTES).min(last_place - (BLOCK_BYTES - 1));
-        }
+        // The blocks of first and of last bytes begin and end with the text.
+        let (Some(head), Some(tail)) = (text.first_chunk(), text.last_chunk()) else {
+            return false;
+        };
+        let places = last_place + 1;
+        let found = equal(head, *first) & (equal(tail, *last) >> (BLOCK_BYTES - places));
+        is_at_any(phrase, text, 0, found & ((1 << places) - 1))
     }
+}
+
+/// Whether the phrase is in a text with at least one block of places. `ends_fit` compares blocks of
+/// bytes with its first and its last byte, and gives a bit for each place.
+#[inline(always)]
+fn is_in_blocks<const BYTES: usize>(
+    phrase: &[u8],
+    text: &[u8],
+    last_place: usize,
+    ends_fit: impl Fn(&[u8; BYTES], &[u8; BYTES]) -> u32,
+) -> bool {
+    let (ends, last_block) = (phrase.len() - 1, last_place - (BYTES - 1));
+    let mut place = 0;
+    loop {
+        let (Some(head), Some(tail)) = (
+            text.get(place..).and_then(<[u8]>::first_chunk),
+            text.get(place + ends..).and_then(<[u8]>::first_chunk),
+        ) else {
+            return false;
+        };
+        if is_at_any(phrase, text, place, ends_fit(head, tail)) {
+            return true;
+        }
+        if place == last_block {
+            return false;
+        }
+        // The last block overlaps the one before.
+        place = (place + BYTES).min(last_block);
+    }
+}
+
+/// A bit for each byte of a wide block that is `byte`.
+#[inline]
+fn equal_in_wide(block: &[u8; WIDE_BLOCK_BYTES], byte: u8) -> u32 {
+    let (Some(low), Some(high)) = (block.first_chunk(), block.last_chunk()) else {
+        return 0;
+    };
+    equal(low, byte) | equal(high, byte) << BLOCK_BYTES
 }
 
 /// A bit for each byte of a block that is `byte`.

@@ -83,8 +83,6 @@ impl Severity {
         from_rare_text(text)
     }
 
-    /// The severity that a MessagePack value (its whole bytes) gives in a field with this scheme.
-    #[inline]
     /// The level in the value of a field, a MessagePack value. What a number means depends on the
     /// name of the field.
     #[must_use]
@@ -92,6 +90,8 @@ impl Severity {
         Self::from_value(NumberScheme::of(name), value)
     }
 
+    /// The severity that a MessagePack value (its whole bytes) gives in a field with this scheme.
+    #[inline(always)]
     pub(crate) fn from_value(scheme: NumberScheme, value: &[u8]) -> Option<Self> {
         if let Some((&marker @ 0xa1..=0xbf, text)) = value.split_first()
             && text.len() == usize::from(marker & 0x1f)

@@ -10,7 +10,7 @@ use std::collections::HashMap;
 
 use forward_protocol::entries::{Key, MapPairs};
 use memchr::memchr;
-use wide::u8x16;
+use wide::u8x32;
 
 use super::view::RecordView;
 use crate::document::json::{write_json_value, write_string};
@@ -20,7 +20,7 @@ use crate::document::names::as_text;
 /// The escape character, which begins ANSI escape sequences.
 const ESCAPE: u8 = 0x1b;
 /// Bytes that are searched for it at a time.
-const BLOCK_BYTES: usize = 16;
+const BLOCK_BYTES: usize = 32;
 /// Longest sequence that is looked for at the end of a text, in bytes.
 const MAX_TRAILING_SEQUENCE_BYTES: usize = 16;
 
@@ -123,14 +123,19 @@ fn without_coloured_terminator(text: &[u8]) -> &[u8] {
 #[inline]
 pub(crate) fn has_escapes(text: &[u8]) -> bool {
     let Some(last) = text.last_chunk::<BLOCK_BYTES>() else {
-        return text.contains(&ESCAPE);
+        return has_escapes_in_short(text);
     };
     // Faster than `memchr`, which finds where: most texts have a few blocks, and no escapes.
-    let of = |block: &[u8; BLOCK_BYTES]| u8x16::new(*block).simd_eq(u8x16::splat(ESCAPE));
+    let of = |block: &[u8; BLOCK_BYTES]| u8x32::new(*block).simd_eq(u8x32::splat(ESCAPE));
     let (blocks, _) = text.as_chunks::<BLOCK_BYTES>();
     // The last block overlaps the others.
     let found = blocks.iter().fold(of(last), |found, block| found | of(block));
     found.to_bitmask() != 0
+}
+
+#[inline(never)]
+fn has_escapes_in_short(text: &[u8]) -> bool {
+    text.contains(&ESCAPE)
 }
 
 /// `text` without ANSI escape sequences and without escape characters that begin none.

@@ -37,6 +37,8 @@ pub(crate) enum Meaning {
 #[derive(Clone, Copy, Debug)]
 pub struct UsualReading {
     pub(super) kind: UsualKind,
+    /// For [`UsualKind::Level`]. Apart from the kind, which is then one byte to branch by.
+    pub(super) scheme: NumberScheme,
     pub(super) preference: u16,
 }
 
@@ -44,7 +46,7 @@ pub struct UsualReading {
 #[derive(Clone, Copy, Debug)]
 pub(super) enum UsualKind {
     Id,
-    Level(NumberScheme),
+    Level,
     Service,
     /// Nothing: there is another number of readings, or a rare one.
     Rare,
@@ -54,20 +56,22 @@ impl UsualReading {
     /// No usual value.
     pub(crate) const RARE: Self = Self {
         kind: UsualKind::Rare,
+        scheme: NumberScheme::Level,
         preference: 0,
     };
 
     /// The usual reading of a field with these literal readings.
     pub(crate) fn of(readings: &[Reading]) -> Self {
         let [reading] = readings else { return Self::RARE };
-        let kind = match reading.meaning {
-            Meaning::Id(IdForm::Any) => UsualKind::Id,
-            Meaning::Level(scheme) => UsualKind::Level(scheme),
-            Meaning::Service => UsualKind::Service,
-            Meaning::Id(_) | Meaning::Text => UsualKind::Rare,
+        let (kind, scheme) = match reading.meaning {
+            Meaning::Id(IdForm::Any) => (UsualKind::Id, NumberScheme::Level),
+            Meaning::Level(scheme) => (UsualKind::Level, scheme),
+            Meaning::Service => (UsualKind::Service, NumberScheme::Level),
+            Meaning::Id(_) | Meaning::Text => return Self::RARE,
         };
         Self {
             kind,
+            scheme,
             preference: reading.preference(),
         }
     }
@@ -76,7 +80,7 @@ impl UsualReading {
     pub(crate) fn of_texts(self) -> Self {
         match self.kind {
             UsualKind::Id | UsualKind::Service => self,
-            UsualKind::Level(_) | UsualKind::Rare => Self::RARE,
+            UsualKind::Level | UsualKind::Rare => Self::RARE,
         }
     }
 }
