@@ -439,11 +439,16 @@ fn marks_fragment(value: &[u8]) -> bool {
 }
 
 /// Whether a completion rule on the text passes.
-#[inline(always)]
+// A call, so that what it needs does not take the registers of the walk over a record.
+#[inline(never)]
 fn text_completes(complete: &[Condition], text: &[u8]) -> bool {
     // Usually there is one rule, on the text.
-    let mut on_text = complete.iter().filter(|rule| rule.field.is_none());
-    on_text.any(|rule| rule.test.passes(text))
+    for rule in complete {
+        if rule.field.is_none() && rule.test.passes(text) {
+            return true;
+        }
+    }
+    false
 }
 
 /// Whether a completion rule on this field passes.

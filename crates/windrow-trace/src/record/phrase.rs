@@ -16,14 +16,20 @@ const MAX_SHORT_BYTES: usize = 256;
 #[derive(Clone, Debug)]
 pub struct Phrase {
     finder: Finder<'static>,
+    /// Its first and its last byte, once for each byte of a block; zeros of an empty one.
+    first: u8x16,
+    last: u8x16,
 }
 
 impl Phrase {
     /// To look for `text`.
     #[must_use]
     pub fn new(text: &str) -> Self {
+        let of = |byte: Option<&u8>| u8x16::splat(byte.copied().unwrap_or_default());
         Self {
             finder: Finder::new(text).into_owned(),
+            first: of(text.as_bytes().first()),
+            last: of(text.as_bytes().last()),
         }
     }
 
@@ -35,13 +41,12 @@ impl Phrase {
         let Some(last_place) = text.len().checked_sub(phrase.len()) else {
             return false;
         };
-        let is_usual = last_place >= WIDE_BLOCK_BYTES - 1 && text.len() <= MAX_SHORT_BYTES;
-        match (phrase.first(), phrase.last()) {
-            (Some(first), Some(last)) if is_usual => is_in_blocks(phrase, text, last_place, |head, tail| {
-                equal_in_wide(head, *first) & equal_in_wide(tail, *last)
-            }),
-            _ => self.is_in_other(text, last_place),
+        if last_place < WIDE_BLOCK_BYTES - 1 || text.len() > MAX_SHORT_BYTES || phrase.is_empty() {
+            return self.is_in_other(text, last_place);
         }
+        is_in_blocks(phrase, text, |head, tail| {
+            equal_in_wide(head, self.first) & equal_in_wide(tail, self.last)
+        })
     }
 
     /// [`Self::is_in`] a text that is shorter or longer than most.
@@ -49,12 +54,12 @@ impl Phrase {
     fn is_in_other(&self, text: &[u8], last_place: usize) -> bool {
         let phrase = self.finder.needle();
         let is_short = (BLOCK_BYTES..=MAX_SHORT_BYTES).contains(&text.len());
-        let (Some(first), Some(last), true) = (phrase.first(), phrase.last(), is_short) else {
+        if !is_short || phrase.is_empty() {
             return self.finder.find(text).is_some();
-        };
+        }
         if last_place >= BLOCK_BYTES - 1 {
-            return is_in_blocks(phrase, text, last_place, |head, tail| {
-                equal(head, *first) & equal(tail, *last)
+            return is_in_blocks(phrase, text, |head, tail| {
+                equal(head, self.first) & equal(tail, self.last)
             });
         }
         // The blocks of first and of last bytes begin and end with the text.
@@ -62,7 +67,7 @@ impl Phrase {
             return false;
         };
         let places = last_place + 1;
-        let found = equal(head, *first) & (equal(tail, *last) >> (BLOCK_BYTES - places));
+        let found = equal(head, self.first) & (equal(tail, self.last) >> (BLOCK_BYTES - places));
         is_at_any(phrase, text, 0, found & ((1 << places) - 1))
     }
 }
@@ -73,46 +78,46 @@ impl Phrase {
 fn is_in_blocks<const BYTES: usize>(
     phrase: &[u8],
     text: &[u8],
-    last_place: usize,
     ends_fit: impl Fn(&[u8; BYTES], &[u8; BYTES]) -> u32,
 ) -> bool {
-    let (ends, last_block) = (phrase.len() - 1, last_place - (BYTES - 1));
-    let mut place = 0;
-    loop {
-        let (Some(head), Some(tail)) = (
-            text.get(place..).and_then(<[u8]>::first_chunk),
-            text.get(place + ends..).and_then(<[u8]>::first_chunk),
-        ) else {
-            return false;
-        };
-        if is_at_any(phrase, text, place, ends_fit(head, tail)) {
+    let ends = phrase.len().saturating_sub(1);
+    // The bytes at which it may begin, and those at which it ends then.
+    let heads = text.get(..text.len().saturating_sub(ends)).unwrap_or_default();
+    let tails = text.get(ends..).unwrap_or_default();
+    let blocks = heads.as_chunks().0.iter().zip(tails.as_chunks().0);
+    for (number, (head, tail)) in blocks.enumerate() {
+        let places = ends_fit(head, tail);
+        if places != 0 && is_at_any(phrase, text, number * BYTES, places) {
             return true;
         }
-        if place == last_block {
-            return false;
+    }
+    match (heads.last_chunk(), tails.last_chunk()) {
+        // Overlaps the one before.
+        (Some(head), Some(tail)) => {
+            let places = ends_fit(head, tail);
+            places != 0 && is_at_any(phrase, text, heads.len() - BYTES, places)
         }
-        // The last block overlaps the one before.
-        place = (place + BYTES).min(last_block);
+        _ => false,
     }
 }
 
-/// A bit for each byte of a wide block that is `byte`.
+/// A bit for each byte of a wide block that is the one in `bytes`.
 #[inline]
-fn equal_in_wide(block: &[u8; WIDE_BLOCK_BYTES], byte: u8) -> u32 {
+fn equal_in_wide(block: &[u8; WIDE_BLOCK_BYTES], bytes: u8x16) -> u32 {
     let (Some(low), Some(high)) = (block.first_chunk(), block.last_chunk()) else {
         return 0;
     };
-    equal(low, byte) | equal(high, byte) << BLOCK_BYTES
+    equal(low, bytes) | equal(high, bytes) << BLOCK_BYTES
 }
 
-/// A bit for each byte of a block that is `byte`.
+/// A bit for each byte of a block that is the one in `bytes`.
 #[inline]
-fn equal(block: &[u8; BLOCK_BYTES], byte: u8) -> u32 {
-    u8x16::new(*block).simd_eq(u8x16::splat(byte)).to_bitmask()
+fn equal(block: &[u8; BLOCK_BYTES], bytes: u8x16) -> u32 {
+    u8x16::new(*block).simd_eq(bytes).to_bitmask()
 }
 
 /// Whether the phrase is at one of the places behind `from` whose bits are set.
-#[inline]
+#[inline(never)]
 fn is_at_any(phrase: &[u8], text: &[u8], from: usize, mut places: u32) -> bool {
     while places != 0 {
         let at = from + places.trailing_zeros() as usize;
