@@ -20,7 +20,7 @@ use windrow_query::{Names, Query};
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-const DOCUMENTS_PER_TRANSACTION: u64 = 10_000;
+const DOCUMENTS_PER_TRANSACTION: u64 = 30_000;
 const START_MS: i64 = 1_790_000_000_000;
 /// All documents begin within a day.
 const DAY_MS: i64 = 86_400_000;

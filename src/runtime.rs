@@ -1,4 +1,4 @@
-//! Tokio runtime of the server: number of worker threads, and CPU-bound work on them.
+//! Tokio runtime of the server: number of worker threads, CPU-bound work on them, and priorities.
 //!
 //! Gathering and the journal have threads of their own, so half of the cores are enough for
 //! sockets: one worker serves millions of records per second, and each further one costs wake-ups
@@ -41,6 +41,15 @@ pub(crate) fn block_in_place<T>(work: impl FnOnce() -> T) -> T {
     }
 }
 
+/// Gives the calling thread a lower priority, 1 to 19, on Linux; elsewhere it runs as any other.
+pub(crate) fn lower_priority(niceness: i32) {
+    if cfg!(target_os = "linux")
+        && let Err(error) = rustix::process::setpriority_process(None, niceness)
+    {
+        tracing::debug!(%error, "a background thread runs at normal priority");
+    }
+}
+
 /// Runs short work as often as there are worker threads. Idle ones take it from each other, so that
 /// most of them run it once.
 pub(crate) fn on_workers(work: fn()) {
@@ -54,7 +63,10 @@ pub(crate) fn on_workers(work: fn()) {
 /// grows whenever a thread has not quite ended its last work.)
 #[derive(Debug)]
 pub struct CpuPool {
+    name: &'static str,
     threads: usize,
+    /// 0 is the priority of all other threads.
+    niceness: i32,
     /// The queue of work; its threads start with the first piece.
     jobs: OnceLock<mpsc::Sender<Job>>,
 }
@@ -65,13 +77,25 @@ impl Default for CpuPool {
     /// As many threads as half of the cores.
     fn default() -> Self {
         Self {
+            name: "cpu",
             threads: available_parallelism().map_or(1, usize::from).div_ceil(2),
+            niceness: 0,
             jobs: OnceLock::new(),
         }
     }
 }
 
 impl CpuPool {
+    /// A pool of this many threads, whose work gives way to that of others (`niceness` 1 to 19).
+    pub(crate) fn of_low_priority(name: &'static str, threads: usize, niceness: i32) -> Self {
+        Self {
+            name,
+            threads,
+            niceness,
+            jobs: OnceLock::new(),
+        }
+    }
+
     /// Runs `work` when it is its turn, in FIFO order. A caller that is dropped meanwhile leaves it
     /// running.
     pub(crate) async fn run<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> T {
@@ -81,7 +105,7 @@ impl CpuPool {
             // The caller may have gone.
             _ = sender.send(done);
         };
-        let jobs = self.jobs.get_or_init(|| start_threads(self.threads));
+        let jobs = self.jobs.get_or_init(|| self.start_threads());
         // Its threads end when the pool is dropped, and not before.
         _ = jobs.send(Box::new(job));
         match result.await {
@@ -90,32 +114,37 @@ impl CpuPool {
             Err(_) => std::future::pending().await,
         }
     }
-}
 
-/// Starts threads that work until the sender is dropped.
-#[expect(
-    clippy::disallowed_methods,
-    reason = "each caller waits for its job, so there are at most as many as connections"
-)]
-fn start_threads(threads: usize) -> mpsc::Sender<Job> {
-    let (sender, receiver) = mpsc::channel::<Job>();
-    let receiver = Arc::new(Mutex::new(receiver));
-    for _ in 0..threads {
-        let receiver = Arc::clone(&receiver);
-        let work = move || {
-            loop {
-                let next = receiver.lock().unwrap_or_else(PoisonError::into_inner).recv();
-                match next {
-                    Ok(job) => job(),
-                    Err(_) => break,
+    /// Starts threads that work until the sender is dropped.
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "each caller waits for its job, so there are at most as many as connections"
+    )]
+    fn start_threads(&self) -> mpsc::Sender<Job> {
+        let (sender, receiver) = mpsc::channel::<Job>();
+        let receiver = Arc::new(Mutex::new(receiver));
+        let niceness = self.niceness;
+        for _ in 0..self.threads {
+            let receiver = Arc::clone(&receiver);
+            let work = move || {
+                if niceness > 0 {
+                    lower_priority(niceness);
                 }
+                loop {
+                    let next = receiver.lock().unwrap_or_else(PoisonError::into_inner).recv();
+                    match next {
+                        Ok(job) => job(),
+                        Err(_) => break,
+                    }
+                }
+            };
+            let started = std::thread::Builder::new().name(self.name.into()).spawn(work);
+            if let Err(error) = started {
+                tracing::error!(%error, "a thread for long work cannot be started");
             }
-        };
-        if let Err(error) = std::thread::Builder::new().name("cpu".into()).spawn(work) {
-            tracing::error!(%error, "a thread for long work of connections cannot be started");
         }
+        sender
     }
-    sender
 }
 
 #[cfg(test)]

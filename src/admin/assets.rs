@@ -190,16 +190,6 @@ mod tests {
     }
 
     #[test]
-    fn the_page_loads_in_less_than_100_kilobytes() {
-        let bytes: usize = ASSETS
-            .iter()
-            .chain([&INDEX])
-            .map(|asset| asset.packed().gzip.len())
-            .sum();
-        assert!(bytes < 100_000, "{bytes} bytes");
-    }
-
-    #[test]
     fn gzip_is_sent_only_to_those_who_take_it() {
         let accepts = |value: &'static str| {
             let mut headers = HeaderMap::new();

@@ -22,6 +22,13 @@ use crate::config::{AdminConfig, Secret};
 /// Kubernetes).
 const LOCAL_SUFFIXES: [&str; 5] = [".localhost", ".local", ".internal", ".svc", ".home.arpa"];
 
+/// The paths that take a token in their address, as version 0.1.0 has documented. No other does: an
+/// address is in histories, and in the logs of every proxy.
+const URL_TOKEN_PATHS: [&str; 2] = ["/logs", "/api/v1/logs"];
+
+const BEARER: &str = "\"Authorization: Bearer TOKEN\"";
+const BEARER_OR_ADDRESS: &str = "\"Authorization: Bearer TOKEN\" or ?token=TOKEN";
+
 pub(super) struct Guard {
     token: Option<Secret>,
     hosts: Vec<String>,
@@ -47,6 +54,7 @@ impl Guard {
     }
 
     fn authorize(&self, uri: &Uri, headers: &HeaderMap) -> Result<(), (StatusCode, String, &'static str)> {
+        let from_address = URL_TOKEN_PATHS.contains(&uri.path());
         if self.token.is_some() {
             if self.sessions.permit(headers) {
                 return Ok(());
@@ -54,10 +62,13 @@ impl Guard {
             let bearer = headers
                 .get(header::AUTHORIZATION)
                 .and_then(|value| bearer(value.as_bytes()));
-            let presented = bearer
-                .map(<[u8]>::to_vec)
-                .or_else(|| parameter(uri, "token").map(String::into_bytes));
-            let allowed = "\"Authorization: Bearer TOKEN\" or ?token=TOKEN";
+            let in_address = parameter(uri, "token").map(String::into_bytes);
+            if bearer.is_none() && in_address.is_some() && !from_address {
+                let what = "a token in an address is in the logs of every proxy; send it as a header";
+                return Err((StatusCode::UNAUTHORIZED, what.into(), BEARER));
+            }
+            let presented = bearer.map(<[u8]>::to_vec).or(in_address);
+            let allowed = if from_address { BEARER_OR_ADDRESS } else { BEARER };
             return match presented {
                 Some(presented) if self.is_token(&presented) => Ok(()),
                 Some(_) => Err((StatusCode::UNAUTHORIZED, "wrong token".into(), allowed)),

@@ -194,7 +194,10 @@ pub(super) async fn login(
 }
 
 /// `POST /api/v1/logout`: ends the session.
-pub(super) async fn logout(State(shared): State<AdminShared>, headers: HeaderMap) -> Response {
+pub(super) async fn logout(State(shared): State<AdminShared>, uri: Uri, headers: HeaderMap) -> Response {
+    if let Some((status, what)) = foreign_change(&uri, &headers) {
+        return error(status, what);
+    }
     if let Some(secret) = cookie(&headers) {
         shared.guard.sessions.end(secret);
     }

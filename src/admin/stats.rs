@@ -185,6 +185,11 @@ pub(super) async fn stats(State(shared): State<AdminShared>, uri: Uri) -> Respon
     };
     let m = &state.metrics;
     let dead: u64 = m.dead_letter_documents.sum();
+    let dead_by_source: serde_json::Map<_, _> = m
+        .dead_letter_documents
+        .iter()
+        .map(|(source, count)| (source.as_str().to_owned(), count.get().into()))
+        .collect();
     let documents: u64 = state
         .outputs
         .iter()
@@ -227,7 +232,7 @@ pub(super) async fn stats(State(shared): State<AdminShared>, uri: Uri) -> Respon
         },
         "memory": { "usedBytes": m.memory_used_bytes.get(), "limitBytes": m.memory_limit_bytes.get() },
         "audit": { "difference": m.audit_difference.get() },
-        "deadLetter": { "documents": dead, "bytes": m.dead_letter_bytes.get() },
+        "deadLetter": { "documents": dead, "bytes": m.dead_letter_bytes.get(), "bySource": dead_by_source },
         "rejected": {
             "entries": m.rejected_entries.get(),
             "overwritten": m.rejected_overwritten.get(),
@@ -235,10 +240,17 @@ pub(super) async fn stats(State(shared): State<AdminShared>, uri: Uri) -> Respon
         },
         "outputs": state.outputs.iter().map(|output| output_numbers(m, *output)).collect::<Vec<_>>(),
     });
-    if let (Some(columns), Some(body)) = (columns, body.as_object_mut()) {
+    if m.search_index_bytes.get() > 0 {
+        body["index"] = json!({
+            "lag": m.search_lag_documents.get(),
+            "bytes": m.search_index_bytes.get(),
+            "indexed": m.search_indexed_documents.get(),
+            "rebuilds": m.search_rebuilds.get(),
+        });
+    }
+    if let Some(columns) = columns {
         // Serialising numbers and options of them cannot fail.
-        let columns = serde_json::to_value(columns).unwrap_or_default();
-        body.insert("series".into(), columns);
+        body["series"] = serde_json::to_value(columns).unwrap_or_default();
     }
     Json(body).into_response()
 }

@@ -5,13 +5,14 @@
 //! data: {"traces":[…summaries…],"lost":12}
 //! ```
 //!
-//! A thread looks at sealed batches while somebody watches, and at a bounded number of documents of
-//! each. What it does not look at, and what a slow reader has no room for, is lost for the reader,
-//! who is told how many.
+//! A thread of low priority looks at sealed batches while somebody watches, and at a bounded number
+//! of documents of each. What it does not look at, and what a slow reader has no room for, is lost
+//! for the reader, who is told how many.
 
 use std::collections::VecDeque;
 use std::future::Future as _;
 use std::pin::Pin;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
@@ -34,10 +35,13 @@ use super::api::ApiError;
 use super::guard::parameter;
 use crate::clock;
 use crate::output::{Batch, BatchTap, Watching};
+use crate::runtime;
 use crate::search::TraceSummary;
 
 /// Readers at the same time.
 const MAX_READERS: usize = 64;
+/// Niceness of the thread: people who watch do not slow down what they watch.
+const NICENESS: i32 = 10;
 /// Documents of a batch that are looked at.
 const MAX_DOCUMENTS_PER_BATCH: usize = 200;
 /// Summaries of one event.
@@ -53,9 +57,13 @@ const KEEP_ALIVE: Duration = Duration::from_secs(10);
 #[derive(Debug)]
 pub struct TailHub {
     tap: Arc<BatchTap>,
-    readers: Mutex<Vec<Reader>>,
+    /// Readers that the thread has not taken over yet. Its lock is held for moments only: the thread
+    /// has a low priority, and those who subscribe serve sockets.
+    joining: Mutex<Vec<Reader>>,
+    readers: AtomicUsize,
 }
 
+/// A reader, as the thread knows it.
 #[derive(Debug)]
 struct Reader {
     query: Query,
@@ -63,7 +71,30 @@ struct Reader {
     pending: Vec<TraceSummary>,
     /// Traces that it will not see.
     lost: u64,
+}
+
+impl Reader {
+    fn is_full(&self) -> bool {
+        self.pending.len() >= MAX_TRACES_PER_EVENT
+    }
+
+    fn has_news(&self) -> bool {
+        !self.pending.is_empty() || self.lost > 0
+    }
+}
+
+/// The events of a reader; it leaves when this is dropped.
+#[derive(Debug)]
+struct Subscription {
+    events: mpsc::Receiver<Bytes>,
+    hub: Arc<TailHub>,
     _watching: Watching,
+}
+
+impl Drop for Subscription {
+    fn drop(&mut self) {
+        self.hub.readers.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 /// The data of one event.
@@ -81,114 +112,113 @@ impl TailHub {
     pub fn start(tap: Arc<BatchTap>, batches: Receiver<Batch>, names: Names) -> std::io::Result<Arc<Self>> {
         let hub = Arc::new(Self {
             tap,
-            readers: Mutex::default(),
+            joining: Mutex::default(),
+            readers: AtomicUsize::new(0),
         });
         let shared = Arc::clone(&hub);
-        std::thread::Builder::new()
-            .name("tail".into())
-            .spawn(move || shared.run(&batches, &names))?;
+        std::thread::Builder::new().name("tail".into()).spawn(move || {
+            runtime::lower_priority(NICENESS);
+            shared.run(&batches, &names);
+        })?;
         Ok(hub)
     }
 
     fn run(&self, batches: &Receiver<Batch>, names: &Names) {
+        let mut readers: Vec<Reader> = Vec::new();
         let mut next_event = Instant::now();
         loop {
-            let received = if self.is_idle() {
-                batches.recv().map_err(|_| RecvTimeoutError::Disconnected)
-            } else {
+            let received = if readers.iter().any(Reader::has_news) {
                 batches.recv_timeout(next_event.saturating_duration_since(Instant::now()))
+            } else {
+                batches.recv().map_err(|_| RecvTimeoutError::Disconnected)
             };
+            readers.append(&mut self.joining());
+            readers.retain(|reader| !reader.events.is_closed());
             match received {
-                Ok(batch) => self.look_at(&batch, names),
+                Ok(batch) => self.look_at(&batch, names, &mut readers),
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => return,
             }
             let now = Instant::now();
             if now >= next_event {
                 next_event = now + EVENT_INTERVAL;
-                self.send_events();
+                readers
+                    .iter_mut()
+                    .filter(|reader| reader.has_news())
+                    .for_each(send_event);
             }
         }
     }
 
-    /// Whether no reader waits for anything.
-    fn is_idle(&self) -> bool {
-        let readers = self.lock();
-        readers
-            .iter()
-            .all(|reader| reader.pending.is_empty() && reader.lost == 0)
-    }
-
-    fn look_at(&self, batch: &Batch, names: &Names) {
-        let unseen = batch.len().saturating_sub(MAX_DOCUMENTS_PER_BATCH) as u64;
-        let mut readers = self.lock();
-        readers.retain(|reader| !reader.events.is_closed());
+    fn look_at(&self, batch: &Batch, names: &Names, readers: &mut [Reader]) {
+        let mut looked_at = 0;
         for document in batch.documents().take(MAX_DOCUMENTS_PER_BATCH) {
-            if readers.is_empty() {
-                return;
+            // Nobody has room for it, whatever it says.
+            if readers.iter().all(Reader::is_full) {
+                break;
             }
+            looked_at += 1;
             let Some(parsed) = Document::parse(document.id(), document.json(), names) else {
                 continue;
             };
             for reader in readers.iter_mut().filter(|reader| reader.query.matches(&parsed)) {
-                if reader.pending.len() < MAX_TRACES_PER_EVENT {
+                if reader.is_full() {
+                    reader.lost += 1;
+                } else {
                     let summary = TraceSummary::of(&parsed, None, &reader.query);
                     reader.pending.push(summary);
-                } else {
-                    reader.lost += 1;
                 }
             }
         }
-        let skipped = self.tap.take_skipped() + unseen;
+        let unseen = batch.len().saturating_sub(looked_at) as u64 + self.tap.take_skipped();
         for reader in readers.iter_mut() {
-            reader.lost += skipped;
+            reader.lost += unseen;
         }
-    }
-
-    fn send_events(&self) {
-        let mut readers = self.lock();
-        readers.retain_mut(|reader| {
-            if reader.pending.is_empty() && reader.lost == 0 {
-                return !reader.events.is_closed();
-            }
-            let data = Event {
-                traces: &reader.pending,
-                lost: reader.lost,
-            };
-            // Serialising text and numbers cannot fail.
-            let data = serde_json::to_string(&data).unwrap_or_default();
-            let event = Bytes::from(format!("event: traces\ndata: {data}\n\n"));
-            let count = reader.pending.len() as u64;
-            reader.pending.clear();
-            match reader.events.try_send(event) {
-                Ok(()) => reader.lost = 0,
-                Err(mpsc::error::TrySendError::Full(_)) => reader.lost += count,
-                Err(mpsc::error::TrySendError::Closed(_)) => return false,
-            }
-            true
-        });
     }
 
     /// The events of a new reader; `None` when there are too many readers.
-    fn subscribe(&self, query: Query) -> Option<mpsc::Receiver<Bytes>> {
-        let mut readers = self.lock();
-        readers.retain(|reader| !reader.events.is_closed());
-        if readers.len() >= MAX_READERS {
-            return None;
-        }
-        let (events, receiver) = mpsc::channel(QUEUE_EVENTS);
-        readers.push(Reader {
-            query,
+    fn subscribe(self: &Arc<Self>, query: Query) -> Option<Subscription> {
+        let one_more = |readers: usize| (readers < MAX_READERS).then_some(readers + 1);
+        self.readers
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_more)
+            .ok()?;
+        let (sender, events) = mpsc::channel(QUEUE_EVENTS);
+        let subscription = Subscription {
             events,
+            hub: Arc::clone(self),
+            _watching: self.tap.watch(),
+        };
+        let mut joining = self.joining();
+        joining.retain(|reader| !reader.events.is_closed());
+        joining.push(Reader {
+            query,
+            events: sender,
             pending: Vec::new(),
             lost: 0,
-            _watching: self.tap.watch(),
         });
-        Some(receiver)
+        Some(subscription)
     }
 
-    fn lock(&self) -> MutexGuard<'_, Vec<Reader>> {
-        self.readers.lock().unwrap_or_else(PoisonError::into_inner)
+    fn joining(&self) -> MutexGuard<'_, Vec<Reader>> {
+        self.joining.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn send_event(reader: &mut Reader) {
+    let data = Event {
+        traces: &reader.pending,
+        lost: reader.lost,
+    };
+    // Serialising text and numbers cannot fail.
+    let data = serde_json::to_string(&data).unwrap_or_default();
+    let event = Bytes::from(format!("event: traces\ndata: {data}\n\n"));
+    let count = reader.pending.len() as u64;
+    reader.pending.clear();
+    match reader.events.try_send(event) {
+        Ok(()) => reader.lost = 0,
+        Err(mpsc::error::TrySendError::Full(_)) => reader.lost += count,
+        // It is forgotten before the next batch.
+        Err(mpsc::error::TrySendError::Closed(_)) => reader.lost = 0,
     }
 }
 
@@ -202,13 +232,13 @@ pub(super) async fn tail(State(shared): State<AdminShared>, uri: Uri) -> Respons
         Ok(query) => query,
         Err(error) => return ApiError::from(error).into_response(),
     };
-    let Some(events) = hub.subscribe(query) else {
+    let Some(subscription) = hub.subscribe(query) else {
         let what = format!("{MAX_READERS} readers follow the tail already");
         return ApiError::new(StatusCode::SERVICE_UNAVAILABLE, what).into_response();
     };
     let body = EventBody {
         ready: VecDeque::from([Bytes::from_static(b"retry: 2000\n\n")]),
-        events,
+        subscription,
         keep_alive: Box::pin(tokio::time::sleep(KEEP_ALIVE)),
         stop: Box::pin(shared.stop.clone().cancelled_owned()),
     };
@@ -219,7 +249,7 @@ pub(super) async fn tail(State(shared): State<AdminShared>, uri: Uri) -> Respons
 /// Events as the body of a response, which ends when the server stops.
 struct EventBody {
     ready: VecDeque<Bytes>,
-    events: mpsc::Receiver<Bytes>,
+    subscription: Subscription,
     keep_alive: Pin<Box<Sleep>>,
     stop: Pin<Box<WaitForCancellationFutureOwned>>,
 }
@@ -238,7 +268,7 @@ impl HttpBody for EventBody {
         if self.stop.as_mut().poll(cx).is_ready() {
             return Poll::Ready(None);
         }
-        let event = match self.events.poll_recv(cx) {
+        let event = match self.subscription.events.poll_recv(cx) {
             Poll::Ready(None) => return Poll::Ready(None),
             Poll::Ready(Some(event)) => event,
             Poll::Pending if self.keep_alive.as_mut().poll(cx).is_ready() => Bytes::from_static(b":\n\n"),
@@ -276,10 +306,10 @@ mod tests {
             r#"{"@timestamp":"2026-11-21T09:20:01Z","traceId":"b","message":"boom"}"#,
             "no document",
         ]));
-        let event = data(&all.recv().await.unwrap());
+        let event = data(&all.events.recv().await.unwrap());
         assert_eq!(event["traces"].as_array().unwrap().len(), 2);
         assert_eq!(event["lost"], 0);
-        let event = data(&errors.recv().await.unwrap());
+        let event = data(&errors.events.recv().await.unwrap());
         assert_eq!(event["traces"][0]["id"], "b");
         assert_eq!(event["traces"][0]["highlights"], serde_json::json!([[0, 4]]));
     }
@@ -298,7 +328,7 @@ mod tests {
             tokio::time::sleep(EVENT_INTERVAL + Duration::from_millis(30)).await;
         }
         let (mut seen, mut lost) = (0, 0);
-        while let Ok(Some(event)) = tokio::time::timeout(4 * EVENT_INTERVAL, slow.recv()).await {
+        while let Ok(Some(event)) = tokio::time::timeout(4 * EVENT_INTERVAL, slow.events.recv()).await {
             let event = data(&event);
             seen += event["traces"].as_array().unwrap().len();
             lost += event["lost"].as_u64().unwrap() as usize;
@@ -314,6 +344,10 @@ mod tests {
         let readers: Vec<_> = (0..MAX_READERS).map(|_| subscribe().unwrap()).collect();
         assert!(subscribe().is_none());
         drop(readers);
-        assert!(subscribe().is_some());
+        // Nothing is sealed meanwhile, so that the thread does not notice.
+        for _ in 0..3 * MAX_READERS {
+            assert!(subscribe().is_some());
+        }
+        assert!(hub.joining().len() <= 1);
     }
 }

@@ -355,7 +355,7 @@ pub static KEYS: &[Key] = keys! {
     "admin.listen" --"admin", DefaultValue::Text("127.0.0.1:2020"), Kind::Address(|d| &mut d.config.admin.listen),
         "Address of health, metrics, the API and the page; \"none\" for no admin port. It shows log content, so the default is loopback.";
     "admin.token" --"admin-token", DefaultValue::None, Kind::Secret(|d| &mut d.config.admin.token),
-        "Token required for the page, the API and /logs, as \"Authorization: Bearer TOKEN\" or ?token=TOKEN.";
+        "Token required for the page, which asks for it, and for the API and /logs, as \"Authorization: Bearer TOKEN\"; /logs also takes ?token=TOKEN.";
     "admin.token_file" --"admin-token-file", DefaultValue::None, Kind::SecretFile(|d| &mut d.config.admin.token),
         "File with the token, instead of token. Read again on SIGHUP.";
     "admin.hosts" , DefaultValue::None, Kind::Hosts(|d| &mut d.config.admin.hosts),

@@ -39,7 +39,7 @@ const SCHEMA_VERSION: i64 = 1;
 /// From this size on a document is not kept in statements, and not copied without need.
 const LARGE_DOCUMENT_BYTES: usize = 256 << 10;
 /// Size to which SQLite truncates its write-ahead log after a checkpoint.
-const WAL_LIMIT_BYTES: i64 = 16 << 20;
+const WAL_LIMIT_BYTES: i64 = 32 << 20;
 
 /// Time that another process may lock the database before a transaction fails.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(2);
@@ -201,6 +201,8 @@ impl SqliteWriter {
     ) -> Result<TransactionSummary, StoreError> {
         self.check_files()?;
         let path = &self.config.path;
+        let mut documents: Vec<_> = documents.into_iter().collect();
+        sort(&mut documents);
         let mut done = TransactionSummary::default();
         let mut foreign = Vec::new();
         let write = || -> rusqlite::Result<()> {
@@ -329,6 +331,15 @@ impl SqliteWriter {
         }
         Ok(done)
     }
+}
+
+/// Orders traces by id, in which a page of the index is written once. What has no trace id keeps its
+/// order, which is that of rows with one time; so do parts of one trace.
+fn sort(documents: &mut [&SealedDocument]) {
+    documents.sort_by(|a, b| match (a.is_trace(), b.is_trace()) {
+        (true, true) => a.id().cmp(b.id()),
+        (one, other) => one.cmp(&other),
+    });
 }
 
 fn unix_seconds() -> i64 {

@@ -7,8 +7,8 @@ use serde_json::Value;
 
 /// Each of them fails when a record is missing or comes twice. Without Fluent Bit, and without the
 /// five seconds of `idle`.
-const CASES: &str =
-    "floor,packed,gzip,forward,message,message-ack,lines-1,no-trace,many,large,sqlite,catch-up,restart";
+const CASES: &str = "floor,packed,gzip,forward,message,message-ack,lines-1,no-trace,many,large,sqlite,sqlite-watched,\
+     watched,catch-up,restart";
 
 #[test]
 fn bench_counts_every_record_and_leaves_nothing_behind() {
@@ -47,6 +47,10 @@ fn bench_counts_every_record_and_leaves_nothing_behind() {
             // So few records may all arrive in one moment.
             let known = figure(name).is_some_and(|value| value > 0.0);
             assert!(known || name == "records_per_s", "{name} of {result}");
+        }
+        if result["name"].as_str().unwrap().ends_with("watched") {
+            let answered = figure("searches_per_s").is_some_and(|rate| rate > 0.0);
+            assert!(answered && figure("tail_megabytes_per_s").is_some(), "{result}");
         }
         let acks = result["name"] != "message";
         assert_eq!(figure("ack_p99_ms").is_some(), acks, "{result}");

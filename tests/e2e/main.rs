@@ -29,6 +29,7 @@ mod no_trace_id;
 mod outage;
 mod page;
 mod partial;
+mod readers;
 mod rejected;
 mod routes;
 mod rust_logger;

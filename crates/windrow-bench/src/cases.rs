@@ -8,6 +8,8 @@ use super::system::System;
 pub(super) enum Work {
     /// Send the load and wait until it has arrived.
     Send,
+    /// Send the load while people have pages open and search.
+    SendWatched,
     /// Send the load while the store is unavailable; measure from when it is available again.
     CatchUp,
     /// Send the load while the store is unavailable, kill the server and measure its restart.
@@ -42,6 +44,10 @@ pub(super) fn all(records: u64) -> Vec<Case> {
     let load = Load {
         records,
         ..Load::default()
+    };
+    let ten_times = Load {
+        records: records * 10,
+        ..load
     };
     let many = Load {
         connections: 1000,
@@ -162,16 +168,46 @@ pub(super) fn all(records: u64) -> Vec<Case> {
         case(
             "ten-times",
             "packed, ten times the records: shows whether memory stays flat",
-            Load {
-                records: records * 10,
-                ..load.clone()
-            },
+            ten_times.clone(),
         ),
         of(
             System::Sqlite,
             Some("packed"),
             case("sqlite", "packed, into the embedded database", load.clone()),
         ),
+        of(
+            System::Sqlite,
+            Some("ten-times"),
+            case(
+                "sqlite-ten-times",
+                "packed, ten times the records into the embedded database",
+                ten_times.clone(),
+            ),
+        ),
+        Case {
+            work: Work::SendWatched,
+            ..of(
+                System::Sqlite,
+                Some("sqlite-ten-times"),
+                case(
+                    "sqlite-watched",
+                    "the same while 20 pages are open, with 20 searches a second",
+                    ten_times.clone(),
+                ),
+            )
+        },
+        Case {
+            work: Work::SendWatched,
+            ..of(
+                System::Windrow,
+                Some("ten-times"),
+                case(
+                    "watched",
+                    "ten-times while 20 pages are open, with 20 searches a second",
+                    ten_times.clone(),
+                ),
+            )
+        },
         Case {
             work: Work::CatchUp,
             ..case(

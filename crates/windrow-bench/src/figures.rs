@@ -25,6 +25,20 @@ pub(super) enum Figure {
     Peak,
     /// Records a second, relative to the live rate of `packed`.
     OfLive,
+    /// Records a second, relative to the case it is compared with.
+    RateOfBase,
+    /// The same for the median time to the acknowledgement.
+    AckMedianOfBase,
+    /// The same for its 99th percentile.
+    AckHighOfBase,
+    /// Searches answered a second.
+    Searches,
+    /// Median time of a search, ms.
+    SearchMedian,
+    /// Time below which 99 % of the searches were answered, ms.
+    SearchHigh,
+    /// Megabytes of the live tail a second, over all pages.
+    Tail,
     /// From the start of the process until it is ready, s.
     Start,
     /// Size of the load, MiB.
@@ -49,6 +63,13 @@ impl Figure {
             Self::AckHigh => "ack_p99_ms",
             Self::Peak => "peak_mib",
             Self::OfLive => "rate_of_packed",
+            Self::RateOfBase => "records_of_base",
+            Self::AckMedianOfBase => "ack_p50_of_base",
+            Self::AckHighOfBase => "ack_p99_of_base",
+            Self::Searches => "searches_per_s",
+            Self::SearchMedian => "search_p50_ms",
+            Self::SearchHigh => "search_p99_ms",
+            Self::Tail => "tail_megabytes_per_s",
             Self::Start => "start_s",
             Self::Sent => "sent_mib",
             Self::IdleMemory => "idle_mib",

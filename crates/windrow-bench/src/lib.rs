@@ -44,6 +44,7 @@ mod process;
 pub mod store;
 mod system;
 mod table;
+mod watchers;
 
 pub use process::threads;
 pub use table::LEGEND;
@@ -220,8 +221,14 @@ fn compared(case: &Case, round: &BTreeMap<&str, Figures>) -> Option<Figures> {
         .filter(|_| case.base != Some(case.name));
     figures.set(Figure::OfBaseline, figures.ratio(Figure::Cpu, round.get("floor")));
     figures.set(Figure::OfBase, figures.ratio(Figure::Cpu, base));
-    if case.work == Work::CatchUp {
-        figures.set(Figure::OfLive, figures.ratio(Figure::Records, base));
+    match case.work {
+        Work::CatchUp => figures.set(Figure::OfLive, figures.ratio(Figure::Records, base)),
+        Work::SendWatched => {
+            figures.set(Figure::RateOfBase, figures.ratio(Figure::Records, base));
+            figures.set(Figure::AckMedianOfBase, figures.ratio(Figure::AckMedian, base));
+            figures.set(Figure::AckHighOfBase, figures.ratio(Figure::AckHigh, base));
+        }
+        _ => {}
     }
     Some(figures)
 }

@@ -14,6 +14,7 @@ use super::load::{Load, RequestRecords, Source};
 use super::process::{Usage, usage};
 use super::store::{CountingStore, Sample, rate};
 use super::system::{Server, Setup, System, find};
+use super::watchers::Watchers;
 
 /// A run fails when no record has arrived for this long.
 const ARRIVAL_TIMEOUT: Duration = Duration::from_secs(60);
@@ -70,7 +71,7 @@ impl Bench<'_> {
         let server = Server::start(&setup).await?;
         sleep(SETTLE_TIME).await;
         match case.work {
-            Work::Send => self.send(case, server, sources).await,
+            Work::Send | Work::SendWatched => self.send(case, server, sources).await,
             Work::CatchUp => self.catch_up(case, server, sources).await,
             Work::Restart => self.restart(server, sources, &setup).await,
             Work::Idle => idle(server).await,
@@ -83,6 +84,10 @@ impl Bench<'_> {
         server: Server,
         sources: Vec<Source<RequestRecords>>,
     ) -> io::Result<Figures> {
+        let watchers = match server.admin {
+            Some(admin) if case.work == Work::SendWatched => Some(Watchers::start(admin).await?),
+            _ => None,
+        };
         let before = usage(server.pid)?;
         let total = case.load.total();
         let send = tokio::spawn(drive(server.forward, sources));
@@ -92,6 +97,10 @@ impl Bench<'_> {
             System::Sqlite => delivery(&server, total).await?,
         };
         let sent = send.await.map_err(Error::other)??;
+        let watched = match watchers {
+            Some(watchers) => Some(watchers.close().await?),
+            None => None,
+        };
         if case.system == System::FluentBit {
             until_idle(&server).await?;
         }
@@ -105,14 +114,23 @@ impl Bench<'_> {
                 Some(total as f64 / took.as_secs_f64())
             }),
         };
-        Ok(figures(
+        let mut figures = figures(
             &case.load,
             records_per_s,
             &sent,
             &before,
             &after,
             !samples.is_empty(),
-        ))
+        );
+        if let Some((seen, took)) = watched {
+            let ms = |time: Duration| time.as_secs_f64() * 1e3;
+            let rate = |number: f64| Some(number / took.as_secs_f64());
+            figures.set(Figure::Searches, rate(seen.searches() as f64));
+            figures.set(Figure::SearchMedian, seen.search_time(0.5).map(ms));
+            figures.set(Figure::SearchHigh, seen.search_time(0.99).map(ms));
+            figures.set(Figure::Tail, rate(seen.tail_bytes() as f64 / 1e6));
+        }
+        Ok(figures)
     }
 
     async fn catch_up(

@@ -55,7 +55,8 @@ pub(super) struct Server {
     pub(super) pid: u32,
     /// Address for Forward.
     pub(super) forward: SocketAddr,
-    admin: Option<SocketAddr>,
+    /// Address of the admin port.
+    pub(super) admin: Option<SocketAddr>,
     /// From the start of the process until it was ready.
     pub(super) start: Duration,
 }
@@ -260,7 +261,7 @@ async fn line(stdout: &mut BufReader<ChildStdout>) -> io::Result<Option<String>>
 }
 
 /// Requests `path` from an admin port; returns the status and the whole answer.
-async fn get(admin: SocketAddr, path: &str) -> io::Result<(u16, String)> {
+pub(super) async fn get(admin: SocketAddr, path: &str) -> io::Result<(u16, String)> {
     let mut stream = TcpStream::connect(admin).await?;
     let request = format!("GET {path} HTTP/1.1\r\nhost: {admin}\r\nconnection: close\r\n\r\n");
     stream.write_all(request.as_bytes()).await?;

@@ -96,7 +96,7 @@ pub(super) fn text(about: &About, measured: &[Measured]) -> String {
         .collect();
     let sent: Vec<_> = rows
         .iter()
-        .filter(|(case, _)| matches!(case.work, Work::Send | Work::CatchUp))
+        .filter(|(case, _)| matches!(case.work, Work::Send | Work::SendWatched | Work::CatchUp))
         .collect();
     if !sent.is_empty() {
         let shown = COLUMNS.map(|(figure, ..)| sent.iter().any(|(_, figures)| figures.get(figure).is_some()));
@@ -153,6 +153,13 @@ fn further(figures: &Figures) -> String {
         }
     };
     add(Figure::OfLive, ": ", " x the live rate", 2);
+    add(Figure::RateOfBase, ": ", " x the records/s", 2);
+    add(Figure::AckMedianOfBase, ", ", " x the ack p50", 2);
+    add(Figure::AckHighOfBase, ", ", " x the p99", 2);
+    add(Figure::Searches, "; ", " searches/s", 1);
+    add(Figure::SearchMedian, ", ", " ms p50", 1);
+    add(Figure::SearchHigh, ", ", " ms p99", 1);
+    add(Figure::Tail, "; ", " MB/s of live traces", 1);
     add(Figure::Start, ": ", " s", 2);
     if figures.get(Figure::Start).is_some() {
         add(Figure::Sent, " for ", " MiB of records", 0);

@@ -30,9 +30,6 @@ impl Parameters {
     pub(super) fn read(query: &str, allowed: &[&'static str]) -> Result<Self, ApiError> {
         let mut parameters = Self::default();
         for (name, value) in url::form_urlencoded::parse(query.as_bytes()) {
-            if name == "token" {
-                continue;
-            }
             let Some(name) = allowed.iter().find(|allowed| **allowed == name) else {
                 let message = format!("unknown parameter {name:?}; there are {}", allowed.join(", "));
                 return Err(ApiError::new(axum::http::StatusCode::BAD_REQUEST, message));

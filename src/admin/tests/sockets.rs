@@ -1,6 +1,10 @@
-//! Tests of the admin server on real sockets: shutdown and slow clients.
+//! Tests of the admin server on real sockets: shutdown, slow clients, and the bytes of the page.
 
+use std::collections::BTreeMap;
+use std::io::Read as _;
 use std::time::Duration;
+
+use flate2::read::GzDecoder;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -64,6 +68,66 @@ async fn a_socket_is_served_and_stops_with_answers_complete() {
         .expect("it stops")
         .unwrap();
     assert!(TcpStream::connect(address).await.is_err());
+}
+
+/// What a browser gets for a file of the page: bytes over the wire with the header, and the content.
+async fn loaded(address: std::net::SocketAddr, path: &str) -> (usize, Vec<u8>) {
+    let mut stream = TcpStream::connect(address).await.unwrap();
+    let request = format!(
+        "GET {path} HTTP/1.1\r\nHost: localhost\r\nAccept-Encoding: gzip, deflate, br, zstd\r\n\
+         Connection: close\r\n\r\n"
+    );
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer).await.unwrap();
+    let end = answer.windows(4).position(|end| end == b"\r\n\r\n").unwrap();
+    let (header, body) = answer.split_at(end + 4);
+    let header = String::from_utf8_lossy(header).to_ascii_lowercase();
+    assert!(header.starts_with("http/1.1 200 ok\r\n"), "{path}: {header}");
+    assert!(
+        header.contains("\r\ncontent-encoding: gzip\r\n"),
+        "{path}: {header}"
+    );
+    let mut content = Vec::new();
+    GzDecoder::new(body).read_to_end(&mut content).unwrap();
+    (answer.len(), content)
+}
+
+/// The files that the page fetches, those for charts included, which are fetched on demand.
+#[tokio::test]
+async fn the_page_loads_in_less_than_100_kilobytes() {
+    let (address, _stop, _server) = served(Fixture::new().router()).await;
+    let mut sizes = BTreeMap::new();
+    let mut waiting = vec![url::Url::parse("http://page/").unwrap()];
+    while let Some(file) = waiting.pop() {
+        let path = file.path().to_owned();
+        if sizes.contains_key(&path) {
+            continue;
+        }
+        let (bytes, content) = loaded(address, &path).await;
+        sizes.insert(path, bytes);
+        let content = String::from_utf8(content).unwrap();
+        // A minified library has quotes in other places, and loads nothing.
+        if !file.path().contains("/uplot/") {
+            let names = content.split(['\'', '"']).filter(|text| {
+                ["./", "../", "/assets/"]
+                    .iter()
+                    .any(|start| text.starts_with(start))
+            });
+            waiting.extend(names.map(|name| file.join(name).unwrap()));
+        }
+    }
+    let sum: usize = sizes.values().sum();
+    println!("{sum} bytes: {sizes:#?}");
+    for file in [
+        "/",
+        "/assets/traces.js",
+        "/assets/style.css",
+        "/assets/vendor/uplot/uPlot.iife.min.js",
+    ] {
+        assert!(sizes.contains_key(file), "{file} is not among {sizes:?}");
+    }
+    assert!(sum < 100_000, "{sum} bytes: {sizes:#?}");
 }
 
 /// A connection served with the given timeouts, and the client's end of it.

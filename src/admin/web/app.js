@@ -36,8 +36,17 @@ class App {
     window.addEventListener('windrow:login', () => this.login());
     document.addEventListener('click', (event) => this.followLink(event));
     document.addEventListener('keydown', (event) => handleKey(this, event));
+    this.forgetToken();
     this.show();
     this.refreshStats();
+  }
+
+  /** A token in an old bookmark does not stay in the address, from where it would be copied. */
+  forgetToken() {
+    const address = new URL(location.href);
+    if (!address.searchParams.has('token')) return;
+    address.searchParams.delete('token');
+    history.replaceState(null, '', address);
   }
 
   /** Follows links within the page without loading it again. */

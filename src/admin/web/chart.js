@@ -1,9 +1,13 @@
 // A chart of the last hour, drawn by uPlot, which is loaded when the first chart is shown.
 
 import { html } from './vendor/lit-html/lit-html.js';
-import { bytes, count } from './format.js';
+import { bytes, count, shortTime } from './format.js';
 
 const HEIGHT = 150;
+/** Room above the highest value. */
+const HEADROOM = 1.08;
+/** Distances of ticks on an axis of bytes: powers of two. */
+const BYTE_STEPS = Array.from({ length: 50 }, (_, power) => 2 ** power);
 
 let loading = null;
 
@@ -37,7 +41,13 @@ export class Chart {
     if (value == null) return '–';
     if (this.definition.unit === 'bytes') return bytes(value);
     if (this.definition.unit === 'ms') return `${value.toFixed(1)} ms`;
-    return `${value < 10 ? value.toFixed(1) : count(value)}${this.definition.unit}`;
+    return `${value < 10 ? Number(value.toFixed(1)) : count(value)}${this.definition.unit}`;
+  }
+
+  /** A value as a label of the axis, without digits that say nothing. */
+  tick(value) {
+    if (this.definition.unit === 'bytes') return bytes(value).replace('.0 ', ' ');
+    return `${Number(value.toPrecision(3)).toLocaleString('en')}${this.definition.unit === 'ms' ? ' ms' : this.definition.unit}`;
   }
 
   async draw(series) {
@@ -59,6 +69,8 @@ export class Chart {
       if (width !== this.width) this.plot.setSize({ width, height: HEIGHT });
       this.plot.setData(data);
     }
+    // The newest values, until the pointer asks for others.
+    if (this.plot.cursor.idx == null) this.plot.setLegend({ idx: data[0].length - 1 });
     this.width = width;
     const last = this.definition.series.map((name) => series[name]?.at(-1));
     place.setAttribute('aria-label', `${this.definition.title} of the last hour; now ${last.map((value) => this.show(value)).join(', ')}`);
@@ -72,10 +84,21 @@ export class Chart {
       height: HEIGHT,
       cursor: { y: false },
       legend: { live: true },
-      scales: { y: { range: (_, low, high) => [Math.min(0, low ?? 0), Math.max(high ?? 1, 1)] } },
-      axes: [axis, { ...axis, size: 74, values: (_, values) => values.map((value) => this.show(value)) }],
+      hooks: {
+        setCursor: [(plot) => plot.cursor.idx == null && plot.setLegend({ idx: plot.data[0].length - 1 })],
+      },
+      scales: { y: { range: (_, low, high) => [Math.min(0, low ?? 0), Math.max((high ?? 1) * HEADROOM, 1)] } },
+      axes: [
+        { ...axis, size: 30, space: 70, values: (_, values) => values.map(shortTime) },
+        {
+          ...axis,
+          size: 74,
+          incrs: this.definition.unit === 'bytes' ? BYTE_STEPS : undefined,
+          values: (_, values) => values.map((value) => this.tick(value)),
+        },
+      ],
       series: [
-        {},
+        { label: 'at', value: (_, value) => (value == null ? '–' : shortTime(value)) },
         ...this.definition.labels.map((label, number) => ({
           label,
           stroke: strokes[number],

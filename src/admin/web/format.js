@@ -46,6 +46,13 @@ export function clock(time) {
   return `${parts.join(':')}.${pad(at.getMilliseconds(), 3)}`;
 }
 
+/** The local time of day of Unix seconds, with seconds where they are not 0. */
+export function shortTime(seconds) {
+  const at = new Date(seconds * 1000);
+  const parts = [at.getHours(), at.getMinutes(), ...(at.getSeconds() ? [at.getSeconds()] : [])];
+  return parts.map((part) => pad(part)).join(':');
+}
+
 const dayFormat = new Intl.DateTimeFormat('en-GB', { day: 'numeric', month: 'short', year: 'numeric' });
 
 /** The local day. */
@@ -56,6 +63,9 @@ export function when(time) {
   const today = day(Date.now()) === day(time);
   return today ? clock(time) : `${day(time)} ${clock(time)}`;
 }
+
+/** Time of day without milliseconds, with the day in front unless it is today. */
+export const shortWhen = (time) => when(time).slice(0, -4);
 
 /** Local day and time. */
 export const full = (time) => `${day(time)} ${clock(time)}`;

@@ -1,7 +1,7 @@
 // Histogram of traces over time, stacked by level; a range is chosen by dragging or by keyboard.
 
 import { html, nothing, svg } from './vendor/lit-html/lit-html.js';
-import { LEVELS, count, full, plural } from './format.js';
+import { LEVELS, count, full, plural, shortWhen } from './format.js';
 
 const HEIGHT = 84;
 const WIDTH = 1000;
@@ -148,7 +148,8 @@ export class Histogram {
             this.app.update();
           }}
           @keydown=${(event) => this.key(event)}>${this.bars()}${this.selection()}</svg>
-        <p id="hist-caption" class="dim caption" aria-live="polite">${this.caption()}</p>
+        <p class="dim caption"><span>${shortWhen(this.data.from)}</span>
+          <span id="hist-caption" aria-live="polite">${this.caption()}</span><span>${shortWhen(this.data.to)}</span></p>
       </div>`;
   }
 }

@@ -2,7 +2,7 @@
 
 import { html, nothing } from './vendor/lit-html/lit-html.js';
 import { tail } from './api.js';
-import { count, plural } from './format.js';
+import { plural } from './format.js';
 import { empty, traceTable } from './parts.js';
 
 const MAX_ROWS = 500;
@@ -92,7 +92,7 @@ export class Live {
     return html`
       <div class="page">
         <div class="head"><h1>Live</h1>
-          <span class="dim" role="status">${count(this.rate())} traces/s${this.paused ? ` · paused, ${plural(this.waiting.length, 'trace')} waiting` : ''}</span>
+          <span class="dim" role="status">${plural(Math.round(this.rate()), 'trace')}/s${this.paused ? ` · paused, ${plural(this.waiting.length, 'trace')} waiting` : ''}</span>
         </div>
         <form class="search" role="search" @submit=${(event) => event.preventDefault()}>
           <input type="search" .value=${this.query} placeholder="level:>=warn" aria-label="Filter the live traces"

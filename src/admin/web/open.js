@@ -39,7 +39,7 @@ export class Open {
     return html`
       <tr>
         <td class="n">${duration(trace.ageMs)}</td>
-        <td class="n">${duration(trace.idleMs)}</td>
+        <td class="n hide">${duration(trace.idleMs)}</td>
         <td class="n">${count(trace.lines)}</td>
         <td class="hide">${trace.completed ? 'completed, waits for late lines' : 'open'}</td>
         <td class="id"><code>${trace.id}</code></td>
@@ -56,7 +56,7 @@ export class Open {
     }
     return html`
       <table aria-label="Open traces">
-        <thead><tr><th scope="col" class="n">Age</th><th scope="col" class="n">Silent</th><th scope="col" class="n">Lines</th>
+        <thead><tr><th scope="col" class="n">Age</th><th scope="col" class="n hide">Silent</th><th scope="col" class="n">Lines</th>
           <th scope="col" class="hide">State</th><th scope="col">Trace</th><th scope="col">Newest text</th></tr></thead>
         <tbody>${traces.map((trace) => this.row(trace))}</tbody>
       </table>`;

@@ -1,7 +1,7 @@
 // The Server view: health, charts of the last hour and every number of the pipeline.
 
 import { html, nothing } from './vendor/lit-html/lit-html.js';
-import { bytes, count, duration, percent } from './format.js';
+import { bytes, count, duration, percent, plural } from './format.js';
 import { Chart } from './chart.js';
 
 const CHARTS = [
@@ -54,6 +54,8 @@ export class Server {
   tables(stats) {
     const { input, open, journal, memory, rejected, deadLetter, audit, index } = stats;
     const errors = (of) => Object.entries(of).map(([why, number]) => `${count(number)} ${why}`).join(', ') || 'none';
+    const refusedBy = Object.entries(deadLetter.bySource).filter(([, number]) => number > 0);
+    const sources = refusedBy.length ? ` (${refusedBy.map(([name, number]) => `${count(number)} from ${name}`).join(', ')})` : '';
     return html`<div class="tables">
       ${this.table('Intake', [
         ['Connections', `${count(input.connectionsOpen)} open, ${count(input.connectionsTotal)} so far`],
@@ -77,12 +79,12 @@ export class Server {
         ['Errors', errors(output.errors)],
       ]))}
       ${this.table('Set aside', [
-        ['Dead letter', `${count(deadLetter.documents)} documents, ${bytes(deadLetter.bytes)}`],
+        ['Dead letter', `${plural(deadLetter.documents, 'document')}${sources}; ${bytes(deadLetter.bytes)}`],
         ['Rejected input', `${count(rejected.entries)} entries, ${count(rejected.overwritten)} of them overwritten; ${bytes(rejected.bytes)}`],
       ])}
       ${index ? this.table('Search index', [
-        ['Documents', `${count(index.documents)}, ${count(index.lag)} not yet indexed`],
-        ['Size', bytes(index.bytes)],
+        ['Documents', `${count(index.indexed)} indexed since the start, ${count(index.lag)} not yet searchable`],
+        ['Size', `${bytes(index.bytes)}; made again ${count(index.rebuilds)} times`],
       ]) : nothing}
     </div>`;
   }

@@ -91,6 +91,8 @@ export class Traces {
   lost = 0;
   liveState = '';
   ranges = [];
+  /** Whether a narrow window shows the filters. */
+  showsFilters = false;
 
   constructor(app) {
     this.app = app;
@@ -281,14 +283,18 @@ export class Traces {
       </fieldset>`;
   }
 
+  chosenFilters() {
+    return this.state.levels.length + this.state.services.length + (this.state.longer ? 1 : 0);
+  }
+
   sidebar() {
     const { facets } = this;
     const rank = ({ value }) => [...LEVELS, 'none'].indexOf(value);
     const levels = [...(facets?.levels ?? [])].sort((a, b) => rank(a) - rank(b));
     const step = Math.max(0, DURATIONS.findIndex((ms) => ms >= this.state.longer));
-    const chosen = this.state.levels.length + this.state.services.length + (this.state.longer ? 1 : 0);
+    const chosen = this.chosenFilters();
     return html`
-      <aside aria-label="Filters">
+      <aside id="filters" aria-label="Filters" class=${this.showsFilters ? 'open' : ''}>
         ${this.facet('Level', 'levels', levels)}
         ${this.facet('Service', 'services', facets?.services ?? [])}
         <fieldset><legend>Duration</legend>
@@ -298,13 +304,14 @@ export class Traces {
           <span class="dim">${this.state.longer ? `> ${duration(this.state.longer)}` : 'any'}</span>
         </fieldset>
         ${chosen ? html`<button class="plain" @click=${() => this.change({ levels: [], services: [], longer: 0 })}>Clear filters</button>` : nothing}
-        ${this.facetError ? html`<p class="dim">${this.facetError.message}</p>` : nothing}
+        ${this.facetError && !this.error ? html`<p class="dim">${this.facetError.message}</p>` : nothing}
       </aside>`;
   }
 
   searchForm() {
     const { q, from, to, sort, live } = this.state;
     const known = RANGES.some(([value]) => value === from) && !to;
+    const chosen = this.chosenFilters();
     return html`
       <form class="search" role="search" @submit=${(event) => this.submit(event)}>
         <input type="search" name="q" .value=${q} placeholder='timeout level:>=warn service:order' spellcheck="false"
@@ -316,6 +323,11 @@ export class Traces {
         <select aria-label="Order" class="hide" @change=${(event) => this.change({ sort: event.target.value })}>
           ${SORTS.map(([value, label]) => html`<option value=${value} ?selected=${value === sort}>${label}</option>`)}
         </select>
+        <button type="button" class="narrow" aria-expanded=${this.showsFilters} aria-controls="filters"
+          @click=${() => {
+            this.showsFilters = !this.showsFilters;
+            this.app.update();
+          }}>Filters${chosen ? ` (${chosen})` : ''}</button>
         ${known ? nothing : html`<button type="button" @click=${() => this.zoomOut()}>Zoom out</button>`}
         <button type="button" aria-pressed=${live} @click=${() => this.change(live ? { live: false } : { live: true, to: '', from: known ? from : DEFAULT_RANGE, sort: 'newest' })}>
           ${live ? 'Live ❚❚' : 'Live ▸'}</button>
@@ -367,7 +379,7 @@ export class Traces {
       <div class="columns">
         ${this.sidebar()}
         <section aria-label="Search results" aria-busy=${this.loading}>
-          ${this.searchForm()}${this.histogram.template()}${this.freshNote()}${this.results()}${this.notes()}
+          ${this.searchForm()}${this.error ? nothing : this.histogram.template()}${this.freshNote()}${this.results()}${this.notes()}
         </section>
       </div>`;
   }

@@ -52,7 +52,7 @@ export function waterfall(lines, width, chosen, onChoose) {
   const x = (offset) => LABEL_WIDTH + ((offset - first) / span) * room;
   const lanes = lanesOf(lines);
   const height = lanes.length * LANE_HEIGHT + AXIS_HEIGHT;
-  const step = tickStep(span, Math.floor(room / TICK_DISTANCE_PX));
+  const step = tickStep(span, Math.max(2, Math.floor(room / TICK_DISTANCE_PX)));
   const ticks = [];
   for (let at = Math.ceil(first / step) * step; at <= last + 1e-9; at += step) ticks.push(at);
   const label = `Waterfall: ${lines.length} lines of ${lanes.length} services over ${duration(span)}. The list below has the same lines.`;

@@ -16,7 +16,8 @@ pub(super) fn connect(path: &Path) -> Result<(Connection, StoreFiles), StoreErro
     let open = || -> rusqlite::Result<(Connection, i64)> {
         let connection = Connection::open(path)?;
         connection.busy_timeout(BUSY_TIMEOUT)?;
-        // Has an effect on a new file only.
+        // These have an effect on a new file only.
+        connection.pragma_update(None, "page_size", 8192)?;
         connection.pragma_update(None, "auto_vacuum", "incremental")?;
         connection.pragma_update(None, "journal_mode", "wal")?;
         // Full: a commit is on disk when it returns, as a confirmation requires.

@@ -8,9 +8,9 @@ use super::{SqliteWriter, StoreError, unix_seconds};
 /// Rows that one step deletes at most, so that it delays writing only briefly.
 const MAX_STEP_ROWS: i64 = 2_000;
 /// Pages that one step gives back at most.
-const MAX_STEP_PAGES: i64 = 4_000;
+const MAX_STEP_PAGES: i64 = 2_000;
 /// Free pages that the file may keep for new documents, beside a quarter of its size.
-const MIN_FREE_PAGES: i64 = 256;
+const MIN_FREE_PAGES: i64 = 128;
 /// A document that was written later than this from the current time was written by a wrong clock.
 const MAX_CLOCK_SKEW_SECONDS: i64 = 60;
 

@@ -12,11 +12,13 @@ use windrow_trace::UnionError;
 use super::{SqliteWriter, StoreError, TransactionSummary};
 use crate::output::{Batch, OutputId, SealedDocument, Watchdog};
 
-/// Documents of one transaction, reached by whole batches.
-const MAX_TRANSACTION_DOCUMENTS: usize = 10_000;
+/// Documents of one transaction, reached by whole batches. Ids are random, so that in a large store
+/// nearly each document touches a page of the index of its own: the more of them share a
+/// transaction, the fewer pages are written.
+const MAX_TRANSACTION_DOCUMENTS: usize = 30_000;
 /// Bytes of the documents of one transaction, reached by whole batches. The store exceeds its
 /// limit by no more.
-const MAX_TRANSACTION_BYTES: usize = 16 << 20;
+const MAX_TRANSACTION_BYTES: usize = 32 << 20;
 /// Pause after a failed transaction.
 const RETRY_PAUSE: Duration = Duration::from_millis(500);
 /// Pause between retention runs, also of an idle store.

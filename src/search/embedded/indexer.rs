@@ -17,6 +17,7 @@ use super::schema::{self, IndexFile, Position, sqlite_error};
 use super::{IndexConfig, IndexError, IndexProgress};
 use crate::allocator::{self, IdleCollector};
 use crate::output::sqlite::StoreConnection;
+use crate::runtime;
 
 /// Documents of one transaction.
 const MAX_STEP_DOCUMENTS: i64 = 10_000;
@@ -96,12 +97,7 @@ impl Indexer {
         let stop = Arc::<AtomicBool>::default();
         let seen = Arc::clone(&stop);
         let run = move || {
-            // Of this thread only, on Linux. Elsewhere it runs as any other.
-            if cfg!(target_os = "linux")
-                && let Err(error) = rustix::process::setpriority_process(None, NICENESS)
-            {
-                tracing::debug!(%error, "the search index is filled at normal priority");
-            }
+            runtime::lower_priority(NICENESS);
             let mut failing = false;
             let mut collector = IdleCollector::default();
             while !seen.load(Ordering::Relaxed) {
@@ -152,6 +148,8 @@ impl Indexer {
         if self.is_of_another_store(&ends)? {
             self.rebuild()?;
         }
+        // Also when nothing can be written below.
+        self.report_lag(&ends);
         // Merges first: what a merge changes later has a greater number.
         let merged = self
             .store
@@ -328,6 +326,11 @@ impl Indexer {
         progress.bytes.store(bytes, Ordering::Relaxed);
         progress.merges.set(self.position.merge);
         progress.indexed.fetch_add(indexed as u64, Ordering::Relaxed);
+        self.report_lag(ends);
+        Ok(())
+    }
+
+    fn report_lag(&self, ends: &Ends) {
         // Row numbers have no gaps behind the position.
         let rows = ends
             .last
@@ -335,10 +338,8 @@ impl Indexer {
             .saturating_sub(self.position.document)
             .max(0);
         let merges = ends.merges.saturating_sub(self.position.merge).max(0);
-        progress
-            .lag
-            .store((rows + merges).unsigned_abs(), Ordering::Relaxed);
-        Ok(())
+        let lag = (rows + merges).unsigned_abs();
+        self.progress.lag.store(lag, Ordering::Relaxed);
     }
 }
 

@@ -29,9 +29,12 @@ use self::reader::Reader;
 use super::{Buckets, Facets, FoundDocument, Histogram, Lag, Page, PageRequest, SearchError, SearchFuture};
 use super::{Selection, TraceSearch};
 use crate::output::sqlite::{MergesRead, SqliteReader, StoreError};
+use crate::runtime::CpuPool;
 
 /// Searches that run at the same time; others wait for their turn.
 const MAX_CONCURRENT_SEARCHES: usize = 2;
+/// Niceness of their threads: where the cores are busy, searches take longer and acks do not.
+const NICENESS: i32 = 5;
 
 /// Settings of the index.
 #[derive(Debug, Clone)]
@@ -148,6 +151,7 @@ pub struct EmbeddedSearch {
     reader: Arc<Reader>,
     progress: Arc<IndexProgress>,
     turns: Arc<Semaphore>,
+    threads: Arc<CpuPool>,
 }
 
 impl EmbeddedSearch {
@@ -158,6 +162,11 @@ impl EmbeddedSearch {
             reader: Arc::new(Reader::new(config, store)),
             progress,
             turns: Arc::new(Semaphore::new(MAX_CONCURRENT_SEARCHES)),
+            threads: Arc::new(CpuPool::of_low_priority(
+                "find",
+                MAX_CONCURRENT_SEARCHES,
+                NICENESS,
+            )),
         }
     }
 
@@ -167,7 +176,7 @@ impl EmbeddedSearch {
         &self.progress
     }
 
-    /// Runs a read on a thread of its own.
+    /// Runs a read on a thread of low priority.
     async fn run<T: Send + 'static>(
         &self,
         read: impl FnOnce(&Reader) -> Result<T, IndexError> + Send + 'static,
@@ -176,13 +185,11 @@ impl EmbeddedSearch {
         // never closed.
         let turn = Arc::clone(&self.turns).acquire_owned().await;
         let reader = Arc::clone(&self.reader);
-        let task = tokio::task::spawn_blocking(move || {
+        let task = self.threads.run(move || {
             let _turn = turn;
             read(&reader)
         });
-        task.await
-            .map_err(SearchError::unavailable)?
-            .map_err(SearchError::unavailable)
+        task.await.map_err(SearchError::unavailable)
     }
 }
 

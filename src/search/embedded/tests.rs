@@ -245,33 +245,47 @@ fn it_is_made_again_when_it_is_damaged_missing_or_of_another_store() {
     assert_eq!(store.find("others OR words", Sort::Newest), ["b"]);
 }
 
+/// In every order, while some arrive before and some behind the place where one is.
 #[test]
 fn pages_stay_the_same_while_documents_arrive() {
-    let mut store = Store::new();
-    for n in 0..40 {
-        // Four begin in one millisecond.
-        store.insert(
-            &format!("d{n:02}"),
-            &document(BASE_MS + n / 4, "word", Some("info"), &[], n),
+    for (name, sort) in Sort::ALL {
+        let mut store = Store::new();
+        let levels = [Some("error"), None, Some("info")];
+        for n in 0..40_i64 {
+            // Four begin in one millisecond.
+            let document = document(BASE_MS + n / 4, "word", levels[n as usize % 3], &[], n * 7 % 10);
+            store.insert(&format!("d{n:02}"), &document);
+        }
+        store.index();
+        let wanted = store.find("word", sort);
+        assert_eq!(wanted.len(), 40);
+        let (mut keys, mut next, mut new) = (Vec::new(), None::<String>, 0);
+        loop {
+            let page = store.page("word", sort, 7, next.as_deref());
+            keys.extend(page.traces.into_iter().map(|trace| trace.key));
+            let Some(cursor) = page.next else { break };
+            next = Some(cursor);
+            if new < 15 {
+                for time in [BASE_MS - 1000, BASE_MS + 5, BASE_MS + 1000] {
+                    let document = document(time + new, "word", Some("warn"), &[], new);
+                    store.insert(&format!("new{new}"), &document);
+                    new += 1;
+                }
+                store.index();
+            }
+        }
+        let is_new = |key: &&String| key.starts_with("new");
+        let mut some: Vec<_> = keys.iter().filter(is_new).collect();
+        some.sort();
+        some.dedup();
+        assert_eq!(
+            some.len(),
+            keys.iter().filter(is_new).count(),
+            "{name}: one twice"
         );
+        keys.retain(|key| !is_new(&key));
+        assert_eq!(keys, wanted, "{name}");
     }
-    store.index();
-    let first = store.page("word", Sort::Newest, 10, None);
-    for n in 0..15 {
-        let document = document(BASE_MS + 1000 + n, "word", Some("info"), &[], 0);
-        store.insert(&format!("new{n}"), &document);
-    }
-    store.index();
-    let mut keys: Vec<String> = first.traces.into_iter().map(|trace| trace.key).collect();
-    let mut next = first.next;
-    while let Some(cursor) = next {
-        let page = store.page("word", Sort::Newest, 10, Some(&cursor));
-        keys.extend(page.traces.into_iter().map(|trace| trace.key));
-        next = page.next;
-    }
-    let mut wanted: Vec<String> = (0..40).map(|n| format!("d{n:02}")).collect();
-    wanted.reverse();
-    assert_eq!(keys, wanted);
 }
 
 /// A list does not read a document of megabytes.

@@ -11,8 +11,12 @@ fn the_token_is_asked_for_once_and_is_in_no_address() {
     let server = windrow().sqlite().arg("--admin-token", "s3cret").start();
     send_shop(&server, 1);
     in_browser(&programs, async |browser| {
-        browser.open(&format!("{}/trace/failing", server.admin())).await;
+        // As in a bookmark: the page neither takes the token from there nor leaves it there.
+        let bookmark = format!("{}/trace/failing?token=s3cret", server.admin());
+        browser.open(&bookmark).await;
         browser.wait_for_text("Log in").await;
+        let address = browser.client().current_url().await.unwrap();
+        assert_eq!(address.query(), None, "{address}");
         browser.find("#token").await.send_keys("wrong").await.unwrap();
         browser.press("\u{e007}").await;
         browser.wait_for_text("wrong token").await;

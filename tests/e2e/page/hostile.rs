@@ -73,6 +73,14 @@ fn nothing_of_a_log_is_run() {
             let open = json!({"traceId": format!("still open {text}"), "message": text});
             send(&server, text, &[(0.0, open)]);
         }
+        // An address that is none of a trace.
+        for text in HOSTILE.iter().map(|text| http::encode(text)) {
+            browser
+                .open(&format!("{}/trace/none-{text}", server.admin()))
+                .await;
+            browser.wait_for_text("No such trace").await;
+            assert_harmless(&browser, "no trace").await;
+        }
         browser.open(&format!("{}/open", server.admin())).await;
         browser.wait_for_text(&format!("still open {}", HOSTILE[0])).await;
         assert_harmless(&browser, "open traces").await;
@@ -104,6 +112,7 @@ fn nothing_of_a_log_is_run() {
 fn nothing_of_a_refused_document_is_run() {
     let programs = need!(programs());
     let sink = FakeElasticsearch::with(Faults {
+        // The store's reason repeats the value.
         poison: Some("hacked".to_owned()),
         ..Faults::default()
     });
@@ -129,6 +138,13 @@ fn nothing_of_a_refused_document_is_run() {
         browser.wait_for_text("7 documents").await;
         assert_harmless(&browser, "the dead letter").await;
         browser.wait_for_text(HOSTILE[0]).await;
+        browser.wait_for_text("Preview of field's value: '{").await;
+        browser.find("button.primary").await.click().await.unwrap();
+        browser.wait_for_text("7 refused again. First reason").await;
+        assert_harmless(&browser, "the outcome of a replay").await;
+        browser.open(&format!("{}/server", server.admin())).await;
+        browser.wait_for_text("Audit difference").await;
+        assert_harmless(&browser, "the server").await;
         assert_clean(&browser, &server).await;
         browser.close().await;
     });

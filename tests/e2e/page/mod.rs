@@ -4,16 +4,21 @@
 mod access;
 mod dead_letter;
 mod hostile;
+mod keyboard;
 mod live;
 mod look;
+mod numbers;
 mod pictures;
 mod search;
+mod stores;
+mod trace;
 
 use std::future::Future;
 use std::io::Write as _;
 use std::net::TcpStream;
 use std::time::{Duration, SystemTime};
 
+use fantoccini::key::Key;
 use serde_json::{Value, json};
 use windrow_testkit::browser::{Browser, ConsoleLine, Programs};
 use windrow_testkit::env::Missing;
@@ -120,6 +125,18 @@ async fn assert_clean(browser: &Browser, server: &Server) {
         .filter(|address| !address.starts_with(&own))
         .collect();
     assert!(foreign.is_empty(), "{foreign:?}");
+}
+
+/// Moves the focus with the Tab key until it is on an element of this selector.
+async fn tab_to(browser: &Browser, css: &str) {
+    let on_it = format!("return document.activeElement.matches({})", json!(css));
+    for _ in 0..80 {
+        browser.press(&char::from(Key::Tab).to_string()).await;
+        if browser.run(&on_it).await == Value::Bool(true) {
+            return;
+        }
+    }
+    panic!("the Tab key does not lead to {css}\n{}", browser.text().await);
 }
 
 /// A pause for what must not happen.

@@ -1,22 +1,16 @@
-//! Search, facets, zoom, the trace behind a row, and the same by keyboard alone.
+//! Search, facets, zoom, and the trace behind a row.
 
 use fantoccini::actions::{InputSource, MouseActions, PointerAction};
-use fantoccini::key::Key;
+use std::process::Command;
 use std::time::Duration;
 use windrow_testkit::browser::Browser;
 use windrow_testkit::need;
 
-use super::{assert_clean, for_a_while, in_browser, programs, shop};
+use super::{assert_clean, in_browser, programs, shop};
+use crate::windrow;
 
-/// Number of rows in the list.
-async fn rows(browser: &Browser) -> u64 {
-    let count = browser
-        .run("return document.querySelectorAll('a.row').length")
-        .await;
-    count.as_u64().unwrap()
-}
-
-async fn wait_for_rows(browser: &Browser, count: u64) {
+/// Waits until the list has this many rows.
+pub(super) async fn wait_for_rows(browser: &Browser, count: u64) {
     let script = format!("return document.querySelectorAll('a.row').length === {count}");
     browser.wait_until(&format!("{count} rows"), &script).await;
 }
@@ -126,45 +120,51 @@ fn facets_and_the_histogram_narrow_the_list() {
 }
 
 #[test]
-fn the_keyboard_is_enough() {
+fn an_empty_store_says_how_to_send_the_first_trace() {
     let programs = need!(programs());
-    let server = shop(2);
-    let key = |key: Key| char::from(key).to_string();
+    let server = windrow().sqlite().start();
+    server.wait_ready();
     in_browser(&programs, async |browser| {
         browser.open(&server.admin()).await;
-        wait_for_rows(&browser, 3).await;
-        browser.press("/").await;
-        browser.press("timeout").await;
-        wait_for_rows(&browser, 1).await;
-        browser.press(&key(Key::Escape)).await;
-        browser.press("j").await;
-        let focused = browser.run("return document.activeElement.className").await;
-        assert_eq!(focused, "row");
-        browser.press(&key(Key::Enter)).await;
-        browser.wait_for_text("retrying charge").await;
-        browser.press("u").await;
-        wait_for_rows(&browser, 1).await;
-
-        // The histogram, which comes on its own: to its last bar, and into it.
-        browser.find(".hist .bar").await;
-        let focus = "document.querySelector('.hist svg').focus(); return document.activeElement.tagName";
-        assert_eq!(browser.run(focus).await, "svg");
-        browser.press(&key(Key::Left)).await;
-        browser.press(&key(Key::Enter)).await;
-        browser
-            .wait_until("the zoom", "return location.search.includes('from=1')")
+        let port = server.forward().port();
+        browser.wait_for_text("No traces yet").await;
+        browser.wait_for_text(&format!("/dev/tcp/127.0.0.1/{port}")).await;
+        let fluent_bit = browser
+            .run("return [...document.querySelectorAll('pre')].at(-1).innerText")
             .await;
-        for (letter, text) in [("s", "Audit difference"), ("o", "Open traces"), ("l", "Live")] {
-            browser.run("document.activeElement.blur()").await;
-            browser.press("g").await;
-            browser.press(letter).await;
-            browser.wait_for_text(text).await;
+        let fluent_bit = fluent_bit.as_str().unwrap();
+        for line in ["Name forward", "Host 127.0.0.1", &format!("Port {port}")] {
+            let words: Vec<_> = line.split(' ').collect();
+            let said = fluent_bit
+                .lines()
+                .any(|said| said.split_whitespace().eq(words.iter().copied()));
+            assert!(said, "{line}: {fluent_bit}");
         }
-        browser.press("?").await;
-        browser.find("dialog[open]").await;
-        browser.press(&key(Key::Escape)).await;
-        for_a_while().await;
-        assert_eq!(rows(&browser).await, 0);
+
+        // What it says to do in a shell is right, and the trace appears by itself.
+        let shell = browser
+            .run("return document.querySelector('pre').innerText")
+            .await;
+        let done = Command::new("bash")
+            .arg("-c")
+            .arg(shell.as_str().unwrap())
+            .status();
+        assert!(done.unwrap().success());
+        wait_for_rows(&browser, 1).await;
+        browser.wait_for_text("request completed").await;
+
+        // Nothing matches: it offers the way back.
+        browser
+            .open(&format!("{}/?q=nowhere&from=-1h", server.admin()))
+            .await;
+        browser.wait_for_text("No traces match").await;
+        browser.find(".empty button").await.click().await.unwrap();
+        browser
+            .wait_until(
+                "the search to be cleared",
+                "return location.search === '?from=-1h'",
+            )
+            .await;
         assert_clean(&browser, &server).await;
         browser.close().await;
     });

@@ -13,6 +13,9 @@ use super::answer::{answer, refusal};
 use super::documents::{BulkItem, ItemResult, failure};
 use super::{Faults, Shared, Shares};
 
+/// How much of a refused document its reason repeats.
+const PREVIEW_CHARS: usize = 200;
+
 /// Ends the connection without another byte: the panic ends its task, and no hook prints it.
 fn cut() -> ! {
     std::panic::resume_unwind(Box::new("the connection is cut"))
@@ -153,11 +156,13 @@ fn apply(shared: &Shared, path_index: Option<&str>, text: &[u8]) -> Option<(Vec<
             .as_ref()
             .is_some_and(|poison| contains(source, poison.as_bytes()))
         {
+            let preview = String::from_utf8_lossy(source);
+            let preview: String = preview.chars().take(PREVIEW_CHARS).collect();
             Some(failure(
                 &bulk_item,
                 400,
                 "document_parsing_exception",
-                "failed to parse field [poison] as told",
+                &format!("failed to parse field [poison]. Preview of field's value: '{preview}'"),
             ))
         } else {
             None
