@@ -272,9 +272,14 @@ impl DocumentBatcher {
         Some(back)
     }
 
-    /// Frees the recycled buffers; called when the server is idle.
+    /// Frees what a load has made large, and the recycled buffers; called when the server is idle.
     pub(super) fn shrink(&mut self) {
         self.recycled.clear();
+        if self.is_empty() && self.text.capacity() > RESERVE_THRESHOLD_BYTES {
+            (self.text, self.ids, self.rows) = (Vec::new(), String::new(), Vec::new());
+        }
+        self.renderer.shrink();
+        self.scratch = Scratch::default();
     }
 
     /// Sends the batch to every output; while the queue of one is full, admission control is

@@ -257,6 +257,7 @@ impl Gatherer {
         self.buffer_pool.shrink();
         self.batcher.shrink();
         self.json_text.shrink();
+        self.decompressor = Decompressor::new();
         if self.table.is_empty() {
             self.table.shrink();
         }

@@ -4,12 +4,15 @@
 //! A document is confirmed once write and flush have succeeded. After an error, such as a closed
 //! pipe, nothing more is confirmed: the journal keeps the rest.
 
-use std::io::{self, Write};
+use std::io::{self, BufWriter, Write};
 
 use tokio::sync::mpsc;
 
 use super::{Batch, DestinationId, Destinations, OutputId, SealedDocument, Watchdog};
 use windrow_trace::write_escaped;
+
+/// Documents are written in pieces of this size.
+const BUFFER_BYTES: usize = 64 << 10;
 
 /// Writes batches until the channel closes. Runs on its own thread.
 ///
@@ -24,14 +27,12 @@ pub fn run(
     watchdog: &Watchdog,
     mut written: impl FnMut(&Batch),
 ) -> io::Result<()> {
-    let mut text = Vec::new();
+    let mut to = BufWriter::with_capacity(BUFFER_BYTES, &mut to);
     while let Some(batch) = batches.blocking_recv() {
-        text.clear();
-        for document in batch.documents_for(id) {
-            put(&mut text, &document, destinations);
-        }
         watchdog.begin();
-        to.write_all(&text)?;
+        for document in batch.documents_for(id) {
+            put(&mut to, &document, destinations)?;
+        }
         to.flush()?;
         watchdog.succeed();
         batch.confirm(id);
@@ -40,17 +41,18 @@ pub fn run(
     Ok(())
 }
 
-fn put(text: &mut Vec<u8>, document: &SealedDocument, destinations: &Destinations) {
+fn put(to: &mut impl Write, document: &SealedDocument, destinations: &Destinations) -> io::Result<()> {
     let json = document.json();
     match (document.destination(), json.strip_prefix(b"{")) {
-        (DestinationId::DEFAULT, _) | (_, None) => text.extend_from_slice(json),
+        (DestinationId::DEFAULT, _) | (_, None) => to.write_all(json)?,
         (destination, Some(fields)) => {
             let index = destinations.indices(destination).of(document.first_ns());
-            text.extend_from_slice(b"{\"_index\":\"");
-            write_escaped(text, index.index.as_bytes());
-            text.extend_from_slice(if fields == b"}" { b"\"" } else { b"\"," });
-            text.extend_from_slice(fields);
+            let mut head = b"{\"_index\":\"".to_vec();
+            write_escaped(&mut head, index.index.as_bytes());
+            head.extend_from_slice(if fields == b"}" { b"\"" } else { b"\"," });
+            to.write_all(&head)?;
+            to.write_all(fields)?;
         }
     }
-    text.push(b'\n');
+    to.write_all(b"\n")
 }

@@ -167,6 +167,12 @@ impl Process {
         self.memory("VmRSS:")
     }
 
+    /// Resident memory that no file backs, in bytes, or `None` when it has ended: not the program's
+    /// own pages, which stay in the page cache.
+    pub fn anonymous_bytes(&self) -> Option<u64> {
+        self.memory("RssAnon:")
+    }
+
     /// Peak resident memory in bytes, or `None` when it has ended.
     pub fn peak_resident_bytes(&self) -> Option<u64> {
         self.memory("VmHWM:")

@@ -69,6 +69,13 @@ impl<H: Clone> Sources<H> {
         }
     }
 
+    /// Frees memory that is kept for reuse, if there are no sources.
+    pub(crate) fn shrink(&mut self) {
+        if self.free.len() == self.entries.len() {
+            *self = Self::new();
+        }
+    }
+
     #[inline]
     pub(crate) fn get(&self, id: SourceId) -> Option<&Source<H>> {
         self.entries.get(id.0 as usize)?.source.as_ref()
@@ -158,6 +165,8 @@ mod tests {
         let c = sources.begin(source(3));
         assert!(c == a || c == b, "numbers are entry again");
         assert_eq!(sources.get(c).unwrap().hold, 3);
+        sources.shrink();
+        assert_eq!(sources.get(c).unwrap().hold, 3, "it is in use");
         assert_eq!(
             sources.release(c, 2),
             Some(3),

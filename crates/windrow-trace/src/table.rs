@@ -288,6 +288,11 @@ impl<H: Clone> Table<H> {
         self.lingering.shrink();
         self.open.shrink();
         self.buffers.shrink();
+        self.sources.shrink();
+        if self.is_empty() {
+            (self.completed, self.ready) = (Vec::new(), VecDeque::new());
+            (self.deadlines, self.staging) = (VecDeque::new(), OpenTrace::vacant());
+        }
     }
 
     /// Moves completed traces to the linger queue. Cheaper once per chunk than after each record:

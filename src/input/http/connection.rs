@@ -8,7 +8,7 @@ use std::future::Future;
 use std::io;
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use hyper::Request;
@@ -83,12 +83,16 @@ where
 {
     let context = Arc::clone(&server.input);
     let idle_timeout = server.idle_timeout;
-    let has_request = Arc::new(AtomicBool::new(false));
-    let seen = Arc::clone(&has_request);
+    let activity = Arc::new(Activity::new());
+    let seen = Arc::clone(&activity);
     let service = service_fn(move |request: Request<Incoming>| {
-        seen.store(true, Ordering::Relaxed);
+        let running = Running::begin(&seen);
         let server = Arc::clone(&server);
-        async move { Ok::<_, Infallible>(server.answer(request, peer, protocol).await) }
+        async move {
+            let response = server.answer(request, peer, protocol).await;
+            drop(running);
+            Ok::<_, Infallible>(response)
+        }
     });
     let mut builder = auto::Builder::new(TrackedExecutor(context.tasks.clone()));
     builder
@@ -116,16 +120,27 @@ where
         .max_connection_age
         .map(|age| Box::pin(sleep_until(opened + age)));
     let mut stopping = false;
+    // Hyper ends idle connections of HTTP/1 itself.
+    let mut idle = Some(Box::pin(sleep(idle_timeout)));
     let ended = loop {
         tokio::select! {
             biased;
             ended = connection.as_mut() => break ended,
             () = wait(&mut first_request) => {
                 first_request = None;
-                if !has_request.load(Ordering::Relaxed) {
+                if !activity.has_begun() {
                     tracing::debug!(%peer, "connection ended: no request came");
                     return;
                 }
+            }
+            () = wait(&mut idle) => {
+                idle = match activity.idle_until(idle_timeout) {
+                    Some(until) => Some(Box::pin(sleep_until(until))),
+                    None => {
+                        connection.as_mut().graceful_shutdown();
+                        None
+                    }
+                };
             }
             () = wait(&mut age) => {
                 age = None;
@@ -144,6 +159,58 @@ where
     };
     if let Err(error) = ended {
         tracing::debug!(%peer, %error, "connection ended");
+    }
+}
+
+/// Requests of a connection.
+struct Activity {
+    opened: Instant,
+    begun: AtomicUsize,
+    running: AtomicUsize,
+    /// When the last one ended, in ms after `opened`.
+    ended: AtomicU64,
+}
+
+impl Activity {
+    fn new() -> Self {
+        Self {
+            opened: Instant::now(),
+            begun: AtomicUsize::new(0),
+            running: AtomicUsize::new(0),
+            ended: AtomicU64::new(0),
+        }
+    }
+
+    fn has_begun(&self) -> bool {
+        self.begun.load(Ordering::Relaxed) > 0
+    }
+
+    /// When the connection may have been idle for `timeout`; `None`: it has.
+    fn idle_until(&self, timeout: Duration) -> Option<Instant> {
+        if self.running.load(Ordering::Relaxed) > 0 {
+            return Some(Instant::now() + timeout);
+        }
+        let ended = self.opened + Duration::from_millis(self.ended.load(Ordering::Relaxed));
+        Some(ended + timeout).filter(|until| *until > Instant::now())
+    }
+}
+
+/// A request in progress.
+struct Running(Arc<Activity>);
+
+impl Running {
+    fn begin(activity: &Arc<Activity>) -> Self {
+        activity.begun.fetch_add(1, Ordering::Relaxed);
+        activity.running.fetch_add(1, Ordering::Relaxed);
+        Self(Arc::clone(activity))
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let ended = self.0.opened.elapsed().as_millis() as u64;
+        self.0.ended.store(ended, Ordering::Relaxed);
+        self.0.running.fetch_sub(1, Ordering::Relaxed);
     }
 }
 

@@ -4,6 +4,7 @@ mod access;
 mod clients;
 mod curl;
 mod formats;
+mod hostile;
 mod ledger;
 mod memory;
 mod otlp;

@@ -32,6 +32,11 @@ pub struct Renderer {
 }
 
 impl Renderer {
+    /// Frees memory that is kept for reuse. For idle times.
+    pub fn shrink(&mut self) {
+        (self.state, self.text_lengths) = (Vec::new(), Vec::new());
+    }
+
     /// Appends the document of a trace to `out`, without a newline. Before that, calls `head` with
     /// `out` and the time of the first event, to write what the output's protocol puts before a
     /// document. `shapes` is the registry of the records' shapes.
