@@ -10,7 +10,7 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tracing::{debug, error, info, warn};
+use tracing::debug;
 
 use crate::block_writer::BlockWriter;
 use crate::commit_coalescer::CommitCoalescer;
@@ -117,7 +117,7 @@ impl Writer {
                 }
             };
             if now_blocked != blocked {
-                log_blocked(now_blocked.as_ref());
+                Blocked::log(now_blocked.as_ref());
                 let mut state = lock(&self.shared.state);
                 state.blocked.clone_from(&now_blocked);
                 state.failing_since = match &now_blocked {
@@ -489,18 +489,5 @@ impl ActiveSegment {
     /// A record larger than a segment goes alone into one.
     fn accepts(&self, bytes: u64) -> bool {
         bytes <= self.room() || self.end == SEGMENT_HEADER_BYTES
-    }
-}
-
-fn log_blocked(blocked: Option<&Blocked>) {
-    match blocked {
-        None => info!("the journal accepts records again"),
-        Some(Blocked::Failing(text)) => {
-            error!(
-                error = &**text,
-                "the journal's disk fails: nothing is acknowledged until it works again"
-            );
-        }
-        Some(reason) => warn!("{reason}: records wait, nothing is acknowledged until there is space"),
     }
 }
