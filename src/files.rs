@@ -26,9 +26,26 @@ pub(crate) fn private_file() -> OpenOptions {
     options
 }
 
-/// Creates a folder, and those above it, that only the owner can open.
+/// Creates a folder, and those above it, that only the owner can open. Durable when it returns: what
+/// is confirmed later must not vanish with its folder.
 pub(crate) fn create_private_folder(path: &Path) -> io::Result<()> {
-    DirBuilder::new().recursive(true).mode(FOLDER_MODE).create(path)
+    if path.is_dir() {
+        return Ok(());
+    }
+    let parent = match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    };
+    create_private_folder(parent)?;
+    match DirBuilder::new().mode(FOLDER_MODE).create(path) {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists && path.is_dir() => {}
+        created => created?,
+    }
+    match File::open(parent).and_then(|parent| parent.sync_all()) {
+        // A folder may be writable and not readable.
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Ok(()),
+        synced => synced,
+    }
 }
 
 /// Takes the permissions of others away from a file or folder, if it is there and belongs to this
@@ -112,6 +129,18 @@ mod tests {
 
     fn mode(path: &Path) -> u32 {
         fs::symlink_metadata(path).unwrap().mode() & 0o777
+    }
+
+    #[test]
+    fn folders_are_created_one_in_the_other_for_the_owner_only() {
+        let folder = tempfile::tempdir().unwrap();
+        let (above, path) = (folder.path().join("a"), folder.path().join("a/b"));
+        create_private_folder(&path).unwrap();
+        create_private_folder(&path).unwrap();
+        assert_eq!((mode(&above), mode(&path)), (0o700, 0o700));
+        fs::write(path.join("file"), "").unwrap();
+        let error = create_private_folder(&path.join("file")).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::AlreadyExists);
     }
 
     #[test]

@@ -54,7 +54,7 @@ const PROTOCOL: &[&str] = &[
 ];
 
 /// Direct dependencies of the query language: words, times and JSON.
-const QUERY: &[&str] = &["jiff", "serde_json", "thiserror", "unicode-segmentation"];
+const QUERY: &[&str] = &["jiff", "serde", "serde_json", "thiserror", "unicode-segmentation"];
 
 /// What opens sockets, draws numbers, tells the time or serves: nowhere below the server.
 const SERVER: &[&str] = &[

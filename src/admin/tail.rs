@@ -44,8 +44,9 @@ const MAX_READERS: usize = 64;
 const NICENESS: i32 = 10;
 /// Documents of a batch that are looked at.
 const MAX_DOCUMENTS_PER_BATCH: usize = 200;
-/// Summaries of one event.
+/// Summaries of one event, and about their bytes: ids and tags can be long.
 const MAX_TRACES_PER_EVENT: usize = 100;
+const MAX_EVENT_BYTES: usize = 128 << 10;
 /// Shortest time between two events of one reader.
 const EVENT_INTERVAL: Duration = Duration::from_millis(250);
 /// Events that wait for a slow reader.
@@ -69,6 +70,7 @@ struct Reader {
     query: Query,
     events: mpsc::Sender<Bytes>,
     pending: Vec<TraceSummary>,
+    pending_bytes: usize,
     /// Traces that it will not see.
     lost: u64,
 }
@@ -162,11 +164,15 @@ impl TailHub {
                 continue;
             };
             for reader in readers.iter_mut().filter(|reader| reader.query.matches(&parsed)) {
-                if reader.is_full() {
-                    reader.lost += 1;
-                } else {
-                    let summary = TraceSummary::of(&parsed, None, &reader.query);
-                    reader.pending.push(summary);
+                let summary = (!reader.is_full())
+                    .then(|| TraceSummary::of(&parsed, None, &reader.query))
+                    .filter(|summary| reader.pending_bytes + summary.text_bytes() <= MAX_EVENT_BYTES);
+                match summary {
+                    Some(summary) => {
+                        reader.pending_bytes += summary.text_bytes();
+                        reader.pending.push(summary);
+                    }
+                    None => reader.lost += 1,
                 }
             }
         }
@@ -194,6 +200,7 @@ impl TailHub {
             query,
             events: sender,
             pending: Vec::new(),
+            pending_bytes: 0,
             lost: 0,
         });
         Some(subscription)
@@ -214,6 +221,7 @@ fn send_event(reader: &mut Reader) {
     let event = Bytes::from(format!("event: traces\ndata: {data}\n\n"));
     let count = reader.pending.len() as u64;
     reader.pending.clear();
+    reader.pending_bytes = 0;
     match reader.events.try_send(event) {
         Ok(()) => reader.lost = 0,
         Err(mpsc::error::TrySendError::Full(_)) => reader.lost += count,

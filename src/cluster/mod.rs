@@ -194,6 +194,7 @@ impl Cluster {
     pub(crate) async fn commit(
         &self,
         journal: &Journal,
+        source: u64,
         run: Bytes,
         on_stored: impl FnOnce(),
     ) -> Result<Durable, AppendError> {
@@ -211,21 +212,22 @@ impl Cluster {
         }
         if split.is_whole() {
             let receipt = match run.len() {
-                0..BLOCKING_APPEND_BYTES => journal.append(FORWARD_MESSAGES, run),
-                _ => block_in_place(|| journal.append(FORWARD_MESSAGES, run)),
+                0..BLOCKING_APPEND_BYTES => journal.append_from(source, FORWARD_MESSAGES, run),
+                _ => block_in_place(|| journal.append_from(source, FORWARD_MESSAGES, run)),
             };
             let receipt = receipt.await?;
             on_stored();
             return Ok(Durable::here(receipt));
         }
         drop(run);
-        self.settle(journal, split, &members, on_stored).await
+        self.settle(journal, source, split, &members, on_stored).await
     }
 
     /// Hands over the shares of others, stores the rest, and then what could not be handed over.
     async fn settle(
         &self,
         journal: &Journal,
+        source: u64,
         split: SplitRun,
         members: &Members,
         on_stored: impl FnOnce(),
@@ -251,7 +253,7 @@ impl Cluster {
         let appends: Vec<_> = [(FORWARD_MESSAGES, split.whole), (CHUNK_SHARES, stays)]
             .into_iter()
             .filter(|(_, bytes)| !bytes.is_empty())
-            .map(|(kind, bytes)| journal.append(kind, bytes.into()))
+            .map(|(kind, bytes)| journal.append_from(source, kind, bytes.into()))
             .collect();
         owed += appends.len();
         let mut here = Vec::with_capacity(appends.len() + 1);
@@ -275,7 +277,8 @@ impl Cluster {
         }
         if !late.is_empty() {
             owed += 1;
-            here.push(journal.append(CHUNK_SHARES, late.into()).await?);
+            let append = journal.append_from(source, CHUNK_SHARES, late.into());
+            here.push(append.await?);
         }
         Durable::of_all(owed, here, peers).ok_or(AppendError::Closed)
     }

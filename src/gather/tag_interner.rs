@@ -3,13 +3,17 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-/// Tags that are interned before the table starts anew.
+/// Tags that are interned before the table starts anew, and their bytes.
 const MAX_TAGS: usize = 10_000;
+const MAX_TAGS_BYTES: usize = 1 << 20;
+/// Longer tags are cut in documents: every open trace has its tags in memory.
+const MAX_TAG_BYTES: usize = 1024;
 
 /// Maps tags as received to their text in documents.
 pub(super) struct TagInterner {
     prefix: String,
     known: HashMap<Box<[u8]>, Arc<str>, foldhash::fast::RandomState>,
+    known_bytes: usize,
     /// The text that was put back last, and the tag it was taken for.
     last: Option<Arc<str>>,
     last_tag: Vec<u8>,
@@ -23,6 +27,7 @@ impl TagInterner {
         Self {
             prefix,
             known: HashMap::default(),
+            known_bytes: 0,
             last: None,
             last_tag: Vec::new(),
             interrupted: false,
@@ -58,11 +63,18 @@ impl TagInterner {
         if let Some(text) = self.known.get(tag) {
             return Arc::clone(text);
         }
-        if self.known.len() >= MAX_TAGS {
-            self.known.clear();
+        let kept = tag.get(..MAX_TAG_BYTES).unwrap_or(tag);
+        let text: Arc<str> = format!("{}{}", self.prefix, String::from_utf8_lossy(kept)).into();
+        if kept.len() < tag.len() {
+            return text;
         }
-        let text: Arc<str> = format!("{}{}", self.prefix, String::from_utf8_lossy(tag)).into();
+        let bytes = tag.len() + text.len();
+        if self.known.len() >= MAX_TAGS || self.known_bytes + bytes > MAX_TAGS_BYTES {
+            self.known.clear();
+            self.known_bytes = 0;
+        }
         self.known.insert(tag.into(), Arc::clone(&text));
+        self.known_bytes += bytes;
         text
     }
 }
@@ -70,6 +82,25 @@ impl TagInterner {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn long_tags_are_cut_and_memory_is_bounded() {
+        let mut tags = TagInterner::new("pre.".into());
+        for n in 0..10_000 {
+            let tag = tags.take(format!("{n}{}", "x".repeat(900)).as_bytes());
+            tags.put_back(tag);
+            assert!(tags.known_bytes <= MAX_TAGS_BYTES);
+            assert!(tags.known.len() <= MAX_TAGS_BYTES / 1800);
+        }
+        let known = tags.known.len();
+        let tag = tags.take(&[b'x'; 60_000]);
+        assert_eq!((tag.len(), tags.known.len()), (4 + MAX_TAG_BYTES, known));
+        tags.put_back(Arc::clone(&tag));
+        assert!(
+            Arc::ptr_eq(&tags.take(&[b'x'; 60_000]), &tag),
+            "the last one is kept"
+        );
+    }
 
     #[test]
     fn each_tag_is_interned_once() {

@@ -317,9 +317,12 @@ async fn only_the_owner_can_open_what_the_server_creates() {
     let server = Server::start(&folder, OutputKind::Sqlite, None).await;
     server.send(RECORD);
     server.send(POISON);
-    let entries = folder.join("dead-letter/001.ndjson");
+    let expected = [
+        folder.join("rejected/001.ndjson"),
+        folder.join("windrow.db.search"),
+    ];
     let end = Instant::now() + REPORT_TIMEOUT;
-    while !entries.try_exists().unwrap() && Instant::now() < end {
+    while !expected.iter().all(|path| path.try_exists().unwrap()) && Instant::now() < end {
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
     let modes = modes(&folder);
@@ -327,6 +330,8 @@ async fn only_the_owner_can_open_what_the_server_creates() {
         "windrow.db",
         "windrow.db-wal",
         "windrow.db-shm",
+        "windrow.db.search",
+        "manifest",
         "001.ndjson",
         "lock",
         "LOCK",

@@ -81,6 +81,16 @@ impl TraceSummary {
     }
 }
 
+impl TraceSummary {
+    /// Bytes of its texts.
+    #[must_use]
+    pub fn text_bytes(&self) -> usize {
+        let names = self.services.iter().chain(&self.tags);
+        let names: usize = names.map(String::len).sum();
+        self.id.as_ref().map_or(0, String::len) + self.key.len() + self.text.len() + names
+    }
+}
+
 /// The first line with something to mark, or else the first line that is not empty.
 fn shown_line(document: &Document<'_>, query: &Query) -> (String, Vec<[usize; 2]>) {
     let mut first = None;

@@ -2,7 +2,7 @@
 //! lost, each is stored in the end, and the time from sending to stored is printed.
 //!
 //! With `WINDROW_TEST_ENDLESS_ATTACKS=1` the attacks do not end before the bystander, who sends a
-//! trace a second for a minute.
+//! trace a second for a minute; then 99 % of its traces must be stored within 3 s.
 
 use std::io::{Read, Write};
 use std::net::{TcpStream, UdpSocket};
@@ -12,8 +12,8 @@ use std::time::{Duration, Instant};
 
 use serde_json::json;
 use windrow_testkit::client::Client;
-use windrow_testkit::server::Server;
-use windrow_testkit::wait;
+use windrow_testkit::server::{Server, Setup};
+use windrow_testkit::{ports, wait};
 
 use crate::{SOON, windrow};
 
@@ -24,6 +24,8 @@ const TRACES: usize = 12;
 const PAUSE: Duration = Duration::from_millis(250);
 /// The same beside an attack without an end.
 const ENDLESS: (usize, Duration) = (60, Duration::from_secs(1));
+/// Beside an attack without an end, 99 % of the bystander's traces are stored by then.
+const ENDLESS_P99: Duration = Duration::from_secs(3);
 /// Time to set the attack up.
 const HEAD_START: Duration = Duration::from_millis(300);
 
@@ -103,7 +105,11 @@ fn line(trace: &str, text: usize) -> Vec<u8> {
 
 /// Runs `attackers` threads of `attack` beside the bystander.
 fn beside(name: &str, attackers: usize, attack: impl Fn(&Attack<'_>) + Sync) {
-    let mut server = windrow().sqlite().arg("--memory-limit", "128MiB").start();
+    beside_on(windrow(), name, attackers, attack);
+}
+
+fn beside_on(setup: Setup, name: &str, attackers: usize, attack: impl Fn(&Attack<'_>) + Sync) {
+    let mut server = setup.sqlite().arg("--memory-limit", "128MiB").start();
     let state = Attack {
         server: &server,
         stop: AtomicBool::new(false),
@@ -132,6 +138,10 @@ fn beside(name: &str, attackers: usize, attack: impl Fn(&Attack<'_>) + Sync) {
         times[times.len() - 1]
     );
     assert_eq!(server.metric("windrow_rejected_lost_total"), 0.0);
+    if is_endless() {
+        let p99 = times[(times.len() * 99).div_ceil(100) - 1];
+        assert!(p99 <= ENDLESS_P99, "{name}: {p99:?}");
+    }
     server.kill();
 }
 
@@ -184,6 +194,78 @@ fn long_messages() {
     beside("JSON texts of 7 MB", 4, |attack| {
         attack.send(10, |_| text.clone().into_bytes());
     });
+    let arrays = ["[]"; 2_000_000].join(",");
+    beside("JSON texts of empty arrays", 2, |attack| {
+        attack.send(6, |number| {
+            format!("[\"evil\",[[0,{{\"traceId\":\"evil{number}\",\"z\":[{arrays}]}}]]]").into_bytes()
+        });
+    });
+}
+
+/// What gathering keeps of records: shapes, keys, fields, and ids.
+#[test]
+fn records_that_share_nothing() {
+    let entry = |record| rmp_serde::to_vec(&(0, record)).unwrap();
+    beside("a shape for each record", 2, |attack| {
+        attack.send(40, |number| {
+            let shape = |n| entry(json!({"traceId": "shape", (format!("k{number}-{n}")): n}));
+            packed(number, &(0..5000).flat_map(shape).collect::<Vec<_>>(), false)
+        });
+    });
+    beside("ids of 60 kB", 2, |attack| {
+        attack.send(40, |number| {
+            let id = |n| entry(json!({"traceId": format!("{}{number}-{n}", "x".repeat(60_000))}));
+            packed(number, &(0..40).flat_map(id).collect::<Vec<_>>(), false)
+        });
+    });
+    beside("open traces", 2, |attack| {
+        attack.send(60, |number| {
+            let open = |n| line(&format!("open-{number}-{n}"), 10);
+            packed(number, &(0..5000).flat_map(open).collect::<Vec<_>>(), false)
+        });
+    });
+}
+
+#[test]
+fn clients_of_the_http_input() {
+    let setup = || {
+        let port = ports::free();
+        let address = std::net::SocketAddr::from(([127, 0, 0, 1], port));
+        (windrow().env("WINDROW_HTTP_LISTEN", address.to_string()), address)
+    };
+    let post = |to: std::net::SocketAddr, length: usize| {
+        let stream = TcpStream::connect(to).ok()?;
+        stream.set_write_timeout(Some(Duration::from_secs(1))).ok()?;
+        stream.set_read_timeout(Some(Duration::from_secs(1))).ok()?;
+        let head = format!(
+            "POST /evil HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: {length}\r\n\r\n"
+        );
+        (&stream).write_all(head.as_bytes()).ok()?;
+        Some(stream)
+    };
+    let body = format!(
+        "[{}]",
+        [r#"{"traceId":"evil","a":[[],[],[]]}"#; 100_000].join(",")
+    );
+    let (server, to) = setup();
+    beside_on(server, "requests of 3 MB", 4, |attack| {
+        while attack.goes_on() && (is_endless() || attack.next() < 20) {
+            if let Some(mut stream) = post(to, body.len()) {
+                _ = stream.write_all(body.as_bytes());
+                _ = stream.read(&mut [0; 64]);
+            }
+        }
+    });
+    let (server, to) = setup();
+    beside_on(server, "64 clients inside a request of 30 MB", 64, |attack| {
+        let Some(mut stream) = post(to, 30 * MIB) else {
+            return;
+        };
+        _ = stream.write_all(&vec![b' '; 2 * MIB]);
+        while attack.goes_on() {
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    });
 }
 
 #[test]
@@ -196,6 +278,16 @@ fn clients_that_stand_still() {
         _ = stream.write_all(&vec![b'x'; 2 * MIB]);
         while attack.goes_on() {
             std::thread::sleep(Duration::from_millis(50));
+        }
+    });
+    beside("1,000 clients that send a byte a second", 4, |attack| {
+        let mut clients: Vec<_> = (0..250).filter_map(|_| attack.connect()).collect();
+        for client in &mut clients {
+            _ = client.write_all(b"\x93\xa4evil\xdb\x00\x10\x00\x00");
+        }
+        while attack.goes_on() {
+            clients.retain_mut(|client| client.write_all(b"x").is_ok());
+            std::thread::sleep(Duration::from_secs(1));
         }
     });
     let quiet = line("quiet", 10);
@@ -230,6 +322,25 @@ fn floods() {
         let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
         while attack.goes_on() {
             _ = socket.send_to(b"\0", attack.server.forward());
+        }
+    });
+    beside("readers of the admin port that do not read", 20, |attack| {
+        let admin = attack.server.admin().trim_start_matches("http://").to_owned();
+        let paths = [
+            "/logs?limit=1000",
+            "/api/v1/tail",
+            "/api/v1/traces?limit=100",
+            "/metrics",
+        ];
+        let mut held = Vec::new();
+        for (path, _) in paths.iter().cycle().zip(0..20) {
+            held.extend(TcpStream::connect(&admin).and_then(|mut stream| {
+                stream.write_all(format!("GET {path} HTTP/1.1\r\nhost: localhost\r\n\r\n").as_bytes())?;
+                Ok(stream)
+            }));
+        }
+        while attack.goes_on() {
+            std::thread::sleep(Duration::from_millis(50));
         }
     });
     beside("silent sockets of the admin port", 300, |attack| {

@@ -1,5 +1,5 @@
-//! Memory limit with more open traces than fit: the limit holds and nothing is dropped. Most traces
-//! are written early for lack of memory, and updated when their last line arrives.
+//! Memory limit: the peak of resident memory stays within it and what the program itself takes,
+//! whatever clients send and while an output is away.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::TcpStream;
@@ -7,6 +7,8 @@ use std::sync::Barrier;
 use std::time::Duration;
 
 use serde_json::json;
+use windrow_testkit::client::{Client, forward};
+use windrow_testkit::fake_elasticsearch::FakeElasticsearch;
 use windrow_testkit::load::Load;
 use windrow_testkit::server::Server;
 use windrow_testkit::{check, process, wait};
@@ -18,14 +20,26 @@ const LIMIT: u64 = 64 << 20;
 /// The program itself, the buffers of connections, the store's cache, and what an allocator keeps.
 const BASE: u64 = 64 << 20;
 
-/// `WINDROW_TEST_OPEN_TRACES=2000000` is the long form, a few minutes.
+/// The limit holds and nothing is dropped: most traces are written early for lack of memory, and
+/// updated when their last line arrives.
+///
+/// `WINDROW_TEST_OPEN_TRACES=500000` is the long form, a few minutes, with 512 MiB as well.
 #[test]
 fn open_traces_beyond_the_memory_limit() {
-    let traces = std::env::var("WINDROW_TEST_OPEN_TRACES")
+    let asked = std::env::var("WINDROW_TEST_OPEN_TRACES").ok();
+    let traces = asked
+        .as_ref()
         .map_or(200_000, |text| text.parse().expect("a number of traces"));
+    open_traces(LIMIT, traces);
+    if asked.is_some() {
+        open_traces(512 << 20, traces);
+    }
+}
+
+fn open_traces(limit: u64, traces: u64) {
     let mut server = windrow()
         .sqlite()
-        .arg("--memory-limit", format!("{LIMIT}"))
+        .arg("--memory-limit", format!("{limit}"))
         .arg("--max-traces", "10000000")
         .arg("--idle-timeout", "1h")
         .start();
@@ -66,11 +80,55 @@ fn open_traces_beyond_the_memory_limit() {
     assert!(server.metric("windrow_records_dead_letter_total") < 0.5);
     let peak = server.process().peak_resident_bytes().unwrap();
     println!(
-        "{traces} traces, {evicted} written early, {} MiB at most",
-        peak >> 20
+        "{traces} traces, {evicted} written early, {} MiB at most of {} MiB",
+        peak >> 20,
+        limit >> 20
     );
-    assert!(peak < LIMIT + BASE, "{} MiB were resident", peak >> 20);
+    assert!(peak < limit + BASE, "{} MiB were resident", peak >> 20);
     assert!(server.terminate(SOON).success());
+}
+
+/// The store is away while more is sent than the limit; then all of it is written.
+///
+/// `WINDROW_TEST_OUTAGE=1` is the long form, with 512 MiB as well.
+#[test]
+fn an_outage_beyond_the_memory_limit() {
+    outage(LIMIT, 25_000);
+    if std::env::var_os("WINDROW_TEST_OUTAGE").is_some() {
+        outage(512 << 20, 200_000);
+    }
+}
+
+fn outage(limit: u64, traces: u64) {
+    let mut sink = FakeElasticsearch::stopped();
+    let mut server = windrow()
+        .elasticsearch(&sink.url(), "outage")
+        .arg("--memory-limit", format!("{limit}"))
+        .start();
+    let report = Load {
+        traces,
+        connections: 8,
+        chunk_records: 200,
+        filler: 1000,
+        give_up: 4 * SOON,
+        ack_timeout: 4 * SOON,
+        ..Load::new(server.forward(), "outage-")
+    }
+    .run();
+    assert_eq!(report.ledger.acknowledged(), 5 * traces, "the journal takes it");
+    assert!(server.metric("windrow_journal_bytes") > limit as f64);
+    let away = server.process().peak_resident_bytes().unwrap();
+    sink.start_again();
+    check::eventually(&report.ledger, 4 * SOON, || sink.documents("outage-")).assert_clean();
+    let peak = server.process().peak_resident_bytes().unwrap();
+    println!(
+        "outage: {} MiB, then {} MiB at most of {} MiB",
+        away >> 20,
+        peak >> 20,
+        limit >> 20
+    );
+    assert!(peak <= limit + BASE, "{} MiB were resident", peak >> 20);
+    server.kill();
 }
 
 /// More bytes of begun messages than the limit, in sockets or in receive buffers.
@@ -142,7 +200,7 @@ fn long_lines(bytes: usize) -> Vec<u8> {
 /// One load against one limit.
 type MemoryLoad = (&'static str, fn(&Server));
 
-const LOADS: [MemoryLoad; 5] = [
+const LOADS: [MemoryLoad; 7] = [
     ("many small messages", |server| {
         let report = Load {
             traces: 20_000,
@@ -161,6 +219,34 @@ const LOADS: [MemoryLoad; 5] = [
             stream.write_all(text.as_bytes()).unwrap();
             stream.read_exact(&mut [0; 10]).unwrap();
         });
+    }),
+    ("a JSON text of empty arrays", |server| {
+        // Each takes a byte of a message, three of a document, and dozens in a tree.
+        let arrays = "[],".repeat(4_000_000);
+        let arrays = arrays.trim_end_matches(',');
+        let text = format!("[\"app\",[[0,{{\"traceId\":\"a\",\"z\":[{arrays}]}}]],{{\"chunk\":\"json\"}}]");
+        let mut stream = connect(server);
+        stream.write_all(text.as_bytes()).unwrap();
+        stream.read_exact(&mut [0; 10]).unwrap();
+        let mut complete = Client::connect(server.forward());
+        let record = json!({"traceId": "a", "message": "request completed"});
+        complete.send("app", "complete", &[(1_790_000_000, 0, record)]);
+        wait::until_true("its documents", 2 * SOON, || !server.stored().is_empty());
+    }),
+    ("long tags and trace ids", |server| {
+        let long = "x".repeat(60_000);
+        let mut client = Client::connect(server.forward());
+        for number in 0..1500 {
+            let record = json!({"traceId": format!("{long}{number}"), "message": "m"});
+            client.write(&forward("app", None, &[(1_790_000_000, 0, record)]));
+            let record = json!({"traceId": format!("tag{}", number % 100), "message": "m"});
+            client.write(&forward(
+                &format!("{long}{number}"),
+                None,
+                &[(1_790_000_000, 0, record)],
+            ));
+        }
+        client.send("app", "end", &[(1_790_000_000, 0, json!({"message": "m"}))]);
     }),
     ("compressed records", |server| {
         let entry = rmp_serde::to_vec(&(0, json!({"traceId": "t", "message": "z".repeat(60_000)}))).unwrap();
@@ -232,14 +318,20 @@ fn assert_within(limit: u64, loads: &[MemoryLoad]) {
         let mut server = windrow()
             .sqlite()
             .arg("--memory-limit", format!("{limit}"))
+            .arg("--idle-timeout", "5s")
             .start();
         load(&server);
-        wait::until("all to be gathered", 4 * SOON, || {
-            let bytes = server.metric("windrow_records_open") + server.metric("windrow_audit_difference");
-            if bytes < 0.5 {
+        wait::until("all to be gathered and indexed", 4 * SOON, || {
+            let open = [
+                "windrow_records_open",
+                "windrow_audit_difference",
+                "windrow_search_lag_documents",
+            ]
+            .map(|name| server.metric(name));
+            if open.iter().sum::<f64>() < 0.5 {
                 Ok(())
             } else {
-                Err(format!("{bytes} lines"))
+                Err(format!("{open:?} lines, difference, documents"))
             }
         });
         let peak = server.process().peak_resident_bytes().unwrap();

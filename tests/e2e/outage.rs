@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use serde_json::json;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use windrow_testkit::check::{self, Stored};
 use windrow_testkit::client::{Client, forward};
 use windrow_testkit::elasticsearch::{Kind, Node};
@@ -188,6 +189,51 @@ fn small_clients_go_on_beside_some_that_fill_the_journal() {
             .filter(|stored| small(stored))
             .count()
         {
+            50 => Ok(()),
+            count => Err(format!("{count} documents")),
+        }
+    });
+    server.kill();
+}
+
+/// Connections of one client fill the journal with short messages; others have its last part.
+#[tokio::test(flavor = "multi_thread")]
+async fn others_go_on_beside_a_client_that_fills_the_journal_with_short_messages() {
+    let mut sink = FakeElasticsearch::stopped();
+    let mut server = windrow()
+        .elasticsearch(&sink.url(), "short")
+        .arg("--memory-limit", "32MiB")
+        .arg("--journal-limit", "16MiB")
+        .start();
+    let to = server.forward();
+    let mut flooders = tokio::task::JoinSet::new();
+    for flooder in 0..20 {
+        flooders.spawn(async move {
+            let socket = tokio::net::TcpSocket::new_v4().unwrap();
+            socket.bind("127.0.0.2:0".parse().unwrap()).unwrap();
+            let mut stream = socket.connect(to).await.unwrap();
+            for number in 0.. {
+                let record = json!({"message": "x".repeat(50_000)});
+                let chunk = format!("flood-{flooder}-{number}");
+                let message = forward("flood", Some(&chunk), &[(START, number, record)]);
+                stream.write_all(&message).await.unwrap();
+                _ = stream.read(&mut [0; 64]).await.unwrap();
+            }
+        });
+    }
+    wait_blocked(&server);
+    for number in 0..50 {
+        let mut client = Client::connect(to);
+        let record = json!({"traceId": format!("small-{number}"), "message": "request completed"});
+        client.send("app", &format!("small-{number}"), &[(START, 0, record)]);
+    }
+    assert!(server.metric("windrow_journal_blocked") > 0.5);
+    assert!(server.metric("windrow_journal_bytes") <= f64::from(16 << 20));
+    flooders.shutdown().await;
+    sink.start_again();
+    wait::until("the small clients' traces", SOON, || {
+        let small = |stored: &&Stored| stored.id.starts_with("small-");
+        match sink.documents("short-").iter().filter(small).count() {
             50 => Ok(()),
             count => Err(format!("{count} documents")),
         }

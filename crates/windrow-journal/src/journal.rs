@@ -72,12 +72,23 @@ impl Journal {
     /// # Errors
     /// See [`AppendError`].
     pub fn append(&self, kind: u8, payload: Bytes) -> Append {
+        self.append_from(0, kind, payload)
+    }
+
+    /// Queues a record of one of several sources, as [`Journal::append`] does.
+    ///
+    /// Near the limit, where long records wait, none of the sources can take all that is left: each
+    /// gets as much as remains free. `source` is any number, evenly distributed over its low bits.
+    ///
+    /// # Errors
+    /// See [`AppendError`].
+    pub fn append_from(&self, source: u64, kind: u8, payload: Bytes) -> Append {
         let bytes = payload.len() as u64;
         let max = self.shared.max_payload_bytes();
         if bytes > max {
             return Append::refused(AppendError::TooLarge { bytes, max });
         }
-        let (pending, append) = PendingAppend::new(kind, payload);
+        let (pending, append) = PendingAppend::new(source, kind, payload);
         match self.shared.queue.push(pending) {
             true => append,
             false => Append::refused(AppendError::Closed),

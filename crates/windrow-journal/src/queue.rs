@@ -25,6 +25,8 @@ pub(crate) const SHORT_PAYLOAD_BYTES: usize = 64 << 10;
 
 /// A record that is not written yet.
 pub(crate) struct PendingAppend {
+    /// Whose share of the reserve it may use.
+    pub(crate) source: u64,
     pub(crate) kind: u8,
     pub(crate) payload: Bytes,
     /// Computed by the caller's thread, where the payload still is in the processor's cache.
@@ -43,10 +45,11 @@ impl Reply {
 }
 
 impl PendingAppend {
-    pub(crate) fn new(kind: u8, payload: Bytes) -> (Self, Append) {
+    pub(crate) fn new(source: u64, kind: u8, payload: Bytes) -> (Self, Append) {
         let (sender, receiver) = oneshot::channel();
         (
             Self {
+                source,
                 kind,
                 payload_crc: crc32fast::hash(&payload),
                 payload,

@@ -3,6 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use tracing::{error, info, warn};
+
 /// Upper bounds of the histogram [`Usage::sync_buckets`]: from a disk in memory to a failing one.
 pub const SYNC_BUCKETS: [Duration; 12] = [
     Duration::from_micros(100),
@@ -95,6 +97,22 @@ pub enum Blocked {
     NoSpace,
     /// Writes fail with this error and are tried again.
     Failing(Arc<str>),
+}
+
+impl Blocked {
+    /// Logs that writing is blocked, or no longer is.
+    pub(crate) fn log(blocked: Option<&Self>) {
+        match blocked {
+            None => info!("the journal accepts records again"),
+            Some(Self::Failing(text)) => {
+                error!(
+                    error = &**text,
+                    "the journal's disk fails: nothing is acknowledged until it works again"
+                );
+            }
+            Some(reason) => warn!("{reason}: records wait, nothing is acknowledged until there is space"),
+        }
+    }
 }
 
 impl std::fmt::Display for Blocked {

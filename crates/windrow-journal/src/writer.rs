@@ -10,7 +10,7 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tracing::{debug, error, info, warn};
+use tracing::debug;
 
 use crate::block_writer::BlockWriter;
 use crate::commit_coalescer::CommitCoalescer;
@@ -21,7 +21,7 @@ use crate::format::{
 };
 use crate::queue::{PendingAppend, QueueState};
 use crate::record::{CommitSink, Receipt, Record};
-use crate::reserve::{BelowLimit, move_short_to_front};
+use crate::reserve::Reserve;
 use crate::segments::Segment;
 use crate::shared::{SealedSegment, Shared, State};
 use crate::storage::{StorageFile, is_no_space};
@@ -32,6 +32,8 @@ use crate::usage::{Blocked, SYNC_BUCKETS};
 const MAX_COMMIT_BYTES: u64 = 32 << 20;
 /// A blocked writer tries again after this time, unless it is woken before.
 const RETRY_INTERVAL: Duration = Duration::from_millis(500);
+/// Shortest time between tries at the limit, where each looks at all appends that wait.
+const LIMIT_RETRY_INTERVAL: Duration = Duration::from_millis(5);
 /// Shortest time between tries after an error, since each creates a file.
 const MIN_RETRY_INTERVAL: Duration = Duration::from_millis(50);
 
@@ -48,8 +50,7 @@ pub(crate) struct Writer {
     /// Received times of the commit that is being written; kept for its memory.
     received_us: Vec<i64>,
     coalescer: CommitCoalescer,
-    /// Not even short appends have space below the limit.
-    reserve_is_full: bool,
+    reserve: Reserve,
     /// New files are opened for direct I/O; false once the file system has refused it.
     direct: bool,
 }
@@ -96,7 +97,7 @@ impl Writer {
             last_us,
             received_us: Vec::new(),
             coalescer: CommitCoalescer::default(),
-            reserve_is_full: false,
+            reserve: Reserve::default(),
             direct: true,
         }
     }
@@ -116,7 +117,7 @@ impl Writer {
                 }
             };
             if now_blocked != blocked {
-                log_blocked(now_blocked.as_ref());
+                Blocked::log(now_blocked.as_ref());
                 let mut state = lock(&self.shared.state);
                 state.blocked.clone_from(&now_blocked);
                 state.failing_since = match &now_blocked {
@@ -153,7 +154,8 @@ impl Writer {
         match blocked {
             None => {}
             Some(Blocked::Limit) => {
-                queue.wake_for_short = !self.reserve_is_full;
+                queue = wait_until(changed, queue, LIMIT_RETRY_INTERVAL, |queue| queue.closed);
+                queue.wake_for_short = !self.reserve.is_full;
                 if !(queue.wake_for_short && queue.appends.iter().any(PendingAppend::is_short)) {
                     queue = wait_until(changed, queue, RETRY_INTERVAL, recheck);
                 }
@@ -207,47 +209,33 @@ impl Writer {
         // The segment in use would be obsolete if it were not the newest.
         let newest_is_released = newest.is_some_and(|s| s.next_lsn > s.first_lsn && s.unreleased() == 0);
         drop(state);
-        let mut below_limit = BelowLimit {
-            short_bytes: self.shared.limit_bytes.saturating_sub(used),
-            reserve_bytes: self.shared.reserve_bytes(),
-        };
-        if let Some(first) = backlog.front()
-            && first_bytes + SEGMENT_HEADER_BYTES > below_limit.of(first)
-        {
-            // No order is lost: each connection waits for one append.
-            move_short_to_front(backlog);
-        }
-        let Some(first) = backlog.front() else {
-            return Progress::Idle;
-        };
-        let (first_bytes, is_short) = (first.max_bytes(), first.is_short());
-        let first_below_limit = below_limit.of(first);
-        let begins = !self
-            .active
-            .as_ref()
-            .is_some_and(|active| active.accepts(first_bytes));
-        let needed = if begins {
-            first_bytes + SEGMENT_HEADER_BYTES
+        let free_bytes = self.shared.limit_bytes.saturating_sub(used);
+        let outside_bytes = free_bytes.saturating_sub(self.shared.reserve_bytes());
+        let in_reserve = self.needed_bytes(first_bytes) > outside_bytes;
+        let (mut available_bytes, admitted) = if in_reserve {
+            (free_bytes, self.reserve.admit(backlog, free_bytes))
         } else {
-            first_bytes
+            self.reserve.leave();
+            (outside_bytes, backlog.len())
         };
-        if needed > first_below_limit || no_space {
-            let reason = if needed > first_below_limit {
-                self.reserve_is_full = is_short;
-                Blocked::Limit
-            } else {
-                Blocked::NoSpace
-            };
+        let first_bytes = backlog.front().map_or(first_bytes, PendingAppend::max_bytes);
+        let at_limit = admitted == 0 || self.needed_bytes(first_bytes) > available_bytes;
+        if at_limit || no_space {
             if newest_is_released && let Err(error) = self.begin_segment(true) {
                 return Progress::Blocked(self.count_error(&error));
             }
-            return Progress::Blocked(reason);
+            return Progress::Blocked(if at_limit {
+                Blocked::Limit
+            } else {
+                Blocked::NoSpace
+            });
         }
+        let begins = self.begins_segment(first_bytes);
         if begins {
             if let Err(error) = self.begin_segment(false) {
                 return Progress::Blocked(self.count_error(&error));
             }
-            below_limit.short_bytes -= SEGMENT_HEADER_BYTES;
+            available_bytes -= SEGMENT_HEADER_BYTES;
         }
         let Some(active) = &self.active else {
             return Progress::Idle;
@@ -257,12 +245,31 @@ impl Writer {
             .max(first_bytes)
             .min(MAX_COMMIT_BYTES.max(first_bytes));
         let mut bytes = 0;
-        let fitting = backlog.iter().take_while(|pending| {
+        let fitting = backlog.iter().take(admitted).take_while(|pending| {
             bytes += pending.max_bytes();
-            bytes <= max_bytes.min(below_limit.of(pending))
+            bytes <= max_bytes.min(available_bytes)
         });
         let count = fitting.count();
+        if in_reserve {
+            backlog
+                .iter()
+                .take(count)
+                .for_each(|pending| self.reserve.record(pending));
+        }
         self.commit(backlog, count)
+    }
+
+    /// A record of so many bytes begins a segment.
+    fn begins_segment(&self, bytes: u64) -> bool {
+        !self.active.as_ref().is_some_and(|active| active.accepts(bytes))
+    }
+
+    /// Bytes that a record of so many bytes takes, with the header of the segment that it begins.
+    fn needed_bytes(&self, bytes: u64) -> u64 {
+        match self.begins_segment(bytes) {
+            true => bytes + SEGMENT_HEADER_BYTES,
+            false => bytes,
+        }
     }
 
     /// Writes, syncs and answers the first `count` appends of the backlog.
@@ -482,18 +489,5 @@ impl ActiveSegment {
     /// A record larger than a segment goes alone into one.
     fn accepts(&self, bytes: u64) -> bool {
         bytes <= self.room() || self.end == SEGMENT_HEADER_BYTES
-    }
-}
-
-fn log_blocked(blocked: Option<&Blocked>) {
-    match blocked {
-        None => info!("the journal accepts records again"),
-        Some(Blocked::Failing(text)) => {
-            error!(
-                error = &**text,
-                "the journal's disk fails: nothing is acknowledged until it works again"
-            );
-        }
-        Some(reason) => warn!("{reason}: records wait, nothing is acknowledged until there is space"),
     }
 }

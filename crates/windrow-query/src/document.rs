@@ -2,8 +2,15 @@
 
 use serde_json::{Map, Value};
 
+use crate::bounded::{ParseLimits, parse_fields};
 use crate::time::parse_time;
 use crate::values::Level;
+
+/// What is parsed of a document that is shown or matched.
+const LIMITS: ParseLimits = ParseLimits {
+    value_bytes: 16 << 20,
+    text_bytes: 16 << 20,
+};
 
 /// Names of fields that the configuration of the server decides.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -40,17 +47,21 @@ pub(crate) enum Leaf<'a> {
 }
 
 impl<'n> Document<'n> {
-    /// Parses the JSON of a document with this `_id`. `None` if it is no JSON object.
+    /// Parses the JSON of a document with this `_id`, up to 16 MiB of texts and as much of other
+    /// values. `None` if it is no JSON object.
     #[must_use]
     pub fn parse(id: &str, json: &[u8], names: &'n Names) -> Option<Self> {
-        match serde_json::from_slice(json) {
-            Ok(Value::Object(fields)) => Some(Self {
-                id: id.to_owned(),
-                fields,
-                names,
-            }),
-            _ => None,
-        }
+        Self::parse_within(id, json, names, LIMITS)
+    }
+
+    /// Parses as much of a document as the limits allow, see [`parse_fields`].
+    #[must_use]
+    pub fn parse_within(id: &str, json: &[u8], names: &'n Names, limits: ParseLimits) -> Option<Self> {
+        Some(Self {
+            id: id.to_owned(),
+            fields: parse_fields(json, limits)?,
+            names,
+        })
     }
 
     /// Its fields.

@@ -24,6 +24,7 @@
 //! assert_eq!((error.at, error.length), (6, 4));
 //! ```
 
+mod bounded;
 mod document;
 mod elasticsearch;
 mod error;
@@ -38,11 +39,12 @@ mod time;
 mod values;
 mod words;
 
+pub use self::bounded::{ParseLimits, parse_fields};
 pub use self::document::{Document, Names};
 pub use self::error::QueryError;
 pub use self::highlight::Highlight;
 pub use self::query::Query;
-pub use self::terms::{FTS5_TOKENIZER, index_terms, level_term};
+pub use self::terms::{FTS5_TOKENIZER, index_terms, index_terms_within, level_term};
 pub use self::time::parse_time;
 pub use self::values::{Level, parse_duration_ms};
 pub use self::words::each_word;

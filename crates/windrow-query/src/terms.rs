@@ -57,20 +57,33 @@ impl Kind {
 /// The terms of a document, separated by spaces.
 #[must_use]
 pub fn index_terms(document: &Document<'_>) -> String {
-    let mut terms = Terms(String::with_capacity(1024));
+    index_terms_within(document, usize::MAX)
+}
+
+/// The same; beyond `max_bytes` terms of texts and fields are left out. The name of a field is
+/// repeated for each of its words, so that a document can have many times its length of terms.
+#[must_use]
+pub fn index_terms_within(document: &Document<'_>, max_bytes: usize) -> String {
+    let mut terms = Terms {
+        out: String::with_capacity(1024),
+        max_bytes: max_bytes / 2,
+    };
     for (n, text) in document.texts().enumerate() {
         if n > 0 {
             terms.add(Kind::Gap, "", None);
         }
         each_word(text, |_, word| {
-            escape(&mut terms.0, word);
-            terms.0.push(' ');
+            if terms.has_space() {
+                escape(&mut terms.out, word);
+                terms.out.push(' ');
+            }
         });
     }
+    terms.max_bytes = max_bytes;
     terms.add(Kind::Every, "", None);
     terms.add(Kind::Id, document.id(), None);
-    terms.0 += &level_term(document.level());
-    terms.0.push(' ');
+    terms.out += &level_term(document.level());
+    terms.out.push(' ');
     document
         .services()
         .for_each(|service| terms.exact(Kind::Service, service));
@@ -92,6 +105,9 @@ pub fn index_terms(document: &Document<'_>) -> String {
     }
     let mut last = String::new();
     document.each_leaf(|path, leaf, is_text| {
+        if !terms.has_space() {
+            return;
+        }
         let repeats = path == last;
         terms.exists(path, &mut last);
         match leaf {
@@ -100,7 +116,11 @@ pub fn index_terms(document: &Document<'_>) -> String {
                 if repeats {
                     terms.add(Kind::Gap, "", None);
                 }
-                each_word(text, |_, word| terms.add(Kind::FieldWord, path, Some(word)));
+                each_word(text, |_, word| {
+                    if terms.has_space() {
+                        terms.add(Kind::FieldWord, path, Some(word));
+                    }
+                });
             }
             Leaf::Number(number) => {
                 terms.add(Kind::Value, path, Some(&number_text(number)));
@@ -111,7 +131,7 @@ pub fn index_terms(document: &Document<'_>) -> String {
             }
         }
     });
-    terms.0
+    terms.out
 }
 
 /// The term of a level, or of documents without one.
@@ -120,12 +140,19 @@ pub fn level_term(level: Option<Level>) -> String {
     term(Kind::Level, level.map_or("none", Level::as_str), None)
 }
 
-struct Terms(String);
+struct Terms {
+    out: String,
+    max_bytes: usize,
+}
 
 impl Terms {
+    fn has_space(&self) -> bool {
+        self.out.len() < self.max_bytes
+    }
+
     fn add(&mut self, kind: Kind, path: &str, value: Option<&str>) {
-        push_term(&mut self.0, kind, path, value);
-        self.0.push(' ');
+        push_term(&mut self.out, kind, path, value);
+        self.out.push(' ');
     }
 
     fn exact(&mut self, kind: Kind, value: &str) {

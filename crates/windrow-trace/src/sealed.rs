@@ -7,6 +7,7 @@ use smallvec::SmallVec;
 
 use crate::document::content::{Line, SealedRecords, TraceContent};
 use crate::document::state::SealReason;
+use crate::document::windrow_object::MAX_TAGS;
 use crate::lingering::queue::{PoppedRecords, PoppedTrace};
 use crate::open::buffer_pool::BufferPool;
 use crate::open::lines;
@@ -128,9 +129,14 @@ impl<'a, H: Clone> SealedTrace<'a, H> {
             });
             if !tags.contains(&&*source.tag) {
                 tags.push(&source.tag);
+                if tags.len() > 2 * MAX_TAGS {
+                    tags.sort_unstable();
+                    tags.truncate(MAX_TAGS);
+                }
             }
         });
         tags.sort_unstable();
+        tags.truncate(MAX_TAGS);
         let unique = ids_are_unique(parts);
         if !unique {
             // Joined records cannot be removed one by one.

@@ -8,6 +8,9 @@ use std::sync::Arc;
 
 use crate::part::PartId;
 
+/// Longer tags are seldom shared by many sources.
+const USUAL_TAG_BYTES: usize = 128;
+
 /// Records received together: a chunk, or one read of messages without chunk ids.
 #[derive(Debug)]
 pub struct Source<H> {
@@ -30,6 +33,8 @@ pub struct SourceId(pub(crate) u32);
 pub(crate) struct Sources<H> {
     entries: Vec<SourceEntry<H>>,
     free: Vec<u32>,
+    /// Bytes of their tags beyond [`USUAL_TAG_BYTES`] each.
+    tag_bytes: usize,
 }
 
 #[derive(Debug)]
@@ -46,11 +51,13 @@ impl<H: Clone> Sources<H> {
         Self {
             entries: Vec::new(),
             free: Vec::new(),
+            tag_bytes: 0,
         }
     }
 
     /// Adds a source with one reference, the caller's.
     pub(crate) fn begin(&mut self, source: Source<H>) -> SourceId {
+        self.tag_bytes += source.tag.len().saturating_sub(USUAL_TAG_BYTES);
         let entry = SourceEntry {
             source: Some(source),
             uses: 1,
@@ -76,6 +83,11 @@ impl<H: Clone> Sources<H> {
         }
     }
 
+    /// Bytes of long tags; a tag counts for each of its sources.
+    pub(crate) fn tag_bytes(&self) -> usize {
+        self.tag_bytes
+    }
+
     #[inline]
     pub(crate) fn get(&self, id: SourceId) -> Option<&Source<H>> {
         self.entries.get(id.0 as usize)?.source.as_ref()
@@ -97,7 +109,9 @@ impl<H: Clone> Sources<H> {
             return None;
         }
         self.free.push(id.0);
-        entry.source.take().map(|source| source.hold)
+        let source = entry.source.take()?;
+        self.tag_bytes -= source.tag.len().saturating_sub(USUAL_TAG_BYTES);
+        Some(source.hold)
     }
 
     /// Drops the reference of a trace whose document belongs to this batch (numbered from 1 on).
@@ -144,6 +158,23 @@ mod tests {
             tag: Arc::from("app"),
             hold,
         }
+    }
+
+    #[test]
+    fn long_tags_are_counted() {
+        let mut sources = Sources::new();
+        let tagged = |bytes| Source {
+            tag: "t".repeat(bytes).into(),
+            ..source(1)
+        };
+        let (usual, long) = (sources.begin(tagged(100)), sources.begin(tagged(1000)));
+        assert_eq!(sources.tag_bytes(), 1000 - USUAL_TAG_BYTES);
+        sources.retain(long);
+        sources.end(long);
+        assert_eq!(sources.tag_bytes(), 1000 - USUAL_TAG_BYTES);
+        sources.release(long, 1);
+        sources.end(usual);
+        assert_eq!(sources.tag_bytes(), 0);
     }
 
     #[test]

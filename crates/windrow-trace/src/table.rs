@@ -118,7 +118,7 @@ impl<H: Clone> Table<H> {
 
     /// Bytes of all traces, with their overhead.
     pub fn bytes(&self) -> usize {
-        self.bytes + self.lingering.bytes()
+        self.bytes + self.open.id_bytes() + self.sources.tag_bytes() + self.lingering.bytes()
     }
 
     /// Whether `max_traces` or `max_bytes` is exceeded.

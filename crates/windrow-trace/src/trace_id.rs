@@ -45,6 +45,15 @@ impl<'a> TraceId<'a> {
         self.hash
     }
 
+    /// Bytes on the heap of the owned id.
+    #[inline]
+    pub(crate) fn heap_bytes(self) -> usize {
+        match self.id.len() {
+            0..=INLINE_BYTES => 0,
+            bytes => bytes,
+        }
+    }
+
     /// The id of the trace for `destination`, which is another trace than those of this id for other
     /// destinations. 0 is that of an id as it comes from [`Table::trace_id`](crate::Table::trace_id).
     #[inline]

@@ -34,7 +34,7 @@ use self::state::{Admission, AgeLimit, Phase, Progress, Shutdown};
 use super::ack::Acks;
 use super::context::Context;
 use super::decompression::check_inline;
-use super::peer::peer_name;
+use super::peer::{peer_name, source_of};
 use super::proxy_protocol;
 use super::read_strategy::{INITIAL_BUFFER_BYTES, MAX_READ_BYTES, ReadStrategy, grow};
 use super::receive_budget::Reservation;
@@ -79,6 +79,7 @@ pub(super) async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
     let mut connection = Connection {
         stream,
         peer,
+        source: source_of(peer),
         context,
         resend: Resend::Unknown,
         framer: Framer::new(context.limits),
@@ -105,6 +106,8 @@ pub(super) async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
 struct Connection<'a, S> {
     stream: &'a mut S,
     peer: Option<IpAddr>,
+    /// The client's number for the journal.
+    source: u64,
     context: &'a Arc<Context>,
     /// Whether the client sends again what has no ack.
     resend: Resend,
@@ -245,7 +248,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<'_, S> {
             None => self.context.admission.acquire(bytes.len()).await,
         };
         let stored = as_messages(run, bytes.clone());
-        let durable = commit(self.context, stored, permit).await?;
+        let durable = commit(self.context, self.source, stored, permit).await?;
         drop(memory);
         self.memory.restart_pace();
         let acks = Acks::new(

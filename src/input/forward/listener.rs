@@ -133,9 +133,10 @@ pub async fn bind(listen: &Listen, unix_mode: u32, udp_heartbeat: bool) -> Resul
             remove_stale(path).await.map_err(failed)?;
             let socket = UnixSocket::new_stream().map_err(failed)?;
             socket.bind(path).map_err(failed)?;
-            let listener = socket.listen(ACCEPT_BACKLOG).map_err(failed)?;
+            // Before it listens: until then nobody can connect.
             let mode = std::os::unix::fs::PermissionsExt::from_mode(unix_mode);
             std::fs::set_permissions(path, mode).map_err(failed)?;
+            let listener = socket.listen(ACCEPT_BACKLOG).map_err(failed)?;
             Ok(BoundListener {
                 socket: Socket::Unix(listener, SocketFile::of(path).map_err(failed)?),
                 address: listen.to_string(),

@@ -40,6 +40,7 @@ pub use self::decompression::DecompressionPool;
 pub(in crate::input) use self::handshake_backoff::HandshakeBackoff;
 pub use self::listener::{BindError, BoundListener, bind};
 pub(in crate::input) use self::listener::{accept, listen_on, log_close};
+pub(in crate::input) use self::peer::source_of;
 pub use self::receive_budget::ReceiveBudget;
 pub(in crate::input) use self::receive_budget::Reservation;
 pub use self::security::Security;

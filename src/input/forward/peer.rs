@@ -1,6 +1,8 @@
 //! Names of clients: what the log calls them, and what limits count as one client.
 
+use std::hash::{BuildHasher, RandomState};
 use std::net::{IpAddr, Ipv6Addr};
+use std::sync::LazyLock;
 
 /// What limits count as one client: an IPv4 address, or an IPv6 network of 64 bits, all of which
 /// one machine can use. An IPv4-mapped address counts as IPv4.
@@ -12,6 +14,12 @@ pub(super) fn network(peer: IpAddr) -> IpAddr {
         }
         v4 => v4,
     }
+}
+
+/// The number of a client as a source of journal records; no client can choose that of another.
+pub(in crate::input) fn source_of(peer: Option<IpAddr>) -> u64 {
+    static STATE: LazyLock<RandomState> = LazyLock::new(RandomState::new);
+    STATE.hash_one(peer.map(network))
 }
 
 /// The name of a client in the log.

@@ -11,7 +11,7 @@ use tokio::time::Instant;
 
 use super::answer::{Answer, AnswerBody, Problem, counted_as};
 use super::auth::Auth;
-use super::commit::{Committed, commit, refuse_while_blocked};
+use super::commit::{Committed, commit, refuse_before_body};
 use super::cors::Cors;
 use super::encoding::{Encoding, decompress};
 use super::listener::Protocol;
@@ -21,7 +21,7 @@ use super::records::{self, RecordOptions};
 use super::work_pool::WorkPool;
 use super::{body, tag, time};
 use crate::config::Config;
-use crate::input::forward::{Context, HandshakeBackoff, Reservation, warn_about};
+use crate::input::forward::{Context, HandshakeBackoff, Reservation, source_of, warn_about};
 use crate::input::otlp;
 use crate::memory::to_usize;
 use crate::metrics::{Handshake, Mode};
@@ -151,6 +151,7 @@ impl HttpServer {
         commit(
             &self.input,
             Committed {
+                source: source_of(Some(peer)),
                 message,
                 records: count,
             },
@@ -191,7 +192,7 @@ impl HttpServer {
             return Err(Problem::LengthRequired);
         }
         let encoding = Encoding::of(headers)?;
-        refuse_while_blocked(&self.input.journal)?;
+        refuse_before_body(&self.input.journal, body.size_hint().exact())?;
         let mut memory = self.input.receive_budget.reservation();
         let received = body::read(body, self.max_body, &self.input, &mut memory).await?;
         self.input.metrics.input_bytes.inc_by(received.len() as u64);

@@ -33,6 +33,7 @@ use self::response::Reply;
 use super::http::{
     Answer, Committed, HttpServer, Incoming, MessageBuilder, Problem, commit, idempotency_key,
 };
+use crate::input::forward::source_of;
 use crate::metrics::Mode;
 
 const HTTP_PATH: &str = "/v1/logs";
@@ -107,7 +108,12 @@ pub(super) async fn take(
     let chunk = key.or_else(|| taken.has_exact_time.then(|| CONTENT_CHUNK.to_vec()));
     let message = message.finish(taken.records, chunk.as_deref());
     let records = taken.records;
-    let answer = commit(server.context(), Committed { message, records }, memory).await?;
+    let committed = Committed {
+        source: source_of(Some(peer)),
+        message,
+        records,
+    };
+    let answer = commit(server.context(), committed, memory).await?;
     Ok(Reply::of(encoding).success(answer, &taken))
 }
 

@@ -21,8 +21,14 @@ use super::upsert::Upsert;
 use crate::config::{Condition, ENVIRONMENT_NAMES, NAMESPACE_NAMES, Predicate, When};
 use crate::output::DestinationId;
 use crate::runtime::block_in_place;
+use windrow_query::{ParseLimits, parse_fields};
 use windrow_trace::Severity;
 
+/// What conditions see of a document: all of its texts, and so much of other values.
+const CONDITION_LIMITS: ParseLimits = ParseLimits {
+    value_bytes: 16 << 20,
+    text_bytes: usize::MAX,
+};
 /// Bytes of one request; a longer copy is sent alone.
 const MAX_REQUEST_BYTES: usize = 8 << 20;
 
@@ -86,7 +92,7 @@ fn copies<D: BulkDocument>(client: &Client, batch: &Upsert<'_, D>) -> (Vec<usize
             continue;
         }
         let json = batch.left(at);
-        let Ok(value) = serde_json::from_slice::<Value>(json) else {
+        let Some(value) = parse_fields(json, CONDITION_LIMITS).map(Value::Object) else {
             continue;
         };
         for rule in client.copies.iter().filter(|rule| holds(&rule.when, &value)) {

@@ -10,6 +10,7 @@ use std::sync::{Mutex, PoisonError};
 
 use bytes::Bytes;
 use serde_json::Value;
+use windrow_query::{ParseLimits, parse_fields};
 use windrow_trace::Unmap;
 
 use super::backoff::contention_pause;
@@ -246,7 +247,11 @@ fn unknown_fields(json: &[u8], mapping: &Value) -> Option<Vec<String>> {
             _ => !field.is_null(),
         }
     }
-    let document: serde_json::Map<String, Value> = serde_json::from_slice(json).ok()?;
+    let limits = ParseLimits {
+        value_bytes: 16 << 20,
+        text_bytes: usize::MAX,
+    };
+    let document = parse_fields(json, limits)?;
     let own = |name: &str| matches!(name, "windrow" | "@timestamp");
     let fields = document.iter().filter(|(name, _)| !own(name));
     let unknown = fields.filter(|(name, value)| !is_mapped(mapping, name, value));

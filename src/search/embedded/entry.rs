@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use rusqlite::{Connection, OptionalExtension as _, params};
-use windrow_query::{Document, Names, Query, index_terms};
+use windrow_query::{Document, Names, ParseLimits, Query, index_terms_within};
 
 use super::schema::{Facet, NO_LEVEL, first_key, time_of};
 use crate::search::TraceSummary;
@@ -31,9 +31,14 @@ pub(super) struct Entry {
 }
 
 impl Entry {
-    /// `None` for what is no JSON object, such as a row of another program.
-    pub(super) fn of(document: i64, id: &str, json: &[u8], names: &Names) -> Option<Self> {
-        let parsed = Document::parse(id, json, names)?;
+    /// `None` for what is no JSON object, such as a row of another program. Of a long document
+    /// `max_bytes` of texts and of other values count, and twice as many of terms.
+    pub(super) fn of(document: i64, id: &str, json: &[u8], names: &Names, max_bytes: usize) -> Option<Self> {
+        let limits = ParseLimits {
+            value_bytes: max_bytes,
+            text_bytes: max_bytes,
+        };
+        let parsed = Document::parse_within(id, json, names, limits)?;
         let summary = (json.len() > MAX_READ_BYTES).then(|| {
             // Without a query there are no parse errors.
             let everything = Query::parse("", 0).ok()?;
@@ -52,7 +57,7 @@ impl Entry {
             duration_ms: parsed.number("durationMs").map_or(0, |duration| duration as i64),
             services: own(&mut parsed.services()),
             tags: own(&mut parsed.tags()),
-            terms: index_terms(&parsed),
+            terms: index_terms_within(&parsed, 2 * max_bytes),
             summary: summary.flatten(),
         })
     }

@@ -23,6 +23,8 @@ use crate::runtime;
 const MAX_STEP_DOCUMENTS: i64 = 10_000;
 /// Entries that one transaction removes for retention.
 const MAX_STEP_REMOVED: i64 = 2_000;
+/// What is indexed of one document, as a multiple of what a step takes: more than a trace can have.
+const MAX_DOCUMENT_STEPS: usize = 2;
 /// Free pages that one step gives back.
 const MAX_STEP_PAGES: u32 = 2_000;
 /// Pause when there is nothing to do.
@@ -222,7 +224,14 @@ impl Indexer {
     }
 
     fn entry(&self, row: &Row) -> Option<Entry> {
-        Entry::of(row.row, &row.id, row.json.as_bytes(), &self.config.names)
+        let max_bytes = MAX_DOCUMENT_STEPS * self.config.buffer_bytes;
+        Entry::of(
+            row.row,
+            &row.id,
+            row.json.as_bytes(),
+            &self.config.names,
+            max_bytes,
+        )
     }
 
     fn write(

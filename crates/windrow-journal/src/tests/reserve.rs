@@ -45,3 +45,52 @@ fn short_appends_go_on_at_the_limit_of_long_ones() {
         drop(append.wait().unwrap());
     }
 }
+
+/// Neither the source that came first nor one with many appends gets all of the reserve.
+#[test]
+fn a_source_leaves_as_much_of_the_reserve_as_it_takes() {
+    let dir = tempfile::tempdir().unwrap();
+    let options = JournalOptions {
+        segment_bytes: 256 << 10,
+        limit_bytes: 4 << 20,
+        ..small(dir.path())
+    };
+    let (journal, _) = Journal::open(options, Box::new(())).unwrap();
+    let short = Bytes::from(vec![7; 10_000]);
+    let appends = |source, count| -> Vec<_> {
+        (0..count)
+            .map(|_| journal.append_from(source, 0, short.clone()))
+            .collect()
+    };
+    let blocked = |records: u64| {
+        until("the source waits", || {
+            let usage = journal.usage();
+            usage.blocked == Some(Blocked::Limit) && usage.records > records
+        });
+        journal.usage()
+    };
+    let first = appends(1, 1000);
+    let (limit, reserve) = (4 << 20, 512 << 10);
+    let usage = blocked(0);
+    let free = limit - usage.bytes;
+    assert!(free.abs_diff(reserve / 2) < 30_000, "{free} of {reserve}");
+    let second = appends(2, 1000);
+    let usage = blocked(usage.records);
+    let free = limit - usage.bytes;
+    assert!(free.abs_diff(reserve / 4) < 30_000, "{free} of {reserve}");
+    for source in 3..9 {
+        drop(journal.append_from(source, 0, short.clone()).wait().unwrap());
+    }
+    assert!(journal.usage().blocked.is_some() && journal.usage().bytes < limit);
+    // All get in when what is written is released.
+    let mut reader = journal.reader(0);
+    until("all are written", || {
+        while let Some(record) = reader.next().unwrap() {
+            journal.release(record.lsn);
+        }
+        journal.usage().waiting == 0
+    });
+    for append in first.into_iter().chain(second) {
+        drop(append.wait().unwrap());
+    }
+}

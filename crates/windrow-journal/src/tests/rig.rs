@@ -116,7 +116,9 @@ impl Rig {
 
     fn send_payload(&mut self, ledger: &mut Ledger, payload: Bytes) {
         ledger.unconfirmed.insert(payload.clone());
-        let (pending, append) = PendingAppend::new(kind_of(&payload), payload.clone());
+        // Each of a source of its own, so that all of the journal can be used.
+        let source = (ledger.confirmed.len() + ledger.unconfirmed.len()) as u64;
+        let (pending, append) = PendingAppend::new(source, kind_of(&payload), payload.clone());
         self.backlog.push_back(pending);
         self.waiting.push((payload, append));
     }

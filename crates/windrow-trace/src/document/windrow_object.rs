@@ -12,6 +12,8 @@ use crate::record::severity::Severity;
 
 /// Maximum number of services of a document: of more the smallest are kept.
 pub(crate) const MAX_SERVICES: usize = 64;
+/// Maximum number of tags of a document: of more the smallest are kept.
+pub(crate) const MAX_TAGS: usize = 256;
 
 /// Number of lines of each level.
 #[derive(Clone, Copy, Debug, Default)]

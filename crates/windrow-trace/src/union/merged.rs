@@ -17,7 +17,7 @@ use crate::document::state::{
 };
 use crate::document::time::Rfc3339Writer;
 use crate::document::windrow_object::{
-    LevelCounts, LineSummary, MAX_SERVICES, WindrowObject, begin_document, trace_id_prefix,
+    LevelCounts, LineSummary, MAX_SERVICES, MAX_TAGS, WindrowObject, begin_document, trace_id_prefix,
     write_windrow_object,
 };
 use crate::name_origin::{NameOrigin, field_names};
@@ -114,6 +114,7 @@ pub(super) fn join<'a>(a: &'a ParsedDocument<'a>, b: &'a ParsedDocument<'a>) -> 
     };
     joined.tags.sort_unstable();
     joined.tags.dedup();
+    joined.tags.truncate(MAX_TAGS);
     joined.unmapped.sort_unstable();
     joined.unmapped.dedup();
     joined.join_fields([a, b], order);

@@ -13,17 +13,20 @@ const BLOCKING_APPEND_BYTES: usize = 16 << 20;
 /// Makes the messages of a run durable. The permit ends once what stays is in the journal.
 pub(super) async fn commit(
     context: &Context,
+    source: u64,
     run: Bytes,
     permit: Permit<'_>,
 ) -> Result<Durable, AppendError> {
     if let Some(cluster) = &context.cluster {
-        return cluster.commit(&context.journal, run, || drop(permit)).await;
+        return cluster
+            .commit(&context.journal, source, run, || drop(permit))
+            .await;
     }
     let receipt = match run.len() {
-        0..BLOCKING_APPEND_BYTES => context.journal.append(FORWARD_MESSAGES, run),
+        0..BLOCKING_APPEND_BYTES => context.journal.append_from(source, FORWARD_MESSAGES, run),
         _ => {
             let journal = context.journal.clone();
-            let append = move || journal.append(FORWARD_MESSAGES, run);
+            let append = move || journal.append_from(source, FORWARD_MESSAGES, run);
             context.cpu_pool.run(append).await
         }
     }

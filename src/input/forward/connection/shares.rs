@@ -44,7 +44,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<'_, S> {
         let durable = match shares.is_empty() {
             true => None,
             false => {
-                let receipt = context.journal.append(CHUNK_SHARES, shares).await?;
+                let receipt = context
+                    .journal
+                    .append_from(self.source, CHUNK_SHARES, shares)
+                    .await?;
                 Some(Durable::here(receipt))
             }
         };

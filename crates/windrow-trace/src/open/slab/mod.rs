@@ -35,6 +35,10 @@ pub(crate) struct Slab {
     emptied: Vec<usize>,
     oldest: u32,
     newest: u32,
+    /// Bytes of the ids of traces that are not stored inline.
+    id_bytes: usize,
+    /// The slot that was taken last, if its id is not.
+    taken: u32,
     /// Generation of the newest trace.
     generation: u64,
 }
@@ -102,6 +106,8 @@ impl Slab {
             emptied: Vec::new(),
             oldest: NONE,
             newest: NONE,
+            id_bytes: 0,
+            taken: NONE,
             generation: 0,
         }
     }
@@ -109,6 +115,12 @@ impl Slab {
     #[inline]
     pub(crate) fn len(&self) -> usize {
         self.index.len()
+    }
+
+    /// Bytes of the ids of traces beyond the slots.
+    #[inline]
+    pub(crate) fn id_bytes(&self) -> usize {
+        self.id_bytes
     }
 
     /// The trace with this id.
@@ -185,6 +197,10 @@ impl Slab {
     #[inline]
     pub(crate) fn open(&mut self, id: TraceId<'_>) -> (SlotKey, &mut OpenTrace) {
         self.generation += 1;
+        self.id_bytes += id.heap_bytes();
+        if self.taken != NONE {
+            self.free_taken_id();
+        }
         let (at, generation) = (self.allocate(), self.generation);
         self.push_back(at);
         self.index.insert(id.hash(), at);
@@ -194,6 +210,15 @@ impl Slab {
         slot.generation = generation;
         slot.id = id.into();
         (SlotKey { at, generation }, &mut slot.trace)
+    }
+
+    /// Frees the id of the slot that was taken last, which nobody needs any more.
+    #[cold]
+    fn free_taken_id(&mut self) {
+        let taken = std::mem::replace(&mut self.taken, NONE);
+        if let Some(slot) = self.slot_mut(taken) {
+            slot.id = OwnedTraceId::EMPTY;
+        }
     }
 
     /// Moves a trace to the end of the LRU list.
@@ -214,12 +239,19 @@ impl Slab {
     /// slab.
     #[inline]
     pub(crate) fn take(&mut self, key: SlotKey) -> Option<&mut TraceSlot> {
+        if self.taken != NONE {
+            self.free_taken_id();
+        }
         let at = key.at;
         let slot = self
             .slot_mut(at)
             .filter(|slot| slot.generation == key.generation)?;
         slot.generation = VACANT_GENERATION;
-        let hash = slot.id.hash();
+        let (hash, id_bytes) = (slot.id.hash(), slot.id.as_id().heap_bytes());
+        if id_bytes > 0 {
+            self.id_bytes -= id_bytes;
+            self.taken = at;
+        }
         self.index.remove(hash, at);
         self.unlink(at);
         self.release(at);

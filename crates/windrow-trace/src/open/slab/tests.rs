@@ -195,3 +195,21 @@ fn memory_goes_with_the_traces() {
         "keys from before the shrink lead nowhere"
     );
 }
+
+#[test]
+fn ids_that_are_not_inline_are_counted_and_freed() {
+    let mut fixture = Fixture::new();
+    let long: Vec<Vec<u8>> = (0..3_u8).map(|n| vec![n; 1000]).collect();
+    let open = |fixture: &mut Fixture, id: &[u8]| fixture.slab.open(fixture.keys.id(id)).0;
+    let keys: Vec<_> = long.iter().map(|id| open(&mut fixture, id)).collect();
+    open(&mut fixture, b"short");
+    assert_eq!(fixture.slab.id_bytes(), 3000);
+    for (key, id) in keys.into_iter().zip(&long) {
+        let slot = fixture.slab.take(key).unwrap();
+        assert_eq!(slot.id().bytes(), id, "readable until the next change");
+    }
+    assert_eq!(fixture.slab.id_bytes(), 0);
+    open(&mut fixture, b"other");
+    let held = fixture.slab.chunks[0].slots.iter();
+    assert!(held.map(|slot| slot.id().bytes().len()).all(|bytes| bytes <= 5));
+}
