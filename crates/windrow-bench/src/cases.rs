@@ -204,7 +204,7 @@ pub(super) fn all(records: u64) -> Vec<Case> {
                 case(
                     "watched",
                     "ten-times while 20 pages are open, with 20 searches a second",
-                    ten_times.clone(),
+                    ten_times,
                 ),
             )
         },

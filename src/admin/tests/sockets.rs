@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::io::Read as _;
 use std::time::Duration;
 
-use flate2::read::GzDecoder;
+use flate2::read::MultiGzDecoder;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -89,7 +89,7 @@ async fn loaded(address: std::net::SocketAddr, path: &str) -> (usize, Vec<u8>) {
         "{path}: {header}"
     );
     let mut content = Vec::new();
-    GzDecoder::new(body).read_to_end(&mut content).unwrap();
+    MultiGzDecoder::new(body).read_to_end(&mut content).unwrap();
     (answer.len(), content)
 }
 
