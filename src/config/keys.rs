@@ -331,6 +331,8 @@ pub static KEYS: &[Key] = keys! {
         "Age at which the store begins a new index, like rollover_size; 0 for no such limit.";
     "elasticsearch.on_conflict" , DefaultValue::Text("unmapped"), Kind::OnConflict(|d| &mut d.config.elasticsearch.on_conflict),
         "A document of which the store refuses a field (another type, too many fields, too long): \"unmapped\" stores it with that field in windrow.unmapped, \"dead_letter\" refuses it.";
+    "elasticsearch.completion_lookup" , DefaultValue::Text("2s"), Kind::DurationOrNever(ms(100), HOUR, |d| &mut d.config.elasticsearch.completion_lookup),
+        "Time without a new line after which an open trace is looked up in the store. If its document is complete there, because the completion record came to another instance, the lines are merged at once. A trace is looked up again after twice the time, and rarely where little is found. 0 for never: its lines wait for trace.idle_timeout.";
     "elasticsearch.deferred_limit" , DefaultValue::Text("1GiB"), Kind::Size(MIB, 1024 * TIB, |d| &mut d.config.elasticsearch.deferred_limit),
         "Maximum size of the documents in data_dir that wait until an operator mends their index (closed, read-only, red). Beyond it they wait in memory.";
     "elasticsearch.retry_max_wait" , DefaultValue::Text("30s"), Kind::Duration(ms(100), HOUR, |d| &mut d.config.elasticsearch.retry_max_wait),

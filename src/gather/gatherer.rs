@@ -11,6 +11,7 @@ mod prefetch;
 mod rewriting;
 mod routing;
 mod sections;
+mod silent;
 mod tally;
 
 #[cfg(test)]
@@ -38,6 +39,7 @@ use super::reject_buffer::{RejectBuffer, RejectReason};
 use super::rewrite::{JsonText, PartialLimits, PartialLines, RootNames};
 use super::router::Router;
 use super::settings::Settings;
+use super::silent_lookup::SilentLookup;
 use super::tag_interner::TagInterner;
 use crate::admission::{AdmissionControl, BypassReason};
 use crate::allocator::{self, IdleCollector};
@@ -45,6 +47,7 @@ use crate::buffer_pool::BufferPool;
 use crate::claim::{RecordClaim, Release};
 use crate::clock::unix_us;
 use crate::metrics::{FlushReason, Metrics};
+use crate::output::silent::Asking;
 use crate::output::{Batch, BatchTap, Framing, LineCounters};
 use windrow_journal::{Journal, Record};
 use windrow_trace::{PartId, SealReason, ShapeRegistry, Table};
@@ -63,6 +66,8 @@ const OUTPUT_POLL_INTERVAL: Duration = Duration::from_millis(2);
 pub(crate) struct Dependencies {
     pub(crate) journal: Journal,
     pub(crate) outputs: Vec<mpsc::Sender<Batch>>,
+    /// Where silent traces are looked up; `None`: nowhere.
+    pub(crate) asking: Option<Asking>,
     pub(crate) tap: Arc<BatchTap>,
     /// Bytes of documents that the outputs have not confirmed.
     pub(crate) output_bytes: Arc<AtomicUsize>,
@@ -108,6 +113,7 @@ pub(crate) struct Gatherer {
     key_watch: KeyWatch,
     /// Decides where records go; `None`: all to the default destination.
     router: Option<Box<Router>>,
+    silent_lookup: Option<Box<SilentLookup>>,
 }
 
 impl Gatherer {
@@ -115,6 +121,7 @@ impl Gatherer {
         let Dependencies {
             journal,
             outputs,
+            asking,
             tap,
             output_bytes,
             framing,
@@ -155,6 +162,9 @@ impl Gatherer {
                 timeout: settings.table.idle_timeout,
             }),
             key_watch: KeyWatch::default(),
+            silent_lookup: asking
+                .zip(settings.silence)
+                .map(|(asking, silence)| Box::new(SilentLookup::new(asking, silence))),
             settings,
             journal,
             batcher,
@@ -196,6 +206,13 @@ impl Gatherer {
             self.expire_parts(now);
             all_sealed = self.tend(now);
             self.yield_between(now);
+            if self
+                .silent_lookup
+                .as_ref()
+                .is_some_and(|lookup| lookup.is_due(now))
+            {
+                self.look_up_silent(now);
+            }
             if now >= next_journal_check {
                 next_journal_check = now + JOURNAL_CHECK_INTERVAL_US;
                 self.relieve_journal(now);

@@ -93,6 +93,7 @@ impl Pipeline {
         let abandon = CancellationToken::new();
         let framing = outputs.framing();
         let router = Router::new(&config, outputs.destinations());
+        let asking = outputs.answer_silent(&abandon);
         let (senders, outputs) = outputs
             .start(&metrics, &dead_letter, &give_up, &abandon, &liveness)
             .map_err(BuildError::Thread)?;
@@ -109,6 +110,7 @@ impl Pipeline {
         let dependencies = Dependencies {
             journal: journal.clone(),
             outputs: senders,
+            asking,
             tap,
             output_bytes,
             framing,

@@ -63,6 +63,7 @@ impl Scene {
         let dependencies = Dependencies {
             journal: journal.clone(),
             outputs: vec![sender],
+            asking: None,
             tap: BatchTap::new().0,
             output_bytes: Arc::default(),
             framing: None,
