@@ -235,6 +235,15 @@ pub(super) async fn stats(State(shared): State<AdminShared>, uri: Uri) -> Respon
         },
         "outputs": state.outputs.iter().map(|output| output_numbers(m, *output)).collect::<Vec<_>>(),
     });
+    if let (Some(peers), Some(body)) = ((state.peers)(), body.as_object_mut()) {
+        let cluster = json!({
+            "recordsHandedOver": m.cluster.records_handed_over.get(),
+            "messagesTaken": m.cluster.messages_taken.get(),
+            "kept": m.cluster.kept.sum(),
+            "peers": peers,
+        });
+        body.insert("cluster".into(), cluster);
+    }
     if let (Some(columns), Some(body)) = (columns, body.as_object_mut()) {
         // Serialising numbers and options of them cannot fail.
         let columns = serde_json::to_value(columns).unwrap_or_default();

@@ -220,7 +220,7 @@ pub static KEYS: &[Key] = keys! {
     "cluster.timeout" , DefaultValue::Text("200ms"), Kind::Duration(ms(10), secs(10), |d| &mut d.config.cluster.timeout),
         "Time in which another instance must make records durable. After it they are kept and gathered here, and that instance gets none for a while.";
     "cluster.tls_ca" , DefaultValue::None, Kind::File(|d| &mut d.config.cluster.tls_ca),
-        "PEM file with the authorities of the certificates of the other instances; required with forward.tls_cert.";
+        "PEM file with the authorities of the certificates of the other instances; required with forward.tls_cert. Read again on SIGHUP.";
     "cluster.tls_server_name" , DefaultValue::None, Kind::Name(|d| &mut d.config.cluster.tls_server_name),
         "Name in the certificates of the other instances. Default: the name or the IP address in cluster.peers.";
 

@@ -46,6 +46,7 @@ use crate::allocator::{self, IdleCollector};
 use crate::buffer_pool::BufferPool;
 use crate::claim::{RecordClaim, Release};
 use crate::clock::unix_us;
+use crate::cluster::ResumedLines;
 use crate::metrics::{FlushReason, Metrics};
 use crate::output::silent::Asking;
 use crate::output::{Batch, BatchTap, Framing, LineCounters};
@@ -68,6 +69,8 @@ pub(crate) struct Dependencies {
     pub(crate) outputs: Vec<mpsc::Sender<Batch>>,
     /// Where silent traces are looked up; `None`: nowhere.
     pub(crate) asking: Option<Asking>,
+    /// Told of unfinished lines among the records before this LSN.
+    pub(crate) resumed: Option<(u64, ResumedLines)>,
     pub(crate) tap: Arc<BatchTap>,
     /// Bytes of documents that the outputs have not confirmed.
     pub(crate) output_bytes: Arc<AtomicUsize>,
@@ -114,6 +117,7 @@ pub(crate) struct Gatherer {
     /// Decides where records go; `None`: all to the default destination.
     router: Option<Box<Router>>,
     silent_lookup: Option<Box<SilentLookup>>,
+    resumed: Option<(u64, ResumedLines)>,
 }
 
 impl Gatherer {
@@ -122,6 +126,7 @@ impl Gatherer {
             journal,
             outputs,
             asking,
+            resumed,
             tap,
             output_bytes,
             framing,
@@ -179,6 +184,7 @@ impl Gatherer {
             stop,
             decompressor: Decompressor::new(),
             router: router.map(Box::new),
+            resumed,
             queue: None,
             turn: Turn::default(),
         }
@@ -196,10 +202,14 @@ impl Gatherer {
             let busy = match queue.poll(timeout) {
                 Polled::Record(record) => {
                     self.gauges.idle.store(false, Ordering::Relaxed);
+                    self.note_resumed(Some(record.lsn));
                     self.gather(record);
                     true
                 }
-                Polled::Timeout => false,
+                Polled::Timeout => {
+                    self.note_resumed(None);
+                    false
+                }
                 Polled::Closed => break,
             };
             let now = unix_us();
@@ -244,6 +254,22 @@ impl Gatherer {
         self.send_batch();
         self.rejects.write();
         self.publish(true);
+    }
+
+    /// Tells which lines go on after a restart, once all records of the previous run are gathered:
+    /// at the first new one, or when none is left.
+    #[inline]
+    fn note_resumed(&mut self, next: Option<u64>) {
+        let queue = self.queue.as_ref();
+        let is_over = |first_new: u64| match next {
+            Some(lsn) => lsn >= first_new,
+            None => !queue.is_some_and(|queue| queue.backlog().on_disk),
+        };
+        if let Some((_, lines)) = self.resumed.take_if(|(first_new, _)| is_over(*first_new)) {
+            let prefix = &self.settings.tag_prefix;
+            let tags = self.partial.tags();
+            lines.known(tags.map(|tag| tag.strip_prefix(&**prefix).unwrap_or(tag).as_bytes()));
+        }
     }
 
     /// Does what is due: seals traces, sends the batch, writes rejected input. Returns whether all

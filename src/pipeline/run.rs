@@ -87,6 +87,7 @@ impl Pipeline {
             output_bytes,
             liveness,
             progress,
+            recovery,
             ..
         } = self;
         let give_up = Arc::new(AtomicBool::new(false));
@@ -111,6 +112,10 @@ impl Pipeline {
             journal: journal.clone(),
             outputs: senders,
             asking,
+            resumed: cluster
+                .as_ref()
+                .filter(|_| recovery.unreleased_records > 0)
+                .map(|cluster| (recovery.next_lsn, cluster.resume())),
             tap,
             output_bytes,
             framing,

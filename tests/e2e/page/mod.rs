@@ -6,6 +6,7 @@ mod dead_letter;
 mod hostile;
 mod live;
 mod look;
+mod peers;
 mod pictures;
 mod search;
 

@@ -64,6 +64,7 @@ impl Scene {
             journal: journal.clone(),
             outputs: vec![sender],
             asking: None,
+            resumed: None,
             tap: BatchTap::new().0,
             output_bytes: Arc::default(),
             framing: None,
