@@ -14,8 +14,8 @@ use crate::output::silent::{Answer, Asking};
 const INTERVAL_US: i64 = 250_000;
 /// Time between two looks for the answer (µs).
 const ANSWER_INTERVAL_US: i64 = 20_000;
-/// Pause after the store refused a question (µs).
-const REFUSED_PAUSE_US: i64 = 5_000_000;
+/// Pause after a question was refused (µs). Mostly the store was not even asked.
+const REFUSED_PAUSE_US: i64 = 1_000_000;
 /// Pause after questions that found little, at first and at most (µs).
 const FIRST_PAUSE_US: i64 = 1_000_000;
 const MAX_PAUSE_US: i64 = 300_000_000;
