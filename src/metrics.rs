@@ -119,6 +119,10 @@ pub struct Metrics {
     /// Complete traces sealed before `linger` had passed, because many waited and late lines were
     /// rare.
     pub traces_hurried: Counter,
+    /// Silent traces that were looked up in the store.
+    pub traces_looked_up: Counter,
+    /// Of them, those whose document was complete.
+    pub traces_found_complete: Counter,
     /// Records that arrived after their trace was sealed; they are merged into its document.
     pub records_late: Counter,
     /// Records that not every output has confirmed.
@@ -299,6 +303,8 @@ impl Metrics {
                 "traces_hurried",
                 "Complete traces sealed before `linger` had passed, because many waited and late lines were rare",
             ),
+            traces_looked_up: r.counter("traces_looked_up", "Silent traces that were looked up in the store"),
+            traces_found_complete: r.counter("traces_found_complete", "Silent traces whose document was complete in the store"),
             records_late: r.counter("records_late", "Records that arrived after their trace was sealed"),
             records_open: r.gauge("records_open", "Records that not every output has confirmed"),
             records_delivered: r.counter(

@@ -16,6 +16,7 @@ use tracing_subscriber::fmt::MakeWriter;
 
 use crate::admin::{self, AdminState};
 use crate::clock;
+use crate::cluster::Cluster;
 use crate::config::{Config, OutputKind};
 use crate::exit;
 use crate::input::forward::Tls;
@@ -73,7 +74,7 @@ async fn run(config: Config, log: &LogWriter, reload: Reload) -> Result<(), Buil
     });
 
     let mut pipeline = Pipeline::build(config.clone(), Arc::clone(&metrics)).await?;
-    watch_reload(reload, pipeline.tls(), Arc::clone(&metrics));
+    watch_reload(reload, pipeline.tls(), pipeline.cluster(), Arc::clone(&metrics));
     let status = pipeline.status();
     let mut addresses = String::new();
     let mut admin_address = None;
@@ -105,6 +106,10 @@ async fn run(config: Config, log: &LogWriter, reload: Reload) -> Result<(), Buil
                     notes: current.notes,
                     fatal: current.fatal,
                 }
+            }),
+            peers: Arc::new({
+                let status = status.clone();
+                move || status.peers()
             }),
             store: status
                 .store()
@@ -210,7 +215,7 @@ fn watch_signals(stop: CancellationToken, log: LogWriter) {
 }
 
 /// SIGHUP reloads certificates, secrets from files and log level. What cannot be read stays as it is.
-fn watch_reload(reload: Reload, tls: Option<Arc<Tls>>, metrics: Arc<Metrics>) {
+fn watch_reload(reload: Reload, tls: Option<Arc<Tls>>, cluster: Option<Arc<Cluster>>, metrics: Arc<Metrics>) {
     tokio::spawn(async move {
         let Ok(mut hangup) = signal(SignalKind::hangup()) else {
             return;
@@ -219,7 +224,8 @@ fn watch_reload(reload: Reload, tls: Option<Arc<Tls>>, metrics: Arc<Metrics>) {
             // Both read files.
             let reloaded = runtime::block_in_place(|| {
                 reload();
-                tls.as_ref().map(|tls| tls.reload())
+                let peers = cluster.as_ref().map_or(Ok(()), |cluster| cluster.reload());
+                tls.as_ref().map(|tls| tls.reload().and(peers))
             });
             match reloaded {
                 Some(Err(error)) => {

@@ -23,6 +23,7 @@ use serde_json::json;
 use serde_json::value::RawValue;
 use tokio_util::sync::CancellationToken;
 
+use crate::cluster::PeerView;
 use crate::config::AdminConfig;
 use crate::gather::OpenTracesProbe;
 use crate::metrics::{self, Metrics, Output};
@@ -122,6 +123,8 @@ pub struct AdminState {
     pub metrics: Arc<Metrics>,
     /// Called for each `/ready`, `/health` and `/api/v1/stats`. It must not block.
     pub readiness: Arc<dyn Fn() -> Readiness + Send + Sync>,
+    /// The other instances, for `/api/v1/stats`; `None` if none are configured. It must not block.
+    pub peers: Arc<dyn Fn() -> Option<Vec<PeerView>> + Send + Sync>,
     /// The store of recent documents; `None` if no output keeps them.
     pub store: Option<Arc<dyn DocumentStore>>,
     /// The store of traces that can be searched; `None` if no output can.

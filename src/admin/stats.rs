@@ -248,6 +248,14 @@ pub(super) async fn stats(State(shared): State<AdminShared>, uri: Uri) -> Respon
             "rebuilds": m.search_rebuilds.get(),
         });
     }
+    if let Some(peers) = (state.peers)() {
+        body["cluster"] = json!({
+            "recordsHandedOver": m.cluster.records_handed_over.get(),
+            "messagesTaken": m.cluster.messages_taken.get(),
+            "kept": m.cluster.kept.sum(),
+            "peers": peers,
+        });
+    }
     if let Some(columns) = columns {
         // Serialising numbers and options of them cannot fail.
         body["series"] = serde_json::to_value(columns).unwrap_or_default();

@@ -69,6 +69,7 @@ impl Fixture {
         let readiness = Arc::clone(&self.readiness);
         AdminState {
             metrics: Arc::clone(&self.metrics),
+            peers: Arc::new(|| None),
             readiness: Arc::new(move || readiness.lock().unwrap().clone()),
             store: Some(Arc::clone(&self.shelf) as Arc<dyn DocumentStore>),
             search: None,

@@ -5,8 +5,8 @@
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::path::Path;
-use std::sync::Arc;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, PoisonError, RwLock};
 
 use bytes::{Buf, BytesMut};
 use forward_protocol::handshake::client::{AfterHelo, AfterPong, AwaitHelo, Credentials, hex_salt};
@@ -18,15 +18,23 @@ use tokio_rustls::rustls::pki_types::pem::PemObject;
 use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use tokio_rustls::rustls::{ClientConfig, RootCertStore, crypto::ring};
 
-use crate::config::{Config, Network, Secret, User};
+use crate::config::{Config, Network, Secret, Tls, User};
 use crate::input::forward::TlsError;
 
 /// How this instance proves itself to its peers.
 pub(super) struct Access {
-    tls: Option<(TlsConnector, Option<String>)>,
+    tls: Option<PeerTls>,
     handshake: Option<Handshake>,
     /// Connections begin with a header of the PROXY protocol.
     pub(super) proxy_protocol: bool,
+}
+
+struct PeerTls {
+    files: Tls,
+    authority: PathBuf,
+    /// The name in the certificates of all peers.
+    server_name: Option<String>,
+    current: RwLock<TlsConnector>,
 }
 
 struct Handshake {
@@ -56,10 +64,19 @@ impl Access {
             users: forward.users.clone(),
         });
         Ok(Self {
-            tls: connector(config)?.map(|tls| (tls, config.cluster.tls_server_name.clone())),
+            tls: peer_tls(config)?,
             handshake,
             proxy_protocol: forward.proxy_protocol,
         })
+    }
+
+    /// Reads the certificates again. After an error the old ones stay in use.
+    pub(super) fn reload(&self) -> Result<(), TlsError> {
+        if let Some(tls) = &self.tls {
+            let fresh = connector(&tls.files, &tls.authority)?;
+            *tls.current.write().unwrap_or_else(PoisonError::into_inner) = fresh;
+        }
+        Ok(())
     }
 
     pub(super) fn uses_tls(&self) -> bool {
@@ -73,14 +90,15 @@ impl Access {
         address: SocketAddr,
         name: Option<&str>,
     ) -> io::Result<TlsStream<TcpStream>> {
-        let Some((tls, fixed)) = &self.tls else {
+        let Some(tls) = &self.tls else {
             return Err(io::Error::other("TLS is off"));
         };
-        let server = match fixed.as_deref().or(name) {
+        let server = match tls.server_name.as_deref().or(name) {
             Some(name) => ServerName::try_from(name.to_owned()).map_err(io::Error::other)?,
             None => ServerName::IpAddress(address.ip().into()),
         };
-        tls.connect(server, stream).await
+        let connector = tls.current.read().unwrap_or_else(PoisonError::into_inner).clone();
+        connector.connect(server, stream).await
     }
 
     /// Performs the Forward handshake, if the peers ask for one. `local` is this end's address.
@@ -142,10 +160,19 @@ async fn read<S: AsyncRead + Unpin>(stream: &mut S, buffer: &mut BytesMut) -> Re
 }
 
 /// The client side of the TLS that the Forward port speaks, if it does.
-fn connector(config: &Config) -> Result<Option<TlsConnector>, TlsError> {
+fn peer_tls(config: &Config) -> Result<Option<PeerTls>, TlsError> {
     let (Some(files), Some(ca)) = (&config.forward.tls, &config.cluster.tls_ca) else {
         return Ok(None);
     };
+    Ok(Some(PeerTls {
+        files: files.clone(),
+        authority: ca.clone(),
+        server_name: config.cluster.tls_server_name.clone(),
+        current: RwLock::new(connector(files, ca)?),
+    }))
+}
+
+fn connector(files: &Tls, ca: &Path) -> Result<TlsConnector, TlsError> {
     let failed = |path: &Path, why: String| TlsError {
         path: path.to_owned(),
         why,
@@ -175,5 +202,5 @@ fn connector(config: &Config) -> Result<Option<TlsConnector>, TlsError> {
                 .map_err(|error| failed(&files.key, error.to_string()))?
         }
     };
-    Ok(Some(TlsConnector::from(Arc::new(client))))
+    Ok(TlsConnector::from(Arc::new(client)))
 }

@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::access::Access;
 use super::connection;
-use super::peer::{Peer, PeerState};
+use super::peer::{Peer, PeerState, PeerView};
 use super::rendezvous::Seat;
 use crate::config::PeerAddress;
 use crate::metrics::Metrics;
@@ -55,7 +55,7 @@ impl Membership {
     pub(super) fn new(
         own: u64,
         addresses: Vec<PeerAddress>,
-        access: Access,
+        access: Arc<Access>,
         metrics: Arc<Metrics>,
         stop: CancellationToken,
     ) -> Arc<Self> {
@@ -66,7 +66,7 @@ impl Membership {
         Arc::new(Self {
             own,
             addresses,
-            access: Arc::new(access),
+            access,
             current: RwLock::new(Arc::new(alone)),
             peers: Mutex::default(),
             unresolved: Mutex::default(),
@@ -85,6 +85,14 @@ impl Membership {
     /// The members of this moment.
     pub(super) fn current(&self) -> Arc<Members> {
         Arc::clone(&self.current.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// All other instances that are known.
+    pub(super) fn peers(&self) -> Vec<PeerView> {
+        lock(&self.peers)
+            .values()
+            .filter_map(|peer| peer.view())
+            .collect()
     }
 
     /// What an operator should know of the peers.
@@ -294,7 +302,7 @@ mod tests {
     #[tokio::test]
     async fn members_follow_addresses_and_connections() {
         let stop = CancellationToken::new();
-        let access = Access::from_config(&Config::default(), OWN).unwrap();
+        let access = Arc::new(Access::from_config(&Config::default(), OWN).unwrap());
         let metrics = Arc::new(Metrics::new(&[]));
         let membership = Membership::new(OWN, Vec::new(), access, metrics, stop.clone());
         tokio::spawn(Arc::clone(&membership).follow_states());

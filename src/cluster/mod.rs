@@ -32,6 +32,7 @@ use tokio_util::sync::CancellationToken;
 use windrow_journal::{AppendError, Journal};
 
 pub(crate) use self::control::{Control, write_hello_reply};
+pub use self::peer::PeerView;
 pub use self::receipt::Durable;
 pub use self::share::CHUNK_SHARES;
 pub(crate) use self::share::Share;
@@ -79,9 +80,10 @@ pub struct Cluster {
     instance: u64,
     membership: Arc<Membership>,
     settings: SplitSettings,
+    access: Arc<Access>,
     splitters: Mutex<Vec<Splitter>>,
     fresh: FreshIds,
-    held: Mutex<HeldTags>,
+    held: Arc<Mutex<HeldTags>>,
     /// How long a peer may take.
     timeout: Duration,
     /// Bytes of runs that are being divided, and their limit.
@@ -89,6 +91,23 @@ pub struct Cluster {
     max_dividing: usize,
     metrics: Arc<Metrics>,
     stop: CancellationToken,
+}
+
+/// Told of the lines that began before a restart and are not complete.
+#[derive(Debug)]
+pub(crate) struct ResumedLines {
+    held: Arc<Mutex<HeldTags>>,
+    timeout: Duration,
+}
+
+impl ResumedLines {
+    /// These tags have such a line: what follows under them stays here. Others are split again.
+    pub(crate) fn known<'t>(self, tags: impl Iterator<Item = &'t [u8]>) {
+        let until = std::time::Instant::now() + self.timeout;
+        let mut held = lock(&self.held);
+        tags.for_each(|tag| held.hold(tag, until));
+        held.hold_all(None);
+    }
 }
 
 /// Counts the bytes of a run while it is divided.
@@ -152,20 +171,47 @@ impl Cluster {
         let stop = CancellationToken::new();
         let access = Access::from_config(config, instance)?;
         let peers = config.cluster.peers.clone();
-        let membership = Membership::new(instance, peers, access, Arc::clone(&metrics), stop.clone());
+        let access = Arc::new(access);
+        let membership = Membership::new(
+            instance,
+            peers,
+            Arc::clone(&access),
+            Arc::clone(&metrics),
+            stop.clone(),
+        );
         Ok(Some(Arc::new(Self {
             instance,
             membership,
             settings,
+            access,
             splitters: Mutex::default(),
             fresh: FreshIds::new()?,
-            held: Mutex::default(),
+            held: Arc::default(),
             timeout: config.cluster.timeout,
             dividing: AtomicUsize::new(0),
             max_dividing: to_usize(config.memory_limit / MEMORY_SHARE),
             metrics,
             stop,
         })))
+    }
+
+    /// For when the journal has records of a previous run: until it is known which tags have a part
+    /// of a line among them, no chunk is split.
+    pub(crate) fn resume(&self) -> ResumedLines {
+        lock(&self.held).hold_all(Some(std::time::Instant::now() + self.settings.line_timeout));
+        ResumedLines {
+            held: Arc::clone(&self.held),
+            timeout: self.settings.line_timeout,
+        }
+    }
+
+    /// Reads the certificates again, for new connections. After an error the old ones stay in use.
+    ///
+    /// # Errors
+    ///
+    /// The file that cannot be used.
+    pub(crate) fn reload(&self) -> Result<(), TlsError> {
+        self.access.reload()
     }
 
     /// Starts following the peers.
@@ -181,6 +227,11 @@ impl Cluster {
     /// The number by which peers know this instance.
     pub(crate) fn instance(&self) -> u64 {
         self.instance
+    }
+
+    /// The peers as an operator sees them.
+    pub(crate) fn peers(&self) -> Vec<PeerView> {
+        self.membership.peers()
     }
 
     /// What an operator should know of the peers.
@@ -263,7 +314,7 @@ impl Cluster {
         on_stored();
         let (mut peers, mut late) = (Vec::new(), Vec::new());
         for (hand_over, bytes, records) in given {
-            match hand_over.receipt(deadline).await {
+            match hand_over.receipt(deadline, records).await {
                 Ok(receipt) => {
                     self.metrics.cluster.records_handed_over.inc_by(records);
                     peers.push(receipt);

@@ -4,12 +4,14 @@
 //! Owns the decision whether the peer takes records, and the limit of bytes in flight, so that a slow
 //! peer delays nobody but those who wait for it, and those for no longer than the timeout.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use serde::Serialize;
 use tokio::sync::{Notify, mpsc, oneshot};
 
 use super::receipt::PeerReceipt;
@@ -55,6 +57,7 @@ pub(crate) struct Peer {
     changed: Arc<Notify>,
     /// The peer has become slow, and should be asked whether it is there.
     pub(super) doubted: Notify,
+    handed_over: AtomicU64,
     /// It is no longer configured, or DNS no longer names it.
     pub(super) is_forgotten: std::sync::atomic::AtomicBool,
 }
@@ -66,6 +69,30 @@ struct Status {
     instance: Option<u64>,
     cool_down: Duration,
     last_slow: Option<Instant>,
+    /// Shares that stayed here because of it.
+    kept: BTreeMap<&'static str, u64>,
+}
+
+/// What an operator sees of a peer.
+#[derive(Clone, Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct PeerView {
+    /// Where it was looked for.
+    pub address: String,
+    /// The name by which it was found.
+    pub name: Option<String>,
+    /// The number of its journal, once it has answered.
+    pub instance: Option<String>,
+    /// `ready`, `slow`, `away`, or `no_member`.
+    pub state: &'static str,
+    /// Why it is away.
+    pub reason: Option<String>,
+    /// How long it has been so.
+    pub seconds: u64,
+    /// Records that it has made durable for this instance.
+    pub records_handed_over: u64,
+    /// Shares of chunks that stayed here because of it, by the reason.
+    pub kept: BTreeMap<&'static str, u64>,
 }
 
 /// Shares on their way to a peer.
@@ -106,11 +133,13 @@ impl Peer {
                 instance: None,
                 cool_down: Duration::ZERO,
                 last_slow: None,
+                kept: BTreeMap::new(),
             }),
             queue,
             in_flight: Arc::default(),
             changed,
             doubted: Notify::new(),
+            handed_over: AtomicU64::new(0),
             is_forgotten: false.into(),
         };
         (Arc::new(peer), outgoing)
@@ -123,12 +152,12 @@ impl Peer {
     /// Why they stay here.
     pub(super) fn hand_over(self: &Arc<Self>, bytes: Bytes) -> Result<HandOver, Kept> {
         if self.lock().state != PeerState::Ready {
-            return Err(Kept::Away);
+            return Err(self.keeps(Kept::Away));
         }
         let length = bytes.len();
         if self.in_flight.fetch_add(length, Ordering::Relaxed) + length > MAX_IN_FLIGHT_BYTES {
             self.in_flight.fetch_sub(length, Ordering::Relaxed);
-            return Err(Kept::Busy);
+            return Err(self.keeps(Kept::Busy));
         }
         let (reply, receiver) = oneshot::channel();
         let outgoing = Outgoing {
@@ -136,10 +165,40 @@ impl Peer {
             reply,
             in_flight: Arc::clone(&self.in_flight),
         };
-        self.queue.try_send(outgoing).map_err(|_| Kept::Busy)?;
+        self.queue
+            .try_send(outgoing)
+            .map_err(|_| self.keeps(Kept::Busy))?;
         Ok(HandOver {
             peer: Arc::clone(self),
             reply: receiver,
+        })
+    }
+
+    /// A share for it stays here.
+    fn keeps(&self, why: Kept) -> Kept {
+        *self.lock().kept.entry(why.as_str()).or_default() += 1;
+        why
+    }
+
+    /// What an operator sees of it; `None` if it is this instance.
+    pub(super) fn view(&self) -> Option<PeerView> {
+        let status = self.lock();
+        let (state, reason) = match &status.state {
+            PeerState::Myself => return None,
+            PeerState::Ready => ("ready", None),
+            PeerState::Slow => ("slow", None),
+            PeerState::Foreign => ("no_member", None),
+            PeerState::Away(why) => ("away", Some(why.clone())),
+        };
+        Some(PeerView {
+            address: self.address.to_string(),
+            name: self.name.clone(),
+            instance: status.instance.map(|instance| format!("{instance:016x}")),
+            state,
+            reason,
+            seconds: status.since.elapsed().as_secs(),
+            records_handed_over: self.handed_over.load(Ordering::Relaxed),
+            kept: status.kept.clone(),
         })
     }
 
@@ -217,18 +276,25 @@ impl Peer {
 }
 
 impl HandOver {
-    /// Waits for the peer's ack until `deadline`.
+    /// Waits for the peer's ack of `records` records until `deadline`.
     ///
     /// # Errors
     ///
     /// Why the shares have to be kept here as well. The peer may still have taken them.
-    pub(super) async fn receipt(self, deadline: tokio::time::Instant) -> Result<PeerReceipt, Kept> {
+    pub(super) async fn receipt(
+        self,
+        deadline: tokio::time::Instant,
+        records: u64,
+    ) -> Result<PeerReceipt, Kept> {
         match tokio::time::timeout_at(deadline, self.reply).await {
-            Ok(Ok(receipt)) => Ok(receipt),
-            Ok(Err(_)) => Err(Kept::Away),
+            Ok(Ok(receipt)) => {
+                self.peer.handed_over.fetch_add(records, Ordering::Relaxed);
+                Ok(receipt)
+            }
+            Ok(Err(_)) => Err(self.peer.keeps(Kept::Away)),
             Err(_) => {
                 self.peer.too_slow();
-                Err(Kept::Slow)
+                Err(self.peer.keeps(Kept::Slow))
             }
         }
     }
@@ -258,7 +324,7 @@ mod tests {
         assert_eq!(&taken.bytes[..], b"x");
         drop(taken);
         let far = tokio::time::Instant::now() + Duration::from_secs(60);
-        assert_eq!(given.receipt(far).await.unwrap_err(), Kept::Away);
+        assert_eq!(given.receipt(far, 1).await.unwrap_err(), Kept::Away);
     }
 
     #[tokio::test]
@@ -280,7 +346,7 @@ mod tests {
         peer.answered(Some(2), 1, start);
         let given = peer.hand_over(Bytes::from_static(b"x")).unwrap();
         let now = tokio::time::Instant::now();
-        assert_eq!(given.receipt(now).await.unwrap_err(), Kept::Slow);
+        assert_eq!(given.receipt(now, 1).await.unwrap_err(), Kept::Slow);
         assert_eq!(peer.hand_over(Bytes::from_static(b"x")).unwrap_err(), Kept::Away);
         peer.answered(Some(2), 1, start);
         assert_eq!(peer.state().0, PeerState::Slow, "it was asked before");

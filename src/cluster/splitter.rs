@@ -83,21 +83,30 @@ struct Building {
 /// Tags under which a part of a line came: what follows under them stays, since it may end the
 /// line.
 #[derive(Debug, Default)]
-pub(crate) struct HeldTags(HashMap<Box<[u8]>, Instant, foldhash::fast::RandomState>);
+pub(crate) struct HeldTags {
+    tags: HashMap<Box<[u8]>, Instant, foldhash::fast::RandomState>,
+    /// Until then all tags are: which of them have parts in the journal is not known yet.
+    all_until: Option<Instant>,
+}
 
 impl HeldTags {
-    fn hold(&mut self, tag: &[u8], until: Instant) {
-        if self.0.len() >= MAX_HELD_TAGS {
+    pub(super) fn hold(&mut self, tag: &[u8], until: Instant) {
+        if self.tags.len() >= MAX_HELD_TAGS {
             let now = Instant::now();
-            self.0.retain(|_, until| *until > now);
+            self.tags.retain(|_, until| *until > now);
         }
-        if self.0.len() < MAX_HELD_TAGS || self.0.contains_key(tag) {
-            self.0.insert(tag.into(), until);
+        if self.tags.len() < MAX_HELD_TAGS || self.tags.contains_key(tag) {
+            self.tags.insert(tag.into(), until);
         }
     }
 
+    pub(super) fn hold_all(&mut self, until: Option<Instant>) {
+        self.all_until = until;
+    }
+
     fn is_held(&self, tag: &[u8], now: Instant) -> bool {
-        self.0.get(tag).is_some_and(|until| *until > now)
+        let is_later = |until: &Instant| *until > now;
+        self.all_until.as_ref().is_some_and(is_later) || self.tags.get(tag).is_some_and(is_later)
     }
 }
 

@@ -428,6 +428,7 @@ fn blank_config() -> Config {
             rollover_size: None,
             rollover_age: None,
             on_conflict: OnConflict::Unmapped,
+            completion_lookup: None,
             deferred_dir: None,
             deferred_limit: 0,
             retry_max_wait: Duration::ZERO,

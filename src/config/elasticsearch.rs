@@ -52,6 +52,9 @@ pub struct ElasticsearchConfig {
     pub rollover_age: Option<Duration>,
     /// What becomes of a document of which the store refuses a field.
     pub on_conflict: OnConflict,
+    /// Silence after which the document of a trace without a completion record is looked up;
+    /// `None`: it is not.
+    pub completion_lookup: Option<Duration>,
     /// Folder for documents that wait for an operator; `None`: they wait in memory.
     pub deferred_dir: Option<PathBuf>,
     /// Size of all its files, bytes.

@@ -220,7 +220,7 @@ pub static KEYS: &[Key] = keys! {
     "cluster.timeout" , DefaultValue::Text("200ms"), Kind::Duration(ms(10), secs(10), |d| &mut d.config.cluster.timeout),
         "Time in which another instance must make records durable. After it they are kept and gathered here, and that instance gets none for a while.";
     "cluster.tls_ca" , DefaultValue::None, Kind::File(|d| &mut d.config.cluster.tls_ca),
-        "PEM file with the authorities of the certificates of the other instances; required with forward.tls_cert.";
+        "PEM file with the authorities of the certificates of the other instances; required with forward.tls_cert. Read again on SIGHUP.";
     "cluster.tls_server_name" , DefaultValue::None, Kind::Name(|d| &mut d.config.cluster.tls_server_name),
         "Name in the certificates of the other instances. Default: the name or the IP address in cluster.peers.";
 
@@ -331,6 +331,8 @@ pub static KEYS: &[Key] = keys! {
         "Age at which the store begins a new index, like rollover_size; 0 for no such limit.";
     "elasticsearch.on_conflict" , DefaultValue::Text("unmapped"), Kind::OnConflict(|d| &mut d.config.elasticsearch.on_conflict),
         "A document of which the store refuses a field (another type, too many fields, too long): \"unmapped\" stores it with that field in windrow.unmapped, \"dead_letter\" refuses it.";
+    "elasticsearch.completion_lookup" , DefaultValue::Text("2s"), Kind::DurationOrNever(ms(100), HOUR, |d| &mut d.config.elasticsearch.completion_lookup),
+        "Time without a new line after which an open trace is looked up in the store. If its document is complete there, because the completion record came to another instance, the lines are merged at once. A trace is looked up again after twice the time, and rarely where little is found. 0 for never: its lines wait for trace.idle_timeout.";
     "elasticsearch.deferred_limit" , DefaultValue::Text("1GiB"), Kind::Size(MIB, 1024 * TIB, |d| &mut d.config.elasticsearch.deferred_limit),
         "Maximum size of the documents in data_dir that wait until an operator mends their index (closed, read-only, red). Beyond it they wait in memory.";
     "elasticsearch.retry_max_wait" , DefaultValue::Text("30s"), Kind::Duration(ms(100), HOUR, |d| &mut d.config.elasticsearch.retry_max_wait),

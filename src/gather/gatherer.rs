@@ -11,6 +11,7 @@ mod prefetch;
 mod rewriting;
 mod routing;
 mod sections;
+mod silent;
 mod tally;
 
 #[cfg(test)]
@@ -38,13 +39,16 @@ use super::reject_buffer::{RejectBuffer, RejectReason};
 use super::rewrite::{JsonText, PartialLimits, PartialLines, RootNames};
 use super::router::Router;
 use super::settings::Settings;
+use super::silent_lookup::SilentLookup;
 use super::tag_interner::TagInterner;
 use crate::admission::{AdmissionControl, BypassReason};
 use crate::allocator::{self, IdleCollector};
 use crate::buffer_pool::BufferPool;
 use crate::claim::{RecordClaim, Release};
 use crate::clock::unix_us;
+use crate::cluster::ResumedLines;
 use crate::metrics::{FlushReason, Metrics};
+use crate::output::silent::Asking;
 use crate::output::{Batch, BatchTap, Framing, LineCounters};
 use windrow_journal::{Journal, Record};
 use windrow_trace::{PartId, SealReason, ShapeRegistry, Table};
@@ -63,6 +67,10 @@ const OUTPUT_POLL_INTERVAL: Duration = Duration::from_millis(2);
 pub(crate) struct Dependencies {
     pub(crate) journal: Journal,
     pub(crate) outputs: Vec<mpsc::Sender<Batch>>,
+    /// Where silent traces are looked up; `None`: nowhere.
+    pub(crate) asking: Option<Asking>,
+    /// Told of unfinished lines among the records before this LSN.
+    pub(crate) resumed: Option<(u64, ResumedLines)>,
     pub(crate) tap: Arc<BatchTap>,
     /// Bytes of documents that the outputs have not confirmed.
     pub(crate) output_bytes: Arc<AtomicUsize>,
@@ -108,6 +116,8 @@ pub(crate) struct Gatherer {
     key_watch: KeyWatch,
     /// Decides where records go; `None`: all to the default destination.
     router: Option<Box<Router>>,
+    silent_lookup: Option<Box<SilentLookup>>,
+    resumed: Option<(u64, ResumedLines)>,
 }
 
 impl Gatherer {
@@ -115,6 +125,8 @@ impl Gatherer {
         let Dependencies {
             journal,
             outputs,
+            asking,
+            resumed,
             tap,
             output_bytes,
             framing,
@@ -155,6 +167,9 @@ impl Gatherer {
                 timeout: settings.table.idle_timeout,
             }),
             key_watch: KeyWatch::default(),
+            silent_lookup: asking
+                .zip(settings.silence)
+                .map(|(asking, silence)| Box::new(SilentLookup::new(asking, silence))),
             settings,
             journal,
             batcher,
@@ -169,6 +184,7 @@ impl Gatherer {
             stop,
             decompressor: Decompressor::new(),
             router: router.map(Box::new),
+            resumed,
             queue: None,
             turn: Turn::default(),
         }
@@ -186,16 +202,27 @@ impl Gatherer {
             let busy = match queue.poll(timeout) {
                 Polled::Record(record) => {
                     self.gauges.idle.store(false, Ordering::Relaxed);
+                    self.note_resumed(Some(record.lsn));
                     self.gather(record);
                     true
                 }
-                Polled::Timeout => false,
+                Polled::Timeout => {
+                    self.note_resumed(None);
+                    false
+                }
                 Polled::Closed => break,
             };
             let now = unix_us();
             self.expire_parts(now);
             all_sealed = self.tend(now);
             self.yield_between(now);
+            if self
+                .silent_lookup
+                .as_ref()
+                .is_some_and(|lookup| lookup.is_due(now))
+            {
+                self.look_up_silent(now);
+            }
             if now >= next_journal_check {
                 next_journal_check = now + JOURNAL_CHECK_INTERVAL_US;
                 self.relieve_journal(now);
@@ -227,6 +254,22 @@ impl Gatherer {
         self.send_batch();
         self.rejects.write();
         self.publish(true);
+    }
+
+    /// Tells which lines go on after a restart, once all records of the previous run are gathered:
+    /// at the first new one, or when none is left.
+    #[inline]
+    fn note_resumed(&mut self, next: Option<u64>) {
+        let queue = self.queue.as_ref();
+        let is_over = |first_new: u64| match next {
+            Some(lsn) => lsn >= first_new,
+            None => !queue.is_some_and(|queue| queue.backlog().on_disk),
+        };
+        if let Some((_, lines)) = self.resumed.take_if(|(first_new, _)| is_over(*first_new)) {
+            let prefix = &self.settings.tag_prefix;
+            let tags = self.partial.tags();
+            lines.known(tags.map(|tag| tag.strip_prefix(&**prefix).unwrap_or(tag).as_bytes()));
+        }
     }
 
     /// Does what is due: seals traces, sends the batch, writes rejected input. Returns whether all

@@ -12,6 +12,7 @@
 //! * `batcher`: documents on their way to the outputs; `reject_buffer`: bytes on their way to the
 //!   dead letter;
 //! * `open_traces`: requests of people for the traces that are open;
+//! * `silent_lookup`: when the store is asked about traces that are silent;
 //! * `unreleased`: what `windrow journal inspect` counts.
 //!
 //! Knows nothing of sockets, and of outputs only that they take batches.
@@ -30,6 +31,7 @@ mod reject_buffer;
 mod rewrite;
 mod router;
 mod settings;
+mod silent_lookup;
 mod tag_interner;
 mod unreleased;
 

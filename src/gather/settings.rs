@@ -32,6 +32,8 @@ pub(crate) struct Settings {
     pub(crate) tag_prefix: String,
     /// Bytes of documents that may be in flight to the outputs.
     pub(crate) output_budget_bytes: usize,
+    /// Silence after which traces are looked up in the store (µs).
+    pub(crate) silence: Option<i64>,
     /// Write open traces at shutdown instead of keeping them in the journal.
     pub(crate) flush_on_exit: bool,
 }
@@ -81,6 +83,7 @@ impl Settings {
             duplicate_window: to_usize(config.duplicate_window),
             tag_prefix: config.forward.tag_prefix.clone(),
             output_budget_bytes: shares.outputs,
+            silence: config.elasticsearch.completion_lookup.map(micros),
             flush_on_exit: config.flush_on_exit,
         }
     }

@@ -235,6 +235,8 @@ labels! {
         Completed = "completed",
         /// No line for the idle time.
         Idle = "idle",
+        /// The store has its document complete: its completion record came to another instance.
+        CompletedElsewhere = "completed_elsewhere",
         /// At the maximum age.
         MaxAge = "max_age",
         /// Too many open traces.

@@ -4,6 +4,7 @@
 //! * `sqlite`: the embedded store, one row per trace;
 //! * `stdout`: one JSON document per line;
 //! * `elasticsearch`: bulk requests, with `create` first and a merge on conflict;
+//! * `silent`: questions about traces whose completion record came to another instance;
 //! * `destination`: the index names and outputs that routes give to documents;
 //! * `dead_letter`: what can never be accepted, with its reason: documents, which `replay` sends
 //!   again, and rejected input.
@@ -16,6 +17,7 @@ mod destination;
 pub mod elasticsearch;
 mod framing;
 pub mod replay;
+pub(crate) mod silent;
 pub mod sqlite;
 pub mod stdout;
 mod tap;

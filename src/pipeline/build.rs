@@ -33,7 +33,7 @@ pub struct Pipeline {
     pub(super) config: Config,
     pub(super) metrics: Arc<Metrics>,
     pub(super) journal: Journal,
-    recovery: windrow_journal::Recovery,
+    pub(super) recovery: windrow_journal::Recovery,
     pub(super) queue: Arc<RecordQueue>,
     pub(super) admission: Arc<AdmissionControl>,
     pub(super) dead_letter: Arc<DeadLetter>,
@@ -182,6 +182,11 @@ impl Pipeline {
     /// The TLS configuration of the Forward port, which a SIGHUP reloads.
     pub fn tls(&self) -> Option<Arc<Tls>> {
         self.tls.clone()
+    }
+
+    /// The other instances, whose certificates a SIGHUP reads again.
+    pub(crate) fn cluster(&self) -> Option<Arc<Cluster>> {
+        self.cluster.clone()
     }
 
     /// What recovery found in the journal.

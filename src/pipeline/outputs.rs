@@ -20,6 +20,7 @@ use crate::memory::to_usize;
 use crate::metrics::{DeadLetterSource, Direction, DocumentResult, Metrics, OutputError};
 use crate::output::dead_letter::{DeadLetter, Entry, EntryContent};
 use crate::output::elasticsearch::{self, DocumentFormat, Elasticsearch};
+use crate::output::silent::{self, Asking};
 use crate::output::sqlite::{self, SqliteReader, SqliteWriter, TransactionSummary, WriteObserver};
 use crate::output::{Batch, Destinations, Framing, OutputId, SealedDocument, Watchdog, stdout};
 use crate::search::embedded::{
@@ -153,6 +154,18 @@ impl Outputs {
     /// it is.
     pub(super) fn framing(&self) -> Option<Box<dyn Framing>> {
         Some(self.elasticsearch()?.framing())
+    }
+
+    /// Starts to answer questions about silent traces, if a store takes documents that another
+    /// instance may complete.
+    pub(super) fn answer_silent(&self, stop: &CancellationToken) -> Option<Asking> {
+        let (id, output) = (0..).zip(&self.opened).find_map(|(id, opened)| match opened {
+            OpenOutput::Elasticsearch(output) => Some((OutputId(id), output.clone())),
+            _ => None,
+        })?;
+        let (asking, answering) = silent::channel();
+        tokio::spawn(output.answer(id, answering, stop.clone()));
+        Some(asking)
     }
 
     /// Starts the outputs and returns the senders of their queues. `give_up` ends waits for a full

@@ -87,12 +87,14 @@ impl Pipeline {
             output_bytes,
             liveness,
             progress,
+            recovery,
             ..
         } = self;
         let give_up = Arc::new(AtomicBool::new(false));
         let abandon = CancellationToken::new();
         let framing = outputs.framing();
         let router = Router::new(&config, outputs.destinations());
+        let asking = outputs.answer_silent(&abandon);
         let (senders, outputs) = outputs
             .start(&metrics, &dead_letter, &give_up, &abandon, &liveness)
             .map_err(BuildError::Thread)?;
@@ -109,6 +111,11 @@ impl Pipeline {
         let dependencies = Dependencies {
             journal: journal.clone(),
             outputs: senders,
+            asking,
+            resumed: cluster
+                .as_ref()
+                .filter(|_| recovery.unreleased_records > 0)
+                .map(|cluster| (recovery.next_lsn, cluster.resume())),
             tap,
             output_bytes,
             framing,

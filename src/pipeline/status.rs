@@ -11,7 +11,7 @@ use super::dead_letter_watch::DeadLetterWatch;
 use super::liveness::Liveness;
 use super::outputs::Store;
 use super::progress::Progress;
-use crate::cluster::Cluster;
+use crate::cluster::{Cluster, PeerView};
 use crate::config::OutputKind;
 use crate::gather::{Gauges, RecordQueue};
 use crate::input::forward::ConnectionLimiter;
@@ -157,6 +157,11 @@ impl Status {
             ));
         }
         readiness
+    }
+
+    /// The other instances; `None` if none are configured.
+    pub fn peers(&self) -> Option<Vec<PeerView>> {
+        self.0.cluster.as_ref().map(|cluster| cluster.peers())
     }
 
     /// The store that `/logs` reads, if an output can be read.

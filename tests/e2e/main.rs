@@ -11,6 +11,7 @@ mod bench;
 mod bystander;
 mod clients;
 mod cluster;
+mod cluster_changes;
 mod crash;
 mod dead_letter;
 mod demo;

@@ -51,6 +51,55 @@ fn three_of_them_one_killed() {
     assert_eq!(client.count("several-*"), 6000, "and nothing else");
 }
 
+/// The completion record of a trace comes to one of two, lines of it to both. Nothing is written for
+/// being idle: the other finds the complete document, and merges what it has at once.
+#[test]
+fn what_is_complete_elsewhere_is_not_waited_for() {
+    let node = need!(elasticsearch::shared());
+    let client = node.client();
+    let mut servers: Vec<_> = (0..2)
+        .map(|_| {
+            windrow()
+                .elasticsearch(&node.url(), "elsewhere")
+                .arg("--idle-timeout", "30m")
+                .start()
+        })
+        .collect();
+    let running = Load {
+        addresses: servers.iter().map(|server| server.forward()).collect(),
+        traces: 3000,
+        open: 300,
+        connections: 2,
+        chunk_records: 100,
+        spread: true,
+        rate: 4000,
+        ack_timeout: Duration::from_secs(10),
+        ..Load::new(servers[0].forward(), "y")
+    }
+    .start();
+    for kill in 1..=2 {
+        running.wait_acknowledged(kill * 4000);
+        servers[kill as usize % 2].crash();
+    }
+    let report = running.finish();
+    check::eventually(&report.ledger, 2 * SOON, || client.documents("elsewhere-*")).assert_clean();
+    assert_eq!(client.count("elsewhere-*"), 3000, "and nothing else");
+    for server in &servers {
+        let merged = server.metric("windrow_traces_flushed_total{reason=\"completed_elsewhere\"}");
+        assert!(merged > 0.0);
+        assert_eq!(
+            server.metric("windrow_traces_flushed_total{reason=\"idle\"}"),
+            0.0
+        );
+        let (asked, found) = (
+            server.metric("windrow_traces_looked_up_total"),
+            server.metric("windrow_traces_found_complete_total"),
+        );
+        println!("{asked} looked up, {found} found complete, {merged} merged");
+        assert!(found <= asked && merged <= found);
+    }
+}
+
 /// All of them write the same documents at the same time, and answers get lost.
 #[test]
 fn they_meet_at_every_document() {

@@ -12,6 +12,7 @@ pub mod certificates;
 pub mod check;
 pub mod client;
 pub mod disk;
+pub mod dns;
 pub mod elasticsearch;
 pub mod env;
 pub mod fake_elasticsearch;

@@ -30,8 +30,8 @@ pub struct Setup {
     data: Option<PathBuf>,
     /// Arguments before the binary on the command line.
     before: Vec<String>,
-    /// Port for Forward; `None`: a free one.
-    port: Option<u16>,
+    /// Address for Forward; `None`: a free one.
+    forward: Option<SocketAddr>,
 }
 
 impl Setup {
@@ -43,7 +43,7 @@ impl Setup {
             environment: Vec::new(),
             data: None,
             before: Vec::new(),
-            port: None,
+            forward: None,
         }
     }
 
@@ -71,7 +71,21 @@ impl Setup {
     /// This port for Forward, which others have to know before the start.
     #[must_use]
     pub fn port(mut self, port: u16) -> Self {
-        self.port = Some(port);
+        self.forward = Some(local(port));
+        self
+    }
+
+    /// This address for Forward.
+    #[must_use]
+    pub fn at(mut self, address: SocketAddr) -> Self {
+        self.forward = Some(address);
+        self
+    }
+
+    /// Behind these words on the command line.
+    #[must_use]
+    pub fn under(mut self, words: &[String]) -> Self {
+        self.before = words.to_vec();
         self
     }
 
@@ -138,8 +152,8 @@ impl Setup {
             (None, Some(folder)) => folder.path().join("data"),
             (None, None) => unreachable!("one of both is there"),
         };
-        let forward = self.port.unwrap_or_else(ports::free);
-        let (forward, admin) = (local(forward), local(ports::free()));
+        let forward = self.forward.unwrap_or_else(|| local(ports::free()));
+        let admin = local(ports::free());
         let mut server = Server {
             setup: self,
             data,

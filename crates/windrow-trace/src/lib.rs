@@ -76,7 +76,7 @@ pub use self::record::text::TextForm;
 pub use self::record::trace_id::MadeId;
 pub use self::record::view::{Reading, RecordView, find_below};
 pub use self::source::{Source, SourceId};
-pub use self::table::{Limits, Table};
+pub use self::table::{Limits, SilentTrace, Table};
 pub use self::trace_id::TraceId;
 
 // Sealing and rendering.

@@ -11,6 +11,7 @@
 
 mod repeats;
 mod sealing;
+mod silent;
 
 use std::collections::VecDeque;
 
@@ -24,6 +25,8 @@ use crate::open::slab::{Slab, SlotHint, SlotKey};
 use crate::open::trace::{AddOutcome, IncomingRecord, OpenTrace, record_cost};
 use crate::source::{Source, SourceId, Sources};
 use crate::trace_id::{TraceId, TraceIdHasher};
+
+pub use self::silent::SilentTrace;
 
 /// A trace is promoted in the LRU list at most once in this fraction of the idle timeout.
 const PROMOTE_FRACTION: i64 = 64;
@@ -81,6 +84,8 @@ pub struct Table<H> {
     /// Bytes of the open traces.
     bytes: usize,
     lines: u64,
+    /// Where the next search for silent traces goes on.
+    silent_from: Option<SlotKey>,
 }
 
 impl<H: Clone> Table<H> {
@@ -103,6 +108,7 @@ impl<H: Clone> Table<H> {
             deadlines: VecDeque::new(),
             bytes: 0,
             lines: 0,
+            silent_from: None,
         }
     }
 

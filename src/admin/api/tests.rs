@@ -63,6 +63,7 @@ impl Fixture {
     async fn get(&self, path: &str) -> (StatusCode, Value) {
         let state = AdminState {
             metrics: Arc::new(Metrics::new(&[Output::Sqlite])),
+            peers: Arc::new(|| None),
             readiness: Arc::new(Readiness::default),
             store: None,
             search: self.search.clone(),

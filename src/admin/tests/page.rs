@@ -4,6 +4,7 @@ use serde_json::json;
 
 use super::*;
 use crate::admin::api::tests::{description, violations};
+use crate::cluster::PeerView;
 use crate::gather::{OpenTraces, OpenTracesProbe};
 use crate::output::dead_letter::{DeadLetter, DeadLetterBrowser, Entry, EntryContent};
 use crate::output::replay::ReplaySummary;
@@ -174,6 +175,32 @@ async fn stats_have_every_number_and_the_last_hour_when_asked() {
         with_series["series"]["recordsPerSecond"].is_array(),
         "{with_series}"
     );
+}
+
+#[tokio::test]
+async fn stats_have_the_peers() {
+    let fixture = Fixture::new();
+    fixture.metrics.cluster.messages_taken.inc_by(7);
+    let peer = PeerView {
+        address: "10.0.0.2:24224".into(),
+        name: None,
+        instance: None,
+        state: "away",
+        reason: Some("connection refused".into()),
+        seconds: 4,
+        records_handed_over: 5,
+        kept: [("slow", 2)].into(),
+    };
+    let state = AdminState {
+        peers: Arc::new(move || Some(vec![peer.clone()])),
+        ..fixture.state()
+    };
+    let browser = Browser(router(state, &fixture.config, &CancellationToken::new()));
+    let (_, _, body) = browser.send(Method::GET, "/api/v1/stats", &[HOST], "").await;
+    assert_described("/api/v1/stats", &body);
+    let cluster = &value(&body)["cluster"];
+    assert_eq!(cluster["messagesTaken"], 7);
+    assert_eq!(cluster["peers"][0]["kept"], json!({"slow": 2}));
 }
 
 #[tokio::test]

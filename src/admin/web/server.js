@@ -51,6 +51,27 @@ export class Server {
       </section>`;
   }
 
+  /** What the other instances take, and what stayed here because of them. */
+  peers({ cluster }) {
+    if (!cluster) return nothing;
+    const states = { ready: 'takes records', slow: 'slow', away: 'away', no_member: 'answers, takes nothing: set cluster.peers there' };
+    const kept = (of) => Object.entries(of).map(([why, number]) => `${count(number)} ${why.replaceAll('_', ' ')}`).join(', ') || 'none';
+    return html`
+      <section class="peers"><h2>Other instances</h2>
+        <table aria-label="Other instances">
+          <thead><tr><th scope="col">Address</th><th scope="col">State</th><th scope="col">Since</th><th scope="col">Records handed over</th><th scope="col">Shares kept because of it</th></tr></thead>
+          <tbody>${cluster.peers.map((peer) => html`<tr>
+            <th scope="row">${peer.address}${peer.name ? html` <span class="dim">${peer.name}</span>` : nothing}</th>
+            <td class="wide"><span class="dot ${peer.state === 'ready' ? '' : 'bad'}"></span>${states[peer.state] ?? peer.state}${peer.reason ? `: ${peer.reason}` : ''}</td>
+            <td>${duration(peer.seconds * 1000)}</td>
+            <td>${count(peer.recordsHandedOver)}</td>
+            <td>${kept(peer.kept)}</td></tr>`)}
+          </tbody>
+        </table>
+        <p class="dim">In all ${count(cluster.recordsHandedOver)} records handed over, ${count(cluster.messagesTaken)} messages taken, ${count(cluster.kept)} shares and chunks kept.</p>
+      </section>`;
+  }
+
   tables(stats) {
     const { input, open, journal, memory, rejected, deadLetter, audit, index } = stats;
     const errors = (of) => Object.entries(of).map(([why, number]) => `${count(number)} ${why}`).join(', ') || 'none';
@@ -97,6 +118,7 @@ export class Server {
         <div class="head"><h1>Server</h1><span class="dim">Windrow ${stats.version} · up ${duration(stats.uptimeSeconds * 1000)}</span></div>
         ${this.health(stats)}
         <div class="charts">${this.charts.map((chart) => chart.template())}</div>
+        ${this.peers(stats)}
         ${this.tables(stats)}
         <p class="dim">The same numbers for Prometheus: <a href="/metrics" target="_blank">/metrics</a>. The API:
           <a href="/api/v1/openapi.json" target="_blank">/api/v1/openapi.json</a>.</p>

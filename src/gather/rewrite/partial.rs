@@ -125,6 +125,12 @@ impl PartialLines {
         self.open > 0
     }
 
+    /// The tags of waiting parts, some of them more than once.
+    pub(in crate::gather) fn tags(&self) -> impl Iterator<Item = &str> {
+        let lines = self.lines.values();
+        lines.filter_map(|line| Some(&*line.fragments.first_key_value()?.1.tag))
+    }
+
     /// Number of waiting parts that are not stored.
     pub(in crate::gather) fn waiting(&self) -> u64 {
         self.waiting

@@ -46,7 +46,7 @@ use super::client::{Client, Verdict};
 use super::heal::Healing;
 use super::index_pattern;
 use super::merge::write_continuations;
-use super::mget::{self, MgetItem};
+use super::mget::{self, Fields, MgetItem};
 use super::outcome::{DocumentOutcome, Rejection, RequestError, RetryReason, StoreResult, is_read_blocked};
 use super::stats::Stats;
 use super::target::Target;
@@ -80,8 +80,13 @@ pub(crate) fn may_have_siblings<D: BulkDocument>(client: &Client, batch: &Upsert
 
 /// The indices in which the trace of a document may be, the oldest first.
 fn indices<D: BulkDocument>(client: &Client, document: &D) -> Vec<Arc<str>> {
-    let first_ns = document.first_ns();
-    let indices = client.destinations.indices(document.destination());
+    indices_of(client, document.destination(), document.first_ns())
+}
+
+/// The indices in which a trace of a destination may be, of which a part begins at `first_ns`, the
+/// oldest first.
+pub(super) fn indices_of(client: &Client, destination: DestinationId, first_ns: i64) -> Vec<Arc<str>> {
+    let indices = client.destinations.indices(destination);
     let names = [
         indices.before(first_ns, client.trace_life),
         Some(indices.of(first_ns)),
@@ -150,7 +155,7 @@ pub(crate) async fn join_all<D: BulkDocument>(
             .iter()
             .map(|pair| (&*pair.other, batch.documents[pair.at].id()))
             .collect();
-        let found = match mget::mget(client, &wanted, false).await {
+        let found = match mget::mget(client, &wanted, Fields::None).await {
             Ok(found) => found,
             Err(failed) => {
                 results[start * MAX_MGET_DOCUMENTS..].fill(DocumentOutcome::Retry(RetryReason::NotAttempted));
@@ -233,7 +238,7 @@ async fn join_pair(
         if round > 0 {
             tokio::time::sleep(contention_pause(round)).await;
         }
-        let mut found = mget::mget(client, &[(earlier, id), (later, id)], true)
+        let mut found = mget::mget(client, &[(earlier, id), (later, id)], Fields::All)
             .await?
             .into_iter();
         let (into, from, old, new) = match (found.next(), found.next()) {

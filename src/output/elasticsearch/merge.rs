@@ -18,7 +18,7 @@ use super::backoff::contention_pause;
 use super::bulk::{self, BulkDocument, BulkResponse, Version};
 use super::client::{Client, Verdict};
 use super::heal::Healing;
-use super::mget::{self, MgetItem};
+use super::mget::{self, Fields, MgetItem};
 use super::outcome::{DocumentOutcome, Rejection, RequestError, RetryReason, StoreResult, is_read_blocked};
 use super::stats::Stats;
 use super::upsert::Upsert;
@@ -90,7 +90,7 @@ async fn merge_chunk<D: BulkDocument>(
         .zip(&places)
         .map(|(&(at, _), place)| (&**place, batch.documents[at].id()))
         .collect();
-    let found = mget::mget(client, &wanted, true).await?;
+    let found = mget::mget(client, &wanted, Fields::All).await?;
     let found = chunk.iter().copied().zip(places).zip(found);
     let (writes, continuations) = block_in_place(|| unite(client, batch, found));
     // Two parts of one trace in a chunk were merged with the same version: one wins, the other

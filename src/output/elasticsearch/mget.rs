@@ -18,6 +18,17 @@ const MAX_RESPONSE_BYTES: u64 = 32 << 20;
 /// Longest response with one document: Elasticsearch takes documents of up to 100 MiB.
 const MAX_DOCUMENT_RESPONSE_BYTES: u64 = 101 << 20;
 
+/// What of each document is read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Fields {
+    /// Its version.
+    None,
+    /// All of its source.
+    All,
+    /// Why it was sealed.
+    Reason,
+}
+
 /// Result for one requested document.
 #[derive(Debug, Clone)]
 pub(crate) enum MgetItem {
@@ -46,15 +57,17 @@ pub(crate) enum MgetItem {
 pub(crate) async fn mget(
     client: &Client,
     requested: &[(&str, &str)],
-    sources: bool,
+    fields: Fields,
 ) -> Result<Vec<MgetItem>, RequestError> {
     let mut found = Vec::with_capacity(requested.len());
     let mut rest = vec![requested];
     while let Some(part) = rest.pop() {
         let mut request = Request::json(Method::POST, "/_mget", body(part));
-        if !sources {
-            request.query = &[("_source", "false")];
-        }
+        request.query = match fields {
+            Fields::None => &[("_source", "false")],
+            Fields::All => &[],
+            Fields::Reason => &[("_source_includes", "windrow.reason")],
+        };
         // A single document cannot be split.
         request.max_response_bytes = match part.len() {
             1 => MAX_DOCUMENT_RESPONSE_BYTES,

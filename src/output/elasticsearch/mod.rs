@@ -11,6 +11,7 @@
 //! | `heal` | refused fields move to `windrow.unmapped` |
 //! | `merge` | union with existing documents by compare-and-set |
 //! | `join` | one trace in the indices of two days, or of a rollover alias |
+//! | `completed` | which silent traces have a complete document |
 //! | `copy` | documents that are written a second time, by condition |
 //! | `target` | what an index name stands for: index, alias, data stream |
 //! | `deferred`, `drain` | documents that wait for an operator, on disk |
@@ -28,6 +29,7 @@
 mod backoff;
 mod bulk;
 mod client;
+mod completed;
 mod congestion;
 mod connection_error;
 mod copy;

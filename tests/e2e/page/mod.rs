@@ -8,6 +8,7 @@ mod keyboard;
 mod live;
 mod look;
 mod numbers;
+mod peers;
 mod pictures;
 mod search;
 mod stores;

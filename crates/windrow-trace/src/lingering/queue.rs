@@ -416,6 +416,7 @@ impl<'a> PoppedTrace<'a> {
             promoted_at: self.packed.due,
             is_complete: true,
             has_deadline: true,
+            lookups: 0,
         };
         (OwnedTraceId::from_parts(self.id(), self.packed.hash), trace)
     }

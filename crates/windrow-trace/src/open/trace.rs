@@ -95,6 +95,8 @@ pub(crate) struct OpenTrace {
     pub(crate) is_complete: bool,
     /// It is completed or too old, and waits for its deadline instead of the idle timeout.
     pub(crate) has_deadline: bool,
+    /// How often its document was looked up because it was silent.
+    pub(crate) lookups: u8,
 }
 
 /// The records of an open trace.
@@ -117,6 +119,7 @@ impl OpenTrace {
             promoted_at: 0,
             is_complete: false,
             has_deadline: false,
+            lookups: 0,
         }
     }
 
@@ -149,7 +152,7 @@ impl OpenTrace {
             total: 1,
         });
         (self.opened_at, self.last_seen, self.promoted_at) = (now, now, now);
-        (self.is_complete, self.has_deadline) = (incoming.completes, false);
+        (self.is_complete, self.has_deadline, self.lookups) = (incoming.completes, false, 0);
     }
 
     /// Makes the trace vacant. Returns its record buffer.
@@ -192,6 +195,14 @@ impl OpenTrace {
         match &self.records {
             OpenRecords::Joined(joined) => joined.count(),
             OpenRecords::Lines(lines) => lines.len(),
+        }
+    }
+
+    /// Event time of its first record, Unix ns.
+    pub(crate) fn first_ns(&self) -> i64 {
+        match &self.records {
+            OpenRecords::Joined(joined) => joined.view().first,
+            OpenRecords::Lines(lines) => lines.iter().map(|line| line.time).min().unwrap_or(0),
         }
     }
 

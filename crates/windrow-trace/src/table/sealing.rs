@@ -140,7 +140,12 @@ impl<H: Clone> Table<H> {
         Some(SealedTrace::lingered(popped, keeper))
     }
 
-    fn seal_slot(&mut self, now: i64, key: SlotKey, reason: SealReason) -> Option<SealedTrace<'_, H>> {
+    pub(super) fn seal_slot(
+        &mut self,
+        now: i64,
+        key: SlotKey,
+        reason: SealReason,
+    ) -> Option<SealedTrace<'_, H>> {
         // One that is too old goes on: its next lines are not the last.
         if reason != SealReason::MaxAge
             && let Some((id, _)) = self.open.get_mut(key)

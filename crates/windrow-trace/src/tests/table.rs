@@ -2,6 +2,7 @@
 
 mod destinations;
 mod long_traces;
+mod silent;
 
 use serde_json::json;
 

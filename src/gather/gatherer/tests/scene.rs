@@ -63,6 +63,8 @@ impl Scene {
         let dependencies = Dependencies {
             journal: journal.clone(),
             outputs: vec![sender],
+            asking: None,
+            resumed: None,
             tap: BatchTap::new().0,
             output_bytes: Arc::default(),
             framing: None,

@@ -1,6 +1,7 @@
 //! Tests of the Elasticsearch output, against a fake cluster with faults and against a real one.
 
 mod any_names;
+mod completed;
 mod connection;
 mod copies;
 mod documents;

@@ -235,6 +235,15 @@ impl Slab {
         self.at(self.oldest)
     }
 
+    /// The trace after this one in the LRU list.
+    pub(crate) fn after(&self, key: SlotKey) -> Option<SlotKey> {
+        self.slot(key.at)
+            .filter(|slot| slot.generation == key.generation)?;
+        let at = self.link(key.at)?.after;
+        let generation = self.slot(at)?.generation;
+        Some(SlotKey { at, generation })
+    }
+
     /// Removes a trace. Its slot is vacant, but keeps its content until the next change of the
     /// slab.
     #[inline]
