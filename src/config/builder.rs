@@ -312,10 +312,10 @@ fn key_warnings(trace: &TraceConfig) -> Vec<String> {
             ));
         }
         if let Some((_, form)) = key.rsplit_once('|')
-            && !["bytes", "base64", "hex"].contains(&form)
+            && !["bytes", "base64", "hex", "context"].contains(&form)
         {
             warnings.push(format!(
-                "trace.keys: {key:?}: {form:?} is no form of an id (bytes, base64, hex), so the whole is the name of a field"
+                "trace.keys: {key:?}: {form:?} is no form of an id (bytes, base64, hex, context), so the whole is the name of a field"
             ));
         }
     }

@@ -230,7 +230,7 @@ pub static KEYS: &[Key] = keys! {
         "Size of the journal at which sockets are no longer read, until the outputs have caught up.";
 
     "trace.keys" , DefaultValue::List(&KEY_NAMES), Kind::Names(|d| &mut d.config.trace.keys),
-        "Fields that may contain the trace id; the first with a usable one wins, and the first key is the name of the id in documents. A name with dots is also found in nested maps. Text and integers are ids, W3C traceparent, X-Amzn-Trace-Id, B3 and Jaeger headers contain one; 8 or 16 binary bytes become hex. NAME|bytes, NAME|base64 and NAME|hex say that the value is always such bytes.";
+        "Fields that may contain the trace id; the first with a usable one wins, and the first key is the name of the id in documents. A name with dots is also found in nested maps. Text and integers are ids, W3C traceparent, X-Amzn-Trace-Id, B3 and Jaeger headers contain one; 8 or 16 binary bytes become hex. NAME|bytes, NAME|base64 and NAME|hex say that the value is always such bytes, NAME|context that only such a header counts.";
     "trace.ignore" , DefaultValue::List(&IGNORED_IDS), Kind::NamesOrNone(|d| &mut d.config.trace.ignore),
         "Values that mean that there is no trace, in any case; zeros of any length and blanks mean it too. A record with no other id is stored on its own.";
     "trace.text" , DefaultValue::List(&TEXT_NAMES), Kind::Names(|d| &mut d.config.trace.text),

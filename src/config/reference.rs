@@ -51,7 +51,7 @@ pub fn reference_markdown() -> String {
             push(&mut names, format_args!("<br>`{alias}`"));
         }
         let default = match key.default_toml() {
-            Some(default) => format!("`{default}`"),
+            Some(default) => format!("`{}`", default.replace('|', "\\|")),
             None => "-".into(),
         };
         let (doc, allowed) = (cell(key.doc), cell(&key.kind.allowed()));

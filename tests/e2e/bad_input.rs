@@ -77,14 +77,25 @@ fn records_without_a_message_are_kept_and_said() {
     let map = b"\x82\xa7traceId\xa3map\xa7message\xb1request completed";
     send(server.forward(), map);
     send(server.forward(), &[map.as_slice(), &message("after")].concat());
-    for id in ["line-0", "line-29", "zero-1", "zero-2", "joined-2", "after"] {
+    // A list of records, as JSON and as MessagePack.
+    let list = format!("[{}, {}, {}]\n", line("list-0"), line("list-1"), line("list-2"));
+    send(server.forward(), list.as_bytes());
+    let maps = [
+        &b"\x92"[..],
+        b"\x82\xa7traceId\xa4map1\xa7message\xb1request completed",
+        b"\x82\xa7traceId\xa4map2\xa7message\xb1request completed",
+    ];
+    send(server.forward(), &maps.concat());
+    for id in [
+        "list-0", "list-2", "map1", "map2", "line-0", "line-29", "zero-1", "zero-2", "joined-2", "after",
+    ] {
         wait_for(&server, id);
     }
     let document = wait_for(&server, "map");
     assert_eq!(document["windrow"]["tags"], json!(["windrow.raw"]));
     assert_said(&mut server, &["127.0.0.1", "windrow.raw", "without tag"]);
     wait::until_true("their count", SOON, || {
-        server.metric("windrow_input_messages_total{mode=\"raw\"}") == 36.0
+        server.metric("windrow_input_messages_total{mode=\"raw\"}") == 38.0
     });
     assert_eq!(server.metric("windrow_input_decode_errors_total"), 0.0);
     server.crash();

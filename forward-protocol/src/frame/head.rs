@@ -108,7 +108,9 @@ pub(super) fn read_head(
 
     let option_index = if mode == Mode::Message { 3 } else { 2 };
     let mut nested = None;
-    let options = if count > option_index {
+    // A list of maps is a list of records: none of them holds options.
+    let has_options = poison != Some(Poison::TagType(Kind::Map));
+    let options = if count > option_index && has_options {
         let (start, end) = (starts[option_index as usize], starts[option_index as usize + 1]);
         let slot = message.get(..end).unwrap_or(message);
         match nested_options(slot, start) {

@@ -96,7 +96,7 @@ fn check(shapes: &mut ShapeRegistry, bytes: &[u8]) -> Result<usize, TestCaseErro
 }
 
 /// One name of each length class that the comparison of names distinguishes.
-const NAMES: [&str; 16] = [
+const NAMES: [&str; 19] = [
     "traceId",
     "message",
     "a",
@@ -113,6 +113,9 @@ const NAMES: [&str; 16] = [
     "service",
     "service.name",
     "kubernetes",
+    "trace",
+    "spans",
+    "Scopes",
 ];
 
 fn values() -> impl Strategy<Value = Vec<u8>> {
@@ -144,6 +147,14 @@ fn values() -> impl Strategy<Value = Vec<u8>> {
             out
         }),
         1 => encoded(|out| write_f64(out, 1.5)),
+        1 => encoded(|out| write_f64(out, 504.0)),
+        1 => encoded(|out| out.extend(b"\x91\xa3abc")),
+        1 => encoded(|out| out.extend(b"\x93\xa1x\x80\x82\xa8trace_id\xa3abc\xa7TraceId\xa3def")),
+        1 => encoded(|out| out.extend(b"projects/p/traces/abc")).prop_map(|text| {
+            let mut out = Vec::new();
+            write_str(&mut out, &text);
+            out
+        }),
         1 => encoded(write_nil),
         1 => encoded(|out| out.extend(b"\x81\xa1a\x92\x01\x80")),
         1 => encoded(|out| out.extend([0x91; 9])).prop_map(|mut deep| {

@@ -2,6 +2,7 @@
 //! one by one: without shapes, without stripping, and with no code shared with the fast path.
 
 mod amplification;
+mod every_line;
 mod fairness;
 mod inputs;
 mod long_traces;

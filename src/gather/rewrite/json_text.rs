@@ -73,11 +73,12 @@ impl JsonText {
             NUMBER_EXTENSION,
         )
         .ok()?;
-        if self.parse == ParseJson::Auto && !has_id(&self.object) {
+        let has_id = has_id(&self.object);
+        if self.parse == ParseJson::Auto && !has_id {
             return None;
         }
         self.record.clear();
-        join(names, record, &field, &self.object, &mut self.record);
+        join(names, record, &field, (&self.object, has_id), &mut self.record);
         Some(&self.record)
     }
 
@@ -105,8 +106,15 @@ impl<'a> NameSet<'a> {
     }
 }
 
-/// Writes the fields of `record` that `object` leaves, and those of `object`.
-fn join(names: &RootNames, record: &[u8], text: &TextField<'_>, object: &[u8], out: &mut Vec<u8>) {
+/// Writes the fields of `record` that the object leaves, and those of the object, of which is known
+/// whether it has a trace id.
+fn join(
+    names: &RootNames,
+    record: &[u8],
+    text: &TextField<'_>,
+    (object, has_id): (&[u8], bool),
+    out: &mut Vec<u8>,
+) {
     let taken = NameSet::of(object);
     let is_set = |pair: &Pair<'_>| pair.value != [0xc0];
     let id = MapPairs::new(object).find(|pair| is_set(pair) && names.is_key(pair));
@@ -129,7 +137,7 @@ fn join(names: &RootNames, record: &[u8], text: &TextField<'_>, object: &[u8], o
         if number == text.number && has_text {
             continue;
         }
-        let is_other_id = id.is_some_and(|id| names.is_key(&pair) && id.value != pair.value);
+        let is_other_id = has_id && names.is_key(&pair) && id.is_none_or(|id| id.value != pair.value);
         if is_other_id || (has_text && names.is_text(&pair)) {
             renamed.push((name, pair.value));
             continue;
@@ -165,7 +173,7 @@ fn pairs_of(map: &[u8]) -> &[u8] {
 #[cfg(test)]
 mod tests {
     use serde_json::{Value, json};
-    use windrow_trace::{FieldNames, write_json_value};
+    use windrow_trace::{FieldNames, MadeId, RecordView, write_json_value};
 
     use super::*;
 
@@ -177,8 +185,20 @@ mod tests {
         MapPairs::new(record).any(|pair| pair.key == Key::Text(b"traceId"))
     }
 
+    /// As gathering finds it.
+    fn has_usable_id(record: &[u8]) -> bool {
+        let found = RecordView::new(FieldNames::default());
+        let mut made = MadeId::default();
+        let found = found.read(record, &mut made);
+        found.id_is_made || found.facts.id.is_some()
+    }
+
     /// The text of the JSON that the record becomes.
     fn converted(parse: ParseJson, record: &Value) -> Option<String> {
+        converted_with(parse, record, has_id)
+    }
+
+    fn converted_with(parse: ParseJson, record: &Value, has_id: fn(&[u8]) -> bool) -> Option<String> {
         let mut json_text = JsonText::new(parse, 100);
         let record = msgpack(record);
         let means = json_text.record(&RootNames::new(&FieldNames::default()), &record, has_id)?;
@@ -245,6 +265,22 @@ mod tests {
         assert_eq!(
             converted(ParseJson::Auto, &same).as_deref(),
             Some(r#"{"trace_id":"inner","traceId":"inner","msg":"the text","log":"other"}"#)
+        );
+    }
+
+    #[test]
+    fn an_id_around_the_object_stays_unless_the_object_has_one() {
+        let around = |text: &str| json!({"message": text, "trace_id": "outer"});
+        let converted = |parse, text| converted_with(parse, &around(text), has_usable_id);
+        let none = converted(ParseJson::Always, r#"{"traceId":"-","msg":"m"}"#);
+        assert_eq!(
+            none.as_deref(),
+            Some(r#"{"trace_id":"outer","traceId":"-","msg":"m"}"#)
+        );
+        let nested = converted(ParseJson::Auto, r#"{"trace":{"id":"inner"},"msg":"m"}"#);
+        assert_eq!(
+            nested.as_deref(),
+            Some(r#"{"trace_id_":"outer","trace":{"id":"inner"},"msg":"m"}"#)
         );
     }
 

@@ -26,16 +26,16 @@ pub(super) struct TextField<'a> {
 
 impl RootNames {
     pub(in crate::gather) fn new(names: &FieldNames) -> Self {
-        let ranks = |of: &[String]| {
+        let ranks = |of: &mut dyn Iterator<Item = &str>| {
             let mut ranks = Ranks::default();
-            for (rank, name) in of.iter().enumerate() {
+            for (rank, name) in of.enumerate() {
                 ranks.entry(name.as_bytes().into()).or_insert(rank);
             }
             ranks
         };
         Self {
-            keys: ranks(&names.keys),
-            texts: ranks(&names.text),
+            keys: ranks(&mut names.key_paths()),
+            texts: ranks(&mut names.text.iter().map(String::as_str)),
         }
     }
 

@@ -25,7 +25,7 @@ use forward_protocol::msgpack::Kind;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::time::{Instant, timeout, timeout_at};
 
-use self::bare_records::{RAW_TAG, as_messages};
+use self::bare_records::{RAW_TAG, as_messages, is_list};
 use self::close_reason::Resend;
 pub(in crate::input) use self::close_reason::{CloseReason, is_closed_by_peer};
 use self::commit::commit;
@@ -247,7 +247,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<'_, S> {
             }
             None => self.context.admission.acquire(bytes.len()).await,
         };
-        let stored = as_messages(run, bytes.clone());
+        let stored = as_messages(run, bytes.clone(), self.context.limits.message);
         let durable = commit(self.context, self.source, stored, permit).await?;
         drop(memory);
         self.memory.restart_pace();
@@ -289,7 +289,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<'_, S> {
         for frame in &run.frames {
             let Some(message) = frame.message(&self.buffer) else {
                 match frame.outcome {
-                    Outcome::Record => {
+                    outcome if outcome == Outcome::Record || is_list(outcome) => {
                         metrics.input_messages[Mode::Raw].inc();
                         self.warn_of_bare_record();
                     }
@@ -297,7 +297,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<'_, S> {
                         metrics.input_decode_errors[DecodeError::NotAMessage].inc();
                         self.warn_of_stray(kind);
                     }
-                    Outcome::Accepted | Outcome::Poison(_) | Outcome::Heartbeat => {}
+                    _ => {}
                 }
                 continue;
             };

@@ -11,8 +11,8 @@ use crate::record::trace_id::IdForm;
 /// how they are read.
 #[derive(Clone, Debug)]
 pub struct FieldNames {
-    /// Paths that may hold the trace id; `|bytes`, `|base64` or `|hex` behind one says what its
-    /// value is. The first is the name of the trace id in the document.
+    /// Paths that may hold the trace id; `|bytes`, `|base64`, `|hex` or `|context` behind one says
+    /// what its value is. The first is the name of the trace id in the document.
     pub keys: Vec<String>,
     /// Paths that may hold the text.
     pub text: Vec<String>,
@@ -44,9 +44,11 @@ pub struct DocumentOptions {
 /// (`traceId`, `trace_id`), ECS (`trace.id`), .NET (`TraceId`), Serilog (`@tr`), Python's
 /// `OpenTelemetry` (`otelTraceID`), Datadog (`dd.trace_id`), log4j2 and Logback (`contextMap`,
 /// `mdc`), Monolog (`context`, `extra`), tracing (`fields`, `span`), GELF (`_trace_id`), Google
-/// Cloud, AWS Powertools (`xray_trace_id`), Fluent Bit's `Merge_Log_Key log_processed`, and the
-/// headers that proxies log.
-pub const KEY_NAMES: [&str; 45] = [
+/// Cloud, AWS Powertools (`xray_trace_id`), Fluent Bit's `Merge_Log_Key log_processed`, Azure
+/// (`OperationId`), Honeycomb (`trace.trace_id`), winston and Elixir (`metadata`), ECS of log4j2
+/// (`labels`), .NET's JSON console (`Scopes`), semantic_logger (`named_tags`), loguru (`record`),
+/// Kong (`trace_id.w3c`), and the headers that proxies log.
+pub const KEY_NAMES: [&str; 77] = [
     "traceId",
     "trace_id",
     "trace.id",
@@ -92,11 +94,43 @@ pub const KEY_NAMES: [&str; 45] = [
     "x-cloud-trace-context",
     "X-Cloud-Trace-Context",
     "operation_Id",
+    "OperationId",
+    "x-trace-id",
+    "X-Trace-Id",
+    "TRACEID",
+    "trace.trace_id",
+    "trace.traceId",
+    "otel_trace_id",
+    "opentelemetry_trace_id",
+    "labels.traceId",
+    "labels.trace_id",
+    "metadata.traceId",
+    "metadata.trace_id",
+    "metadata.otel_trace_id",
+    "properties.traceId",
+    "properties.trace_id",
+    "Properties.TraceId",
+    "Scopes.TraceId",
+    "named_tags.trace_id",
+    "record.extra.trace_id",
+    "spans.trace_id",
+    "trace|context",
+    "xrayTraceId",
+    "AWS-XRAY-TRACE-ID",
+    "sentry-trace",
+    "x-datadog-trace-id",
+    "X-Datadog-Trace-Id",
+    "x_b3_traceid",
+    "req.headers.traceparent",
+    "request.headers.traceparent",
+    "request.headers.Traceparent",
+    "request_Traceparent",
+    "trace_id.w3c",
 ];
 
 /// Where loggers write the text: the document keeps the name of the first three; a text under one
 /// of the others is joined under the first name.
-pub const TEXT_NAMES: [&str; 22] = [
+pub const TEXT_NAMES: [&str; 24] = [
     "message",
     "log",
     "msg",
@@ -119,18 +153,21 @@ pub const TEXT_NAMES: [&str; 22] = [
     "@mt",
     "MessageTemplate",
     "text",
+    "formattedMessage",
+    "event.original",
 ];
 
 /// Those of [`TEXT_NAMES`] under which no document has its text: structlog (`event`), journald
 /// (`MESSAGE`), Windows and .NET (`Message`), GELF (`short_message`), `OpenTelemetry` (`body`),
 /// `CloudWatch` (`@message`), Serilog (`@m`, `@mt`, `RenderedMessage`), Google Cloud (`textPayload`,
-/// `jsonPayload`), tracing (`fields`), loguru (`text`, `record`).
+/// `jsonPayload`), tracing (`fields`), loguru (`text`, `record`), Logback (`formattedMessage`), ECS
+/// (`event.original`).
 pub(crate) const FURTHER_TEXT_NAMES: &[&str] = TEXT_NAMES.split_at(3).1;
 
 /// Values of trace ids with which loggers and proxies say that there is none. (`%!s(<nil>)` is Go's,
 /// `…_IS_UNDEFINED` Logback's.) First letters that are
 /// hex digits cost: the usual ids that begin with them are compared with this list.
-pub const IGNORED_IDS: [&str; 43] = [
+pub const IGNORED_IDS: [&str; 54] = [
     "-",
     "--",
     "null",
@@ -174,14 +211,25 @@ pub const IGNORED_IDS: [&str; 43] = [
     "?",
     "{}",
     "[]",
+    "(missing)",
+    "<missing>",
+    "(not set)",
+    "<invalid>",
+    "<unset>",
+    "not available",
+    "not applicable",
+    "unavailable",
+    "no trace id",
+    "TID: N/A",
+    "TID:N/A",
 ];
 
 /// Where loggers write the level: zap, slog, zerolog, logrus, winston, pino, bunyan, log4j2,
 /// Logback, structlog, Monolog, semantic_logger, GELF (`level`); Google Cloud (`severity`); ECS
 /// (`log.level`); Python (`levelname`, `levelno`); `OpenTelemetry` (`severity_text`,
 /// `severity_number`); Serilog (`@l`); journald (`PRIORITY`); loguru (`record.level.name`);
-/// PostgreSQL (`error_severity`).
-pub const LEVEL_NAMES: [&str; 27] = [
+/// PostgreSQL (`error_severity`); hclog (`@level`); Azure (`SeverityLevel`).
+pub const LEVEL_NAMES: [&str; 30] = [
     "level",
     "severity",
     "log.level",
@@ -209,10 +257,13 @@ pub const LEVEL_NAMES: [&str; 27] = [
     "syslog_severity",
     "error_severity",
     "pri",
+    "@level",
+    "SeverityLevel",
+    "severityLevel",
 ];
 
 /// Where applications and collectors write the service.
-pub const SERVICE_NAMES: [&str; 22] = [
+pub const SERVICE_NAMES: [&str; 28] = [
     "service_name",
     "service.name",
     "serviceName",
@@ -235,6 +286,12 @@ pub const SERVICE_NAMES: [&str; 22] = [
     "appname",
     "ident",
     "_SYSTEMD_UNIT",
+    "otelServiceName",
+    "cloud_RoleName",
+    "AppRoleName",
+    "resources.service.name",
+    "Resource.service.name",
+    "CONTAINER_NAME",
 ];
 
 impl Default for FieldNames {
@@ -262,6 +319,11 @@ impl FieldNames {
                 .map_or(super::state::DEFAULT_KEY, |key| IdForm::path_of_key(key))
         };
         self.document.schema.key().unwrap_or_else(configured)
+    }
+
+    /// The paths of the keys, without the forms of their values.
+    pub fn key_paths(&self) -> impl Iterator<Item = &str> {
+        self.keys.iter().map(|key| IdForm::path_of_key(key))
     }
 
     /// Whether stores map fields of this name as values: a list or an object there is displaced.

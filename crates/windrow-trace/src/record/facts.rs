@@ -74,7 +74,7 @@ impl<'a> RecordFacts<'a> {
     /// Reads everything that is in maps below a field.
     #[inline]
     pub fn read_nested(&mut self, view: &RecordView, readings: &[Reading], value: &'a [u8]) {
-        if matches!(value.first(), Some(0x81..=0x8f | 0xde | 0xdf)) {
+        if matches!(value.first(), Some(0x81..=0x8f | 0x91..=0x9f | 0xdc..=0xdf)) {
             self.read_map(view, readings, value);
         }
     }
@@ -135,7 +135,7 @@ impl<'a> RecordFacts<'a> {
                         }
                         Some(IdValue::Made(_)) => self.is_rare = true,
                         // A list or an object gets another name in the document.
-                        None if reading.is_literal()
+                        None if reading.is_id()
                             && matches!(value.first(), Some(0x80..=0x9f | 0xdc..=0xdf)) =>
                         {
                             self.is_rare = true;

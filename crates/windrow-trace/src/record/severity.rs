@@ -118,6 +118,8 @@ fn from_rare_text(text: &[u8]) -> Option<Severity> {
     if text.len() > MAX_TEXT_BYTES {
         return None;
     }
+    let text = crate::record::text::stripped(text);
+    let text = text.as_ref();
     let is_frame = |byte: &u8| matches!(byte, b'[' | b']' | b'<' | b'>' | b'(' | b')' | b':' | b'"');
     let mut rest = text;
     while let [first, tail @ ..] = rest

@@ -4,6 +4,7 @@
 //! `X-Amzn-Trace-Id`, `b3`, `uber-trace-id`, `X-Cloud-Trace-Context`) contain one; integers and
 //! bytes become text.
 
+mod placeholder;
 mod propagated;
 
 use std::io::Write as _;
@@ -11,11 +12,15 @@ use std::io::Write as _;
 use base64::Engine;
 use base64::engine::general_purpose::{STANDARD, STANDARD_NO_PAD, URL_SAFE, URL_SAFE_NO_PAD};
 
+use self::placeholder::{is_placeholder, unquoted};
 use self::propagated::propagated;
 use crate::document::msgpack::{Token, read_token};
 
 /// Longest id that is made from another value: 16 bytes in hex.
 const MAX_MADE_BYTES: usize = 32;
+
+/// Integers below this are exact as floating-point numbers: 2^53.
+const EXACT_DOUBLE: f64 = 9_007_199_254_740_992.0;
 
 /// What the value of a key is, besides text and integers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,6 +38,8 @@ pub(crate) enum IdForm {
     Context,
     /// The single header of B3, which may also be one letter of the sampling decision alone.
     B3,
+    /// Text that is an id only if it is a context that contains one.
+    ContextOnly,
 }
 
 impl IdForm {
@@ -40,11 +47,11 @@ impl IdForm {
     #[inline]
     pub(crate) fn path_of_key(key: &str) -> &str {
         // Called for each document: the last byte shows that usual keys have no form.
-        if !matches!(key.as_bytes(), [.., b's' | b'4' | b'x']) {
+        if !matches!(key.as_bytes(), [.., b's' | b'4' | b'x' | b't']) {
             return key;
         }
         match key.rsplit_once('|') {
-            Some((path, "bytes" | "base64" | "hex")) => path,
+            Some((path, "bytes" | "base64" | "hex" | "context")) => path,
             _ => key,
         }
     }
@@ -57,6 +64,7 @@ impl IdForm {
             Some("|bytes") => return (path, Self::Bytes),
             Some("|base64") => return (path, Self::Base64),
             Some("|hex") => return (path, Self::Hex),
+            Some("|context") => return (path, Self::ContextOnly),
             _ => {}
         }
         let last = key
@@ -67,7 +75,7 @@ impl IdForm {
             .replace('_', "-");
         let form = match last.as_str() {
             "b3" => Self::B3,
-            "uber-trace-id" | "x-cloud-trace-context" => Self::Context,
+            "uber-trace-id" | "x-cloud-trace-context" | "aws-xray-trace-id" => Self::Context,
             _ => Self::Any,
         };
         (key, form)
@@ -149,7 +157,8 @@ pub(crate) struct IdReader {
     /// Length of the longest of them.
     longest: usize,
     /// For each first byte the length up to which a value that begins with it may be none: that of
-    /// the longest such ignored one, and every length for blanks and dashes.
+    /// the longest such ignored one, and every length for blanks, dashes, quotes and what begins a
+    /// placeholder.
     suspicious: [u8; 256],
 }
 
@@ -167,7 +176,7 @@ impl IdReader {
                 *longest = length.max(*longest);
             }
         }
-        for first in b" \t\r\n\x0b\x0c-" {
+        for first in b" \t\r\n\x0b\x0c-\"'{$%#" {
             suspicious[usize::from(*first)] = u8::MAX;
         }
         let longest = ignored.iter().map(|value| value.len()).max().unwrap_or(0);
@@ -234,8 +243,11 @@ impl IdReader {
 
     /// Whether a value means "no trace".
     fn is_ignored(&self, value: &[u8]) -> bool {
+        let value = unquoted(value);
         // The root of an X-Ray id begins with its version.
         let digits = match value {
+            // A GUID as .NET writes it with the format "B".
+            [b'{', digits @ .., b'}'] => digits,
             [b'0', b'x' | b'X', digits @ ..] => digits,
             [b'1', b'-', digits @ ..] if digits.len() == 33 => digits,
             digits => digits,
@@ -243,7 +255,8 @@ impl IdReader {
         let is_zero = digits.contains(&b'0') && digits.iter().all(|byte| matches!(byte, b'0' | b'-'));
         let is_word = |word: &[u8]| word.len() == value.len() && word.eq_ignore_ascii_case(value);
         let is_short = value.len() <= self.longest;
-        value.is_empty() || is_zero || is_short && self.ignored.iter().any(|word| is_word(word))
+        let is_known = || is_short && self.ignored.iter().any(|word| is_word(word));
+        value.is_empty() || is_zero || is_known() || is_placeholder(value)
     }
 
     #[inline(never)]
@@ -251,6 +264,17 @@ impl IdReader {
         let made = match (read_token(value, 0)?.0, form) {
             (Token::Unsigned(number), _) => Some(MadeId::of_integer(number)),
             (Token::Signed(number), _) => Some(MadeId::of_integer(number)),
+            // Lua, and so a filter of Fluent Bit, knows no integers. Beyond 2^53 digits are lost.
+            (Token::Double(number), IdForm::Any) if number.fract() == 0.0 && number.abs() < EXACT_DOUBLE => {
+                Some(MadeId::of_integer(number as i64))
+            }
+            // Headers of requests are lists in Go and in Caddy's log.
+            (Token::Array(1), _) if !matches!(value.get(1), Some(0x90..=0x9f | 0xdc | 0xdd)) => {
+                return match self.read(form, value.get(1..)?)? {
+                    IdValue::Whole(id) | IdValue::Part(id) => Some(IdValue::Part(id)),
+                    IdValue::Made(_) => None,
+                };
+            }
             (Token::Bin(bytes), IdForm::Any) if !bytes.iter().all(is_printable) => {
                 match MadeId::of_bytes(bytes) {
                     None if std::str::from_utf8(bytes).is_ok() => return self.text(bytes),
@@ -263,6 +287,10 @@ impl IdReader {
             (Token::Str(text) | Token::Bin(text), IdForm::B3) if text.len() <= 1 => return None,
             (Token::Str(text) | Token::Bin(text), IdForm::Context | IdForm::B3) => {
                 return self.examine(text);
+            }
+            (Token::Str(text) | Token::Bin(text), IdForm::ContextOnly) => {
+                let id = self.examine(text)?;
+                return matches!(id, IdValue::Part(_)).then_some(id);
             }
             (Token::Str(text) | Token::Bin(text), IdForm::Any | IdForm::Bytes) => return self.text(text),
             _ => None,
@@ -300,173 +328,4 @@ fn is_hex(text: &[u8]) -> bool {
 }
 
 #[cfg(test)]
-mod tests {
-    use serde_json::{Value, json};
-
-    use super::*;
-    use crate::FieldNames;
-    use crate::tests::record;
-
-    const HEX: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
-
-    fn read_bytes(key: &str, value: &[u8]) -> Option<String> {
-        let reader = IdReader::new(&FieldNames::default().ignore);
-        let id = reader.read(IdForm::of_key(key).1, value)?;
-        Some(String::from_utf8_lossy(id.bytes()).into_owned())
-    }
-
-    fn read(key: &str, value: &Value) -> Option<String> {
-        read_bytes(key, &record(value))
-    }
-
-    #[test]
-    fn forms_in_which_ids_are_logged() {
-        let uuid = "746bddd3-74c3-f994-9535-13c9bab2808b";
-        for (key, value, id) in [
-            ("traceId", json!("abc"), "abc"),
-            ("traceId", json!(HEX), HEX),
-            ("traceId", json!(uuid), uuid),
-            ("traceId", json!(" padded "), " padded "),
-            ("traceId", json!("0abc"), "0abc"),
-            ("traceId", json!("x".repeat(300)), &"x".repeat(300)),
-            (
-                "traceId",
-                json!(1_234_567_890_123_456_789u64),
-                "1234567890123456789",
-            ),
-            ("traceId", json!(u64::MAX), "18446744073709551615"),
-            ("traceId", json!(-5), "-5"),
-            ("traceparent", json!(format!("00-{HEX}-00f067aa0ba902b7-01")), HEX),
-            ("traceId", json!(format!("00-{HEX}-00f067aa0ba902b7-01")), HEX),
-            (
-                "traceId",
-                json!(format!("cc-{HEX}-00f067aa0ba902b7-01-later-versions")),
-                HEX,
-            ),
-            (
-                "x-amzn-trace-id",
-                json!("Root=1-5759e988-bd862e3fe1be46a994272793;Parent=53995c3f42cd8ad8;Sampled=1"),
-                "1-5759e988-bd862e3fe1be46a994272793",
-            ),
-            (
-                "x-amzn-trace-id",
-                json!("Self=1-67891234-12456789abcdef012345678;Root=1-67891233-abcdef012345678912345678"),
-                "1-67891233-abcdef012345678912345678",
-            ),
-            (
-                "b3",
-                json!(format!("{HEX}-e457b5a2e4d86bd1-1-05e3ac9a4f6e3b90")),
-                HEX,
-            ),
-            (
-                "b3",
-                json!("80f198ee56343ba8-e457b5a2e4d86bd1"),
-                "80f198ee56343ba8",
-            ),
-            (
-                "b3",
-                json!("80f198ee56343ba8-e457b5a2e4d86bd1-d"),
-                "80f198ee56343ba8",
-            ),
-            ("uber-trace-id", json!(format!("{HEX}:e457b5a2e4d86bd1:0:1")), HEX),
-            ("uber-trace-id", json!("abc:def:0:1"), "abc"),
-            ("x-cloud-trace-context", json!(format!("{HEX}/1234;o=1")), HEX),
-            ("trace", json!(format!("projects/my-project/traces/{HEX}")), HEX),
-            ("id|base64", json!("S/kvNXezTaajzpKdDg5HNg=="), HEX),
-            ("id|base64", json!("S_kvNXezTaajzpKdDg5HNg"), HEX),
-            ("id|hex", json!(HEX.to_uppercase()), HEX),
-            ("id|hex", json!(format!("0x{HEX}")), HEX),
-        ] {
-            assert_eq!(read(key, &value).as_deref(), Some(id), "{key}: {value}");
-        }
-        let bytes: Vec<u8> = (0..16)
-            .map(|at| u8::from_str_radix(&HEX[2 * at..2 * at + 2], 16).unwrap())
-            .collect();
-        let binary = [&[0xc4, 16], bytes.as_slice()].concat();
-        assert_eq!(read_bytes("traceId", &binary).as_deref(), Some(HEX));
-        assert_eq!(read_bytes("traceId|bytes", &binary).as_deref(), Some(HEX));
-        let ascii = b"\xc4\x10abcdefghijklmnop";
-        assert_eq!(
-            read_bytes("traceId", ascii).as_deref(),
-            Some("abcdefghijklmnop"),
-            "Ruby sends text so"
-        );
-        let hex = "6162636465666768696a6b6c6d6e6f70";
-        assert_eq!(read_bytes("traceId|bytes", ascii).as_deref(), Some(hex));
-    }
-
-    #[test]
-    fn what_means_no_trace() {
-        for value in [
-            "-",
-            "0",
-            "00",
-            "00000000000000000000000000000000",
-            "00000000-0000-0000-0000-000000000000",
-            "0x0",
-            "null",
-            "NULL",
-            "nil",
-            "<nil>",
-            "None",
-            "none",
-            "undefined",
-            "Unknown",
-            "N/A",
-            "n/a",
-            "",
-            " ",
-            "\t\n",
-            " - ",
-            "(null)",
-            "00-00000000000000000000000000000000-00f067aa0ba902b7-01",
-            "Root=1-00000000-000000000000000000000000;Sampled=0",
-            "0000000000000000-e457b5a2e4d86bd1-0",
-            "0:0:0:0",
-        ] {
-            assert_eq!(read("traceId", &json!(value)), None, "{value:?}");
-        }
-        for (key, value) in [
-            ("traceId", json!(0)),
-            ("traceId", json!(1.5)),
-            ("traceId", json!(true)),
-            ("traceId", json!(null)),
-            ("traceId", json!(["a"])),
-            ("traceId", json!({"high": 1})),
-            ("b3", json!("0")),
-            ("b3", json!("1")),
-            ("b3", json!("d")),
-            ("id|base64", json!("AAAAAAAAAAAAAAAAAAAAAA==")),
-            ("id|base64", json!("no base64!")),
-            ("id|base64", json!("YWJj")),
-            ("id|hex", json!("xyz")),
-        ] {
-            assert_eq!(read(key, &value), None, "{key}: {value}");
-        }
-        assert_eq!(read_bytes("traceId", &[&[0xc4, 16][..], &[0; 16]].concat()), None);
-        assert_eq!(
-            read_bytes("traceId", b"\xc4\x03\xff\xff\xff"),
-            None,
-            "neither text nor an id's bytes"
-        );
-    }
-
-    #[test]
-    fn the_ignored_values_can_be_configured() {
-        let reader = IdReader::new(&["No-Trace".into()]);
-        let is_id = |text: &str| reader.read(IdForm::Any, &record(&json!(text))).is_some();
-        assert!(
-            !is_id("no-trace") && !is_id("NO-TRACE") && !is_id(" no-trace ") && !is_id("0") && !is_id(" ")
-        );
-        assert!(is_id("none") && is_id("-") && is_id("no-trace-1"));
-        let reader = IdReader::new(&["7".into()]);
-        assert_eq!(reader.read(IdForm::Any, &[7]), None, "also as a number");
-    }
-
-    #[test]
-    fn a_name_may_contain_a_bar() {
-        assert_eq!(IdForm::of_key("a|b"), ("a|b", IdForm::Any));
-        assert_eq!(IdForm::of_key("a|b|hex"), ("a|b", IdForm::Hex));
-        assert_eq!(IdForm::of_key("http.headers.b3"), ("http.headers.b3", IdForm::B3));
-    }
-}
+mod tests;

@@ -14,6 +14,7 @@ use super::facts::{RecordFacts, SlowFacts};
 use super::severity::numbers::NumberScheme;
 use super::text::{RecordText, has_escapes, stripped, trimmed};
 use super::trace_id::{IdForm, IdReader, IdValue, MadeId};
+use crate::document::msgpack::{Token, read_token, skip};
 use crate::document::names::{FURTHER_TEXT_NAMES, FieldNames};
 
 /// Ways in which one path can match: literally, or with its first dot, its second dot, ….
@@ -101,9 +102,9 @@ impl Reading {
         self.below.is_none()
     }
 
-    /// Whether the field itself may be the trace id.
+    /// Whether the field itself may be the trace id. One that is read as a context alone contains it.
     pub(crate) fn is_id(&self) -> bool {
-        matches!(self.meaning, Meaning::Id(_)) && self.is_literal()
+        matches!(self.meaning, Meaning::Id(form) if form != IdForm::ContextOnly) && self.is_literal()
     }
 
     /// Whether the field itself is a text.
@@ -127,7 +128,7 @@ impl Reading {
     pub(super) fn value<'a>(&self, value: &'a [u8]) -> Option<&'a [u8]> {
         match &self.below {
             None => Some(value),
-            Some(path) => find_below(value, path),
+            Some(path) => find_below(value, path).or_else(|| find_in_list(value, path)),
         }
     }
 }
@@ -147,6 +148,22 @@ pub fn find_below<'a>(map: &'a [u8], path: &[u8]) -> Option<&'a [u8]> {
         }
     }
     literal.or(nested)
+}
+
+/// The value at `path` in the first map of a list that has it: .NET's `Scopes`, tracing's `spans`.
+#[cold]
+fn find_in_list<'a>(list: &'a [u8], path: &[u8]) -> Option<&'a [u8]> {
+    let (Token::Array(elements), mut at) = read_token(list, 0)? else {
+        return None;
+    };
+    for _ in 0..elements {
+        let end = skip(list, at)?;
+        if let found @ Some(_) = find_below(list.get(at..end)?, path) {
+            return found;
+        }
+        at = end;
+    }
+    None
 }
 
 /// A path that is looked for in a map, and what was found.
@@ -206,6 +223,14 @@ pub(super) fn for_each_below<'a>(
     let paths = readings
         .iter()
         .map(|reading| reading.below.as_deref().unwrap_or_default());
+    if !matches!(map.first(), Some(0x80..=0x8f | 0xde | 0xdf)) {
+        for reading in readings {
+            if let Some(found) = find_in_list(map, reading.below.as_deref().unwrap_or_default()) {
+                each(reading, found);
+            }
+        }
+        return;
+    }
     let mut wanted: SmallVec<[Wanted<'_, 'a>; 8]> = paths.map(Wanted::new).collect();
     find_all(map, &mut wanted);
     for (reading, found) in readings.iter().zip(wanted) {

@@ -6,6 +6,7 @@ mod field_names;
 mod kept;
 mod late;
 mod levels;
+mod loggers;
 mod paths;
 mod store;
 mod table;

@@ -6,7 +6,7 @@ use super::*;
 use crate::gather::settings::TimeWindow;
 
 /// A chunk in Forward mode with these encoded entries.
-fn chunk(number: u8, entries: &[Vec<u8>]) -> Bytes {
+pub(super) fn chunk(number: u8, entries: &[Vec<u8>]) -> Bytes {
     let mut out = Vec::new();
     let bytes = entries.concat();
     let stream = EntryStream {
@@ -22,7 +22,7 @@ fn chunk(number: u8, entries: &[Vec<u8>]) -> Bytes {
     out.into()
 }
 
-fn entry(ns: i64, record: &Value) -> Vec<u8> {
+pub(super) fn entry(ns: i64, record: &Value) -> Vec<u8> {
     let mut out = Vec::new();
     write_entry(&mut out, ns, None, &rmp_serde::to_vec(record).unwrap());
     out
@@ -300,78 +300,4 @@ fn finish(scene: Scene) -> Vec<Value> {
     sealed
         .map(|sealed| serde_json::from_slice(sealed.json()).unwrap())
         .collect()
-}
-
-/// A field of any type that contains the word.
-fn value_with(word: &str) -> impl Strategy<Value = Value> + use<> {
-    prop_oneof![
-        3 => Just(json!(word)),
-        1 => Just(json!(format!("{word}\n"))),
-        1 => Just(json!(format!("\u{1b}[31m{word}\u{1b}[0m"))),
-        1 => Just(json!({"inner": [word, 1]})),
-        1 => Just(json!([word])),
-    ]
-}
-
-/// A record of one of three traces with the words that its line must have.
-fn record_with_words(number: usize) -> impl Strategy<Value = (Value, Vec<String>)> {
-    const TEXTS: [&str; 8] = [
-        "message",
-        "log",
-        "msg",
-        "event",
-        "MESSAGE",
-        "body",
-        "@message",
-        "textPayload",
-    ];
-    const OTHERS: [&str; 5] = ["level", "status", "time", "user name", "kubernetes"];
-    let text = prop::option::weighted(0.6, prop::sample::select(TEXTS.to_vec()));
-    let others = prop::sample::subsequence(OTHERS.to_vec(), 1..4);
-    (text, others, 0..3u8).prop_flat_map(move |(text, others, id)| {
-        let names: Vec<_> = text.into_iter().chain(others).collect();
-        let word = |at: usize| format!("word{number}x{at}x");
-        let values: Vec<_> = (0..names.len()).map(|at| value_with(&word(at)).boxed()).collect();
-        let words = if text.is_some() {
-            vec![word(0)]
-        } else {
-            (0..names.len()).map(word).collect()
-        };
-        values.prop_map(move |values| {
-            let mut record: Map<String, Value> =
-                names.iter().map(|name| (*name).to_owned()).zip(values).collect();
-            record.insert("traceId".into(), json!(format!("trace {id}")));
-            (record.into(), words.clone())
-        })
-    })
-}
-
-proptest! {
-    #![proptest_config(ProptestConfig::with_cases(128))]
-
-    #[test]
-    fn every_line_that_was_sent_is_in_the_text_of_a_document(
-        records in (1..40usize).prop_flat_map(|count| (0..count).map(|n| record_with_words(n).boxed()).collect::<Vec<_>>()),
-        chunks in 1..4usize,
-    ) {
-        let entries: Vec<_> = records.iter().map(|(record, _)| entry(1, record)).collect();
-        let payloads = entries
-            .chunks(entries.len().div_ceil(chunks))
-            .zip(1u8..)
-            .map(|(entries, number)| chunk(number, entries));
-        let documents: Vec<_> = gathered(payloads).into_values().collect();
-        let texts: Vec<_> = documents
-            .iter()
-            .flat_map(|document| ["message", "log", "msg"].map(|name| document[name].as_str().unwrap_or_default()))
-            .collect();
-        for (record, words) in &records {
-            for word in words {
-                prop_assert!(texts.iter().any(|text| text.contains(word.as_str())), "{word} of {record} in {texts:?}");
-            }
-        }
-        let lines: u64 = documents.iter().filter_map(|document| document["windrow"]["lines"].as_u64()).sum();
-        prop_assert_eq!(lines, records.len() as u64);
-        let has_colour = texts.iter().any(|text| text.contains('\u{1b}'));
-        prop_assert!(!has_colour);
-    }
 }

@@ -18,10 +18,30 @@ fn is_text(value: &Value) -> bool {
 /// The trace id that a value is.
 fn as_id(value: &Value) -> Option<String> {
     match value {
-        Value::String(id) if !id.trim().is_empty() && id != "N/A" => Some(id.clone()),
+        Value::String(id) if !unquoted(id.trim()).is_empty() && id != "N/A" => Some(id.clone()),
         Value::Number(id) if !id.is_f64() && id.as_i64() != Some(0) => Some(id.to_string()),
+        Value::Number(id) => id
+            .as_f64()
+            .filter(|id| id.fract() == 0.0 && *id != 0.0)
+            .map(|id| format!("{id:.0}")),
+        Value::Array(list) => match &list[..] {
+            [one @ Value::String(_)] => as_id(one),
+            _ => None,
+        },
         _ => None,
     }
+}
+
+fn unquoted(text: &str) -> &str {
+    ['"', '\'']
+        .iter()
+        .find_map(|quote| text.strip_prefix(*quote)?.strip_suffix(*quote))
+        .map_or(text, str::trim)
+}
+
+/// Whether a value is the trace id, and not something that contains it.
+fn is_whole_id(value: &Value, id: &str) -> bool {
+    !value.is_array() && as_id(value).as_deref() == Some(id)
 }
 
 /// All fields but the id as `key=value`.
@@ -34,9 +54,7 @@ fn as_line(fields: &Map<String, Value>, id: &str) -> Option<String> {
             json!(text).to_string()
         }
     };
-    let is_id = |name: &str, value: &Value| {
-        ["traceId", "trace_id"].contains(&name) && as_id(value).as_deref() == Some(id)
-    };
+    let is_id = |name: &str, value: &Value| ["traceId", "trace_id"].contains(&name) && is_whole_id(value, id);
     let line: Vec<_> = fields
         .iter()
         .filter(|(name, value)| !is_id(name, value))
@@ -126,7 +144,7 @@ pub(super) fn plainly(chunks: &[Chunk]) -> BTreeMap<String, Value> {
             for (name, value) in *fields {
                 let rank = TEXT.iter().position(|text| text == name);
                 let name = match (name.as_str(), rank) {
-                    ("traceId", _) if as_id(value).as_ref() == Some(&id) => continue,
+                    ("traceId", _) if is_whole_id(value, &id) => continue,
                     ("traceId", _) => "traceId_".to_owned(),
                     (_, Some(rank)) if text == Some(rank) && is_text(value) => continue,
                     (name, Some(0..3)) if !is_text(value) => format!("{name}_"),

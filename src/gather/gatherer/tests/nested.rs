@@ -64,6 +64,41 @@ fn batches_nested_in_a_batch_are_gathered() {
     }
 }
 
+/// Clients that leave out the time of entries, also in a list that is a message by itself.
+#[test]
+fn records_in_the_place_of_entries_are_gathered() {
+    let line = |text: &str| rmp_serde::to_vec(&json!({"traceId": "a", "message": text})).unwrap();
+    let bare = [line("one"), line("two")].concat();
+    let in_order = |tag: &str, bytes: &[u8], count: u32| {
+        let stream = EntryStream { bytes, count };
+        let id = ChunkId::from_random([7; 16]);
+        let (mut forward, mut packed) = (Vec::new(), Vec::new());
+        write_forward(&mut forward, tag.as_bytes(), stream, Some(&id));
+        write_packed(&mut packed, tag.as_bytes(), stream, Some(&id));
+        [Bytes::from(forward), Bytes::from(packed)]
+    };
+    for chunk in in_order("app", &bare, 2) {
+        // Sent twice; the second is known.
+        let documents = gathered([chunk.clone(), chunk]);
+        assert_eq!(documents.len(), 1, "{documents:#?}");
+        assert_eq!(documents["a"]["message"], "one\ntwo");
+        assert_eq!(documents["a"]["windrow"]["tags"], json!(["app"]));
+        assert_eq!(
+            documents["a"]["@timestamp"], "1970-01-01T00:00:00.001Z",
+            "when it was received"
+        );
+    }
+    // Among entries that have a time, and beside what is no record.
+    let mut mixed = line("bare");
+    write_entry(&mut mixed, BASE_MS * 1_000_000, None, &line("timed"));
+    mixed.push(7);
+    for chunk in in_order("app", &mixed, 3) {
+        let folder = tempfile::tempdir().unwrap();
+        let documents = gathered_in(folder.path(), 16 << 20, [chunk]);
+        assert_eq!(documents["a"]["windrow"]["lines"], 2, "{documents:#?}");
+    }
+}
+
 #[test]
 fn what_is_nested_too_deep_or_is_no_message_is_rejected() {
     let mut chunk = message("app", &[json!({"traceId": "a", "message": "deep"})]);

@@ -21,6 +21,8 @@ pub(crate) enum NumberScheme {
     Logback,
     /// 0 (trace) to 5 (critical): `Microsoft.Extensions.Logging`.
     DotNet,
+    /// 0 (verbose) to 4 (critical): Azure Application Insights.
+    Azure,
 }
 
 impl NumberScheme {
@@ -37,6 +39,7 @@ impl NumberScheme {
             "levelno" | "record.level.no" => Self::Python,
             "level_value" => Self::Logback,
             "LogLevel" => Self::DotNet,
+            "SeverityLevel" | "severityLevel" => Self::Azure,
             "severity" | "Severity" => Self::Severity,
             _ => Self::Level,
         }
@@ -65,6 +68,7 @@ impl NumberScheme {
             Self::Python => python(number),
             Self::Logback => logback(number),
             Self::DotNet => dot_net(number),
+            Self::Azure => azure(number),
         }
     }
 }
@@ -158,6 +162,17 @@ fn dot_net(number: i64) -> Option<Severity> {
         3 => Severity::Warn,
         4 => Severity::Error,
         5 => Severity::Fatal,
+        _ => return None,
+    })
+}
+
+fn azure(number: i64) -> Option<Severity> {
+    Some(match number {
+        0 => Severity::Trace,
+        1 => Severity::Info,
+        2 => Severity::Warn,
+        3 => Severity::Error,
+        4 => Severity::Fatal,
         _ => return None,
     })
 }
