@@ -37,6 +37,7 @@ mod search;
 mod several;
 mod shutdown;
 mod startup;
+mod streams;
 
 use std::time::Duration;
 
