@@ -9,16 +9,16 @@ use std::sync::Arc;
 
 use tracing::{debug, error, info, warn};
 
-use crate::format::{release_log_name, segment_name};
+use crate::format::{release_log_name, segment_name, spare_name};
 use crate::manifest::LiveSegment;
 use crate::preallocator::Preallocation;
 use crate::quarantine::{QuarantineMode, quarantine};
 use crate::release_log::ReleaseLogs;
 use crate::shared::{SealedSegment, Shared};
-use crate::storage::is_no_space;
+use crate::storage::{Storage, is_no_space};
 use crate::sync::lock;
 
-/// Tries to write the manifest on a full disk before segments are removed without an entry in it.
+/// Tries to write the manifest on a full disk before segments are emptied without an entry in it.
 const MANIFEST_TRIES: u32 = 3;
 
 pub(crate) struct Maintenance {
@@ -28,6 +28,17 @@ pub(crate) struct Maintenance {
     stuck: BTreeSet<u64>,
     /// Failed writes of the manifest in a row for lack of space.
     manifest_no_space: u32,
+    /// Segments that were emptied although the manifest names them.
+    emptied: Vec<u64>,
+}
+
+/// Whether the manifest says that the obsolete segments are removed.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum ManifestEntry {
+    Durable,
+    /// Their space is needed before the entry can be written.
+    NoSpace,
+    Failed,
 }
 
 /// What is to be done with the file of an obsolete segment.
@@ -44,6 +55,7 @@ impl Maintenance {
             release_logs: ReleaseLogs::default(),
             stuck: BTreeSet::new(),
             manifest_no_space: 0,
+            emptied: Vec::new(),
         }
     }
 
@@ -133,13 +145,21 @@ impl Maintenance {
     fn remove_obsolete(&mut self) -> bool {
         let shared = &self.shared;
         let obsolete = lock(&shared.state).segments.obsolete();
-        if !self.log_in_manifest(&obsolete) {
+        let entry = self.log_in_manifest(&obsolete);
+        if entry == ManifestEntry::Failed {
             return true;
         }
         let shared = &self.shared;
-        let mut retry = false;
+        let mut retry = entry == ManifestEntry::NoSpace;
         for number in obsolete {
             let removed = match self.disposal(number) {
+                // It stays until there is an entry: the quarantine would free no space.
+                Disposal::Quarantine if entry == ManifestEntry::NoSpace => continue,
+                _ if entry == ManifestEntry::NoSpace => {
+                    let emptied = empty(&*shared.storage, number);
+                    self.emptied.extend(emptied.is_ok().then_some(number));
+                    emptied
+                }
                 Disposal::Quarantine => quarantine(&*shared.storage, number, QuarantineMode::Move),
                 Disposal::Recycle => shared.preallocator.recycle(number),
                 Disposal::Unlink => shared.storage.remove(&segment_name(number)),
@@ -164,8 +184,8 @@ impl Maintenance {
         retry
     }
 
-    /// Logs new segments, and those that are about to be removed. False if the latter must stay.
-    fn log_in_manifest(&mut self, obsolete: &[u64]) -> bool {
+    /// Logs new segments, and those that are about to be removed.
+    fn log_in_manifest(&mut self, obsolete: &[u64]) -> ManifestEntry {
         let shared = &self.shared;
         let mut manifest = lock(&shared.manifest);
         let logged = manifest.newest_number();
@@ -189,12 +209,16 @@ impl Maintenance {
         match manifest.log(&*shared.storage, &begun, obsolete) {
             Ok(()) => {
                 self.manifest_no_space = 0;
-                true
+                for number in self.emptied.drain(..) {
+                    // Recovery removes it if this fails.
+                    let _ = shared.storage.remove(&spare_name(number));
+                }
+                ManifestEntry::Durable
             }
             Err(error) if is_no_space(&error) && self.manifest_no_space >= MANIFEST_TRIES => {
-                // On a file system that cannot overwrite a preallocated file in place, only the
-                // removal of segments makes space.
-                true
+                // On a file system that cannot overwrite a preallocated file in place, only
+                // segments that are given up make space.
+                ManifestEntry::NoSpace
             }
             Err(error) => {
                 let first = self.manifest_no_space == 0;
@@ -202,7 +226,7 @@ impl Maintenance {
                 if first {
                     debug!(%error, "cannot write the journal's manifest; obsolete segments are kept until that works");
                 }
-                false
+                ManifestEntry::Failed
             }
         }
     }
@@ -268,6 +292,18 @@ impl Maintenance {
         }
         outcome != Preallocation::Done
     }
+}
+
+/// Frees the space of an obsolete segment. Its file stays under the name of a spare file, so that
+/// recovery does not take the segment for a missing one.
+fn empty(storage: &dyn Storage, number: u64) -> io::Result<()> {
+    match storage.rename(&segment_name(number), &spare_name(number)) {
+        // Renamed by an earlier try.
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        other => other?,
+    }
+    storage.sync_folder()?;
+    storage.open(&spare_name(number), true)?.set_len(0)
 }
 
 /// Reports a panic of the maintenance thread: without it no segment is removed.

@@ -114,7 +114,7 @@ pub(crate) fn recover(
     let missing_end = manifest.live.values().map(LiveSegment::max_end_lsn);
     let newest_found = survey.found.last().map_or(0, |newest| newest.number);
     let missing_at_end = newest_number > newest_found || lost_at_end > 0;
-    let segments = load_segments(&*storage, &dir, &survey, &tail)?;
+    let segments = load_segments(&*storage, &dir, &survey, &manifest, &tail)?;
     // The bytes that are cut off or unreadable may have been durable records: their lsns are not
     // assigned again.
     let unknown_bytes = tail.torn_bytes + survey.unreadable_bytes_at_end;
@@ -178,7 +178,7 @@ pub(crate) fn recover(
         }
         finish_newest(&shared, &mut writer, newest, &tail)?;
     }
-    survey.remove_leftovers(&*shared.storage);
+    survey.remove_leftovers(&*shared.storage, &manifest);
     let live = missing::live_segments(&lock(&shared.state).segments, &survey, segment_bytes);
     let is_sound = manifest.exists && manifest.unreadable_entries == 0;
     let mut manifest = Manifest::new(instance, manifest);
@@ -207,17 +207,24 @@ fn load_segments(
     storage: &dyn Storage,
     dir: &Path,
     survey: &Survey,
+    manifest: &LoadedManifest,
     newest: &SegmentTail,
 ) -> Result<Segments, OpenError> {
     let mut segments = Segments::default();
     for (at, found) in survey.found.iter().enumerate() {
         // An unreadable log is as good as a lost one.
         let logged = release_log::read(storage, found.number, found.instance).unwrap_or_default();
+        // Known even if its successor is gone. A failed commit may have left valid records behind it,
+        // whose lsns were assigned again. Without some entry the end may be that of a later segment.
+        let live = manifest.live.get(&found.number);
+        let live = live.filter(|_| manifest.unreadable_entries == 0);
+        let logged_end = live.and_then(|live| live.end_lsn);
+        let logged_end = logged_end.or(logged.next_lsn);
         let (next_lsn, end) = match survey.found.get(at + 1) {
             None => (newest.next_lsn, newest.end),
             Some(next) if next.number == found.number + 1 => (next.continues_lsn, found.size),
             // Its successor is missing.
-            Some(next) => match logged.next_lsn {
+            Some(next) => match logged_end {
                 Some(next_lsn) => (next_lsn, found.size),
                 None => {
                     let tail = SegmentTail::find(storage, found, next.continues_lsn);

@@ -32,7 +32,10 @@ pub(super) fn find(
         }
         return Vec::new();
     }
-    let is_found = |number: u64| survey.found.iter().any(|found| found.number == number);
+    // A spare file is what is left of a segment that was given up.
+    let is_found = |number: u64| {
+        survey.spare_files.contains(&number) || survey.found.iter().any(|found| found.number == number)
+    };
     let mut missing = Vec::new();
     for (&number, live) in loaded.live.iter().filter(|(number, _)| !is_found(**number)) {
         let logged = release_log::read(storage, number, instance).unwrap_or_default();

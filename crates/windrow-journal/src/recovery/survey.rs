@@ -41,7 +41,8 @@ pub(super) struct Survey {
     /// Segment files without a valid header: number and size.
     without_header: Vec<(u64, u64)>,
     release_logs: Vec<u64>,
-    spare_files: Vec<u64>,
+    /// Numbers of the segments whose files these were.
+    pub(super) spare_files: Vec<u64>,
     /// Received time that the records of the next segment must exceed, Unix microseconds.
     pub(super) after_us: i64,
     pub(super) next_number: u64,
@@ -189,12 +190,17 @@ impl Survey {
         }
     }
 
-    /// Removes release logs without a segment, spare files, and a half-written instance file.
-    pub(super) fn remove_leftovers(&self, storage: &dyn Storage) {
-        for number in &self.spare_files {
-            let _ = storage.remove(&spare_name(*number));
-        }
+    /// Removes release logs without a segment, spare files, and half-written files. A spare file
+    /// whose segment the manifest names tells that it was given up: it is emptied only.
+    pub(super) fn remove_leftovers(&self, storage: &dyn Storage, manifest: &LoadedManifest) {
         let segments: BTreeSet<u64> = self.found.iter().map(|found| found.number).collect();
+        for &number in &self.spare_files {
+            let name = spare_name(number);
+            let _ = match manifest.live.contains_key(&number) && !segments.contains(&number) {
+                true => storage.open(&name, true).and_then(|mut file| file.set_len(0)),
+                false => storage.remove(&name),
+            };
+        }
         for number in self
             .release_logs
             .iter()

@@ -127,6 +127,65 @@ proptest! {
     }
 }
 
+#[test]
+fn a_segment_that_is_given_up_on_a_full_disk_is_not_missed() {
+    run(&[
+        Op::Send(2, 2000),
+        Op::Commit,
+        Op::Commit,
+        Op::Full(true),
+        Op::Tick,
+        Op::Crash(16_043_078_031_112_080_981),
+        Op::Release(0, 1),
+        Op::Tick,
+        Op::Tick,
+        Op::Tick,
+        Op::Tick,
+        Op::Kill,
+    ]);
+}
+
+#[test]
+fn a_segment_whose_recycling_a_crash_undoes_is_whole() {
+    run(&[
+        Op::Send(4, 4001),
+        Op::Send(2, 2000),
+        Op::Commit,
+        Op::Commit,
+        Op::Release(0, 2),
+        Op::Commit,
+        Op::Commit,
+        Op::Commit,
+        Op::Commit,
+        Op::Tick,
+        Op::Release(0, 6),
+        Op::Tick,
+        Op::Crash(18_234_917_347_856_914_719),
+        Op::Crash(9_433_100_135_416_755_397),
+    ]);
+}
+
+#[test]
+fn a_record_whose_commit_failed_does_not_return_with_the_lsn_of_another() {
+    run(&[
+        Op::Send(1, 0),
+        Op::Commit,
+        Op::Tick,
+        Op::Kill,
+        Op::Commit,
+        Op::Fail(3, Fault::Broken),
+        Op::Send(7, 179),
+        Op::Commit,
+        Op::Send(1, 0),
+        Op::Commit,
+        Op::Send(1, 0),
+        Op::Commit,
+        Op::Crash(7_630_867_469_638_810_008),
+        Op::Release(23, 7),
+        Op::Tick,
+    ]);
+}
+
 /// A script with every kind of operation: new segments, releases, release logs, removals.
 fn script(rig: &mut Rig, ledger: &mut Ledger) {
     for round in 0..6 {
