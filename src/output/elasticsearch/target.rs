@@ -338,7 +338,8 @@ fn generation(index: String, found: Option<&IndexSettings>) -> Generation {
 pub(crate) fn unfit(settings: &Value) -> Option<&'static str> {
     let is = |path: &str, wanted: &str| {
         let value = settings.pointer(path);
-        value.is_some_and(|value| value == wanted || value.to_string() == wanted)
+        // A boolean of a setting may come back as a string.
+        value.is_some_and(|value| value == wanted || wanted == "true" && *value == Value::Bool(true))
     };
     if is("/index/mode", "time_series") {
         return Some(
