@@ -33,6 +33,7 @@ pub struct ConfigBuilder {
     pub(super) tls_client_ca: Option<PathBuf>,
     pub(super) username: Option<String>,
     pub(super) password: Option<Secret>,
+    pub(super) data_stream: Option<String>,
     pub(super) api_key: Option<Secret>,
     pub(super) bearer_token: Option<Secret>,
     pub(super) client_cert: Option<PathBuf>,
@@ -118,6 +119,10 @@ impl ConfigBuilder {
         }
 
         let elasticsearch = &mut config.elasticsearch;
+        if let Some(data_stream) = self.data_stream {
+            elasticsearch.index = data_stream;
+            elasticsearch.data_stream = true;
+        }
         elasticsearch.deferred_dir = Some(config.data_dir.join("deferred"));
         elasticsearch.gzip_level = u32::try_from(self.gzip_level).unwrap_or(9);
         let schema = config.trace.document.schema;
@@ -247,6 +252,7 @@ impl ConfigBuilder {
             tls_client_ca: None,
             username: None,
             password: None,
+            data_stream: None,
             api_key: None,
             bearer_token: None,
             client_cert: None,
@@ -328,12 +334,13 @@ fn warn_about_index(config: &ElasticsearchConfig, validation: &mut Validation) {
     // Elasticsearch has templates that make data streams of `logs-*-*` and similar names.
     let built_in = ["logs-", "metrics-", "synthetics-", "traces-apm", "profiling-"];
     if config.template.is_none()
+        && !config.data_stream
         && built_in.iter().any(|prefix| index.starts_with(prefix))
         && index.matches('-').count() > 1
     {
         validation.warn(format!(
-            "elasticsearch.index: templates of Elasticsearch make data streams of names like {index:?}, which take no late \
-             lines; use another prefix, or elasticsearch.template = true"
+            "elasticsearch.index: templates of Elasticsearch make data streams of names like {index:?}; use \
+             another prefix, elasticsearch.data_stream, or elasticsearch.template = true"
         ));
     }
     let rolls = config.rollover_age.is_some() || config.rollover_size.is_some();
@@ -412,6 +419,7 @@ fn blank_config() -> Config {
         elasticsearch: ElasticsearchConfig {
             urls: Vec::new(),
             index: String::new(),
+            data_stream: false,
             max_destinations: 0,
             auth: Auth::None,
             ca_file: None,
@@ -427,6 +435,7 @@ fn blank_config() -> Config {
             retention: None,
             rollover_size: None,
             rollover_age: None,
+            rollover_settle: Duration::ZERO,
             on_conflict: OnConflict::Unmapped,
             completion_lookup: None,
             deferred_dir: None,

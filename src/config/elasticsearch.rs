@@ -20,6 +20,8 @@ pub struct ElasticsearchConfig {
     /// Index name with strftime fields, filled from the UTC day of a document's first event. It
     /// does not change within a day.
     pub index: String,
+    /// Whether `index` is the name of a data stream.
+    pub data_stream: bool,
     /// Names that placeholders may make.
     pub max_destinations: u64,
     /// How to authenticate.
@@ -50,6 +52,8 @@ pub struct ElasticsearchConfig {
     pub rollover_size: Option<u64>,
     /// Age of an index at which an alias gets a new one.
     pub rollover_age: Option<Duration>,
+    /// Longest time for which a node of the store may not know of a rollover.
+    pub rollover_settle: Duration,
     /// What becomes of a document of which the store refuses a field.
     pub on_conflict: OnConflict,
     /// Silence after which the document of a trace without a completion record is looked up;
@@ -166,6 +170,4 @@ pub struct IndexTemplate {
     pub refresh_interval: Option<Duration>,
     /// Whether the trace id has a subfield `keyword`, as the default mapping gives it.
     pub trace_id_keyword: bool,
-    /// Further settings, for the lifecycle of new indices.
-    pub lifecycle: serde_json::Map<String, serde_json::Value>,
 }

@@ -133,7 +133,7 @@ pub static KEYS: &[Key] = keys! {
         "Chunks remembered to recognise one that a client sends again, about 50 bytes each; 0 remembers none.";
 
     "route" , DefaultValue::List(&[]), Kind::Routes(|d| &mut d.config.routes),
-        "Where records go: the first route whose condition holds decides, else elasticsearch.index. A trace with records on several routes becomes one document for each index. Conditions on tag, level, service, namespace, environment and any field; see docs/routing.md.";
+        "Where records go: the first route whose condition holds decides, else elasticsearch.index or elasticsearch.data_stream. A trace with records on several routes becomes one document for each index. Conditions on tag, level, service, namespace, environment and any field; see docs/routing.md.";
 
     "copy" , DefaultValue::List(&[]), Kind::Copies(|d| &mut d.config.copies),
         "Documents that Elasticsearch gets a second time, in an index of their own: whole traces whose joined document satisfies the condition; see docs/routing.md.";
@@ -269,8 +269,10 @@ pub static KEYS: &[Key] = keys! {
         "Nodes of Elasticsearch (7.17 or newer) or OpenSearch. user:password@ before the host is taken as username and password.";
     "elasticsearch.index" --"index", DefaultValue::Text("requests-%Y-%m-%d"), Kind::Index(|d| &mut d.config.elasticsearch.index),
         "Index, with the UTC day of the trace's first event. A placeholder {FIELD|FALLBACK} stands for the value of a field of the record, or of tag, service, namespace, environment; see docs/routing.md.";
+    "elasticsearch.data_stream" , DefaultValue::None, Kind::DataStream(|d| &mut d.data_stream),
+        "Data stream, instead of elasticsearch.index. Windrow makes it if it is absent, with lifecycle, and keeps one document per trace over its rollovers. Placeholders as in elasticsearch.index.";
     "elasticsearch.max_destinations" , DefaultValue::Int(200), Kind::Count(1, 60_000, |d| &mut d.config.elasticsearch.max_destinations),
-        "Index names that the placeholders of elasticsearch.index and of routes may make. Documents of further ones go to the name with every fallback, counted in windrow_destinations_fallback_records_total.";
+        "Index names that the placeholders of elasticsearch.index, elasticsearch.data_stream and of routes may make. Documents of further ones go to the name with every fallback, counted in windrow_destinations_fallback_records_total.";
     "elasticsearch.username" also "ELASTICSEARCH_USERNAME", DefaultValue::None, Kind::Name(|d| &mut d.username),
         "User name for basic authentication.";
     "elasticsearch.password" also "ELASTICSEARCH_PASSWORD", DefaultValue::None, Kind::Secret(|d| &mut d.password),
@@ -326,9 +328,11 @@ pub static KEYS: &[Key] = keys! {
     "elasticsearch.retention" , DefaultValue::Text("0s"), Kind::DurationOrNever(HOUR, secs(36_500 * 86_400), |d| &mut d.config.elasticsearch.retention),
         "Age at which the store deletes new indices, by a policy of ILM (Elasticsearch) or ISM (OpenSearch) that Windrow makes; 0 for never. A policy that Windrow did not make is never changed.";
     "elasticsearch.rollover_size" , DefaultValue::Text("0"), Kind::SizeOrNone(MIB, TIB, |d| &mut d.config.elasticsearch.rollover_size),
-        "Size of a primary shard at which the store begins a new index, by the same policy; 0 for no such limit. For an elasticsearch.index without a date, which is an alias then.";
+        "Size of a primary shard at which the store begins a new index, by the same policy; 0 for no such limit. For elasticsearch.data_stream, and for an elasticsearch.index without a date, which is an alias then.";
     "elasticsearch.rollover_age" , DefaultValue::Text("0s"), Kind::DurationOrNever(HOUR, secs(3650 * 86_400), |d| &mut d.config.elasticsearch.rollover_age),
         "Age at which the store begins a new index, like rollover_size; 0 for no such limit.";
+    "elasticsearch.rollover_settle" , DefaultValue::Text("2m"), Kind::Duration(Duration::ZERO, HOUR, |d| &mut d.config.elasticsearch.rollover_settle),
+        "Longest time for which a node of the store may not know of a rollover and write to the generation before it. Older generations are looked at once more this long after a rollover; until then the journal keeps what was written after it. Default: publish timeout (30s) and lag timeout (90s) of a cluster.";
     "elasticsearch.on_conflict" , DefaultValue::Text("unmapped"), Kind::OnConflict(|d| &mut d.config.elasticsearch.on_conflict),
         "A document of which the store refuses a field (another type, too many fields, too long): \"unmapped\" stores it with that field in windrow.unmapped, \"dead_letter\" refuses it.";
     "elasticsearch.completion_lookup" , DefaultValue::Text("2s"), Kind::DurationOrNever(ms(100), HOUR, |d| &mut d.config.elasticsearch.completion_lookup),

@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use tracing_subscriber::EnvFilter;
 
-pub(super) use self::read::{boolean, index, list_of, not_empty, outputs, table};
+pub(super) use self::read::{boolean, data_stream, index, list_of, not_empty, outputs, table};
 use self::read::{
     complete, count, duration, host, in_range, merge_rules, mode, network, non_empty_list, or_zero,
     readable_file, schema, size, text, time_window, url, users,
@@ -103,6 +103,8 @@ pub enum Kind {
     Urls(FieldAccessor<Vec<String>>),
     /// Index name with strftime fields.
     Index(FieldAccessor<String>),
+    /// Name of a data stream.
+    DataStream(FieldAccessor<Option<String>>),
     /// `NAME:PASSWORD`, any number.
     Users(FieldAccessor<Vec<User>>),
     /// A file with one `NAME:PASSWORD` a line.
@@ -171,6 +173,10 @@ impl Kind {
                  placeholders {FIELD|FALLBACK} behind its first letters"
                     .into()
             }
+            Self::DataStream(_) => {
+                "the name of a data stream in lower case, without a date; placeholders {FIELD|FALLBACK} behind its first letters"
+                    .into()
+            }
             Self::Users(_) => "a list of \"NAME:PASSWORD\"".into(),
             Self::UsersFile(_) => "a file with one NAME:PASSWORD a line".into(),
             Self::Networks(_) => {
@@ -217,6 +223,7 @@ impl Kind {
             Self::Outputs(_) => "OUTPUT",
             Self::Urls(_) => "URL",
             Self::Index(_) => "INDEX",
+            Self::DataStream(_) => "STREAM",
             Self::Users(_) => "NAME:PASSWORD",
             Self::Networks(_) | Self::Conditions(_) | Self::Routes(_) | Self::Copies(_) | Self::Merge(_) => {
                 "TOML"
@@ -317,6 +324,7 @@ impl Kind {
             Self::Outputs(field) => *field(builder) = outputs(raw)?,
             Self::Urls(field) => *field(builder) = non_empty_list(list_of(raw, url)?)?,
             Self::Index(field) => *field(builder) = index(not_empty(raw)?)?,
+            Self::DataStream(field) => *field(builder) = Some(data_stream(not_empty(raw)?)?),
             Self::SecretFile(field) => *field(builder) = Some(Secret::from_file(not_empty(raw)?.as_ref())?),
             Self::UsersFile(field) => {
                 let passwords = passwords_from_file(not_empty(raw)?.as_ref())?;

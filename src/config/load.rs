@@ -129,6 +129,7 @@ pub fn load(sources: Sources<'_>) -> Result<Loaded, ConfigErrors> {
     loader.flags(&sources.flags, sources.env);
     loader.credentials(sources.env);
     loader.check_secret_files();
+    loader.check_targets();
 
     let Loader {
         builder,
@@ -299,6 +300,32 @@ impl Loader {
                     allowed: None,
                 });
             }
+        }
+    }
+
+    /// Of the keys that name the target of documents, that of the later layer counts.
+    fn check_targets(&mut self) {
+        let layer = |path: &str| {
+            let setting = self.settings.iter().find(|setting| setting.key == path);
+            setting.map_or(0, |setting| match setting.source {
+                ValueSource::Default => 0,
+                ValueSource::File { .. } => 1,
+                ValueSource::Environment(_) => 2,
+                ValueSource::Flag(_) => 3,
+            })
+        };
+        let (index, data_stream) = (layer("elasticsearch.index"), layer("elasticsearch.data_stream"));
+        if data_stream > 0 && index == data_stream {
+            self.errors.push(ConfigError {
+                source: None,
+                key: "elasticsearch.data_stream".into(),
+                value: None,
+                what: "only one of it and elasticsearch.index can be set".into(),
+                allowed: None,
+            });
+        }
+        if index > data_stream {
+            self.builder.data_stream = None;
         }
     }
 

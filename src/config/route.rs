@@ -53,8 +53,10 @@ pub enum RouteAction {
     Drop,
     /// They are written.
     Write {
-        /// Index name with strftime fields and placeholders; `None`: `elasticsearch.index`.
+        /// Index name with strftime fields and placeholders; `None`: that of the configuration.
         index: Option<String>,
+        /// Whether `index` is the name of a data stream.
+        data_stream: bool,
         /// The outputs; empty: all.
         outputs: Vec<Output>,
     },
@@ -66,21 +68,27 @@ pub struct When(pub Vec<Vec<Condition>>);
 
 /// Checks routes against the outputs and each other.
 pub(super) fn check(config: &Config, validation: &mut Validation) {
-    let default = std::iter::once((None, &config.elasticsearch.index));
+    let elasticsearch = &config.elasticsearch;
+    let default = std::iter::once((None, (&elasticsearch.index, elasticsearch.data_stream)));
     let routes = (1..).zip(&config.routes);
     let written = routes.clone().filter_map(|(number, route)| match &route.action {
         RouteAction::Drop => None,
-        RouteAction::Write { index, .. } => Some((Some(number), index.as_ref()?)),
+        RouteAction::Write {
+            index, data_stream, ..
+        } => Some((Some(number), (index.as_ref()?, *data_stream))),
     });
-    for (route, index) in default.chain(written) {
+    for (route, (index, is_data_stream)) in default.chain(written) {
+        let (what, key) = if is_data_stream {
+            ("data stream", "elasticsearch.data_stream")
+        } else {
+            ("index", "elasticsearch.index")
+        };
         if IndexName::parse(index).is_ok_and(|name| name.is_open()) {
-            let key = route.map_or_else(
-                || "elasticsearch.index".to_owned(),
-                |route: usize| format!("route {route}"),
-            );
+            let key = route.map_or_else(|| key.to_owned(), |route: usize| format!("route {route}"));
             validation.warn(format!(
-                "{key}: {index:?} ends with a placeholder, so its template matches every index that begins in the same way; \
-                 put a date or a word behind it"
+                "{key}: {index:?} ends with a placeholder, so its template matches every {what} that begins in the same way; \
+                 put {}a word behind it",
+                if is_data_stream { "" } else { "a date or " }
             ));
         }
     }
@@ -116,6 +124,8 @@ pub struct Copy {
     pub when: When,
     /// Index name with strftime fields.
     pub index: String,
+    /// Whether `index` is the name of a data stream.
+    pub data_stream: bool,
 }
 
 /// Keys of a test.
@@ -123,44 +133,68 @@ const TESTS: [&str; 5] = ["equals", "contains", "matches", "at_least", "exists"]
 
 /// A route.
 pub(super) fn route(raw: &UntypedValue) -> Result<Route, String> {
-    let table = table(raw, &["when", "index", "output", "drop"])?;
+    let table = table(raw, &["when", "index", "data_stream", "output", "drop"])?;
     let when = match table.get("when") {
         Some(raw) => when(raw).map_err(|what| format!("when: {what}"))?,
         None => When::default(),
     };
     let drop = table.get("drop").map(boolean).transpose();
     let drop = drop.map_err(|what| format!("drop: {what}"))?.unwrap_or(false);
-    let index = table.get("index").map(|raw| super::kind::index(not_empty(raw)?));
-    let index = index.transpose().map_err(|what| format!("index: {what}"))?;
+    let (index, data_stream) = target(table)?;
     let to = table.get("output").map(outputs).transpose();
     let outputs = to.map_err(|what| format!("output: {what}"))?.unwrap_or_default();
     let action = match (drop, index, outputs) {
         (true, None, outputs) if outputs.is_empty() => RouteAction::Drop,
-        (true, ..) => return Err("with drop = true there is neither index nor output".into()),
+        (true, ..) => return Err("with drop = true there is neither index, data_stream nor output".into()),
         (false, None, outputs) if outputs.is_empty() => {
-            return Err("one of index, output and drop = true is required".into());
+            return Err("one of index, data_stream, output and drop = true is required".into());
         }
         (false, None, _) => {
             return Err(
-                "output needs an index of its own: documents of one index go to the same outputs".into(),
+                "output needs an index or data_stream of its own: documents of one index go to the same outputs".into(),
             );
         }
-        (false, index, outputs) => RouteAction::Write { index, outputs },
+        (false, index, outputs) => RouteAction::Write {
+            index,
+            data_stream,
+            outputs,
+        },
     };
     Ok(Route { when, action })
 }
 
 /// A copy.
 pub(super) fn copy(raw: &UntypedValue) -> Result<Copy, String> {
-    let table = table(raw, &["when", "index"])?;
+    let table = table(raw, &["when", "index", "data_stream"])?;
     let required = |key: &str| table.get(key).ok_or_else(|| format!("no {key}"));
     let when = when(required("when")?).map_err(|what| format!("when: {what}"))?;
-    let index = super::kind::index(not_empty(required("index")?)?);
-    let index = index.map_err(|what| format!("index: {what}"))?;
+    let (index, data_stream) = target(table)?;
+    let index = index.ok_or("no index and no data_stream")?;
     if index.contains('{') {
         return Err("index: placeholders are not possible in the index of copies".into());
     }
-    Ok(Copy { when, index })
+    Ok(Copy {
+        when,
+        index,
+        data_stream,
+    })
+}
+
+/// The name of an index or of a data stream, and whether it is that of a data stream.
+fn target(table: &BTreeMap<String, UntypedValue>) -> Result<(Option<String>, bool), String> {
+    let index = table.get("index").map(|raw| super::kind::index(not_empty(raw)?));
+    let index = index.transpose().map_err(|what| format!("index: {what}"))?;
+    let stream = table
+        .get("data_stream")
+        .map(|raw| super::kind::data_stream(not_empty(raw)?));
+    let stream = stream
+        .transpose()
+        .map_err(|what| format!("data_stream: {what}"))?;
+    match (index, stream) {
+        (Some(_), Some(_)) => Err("only one of index and data_stream can be set".into()),
+        (None, Some(stream)) => Ok((Some(stream), true)),
+        (index, None) => Ok((index, false)),
+    }
 }
 
 /// `{ NAME = TEST, … }`, all of which hold, or a list of such tables, one of which holds.

@@ -111,10 +111,10 @@ impl Subject {
 impl Router {
     /// Compiles the routes; `None` without any, if `elasticsearch.index` has no placeholders.
     pub(crate) fn new(config: &Config, destinations: &Arc<Destinations>) -> Option<Self> {
-        let index = &config.elasticsearch.index;
+        let default = (&config.elasticsearch.index, config.elasticsearch.data_stream);
         // The configuration has checked all names.
-        let default = IndexName::parse(index).ok()?;
-        if config.routes.is_empty() && !default.has_placeholders() {
+        let default_name = IndexName::of(default.0, default.1).ok()?;
+        if config.routes.is_empty() && !default_name.has_placeholders() {
             return None;
         }
         let made = |name: IndexName, outputs| {
@@ -141,8 +141,14 @@ impl Router {
             let all = |all: &Vec<Condition>| all.iter().map(compile).collect();
             let target = match &route.action {
                 RouteAction::Drop => Target::Drop,
-                RouteAction::Write { index: own, outputs } => {
-                    let name = IndexName::parse(own.as_deref().unwrap_or(index)).ok()?;
+                RouteAction::Write {
+                    index: own,
+                    data_stream,
+                    outputs,
+                } => {
+                    let own = own.as_ref().map(|own| (own, *data_stream));
+                    let (index, is_data_stream) = own.unwrap_or(default);
+                    let name = IndexName::of(index, is_data_stream).ok()?;
                     made(name, config.output_bits(outputs))
                 }
             };
@@ -153,7 +159,7 @@ impl Router {
         }
         routes.push(CompiledRoute {
             when: Vec::new(),
-            target: made(default, ALL_OUTPUTS),
+            target: made(default_name, ALL_OUTPUTS),
         });
         Some(Self::compiled(routes, destinations))
     }

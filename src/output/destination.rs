@@ -14,6 +14,7 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 pub use self::name::{IndexName, Placeholder};
+pub(crate) use self::name::{MAX_DATA_STREAM_BYTES, matches_wildcard};
 
 use super::elasticsearch::{CopyRule, IndexPattern};
 use crate::config::{Config, RouteAction};
@@ -39,6 +40,8 @@ pub struct Destination {
     pub(crate) indices: Arc<IndexPattern>,
     /// Bits of the outputs that take its documents.
     pub(crate) outputs: u8,
+    /// Its name is that of a data stream.
+    pub(crate) is_data_stream: bool,
 }
 
 /// All outputs.
@@ -79,22 +82,28 @@ impl Destinations {
     /// # Errors
     /// A message for the operator.
     pub fn of(config: &Config) -> Result<Self, String> {
-        let new = Self::single(&config.elasticsearch.index)?.bounded(config.elasticsearch.max_destinations);
+        let default = (&config.elasticsearch.index, config.elasticsearch.data_stream);
+        let new = Self::single(default.0, default.1)?.bounded(config.elasticsearch.max_destinations);
         let routes = config.routes.iter().filter_map(|route| match &route.action {
             RouteAction::Drop => None,
-            RouteAction::Write { index, outputs } => Some((index.as_ref(), outputs)),
+            RouteAction::Write {
+                index: Some(index),
+                data_stream,
+                outputs,
+            } => Some(((index, *data_stream), outputs)),
+            RouteAction::Write { outputs, .. } => Some((default, outputs)),
         });
         let mut made = new;
-        for (index, outputs) in routes {
-            let index = index.unwrap_or(&config.elasticsearch.index);
-            let name = IndexName::parse(index).map_err(|what| format!("index {index:?}: {what}"))?;
+        for ((index, is_data_stream), outputs) in routes {
+            let name =
+                IndexName::of(index, is_data_stream).map_err(|what| format!("index {index:?}: {what}"))?;
             let outputs = config.output_bits(outputs);
             made.register_fixed(&name, outputs)?;
             made.configured.push(name);
         }
         for copy in &config.copies {
-            let name =
-                IndexName::parse(&copy.index).map_err(|what| format!("index {:?}: {what}", copy.index))?;
+            let name = IndexName::of(&copy.index, copy.data_stream)
+                .map_err(|what| format!("index {:?}: {what}", copy.index))?;
             // In one index with the documents of a route, a copy could not be told from them.
             if made.names().by_name.contains_key(&name.fallback()) && !made.copied.contains(&name) {
                 return Err(format!(
@@ -116,12 +125,13 @@ impl Destinations {
     ///
     /// # Errors
     /// A message for the operator.
-    pub(crate) fn single(index: &str) -> Result<Self, String> {
-        let name = IndexName::parse(index).map_err(|what| format!("index {index:?}: {what}"))?;
+    pub(crate) fn single(index: &str, is_data_stream: bool) -> Result<Self, String> {
+        let name = IndexName::of(index, is_data_stream).map_err(|what| format!("index {index:?}: {what}"))?;
         let fallback = name.fallback();
         let default = Arc::new(Destination {
             indices: Arc::new(IndexPattern::parse(&fallback)?),
             outputs: ALL_OUTPUTS,
+            is_data_stream,
         });
         let names = Names {
             by_name: [(fallback, DestinationId::DEFAULT)].into(),
@@ -147,8 +157,12 @@ impl Destinations {
     /// Registers the name that a configured one has with its fallbacks.
     fn register_fixed(&self, name: &IndexName, outputs: u8) -> Result<DestinationId, String> {
         let mut names = self.names();
+        let is_data_stream = name.is_data_stream();
         let name = name.fallback();
         if let Some(id) = names.by_name.get(&name) {
+            if self.get(*id).is_data_stream != is_data_stream {
+                return Err(format!("{name:?} is named as an index and as a data stream"));
+            }
             if self.get(*id).outputs != outputs {
                 return Err(format!(
                     "routes with the index {name:?} have different outputs; give one of them another index"
@@ -161,7 +175,7 @@ impl Destinations {
                 "the indices {name:?} and {other:?} can be the same on some day; give one of them another name"
             ));
         }
-        self.add(&mut names, name, outputs)
+        self.add(&mut names, name, outputs, is_data_stream)
     }
 
     /// The destination of a configured name with these values. Not for names without placeholders
@@ -180,7 +194,8 @@ impl Destinations {
         };
         if let Some(id) = names.by_name.get(&resolved) {
             // The same name for other outputs: its documents would be those of the first.
-            if self.get(*id).outputs == outputs {
+            let known = self.get(*id);
+            if known.outputs == outputs && known.is_data_stream == name.is_data_stream() {
                 return Registered {
                     id: *id,
                     is_fallback: false,
@@ -204,7 +219,7 @@ impl Destinations {
             );
             return fallback(&names);
         }
-        match self.add(&mut names, resolved, outputs) {
+        match self.add(&mut names, resolved, outputs, name.is_data_stream()) {
             Ok(id) => {
                 names.made += 1;
                 Registered {
@@ -223,7 +238,14 @@ impl Destinations {
         if let Some(id) = names.by_name.get(name) {
             return Some(*id);
         }
-        self.add(&mut names, name.to_owned(), ALL_OUTPUTS).ok()
+        let mut streams = self
+            .configured
+            .iter()
+            .chain(&self.copied)
+            .filter(|name| name.is_data_stream());
+        let is_data_stream = streams.any(|stream| stream.can_make(name));
+        self.add(&mut names, name.to_owned(), ALL_OUTPUTS, is_data_stream)
+            .ok()
     }
 
     /// A name that is another one and can be equal to `name` on some day.
@@ -234,14 +256,24 @@ impl Destinations {
             .cloned()
     }
 
-    fn add(&self, names: &mut Names, name: String, outputs: u8) -> Result<DestinationId, String> {
+    fn add(
+        &self,
+        names: &mut Names,
+        name: String,
+        outputs: u8,
+        is_data_stream: bool,
+    ) -> Result<DestinationId, String> {
         let indices = Arc::new(IndexPattern::parse(&name)?);
         let mut known = self.known.write().unwrap_or_else(PoisonError::into_inner);
         if known.len() >= MAX_REGISTERED {
             return Err("too many destinations".into());
         }
         let id = DestinationId(known.len() as u16);
-        known.push(Arc::new(Destination { indices, outputs }));
+        known.push(Arc::new(Destination {
+            indices,
+            outputs,
+            is_data_stream,
+        }));
         names.by_name.insert(name, id);
         Ok(id)
     }
@@ -268,9 +300,17 @@ impl Destinations {
         &self.copies
     }
 
-    /// [`Self::wildcards`], with those of copies.
-    pub(crate) fn all_wildcards(&self) -> Vec<String> {
-        Self::unique(self.configured.iter().chain(&self.copied))
+    /// [`Self::wildcards`], with those of copies: of indices, or of data streams.
+    pub(crate) fn all_wildcards(&self, data_streams: bool) -> Vec<String> {
+        let all = self.configured.iter().chain(&self.copied);
+        Self::unique(all.filter(|name| name.is_data_stream() == data_streams))
+    }
+
+    /// The first configured name of an index, or of a data stream, with every fallback.
+    pub(crate) fn example(&self, data_streams: bool) -> Option<String> {
+        let mut all = self.configured.iter().chain(&self.copied);
+        let first = all.find(|name| name.is_data_stream() == data_streams)?;
+        Some(first.fallback())
     }
 
     /// The configured names with `*` in place of placeholders, for templates and searches; each once.
@@ -305,7 +345,7 @@ mod tests {
     #[test]
     fn a_name_is_one_destination_and_their_number_is_bounded() {
         let name = IndexName::parse("logs-{ns}-%Y").unwrap();
-        let all = Destinations::single("logs-{ns}-%Y").unwrap().bounded(2);
+        let all = Destinations::single("logs-{ns}-%Y", false).unwrap().bounded(2);
         let of = |value: &str| all.register(&name, values(&[value]), ALL_OUTPUTS);
         let own = |id| Registered {
             id: DestinationId(id),
@@ -329,7 +369,7 @@ mod tests {
 
     #[test]
     fn a_value_cannot_make_the_name_of_another_destination() {
-        let all = Destinations::single("logs-%Y").unwrap();
+        let all = Destinations::single("logs-%Y", false).unwrap();
         let name = IndexName::parse("logs-{ns}").unwrap();
         all.register_fixed(&name, ALL_OUTPUTS).unwrap();
         let made = all.register(&name, values(&["2026"]), ALL_OUTPUTS);

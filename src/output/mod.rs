@@ -30,6 +30,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 pub use self::batch::{Batch, BatchBuffer, DocumentMeta, DocumentSpan, MemoryCharge, SealedDocument};
 pub(crate) use self::destination::ALL_OUTPUTS;
 pub use self::destination::{Destination, DestinationId, Destinations, IndexName, Placeholder};
+pub(crate) use self::destination::{MAX_DATA_STREAM_BYTES, matches_wildcard};
 pub use self::framing::Framing;
 pub use self::tap::{BatchTap, Watching};
 pub use self::watchdog::Watchdog;

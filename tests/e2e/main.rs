@@ -39,6 +39,7 @@ mod search;
 mod several;
 mod shutdown;
 mod startup;
+mod streams;
 
 use std::time::Duration;
 

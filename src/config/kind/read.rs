@@ -13,7 +13,7 @@ use super::super::types::{Condition, Network, Predicate, User};
 use super::super::units::{parse_duration, parse_size};
 use super::UntypedValue;
 use crate::metrics::Output;
-use crate::output::IndexName;
+use crate::output::{IndexName, MAX_DATA_STREAM_BYTES};
 use windrow_trace::{DocumentSchema, MergeRule};
 
 pub(super) fn text(raw: &UntypedValue) -> Result<&str, String> {
@@ -230,6 +230,18 @@ pub(in crate::config) fn index(text: &str) -> Result<String, String> {
         return Err("longer than 255 bytes".into());
     }
     Ok(text.to_owned())
+}
+
+/// A valid name of a data stream: that of an index without strftime fields.
+pub(in crate::config) fn data_stream(text: &str) -> Result<String, String> {
+    let fallback = IndexName::of(text, true)?.fallback();
+    if fallback.contains('%') {
+        return Err("a data stream has no date in its name: its generations take the place of days".into());
+    }
+    if fallback.len() > MAX_DATA_STREAM_BYTES {
+        return Err(format!("longer than {MAX_DATA_STREAM_BYTES} bytes"));
+    }
+    index(text)
 }
 
 pub(super) fn users(raw: &UntypedValue) -> Result<Vec<User>, String> {

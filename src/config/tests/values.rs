@@ -161,6 +161,54 @@ fn index_names_are_checked() {
 }
 
 #[test]
+fn a_data_stream_takes_the_place_of_the_index() {
+    let index = ("elasticsearch.index", "logs-%Y");
+    let target = |text: &str, flags: &[(&'static str, &str)]| {
+        let elasticsearch = load_from(text, &[], flags).unwrap().config.elasticsearch;
+        (elasticsearch.index, elasticsearch.data_stream)
+    };
+    assert_eq!(target("", &[]), ("requests-%Y-%m-%d".into(), false));
+    // The later layer counts.
+    let in_file = "[elasticsearch]\ndata_stream = \"logs-file-default\"\n";
+    assert_eq!(target(in_file, &[]), ("logs-file-default".into(), true));
+    assert_eq!(target(in_file, &[index]), ("logs-%Y".into(), false));
+    let both = "[elasticsearch]\ndata_stream = \"a-b-c\"\nindex = \"a\"\n";
+    let list = errors(both, &[], &[]);
+    assert!(
+        list[0].contains("only one of it and elasticsearch.index"),
+        "{list:?}"
+    );
+    for (name, what) in [
+        ("logs-%Y", "no date"),
+        ("Logs-a-b", "capital letters"),
+        (".ds-a", "must not begin"),
+        (&"a".repeat(231), "longer than 230"),
+    ] {
+        let text = format!("[elasticsearch]\ndata_stream = \"{name}\"\n");
+        let list = errors(&text, &[], &[]);
+        assert!(list[0].contains(what), "{name}: {list:?}");
+    }
+    for (table, what) in [
+        (
+            "[[route]]\nindex = \"a\"\ndata_stream = \"b\"\n",
+            "only one of index",
+        ),
+        (
+            "[[copy]]\nwhen = { level = \"error\" }\n",
+            "no index and no data_stream",
+        ),
+        ("[[route]]\ndata_stream = \"a-%Y\"\n", "no date"),
+        (
+            "[[route]]\nwhen = { tag = \"x\" }\nindex = \"a\"\n[[route]]\ndata_stream = \"a\"\n",
+            "as an index and as a data stream",
+        ),
+    ] {
+        let list = errors(table, &[], &[("output", "elasticsearch")]);
+        assert!(list.iter().any(|error| error.contains(what)), "{table}: {list:?}");
+    }
+}
+
+#[test]
 fn durations_and_sizes_are_read_and_written() {
     for (text, millis) in [
         ("30s", 30_000),

@@ -3,7 +3,7 @@
 //! Keeps its batch alive. Used when the documents of a batch have different outcomes.
 
 use std::ops::Range;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 
 use bytes::Bytes;
 
@@ -12,6 +12,7 @@ use super::Batch;
 use super::BatchInner;
 use super::delivery_state::{ConfirmedCounts, DeliveryState};
 use super::meta::{DocumentMeta, DocumentSpan};
+use crate::claim::RecordClaim;
 use crate::output::{DestinationId, LineCounters, OutputId};
 
 /// A document of a batch. Cheap to clone.
@@ -127,6 +128,22 @@ impl SealedDocument {
         if let Some((batch, counts)) = counts {
             batch.release(&counts);
         }
+    }
+
+    /// Further claims on the journal records of these documents.
+    pub(crate) fn claims<'a>(documents: impl Iterator<Item = &'a Self>) -> Vec<RecordClaim> {
+        let mut claims = Vec::new();
+        let mut last = None;
+        for document in documents {
+            let batch = &document.batch;
+            if last.is_some_and(|last| Arc::ptr_eq(last, batch)) {
+                continue;
+            }
+            last = Some(batch);
+            let held = batch.claims.lock().unwrap_or_else(PoisonError::into_inner);
+            claims.extend(held.iter().cloned());
+        }
+        claims
     }
 
     /// A write of it may have been applied, and its response was lost. For the counters.

@@ -7,6 +7,8 @@ use std::fmt::Write as _;
 
 /// Longest index name in bytes.
 const MAX_NAME_BYTES: usize = 255;
+/// Longest name of a data stream in bytes: those of its indices have 22 more.
+pub(crate) const MAX_DATA_STREAM_BYTES: usize = 230;
 /// Longest text of one strftime field: a year.
 const MAX_DATE_FIELD_BYTES: usize = 4;
 /// Digits of the hash that ends a value which was cut.
@@ -20,6 +22,7 @@ pub struct IndexName {
     pieces: Vec<Piece>,
     /// Longest text that takes the place of a placeholder, bytes.
     max_value_bytes: usize,
+    is_data_stream: bool,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -43,6 +46,25 @@ impl IndexName {
     /// # Errors
     /// A message for the operator.
     pub fn parse(text: &str) -> Result<Self, String> {
+        Self::parse_within(text, MAX_NAME_BYTES)
+    }
+
+    /// Parses the name of an index or of a data stream.
+    ///
+    /// # Errors
+    /// A message for the operator.
+    pub fn of(text: &str, is_data_stream: bool) -> Result<Self, String> {
+        if !is_data_stream {
+            return Self::parse(text);
+        }
+        let name = Self::parse_within(text, MAX_DATA_STREAM_BYTES)?;
+        Ok(Self {
+            is_data_stream,
+            ..name
+        })
+    }
+
+    fn parse_within(text: &str, max_bytes: usize) -> Result<Self, String> {
         let mut pieces = Vec::new();
         let mut rest = text;
         while let Some(at) = rest.find('{') {
@@ -86,14 +108,15 @@ impl IndexName {
         let count = pieces
             .iter()
             .filter(|piece| matches!(piece, Piece::Placeholder(_)));
-        let max_value_bytes = MAX_NAME_BYTES.saturating_sub(fixed) / count.count().max(1);
+        let max_value_bytes = max_bytes.saturating_sub(fixed) / count.count().max(1);
         let parsed = Self {
             pieces,
             max_value_bytes,
+            is_data_stream: false,
         };
         if parsed.has_placeholders() && max_value_bytes < 2 * HASH_DIGITS {
             return Err(format!(
-                "longer than {MAX_NAME_BYTES} bytes with the values of its placeholders"
+                "longer than {max_bytes} bytes with the values of its placeholders"
             ));
         }
         Ok(parsed)
@@ -105,6 +128,11 @@ impl IndexName {
             Piece::Literal(_) => None,
             Piece::Placeholder(placeholder) => Some(placeholder),
         })
+    }
+
+    /// Whether it is the name of a data stream, and not of an index.
+    pub fn is_data_stream(&self) -> bool {
+        self.is_data_stream
     }
 
     /// Whether it has a placeholder.
@@ -141,6 +169,11 @@ impl IndexName {
         self.resolve(std::iter::empty())
     }
 
+    /// Whether values of its placeholders can make this name.
+    pub(crate) fn can_make(&self, made: &str) -> bool {
+        matches_wildcard(&self.wildcard(), made)
+    }
+
     /// The name with `*` in place of each placeholder.
     pub fn wildcard(&self) -> String {
         let mut name = String::new();
@@ -162,6 +195,22 @@ impl Piece {
             Self::Placeholder(_) => 0,
         }
     }
+}
+
+/// Whether a name matches a pattern with `*` for any text.
+pub(crate) fn matches_wildcard(pattern: &str, name: &str) -> bool {
+    let mut parts = pattern.split('*');
+    let Some(mut rest) = name.strip_prefix(parts.next().unwrap_or_default()) else {
+        return false;
+    };
+    let Some(last) = parts.next_back() else {
+        return rest.is_empty();
+    };
+    for part in parts {
+        let Some(at) = rest.find(part) else { return false };
+        rest = &rest[at + part.len()..];
+    }
+    rest.ends_with(last)
 }
 
 /// A value as a part of an index name: in lower case, `_` for each character that none may have, and
@@ -247,6 +296,25 @@ fn tokens(name: &str) -> Vec<Token> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_star_stands_for_any_text() {
+        for (pattern, name, matches) in [
+            ("logs-*-*", "logs-app-default", true),
+            ("logs-*-*", "logs-app", false),
+            ("logs-app-default", "logs-app-default", true),
+            ("logs-app-default", "logs-app-default2", false),
+            ("*", "", true),
+            ("a*a", "a", false),
+            ("a*b*c", "a-b-b-c", true),
+            ("", "", true),
+            ("b*", "ab", false),
+        ] {
+            assert_eq!(matches_wildcard(pattern, name), matches, "{pattern} {name}");
+        }
+        let stream = IndexName::of("logs-{app}-default", true).unwrap();
+        assert!(stream.can_make("logs-shop-default") && !stream.can_make("logs-shop-test"));
+    }
 
     fn resolve(name: &str, values: &[Option<&str>]) -> String {
         let values = values.iter().map(|value| value.map(str::as_bytes));

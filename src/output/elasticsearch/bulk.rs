@@ -387,7 +387,7 @@ mod tests {
 
     #[test]
     fn a_body_names_each_document_and_ends_in_a_newline() {
-        let destinations = Arc::new(Destinations::single("r-%Y-%m-%d").unwrap());
+        let destinations = Arc::new(Destinations::single("r-%Y-%m-%d", false).unwrap());
         let day = 86_400_000_000_000;
         let documents = [
             Doc("a", 0, Bytes::from_static(b"{\"x\":1}")),

@@ -57,6 +57,8 @@ pub(crate) struct Client {
     pub(crate) format: DocumentFormat,
     pub(crate) stats: Arc<Stats>,
     pub(crate) trace_life: Duration,
+    /// Longest time for which a node may not know of a rollover.
+    pub(crate) rollover_settle: Duration,
     pub(crate) watch: IndexWatch,
     pub(crate) targets: Targets,
     pub(crate) warned_fields: WarnedFields,
@@ -101,6 +103,7 @@ impl Client {
             format,
             stats,
             trace_life: config.trace_life,
+            rollover_settle: config.rollover_settle,
             watch: IndexWatch::default(),
             targets: Targets::default(),
             warned_fields: WarnedFields::default(),
@@ -117,17 +120,10 @@ impl Client {
         self.destinations.indices(DestinationId::DEFAULT)
     }
 
-    /// The default destination's indices of all days.
-    pub(crate) fn default_wildcard(&self) -> String {
-        let names = self.destinations.wildcards();
-        names
-            .first()
-            .map_or_else(String::new, |name| index_pattern::wildcard(name))
-    }
-
-    /// The names of all indices, with as few others as possible, for the template.
-    pub(crate) fn exact_patterns(&self) -> Vec<String> {
-        let names = self.destinations.all_wildcards();
+    /// The names of all indices, or of all data streams, with as few others as possible, for the
+    /// template.
+    pub(crate) fn exact_patterns(&self, data_streams: bool) -> Vec<String> {
+        let names = self.destinations.all_wildcards(data_streams);
         names.iter().flat_map(|name| index_pattern::exact(name)).collect()
     }
 
@@ -234,6 +230,16 @@ impl Client {
 
     /// What the result of an item that was sent to `index` means. Counts a failure.
     pub(crate) fn judge(&self, index: &str, item: ItemResult) -> Verdict {
+        let item = if item.is_in_failure_store() {
+            ItemResult {
+                status: 400,
+                kind: "failure_store".into(),
+                reason: "the data stream put it into its failure store, without the reason".into(),
+                ..item
+            }
+        } else {
+            item
+        };
         let class = classify_item(item.status, &item.kind);
         if class == ItemClass::Written {
             return Verdict::Outcome(DocumentOutcome::Stored(StoreResult::Created));
@@ -324,6 +330,23 @@ impl Client {
                 }
             }
         }
+    }
+}
+
+/// Prefix of the indices in which a data stream keeps what it refuses, with status 201.
+const FAILURE_STORE: &str = ".fs-";
+
+impl ItemResult {
+    /// Whether the store put the document where it keeps what it refuses.
+    pub(crate) fn is_in_failure_store(&self) -> bool {
+        self.index
+            .as_ref()
+            .is_some_and(|index| index.starts_with(FAILURE_STORE))
+    }
+
+    /// The index that holds the document, if that was asked for.
+    pub(crate) fn place(&self) -> Option<&str> {
+        self.index.as_deref().filter(|_| !self.is_in_failure_store())
     }
 }
 

@@ -67,7 +67,12 @@ impl Elasticsearch {
         let (mut wanted, mut traces) = (Vec::new(), Vec::new());
         for (at, trace) in silent.iter().enumerate() {
             let id = document_id(&trace.id);
-            for index in indices_of(client, DestinationId(trace.destination), trace.first_ns) {
+            for index in indices_of(
+                client,
+                DestinationId(trace.destination),
+                trace.first_ns,
+                Some(client.trace_life),
+            ) {
                 wanted.push((index, id.clone()));
                 traces.push(at);
             }
@@ -94,10 +99,13 @@ impl Elasticsearch {
 async fn resolve(client: &Client, silent: &[SilentTrace]) {
     let mut names = HashSet::new();
     for trace in silent {
-        let indices = client.destinations.indices(DestinationId(trace.destination));
-        let day = indices.of(trace.first_ns);
+        let destination = client.destinations.get(DestinationId(trace.destination));
+        let day = destination.indices.of(trace.first_ns);
         if !names.contains(&*day.index) {
-            client.targets.resolve(client, &day.index).await;
+            let resolve = client
+                .targets
+                .resolve(client, &day.index, destination.is_data_stream);
+            resolve.await;
             names.insert(day.index.to_string());
         }
     }

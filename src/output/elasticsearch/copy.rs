@@ -17,6 +17,7 @@ use serde_json::Value;
 use super::bulk::{self, BulkDocument, OwnedDocument};
 use super::client::Client;
 use super::outcome::{DocumentOutcome, Rejection, RequestError, RetryReason};
+use super::settle::Unsettled;
 use super::upsert::Upsert;
 use crate::config::{Condition, ENVIRONMENT_NAMES, NAMESPACE_NAMES, Predicate, When};
 use crate::output::DestinationId;
@@ -62,7 +63,11 @@ pub(super) fn write_copies<'b, D: BulkDocument>(
             let (some, _) = rest.split_at(fits.count().max(1));
             let origins = origins.iter().skip(done);
             match create(client, some).await {
-                Ok(outcomes) => {
+                Ok((outcomes, unsettled)) => {
+                    for one in unsettled {
+                        let origin = origins.clone().nth(one.at).copied();
+                        batch.note_unsettled_of(origin.unwrap_or_default(), vec![one]);
+                    }
                     for (at, outcome) in origins.zip(outcomes) {
                         if !matches!(outcome, DocumentOutcome::Stored(_)) {
                             batch.documents[*at].mark_uncertain();
@@ -117,28 +122,38 @@ fn first_ns(document: &Value) -> Option<i64> {
 }
 
 /// Creates copies in one request, heals refused ones, and merges those that exist.
-async fn create(client: &Client, copies: &[OwnedDocument]) -> Result<Vec<DocumentOutcome>, RequestError> {
+async fn create(
+    client: &Client,
+    copies: &[OwnedDocument],
+) -> Result<(Vec<DocumentOutcome>, Vec<Unsettled>), RequestError> {
     let body = bulk::create_body(&client.destinations, copies.iter(), Vec::new());
     let response = match client.bulk_located(body, copies.len()).await {
         Ok(response) => response,
         Err(RequestError::TooLarge(reason)) if copies.len() == 1 => {
-            return Ok(vec![DocumentOutcome::Rejected(Rejection {
+            let rejection = Rejection {
                 status: 413,
                 kind: "document_too_large".into(),
                 reason: format!("the copy of the document: {reason}"),
-            })]);
+            };
+            return Ok((vec![DocumentOutcome::Rejected(rejection)], Vec::new()));
         }
         Err(RequestError::TooLarge(_)) => {
             let (first, second) = copies.split_at(copies.len() / 2);
-            let mut outcomes = Box::pin(create(client, first)).await?;
-            outcomes.extend(Box::pin(create(client, second)).await?);
-            return Ok(outcomes);
+            let (mut outcomes, mut unsettled) = Box::pin(create(client, first)).await?;
+            let (further, open) = Box::pin(create(client, second)).await?;
+            let moved = open.into_iter().map(|mut one| {
+                one.at += first.len();
+                one
+            });
+            outcomes.extend(further);
+            unsettled.extend(moved);
+            return Ok((outcomes, unsettled));
         }
         Err(error) => return Err(error),
     };
     let (mut batch, rest) = Upsert::of_response(client, copies, response);
     batch.finish(client, rest).await?;
-    Ok(batch.outcomes)
+    Ok((batch.outcomes, batch.unsettled))
 }
 
 /// Whether a document satisfies the condition of a copy.

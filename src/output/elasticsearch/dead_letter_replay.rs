@@ -6,6 +6,7 @@ use super::Elasticsearch;
 use super::backoff::full_jitter;
 use super::bulk::OwnedDocument;
 use super::outcome::{DocumentOutcome, RequestError, StoreResult};
+use super::settle::wait_until_settled;
 use super::upsert::{Upserter, WriteResult};
 use crate::output::DestinationId;
 use crate::output::dead_letter::{Entry, EntryContent};
@@ -57,7 +58,16 @@ pub(super) async fn replay_entries(
             WriteResult::AllCreated => {
                 vec![DocumentOutcome::Stored(StoreResult::Created); documents.len()]
             }
-            WriteResult::PerDocument(written, _) => written,
+            WriteResult::PerDocument(mut written, _, unsettled) => {
+                let open: Vec<usize> = unsettled.iter().map(|one| one.at).collect();
+                // Nothing but the entry remembers the document.
+                if let Err(reason) = wait_until_settled(upserter, unsettled, base).await {
+                    for at in open {
+                        written[at] = DocumentOutcome::Blocked(reason.clone());
+                    }
+                }
+                written
+            }
             WriteResult::Failed(error) => {
                 let alone = documents.len() == 1;
                 for &at in &pending {

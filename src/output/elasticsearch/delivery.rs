@@ -14,6 +14,7 @@ use super::bulk::{self, BulkDocument};
 use super::deferred::Deferred;
 use super::health::{NoteSource, OutputHealth, WaitReason};
 use super::outcome::{DocumentOutcome, Rejection, RequestError, RetryReason, StoreResult, without_content};
+use super::settle::Settling;
 use super::upsert::{Upserter, WriteResult};
 use crate::output::dead_letter::{DeadLetter, Entry, EntryContent};
 use crate::output::{Batch, DestinationId, LineCounters, OutputId, SealedDocument};
@@ -117,6 +118,8 @@ pub(crate) struct DeliveryContext {
     pub(crate) output: OutputId,
     /// Where documents wait for an operator; without it they wait in memory.
     pub(crate) deferred: Option<Arc<Deferred>>,
+    /// Documents that are written and not settled.
+    pub(crate) settling: Arc<Settling>,
     /// A document whose shard is unavailable for longer waits for an operator.
     pub(crate) blocked_retry: Duration,
     /// The counters of the lines of all documents, once one was deferred.
@@ -181,7 +184,7 @@ pub(super) async fn deliver(
             }
         }
     };
-    let (outcomes, mut error) = match written {
+    let (outcomes, mut error, unsettled) = match written {
         WriteResult::AllCreated => {
             context.confirm(StoreResult::Created, documents.iter());
             return Completion::default();
@@ -196,6 +199,7 @@ pub(super) async fn deliver(
                     reason,
                 })],
                 None,
+                Vec::new(),
             )
         }
         // Not an error in the document's content, which is the 400 of an item: an operator must
@@ -213,8 +217,13 @@ pub(super) async fn deliver(
                 ..Completion::default()
             };
         }
-        WriteResult::PerDocument(outcomes, error) => (outcomes, error),
+        WriteResult::PerDocument(outcomes, error, unsettled) => (outcomes, error, unsettled),
     };
+    if !unsettled.is_empty() {
+        let held = unsettled.iter().map(|one| &documents[one.at].sealed);
+        let claims = SealedDocument::claims(held);
+        context.settling.add(unsettled, claims);
+    }
     // Creating is allowed and a later step is not, such as reading: only documents that need it
     // wait.
     let not_allowed = error.take_if(|error| error.needs_operator());

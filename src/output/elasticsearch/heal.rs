@@ -18,6 +18,7 @@ use super::bulk::{self, BulkDocument, BulkResponse, ItemResult};
 use super::client::{Client, Verdict};
 use super::format::UnmapFn;
 use super::outcome::{DocumentOutcome, RequestError, RetryReason, StoreResult, without_content};
+use super::upsert::Upsert;
 
 /// Fields that are moved one by one; then all are.
 const MAX_SINGLE_FIELDS: u8 = 6;
@@ -140,12 +141,17 @@ impl Healing {
 /// [`RetryReason::NotAttempted`].
 pub(crate) async fn create_healed<D: BulkDocument>(
     client: &Client,
-    documents: &[D],
+    batch: &mut Upsert<'_, D>,
     refused: Vec<(usize, ItemResult)>,
-    healed: &mut HealedDocuments,
     exist: &mut Vec<usize>,
-    outcomes: &mut [DocumentOutcome],
 ) -> Result<(), RequestError> {
+    let Upsert {
+        documents,
+        outcomes,
+        healed,
+        places,
+        ..
+    } = batch;
     let mut pending: Vec<_> = refused
         .into_iter()
         .map(|(at, item)| (at, item, Healing::default()))
@@ -187,7 +193,11 @@ pub(crate) async fn create_healed<D: BulkDocument>(
             };
             let mut items = items.map(Vec::into_iter);
             for (at, index, healing) in some {
-                let verdict = items.as_mut().and_then(Iterator::next).map_or(
+                let item = items.as_mut().and_then(Iterator::next);
+                if let Some(place) = item.as_ref().and_then(ItemResult::place) {
+                    places.insert(*at, place.into());
+                }
+                let verdict = item.map_or(
                     Verdict::Outcome(DocumentOutcome::Stored(StoreResult::Created)),
                     |item| client.judge(&index.index, item),
                 );
@@ -220,7 +230,8 @@ async fn create<D: BulkDocument, I>(
     body: Bytes,
 ) -> Result<BulkResponse, RequestError> {
     for attempt in 1..=MAX_LOST_ANSWERS {
-        match client.bulk(body.clone(), writes.len()).await {
+        // The name may be an alias or a data stream.
+        match client.bulk_located(body.clone(), writes.len()).await {
             Err(RequestError::Broken(_)) => {
                 writes.iter().for_each(|(at, ..)| documents[*at].mark_uncertain());
                 tokio::time::sleep(contention_pause(attempt)).await;
@@ -228,7 +239,7 @@ async fn create<D: BulkDocument, I>(
             answer => return answer,
         }
     }
-    client.bulk(body, writes.len()).await
+    client.bulk_located(body, writes.len()).await
 }
 
 /// The top-level fields of a document that the mapping of an index lacks, in whole or in part.

@@ -11,8 +11,8 @@ use serde_json::{Value, json};
 
 use super::client::Client;
 use super::http::{Request, Response};
-use super::install::{Simulation, simulate};
-use super::target::{Target, look};
+use super::install::{Simulation, example, simulate, stream_template};
+use super::target::{NO_TEMPLATE, Target, look};
 use super::{Elasticsearch, lifecycle};
 use crate::config::{ElasticsearchConfig, OnConflict};
 
@@ -55,8 +55,8 @@ impl Elasticsearch {
         if let [Finding::Problem(_)] = findings[..] {
             return findings;
         }
-        findings.extend(target(client).await);
-        findings.extend(template(client, &self.config).await);
+        findings.extend(targets(client).await);
+        findings.extend(templates(client, &self.config).await);
         findings.extend(privileges(client, &self.config).await);
         findings.extend(nodes(client).await);
         findings
@@ -114,15 +114,19 @@ fn product(answer: &Value) -> Finding {
     }
 }
 
-/// The name of today's index.
-fn today(client: &Client) -> String {
-    let now = i64::try_from(Timestamp::now().as_nanosecond()).unwrap_or(0);
-    client.default_indices().of(now).index.to_string()
+/// What the configured names stand for: those of indices and those of data streams.
+async fn targets(client: &Client) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    for data_streams in [false, true] {
+        if let Some(name) = example(client, data_streams) {
+            findings.push(target(client, &name, data_streams).await);
+        }
+    }
+    findings
 }
 
-async fn target(client: &Client) -> Vec<Finding> {
-    let name = today(client);
-    vec![match look(client, &name).await {
+async fn target(client: &Client, name: &str, is_data_stream: bool) -> Finding {
+    match look(client, name, is_data_stream).await {
         Some(Target::Index) => {
             let path = format!("/{name}?filter_path=*.settings.index.blocks,*.aliases");
             match get(client, &path).await {
@@ -133,32 +137,69 @@ async fn target(client: &Client) -> Vec<Finding> {
                 Err(_) => Finding::Good(format!("index {name} is made by the first document")),
             }
         }
-        Some(target @ Target::Generations(_)) => {
-            let all = target.candidates(i64::MIN / 2, client.trace_life).len();
-            Finding::Good(format!(
-                "{name} is an alias of {all} indices, over which traces are joined"
-            ))
+        Some(Target::Missing) if is_data_stream => {
+            Finding::Good(format!("data stream {name} is made by the first document"))
+        }
+        Some(Target::Missing) => Finding::Good(format!("index {name} is made by the first document")),
+        Some(Target::Generations(all)) => Finding::Good(format!(
+            "{name} is {} of {} indices, over which traces are joined; documents go to {}",
+            if is_data_stream {
+                "a data stream"
+            } else {
+                "an alias or data stream"
+            },
+            all.len(),
+            all.newest().unwrap_or("none of them"),
+        )),
+        // Windrow's own template is installed at the start.
+        Some(Target::Unusable(reason)) if is_data_stream && reason.starts_with(NO_TEMPLATE) => {
+            Finding::Warning(reason.to_string())
         }
         Some(Target::Unusable(reason)) => Finding::Problem(reason.to_string()),
+        None if is_data_stream => Finding::Problem(format!(
+            "what {name} consists of cannot be seen (privilege view_index_metadata), without which a trace could become several \
+             documents"
+        )),
         None => Finding::Warning(format!(
             "what {name} stands for cannot be seen (privilege view_index_metadata): it counts as an index"
         )),
-    }]
+    }
 }
 
-async fn template(client: &Client, config: &ElasticsearchConfig) -> Vec<Finding> {
+async fn templates(client: &Client, config: &ElasticsearchConfig) -> Vec<Finding> {
     let mut findings = Vec::new();
-    let Some(simulation) = simulate(client).await else {
+    for data_streams in [false, true] {
+        if let Some(name) = example(client, data_streams) {
+            findings.extend(template(client, config, &name, data_streams).await);
+        }
+    }
+    findings
+}
+
+async fn template(
+    client: &Client,
+    config: &ElasticsearchConfig,
+    example: &str,
+    data_streams: bool,
+) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    let Some(simulation) = simulate(client, example).await else {
         return vec![Finding::Warning(
             "what mapping new indices get cannot be seen (privilege manage_index_templates)".into(),
         )];
     };
-    findings.push(match (&config.template, simulation.is_fit()) {
+    let own = config.template.as_ref().map(|template| {
+        if data_streams {
+            stream_template(&template.name)
+        } else {
+            template.name.clone()
+        }
+    });
+    findings.push(match (&own, simulation.is_fit()) {
         (_, true) => Finding::Good("new indices get a mapping with what Windrow needs".into()),
-        (Some(template), false) => Finding::Good(format!(
-            "new indices get no mapping of Windrow yet; template {:?} for {} is installed at the start",
-            template.name,
-            client.exact_patterns().join(", ")
+        (Some(name), false) => Finding::Good(format!(
+            "new indices get no mapping of Windrow yet; template {name:?} for {} is installed at the start",
+            client.exact_patterns(data_streams).join(", ")
         )),
         (None, false) => Finding::Warning(
             "new indices get no mapping of Windrow, and elasticsearch.template is false: refused fields and \
@@ -166,12 +207,11 @@ async fn template(client: &Client, config: &ElasticsearchConfig) -> Vec<Finding>
                 .into(),
         ),
     });
-    findings.extend(overlapping(config, &simulation));
+    findings.extend(overlapping(own.as_deref(), &simulation));
     findings
 }
 
-fn overlapping(config: &ElasticsearchConfig, simulation: &Simulation) -> Option<Finding> {
-    let own = config.template.as_ref().map(|template| template.name.as_str());
+fn overlapping(own: Option<&str>, simulation: &Simulation) -> Option<Finding> {
     let others: Vec<&str> = simulation
         .overlapping
         .iter()
@@ -214,7 +254,7 @@ fn needed(config: &ElasticsearchConfig) -> (Vec<&'static str>, Vec<&'static str>
 
 async fn privileges(client: &Client, config: &ElasticsearchConfig) -> Vec<Finding> {
     let (cluster, index) = needed(config);
-    let names = client.exact_patterns();
+    let names = [client.exact_patterns(false), client.exact_patterns(true)].concat();
     let body = json!({"cluster": cluster, "index": [{"names": names, "privileges": index}]});
     let request = Request::json(Method::POST, "/_security/user/_has_privileges", body.to_string());
     let answer = match client.ask(&request).await.and_then(Response::success) {

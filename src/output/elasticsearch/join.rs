@@ -1,5 +1,5 @@
-//! Join over indices: merges two documents of one trace in the indices of two neighbouring days, or
-//! in two indices of a rollover alias.
+//! Join over indices: merges documents of one trace in the indices of two neighbouring days, or in
+//! several generations of a rollover alias or of a data stream.
 //!
 //! A document's index is the UTC day of its first event. Parts of one trace that are
 //! gathered apart (by several instances, or because one was late) can have first events on both
@@ -33,8 +33,10 @@
 //!
 //! The rule reaches one day to each side: a trace's longest life is bounded by 12 hours.
 //!
-//! **Rollover aliases.** The same holds for the indices behind an alias, where the older one wins:
-//! see [`super::target`] for which of them can hold a part of a trace.
+//! **Generations.** The same holds for the indices behind a rollover alias or a data stream, where the
+//! older one wins: see [`super::generations`] for which of them can hold a part of a trace, and
+//! [`super::settle`] for nodes that do not know of a rollover yet. A record without a trace can be in
+//! two of them when it was written again after a rollover; the later one is deleted.
 
 use std::sync::Arc;
 
@@ -48,6 +50,7 @@ use super::index_pattern;
 use super::merge::write_continuations;
 use super::mget::{self, Fields, MgetItem};
 use super::outcome::{DocumentOutcome, Rejection, RequestError, RetryReason, StoreResult, is_read_blocked};
+use super::settle::Unsettled;
 use super::stats::Stats;
 use super::target::Target;
 use super::upsert::Upsert;
@@ -67,10 +70,7 @@ const MAX_CAS_ROUNDS: u32 = 8;
 /// indices: called for every document.
 pub(crate) fn may_have_siblings<D: BulkDocument>(client: &Client, batch: &Upsert<'_, D>, at: usize) -> bool {
     let document = &batch.documents[at];
-    if !document.is_trace() {
-        return false;
-    }
-    index_pattern::near_boundary(document.first_ns(), client.trace_life)
+    document.is_trace() && index_pattern::near_boundary(document.first_ns(), client.trace_life)
         || client.targets.any_generations() && {
             let all = indices(client, document);
             let is_new = |place: &Arc<str>| all[..] != [place.clone()];
@@ -78,28 +78,35 @@ pub(crate) fn may_have_siblings<D: BulkDocument>(client: &Client, batch: &Upsert
         }
 }
 
-/// The indices in which the trace of a document may be, the oldest first.
+/// The indices in which a document may be, the oldest first.
 fn indices<D: BulkDocument>(client: &Client, document: &D) -> Vec<Arc<str>> {
-    indices_of(client, document.destination(), document.first_ns())
+    // A record without a trace has no parts with other times.
+    let life = document.is_trace().then_some(client.trace_life);
+    indices_of(client, document.destination(), document.first_ns(), life)
 }
 
-/// The indices in which a trace of a destination may be, of which a part begins at `first_ns`, the
-/// oldest first.
-pub(super) fn indices_of(client: &Client, destination: DestinationId, first_ns: i64) -> Vec<Arc<str>> {
+/// The indices in which a document of a destination may be whose first event known here is at
+/// `first_ns`, the oldest first. `life`: how far from it other parts of its trace may begin.
+pub(super) fn indices_of(
+    client: &Client,
+    destination: DestinationId,
+    first_ns: i64,
+    life: Option<std::time::Duration>,
+) -> Vec<Arc<str>> {
     let indices = client.destinations.indices(destination);
     let names = [
-        indices.before(first_ns, client.trace_life),
+        life.and_then(|life| indices.before(first_ns, life)),
         Some(indices.of(first_ns)),
-        indices.after(first_ns, client.trace_life),
+        life.and_then(|life| indices.after(first_ns, life)),
     ];
     let mut all = Vec::new();
     for name in names.into_iter().flatten() {
         match client.targets.known(&name.index) {
-            target @ Target::Generations(_) => {
-                let candidates = target.candidates(first_ns, client.trace_life);
+            Target::Generations(generations) => {
+                let candidates = generations.candidates(first_ns, client.trace_life);
                 all.extend(candidates.into_iter().map(Arc::<str>::from));
             }
-            Target::Index | Target::Unusable(_) => all.push(Arc::from(&*name.index)),
+            Target::Index | Target::Missing | Target::Unusable(_) => all.push(Arc::from(&*name.index)),
         }
     }
     all
@@ -116,90 +123,147 @@ pub(crate) async fn join_all<D: BulkDocument>(
     batch: &mut Upsert<'_, D>,
     written: Vec<usize>,
 ) -> Result<(), RequestError> {
-    let mut pairs = Vec::new();
+    let looks: Vec<Look> = written.iter().map(|&at| Look::of(client, batch, at)).collect();
+    // Until the other indices are read, they do not count as stored.
+    let not_attempted = DocumentOutcome::Retry(RetryReason::NotAttempted);
     let mut own_outcomes = Vec::with_capacity(written.len());
     for &at in &written {
-        let own = batch.place(client, at);
-        let all = indices(client, &batch.documents[at]);
-        // An index that is not among them is newer: the alias was rolled over since it was looked
-        // at.
-        let position = all.iter().position(|index| *index == own).unwrap_or(all.len());
-        if position == all.len() {
-            client.targets.doubt(&batch.name(client, at));
-        }
-        for (n, other) in all.into_iter().enumerate().filter(|(n, _)| *n != position) {
-            let (earlier, later) = if n < position {
-                (other.clone(), own.clone())
-            } else {
-                (own.clone(), other.clone())
-            };
-            pairs.push(Pair {
-                at,
-                destination: batch.documents[at].destination(),
-                other,
-                earlier,
-                later,
-            });
-        }
-        // Until its neighbours are read, it does not count as stored.
-        own_outcomes.push(std::mem::replace(
-            &mut batch.outcomes[at],
-            DocumentOutcome::Retry(RetryReason::NotAttempted),
-        ));
+        own_outcomes.push(std::mem::replace(&mut batch.outcomes[at], not_attempted.clone()));
     }
-    let pair_documents: Vec<usize> = pairs.iter().map(|pair| pair.at).collect();
-    let mut results = vec![JOIN_DONE; pairs.len()];
-    let mut error = None;
-    'all: for (start, chunk) in pairs.chunks(MAX_MGET_DOCUMENTS).enumerate() {
-        let wanted: Vec<_> = chunk
-            .iter()
-            .map(|pair| (&*pair.other, batch.documents[pair.at].id()))
-            .collect();
-        let found = match mget::mget(client, &wanted, Fields::None).await {
-            Ok(found) => found,
-            Err(failed) => {
-                results[start * MAX_MGET_DOCUMENTS..].fill(DocumentOutcome::Retry(RetryReason::NotAttempted));
-                error = Some(failed);
-                break;
-            }
-        };
-        for (n, (pair, found)) in chunk.iter().zip(found).enumerate() {
-            let n = start * MAX_MGET_DOCUMENTS + n;
-            results[n] = match found {
-                MgetItem::Missing => JOIN_DONE,
-                MgetItem::Failed { kind, reason } => unreadable(client, &pair.other, &kind, &reason),
-                MgetItem::Found { .. } => {
-                    let mut left = None;
-                    let id = batch.documents[pair.at].id();
-                    match join_pair(client, pair, id, batch.json(pair.at), &mut left).await {
-                        Ok(outcome) => {
-                            if let Some(left) = left {
-                                batch.note_left(client, pair.at, || left);
-                            }
-                            outcome
-                        }
-                        Err(failed) => {
-                            results[n..].fill(DocumentOutcome::Retry(RetryReason::NotAttempted));
-                            error = Some(failed);
-                            break 'all;
-                        }
-                    }
-                }
-            };
-        }
-    }
-    // Of the results of both neighbours the failure counts.
-    for (at, outcome) in written.into_iter().zip(own_outcomes) {
-        batch.outcomes[at] = outcome;
-    }
-    for (at, result) in pair_documents.into_iter().zip(results) {
-        if result != JOIN_DONE {
+    let mut results = Vec::with_capacity(looks.len());
+    let done = join_looks(client, batch, &looks, &mut results).await;
+    results.resize(looks.len(), not_attempted);
+    for ((at, own), result) in written.into_iter().zip(own_outcomes).zip(results) {
+        batch.outcomes[at] = if result == JOIN_DONE {
+            own
+        } else {
             // It is written; the retry will find it.
             batch.documents[at].mark_uncertain();
-            batch.outcomes[at] = result;
+            result
+        };
+    }
+    done
+}
+
+/// Where a written document is, and where siblings of it may be.
+struct Look {
+    at: usize,
+    destination: DestinationId,
+    is_trace: bool,
+    /// All of these indices, the oldest first.
+    indices: Vec<Arc<str>>,
+    /// The position of the one that holds it.
+    own: usize,
+}
+
+impl Look {
+    fn of<D: BulkDocument>(client: &Client, batch: &Upsert<'_, D>, at: usize) -> Self {
+        let document = &batch.documents[at];
+        let place = batch.place(client, at);
+        let mut indices = indices(client, document);
+        // An index that is not among them is newer: there was a rollover, which the store does not
+        // show yet.
+        let own = indices.iter().position(|index| *index == place);
+        let own = own.unwrap_or_else(|| {
+            client.targets.doubt(&batch.name(client, at));
+            indices.push(place);
+            indices.len() - 1
+        });
+        Self {
+            at,
+            destination: document.destination(),
+            is_trace: document.is_trace(),
+            indices,
+            own,
         }
     }
-    error.map_or(Ok(()), Err)
+
+    fn others(&self) -> impl Iterator<Item = usize> + '_ {
+        (0..self.indices.len()).filter(|n| *n != self.own)
+    }
+}
+
+/// Looks, and joins what is found. Adds one result for each look that was done.
+async fn join_looks<D: BulkDocument>(
+    client: &Client,
+    batch: &mut Upsert<'_, D>,
+    looks: &[Look],
+    results: &mut Vec<DocumentOutcome>,
+) -> Result<(), RequestError> {
+    let mut rest = looks;
+    while !rest.is_empty() {
+        let mut lookups = 0;
+        let fits = rest.iter().take_while(|look| {
+            lookups += look.indices.len() - 1;
+            lookups <= MAX_MGET_DOCUMENTS
+        });
+        let (chunk, more) = rest.split_at(fits.count().max(1));
+        rest = more;
+        let wanted: Vec<_> = chunk
+            .iter()
+            .flat_map(|look| {
+                let id = batch.documents[look.at].id();
+                look.others().map(move |n| (&*look.indices[n], id))
+            })
+            .collect();
+        let found = if wanted.is_empty() {
+            Vec::new()
+        } else {
+            mget::mget(client, &wanted, Fields::None).await?
+        };
+        let mut found = found.into_iter();
+        for look in chunk {
+            let others: Vec<_> = look.others().zip(found.by_ref()).collect();
+            results.push(join_found(client, batch, look, others).await?);
+        }
+    }
+    Ok(())
+}
+
+/// Joins a document with the siblings that were found, all into the earliest.
+async fn join_found<D: BulkDocument>(
+    client: &Client,
+    batch: &mut Upsert<'_, D>,
+    look: &Look,
+    others: Vec<(usize, MgetItem)>,
+) -> Result<DocumentOutcome, RequestError> {
+    let mut holders = Vec::new();
+    for (n, item) in others {
+        match item {
+            MgetItem::Missing => {}
+            MgetItem::Failed { kind, reason } => {
+                return Ok(unreadable(client, &look.indices[n], &kind, &reason));
+            }
+            MgetItem::Found { .. } => holders.push(n),
+        }
+    }
+    if holders.is_empty() {
+        return Ok(JOIN_DONE);
+    }
+    holders.push(look.own);
+    holders.sort_unstable();
+    let earliest = holders[0];
+    for &later in &holders[1..] {
+        let pair = Pair {
+            destination: look.destination,
+            is_trace: look.is_trace,
+            has_ours: [earliest, later].contains(&look.own),
+            earlier: look.indices[earliest].clone(),
+            later: look.indices[later].clone(),
+        };
+        let mut joined = Joined::default();
+        let id = batch.documents[look.at].id();
+        let outcome = join_pair(client, &pair, id, batch.json(look.at), &mut joined).await?;
+        let Joined { left, unsettled } = joined;
+        batch.note_unsettled_of(look.at, unsettled);
+        if let Some(left) = left {
+            batch.note_left(client, look.at, || left);
+        }
+        if outcome != JOIN_DONE {
+            return Ok(outcome);
+        }
+    }
+    Ok(JOIN_DONE)
 }
 
 /// The outcome of a document whose sibling could not be read.
@@ -216,22 +280,29 @@ fn unreadable(client: &Client, index: &str, kind: &str, reason: &str) -> Documen
 
 /// Two indices in which one trace may have documents.
 struct Pair {
-    at: usize,
     destination: DestinationId,
-    /// The one in which it was not written.
-    other: Arc<str>,
+    is_trace: bool,
+    /// The document in hand was written to one of them.
+    has_ours: bool,
     earlier: Arc<str>,
     later: Arc<str>,
 }
 
-/// Joins the two documents of a trace, if there still are two. `ours` is the document in hand; what
-/// is stored at the end is put into `left`.
+/// What a join leaves.
+#[derive(Default)]
+struct Joined {
+    /// What is stored at the end, if that was read or written.
+    left: Option<Bytes>,
+    unsettled: Vec<Unsettled>,
+}
+
+/// Joins the two documents of a trace, if there still are two. `ours` is the document in hand.
 async fn join_pair(
     client: &Client,
     pair: &Pair,
     id: &str,
     ours: &[u8],
-    left: &mut Option<Bytes>,
+    joined: &mut Joined,
 ) -> Result<DocumentOutcome, RequestError> {
     let (earlier, later) = (&*pair.earlier, &*pair.later);
     for round in 0..MAX_CAS_ROUNDS {
@@ -255,19 +326,22 @@ async fn join_pair(
             // One is left: usually another writer joined them. Check that it contains ours.
             (Some(MgetItem::Found { source, .. }), Some(MgetItem::Missing))
             | (Some(MgetItem::Missing), Some(MgetItem::Found { source, .. })) => {
+                if !pair.is_trace || !pair.has_ours {
+                    return Ok(JOIN_DONE);
+                }
                 return Ok(match client.format.union_of(&source, ours, id) {
                     Ok(BoundedUnion {
                         main: Union::Unchanged,
                         continuations,
                     }) if continuations.is_empty() => {
-                        *left = Some(source);
+                        joined.left = Some(source);
                         JOIN_DONE
                     }
                     _ => DocumentOutcome::Retry(RetryReason::Contended),
                 });
             }
             // Both were deleted: create and look up again.
-            (Some(MgetItem::Missing), Some(MgetItem::Missing)) => {
+            (Some(MgetItem::Missing), Some(MgetItem::Missing)) if pair.has_ours => {
                 return Ok(DocumentOutcome::Retry(RetryReason::Contended));
             }
             (Some(MgetItem::Failed { kind, reason }), _) => {
@@ -276,14 +350,21 @@ async fn join_pair(
             (_, Some(MgetItem::Failed { kind, reason })) => {
                 return Ok(unreadable(client, later, &kind, &reason));
             }
+            (Some(MgetItem::Missing), Some(MgetItem::Missing)) => return Ok(JOIN_DONE),
             _ => return Ok(DocumentOutcome::Retry(RetryReason::Throttled)),
         };
+        let union = if pair.is_trace {
+            client.format.union_of(&old, &new, id)
+        } else {
+            // The same record, written twice.
+            Ok(BoundedUnion::without_continuations(Union::Unchanged))
+        };
         // A foreign document with our id is not joined.
-        let Ok(union) = client.format.union_of(&old, &new, id) else {
+        let Ok(union) = union else {
             return Ok(JOIN_DONE);
         };
         match union.main {
-            Union::Unchanged => *left = Some(old.clone()),
+            Union::Unchanged => joined.left = Some(old.clone()),
             Union::Merged {
                 document: mut json, ..
             } => {
@@ -300,7 +381,7 @@ async fn join_pair(
                         Verdict::Outcome(outcome) => break Some(outcome),
                     }
                 };
-                *left = Some(json.into());
+                joined.left = Some(json.into());
                 match written {
                     None => continue,
                     Some(DocumentOutcome::Stored(_)) if healing.has_moved() => client.stats.healed(),
@@ -318,8 +399,9 @@ async fn join_pair(
                 }
             }
         }
-        if let (Some(outcome), _) = write_continuations(client, pair.destination, union.continuations).await?
-        {
+        let written = write_continuations(client, pair.destination, union.continuations).await?;
+        joined.unsettled.extend(written.2);
+        if let Some(outcome) = written.0 {
             return Ok(outcome);
         }
         let mut body = Vec::with_capacity(id.len() + 128);

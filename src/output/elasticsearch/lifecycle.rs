@@ -1,5 +1,5 @@
-//! Lifecycle of indices: a policy that deletes old ones and rolls an alias over, with what the
-//! store has: ILM of Elasticsearch or ISM of OpenSearch.
+//! Lifecycle of indices: a policy that deletes old ones and rolls an alias or a data stream over,
+//! with what the store has: ILM of Elasticsearch, ISM of OpenSearch, or the lifecycle of a data stream.
 //!
 //! Never changes a policy that Windrow did not make.
 
@@ -12,7 +12,15 @@ use super::client::Client;
 use super::http::{Request, Response};
 use super::index_pattern;
 use super::outcome::RequestError;
-use crate::config::{ElasticsearchConfig, IndexTemplate};
+use crate::config::ElasticsearchConfig;
+use crate::output::DestinationId;
+
+/// Age and size at which a data stream is rolled over where only its retention is configured: its
+/// oldest index is deleted as a whole.
+const MIN_ROLLOVER_AGE: Duration = Duration::from_secs(3600);
+const MAX_ROLLOVER_AGE: Duration = Duration::from_secs(30 * 86_400);
+const GENERATIONS_OF_RETENTION: u32 = 10;
+const ROLLOVER_BYTES: u64 = 50 << 30;
 
 /// Where a store keeps policies.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,58 +47,102 @@ pub(crate) fn is_wanted(config: &ElasticsearchConfig) -> bool {
     config.retention.is_some() || config.rollover_age.is_some() || config.rollover_size.is_some()
 }
 
-/// Installs the policy, and the first index behind an alias that is to be rolled over. Returns the
-/// settings of the template that attach the policy to new indices.
-pub(crate) async fn install(client: &Client, config: &ElasticsearchConfig) -> Map<String, Value> {
-    let mut settings = Map::new();
-    if !is_wanted(config) {
-        return settings;
+/// How a template attaches the lifecycle to new indices.
+#[derive(Debug, Default)]
+pub(crate) struct Lifecycle {
+    /// It is that of data streams, and not of indices.
+    pub(crate) data_streams: bool,
+    /// Settings of new indices.
+    pub(crate) settings: Map<String, Value>,
+    /// The lifecycle that a store has which keeps it in the data stream itself.
+    pub(crate) own: Option<Value>,
+    /// An alias is rolled over, which is that of the default index.
+    rolls_alias: bool,
+}
+
+impl Lifecycle {
+    /// The names that the template matches: those of the pattern, and of the indices behind an alias
+    /// that is rolled over.
+    pub(crate) fn patterns(&self, client: &Client) -> Vec<String> {
+        let mut patterns = client.exact_patterns(self.data_streams);
+        if self.rolls_alias {
+            // Those of routes stay.
+            let own = index_pattern::exact(client.default_indices().text());
+            patterns.retain(|pattern| !own.contains(pattern));
+            patterns.push(generations(client));
+        }
+        patterns
     }
-    let name = policy_name(client);
+}
+
+/// Installs the policy of indices, and the first index behind an alias that is to be rolled over; or
+/// the policy of data streams. Returns how the template attaches it.
+pub(crate) async fn install(client: &Client, config: &ElasticsearchConfig, data_streams: bool) -> Lifecycle {
+    let mut lifecycle = Lifecycle {
+        data_streams,
+        ..Lifecycle::default()
+    };
+    if !is_wanted(config) {
+        return lifecycle;
+    }
+    let default_is_stream = client.destinations.get(DestinationId::DEFAULT).is_data_stream;
     let rolls = config.rollover_age.is_some() || config.rollover_size.is_some();
-    if rolls && client.default_indices().has_date() {
+    let rolls_alias = rolls && !data_streams && !default_is_stream;
+    let has_date = client.default_indices().has_date();
+    if rolls_alias && has_date {
         tracing::warn!(
             "elasticsearch.rollover_age and rollover_size have no effect: elasticsearch.index has a date, which begins a new index already"
         );
     }
-    let rolls = rolls && !client.default_indices().has_date();
-    match put_policy(client, config, &name, rolls).await {
-        Ok(Manager::Ilm) => {
-            settings.insert("index.lifecycle.name".into(), name.into());
-            if rolls {
-                settings.insert("index.lifecycle.rollover_alias".into(), alias(client).into());
+    let rolls_alias = rolls_alias && !has_date;
+    let Some(name) = policy_name(client, data_streams) else {
+        return lifecycle;
+    };
+    let policy = Policy {
+        // The newest index of a data stream is never deleted, so it has to be rolled over.
+        rolls: rolls_alias || data_streams,
+        patterns: if rolls_alias {
+            vec![generations(client)]
+        } else {
+            client.exact_patterns(data_streams)
+        },
+        data_streams,
+    };
+    let settings = &mut lifecycle.settings;
+    match put_policy(client, config, &name, &policy).await {
+        Ok(manager) => {
+            let alias_setting = match manager {
+                Manager::Ilm => "index.lifecycle.rollover_alias",
+                Manager::Ism => "index.plugins.index_state_management.rollover_alias",
+            };
+            if manager == Manager::Ilm {
+                settings.insert("index.lifecycle.name".into(), name.into());
+            }
+            if rolls_alias {
+                settings.insert(alias_setting.into(), alias(client).into());
             }
         }
-        Ok(Manager::Ism) if rolls => {
-            settings.insert(
-                "index.plugins.index_state_management.rollover_alias".into(),
-                alias(client).into(),
+        Err(NoPolicy::NoManager(reason)) if data_streams => {
+            tracing::info!(
+                %reason,
+                "the store has no lifecycle policies; the lifecycle of the data stream itself is used, and the store decides \
+                 when to roll over"
             );
+            let mut own = Map::new();
+            if let Some(retention) = config.retention {
+                own.insert("data_retention".into(), time(retention).into());
+            }
+            lifecycle.own = Some(Value::Object(own));
         }
-        Ok(Manager::Ism) => {}
-        Err(reason) => tracing::error!(policy = %name, %reason, "the lifecycle of indices cannot be set up"),
+        Err(NoPolicy::NoManager(reason) | NoPolicy::Refused(reason)) => {
+            tracing::error!(policy = %name, %reason, "the lifecycle of indices cannot be set up");
+        }
     }
-    if rolls {
-        create_first_index(client, &settings).await;
+    if rolls_alias {
+        lifecycle.rolls_alias = !lifecycle.settings.is_empty();
+        create_first_index(client, &lifecycle.settings).await;
     }
-    settings
-}
-
-/// The names that the template matches: those of the pattern, and of the indices behind an alias
-/// that is rolled over.
-pub(crate) fn patterns(client: &Client, template: &IndexTemplate) -> Vec<String> {
-    let mut patterns = client.exact_patterns();
-    if template
-        .lifecycle
-        .keys()
-        .any(|setting| setting.ends_with("rollover_alias"))
-    {
-        // Those of routes stay.
-        let own = index_pattern::exact(client.default_indices().text());
-        patterns.retain(|pattern| !own.contains(pattern));
-        patterns.push(generations(client));
-    }
-    patterns
+    lifecycle
 }
 
 /// The names of the indices behind an alias that is rolled over.
@@ -100,17 +152,26 @@ fn generations(client: &Client) -> String {
 
 /// [`install`] where the template is the operator's: it must attach the policy.
 pub(crate) async fn install_without_template(client: &Client, config: &ElasticsearchConfig) {
-    if is_wanted(config) {
-        let settings = install(client, config).await;
+    if !is_wanted(config) {
+        return;
+    }
+    for data_streams in [false, true] {
+        if client.exact_patterns(data_streams).is_empty() {
+            continue;
+        }
+        let Lifecycle { settings, own, .. } = install(client, config, data_streams).await;
         tracing::warn!(
             ?settings,
-            "elasticsearch.template is false: your own template has to attach the lifecycle policy to new indices"
+            lifecycle = ?own,
+            "elasticsearch.template is false: your own template has to attach the lifecycle to new indices"
         );
     }
 }
 
-fn policy_name(client: &Client) -> String {
-    let wildcard = client.default_wildcard();
+/// The name of the policy of indices or of data streams, after the first of them.
+fn policy_name(client: &Client, data_streams: bool) -> Option<String> {
+    let names = client.destinations.all_wildcards(data_streams);
+    let wildcard = index_pattern::wildcard(names.first()?);
     let name: String = wildcard
         .chars()
         .map(|c| {
@@ -121,11 +182,26 @@ fn policy_name(client: &Client) -> String {
             }
         })
         .collect();
-    format!("windrow-{}", name.trim_matches(['-', '_']))
+    Some(format!("windrow-{}", name.trim_matches(['-', '_'])))
 }
 
 fn alias(client: &Client) -> String {
     client.default_indices().day(0).index.to_string()
+}
+
+/// What a policy does besides deleting.
+struct Policy {
+    rolls: bool,
+    /// Names to which ISM attaches it.
+    patterns: Vec<String>,
+    data_streams: bool,
+}
+
+/// Why there is no policy.
+enum NoPolicy {
+    /// The store has none of the managers.
+    NoManager(String),
+    Refused(String),
 }
 
 /// Installs the policy with the manager that the store has.
@@ -133,9 +209,10 @@ async fn put_policy(
     client: &Client,
     config: &ElasticsearchConfig,
     name: &str,
-    rolls: bool,
-) -> Result<Manager, String> {
+    policy: &Policy,
+) -> Result<Manager, NoPolicy> {
     let mut last = String::new();
+    let mut is_denied = false;
     for manager in Manager::ALL {
         let path = manager.path(name);
         let found = client.ask(&Request::json(Method::GET, path.clone(), "")).await;
@@ -150,19 +227,20 @@ async fn put_policy(
             Ok(response) => match response.success() {
                 Ok(body) => serde_json::from_slice::<Value>(&body).ok(),
                 Err(error) => {
+                    is_denied |= matches!(error, RequestError::Denied(_));
                     last = error.reason().to_owned();
                     continue;
                 }
             },
-            Err(error) => return Err(error.reason().to_owned()),
+            Err(error) => return Err(NoPolicy::Refused(error.reason().to_owned())),
         };
         let mut path = path;
         if let Some(found) = &found {
             if !found.to_string().contains(MADE_BY) {
-                return Err(format!(
+                return Err(NoPolicy::Refused(format!(
                     "the store has a policy of this name that Windrow did not make; it is not changed ({})",
                     manager.path(name)
-                ));
+                )));
             }
             // ISM replaces a policy only at the version that was read.
             if let (Manager::Ism, Some(seq_no), Some(term)) = (
@@ -174,9 +252,8 @@ async fn put_policy(
             }
         }
         let body = match manager {
-            Manager::Ilm => ilm_policy(config, rolls),
-            Manager::Ism if rolls => ism_policy(config, rolls, &[generations(client)]),
-            Manager::Ism => ism_policy(config, rolls, &client.exact_patterns()),
+            Manager::Ilm => ilm_policy(config, policy),
+            Manager::Ism => ism_policy(config, policy),
         };
         let put = client
             .ask(&Request::json(Method::PUT, path, body.to_string()))
@@ -189,26 +266,45 @@ async fn put_policy(
             Err(
                 error @ (RequestError::Denied(_) | RequestError::Malformed(_) | RequestError::Unexpected(_)),
             ) => {
+                is_denied |= matches!(error, RequestError::Denied(_)) || found.is_some();
                 error.reason().clone_into(&mut last);
             }
-            Err(error) => return Err(error.reason().to_owned()),
+            Err(error) => return Err(NoPolicy::Refused(error.reason().to_owned())),
         }
     }
-    Err(format!("neither ILM nor ISM takes it: {last}"))
+    let reason = format!("neither ILM nor ISM takes it: {last}");
+    Err(if is_denied {
+        NoPolicy::Refused(reason)
+    } else {
+        NoPolicy::NoManager(reason)
+    })
+}
+
+/// Age and size at which an index is rolled over. A data stream is, whatever is configured.
+fn rollover(config: &ElasticsearchConfig, policy: &Policy) -> (Option<Duration>, Option<u64>) {
+    let (age, size) = (config.rollover_age, config.rollover_size);
+    if policy.data_streams && age.is_none() && size.is_none() {
+        let age = config.retention.map_or(MAX_ROLLOVER_AGE, |retention| {
+            (retention / GENERATIONS_OF_RETENTION).clamp(MIN_ROLLOVER_AGE, MAX_ROLLOVER_AGE)
+        });
+        return (Some(age), Some(ROLLOVER_BYTES));
+    }
+    (age, size)
 }
 
 /// Mark of a policy that Windrow made.
 const MADE_BY: &str = "made by Windrow";
 
-fn ilm_policy(config: &ElasticsearchConfig, rolls: bool) -> Value {
+fn ilm_policy(config: &ElasticsearchConfig, policy: &Policy) -> Value {
     let mut phases = Map::new();
     let mut hot = Map::new();
-    if rolls {
+    if policy.rolls {
+        let (age, size) = rollover(config, policy);
         let mut rollover = Map::new();
-        if let Some(age) = config.rollover_age {
+        if let Some(age) = age {
             rollover.insert("max_age".into(), time(age).into());
         }
-        if let Some(size) = config.rollover_size {
+        if let Some(size) = size {
             rollover.insert("max_primary_shard_size".into(), format!("{size}b").into());
         }
         hot.insert("rollover".into(), Value::Object(rollover));
@@ -223,14 +319,15 @@ fn ilm_policy(config: &ElasticsearchConfig, rolls: bool) -> Value {
     json!({"policy": {"phases": phases, "_meta": {"description": MADE_BY}}})
 }
 
-fn ism_policy(config: &ElasticsearchConfig, rolls: bool, patterns: &[String]) -> Value {
+fn ism_policy(config: &ElasticsearchConfig, policy: &Policy) -> Value {
     let mut hot = Vec::new();
-    if rolls {
+    if policy.rolls {
+        let (age, size) = rollover(config, policy);
         let mut rollover = Map::new();
-        if let Some(age) = config.rollover_age {
+        if let Some(age) = age {
             rollover.insert("min_index_age".into(), time(age).into());
         }
-        if let Some(size) = config.rollover_size {
+        if let Some(size) = size {
             rollover.insert("min_primary_shard_size".into(), format!("{size}b").into());
         }
         hot.push(json!({"rollover": rollover}));
@@ -249,7 +346,7 @@ fn ism_policy(config: &ElasticsearchConfig, rolls: bool, patterns: &[String]) ->
         "description": MADE_BY,
         "default_state": "hot",
         "states": states,
-        "ism_template": [{"index_patterns": patterns, "priority": 200}],
+        "ism_template": [{"index_patterns": policy.patterns, "priority": 200}],
     }})
 }
 

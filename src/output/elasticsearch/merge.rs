@@ -12,6 +12,8 @@
 
 mod continuations;
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 
 use super::backoff::contention_pause;
@@ -135,7 +137,8 @@ impl PendingContinuations {
         let not_attempted = DocumentOutcome::Retry(RetryReason::NotAttempted);
         let stored = std::mem::replace(&mut batch.outcomes[self.at], not_attempted);
         let written = write_continuations(client, document.destination(), self.continuations).await;
-        let (outcome, lines) = written.inspect_err(|_| document.mark_uncertain())?;
+        let (outcome, lines, unsettled) = written.inspect_err(|_| document.mark_uncertain())?;
+        batch.note_unsettled_of(self.at, unsettled);
         match outcome {
             None if self.new_lines + lines == 0 => document.mark_unchanged(),
             None => document.mark_merged(self.new_lines + lines),
@@ -151,7 +154,7 @@ impl PendingContinuations {
 fn unite<D: BulkDocument>(
     client: &Client,
     batch: &mut Upsert<'_, D>,
-    found: impl Iterator<Item = (((usize, u32), std::sync::Arc<str>), MgetItem)>,
+    found: impl Iterator<Item = (((usize, u32), Arc<str>), MgetItem)>,
 ) -> (Vec<PendingWrite>, Vec<PendingContinuations>) {
     let (mut writes, mut all_continuations) = (Vec::new(), Vec::new());
     for (((at, misses), index), found) in found {
@@ -234,7 +237,7 @@ struct PendingWrite {
     at: usize,
     /// How often it conflicted and was not found.
     misses: u32,
-    index: std::sync::Arc<str>,
+    index: Arc<str>,
     /// The version to replace; `None` creates.
     version: Option<Version>,
     json: Vec<u8>,
@@ -296,13 +299,13 @@ async fn write_back<D: BulkDocument>(
     let mut healed = Vec::new();
     for mut write in writes {
         let item = items.as_mut().and_then(Iterator::next);
-        let place = item.as_ref().and_then(|item| item.index.clone());
+        let place = item.as_ref().and_then(|item| Some(Arc::from(item.place()?)));
         let verdict = item.map_or(
             Verdict::Outcome(DocumentOutcome::Stored(StoreResult::Created)),
             |item| client.judge(&write.index, item),
         );
         if let Some(place) = place {
-            batch.places.insert(write.at, place.into());
+            batch.places.insert(write.at, place);
         }
         match verdict {
             Verdict::Conflict => conflicts.push((write.at, write.misses)),

@@ -10,13 +10,14 @@
 //! | `upsert` | writing one batch: create, then `heal`, then `merge`, then `join` |
 //! | `heal` | refused fields move to `windrow.unmapped` |
 //! | `merge` | union with existing documents by compare-and-set |
-//! | `join` | one trace in the indices of two days, or of a rollover alias |
+//! | `join` | one trace in the indices of two days, or in generations |
 //! | `completed` | which silent traces have a complete document |
 //! | `copy` | documents that are written a second time, by condition |
-//! | `target` | what an index name stands for: index, alias, data stream |
+//! | `target`, `generations` | what an index name stands for: index, alias, data stream |
+//! | `settle` | documents that were written soon after a rollover |
 //! | `deferred`, `drain` | documents that wait for an operator, on disk |
 //! | `client`, `http`, `nodes`, `node` | requests; connections, credentials, dead nodes |
-//! | `bulk`, `mget` | formats of `_bulk` and `_mget` |
+//! | `bulk`, `mget`, `body_pool` | formats of `_bulk` and `_mget`; memory |
 //! | `outcome` | what responses mean |
 //! | `index_pattern` | names of daily indices |
 //! | `template`, `install`, `lifecycle` | index template and policy, and their installation |
@@ -27,6 +28,7 @@
 //! Uses `_bulk`, `_mget`, `_search` and one template: no scripts, no pipelines.
 
 mod backoff;
+mod body_pool;
 mod bulk;
 mod client;
 mod completed;
@@ -38,6 +40,7 @@ mod deferred;
 mod delivery;
 mod drain;
 mod format;
+mod generations;
 mod heal;
 mod health;
 mod http;
@@ -55,6 +58,7 @@ mod outcome;
 mod queue;
 mod scheduler;
 mod search;
+mod settle;
 mod stats;
 mod target;
 mod template;
@@ -104,7 +108,8 @@ impl Elasticsearch {
     /// # Errors
     /// A value cannot be used; the message says which and why.
     pub fn open(config: ElasticsearchConfig, format: DocumentFormat) -> Result<Self, OpenError> {
-        let destinations = Destinations::single(&config.index).map_err(OpenError::Index)?;
+        let destinations =
+            Destinations::single(&config.index, config.data_stream).map_err(OpenError::Index)?;
         Self::open_for(config, format, Arc::new(destinations))
     }
 
@@ -147,6 +152,7 @@ impl Elasticsearch {
             health: self.health,
             output,
             deferred: open_deferred(&self.config).await,
+            settling: Arc::default(),
             blocked_retry: self.config.blocked_retry,
             account: OnceLock::new(),
         };

@@ -22,6 +22,7 @@ use super::health::{NoteSource, WaitReason};
 use super::install::install_with_retries;
 use super::outcome::{RequestError, RetryReason};
 use super::queue::{BulkQueue, Failures};
+use super::settle;
 use crate::config::ElasticsearchConfig;
 use crate::memory::to_usize;
 use crate::output::Batch;
@@ -86,6 +87,7 @@ impl BulkScheduler {
         ));
         let mut install_ended = false;
         let mut drain = std::pin::pin!(drain::run(context.clone(), base, self.config.blocked_retry));
+        let mut settle = std::pin::pin!(settle::run(context.clone(), self.config.blocked_retry));
         let mut look = tokio::time::interval(WAITING_INTERVAL.min(self.config.blocked_retry));
         look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut installed = false;
@@ -100,7 +102,7 @@ impl BulkScheduler {
             tokio::select! {
                 () = stop.cancelled() => return,
                 Some(done) = self.tasks.join_next_with_id() => self.completed(done),
-                received = documents.recv(), if !self.closed && self.outstanding_bytes < max_outstanding_bytes => match received {
+                received = documents.recv(), if !self.closed && self.held_bytes() < max_outstanding_bytes => match received {
                     Some(sealed) => self.outstanding_bytes += self.queue.push(sealed),
                     None => self.closed = true,
                 },
@@ -110,9 +112,15 @@ impl BulkScheduler {
                 () = context.upserter.client.nodes.revived.notified(), if installed => self.congestion.revived(),
                 _ = look.tick() => self.note_waiting(),
                 () = &mut drain, if installed => {}
+                () = &mut settle, if installed => {}
                 () = &mut probe => {}
             }
         }
+    }
+
+    /// Bytes of unconfirmed documents, and of the ids of those that are not settled.
+    fn held_bytes(&self) -> usize {
+        self.outstanding_bytes + self.context.settling.bytes()
     }
 
     /// Sends what may be sent; returns when to call it again.

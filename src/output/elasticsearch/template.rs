@@ -10,6 +10,7 @@
 use serde_json::{Map, Value, json};
 use windrow_trace::{DocumentSchema, Severity};
 
+use super::lifecycle::Lifecycle;
 use crate::config::IndexTemplate;
 
 /// Above Elasticsearch's built-in templates for `logs-*-*` and similar patterns, which have 100.
@@ -28,6 +29,46 @@ pub(super) fn unmapped_mappings() -> [Value; 3] {
         json!({"type": "flat_object"}),
         json!({"type": "object", "enabled": false}),
     ]
+}
+
+/// What a template has besides its mapping, the best first; each store knows some of them.
+#[derive(Debug)]
+pub(super) struct Variant {
+    pub(super) unmapped: Value,
+    /// `index.mode`, which Elasticsearch may otherwise choose for a data stream by its name.
+    mode: Option<&'static str>,
+    /// Options of a data stream: what it refuses is healed, and not hidden.
+    options: Option<Value>,
+    /// The lifecycle of a data stream can be a part of it.
+    pub(super) has_lifecycle: bool,
+}
+
+/// The variants of a template for indices, or for data streams.
+pub(super) fn variants(data_streams: bool) -> Vec<Variant> {
+    let plain = |unmapped: Value| Variant {
+        unmapped,
+        mode: None,
+        options: None,
+        has_lifecycle: false,
+    };
+    let [flattened, flat_object, object] = unmapped_mappings();
+    let mut all = Vec::new();
+    if data_streams {
+        let standard = |options, has_lifecycle| Variant {
+            mode: Some("standard"),
+            options,
+            has_lifecycle,
+            ..plain(flattened.clone())
+        };
+        let no_failure_store = json!({"failure_store": {"enabled": false}});
+        all.extend([
+            standard(Some(no_failure_store), true),
+            standard(None, true),
+            standard(None, false),
+        ]);
+    }
+    all.extend([flattened, flat_object, object].map(plain));
+    all
 }
 
 /// The mapping that an index needs for documents with moved fields.
@@ -52,8 +93,15 @@ fn dynamic_templates(flattened: &Value) -> Value {
     ])
 }
 
-/// The body of `PUT _index_template`.
-pub(super) fn body(template: &IndexTemplate, patterns: &[String], priority: u32, unmapped: &Value) -> Value {
+/// The body of `PUT _index_template`, for indices or for data streams.
+pub(super) fn body(
+    template: &IndexTemplate,
+    lifecycle: &Lifecycle,
+    patterns: &[String],
+    priority: u32,
+    variant: &Variant,
+) -> Value {
+    let unmapped = &variant.unmapped;
     let keyword = json!({"type": "keyword", "ignore_above": 1024});
     let both = if template.trace_id_keyword {
         json!({"type": "keyword", "ignore_above": 1024, "fields": {"keyword": keyword}})
@@ -80,7 +128,10 @@ pub(super) fn body(template: &IndexTemplate, patterns: &[String], priority: u32,
         let milliseconds = format!("{}ms", interval.as_millis());
         settings.insert("index.refresh_interval".into(), milliseconds.into());
     }
-    settings.extend(template.lifecycle.clone());
+    if let Some(mode) = variant.mode {
+        settings.insert("index.mode".into(), mode.into());
+    }
+    settings.extend(lifecycle.settings.clone());
     let mut body = json!({
         "index_patterns": patterns,
         "priority": priority,
@@ -122,6 +173,15 @@ pub(super) fn body(template: &IndexTemplate, patterns: &[String], priority: u32,
     let properties = body.pointer_mut("/template/mappings/properties");
     if let Some(properties) = properties.and_then(Value::as_object_mut) {
         properties.extend(of_schema(template.schema, &both));
+    }
+    if lifecycle.data_streams {
+        body["data_stream"] = json!({});
+        if let Some(options) = &variant.options {
+            body["template"]["data_stream_options"] = options.clone();
+        }
+        if let Some(own) = lifecycle.own.as_ref().filter(|_| variant.has_lifecycle) {
+            body["template"]["lifecycle"] = own.clone();
+        }
     }
     body
 }

@@ -1,14 +1,15 @@
 //! Upsert of a batch of documents: create, heal, merge what exists already, join over the indices
-//! of two days or of a rollover alias.
+//! of two days, of a rollover alias or of a data stream.
 //!
 //! Every document gets an outcome. Does not retry: the scheduler decides when.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use bytes::Bytes;
 use tokio::sync::Semaphore;
 
+use super::body_pool::BodyPool;
 use super::bulk::{self, BulkDocument, BulkResponse, ItemResult};
 use super::client::{Client, Verdict};
 use super::format::DocumentFormat;
@@ -16,6 +17,7 @@ use super::heal::{self, HealedDocuments};
 use super::index_pattern::IndexPattern;
 use super::nodes::OpenError;
 use super::outcome::{DocumentOutcome, RequestError, RetryReason, StoreResult};
+use super::settle::Unsettled;
 use super::stats::Stats;
 use super::target::Target;
 use super::{copy, index_pattern, join, merge};
@@ -35,8 +37,9 @@ pub(crate) enum WriteResult {
     Failed(RequestError),
     /// All documents were created.
     AllCreated,
-    /// One outcome per document, and the error that stopped a later step, if one did.
-    PerDocument(Vec<DocumentOutcome>, Option<RequestError>),
+    /// One outcome per document, the error that stopped a later step, if one did, and what is not
+    /// settled.
+    PerDocument(Vec<DocumentOutcome>, Option<RequestError>, Vec<Unsettled>),
 }
 
 /// The documents of one upsert, and what is known of each.
@@ -49,6 +52,8 @@ pub(crate) struct Upsert<'d, D> {
     pub(crate) healed: HealedDocuments,
     /// What is stored, where that is not the document as it is written. Only if copies are made.
     pub(crate) left: HashMap<usize, Bytes>,
+    /// Those that may get a sibling in an older generation, with copies and continuations.
+    pub(crate) unsettled: Vec<Unsettled>,
 }
 
 /// What is left to do after the request that creates documents.
@@ -60,11 +65,19 @@ pub(crate) struct Rest {
     joins: bool,
     /// Some may have copies.
     copies: bool,
+    /// Some may not be settled.
+    unsettled: bool,
 }
 
 impl Rest {
     fn is_done(&self) -> bool {
-        self.exist.is_empty() && self.refused.is_empty() && !self.joins && !self.copies
+        let Self {
+            joins,
+            copies,
+            unsettled,
+            ..
+        } = self;
+        self.exist.is_empty() && self.refused.is_empty() && !joins && !copies && !unsettled
     }
 }
 
@@ -78,14 +91,15 @@ impl<'d, D: BulkDocument> Upsert<'d, D> {
             places: HashMap::new(),
             healed: HealedDocuments::new(),
             left: HashMap::new(),
+            unsettled: Vec::new(),
         };
         let mut exist = Vec::new();
         let mut refused = Vec::new();
         if let BulkResponse::Items(items) = response {
             batch.outcomes.reserve_exact(items.len());
             for (at, item) in items.into_iter().enumerate() {
-                if let Some(place) = &item.index {
-                    batch.places.insert(at, place.clone().into());
+                if let Some(place) = item.place() {
+                    batch.places.insert(at, place.into());
                 }
                 let day = client.index_of(&documents[at]);
                 batch.outcomes.push(match client.judge(&day.index, item) {
@@ -112,6 +126,7 @@ impl<'d, D: BulkDocument> Upsert<'d, D> {
             refused,
             joins,
             copies: !client.copies.is_empty() && documents.iter().any(|document| !document.is_copy()),
+            unsettled: client.targets.any_unsettled(),
         };
         (batch, rest)
     }
@@ -128,6 +143,7 @@ impl<'d, D: BulkDocument> Upsert<'d, D> {
             refused,
             joins,
             copies,
+            unsettled: _,
         } = rest;
         let documents = self.documents;
         if self.outcomes.is_empty() {
@@ -136,8 +152,7 @@ impl<'d, D: BulkDocument> Upsert<'d, D> {
         }
         let mut done = Ok(());
         if !refused.is_empty() {
-            let Self { outcomes, healed, .. } = self;
-            done = heal::create_healed(client, documents, refused, healed, &mut exist, outcomes).await;
+            done = heal::create_healed(client, self, refused, &mut exist).await;
         }
         Stats::add(&client.stats.conflicts, exist.len());
         // After a lost answer the next request may be answered.
@@ -146,6 +161,9 @@ impl<'d, D: BulkDocument> Upsert<'d, D> {
             done = done.and(merge::merge(client, self, exist).await);
         }
         self.note_accepted(client);
+        if joins {
+            self.learn_places(client).await;
+        }
         if joins && done.is_ok() {
             let written = stored_with_siblings(client, self);
             done = join::join_all(client, self, written).await;
@@ -167,6 +185,7 @@ impl<'d, D: BulkDocument> Upsert<'d, D> {
                 }
             }
         }
+        self.note_unsettled(client);
         done
     }
 
@@ -238,10 +257,7 @@ impl Upserter {
         Ok(Self {
             client: Client::open(config, format, destinations, stats)?,
             merging: Semaphore::new(MAX_CONCURRENT_MERGES),
-            bodies: BodyPool {
-                free: Mutex::default(),
-                max_capacity_bytes: to_usize(config.bulk_bytes).saturating_mul(2),
-            },
+            bodies: BodyPool::new(to_usize(config.bulk_bytes).saturating_mul(2)),
         })
     }
 
@@ -268,36 +284,38 @@ impl Upserter {
         if outcomes.iter().all(Option::is_none) {
             return self.write_usable(documents, is_located(&targets)).await;
         }
-        let usable: Vec<&D> = documents
-            .iter()
-            .zip(&outcomes)
-            .filter(|(_, outcome)| outcome.is_none())
-            .map(|(document, _)| document)
+        let positions: Vec<usize> = (0..documents.len())
+            .filter(|&at| outcomes[at].is_none())
             .collect();
-        let (mut written, error) = if usable.is_empty() {
-            (Vec::new(), None)
+        let usable: Vec<&D> = positions.iter().map(|&at| &documents[at]).collect();
+        let (written, error, mut unsettled) = if usable.is_empty() {
+            (Vec::new(), None, Vec::new())
         } else {
             match self.write_usable(&usable, is_located(&targets)).await {
                 WriteResult::AllCreated => (
                     vec![DocumentOutcome::Stored(StoreResult::Created); usable.len()],
                     None,
+                    Vec::new(),
                 ),
-                WriteResult::PerDocument(outcomes, error) => (outcomes, error),
+                WriteResult::PerDocument(outcomes, error, unsettled) => (outcomes, error, unsettled),
                 WriteResult::Failed(error) => (
                     vec![DocumentOutcome::Retry(RetryReason::NotAttempted); usable.len()],
                     Some(error),
+                    Vec::new(),
                 ),
             }
         };
-        written.reverse();
-        for outcome in outcomes.iter_mut().filter(|outcome| outcome.is_none()) {
-            *outcome = written.pop();
+        for (&at, outcome) in positions.iter().zip(written) {
+            outcomes[at] = Some(outcome);
+        }
+        for one in &mut unsettled {
+            one.at = positions[one.at];
         }
         let not_attempted = DocumentOutcome::Retry(RetryReason::NotAttempted);
         let outcomes = outcomes
             .into_iter()
             .map(|outcome| outcome.unwrap_or_else(|| not_attempted.clone()));
-        WriteResult::PerDocument(outcomes.collect(), error)
+        WriteResult::PerDocument(outcomes.collect(), error, unsettled)
     }
 
     async fn write_usable<D: BulkDocument>(&self, documents: &[D], located: bool) -> WriteResult {
@@ -322,10 +340,15 @@ impl Upserter {
         let (first, last) = (IndexPattern::day_of(between.0), IndexPattern::day_of(between.1));
         let mut targets = HashMap::new();
         for destination in destinations {
-            let indices = self.client.destinations.indices(*destination);
+            let destination = self.client.destinations.get(*destination);
+            let indices = &destination.indices;
             for day in first..=last.min(first.saturating_add(MAX_RESOLVED_DAYS)) {
                 let day = indices.day(day);
-                let target = self.client.targets.resolve(&self.client, &day.index).await;
+                let resolve =
+                    self.client
+                        .targets
+                        .resolve(&self.client, &day.index, destination.is_data_stream);
+                let target = resolve.await;
                 targets.insert(Arc::from(&*day.index), target);
             }
         }
@@ -346,7 +369,7 @@ impl Upserter {
             .targets(destinations, between)
             .await
             .values()
-            .any(|target| *target != Target::Index)
+            .any(|target| !matches!(target, Target::Index))
         {
             return Err(None);
         }
@@ -388,13 +411,13 @@ impl Upserter {
             return if batch.outcomes.is_empty() {
                 WriteResult::AllCreated
             } else {
-                WriteResult::PerDocument(batch.outcomes, None)
+                WriteResult::PerDocument(batch.outcomes, None, Vec::new())
             };
         }
         // The semaphore is never closed.
         let _permit = self.merging.acquire().await;
         let error = batch.finish(client, rest).await.err();
-        WriteResult::PerDocument(batch.outcomes, error)
+        WriteResult::PerDocument(batch.outcomes, error, batch.unsettled)
     }
 }
 
@@ -410,38 +433,5 @@ fn stored_with_siblings<D: BulkDocument>(client: &Client, batch: &Upsert<'_, D>)
 fn is_located(targets: &HashMap<Arc<str>, Target>) -> bool {
     targets
         .values()
-        .any(|target| matches!(target, Target::Generations(_)))
-}
-
-/// Pool of request bodies: new memory for 8 MiB costs as much as filling it.
-#[derive(Debug)]
-struct BodyPool {
-    free: Mutex<Vec<Vec<u8>>>,
-    max_capacity_bytes: usize,
-}
-
-impl BodyPool {
-    /// More requests than this are in flight only while Elasticsearch is the bottleneck.
-    const MAX_FREE: usize = 2;
-
-    fn take(&self) -> Vec<u8> {
-        self.free
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .pop()
-            .unwrap_or_default()
-    }
-
-    fn put(&self, body: Bytes) {
-        // A body that is still referenced is not reused.
-        if let Ok(mut body) = body.try_into_mut()
-            && body.capacity() <= self.max_capacity_bytes
-        {
-            body.clear();
-            let mut free = self.free.lock().unwrap_or_else(PoisonError::into_inner);
-            if free.len() < Self::MAX_FREE {
-                free.push(body.into());
-            }
-        }
-    }
+        .any(|target| matches!(target, Target::Generations(_) | Target::Missing))
 }

@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use super::super::bulk::{self, BulkDocument};
 use super::super::client::Client;
 use super::super::outcome::{DocumentOutcome, Rejection, RequestError};
+use super::super::settle::Unsettled;
 use super::super::upsert::Upsert;
 use crate::output::DestinationId;
 use windrow_trace::Continuation;
@@ -48,9 +49,9 @@ impl BulkDocument for FurtherDocument {
     }
 }
 
-/// The outcome of the first continuation that is not stored, if there is one, and the number of
-/// lines that were not stored before.
-type Written = Result<(Option<DocumentOutcome>, u32), RequestError>;
+/// The outcome of the first continuation that is not stored, if there is one, the number of lines
+/// that were not stored before, and what is not settled.
+type Written = Result<(Option<DocumentOutcome>, u32, Vec<Unsettled>), RequestError>;
 
 /// Writes continuations of a document of this destination.
 ///
@@ -74,7 +75,7 @@ async fn write_all(client: &Client, destination: DestinationId, continuations: V
             content,
         })
         .collect();
-    let mut rejected = None;
+    let (mut rejected, mut unsettled) = (None, Vec::new());
     let mut rest = &documents[..];
     while !rest.is_empty() {
         let mut bytes = 0;
@@ -84,48 +85,53 @@ async fn write_all(client: &Client, destination: DestinationId, continuations: V
         });
         let (some, more) = rest.split_at(fits.count().max(1));
         rest = more;
-        for outcome in create(client, some).await? {
+        let (outcomes, open) = create(client, some).await?;
+        unsettled.extend(open);
+        for outcome in outcomes {
             match outcome {
                 DocumentOutcome::Stored(_) => {}
                 // All of them are tried before one that is refused for good decides.
                 DocumentOutcome::Rejected(_) | DocumentOutcome::Refused(_) => {
                     rejected = rejected.or(Some(outcome));
                 }
-                other => return Ok((Some(other), 0)),
+                other => return Ok((Some(other), 0, unsettled)),
             }
         }
     }
     let lines = documents
         .iter()
         .map(|document| document.new_lines.load(Ordering::Relaxed));
-    Ok((rejected, lines.sum()))
+    Ok((rejected, lines.sum(), unsettled))
 }
 
 /// Creates documents in one request, heals refused ones, and merges those that exist.
 async fn create(
     client: &Client,
     documents: &[FurtherDocument],
-) -> Result<Vec<DocumentOutcome>, RequestError> {
+) -> Result<(Vec<DocumentOutcome>, Vec<Unsettled>), RequestError> {
     let body = bulk::create_body(&client.destinations, documents.iter(), Vec::new());
     // The name of their day may be an alias.
     let response = match client.bulk_located(body, documents.len()).await {
         Ok(response) => response,
         Err(RequestError::TooLarge(reason)) if documents.len() == 1 => {
-            return Ok(vec![DocumentOutcome::Rejected(Rejection {
+            let rejection = Rejection {
                 status: 413,
                 kind: "document_too_large".into(),
                 reason,
-            })]);
+            };
+            return Ok((vec![DocumentOutcome::Rejected(rejection)], Vec::new()));
         }
         Err(RequestError::TooLarge(_)) => {
             let (first, second) = documents.split_at(documents.len() / 2);
-            let mut outcomes = Box::pin(create(client, first)).await?;
-            outcomes.extend(Box::pin(create(client, second)).await?);
-            return Ok(outcomes);
+            let (mut outcomes, mut unsettled) = Box::pin(create(client, first)).await?;
+            let (further, open) = Box::pin(create(client, second)).await?;
+            outcomes.extend(further);
+            unsettled.extend(open);
+            return Ok((outcomes, unsettled));
         }
         Err(error) => return Err(error),
     };
     let (mut batch, rest) = Upsert::of_response(client, documents, response);
     batch.finish(client, rest).await?;
-    Ok(batch.outcomes)
+    Ok((batch.outcomes, batch.unsettled))
 }

@@ -241,7 +241,7 @@ async fn real_store_accepts_any_names() {
         .unwrap()
         .client;
     let template = config.template.as_ref().unwrap();
-    let installed = install::install(&client, template).await;
+    let installed = install::install(&client, template, &Default::default()).await;
     assert!(
         matches!(installed, install::InstallResult::Done(_)),
         "{installed:?}"
@@ -295,7 +295,7 @@ async fn real_store_finds_labels_of_which_one_continues_another() {
         .unwrap()
         .client;
     let template = config.template.as_ref().unwrap();
-    let installed = install::install(&client, template).await;
+    let installed = install::install(&client, template, &Default::default()).await;
     assert!(
         matches!(installed, install::InstallResult::Done(_)),
         "{installed:?}"

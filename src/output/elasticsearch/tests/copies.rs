@@ -69,7 +69,7 @@ async fn write(instance: &Upserter, documents: &[Part]) -> Vec<DocumentOutcome> 
     for _ in 0..20 {
         match instance.write(documents).await {
             WriteResult::AllCreated => panic!("copies are looked at"),
-            WriteResult::PerDocument(outcomes, None)
+            WriteResult::PerDocument(outcomes, None, _)
                 if !outcomes
                     .iter()
                     .any(|outcome| matches!(outcome, DocumentOutcome::Retry(_))) =>

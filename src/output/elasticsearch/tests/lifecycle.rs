@@ -25,7 +25,7 @@ async fn daily_indices_get_a_policy_that_deletes_them() {
     let fake = Fake::start().await;
     fake.with(|i| i.policies_at = "/_ilm/policy/");
     let (client, config) = client(&fake, "requests-%Y-%m-%d").await;
-    let settings = install(&client, &config).await;
+    let settings = install(&client, &config, false).await.settings;
     assert_eq!(settings["index.lifecycle.name"], "windrow-requests");
     let policy = fake.with(|i| i.policies["windrow-requests"].clone());
     let phases = &policy["policy"]["phases"];
@@ -36,13 +36,13 @@ async fn daily_indices_get_a_policy_that_deletes_them() {
         retention: Some(DAY),
         ..config.clone()
     };
-    assert!(!install(&client, &other).await.is_empty());
+    assert!(!install(&client, &other, false).await.settings.is_empty());
     let policy = fake.with(|i| i.policies["windrow-requests"].clone());
     assert_eq!(policy["policy"]["phases"]["delete"]["min_age"], "1440m");
     // Somebody else's policy of this name stays as it is.
     let theirs = json!({"policy": {"phases": {}}});
     fake.with(|i| i.policies.insert("windrow-requests".into(), theirs.clone()));
-    assert!(install(&client, &config).await.is_empty());
+    assert!(install(&client, &config, false).await.settings.is_empty());
     assert_eq!(fake.with(|i| i.policies["windrow-requests"].clone()), theirs);
 }
 
@@ -58,7 +58,7 @@ async fn an_alias_is_made_and_rolls_over() {
         let fake = Fake::start().await;
         fake.with(|i| i.policies_at = at);
         let (client, config) = client(&fake, "requests").await;
-        let settings = install(&client, &config).await;
+        let settings = install(&client, &config, false).await.settings;
         assert_eq!(settings[alias_setting], "requests");
         let policy = fake.with(|i| i.policies["windrow-requests"].clone()).to_string();
         assert!(
@@ -72,7 +72,7 @@ async fn an_alias_is_made_and_rolls_over() {
             i.made.insert("/requests".into(), json!({}));
             i.made.remove("/requests-000001");
         });
-        install(&client, &config).await;
+        install(&client, &config, false).await;
         assert!(fake.with(|i| !i.made.contains_key("/requests-000001")));
     }
 }
@@ -81,5 +81,5 @@ async fn an_alias_is_made_and_rolls_over() {
 async fn a_store_without_policies_is_used_all_the_same() {
     let fake = Fake::start().await;
     let (client, config) = client(&fake, "requests-%Y-%m-%d").await;
-    assert!(install(&client, &config).await.is_empty());
+    assert!(install(&client, &config, false).await.settings.is_empty());
 }

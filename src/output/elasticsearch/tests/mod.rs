@@ -99,6 +99,7 @@ fn quick(url: &str) -> ElasticsearchConfig {
         blocked_retry: Duration::from_millis(60),
         request_timeout: Duration::from_secs(30),
         trace_life: Duration::from_secs(600),
+        rollover_settle: Duration::from_millis(300),
         ..Default::default()
     }
 }
@@ -264,5 +265,5 @@ fn key(index: &str, id: &str) -> (String, String) {
 
 /// One destination: that of `config`.
 fn destinations(config: &ElasticsearchConfig) -> Arc<Destinations> {
-    Arc::new(Destinations::single(&config.index).unwrap())
+    Arc::new(Destinations::single(&config.index, config.data_stream).unwrap())
 }

@@ -41,8 +41,15 @@ fn fill(url: &str, config: &ElasticsearchConfig) {
 fn install(url: &str, config: &ElasticsearchConfig, template: &IndexTemplate) {
     let patterns = [config.index.replace("%Y-%m-%d", "*")];
     // The type of moved fields has another name in OpenSearch.
-    let installed = template::unmapped_mappings().iter().any(|unmapped| {
-        let body = template::body(template, &patterns, template::TEMPLATE_PRIORITY, unmapped);
+    let installed = template::variants(false).iter().any(|variant| {
+        let lifecycle = Default::default();
+        let body = template::body(
+            template,
+            &lifecycle,
+            &patterns,
+            template::TEMPLATE_PRIORITY,
+            variant,
+        );
         let path = format!("{url}/_index_template/{}", template.name);
         http::send_json("PUT", &path, &body).unwrap().status < 300
     });

@@ -4,6 +4,8 @@
 //! One test per store, because a node takes longer to start than all cases together.
 
 mod fields;
+mod proxy;
+mod streams;
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
@@ -92,6 +94,11 @@ impl Case {
         let Self { config, running, .. } = self;
         running.finish().await;
         let all = config.index.replace("%Y-%m-%d", "*");
+        if config.data_stream {
+            // Not every node has the request.
+            let path = format!("/_data_stream/{all}");
+            request(&config, Method::DELETE, &path, Value::Null).await;
+        }
         let found = request(
             &config,
             Method::GET,
@@ -103,7 +110,11 @@ impl Case {
             request(&config, Method::DELETE, &format!("/{index}"), Value::Null).await;
         }
         let name = config.template.as_ref().map_or("", |template| &template.name);
-        for name in [name.to_owned(), format!("{name}-user")] {
+        for name in [
+            name.to_owned(),
+            format!("{name}-user"),
+            format!("{name}-data-streams"),
+        ] {
             let path = format!("/_index_template/{name}");
             request(&config, Method::DELETE, &path, Value::Null).await;
         }
@@ -279,68 +290,6 @@ async fn rebuilt_sources_are_joined(url: &str) {
     }
 }
 
-/// A data stream is refused in words, and nothing is lost.
-async fn a_data_stream_is_refused(url: &str) {
-    let config = config(url, "stream");
-    let name = config.index.replace("-%Y-%m-%d", "");
-    let config = ElasticsearchConfig {
-        index: name.clone(),
-        template: None,
-        ..config
-    };
-    let template = json!({"index_patterns": [&name], "priority": 500, "data_stream": {}});
-    request(
-        &config,
-        Method::PUT,
-        &format!("/_index_template/{name}"),
-        template,
-    )
-    .await;
-    let made = request(
-        &config,
-        Method::PUT,
-        &format!("/_data_stream/{name}"),
-        Value::Null,
-    )
-    .await;
-    // An error of the store is an object; a text says that there is no such path.
-    if made["error"].is_string() {
-        eprintln!("SKIPPED: a data stream (this node has no module for them)");
-        request(
-            &config,
-            Method::DELETE,
-            &format!("/_index_template/{name}"),
-            Value::Null,
-        )
-        .await;
-        return;
-    }
-    assert_eq!(made["acknowledged"], true, "{made}");
-    let mut case = Case::start(config);
-    case.give(
-        "a",
-        &rendered("a", 1, NOON, &[json!({"traceId": "a", "message": "x"})]),
-        NOON,
-    )
-    .await;
-    let health = case.running.output.health().clone();
-    reported(&health, WaitReason::Blocked).await;
-    let said = health.reasons()[0].1.clone();
-    assert!(
-        said.contains("is a data stream") && said.contains("elasticsearch.index"),
-        "{said}"
-    );
-    // The operator removes it: the document is stored.
-    case.request(Method::DELETE, &format!("/_data_stream/{name}"), Value::Null)
-        .await;
-    case.request(Method::DELETE, &format!("/_index_template/{name}"), Value::Null)
-        .await;
-    case.running.output.upserter.client.targets.doubt(&name);
-    let confirmed = case.running.confirmed.clone();
-    until("it is confirmed", || confirmed.count() == 1).await;
-    case.end().await;
-}
-
 /// The template matches only Windrow's names, and a user's template that fits is left alone.
 async fn the_template_keeps_to_itself(url: &str) {
     let mut case = Case::start(config(url, "logs"));
@@ -384,7 +333,7 @@ async fn the_template_keeps_to_itself(url: &str) {
     case.request(Method::DELETE, &format!("/_index_template/{name}"), Value::Null)
         .await;
     let client = &case.running.output.upserter.client;
-    let said = install::install(client, config.template.as_ref().unwrap()).await;
+    let said = install::install(client, config.template.as_ref().unwrap(), &Default::default()).await;
     assert!(
         matches!(&said, install::InstallResult::Done(said) if said[0].contains("is not installed")),
         "{said:?}"
@@ -456,7 +405,7 @@ async fn everything(url: &str) {
     others_do_not_wait(url).await;
     a_trace_is_one_document_over_rollovers(url).await;
     the_template_keeps_to_itself(url).await;
-    a_data_stream_is_refused(url).await;
+    streams::data_streams(url).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
