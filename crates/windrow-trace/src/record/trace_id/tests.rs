@@ -130,7 +130,7 @@ fn what_means_no_trace() {
         ("traceId", json!(1.5)),
         ("traceId", json!(true)),
         ("traceId", json!(null)),
-        ("traceId", json!(["a"])),
+        ("traceId", json!(["a", "b"])),
         ("traceId", json!({"high": 1})),
         ("b3", json!("0")),
         ("b3", json!("1")),
