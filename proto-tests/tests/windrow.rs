@@ -6,6 +6,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test")]
 
+use std::io::{Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
@@ -364,6 +365,20 @@ impl Starving {
         wait::until_true("a full journal", Duration::from_secs(120), || {
             self.server.metric("windrow_journal_blocked") > 0.5
         });
+        // There may be room for something shorter.
+        while self.stores_a_record() {}
+    }
+
+    /// Sends the shortest record there is. False if it is not acknowledged within a second.
+    fn stores_a_record(&self) -> bool {
+        let forward = self.server.forward();
+        let mut stream = TcpStream::connect(forward).expect("it accepts");
+        let patience = Some(Duration::from_secs(1));
+        stream.set_read_timeout(patience).expect("a socket");
+        stream
+            .write_all(b"\x94\xa1f\x00\x80\x81\xa5chunk\xa1x")
+            .expect("it reads");
+        stream.read(&mut [0; 64]).is_ok_and(|bytes| bytes > 0)
     }
 
     /// Starts the output again, and waits for the end of the load.

@@ -132,6 +132,14 @@ fn documents_are_confirmed_while_the_index_cannot_be_written() {
             }
         });
     };
+    // Found, since the lag is 0 as well before the index has looked at the store.
+    wait::until("the first documents to be found", SOON, || {
+        let page = server.get("/api/v1/traces?q=completed&limit=100").json();
+        match page["traces"].as_array().map(Vec::len) {
+            Some(10) => Ok(()),
+            _ => Err(page.to_string()),
+        }
+    });
     lag(0.0);
     let index = Connection::open(server.data().join("windrow.db.search")).unwrap();
     index.busy_timeout(Duration::from_secs(30)).unwrap();
