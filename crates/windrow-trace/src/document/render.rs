@@ -126,7 +126,7 @@ impl Renderer {
         out.extend_from_slice(b",\"state\":\"");
         let mut writer = seal.begin_state(&mut self.state, names, text_name);
         if services.is_in_order {
-            writer.encoded_lines(view.count, view.time_unit, view.line_states);
+            writer.encoded_lines(view.count, view.time_unit, view.first, view.line_states);
         } else {
             services.write_lines(&mut writer, view, seal.parts.len());
         }

@@ -7,7 +7,7 @@ use base64_simd::URL_SAFE_NO_PAD;
 use super::{
     CODE_DIFFERS, FLAG_BITS, FieldLocation, HAS_KEY_NAME, HAS_RENAMED, HAS_TEXT, HAS_TEXT_NAME, LineState,
     PART_DIFFERS, PartState, SCHEMA_SHIFT, SealReason, TIME_UNITS_NS, VERSION, base_time, default_key,
-    default_text, unzigzag,
+    default_text,
 };
 use crate::document::merge_rule::MergeRule;
 use crate::document::schema::DocumentSchema;
@@ -106,12 +106,13 @@ impl<'a> StateWriter<'a> {
             .map_or(0, |unit| base_time(self.sealed_at, *unit));
     }
 
-    /// Writes lines that a [`StateLineWriter`] encoded in this unit.
-    pub(crate) fn encoded_lines(&mut self, count: u32, unit: u8, lines: &[u8]) {
+    /// Writes lines that a [`StateLineWriter`] encoded in this unit, the first of which is at `first`.
+    pub(crate) fn encoded_lines(&mut self, count: u32, unit: u8, first: i64, lines: &[u8]) {
         self.begin_lines(count, unit);
         // Only the first time is absolute.
-        let (first, length) = take_number(lines);
-        let first = zigzag(unzigzag(first).wrapping_sub(self.last_time));
+        let first = in_unit(first, self.unit);
+        let length = length_of(zigzag(first));
+        let first = zigzag(first.wrapping_sub(self.last_time));
         in_place(self.out, |bytes, at| put_number(bytes, at, first));
         self.out
             .extend_from_slice(lines.get(length..).unwrap_or_default());
@@ -382,16 +383,9 @@ fn put_text(out: &mut Vec<u8>, text: &str) {
     out.extend_from_slice(text.as_bytes());
 }
 
-/// A number at the start of `bytes`, and its length.
-fn take_number(bytes: &[u8]) -> (u64, usize) {
-    let mut number = 0;
-    for (at, byte) in bytes.iter().enumerate().take(10) {
-        number |= u64::from(byte & 0x7f) << (7 * at);
-        if *byte < 0x80 {
-            return (number, at + 1);
-        }
-    }
-    (0, 0)
+/// Bytes that [`put_number`] writes: one for each seven bits.
+fn length_of(number: u64) -> usize {
+    (u64::BITS - (number | 1).leading_zeros()).div_ceil(7) as usize
 }
 
 fn zigzag(value: i64) -> u64 {
