@@ -193,6 +193,7 @@ impl<H: Clone> Table<H> {
     fn add_new(&mut self, now: i64, incoming: &IncomingRecord<'_>, shapes: &ShapeRegistry) -> AddOutcome {
         let max_bytes = self.limits.max_trace_bytes;
         let id = incoming.id;
+        self.recently_sealed.prefetch(id.hash());
         if let Some((due, mut trace)) = self.lingering.take(id) {
             self.budget.straggler_in_time();
             let added = trace.add(now, incoming, &mut self.sources, shapes, max_bytes);

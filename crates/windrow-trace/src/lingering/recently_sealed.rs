@@ -6,6 +6,8 @@
 //! the oldest of a bucket first), whose late lines then wait for the idle timeout, and in one of a
 //! million cases takes a new trace for a late one, which is then written in two steps.
 
+use prefetch_index::prefetch_index;
+
 /// Entries of a bucket.
 const ENTRIES_PER_BUCKET: usize = 15;
 /// Bits of an entry that tell when the trace was sealed; the others are its fingerprint.
@@ -36,6 +38,9 @@ pub(crate) struct RecentlySealed {
     /// How many could be inserted then before the next one, and how many still can.
     allowed: usize,
     room: usize,
+    /// The newest trace and when it was sealed. It is entered with the next one, when its bucket has
+    /// come into the processor's cache.
+    waiting: Option<(u64, i64)>,
 }
 
 /// Entries, and the one to overwrite next.
@@ -58,6 +63,7 @@ impl RecentlySealed {
             inserted: [0; RECENT_EPOCHS],
             allowed: 0,
             room: 0,
+            waiting: None,
         }
     }
 
@@ -69,6 +75,20 @@ impl RecentlySealed {
     /// Remembers the trace with this hash.
     #[inline]
     pub(crate) fn insert(&mut self, hash: u64, now: i64) {
+        if let Some((hash, now)) = self.waiting.replace((hash, now)) {
+            self.enter(hash, now);
+        }
+        self.prefetch(hash);
+    }
+
+    /// Fetches the bucket of a hash into the processor's cache.
+    #[inline]
+    pub(crate) fn prefetch(&self, hash: u64) {
+        prefetch_index(&self.buckets, self.bucket_of(hash));
+    }
+
+    #[inline]
+    fn enter(&mut self, hash: u64, now: i64) {
         let epoch = self.epoch_of(now);
         if epoch != self.newest || self.room == 0 {
             self.make_room(epoch);
@@ -86,6 +106,11 @@ impl RecentlySealed {
     /// Whether the trace with this hash was sealed within the idle timeout.
     #[inline]
     pub(crate) fn contains(&self, hash: u64, now: i64) -> bool {
+        if let Some((newest, then)) = self.waiting
+            && newest == hash
+        {
+            return age(self.epoch_of(then), self.epoch_of(now)) <= EPOCHS as u32;
+        }
         let Some(bucket) = self.buckets.get(self.bucket_of(hash)) else {
             return false;
         };
@@ -207,6 +232,7 @@ mod tests {
         // Without memory for it nothing is remembered.
         let mut none = RecentlySealed::new(IDLE, 100);
         none.insert(hash(1), 0);
+        none.insert(hash(2), 0);
         assert!(!none.contains(hash(1), 0) && none.bytes() == 0);
     }
 }
