@@ -1,7 +1,7 @@
 //! Every view: what it shows, its accessibility, and every width and colour scheme.
 
 use serde_json::json;
-use windrow_testkit::browser::axe_core;
+use windrow_testkit::browser::{Browser, axe_core};
 use windrow_testkit::fake_elasticsearch::FakeElasticsearch;
 use windrow_testkit::need;
 use windrow_testkit::server::Server;
@@ -114,19 +114,29 @@ fn no_view_is_wider_than_the_window() {
     let server = busy_shop();
     in_browser(&programs, async |browser| {
         for (width, height) in [(360, 740), (1024, 768), (3840, 2160)] {
-            let size = json!({"width": width, "height": height, "deviceScaleFactor": 1, "mobile": false});
-            browser.devtools("Emulation.setDeviceMetricsOverride", size).await;
+            resize(&browser, width, height).await;
             for (path, text) in VIEWS {
                 browser.open(&format!("{}{path}", server.admin())).await;
                 browser.wait_for_text(text).await;
-                let wide = browser
-                    .run("return document.documentElement.scrollWidth - document.documentElement.clientWidth")
-                    .await;
-                assert_eq!(wide, 0, "{path} at {width} px");
+                assert_fits(&browser, &format!("{path} at {width} px")).await;
             }
         }
         browser.close().await;
     });
+}
+
+/// Gives the window this size, in CSS pixels.
+async fn resize(browser: &Browser, width: u32, height: u32) {
+    let size = json!({"width": width, "height": height, "deviceScaleFactor": 1, "mobile": false});
+    browser.devtools("Emulation.setDeviceMetricsOverride", size).await;
+}
+
+/// Nothing is wider than the window.
+async fn assert_fits(browser: &Browser, what: &str) {
+    let wide = browser
+        .run("return document.documentElement.scrollWidth - document.documentElement.clientWidth")
+        .await;
+    assert_eq!(wide, 0, "{what}");
 }
 
 /// The views that need a server of their own: a dead letter with documents, and the login.
@@ -140,8 +150,7 @@ fn the_dead_letter_and_the_login_are_accessible_and_fit() {
     closed.wait_ready();
     in_browser(&programs, async |browser| {
         for width in [360, 3840] {
-            let size = json!({"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": false});
-            browser.devtools("Emulation.setDeviceMetricsOverride", size).await;
+            resize(&browser, width, 900).await;
             for (server, path, text) in [
                 (&full, "/dead-letter", "11 documents"),
                 (&full, "/server", "11 from elasticsearch"),
@@ -153,10 +162,7 @@ fn the_dead_letter_and_the_login_are_accessible_and_fit() {
                 browser.run(open).await;
                 let violations = browser.accessibility_violations(&axe).await;
                 assert!(violations.is_empty(), "{path}: {violations:#?}");
-                let wide = browser
-                    .run("return document.documentElement.scrollWidth - document.documentElement.clientWidth")
-                    .await;
-                assert_eq!(wide, 0, "{path} at {width} px");
+                assert_fits(&browser, &format!("{path} at {width} px")).await;
             }
         }
         browser.close().await;
@@ -168,8 +174,7 @@ fn a_narrow_window_shows_the_filters_on_demand() {
     let programs = need!(programs());
     let server = busy_shop();
     in_browser(&programs, async |browser| {
-        let size = json!({"width": 360, "height": 740, "deviceScaleFactor": 1, "mobile": false});
-        browser.devtools("Emulation.setDeviceMetricsOverride", size).await;
+        resize(&browser, 360, 740).await;
         browser.open(&format!("{}/?from=-1h", server.admin())).await;
         browser.wait_for_text("request received").await;
         let shown = "return getComputedStyle(document.querySelector('#filters')).display";

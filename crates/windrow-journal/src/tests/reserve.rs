@@ -1,19 +1,26 @@
 //! Tests of the reserve for short appends at the limit.
 
+use std::path::Path;
+
 use bytes::Bytes;
 
 use super::api::{small, until};
 use crate::{Blocked, Journal, JournalOptions};
 
-#[test]
-fn short_appends_go_on_at_the_limit_of_long_ones() {
-    let dir = tempfile::tempdir().unwrap();
+/// A journal of 4 MiB, an eighth of which is the reserve: two segments.
+fn journal(dir: &Path) -> Journal {
     let options = JournalOptions {
         segment_bytes: 256 << 10,
         limit_bytes: 4 << 20,
-        ..small(dir.path())
+        ..small(dir)
     };
-    let (journal, _) = Journal::open(options, Box::new(())).unwrap();
+    Journal::open(options, Box::new(())).unwrap().0
+}
+
+#[test]
+fn short_appends_go_on_at_the_limit_of_long_ones() {
+    let dir = tempfile::tempdir().unwrap();
+    let journal = journal(dir.path());
     let long = Bytes::from(vec![7; 100_000]);
     let long: Vec<_> = (0..100).map(|_| journal.append(0, long.clone())).collect();
     until("the limit is reached", || {
@@ -50,12 +57,7 @@ fn short_appends_go_on_at_the_limit_of_long_ones() {
 #[test]
 fn a_source_leaves_as_much_of_the_reserve_as_it_takes() {
     let dir = tempfile::tempdir().unwrap();
-    let options = JournalOptions {
-        segment_bytes: 256 << 10,
-        limit_bytes: 4 << 20,
-        ..small(dir.path())
-    };
-    let (journal, _) = Journal::open(options, Box::new(())).unwrap();
+    let journal = journal(dir.path());
     let short = Bytes::from(vec![7; 10_000]);
     let appends = |source, count| -> Vec<_> {
         (0..count)
